@@ -1,0 +1,178 @@
+use std::{path::PathBuf, time::Duration};
+
+use serde::Serialize;
+use velox_manifest::{Diagnostic, GoTarget};
+
+/// The stages of a build, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Refs become versions.
+    Resolve,
+    /// Modules are downloaded and verified.
+    Fetch,
+    /// The source tree is written.
+    Prepare,
+    /// `go build`, without the link.
+    Compile,
+    /// The linker runs.
+    Link,
+    /// Build information read back, smoke test.
+    Verify,
+    /// The binary is put where the user wants it.
+    Publish,
+}
+
+/// One line of the resolved table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PluginRow {
+    /// The user's name for it (`informer` and `resetter` where vx added them).
+    pub name: String,
+    /// Module path.
+    pub module: String,
+    /// What the configuration asked for.
+    pub asked: String,
+    /// The exact version that is compiled in; `None` for a local directory.
+    pub version: Option<String>,
+    /// The full commit id, where it is known.
+    pub commit: Option<String>,
+    /// What replaces it: a module with its version, or a directory.
+    pub replacement: Option<String>,
+    /// Whether vx added it (every server needs informer and resetter).
+    pub added: bool,
+}
+
+/// A plugin that Go's minimal version selection raised above the version asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Raised {
+    /// The user's name for it.
+    pub name: String,
+    /// Module path.
+    pub module: String,
+    /// The version that the configuration names.
+    pub asked: String,
+    /// The version that is compiled in.
+    pub selected: String,
+    /// The modules (`path@version`) whose go.mod demands it.
+    pub demanded_by: Vec<String>,
+}
+
+/// Something worth a line, but no warning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Note {
+    /// The forge's rate limit is used up; vx waits for it.
+    RateLimitWait {
+        /// The forge's host.
+        host: String,
+        /// How long, in whole seconds.
+        seconds: u64,
+    },
+    /// A module's tree came from a forge: no checksum database can confirm it, its first use is trusted.
+    TrustedOnFirstUse {
+        /// `path@version`.
+        module: String,
+        /// Its `h1:` sum.
+        sum: String,
+    },
+    /// The workspace was kept (`--keep-workspace`).
+    WorkspaceKept {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Anything else, as a sentence.
+    Text {
+        /// The sentence.
+        text: String,
+    },
+}
+
+/// What a [`Reporter`] is told.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A phase began.
+    Started(Phase),
+    /// A phase ended well.
+    Finished(Phase, Duration),
+    /// Something within a phase went on: `done` of `total` (`None`: not known yet), and the thing itself
+    /// (a plugin's name, a module, a package).
+    Progress {
+        /// The phase it belongs to.
+        phase: Phase,
+        /// How many are done.
+        done: u64,
+        /// Of how many.
+        total: Option<u64>,
+        /// The latest one.
+        item: String,
+    },
+    /// Everything has a version now.
+    Resolved {
+        /// RoadRunner's module path.
+        roadrunner: String,
+        /// Its version.
+        version: String,
+        /// The plugins, sorted by name.
+        plugins: Vec<PluginRow>,
+    },
+    /// A plugin was raised (a warning; with `--strict` an error instead).
+    Raised(Raised),
+    /// A warning with a place in the configuration.
+    Warning(Diagnostic),
+    /// Something worth a line.
+    Note(Note),
+    /// A line that a child command (go, git) printed; for `-v`. Secrets are already redacted.
+    Output {
+        /// The program's name.
+        program: &'static str,
+        /// The line.
+        line: String,
+    },
+}
+
+/// Watches a build. Called from any thread; must not block for long.
+pub trait Reporter: Send + Sync {
+    /// Something happened.
+    fn report(&self, event: Event);
+}
+
+/// What a finished build made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// RoadRunner's module path.
+    pub roadrunner: String,
+    /// RoadRunner's exact version.
+    pub version: String,
+    /// The plugins, sorted by name.
+    pub plugins: Vec<PluginRow>,
+    /// What was raised.
+    pub raised: Vec<Raised>,
+    /// The target.
+    #[serde(serialize_with = "as_os_arch")]
+    pub target: GoTarget,
+    /// The Go version that compiled it (`go1.26.8`).
+    pub go_version: String,
+    /// `internal/meta.version` in the binary.
+    pub stamp_version: String,
+    /// `internal/meta.buildTime` in the binary.
+    pub stamp_time: String,
+    /// The composed go.mod.
+    pub go_mod: String,
+    /// The binary; `None` for a dry run.
+    pub binary: Option<Binary>,
+}
+
+/// The binary that a build left.
+#[derive(Debug, Clone, Serialize)]
+pub struct Binary {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+fn as_os_arch<S: serde::Serializer>(target: &GoTarget, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}/{}", target.os, target.arch))
+}

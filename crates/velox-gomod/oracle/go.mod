@@ -1,0 +1,5 @@
+module oracle
+
+go 1.25
+
+require golang.org/x/mod v0.37.0

@@ -1,0 +1,34 @@
+use std::ops::Range;
+
+/// A configuration text with the name under which the user knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The file's path as the user gave it, for `--> velox.toml:3:5`.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+/// How much a [`Diagnostic`] matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The build can't go on.
+    Error,
+    /// The build goes on; the user should know.
+    Warning,
+}
+
+/// A finding about the configuration: what, where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub level: Level,
+    /// What is wrong, in one line, without a full stop.
+    pub message: String,
+    /// The byte range in [`Source::text`] that it is about; `None` where it is about the file as a whole.
+    pub span: Option<Range<usize>>,
+    /// A few words that stand beside the caret.
+    pub label: Option<String>,
+    /// What to do, a sentence each.
+    pub help: Vec<String>,
+}

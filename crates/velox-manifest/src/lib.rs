@@ -1,0 +1,13 @@
+//! `velox.toml`, in every format it ever had, as one format-neutral [`Manifest`].
+//!
+//! [`Manifest::parse`] reads the text; it never touches the file system, the network or the process environment.
+//! All mistakes of a file come back together, each a [`Diagnostic`] with its place in the text.
+
+mod diagnostic;
+mod manifest;
+
+pub use diagnostic::{Diagnostic, Level, Source};
+pub use manifest::{
+    Architecture, BuildArgs, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode, Manifest,
+    Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
+};

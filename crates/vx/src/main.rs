@@ -1,2 +1,63 @@
-//! The program.
-fn main() {}
+//! `vx`: builds your own RoadRunner server from a `velox.toml`.
+//!
+//! The program holds arguments, progress, colours and exit codes; all that makes a binary is in `velox-build`.
+//!
+//! | exit code | meaning                                                              |
+//! |-----------|----------------------------------------------------------------------|
+//! | 0         | done                                                                 |
+//! | 1         | the build failed (or vx itself did)                                  |
+//! | 2         | the command line or the configuration is wrong                       |
+//! | 130, 143  | ended by Ctrl-C (SIGINT), by SIGTERM, after everything was cleaned up |
+
+mod cli;
+mod commands;
+mod configuration;
+mod exit;
+mod panics;
+mod report;
+mod settings;
+mod signals;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    exit::Ending,
+    settings::Settings,
+};
+
+fn main() -> ExitCode {
+    panics::install();
+    // The hook has told the user by then; what is left is the exit code, where Rust's own would be 101.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Ending::Build.into())
+}
+
+fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // A reader that left early (`vx help | head`) is no failure.
+            let _ = usage.print();
+            return if usage.use_stderr() { Ending::Configuration.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let settings = Settings::new(&cli.global);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return report::complain(&format!("can't start: {error}")),
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Build(arguments) => commands::build(settings, arguments).await,
+            Command::Version => commands::version(&settings).await,
+        }
+    });
+    // A read of the standard input that nobody needs any more must not hold the exit up.
+    runtime.shutdown_background();
+    code
+}

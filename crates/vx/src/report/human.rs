@@ -1,0 +1,307 @@
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use velox_build::{Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_manifest::{Level, Source};
+
+use crate::{
+    report::{
+        Failure, Report,
+        diagnostics::{heading, render},
+        text::{clean, count, elapsed, table},
+        threshold,
+    },
+    settings::{Terminal, Verbosity},
+    signals::Signal,
+};
+
+const DONE: Style = AnsiColor::Green.on_default().bold();
+const DOING: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Writes lines for people: one for each phase that ended, warnings and notes as they come, a summary; and on a
+/// terminal bars below them for the phases that go on.
+///
+/// All goes to stderr, but for a dry run's result (the table of versions and the go.mod), which is what the user
+/// asked for and goes to stdout.
+pub(crate) struct Human {
+    verbosity: Verbosity,
+    source: Option<Source>,
+    bars: Option<Bars>,
+    state: Mutex<State>,
+}
+
+struct State {
+    out: Box<dyn Write + Send>,
+    running: HashMap<Phase, ProgressBar>,
+    /// How many things each phase did.
+    done: HashMap<Phase, u64>,
+    /// RoadRunner's version, and how many plugins there are.
+    resolved: Option<(String, usize)>,
+}
+
+impl Human {
+    /// `out` takes styled text: an `anstream` that strips what its reader can't show.
+    pub(crate) fn new(
+        out: Box<dyn Write + Send>,
+        bars: Option<Bars>,
+        verbosity: Verbosity,
+        source: Option<Source>,
+    ) -> Self {
+        let state = State { out, running: HashMap::new(), done: HashMap::new(), resolved: None };
+        Self { verbosity, source, bars, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Above the bars. A build goes on when nobody reads its progress any more.
+    fn say(&self, state: &mut State, text: &str) {
+        let mut write = || {
+            let _ = state.out.write_all(text.as_bytes()).and_then(|()| state.out.flush());
+        };
+        match &self.bars {
+            Some(bars) => bars.all.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn row(&self, state: &mut State, style: Style, verb: &str, text: &str) {
+        self.say(state, &format!("{} {text}\n", column(style, verb)));
+    }
+
+    fn progress(&self, state: &mut State, phase: Phase, done: u64, total: Option<u64>, item: &str) {
+        state.done.insert(phase, done);
+        if self.verbosity >= Verbosity::Everything {
+            let of = total.map(|total| format!("{done}/{total} ")).unwrap_or_default();
+            self.row(state, DOING, doing(phase), &format!("{of}{}", clean(item)));
+        }
+        if let (Some(bars), Some(bar)) = (&self.bars, state.running.get(&phase)) {
+            if bar.length() != total {
+                match total {
+                    Some(total) => bar.set_length(total),
+                    None => bar.unset_length(),
+                }
+                bar.set_style(bars.style(total.is_some()));
+            }
+            bar.set_position(done);
+            bar.set_message(clean(item).into_owned());
+        }
+    }
+
+    fn finish(&self, state: &mut State, phase: Phase, time: Duration) {
+        if let Some(bar) = state.running.remove(&phase) {
+            bar.finish_and_clear();
+        }
+        let done = state.done.get(&phase).copied();
+        let (verb, what) = match phase {
+            Phase::Resolve => match &state.resolved {
+                Some((version, plugins)) => {
+                    let plugins = count(*plugins as u64, "plugin");
+                    ("Resolved", format!("RoadRunner {version} and {plugins}"))
+                }
+                None => ("Resolved", "all versions".to_owned()),
+            },
+            Phase::Fetch => ("Fetched", done.map_or("all modules".to_owned(), |n| count(n, "module"))),
+            Phase::Prepare => ("Prepared", "the source tree".to_owned()),
+            Phase::Compile => ("Compiled", done.map_or("all packages".to_owned(), |n| count(n, "package"))),
+            Phase::Link => ("Linked", "the server".to_owned()),
+            Phase::Verify => ("Verified", "the server".to_owned()),
+            Phase::Publish => ("Published", "the server".to_owned()),
+        };
+        self.row(state, DONE, verb, &format!("{what} in {}", elapsed(time)));
+    }
+
+    fn note(&self, state: &mut State, note: &Note) {
+        let text = match note {
+            Note::RateLimitWait { host, seconds } => {
+                let text = format!("{seconds}s: the rate limit of {} is used up", clean(host));
+                return self.row(state, DOING, "Waiting", &text);
+            }
+            Note::TrustedOnFirstUse { module, sum } => {
+                format!("no checksum database knows {module}; its first use is trusted ({sum})")
+            }
+            Note::WorkspaceKept { path } => format!("the workspace is kept in {}", path.display()),
+            Note::Text { text } => text.clone(),
+        };
+        let style = AnsiColor::BrightGreen.on_default().bold();
+        self.say(state, &format!("{style}note{style:#}: {}\n", clean(&text)));
+    }
+
+    fn clear_bars(&self, state: &mut State) {
+        for (_, bar) in state.running.drain() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Reporter for Human {
+    fn report(&self, event: Event) {
+        let state = &mut *self.state();
+        match event {
+            // The bars and the counts live on it at every verbosity.
+            Event::Progress { phase, done, total, item } => self.progress(state, phase, done, total, &item),
+            event if threshold(&event) > self.verbosity => {}
+            Event::Started(phase) => {
+                if let Some(bars) = &self.bars {
+                    state.running.insert(phase, bars.add(phase));
+                }
+            }
+            Event::Finished(phase, time) => self.finish(state, phase, time),
+            Event::Resolved { version, plugins, .. } => {
+                state.resolved = Some((clean(&version).into_owned(), plugins.len()));
+            }
+            Event::Raised(raised) => {
+                self.say(state, &format!("{}\n", heading(Level::Warning, &explain(&raised))))
+            }
+            Event::Warning(warning) => self.say(state, &render(&warning, self.source.as_ref())),
+            Event::Note(note) => self.note(state, &note),
+            Event::Output { program, line } => self.say(state, &format!("{program}: {}\n", clean(&line))),
+        }
+    }
+}
+
+impl Report for Human {
+    fn interrupted(&self, _: Signal) {
+        let state = &mut *self.state();
+        self.clear_bars(state);
+        if self.verbosity >= Verbosity::Warnings {
+            self.row(state, DOING, "Stopping", "and cleaning up (Ctrl-C again leaves at once)");
+        }
+    }
+
+    fn failed(&self, failure: &Failure<'_>) {
+        let state = &mut *self.state();
+        self.clear_bars(state);
+        let mut parts: Vec<String> =
+            failure.diagnostics.iter().map(|diagnostic| render(diagnostic, self.source.as_ref())).collect();
+        if !failure.output.is_empty() {
+            parts.push(failure.output.iter().map(|line| format!("{}\n", clean(line))).collect());
+        }
+        if parts.is_empty() {
+            parts.push(format!("{}\n", heading(Level::Error, failure.ending.word())));
+        }
+        self.say(state, &parts.join("\n"));
+    }
+
+    fn finished(&self, summary: &Summary, time: Duration) -> io::Result<()> {
+        let state = &mut *self.state();
+        self.clear_bars(state);
+        let told = self.verbosity >= Verbosity::Normal;
+        let Some(binary) = &summary.binary else {
+            if told {
+                let text = format!("the dry run in {}: nothing was compiled", elapsed(time));
+                self.row(state, DONE, "Finished", &text);
+            }
+            return super::print(&plan(summary));
+        };
+        if told {
+            let Summary { version, target, go_version, stamp_version, stamp_time, .. } = summary;
+            let plugins = count(summary.plugins.len() as u64, "plugin");
+            let text = format!(
+                "RoadRunner {version} with {plugins} for {}/{} by {go_version}",
+                target.os, target.arch
+            );
+            self.row(state, DONE, "Built", &text);
+            self.row(state, DONE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
+            let text =
+                format!("{} ({}) in {}", binary.path.display(), HumanBytes(binary.size), elapsed(time));
+            self.row(state, DONE, "Finished", &clean(&text));
+        }
+        Ok(())
+    }
+}
+
+/// The bars of the phases that go on.
+pub(crate) struct Bars {
+    all: MultiProgress,
+    terminal: Terminal,
+}
+
+impl Bars {
+    pub(crate) fn new(target: ProgressDrawTarget, terminal: Terminal) -> Self {
+        Self { all: MultiProgress::with_draw_target(target), terminal }
+    }
+
+    fn add(&self, phase: Phase) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::no_length().with_style(self.style(false)));
+        let style = if self.terminal.color { DOING } else { Style::new() };
+        bar.set_prefix(column(style, doing(phase)));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    }
+
+    fn style(&self, bounded: bool) -> ProgressStyle {
+        let (ticks, chars) = if self.terminal.unicode {
+            ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ", "━╸ ")
+        } else {
+            ("|/-\\ ", "=> ")
+        };
+        let template = if bounded {
+            "{prefix} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}"
+        } else {
+            "{prefix} {spinner} {elapsed} {wide_msg}"
+        };
+        // The templates are ours and fit; were one wrong, the plainest bar still moves.
+        ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .tick_chars(ticks)
+            .progress_chars(chars)
+    }
+}
+
+/// A verb in its column, as cargo has it.
+fn column(style: Style, verb: &str) -> String {
+    format!("{style}{verb:>12}{style:#}")
+}
+
+fn doing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Resolve => "Resolving",
+        Phase::Fetch => "Fetching",
+        Phase::Prepare => "Preparing",
+        Phase::Compile => "Compiling",
+        Phase::Link => "Linking",
+        Phase::Verify => "Verifying",
+        Phase::Publish => "Publishing",
+    }
+}
+
+fn explain(raised: &Raised) -> String {
+    let Raised { name, selected, asked, demanded_by, .. } = raised;
+    let demand = match demanded_by.as_slice() {
+        [] => String::new(),
+        modules => format!(": demanded by {}", modules.join(", ")),
+    };
+    format!("`{name}` is compiled at {selected}, not {asked} as asked{demand}")
+}
+
+/// What a dry run prints: the table of versions, and the go.mod.
+pub(crate) fn plan(summary: &Summary) -> String {
+    let mut rows = vec![["NAME", "MODULE", "ASKED", "VERSION", "REPLACED BY"].map(str::to_owned)];
+    let blank = || "-".to_owned();
+    rows.push([
+        "roadrunner".into(),
+        summary.roadrunner.clone(),
+        blank(),
+        summary.version.clone(),
+        String::new(),
+    ]);
+    for PluginRow { name, module, asked, version, replacement, added, .. } in &summary.plugins {
+        let asked = if *added { "(added)".to_owned() } else { asked.clone() };
+        let version = version.clone().unwrap_or_else(blank);
+        rows.push([name.clone(), module.clone(), asked, version, replacement.clone().unwrap_or_default()]);
+    }
+    if summary.plugins.iter().all(|plugin| plugin.replacement.is_none())
+        && let Some([.., replaced]) = rows.first_mut()
+    {
+        replaced.clear();
+    }
+    format!("{}\n{}", table(&rows), summary.go_mod)
+}

@@ -1,0 +1,323 @@
+//! The reporters, fed with the events of a build.
+
+use std::{
+    io::Write,
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anstream::StripStream;
+use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
+use jiff::Timestamp;
+use velox_build::{Binary, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_manifest::{Diagnostic, GoTarget, Level, Source};
+
+use super::{
+    Failure, Report,
+    diagnostics::{Position, position, render, within},
+    human::{Bars, Human, plan},
+    json::Json,
+};
+use crate::{
+    exit::Ending,
+    settings::{Terminal, Verbosity},
+    signals::Signal,
+};
+
+/// What a reporter wrote.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn source() -> Source {
+    Source { name: "velox.toml".into(), text: "[roadrunner]\nref = \"v2024.2.1\"\nräf = 1\n".into() }
+}
+
+fn diagnostic(level: Level) -> Diagnostic {
+    Diagnostic {
+        level,
+        message: "unknown key `räf`".into(),
+        span: Some(31..35),
+        label: Some("did you mean `ref`?".into()),
+        help: vec!["[roadrunner] knows `ref` and `dependencies`".into()],
+    }
+}
+
+fn plugin(name: &str, asked: &str, version: &str) -> PluginRow {
+    PluginRow {
+        name: name.into(),
+        module: format!("github.com/roadrunner-server/{name}/v5"),
+        asked: asked.into(),
+        version: Some(version.into()),
+        commit: None,
+        replacement: None,
+        added: asked.is_empty(),
+    }
+}
+
+fn plugins() -> Vec<PluginRow> {
+    vec![plugin("http", "v5.0.2", "v5.3.0"), plugin("informer", "", "v5.0.2")]
+}
+
+fn raised() -> Raised {
+    Raised {
+        name: "http".into(),
+        module: "github.com/roadrunner-server/http/v5".into(),
+        asked: "v5.0.2".into(),
+        selected: "v5.3.0".into(),
+        demanded_by: vec!["github.com/roadrunner-server/gzip/v5@v5.3.0".into()],
+    }
+}
+
+fn summary(binary: bool) -> Summary {
+    Summary {
+        roadrunner: "github.com/roadrunner-server/roadrunner/v2024".into(),
+        version: "v2024.2.1".into(),
+        plugins: plugins(),
+        raised: vec![raised()],
+        target: GoTarget { os: "linux".into(), arch: "amd64".into() },
+        go_version: "go1.26.8".into(),
+        stamp_version: "2024.2.1".into(),
+        stamp_time: "2024-09-12T10:00:00Z".into(),
+        go_mod: "module github.com/roadrunner-server/roadrunner/v2024\n\ngo 1.23\n".into(),
+        binary: binary.then(|| Binary { path: "/out/rr".into(), size: 61_200_000, sha256: "ab".repeat(32) }),
+    }
+}
+
+fn progress(phase: Phase, done: u64, total: Option<u64>, item: &str) -> Event {
+    Event::Progress { phase, done, total, item: item.into() }
+}
+
+/// A build from its first event to its last.
+fn recorded() -> Vec<Event> {
+    let time = Duration::from_millis;
+    vec![
+        Event::Warning(diagnostic(Level::Warning)),
+        Event::Started(Phase::Resolve),
+        progress(Phase::Resolve, 1, Some(1), "http"),
+        Event::Note(Note::RateLimitWait { host: "api.github.com".into(), seconds: 12 }),
+        Event::Resolved {
+            roadrunner: "github.com/roadrunner-server/roadrunner/v2024".into(),
+            version: "v2024.2.1".into(),
+            plugins: plugins(),
+        },
+        Event::Raised(raised()),
+        Event::Finished(Phase::Resolve, time(1_234)),
+        Event::Started(Phase::Fetch),
+        progress(Phase::Fetch, 1, None, "github.com/a/b@v1.0.0"),
+        progress(Phase::Fetch, 2, Some(2), "github.com/c/d@v1.0.0"),
+        Event::Note(Note::TrustedOnFirstUse {
+            module: "github.com/c/d@v1.0.0".into(),
+            sum: "h1:abc=".into(),
+        }),
+        Event::Finished(Phase::Fetch, time(61_000)),
+        Event::Started(Phase::Prepare),
+        Event::Finished(Phase::Prepare, time(20)),
+        Event::Started(Phase::Compile),
+        Event::Output { program: "go", line: "\u{1b}[31mnet/http\u{1b}[0m".into() },
+        progress(Phase::Compile, 900, Some(901), "net/http"),
+        Event::Finished(Phase::Compile, time(30_000)),
+        Event::Started(Phase::Link),
+        Event::Finished(Phase::Link, time(2_000)),
+        Event::Started(Phase::Verify),
+        Event::Finished(Phase::Verify, time(300)),
+        Event::Started(Phase::Publish),
+        Event::Note(Note::WorkspaceKept { path: PathBuf::from("/tmp/vx-1") }),
+        Event::Note(Note::Text { text: "a sentence".into() }),
+        Event::Finished(Phase::Publish, time(10)),
+    ]
+}
+
+/// As `anstream` writes where no colours are shown.
+fn plain(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+    Box::new(StripStream::new(Box::new(out) as Box<dyn Write + Send>))
+}
+
+fn human(verbosity: Verbosity) -> (Human, Written) {
+    let written = Written::default();
+    (Human::new(plain(written.clone()), None, verbosity, Some(source())), written)
+}
+
+fn json(verbosity: Verbosity) -> (Json, Written) {
+    let written = Written::default();
+    let now = || "2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap();
+    (Json::new(Box::new(written.clone()), now, verbosity, Some(source())), written)
+}
+
+fn play(report: &dyn Report) {
+    for event in recorded() {
+        report.report(event);
+    }
+    report.finished(&summary(true), Duration::from_millis(94_600)).unwrap();
+}
+
+fn failure<'a>(diagnostics: &'a [Diagnostic], output: &'a [String]) -> Failure<'a> {
+    Failure { ending: Ending::Build, diagnostics, output }
+}
+
+#[test]
+fn lines_for_people() {
+    let (report, written) = human(Verbosity::Normal);
+    play(&report);
+    insta::assert_snapshot!(written.text());
+}
+
+#[test]
+fn more_lines_for_the_curious() {
+    let (report, written) = human(Verbosity::Everything);
+    play(&report);
+    insta::assert_snapshot!(written.text());
+}
+
+#[test]
+fn quiet_is_silent_but_for_errors() {
+    let (report, written) = human(Verbosity::Errors);
+    play(&report);
+    assert_eq!(written.text(), "");
+    report.failed(&failure(&[diagnostic(Level::Error)], &[]));
+    assert!(written.text().starts_with("error: unknown key"));
+
+    let (report, written) = human(Verbosity::Warnings);
+    play(&report);
+    assert!(written.text().lines().any(|line| line.starts_with("warning: `http` is compiled at v5.3.0")));
+    assert!(!written.text().contains("Resolved"));
+}
+
+#[test]
+fn a_failed_compile_shows_the_compilers_lines() {
+    let (report, written) = human(Verbosity::Normal);
+    let second = Diagnostic {
+        level: Level::Error,
+        message: "`http` does not compile".into(),
+        span: None,
+        label: None,
+        help: vec!["majors are mixed".into(), "two\nlines".into()],
+    };
+    let output = ["# github.com/x/y".to_owned(), "y.go:1:2: undefined: z\u{1b}[2J".to_owned()];
+    report.failed(&failure(&[diagnostic(Level::Error), second], &output));
+    insta::assert_snapshot!(written.text());
+}
+
+#[test]
+fn a_dry_run_shows_the_versions_and_the_go_mod() {
+    insta::assert_snapshot!(plan(&summary(false)));
+    let mut replaced = summary(false);
+    replaced.plugins[0].version = None;
+    replaced.plugins[0].replacement = Some("../http".into());
+    insta::assert_snapshot!("a_dry_run_with_a_replacement", plan(&replaced));
+}
+
+#[test]
+fn an_interrupted_build_says_so() {
+    let (report, written) = human(Verbosity::Normal);
+    report.report(Event::Started(Phase::Fetch));
+    report.interrupted(Signal::Interrupt);
+    let ending = Ending::Interrupted(Signal::Interrupt);
+    report.failed(&Failure { ending, diagnostics: &[], output: &[] });
+    insta::assert_snapshot!(written.text(), @r"
+        Stopping and cleaning up (Ctrl-C again leaves at once)
+    error: interrupted
+    ");
+}
+
+/// The rows of a terminal at the moments that bars show.
+fn screen(unicode: bool) -> String {
+    let term = InMemoryTerm::new(12, 90);
+    let terminal = Terminal { stdout: true, stderr: true, unicode, color: false };
+    let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+    let report =
+        Human::new(plain(OnTerm(term.clone())), Some(Bars::new(target, terminal)), Verbosity::Normal, None);
+    report.report(Event::Started(Phase::Resolve));
+    report.report(Event::Finished(Phase::Resolve, Duration::from_millis(400)));
+    report.report(Event::Started(Phase::Compile));
+    report.report(progress(Phase::Compile, 300, Some(900), "net/http"));
+    report.report(Event::Note(Note::Text { text: "above the bar".into() }));
+    // Drawing is rate limited; the next tick draws what is due.
+    std::thread::sleep(Duration::from_millis(400));
+    term.contents()
+}
+
+/// Lines written past the bars, on the same terminal.
+#[derive(Debug)]
+struct OnTerm(InMemoryTerm);
+
+impl Write for OnTerm {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_str(&String::from_utf8_lossy(bytes).replace('\n', "\r\n"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_terminal_shows_bars_below_the_lines() {
+    insta::assert_snapshot!(screen(true));
+}
+
+#[test]
+fn a_terminal_without_unicode_shows_ascii() {
+    let screen = screen(false);
+    assert!(screen.is_ascii(), "{screen}");
+    insta::assert_snapshot!(screen);
+}
+
+#[test]
+fn events_for_programs() {
+    let (report, written) = json(Verbosity::Everything);
+    play(&report);
+    report.finished(&summary(false), Duration::from_secs(1)).unwrap();
+    insta::assert_snapshot!(written.text());
+}
+
+#[test]
+fn failures_for_programs() {
+    let (report, written) = json(Verbosity::Errors);
+    play(&report);
+    report.interrupted(Signal::Terminate);
+    report.failed(&failure(&[diagnostic(Level::Error)], &["y.go:1:2: undefined: z".to_owned()]));
+    insta::assert_snapshot!(written.text());
+}
+
+#[test]
+fn styles_are_there_until_they_are_stripped() {
+    let text = render(&diagnostic(Level::Error), Some(&source()));
+    assert!(text.contains("\u{1b}["));
+    assert_eq!(anstream::adapter::strip_str(&text).to_string().lines().nth(1), Some(" --> velox.toml:3:1"));
+}
+
+#[test]
+fn a_span_that_does_not_fit_is_cut_to_the_text() {
+    let text = "aä\nb";
+    assert_eq!(within(text, &(2..2)), 1..3);
+    assert_eq!(within(text, &(2..400)), 1..5);
+    assert_eq!(within(text, &Range { start: 90, end: 1 }), 5..5);
+    assert_eq!(position(text, 4), Position { line: 2, column: 1 });
+    assert_eq!(position(text, 3), Position { line: 1, column: 3 });
+    for (start, end) in [(0, 0), (5, 5), (2, 2), (90, 1), (3, 4)] {
+        for text in ["", "aä\nb", "\r\n\r\n", "\u{feff}x\u{1b}[2J\ty"] {
+            let source = Source { name: "velox.toml".into(), text: text.into() };
+            let odd = Diagnostic { span: Some(start..end), ..diagnostic(Level::Error) };
+            assert!(render(&odd, Some(&source)).contains("velox.toml"));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+use std::{borrow::Cow, time::Duration};
+
+/// Foreign text (a server's message, a file's name) without what a terminal would obey.
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\t' && c != '\n';
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let text = anstream::adapter::strip_str(text).to_string();
+    Cow::Owned(text.replace(obeyed, ""))
+}
+
+/// `0.4s`, `41.2s`, `3m 05s`, `1h 02m`.
+pub(crate) fn elapsed(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{}.{}s", seconds, time.subsec_millis() / 100),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `1 plugin`, `7 plugins`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// Columns two spaces apart, as wide as their widest cell.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let line: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_stay_short() {
+        let shown = [0, 999, 59_999, 60_000, 185_000, 3_725_000].map(|ms| elapsed(Duration::from_millis(ms)));
+        assert_eq!(shown, ["0.0s", "0.9s", "59.9s", "1m 00s", "3m 05s", "1h 02m"]);
+    }
+
+    #[test]
+    fn terminal_escapes_of_others_are_dropped() {
+        assert_eq!(clean("plain\ttext"), "plain\ttext");
+        assert_eq!(clean("remote: \u{1b}[2J\u{1b}]0;title\u{7}gone\r"), "remote: gone");
+    }
+}

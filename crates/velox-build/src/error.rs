@@ -1,4 +1,6 @@
-use velox_manifest::Diagnostic;
+use std::ops::Range;
+
+use velox_manifest::{Diagnostic, Level};
 
 /// Which exit code an [`Error`] is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,4 +24,49 @@ pub struct Error {
     pub diagnostics: Vec<Diagnostic>,
     /// Lines of the compiler or another child command that explain it, already redacted.
     pub output: Vec<String>,
+}
+
+impl Error {
+    pub(crate) fn build(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Build, message.into())
+    }
+
+    pub(crate) fn configuration(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Configuration, message.into())
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self { kind: ErrorKind::Interrupted, diagnostics: Vec::new(), output: Vec::new() }
+    }
+
+    /// Many findings at once; the kind is the first one's to choose.
+    pub(crate) fn many(kind: ErrorKind, diagnostics: Vec<Diagnostic>) -> Self {
+        Self { kind, diagnostics, output: Vec::new() }
+    }
+
+    /// An operation on a file that didn't work.
+    pub(crate) fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::build(format!("can't {verb} {}: {error}", path.display()))
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        if let Some(first) = self.diagnostics.first_mut() {
+            first.help.push(help.into());
+        }
+        self
+    }
+
+    pub(crate) fn output(mut self, lines: Vec<String>) -> Self {
+        self.output = lines;
+        self
+    }
+
+    fn new(kind: ErrorKind, message: String) -> Self {
+        Self::many(kind, vec![finding(message, None, None)])
+    }
+}
+
+/// An error-level diagnostic with a place and a label.
+pub(crate) fn finding(message: String, span: Option<Range<usize>>, label: Option<&str>) -> Diagnostic {
+    Diagnostic { level: Level::Error, message, span, label: label.map(str::to_owned), help: Vec::new() }
 }

@@ -1,0 +1,33 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.PHONY: needs
+needs:
+	@scripts/needs
+
+.PHONY: demo
+demo: needs ## build vx, let it build a server from an example, start that server and fetch a file from it
+	@cargo build --locked -p vx -p velox-testkit --bins
+	@target/debug/velox-demo target/debug/vx
+
+.PHONY: test
+test: needs ## run every test
+	@cargo test --locked --workspace
+
+.PHONY: acceptance
+acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
+	@VX_TEST_COLD=1 cargo test --locked --release -p vx --test acceptance -- --nocapture --test-threads=1
+
+.PHONY: lint
+lint: ## formatting, lints, documentation, licences
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi

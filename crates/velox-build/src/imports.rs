@@ -1,0 +1,114 @@
+//! Which packages the Go files of a tree import, read as text: enough to know which requirements a tree needs.
+
+use std::{collections::BTreeSet, fs, io, path::Path};
+
+/// The import paths of every Go file below `tree`, tests left out, for which `counts` says yes (given the path relative
+/// to `tree`, with slashes).
+pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(tree.join(&folder))? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            let kind = entry.file_type()?;
+            // The go command looks into no folder of these names: https://pkg.go.dev/cmd/go#hdr-Package_lists_and_patterns
+            let ignored = name.starts_with(['.', '_']) || name == "testdata" || name == "vendor";
+            if kind.is_dir() && !ignored {
+                folders.push(path);
+            } else if kind.is_file() && name.ends_with(".go") && !name.ends_with("_test.go") && counts(&path) {
+                found.extend(imports(&String::from_utf8_lossy(&fs::read(entry.path())?)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The import declarations at the top of a Go source (<https://go.dev/ref/spec#Import_declarations>).
+fn imports(source: &str) -> Vec<String> {
+    let mut tokens = Tokens { rest: source };
+    let mut paths = Vec::new();
+    // package NAME
+    tokens.next();
+    tokens.next();
+    while tokens.next_if("import") {
+        if tokens.next_if("(") {
+            while let Some(token) = tokens.next() {
+                if token == ")" {
+                    break;
+                }
+                paths.extend(unquoted(token));
+            }
+        } else {
+            let name_or_path = tokens.next().unwrap_or_default();
+            paths.extend(unquoted(name_or_path).or_else(|| tokens.next().and_then(unquoted)));
+        }
+    }
+    paths
+}
+
+fn unquoted(token: &str) -> Option<String> {
+    let inner = token.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+    inner.or_else(|| token.strip_prefix('`').and_then(|t| t.strip_suffix('`'))).map(str::to_owned)
+}
+
+/// Words, string literals and single marks; white space, semicolons and comments are passed over.
+struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    fn next_if(&mut self, wanted: &str) -> bool {
+        let before = self.rest;
+        let found = self.next() == Some(wanted);
+        if !found {
+            self.rest = before;
+        }
+        found
+    }
+
+    fn next(&mut self) -> Option<&'a str> {
+        loop {
+            self.rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
+            if let Some(comment) = self.rest.strip_prefix("//") {
+                self.rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
+            } else if let Some(comment) = self.rest.strip_prefix("/*") {
+                self.rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
+            } else {
+                break;
+            }
+        }
+        let first = self.rest.chars().next()?;
+        let length = match first {
+            '"' | '`' => self.rest.get(1..)?.find(first)? + 2,
+            c if is_word(c) => self.rest.find(|c| !is_word(c)).unwrap_or(self.rest.len()),
+            c => c.len_utf8(),
+        };
+        let (token, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        Some(token)
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_import_is_read() {
+        let source = "//go:build linux\n/* a \"b\" */ package main; import \"one\"\nimport two `2`\nimport (\n\t. \"three\" // \"no\"\n\t_ \"four/v5\"; five \"5\"\n)\nvar x = \"import\"\n";
+        assert_eq!(imports(source), ["one", "2", "three", "four/v5", "5"]);
+    }
+
+    #[test]
+    fn what_is_no_go_source_has_no_imports() {
+        for source in ["", "package", "import", "package x import (", "package x import \"", "\u{0}é"] {
+            assert!(imports(source).is_empty(), "{source:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How a build reaches the forges: tokens, proxies, certificates, and what git and go need for the same.
+
+use std::{collections::{BTreeMap, BTreeSet}, path::{Path, PathBuf}, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
+use velox_manifest::Forge;
+
+use crate::{
+    Error, Event, Note, Reporter, Request,
+    process::Children,
+    resolve::{Configured, Forges},
+    toolchain::Toolchain,
+};
+
+/// The children and the forges of one build.
+pub(crate) struct Network {
+    pub(crate) children: Children,
+    pub(crate) forges: Forges,
+}
+
+impl Network {
+    pub(crate) async fn new(
+        request: &Request,
+        go: &Toolchain,
+        scratch: &Path,
+        plain: &Children,
+    ) -> Result<Self, Error> {
+        let (github, gitlab) = (configured(&request.manifest.github)?, configured(&request.manifest.gitlab)?);
+        let git = plain.find("git");
+        let access = access(request, go, &github, &gitlab, git.as_deref()).await;
+        let secrets = access.environment(&request.environment);
+        let known: Vec<SecretString> = [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
+        let children = Children {
+            secrets: Arc::new(secrets),
+            redactor: Arc::new(Redactor::new(known)),
+            ..plain.clone()
+        };
+        let http = Http::new(http_options(&request.environment))
+            .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?;
+        let environment = children
+            .inherited
+            .iter()
+            .map(|(name, value)| (name.clone(), SecretString::from(value.clone())))
+            .chain(children.secrets.iter().cloned())
+            .collect();
+        let git = GitOptions {
+            program: git.unwrap_or_else(|| PathBuf::from("git")),
+            environment,
+            scratch: scratch.join("git"),
+        };
+        Ok(Self { children, forges: Forges { http, github, gitlab, git } })
+    }
+}
+
+fn configured(forge: &Forge) -> Result<Configured, Error> {
+    let endpoint = forge
+        .endpoint
+        .as_ref()
+        .map(|endpoint| {
+            Url::parse(&endpoint.value)
+                .map_err(|error| Error::configuration(format!("the forge's endpoint is no URL: {error}")))
+        })
+        .transpose()?;
+    Ok(Configured { endpoint, token: forge.token.clone() })
+}
+
+fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
+    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+    let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper));
+    HttpOptions {
+        ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
+        proxy: ProxySettings {
+            https: either("https_proxy", "HTTPS_PROXY"),
+            http: either("http_proxy", "HTTP_PROXY"),
+            no_proxy: either("no_proxy", "NO_PROXY"),
+        },
+        ..HttpOptions::default()
+    }
+}
+
+/// A configured token serves git as it serves the API. Hosts that GOPRIVATE names and that have no token are reached over
+/// ssh where an agent holds a key, unless the user's own git configuration already sends them elsewhere.
+async fn access(
+    request: &Request,
+    go: &Toolchain,
+    github: &Configured,
+    gitlab: &Configured,
+    git: Option<&Path>,
+) -> GitAccess {
+    let mut tokens = Vec::new();
+    for (forge, public, user) in [
+        (github, "https://github.com", TokenUser::GitHub),
+        (gitlab, "https://gitlab.com", TokenUser::GitLab),
+    ] {
+        let host = forge.endpoint.clone().or_else(|| Url::parse(public).ok());
+        if let (Some(host), Some(token)) = (host, forge.token.clone()) {
+            tokens.push((host, token, user));
+        }
+    }
+    let mut ssh_hosts = Vec::new();
+    let socket = request.environment.get("SSH_AUTH_SOCK").map(Path::new);
+    if let (Some(git), Some(_)) = (git, socket)
+        && velox_forge::ssh_agent_answers(socket).await
+    {
+        for host in private_hosts(go) {
+            let has_token = tokens.iter().any(|(url, _, _)| url.host_str() == Some(host.as_str()));
+            if !has_token && !velox_forge::has_own_rewrite(git, &request.environment, &host).await {
+                ssh_hosts.push(host);
+            }
+        }
+    }
+    GitAccess { tokens, ssh_hosts }
+}
+
+/// The hosts of GOPRIVATE's and GONOPROXY's patterns (`github.com/company/*` → `github.com`).
+fn private_hosts(go: &Toolchain) -> BTreeSet<String> {
+    let settings = go.settings();
+    [&settings.goprivate, &settings.gonoproxy]
+        .into_iter()
+        .flat_map(|patterns| patterns.split(','))
+        .filter_map(|pattern| pattern.trim().split('/').next())
+        .filter(|host| host.contains('.') && !host.contains(['*', '?', '[']))
+        .map(str::to_owned)
+        .collect()
+}

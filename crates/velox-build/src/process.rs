@@ -1,0 +1,188 @@
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+};
+use tokio_util::sync::CancellationToken;
+use velox_forge::Redactor;
+
+use crate::{Error, Event, Reporter};
+
+/// How long a child may take to end by itself once it was asked to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the children of one build: with the same environment, the same redaction, the same way to end.
+#[derive(Clone)]
+pub(crate) struct Children {
+    pub(crate) inherited: Arc<BTreeMap<String, String>>,
+    pub(crate) secrets: Arc<Vec<(String, SecretString)>>,
+    pub(crate) redactor: Arc<Redactor>,
+    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A child that ended: what it printed, already redacted, and how.
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: Vec<String>,
+}
+
+/// One command to run.
+pub(crate) struct Invocation<'a> {
+    /// The name that the user knows it by.
+    pub(crate) name: &'static str,
+    pub(crate) program: &'a Path,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: &'a Path,
+    /// On top of the inherited environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Called for each line on standard error as it comes.
+    pub(crate) on_line: Option<&'a (dyn Fn(&str) + Sync)>,
+}
+
+impl Children {
+    /// Runs a command to its end, or to the end of its whole process group when the build is interrupted.
+    pub(crate) async fn run(&self, invocation: Invocation<'_>) -> Result<Finished, Error> {
+        let mut command = Command::new(invocation.program);
+        command
+            .args(&invocation.arguments)
+            .current_dir(invocation.directory)
+            .env_clear()
+            .envs(self.inherited.iter())
+            .envs(self.secrets.iter().map(|(name, value)| (name, value.expose_secret())))
+            .envs(invocation.environment.iter().map(|(name, value)| (*name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+
+        if self.cancel.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        let child = command.spawn().map_err(|error| {
+            Error::build(format!("can't start {}: {error}", invocation.program.display()))
+        })?;
+        let mut group = Group::new(child);
+        let (Some(stdout), Some(stderr)) = (group.child.stdout.take(), group.child.stderr.take()) else {
+            return Err(Error::build(format!("can't read what {} prints", invocation.name)));
+        };
+
+        let talk = async {
+            let mut bytes = Vec::new();
+            let mut reader = stdout;
+            let read_out = reader.read_to_end(&mut bytes);
+            let read_err = self.lines(invocation.name, stderr, invocation.on_line);
+            let (out, lines) = tokio::join!(read_out, read_err);
+            out.map(|_| (bytes, lines))
+        };
+        let ended = tokio::select! {
+            talked = talk => match talked {
+                Ok((bytes, lines)) => group.child.wait().await.map(|status| (status, bytes, lines)),
+                Err(error) => Err(error),
+            },
+            () = self.cancel.cancelled() => {
+                group.end().await;
+                return Err(Error::interrupted());
+            }
+        };
+        group.ended = true;
+        let (status, bytes, stderr) =
+            ended.map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
+        let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
+        Ok(Finished { status, stdout, stderr })
+    }
+
+    async fn lines(
+        &self,
+        program: &'static str,
+        stream: impl tokio::io::AsyncRead + Unpin,
+        on_line: Option<&(dyn Fn(&str) + Sync)>,
+    ) -> Vec<String> {
+        let mut reader = BufReader::new(stream);
+        let mut lines = Vec::new();
+        let mut raw = Vec::new();
+        while let Ok(1..) = reader.read_until(b'\n', &mut raw).await {
+            let line = self.redactor.redact(String::from_utf8_lossy(&raw).trim_end_matches(['\n', '\r']));
+            raw.clear();
+            if let Some(on_line) = on_line {
+                on_line(&line);
+            }
+            self.reporter.report(Event::Output { program, line: line.clone() });
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// The full path of a program on the PATH of the build's environment.
+    pub(crate) fn find(&self, program: &str) -> Option<PathBuf> {
+        let path = self.inherited.get("PATH").or_else(|| self.inherited.get("Path"))?;
+        let file = format!("{program}{}", std::env::consts::EXE_SUFFIX);
+        std::env::split_paths(path)
+            .filter(|directory| directory.is_absolute())
+            .map(|directory| directory.join(&file))
+            .find(|candidate| candidate.is_file())
+    }
+}
+
+/// A child with all that it started itself. Dropped while it runs, the whole group is killed.
+struct Group {
+    child: Child,
+    #[cfg(unix)]
+    id: Option<rustix::process::Pid>,
+    ended: bool,
+}
+
+impl Group {
+    fn new(child: Child) -> Self {
+        Self {
+            #[cfg(unix)]
+            id: child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw),
+            child,
+            ended: false,
+        }
+    }
+
+    async fn end(&mut self) {
+        self.signal(false);
+        if tokio::time::timeout(GRACE, self.child.wait()).await.is_err() {
+            self.signal(true);
+            let _ = self.child.wait().await;
+        }
+        // What the leader left behind in its group goes too.
+        self.signal(true);
+        self.ended = true;
+    }
+
+    #[cfg(unix)]
+    fn signal(&mut self, kill: bool) {
+        use rustix::process::{Signal, kill_process_group};
+        if let Some(group) = self.id {
+            let _ = kill_process_group(group, if kill { Signal::KILL } else { Signal::INT });
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn signal(&mut self, _kill: bool) {
+        let _ = self.child.start_kill();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.signal(true);
+        }
+    }
+}

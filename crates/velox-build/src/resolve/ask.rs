@@ -1,0 +1,218 @@
+//! What has to be resolved, in one shape for every format and every kind of source.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use velox_gomod::{
+    module::{Version, split_path_version},
+    semver,
+};
+use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
+
+/// The repository that RoadRunner itself lives in.
+const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
+
+/// One thing to resolve: a ref of a module somewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    /// How an error names it (`plugin http`).
+    pub(crate) subject: String,
+    /// Where the ref stands in the configuration.
+    pub(crate) span: Option<Range<usize>>,
+    /// Tag, branch, commit or `latest`; `None`: the default branch.
+    pub(crate) reference: Option<String>,
+    /// The module or repository path that the configuration names; empty where it names owner and repository.
+    pub(crate) path: String,
+    /// Whether `path` is a module path that its go.mod has to declare.
+    pub(crate) by_path: bool,
+    /// Whether it stands in for another module, whose path its go.mod may declare.
+    pub(crate) replacement: bool,
+    /// The module as the go command can be asked for it (`path`, `query`), where that is known beforehand.
+    pub(crate) module: Option<Version>,
+    /// The repository, for when the go command can't tell.
+    pub(crate) place: Option<Place>,
+}
+
+/// A folder of a repository on a forge or a git host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: Host,
+    /// The folder that holds go.mod; empty for the root.
+    pub(crate) folder: String,
+    /// Whether the manifest names this forge as its own, so that no public proxy may answer for it.
+    pub(crate) own: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    GitHub { owner: String, repository: String },
+    GitLab { project: Project },
+    Git { url: String },
+}
+
+/// What has to be resolved for a plugin.
+pub(crate) enum PluginAsk {
+    /// The plugin's own module, or a module that replaces it.
+    Remote(Ask),
+    /// A directory that replaces it: nothing to ask.
+    Directory(PathBuf),
+}
+
+impl Ask {
+    pub(crate) fn roadrunner(manifest: &Manifest) -> Self {
+        let (owner, repository) = ROADRUNNER;
+        let reference = manifest.roadrunner.reference.as_ref();
+        let own = manifest.github.endpoint.is_some();
+        let root = format!("github.com/{owner}/{repository}");
+        Self {
+            subject: "RoadRunner".to_owned(),
+            path: String::new(),
+            by_path: false,
+            replacement: false,
+            span: reference.and_then(|reference| reference.span.clone()),
+            reference: reference.map(|reference| reference.value.clone()),
+            module: reference.filter(|_| !own).and_then(|reference| module_at_tag(&root, &reference.value)),
+            place: Some(Place {
+                host: Host::GitHub { owner: owner.to_owned(), repository: repository.to_owned() },
+                folder: String::new(),
+                own,
+            }),
+        }
+    }
+
+    /// A module of the configuration's `[[replaces]]`.
+    pub(crate) fn replacement(
+        subject: String,
+        path: &str,
+        reference: &str,
+        span: Option<Range<usize>>,
+        manifest: &Manifest,
+    ) -> Self {
+        let place = place_of(path, manifest);
+        let own = place.as_ref().is_some_and(|place| place.own);
+        // The right side of a replace is a repository more often than a module path: its suffix comes from the tag.
+        let has_suffix = split_path_version(path).is_some_and(|(_, suffix)| !suffix.is_empty());
+        let module = if has_suffix || !semver::is_valid(reference) {
+            has_suffix.then(|| Version { path: path.to_owned(), version: reference.to_owned() })
+        } else {
+            module_at_tag(path, reference)
+        };
+        Self {
+            subject,
+            span,
+            reference: Some(reference.to_owned()),
+            path: path.to_owned(),
+            by_path: true,
+            replacement: true,
+            module: module.filter(|_| !own),
+            place,
+        }
+    }
+}
+
+impl PluginAsk {
+    /// `base` is the directory that relative replacements start from.
+    pub(crate) fn new(plugin: &Plugin, manifest: &Manifest, base: &Path) -> Self {
+        let subject = format!("plugin {}", plugin.name.value);
+        match plugin.replace.as_ref() {
+            Some(Spanned { value: Replacement::Directory(directory), .. }) => Self::Directory(base.join(directory)),
+            Some(Spanned { value: Replacement::Module { path, version }, span }) => {
+                let (reference, span) = match version {
+                    Some(version) => (version, span),
+                    None => (&plugin.reference.value, &plugin.reference.span),
+                };
+                Self::Remote(Ask::replacement(subject, path, reference, span.clone(), manifest))
+            }
+            None => Self::Remote(Self::original(subject, plugin, manifest)),
+        }
+    }
+
+    fn original(subject: String, plugin: &Plugin, manifest: &Manifest) -> Ask {
+        let reference = &plugin.reference.value;
+        let (module, place) = match &plugin.origin {
+            Origin::Module(path) => {
+                let module = Version { path: path.value.clone(), version: reference.clone() };
+                (Some(module), place_of(&path.value, manifest))
+            }
+            Origin::GitHub { owner, repository, folder } => {
+                let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
+                let root = join(&format!("github.com/{}/{}", owner.value, repository.value), &folder);
+                let host = Host::GitHub { owner: owner.value.clone(), repository: repository.value.clone() };
+                let own = manifest.github.endpoint.is_some();
+                (module_at_tag(&root, reference), Some(Place { host, folder, own }))
+            }
+            Origin::GitLab { project, folder } => {
+                let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
+                let root = match &project.value {
+                    // An id says nothing about the module's path.
+                    Project::Id(_) => None,
+                    Project::Path(path) => Some(join(&format!("gitlab.com/{path}"), &folder)),
+                };
+                let host = Host::GitLab { project: project.value.clone() };
+                let own = manifest.gitlab.endpoint.is_some();
+                (root.and_then(|root| module_at_tag(&root, reference)), Some(Place { host, folder, own }))
+            }
+        };
+        // A module that is named by its path is asked for by that path, wherever the manifest's own forge is.
+        let own = matches!(plugin.origin, Origin::GitHub { .. } | Origin::GitLab { .. })
+            && place.as_ref().is_some_and(|place| place.own);
+        Ask {
+            subject,
+            span: plugin.reference.span.clone(),
+            reference: Some(reference.clone()),
+            path: match &plugin.origin {
+                Origin::Module(path) => path.value.clone(),
+                Origin::GitHub { .. } | Origin::GitLab { .. } => String::new(),
+            },
+            by_path: matches!(plugin.origin, Origin::Module(_)),
+            replacement: false,
+            module: module.filter(|_| !own),
+            place,
+        }
+    }
+}
+
+/// The module path of a repository's root or folder at a tag: with the tag's major suffix
+/// (<https://go.dev/ref/mod#major-version-suffixes>). A branch or a commit doesn't tell.
+fn module_at_tag(root: &str, reference: &str) -> Option<Version> {
+    if semver::canonical(reference) != Some(reference.to_owned()) {
+        return None;
+    }
+    let major = semver::major(reference)?;
+    let path = if matches!(major, "v0" | "v1") { root.to_owned() } else { format!("{root}/{major}") };
+    Some(Version { path, version: reference.to_owned() })
+}
+
+/// The repository that a module path names by itself, where it does.
+fn place_of(module: &str, manifest: &Manifest) -> Option<Place> {
+    let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);
+    let (host, rest) = path.split_once('/')?;
+    let is = |forge: &velox_manifest::Forge| {
+        forge.endpoint.as_ref().is_some_and(|endpoint| {
+            url::Url::parse(&endpoint.value).is_ok_and(|url| url.host_str() == Some(host))
+        })
+    };
+    let own_github = is(&manifest.github);
+    let own_gitlab = is(&manifest.gitlab);
+    if host == "github.com" || own_github {
+        let mut parts = rest.splitn(3, '/');
+        let (owner, repository) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let folder = parts.next().unwrap_or_default().to_owned();
+        return Some(Place { host: Host::GitHub { owner, repository }, folder, own: own_github });
+    }
+    if host == "gitlab.com" || own_gitlab {
+        let project = Project::Path(rest.to_owned());
+        return Some(Place { host: Host::GitLab { project }, folder: String::new(), own: own_gitlab });
+    }
+    host.contains('.').then(|| Place {
+        host: Host::Git { url: format!("https://{path}") },
+        folder: String::new(),
+        own: false,
+    })
+}
+
+fn join(root: &str, folder: &str) -> String {
+    if folder.is_empty() { root.to_owned() } else { format!("{root}/{folder}") }
+}

@@ -1,0 +1,220 @@
+//! Asking a forge, for what the go command can't tell: the module path at a branch, a project by its number, and all of
+//! a forge that the manifest names as its own.
+
+use std::{fs, path::{Path, PathBuf}};
+
+use secrecy::SecretString;
+use velox_forge::{Commit, ForgeError, GitLabProject, GitOptions, Http, Repository};
+use velox_gomod::{
+    modcache::ModCache,
+    modfile,
+    module::{Version, path_major_matches, split_path_version},
+    modzip, pseudo, semver,
+};
+use velox_manifest::Project;
+
+use super::ask::{Ask, Host, Place};
+use crate::{Error, Event, Note, Reporter};
+
+/// How many tags are asked about, from the newest on, whether the commit has them behind it.
+const ANCESTORS_ASKED: usize = 25;
+
+/// The forges that the manifest configures.
+pub(super) struct Forges {
+    pub(super) http: Http,
+    pub(super) github: Configured,
+    pub(super) gitlab: Configured,
+    pub(super) git: GitOptions,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Configured {
+    pub(super) endpoint: Option<url::Url>,
+    pub(super) token: Option<SecretString>,
+}
+
+/// A ref, found in a repository.
+pub(super) struct Located {
+    pub(super) repository: Repository,
+    pub(super) folder: String,
+    pub(super) commit: Commit,
+    pub(super) tag: Option<String>,
+    /// The `module` line of the go.mod there.
+    pub(super) module: String,
+    /// The path that it goes by: the same, unless it replaces another module.
+    pub(super) path: String,
+    pub(super) go_mod: String,
+}
+
+/// A module whose files came from a forge and lie in the module cache now.
+pub(super) struct Stored {
+    pub(super) version: Version,
+    pub(super) tree: PathBuf,
+    pub(super) zip_sum: String,
+    pub(super) mod_sum: String,
+}
+
+impl Forges {
+    pub(super) fn repository(&self, place: &Place) -> Repository {
+        match &place.host {
+            Host::GitHub { owner, repository } => {
+                let Configured { endpoint, token } = self.configured(&self.github, place);
+                Repository::github(&self.http, endpoint.as_ref(), token, owner, repository)
+            }
+            Host::GitLab { project } => {
+                let Configured { endpoint, token } = self.configured(&self.gitlab, place);
+                let project = match project {
+                    Project::Id(id) => GitLabProject::Id(*id),
+                    Project::Path(path) => GitLabProject::Path(path.clone()),
+                };
+                Repository::gitlab(&self.http, endpoint.as_ref(), token, project)
+            }
+            Host::Git { url } => Repository::git(self.git.clone(), url.clone()),
+        }
+    }
+
+    /// A place that isn't on the manifest's own forge is on the public one, which never sees the own one's token.
+    fn configured(&self, forge: &Configured, place: &Place) -> Configured {
+        if place.own || forge.endpoint.is_none() { forge.clone() } else { Configured::default() }
+    }
+
+    /// The same repository as the git program reaches it; `None` for a project that only its number names.
+    pub(super) fn by_git(&self, place: &Place) -> Option<Repository> {
+        let url = match &place.host {
+            Host::GitHub { owner, repository } => {
+                format!("{}/{owner}/{repository}.git", self.web(&self.github, place, "https://github.com"))
+            }
+            Host::GitLab { project: Project::Path(path) } => {
+                format!("{}/{path}.git", self.web(&self.gitlab, place, "https://gitlab.com"))
+            }
+            Host::GitLab { project: Project::Id(_) } | Host::Git { .. } => return None,
+        };
+        Some(Repository::git(self.git.clone(), url))
+    }
+
+    fn web(&self, forge: &Configured, place: &Place, public: &str) -> String {
+        self.configured(forge, place)
+            .endpoint
+            .map_or_else(|| public.to_owned(), |url| url.as_str().trim_end_matches("/api/v3").trim_end_matches('/').to_owned())
+    }
+}
+
+/// Finds the ref of `ask` and the module at it.
+pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> Result<Located, ForgeError> {
+    let go_mod_path = if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
+    let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
+    let missing = || ForgeError::NotFound {
+        what: format!("{go_mod_path} at {}", ask.reference.as_deref().unwrap_or("the default branch")),
+        host: repository.host(),
+    };
+    let go_mod = repository.file(&go_mod_path, &resolved.commit.id).await?.ok_or_else(missing)?;
+    let module = modfile::module_line(&go_mod).ok_or_else(missing)?;
+    Ok(Located { folder: place.folder.clone(), commit: resolved.commit, tag: resolved.tag, path: module.clone(), module, go_mod, repository })
+}
+
+/// A folder's own tag wins (`plugins/roadrunner/v1.6.18`, <https://go.dev/ref/mod#vcs-version>); `latest` is the highest
+/// release tag, or the default branch where there is none.
+async fn resolve(
+    repository: &Repository,
+    folder: &str,
+    reference: Option<&str>,
+) -> Result<velox_forge::Resolved, ForgeError> {
+    let prefix = tag_prefix(folder);
+    match reference {
+        Some("latest") => {
+            let tags = repository.tags().await?;
+            let newest = tags
+                .iter()
+                .filter(|tag| tag.name.strip_prefix(&prefix).is_some_and(is_release))
+                .max_by(|a, b| semver::compare(&a.name[prefix.len()..], &b.name[prefix.len()..]));
+            repository.resolve(newest.map(|tag| tag.name.as_str())).await
+        }
+        Some(reference) if !prefix.is_empty() && semver::is_valid(reference) => {
+            match repository.resolve(Some(&format!("{prefix}{reference}"))).await {
+                Err(ForgeError::NotFound { .. }) => repository.resolve(Some(reference)).await,
+                answer => answer,
+            }
+        }
+        reference => repository.resolve(reference).await,
+    }
+}
+
+fn is_release(version: &str) -> bool {
+    semver::is_valid(version) && semver::prerelease(version).is_none_or(str::is_empty)
+}
+
+fn tag_prefix(folder: &str) -> String {
+    if folder.is_empty() { String::new() } else { format!("{folder}/") }
+}
+
+impl Located {
+    /// The version that Go gives this commit of this module: its tag, else the pseudo-version on the highest tag that
+    /// the commit has behind it (<https://go.dev/ref/mod#pseudo-versions>).
+    pub(super) async fn version(&self) -> Result<String, ForgeError> {
+        let prefix = tag_prefix(&self.folder);
+        let suffix = split_path_version(&self.path).map_or("", |(_, suffix)| suffix);
+        let fits = |version: &str| {
+            semver::canonical(version).as_deref() == Some(version)
+                && !pseudo::is_pseudo_version(version)
+                && path_major_matches(version, suffix)
+        };
+        if let Some(version) = self.tag.as_deref().and_then(|tag| tag.strip_prefix(&prefix)).filter(|v| fits(v)) {
+            return Ok(version.to_owned());
+        }
+        let tags = self.repository.tags().await?;
+        let mut candidates: Vec<(&str, &str)> = tags
+            .iter()
+            .filter_map(|tag| Some((tag.name.strip_prefix(&prefix)?, tag.commit.as_str())))
+            .filter(|(version, _)| fits(version))
+            .collect();
+        candidates.sort_by(|a, b| semver::compare(b.0, a.0));
+        if let Some((version, _)) = candidates.iter().find(|(_, commit)| *commit == self.commit.id) {
+            return Ok((*version).to_owned());
+        }
+        let mut base = "";
+        for (version, commit) in candidates.into_iter().take(ANCESTORS_ASKED) {
+            if self.repository.is_ancestor(commit, &self.commit.id).await? {
+                base = version;
+                break;
+            }
+        }
+        let major = suffix.trim_start_matches(['/', '.']);
+        let revision = self.commit.id.get(..12).unwrap_or(&self.commit.id);
+        Ok(pseudo::pseudo_version(major, base, self.commit.time, revision))
+    }
+
+    /// Takes the module's files from the forge into the module cache, as the go command would have put them there.
+    ///
+    /// No checksum database knows a forge's tree: its first use is trusted, and said.
+    pub(super) async fn store(&self, cache: &ModCache, scratch: &Path, reporter: &dyn Reporter) -> Result<Stored, Error> {
+        let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
+        let version = Version { path: self.path.clone(), version };
+        let tree = scratch.join(&self.commit.id);
+        self.repository.tree(&self.commit.id, &tree).await.map_err(|error| forge_error(&self.module, &error))?;
+
+        let root = if self.folder.is_empty() { tree.clone() } else { tree.join(&self.folder) };
+        if root != tree && !root.join("LICENSE").exists() && tree.join("LICENSE").is_file() {
+            // A nested module's zip carries the repository's licence (https://go.dev/ref/mod#vcs-license).
+            fs::copy(tree.join("LICENSE"), root.join("LICENSE")).map_err(|error| Error::file("copy into", &root, &error))?;
+        }
+        let zip = scratch.join(format!("{}.zip", self.commit.id));
+        let bad = |error: String| Error::build(format!("{}@{} makes no module zip: {error}", version.path, version.version));
+        modzip::create_from_dir(&root, &version, &zip).map_err(|error| bad(error.to_string()))?;
+        let time = jiff::Timestamp::from_second(self.commit.time).map(|time| time.to_string()).unwrap_or_default();
+        let info = serde_json::json!({ "Version": version.version, "Time": time }).to_string();
+        let sums = cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| bad(error.to_string()))?;
+        reporter.report(Event::Note(Note::TrustedOnFirstUse {
+            module: format!("{}@{}", version.path, version.version),
+            sum: sums.zip.clone(),
+        }));
+        Ok(Stored { version, tree: root, zip_sum: sums.zip, mod_sum: sums.go_mod })
+    }
+}
+
+fn forge_error(module: &str, error: &ForgeError) -> Error {
+    let mut failed = Error::build(format!("can't get {module}: {error}"));
+    for help in error.help() {
+        failed = failed.help(help);
+    }
+    failed
+}

@@ -1,0 +1,518 @@
+//! From a Manifest to a [`Lock`]: every ref becomes an exact module, and these become a go.mod that the go command agrees
+//! with.
+
+mod ask;
+mod forge;
+mod goproxy;
+mod listing;
+mod pin;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::Range,
+    path::Path,
+};
+
+use velox_gomod::{
+    gosum::GoSum,
+    modfile::{self, GoMod, Replace, Require},
+    module::{Version, path_major_matches, split_path_version},
+    pseudo, semver,
+};
+use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Replacement, Spanned};
+
+pub(crate) use self::forge::{Configured, Forges};
+use self::{
+    ask::{Ask, PluginAsk},
+    listing::Listing,
+    pin::{Pinned, Sources},
+};
+use crate::{
+    Error, ErrorKind, Event, Raised, Request,
+    compose::{Composition, Wanted},
+    container,
+    error::finding,
+    imports::imports_of,
+    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner},
+    process::Children,
+    settings::Settings,
+    toolchain::{Mode, Toolchain},
+    workspace::Workspace,
+};
+
+/// The plugins behind `rr workers` and `rr reset`: part of every server.
+const ALWAYS: [&str; 2] =
+    ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+
+/// Everything that resolving needs.
+pub(crate) struct Resolver<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) settings: &'a Settings,
+    pub(crate) go: &'a Toolchain,
+    pub(crate) children: &'a Children,
+    pub(crate) forges: &'a Forges,
+    pub(crate) scratch: &'a Path,
+}
+
+/// A plugin with everything known of it before Go has selected versions.
+struct Resolved {
+    name: String,
+    span: Option<Range<usize>>,
+    asked: String,
+    module: String,
+    version: String,
+    commit: Option<String>,
+    go_mod: Option<GoMod>,
+    replacement: Option<LockedReplacement>,
+    added: bool,
+}
+
+/// Whom a pinned module belongs to, by its index in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    RoadRunner,
+    Plugin(usize),
+    Replace(usize),
+}
+
+type PinnedBy = BTreeMap<Owner, Pinned>;
+
+impl Resolver<'_> {
+    /// Resolves; the workspace that it was tried in comes along, since it is most of what the next stage makes.
+    pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
+        let manifest = with_replaces_at_plugins(&self.request.manifest);
+        let (owners, asks): (Vec<Owner>, Vec<Ask>) = self.asks(&manifest)?.into_iter().unzip();
+        let sources =
+            Sources { go: self.go, children: self.children, forges: self.forges, scratch: self.scratch };
+        let pinned: PinnedBy = owners.into_iter().zip(sources.pin(&asks).await?).collect();
+        let roadrunner =
+            pinned.get(&Owner::RoadRunner).ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let release = release(roadrunner)?;
+        self.go.check_version(release.go.as_deref(), &roadrunner.module)?;
+
+        let mut plugins = self.plugins(&manifest, &pinned)?;
+        plugins.extend(added(&release, &plugins));
+        plugins.sort_by(|a, b| a.name.cmp(&b.name));
+
+        let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
+        let composed = self.compose(&manifest, &release, &plugins, &pinned, &workspace)?;
+        workspace.write("go.mod", &composed.to_string())?;
+        workspace.write("go.sum", &sums(&workspace, pinned.values())?.to_string())?;
+        let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
+        workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
+        let lock = self.lock(&manifest, roadrunner, plugins, &workspace).await?;
+        Ok((lock, workspace))
+    }
+
+    /// What has to be asked of the sources; local directories need no asking.
+    fn asks(&self, manifest: &Manifest) -> Result<Vec<(Owner, Ask)>, Error> {
+        let mut asks = vec![(Owner::RoadRunner, Ask::roadrunner(manifest))];
+        for (index, plugin) in manifest.plugins.iter().enumerate() {
+            if let PluginAsk::Remote(ask) = PluginAsk::new(plugin, manifest, &self.request.base) {
+                asks.push((Owner::Plugin(index), ask));
+            }
+        }
+        let mut wrong = Vec::new();
+        for (index, replace) in manifest.replaces.iter().enumerate() {
+            let Replacement::Module { path, version } = &replace.new.value else { continue };
+            match version {
+                Some(version) if semver::canonical(version).as_deref() == Some(version) => {}
+                Some(version) => {
+                    let subject = format!("the replacement of {}", replace.old.value.0);
+                    let ask = Ask::replacement(subject, path, version, replace.new.span.clone(), manifest);
+                    asks.push((Owner::Replace(index), ask));
+                }
+                None => {
+                    let message = format!("the replacement of {} has no version", replace.old.value.0);
+                    let mut diagnostic = finding(message, replace.new.span.clone(), Some("a module needs a version"));
+                    diagnostic.help.push(format!("write new = \"{path}@VERSION\": a tag, a branch or a commit"));
+                    wrong.push(diagnostic);
+                }
+            }
+        }
+        if wrong.is_empty() { Ok(asks) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+    }
+
+    /// The manifest's plugins with what was found of them; every mistake of theirs at once.
+    fn plugins(&self, manifest: &Manifest, pinned: &PinnedBy) -> Result<Vec<Resolved>, Error> {
+        let mut plugins = Vec::new();
+        let mut wrong = Vec::new();
+        for (index, plugin) in manifest.plugins.iter().enumerate() {
+            let resolved = match (PluginAsk::new(plugin, manifest, &self.request.base), pinned.get(&Owner::Plugin(index))) {
+                (PluginAsk::Directory(directory), _) => local_plugin(plugin, &directory),
+                (PluginAsk::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, pinned)),
+                (PluginAsk::Remote(_), None) => continue,
+            };
+            match resolved {
+                Ok(plugin) => plugins.push(plugin),
+                Err(diagnostic) => wrong.push(diagnostic),
+            }
+        }
+        wrong.extend(same_modules(&plugins));
+        if wrong.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+    }
+
+    fn compose(
+        &self,
+        manifest: &Manifest,
+        release: &GoMod,
+        plugins: &[Resolved],
+        pinned: &PinnedBy,
+        workspace: &Workspace,
+    ) -> Result<GoMod, Error> {
+        let mut replaces = Vec::new();
+        for plugin in plugins {
+            let (new_path, new_version) = match &plugin.replacement {
+                Some(LockedReplacement::Module { path, version }) => (path.clone(), Some(version.clone())),
+                Some(LockedReplacement::Directory { source }) => {
+                    (workspace.add_replacement(&plugin.module, source)?, None)
+                }
+                None => continue,
+            };
+            replaces.push(Replace { old_path: plugin.module.clone(), old_version: None, new_path, new_version });
+        }
+        for (index, replace) in manifest.replaces.iter().enumerate() {
+            let (old_path, old_version) = replace.old.value.clone();
+            let (new_path, new_version) = match (&replace.new.value, pinned.get(&Owner::Replace(index))) {
+                (Replacement::Directory(directory), _) => {
+                    let directory = self.request.base.join(directory);
+                    local_go_mod(&directory, &replace.new.span)
+                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                    (workspace.add_replacement(&old_path, &directory)?, None)
+                }
+                (Replacement::Module { .. }, Some(pinned)) => {
+                    (pinned.module.path.clone(), Some(pinned.module.version.clone()))
+                }
+                (Replacement::Module { path, version }, None) => (path.clone(), version.clone()),
+            };
+            replaces.push(Replace { old_path, old_version, new_path, new_version });
+        }
+        let imports = |counts: &dyn Fn(&str) -> bool| {
+            imports_of(workspace.directory(), counts).map_err(|error| Error::file("read", workspace.directory(), &error))
+        };
+        let wanted: Vec<Wanted> = plugins
+            .iter()
+            .map(|plugin| Wanted {
+                path: plugin.module.clone(),
+                version: plugin.version.clone(),
+                go_mod: plugin.go_mod.clone(),
+            })
+            .collect();
+        let composition = Composition {
+            release,
+            registered: &imports(&|path| path == "container/plugins.go")?,
+            imported: &imports(&|path| path != "container/plugins.go" && !path.starts_with("replace/"))?,
+            plugins: &wanted,
+            replaces,
+            excludes: manifest
+                .excludes
+                .iter()
+                .map(|exclude| Version { path: exclude.module.value.clone(), version: exclude.version.value.clone() })
+                .collect(),
+            dependencies: self.settings.dependencies,
+        };
+        Ok(composition.go_mod())
+    }
+
+    /// Lets the go command select versions and fetch what the build needs: the one resolving command.
+    async fn lock(
+        &self,
+        manifest: &Manifest,
+        roadrunner: &Pinned,
+        plugins: Vec<Resolved>,
+        workspace: &Workspace,
+    ) -> Result<Lock, Error> {
+        let target = self.settings.target.clone();
+        let listing = Listing::of(self.go, self.children, &target, self.settings.cgo, workspace).await;
+        let listing = listing.map_err(|error| self.blame(error, &plugins))?;
+        let raised = self.raised(&plugins, &listing, workspace).await?;
+        let go_version = self.go.version_in(workspace.directory()).await?;
+        let locked = plugins
+            .into_iter()
+            .map(|plugin| LockedPlugin {
+                version: listing.modules.get(&plugin.module).map_or(plugin.version, |selected| selected.version.clone()),
+                name: plugin.name,
+                module: plugin.module,
+                asked: plugin.asked,
+                commit: plugin.commit,
+                replacement: plugin.replacement,
+                added: plugin.added,
+            })
+            .collect();
+        Ok(Lock {
+            roadrunner: LockedRoadRunner {
+                module: roadrunner.module.path.clone(),
+                version: roadrunner.module.version.clone(),
+                reference: manifest.roadrunner.reference.as_ref().map(|reference| reference.value.clone()),
+                commit: roadrunner.commit.clone(),
+                time: roadrunner.time.unwrap_or_default(),
+            },
+            plugins: locked,
+            raised,
+            target,
+            modules: listing.modules,
+            packages: listing.packages,
+            go_mod: workspace.read("go.mod")?,
+            go_sum: workspace.read("go.sum")?,
+            go_version,
+        })
+    }
+
+    /// The plugins that are compiled at another version than asked for, and who demands it.
+    async fn raised(
+        &self,
+        plugins: &[Resolved],
+        listing: &Listing,
+        workspace: &Workspace,
+    ) -> Result<Vec<Raised>, Error> {
+        let mut raised: Vec<(Raised, Option<Range<usize>>)> = plugins
+            .iter()
+            // An added one has no asked version: the newest that anyone demands is what it should be.
+            .filter(|plugin| plugin.replacement.is_none() && !plugin.added)
+            .filter_map(|plugin| {
+                let selected = &listing.modules.get(&plugin.module)?.version;
+                (*selected != plugin.version).then(|| {
+                    let raised = Raised {
+                        name: plugin.name.clone(),
+                        module: plugin.module.clone(),
+                        asked: plugin.version.clone(),
+                        selected: selected.clone(),
+                        demanded_by: Vec::new(),
+                    };
+                    (raised, plugin.span.clone())
+                })
+            })
+            .collect();
+        if raised.is_empty() {
+            return Ok(Vec::new());
+        }
+        let graph = listing::graph(self.go, workspace).await?;
+        let mut wrong = Vec::new();
+        for (raised, span) in &mut raised {
+            raised.demanded_by = graph.demanding(&raised.module, &raised.selected);
+            if self.settings.strict {
+                let message = format!(
+                    "{} would be compiled at {}, not at {} as asked: {} demands it",
+                    raised.name,
+                    raised.selected,
+                    raised.asked,
+                    raised.demanded_by.join(", ")
+                );
+                let mut diagnostic = finding(message, span.clone(), Some("raised by Go's minimal version selection"));
+                diagnostic.help.push(format!("ask for {}, or for an older version of what demands it", raised.selected));
+                diagnostic.help.push("without --strict (strict = true) this is a warning".to_owned());
+                wrong.push(diagnostic);
+            } else {
+                self.children.reporter.report(Event::Raised(raised.clone()));
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(Error::many(ErrorKind::Build, wrong));
+        }
+        Ok(raised.into_iter().map(|(raised, _)| raised).collect())
+    }
+
+    /// Points an error of the go command at the plugin whose module it names.
+    fn blame(&self, mut error: Error, plugins: &[Resolved]) -> Error {
+        let text = error.output.join("\n");
+        let named = plugins
+            .iter()
+            .filter(|plugin| plugin.span.is_some())
+            .filter(|plugin| text.contains(plugin.module.as_str()))
+            .max_by_key(|plugin| plugin.module.len());
+        if let (Some(plugin), Some(first)) = (named, error.diagnostics.first_mut()) {
+            if first.span.is_none() {
+                first.span = plugin.span.clone();
+                first.label = Some(format!("it names {}", plugin.module));
+            }
+        }
+        error
+    }
+}
+
+/// A `[[replaces]]` that names a plugin's module is that plugin's replacement: so the replaced module isn't fetched, and
+/// one without a version takes the plugin's ref.
+fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
+    let mut manifest = manifest.clone();
+    let plugins = &mut manifest.plugins;
+    manifest.replaces.retain(|replace| {
+        let (old, version) = &replace.old.value;
+        let owner = plugins.iter_mut().find(|plugin| {
+            version.is_none()
+                && plugin.replace.is_none()
+                && matches!(&plugin.origin, Origin::Module(path) if path.value == *old)
+        });
+        match owner {
+            Some(plugin) => {
+                plugin.replace = Some(replace.new.clone());
+                false
+            }
+            None => true,
+        }
+    });
+    manifest
+}
+
+fn release(roadrunner: &Pinned) -> Result<GoMod, Error> {
+    GoMod::parse(&roadrunner.go_mod).map_err(|error| {
+        Error::build(format!("can't read the go.mod of {} {}: {error}", roadrunner.module.path, roadrunner.module.version))
+    })
+}
+
+fn remote_plugin(plugin: &Plugin, pinned: &Pinned) -> Resolved {
+    let go_mod = GoMod::parse_lax(&pinned.go_mod).ok();
+    let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| pinned.module.path.clone());
+    let asked = plugin.reference.value.clone();
+    let (module, version, replacement) = if plugin.replace.is_none() {
+        (pinned.module.path.clone(), pinned.module.version.clone(), None)
+    } else {
+        let module = replaced_module(plugin, &declared, &pinned.module.path);
+        let version = placeholder_version(&module, &asked);
+        let Version { path, version: new } = pinned.module.clone();
+        (module, version, Some(LockedReplacement::Module { path, version: new }))
+    };
+    Resolved {
+        name: plugin.name.value.clone(),
+        span: plugin.reference.span.clone(),
+        asked,
+        module,
+        version,
+        commit: pinned.commit.clone(),
+        go_mod,
+        replacement,
+        added: false,
+    }
+}
+
+/// The path of a module that is replaced and so never fetched. A fork usually keeps the original's module line; one that
+/// took its own name leaves the repository, with the fork's major.
+fn replaced_module(plugin: &Plugin, declared: &str, replacement: &str) -> String {
+    let (root, folder) = match &plugin.origin {
+        Origin::Module(path) => return path.value.clone(),
+        Origin::GitHub { owner, repository, folder } => {
+            (format!("github.com/{}/{}", owner.value, repository.value), folder)
+        }
+        Origin::GitLab { project, folder } => match &project.value {
+            velox_manifest::Project::Path(path) => (format!("gitlab.com/{path}"), folder),
+            velox_manifest::Project::Id(_) => return declared.to_owned(),
+        },
+    };
+    if declared != replacement {
+        return declared.to_owned();
+    }
+    let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
+    match folder {
+        Some(folder) => format!("{root}/{}{suffix}", folder.value),
+        None => format!("{root}{suffix}"),
+    }
+}
+
+/// The version that go.mod requires of a module that is replaced: the ref where it is a version of this major, else the
+/// zero pseudo-version, which no minimal version selection notices.
+fn placeholder_version(module: &str, asked: &str) -> String {
+    let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
+    if semver::canonical(asked).as_deref() == Some(asked) && path_major_matches(asked, suffix) {
+        return asked.to_owned();
+    }
+    pseudo::zero_pseudo_version(suffix.trim_start_matches(['/', '.']))
+}
+
+fn local_plugin(plugin: &Plugin, directory: &Path) -> Result<Resolved, Diagnostic> {
+    let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
+    let (declared, go_mod) = local_go_mod(directory, &span)?;
+    if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
+        && *module != declared
+    {
+        let message = format!("{} declares the module {declared}, not {module}", directory.join("go.mod").display());
+        let mut diagnostic = finding(message, span, Some("a local replacement has to declare the replaced path"));
+        diagnostic.help.push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
+        return Err(diagnostic);
+    }
+    Ok(Resolved {
+        name: plugin.name.value.clone(),
+        span: plugin.reference.span.clone(),
+        asked: plugin.reference.value.clone(),
+        version: placeholder_version(&declared, &plugin.reference.value),
+        module: declared,
+        commit: None,
+        go_mod: Some(go_mod),
+        replacement: Some(LockedReplacement::Directory { source: directory.to_owned() }),
+        added: false,
+    })
+}
+
+/// The module path and the go.mod of a directory of the user's.
+fn local_go_mod(directory: &Path, span: &Option<Range<usize>>) -> Result<(String, GoMod), Diagnostic> {
+    let path = directory.join("go.mod");
+    let wrong = |message: String, help: &str| {
+        let mut diagnostic = finding(message, span.clone(), Some("relative to the configuration file"));
+        diagnostic.help.push(help.to_owned());
+        diagnostic
+    };
+    if !directory.is_dir() {
+        return Err(wrong(format!("there is no directory {}", directory.display()), "check the path"));
+    }
+    let text = fs::read_to_string(&path).map_err(|error| {
+        wrong(format!("can't read {}: {error}", path.display()), "a replacement is a Go module: it needs a go.mod")
+    })?;
+    let go_mod = GoMod::parse_lax(&text).map_err(|error| {
+        wrong(format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message), "mend that go.mod")
+    })?;
+    let module = modfile::module_line(&text)
+        .ok_or_else(|| wrong(format!("{} has no module line", path.display()), "start it with `module PATH`"))?;
+    Ok((module, go_mod))
+}
+
+/// Two entries for one module would be compiled in once, at one version: which one was meant?
+fn same_modules(plugins: &[Resolved]) -> Vec<Diagnostic> {
+    let mut seen: BTreeMap<&str, &Resolved> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for plugin in plugins {
+        if let Some(first) = seen.insert(&plugin.module, plugin) {
+            let message = format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
+            let mut diagnostic = finding(message, plugin.span.clone(), Some("the second one"));
+            diagnostic.help.push("remove one of them".to_owned());
+            wrong.push(diagnostic);
+        }
+    }
+    wrong
+}
+
+/// informer and resetter at RoadRunner's own version, where the user didn't list them.
+fn added(release: &GoMod, plugins: &[Resolved]) -> Vec<Resolved> {
+    let is = |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
+    ALWAYS
+        .iter()
+        .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
+        .filter_map(|base| release.require.iter().find(|line| is(&line.path, base)))
+        .map(|Require { path, version, .. }| Resolved {
+            name: split_path_version(path)
+                .map_or(path.as_str(), |(prefix, _)| prefix)
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            span: None,
+            asked: version.clone(),
+            module: path.clone(),
+            version: version.clone(),
+            commit: None,
+            go_mod: None,
+            replacement: None,
+            added: true,
+        })
+        .collect()
+}
+
+/// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody again.
+fn sums<'a>(workspace: &Workspace, pinned: impl Iterator<Item = &'a Pinned>) -> Result<GoSum, Error> {
+    let release = workspace.directory().join("go.sum");
+    let text = fs::read_to_string(&release).unwrap_or_default();
+    let mut sums = GoSum::parse(&text).map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
+    for Pinned { module, zip_sum, mod_sum, .. } in pinned {
+        sums.insert(&module.path, &module.version, zip_sum);
+        sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
+    }
+    Ok(sums)
+}

@@ -1,0 +1,283 @@
+//! From an [`Ask`] to an exact module: the sources in their order, each asked for all that the one before couldn't serve.
+
+use std::{fs, path::{Path, PathBuf}};
+
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use velox_forge::{ForgeError, Repository};
+use velox_gomod::{modcache::ModCache, modfile, module::{Version, split_path_version}};
+use velox_manifest::Diagnostic;
+
+use super::{
+    ask::{Ask, Host, Place},
+    forge::{self, Forges, Located},
+    goproxy::{self, Download},
+};
+use crate::{Error, ErrorKind, Event, Phase, error::finding, process::Children, toolchain::Toolchain};
+
+/// How many forge requests run at once.
+const FORGE_REQUESTS: usize = 8;
+
+/// A module at an exact version, with its files on this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinned {
+    pub(crate) module: Version,
+    pub(crate) commit: Option<String>,
+    /// The version's time, in seconds since 1970.
+    pub(crate) time: Option<i64>,
+    /// The module's files.
+    pub(crate) tree: PathBuf,
+    pub(crate) go_mod: String,
+    /// The `h1:` sums of its zip and of its go.mod.
+    pub(crate) zip_sum: String,
+    pub(crate) mod_sum: String,
+}
+
+/// The sources, and what they need.
+pub(crate) struct Sources<'a> {
+    pub(crate) go: &'a Toolchain,
+    pub(crate) children: &'a Children,
+    pub(super) forges: &'a Forges,
+    pub(crate) scratch: &'a Path,
+}
+
+/// Where an ask stands.
+enum State {
+    /// The go command will be asked for this module; where it can't serve it, the forge has it or is asked.
+    AskGo { module: Version, located: Option<Box<Located>> },
+    /// Only the forge can tell.
+    AskForge { why: Option<String> },
+    /// The forge has it, and no proxy may or can.
+    Take(Box<Located>),
+    Done(Box<Pinned>),
+    Failed(Diagnostic),
+}
+
+impl Sources<'_> {
+    /// Pins every ask, in the same order.
+    ///
+    /// # Errors
+    /// One diagnostic for each ask that no source can serve.
+    pub(crate) async fn pin(&self, asks: &[Ask]) -> Result<Vec<Pinned>, Error> {
+        let mut states: Vec<State> = asks
+            .iter()
+            .map(|ask| match ask.module.clone() {
+                Some(module) => State::AskGo { module, located: None },
+                None => State::AskForge { why: None },
+            })
+            .collect();
+        // The second round is for what the forge found, or what a module's own go.mod corrected.
+        for _ in 0..2 {
+            self.ask_go(asks, &mut states).await?;
+            self.ask_forges(asks, &mut states).await?;
+        }
+
+        let mut pinned = Vec::with_capacity(asks.len());
+        let mut failed = Vec::new();
+        for (ask, state) in asks.iter().zip(states) {
+            match state {
+                State::Done(module) => pinned.push(*module),
+                State::Take(located) | State::AskGo { located: Some(located), .. } => {
+                    pinned.push(self.take(*located).await?);
+                }
+                State::Failed(diagnostic) => failed.push(diagnostic),
+                State::AskGo { located: None, .. } => failed.push(unresolved(ask, "no source has it", &[])),
+                State::AskForge { why } => failed.push(unresolved(ask, why.as_deref().unwrap_or("no source has it"), &[])),
+            }
+        }
+        if failed.is_empty() { Ok(pinned) } else { Err(Error::many(ErrorKind::Build, failed)) }
+    }
+
+    /// One go command for everything that it can be asked.
+    async fn ask_go(&self, asks: &[Ask], states: &mut [State]) -> Result<(), Error> {
+        let modules: Vec<Version> = states
+            .iter()
+            .filter_map(|state| match state {
+                State::AskGo { module, .. } => Some(module.clone()),
+                _ => None,
+            })
+            .collect();
+        let answers = goproxy::download(self.go, self.children, &modules).await?;
+        let total = u64::try_from(asks.len()).ok();
+        for (done, (ask, state)) in asks.iter().zip(states.iter_mut()).enumerate() {
+            let State::AskGo { module, located } = state else { continue };
+            let Some(answer) = answers.get(&module.path) else { continue };
+            *state = match (self.pinned(answer, located.as_deref()), located.take()) {
+                (Ok(pinned), _) => Self::confirm(ask, module, pinned),
+                (Err(_), Some(located)) => State::Take(located),
+                (Err(why), _) if ask.place.is_some() => State::AskForge { why: Some(why) },
+                (Err(why), _) => State::Failed(unresolved(ask, &why, &[])),
+            };
+            let item = ask.subject.clone();
+            let done = u64::try_from(done).unwrap_or_default();
+            self.children.reporter.report(Event::Progress { phase: Phase::Resolve, done, total, item });
+        }
+        Ok(())
+    }
+
+    /// A repository may declare any module path: its go.mod is what counts. A replacement may declare the path of what
+    /// it replaces.
+    fn confirm(ask: &Ask, module: &Version, pinned: Pinned) -> State {
+        let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| module.path.clone());
+        if declared == module.path || ask.replacement {
+            return State::Done(Box::new(pinned));
+        }
+        if ask.by_path {
+            let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
+            diagnostic.help.push(format!("write module_name = \"{declared}\""));
+            return State::Failed(diagnostic);
+        }
+        State::AskGo { module: Version { path: declared, version: module.version.clone() }, located: None }
+    }
+
+    /// What the go command downloaded, or why it couldn't.
+    fn pinned(&self, answer: &Download, located: Option<&Located>) -> Result<Pinned, String> {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(rename = "Time")]
+            time: Option<jiff::Timestamp>,
+        }
+        if !answer.error.is_empty() {
+            return Err(answer.reason());
+        }
+        let go_mod = fs::read_to_string(&answer.go_mod).map_err(|error| format!("{}: {error}", answer.go_mod.display()))?;
+        let info = fs::read_to_string(&answer.info).ok();
+        let time = info.and_then(|info| serde_json::from_str::<Info>(&info).ok()).and_then(|info| info.time);
+        let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| !hash.is_empty());
+        Ok(Pinned {
+            module: Version { path: answer.path.clone(), version: answer.version.clone() },
+            commit: located.map(|located| located.commit.id.clone()).or(origin),
+            time: time.map(|time| time.as_second()),
+            tree: answer.dir.clone(),
+            go_mod,
+            zip_sum: answer.sum.clone(),
+            mod_sum: answer.go_mod_sum.clone(),
+        })
+    }
+
+    /// The forges, in parallel.
+    async fn ask_forges(&self, asks: &[Ask], states: &mut [State]) -> Result<(), Error> {
+        let open: Vec<(usize, &Ask, &Place, Option<String>)> = states
+            .iter()
+            .zip(asks)
+            .enumerate()
+            .filter_map(|(index, (state, ask))| match state {
+                State::AskForge { why } => Some((index, ask, ask.place.as_ref()?, why.clone())),
+                _ => None,
+            })
+            .collect();
+        let answers = stream::iter(open)
+            .map(async |(index, ask, place, why)| (index, self.ask_forge(ask, place, why).await))
+            .buffer_unordered(FORGE_REQUESTS)
+            .collect::<Vec<_>>();
+        let answers = tokio::select! {
+            answers = answers => answers,
+            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+        };
+        for (index, state) in answers {
+            if let Some(slot) = states.get_mut(index) {
+                *slot = state;
+            }
+        }
+        Ok(())
+    }
+
+    /// The forge's API; where that can't answer, git, which may have a key or a credential that the API doesn't.
+    async fn ask_forge(&self, ask: &Ask, place: &Place, proxy: Option<String>) -> State {
+        let repository = self.forges.repository(place);
+        let error = match forge::locate(repository.clone(), place, ask).await {
+            Ok(located) => return self.route(ask, place, located).await,
+            Err(error) => error,
+        };
+        let may_need_git = !matches!(place.host, Host::Git { .. })
+            && matches!(
+                error,
+                ForgeError::NotFound { .. }
+                    | ForgeError::Unauthorized { .. }
+                    | ForgeError::RateLimited { .. }
+                    | ForgeError::Network { .. }
+            );
+        if may_need_git && let Some(git) = self.forges.by_git(place) {
+            if let Ok(located) = forge::locate(git, place, ask).await {
+                return self.route(ask, place, located).await;
+            }
+        }
+        State::Failed(self.not_found(ask, &repository, &error, proxy).await)
+    }
+
+    /// A module of a public repository on a public forge comes from the proxy, at the commit that the forge named: that
+    /// way the checksum database vouches for it. A private one's name must not reach the proxy.
+    async fn route(&self, ask: &Ask, place: &Place, located: Located) -> State {
+        if ask.by_path && !ask.replacement && ask.module.as_ref().is_some_and(|module| module.path != located.module) {
+            let declared = located.module;
+            let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
+            diagnostic.help.push(format!("write module_name = \"{declared}\""));
+            return State::Failed(diagnostic);
+        }
+        // A fork keeps the original's module line; as a replacement it goes by its own path, with that major.
+        let mut located = located;
+        if ask.replacement {
+            located.path = with_suffix_of(&ask.path, &located.module);
+        }
+        let private = self.go.is_private(&located.path);
+        let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
+        if !public {
+            return State::Take(Box::new(located));
+        }
+        let module = Version { path: located.path.clone(), version: located.commit.id.clone() };
+        State::AskGo { module, located: Some(Box::new(located)) }
+    }
+
+    async fn take(&self, located: Located) -> Result<Pinned, Error> {
+        let cache = ModCache::new(&self.go.settings().gomodcache);
+        let stored = located.store(&cache, self.scratch, self.children.reporter.as_ref());
+        let stored = tokio::select! {
+            stored = stored => stored?,
+            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+        };
+        Ok(Pinned {
+            module: stored.version,
+            commit: Some(located.commit.id),
+            time: Some(located.commit.time),
+            tree: stored.tree,
+            go_mod: located.go_mod,
+            zip_sum: stored.zip_sum,
+            mod_sum: stored.mod_sum,
+        })
+    }
+
+    async fn not_found(
+        &self,
+        ask: &Ask,
+        repository: &Repository,
+        error: &ForgeError,
+        proxy: Option<String>,
+    ) -> Diagnostic {
+        let mut help = error.help();
+        if let (ForgeError::NotFound { .. }, Some(wanted)) = (error, ask.reference.as_deref()) {
+            let nearest = repository.nearest_refs(wanted).await;
+            if !nearest.is_empty() {
+                help.insert(0, format!("the nearest are {}", nearest.join(", ")));
+            }
+        }
+        if let Some(proxy) = proxy {
+            help.push(format!("the module proxy was asked first: {proxy}"));
+        }
+        unresolved(ask, &self.children.redactor.redact(&error.to_string()), &help)
+    }
+}
+
+/// `path` with the major suffix of another module path.
+fn with_suffix_of(path: &str, other: &str) -> String {
+    let base = split_path_version(path).map_or(path, |(base, _)| base);
+    let suffix = split_path_version(other).map_or("", |(_, suffix)| suffix);
+    format!("{base}{suffix}")
+}
+
+fn unresolved(ask: &Ask, why: &str, help: &[String]) -> Diagnostic {
+    let reference = ask.reference.as_deref().unwrap_or("the default branch");
+    let mut diagnostic =
+        finding(format!("can't resolve {reference} of {}: {why}", ask.subject), ask.span.clone(), Some("asked for here"));
+    diagnostic.help = help.to_vec();
+    diagnostic
+}

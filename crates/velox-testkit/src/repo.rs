@@ -1,0 +1,369 @@
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use tempfile::TempDir;
+
+/// When the first commit of a repository is made, unless [`Repo::at`] says otherwise: 2024-01-01 00:00:00 UTC.
+pub const FIRST_COMMIT: i64 = 1_704_067_200;
+
+/// A real git repository, written by a test.
+///
+/// Files are staged with [`file`](Repo::file) and its kin and become history with [`commit`](Repo::commit). Author,
+/// committer and dates are fixed, so the same calls give the same commit ids on every machine. It is a handle: clones
+/// are the same repository, and the repository's directory goes when the last of them does.
+///
+/// ```
+/// # use velox_testkit::Repo;
+/// let repo = Repo::new().file("go.mod", "module example.com/m\n").commit("first").tag("v1.0.0");
+/// assert_eq!(repo.commit_id("v1.0.0"), repo.head());
+/// ```
+///
+/// A mistake in the fixture (a ref that doesn't exist, a commit without a change of name) panics with git's own words.
+#[derive(Clone)]
+pub struct Repo {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Held for its Drop.
+    _dir: TempDir,
+    git_dir: PathBuf,
+    state: Mutex<State>,
+    access: Mutex<Access>,
+    address: OnceLock<String>,
+}
+
+struct State {
+    branch: String,
+    // Unix seconds of the next commit or annotated tag.
+    clock: i64,
+    staged: BTreeMap<String, Change>,
+}
+
+enum Change {
+    Put { mode: &'static str, content: Vec<u8> },
+    Remove,
+}
+
+/// What a forge has to know about a repository beyond its history.
+#[derive(Clone, Default)]
+pub(crate) struct Access {
+    pub(crate) id: Option<u64>,
+    pub(crate) private: bool,
+    pub(crate) tokens: Vec<String>,
+}
+
+impl Default for Repo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Repo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repo").field("git_dir", &self.inner.git_dir).finish_non_exhaustive()
+    }
+}
+
+impl Repo {
+    /// An empty repository whose default branch is `main`, in a directory of its own.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("testkit-repo-").tempdir().expect("a temporary directory");
+        let git_dir = dir.path().join("repository.git");
+        run(git().args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(&git_dir), &[]);
+        let repo = Self {
+            inner: Arc::new(Inner {
+                _dir: dir,
+                git_dir,
+                state: Mutex::new(State {
+                    branch: "main".to_owned(),
+                    clock: FIRST_COMMIT,
+                    staged: BTreeMap::new(),
+                }),
+                access: Mutex::default(),
+                address: OnceLock::new(),
+            }),
+        };
+        // Any commit may be fetched by its id and partial clones work, as github.com and gitlab.com have it:
+        // https://git-scm.com/docs/git-config#Documentation/git-config.txt-uploadpackallowAnySHA1InWant
+        for key in ["allowTipSHA1InWant", "allowReachableSHA1InWant", "allowAnySHA1InWant", "allowFilter"] {
+            repo.git(["config", &format!("uploadpack.{key}"), "true"]);
+        }
+        repo
+    }
+
+    /// Stages a file for the next commit.
+    pub fn file(&self, path: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
+        self.stage(path, Change::Put { mode: "100644", content: content.as_ref().to_vec() })
+    }
+
+    /// Stages an executable file for the next commit.
+    pub fn executable(&self, path: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
+        self.stage(path, Change::Put { mode: "100755", content: content.as_ref().to_vec() })
+    }
+
+    /// Stages a symbolic link to `target` for the next commit.
+    pub fn symlink(&self, path: impl Into<String>, target: &str) -> Self {
+        self.stage(path, Change::Put { mode: "120000", content: target.as_bytes().to_vec() })
+    }
+
+    /// Stages many files for the next commit.
+    pub fn files<P: Into<String>, C: AsRef<[u8]>>(&self, files: impl IntoIterator<Item = (P, C)>) -> Self {
+        for (path, content) in files {
+            self.file(path, content);
+        }
+        self.clone()
+    }
+
+    /// Stages the removal of a file, or of a whole folder, for the next commit.
+    pub fn remove(&self, path: impl Into<String>) -> Self {
+        self.stage(path, Change::Remove)
+    }
+
+    fn stage(&self, path: impl Into<String>, change: Change) -> Self {
+        self.state().staged.insert(path.into(), change);
+        self.clone()
+    }
+
+    /// Sets the time of the next commit, in seconds since 1970-01-01 UTC. Each commit and each annotated tag
+    /// is made a minute after the one before it.
+    pub fn at(&self, unix_seconds: i64) -> Self {
+        self.state().clock = unix_seconds;
+        self.clone()
+    }
+
+    /// Commits what is staged (which may be nothing) on the current branch.
+    pub fn commit(&self, message: &str) -> Self {
+        // One git process, whatever the number of files: https://git-scm.com/docs/git-fast-import
+        let mut state = self.state();
+        let branch = format!("refs/heads/{}", state.branch);
+        let mut stream = format!(
+            "commit {branch}\nauthor {who}\ncommitter {who}\ndata {}\n{message}\n",
+            message.len(),
+            who = signature(state.clock),
+        )
+        .into_bytes();
+        if self.find(&branch).is_some() {
+            stream.extend_from_slice(format!("from {branch}^0\n").as_bytes());
+        }
+        for (path, change) in std::mem::take(&mut state.staged) {
+            let mut quoted = String::new();
+            quote(&path, &mut quoted);
+            match change {
+                Change::Put { mode, content } => {
+                    stream.extend_from_slice(
+                        format!("M {mode} inline {quoted}\ndata {}\n", content.len()).as_bytes(),
+                    );
+                    stream.extend_from_slice(&content);
+                    stream.push(b'\n');
+                }
+                Change::Remove => stream.extend_from_slice(format!("D {quoted}\n").as_bytes()),
+            }
+        }
+        state.clock += 60;
+        drop(state);
+        run(self.command().args(["fast-import", "--quiet"]), &stream);
+        self.clone()
+    }
+
+    /// A lightweight tag on the current branch's newest commit; an existing one is moved.
+    pub fn tag(&self, name: &str) -> Self {
+        self.git(["update-ref", &format!("refs/tags/{name}"), &self.head()]);
+        self.clone()
+    }
+
+    /// An annotated tag on the current branch's newest commit; an existing one is moved.
+    pub fn annotated_tag(&self, name: &str, message: &str) -> Self {
+        let mut state = self.state();
+        let clock = state.clock;
+        state.clock += 60;
+        let head = self.commit_id(&format!("refs/heads/{}", state.branch));
+        drop(state);
+        let object =
+            format!("object {head}\ntype commit\ntag {name}\ntagger {}\n\n{message}\n", signature(clock));
+        let id = text(run(self.command().args(["mktag"]), object.as_bytes()));
+        self.git(["update-ref", &format!("refs/tags/{name}"), &id]);
+        self.clone()
+    }
+
+    /// Removes a tag.
+    pub fn remove_tag(&self, name: &str) -> Self {
+        self.git(["update-ref", "-d", &format!("refs/tags/{name}")]);
+        self.clone()
+    }
+
+    /// Makes a branch at the current branch's newest commit and goes to it: what is committed next is on it.
+    pub fn branch(&self, name: &str) -> Self {
+        self.git(["update-ref", &format!("refs/heads/{name}"), &self.head()]);
+        self.checkout(name)
+    }
+
+    /// Goes to a branch that exists: what is committed next is on it.
+    pub fn checkout(&self, branch: &str) -> Self {
+        self.commit_id(&format!("refs/heads/{branch}"));
+        branch.clone_into(&mut self.state().branch);
+        self.clone()
+    }
+
+    /// Makes `name` the default branch (`main` at first). A repository without a commit goes to it too.
+    pub fn default_branch(&self, name: &str) -> Self {
+        let head = format!("refs/heads/{name}");
+        self.git(["symbolic-ref", "HEAD", &head]);
+        let mut state = self.state();
+        if self.find(&format!("refs/heads/{}", state.branch)).is_none() {
+            name.clone_into(&mut state.branch);
+        }
+        drop(state);
+        self.clone()
+    }
+
+    /// The full id of the current branch's newest commit.
+    pub fn head(&self) -> String {
+        let branch = self.state().branch.clone();
+        self.commit_id(&format!("refs/heads/{branch}"))
+    }
+
+    /// The full id of the commit that a revision means, in
+    /// [git's notation](https://git-scm.com/docs/gitrevisions).
+    pub fn commit_id(&self, revision: &str) -> String {
+        self.find(revision).unwrap_or_else(|| panic!("{revision}: no such commit in {self:?}"))
+    }
+
+    /// A file's content at a revision.
+    pub fn read(&self, revision: &str, path: &str) -> Option<Vec<u8>> {
+        let output = self.command().args(["cat-file", "blob", &format!("{revision}:{path}")]).output().ok()?;
+        output.status.success().then_some(output.stdout)
+    }
+
+    /// Runs git in this repository and gives what it prints, without the last line end.
+    pub fn git<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> String {
+        text(run(self.command().args(arguments), &[]))
+    }
+
+    /// The (bare) repository's directory.
+    pub fn git_dir(&self) -> &Path {
+        &self.inner.git_dir
+    }
+
+    /// What `git clone` takes: the forge's address of a forge's repository, else a `file://` one.
+    pub fn url(&self) -> String {
+        self.inner.address.get().cloned().unwrap_or_else(|| format!("file://{}", self.inner.git_dir.display()))
+    }
+
+    /// Sets the numeric project id that GitLab answers to (and GitHub shows).
+    pub fn id(&self, id: u64) -> Self {
+        self.access_mut().id = Some(id);
+        self.clone()
+    }
+
+    /// On its forge, only requests with one of this repository's tokens see it.
+    pub fn private(&self) -> Self {
+        self.access_mut().private = true;
+        self.clone()
+    }
+
+    /// Makes `token` one that its forge knows and that may read this repository.
+    pub fn token(&self, token: &str) -> Self {
+        self.access_mut().tokens.push(token.to_owned());
+        self.clone()
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        self.access_mut().clone()
+    }
+
+    pub(crate) fn set_address(&self, url: String) {
+        // The first forge that takes a repository names it.
+        let _ = self.inner.address.set(url);
+    }
+
+    pub(crate) fn find(&self, revision: &str) -> Option<String> {
+        let output = self
+            .command()
+            .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
+            .output()
+            .ok()?;
+        output.status.success().then(|| text(output.stdout))
+    }
+
+    /// git, set to this repository and deaf to the user's configuration.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = git();
+        command.arg("--git-dir").arg(&self.inner.git_dir);
+        command
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn access_mut(&self) -> MutexGuard<'_, Access> {
+        self.inner.access.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The git program, deaf to the user's and the machine's configuration and to the caller's repository.
+pub(crate) fn git() -> Command {
+    let mut command = Command::new("git");
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"] {
+        command.env_remove(name);
+    }
+    command
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_COUNT", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC");
+    command
+}
+
+fn signature(unix_seconds: i64) -> String {
+    format!("A Developer <dev@example.com> {unix_seconds} +0000")
+}
+
+/// <https://git-scm.com/docs/git-fast-import#Documentation/git-fast-import.txt-path>
+fn quote(path: &str, into: &mut String) {
+    into.push('"');
+    for c in path.chars() {
+        match c {
+            '"' => into.push_str("\\\""),
+            '\\' => into.push_str("\\\\"),
+            c if c.is_ascii_control() => {
+                let _ = write!(into, "\\{:03o}", u32::from(c));
+            }
+            c => into.push(c),
+        }
+    }
+    into.push('"');
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()
+}
+
+fn run(command: &mut Command, input: &[u8]) -> Vec<u8> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("git can't be started: {error}"));
+    if let Some(mut stdin) = child.stdin.take() {
+        // A git that ends early says why in its exit status.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().expect("git's output");
+    assert!(
+        output.status.success(),
+        "{command:?} failed ({}): {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}

@@ -2,3 +2,5 @@
 //! build information inside a binary. Knows nothing of RoadRunner.
 //!
 //! What is right here is what the go command does; `tests/oracle.rs` asks `golang.org/x/mod` itself.
+
+pub mod buildinfo;

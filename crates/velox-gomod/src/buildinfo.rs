@@ -1,0 +1,520 @@
+//! The build information that the Go linker leaves in every binary: what `go version -m` prints
+//! (<https://pkg.go.dev/debug/buildinfo>, <https://pkg.go.dev/runtime/debug#BuildInfo>).
+//!
+//! In the binary's data stands, aligned to 16 bytes, a header of 32: the magic, the size of a pointer, flags. Since Go
+//! 1.18 two strings follow, each after its length as a varint: Go's version, and the modules. Before, the header held
+//! two pointers to Go strings. The modules are text between two marks of 16 bytes, one line for each.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use object::{
+    Endianness, FileKind, LittleEndian, elf, macho, pe,
+    read::{
+        ReadCache, ReadRef,
+        elf::{FileHeader, ProgramHeader as _, SectionHeader as _},
+        macho::{FatArch as _, MachHeader, MachOFatFile32, MachOFatFile64, Section as _, Segment as _},
+        pe::{ImageNtHeaders, ImageOptionalHeader as _},
+    },
+};
+
+const MAGIC: &[u8] = b"\xff Go buildinf:";
+const ALIGNMENT: u64 = 16;
+const HEADER: u64 = 32;
+/// How much is read at once on the search for the magic; a multiple of the alignment.
+const CHUNK: u64 = 1 << 20;
+/// The longest text that is read. That of a server with 200 modules has 20 KiB.
+const MAX_TEXT: u64 = 16 << 20;
+/// The most sections whose names are looked at.
+const MAX_SECTIONS: usize = 1 << 16;
+
+/// What a Go binary says of its own making.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildInfo {
+    /// The version of Go that built it (`go1.26.8`).
+    pub go_version: String,
+    /// The path of its main package; `command-line-arguments` when it was built from single files.
+    pub path: String,
+    /// The module of the main package; empty when it was built outside of any.
+    pub main: Module,
+    /// The other modules that have a package in it.
+    pub deps: Vec<Module>,
+    /// The settings of the build, in their order (`-tags`, `CGO_ENABLED`, `GOOS`, `vcs.revision`).
+    pub settings: Vec<(String, String)>,
+}
+
+/// A module in a binary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Module {
+    /// The module path.
+    pub path: String,
+    /// The version, `(devel)` for a main module without one.
+    pub version: String,
+    /// The sum that go.sum has, empty for a replaced module and a folder.
+    pub sum: String,
+    /// What replaced it.
+    pub replace: Option<Box<Module>>,
+}
+
+/// Why there is no build information.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file can't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no binary of a known format, or a broken one.
+    #[error("{} is not an ELF, Mach-O or PE binary", .0.display())]
+    UnknownFormat(PathBuf),
+    /// The binary has no build information: another compiler made it.
+    #[error("{} is not a Go binary", .0.display())]
+    NotGo(PathBuf),
+    /// The text with the modules is malformed.
+    #[error("{} has malformed build information: line {line}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl BuildInfo {
+    /// Reads the build information of a binary for any system, 32 or 64 bit. Of a Mach-O file for several processors, the
+    /// first is read. Only headers and the data up to the information are read.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, is no binary, or has no build information or a malformed one.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let failed = |failure| match failure {
+            Failure::Read(source) => Error::Read { path: path.to_owned(), source },
+            Failure::UnknownFormat => Error::UnknownFormat(path.to_owned()),
+            Failure::NotGo => Error::NotGo(path.to_owned()),
+        };
+        let mut file = File::open(path).map_err(|source| failed(Failure::Read(source)))?;
+        let (go_version, modules) = read_texts(&mut file).map_err(failed)?;
+        let mut info = Self::parse(&modules)
+            .map_err(|(line, reason)| Error::Malformed { path: path.to_owned(), line, reason })?;
+        info.go_version = go_version;
+        Ok(info)
+    }
+
+    /// Reads the text with the modules, or gives the line that is malformed (`debug.ParseBuildInfo`).
+    fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
+        let mut info = Self::default();
+        // What a replacement in the next line would replace.
+        let mut replaceable: Option<&mut Module> = None;
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            // As Go does it: a last line without an end does not count.
+            let Some(line) = line.strip_suffix('\n') else { break };
+            let at = |reason| (number + 1, reason);
+            match line.split_once('\t') {
+                Some(("path", path)) => path.clone_into(&mut info.path),
+                Some(("mod", columns)) => {
+                    info.main = module(columns, 2).ok_or(at("expected a path, a version and a sum"))?;
+                    replaceable = Some(&mut info.main);
+                }
+                Some(("dep", columns)) => {
+                    info.deps.push(module(columns, 2).ok_or(at("expected a path, a version and a sum"))?);
+                    replaceable = info.deps.last_mut();
+                }
+                Some(("=>", columns)) => {
+                    let replacement = module(columns, 3).ok_or(at("expected a path, a version and a sum"))?;
+                    let replaced = replaceable.take().ok_or(at("a replacement of no module"))?;
+                    replaced.replace = Some(Box::new(replacement));
+                }
+                Some(("build", setting)) => info.settings.push(self::setting(setting).map_err(at)?),
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+}
+
+/// Reads the columns of a module; the sum, the third, may be missing if `least` is 2.
+fn module(columns: &str, least: usize) -> Option<Module> {
+    let columns: Vec<_> = columns.split('\t').collect();
+    match *columns.as_slice() {
+        [path, version] if least == 2 => {
+            Some(Module { path: path.to_owned(), version: version.to_owned(), ..Module::default() })
+        }
+        [path, version, sum] => Some(Module {
+            path: path.to_owned(),
+            version: version.to_owned(),
+            sum: sum.to_owned(),
+            replace: None,
+        }),
+        _ => None,
+    }
+}
+
+/// Reads `key=value`, where each may be quoted as in Go.
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = if text.starts_with(['"', '`']) {
+        let (key, rest) = quoted(text).ok_or("malformed quoted key")?;
+        (key, rest.strip_prefix('=').ok_or("expected = after the key")?)
+    } else {
+        let (key, value) = text.split_once('=').ok_or("expected = after the key")?;
+        if key.is_empty() || key.contains([' ', '\t', '\r', '"', '`']) {
+            return Err("the key must be quoted");
+        }
+        (key.to_owned(), value)
+    };
+    let value = if value.starts_with(['"', '`']) {
+        quoted(value).filter(|(_, rest)| rest.is_empty()).ok_or("malformed quoted value")?.0
+    } else if value.contains([' ', '\t', '\r', '"', '`']) {
+        return Err("the value must be quoted");
+    } else {
+        value.to_owned()
+    };
+    Ok((key, value))
+}
+
+/// Reads the Go string literal (<https://go.dev/ref/spec#String_literals>) at the start of a text and gives the rest.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    if let Some(text) = text.strip_prefix('`') {
+        let (literal, rest) = text.split_once('`')?;
+        return Some((literal.replace('\r', ""), rest));
+    }
+    let mut rest = text.strip_prefix('"')?;
+    let mut bytes = Vec::new();
+    loop {
+        let mut letters = rest.chars();
+        let letter = letters.next()?;
+        rest = letters.as_str();
+        match letter {
+            '"' => return Some((String::from_utf8_lossy(&bytes).into_owned(), rest)),
+            '\n' => return None,
+            '\\' => {
+                let escape = letters.next()?;
+                rest = letters.as_str();
+                let simple = match escape {
+                    'a' => Some(7),
+                    'b' => Some(8),
+                    'f' => Some(12),
+                    'n' => Some(b'\n'),
+                    'r' => Some(b'\r'),
+                    't' => Some(b'\t'),
+                    'v' => Some(11),
+                    '\\' => Some(b'\\'),
+                    '"' => Some(b'"'),
+                    _ => None,
+                };
+                if let Some(byte) = simple {
+                    bytes.push(byte);
+                    continue;
+                }
+                let (radix, length) = match escape {
+                    'x' => (16, 2),
+                    'u' => (16, 4),
+                    'U' => (16, 8),
+                    '0'..='7' => (8, 3),
+                    _ => return None,
+                };
+                // An octal escape has no letter before its digits.
+                let source = if radix == 8 { text_from(text, rest, escape)? } else { rest };
+                let digits = source.get(..length).filter(|digits| digits.chars().all(|c| c.is_digit(radix)))?;
+                let code = u32::from_str_radix(digits, radix).ok()?;
+                rest = source.get(length..)?;
+                match escape {
+                    'u' | 'U' => {
+                        let mut utf8 = [0; 4];
+                        bytes.extend_from_slice(char::from_u32(code)?.encode_utf8(&mut utf8).as_bytes());
+                    }
+                    _ => bytes.push(u8::try_from(code).ok()?),
+                }
+            }
+            other => {
+                let mut utf8 = [0; 4];
+                bytes.extend_from_slice(other.encode_utf8(&mut utf8).as_bytes());
+            }
+        }
+    }
+}
+
+/// `rest`, which is the end of `text`, with the one letter before it.
+fn text_from<'a>(text: &'a str, rest: &str, before: char) -> Option<&'a str> {
+    text.get(text.len().checked_sub(rest.len())?.checked_sub(before.len_utf8())?..)
+}
+
+/// Why there is no build information, without the path.
+enum Failure {
+    Read(io::Error),
+    UnknownFormat,
+    NotGo,
+}
+
+impl From<object::read::Error> for Failure {
+    fn from(_: object::read::Error) -> Self {
+        Self::UnknownFormat
+    }
+}
+
+/// Where a binary's memory comes from in its file, and where the information is to be looked for.
+#[derive(Default)]
+struct Image {
+    regions: Vec<Region>,
+    /// The address and size of the section or segment that has the information.
+    data: Option<(u64, u64)>,
+}
+
+/// Bytes of the file and the address that they are loaded at.
+struct Region {
+    address: u64,
+    offset: u64,
+    size: u64,
+}
+
+/// Finds the two texts: Go's version, and the modules without their marks.
+fn read_texts(file: &mut File) -> Result<(String, String), Failure> {
+    let image = {
+        let cache = ReadCache::new(&mut *file);
+        image(&cache)?
+    };
+    let mut memory = Memory { file, image };
+    let header_at = memory.find_magic()?;
+    let header = memory.read(header_at, HEADER)?;
+    let (Some(pointer_size), Some(flags), Some(pointers)) = (header.get(14), header.get(15), header.get(16..)) else {
+        return Err(Failure::NotGo);
+    };
+    let (version, modules) = if flags & 2 != 0 {
+        let (version, next) = memory.varint_string(header_at.checked_add(HEADER).ok_or(Failure::NotGo)?)?;
+        (version, memory.varint_string(next)?.0)
+    } else {
+        let layout = Pointers::new(*pointer_size, flags & 1 != 0).ok_or(Failure::NotGo)?;
+        let (version, modules) = layout.two(pointers).ok_or(Failure::NotGo)?;
+        // As Go does it: a string that can't be read is an empty one.
+        (memory.go_string(layout, version).unwrap_or_default(), memory.go_string(layout, modules).unwrap_or_default())
+    };
+    let version = String::from_utf8(version).ok().filter(|version| !version.is_empty()).ok_or(Failure::NotGo)?;
+    // The marks are 16 bytes each, and the text between them ends a line.
+    let modules = match modules.len().checked_sub(33) {
+        Some(_) => modules.get(16..modules.len() - 16).filter(|text| text.ends_with(b"\n")).unwrap_or_default(),
+        None => &[],
+    };
+    Ok((version, String::from_utf8_lossy(modules).into_owned()))
+}
+
+/// How a binary writes a pointer.
+#[derive(Clone, Copy)]
+struct Pointers {
+    size: usize,
+    big_endian: bool,
+}
+
+impl Pointers {
+    fn new(size: u8, big_endian: bool) -> Option<Self> {
+        matches!(size, 4 | 8).then_some(Self { size: usize::from(size), big_endian })
+    }
+
+    /// Two pointers, or a pointer and a length, from the start of `bytes`.
+    fn two(self, bytes: &[u8]) -> Option<(u64, u64)> {
+        Some((self.one(bytes.get(..self.size)?), self.one(bytes.get(self.size..2 * self.size)?)))
+    }
+
+    fn one(self, bytes: &[u8]) -> u64 {
+        let append = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+        if self.big_endian { bytes.iter().fold(0, append) } else { bytes.iter().rev().fold(0, append) }
+    }
+}
+
+/// A binary's memory as its file has it.
+struct Memory<'a> {
+    file: &'a mut File,
+    image: Image,
+}
+
+impl Memory<'_> {
+    /// Up to `size` bytes at an address: fewer where the section or the file ends.
+    fn read(&mut self, address: u64, size: u64) -> Result<Vec<u8>, Failure> {
+        let region = self.image.regions.iter().find_map(|region| {
+            let skipped = address.checked_sub(region.address)?;
+            let left = region.size.checked_sub(skipped).filter(|left| *left > 0)?;
+            Some((region.offset.checked_add(skipped)?, left))
+        });
+        let (offset, left) = region.ok_or(Failure::UnknownFormat)?;
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(offset)).map_err(|_| Failure::UnknownFormat)?;
+        self.file.take(size.min(left)).read_to_end(&mut bytes).map_err(Failure::Read)?;
+        Ok(bytes)
+    }
+
+    /// Exactly `size` bytes of text.
+    fn text(&mut self, address: u64, size: u64) -> Result<Vec<u8>, Failure> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        if size > MAX_TEXT {
+            return Err(Failure::NotGo);
+        }
+        self.read(address, size).and_then(|text| if text.len() as u64 == size { Ok(text) } else { Err(Failure::NotGo) })
+    }
+
+    /// The address of the header.
+    fn find_magic(&mut self) -> Result<u64, Failure> {
+        let (start, size) = self.image.data.filter(|(_, size)| *size > 0).ok_or(Failure::NotGo)?;
+        let end = start.checked_add(size).ok_or(Failure::UnknownFormat)?;
+        let mut at = start.checked_next_multiple_of(ALIGNMENT).ok_or(Failure::NotGo)?;
+        while at < end {
+            // The header is aligned, so it never lies across two chunks' seam with its magic.
+            let chunk = self.read(at, CHUNK.min(end - at))?;
+            let found = chunk.chunks(16).position(|line| line.starts_with(MAGIC));
+            if let Some(line) = found {
+                return Ok(at + line as u64 * ALIGNMENT);
+            }
+            if chunk.is_empty() {
+                break;
+            }
+            at = at.checked_add(CHUNK).ok_or(Failure::NotGo)?;
+        }
+        Err(Failure::NotGo)
+    }
+
+    /// A string after its length, and the address behind it (<https://pkg.go.dev/encoding/binary#Uvarint>).
+    fn varint_string(&mut self, address: u64) -> Result<(Vec<u8>, u64), Failure> {
+        let prefix = self.read(address, 10)?;
+        let mut length = 0_u64;
+        for (number, byte) in (0_u32..).zip(&prefix) {
+            let bits = u64::from(byte & 0x7f);
+            length |= bits.checked_shl(7 * number).filter(|moved| moved >> (7 * number) == bits).ok_or(Failure::NotGo)?;
+            if byte & 0x80 == 0 {
+                let start = address.checked_add(u64::from(number) + 1).ok_or(Failure::NotGo)?;
+                let text = self.text(start, length)?;
+                return Ok((text, start.checked_add(length).ok_or(Failure::NotGo)?));
+            }
+        }
+        Err(Failure::NotGo)
+    }
+
+    /// The string whose pointer and length stand at an address.
+    fn go_string(&mut self, layout: Pointers, address: u64) -> Result<Vec<u8>, Failure> {
+        let header = self.read(address, 2 * layout.size as u64)?;
+        let (start, length) = layout.two(&header).ok_or(Failure::NotGo)?;
+        self.text(start, length)
+    }
+}
+
+/// Reads a binary's headers.
+fn image(cache: &ReadCache<&mut File>) -> Result<Image, Failure> {
+    match FileKind::parse(cache)? {
+        FileKind::Elf32 => elf::<elf::FileHeader32<Endianness>, _>(cache),
+        FileKind::Elf64 => elf::<elf::FileHeader64<Endianness>, _>(cache),
+        FileKind::Pe32 => pe::<pe::ImageNtHeaders32, _>(cache),
+        FileKind::Pe64 => pe::<pe::ImageNtHeaders64, _>(cache),
+        FileKind::MachO32 => macho::<macho::MachHeader32<Endianness>, _>(cache, 0),
+        FileKind::MachO64 => macho::<macho::MachHeader64<Endianness>, _>(cache, 0),
+        FileKind::MachOFat32 => {
+            let first = MachOFatFile32::parse(cache)?.arches().first().map(|arch| arch.file_range());
+            fat(cache, first)
+        }
+        FileKind::MachOFat64 => {
+            let first = MachOFatFile64::parse(cache)?.arches().first().map(|arch| arch.file_range());
+            fat(cache, first)
+        }
+        _ => Err(Failure::UnknownFormat),
+    }
+}
+
+/// ELF: the section `.go.buildinfo`, or else the first segment that is written to and not run.
+fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Result<Image, Failure> {
+    let header = H::parse(file)?;
+    let endian = header.endian()?;
+    let mut image = Image::default();
+    for segment in header.program_headers(endian, file)? {
+        image.regions.push(Region {
+            address: segment.p_vaddr(endian).into(),
+            offset: segment.p_offset(endian).into(),
+            size: segment.p_filesz(endian).into(),
+        });
+        let (flags, kind) = (segment.p_flags(endian), segment.p_type(endian));
+        if image.data.is_none() && kind == elf::PT_LOAD && flags.0 & (elf::PF_X | elf::PF_W).0 == elf::PF_W.0 {
+            image.data = Some((segment.p_vaddr(endian).into(), segment.p_memsz(endian).into()));
+        }
+    }
+    let sections = header.sections(endian, file)?;
+    let named = sections
+        .iter()
+        .take(MAX_SECTIONS)
+        .find(|section| sections.section_name(endian, section).is_ok_and(|name| name == b".go.buildinfo"));
+    if let Some(section) = named {
+        image.data = Some((section.sh_addr(endian).into(), section.sh_size(endian).into()));
+    }
+    Ok(image)
+}
+
+/// PE: the first section of initialized data that is read and written.
+fn pe<'a, H: ImageNtHeaders, R: ReadRef<'a>>(file: R) -> Result<Image, Failure>
+where
+    H: 'a,
+{
+    /// The alignment that a section may ask for says nothing of what it is.
+    const ALIGN_32_BYTES: u32 = 0x0060_0000;
+    const DATA_READ_WRITE: u32 = 0x0000_0040 | 0x4000_0000 | 0x8000_0000;
+
+    let mut offset = pe::ImageDosHeader::parse(file)?.nt_headers_offset().into();
+    let (headers, _) = H::parse(file, &mut offset)?;
+    let base = headers.optional_header().image_base();
+    let mut image = Image::default();
+    for section in headers.sections(file, offset)?.iter() {
+        let address = base.wrapping_add(section.virtual_address.get(LittleEndian).into());
+        let size = u64::from(section.size_of_raw_data.get(LittleEndian));
+        image.regions.push(Region { address, offset: section.pointer_to_raw_data.get(LittleEndian).into(), size });
+        let kind = section.characteristics.get(LittleEndian).0 & !ALIGN_32_BYTES;
+        if image.data.is_none() && section.virtual_address.get(LittleEndian) != 0 && size != 0 && kind == DATA_READ_WRITE {
+            image.data = Some((address, section.virtual_size.get(LittleEndian).into()));
+        }
+    }
+    Ok(image)
+}
+
+/// The first binary of a file for several processors, always a Mach-O one.
+fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image, Failure> {
+    let (offset, size) = range.ok_or(Failure::UnknownFormat)?;
+    let inner = cache.range(offset, size);
+    match FileKind::parse(inner)? {
+        FileKind::MachO32 => macho::<macho::MachHeader32<Endianness>, _>(inner, offset),
+        FileKind::MachO64 => macho::<macho::MachHeader64<Endianness>, _>(inner, offset),
+        _ => Err(Failure::UnknownFormat),
+    }
+}
+
+/// Mach-O: the section `__go_buildinfo`, or else the first segment that is read and written.
+fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R, base: u64) -> Result<Image, Failure> {
+    let header = H::parse(file, 0)?;
+    let endian = header.endian()?;
+    let mut image = Image::default();
+    let mut named = None;
+    let mut commands = header.load_commands(endian, file, 0)?;
+    while let Some(command) = commands.next()? {
+        let Some((segment, sections)) = H::Segment::from_command(command)? else { continue };
+        let (address, size) = (segment.vmaddr(endian).into(), segment.filesize(endian).into());
+        if segment.name() != b"__PAGEZERO" {
+            let offset = base.checked_add(segment.fileoff(endian).into()).ok_or(Failure::UnknownFormat)?;
+            image.regions.push(Region { address, offset, size });
+        }
+        let read_write = macho::VM_PROT_READ.0 | macho::VM_PROT_WRITE.0;
+        let is_data = segment.maxprot(endian).0 == read_write && segment.initprot(endian).0 == read_write;
+        if image.data.is_none() && address != 0 && size != 0 && is_data {
+            image.data = Some((address, segment.vmsize(endian).into()));
+        }
+        let mut sections = segment.sections(endian, sections)?.iter();
+        if named.is_none() {
+            named = sections
+                .find(|section| section.name() == b"__go_buildinfo")
+                .map(|section| (section.addr(endian).into(), section.size(endian).into()));
+        }
+    }
+    image.data = named.or(image.data);
+    Ok(image)
+}

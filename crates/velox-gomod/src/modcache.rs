@@ -1,0 +1,313 @@
+//! The go command's own module cache, GOMODCACHE (<https://go.dev/ref/mod#module-cache>).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{
+    dirhash,
+    module::{self, Version},
+    modzip,
+};
+
+/// A module cache in Go's layout, shared with every go command on the machine:
+///
+/// ```text
+/// GOMODCACHE
+/// ├── cache/download/github.com/!burnt!sushi/toml/@v
+/// │   ├── v1.0.0.info      version and time, as JSON
+/// │   ├── v1.0.0.mod       its go.mod
+/// │   ├── v1.0.0.zip       its content
+/// │   ├── v1.0.0.ziphash   the zip's h1 sum, once it is verified
+/// │   ├── v1.0.0.lock      held while one of these is made or unpacked
+/// │   └── v1.0.0.partial   there while the folder below is being unpacked
+/// └── github.com/!burnt!sushi/toml@v1.0.0
+///     └── …                the content, read-only
+/// ```
+///
+/// A `!` and a small letter stand for a capital (<https://go.dev/ref/mod#goproxy-protocol>), for file systems that do not
+/// tell them apart.
+#[derive(Debug, Clone)]
+pub struct ModCache {
+    root: PathBuf,
+}
+
+/// The sums of a module version, as go.sum has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sums {
+    /// The sum of its zip: the line `path version`.
+    pub zip: String,
+    /// The sum of its go.mod: the line `path version/go.mod`.
+    pub go_mod: String,
+}
+
+/// One of a version's files below `cache/download`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// `.info`
+    Info,
+    /// `.mod`
+    Mod,
+    /// `.zip`
+    Zip,
+    /// `.ziphash`
+    ZipHash,
+    /// `.lock`
+    Lock,
+    /// `.partial`
+    Partial,
+}
+
+impl Part {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Mod => "mod",
+            Self::Zip => "zip",
+            Self::ZipHash => "ziphash",
+            Self::Lock => "lock",
+            Self::Partial => "partial",
+        }
+    }
+}
+
+/// Why a module can't be kept in the cache.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The module path or version is malformed.
+    #[error(transparent)]
+    Module(#[from] module::Error),
+    /// The zip is not a valid zip of this module.
+    #[error("{module} makes no module zip: {source}")]
+    Zip {
+        /// `path@version`.
+        module: String,
+        /// What is wrong with it.
+        source: modzip::Error,
+    },
+    /// No sum can be taken of a zip.
+    #[error(transparent)]
+    Sum(#[from] dirhash::Error),
+    /// The information is not a JSON object with this very version.
+    #[error("the information on {module} is not JSON with that Version: {info}")]
+    Info {
+        /// `path@version`.
+        module: String,
+        /// What was given.
+        info: String,
+    },
+    /// The cache has this module already, with other content. One of the two is not what its author published.
+    #[error(
+        "the module cache has another {module}: its {file} has the sum {cached}, the new one {new}; \
+         if the cached one is wrong, remove {}", path.display()
+    )]
+    Conflict {
+        /// `path@version`.
+        module: String,
+        /// `zip` or `go.mod`.
+        file: &'static str,
+        /// The sum of what the cache has.
+        cached: String,
+        /// The sum of what was to be stored.
+        new: String,
+        /// The cached file.
+        path: PathBuf,
+    },
+    /// A file or folder of the cache can't be read or written.
+    #[error("can't use the module cache at {}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The lock of one version; it is let go when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl ModCache {
+    /// The cache at the folder that `go env GOMODCACHE` names. It need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder of the cache.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where one of a version's files is or would be.
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version.
+    pub fn path(&self, module: &Version, part: Part) -> Result<PathBuf, Error> {
+        let version = module::escape_version(&module.version)?;
+        Ok(self.versions(module)?.join(format!("{version}.{}", part.suffix())))
+    }
+
+    /// Where a version's content is or would be unpacked.
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version.
+    pub fn dir(&self, module: &Version) -> Result<PathBuf, Error> {
+        let path = module::escape_path(&module.path)?;
+        let version = module::escape_version(&module.version)?;
+        Ok(self.root.join(format!("{path}@{version}")))
+    }
+
+    /// Whether the cache has all of a version: information, go.mod, and a verified zip.
+    #[must_use]
+    pub fn contains(&self, module: &Version) -> bool {
+        [Part::Info, Part::Mod, Part::Zip, Part::ZipHash]
+            .into_iter()
+            .all(|part| self.path(module, part).is_ok_and(|path| path.is_file()))
+    }
+
+    /// Waits for the lock that the go command takes before it downloads or unpacks this version (on Linux, `flock`).
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version, and a lock file that can't be made.
+    pub fn lock(&self, module: &Version) -> Result<Lock, Error> {
+        let folder = self.versions(module)?;
+        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        let path = self.path(module, Part::Lock)?;
+        let unusable = |source| cannot(&path, source);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(unusable)?;
+        file.lock().map_err(unusable)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Keeps a module version: its information (`{"Version": …, "Time": …}`), its go.mod and its zip, and gives their
+    /// sums. To verify the sums is the caller's task, before.
+    ///
+    /// The version appears whole or not at all: each file is written under another name and renamed, and the information,
+    /// without which the go command does not see the version, comes last. An equal version that is there already is left
+    /// as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when the version is there with another sum; a zip that is not this module's; and a file that
+    /// can't be read or written.
+    pub fn store(&self, module: &Version, info: &str, go_mod: &str, zip: &Path) -> Result<Sums, Error> {
+        let name = || format!("{}@{}", module.path, module.version);
+        if !serde_json::from_str::<serde_json::Value>(info).is_ok_and(|info| info["Version"] == module.version.as_str()) {
+            return Err(Error::Info { module: name(), info: info.to_owned() });
+        }
+        let _lock = self.lock(module)?;
+
+        // The copy is what is checked: the original may change under our eyes.
+        let zip_path = self.path(module, Part::Zip)?;
+        let mut copy = self.beside(&zip_path)?;
+        let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
+        io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
+        modzip::check_zip(module, copy.path())
+            .and_then(modzip::CheckedFiles::into_result)
+            .map_err(|source| Error::Zip { module: name(), source })?;
+        let sums = Sums { zip: dirhash::hash_zip(copy.path())?, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
+
+        let conflict = |file, cached: String, new: &str, path: &Path| {
+            let (module, new, path) = (name(), new.to_owned(), path.to_owned());
+            if cached == new { Ok(()) } else { Err(Error::Conflict { module, file, cached, new, path }) }
+        };
+        let mod_path = self.path(module, Part::Mod)?;
+        let cached_mod = if_there(&mod_path, fs::read(&mod_path))?;
+        if let Some(content) = &cached_mod {
+            conflict("go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
+        }
+        let hash_path = self.path(module, Part::ZipHash)?;
+        let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
+        let has_zip = zip_path.is_file();
+        if let Some(hash) = &cached_hash {
+            conflict("zip", hash.trim().to_owned(), &sums.zip, &hash_path)?;
+        } else if has_zip {
+            // As the go command does: a zip without its hash was never verified, or has lost it.
+            conflict("zip", dirhash::hash_zip(&zip_path)?, &sums.zip, &zip_path)?;
+        }
+
+        if !has_zip {
+            self.keep(copy, &zip_path)?;
+        }
+        if cached_hash.is_none() {
+            self.write(&hash_path, &sums.zip)?;
+        }
+        if cached_mod.is_none() {
+            self.write(&mod_path, go_mod)?;
+        }
+        let info_path = self.path(module, Part::Info)?;
+        if !info_path.is_file() {
+            self.write(&info_path, info)?;
+        }
+        sync_folder(&self.versions(module)?)?;
+        Ok(sums)
+    }
+
+    /// The folder of a module's versions.
+    fn versions(&self, module: &Version) -> Result<PathBuf, Error> {
+        Ok(self.root.join("cache/download").join(module::escape_path(&module.path)?).join("@v"))
+    }
+
+    /// A new file beside `path`, named so that the go command clears it away should we be stopped.
+    fn beside(&self, path: &Path) -> Result<NamedTempFile, Error> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(cannot(path, io::ErrorKind::InvalidInput.into()));
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(name).suffix(".tmp");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        builder.tempfile_in(folder).map_err(|source| cannot(folder, source))
+    }
+
+    fn write(&self, path: &Path, content: &str) -> Result<(), Error> {
+        let mut file = self.beside(path)?;
+        file.write_all(content.as_bytes()).map_err(|source| cannot(path, source))?;
+        self.keep(file, path)
+    }
+
+    fn keep(&self, file: NamedTempFile, path: &Path) -> Result<(), Error> {
+        file.as_file().sync_all().map_err(|source| cannot(path, source))?;
+        file.persist(path).map_err(|error| cannot(path, error.error))?;
+        Ok(())
+    }
+}
+
+fn if_there<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>, Error> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(|source| cannot(path, source)),
+    }
+}
+
+/// Makes the renames in a folder last; only unix can.
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| cannot(folder, source))?;
+    }
+    Ok(())
+}
+
+fn cannot(path: &Path, source: io::Error) -> Error {
+    Error::File { path: path.to_owned(), source }
+}

@@ -1,0 +1,726 @@
+//! Module zips: what a module's content is, packed and unpacked (<https://go.dev/ref/mod#zip-files>,
+//! <https://pkg.go.dev/golang.org/x/mod/zip>).
+//!
+//! Every file's name begins with `path@version/`. No two names may be equal but for their case; go.mod stands only at
+//! the root; symbolic links and other irregular files do not exist. A zip, and what it unpacks to, is at most 500 MiB,
+//! go.mod and LICENSE at most 16 MiB each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
+
+use crate::module::{self, Version};
+
+/// The most bytes that a module zip may have, and the most that its content may have.
+pub const MAX_ZIP_FILE: u64 = 500 << 20;
+/// The most bytes that a module's go.mod may have.
+pub const MAX_GO_MOD: u64 = 16 << 20;
+/// The most bytes that a module's LICENSE may have.
+pub const MAX_LICENSE: u64 = 16 << 20;
+
+/// Why a zip is not made or not unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The module path or version is malformed, or they do not fit together.
+    #[error(transparent)]
+    Module(#[from] module::Error),
+    /// The version is not in the one form that zips and caches use.
+    #[error("version {0:?} is not canonical: write it as vX.Y.Z")]
+    NotCanonical(String),
+    /// Some files may not be in a module zip.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Files(Vec<Rejected>),
+    /// It is too large.
+    #[error("{0}")]
+    Size(Reason),
+    /// A file or folder can't be read or written.
+    #[error("can't {action} {}: {source}", path.display())]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The zip is damaged.
+    #[error("the zip {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The zip.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The folder to unpack into has something in it.
+    #[error("can't unpack into {}: it is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// A file turned out larger than was said before it was read.
+    #[error("{0} is larger than its declared size")]
+    Grew(String),
+}
+
+/// A file that is left out or refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its path in the module; in the zip, when it is a zip that was checked.
+    pub path: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.reason)
+    }
+}
+
+/// Why a file is left out of a module zip, or makes one invalid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Left out: a folder of a version control system.
+    #[error("directory is a version control repository")]
+    VersionControl,
+    /// Left out: a vendored package.
+    #[error("file is in vendor directory")]
+    Vendored,
+    /// Left out: it belongs to a module further down.
+    #[error("it is in another module")]
+    OtherModule,
+    /// Left out: what `hg archive` adds.
+    #[error("file is inserted by 'hg archive' and is always omitted")]
+    HgArchival,
+    /// Left out of a folder's zip; refused in a zip.
+    #[error("it is a symbolic link")]
+    Symlink,
+    /// Left out: neither file nor folder.
+    #[error("it is not a regular file")]
+    NotRegular,
+    /// Refused: `a//b`, `a/./b`, `a/../b`.
+    #[error("file path is not clean")]
+    NotClean,
+    /// Refused: an absolute path.
+    #[error("file path is not relative")]
+    NotRelative,
+    /// Refused: a name that some system can't have, or that means something else there.
+    #[error("{0}")]
+    Name(String),
+    /// Refused: `GO.MOD`.
+    #[error("go.mod files must have lowercase names")]
+    GoModCase,
+    /// Refused: a go.mod below the root of a zip.
+    #[error("go.mod file not in module root directory")]
+    GoModNotAtRoot,
+    /// Refused: a name outside of the module.
+    #[error("path does not have prefix {0:?}")]
+    Prefix(String),
+    /// Refused: two names that are one on some systems.
+    #[error("case-insensitive file name collision: {0:?} and {1:?}")]
+    Collision(String, String),
+    /// Refused: one name for a file and a folder.
+    #[error("entry {0:?} is both a file and a directory")]
+    FileAndFolder(String),
+    /// Refused: one name for two files.
+    #[error("multiple entries for file {0:?}")]
+    Twice(String),
+    /// Too large: go.mod.
+    #[error("go.mod file too large (max size is {MAX_GO_MOD} bytes)")]
+    GoModSize,
+    /// Too large: LICENSE.
+    #[error("LICENSE file too large (max size is {MAX_LICENSE} bytes)")]
+    LicenseSize,
+    /// Too large: the content.
+    #[error("the module's content is too large (max size is {MAX_ZIP_FILE} bytes)")]
+    ContentSize,
+    /// Too large: the zip.
+    #[error("module zip file is too large ({0} bytes; max size is {MAX_ZIP_FILE} bytes)")]
+    ZipSize(u64),
+}
+
+/// What a check found: each file is in one of the three lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckedFiles {
+    /// The files that are the module's content.
+    pub valid: Vec<String>,
+    /// The files and folders that are left out.
+    pub omitted: Vec<Rejected>,
+    /// The files that make the whole module invalid.
+    pub invalid: Vec<Rejected>,
+    /// Why it is too large, if it is.
+    pub size_error: Option<Reason>,
+}
+
+impl CheckedFiles {
+    /// The check as a result: an error when anything is invalid or too large.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Size`] or else [`Error::Files`].
+    pub fn into_result(self) -> Result<Self, Error> {
+        match self.size_error {
+            Some(reason) => Err(Error::Size(reason)),
+            None if !self.invalid.is_empty() => Err(Error::Files(self.invalid)),
+            None => Ok(self),
+        }
+    }
+}
+
+/// A file as a list has it that [`check_files`] checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The path from the module's root, with slashes.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Symlink,
+    /// A device, a pipe, a socket.
+    Other,
+}
+
+/// Checks which files of a list are a module's content (`zip.CheckFiles`). `go_mod` is the content of the root's go.mod:
+/// from Go 1.24 on, the go version in it changes what counts as vendored.
+#[must_use]
+pub fn check_files(files: &[Candidate], go_mod: Option<&str>) -> CheckedFiles {
+    let vendoring = Vendoring::of(go_mod);
+    let mut found = Findings::default();
+    let modules: HashSet<&str> = files
+        .iter()
+        .filter(|file| file.kind == Kind::File)
+        .filter_map(|file| file.path.rsplit_once('/'))
+        .filter(|(_, name)| name.eq_ignore_ascii_case("go.mod"))
+        .map(|(folder, _)| folder)
+        .collect();
+
+    let mut tree = Collisions::default();
+    let mut left = MAX_ZIP_FILE;
+    for file in files {
+        let path = file.path.as_str();
+        if !is_clean(path) {
+            found.invalid(path, Reason::NotClean);
+        } else if path.starts_with('/') {
+            found.invalid(path, Reason::NotRelative);
+        } else if vendoring.covers(path) {
+            found.omitted(path, Reason::Vendored);
+        } else if path.match_indices('/').any(|(end, _)| path.get(..end).is_some_and(|dir| modules.contains(dir))) {
+            found.omitted(path, Reason::OtherModule);
+        } else if path == ".hg_archival.txt" {
+            found.omitted(path, Reason::HgArchival);
+        } else if let Err(error) = module::check_file_path(path) {
+            found.invalid(path, Reason::Name(error.to_string()));
+        } else if path.to_lowercase() == "go.mod" && path != "go.mod" {
+            found.invalid(path, Reason::GoModCase);
+        } else if let Err(reason) = tree.add(path, file.kind == Kind::Folder) {
+            found.invalid(path, reason);
+        } else if file.kind == Kind::Symlink {
+            found.omitted(path, Reason::Symlink);
+        } else if file.kind != Kind::File {
+            found.omitted(path, Reason::NotRegular);
+        } else {
+            match left.checked_sub(file.size) {
+                Some(rest) => left = rest,
+                None => found.files.size_error = Some(Reason::ContentSize),
+            }
+            match size_reason(path, file.size) {
+                Some(reason) => found.invalid(path, reason),
+                None => found.files.valid.push(path.to_owned()),
+            }
+        }
+    }
+    found.files
+}
+
+/// Checks what a folder's zip would have in it (`zip.CheckDir`); folders that are left out are named, not their files.
+///
+/// # Errors
+///
+/// A folder that can't be read. What is wrong with the files is in the answer.
+pub fn check_dir(dir: &Path) -> Result<CheckedFiles, Error> {
+    let (candidates, _, omitted) = list(dir)?;
+    let mut checked = check_files(&candidates, root_go_mod(dir).as_deref());
+    checked.omitted.extend(omitted);
+    Ok(checked)
+}
+
+/// Makes a module zip of a folder (`zip.CreateFromDir`), the same bytes each time. It leaves out folders of version
+/// control systems and nested modules, vendored packages, links and irregular files.
+///
+/// # Errors
+///
+/// A malformed module path or version, files that no module zip may have, and a file that can't be read or written. Then
+/// there is no zip.
+pub fn create_from_dir(dir: &Path, module: &Version, zip: &Path) -> Result<CheckedFiles, Error> {
+    check_version(module)?;
+    let (candidates, names, omitted) = list(dir)?;
+    let mut checked = check_files(&candidates, root_go_mod(dir).as_deref()).into_result()?;
+    checked.omitted.extend(omitted);
+    let valid: HashSet<&str> = checked.valid.iter().map(String::as_str).collect();
+    let files = candidates.iter().zip(&names).filter(|(file, _)| valid.contains(file.path.as_str()));
+
+    let made = write_zip(files, module, zip);
+    if made.is_err() {
+        let _ = fs::remove_file(zip);
+    }
+    made.map(|()| checked)
+}
+
+/// Checks the names and declared sizes in a module zip (`zip.CheckZip`). Unlike Go it refuses symbolic links, which Go
+/// would unpack as files that hold the link's target.
+///
+/// # Errors
+///
+/// A malformed module path or version, and a zip that can't be read. What is wrong with the files is in the answer.
+pub fn check_zip(module: &Version, zip: &Path) -> Result<CheckedFiles, Error> {
+    open(module, zip).map(|(_, checked)| checked)
+}
+
+/// Unpacks a module zip into a folder that is empty or does not exist yet (`zip.Unzip`), and takes the right to write
+/// from all files and folders, as the go command leaves its module cache. [`remove_all`] removes such a tree.
+///
+/// # Errors
+///
+/// Whatever [`check_zip`] finds wrong, files larger than declared, a folder with something in it, and a file that can't
+/// be written; then some files may have been written.
+pub fn unzip(dir: &Path, module: &Version, zip: &Path) -> Result<(), Error> {
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::NotEmpty(dir.to_owned()));
+    }
+    let (archive, checked) = open(module, zip)?;
+    checked.into_result()?;
+    let Some(mut archive) = archive else {
+        return Err(damaged(zip, "it can't be opened"));
+    };
+    let prefix = format!("{}@{}/", module.path, module.version);
+    fs::create_dir_all(dir).map_err(|source| cannot("write", dir, source))?;
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(|error| damaged(zip, error))?;
+        let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+        let Some(path) = name.strip_prefix(&prefix).filter(|path| !path.is_empty() && !path.ends_with('/')) else {
+            continue;
+        };
+        // The check has refused every name that could lead out of the folder.
+        let target = path.split('/').fold(dir.to_owned(), |folder, part| folder.join(part));
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder).map_err(|source| cannot("write", folder, source))?;
+        }
+        let unwritable = |source| cannot("write", &target, source);
+        let declared = entry.size();
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&target).map_err(unwritable)?;
+        if copy(&mut entry, &mut file, declared, zip, &target)? > declared {
+            return Err(Error::Grew(name));
+        }
+        take_write(&target).map_err(unwritable)?;
+    }
+    take_write_from_folders(dir)
+}
+
+/// Removes a folder that [`unzip`] or the go command has made read-only. One that does not exist is no error.
+///
+/// # Errors
+///
+/// What keeps it from being removed.
+pub fn remove_all(dir: &Path) -> Result<(), Error> {
+    let unremovable = |source| cannot("remove", dir, source);
+    let metadata = match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata.map_err(unremovable)?,
+    };
+    if metadata.is_dir() {
+        give_write(dir, metadata.permissions()).map_err(unremovable)?;
+        for entry in fs::read_dir(dir).map_err(unremovable)? {
+            remove_all(&entry.map_err(unremovable)?.path())?;
+        }
+        fs::remove_dir(dir).map_err(unremovable)
+    } else {
+        if cfg!(windows) {
+            give_write(dir, metadata.permissions()).map_err(unremovable)?;
+        }
+        fs::remove_file(dir).map_err(unremovable)
+    }
+}
+
+fn check_version(module: &Version) -> Result<(), Error> {
+    if module::canonical_version(&module.version) != module.version {
+        return Err(Error::NotCanonical(module.version.clone()));
+    }
+    module::check(&module.path, &module.version)?;
+    Ok(())
+}
+
+type Archive = ZipArchive<BufReader<File>>;
+
+/// Opens a zip and checks what is in it. There is no archive when the zip is too large to be looked into.
+fn open(module: &Version, zip: &Path) -> Result<(Option<Archive>, CheckedFiles), Error> {
+    check_version(module)?;
+    let unreadable = |source| cannot("read", zip, source);
+    let file = File::open(zip).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
+    let mut found = Findings::default();
+    if size > MAX_ZIP_FILE {
+        found.files.size_error = Some(Reason::ZipSize(size));
+        return Ok((None, found.files));
+    }
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(zip, error))?;
+    if archive.has_duplicate_names() {
+        return Err(damaged(zip, "it holds the same file name twice"));
+    }
+    let prefix = format!("{}@{}/", module.path, module.version);
+    let mut tree = Collisions::default();
+    let mut left = MAX_ZIP_FILE;
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(|error| damaged(zip, error))?;
+        let full = match std::str::from_utf8(entry.name_raw()) {
+            Ok(name) => name,
+            Err(_) => {
+                let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+                found.invalid(&name, Reason::Name("file name is not valid UTF-8".to_owned()));
+                continue;
+            }
+        };
+        let Some(name) = full.strip_prefix(&prefix) else {
+            found.invalid(full, Reason::Prefix(prefix.clone()));
+            continue;
+        };
+        if name.is_empty() {
+            continue;
+        }
+        let (name, is_folder) = name.strip_suffix('/').map_or((name, false), |name| (name, true));
+        let base = name.rsplit('/').next().unwrap_or(name);
+        if !is_clean(name) {
+            found.invalid(full, Reason::NotClean);
+        } else if let Err(error) = module::check_file_path(name) {
+            found.invalid(full, Reason::Name(error.to_string()));
+        } else if let Err(reason) = tree.add(name, is_folder) {
+            found.invalid(full, reason);
+        } else if is_folder {
+            // Empty folders are not part of a module.
+        } else if entry.is_symlink() {
+            found.invalid(full, Reason::Symlink);
+        } else if base.eq_ignore_ascii_case("go.mod") && base != name {
+            found.invalid(full, Reason::GoModNotAtRoot);
+        } else if base.eq_ignore_ascii_case("go.mod") && name != "go.mod" {
+            found.invalid(full, Reason::GoModCase);
+        } else {
+            match left.checked_sub(entry.size()) {
+                Some(rest) => left = rest,
+                None => found.files.size_error = Some(Reason::ContentSize),
+            }
+            match size_reason(name, entry.size()) {
+                Some(reason) => found.invalid(full, reason),
+                None => found.files.valid.push(full.to_owned()),
+            }
+        }
+    }
+    Ok((Some(archive), found.files))
+}
+
+/// A check under way. A path is named once, with the first thing that was found.
+#[derive(Default)]
+struct Findings {
+    files: CheckedFiles,
+    named: HashSet<String>,
+}
+
+impl Findings {
+    fn omitted(&mut self, path: &str, reason: Reason) {
+        if self.named.insert(path.to_owned()) {
+            self.files.omitted.push(Rejected { path: path.to_owned(), reason });
+        }
+    }
+
+    fn invalid(&mut self, path: &str, reason: Reason) {
+        if self.named.insert(path.to_owned()) {
+            self.files.invalid.push(Rejected { path: path.to_owned(), reason });
+        }
+    }
+}
+
+fn size_reason(path: &str, size: u64) -> Option<Reason> {
+    match path {
+        "go.mod" if size > MAX_GO_MOD => Some(Reason::GoModSize),
+        "LICENSE" if size > MAX_LICENSE => Some(Reason::LicenseSize),
+        _ => None,
+    }
+}
+
+/// Whether a path is as short as it can be written, as Go's `path.Clean` would leave it.
+fn is_clean(path: &str) -> bool {
+    let (rooted, rest) = path.strip_prefix('/').map_or((false, path), |rest| (true, rest));
+    if rest.is_empty() || rest == "." {
+        return rooted == rest.is_empty();
+    }
+    let mut inside = rooted;
+    rest.split('/').all(|part| match part {
+        "" | "." => false,
+        ".." => !inside,
+        _ => {
+            inside = true;
+            true
+        }
+    })
+}
+
+/// What counts as vendored. Go 1.24 mended two errors, but only for modules that say they are that new, whose sums
+/// nobody has yet (<https://go.dev/issue/37397>).
+#[derive(Clone, Copy, PartialEq)]
+enum Vendoring {
+    Old,
+    Since124,
+}
+
+impl Vendoring {
+    fn of(go_mod: Option<&str>) -> Self {
+        match go_mod.and_then(language) {
+            Some(version) if version >= (1, 24) => Self::Since124,
+            _ => Self::Old,
+        }
+    }
+
+    fn covers(self, path: &str) -> bool {
+        if self == Self::Since124 && path == "vendor/modules.txt" {
+            return true;
+        }
+        let below = if let Some(below) = path.strip_prefix("vendor/") {
+            below
+        } else if let Some((_, below)) = path.split_once("/vendor/") {
+            match self {
+                Self::Since124 => below,
+                // The error of before: as many letters are skipped as `/vendor/` has, but from the start of the path.
+                Self::Old => return path.bytes().skip("/vendor/".len()).any(|b| b == b'/'),
+            }
+        } else {
+            return false;
+        };
+        below.contains('/')
+    }
+}
+
+/// The language version of a go.mod's go line (<https://go.dev/ref/mod#go-mod-file-go>).
+fn language(go_mod: &str) -> Option<(u32, u32)> {
+    let version = go_mod.lines().find_map(|line| {
+        let mut words = line.split("//").next().unwrap_or_default().split_whitespace();
+        (words.next() == Some("go")).then(|| words.next()).flatten()
+    })?;
+    let (major, rest) = version.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The folders and files that a zip has so far, to find names that are one where case does not count.
+#[derive(Default)]
+struct Collisions {
+    /// The number of a folder (0 is the root) and a folded name in it, to the number that stands there.
+    places: HashMap<(usize, String), usize>,
+    /// The name as it was written, and whether it is a folder.
+    entries: Vec<(String, bool)>,
+}
+
+impl Collisions {
+    fn add(&mut self, path: &str, is_folder: bool) -> Result<(), Reason> {
+        let mut folder = 0;
+        let mut start = 0;
+        for part in path.split('/') {
+            let end = start + part.len();
+            let here = || path.get(..end).unwrap_or(path).to_owned();
+            let is_last = end == path.len();
+            let part_is_folder = !is_last || is_folder;
+            let next = self.entries.len() + 1;
+            let number = *self.places.entry((folder, fold(part))).or_insert(next);
+            if number == next {
+                self.entries.push((part.to_owned(), part_is_folder));
+            } else if let Some((name, was_folder)) = self.entries.get(number - 1) {
+                if name != part {
+                    let other = format!("{}{name}", path.get(..start).unwrap_or_default());
+                    return Err(Reason::Collision(other, here()));
+                }
+                if *was_folder != part_is_folder {
+                    return Err(Reason::FileAndFolder(here()));
+                }
+                if !part_is_folder {
+                    return Err(Reason::Twice(here()));
+                }
+            }
+            folder = number;
+            start = end + 1;
+        }
+        Ok(())
+    }
+}
+
+/// A name such that two are equal if and only if Go's `strings.EqualFold` says that their originals are.
+fn fold(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    name.chars()
+        .map(|c| {
+            if c.is_ascii() {
+                return c.to_ascii_lowercase();
+            }
+            let mut class = ClassUnicode::new([ClassUnicodeRange::new(c, c)]);
+            let folded = class.try_case_fold_simple().is_ok();
+            let least = class.ranges().first().filter(|_| folded).map_or(c, ClassUnicodeRange::start);
+            least.to_ascii_lowercase()
+        })
+        .collect()
+}
+
+type Listed = (Vec<Candidate>, Vec<PathBuf>, Vec<Rejected>);
+
+/// The files of a folder in the order of their names, where they are, and what is left out without a look inside.
+fn list(dir: &Path) -> Result<Listed, Error> {
+    let mut listed = Listed::default();
+    list_into(dir, "", Vendoring::of(root_go_mod(dir).as_deref()), &mut listed)?;
+    Ok(listed)
+}
+
+fn list_into(dir: &Path, prefix: &str, vendoring: Vendoring, listed: &mut Listed) -> Result<(), Error> {
+    let unreadable = |source| cannot("read", dir, source);
+    let mut names: Vec<OsString> = fs::read_dir(dir)
+        .map_err(unreadable)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()
+        .map_err(unreadable)?;
+    names.sort();
+    for name in names {
+        let file = dir.join(&name);
+        let metadata = fs::symlink_metadata(&file).map_err(|source| cannot("read", &file, source))?;
+        let Some(name) = name.to_str() else {
+            return Err(Error::Files(vec![Rejected {
+                path: format!("{prefix}{}", name.display()),
+                reason: Reason::Name("file name is not valid UTF-8".to_owned()),
+            }]));
+        };
+        let path = format!("{prefix}{name}");
+        let mut omit = |reason| listed.2.push(Rejected { path: path.clone(), reason });
+        if vendoring.covers(&path) {
+            // What lies below a vendored folder is vendored too.
+            omit(Reason::Vendored);
+        } else if metadata.is_dir() {
+            if [".bzr", ".git", ".hg", ".svn"].contains(&name) {
+                omit(Reason::VersionControl);
+            } else if fs::symlink_metadata(file.join("go.mod")).is_ok_and(|metadata| !metadata.is_dir()) {
+                omit(Reason::OtherModule);
+            } else {
+                list_into(&file, &format!("{path}/"), vendoring, listed)?;
+            }
+        } else if metadata.is_file() {
+            listed.0.push(Candidate { path, kind: Kind::File, size: metadata.len() });
+            listed.1.push(file);
+        } else {
+            omit(if metadata.is_symlink() { Reason::Symlink } else { Reason::NotRegular });
+        }
+    }
+    Ok(())
+}
+
+/// The root's go.mod, for its go version only: one that can't be read, or is too large to be valid, says nothing.
+fn root_go_mod(dir: &Path) -> Option<String> {
+    let mut content = String::new();
+    File::open(dir.join("go.mod")).ok()?.take(MAX_GO_MOD).read_to_string(&mut content).ok()?;
+    Some(content)
+}
+
+fn write_zip<'a>(
+    files: impl Iterator<Item = (&'a Candidate, &'a PathBuf)>,
+    module: &Version,
+    zip: &Path,
+) -> Result<(), Error> {
+    let unwritable = |source: io::Error| cannot("write", zip, source);
+    // Neither the time nor the rights of a file are part of a module.
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Deflated)
+        .compression_level(Some(6))
+        .last_modified_time(DateTime::default())
+        .unix_permissions(0o644);
+    let mut writer = ZipWriter::new(BufWriter::new(File::create(zip).map_err(unwritable)?));
+    for (file, source) in files {
+        let name = format!("{}@{}/{}", module.path, module.version, file.path);
+        writer.start_file(name, options).map_err(|error| unwritable(error.into()))?;
+        let mut content = File::open(source).map_err(|error| cannot("read", source, error))?;
+        if copy(&mut content, &mut writer, file.size, source, zip)? > file.size {
+            return Err(Error::Grew(file.path.clone()));
+        }
+    }
+    let writer = writer.finish().map_err(|error| unwritable(error.into()))?;
+    writer.into_inner().map_err(|error| unwritable(error.into_error()))?.sync_all().map_err(unwritable)
+}
+
+/// Copies up to one byte more than `limit`, and gives how many bytes those were.
+fn copy(from: &mut impl Read, to: &mut impl Write, limit: u64, source: &Path, target: &Path) -> Result<u64, Error> {
+    let mut from = from.take(limit.saturating_add(1));
+    let mut buffer = vec![0; 64 << 10];
+    let mut total = 0;
+    loop {
+        let read = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(|error| cannot("read", source, error))?,
+        };
+        if read == 0 {
+            return Ok(total);
+        }
+        total += read as u64;
+        to.write_all(buffer.get(..read).unwrap_or_default()).map_err(|error| cannot("write", target, error))?;
+    }
+}
+
+fn take_write(path: &Path) -> io::Result<()> {
+    let mut permissions = fs::metadata(path)?.permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(path, permissions)
+}
+
+/// From the folders below up, since a folder must be writable to have its content changed.
+fn take_write_from_folders(dir: &Path) -> Result<(), Error> {
+    let unwritable = |source| cannot("write", dir, source);
+    for entry in fs::read_dir(dir).map_err(unwritable)? {
+        let entry = entry.map_err(unwritable)?;
+        if entry.file_type().map_err(unwritable)?.is_dir() {
+            take_write_from_folders(&entry.path())?;
+        }
+    }
+    take_write(dir).map_err(unwritable)
+}
+
+#[cfg(unix)]
+fn give_write(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    permissions.set_mode(permissions.mode() | 0o700);
+    fs::set_permissions(path, permissions)
+}
+
+#[cfg(not(unix))]
+fn give_write(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
+    #[allow(clippy::permissions_set_readonly_false, reason = "off unix this is one file's own attribute")]
+    permissions.set_readonly(false);
+    fs::set_permissions(path, permissions)
+}
+
+fn cannot(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::File { action, path: path.to_owned(), source }
+}
+
+fn damaged(zip: &Path, reason: impl fmt::Display) -> Error {
+    Error::Damaged { path: zip.to_owned(), reason: reason.to_string() }
+}
+

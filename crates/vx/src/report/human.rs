@@ -43,6 +43,8 @@ struct State {
     done: HashMap<Phase, u64>,
     /// RoadRunner's version, and how many plugins there are.
     resolved: Option<(String, usize)>,
+    /// How long that took.
+    resolving: Option<Duration>,
 }
 
 impl Human {
@@ -53,7 +55,8 @@ impl Human {
         verbosity: Verbosity,
         source: Option<Source>,
     ) -> Self {
-        let state = State { out, running: HashMap::new(), done: HashMap::new(), resolved: None };
+        let state =
+            State { out, running: HashMap::new(), done: HashMap::new(), resolved: None, resolving: None };
         Self { verbosity, source, bars, state: Mutex::new(state) }
     }
 
@@ -82,7 +85,8 @@ impl Human {
             let of = total.map(|total| format!("{done}/{total} ")).unwrap_or_default();
             self.row(state, DOING, doing(phase), &format!("{of}{}", clean(item)));
         }
-        if let (Some(bars), Some(bar)) = (&self.bars, state.running.get(&phase)) {
+        let Some(bars) = &self.bars else { return };
+        if let Some(bar) = state.running.get(&phase) {
             if bar.length() != total {
                 match total {
                     Some(total) => bar.set_length(total),
@@ -91,6 +95,9 @@ impl Human {
                 bar.set_style(bars.style(total.is_some()));
             }
             bar.set_position(done);
+            bar.set_message(clean(item).into_owned());
+        } else if let Some(bar) = state.running.values().next() {
+            // Modules are fetched while versions are resolved: the count is another phase's, the item is news.
             bar.set_message(clean(item).into_owned());
         }
     }
@@ -101,13 +108,10 @@ impl Human {
         }
         let done = state.done.get(&phase).copied();
         let (verb, what) = match phase {
-            Phase::Resolve => match &state.resolved {
-                Some((version, plugins)) => {
-                    let plugins = count(*plugins as u64, "plugin");
-                    ("Resolved", format!("RoadRunner {version} and {plugins}"))
-                }
-                None => ("Resolved", "all versions".to_owned()),
-            },
+            Phase::Resolve => {
+                state.resolving = Some(time);
+                return self.resolved(state);
+            }
             Phase::Fetch => ("Fetched", done.map_or("all modules".to_owned(), |n| count(n, "module"))),
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
             Phase::Compile => ("Compiled", done.map_or("all packages".to_owned(), |n| count(n, "package"))),
@@ -116,6 +120,15 @@ impl Human {
             Phase::Publish => ("Published", "the server".to_owned()),
         };
         self.row(state, DONE, verb, &format!("{what} in {}", elapsed(time)));
+    }
+
+    /// Once the phase has ended and what it found is known, in whichever order.
+    fn resolved(&self, state: &mut State) {
+        if let (Some((version, plugins)), Some(time)) = (&state.resolved, state.resolving) {
+            let plugins = count(*plugins as u64, "plugin");
+            let text = format!("RoadRunner {version} and {plugins} in {}", elapsed(time));
+            self.row(state, DONE, "Resolved", &text);
+        }
     }
 
     fn note(&self, state: &mut State, note: &Note) {
@@ -156,6 +169,7 @@ impl Reporter for Human {
             Event::Finished(phase, time) => self.finish(state, phase, time),
             Event::Resolved { version, plugins, .. } => {
                 state.resolved = Some((clean(&version).into_owned(), plugins.len()));
+                self.resolved(state);
             }
             Event::Raised(raised) => {
                 self.say(state, &format!("{}\n", heading(Level::Warning, &explain(&raised))))

@@ -113,13 +113,13 @@ fn recorded() -> Vec<Event> {
         Event::Started(Phase::Resolve),
         progress(Phase::Resolve, 1, Some(1), "http"),
         Event::Note(Note::RateLimitWait { host: "api.github.com".into(), seconds: 12 }),
+        Event::Raised(raised()),
+        Event::Finished(Phase::Resolve, time(1_234)),
         Event::Resolved {
             roadrunner: "github.com/roadrunner-server/roadrunner/v2024".into(),
             version: "v2024.2.1".into(),
             plugins: plugins(),
         },
-        Event::Raised(raised()),
-        Event::Finished(Phase::Resolve, time(1_234)),
         Event::Started(Phase::Fetch),
         progress(Phase::Fetch, 1, None, "github.com/a/b@v1.0.0"),
         progress(Phase::Fetch, 2, Some(2), "github.com/c/d@v1.0.0"),
@@ -244,8 +244,8 @@ fn screen(unicode: bool) -> String {
     let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
     let report =
         Human::new(plain(OnTerm(term.clone())), Some(Bars::new(target, terminal)), Verbosity::Normal, None);
-    report.report(Event::Started(Phase::Resolve));
-    report.report(Event::Finished(Phase::Resolve, Duration::from_millis(400)));
+    report.report(Event::Started(Phase::Prepare));
+    report.report(Event::Finished(Phase::Prepare, Duration::from_millis(400)));
     report.report(Event::Started(Phase::Compile));
     report.report(progress(Phase::Compile, 300, Some(900), "net/http"));
     report.report(Event::Note(Note::Text { text: "above the bar".into() }));

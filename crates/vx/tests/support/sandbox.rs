@@ -1,11 +1,14 @@
 //! Real builds: `vx`, `go` and `git` with caches of the tests' own, and the module tree that VX_TEST_GOPROXY names.
 
+// Each story file uses the part that it needs.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
 use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError},
 };
 
 use tempfile::TempDir;
@@ -80,6 +83,12 @@ impl Sandbox {
         self
     }
 
+    /// Leaves a variable unset.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
     pub fn envs(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         variables.into_iter().fold(self, |sandbox, (name, value)| sandbox.env(&name, value))
     }
@@ -90,10 +99,22 @@ impl Sandbox {
         self.env("GOMODCACHE", modules).env("GOCACHE", builds).env("GOFLAGS", "-modcacherw")
     }
 
-    /// A module cache that nobody used before; what is compiled is shared.
+    /// A module cache that nobody used before, for modules that only this test has; what is compiled is shared, and so is
+    /// what the other tests downloaded.
     pub fn own_module_cache(self) -> Self {
+        static FILLED: Once = Once::new();
+        FILLED.call_once(|| {
+            for (name, content) in velox_testkit::roadrunner("v2025").files() {
+                fs::create_dir_all(self.path().join("tree").join(&name).parent().unwrap()).unwrap();
+                fs::write(self.path().join("tree").join(&name), content).unwrap();
+            }
+            self.run("go", &["-C", "tree", "list", "-deps", "./..."]);
+            fs::remove_dir_all(self.path().join("tree")).unwrap();
+        });
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gomodcache/cache/download");
+        let proxy = self.environment.iter().find(|(name, _)| name == "GOPROXY").unwrap().1.clone();
         let modules = self.directory.path().join("gomodcache");
-        self.env("GOMODCACHE", modules)
+        self.env("GOMODCACHE", modules).env("GOPROXY", format!("file://{},{proxy}", shared.display()))
     }
 
     /// Writes a file below the working directory.

@@ -1,5 +1,5 @@
 module oracle
 
-go 1.25
+go 1.25.0
 
 require golang.org/x/mod v0.37.0

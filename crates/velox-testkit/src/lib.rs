@@ -2,6 +2,23 @@
 //!
 //! Everything is blocking to use, listens on 127.0.0.1 only, and is gone when it is dropped.
 
+mod forge;
 mod repo;
 
+pub use forge::{Fault, FaultRule, Forge, Request};
 pub use repo::{FIRST_COMMIT, Repo};
+
+mod plugin;
+mod proxy;
+mod roadrunner;
+mod server;
+#[cfg(unix)]
+mod sshd;
+pub mod worker;
+
+pub use plugin::{Files, Plugin, plugin};
+pub use proxy::{Fault as ProxyFault, ModuleProxy};
+pub use roadrunner::{Tree, roadrunner};
+pub use server::Server;
+#[cfg(unix)]
+pub use sshd::Sshd;

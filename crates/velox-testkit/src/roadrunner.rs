@@ -1,0 +1,65 @@
+use crate::{Files, Repo};
+
+/// The Go source of a small server with RoadRunner's layout, made by [`roadrunner`].
+#[derive(Clone, Debug)]
+pub struct Tree {
+    module: String,
+    files: Files,
+}
+
+/// A small server of our own whose tree is laid out as RoadRunner's, with the module path
+/// `github.com/roadrunner-server/roadrunner/MAJOR` (`v2`, `v2023`, `v2024`, `v2025`, `v3`).
+///
+/// It knows `rr serve -c FILE`, `rr workers -c FILE` and `rr --version`. Endure and the config plugin are in it, and the
+/// real plugins fileserver, informer, logger, metrics, resetter, rpc and status, all from the public module proxy.
+/// `internal/cli/workers` imports two of them, as in RoadRunner, so a build can't leave these out.
+pub fn roadrunner(major: &str) -> Tree {
+    const WRITTEN_AS: &str = "github.com/roadrunner-server/roadrunner/v2025";
+    let module = format!("github.com/roadrunner-server/roadrunner/{major}");
+    let files = SOURCES
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), text.replace(WRITTEN_AS, &module).into_bytes()))
+        .collect();
+    Tree { module, files }
+}
+
+macro_rules! sources {
+    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../roadrunner/", $name)))),*] };
+}
+
+const SOURCES: &[(&str, &str)] = sources![
+    "cmd/rr/main.go",
+    "container/container.go",
+    "container/plugins.go",
+    "go.mod",
+    "go.sum",
+    "internal/cli/cli.go",
+    "internal/cli/serve/serve.go",
+    "internal/cli/serve/signals_unix.go",
+    "internal/cli/serve/signals_windows.go",
+    "internal/cli/workers/workers.go",
+    "internal/meta/meta.go",
+];
+
+impl Tree {
+    /// Its module path.
+    pub fn module(&self) -> &str {
+        &self.module
+    }
+
+    /// All files.
+    pub fn files(&self) -> Files {
+        self.files.clone()
+    }
+
+    /// Another file, or other content for one that is there.
+    pub fn file(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        self.files.insert(name.to_owned(), content.as_ref().to_vec());
+        self
+    }
+
+    /// Commits the tree on the repository's current branch.
+    pub fn commit_to(&self, repo: &Repo) -> Repo {
+        repo.files(self.files()).commit(&format!("{} for tests", self.module))
+    }
+}

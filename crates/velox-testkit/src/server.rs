@@ -1,0 +1,114 @@
+use std::{
+    io,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to answer at all, and then to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A RoadRunner that runs (`rr serve`); killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Starts `binary serve -c .rr.yaml` in `directory` after writing `configuration` there. In it, `${RR_HTTP_PORT}` and
+    /// `${RR_RPC_PORT}` (RoadRunner's own way to write variables) are ports of 127.0.0.1 that nobody uses.
+    pub fn start(binary: &Path, directory: &Path, configuration: &str) -> io::Result<Self> {
+        std::fs::write(directory.join(".rr.yaml"), configuration)?;
+        let (http, rpc) = (free_port()?, free_port()?);
+        let child = Command::new(binary)
+            .args(["serve", "-c", ".rr.yaml"])
+            .current_dir(directory)
+            .env("RR_HTTP_PORT", http.to_string())
+            .env("RR_RPC_PORT", rpc.to_string())
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("{} can't be started: {error}", binary.display()))
+            })?;
+        Ok(Self { child, port: http })
+    }
+
+    /// The address that `path` has on this server.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The body that the server answers to `GET path`. Waits until the server listens; a status other than 200, and a server
+    /// that ended, are errors.
+    pub fn get(&mut self, path: &str) -> io::Result<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the server ended by itself: {status}")));
+            }
+            match runtime.block_on(async { tokio::time::timeout(PATIENCE, get(self.port, path)).await? }) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionRefused && since.elapsed() < PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Asks the server to stop (SIGTERM) and waits for its end.
+    pub fn stop(mut self) -> io::Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if since.elapsed() > PATIENCE {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server doesn't stop"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+async fn get(port: u16, path: &str) -> io::Result<String> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(HOST, format!("127.0.0.1:{port}"))
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    if status == StatusCode::OK {
+        Ok(body)
+    } else {
+        Err(io::Error::other(format!("GET {path}: {status}: {body}")))
+    }
+}

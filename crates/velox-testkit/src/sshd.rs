@@ -1,0 +1,245 @@
+use std::{
+    fs, io,
+    net::TcpStream,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{Repo, server::free_port};
+
+/// git over ssh on localhost: OpenSSH's own sshd with keys made for it, and an ssh-agent that holds the user's key.
+///
+/// [`environment`](Self::environment) makes ssh go there for every host, as a company's ssh configuration could, so
+/// `ssh://git@github.com/OWNER/REPOSITORY` reaches it. It runs as whoever runs the test, root or not.
+#[derive(Debug)]
+pub struct Sshd {
+    directory: TempDir,
+    port: u16,
+    user: String,
+    server: Child,
+    agent: Child,
+}
+
+/// What git asks for, whatever host and user the address names. `@...@` are filled in.
+const SERVE: &str = r#"#!/bin/sh
+# Only reading, only what was published here. Git writes: git-upload-pack '/owner/repository'
+echo "$SSH_ORIGINAL_COMMAND" >>'@DIR@/requests'
+case $SSH_ORIGINAL_COMMAND in
+"git-upload-pack '"*"'") ;;
+*)
+    echo "this server only reads git repositories" >&2
+    exit 1
+    ;;
+esac
+name=${SSH_ORIGINAL_COMMAND#"git-upload-pack '"}
+name=${name%"'"}
+name=${name#/}
+repository='@DIR@/repositories/'${name%.git}
+if [ ! -d "$repository" ]; then
+    echo "there is no repository $name" >&2
+    exit 1
+fi
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+exec git-upload-pack "$repository"
+"#;
+
+const SERVER_CONFIGURATION: &str = "\
+ListenAddress 127.0.0.1
+HostKey @DIR@/host
+AuthorizedKeysFile @DIR@/authorized
+ForceCommand @DIR@/serve
+SetEnv PATH=@PATH@
+AuthenticationMethods publickey
+PermitRootLogin yes
+StrictModes no
+UsePAM no
+PidFile none
+";
+
+const CLIENT_CONFIGURATION: &str = "\
+Host *
+    HostName 127.0.0.1
+    Port @PORT@
+    HostKeyAlias testkit
+    UserKnownHostsFile @DIR@/known_hosts
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    PreferredAuthentications publickey
+    IdentityFile none
+    BatchMode yes
+";
+
+impl Sshd {
+    /// Starts sshd and ssh-agent. An error says what is missing or what sshd complained about.
+    pub fn start() -> io::Result<Self> {
+        let program = program("sshd").ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "there is no sshd on this machine (Debian: openssh-server)",
+            )
+        })?;
+        let user = said(Command::new("id").arg("-un"))?;
+        if said(Command::new("id").arg("-u"))? == "0" {
+            // Where sshd as root locks its unprivileged half in; services make it at boot.
+            fs::create_dir_all("/run/sshd")?;
+        }
+        let directory = tempfile::Builder::new().prefix("testkit-sshd-").tempdir()?;
+        let path = directory.path();
+        let port = free_port()?;
+        for key in ["host", "user"] {
+            let file = path.join(key);
+            said(
+                Command::new("ssh-keygen")
+                    .args(["-q", "-t", "ed25519", "-N", "", "-C", "testkit", "-f"])
+                    .arg(file),
+            )?;
+        }
+        fs::copy(path.join("user.pub"), path.join("authorized"))?;
+        let host_key = fs::read_to_string(path.join("host.pub"))?;
+        fs::write(path.join("known_hosts"), format!("testkit {host_key}"))?;
+        fs::create_dir(path.join("repositories"))?;
+        let fill = |text: &str| {
+            text.replace("@DIR@", &path.to_string_lossy())
+                .replace("@PORT@", &port.to_string())
+                .replace("@PATH@", &std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned()))
+        };
+        fs::write(path.join("serve"), fill(SERVE))?;
+        fs::set_permissions(path.join("serve"), fs::Permissions::from_mode(0o755))?;
+        fs::write(path.join("sshd_config"), fill(SERVER_CONFIGURATION))?;
+        fs::write(path.join("ssh_config"), fill(CLIENT_CONFIGURATION))?;
+
+        let agent = Command::new("ssh-agent")
+            .arg("-D")
+            .arg("-a")
+            .arg(path.join("agent"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let log = fs::File::create(path.join("log"))?;
+        let server = Command::new(program)
+            .args(["-D", "-e", "-p", &port.to_string(), "-f"])
+            .arg(path.join("sshd_config"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        let server = match server {
+            Ok(server) => server,
+            Err(error) => {
+                end(agent);
+                return Err(error);
+            }
+        };
+        let mut sshd = Self { directory, port, user, server, agent };
+        sshd.wait()?;
+        let key = sshd.directory.path().join("user");
+        said(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", sshd.socket()))?;
+        // From here on only the agent has it.
+        fs::remove_file(key)?;
+        Ok(sshd)
+    }
+
+    /// Serves a repository as `NAME` (`owner/repository`), with and without `.git`.
+    pub fn repository(&self, name: &str, repo: &Repo) -> io::Result<&Self> {
+        let link = self.directory.path().join("repositories").join(name);
+        if let Some(owner) = link.parent() {
+            fs::create_dir_all(owner)?;
+        }
+        symlink(repo.git_dir(), link)?;
+        Ok(self)
+    }
+
+    /// The variables of a user whose agent is running: GIT_SSH_COMMAND and SSH_AUTH_SOCK.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut variables = self.environment_without_agent();
+        variables.push(("SSH_AUTH_SOCK".to_owned(), self.socket().to_string_lossy().into_owned()));
+        variables
+    }
+
+    /// The variables of a user who has no agent: ssh reaches the server, and is refused.
+    pub fn environment_without_agent(&self) -> Vec<(String, String)> {
+        // The address's user is git; sshd knows only the machine's own.
+        let command =
+            format!("ssh -F {} -l {}", self.directory.path().join("ssh_config").display(), self.user);
+        vec![("GIT_SSH_COMMAND".to_owned(), command)]
+    }
+
+    /// The commands that clients asked for, in order.
+    pub fn requests(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.directory.path().join("requests")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The port that it listens on, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("agent")
+    }
+
+    /// Until both answer.
+    fn wait(&mut self) -> io::Result<()> {
+        let since = Instant::now();
+        loop {
+            let ready = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            if ready && self.socket().exists() {
+                return Ok(());
+            }
+            let ended = self.server.try_wait()?;
+            if ended.is_some() || since.elapsed() > Duration::from_secs(20) {
+                let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+                return Err(io::Error::other(format!("sshd doesn't listen: {}", log.trim())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        for child in [&mut self.server, &mut self.agent] {
+            // They may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn end(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A program on the PATH, or where the system keeps its services. sshd wants to be started by its full path.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let services = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(services)
+        .map(|folder: PathBuf| folder.join(name))
+        .find(|file| is_file(file))
+}
+
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+/// What a program prints, without its line end.
+fn said(command: &mut Command) -> io::Result<String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| {
+        io::Error::new(error.kind(), format!("{}: {error}", command.get_program().to_string_lossy()))
+    })?;
+    if !output.status.success() {
+        return Err(io::Error::other(format!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

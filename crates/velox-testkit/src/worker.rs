@@ -1,0 +1,25 @@
+//! A PHP worker for the real RoadRunner's http plugin.
+
+use std::{fs, io, path::Path, process::Command};
+
+use crate::Server;
+
+/// `worker.php`: answers every request with `hello from PHP` and the major version.
+pub const WORKER: &str = include_str!("../worker/worker.php");
+
+/// `.rr.yaml` for a server with the plugins http, server, rpc and logger, and [`WORKER`] beside it.
+pub const CONFIGURATION: &str = include_str!("../worker/rr.yaml");
+
+/// Whether there is a `php` on the PATH (Debian: php-cli).
+pub fn has_php() -> bool {
+    Command::new("php").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Starts the server `binary` in `directory` with a PHP worker, and gives what it answers to `GET /`.
+pub fn answer_of(binary: &Path, directory: &Path) -> io::Result<String> {
+    fs::write(directory.join("worker.php"), WORKER)?;
+    let mut server = Server::start(binary, directory, CONFIGURATION)?;
+    let answer = server.get("/")?;
+    server.stop()?;
+    Ok(answer)
+}

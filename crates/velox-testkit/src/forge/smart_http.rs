@@ -1,0 +1,91 @@
+//! git's [smart HTTP protocol](https://git-scm.com/docs/http-protocol), through
+//! [`git http-backend`](https://git-scm.com/docs/git-http-backend).
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use super::answer::{Answer, Asked, decode};
+use super::{Caller, Kind, Shared};
+use crate::repo::git;
+
+/// The answer to a request of git, or nothing where it isn't one.
+pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> Option<Answer> {
+    let (project, service) = ["/info/refs", "/git-upload-pack", "/git-receive-pack"]
+        .iter()
+        .find_map(|service| Some((path.strip_suffix(service)?, *service)))?;
+    let project = decode(project.trim_start_matches('/'));
+    let hosted = shared.find(kind, project.strip_suffix(".git").unwrap_or(&project));
+    let token = asked.authorization();
+    let caller = shared.caller(kind, token.as_deref());
+    let hosted = match hosted {
+        Some(hosted) if caller != Caller::Stranger && hosted.visible_to(token.as_deref()) => hosted,
+        // Neither forge tells a stranger whether a repository exists.
+        _ if caller != Caller::Known => return Some(unauthorized(kind)),
+        _ => return Some(Answer::text(404, "remote: Repository not found.\n")),
+    };
+    // The dumb protocol has no service parameter; no forge of today speaks it.
+    if service == "/info/refs" && asked.parameter("service").is_none() {
+        return Some(Answer::text(403, "Please upgrade your git client.\n"));
+    }
+    Some(backend(asked, &hosted.repo, service).unwrap_or_else(|| Answer::text(500, "git http-backend failed\n")))
+}
+
+fn unauthorized(kind: Kind) -> Answer {
+    match kind {
+        Kind::GitHub => {
+            Answer::text(401, "Repository not found.").header("www-authenticate", "Basic realm=\"GitHub\"")
+        }
+        Kind::GitLab => {
+            Answer::text(401, "HTTP Basic: Access denied").header("www-authenticate", "Basic realm=\"GitLab\"")
+        }
+    }
+}
+
+fn backend(asked: &Asked, repo: &crate::Repo, service: &str) -> Option<Answer> {
+    let mut command = git();
+    command
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", repo.git_dir())
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("PATH_INFO", service)
+        .env("REQUEST_METHOD", asked.method.as_str())
+        .env("QUERY_STRING", &asked.query)
+        .env("CONTENT_LENGTH", asked.body.len().to_string())
+        .env("REMOTE_ADDR", "127.0.0.1");
+    for (header, variable) in [
+        ("content-type", "CONTENT_TYPE"),
+        ("content-encoding", "HTTP_CONTENT_ENCODING"),
+        ("git-protocol", "GIT_PROTOCOL"),
+    ] {
+        match asked.header(header) {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let stdin = child.stdin.take();
+    let body = asked.body.clone();
+    // Both ends at once: git answers before it has read a large request.
+    let writer = std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&body)));
+    let output = child.wait_with_output().ok()?;
+    let _ = writer.join();
+    parse(&output.stdout)
+}
+
+/// A CGI response: <https://www.rfc-editor.org/rfc/rfc3875#section-6.3>
+fn parse(output: &[u8]) -> Option<Answer> {
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, body) = (output.get(..end)?, output.get(end + 4..)?);
+    let mut answer = Answer { status: 200, headers: Vec::new(), body: body.to_vec() };
+    for line in String::from_utf8_lossy(head).lines() {
+        let (name, value) = line.split_once(':')?;
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("status") {
+            answer.status = value.split(' ').next()?.parse().ok()?;
+        } else {
+            answer = answer.header(&name.to_ascii_lowercase(), value);
+        }
+    }
+    Some(answer)
+}

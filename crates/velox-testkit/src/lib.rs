@@ -4,9 +4,11 @@
 
 mod forge;
 mod repo;
+mod tls;
 
 pub use forge::{Fault, FaultRule, Forge, Request};
 pub use repo::{FIRST_COMMIT, Repo};
+pub use tls::Internet;
 
 mod plugin;
 mod proxy;

@@ -236,7 +236,8 @@ impl Repo {
 
     /// A file's content at a revision.
     pub fn read(&self, revision: &str, path: &str) -> Option<Vec<u8>> {
-        let output = self.command().args(["cat-file", "blob", &format!("{revision}:{path}")]).output().ok()?;
+        let output =
+            self.command().args(["cat-file", "blob", &format!("{revision}:{path}")]).output().ok()?;
         output.status.success().then_some(output.stdout)
     }
 
@@ -252,7 +253,11 @@ impl Repo {
 
     /// What `git clone` takes: the forge's address of a forge's repository, else a `file://` one.
     pub fn url(&self) -> String {
-        self.inner.address.get().cloned().unwrap_or_else(|| format!("file://{}", self.inner.git_dir.display()))
+        self.inner
+            .address
+            .get()
+            .cloned()
+            .unwrap_or_else(|| format!("file://{}", self.inner.git_dir.display()))
     }
 
     /// Sets the numeric project id that GitLab answers to (and GitHub shows).

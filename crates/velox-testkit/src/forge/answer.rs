@@ -102,7 +102,10 @@ impl Asked {
             "basic" => {
                 let pair = String::from_utf8(BASE64_STANDARD.decode(rest.trim()).ok()?).ok()?;
                 let (user, password) = pair.split_once(':')?;
-                Some(if password.is_empty() || password == "x-oauth-basic" { user } else { password }.to_owned())
+                Some(
+                    if password.is_empty() || password == "x-oauth-basic" { user } else { password }
+                        .to_owned(),
+                )
             }
             // An unknown scheme is a credential too, and a wrong one.
             _ => Some(String::new()),
@@ -165,7 +168,8 @@ impl Answer {
     pub(super) fn finish(self, method: &Method) -> Response<Body> {
         let body = if method == Method::HEAD { Vec::new() } else { self.body.clone() };
         let length = self.body.len();
-        let mut response = self.finish_with(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync());
+        let mut response =
+            self.finish_with(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync());
         if method == Method::HEAD {
             response.headers_mut().insert("content-length", HeaderValue::from(length));
         }
@@ -181,7 +185,8 @@ impl Answer {
 
     fn finish_with(self, body: Body) -> Response<Body> {
         let mut response = Response::new(body);
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in &self.headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 response.headers_mut().append(name, value);

@@ -84,7 +84,10 @@ pub(super) fn resolve_id(repo: &Repo, id: &str) -> Option<String> {
 
 /// The few rules of <https://git-scm.com/docs/git-check-ref-format> that keep revision notation out.
 fn is_ref_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains("..") && !name.contains("@{") && !name.contains(['~', '^', ':', '?', '*', '[', '\\', ' '])
+    !name.is_empty()
+        && !name.contains("..")
+        && !name.contains("@{")
+        && !name.contains(['~', '^', ':', '?', '*', '[', '\\', ' '])
 }
 
 const COMMIT_FORMAT: &str = "--format=%H%x00%T%x00%P%x00%an%x00%ae%x00%ad%x00%cn%x00%ce%x00%cd%x00%B%x1e";
@@ -144,7 +147,9 @@ pub(super) fn entry(repo: &Repo, commit: &str, path: &str) -> Option<Entry> {
         let (mode, kind) = ("040000".to_owned(), "tree".to_owned());
         return Some(Entry { mode, kind, id, size: None, path: String::new() });
     }
-    tree(repo, &["ls-tree", "-lz", "--full-tree", commit, "--", path]).into_iter().find(|entry| entry.path == path)
+    tree(repo, &["ls-tree", "-lz", "--full-tree", commit, "--", path])
+        .into_iter()
+        .find(|entry| entry.path == path)
 }
 
 /// What a folder holds at a commit.
@@ -210,9 +215,10 @@ pub(super) fn between(repo: &Repo, from: &str, to: &str) -> Vec<Commit> {
 
 /// Status letter, path, added and deleted lines of each file that differs.
 pub(super) fn changes(repo: &Repo, from: &str, to: &str) -> Vec<(char, String, u64, u64)> {
-    let numbers = ask_text(repo, ["diff-tree", "-r", "-z", "--no-renames", "--numstat", from, to]).unwrap_or_default();
-    let letters =
-        ask_text(repo, ["diff-tree", "-r", "-z", "--no-renames", "--name-status", from, to]).unwrap_or_default();
+    let numbers =
+        ask_text(repo, ["diff-tree", "-r", "-z", "--no-renames", "--numstat", from, to]).unwrap_or_default();
+    let letters = ask_text(repo, ["diff-tree", "-r", "-z", "--no-renames", "--name-status", from, to])
+        .unwrap_or_default();
     let letters: Vec<&str> = letters.split('\0').collect();
     numbers
         .split('\0')

@@ -77,15 +77,15 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         return error(401, "Bad credentials", "");
     }
     let is_limits = path == "/rate_limit";
-    let (limit, window, allowed) =
-        shared.state().rates.spend(token.clone(), u64::from(!is_limits));
+    let (limit, window, allowed) = shared.state().rates.spend(token.clone(), u64::from(!is_limits));
     if !allowed {
         return rate_limited(limit, window.reset);
     }
     let remaining = limit.saturating_sub(window.used);
     let answer = if is_limits {
         // https://docs.github.com/en/rest/rate-limit/rate-limit
-        let core = json!({"limit": limit, "used": window.used, "remaining": remaining, "reset": window.reset});
+        let core =
+            json!({"limit": limit, "used": window.used, "remaining": remaining, "reset": window.reset});
         Answer::json(200, &json!({"resources": {"core": core, "search": core}, "rate": core}))
     } else {
         Api { shared, asked, token }.call(path).tagged(asked)
@@ -411,7 +411,8 @@ impl Repository<'_> {
         let Some(commit) = found.and_then(|it| git_view::commit(repo, &it.commit)) else {
             return error(404, "Branch not found", "/branches/branches#get-a-branch");
         };
-        let (own, html) = (format!("{}/branches/{name}", self.url()), format!("{}/tree/{name}", self.html_url()));
+        let (own, html) =
+            (format!("{}/branches/{name}", self.url()), format!("{}/tree/{name}", self.html_url()));
         Answer::json(
             200,
             &json!({
@@ -497,7 +498,8 @@ impl Repository<'_> {
     /// <https://docs.github.com/en/rest/git/tags#get-a-tag>
     fn git_tag(&self, id: &str) -> Answer {
         let (repo, url) = (&self.hosted.repo, self.url());
-        let found = git_view::refs(repo, "refs/tags/", "").into_iter().find(|it| it.kind == "tag" && it.object == id);
+        let found =
+            git_view::refs(repo, "refs/tags/", "").into_iter().find(|it| it.kind == "tag" && it.object == id);
         let Some(tag) = found else { return not_found("/git/tags#get-a-tag") };
         let tagger = git_view::commit(repo, &tag.commit).map(|commit| person(&commit.committer));
         Answer::json(
@@ -606,7 +608,11 @@ impl Repository<'_> {
     /// <https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-zip>
     fn archive(&self, format: &str, name: &str) -> Answer {
         let repo = &self.hosted.repo;
-        let name = if name.is_empty() { format!("refs/heads/{}", git_view::default_branch(repo)) } else { name.to_owned() };
+        let name = if name.is_empty() {
+            format!("refs/heads/{}", git_view::default_branch(repo))
+        } else {
+            name.to_owned()
+        };
         let location = codeload_url(self.api.asked, self.hosted, format, &name);
         Answer::redirect(302, &location)
     }
@@ -630,7 +636,11 @@ impl Repository<'_> {
             if !query.is_empty() {
                 query.push('&');
             }
-            format!("<{}{}?{query}page={number}>; rel=\"{relation}\"", self.api.asked.origin(), self.api.asked.path)
+            format!(
+                "<{}{}?{query}page={number}>; rel=\"{relation}\"",
+                self.api.asked.origin(),
+                self.api.asked.path
+            )
         };
         let mut links = Vec::new();
         if page > 1 {
@@ -657,7 +667,12 @@ fn full_id(id: &str) -> Option<&str> {
 }
 
 fn is_tree(hosted: &Hosted, id: &str) -> bool {
-    hosted.repo.command().args(["cat-file", "-e", &format!("{id}^{{tree}}")]).output().is_ok_and(|it| it.status.success())
+    hosted
+        .repo
+        .command()
+        .args(["cat-file", "-e", &format!("{id}^{{tree}}")])
+        .output()
+        .is_ok_and(|it| it.status.success())
 }
 
 fn person(person: &Person) -> Value {
@@ -717,7 +732,11 @@ pub(super) fn web(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         return Answer::text(404, "Not Found");
     };
     let Some(([verb], name)) = rest.split_first_chunk::<1>() else {
-        return Answer::new(200, "text/html; charset=utf-8", format!("<!DOCTYPE html><title>{}</title>", hosted.path));
+        return Answer::new(
+            200,
+            "text/html; charset=utf-8",
+            format!("<!DOCTYPE html><title>{}</title>", hosted.path),
+        );
     };
     let name = name.join("/");
     match verb.as_str() {
@@ -761,8 +780,14 @@ pub(super) fn codeload(shared: &Shared, asked: &Asked, path: &str) -> Answer {
     let name = name.join("/");
     let Some(id) = git_view::resolve(&hosted.repo, &name) else { return missing() };
     let (repo, plain) = (&hosted.repo, !name.starts_with("refs/"));
-    if plain && repo.find(&format!("refs/heads/{name}")).is_some() && repo.find(&format!("refs/tags/{name}")).is_some() {
-        return Answer::text(300, "the given path has multiple possibilities: #<Git::Ref:branch>, #<Git::Ref:tag>");
+    if plain
+        && repo.find(&format!("refs/heads/{name}")).is_some()
+        && repo.find(&format!("refs/tags/{name}")).is_some()
+    {
+        return Answer::text(
+            300,
+            "the given path has multiple possibilities: #<Git::Ref:branch>, #<Git::Ref:tag>",
+        );
     }
     let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
     let (legacy, format) = match format.strip_prefix("legacy.") {

@@ -78,9 +78,11 @@ pub(super) fn web(shared: &Shared, asked: &Asked, path: &str) -> Answer {
             let format = format.map_or("tar.gz", |format| format.trim_start_matches('.'));
             Project { asked, hosted: &hosted }.archive_of(name, format)
         }
-        None if rest.is_empty() => {
-            Answer::new(200, "text/html; charset=utf-8", format!("<!DOCTYPE html><title>{}</title>", hosted.path))
-        }
+        None if rest.is_empty() => Answer::new(
+            200,
+            "text/html; charset=utf-8",
+            format!("<!DOCTYPE html><title>{}</title>", hosted.path),
+        ),
         None => Answer::text(404, "Not Found"),
     }
 }
@@ -171,7 +173,8 @@ impl Project<'_> {
         let repo = &self.hosted.repo;
         let Some(commit) = git_view::resolve(repo, &name) else { return message(404, "Commit Not Found") };
         let entry = git_view::entry(repo, &commit, path).filter(|entry| entry.kind == "blob");
-        let Some((entry, content)) = entry.and_then(|it| git_view::blob(repo, &it.id).map(|content| (it, content)))
+        let Some((entry, content)) =
+            entry.and_then(|it| git_view::blob(repo, &it.id).map(|content| (it, content)))
         else {
             return message(404, "File Not Found");
         };
@@ -280,8 +283,10 @@ impl Project<'_> {
                 json["stats"] = json!({"additions": 0, "deletions": 0, "total": 0});
                 if let Some(parent) = commit.parents.first() {
                     let changes = git_view::changes(repo, parent, &commit.id);
-                    let (added, deleted) = changes.iter().fold((0, 0), |sum, it| (sum.0 + it.2, sum.1 + it.3));
-                    json["stats"] = json!({"additions": added, "deletions": deleted, "total": added + deleted});
+                    let (added, deleted) =
+                        changes.iter().fold((0, 0), |sum, it| (sum.0 + it.2, sum.1 + it.3));
+                    json["stats"] =
+                        json!({"additions": added, "deletions": deleted, "total": added + deleted});
                 }
                 json["status"] = Value::Null;
                 json["project_id"] = self.hosted.id().into();
@@ -466,7 +471,9 @@ impl Project<'_> {
             .asked
             .query
             .split('&')
-            .filter(|pair| !pair.is_empty() && !pair.starts_with("page=") && !pair.starts_with("private_token="))
+            .filter(|pair| {
+                !pair.is_empty() && !pair.starts_with("page=") && !pair.starts_with("private_token=")
+            })
             .map(|pair| format!("{pair}&"))
             .collect();
         let link = |number: usize, relation: &str| {

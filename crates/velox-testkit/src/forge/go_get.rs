@@ -22,7 +22,8 @@ pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> 
         (None, Kind::GitLab) => (parts.get(..2)?.join("/"), "main".to_owned()),
         (None, Kind::GitHub) => return Some(Answer::text(404, "Not Found")),
     };
-    let sub_path = if asked.path.starts_with(gitlab::SUB_PATH) && kind == Kind::GitLab { gitlab::SUB_PATH } else { "" };
+    let sub_path =
+        if asked.path.starts_with(gitlab::SUB_PATH) && kind == Kind::GitLab { gitlab::SUB_PATH } else { "" };
     let import = format!("{}{sub_path}/{project}", asked.authority());
     let web = format!("{}{sub_path}/{project}", asked.origin());
     let (tree, blob) = match kind {

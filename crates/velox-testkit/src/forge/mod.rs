@@ -49,6 +49,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     repos: Vec<Hosted>,
+    gitlab_names: Vec<String>,
     github_tokens: Vec<String>,
     gitlab_tokens: Vec<String>,
     requests: Vec<Request>,
@@ -86,6 +87,19 @@ pub struct Request {
     pub had_token: bool,
     /// The `User-Agent` header; empty without one.
     pub user_agent: String,
+}
+
+impl Request {
+    pub(crate) fn connect(host: &str) -> Self {
+        Self {
+            method: "CONNECT".to_owned(),
+            host: host.to_owned(),
+            path: String::new(),
+            query: String::new(),
+            had_token: false,
+            user_agent: String::new(),
+        }
+    }
 }
 
 impl Forge {
@@ -267,7 +281,7 @@ fn route(shared: &Shared, asked: &Asked) -> Answer {
     match asked.host.as_str() {
         "api.github.com" => github::rest(shared, asked, path),
         "codeload.github.com" => github::codeload(shared, asked, path),
-        "gitlab.com" => gitlab_host(shared, asked, path),
+        host if shared.is_gitlab(host) => gitlab_host(shared, asked, path),
         _ => {
             if let Some(rest) = below(path, gitlab::SUB_PATH) {
                 gitlab_host(shared, asked, rest)
@@ -275,10 +289,8 @@ fn route(shared: &Shared, asked: &Asked) -> Answer {
                 github::rest(shared, asked, rest)
             } else if let Some(rest) = below(path, "/codeload") {
                 github::codeload(shared, asked, rest)
-            } else if asked.is_github_com() || !path.starts_with("/api/v4") {
-                github_host(shared, asked, path)
             } else {
-                gitlab_host(shared, asked, path)
+                github_host(shared, asked, path)
             }
         }
     }
@@ -323,6 +335,14 @@ impl Shared {
 
     pub(crate) fn record(&self, request: Request) {
         self.state().requests.push(request);
+    }
+
+    pub(crate) fn add_gitlab_name(&self, name: &str) {
+        self.state().gitlab_names.push(name.to_ascii_lowercase());
+    }
+
+    fn is_gitlab(&self, host: &str) -> bool {
+        host == "gitlab.com" || self.state().gitlab_names.iter().any(|it| it == host)
     }
 
     fn host(&self, kind: Kind, path: &str, repo: &Repo) {

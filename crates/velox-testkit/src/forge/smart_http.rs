@@ -21,13 +21,16 @@ pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> 
         Some(hosted) if caller != Caller::Stranger && hosted.visible_to(token.as_deref()) => hosted,
         // Neither forge tells a stranger whether a repository exists.
         _ if caller != Caller::Known => return Some(unauthorized(kind)),
-        _ => return Some(Answer::text(404, "remote: Repository not found.\n")),
+        _ => return Some(Answer::text(404, "Repository not found.\n")),
     };
     // The dumb protocol has no service parameter; no forge of today speaks it.
     if service == "/info/refs" && asked.parameter("service").is_none() {
         return Some(Answer::text(403, "Please upgrade your git client.\n"));
     }
-    Some(backend(asked, &hosted.repo, service).unwrap_or_else(|| Answer::text(500, "git http-backend failed\n")))
+    Some(
+        backend(asked, &hosted.repo, service)
+            .unwrap_or_else(|| Answer::text(500, "git http-backend failed\n")),
+    )
 }
 
 fn unauthorized(kind: Kind) -> Answer {
@@ -35,9 +38,8 @@ fn unauthorized(kind: Kind) -> Answer {
         Kind::GitHub => {
             Answer::text(401, "Repository not found.").header("www-authenticate", "Basic realm=\"GitHub\"")
         }
-        Kind::GitLab => {
-            Answer::text(401, "HTTP Basic: Access denied").header("www-authenticate", "Basic realm=\"GitLab\"")
-        }
+        Kind::GitLab => Answer::text(401, "HTTP Basic: Access denied")
+            .header("www-authenticate", "Basic realm=\"GitLab\""),
     }
 }
 

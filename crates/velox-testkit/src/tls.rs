@@ -1,0 +1,285 @@
+//! The company's network: a proxy with its own certificate authority, behind which github.com is ours.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::Forge;
+use crate::forge::{Request, Shared, serve, serve_on_localhost};
+
+const PUBLIC_NAMES: [&str; 5] =
+    ["github.com", "www.github.com", "api.github.com", "codeload.github.com", "gitlab.com"];
+
+/// An HTTPS proxy ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) on localhost that answers
+/// github.com, api.github.com, codeload.github.com and gitlab.com from a [`Forge`], with certificates of a test CA of
+/// its own. Other hosts are tunnelled unchanged, or refused when [`offline`](Internet::offline).
+///
+/// Programs take it by [`environment`](Internet::environment), as in a company that inspects its traffic:
+///
+/// ```
+/// # use velox_testkit::{Forge, Internet};
+/// let forge = Forge::start();
+/// forge.github("acme/plugin").file("README.md", "hello\n").commit("first");
+/// let internet = Internet::start(&forge).offline();
+/// let status = std::process::Command::new("git")
+///     .args(["ls-remote", "--quiet", "https://github.com/acme/plugin"])
+///     .envs(internet.environment())
+///     .env("GIT_CONFIG_GLOBAL", "/dev/null")
+///     .status()?;
+/// assert!(status.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Internet {
+    proxy: Arc<Proxy>,
+    address: SocketAddr,
+    dir: TempDir,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+struct Proxy {
+    forge: Arc<Shared>,
+    authority: Authority,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    offline: bool,
+    names: Vec<String>,
+    acceptors: BTreeMap<String, TlsAcceptor>,
+}
+
+impl Internet {
+    /// Starts the proxy on a free port of 127.0.0.1.
+    pub fn start(forge: &Forge) -> Self {
+        let dir = tempfile::Builder::new().prefix("testkit-ca-").tempdir().expect("a temporary directory");
+        let authority = Authority::new().expect("a certificate authority");
+        std::fs::write(dir.path().join(CA_FILE), &authority.pem).expect("a file for the test CA");
+        let mut bundle = authority.pem.clone();
+        bundle.push_str(&system_roots());
+        std::fs::write(dir.path().join(BUNDLE_FILE), bundle).expect("a file for all CAs");
+        let state = State { names: PUBLIC_NAMES.map(str::to_owned).to_vec(), ..State::default() };
+        let proxy = Arc::new(Proxy { forge: Arc::clone(&forge.shared), authority, state: Mutex::new(state) });
+        let (runtime, listener) = serve_on_localhost();
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let server = Arc::clone(&proxy);
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(Arc::clone(&server).connection(stream));
+            }
+        });
+        Self { proxy, address, dir, runtime: Some(runtime) }
+    }
+
+    /// Refuses every host that the forge doesn't answer.
+    #[must_use]
+    pub fn offline(self) -> Self {
+        self.proxy.state().offline = true;
+        self
+    }
+
+    /// Lets the forge answer one more name, as a GitHub Enterprise Server (REST below `/api/v3`).
+    #[must_use]
+    pub fn github_at(self, name: &str) -> Self {
+        self.proxy.state().names.push(name.to_ascii_lowercase());
+        self
+    }
+
+    /// Lets the forge answer one more name, as a self-hosted GitLab (REST below `/api/v4`).
+    #[must_use]
+    pub fn gitlab_at(self, name: &str) -> Self {
+        self.proxy.forge.add_gitlab_name(name);
+        self.github_at(name)
+    }
+
+    /// The proxy's URL.
+    pub fn proxy_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A file with the test CA's certificate alone, in PEM.
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir.path().join(CA_FILE)
+    }
+
+    /// A file with the test CA's certificate and those that the system trusts, in PEM.
+    pub fn bundle_file(&self) -> PathBuf {
+        self.dir.path().join(BUNDLE_FILE)
+    }
+
+    /// What a program's environment has to have for it to take this proxy and trust its CA.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let (proxy, bundle) = (self.proxy_url(), self.bundle_file().display().to_string());
+        // NO_PROXY takes the place of one that the caller may have, with github.com in it.
+        let local = "127.0.0.1,localhost".to_owned();
+        [
+            ("HTTPS_PROXY", proxy.clone()),
+            ("https_proxy", proxy),
+            ("NO_PROXY", local.clone()),
+            ("no_proxy", local),
+            ("SSL_CERT_FILE", bundle.clone()),
+            ("GIT_SSL_CAINFO", bundle),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+impl Drop for Internet {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Internet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Internet").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+const CA_FILE: &str = "ca.pem";
+const BUNDLE_FILE: &str = "bundle.pem";
+
+/// The places where Linux distributions and BSDs keep the trusted certificates in one file, the same that
+/// [Go looks at](https://go.dev/src/crypto/x509/root_linux.go).
+const SYSTEM_BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn system_roots() -> String {
+    SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read_to_string(Path::new(path)).ok()).unwrap_or_default()
+}
+
+impl Proxy {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(proxy.connect(request).await) }
+        });
+        // A client that hangs up is its own affair.
+        let _ = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+            .await;
+    }
+
+    async fn connect(self: Arc<Self>, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+        let Some(authority) =
+            request.uri().authority().filter(|_| request.method() == Method::CONNECT).cloned()
+        else {
+            return refuse(StatusCode::METHOD_NOT_ALLOWED, "this proxy takes CONNECT only\n");
+        };
+        let name = authority.host().to_ascii_lowercase();
+        if self.state().names.contains(&name) {
+            let Some(acceptor) = self.acceptor(&name) else {
+                return refuse(StatusCode::BAD_GATEWAY, "no certificate can be made for this name\n");
+            };
+            tokio::spawn(async move {
+                if let Ok(stream) = hyper::upgrade::on(request).await
+                    && let Ok(stream) = acceptor.accept(TokioIo::new(stream)).await
+                {
+                    serve(Arc::clone(&self.forge), stream, Some(name)).await;
+                }
+            });
+            return Response::new(Full::default());
+        }
+        self.forge.record(Request::connect(&name));
+        if self.state().offline {
+            return refuse(StatusCode::FORBIDDEN, "the test is offline\n");
+        }
+        let target = (name, authority.port_u16().unwrap_or(443));
+        match TcpStream::connect(target).await {
+            Ok(mut upstream) => {
+                tokio::spawn(async move {
+                    if let Ok(stream) = hyper::upgrade::on(request).await {
+                        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(stream), &mut upstream).await;
+                    }
+                });
+                Response::new(Full::default())
+            }
+            Err(error) => refuse(StatusCode::BAD_GATEWAY, &format!("{error}\n")),
+        }
+    }
+
+    fn acceptor(&self, name: &str) -> Option<TlsAcceptor> {
+        let mut state = self.state();
+        if let Some(acceptor) = state.acceptors.get(name) {
+            return Some(acceptor.clone());
+        }
+        let acceptor = TlsAcceptor::from(Arc::new(self.authority.server(name)?));
+        state.acceptors.insert(name.to_owned(), acceptor.clone());
+        Some(acceptor)
+    }
+}
+
+fn refuse(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(why.to_owned()));
+    *response.status_mut() = status;
+    response
+}
+
+/// A certificate authority that nobody outside of the test trusts.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Result<Self, rcgen::Error> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "testkit CA");
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    fn server(&self, name: &str) -> Option<ServerConfig> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).ok()?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().ok()?;
+        let certificate = params.signed_by(&key, &self.issuer).ok()?;
+        let key = PrivateKeyDer::try_from(key.serialize_der()).ok()?;
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .ok()?
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)
+                .ok()?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Some(config)
+    }
+}

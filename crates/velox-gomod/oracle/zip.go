@@ -95,7 +95,7 @@ func init() {
 	}
 	operations["zip.check"] = func(args []string) (any, error) {
 		cf, err := modzip.CheckZip(module.Version{Path: args[0], Version: args[1]}, args[2])
-		if err != nil && err != cf.Err() && cf.Err() == nil {
+		if err != nil && cf.Err() == nil {
 			return nil, err
 		}
 		return summary(cf), nil

@@ -104,8 +104,11 @@ impl BuildInfo {
         };
         let mut file = File::open(path).map_err(|source| failed(Failure::Read(source)))?;
         let (go_version, modules) = read_texts(&mut file).map_err(failed)?;
-        let mut info = Self::parse(&modules)
-            .map_err(|(line, reason)| Error::Malformed { path: path.to_owned(), line, reason })?;
+        let mut info = Self::parse(&modules).map_err(|(line, reason)| Error::Malformed {
+            path: path.to_owned(),
+            line,
+            reason,
+        })?;
         info.go_version = go_version;
         Ok(info)
     }
@@ -224,7 +227,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
                 };
                 // An octal escape has no letter before its digits.
                 let source = if radix == 8 { text_from(text, rest, escape)? } else { rest };
-                let digits = source.get(..length).filter(|digits| digits.chars().all(|c| c.is_digit(radix)))?;
+                let digits =
+                    source.get(..length).filter(|digits| digits.chars().all(|c| c.is_digit(radix)))?;
                 let code = u32::from_str_radix(digits, radix).ok()?;
                 rest = source.get(length..)?;
                 match escape {
@@ -285,7 +289,9 @@ fn read_texts(file: &mut File) -> Result<(String, String), Failure> {
     let mut memory = Memory { file, image };
     let header_at = memory.find_magic()?;
     let header = memory.read(header_at, HEADER)?;
-    let (Some(pointer_size), Some(flags), Some(pointers)) = (header.get(14), header.get(15), header.get(16..)) else {
+    let (Some(pointer_size), Some(flags), Some(pointers)) =
+        (header.get(14), header.get(15), header.get(16..))
+    else {
         return Err(Failure::NotGo);
     };
     let (version, modules) = if flags & 2 != 0 {
@@ -295,12 +301,18 @@ fn read_texts(file: &mut File) -> Result<(String, String), Failure> {
         let layout = Pointers::new(*pointer_size, flags & 1 != 0).ok_or(Failure::NotGo)?;
         let (version, modules) = layout.two(pointers).ok_or(Failure::NotGo)?;
         // As Go does it: a string that can't be read is an empty one.
-        (memory.go_string(layout, version).unwrap_or_default(), memory.go_string(layout, modules).unwrap_or_default())
+        (
+            memory.go_string(layout, version).unwrap_or_default(),
+            memory.go_string(layout, modules).unwrap_or_default(),
+        )
     };
-    let version = String::from_utf8(version).ok().filter(|version| !version.is_empty()).ok_or(Failure::NotGo)?;
+    let version =
+        String::from_utf8(version).ok().filter(|version| !version.is_empty()).ok_or(Failure::NotGo)?;
     // The marks are 16 bytes each, and the text between them ends a line.
     let modules = match modules.len().checked_sub(33) {
-        Some(_) => modules.get(16..modules.len() - 16).filter(|text| text.ends_with(b"\n")).unwrap_or_default(),
+        Some(_) => {
+            modules.get(16..modules.len() - 16).filter(|text| text.ends_with(b"\n")).unwrap_or_default()
+        }
         None => &[],
     };
     Ok((version, String::from_utf8_lossy(modules).into_owned()))
@@ -358,7 +370,8 @@ impl Memory<'_> {
         if size > MAX_TEXT {
             return Err(Failure::NotGo);
         }
-        self.read(address, size).and_then(|text| if text.len() as u64 == size { Ok(text) } else { Err(Failure::NotGo) })
+        self.read(address, size)
+            .and_then(|text| if text.len() as u64 == size { Ok(text) } else { Err(Failure::NotGo) })
     }
 
     /// The address of the header.
@@ -387,7 +400,10 @@ impl Memory<'_> {
         let mut length = 0_u64;
         for (number, byte) in (0_u32..).zip(&prefix) {
             let bits = u64::from(byte & 0x7f);
-            length |= bits.checked_shl(7 * number).filter(|moved| moved >> (7 * number) == bits).ok_or(Failure::NotGo)?;
+            length |= bits
+                .checked_shl(7 * number)
+                .filter(|moved| moved >> (7 * number) == bits)
+                .ok_or(Failure::NotGo)?;
             if byte & 0x80 == 0 {
                 let start = address.checked_add(u64::from(number) + 1).ok_or(Failure::NotGo)?;
                 let text = self.text(start, length)?;
@@ -438,7 +454,8 @@ fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Resul
             size: segment.p_filesz(endian).into(),
         });
         let (flags, kind) = (segment.p_flags(endian), segment.p_type(endian));
-        if image.data.is_none() && kind == elf::PT_LOAD && flags.0 & (elf::PF_X | elf::PF_W).0 == elf::PF_W.0 {
+        if image.data.is_none() && kind == elf::PT_LOAD && flags.0 & (elf::PF_X | elf::PF_W).0 == elf::PF_W.0
+        {
             image.data = Some((segment.p_vaddr(endian).into(), segment.p_memsz(endian).into()));
         }
     }
@@ -454,10 +471,7 @@ fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Resul
 }
 
 /// PE: the first section of initialized data that is read and written.
-fn pe<'a, H: ImageNtHeaders, R: ReadRef<'a>>(file: R) -> Result<Image, Failure>
-where
-    H: 'a,
-{
+fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, Failure> {
     /// The alignment that a section may ask for says nothing of what it is.
     const ALIGN_32_BYTES: u32 = 0x0060_0000;
     const DATA_READ_WRITE: u32 = 0x0000_0040 | 0x4000_0000 | 0x8000_0000;
@@ -469,9 +483,17 @@ where
     for section in headers.sections(file, offset)?.iter() {
         let address = base.wrapping_add(section.virtual_address.get(LittleEndian).into());
         let size = u64::from(section.size_of_raw_data.get(LittleEndian));
-        image.regions.push(Region { address, offset: section.pointer_to_raw_data.get(LittleEndian).into(), size });
+        image.regions.push(Region {
+            address,
+            offset: section.pointer_to_raw_data.get(LittleEndian).into(),
+            size,
+        });
         let kind = section.characteristics.get(LittleEndian).0 & !ALIGN_32_BYTES;
-        if image.data.is_none() && section.virtual_address.get(LittleEndian) != 0 && size != 0 && kind == DATA_READ_WRITE {
+        if image.data.is_none()
+            && section.virtual_address.get(LittleEndian) != 0
+            && size != 0
+            && kind == DATA_READ_WRITE
+        {
             image.data = Some((address, section.virtual_size.get(LittleEndian).into()));
         }
     }
@@ -490,7 +512,10 @@ fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image,
 }
 
 /// Mach-O: the section `__go_buildinfo`, or else the first segment that is read and written.
-fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R, base: u64) -> Result<Image, Failure> {
+fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(
+    file: R,
+    base: u64,
+) -> Result<Image, Failure> {
     let header = H::parse(file, 0)?;
     let endian = header.endian()?;
     let mut image = Image::default();
@@ -517,4 +542,45 @@ fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R, base: 
     }
     image.data = named.or(image.data);
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = Result<(), (usize, &'static str)>;
+
+    #[test]
+    fn every_kind_of_line() -> Outcome {
+        let text = "path\texample.com/app\nmod\texample.com/app\t(devel)\t\ndep\ta\tv1.0.0\n=>\tb\tv2.0.0\th1:b=\n\
+            dep\tc\tv1.1.0\th1:c=\nlater\tunknown\nbuild\t-tags=x,y\nbuild\t-ldflags=\"-X 'v=\\\"\\u00e9\\x21\\101\\\"'\"\n\
+            build\tempty=\nbuild\t`a key`=`raw`\ndep\tcut\toff";
+        let info = BuildInfo::parse(text)?;
+        let replaced =
+            Module { path: "b".into(), version: "v2.0.0".into(), sum: "h1:b=".into(), replace: None };
+        assert_eq!(info.main.version, "(devel)");
+        assert_eq!(info.deps.len(), 2);
+        assert_eq!(info.deps.first().and_then(|dep| dep.replace.clone()), Some(Box::new(replaced)));
+        let settings: Vec<_> =
+            info.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(
+            settings,
+            [("-tags", "x,y"), ("-ldflags", "-X 'v=\"é!A\"'"), ("empty", ""), ("a key", "raw")]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn malformed_lines_are_named() {
+        for (text, line) in [
+            ("dep\ta\n", 1),
+            ("path\tp\n=>\ta\tv1\th1:\n", 2),
+            ("mod\ta\tv1\n=>\ta\tv1\n", 2),
+            ("build\tkey\n", 1),
+            ("build\ta b=c\n", 1),
+            ("build\ta=\"b\n", 1),
+        ] {
+            assert_eq!(BuildInfo::parse(text).map_err(|(line, _)| line), Err(line), "{text:?}");
+        }
+    }
 }

@@ -77,7 +77,8 @@ pub fn hash_dir(dir: &Path, prefix: &str) -> Result<String, Error> {
 ///
 /// A zip that can't be read, holds a name twice, or unpacks to more than [`MAX_ZIP_FILE`] bytes.
 pub fn hash_zip(path: &Path) -> Result<String, Error> {
-    let damaged = |reason: &dyn std::fmt::Display| Error::Zip { path: path.to_owned(), reason: reason.to_string() };
+    let damaged =
+        |reason: &dyn std::fmt::Display| Error::Zip { path: path.to_owned(), reason: reason.to_string() };
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let mut archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| damaged(&error))?;
     if archive.has_duplicate_names() {

@@ -209,7 +209,9 @@ impl ModCache {
     /// can't be read or written.
     pub fn store(&self, module: &Version, info: &str, go_mod: &str, zip: &Path) -> Result<Sums, Error> {
         let name = || format!("{}@{}", module.path, module.version);
-        if !serde_json::from_str::<serde_json::Value>(info).is_ok_and(|info| info["Version"] == module.version.as_str()) {
+        if !serde_json::from_str::<serde_json::Value>(info)
+            .is_ok_and(|info| info["Version"] == module.version.as_str())
+        {
             return Err(Error::Info { module: name(), info: info.to_owned() });
         }
         let _lock = self.lock(module)?;
@@ -222,7 +224,8 @@ impl ModCache {
         modzip::check_zip(module, copy.path())
             .and_then(modzip::CheckedFiles::into_result)
             .map_err(|source| Error::Zip { module: name(), source })?;
-        let sums = Sums { zip: dirhash::hash_zip(copy.path())?, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
+        let sums =
+            Sums { zip: dirhash::hash_zip(copy.path())?, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
 
         let conflict = |file, cached: String, new: &str, path: &Path| {
             let (module, new, path) = (name(), new.to_owned(), path.to_owned());

@@ -222,7 +222,10 @@ pub fn check_files(files: &[Candidate], go_mod: Option<&str>) -> CheckedFiles {
             found.invalid(path, Reason::NotRelative);
         } else if vendoring.covers(path) {
             found.omitted(path, Reason::Vendored);
-        } else if path.match_indices('/').any(|(end, _)| path.get(..end).is_some_and(|dir| modules.contains(dir))) {
+        } else if path
+            .match_indices('/')
+            .any(|(end, _)| path.get(..end).is_some_and(|dir| modules.contains(dir)))
+        {
             found.omitted(path, Reason::OtherModule);
         } else if path == ".hg_archival.txt" {
             found.omitted(path, Reason::HgArchival);
@@ -315,7 +318,8 @@ pub fn unzip(dir: &Path, module: &Version, zip: &Path) -> Result<(), Error> {
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| damaged(zip, error))?;
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
-        let Some(path) = name.strip_prefix(&prefix).filter(|path| !path.is_empty() && !path.ends_with('/')) else {
+        let Some(path) = name.strip_prefix(&prefix).filter(|path| !path.is_empty() && !path.ends_with('/'))
+        else {
             continue;
         };
         // The check has refused every name that could lead out of the folder.
@@ -667,7 +671,13 @@ fn write_zip<'a>(
 }
 
 /// Copies up to one byte more than `limit`, and gives how many bytes those were.
-fn copy(from: &mut impl Read, to: &mut impl Write, limit: u64, source: &Path, target: &Path) -> Result<u64, Error> {
+fn copy(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    limit: u64,
+    source: &Path,
+    target: &Path,
+) -> Result<u64, Error> {
     let mut from = from.take(limit.saturating_add(1));
     let mut buffer = vec![0; 64 << 10];
     let mut total = 0;
@@ -680,7 +690,8 @@ fn copy(from: &mut impl Read, to: &mut impl Write, limit: u64, source: &Path, ta
             return Ok(total);
         }
         total += read as u64;
-        to.write_all(buffer.get(..read).unwrap_or_default()).map_err(|error| cannot("write", target, error))?;
+        to.write_all(buffer.get(..read).unwrap_or_default())
+            .map_err(|error| cannot("write", target, error))?;
     }
 }
 
@@ -724,3 +735,55 @@ fn damaged(zip: &Path, reason: impl fmt::Display) -> Error {
     Error::Damaged { path: zip.to_owned(), reason: reason.to_string() }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_fold_to_one_collide() {
+        for (first, second) in [("a/k", "A/x"), ("K", "\u{212a}"), ("s", "\u{17f}"), ("É", "é"), ("ẞ", "ß")]
+        {
+            let mut tree = Collisions::default();
+            assert_eq!(tree.add(first, false), Ok(()));
+            assert!(matches!(tree.add(second, false), Err(Reason::Collision(..))), "{first} {second}");
+        }
+        // Only simple folding counts: these are two names to Go.
+        for (first, second) in [("ß", "ss"), ("İ", "i"), ("a/b", "a/c")] {
+            let mut tree = Collisions::default();
+            assert_eq!(
+                (tree.add(first, false), tree.add(second, false)),
+                (Ok(()), Ok(())),
+                "{first} {second}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_file_or_a_folder_and_only_once() {
+        let mut tree = Collisions::default();
+        assert_eq!(tree.add("a/b", false), Ok(()));
+        assert_eq!(tree.add("a", true), Ok(()));
+        assert_eq!(tree.add("a", false), Err(Reason::FileAndFolder("a".to_owned())));
+        assert_eq!(tree.add("a/b/c", false), Err(Reason::FileAndFolder("a/b".to_owned())));
+        assert_eq!(tree.add("a/b", false), Err(Reason::Twice("a/b".to_owned())));
+    }
+
+    #[test]
+    fn clean_paths() {
+        for path in ["a", "a/b", "/", "/a", ".", "..", "../..", "../a", "..."] {
+            assert!(is_clean(path), "{path}");
+        }
+        for path in ["", "a/", "a//b", "./a", "a/.", "a/..", "a/../b", "../a/..", "/..", "/.", "//"] {
+            assert!(!is_clean(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_error_in_vendoring_stays_for_older_modules() {
+        assert!(!Vendoring::Old.covers("vendor/modules.txt"));
+        assert!(Vendoring::Since124.covers("vendor/modules.txt"));
+        assert!(Vendoring::Old.covers("long/path/vendor/x.go"));
+        assert!(!Vendoring::Since124.covers("long/path/vendor/x.go"));
+        assert!(Vendoring::Since124.covers("long/path/vendor/y/x.go"));
+    }
+}

@@ -19,7 +19,10 @@ fn program(dir: &Path) -> std::io::Result<()> {
         dir.join("go.mod"),
         "module example.com/app\n\ngo 1.21\n\nrequire example.com/lib v1.2.3\n\nreplace example.com/lib => ./lib\n",
     )?;
-    fs::write(dir.join("main.go"), "package main\n\nimport \"example.com/lib\"\n\nfunc main() { println(lib.Name) }\n")?;
+    fs::write(
+        dir.join("main.go"),
+        "package main\n\nimport \"example.com/lib\"\n\nfunc main() { println(lib.Name) }\n",
+    )?;
     fs::write(dir.join("lib/go.mod"), "module example.com/lib\n\ngo 1.21\n")?;
     fs::write(dir.join("lib/lib.go"), "package lib\n\nvar Name = \"lib\"\n")
 }
@@ -101,7 +104,10 @@ fn the_pointers_of_before_go_1_18() -> Outcome {
         let info = BuildInfo::read(&file)?;
         assert_eq!((info.go_version.as_str(), info.path.as_str()), ("go1.17.13", "example.com/old"));
         let theirs = oracle.ask("buildinfo.read", &[file.to_str().ok_or("not UTF-8")?])?;
-        assert_eq!((theirs["GoVersion"].as_str(), theirs["Path"].as_str()), (Some("go1.17.13"), Some("example.com/old")));
+        assert_eq!(
+            (theirs["GoVersion"].as_str(), theirs["Path"].as_str()),
+            (Some("go1.17.13"), Some("example.com/old"))
+        );
     }
     Ok(())
 }
@@ -117,7 +123,8 @@ fn old_binary(big_endian: bool, pointer: usize) -> Vec<u8> {
         }
         bytes
     };
-    let (version, modules) = ("go1.17.13", format!("{}path\texample.com/old\n{}", "s".repeat(16), "e".repeat(16)));
+    let (version, modules) =
+        ("go1.17.13", format!("{}path\texample.com/old\n{}", "s".repeat(16), "e".repeat(16)));
     let strings = BASE + 32 + 4 * pointer as u64;
     let mut data = b"\xff Go buildinf:".to_vec();
     data.extend([pointer as u8, u8::from(big_endian)]);
@@ -136,7 +143,8 @@ fn old_binary(big_endian: bool, pointer: usize) -> Vec<u8> {
     file.resize(16, 0);
     let machine = 62;
     // e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_phnum, sections.
-    let fields = [(2, 2), (machine, 2), (1, 4), (0, pointer), (header, pointer), (0, pointer), (0, 4), (header, 2)];
+    let fields =
+        [(2, 2), (machine, 2), (1, 4), (0, pointer), (header, pointer), (0, pointer), (0, 4), (header, 2)];
     file.extend(fields.iter().flat_map(|(value, size)| number(*value, *size)));
     file.extend([segment, 1, 0, 0, 0].iter().flat_map(|value| number(*value, 2)));
     let (at, length) = (header + segment, data.len() as u64);
@@ -154,19 +162,23 @@ fn old_binary(big_endian: bool, pointer: usize) -> Vec<u8> {
 fn no_file_panics() -> Outcome {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("binary");
-    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) });
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) });
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
-    runner.run(&(any::<[bool; 2]>(), changes, any::<prop::sample::Index>()), |([big_endian, wide], changes, end)| {
-        let mut binary = old_binary(big_endian, if wide { 8 } else { 4 });
-        for (at, byte) in changes {
-            let at = at.index(binary.len());
-            binary[at] = byte;
-        }
-        binary.truncate(end.index(2 * binary.len()));
-        fs::write(&file, &binary)?;
-        let _ = BuildInfo::read(&file);
-        Ok(())
-    })?;
+    runner.run(
+        &(any::<[bool; 2]>(), changes, any::<prop::sample::Index>()),
+        |([big_endian, wide], changes, end)| {
+            let mut binary = old_binary(big_endian, if wide { 8 } else { 4 });
+            for (at, byte) in changes {
+                let at = at.index(binary.len());
+                binary[at] = byte;
+            }
+            binary.truncate(end.index(2 * binary.len()));
+            fs::write(&file, &binary)?;
+            let _ = BuildInfo::read(&file);
+            Ok(())
+        },
+    )?;
     for head in ["\x7fELF", "MZ", "\u{fe}\u{ed}", "text", ""] {
         fs::write(&file, head)?;
         assert!(BuildInfo::read(&file).is_err());

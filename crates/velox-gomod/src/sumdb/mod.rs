@@ -316,7 +316,10 @@ impl<L: Lookup> Tiles<'_, L> {
             if tile == full {
                 return Err(outside(&path, cause));
             }
-            outside_world.read_remote(&format!("/{}", full.path())).map(beginning).map_err(|_| outside(&path, cause))
+            outside_world
+                .read_remote(&format!("/{}", full.path()))
+                .map(beginning)
+                .map_err(|_| outside(&path, cause))
         })
     }
 }
@@ -332,7 +335,8 @@ impl<L: Lookup> TileReader for Tiles<'_, L> {
         std::thread::scope(|scope| {
             let reads: Vec<_> = tiles.iter().map(|tile| scope.spawn(|| self.read(*tile))).collect();
             let joined = reads.into_iter().zip(tiles).map(|(read, tile)| {
-                read.join().unwrap_or_else(|_| Err(outside(&tile.path(), "the reading thread stopped".into())))
+                read.join()
+                    .unwrap_or_else(|_| Err(outside(&tile.path(), "the reading thread stopped".into())))
             });
             // All are waited for before the first error is told.
             joined.collect::<Vec<_>>().into_iter().collect()

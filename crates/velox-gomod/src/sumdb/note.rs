@@ -1,14 +1,10 @@
 //! Signed notes: a text with lines of signatures below it
 //! (<https://pkg.go.dev/golang.org/x/mod/sumdb/note>).
 
-use std::{
-    collections::HashSet,
-    fmt,
-};
+use std::{collections::HashSet, fmt};
 
 use base64::{
-    Engine as _,
-    alphabet,
+    Engine as _, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
 };
 use ed25519_dalek::{Signature as Ed25519, Signer as _, SigningKey, Verifier as _, VerifyingKey};
@@ -24,8 +20,10 @@ const MAX_SIGNATURES: usize = 100;
 const SIGNATURE_PREFIX: &str = "\u{2014} ";
 
 /// Go's decoder accepts any value in the unused bits of the last letter; so must we, to read what it reads.
-pub(super) const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// Why a key or a note is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +101,8 @@ impl Verifier {
     /// Whether `signature` is this key's signature of `message`.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let (Ok(key), Ok(signature)) = (VerifyingKey::from_bytes(&self.key), Ed25519::from_slice(signature)) else {
+        let (Ok(key), Ok(signature)) = (VerifyingKey::from_bytes(&self.key), Ed25519::from_slice(signature))
+        else {
             return false;
         };
         key.verify(message, &signature).is_ok()
@@ -220,7 +219,10 @@ impl Note {
         }
         let blank = message.rfind("\n\n").ok_or(Error::MalformedNote)?;
         let (text, lines) = message.split_at(blank + 1);
-        let lines = lines.strip_prefix('\n').and_then(|lines| lines.strip_suffix('\n')).ok_or(Error::MalformedNote)?;
+        let lines = lines
+            .strip_prefix('\n')
+            .and_then(|lines| lines.strip_suffix('\n'))
+            .ok_or(Error::MalformedNote)?;
 
         let mut note = Self { text: text.to_owned(), signatures: Vec::new(), unverified: Vec::new() };
         let mut seen = HashSet::new();
@@ -265,7 +267,9 @@ fn key_parts<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Result<(String, u
     };
     let well_formed = is_name(name) && hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     let key = BASE64.decode(key).map_err(|_| Error::MalformedKey)?;
-    let (true, Ok(hash), Some((algorithm, key))) = (well_formed, u32::from_str_radix(hash, 16), key.split_first()) else {
+    let (true, Ok(hash), Some((algorithm, key))) =
+        (well_formed, u32::from_str_radix(hash, 16), key.split_first())
+    else {
         return Err(Error::MalformedKey);
     };
     if *algorithm != ED25519 {
@@ -276,7 +280,8 @@ fn key_parts<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Result<(String, u
 }
 
 fn key_hash(name: &str, algorithm: u8, key: &[u8; 32]) -> u32 {
-    let digest: [u8; 32] = Sha256::new().chain_update(name).chain_update([b'\n', algorithm]).chain_update(key).finalize().into();
+    let digest: [u8; 32] =
+        Sha256::new().chain_update(name).chain_update([b'\n', algorithm]).chain_update(key).finalize().into();
     let [a, b, c, d, ..] = digest;
     u32::from_be_bytes([a, b, c, d])
 }

@@ -145,7 +145,8 @@ impl<'a> Record<'a> {
         let end = message.iter().position(|b| *b == b'\n').ok_or(Error::MalformedRecord)?;
         let (id, rest) = message.split_at(end);
         let rest = rest.get(1..).unwrap_or_default();
-        let id: i64 = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).ok_or(Error::MalformedRecord)?;
+        let id: i64 =
+            std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).ok_or(Error::MalformedRecord)?;
         let id = u64::try_from(id).map_err(|_| Error::MalformedRecord)?;
         let blank = rest.windows(2).position(|two| two == b"\n\n").ok_or(Error::MalformedRecord)?;
         let (text, rest) = rest.split_at(blank + 1);
@@ -450,7 +451,9 @@ impl Tile {
     ///
     /// A path that names no tile, or not in the one form that it has.
     pub fn parse_path(path: &str) -> Result<Self, Error> {
-        Self::read_path(path).filter(|tile| tile.path() == path).ok_or_else(|| Error::MalformedTilePath(path.to_owned()))
+        Self::read_path(path)
+            .filter(|tile| tile.path() == path)
+            .ok_or_else(|| Error::MalformedTilePath(path.to_owned()))
     }
 
     fn read_path(path: &str) -> Option<Self> {
@@ -466,7 +469,8 @@ impl Tile {
         };
         let mut n = 0_u64;
         for part in parts {
-            let digits: u64 = part.strip_prefix('x').unwrap_or(part).parse().ok().filter(|digits| *digits < 1000)?;
+            let digits: u64 =
+                part.strip_prefix('x').unwrap_or(part).parse().ok().filter(|digits| *digits < 1000)?;
             n = n.checked_mul(1000)?.checked_add(digits).filter(|n| *n <= MAX_RECORDS)?;
         }
         let full = 1 << height;
@@ -640,15 +644,19 @@ impl<R: TileReader> HashReader for TileHashReader<'_, R> {
             _ => Err(Error::NotInTree(index)),
         };
 
-        let parts =
-            root_tiles.iter().zip(&roots).map(|(number, index)| hash(*number, *index)).collect::<Result<Vec<_>, _>>()?;
+        let parts = root_tiles
+            .iter()
+            .zip(&roots)
+            .map(|(number, index)| hash(*number, *index))
+            .collect::<Result<Vec<_>, _>>()?;
         if join(&parts).unwrap_or_else(Hash::empty) != self.tree.hash {
             // At least one is wrong; which can't be told.
             let all: Vec<_> = plan.tiles.iter().take(trusted).map(Tile::path).collect();
             return Err(Error::InconsistentTile(all.join(", ")).into());
         }
         for (tile, content) in plan.tiles.iter().zip(&contents).skip(trusted) {
-            let parent = tile.above(1, size).and_then(|parent| plan.numbers.get(&parent)).ok_or_else(|| bad(tile))?;
+            let parent =
+                tile.above(1, size).and_then(|parent| plan.numbers.get(&parent)).ok_or_else(|| bad(tile))?;
             let level = u32::try_from(tile.level + 1).ok().and_then(|level| level.checked_mul(height));
             let index = level.and_then(|level| stored_hash_index(level, tile.n)).ok_or_else(|| bad(tile))?;
             if crown(content) != Some(hash(*parent, index)?) {
@@ -656,7 +664,11 @@ impl<R: TileReader> HashReader for TileHashReader<'_, R> {
             }
         }
         self.tiles.save_tiles(&plan.tiles, &contents);
-        Ok(wanted.iter().zip(indexes).map(|(number, index)| hash(*number, *index)).collect::<Result<_, _>>()?)
+        Ok(wanted
+            .iter()
+            .zip(indexes)
+            .map(|(number, index)| hash(*number, *index))
+            .collect::<Result<_, _>>()?)
     }
 }
 
@@ -693,7 +705,8 @@ mod tests {
         type Error = Error;
 
         fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
-            let at = |index: &u64| usize::try_from(*index).ok().and_then(|index| self.hashes.get(index)).copied();
+            let at =
+                |index: &u64| usize::try_from(*index).ok().and_then(|index| self.hashes.get(index)).copied();
             indexes.iter().map(|index| at(index).ok_or(Error::NotInTree(*index))).collect()
         }
     }

@@ -21,7 +21,8 @@ impl Oracle {
     ///
     /// An oracle that does not build is a failure.
     pub(crate) fn start(name: &str) -> Option<Self> {
-        let binary = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let binary =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let go = |args: &[&str]| {
             Command::new("go")
                 .args(args)

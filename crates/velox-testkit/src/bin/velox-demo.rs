@@ -1,0 +1,232 @@
+//! `velox-demo VX`: shows on one machine what the given `vx` does, from a velox.toml to a server that answers.
+//!
+//! GitHub is a forge on localhost, so nothing depends on reaching github.com: it has a small server with RoadRunner's layout,
+//! and mirrors of five real plugins. All other modules come from the Go module proxy.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use velox_testkit::{Files, Forge, Repo, Server, roadrunner};
+
+const RELEASE: &str = "v2025.1.0";
+const PLUGINS: [&str; 5] = ["fileserver", "logger", "rpc", "status", "metrics"];
+const PLUGIN_RELEASE: &str = "v5.1.9";
+
+const SERVER: &str = r#"version: "3"
+
+rpc:
+  listen: "tcp://127.0.0.1:${RR_RPC_PORT}"
+
+logs:
+  mode: production
+  level: error
+
+fileserver:
+  address: "127.0.0.1:${RR_HTTP_PORT}"
+  serve:
+    - prefix: "/"
+      root: "public"
+"#;
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    let (Some(vx), None) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: velox-demo VX (the path of the vx program)");
+        return ExitCode::from(2);
+    };
+    match demo(Path::new(&vx)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("demo: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What went wrong, as a sentence.
+type Outcome<T> = Result<T, String>;
+
+fn demo(vx: &Path) -> Outcome<()> {
+    for (program, argument, remedy) in [
+        ("go", "version", "install it from https://go.dev/dl/"),
+        ("git", "--version", "install it with your system's package manager"),
+    ] {
+        said(Command::new(program).arg(argument)).map_err(|error| format!("{error}; {remedy}"))?;
+    }
+    let vx = fs::canonicalize(vx)
+        .map_err(|error| format!("{}: {error}; build it with: cargo build -p vx", vx.display()))?;
+    let place = Place::new()?;
+
+    step("a forge on localhost answers for GitHub");
+    let forge = Forge::start();
+    roadrunner("v2025").commit_to(&forge.github("roadrunner-server/roadrunner")).tag(RELEASE);
+    println!("  {}: a small server with RoadRunner's layout, {RELEASE}", forge.github_url());
+    for plugin in PLUGINS {
+        place.mirror(plugin, &forge.github(&format!("roadrunner-server/{plugin}")))?;
+        println!("  roadrunner-server/{plugin}: the real one, {PLUGIN_RELEASE}");
+    }
+
+    step("velox.toml says what to build");
+    let manifest = manifest(&forge.github_url());
+    place.write("velox.toml", &manifest)?;
+    for line in manifest.lines() {
+        println!("  {line}");
+    }
+
+    step("vx build -c velox.toml -o bin");
+    let status =
+        place.vx(&vx).status().map_err(|error| format!("{} can't be started: {error}", vx.display()))?;
+    if !status.success() {
+        return Err(format!("vx build failed ({status})"));
+    }
+    let binary = place.directory.join("bin").join(format!("rr{}", env::consts::EXE_SUFFIX));
+
+    step("bin/rr --version");
+    let version = said(Command::new(&binary).arg("--version"))?;
+    println!("  {version}");
+    let expected = format!("rr version {} ", RELEASE.trim_start_matches('v'));
+    if !version.starts_with(&expected) {
+        return Err(format!("the server should have said: {expected}"));
+    }
+
+    step("bin/rr serve, and a file from its fileserver plugin");
+    place.write("public/hello.txt", "Hello from a RoadRunner of your own.\n")?;
+    let failed = |error: std::io::Error| format!("the server that came out: {error}");
+    let mut server = Server::start(&binary, &place.directory, SERVER).map_err(failed)?;
+    let answer = server.get("/hello.txt").map_err(failed)?;
+    println!("  GET {}: {}", server.url("/hello.txt"), answer.trim_end());
+    if answer != "Hello from a RoadRunner of your own.\n" {
+        return Err("the server answered something else than the file".to_owned());
+    }
+    let status = server.stop().map_err(failed)?;
+    if !status.success() {
+        return Err(format!("the server didn't stop in order ({status})"));
+    }
+    println!("  the server stopped");
+    println!("\nThe server is {}, its configuration .rr.yaml beside bin.", binary.display());
+    Ok(())
+}
+
+fn step(what: &str) {
+    println!("\n==> {what}");
+}
+
+fn manifest(endpoint: &str) -> String {
+    let mut text = format!(
+        "[roadrunner]\nref = \"{RELEASE}\"\n\n\
+         # Without this it would be github.com.\n[github.endpoint]\nendpoint = \"{endpoint}\"\n\n[github.plugins]\n"
+    );
+    for plugin in PLUGINS {
+        text += &format!(
+            "{plugin} = {{ ref = \"{PLUGIN_RELEASE}\", owner = \"roadrunner-server\", repository = \"{plugin}\" }}\n"
+        );
+    }
+    text
+}
+
+/// `target/demo` below the current directory: everything that the demo leaves behind.
+struct Place {
+    directory: PathBuf,
+}
+
+impl Place {
+    fn new() -> Outcome<Self> {
+        let directory = Path::new("target").join("demo");
+        let made = fs::create_dir_all(&directory).and_then(|()| fs::canonicalize(&directory));
+        let place = Self { directory: made.map_err(|error| format!("{}: {error}", directory.display()))? };
+        // Each run shows the whole way.
+        for name in ["bin/rr", "velox.lock"] {
+            match fs::remove_file(place.directory.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(format!("{name}: {error}"));
+                }
+                _ => {}
+            }
+        }
+        for (name, content) in roadrunner("v2025").files() {
+            place.write(&format!("server/{name}"), content)?;
+        }
+        Ok(place)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Outcome<()> {
+        let file = self.directory.join(name);
+        let parent = file.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::write(&file, content))
+            .map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// The module cache of the demo: a forge that isn't GitHub must not leave its RoadRunner in the user's own.
+    fn module_cache(&self) -> PathBuf {
+        self.directory.join("modules")
+    }
+
+    /// Commits a plugin as its repository has it at the release, from the module proxy.
+    fn mirror(&self, plugin: &str, repo: &Repo) -> Outcome<()> {
+        let module = format!("github.com/roadrunner-server/{plugin}/v5@{PLUGIN_RELEASE}");
+        // The server's own go.sum says what the modules must be.
+        let mut command = Command::new("go");
+        command
+            .args(["mod", "download", "-json", &module])
+            .current_dir(self.directory.join("server"))
+            .env("GOMODCACHE", self.module_cache())
+            .env("GOFLAGS", "-modcacherw")
+            .env("GOWORK", "off");
+        let answer = said(&mut command).map_err(|error| {
+            format!("{error}; {module} comes from the Go module proxy (see: go env GOPROXY)")
+        })?;
+        let answer: serde_json::Value =
+            serde_json::from_str(&answer).map_err(|error| format!("{module}: {error}"))?;
+        let folder =
+            answer["Dir"].as_str().ok_or_else(|| format!("{module}: go mod download names no folder"))?;
+        let mut files = Files::new();
+        read(Path::new(folder), "", &mut files).map_err(|error| format!("{folder}: {error}"))?;
+        repo.files(files).commit(PLUGIN_RELEASE).tag(PLUGIN_RELEASE);
+        Ok(())
+    }
+
+    fn vx(&self, vx: &Path) -> Command {
+        let mut command = Command::new(vx);
+        let direct = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env::var(name).ok()).unwrap_or_default();
+        command
+            .args(["build", "-c", "velox.toml", "-o", "bin"])
+            .current_dir(&self.directory)
+            .env("GOMODCACHE", self.module_cache())
+            .env("VX_CACHE_DIR", self.directory.join("cache"))
+            .env("NO_PROXY", format!("127.0.0.1,{direct}"));
+        // The release is the stamp, whatever the caller's environment has.
+        for name in ["VERSION", "APP_VERSION"] {
+            command.env_remove(name);
+        }
+        command
+    }
+}
+
+/// All files below a folder.
+fn read(folder: &Path, prefix: &str, files: &mut Files) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            read(&entry.path(), &format!("{name}/"), files)?;
+        } else {
+            files.insert(name, fs::read(entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+/// What a program prints, without its last line end.
+fn said(command: &mut Command) -> Outcome<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("{name} can't be started: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    }
+    let complaints = [output.stderr, output.stdout].concat();
+    Err(format!("{name} failed ({}): {}", output.status, String::from_utf8_lossy(&complaints).trim()))
+}

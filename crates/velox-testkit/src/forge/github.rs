@@ -175,7 +175,6 @@ impl Repository<'_> {
     /// <https://docs.github.com/en/rest/repos/repos#get-a-repository>
     fn describe(&self) -> Answer {
         let (hosted, url, html) = (self.hosted, self.url(), self.html_url());
-        let owner = hosted.owner();
         Answer::json(
             200,
             &json!({
@@ -185,11 +184,7 @@ impl Repository<'_> {
                 "full_name": hosted.path,
                 "private": hosted.is_private(),
                 "visibility": if hosted.is_private() { "private" } else { "public" },
-                "owner": {
-                    "login": owner, "id": 1, "node_id": node_id("User", owner), "type": "Organization", "site_admin": false,
-                    "url": format!("{}/users/{owner}", self.api.base()),
-                    "html_url": format!("{}/{owner}", self.api.web()),
-                },
+                "owner": self.owner_json(),
                 "html_url": html,
                 "description": null,
                 "fork": false,
@@ -207,6 +202,29 @@ impl Repository<'_> {
                 "disabled": false,
             }),
         )
+    }
+
+    /// The "simple user" of the API's schemas: <https://docs.github.com/en/rest/users/users#get-a-user>
+    fn owner_json(&self) -> Value {
+        let owner = self.hosted.owner();
+        let (url, html) =
+            (format!("{}/users/{owner}", self.api.base()), format!("{}/{owner}", self.api.web()));
+        json!({
+            "login": owner, "id": 1, "node_id": node_id("User", owner), "type": "Organization", "site_admin": false,
+            "url": url,
+            "html_url": html,
+            "avatar_url": format!("{html}.png"),
+            "gravatar_id": "",
+            "followers_url": format!("{url}/followers"),
+            "following_url": format!("{url}/following{{/other_user}}"),
+            "gists_url": format!("{url}/gists{{/gist_id}}"),
+            "starred_url": format!("{url}/starred{{/owner}}{{/repo}}"),
+            "subscriptions_url": format!("{url}/subscriptions"),
+            "organizations_url": format!("{url}/orgs"),
+            "repos_url": format!("{url}/repos"),
+            "events_url": format!("{url}/events{{/privacy}}"),
+            "received_events_url": format!("{url}/received_events"),
+        })
     }
 
     /// <https://docs.github.com/en/rest/commits/commits#list-commits>

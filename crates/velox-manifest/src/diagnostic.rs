@@ -9,6 +9,17 @@ pub struct Source {
     pub text: String,
 }
 
+impl Source {
+    /// Line and column of a byte offset, both from 1, the column in characters. An offset past the end counts as the end,
+    /// one inside a character as that character's.
+    #[must_use]
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
+    }
+}
+
 /// How much a [`Diagnostic`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {

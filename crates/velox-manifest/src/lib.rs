@@ -5,9 +5,11 @@
 
 mod diagnostic;
 mod manifest;
+mod target;
 
 pub use diagnostic::{Diagnostic, Level, Source};
 pub use manifest::{
-    Architecture, BuildArgs, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode, Manifest,
-    Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
+    Architecture, BuildArgs, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
+    Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
 };
+pub use target::parse_target;

@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 /// Files by their path below a module's or repository's top, with `/` between folders.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// The source of a small RoadRunner plugin, made by [`plugin`].
+/// The source of a small RoadRunner plugin, made by [`plugin()`].
 ///
-/// It compiles into [`roadrunner`](crate::roadrunner) and into the real RoadRunner: its type has the methods that
+/// It compiles into [`roadrunner`](crate::roadrunner()) and into the real RoadRunner: its type has the methods that
 /// [endure](https://github.com/roadrunner-server/endure) calls, and it requires no other module unless told to.
 #[derive(Clone, Debug)]
 pub struct Plugin {
@@ -69,7 +69,7 @@ impl Plugin {
         self
     }
 
-    /// Puts the module into a folder of its repository. The module path is the one given to [`plugin`], unchanged.
+    /// Puts the module into a folder of its repository. The module path is the one given to [`plugin()`], unchanged.
     pub fn folder(mut self, folder: &str) -> Self {
         self.folder = format!("{}/", folder.trim_matches('/'));
         self

@@ -1,6 +1,6 @@
 use crate::{Files, Repo};
 
-/// The Go source of a small server with RoadRunner's layout, made by [`roadrunner`].
+/// The Go source of a small server with RoadRunner's layout, made by [`roadrunner()`].
 #[derive(Clone, Debug)]
 pub struct Tree {
     module: String,

@@ -1,4 +1,5 @@
 //! The module proxy and the ssh server, asked by the go command and by git.
+#![allow(clippy::unwrap_used)]
 
 use std::{path::Path, process::Command, time::Duration, time::Instant};
 
@@ -177,7 +178,6 @@ fn faults_come_when_asked_for_and_go_when_healed() {
     assert!(since.elapsed() >= Duration::from_millis(700));
 }
 
-#[cfg(unix)]
 #[test]
 fn git_reads_over_ssh_with_the_agents_key_only() {
     use velox_testkit::Sshd;

@@ -1,4 +1,5 @@
 //! The small server, plugins made by code, and the ways to run them: tried with the go command and git themselves.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,

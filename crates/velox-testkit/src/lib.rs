@@ -14,7 +14,6 @@ mod plugin;
 mod proxy;
 mod roadrunner;
 mod server;
-#[cfg(unix)]
 mod sshd;
 pub mod worker;
 
@@ -22,5 +21,4 @@ pub use plugin::{Files, Plugin, plugin};
 pub use proxy::{Fault as ProxyFault, ModuleProxy};
 pub use roadrunner::{Tree, roadrunner};
 pub use server::Server;
-#[cfg(unix)]
 pub use sshd::Sshd;

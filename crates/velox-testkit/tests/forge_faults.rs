@@ -1,4 +1,5 @@
 //! What goes wrong, as a plain HTTP client sees it; and the answers that the foreign clients don't look at.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy takes for other code")]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,8 @@
 //! git itself, and the go command through git, as clients of the forge.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy takes for other code")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -143,4 +146,32 @@ fn the_go_command_finds_modules() {
     let pseudo = go(&["list", "-m", "-f", "{{.Version}}", "gitlab.com/group/sub/plugin@main"]);
     assert_eq!(pseudo, format!("v0.0.0-20240101000000-{}", &lab.head()[..12]));
     assert!(forge.requests().iter().any(|it| it.host == "gitlab.com" && it.query == "go-get=1"));
+}
+
+#[test]
+fn other_hosts_are_tunnelled_unchanged() {
+    let forge = Forge::start();
+    let internet = Internet::start(&forge);
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = elsewhere.local_addr().unwrap();
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = elsewhere.accept().unwrap();
+        let mut said = [0; 5];
+        stream.read_exact(&mut said).unwrap();
+        stream.write_all(&said).unwrap();
+    });
+    let mut client = TcpStream::connect(internet.proxy_url().trim_start_matches("http://")).unwrap();
+    write!(client, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200"));
+    client.write_all(b"\x16\x03\x01\x00\xff").unwrap();
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"\x16\x03\x01\x00\xff");
+    echo.join().unwrap();
 }

@@ -1,4 +1,5 @@
 //! octocrab, which knows nothing of this forge, as its GitHub client.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy takes for other code")]
 
 use std::io::Cursor;
 

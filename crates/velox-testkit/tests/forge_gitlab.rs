@@ -1,4 +1,5 @@
 //! The gitlab crate, which knows nothing of this forge, as its GitLab client.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy takes for other code")]
 
 use gitlab::api::projects::Project;
 use gitlab::api::projects::repository::branches::Branches;

@@ -300,7 +300,7 @@ impl Project<'_> {
     fn tag_json(&self, tag: &git_view::Ref) -> Option<Value> {
         let repo = &self.hosted.repo;
         let commit = git_view::commit(repo, &tag.commit)?;
-        let text = (tag.kind == "tag").then(|| git_view::tag_message(repo, &tag.object)).unwrap_or_default();
+        let text = if tag.kind == "tag" { git_view::tag_message(repo, &tag.object) } else { String::new() };
         Some(json!({
             "name": tag.name,
             "message": text,

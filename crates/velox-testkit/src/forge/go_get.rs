@@ -9,6 +9,9 @@ pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> 
         return None;
     }
     let path = decode(path.trim_matches('/'));
+    if path.contains(['"', '<', '>', '&', '\'']) {
+        return Some(Answer::text(404, "Not Found"));
+    }
     let parts: Vec<&str> = path.split('/').collect();
     let token = asked.authorization();
     let longest = (2..=parts.len()).rev().find_map(|count| {

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Forge;
-use crate::forge::{Request, Shared, serve, serve_on_localhost};
+use crate::forge::{Request, Shared, serve, serve_on_localhost, stop};
 
 const PUBLIC_NAMES: [&str; 5] =
     ["github.com", "www.github.com", "api.github.com", "codeload.github.com", "gitlab.com"];
@@ -145,9 +145,7 @@ impl Internet {
 
 impl Drop for Internet {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        stop(self.runtime.take());
     }
 }
 

@@ -175,3 +175,19 @@ fn other_hosts_are_tunnelled_unchanged() {
     assert_eq!(&answer, b"\x16\x03\x01\x00\xff");
     echo.join().unwrap();
 }
+
+#[test]
+fn nothing_is_left_after_the_drop() {
+    let forge = Forge::start();
+    let internet = Internet::start(&forge);
+    let repo = plugin(forge.github("acme/plugin"));
+    let (git_dir, ca) = (repo.git_dir().to_owned(), internet.ca_file());
+    let address = forge.github_url().replace("http://", "");
+    // A client that keeps its connection.
+    let _idle = TcpStream::connect(&address).unwrap();
+    drop((forge, repo));
+    assert!(!git_dir.exists());
+    assert!(TcpStream::connect(&address).is_err());
+    drop(internet);
+    assert!(!ca.exists());
+}

@@ -194,10 +194,10 @@ impl Forge {
 
 impl Drop for Forge {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Unlike a plain drop, this is allowed inside another runtime too.
-            runtime.shutdown_background();
-        }
+        stop(self.runtime.take());
+        // An Internet may still hold the rest; the directories go now.
+        let repos = std::mem::take(&mut self.shared.state().repos);
+        drop(repos);
     }
 }
 
@@ -222,6 +222,14 @@ pub(crate) fn serve_on_localhost() -> (tokio::runtime::Runtime, tokio::net::TcpL
         tokio::net::TcpListener::from_std(listener).expect("a listening socket")
     };
     (runtime, listener)
+}
+
+/// Ends a runtime and what runs on it, and waits for it: a test's process may end right after.
+pub(crate) fn stop(runtime: Option<tokio::runtime::Runtime>) {
+    if let Some(runtime) = runtime {
+        // On a thread of its own, since the caller may be inside another runtime, which forbids waiting.
+        let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
+    }
 }
 
 /// Answers the requests of one connection. `name` is the host that the client's TLS believes in.

@@ -1,0 +1,95 @@
+//! go.sum (<https://go.dev/ref/mod#go-sum-files>).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use crate::module::Version;
+
+/// The sum of an empty go.mod, which old versions of Go wrote by mistake; Go leaves such lines out when it reads.
+const OF_EMPTY_GO_MOD: &str = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY=";
+
+/// The sums of modules, sorted as Go writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GoSum {
+    sums: BTreeMap<Version, BTreeSet<String>>,
+}
+
+/// A line that is no `path version sum`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed go.sum: line {line} has {fields} fields, not 3")]
+pub struct Error {
+    /// The line, from 1.
+    pub line: usize,
+    /// How many fields it has.
+    pub fields: usize,
+}
+
+impl GoSum {
+    /// Reads a go.sum; empty lines don't count.
+    ///
+    /// # Errors
+    /// The first malformed line.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut sums = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            match fields.as_slice() {
+                [] => {}
+                [_, _, sum] if *sum == OF_EMPTY_GO_MOD => {}
+                [path, version, sum] => sums.insert(path, version, sum),
+                _ => return Err(Error { line: index + 1, fields: fields.len() }),
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Adds a sum: of a module's zip, or with `VERSION/go.mod` of its go.mod.
+    pub fn insert(&mut self, path: &str, version: &str, sum: &str) {
+        let module = Version { path: path.to_owned(), version: version.to_owned() };
+        self.sums.entry(module).or_default().insert(sum.to_owned());
+    }
+
+    /// The sums of a module's zip, or with `VERSION/go.mod` of its go.mod: one, unless something is wrong.
+    pub fn get(&self, path: &str, version: &str) -> impl Iterator<Item = &str> {
+        let module = Version { path: path.to_owned(), version: version.to_owned() };
+        self.sums.get(&module).into_iter().flatten().map(String::as_str)
+    }
+
+    /// Adds all of another one's sums.
+    pub fn merge(&mut self, other: Self) {
+        for (module, sums) in other.sums {
+            self.sums.entry(module).or_default().extend(sums);
+        }
+    }
+}
+
+impl fmt::Display for GoSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (Version { path, version }, sums) in &self.sums {
+            for sum in sums {
+                writeln!(f, "{path} {version} {sum}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_sorted_by_precedence_and_the_zip_comes_before_its_go_mod() {
+        let text = "a.b/c v1.10.0/go.mod h1:3\n\na.b/c v1.9.0 h1:1\na.b/c v1.10.0 h1:2\n";
+        let sums = GoSum::parse(text).unwrap();
+        assert_eq!(sums.to_string(), "a.b/c v1.9.0 h1:1\na.b/c v1.10.0 h1:2\na.b/c v1.10.0/go.mod h1:3\n");
+        assert_eq!(sums.get("a.b/c", "v1.9.0").collect::<Vec<_>>(), ["h1:1"]);
+    }
+
+    #[test]
+    fn a_malformed_line_is_named() {
+        assert_eq!(GoSum::parse("a b c\na b\n"), Err(Error { line: 2, fields: 2 }));
+    }
+}

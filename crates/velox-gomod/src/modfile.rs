@@ -1,0 +1,663 @@
+//! go.mod (<https://go.dev/ref/mod#go-mod-file>): reading it as the go command does, and writing one from its parts.
+
+use std::fmt;
+
+use crate::module::{self, Version, path_major_matches, split_path_version};
+
+/// What a go.mod says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GoMod {
+    /// The `module` line.
+    pub module: Option<String>,
+    /// The `go` line (`1.26.4`).
+    pub go: Option<String>,
+    /// The `toolchain` line (`go1.26.8`).
+    pub toolchain: Option<String>,
+    /// The `godebug` lines, `key=value` each.
+    pub godebug: Vec<String>,
+    /// The requirements.
+    pub require: Vec<Require>,
+    /// The excluded versions.
+    pub exclude: Vec<Version>,
+    /// The replacements.
+    pub replace: Vec<Replace>,
+    /// The retracted versions and ranges, as `low, high`.
+    pub retract: Vec<Retract>,
+    /// The tools' package paths.
+    pub tool: Vec<String>,
+    /// The ignored directories.
+    pub ignore: Vec<String>,
+}
+
+/// A requirement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Require {
+    /// Module path.
+    pub path: String,
+    /// The minimum version.
+    pub version: String,
+    /// Whether it ends in `// indirect`: no package of the main module imports it.
+    pub indirect: bool,
+}
+
+/// A replacement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replace {
+    /// The path of the replaced module.
+    pub old_path: String,
+    /// Its version; `None`: all of them.
+    pub old_version: Option<String>,
+    /// A module path, or a directory.
+    pub new_path: String,
+    /// The replacement's version; `None` for a directory.
+    pub new_version: Option<String>,
+}
+
+/// Versions that their author took back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retract {
+    /// The lowest of them.
+    pub low: String,
+    /// The highest of them; the same for a single one.
+    pub high: String,
+}
+
+/// A go.mod that Go would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("go.mod:{line}:{column}: {message}")]
+pub struct ModFileError {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl GoMod {
+    /// Reads the main module's go.mod.
+    ///
+    /// # Errors
+    /// The first thing in it that Go would refuse.
+    pub fn parse(text: &str) -> Result<Self, ModFileError> {
+        Self::read(text, true)
+    }
+
+    /// Reads a dependency's go.mod: what later versions of Go may have added, and what only counts in a main module, is
+    /// passed over (`modfile.ParseLax`).
+    ///
+    /// # Errors
+    /// The first thing in it that Go would refuse.
+    pub fn parse_lax(text: &str) -> Result<Self, ModFileError> {
+        Self::read(text, false)
+    }
+
+    fn read(text: &str, strict: bool) -> Result<Self, ModFileError> {
+        let mut file = Self::default();
+        for statement in statements(text)? {
+            let Statement { line, block, tokens, comment } = statement;
+            let Some((verb, arguments)) = tokens.split_first() else { continue };
+            let at = |message: String| ModFileError { line, column: verb.column, message };
+            if block
+                && !matches!(
+                    verb.text.as_str(),
+                    "module" | "godebug" | "require" | "exclude" | "replace" | "retract" | "tool" | "ignore"
+                )
+            {
+                if strict {
+                    return Err(at(format!("unknown block type: {}", verb.text)));
+                }
+                continue;
+            }
+            if !strict && !matches!(verb.text.as_str(), "go" | "module" | "retract" | "require" | "ignore") {
+                continue;
+            }
+            file.add(&verb.text, arguments, &comment, strict).map_err(at)?;
+        }
+        Ok(file)
+    }
+
+    fn add(&mut self, verb: &str, arguments: &[Token], comment: &str, strict: bool) -> Result<(), String> {
+        let texts: Vec<&str> = arguments.iter().map(|token| token.text.as_str()).collect();
+        match (verb, texts.as_slice()) {
+            ("go", [version]) => {
+                if self.go.is_some() {
+                    return Err("repeated go statement".to_owned());
+                }
+                let lax = || (!strict).then(|| lax_go_version(version)).flatten();
+                let version = if is_go_version(version) { Some((*version).to_owned()) } else { lax() };
+                self.go =
+                    Some(version.ok_or_else(|| {
+                        format!("invalid go version {:?}: must match format 1.23", texts[0])
+                    })?);
+            }
+            ("go", _) => return Err("go directive expects exactly one argument".to_owned()),
+            ("toolchain", [name]) => {
+                if self.toolchain.is_some() {
+                    return Err("repeated toolchain statement".to_owned());
+                }
+                if *name != "default" && *name != "go1" && !name.starts_with("go1.") {
+                    return Err(format!(
+                        "invalid toolchain version {name:?}: must match format go1.23.0 or default"
+                    ));
+                }
+                self.toolchain = Some((*name).to_owned());
+            }
+            ("toolchain", _) => return Err("toolchain directive expects exactly one argument".to_owned()),
+            ("module", [path]) => {
+                if self.module.is_some() {
+                    return Err("repeated module statement".to_owned());
+                }
+                self.module = Some(string(path)?);
+            }
+            ("module", _) => return Err("usage: module module/path".to_owned()),
+            ("godebug", [setting]) if !setting.contains(['"', '`', '\'', ',']) && setting.contains('=') => {
+                self.godebug.push((*setting).to_owned());
+            }
+            ("godebug", _) => return Err("usage: godebug key=value".to_owned()),
+            ("require" | "exclude", [path, version]) => {
+                let path = string(path)?;
+                let version = version_of(&path, version)?;
+                if verb == "exclude" {
+                    self.exclude.push(Version { path, version });
+                } else {
+                    self.require.push(Require { path, version, indirect: is_indirect(comment) });
+                }
+            }
+            ("require" | "exclude", _) => return Err(format!("usage: {verb} module/path v1.2.3")),
+            ("replace", texts) => self.replace.push(replace(texts)?),
+            ("retract", texts) => match retract(texts) {
+                Ok(retract) => self.retract.push(retract),
+                // A dependency's mistake here is nobody else's.
+                Err(_) if !strict => {}
+                Err(message) => return Err(message),
+            },
+            ("tool", [path]) => self.tool.push(string(path)?),
+            ("ignore", [path]) => self.ignore.push(string(path)?),
+            ("tool" | "ignore", _) => return Err(format!("{verb} directive expects exactly one argument")),
+            _ => return Err(format!("unknown directive: {verb}")),
+        }
+        Ok(())
+    }
+}
+
+/// The path in the `module` line, as far as there is one, whatever else is wrong with the file (`modfile.ModulePath`).
+#[must_use]
+pub fn module_line(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let line = line.split("//").next().unwrap_or_default().trim();
+        let rest = line.strip_prefix("module")?;
+        let path = rest.trim();
+        if path.is_empty() || !rest.starts_with(|c: char| c.is_whitespace() || c == '"' || c == '`') {
+            return None;
+        }
+        match path.chars().next()? {
+            '`' => path.strip_prefix('`')?.strip_suffix('`').map(str::to_owned),
+            '"' => unquote(path),
+            _ => Some(path.to_owned()),
+        }
+        .filter(|path| !path.is_empty())
+    })
+}
+
+fn is_go_version(version: &str) -> bool {
+    let number = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_digit())
+            && (text == "0" || !text.starts_with('0'))
+    };
+    let Some((major, rest)) = version.split_once('.') else { return false };
+    if !number(major) || major == "0" {
+        return false;
+    }
+    let numbers = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let (digits, tail) = rest.split_at(rest.len() - numbers.len());
+    let parts: Vec<&str> = digits.split('.').collect();
+    let tail_letters = tail.trim_start_matches(|c: char| c.is_ascii_lowercase());
+    let tail_is_well_formed = tail.is_empty()
+        || (tail_letters.len() < tail.len()
+            && !tail_letters.is_empty()
+            && tail_letters.bytes().all(|byte| byte.is_ascii_digit()));
+    parts.len() <= 2 && parts.iter().all(|part| number(part)) && tail_is_well_formed
+}
+
+/// `1.18` of `v1.18.x`: what dependencies wrote before Go looked closely.
+fn lax_go_version(version: &str) -> Option<String> {
+    let version = version.strip_prefix('v').unwrap_or(version);
+    let (major, rest) = version.split_once('.')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    let short = format!("{major}.{}", rest.get(..end)?);
+    is_go_version(&short).then_some(short)
+}
+
+fn is_indirect(comment: &str) -> bool {
+    let mut words = comment.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some("indirect"), None) => true,
+        (Some(first), Some(_)) => first == "indirect;",
+        _ => false,
+    }
+}
+
+/// A version in its canonical form, of the path's major.
+fn version_of(path: &str, text: &str) -> Result<String, String> {
+    let version = canonical(text)?;
+    let suffix = split_path_version(path)
+        .map(|(_, suffix)| suffix)
+        .ok_or_else(|| format!("malformed module path {path:?}: invalid version"))?;
+    if path_major_matches(&version, suffix) {
+        Ok(version)
+    } else {
+        Err(format!("{path}@{version}: invalid version: not of the path's major version"))
+    }
+}
+
+fn canonical(text: &str) -> Result<String, String> {
+    let version = string(text)?;
+    let canonical = module::canonical_version(&version);
+    if canonical.is_empty() {
+        return Err(format!("invalid version {version:?}: must be of the form v1.2.3"));
+    }
+    Ok(canonical)
+}
+
+fn replace(texts: &[&str]) -> Result<Replace, String> {
+    let usage =
+        || "usage: replace module/path [v1.2.3] => other/module v1.4, or => ../local/directory".to_owned();
+    let arrow = if texts.get(1) == Some(&"=>") { 1 } else { 2 };
+    let (Some(old), Some(&"=>"), Some(new)) = (texts.first(), texts.get(arrow), texts.get(arrow + 1)) else {
+        return Err(usage());
+    };
+    if texts.len() > arrow + 3 {
+        return Err(usage());
+    }
+    let old_path = string(old)?;
+    if split_path_version(&old_path).is_none() {
+        return Err(format!("malformed module path {old_path:?}: invalid version"));
+    }
+    let old_version = match (arrow, texts.get(1)) {
+        (2, Some(version)) => Some(version_of(&old_path, version)?),
+        _ => None,
+    };
+    let new_path = string(new)?;
+    let new_version = texts.get(arrow + 2).map(|version| canonical(version)).transpose()?;
+    match (is_directory(&new_path), &new_version) {
+        (true, Some(_)) => {
+            return Err(format!("replacement module directory path {new_path:?} cannot have version"));
+        }
+        (false, None) if new_path.contains('@') => {
+            return Err("replacement module must match format 'path version', not 'path@version'".to_owned());
+        }
+        (false, None) => {
+            return Err(
+                "replacement module without version must be directory path (rooted or starting with . or ..)"
+                    .to_owned(),
+            );
+        }
+        (true, None) if cfg!(not(windows)) && new_path.contains('\\') => {
+            return Err(
+                "replacement directory appears to be Windows path (on a non-windows system)".to_owned()
+            );
+        }
+        _ => {}
+    }
+    Ok(Replace { old_path, old_version, new_path, new_version })
+}
+
+/// `modfile.IsDirectoryPath`.
+fn is_directory(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    path == "."
+        || path == ".."
+        || ["./", "../", "/", ".\\", "..\\", "\\"].iter().any(|prefix| path.starts_with(prefix))
+        || (bytes.len() > 1
+            && bytes.first().is_some_and(u8::is_ascii_alphabetic)
+            && bytes.get(1) == Some(&b':'))
+}
+
+fn retract(texts: &[&str]) -> Result<Retract, String> {
+    match texts {
+        ["[", low, ",", high, "]"] => Ok(Retract { low: canonical(low)?, high: canonical(high)? }),
+        [single] if *single != "[" => {
+            let version = canonical(single)?;
+            Ok(Retract { low: version.clone(), high: version })
+        }
+        ["[", ..] => Err("expected an interval of the form [v1.0.0, v1.1.0]".to_owned()),
+        _ => Err("expected a version or an interval".to_owned()),
+    }
+}
+
+/// A path or version as it is written in go.mod: bare, or in double quotes.
+fn string(text: &str) -> Result<String, String> {
+    if text.starts_with('"') {
+        unquote(text).ok_or_else(|| format!("invalid quoted string: {text}"))
+    } else if text.contains(['"', '\'', '`']) {
+        Err("unquoted string cannot contain quote".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// An interpreted string literal (<https://go.dev/ref/spec#String_literals>).
+fn unquote(text: &str) -> Option<String> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"').filter(|_| text.len() >= 2)?;
+    let mut bytes: Vec<u8> = Vec::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    let digits = |chars: &mut std::str::Chars, count: usize, radix: u32| -> Option<u32> {
+        let text: String = chars.by_ref().take(count).collect();
+        (text.len() == count).then(|| u32::from_str_radix(&text, radix).ok()).flatten()
+    };
+    while let Some(c) = chars.next() {
+        let mut push = |c: char| bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
+        match c {
+            '"' | '\n' => return None,
+            '\\' => match chars.next()? {
+                'a' => push('\u{7}'),
+                'b' => push('\u{8}'),
+                'f' => push('\u{c}'),
+                'n' => push('\n'),
+                'r' => push('\r'),
+                't' => push('\t'),
+                'v' => push('\u{b}'),
+                '\\' => push('\\'),
+                '"' => push('"'),
+                'u' => push(char::from_u32(digits(&mut chars, 4, 16)?)?),
+                'U' => push(char::from_u32(digits(&mut chars, 8, 16)?)?),
+                'x' => bytes.push(u8::try_from(digits(&mut chars, 2, 16)?).ok()?),
+                first @ '0'..='7' => {
+                    let value = first.to_digit(8)? * 64 + digits(&mut chars, 2, 8)?;
+                    bytes.push(u8::try_from(value).ok()?);
+                }
+                _ => return None,
+            },
+            c => push(c),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// One line with the verb before it, be it the block's.
+struct Statement {
+    line: usize,
+    block: bool,
+    tokens: Vec<Token>,
+    /// What follows `//` at the line's end.
+    comment: String,
+}
+
+#[derive(Clone)]
+struct Token {
+    text: String,
+    column: usize,
+}
+
+fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
+    let mut statements = Vec::new();
+    let mut block: Option<Token> = None;
+    let mut lines = text.split('\n').enumerate();
+    while let Some((index, first)) = lines.next() {
+        let line = index + 1;
+        // A backslash at the end of a line joins the next one to it.
+        let mut joined = first.to_owned();
+        while joined.ends_with('\\') {
+            let Some((_, next)) = lines.next() else { break };
+            joined.pop();
+            joined.push(' ');
+            joined.push_str(next);
+        }
+        let (mut tokens, comment) =
+            tokens(&joined).map_err(|(column, message)| ModFileError { line, column, message })?;
+        let at = |token: &Token, message: &str| ModFileError {
+            line,
+            column: token.column,
+            message: message.to_owned(),
+        };
+        let texts: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
+        match (&block, texts.as_slice()) {
+            (_, []) => continue,
+            (Some(_), [")"]) => {
+                block = None;
+                continue;
+            }
+            (Some(_), [")", ..]) => {
+                return Err(at(&tokens[0], "syntax error (expected newline after closing paren)"));
+            }
+            (None, [")", ..]) => return Err(at(&tokens[0], "unexpected token \")\"")),
+            (None, ["(", ..]) => return Err(at(&tokens[0], "unexpected token \"(\"")),
+            (None, [verb @ .., "("]) => {
+                // A block's verb is one word; what has more is no block that anyone knows.
+                block = tokens.first().map(|token| Token { text: verb.join(" "), column: token.column });
+                continue;
+            }
+            (None, [_, "(", ")"]) => continue,
+            _ => {}
+        }
+        let in_block = block.is_some();
+        if let Some(verb) = &block {
+            tokens.insert(0, verb.clone());
+        }
+        statements.push(Statement { line, block: in_block, tokens, comment });
+    }
+    match block {
+        Some(_) => Err(ModFileError {
+            line: text.split('\n').count(),
+            column: 1,
+            message: "syntax error (unterminated block started by '(')".to_owned(),
+        }),
+        None => Ok(statements),
+    }
+}
+
+/// The tokens of a line, and its comment; else the column and what is wrong there.
+fn tokens(line: &str) -> Result<(Vec<Token>, String), (usize, String)> {
+    let mut tokens = Vec::new();
+    let mut chars = line.char_indices().peekable();
+    let mut column = 0;
+    while let Some((start, c)) = chars.next() {
+        column += 1;
+        let began = column;
+        let rest = line.get(start..).unwrap_or_default();
+        if matches!(c, ' ' | '\t' | '\r') {
+            continue;
+        }
+        if let Some(comment) = rest.strip_prefix("//") {
+            return Ok((tokens, comment.to_owned()));
+        }
+        if rest.starts_with("/*") {
+            return Err((began, "mod files must use // comments (not /* */ comments)".to_owned()));
+        }
+        let length = match c {
+            '(' | ')' | '[' | ']' | '{' | '}' | ',' => 1,
+            '"' | '`' => {
+                quoted_length(rest, c).ok_or_else(|| (began, "unexpected newline in string".to_owned()))?
+            }
+            c if c.is_whitespace() || c == '\u{0}' => {
+                return Err((began, format!("unexpected input character {c:?}")));
+            }
+            _ => identifier_length(rest)
+                .ok_or_else(|| (began, "mod files must use // comments (not /* */ comments)".to_owned()))?,
+        };
+        tokens.push(Token { text: rest.get(..length).unwrap_or_default().to_owned(), column: began });
+        while chars.peek().is_some_and(|(at, _)| *at < start + length) {
+            chars.next();
+            column += 1;
+        }
+    }
+    Ok((tokens, String::new()))
+}
+
+fn quoted_length(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        if escaped {
+            escaped = false;
+        } else if c == '\\' && quote == '"' {
+            escaped = true;
+        } else if c == quote {
+            return Some(at + 1);
+        }
+    }
+    None
+}
+
+/// `None` where a `/* */` comment begins inside.
+fn identifier_length(text: &str) -> Option<usize> {
+    let end = text
+        .char_indices()
+        .find(|(at, c)| {
+            c.is_whitespace()
+                || matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | ',')
+                || text.get(*at..).is_some_and(|rest| rest.starts_with("//") || rest.starts_with("/*"))
+        })
+        .map_or(text.len(), |(at, _)| at);
+    (!text.get(end..).is_some_and(|rest| rest.starts_with("/*"))).then_some(end)
+}
+
+impl fmt::Display for GoMod {
+    /// In the order and the blocks that `go mod tidy` would leave.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sections: Vec<String> = Vec::new();
+        let single = |verb: &str, value: &Option<String>| {
+            value.iter().map(|v| format!("{verb} {}\n", quoted(v))).collect::<String>()
+        };
+        sections.push(single("module", &self.module));
+        sections.push(single("go", &self.go));
+        sections.push(single("toolchain", &self.toolchain));
+        sections.push(block("godebug", self.godebug.iter().cloned()));
+        let requires = |indirect: bool| {
+            let lines = self.require.iter().filter(move |line| line.indirect == indirect).map(move |line| {
+                format!(
+                    "{} {}{}",
+                    quoted(&line.path),
+                    quoted(&line.version),
+                    if indirect { " // indirect" } else { "" }
+                )
+            });
+            block("require", lines)
+        };
+        sections.push(requires(false));
+        sections.push(requires(true));
+        sections.push(block(
+            "exclude",
+            self.exclude.iter().map(|v| format!("{} {}", quoted(&v.path), quoted(&v.version))),
+        ));
+        sections.push(block(
+            "replace",
+            self.replace.iter().map(|replace| {
+                let version = |version: &Option<String>| {
+                    version.iter().map(|v| format!(" {}", quoted(v))).collect::<String>()
+                };
+                format!(
+                    "{}{} => {}{}",
+                    quoted(&replace.old_path),
+                    version(&replace.old_version),
+                    quoted(&replace.new_path),
+                    version(&replace.new_version)
+                )
+            }),
+        ));
+        sections.push(block(
+            "retract",
+            self.retract.iter().map(
+                |Retract { low, high }| {
+                    if low == high { low.clone() } else { format!("[{low}, {high}]") }
+                },
+            ),
+        ));
+        sections.push(block("tool", self.tool.iter().map(|path| quoted(path))));
+        sections.push(block("ignore", self.ignore.iter().map(|path| quoted(path))));
+        sections.retain(|section| !section.is_empty());
+        f.write_str(&sections.join("\n"))
+    }
+}
+
+fn block(verb: &str, lines: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> = lines.collect();
+    match lines.as_slice() {
+        [] => String::new(),
+        [line] => format!("{verb} {line}\n"),
+        lines => {
+            format!("{verb} (\n{})\n", lines.iter().map(|line| format!("\t{line}\n")).collect::<String>())
+        }
+    }
+}
+
+/// In quotes where it would be read as something else without them (`modfile.MustQuote`).
+fn quoted(text: &str) -> String {
+    let must = text.is_empty()
+        || text.contains("//")
+        || text.contains("/*")
+        || text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`()[]{},".contains(c));
+    if !must {
+        return text.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+module github.com/a/b/v2 // a comment
+
+go 1.26.4
+
+toolchain go1.26.8
+
+require \"github.com/c/d\" v1.2.3
+require (
+\tgithub.com/e/f/v3 v3.0.0 // indirect
+\tgithub.com/g/h v2.0.0+incompatible // indirect; and why
+)
+
+exclude github.com/c/d v1.2.4
+replace github.com/c/d => ../d
+replace github.com/e/f/v3 v3.0.0 => github.com/x/f/v3 v3.0.1
+retract [v2.0.0, v2.0.1]
+tool github.com/c/d/cmd
+";
+
+    #[test]
+    fn all_directives_are_read_and_what_is_printed_reads_the_same() {
+        let file = GoMod::parse(TEXT).unwrap();
+        assert_eq!(file.module.as_deref(), Some("github.com/a/b/v2"));
+        let indirect: Vec<bool> = file.require.iter().map(|line| line.indirect).collect();
+        assert_eq!(indirect, [false, true, true]);
+        assert_eq!(file.replace[0].new_path, "../d");
+        assert_eq!(GoMod::parse(&file.to_string()).unwrap(), file);
+    }
+
+    #[test]
+    fn an_error_says_where() {
+        let error = GoMod::parse("module a.b/c\n\n  require a.b/d v1\n\trequire x\n").unwrap_err();
+        assert_eq!((error.line, error.column), (4, 2));
+        for bad in [
+            "module a\nmodule b",
+            "require a.b/c v2.0.0",
+            "require (\n",
+            "replace a.b/c => d.e/f",
+            "go one",
+            "/* x */",
+        ] {
+            assert!(GoMod::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dependencies_are_read_leniently() {
+        let file =
+            GoMod::parse_lax("module a.b/c\ngo 1.18.x\nfuture thing (\n\tx\n)\nreplace nonsense\n").unwrap();
+        assert_eq!(file.go.as_deref(), Some("1.18"));
+        assert_eq!(module_line("// x\n module \"a.b/c\" // y\n").as_deref(), Some("a.b/c"));
+    }
+}

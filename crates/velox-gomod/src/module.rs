@@ -1,0 +1,456 @@
+//! Module paths and versions: which are well formed, how file systems and proxies spell them, and how they are split
+//! (<https://go.dev/ref/mod#module-path>).
+
+use std::{cmp::Ordering, fmt};
+
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
+use crate::semver;
+
+/// A module at a version.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// Module path.
+    pub path: String,
+    /// Version; in go.sum it may end in `/go.mod`.
+    pub version: String,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.path, self.version)
+    }
+}
+
+impl Ord for Version {
+    /// By path, then by precedence of the version, then by what follows a slash in it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let split = |version: &str| -> (String, String) {
+            version.find('/').map_or((version.to_owned(), String::new()), |at| {
+                let (version, file) = version.split_at(at);
+                (version.to_owned(), file.to_owned())
+            })
+        };
+        self.path.cmp(&other.path).then_with(|| {
+            let (one, other) = (split(&self.version), split(&other.version));
+            semver::compare(&one.0, &other.0)
+                .then_with(|| one.1.cmp(&other.1))
+                .then_with(|| one.0.cmp(&other.0))
+        })
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A path or version that isn't well formed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed {what} {text:?}: {reason}")]
+pub struct Error {
+    /// `module path`, `import path`, `file path` or `version`.
+    pub what: &'static str,
+    /// The text itself.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Module,
+    Import,
+    File,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Module => "module path",
+            Self::Import => "import path",
+            Self::File => "file path",
+        }
+    }
+
+    fn allows(self, c: char) -> bool {
+        match self {
+            Self::Module => c.is_ascii_alphanumeric() || "-._~".contains(c),
+            Self::Import => Self::Module.allows(c) || c == '+',
+            Self::File if c.is_ascii() => c.is_ascii_alphanumeric() || "!#$%&()+,-.=@[]^_{}~ ".contains(c),
+            Self::File => c.general_category_group() == GeneralCategoryGroup::Letter,
+        }
+    }
+}
+
+/// Whether a module path can be required (`module.CheckPath`).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_path(path: &str) -> Result<(), Error> {
+    check_kind(path, Kind::Module)?;
+    let wrong = |reason: String| Err(Error { what: Kind::Module.name(), text: path.to_owned(), reason });
+    let first = path.split('/').next().unwrap_or_default();
+    if first.is_empty() {
+        return wrong("leading slash".to_owned());
+    }
+    if !first.contains('.') {
+        return wrong("missing dot in first path element".to_owned());
+    }
+    if let Some(c) = first.chars().find(|c| !(matches!(c, '-' | '.' | 'a'..='z' | '0'..='9'))) {
+        return wrong(format!("invalid char {c:?} in first path element"));
+    }
+    if split_path_version(path).is_none() {
+        return wrong("invalid version".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a package can be imported by this path (`module.CheckImportPath`).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_import_path(path: &str) -> Result<(), Error> {
+    check_kind(path, Kind::Import)
+}
+
+/// Whether a file of a module may have this path (`module.CheckFilePath`).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_file_path(path: &str) -> Result<(), Error> {
+    check_kind(path, Kind::File)
+}
+
+/// Whether the path is well formed, and the version one of this path's major (`module.Check`).
+///
+/// # Errors
+/// What is wrong with either.
+pub fn check(path: &str, version: &str) -> Result<(), Error> {
+    check_path(path)?;
+    let wrong = |reason: String| Err(Error { what: "version", text: version.to_owned(), reason });
+    if !semver::is_valid(version) {
+        return wrong("not a semantic version".to_owned());
+    }
+    let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
+    if path_major_matches(version, suffix) {
+        return Ok(());
+    }
+    let expected = if suffix.is_empty() { "v0 or v1" } else { suffix.get(1..).unwrap_or_default() };
+    wrong(format!("should be {expected}, not {}", semver::major(version).unwrap_or_default()))
+}
+
+fn check_kind(path: &str, kind: Kind) -> Result<(), Error> {
+    let reason = if path.is_empty() {
+        "empty string".to_owned()
+    } else if kind != Kind::File && path.starts_with('-') {
+        "leading dash".to_owned()
+    } else if path.contains("//") {
+        "double slash".to_owned()
+    } else if path.ends_with('/') {
+        "trailing slash".to_owned()
+    } else {
+        match path.split('/').try_for_each(|element| check_element(element, kind)) {
+            Ok(()) => return Ok(()),
+            Err(reason) => reason,
+        }
+    };
+    Err(Error { what: kind.name(), text: path.to_owned(), reason })
+}
+
+fn check_element(element: &str, kind: Kind) -> Result<(), String> {
+    if element.is_empty() {
+        return Err("empty path element".to_owned());
+    }
+    if element.bytes().all(|byte| byte == b'.') {
+        return Err(format!("invalid path element {element:?}"));
+    }
+    if kind == Kind::Module && element.starts_with('.') {
+        return Err("leading dot in path element".to_owned());
+    }
+    if element.ends_with('.') {
+        return Err("trailing dot in path element".to_owned());
+    }
+    if let Some(c) = element.chars().find(|c| !kind.allows(*c)) {
+        return Err(format!("invalid char {c:?}"));
+    }
+    // Windows keeps these names for devices, whatever follows a dot.
+    let short = element.split('.').next().unwrap_or_default();
+    if is_device(short) {
+        return Err(format!("{short:?} disallowed as path element component on Windows"));
+    }
+    // And these for the short forms of long file names.
+    let ends_like_short_name = short
+        .rsplit_once('~')
+        .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    if kind != Kind::File && ends_like_short_name {
+        return Err("trailing tilde and digits in path element".to_owned());
+    }
+    Ok(())
+}
+
+fn is_device(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let numbered = ["COM", "LPT"]
+        .iter()
+        .filter_map(|prefix| upper.strip_prefix(prefix))
+        .any(|number| matches!(number.as_bytes(), [b'1'..=b'9']));
+    numbered || matches!(upper.as_str(), "CON" | "PRN" | "AUX" | "NUL")
+}
+
+/// A module path as the proxy protocol and the module cache spell it: `!` and a small letter for a capital
+/// (<https://go.dev/ref/mod#goproxy-protocol>).
+///
+/// # Errors
+/// A malformed path.
+pub fn escape_path(path: &str) -> Result<String, Error> {
+    check_path(path)?;
+    Ok(escape(path))
+}
+
+/// A version in the same spelling.
+///
+/// # Errors
+/// What could be no file name.
+pub fn escape_version(version: &str) -> Result<String, Error> {
+    let wrong = |reason: String| Error { what: "version", text: version.to_owned(), reason };
+    check_element(version, Kind::File).map_err(wrong)?;
+    if version.contains('!') || !version.is_ascii() {
+        return Err(wrong("disallowed version string".to_owned()));
+    }
+    Ok(escape(version))
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_uppercase() {
+            escaped.push('!');
+        }
+        escaped.push(c.to_ascii_lowercase());
+    }
+    escaped
+}
+
+/// The path that [`escape_path`] spelled.
+///
+/// # Errors
+/// What it can't have spelled.
+pub fn unescape_path(escaped: &str) -> Result<String, Error> {
+    let path = unescape(escaped).ok_or_else(|| Error {
+        what: "module path",
+        text: escaped.to_owned(),
+        reason: "invalid escape".to_owned(),
+    })?;
+    check_path(&path)?;
+    Ok(path)
+}
+
+/// The version that [`escape_version`] spelled.
+///
+/// # Errors
+/// What it can't have spelled.
+pub fn unescape_version(escaped: &str) -> Result<String, Error> {
+    let wrong = |reason: String| Error { what: "version", text: escaped.to_owned(), reason };
+    let version = unescape(escaped).ok_or_else(|| wrong("invalid escape".to_owned()))?;
+    check_element(&version, Kind::File).map_err(wrong)?;
+    Ok(version)
+}
+
+fn unescape(escaped: &str) -> Option<String> {
+    let mut text = String::with_capacity(escaped.len());
+    let mut chars = escaped.chars();
+    while let Some(c) = chars.next() {
+        text.push(match c {
+            '!' => chars.next().filter(char::is_ascii_lowercase)?.to_ascii_uppercase(),
+            'A'..='Z' => return None,
+            c if !c.is_ascii() => return None,
+            c => c,
+        });
+    }
+    Some(text)
+}
+
+/// The path without its major version suffix, and the suffix (`/v2`; `.v2` at gopkg.in; empty where there is none). `None`
+/// for a suffix that no module path has (`/v1`, `/v02`) (<https://go.dev/ref/mod#major-version-suffixes>).
+#[must_use]
+pub fn split_path_version(path: &str) -> Option<(&str, &str)> {
+    if path.starts_with("gopkg.in/") {
+        return split_gopkg_in(path);
+    }
+    let rest = path.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let at = rest.len();
+    if at == path.len() || !rest.ends_with("/v") {
+        return Some((path, ""));
+    }
+    let (prefix, suffix) = path.split_at_checked(at - 2)?;
+    let number = suffix.get(2..)?;
+    (!number.contains('.') && !number.starts_with('0') && number != "1").then_some((prefix, suffix))
+}
+
+fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {
+    let stable = path.strip_suffix("-unstable").unwrap_or(path);
+    let rest = stable.trim_end_matches(|c: char| c.is_ascii_digit());
+    if !rest.ends_with(".v") {
+        return None;
+    }
+    let (prefix, suffix) = path.split_at_checked(rest.len() - 2)?;
+    let number = stable.get(rest.len()..)?;
+    // `.v-unstable` has no number, and yet Go takes it.
+    let has_number = !number.is_empty() || stable.len() != path.len();
+    (has_number && (!number.starts_with('0') || suffix == ".v0")).then_some((prefix, suffix))
+}
+
+/// Whether a version may be one of a module with this path suffix (`module.CheckPathMajor`).
+#[must_use]
+pub fn path_major_matches(version: &str, suffix: &str) -> bool {
+    let suffix = match suffix.strip_prefix(".v") {
+        Some(_) => suffix.strip_suffix("-unstable").unwrap_or(suffix),
+        None => suffix,
+    };
+    if version.starts_with("v0.0.0-") && suffix == ".v1" {
+        // gopkg.in's v1 had such pseudo-versions before Go knew better.
+        return true;
+    }
+    let major = semver::major(version).unwrap_or_default();
+    match suffix.strip_prefix(['/', '.']) {
+        Some(wanted) => major == wanted,
+        None => matches!(major, "v0" | "v1") || semver::build(version) == Some("+incompatible"),
+    }
+}
+
+/// The canonical form of a version, which keeps `+incompatible`; empty for what is no version.
+#[must_use]
+pub fn canonical_version(version: &str) -> String {
+    let mut canonical = semver::canonical(version).unwrap_or_default();
+    if semver::build(version) == Some("+incompatible") {
+        canonical.push_str("+incompatible");
+    }
+    canonical
+}
+
+/// Whether one of the comma-separated glob patterns matches a path prefix of `target`: the rule of GOPRIVATE
+/// (<https://go.dev/ref/mod#private-modules>).
+#[must_use]
+pub fn match_prefix_patterns(globs: &str, target: &str) -> bool {
+    globs.split(',').map(|glob| glob.strip_suffix('/').unwrap_or(glob)).filter(|glob| !glob.is_empty()).any(
+        |glob| {
+            let elements = glob.matches('/').count();
+            let end = match target.match_indices('/').nth(elements) {
+                Some((end, _)) => end,
+                None if target.matches('/').count() == elements => target.len(),
+                None => return false,
+            };
+            let glob: Vec<char> = glob.chars().collect();
+            let prefix: Vec<char> = target.get(..end).unwrap_or_default().chars().collect();
+            matches(&glob, &prefix).unwrap_or(false)
+        },
+    )
+}
+
+/// `path.Match` (<https://pkg.go.dev/path#Match>); `None` for a malformed pattern, as far as it was read.
+fn matches(glob: &[char], text: &[char]) -> Option<bool> {
+    let Some((first, rest)) = glob.split_first() else { return Some(text.is_empty()) };
+    match first {
+        '*' => {
+            for skipped in 0..=text.len() {
+                if matches(rest, text.get(skipped..)?)? {
+                    return Some(true);
+                }
+                if text.get(skipped) == Some(&'/') {
+                    break;
+                }
+            }
+            Some(false)
+        }
+        '?' => match text.split_first() {
+            Some((c, text)) if *c != '/' => matches(rest, text),
+            _ => Some(false),
+        },
+        '[' => {
+            let Some((c, text)) = text.split_first() else { return Some(false) };
+            let (included, rest) = class(rest, *c)?;
+            if included { matches(rest, text) } else { Some(false) }
+        }
+        '\\' => {
+            let (escaped, rest) = rest.split_first()?;
+            literal(*escaped, rest, text)
+        }
+        c => literal(*c, rest, text),
+    }
+}
+
+fn literal(c: char, rest: &[char], text: &[char]) -> Option<bool> {
+    match text.split_first() {
+        Some((first, text)) if *first == c => matches(rest, text),
+        _ => Some(false),
+    }
+}
+
+/// Whether the class that begins in `glob` has `c`, and what follows the class.
+fn class(glob: &[char], c: char) -> Option<(bool, &[char])> {
+    let (negated, mut rest) = match glob.split_first()? {
+        ('^', rest) => (true, rest),
+        _ => (false, glob),
+    };
+    let mut included = false;
+    let mut empty = true;
+    loop {
+        if !empty && let Some((']', after)) = rest.split_first() {
+            return Some((included != negated, after));
+        }
+        let (low, after) = class_char(rest)?;
+        let (high, after) = match after.split_first() {
+            Some(('-', after)) => class_char(after)?,
+            _ => (low, after),
+        };
+        included |= (low..=high).contains(&c);
+        rest = after;
+        empty = false;
+    }
+}
+
+fn class_char(glob: &[char]) -> Option<(char, &[char])> {
+    match glob.split_first()? {
+        ('-' | ']', _) => None,
+        ('\\', rest) => rest.split_first().map(|(c, rest)| (*c, rest)),
+        (c, rest) => Some((*c, rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffixes_are_told_from_names() {
+        for (path, split) in [
+            ("github.com/a/b", Some(("github.com/a/b", ""))),
+            ("github.com/a/b/v2", Some(("github.com/a/b", "/v2"))),
+            ("github.com/a/b/v1", None),
+            ("github.com/a/b/v02", None),
+            ("gopkg.in/yaml.v3", Some(("gopkg.in/yaml", ".v3"))),
+            ("gopkg.in/yaml", None),
+        ] {
+            assert_eq!(split_path_version(path), split, "{path}");
+        }
+    }
+
+    #[test]
+    fn private_patterns_match_path_prefixes() {
+        assert!(match_prefix_patterns("github.com/acme/*,*.corp", "github.com/acme/x/v2"));
+        assert!(match_prefix_patterns("*.corp", "git.corp/x"));
+        assert!(!match_prefix_patterns("github.com/acme/*", "github.com/acme"));
+        assert!(!match_prefix_patterns("github.com/ac[", "github.com/ac["));
+        assert!(match_prefix_patterns("github.com/ac[a-m]e/", "github.com/acme/x"));
+    }
+
+    #[test]
+    fn capitals_survive_the_cache() {
+        let escaped = escape_path("github.com/BurntSushi/toml").unwrap();
+        assert_eq!(escaped, "github.com/!burnt!sushi/toml");
+        assert_eq!(unescape_path(&escaped).unwrap(), "github.com/BurntSushi/toml");
+        assert!(unescape_path("github.com/!Burnt").is_err() && escape_version("v1!").is_err());
+    }
+}

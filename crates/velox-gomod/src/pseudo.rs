@@ -1,0 +1,131 @@
+//! Pseudo-versions: versions for commits without a tag (<https://go.dev/ref/mod#pseudo-versions>).
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::semver;
+
+static PSEUDO: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^v[0-9]+\.(0\.0-|[0-9]+\.[0-9]+-([^+]*\.)?0\.)[0-9]{14}-[A-Za-z0-9]+(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$")
+        .ok()
+});
+
+/// Whether it has the form of a pseudo-version.
+#[must_use]
+pub fn is_pseudo_version(version: &str) -> bool {
+    version.matches('-').count() >= 2
+        && semver::is_valid(version)
+        && PSEUDO.as_ref().is_some_and(|form| form.is_match(version))
+}
+
+/// The pseudo-version of a commit.
+///
+/// `major` is `v2` for a module path that ends so, else empty; `older` the highest version among the commit's ancestors,
+/// empty where there is none; `time` the commit's, in seconds since 1970; `revision` the first twelve digits of its id.
+#[must_use]
+pub fn pseudo_version(major: &str, older: &str, time: i64, revision: &str) -> String {
+    let time = jiff::Timestamp::from_second(time).unwrap_or_default();
+    compose(major, older, &time.strftime("%Y%m%d%H%M%S").to_string(), revision)
+}
+
+/// The pseudo-version of no commit at all: a placeholder for a module that is replaced.
+#[must_use]
+pub fn zero_pseudo_version(major: &str) -> String {
+    compose(major, "", "00010101000000", "000000000000")
+}
+
+fn compose(major: &str, older: &str, time: &str, revision: &str) -> String {
+    let build = semver::build(older).unwrap_or_default();
+    let Some(older) = semver::canonical(older) else {
+        let major = if major.is_empty() { "v0" } else { major };
+        return format!("{major}.0.0-{time}-{revision}");
+    };
+    if semver::prerelease(&older).is_some_and(|pre| !pre.is_empty()) {
+        return format!("{older}.0.{time}-{revision}{build}");
+    }
+    let (before, patch) = older.rsplit_once('.').unwrap_or((&older, "0"));
+    format!("{before}.{}-0.{time}-{revision}{build}", increment(patch))
+}
+
+/// The parts of a pseudo-version: what comes before the time, the time, the revision, build metadata.
+fn parts(version: &str) -> Option<(&str, &str, &str, &str)> {
+    if !is_pseudo_version(version) {
+        return None;
+    }
+    let build = semver::build(version).unwrap_or_default();
+    let (rest, revision) = version.strip_suffix(build)?.rsplit_once('-')?;
+    let dash = rest.rfind('-')?;
+    let at = rest.rfind('.').filter(|dot| *dot > dash).unwrap_or(dash);
+    Some((rest.get(..at)?, rest.get(at + 1..)?, revision, build))
+}
+
+/// The version that it is based on, empty where there is none; `None` for what is no pseudo-version, or could have no base.
+#[must_use]
+pub fn base(version: &str) -> Option<String> {
+    let (base, _, _, build) = parts(version)?;
+    match semver::prerelease(base)? {
+        "" => build.is_empty().then(String::new),
+        "-0" => {
+            let (before, patch) = base.strip_suffix("-0")?.rsplit_once('.')?;
+            decrement(patch).map(|patch| format!("{before}.{patch}{build}"))
+        }
+        _ => base.strip_suffix(".0").map(|base| format!("{base}{build}")),
+    }
+}
+
+/// The commit's time, in seconds since 1970; `None` for what is no pseudo-version, or has no time that there ever was.
+#[must_use]
+pub fn time(version: &str) -> Option<i64> {
+    let (_, time, _, _) = parts(version)?;
+    let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", time).ok()?;
+    jiff::tz::Offset::UTC.to_timestamp(time).ok().map(|time| time.as_second())
+}
+
+/// The revision that it ends in.
+#[must_use]
+pub fn revision(version: &str) -> Option<&str> {
+    parts(version).map(|(_, _, revision, _)| revision)
+}
+
+/// Decimal numbers of any length.
+fn increment(number: &str) -> String {
+    let nines = number.len() - number.trim_end_matches('9').len();
+    let kept = number.get(..number.len() - nines).unwrap_or_default();
+    let zeros = "0".repeat(nines);
+    match kept.chars().last().and_then(|digit| digit.to_digit(10)) {
+        Some(digit) => format!("{}{}{zeros}", &kept[..kept.len() - 1], digit + 1),
+        None => format!("1{zeros}"),
+    }
+}
+
+/// `None` for zero.
+fn decrement(number: &str) -> Option<String> {
+    let zeros = number.len() - number.trim_end_matches('0').len();
+    let kept = number.get(..number.len() - zeros)?;
+    let digit = kept.chars().last()?.to_digit(10)?;
+    let head = format!("{}{}", kept.get(..kept.len() - 1)?, digit.checked_sub(1)?);
+    let head = if head == "0" && zeros > 0 { "" } else { &head };
+    Some(format!("{head}{}", "9".repeat(zeros)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_has_its_base() {
+        for (major, older, version) in [
+            ("", "", "v0.0.0-19700101000000-abcdefabcdef"),
+            ("v2", "", "v2.0.0-19700101000000-abcdefabcdef"),
+            ("v2", "v2.3.9", "v2.3.10-0.19700101000000-abcdefabcdef"),
+            ("", "v1.2.0-rc.1", "v1.2.0-rc.1.0.19700101000000-abcdefabcdef"),
+            ("", "v2.0.0+incompatible", "v2.0.1-0.19700101000000-abcdefabcdef+incompatible"),
+        ] {
+            assert_eq!(pseudo_version(major, older, 0, "abcdefabcdef"), version);
+            assert_eq!((base(version).as_deref(), time(version)), (Some(older), Some(0)), "{version}");
+            assert_eq!(revision(version), Some("abcdefabcdef"));
+        }
+        assert_eq!(zero_pseudo_version("v5"), "v5.0.0-00010101000000-000000000000");
+    }
+}

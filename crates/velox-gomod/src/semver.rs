@@ -1,0 +1,175 @@
+//! Semantic versions as Go writes them (<https://go.dev/ref/mod#versions>): with a leading `v`, and with `v1` and `v1.2`
+//! as short forms. The `semver` crate reads neither.
+
+use std::cmp::Ordering;
+
+/// The parts of a valid version.
+struct Parts<'a> {
+    major: &'a str,
+    minor: &'a str,
+    patch: &'a str,
+    /// How much the short forms left out (`.0`, `.0.0`).
+    left_out: &'static str,
+    prerelease: &'a str,
+    build: &'a str,
+}
+
+fn parse(version: &str) -> Option<Parts<'_>> {
+    let rest = version.strip_prefix('v')?;
+    let (major, rest) = number(rest)?;
+    let short = |minor, left_out| Parts { major, minor, patch: "0", left_out, prerelease: "", build: "" };
+    if rest.is_empty() {
+        return Some(short("0", ".0.0"));
+    }
+    let (minor, rest) = number(rest.strip_prefix('.')?)?;
+    if rest.is_empty() {
+        return Some(short(minor, ".0"));
+    }
+    let (patch, rest) = number(rest.strip_prefix('.')?)?;
+    let (rest, build) = rest.find('+').map_or((rest, ""), |at| rest.split_at(at));
+    let well_formed = |part: &str, mark, numbers_are_canonical| {
+        part.is_empty()
+            || part.strip_prefix(mark).is_some_and(|identifiers: &str| {
+                identifiers.split('.').all(|identifier| is_identifier(identifier, numbers_are_canonical))
+            })
+    };
+    (well_formed(rest, '-', true) && well_formed(build, '+', false)).then_some(Parts {
+        major,
+        minor,
+        patch,
+        left_out: "",
+        prerelease: rest,
+        build,
+    })
+}
+
+/// A decimal number without leading zeros, and what follows it.
+fn number(text: &str) -> Option<(&str, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    (!digits.is_empty() && (digits == "0" || !digits.starts_with('0'))).then_some((digits, rest))
+}
+
+fn is_identifier(text: &str, numbers_are_canonical: bool) -> bool {
+    let zero_led = numbers_are_canonical && text.len() > 1 && text.starts_with('0') && is_number(text);
+    !text.is_empty() && !zero_led && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether Go takes it for a semantic version.
+#[must_use]
+pub fn is_valid(version: &str) -> bool {
+    parse(version).is_some()
+}
+
+/// The version with all three numbers, and without build metadata.
+#[must_use]
+pub fn canonical(version: &str) -> Option<String> {
+    let parts = parse(version)?;
+    let end = version.len() - parts.build.len();
+    version.get(..end).map(|version| format!("{version}{}", parts.left_out))
+}
+
+/// `v2` of `v2.1.0`.
+#[must_use]
+pub fn major(version: &str) -> Option<&str> {
+    let parts = parse(version)?;
+    version.get(..=parts.major.len())
+}
+
+/// `v2.1` of `v2.1.0`.
+#[must_use]
+pub fn major_minor(version: &str) -> Option<String> {
+    let Parts { major, minor, .. } = parse(version)?;
+    Some(format!("v{major}.{minor}"))
+}
+
+/// `-pre` of `v2.1.0-pre+meta`; empty for a release.
+#[must_use]
+pub fn prerelease(version: &str) -> Option<&str> {
+    parse(version).map(|parts| parts.prerelease)
+}
+
+/// `+meta` of `v2.1.0+meta`; empty where there is none.
+#[must_use]
+pub fn build(version: &str) -> Option<&str> {
+    parse(version).map(|parts| parts.build)
+}
+
+/// Compares by precedence (<https://semver.org/#spec-item-11>). What isn't valid comes before all that is, and equals all
+/// else that isn't; build metadata doesn't count.
+#[must_use]
+pub fn compare(one: &str, other: &str) -> Ordering {
+    match (parse(one), parse(other)) {
+        (Some(one), Some(other)) => compare_numbers(one.major, other.major)
+            .then_with(|| compare_numbers(one.minor, other.minor))
+            .then_with(|| compare_numbers(one.patch, other.patch))
+            .then_with(|| compare_prereleases(one.prerelease, other.prerelease)),
+        (one, other) => one.is_some().cmp(&other.is_some()),
+    }
+}
+
+/// Numbers may be larger than any integer type.
+fn compare_numbers(one: &str, other: &str) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
+}
+
+fn compare_prereleases(one: &str, other: &str) -> Ordering {
+    if one.is_empty() || other.is_empty() {
+        // A release comes after its prereleases.
+        return one.is_empty().cmp(&other.is_empty());
+    }
+    let (mut one, mut other) =
+        (one.get(1..).unwrap_or_default().split('.'), other.get(1..).unwrap_or_default().split('.'));
+    loop {
+        let order = match (one.next(), other.next()) {
+            (Some(one), Some(other)) => match (is_number(one), is_number(other)) {
+                (true, true) => compare_numbers(one, other),
+                (one_is, other_is) if one_is != other_is => other_is.cmp(&one_is),
+                _ => one.cmp(other),
+            },
+            (None, None) => return Ordering::Equal,
+            (one, other) => one.is_some().cmp(&other.is_some()),
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_forms_and_build_metadata() {
+        assert_eq!(canonical("v1").as_deref(), Some("v1.0.0"));
+        assert_eq!(canonical("v1.2").as_deref(), Some("v1.2.0"));
+        assert_eq!(canonical("v1.2.3-pre+meta").as_deref(), Some("v1.2.3-pre"));
+        for bad in ["", "1.2.3", "v", "v1.", "v01", "v1.2-pre", "v1.2.3-01", "v1.2.3+", "v1.2.3-a..b"] {
+            assert!(!is_valid(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn precedence() {
+        let ordered = [
+            "bad",
+            "v1.0.0-1",
+            "v1.0.0-2",
+            "v1.0.0-10",
+            "v1.0.0-a",
+            "v1.0.0-a.1",
+            "v1.0.0",
+            "v1.2",
+            "v10.0.0",
+        ];
+        for pair in ordered.windows(2) {
+            assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
+        }
+        assert_eq!(compare("v1.0.0+a", "v1"), Ordering::Equal);
+    }
+}

@@ -43,3 +43,26 @@ pub struct Diagnostic {
     /// What to do, a sentence each.
     pub help: Vec<String>,
 }
+
+impl Diagnostic {
+    pub(crate) fn error(message: impl Into<String>) -> Self {
+        Self { level: Level::Error, message: message.into(), span: None, label: None, help: Vec::new() }
+    }
+
+    pub(crate) fn warning(message: impl Into<String>) -> Self {
+        Self { level: Level::Warning, ..Self::error(message) }
+    }
+
+    pub(crate) fn at(self, span: impl Into<Option<Range<usize>>>) -> Self {
+        Self { span: span.into(), ..self }
+    }
+
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+}

@@ -3,8 +3,16 @@
 //! [`Manifest::parse`] reads the text; it never touches the file system, the network or the process environment.
 //! All mistakes of a file come back together, each a [`Diagnostic`] with its place in the text.
 
+mod build_args;
 mod diagnostic;
+mod findings;
+mod interpolate;
 mod manifest;
+mod manual;
+mod modules;
+mod parse;
+mod reader;
+mod refs;
 mod target;
 
 pub use diagnostic::{Diagnostic, Level, Source};

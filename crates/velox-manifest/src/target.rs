@@ -1,17 +1,27 @@
-use crate::GoTarget;
+use crate::{GoTarget, reader::nearest};
 
 /// What Go compiles for (`go tool dist list`), as far as a server can run there.
 const TARGETS: &[(&str, &[&str])] = &[
     ("darwin", &["amd64", "arm64"]),
     ("freebsd", &["386", "amd64", "arm", "arm64"]),
-    (
-        "linux",
-        &[
-            "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64le",
-            "riscv64", "s390x",
-        ],
-    ),
+    ("linux", &["386", "amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x"]),
+    ("netbsd", &["amd64", "arm64"]),
+    ("openbsd", &["amd64", "arm64"]),
     ("windows", &["386", "amd64", "arm64"]),
+];
+
+/// What others call them.
+const ALIASES: &[(&str, &str)] = &[
+    ("macos", "darwin"),
+    ("osx", "darwin"),
+    ("win32", "windows"),
+    ("win64", "windows"),
+    ("x86_64", "amd64"),
+    ("x64", "amd64"),
+    ("aarch64", "arm64"),
+    ("x86", "386"),
+    ("i386", "386"),
+    ("i686", "386"),
 ];
 
 /// Reads a target as the command line gives it, `os/arch` in Go's spelling (`linux/amd64`).
@@ -22,20 +32,33 @@ pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     let (os, arch) = text
         .split_once('/')
         .ok_or_else(|| format!("`{text}` is no target: write os/arch, such as linux/amd64"))?;
+    target(os, arch).map_err(|wrong| match wrong {
+        WrongTarget::Os(message) | WrongTarget::Arch(message) => message,
+    })
+}
+
+/// Which half of a target is wrong, with a sentence about it.
+pub(crate) enum WrongTarget {
+    Os(String),
+    Arch(String),
+}
+
+pub(crate) fn target(os: &str, arch: &str) -> Result<GoTarget, WrongTarget> {
     let Some((_, arches)) = TARGETS.iter().find(|(known, _)| *known == os) else {
-        return Err(unknown("operating system", os, TARGETS.iter().map(|(known, _)| *known)));
+        let known = TARGETS.iter().map(|(known, _)| *known);
+        return Err(WrongTarget::Os(unknown("operating system", os, known)));
     };
     if !arches.contains(&arch) {
-        return Err(unknown(&format!("architecture for {os}"), arch, arches.iter().copied()));
+        let what = format!("architecture for {os}");
+        return Err(WrongTarget::Arch(unknown(&what, arch, arches.iter().copied())));
     }
     Ok(GoTarget { os: os.to_owned(), arch: arch.to_owned() })
 }
 
 fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let nearest = known
-        .clone()
-        .max_by(|a, b| strsim::jaro_winkler(a, given).total_cmp(&strsim::jaro_winkler(b, given)));
-    match nearest.filter(|name| strsim::jaro_winkler(name, given) > 0.7) {
+    let alias = ALIASES.iter().find(|(name, _)| name.eq_ignore_ascii_case(given));
+    let alias = alias.and_then(|(_, name)| known.clone().find(|known| known == name));
+    match alias.or_else(|| nearest(given, known.clone())) {
         Some(name) => format!("unknown {what} `{given}`: did you mean `{name}`?"),
         None => format!("unknown {what} `{given}`: known are {}", known.collect::<Vec<_>>().join(", ")),
     }

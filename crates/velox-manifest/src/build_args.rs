@@ -1,0 +1,299 @@
+//! `[velox] build_args`: what a hand-written `go build` was told, as far as it is safe and still means something.
+
+use std::ops::Range;
+
+use crate::{
+    BuildArgs, Diagnostic, Spanned,
+    interpolate::interpolate,
+    reader::{Reader, nearest},
+    refs::semver_major,
+};
+
+/// Flags of `go build` that have no place in a configuration, and why.
+const REFUSED: &[(&str, &str)] = &[
+    ("C", "it changes the directory of the build"),
+    ("asan", "it needs a C compiler and its libraries"),
+    ("a", "what is compiled anew is Go's decision"),
+    ("buildmode", "the server is a program, and nothing else"),
+    ("compiler", "it would run another compiler"),
+    ("exec", "it runs a program"),
+    ("installsuffix", "the output has its own place"),
+    ("mod", "the modules of the build are the configuration's"),
+    ("modcacherw", "the module cache is Go's"),
+    ("modfile", "it would replace the go.mod that is composed here"),
+    ("msan", "it needs a C compiler and its libraries"),
+    ("n", "nothing would be compiled; `vx build --dry-run` shows what would be"),
+    ("o", "the output's place is said with `vx build -o DIR` or `--output-file FILE`"),
+    ("overlay", "it would replace source files"),
+    ("pgo", "it reads a file that is no part of the configuration"),
+    ("pkgdir", "it would take compiled packages from elsewhere"),
+    ("toolexec", "it runs a program"),
+    ("work", "`vx build --keep-workspace` keeps the build's directory"),
+    ("x", "`vx build -v` shows the commands"),
+];
+
+/// The same of the linker, below `-ldflags`.
+const REFUSED_OF_LINKER: &[(&str, &str)] = &[
+    ("extar", "it runs a program"),
+    ("extld", "it runs a program"),
+    ("extldflags", "it reaches another linker, which can run programs"),
+    ("linkmode", "the server is linked by Go itself"),
+    ("I", "it names the program that would load the server"),
+    ("L", "it would take compiled packages from elsewhere"),
+    ("o", "the output's place is said with `vx build -o DIR` or `--output-file FILE`"),
+    ("r", "it would take libraries from elsewhere"),
+    ("tmpdir", "it would write outside of the build"),
+];
+
+const HONOURED: &str =
+    "honoured are -trimpath, -ldflags (-s, -w, -X), -tags, -race, -p, -gcflags and -asmflags (-N, -l)";
+
+/// Reads the arguments; what can't be honoured is a finding, by its name.
+///
+/// Variables are replaced after the arguments were told apart, so that no value of a variable becomes a flag.
+pub(crate) fn read(reader: Reader<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
+    let mut reading = Reading { reader, result: BuildArgs::default() };
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        reading.argument(&argument, &mut arguments);
+    }
+    reading.result
+}
+
+struct Reading<'a> {
+    reader: Reader<'a>,
+    result: BuildArgs,
+}
+
+impl Reading<'_> {
+    fn argument(&mut self, argument: &Spanned<String>, rest: &mut impl Iterator<Item = Spanned<String>>) {
+        let Some(flag) = argument.value.strip_prefix("--").or_else(|| argument.value.strip_prefix('-'))
+        else {
+            return self.refuse(argument, "it is no flag, and what is compiled is always the server");
+        };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (flag, None),
+        };
+        match name {
+            "trimpath" => self.only(
+                argument,
+                value,
+                "true",
+                "every build of vx trims paths, so that it is reproducible",
+            ),
+            "v" => self.only(argument, value, "true", "`vx build -q` is quiet"),
+            "buildvcs" if matches!(value, Some("false" | "auto")) => {}
+            "buildvcs" => self.refuse(argument, "the server is built in a directory without version control"),
+            "race" => match value.unwrap_or("true") {
+                "true" => self.result.race = true,
+                "false" => self.result.race = false,
+                _ => self.refuse(argument, "it is `-race`, or `-race=false`"),
+            },
+            "tags" | "ldflags" | "p" | "gcflags" | "asmflags" => {
+                let value = match value {
+                    Some(value) => Spanned { value: value.to_owned(), span: argument.span.clone() },
+                    None => match rest.next() {
+                        Some(value) => value,
+                        None => {
+                            return self.refuse(
+                                argument,
+                                "it needs a value, in the same string after `=`, or in the next",
+                            );
+                        }
+                    },
+                };
+                match name {
+                    "tags" => self.tags(value),
+                    "ldflags" => self.linker(&value),
+                    "p" => self.parallel(value),
+                    _ => self.compiler(name, value),
+                }
+            }
+            _ => {
+                let known = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
+                let why = known.unwrap_or(if name.contains(char::is_whitespace) {
+                    "every argument is a string of its own"
+                } else {
+                    "vx doesn't know that it is safe"
+                });
+                self.refuse(argument, why);
+            }
+        }
+    }
+
+    /// A switch that makes no difference, as long as it isn't turned the other way.
+    fn only(&mut self, argument: &Spanned<String>, value: Option<&str>, same: &str, why: &str) {
+        if value.is_some_and(|value| value != same) {
+            self.refuse(argument, why);
+        }
+    }
+
+    fn tags(&mut self, value: Spanned<String>) {
+        let Some(value) = self.reader.interpolated(value) else { return };
+        for tag in value.value.split([',', ' ']).filter(|tag| !tag.is_empty()) {
+            if !tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.')) {
+                self.error(
+                    format!("`{tag}` can't be a build tag"),
+                    &value.span,
+                    "a tag has letters, digits, `_` and `.`",
+                );
+            } else if !self.result.tags.iter().any(|known| known == tag) {
+                self.result.tags.push(tag.to_owned());
+            }
+        }
+    }
+
+    fn parallel(&mut self, value: Spanned<String>) {
+        let Some(value) = self.reader.interpolated(value) else { return };
+        match value.value.trim().parse::<u16>() {
+            Ok(count) if count > 0 => self.result.flags.push(format!("-p={count}")),
+            _ => self.error(
+                format!("`-p {}` is no count", value.value),
+                &value.span,
+                "write a number from 1, such as `-p=4`",
+            ),
+        }
+    }
+
+    /// `-gcflags`, `-asmflags`: `[pattern=]flags`. The flags themselves can read files and write them; two are known not to.
+    fn compiler(&mut self, name: &str, value: Spanned<String>) {
+        let flags = match value.value.split_once('=') {
+            Some((pattern, flags)) if !pattern.starts_with('-') => flags,
+            _ => value.value.as_str(),
+        };
+        match flags.split_whitespace().find(|flag| !matches!(*flag, "-N" | "-l")) {
+            Some(flag) => {
+                let message = format!("`{flag}` of `-{name}` is refused");
+                self.error(message, &value.span, "honoured are -N and -l, which help a debugger");
+            }
+            None => self.result.flags.push(format!("-{name}={}", value.value)),
+        }
+    }
+
+    fn linker(&mut self, value: &Spanned<String>) {
+        let fields = match fields(&value.value) {
+            Ok(fields) => fields,
+            Err(quote) => {
+                return self.error(
+                    format!("a {quote} in `-ldflags` has no end"),
+                    &value.span,
+                    "quotes go around a whole field, as in '-X main.title=two words'",
+                );
+            }
+        };
+        let mut fields = fields.into_iter();
+        while let Some(field) = fields.next() {
+            let flag = field.strip_prefix("--").or_else(|| field.strip_prefix('-'));
+            match flag {
+                Some("s" | "s=true") => self.result.strip = Some(true),
+                Some("s=false") => self.result.strip = Some(false),
+                Some("w" | "w=true" | "w=false") => {}
+                Some("X") => match fields.next() {
+                    Some(definition) => self.definition(definition, &value.span),
+                    None => self.error("`-X` has no definition".to_owned(), &value.span, DEFINITION),
+                },
+                Some(definition) if definition.starts_with("X=") => {
+                    self.definition(definition.trim_start_matches("X="), &value.span);
+                }
+                _ => {
+                    let name = flag.unwrap_or(field).split('=').next().unwrap_or(field);
+                    let known = REFUSED_OF_LINKER.iter().find(|(refused, _)| *refused == name);
+                    let why = known.map_or("vx doesn't know that it is safe", |(_, why)| why);
+                    self.refuse(&Spanned { value: field.to_owned(), span: value.span.clone() }, why);
+                }
+            }
+        }
+    }
+
+    /// `importpath.name=value`.
+    fn definition(&mut self, definition: &str, span: &Option<Range<usize>>) {
+        let named = definition.split_once('=').filter(|(name, _)| is_variable(name));
+        let Some((name, raw)) = named else {
+            return self.error(format!("`-X {definition}` defines nothing"), span, DEFINITION);
+        };
+        let stamp = stamped(name);
+        if let Some(stamp) = stamp {
+            let value = match raw {
+                // The stamp's own sources know these variables, and what to do without them.
+                "${VERSION}" | "${TIME}" => None,
+                raw => interpolate(raw, self.reader.environment).ok().filter(|value| !value.is_empty()),
+            };
+            match stamp {
+                Stamp::Version => self.result.stamp_version = value,
+                Stamp::Time => self.result.stamp_time = value,
+            }
+        } else if let Some(value) =
+            self.reader.interpolated(Spanned { value: raw.to_owned(), span: span.clone() })
+        {
+            self.result.definitions.insert(name.to_owned(), value.value);
+        }
+    }
+
+    fn refuse(&self, argument: &Spanned<String>, why: &str) {
+        let name = argument.value.split('=').next().unwrap_or(&argument.value);
+        let diagnostic = Diagnostic::error(format!("the build argument `{name}` is refused: {why}"))
+            .at(argument.span.clone())
+            .label("remove this")
+            .help(HONOURED);
+        let bare = name.trim_start_matches('-');
+        let unknown = ![REFUSED, REFUSED_OF_LINKER].concat().iter().any(|(refused, _)| *refused == bare);
+        let near = nearest(bare, ["trimpath", "ldflags", "tags", "race", "gcflags", "asmflags"]);
+        self.reader.findings.push(match near {
+            Some(near) if unknown && near != bare => diagnostic.label(format!("did you mean `-{near}`?")),
+            _ => diagnostic,
+        });
+    }
+
+    fn error(&self, message: String, span: &Option<Range<usize>>, help: &str) {
+        self.reader.findings.push(Diagnostic::error(message).at(span.clone()).help(help));
+    }
+}
+
+const DEFINITION: &str = "write `-X importpath.name=value`";
+
+enum Stamp {
+    Version,
+    Time,
+}
+
+/// Which part of RoadRunner's own stamp a definition sets, whatever its major.
+fn stamped(name: &str) -> Option<Stamp> {
+    let rest = name.strip_prefix("github.com/roadrunner-server/roadrunner/")?;
+    let inner = match rest.split_once('/') {
+        Some((major, inner)) if semver_major(&format!("{major}.0.0")).is_some() => inner,
+        _ => rest,
+    };
+    match inner {
+        "internal/meta.version" => Some(Stamp::Version),
+        "internal/meta.buildTime" => Some(Stamp::Time),
+        _ => None,
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let path = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    let Some((package, variable)) = name.rsplit_once('.') else { return false };
+    !package.is_empty()
+        && package.chars().all(path)
+        && !variable.is_empty()
+        && !variable.starts_with(|c: char| c.is_ascii_digit())
+        && variable.chars().all(|c| c.is_alphanumeric() || c == '_')
+}
+
+/// Splits as `go build` splits its flags' values: at white space, where a field may stand in quotes as a whole, and
+/// there are no escapes (<https://pkg.go.dev/cmd/go#hdr-Compile_packages_and_dependencies>). `Err`: the open quote.
+fn fields(text: &str) -> Result<Vec<&str>, char> {
+    let mut fields = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let (field, after) = if matches!(first, '"' | '\'') {
+            rest.get(1..).and_then(|inner| inner.split_once(first)).ok_or(first)?
+        } else {
+            rest.split_once(char::is_whitespace).unwrap_or((rest, ""))
+        };
+        fields.push(field);
+        rest = after.trim_start();
+    }
+    Ok(fields)
+}

@@ -1,0 +1,59 @@
+//! `${NAME}` and `${NAME:-default}` in a value; `$$` is a dollar, and a `$` before anything else is one too.
+
+/// Why a value has no text.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The variable has neither a value nor a default.
+    Unset(String),
+    /// A `${` without its `}`.
+    Unclosed,
+    /// What stands between the braces is no name.
+    Name,
+}
+
+pub(crate) fn interpolate(
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, Failure> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        result.push_str(before);
+        rest = after;
+        if let Some(after) = rest.strip_prefix('$') {
+            result.push('$');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('{') {
+            let (variable, after) = after.split_once('}').ok_or(Failure::Unclosed)?;
+            result.push_str(&value(variable, environment)?);
+            rest = after;
+        } else {
+            result.push('$');
+        }
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+/// As a shell does it, an empty variable takes the default.
+fn value(variable: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, Failure> {
+    let (name, default) = match variable.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (variable, None),
+    };
+    if !is_name(name) {
+        return Err(Failure::Name);
+    }
+    match (environment(name), default) {
+        (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
+        (Some(value), _) => Ok(value),
+        (None, Some(default)) => Ok(default.to_owned()),
+        (None, None) => Err(Failure::Unset(name.to_owned())),
+    }
+}
+
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

@@ -1,0 +1,236 @@
+//! The manual's format and its ancestor: plugins by owner and repository, and the forges' settings, which the newest
+//! format shares.
+
+use std::ops::Range;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::{
+    Diagnostic, Forge, Origin, Plugin, Project, Spanned,
+    reader::{Field, Known, Section},
+    refs::{self, Wrong},
+};
+
+const FORGE: Known = Known::Keys(&["token", "plugins", "endpoint", "base_url"]);
+const PLUGIN: Known = Known::Keys(&["ref", "owner", "repository", "folder", "replace"]);
+
+const OWNER: &str = "the user or organization, such as owner = \"roadrunner-server\"";
+const REPOSITORY: &str = "the repository's name, such as repository = \"http\"";
+const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
+
+/// `[github]`.
+pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
+    read(root, "github", &["github.com", "www.github.com", "api.github.com"], |section| {
+        let owner = section.required("owner", OWNER);
+        let repository = section.required("repository", REPOSITORY);
+        let owner = owner.and_then(|owner| checked(section, "owner", owner, refs::github_name));
+        let repository = repository.and_then(|name| checked(section, "repository", name, refs::github_name));
+        let folder = folder(section);
+        Some(Origin::GitHub { owner: owner?, repository: repository?, folder: folder? })
+    })
+}
+
+/// `[gitlab]`.
+pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
+    read(root, "gitlab", &["gitlab.com", "www.gitlab.com"], |section| {
+        let project = project(section);
+        let folder = folder(section);
+        Some(Origin::GitLab { project: project?, folder: folder? })
+    })
+}
+
+fn read(
+    root: &Section<'_>,
+    name: &str,
+    public: &[&str],
+    origin: impl Fn(&Section<'_>) -> Option<Origin>,
+) -> (Forge, Vec<Plugin>) {
+    let Some(section) = root.section(name, FORGE) else { return (Forge::default(), Vec::new()) };
+    let forge = Forge { endpoint: endpoint(&section, public), token: token(&section) };
+    let plugins = section.section("plugins", Known::Names).map_or_else(Vec::new, |plugins| {
+        plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
+    });
+    (forge, plugins)
+}
+
+fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
+    let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
+    let section = field.section(PLUGIN)?;
+    let reference = section.required("ref", REFERENCE);
+    let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
+    let origin = origin(&section);
+    let replace = replace(&section);
+    Some(Plugin { name, origin: origin?, reference: reference?, replace: replace? })
+}
+
+/// A plugin's own `replace`: `None` where it is wrong, `Some(None)` where there is none.
+pub(crate) fn replace(section: &Section<'_>) -> Option<Option<Spanned<crate::Replacement>>> {
+    let Some(field) = section.field("replace") else { return Some(None) };
+    let text = field.text()?;
+    let value = converted(section, "replace", &text, refs::replacement)?;
+    Some(Some(Spanned { value, span: text.span }))
+}
+
+/// `None` where it is wrong, `Some(None)` where it is the repository's root.
+fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
+    let Some(field) = section.field("folder") else { return Some(None) };
+    let text = field.text()?;
+    let folder = converted(section, "folder", &text, refs::folder)?;
+    Some(folder.map(|value| Spanned { value, span: text.span }))
+}
+
+/// The project by its id, or by its path: `repository` alone where it has a `/`, else below `owner`.
+fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
+    let owner = section.text("owner");
+    let Some(field) = section.field("repository") else {
+        section.missing(
+            "repository",
+            "the project's numeric id (\"36405203\"), or its path (\"group/project\")",
+        );
+        return None;
+    };
+    if let Some(id) = field.integer() {
+        let id = u64::try_from(id).ok().filter(|id| *id > 0);
+        if id.is_none() {
+            field.wrong_type("a project's id or path");
+        }
+        return Some(Spanned { value: Project::Id(id?), span: field.span() });
+    }
+    let repository = field.text()?;
+    if !repository.value.is_empty() && repository.value.bytes().all(|b| b.is_ascii_digit()) {
+        let id = converted(section, "repository", &repository, |digits| {
+            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| Wrong::new("is no project's id"))
+        })?;
+        return Some(Spanned { value: Project::Id(id), span: repository.span });
+    }
+    let repository = checked(section, "repository", repository, refs::gitlab_path)?;
+    if repository.value.contains('/') {
+        return Some(Spanned { value: Project::Path(repository.value), span: repository.span });
+    }
+    if !section.has("owner") {
+        section.missing(
+            "owner",
+            "the user or group, or write the project's whole path: repository = \"group/project\"",
+        );
+    }
+    let owner = checked(section, "owner", owner?, refs::gitlab_path)?;
+    let path = format!("{}/{}", owner.value, repository.value);
+    Some(Spanned { value: Project::Path(path), span: repository.span })
+}
+
+fn token(forge: &Section<'_>) -> Option<SecretString> {
+    let section = forge.section("token", Known::Keys(&["token"]))?;
+    let field = section.field("token")?;
+    let token = field.reader.secret(field.raw()?)?;
+    if token.chars().all(|c| c.is_ascii_graphic()) {
+        return Some(SecretString::from(token));
+    }
+    field.error(
+        Diagnostic::error("the token has characters in it that no token has")
+            .at(field.span())
+            .help("a token is one word of letters, digits and signs"),
+    );
+    None
+}
+
+/// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
+fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
+    let base = forge.field("base_url").and_then(|field| url(&field));
+    let section = forge.section("endpoint", Known::Keys(&["endpoint"]));
+    let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
+    if let (Some(base), Some(endpoint)) = (&base, &endpoint)
+        && base.value != endpoint.value
+    {
+        let message = "`base_url` and `endpoint` name two instances";
+        forge.error(
+            Diagnostic::error(message).at(endpoint.span.clone()).label("not the same").help("remove one"),
+        );
+    }
+    let given = base.or(endpoint)?;
+    let host = given.value.host_str().unwrap_or_default();
+    if public.contains(&host) && given.value.path() == "/" && given.value.port().is_none() {
+        return None;
+    }
+    Some(Spanned { value: given.value.as_str().trim_end_matches('/').to_owned(), span: given.span })
+}
+
+fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
+    let text = field.text()?;
+    let wrong = |why: &str| {
+        field.error(
+            Diagnostic::error(format!("the endpoint {why}"))
+                .at(text.span.clone())
+                .label("no endpoint")
+                .help("write where the instance's start page is, such as \"https://git.example.com\""),
+        );
+        None
+    };
+    let url = match Url::parse(text.value.trim()) {
+        Ok(url) => url,
+        Err(error) => return wrong(&format!("is no URL: {error}")),
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return wrong("must start with https:// or http://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("has a user or a password in it; a token has its own key");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return wrong("has a `?` or a `#` in it");
+    }
+    Some(Spanned { value: url, span: text.span })
+}
+
+/// The same value, where `check` has nothing against it.
+pub(crate) fn checked(
+    section: &Section<'_>,
+    key: &str,
+    text: Spanned<String>,
+    check: impl FnOnce(&str) -> Result<(), Wrong>,
+) -> Option<Spanned<String>> {
+    converted(section, key, &text, check)?;
+    Some(text)
+}
+
+/// What `convert` makes of it; what it has against it is a finding.
+pub(crate) fn converted<T>(
+    section: &Section<'_>,
+    key: &str,
+    text: &Spanned<String>,
+    convert: impl FnOnce(&str) -> Result<T, Wrong>,
+) -> Option<T> {
+    match convert(&text.value) {
+        Ok(value) => Some(value),
+        Err(wrong) => {
+            section.error(cannot_be(
+                &format!("the {key} `{}` can't be one", shown(&text.value)),
+                &text.span,
+                wrong,
+            ));
+            None
+        }
+    }
+}
+
+pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: Wrong) -> Diagnostic {
+    let diagnostic = Diagnostic::error(message).at(span.clone()).label(wrong.why);
+    match wrong.help {
+        Some(help) => diagnostic.help(help),
+        None => diagnostic,
+    }
+}
+
+/// A value as a message may hold it: on one line, of bearable length, and without a URL's user information.
+fn shown(text: &str) -> String {
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let text = match text.rsplit_once('@') {
+        Some((before, after)) if start > 0 && before.len() >= start => format!("…@{after}"),
+        _ => text.to_owned(),
+    };
+    let mut short: String = text.chars().take(100).flat_map(char::escape_debug).collect();
+    if text.chars().count() > 100 {
+        short.push('…');
+    }
+    short.replace("\\\"", "\"").replace("\\'", "'").replace("\\\\", "\\")
+}

@@ -1,0 +1,102 @@
+//! The newest format: plugins by module path; and the lists of replaces and excludes, which every format has.
+
+use crate::{
+    Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned,
+    manual::{checked, converted, replace},
+    reader::{Field, Known, Section},
+    refs,
+    target::{WrongTarget, target},
+};
+
+const PLUGIN: Known = Known::Keys(&["module_name", "tag", "replace"]);
+
+/// `[plugins.NAME]`.
+pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
+    let Some(plugins) = root.section("plugins", Known::Names) else { return Vec::new() };
+    plugins.fields().into_iter().filter_map(plugin).collect()
+}
+
+fn plugin(field: Field<'_>) -> Option<Plugin> {
+    let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
+    let section = field.section(PLUGIN)?;
+    let module = section.required(
+        "module_name",
+        "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"",
+    );
+    let tag = section.required("tag", "a tag, a branch, a commit or \"latest\", such as tag = \"v5.2.7\"");
+    let module = module.and_then(|module| checked(&section, "module_name", module, refs::module_path));
+    let tag = tag.and_then(|tag| checked(&section, "tag", tag, refs::reference));
+    let replace = replace(&section);
+    let (module, tag) = (module?, tag?);
+    let tag = checked(&section, "tag", tag, |tag| refs::majors_agree(&module.value, tag))?;
+    Some(Plugin { name, origin: Origin::Module(module), reference: tag, replace: replace? })
+}
+
+/// `[[replaces]]`.
+pub(crate) fn replaces(root: &Section<'_>) -> Vec<Replace> {
+    let Some(field) = root.field("replaces") else { return Vec::new() };
+    let mut replaces: Vec<Replace> = Vec::new();
+    for section in field.sections(&["old", "new"]) {
+        let old = section.required("old", "the module to replace, such as old = \"github.com/acme/http\"");
+        let new = section.required("new", "a directory (\"../http\") or a module with its version");
+        let old = old.and_then(|old| {
+            let value = converted(&section, "old", &old, refs::replaced)?;
+            Some(Spanned { value, span: old.span })
+        });
+        let new = new.and_then(|new| {
+            let value = converted(&section, "new", &new, refs::replacement)?;
+            Some(Spanned { value, span: new.span })
+        });
+        let (Some(old), Some(new)) = (old, new) else { continue };
+        if replaces.iter().any(|known| known.old.value == old.value) {
+            section.error(
+                Diagnostic::error(format!("`{}` is replaced twice", old.value.0))
+                    .at(old.span.clone())
+                    .label("the second time")
+                    .help("remove one of the two"),
+            );
+        }
+        replaces.push(Replace { old, new });
+    }
+    replaces
+}
+
+/// `[[excludes]]`.
+pub(crate) fn excludes(root: &Section<'_>) -> Vec<Exclude> {
+    let Some(field) = root.field("excludes") else { return Vec::new() };
+    let read = |section: Section<'_>| {
+        let module = section
+            .required("module", "the module's path, such as module = \"github.com/redis/go-redis/v9\"");
+        let version = section.required("version", "the version never to use, such as version = \"v9.15.0\"");
+        let module = module.and_then(|module| checked(&section, "module", module, refs::module_path));
+        let version = version.and_then(|version| checked(&section, "version", version, refs::full_version));
+        let (module, version) = (module?, version?);
+        let version =
+            checked(&section, "version", version, |version| refs::majors_agree(&module.value, version))?;
+        Some(Exclude { module, version })
+    };
+    field.sections(&["module", "version"]).into_iter().filter_map(read).collect()
+}
+
+/// `[target_platform]`; an empty one is none.
+pub(crate) fn target_platform(root: &Section<'_>) -> Option<Spanned<GoTarget>> {
+    let section = root.section("target_platform", Known::Keys(&["os", "arch"]))?;
+    let (os, arch) = (section.text("os"), section.text("arch"));
+    match (section.has("os"), section.has("arch")) {
+        (true, false) => section.missing("arch", "a target has both halves, such as arch = \"amd64\""),
+        (false, true) => section.missing("os", "a target has both halves, such as os = \"linux\""),
+        _ => {}
+    }
+    let (os, arch) = (os?, arch?);
+    match target(&os.value, &arch.value) {
+        Ok(value) => Some(Spanned { value, span: os.span }),
+        Err(wrong) => {
+            let (message, span) = match wrong {
+                WrongTarget::Os(message) => (message, os.span),
+                WrongTarget::Arch(message) => (message, arch.span),
+            };
+            section.error(Diagnostic::error(message).at(span).label("no server can be compiled for it"));
+            None
+        }
+    }
+}

@@ -1,0 +1,239 @@
+use std::{collections::HashMap, ops::Range};
+
+use toml_edit::{Document, TomlError};
+
+use crate::{
+    BuildArgs, Dependencies, Diagnostic, Format, Log, LogLevel, LogMode, Manifest, Origin, Plugin, Project,
+    RoadRunner, Source, build_args,
+    findings::Findings,
+    manual, modules,
+    reader::{Field, Known, Reader, Section, nearest},
+    refs,
+};
+
+const EXAMPLE: &str = r#"[github.plugins]
+http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
+
+impl Manifest {
+    /// Reads a text in whichever format it is. `environment` gives the value of a variable, `None` where it isn't set.
+    ///
+    /// # Errors
+    /// All mistakes in the order of the text, each with its place, and the warnings among them. Where the text isn't
+    /// even TOML, the first place that shows it.
+    pub fn parse(
+        source: &Source,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let findings = Findings::new(source);
+        let document = match Document::parse(source.text.as_str()) {
+            Ok(document) => document,
+            Err(error) => {
+                findings.push(not_toml(&source.text, &error));
+                return Err(findings.finish());
+            }
+        };
+        let root = Section::root(Reader { findings: &findings, environment }, document.as_table());
+        let manifest = assemble(&root);
+        if findings.any_error() { Err(findings.finish()) } else { Ok((manifest, findings.finish())) }
+    }
+}
+
+fn assemble(root: &Section<'_>) -> Manifest {
+    let format = format(root);
+    let (github, mut plugins) = manual::github(root);
+    let (gitlab, from_gitlab) = manual::gitlab(root);
+    plugins.extend(from_gitlab);
+    plugins.extend(modules::plugins(root));
+    plugins.sort_by_key(|plugin| plugin.name.span.as_ref().map_or(0, |span| span.start));
+    twice(root, &plugins);
+    Manifest {
+        format,
+        roadrunner: roadrunner(root),
+        debug: root
+            .section("debug", Known::Keys(&["enabled"]))
+            .and_then(|debug| debug.bool("enabled"))
+            .unwrap_or(false),
+        strict: root.bool("strict").unwrap_or(false),
+        plugins,
+        replaces: modules::replaces(root),
+        excludes: modules::excludes(root),
+        target: modules::target_platform(root),
+        github,
+        gitlab,
+        log: log(root),
+        build_args: build_args(root),
+    }
+}
+
+/// Told by what only one format has. Finds two formats in one file, and a file without plugins.
+fn format(root: &Section<'_>) -> Format {
+    let plugins_of = |forge: &str| root.field(forge)?.inner("plugins");
+    let (github, gitlab, modules) = (plugins_of("github"), plugins_of("gitlab"), root.field("plugins"));
+    let velox = root.field("velox");
+    if let Some(modules) = &modules {
+        let others = [("[github.plugins]", &github), ("[gitlab.plugins]", &gitlab), ("[velox]", &velox)];
+        for (name, other) in others.into_iter().filter_map(|(name, other)| Some((name, other.as_ref()?))) {
+            mixed(root, name, &other.key_span, &modules.key_span);
+        }
+    }
+    let tables = || [&github, &gitlab, &modules].into_iter().flatten();
+    if tables().all(Field::is_empty) {
+        let diagnostic = Diagnostic::error("there are no plugins in the configuration")
+            .help(format!("a server is made of plugins; name at least one:\n\n{EXAMPLE}"));
+        root.error(match tables().next() {
+            Some(table) => diagnostic.at(table.key_span.clone()).label("this is empty"),
+            None => diagnostic,
+        });
+    }
+    match (modules, velox) {
+        (Some(_), _) => Format::Modules,
+        (None, Some(_)) => Format::Ancestor,
+        (None, None) => Format::Manual,
+    }
+}
+
+fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: &Option<Range<usize>>) {
+    let start = |span: &Option<Range<usize>>| span.as_ref().map_or(0, |span| span.start);
+    let (first, second) = if start(other) < start(modules) { (other, modules) } else { (modules, other) };
+    let line = root.reader.findings.line(start(first));
+    let help = if name == "[velox]" {
+        "[plugins] has no build arguments: remove [velox], vx trims, strips and stamps by itself".to_owned()
+    } else {
+        format!(
+            "move all plugins to one of them: below {name} with `owner`, `repository` and `ref`, \
+             or to [plugins.NAME] with `module_name` and `tag`"
+        )
+    };
+    root.error(
+        Diagnostic::error(format!("{name} and [plugins] are two formats, and a file has one"))
+            .at(second.clone())
+            .label(format!("the other format starts on line {line}"))
+            .help(help),
+    );
+}
+
+/// Two plugins that are the same code.
+fn twice(root: &Section<'_>, plugins: &[Plugin]) {
+    let mut seen: HashMap<(u8, String), &Plugin> = HashMap::new();
+    for plugin in plugins {
+        let (identity, what) = identity(&plugin.origin);
+        let Some(first) = seen.get(&identity) else {
+            seen.insert(identity, plugin);
+            continue;
+        };
+        let line = first.name.span.as_ref().map_or(0, |span| root.reader.findings.line(span.start));
+        root.error(
+            Diagnostic::error(format!(
+                "the plugins `{}` and `{}` are the same {what}",
+                first.name.value, plugin.name.value
+            ))
+            .at(plugin.name.span.clone())
+            .label(format!("the same as `{}` on line {line}", first.name.value))
+            .help("remove one of the two"),
+        );
+    }
+}
+
+fn identity(origin: &Origin) -> ((u8, String), &'static str) {
+    let folder = |folder: &Option<crate::Spanned<String>>| {
+        folder.as_ref().map_or_else(String::new, |folder| folder.value.clone())
+    };
+    match origin {
+        Origin::Module(path) => ((0, path.value.clone()), "module"),
+        Origin::GitHub { owner, repository, folder: inner } => {
+            let name = format!("{}/{}", owner.value, repository.value).to_ascii_lowercase();
+            ((1, format!("{name}//{}", folder(inner))), "repository and folder")
+        }
+        Origin::GitLab { project, folder: inner } => {
+            let name = match &project.value {
+                Project::Id(id) => id.to_string(),
+                Project::Path(path) => path.to_ascii_lowercase(),
+            };
+            ((2, format!("{name}//{}", folder(inner))), "project and folder")
+        }
+    }
+}
+
+fn roadrunner(root: &Section<'_>) -> RoadRunner {
+    let Some(section) = root.section("roadrunner", Known::Keys(&["ref", "dependencies"])) else {
+        return RoadRunner { reference: None, dependencies: None };
+    };
+    let reference = section
+        .text("ref")
+        .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference));
+    let dependencies = choice(
+        &section,
+        "dependencies",
+        &[("release", Dependencies::Release), ("minimal", Dependencies::Minimal)],
+    );
+    RoadRunner { reference, dependencies }
+}
+
+fn log(root: &Section<'_>) -> Log {
+    let Some(section) = root.section("log", Known::Keys(&["level", "mode"])) else { return Log::default() };
+    let levels = [
+        ("debug", LogLevel::Debug),
+        ("info", LogLevel::Info),
+        ("warn", LogLevel::Warn),
+        ("warning", LogLevel::Warn),
+        ("error", LogLevel::Error),
+    ];
+    let modes = [
+        ("production", LogMode::Production),
+        ("development", LogMode::Development),
+        ("raw", LogMode::Raw),
+        ("off", LogMode::Off),
+        ("none", LogMode::Off),
+    ];
+    Log { level: choice(&section, "level", &levels), mode: choice(&section, "mode", &modes) }
+}
+
+/// One of a few words, in whichever case.
+fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
+    let given = section.text(key)?;
+    let word = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&given.value));
+    if word.is_none() {
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let label = match nearest(&given.value, known.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "not known".to_owned(),
+        };
+        section.error(
+            Diagnostic::error(format!("unknown {key} `{}`", given.value))
+                .at(given.span)
+                .label(label)
+                .help(format!("it is one of: {}", known.join(", "))),
+        );
+    }
+    word.map(|(_, value)| *value)
+}
+
+fn build_args(root: &Section<'_>) -> BuildArgs {
+    let field =
+        root.section("velox", Known::Keys(&["build_args"])).and_then(|velox| velox.field("build_args"));
+    field.map_or_else(BuildArgs::default, |field| build_args::read(field.reader, field.raw_strings()))
+}
+
+fn not_toml(text: &str, error: &TomlError) -> Diagnostic {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let start = text.floor_char_boundary(span.start);
+    let span = start..text.ceil_char_boundary(span.end).max(start);
+    let mut lines = error.message().lines();
+    let mut diagnostic =
+        Diagnostic::error(format!("this is not TOML: {}", lines.next().unwrap_or("it can't be read")))
+            .at(span.clone());
+    for line in lines {
+        diagnostic = diagnostic.help(line);
+    }
+    let backslash = |at: Option<&str>| at.is_some_and(|text| text.contains('\\'));
+    let near = start.checked_sub(1).map(|before| text.floor_char_boundary(before)..span.end);
+    if backslash(text.get(span)) || near.is_some_and(|near| backslash(text.get(near))) {
+        diagnostic = diagnostic.help(
+            "a Windows path stands in single quotes ('C:\\plugins\\http'), or with double backslashes (\"C:\\\\plugins\\\\http\")",
+        );
+    }
+    if text.trim_start().starts_with('{') {
+        diagnostic = diagnostic.help("it looks like JSON: vx reads TOML");
+    }
+    diagnostic
+}

@@ -1,0 +1,284 @@
+//! What can be a ref, a folder, a module path, a version, a replacement. Each check returns the value as it goes into the
+//! manifest, or what is wrong with it, to be read after "the ref", "the folder", and so on.
+
+use crate::Replacement;
+
+/// Why a value can't be one: a few words for the caret, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) why: String,
+    pub(crate) help: Option<String>,
+}
+
+impl Wrong {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), help: None }
+    }
+
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+}
+
+/// A tag, branch or commit, by the rules of <https://git-scm.com/docs/git-check-ref-format>.
+pub(crate) fn reference(text: &str) -> Result<(), Wrong> {
+    let wrong =
+        |why: &str| Err(Wrong::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""));
+    if text.is_empty() {
+        return wrong("is empty");
+    }
+    if text.chars().any(char::is_whitespace) {
+        return wrong("has white space in it");
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control() || "~^:?*[\\".contains(*c)) {
+        return wrong(&format!("has {c:?} in it"));
+    }
+    for part in ["..", "@{", "//"] {
+        if text.contains(part) {
+            return wrong(&format!("has `{part}` in it"));
+        }
+    }
+    if text.starts_with(['-', '/']) || text.ends_with(['/', '.']) || text == "@" {
+        return wrong("no ref starts or ends like this");
+    }
+    if text.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock")) {
+        return wrong("no part of a ref starts with `.` or ends with `.lock`");
+    }
+    Ok(())
+}
+
+/// A folder of a repository, as `a/b`; `None`: its root.
+pub(crate) fn folder(text: &str) -> Result<Option<String>, Wrong> {
+    const RELATIVE: &str = "the folder starts at the repository's root, such as \"plugins/roadrunner\"";
+    if text.contains('\\') {
+        return Err(Wrong::new("has a backslash in it").help("separate folders with `/`, on Windows too"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Wrong::new("has a control character in it"));
+    }
+    if text.starts_with('/') || has_drive(text) {
+        return Err(Wrong::new("is absolute").help(RELATIVE));
+    }
+    let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") {
+        return Err(Wrong::new("leaves the repository").help(RELATIVE));
+    }
+    Ok(Some(parts.join("/")).filter(|folder| !folder.is_empty()))
+}
+
+/// An owner or repository of GitHub.
+pub(crate) fn github_name(text: &str) -> Result<(), Wrong> {
+    if text.contains("://") {
+        return Err(Wrong::new("is a URL")
+            .help("write `owner` and `repository` apart: https://github.com/OWNER/REPOSITORY"));
+    }
+    if text.contains('/') {
+        return Err(Wrong::new("has `/` in it")
+            .help("write `owner` and `repository` apart, and a folder as `folder`"));
+    }
+    forge_name(text)
+}
+
+/// A project's path on GitLab, `group/sub/project`.
+pub(crate) fn gitlab_path(text: &str) -> Result<(), Wrong> {
+    if text.contains("://") {
+        return Err(
+            Wrong::new("is a URL").help("write the path of the project alone, such as \"group/project\"")
+        );
+    }
+    text.split('/').try_for_each(forge_name)
+}
+
+fn forge_name(text: &str) -> Result<(), Wrong> {
+    if text.is_empty() {
+        return Err(Wrong::new("is empty"));
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c)) {
+        return Err(
+            Wrong::new(format!("has {c:?} in it")).help("a name has letters, digits, `.`, `_` and `-`")
+        );
+    }
+    if matches!(text, "." | "..") || text.starts_with('-') {
+        return Err(Wrong::new("is no name"));
+    }
+    match text.strip_suffix(".git") {
+        Some(name) => {
+            Err(Wrong::new("ends with `.git`").help(format!("the name alone is enough: \"{name}\"")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A module path, by the rules of <https://go.dev/ref/mod#go-mod-file-ident>.
+pub(crate) fn module_path(text: &str) -> Result<(), Wrong> {
+    const SHAPE: &str = "a module path looks like \"github.com/roadrunner-server/http/v5\", as in its go.mod";
+    let wrong = |why: &str| Err(Wrong::new(why).help(SHAPE));
+    if text.is_empty() {
+        return wrong("is empty");
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let path = rest.trim_end_matches('/').trim_end_matches(".git");
+        let wrong = Wrong::new("is a URL");
+        let shown =
+            if path.contains('@') { SHAPE.to_owned() } else { format!("write the path alone: \"{path}\"") };
+        return Err(wrong.help(shown));
+    }
+    if text.contains('@') {
+        return wrong("has `@` in it: the version has a key of its own");
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._~/".contains(*c)) {
+        return wrong(&format!("has {c:?} in it"));
+    }
+    let bad = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with('.');
+    if text.split('/').any(bad) {
+        return wrong("has a part that is empty, or starts or ends with `.`");
+    }
+    let host = text.split('/').next().unwrap_or(text);
+    if !host.contains('.')
+        || host.starts_with('-')
+        || host.chars().any(|c| c.is_ascii_uppercase() || "_~".contains(c))
+    {
+        return wrong("doesn't start with a host");
+    }
+    match major_suffix(text) {
+        Suffix::Wrong => wrong("no module path ends like this: majors are `/v2`, `/v3`, …"),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Suffix {
+    None,
+    Major(u64),
+    Wrong,
+}
+
+/// The major that a module path ends with (<https://go.dev/ref/mod#major-version-suffixes>).
+fn major_suffix(path: &str) -> Suffix {
+    let gopkg = path.starts_with("gopkg.in/");
+    let Some((_, digits)) = path.rsplit_once(if gopkg { ".v" } else { "/v" }) else { return Suffix::None };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Suffix::None;
+    }
+    match digits.parse() {
+        Ok(major) if gopkg || (major >= 2 && !digits.starts_with('0')) => Suffix::Major(major),
+        _ => Suffix::Wrong,
+    }
+}
+
+/// Whether `version` (where it is one, not a branch or commit) has the major that `path` ends with.
+pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), Wrong> {
+    let Some(major) = semver_major(version) else { return Ok(()) };
+    let of_path = match major_suffix(path) {
+        Suffix::Major(major) => major,
+        _ if major < 2 || version.ends_with("+incompatible") => return Ok(()),
+        _ => 1,
+    };
+    if major == of_path || path.starts_with("gopkg.in/") && major < 2 {
+        return Ok(());
+    }
+    let base = match major_suffix(path) {
+        Suffix::Major(_) => path.rsplit_once("/v").map_or(path, |(base, _)| base),
+        _ => path,
+    };
+    let right = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
+    Err(Wrong::new(format!(
+        "has the major v{major}, but the module path {}",
+        if of_path < 2 { "has no major suffix".to_owned() } else { format!("ends with /v{of_path}") }
+    ))
+    .help(format!("the module of this version is \"{right}\"")))
+}
+
+/// The major of a full semantic version with its `v` (`v1.2.3-rc.1+meta`); `None`: it is none.
+pub(crate) fn semver_major(text: &str) -> Option<u64> {
+    let text = text.strip_prefix('v')?;
+    let (text, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (numbers, pre) = text.split_once('-').map_or((text, None), |(rest, pre)| (rest, Some(pre)));
+    let identifier =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if ![build, pre].into_iter().flatten().all(|part| part.split('.').all(identifier)) {
+        return None;
+    }
+    let number = |part: &str| {
+        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        (digits && (part == "0" || !part.starts_with('0'))).then(|| part.parse().ok()).flatten()
+    };
+    let mut parts = numbers.split('.');
+    let major = number(parts.next()?)?;
+    let (_, _): (u64, u64) = (number(parts.next()?)?, number(parts.next()?)?);
+    parts.next().is_none().then_some(major)
+}
+
+/// The right side of a replace (<https://go.dev/ref/mod#go-mod-file-replace>).
+pub(crate) fn replacement(text: &str) -> Result<Replacement, Wrong> {
+    if text.is_empty() {
+        return Err(Wrong::new("is empty")
+            .help("write a directory (\"../http\") or a module (\"github.com/acme/http\")"));
+    }
+    if is_directory(text) {
+        if text.contains('\0') {
+            return Err(Wrong::new("has a NUL in it"));
+        }
+        return match text.rsplit_once('@') {
+            Some((directory, version)) if semver_major(version).is_some() => {
+                Err(Wrong::new("a directory has no version")
+                    .help(format!("write the directory alone: \"{directory}\"")))
+            }
+            _ => Ok(Replacement::Directory(text.to_owned())),
+        };
+    }
+    if text.starts_with('~') {
+        return Err(Wrong::new("`~` is not replaced").help("write the whole path, or \"${HOME}/…\""));
+    }
+    let (path, version) = with_version(text);
+    if !path.contains("://") && !path.split('/').next().unwrap_or(path).contains('.') {
+        return Err(Wrong::new("is neither a directory nor a module").help(format!(
+            "a directory starts with `./`, `../` or `/` (\"./{path}\"), a module with its host"
+        )));
+    }
+    module_path(path)?;
+    if let Some(version) = version {
+        reference(version).map_err(|wrong| Wrong { why: format!("the version {}", wrong.why), ..wrong })?;
+    }
+    Ok(Replacement::Module { path: path.to_owned(), version: version.map(str::to_owned) })
+}
+
+/// The left side of a replace: a module path, with the one version that is meant or without.
+pub(crate) fn replaced(text: &str) -> Result<(String, Option<String>), Wrong> {
+    let (path, version) = with_version(text);
+    module_path(path)?;
+    if let Some(version) = version {
+        full_version(version)?;
+        majors_agree(path, version)?;
+    }
+    Ok((path.to_owned(), version.map(str::to_owned)))
+}
+
+/// A version as go.mod takes it.
+pub(crate) fn full_version(text: &str) -> Result<(), Wrong> {
+    match semver_major(text) {
+        Some(_) => Ok(()),
+        None => Err(Wrong::new(if text.is_empty() { "is empty" } else { "is no full version" })
+            .help("write all three numbers after a `v`, such as \"v1.2.3\"")),
+    }
+}
+
+fn with_version(text: &str) -> (&str, Option<&str>) {
+    if text.contains("://") {
+        return (text, None);
+    }
+    match text.split_once('@').or_else(|| text.split_once(char::is_whitespace)) {
+        Some((path, version)) => (path.trim(), Some(version.trim())),
+        None => (text, None),
+    }
+}
+
+/// As Go tells them apart, on Windows and elsewhere alike.
+fn is_directory(text: &str) -> bool {
+    let starts = ["./", "../", "/", ".\\", "..\\", "\\"].iter().any(|start| text.starts_with(start));
+    starts || matches!(text, "." | "..") || has_drive(text)
+}
+
+fn has_drive(text: &str) -> bool {
+    matches!(text.as_bytes(), [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic())
+}

@@ -110,3 +110,112 @@ pub(crate) fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str
         })
         .max_by_key(|module| module.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "\
+module github.com/roadrunner-server/roadrunner/v2025
+
+go 1.26.4
+
+toolchain go1.26.8
+
+require (
+\tgithub.com/roadrunner-server/api/v4 v4.24.0
+\tgithub.com/roadrunner-server/http/v5 v5.3.0
+\tgithub.com/roadrunner-server/kv/v5 v5.2.9
+\tgithub.com/roadrunner-server/rpc/v5 v5.1.9
+)
+
+exclude github.com/spf13/viper v1.18.0
+
+require (
+\tgithub.com/aws/smithy-go v1.27.2 // indirect
+\tgo.uber.org/zap v1.28.0 // indirect
+)
+
+replace github.com/x/y => github.com/z/y v1.0.0
+";
+
+    fn composed(plugins: &[(&str, &str, &str)], dependencies: Option<Dependencies>, replaces: Vec<Replace>) -> GoMod {
+        let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
+        let plugins: Vec<Wanted> = plugins
+            .iter()
+            .map(|(path, version, requires)| Wanted {
+                path: (*path).to_owned(),
+                version: (*version).to_owned(),
+                go_mod: Some(GoMod::parse_lax(&format!("module {path}\n{requires}")).unwrap()),
+            })
+            .collect();
+        Composition {
+            release: &GoMod::parse(RELEASE).unwrap(),
+            registered: &imports(&["http/v5", "kv/v5", "rpc/v5"].map(|name| format!("github.com/roadrunner-server/{name}")).each_ref().map(String::as_str)),
+            imported: &imports(&["github.com/roadrunner-server/api/v4/build/jobs", "github.com/roadrunner-server/rpc/v5", "fmt"]),
+            plugins: &plugins,
+            replaces,
+            excludes: vec![Version { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
+            dependencies,
+        }
+        .go_mod()
+    }
+
+    fn required(go_mod: &GoMod) -> Vec<String> {
+        go_mod.require.iter().map(|line| format!("{} {}", line.path.rsplit_once("com/").map_or(line.path.as_str(), |(_, p)| p), line.version)).collect()
+    }
+
+    const HTTP: &str = "github.com/roadrunner-server/http/v5";
+
+    #[test]
+    fn the_users_plugins_take_the_place_of_the_releases() {
+        let go_mod = composed(&[(HTTP, "v5.3.0", "require go.uber.org/zap v1.27.1")], None, Vec::new());
+        // kv goes; rpc stays, since other packages of RoadRunner import it; the indirect lines stay.
+        assert_eq!(
+            required(&go_mod),
+            [
+                "aws/smithy-go v1.27.2",
+                "roadrunner-server/api/v4 v4.24.0",
+                "roadrunner-server/http/v5 v5.3.0",
+                "roadrunner-server/rpc/v5 v5.1.9",
+                "go.uber.org/zap v1.28.0",
+            ]
+        );
+        assert_eq!((go_mod.toolchain, go_mod.go.as_deref()), (None, Some("1.26.4")));
+        assert_eq!(go_mod.exclude.len(), 2);
+    }
+
+    #[test]
+    fn what_a_plugin_below_the_releases_requires_is_left_to_version_selection() {
+        let below = composed(&[(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")], None, Vec::new());
+        assert!(!required(&below).iter().any(|line| line.starts_with("go.uber.org/zap")));
+        assert!(required(&below).contains(&"aws/smithy-go v1.27.2".to_owned()));
+        let older_major = composed(
+            &[("github.com/roadrunner-server/http/v4", "v4.9.0", "require go.uber.org/zap v1.27.1")],
+            None,
+            Vec::new(),
+        );
+        assert!(!required(&older_major).iter().any(|line| line.starts_with("go.uber.org/zap")));
+    }
+
+    #[test]
+    fn the_choice_can_be_forced() {
+        let plugins = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")];
+        let release = composed(&plugins, Some(Dependencies::Release), Vec::new());
+        assert!(required(&release).contains(&"go.uber.org/zap v1.28.0".to_owned()));
+        let minimal = composed(&plugins, Some(Dependencies::Minimal), Vec::new());
+        assert_eq!(minimal.require.iter().filter(|line| line.indirect).count(), 0);
+    }
+
+    #[test]
+    fn a_replace_of_the_users_wins() {
+        let replace = |new: &str| Replace {
+            old_path: "github.com/x/y".to_owned(),
+            old_version: None,
+            new_path: new.to_owned(),
+            new_version: None,
+        };
+        let go_mod = composed(&[], None, vec![replace("./replace/y")]);
+        assert_eq!(go_mod.replace, [replace("./replace/y")]);
+    }
+}

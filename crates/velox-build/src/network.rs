@@ -1,15 +1,14 @@
 //! How a build reaches the forges: tokens, proxies, certificates, and what git and go need for the same.
 
-use std::{collections::{BTreeMap, BTreeSet}, path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{collections::{BTreeMap, BTreeSet}, path::{Path, PathBuf}, sync::Arc};
 
-use secrecy::{ExposeSecret, SecretString};
-use tokio_util::sync::CancellationToken;
+use secrecy::SecretString;
 use url::Url;
 use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
 use velox_manifest::Forge;
 
 use crate::{
-    Error, Event, Note, Reporter, Request,
+    Error, Request,
     process::Children,
     resolve::{Configured, Forges},
     toolchain::Toolchain,

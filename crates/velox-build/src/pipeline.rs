@@ -34,13 +34,12 @@ pub async fn build(
 ) -> Result<Summary, Error> {
     let scratch = Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
     let plain = Children::new(request, &reporter, &cancel);
-    let go = Toolchain::find(plain, scratch.path()).await?;
+    let go = Toolchain::find(plain.clone(), scratch.path()).await?;
     let settings = Settings::new(&request.manifest, &request.options, &request.environment, go.host());
     if let Some(output) = &request.output {
         output.check(settings.binary_name())?;
     }
-    let Network { children, forges } =
-        Network::new(request, &go, scratch.path(), &reporter, &cancel).await?;
+    let Network { children, forges } = Network::new(request, &go, scratch.path(), &plain).await?;
     let go = go.with_children(children.clone());
 
     let resolver = Resolver {

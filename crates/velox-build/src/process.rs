@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use velox_forge::Redactor;
 
-use crate::{Error, Event, Reporter};
+use crate::{Error, Event, Reporter, Request};
 
 /// How long a child may take to end by itself once it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,6 +51,17 @@ pub(crate) struct Invocation<'a> {
 }
 
 impl Children {
+    /// Children with the build's environment, and no secrets yet.
+    pub(crate) fn new(request: &Request, reporter: &Arc<dyn Reporter>, cancel: &CancellationToken) -> Self {
+        Self {
+            inherited: Arc::new(request.environment.clone()),
+            secrets: Arc::default(),
+            redactor: Arc::new(Redactor::new(Vec::new())),
+            reporter: Arc::clone(reporter),
+            cancel: cancel.clone(),
+        }
+    }
+
     /// Runs a command to its end, or to the end of its whole process group when the build is interrupted.
     pub(crate) async fn run(&self, invocation: Invocation<'_>) -> Result<Finished, Error> {
         let mut command = Command::new(invocation.program);

@@ -26,8 +26,6 @@ pub(crate) struct Settings {
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
     pub(crate) gotoolchain: String,
-    #[serde(default)]
-    pub(crate) goauth: String,
 }
 
 /// What a go command may do to go.mod, and so what `GOFLAGS` says: it replaces the user's own, which would make the same
@@ -49,7 +47,7 @@ impl Toolchain {
             )
         })?;
         let names = [
-            "GOVERSION", "GOHOSTOS", "GOHOSTARCH", "GOMODCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN", "GOAUTH",
+            "GOVERSION", "GOHOSTOS", "GOHOSTARCH", "GOMODCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN",
         ];
         let finished = children
             .run(Invocation {

@@ -313,7 +313,7 @@ fn private_repositories_over_ssh_with_exactly_the_two_steps() {
         Ok(sshd) => sshd,
         Err(why) => return skip("private repositories over ssh", &why.to_string()),
     };
-    sshd.serve("acme/hidden", &hidden);
+    sshd.repository("acme/hidden", &hidden).unwrap();
     let mut company = company
         .configured(&with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#));
     company.sandbox = company.sandbox.envs(sshd.environment());

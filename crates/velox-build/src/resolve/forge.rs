@@ -20,17 +20,17 @@ use crate::{Error, Event, Note, Reporter};
 const ANCESTORS_ASKED: usize = 25;
 
 /// The forges that the manifest configures.
-pub(super) struct Forges {
-    pub(super) http: Http,
-    pub(super) github: Configured,
-    pub(super) gitlab: Configured,
-    pub(super) git: GitOptions,
+pub(crate) struct Forges {
+    pub(crate) http: Http,
+    pub(crate) github: Configured,
+    pub(crate) gitlab: Configured,
+    pub(crate) git: GitOptions,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Configured {
-    pub(super) endpoint: Option<url::Url>,
-    pub(super) token: Option<SecretString>,
+pub(crate) struct Configured {
+    pub(crate) endpoint: Option<url::Url>,
+    pub(crate) token: Option<SecretString>,
 }
 
 /// A ref, found in a repository.

@@ -37,7 +37,7 @@ use crate::{
     lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner},
     process::Children,
     settings::Settings,
-    toolchain::{Mode, Toolchain},
+    toolchain::Toolchain,
     workspace::Workspace,
 };
 
@@ -89,7 +89,7 @@ impl Resolver<'_> {
         let roadrunner =
             pinned.get(&Owner::RoadRunner).ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
         let release = release(roadrunner)?;
-        self.go.check_version(release.go.as_deref(), &roadrunner.module)?;
+        self.go.check_version(release.go.as_deref(), &roadrunner.module.path)?;
 
         let mut plugins = self.plugins(&manifest, &pinned)?;
         plugins.extend(added(&release, &plugins));

@@ -135,14 +135,14 @@ impl Sources<'_> {
         #[derive(Deserialize)]
         struct Info {
             #[serde(rename = "Time")]
-            time: Option<jiff::Timestamp>,
+            time: Option<String>,
         }
         if !answer.error.is_empty() {
             return Err(answer.reason());
         }
         let go_mod = fs::read_to_string(&answer.go_mod).map_err(|error| format!("{}: {error}", answer.go_mod.display()))?;
         let info = fs::read_to_string(&answer.info).ok();
-        let time = info.and_then(|info| serde_json::from_str::<Info>(&info).ok()).and_then(|info| info.time);
+        let time = info.and_then(|info| serde_json::from_str::<Info>(&info).ok()).and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
         let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| !hash.is_empty());
         Ok(Pinned {
             module: Version { path: answer.path.clone(), version: answer.version.clone() },

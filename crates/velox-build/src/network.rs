@@ -8,7 +8,7 @@ use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redac
 use velox_manifest::Forge;
 
 use crate::{
-    Error, Request,
+    Error, Event, Note, Request,
     process::Children,
     resolve::{Configured, Forges},
     toolchain::Toolchain,
@@ -37,8 +37,12 @@ impl Network {
             redactor: Arc::new(Redactor::new(known)),
             ..plain.clone()
         };
+        let reporter = Arc::clone(&plain.reporter);
         let http = Http::new(http_options(&request.environment))
-            .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?;
+            .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?
+            .on_wait(Arc::new(move |host, seconds| {
+                reporter.report(Event::Note(Note::RateLimitWait { host: host.to_owned(), seconds }));
+            }));
         let environment = children
             .inherited
             .iter()

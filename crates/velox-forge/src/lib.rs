@@ -1,1 +1,22 @@
 //! GitHub, GitLab and git: from a ref to a commit, its files and its tree.
+//!
+//! A [`Repository`] answers the same questions wherever it is; [`Http`] is how the two REST APIs are reached, with rate
+//! limits, retries and redirects; [`GitAccess`] says what git and go need in their environment for the same tokens.
+
+mod access;
+mod archive;
+mod error;
+mod git;
+mod github;
+mod gitlab;
+mod http;
+mod redact;
+mod repository;
+
+pub use access::{GitAccess, TokenUser, has_own_rewrite, ssh_agent_answers};
+pub use error::ForgeError;
+pub use git::GitOptions;
+pub use gitlab::GitLabProject;
+pub use http::{Http, HttpOptions, OnWait, ProxySettings};
+pub use redact::Redactor;
+pub use repository::{Commit, Repository, Resolved, Tag};

@@ -1,6 +1,6 @@
 //! `[velox] build_args`: what a hand-written `go build` was told, as far as it is safe and still means something.
 
-use std::ops::Range;
+use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
 use crate::{
     BuildArgs, Diagnostic, Spanned,
@@ -53,7 +53,7 @@ const HONOURED: &str =
 /// Variables are replaced after the arguments were told apart, so that no value of a variable becomes a flag.
 pub(crate) fn read(reader: Reader<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
     let mut reading = Reading { reader, result: BuildArgs::default() };
-    let mut arguments = arguments.into_iter();
+    let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
         reading.argument(&argument, &mut arguments);
     }
@@ -66,7 +66,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn argument(&mut self, argument: &Spanned<String>, rest: &mut impl Iterator<Item = Spanned<String>>) {
+    fn argument(&mut self, argument: &Spanned<String>, rest: &mut Peekable<IntoIter<Spanned<String>>>) {
         let Some(flag) = argument.value.strip_prefix("--").or_else(|| argument.value.strip_prefix('-'))
         else {
             return self.refuse(argument, "it is no flag, and what is compiled is always the server");
@@ -118,6 +118,10 @@ impl Reading<'_> {
                     "vx doesn't know that it is safe"
                 });
                 self.refuse(argument, why);
+                // Its value, which needs no message of its own.
+                if value.is_none() {
+                    rest.next_if(|next| !next.value.starts_with('-'));
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 /// A configuration text with the name under which the user knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Source {
     /// The file's path as the user gave it, for `--> velox.toml:3:5`.
     pub name: String,
@@ -17,6 +17,13 @@ impl Source {
         let before = &self.text[..self.text.floor_char_boundary(offset)];
         let line = before.rsplit('\n').next().unwrap_or_default();
         (before.matches('\n').count() + 1, line.chars().count() + 1)
+    }
+}
+
+/// Without the text: a token may be written in it.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

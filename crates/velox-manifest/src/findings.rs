@@ -3,7 +3,7 @@ use std::{
     ops::Range,
 };
 
-use crate::{Diagnostic, Level, Source};
+use crate::{Diagnostic, Level, Source, interpolate::is_name};
 
 /// Nobody reads more of them, and a file of megabytes must not make gigabytes of messages.
 const MOST: usize = 200;
@@ -76,25 +76,25 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Whether a line assigns a token that is more than variables, or holds a URL with user information.
+/// Whether a line assigns a secret that is more than one variable, or holds a URL with user information.
 fn shows_a_secret(line: &str) -> bool {
-    let url = line
-        .split("://")
-        .skip(1)
-        .any(|rest| rest.split(['/', '"', '\'', ' ']).next().unwrap_or("").contains('@'));
-    let mut rest = line;
-    while let Some((_, after)) = rest.split_once("token") {
-        rest = after;
-        let Some((between, value)) = after.split_once('=') else { continue };
-        let assigned = between
-            .chars()
-            .all(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '.') || c.is_alphanumeric());
-        let value = value.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
-        let plain = ["${", "{", "true", "false"].iter().any(|harmless| value.starts_with(harmless))
-            || value.is_empty();
-        if assigned && !plain {
-            return true;
-        }
-    }
-    url
+    let url =
+        line.split("://").skip(1).any(|rest| rest.split(['"', '\'', ' ']).next().unwrap_or("").contains('@'));
+    url || ["token", "password", "secret"].into_iter().any(|word| {
+        line.match_indices(word).any(|(at, _)| line.get(at + word.len()..).is_some_and(assigns_a_secret))
+    })
+}
+
+fn assigns_a_secret(after: &str) -> bool {
+    let Some((between, value)) = after.split_once('=') else { return false };
+    let key = between.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "\"'._-".contains(c));
+    let value = value.trim_start();
+    let text = value.trim_start_matches(['"', '\'']);
+    let text = text.split(['"', '\'']).next().unwrap_or(text).trim_end();
+    let variable =
+        text.strip_prefix("${").map(|name| name.strip_suffix('}').unwrap_or(name)).is_some_and(is_name);
+    // A table, or an empty string; but the text of a longer one may start on the next line.
+    let nothing = value.starts_with('{')
+        || text.is_empty() && !value.starts_with("\"\"\"") && !value.starts_with("'''");
+    key && !variable && !nothing
 }

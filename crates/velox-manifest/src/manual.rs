@@ -203,11 +203,11 @@ pub(crate) fn converted<T>(
     match convert(&text.value) {
         Ok(value) => Some(value),
         Err(wrong) => {
-            section.error(cannot_be(
-                &format!("the {key} `{}` can't be one", shown(&text.value)),
-                &text.span,
-                wrong,
-            ));
+            let message = match text.value.as_str() {
+                "" => format!("`{key}` is empty"),
+                given => format!("`{}` can't be {}", shown(given), noun(key)),
+            };
+            section.error(cannot_be(&message, &text.span, wrong));
             None
         }
     }
@@ -218,6 +218,19 @@ pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: Wrong
     match wrong.help {
         Some(help) => diagnostic.help(help),
         None => diagnostic,
+    }
+}
+
+fn noun(key: &str) -> &str {
+    match key {
+        "ref" => "a ref",
+        "tag" => "a tag, a branch or a commit",
+        "owner" => "an owner",
+        "repository" => "a repository",
+        "folder" => "a folder of a repository",
+        "module_name" | "module" | "old" => "a module path",
+        "version" => "a version",
+        _ => "a replacement",
     }
 }
 

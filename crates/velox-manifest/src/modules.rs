@@ -2,7 +2,7 @@
 
 use crate::{
     Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned,
-    manual::{checked, converted, replace},
+    manual::{cannot_be, checked, converted, replace},
     reader::{Field, Known, Section},
     refs,
     target::{WrongTarget, target},
@@ -28,8 +28,16 @@ fn plugin(field: Field<'_>) -> Option<Plugin> {
     let tag = tag.and_then(|tag| checked(&section, "tag", tag, refs::reference));
     let replace = replace(&section);
     let (module, tag) = (module?, tag?);
-    let tag = checked(&section, "tag", tag, |tag| refs::majors_agree(&module.value, tag))?;
+    of_module(&section, &module, &tag);
     Some(Plugin { name, origin: Origin::Module(module), reference: tag, replace: replace? })
+}
+
+/// Finds a version that is of another major than its module.
+fn of_module(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<String>) {
+    if let Err(wrong) = refs::majors_agree(&module.value, &version.value) {
+        let message = format!("{} is no version of {}", version.value, module.value);
+        section.error(cannot_be(&message, &version.span, wrong));
+    }
 }
 
 /// `[[replaces]]`.
@@ -71,8 +79,7 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<Exclude> {
         let module = module.and_then(|module| checked(&section, "module", module, refs::module_path));
         let version = version.and_then(|version| checked(&section, "version", version, refs::full_version));
         let (module, version) = (module?, version?);
-        let version =
-            checked(&section, "version", version, |version| refs::majors_agree(&module.value, version))?;
+        of_module(&section, &module, &version);
         Some(Exclude { module, version })
     };
     field.sections(&["module", "version"]).into_iter().filter_map(read).collect()

@@ -32,6 +32,9 @@ pub(crate) struct Section<'a> {
     pub(crate) span: Option<Range<usize>>,
     pub(crate) reader: Reader<'a>,
     path: String,
+    /// Whether it is one of many, `[[path]]`.
+    listed: bool,
+    known: &'static [&'static str],
     table: &'a dyn TableLike,
 }
 
@@ -81,9 +84,7 @@ pub(crate) const TOP: &[&str] = &[
 impl<'a> Section<'a> {
     /// The file itself.
     pub(crate) fn root(reader: Reader<'a>, table: &'a dyn TableLike) -> Self {
-        let section = Self { span: None, reader, path: String::new(), table };
-        section.check_keys(TOP);
-        section
+        Self { span: None, reader, path: String::new(), listed: false, known: TOP, table }.checked()
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -117,6 +118,10 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
+        // It is there, misspelled, and that was said.
+        if self.unknown().any(|field| meant(field.key, self.known) == Some(key)) {
+            return;
+        }
         self.error(
             Diagnostic::error(format!("`{key}` is missing in {}", self.name()))
                 .at(self.span.clone())
@@ -139,7 +144,11 @@ impl<'a> Section<'a> {
     }
 
     fn name(&self) -> String {
-        if self.path.is_empty() { "the file".to_owned() } else { format!("[{}]", self.path) }
+        match self {
+            Self { path, .. } if path.is_empty() => "the file".to_owned(),
+            Self { path, listed: true, .. } => format!("[[{path}]]"),
+            Self { path, .. } => format!("[{path}]"),
+        }
     }
 
     fn wrap(&self, key: &'a Key, item: &'a Item) -> Field<'a> {
@@ -151,8 +160,15 @@ impl<'a> Section<'a> {
         Field { key: key.get(), key_span: key.span(), reader: self.reader, path, item }
     }
 
-    fn check_keys(&self, known: &[&str]) {
-        for field in self.fields().iter().filter(|field| !known.contains(&field.key)) {
+    /// Its keys that are not known; none, where they are the user's own.
+    fn unknown(&self) -> impl Iterator<Item = Field<'a>> {
+        let known = self.known;
+        self.fields().into_iter().filter(move |field| !known.is_empty() && !known.contains(&field.key))
+    }
+
+    fn checked(self) -> Self {
+        let known = self.known;
+        for field in self.unknown() {
             let mut diagnostic = Diagnostic::error(format!("unknown key `{}` in {}", field.key, self.name()))
                 .at(field.key_span.clone());
             diagnostic = match meant(field.key, known) {
@@ -164,6 +180,7 @@ impl<'a> Section<'a> {
             };
             self.error(diagnostic.help(format!("known keys: {}", known.join(", "))));
         }
+        self
     }
 }
 
@@ -180,7 +197,8 @@ impl<'a> Field<'a> {
     /// A key of this table, without a word where it is none.
     pub(crate) fn inner(&self, key: &str) -> Option<Field<'a>> {
         let table = self.item.as_table_like()?;
-        Section { span: None, reader: self.reader, path: self.path.clone(), table }.field(key)
+        let path = self.path.clone();
+        Section { span: None, reader: self.reader, path, listed: false, known: &[], table }.field(key)
     }
 
     /// Whether this is an empty table.
@@ -193,15 +211,17 @@ impl<'a> Field<'a> {
     }
 
     pub(crate) fn section(self, known: Known) -> Option<Section<'a>> {
+        let known = match known {
+            Known::Keys(known) => known,
+            Known::Names => &[],
+        };
         let Some(table) = self.item.as_table_like() else {
-            self.wrong_type("a table");
+            let keys = if known.is_empty() { String::new() } else { format!(" with {}", known.join(", ")) };
+            self.wrong_type(&format!("a table{keys}"));
             return None;
         };
-        let section = Section { span: self.key_span, reader: self.reader, path: self.path, table };
-        if let Known::Keys(known) = known {
-            section.check_keys(known);
-        }
-        Some(section)
+        let (span, reader, path) = (self.key_span, self.reader, self.path);
+        Some(Section { span, reader, path, listed: false, known, table }.checked())
     }
 
     /// A list of tables: `[[name]]`, or inline tables in an array.
@@ -225,9 +245,8 @@ impl<'a> Field<'a> {
             .into_iter()
             .map(|(span, table)| {
                 let span = span.or_else(|| self.key_span.clone());
-                let section = Section { span, reader: self.reader, path: self.path.clone(), table };
-                section.check_keys(known);
-                section
+                let path = self.path.clone();
+                Section { span, reader: self.reader, path, listed: true, known, table }.checked()
             })
             .collect()
     }

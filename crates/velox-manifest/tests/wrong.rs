@@ -1,0 +1,209 @@
+//! What is said to a configuration that is wrong.
+
+mod support;
+
+use support::{parse, shown};
+
+/// What is said to each of these, all in one snapshot with the line that causes it.
+#[track_caller]
+fn refused(name: &str, configurations: &[&str]) {
+    let answers: Vec<_> = configurations
+        .iter()
+        .map(|text| match parse(text, &[("LEAK", "hunter2")]) {
+            Ok((_, warnings)) => format!("{text}\n--\nACCEPTED\n{}", shown(text, &warnings)),
+            Err(errors) => format!("{text}\n--\n{}", shown(text, &errors)),
+        })
+        .collect();
+    let answers = answers.join("\n\n========\n");
+    assert!(!answers.contains("ACCEPTED"), "{answers}");
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(name, answers) });
+}
+
+/// Each as the only plugin's line, or as one more key of a plugin that is right.
+fn github(key: &str, values: &[&str]) -> Vec<String> {
+    let plugin = |value: &str| {
+        let mut keys = vec![("ref", "'v1'"), ("owner", "'o'"), ("repository", "'r'")];
+        keys.retain(|(name, _)| *name != key);
+        keys.push((key, value));
+        let keys: Vec<_> = keys.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        format!("github.plugins.a = {{ {} }}", keys.join(", "))
+    };
+    values.iter().map(|value| plugin(value)).collect()
+}
+
+fn with_module(lines: &[&str]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| format!("plugins.a = {{ module_name = 'a.b/c', tag = 'v1.0.0' }}\n{line}"))
+        .collect()
+}
+
+fn strs(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn refs() {
+    let values = [
+        "'.lock'",
+        "'a.lock/b'",
+        "'a@{1}'",
+        "'a b'",
+        "'a~1'",
+        "'/a'",
+        "'a/'",
+        "'a.'",
+        "'@'",
+        "\"a\\u0007\"",
+        "'a\\b'",
+        "'-a'",
+        "['a']",
+    ];
+    refused("refs", &strs(&github("ref", &values)));
+}
+
+#[test]
+fn owners_repositories_and_folders() {
+    let mut texts = github("owner", &["'ö'", "'.'", "''"]);
+    texts.extend(github("repository", &["'r.git'", "'https://user:hunter2@github.com/o/r'", "'o/r'", "7"]));
+    texts.extend(github("folder", &["'a/../b'", "'C:/a'", "'a\\b'"]));
+    refused("owners_repositories_and_folders", &strs(&texts));
+}
+
+#[test]
+fn replacements() {
+    let values = [
+        "''",
+        "'http'",
+        "'~/http'",
+        "'../http@v1.2.3'",
+        "'https://github.com/a/b'",
+        "'github.com/a/b@'",
+        "'github.com/a/b v1 v2'",
+    ];
+    refused("replacements", &strs(&github("replace", &values)));
+}
+
+#[test]
+fn gitlab_projects() {
+    let plugin = |rest: &str| format!("gitlab.plugins.a = {{ ref = 'main', {rest} }}");
+    let rest = [
+        "repository = 'r'",
+        "owner = 'o'",
+        "repository = 0",
+        "repository = '99999999999999999999'",
+        "repository = '/a/b'",
+        "repository = 'a/../b'",
+    ];
+    refused("gitlab_projects", &strs(&rest.map(plugin)));
+}
+
+#[test]
+fn modules() {
+    let plugin = |rest: &str| format!("plugins.a = {{ {rest} }}");
+    let rest = [
+        "module_name = 'http', tag = 'v1'",
+        "module_name = 'a.b/c@v1', tag = 'v1'",
+        "module_name = 'a.b/c/v1', tag = 'v1'",
+        "module_name = 'a.b/c', tag = 'v2.0.0'",
+        "module_name = 'a.b/c/v5', tag = 'v1.0.0'",
+        "module_name = 'a.b/c/', tag = 'v1'",
+        "module_name = 'https://x:hunter2@a.b/c.git', tag = 'v1'",
+        "module_name = 'a.b/c', ref = 'v1'",
+        "ref = 'v1', owner = 'o', repository = 'r'",
+    ];
+    refused("modules", &strs(&rest.map(plugin)));
+}
+
+#[test]
+fn endpoints_and_tokens_never_show_a_secret() {
+    let texts = with_module(&[
+        "github.base_url = 'ftp://example.com'",
+        "github.base_url = 'https://user:hunter2@example.com'",
+        "github.base_url = 'https://user:hunter2/x@example.com'",
+        "github.base_url = 'https://example.com?private_token=hunter2'",
+        "github = { base_url = 'https://a.example', endpoint.endpoint = 'https://b.example' }",
+        "github.endpoint.endpoint = '${NO_ENDPOINT}'",
+        "github.token = 'hunter2'",
+        "github.token = { token = 'hunter2', tokn = 'hunter2' }",
+        "github.token.token = 1234",
+        "github.token.token = hunter2",
+        "github.token.token = '${LEAK} hunter2'",
+        "github.token.token = '${NAME:-hunter2'",
+        "github.token.token = '$NAME'\nx = 1",
+    ]);
+    refused("endpoints_and_tokens_never_show_a_secret", &strs(&texts));
+    let said: String = texts
+        .iter()
+        .map(|text| shown(text, &parse(text, &[("LEAK", "hunter2")]).err().unwrap_or_default()))
+        .collect();
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn replaces_excludes_and_targets() {
+    let texts = with_module(&[
+        "replaces = [{ old = 'a.b/c' }, { new = '.' }, 1]",
+        "replaces = [{ old = 'a.b/c' }, { new = '.', olt = 'x' }]",
+        "[[replaces]]\nold = 'a.b/x@v2.0.0'\nnew = '../x'",
+        "[[replaces]]\nold = 'a.b/x'\nnew = '../x'\n[[replaces]]\nold = 'a.b/x'\nnew = '../y'",
+        "[[excludes]]\nmodule = 'a.b/x'\nversion = 'v1'",
+        "[[excludes]]\nmodule = 'a.b/x'\nversion = 'v3.0.0'",
+        "target_platform = { os = 'macos', arch = 'x86_64' }",
+        "target_platform = { os = 'macos', arch = '' }",
+        "target_platform = { os = 'linux', arch = 'x86_64' }",
+        "target_platform = { arch = 'amd64' }",
+    ]);
+    refused("replaces_excludes_and_targets", &strs(&texts));
+}
+
+#[test]
+fn build_arguments() {
+    let arguments = |list: &str| {
+        format!(
+            "velox.build_args = [{list}]\ngithub.plugins.a = {{ ref = 'v1', owner = 'o', repository = 'r' }}"
+        )
+    };
+    let lists = [
+        "'-toolexec', '/bin/sh', '-overlay=x', '-exec', 'sh', '-o', 'rr', '-C=/', '-mod=mod', '-modfile', 'x'",
+        "'-ldflags=-s -extldflags=-Wl,x -linkmode external'",
+        "'-ldflags', \"-X 'a.b=c\"",
+        "'-ldflags', '-X a'",
+        "'-ldflags'",
+        "'-tag=x', '-tags=a;b', '-p', '0'",
+        "'-gcflags=-N -importcfg=x'",
+        "'-trimpath=false', '-buildvcs', '-trimpath -race', './cmd'",
+        "'-ldflags=-X main.name=${UNSET}'",
+        "1",
+    ];
+    refused("build_arguments", &strs(&lists.map(arguments)));
+}
+
+#[test]
+fn the_text_itself() {
+    refused(
+        "the_text_itself",
+        &[
+            "[github.plugins]\na = { replace = \"C:\\work\\http\" }",
+            "[github.plugins]\na = { replace = \"..\\users\\http\" }",
+            "github = 1\nplugins = 2\nreplaces = 3\nlog = []\nvelox = true",
+            "\u{feff}[roadrunner]\r\nrf = 'é'\r\ndependencies = 'releas'\r\n",
+            "[plugins]\n[log]\nmode = 'prod'\nstrict = true",
+            "[velox]\nbuild_args = []\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'",
+            "[gitlab.plugins]\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'",
+            "[github.plugins]\na = { ref = 'v1', owner = 'O', repository = 'R', folder = 'x' }\nb = { ref = 'v1', owner = 'o', repository = 'r', folder = './x/' }\nc = { ref = 'v1', owner = 'o', repository = 'r' }",
+            "[roadrunner]\nref = '${A-B}'\n[plugins]",
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_looks_like_a_variable_is_a_warning() {
+    let text = "plugins.a = { module_name = 'a.b/c', tag = 'v1' }\ngithub.token.token = '$GITHUB_TOKEN'";
+    let warnings = parse(text, &[]).map(|(_, warnings)| shown(text, &warnings)).unwrap_or_default();
+    insta::assert_snapshot!(warnings, @r#"
+    warning: this token is taken as it stands: only `${NAME}` is replaced by a variable (line 2, column 22)
+      = write the variable's name in braces: `token = "${NAME}"`
+      = the line is not shown, since it may hold a token or a password
+    "#);
+}

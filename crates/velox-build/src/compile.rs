@@ -41,7 +41,14 @@ pub(crate) async fn compile(
     let progress = Progress::new(reporter, lock.packages, main_package);
     let on_line = |line: &str| progress.line(line);
     let finished = go
-        .run(Mode::ReadOnly, Some(&settings.target), &arguments, workspace.directory(), settings.cgo, Some(&on_line))
+        .run(
+            Mode::ReadOnly,
+            Some(&settings.target),
+            &arguments,
+            workspace.directory(),
+            settings.cgo,
+            Some(&on_line),
+        )
         .await?;
     progress.finish(finished.status.success());
     if finished.status.success() {
@@ -57,12 +64,15 @@ fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> 
         linker.push("-s".to_owned());
     }
     let stamped = stamp.definitions(&lock.roadrunner.module);
-    for (name, value) in settings.arguments.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).chain(stamped) {
+    for (name, value) in
+        settings.arguments.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).chain(stamped)
+    {
         linker.push("-X".to_owned());
         linker.push(quote(&format!("{name}={value}"))?);
     }
     let mut tags = settings.arguments.tags.clone();
-    let mut arguments: Vec<String> = ["build", "-v", "-trimpath", "-buildvcs=false"].map(str::to_owned).into();
+    let mut arguments: Vec<String> =
+        ["build", "-v", "-trimpath", "-buildvcs=false"].map(str::to_owned).into();
     if settings.debug {
         // As the existing tool does it: the profiler of RoadRunner's own debug tag, and a main package that a debugger
         // can step through.
@@ -164,7 +174,9 @@ fn explain(request: &Request, settings: &Settings, lock: &Lock, lines: Vec<Strin
         diagnostics.push(finding("go build failed".to_owned(), None, None));
     }
     if settings.race && lines.iter().any(|line| line.contains("C compiler") || line.contains("cgo")) {
-        diagnostics[0].help.push("--race needs cgo, and so a C compiler for the target: install gcc or clang".to_owned());
+        diagnostics[0]
+            .help
+            .push("--race needs cgo, and so a C compiler for the target: install gcc or clang".to_owned());
     }
     Error::many(ErrorKind::Build, diagnostics).output(lines)
 }
@@ -173,7 +185,9 @@ fn blamed(request: &Request, lock: &Lock, package: &str, lines: &str) -> Diagnos
     let module = module_of(package, lock.modules.keys().map(String::as_str));
     let Some(module) = module else {
         let mut diagnostic = finding(format!("RoadRunner's package {package} doesn't compile"), None, None);
-        diagnostic.help.push("a plugin of another major than RoadRunner's own may have raised what it needs".to_owned());
+        diagnostic
+            .help
+            .push("a plugin of another major than RoadRunner's own may have raised what it needs".to_owned());
         return diagnostic;
     };
     let version = lock.modules.get(module).map(|selected| selected.version.as_str()).unwrap_or_default();
@@ -188,10 +202,25 @@ fn blamed(request: &Request, lock: &Lock, package: &str, lines: &str) -> Diagnos
             span,
             Some("compiled in by this"),
         ),
-        None => finding(format!("{module} {version}, which a plugin depends on, doesn't compile"), None, None),
+        None => {
+            finding(format!("{module} {version}, which a plugin depends on, doesn't compile"), None, None)
+        }
     };
-    let local = owner.is_some_and(|owner| matches!(owner.replacement, Some(LockedReplacement::Directory { .. })));
-    if !local && ["undefined:", "cannot use", "missing method", "not enough arguments", "too many arguments", "has no field or method", "unknown field"].iter().any(|sign| lines.contains(sign)) {
+    let local =
+        owner.is_some_and(|owner| matches!(owner.replacement, Some(LockedReplacement::Directory { .. })));
+    if !local
+        && [
+            "undefined:",
+            "cannot use",
+            "missing method",
+            "not enough arguments",
+            "too many arguments",
+            "has no field or method",
+            "unknown field",
+        ]
+        .iter()
+        .any(|sign| lines.contains(sign))
+    {
         diagnostic.help.push(format!(
             "it was written for other versions of what it uses: take the plugin versions that RoadRunner {} itself names, all of one major",
             lock.roadrunner.version
@@ -202,7 +231,9 @@ fn blamed(request: &Request, lock: &Lock, package: &str, lines: &str) -> Diagnos
         );
     }
     if lines.contains("undefined: ") && lines.contains(".Plugin") {
-        diagnostic.help.push("the module's root package has no type Plugin: is it a RoadRunner plugin?".to_owned());
+        diagnostic
+            .help
+            .push("the module's root package has no type Plugin: is it a RoadRunner plugin?".to_owned());
     }
     diagnostic
 }

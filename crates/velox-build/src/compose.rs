@@ -54,7 +54,10 @@ impl Composition<'_> {
                     Some(Dependencies::Minimal) => false,
                     None => !unbound.contains(line.path.as_str()),
                 },
-                false => !provides(line, self.release, self.registered) || provides(line, self.release, self.imported),
+                false => {
+                    !provides(line, self.release, self.registered)
+                        || provides(line, self.release, self.imported)
+                }
             })
             .cloned()
             .collect();
@@ -73,7 +76,8 @@ impl Composition<'_> {
         go_mod.exclude.extend(self.excludes);
         go_mod.exclude.sort();
         go_mod.exclude.dedup();
-        let replaced: BTreeSet<&str> = self.replaces.iter().map(|replace| replace.old_path.as_str()).collect();
+        let replaced: BTreeSet<&str> =
+            self.replaces.iter().map(|replace| replace.old_path.as_str()).collect();
         go_mod.replace.retain(|replace| !replaced.contains(replace.old_path.as_str()));
         go_mod.replace.extend(self.replaces);
         go_mod
@@ -92,14 +96,17 @@ impl Composition<'_> {
 
 /// An older major is another module path, and below just the same.
 fn is_below(plugin: &Wanted, release: &Require) -> bool {
-    let base = |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
+    let base =
+        |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
     base(&plugin.path) == base(&release.path) && semver::compare(&plugin.version, &release.version).is_lt()
 }
 
 /// Whether the module of a requirement provides one of the imported packages: the longest module path that is a prefix
 /// of the package's path (<https://go.dev/ref/mod#resolve-pkg-mod>).
 fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
-    imports.iter().any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))
+    imports
+        .iter()
+        .any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))
 }
 
 /// The longest of the module paths that is `package`, or a parent of it.
@@ -139,7 +146,11 @@ require (
 replace github.com/x/y => github.com/z/y v1.0.0
 ";
 
-    fn composed(plugins: &[(&str, &str, &str)], dependencies: Option<Dependencies>, replaces: Vec<Replace>) -> GoMod {
+    fn composed(
+        plugins: &[(&str, &str, &str)],
+        dependencies: Option<Dependencies>,
+        replaces: Vec<Replace>,
+    ) -> GoMod {
         let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
         let plugins: Vec<Wanted> = plugins
             .iter()
@@ -151,8 +162,17 @@ replace github.com/x/y => github.com/z/y v1.0.0
             .collect();
         Composition {
             release: &GoMod::parse(RELEASE).unwrap(),
-            registered: &imports(&["http/v5", "kv/v5", "rpc/v5"].map(|name| format!("github.com/roadrunner-server/{name}")).each_ref().map(String::as_str)),
-            imported: &imports(&["github.com/roadrunner-server/api/v4/build/jobs", "github.com/roadrunner-server/rpc/v5", "fmt"]),
+            registered: &imports(
+                &["http/v5", "kv/v5", "rpc/v5"]
+                    .map(|name| format!("github.com/roadrunner-server/{name}"))
+                    .each_ref()
+                    .map(String::as_str),
+            ),
+            imported: &imports(&[
+                "github.com/roadrunner-server/api/v4/build/jobs",
+                "github.com/roadrunner-server/rpc/v5",
+                "fmt",
+            ]),
             plugins: &plugins,
             replaces,
             excludes: vec![Version { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
@@ -162,7 +182,17 @@ replace github.com/x/y => github.com/z/y v1.0.0
     }
 
     fn required(go_mod: &GoMod) -> Vec<String> {
-        go_mod.require.iter().map(|line| format!("{} {}", line.path.rsplit_once("com/").map_or(line.path.as_str(), |(_, p)| p), line.version)).collect()
+        go_mod
+            .require
+            .iter()
+            .map(|line| {
+                format!(
+                    "{} {}",
+                    line.path.rsplit_once("com/").map_or(line.path.as_str(), |(_, p)| p),
+                    line.version
+                )
+            })
+            .collect()
     }
 
     const HTTP: &str = "github.com/roadrunner-server/http/v5";

@@ -17,7 +17,8 @@ pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Resu
             let ignored = name.starts_with(['.', '_']) || name == "testdata" || name == "vendor";
             if kind.is_dir() && !ignored {
                 folders.push(path);
-            } else if kind.is_file() && name.ends_with(".go") && !name.ends_with("_test.go") && counts(&path) {
+            } else if kind.is_file() && name.ends_with(".go") && !name.ends_with("_test.go") && counts(&path)
+            {
                 found.extend(imports(&String::from_utf8_lossy(&fs::read(entry.path())?)));
             }
         }
@@ -70,7 +71,8 @@ impl<'a> Tokens<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         loop {
-            self.rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
+            self.rest =
+                self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
             if let Some(comment) = self.rest.strip_prefix("//") {
                 self.rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
             } else if let Some(comment) = self.rest.strip_prefix("/*") {

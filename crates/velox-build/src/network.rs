@@ -1,6 +1,10 @@
 //! How a build reaches the forges: tokens, proxies, certificates, and what git and go need for the same.
 
-use std::{collections::{BTreeMap, BTreeSet}, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use secrecy::SecretString;
 use url::Url;
@@ -31,7 +35,8 @@ impl Network {
         let git = plain.find("git");
         let access = access(request, go, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
-        let known: Vec<SecretString> = [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
+        let known: Vec<SecretString> =
+            [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
         let children = Children {
             secrets: Arc::new(secrets),
             redactor: Arc::new(Redactor::new(known)),
@@ -94,10 +99,9 @@ async fn access(
     git: Option<&Path>,
 ) -> GitAccess {
     let mut tokens = Vec::new();
-    for (forge, public, user) in [
-        (github, "https://github.com", TokenUser::GitHub),
-        (gitlab, "https://gitlab.com", TokenUser::GitLab),
-    ] {
+    for (forge, public, user) in
+        [(github, "https://github.com", TokenUser::GitHub), (gitlab, "https://gitlab.com", TokenUser::GitLab)]
+    {
         let host = forge.endpoint.clone().or_else(|| Url::parse(public).ok());
         if let (Some(host), Some(token)) = (host, forge.token.clone()) {
             tokens.push((host, token, user));

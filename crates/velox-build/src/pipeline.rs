@@ -77,7 +77,8 @@ pub async fn build(
     })
     .await?;
     let name = settings.binary_name();
-    let binary = phase(&*reporter, Phase::Publish, publish_unless(&cancel, binary, output.clone(), name)).await?;
+    let binary =
+        phase(&*reporter, Phase::Publish, publish_unless(&cancel, binary, output.clone(), name)).await?;
     if request.options.keep_workspace {
         reporter.report(Event::Note(Note::WorkspaceKept { path: workspace.directory().to_owned() }));
     }

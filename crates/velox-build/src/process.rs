@@ -109,8 +109,8 @@ impl Children {
             }
         };
         group.ended = true;
-        let (status, bytes, stderr) =
-            ended.map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
+        let (status, bytes, stderr) = ended
+            .map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
         Ok(Finished { status, stdout, stderr })
     }

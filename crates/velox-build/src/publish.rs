@@ -45,7 +45,8 @@ pub(crate) fn publish(binary: &Path, output: &Output, name: &str) -> Result<Bina
     let file = output.file(name);
     let directory = directory_of(&file);
     let failed = |error: io::Error| {
-        Error::file("write", &file, &error).help("check the directory's permissions and the space on its disk")
+        Error::file("write", &file, &error)
+            .help("check the directory's permissions and the space on its disk")
     };
     fs::create_dir_all(directory).map_err(failed)?;
     remove_unfinished(directory);
@@ -100,7 +101,14 @@ fn make_executable(file: &File) -> io::Result<()> {
     let probe = directory.path().join("mode");
     let mode = {
         use std::os::unix::fs::OpenOptionsExt;
-        OpenOptions::new().write(true).create_new(true).mode(0o777).open(probe)?.metadata()?.permissions().mode()
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o777)
+            .open(probe)?
+            .metadata()?
+            .permissions()
+            .mode()
     };
     file.set_permissions(fs::Permissions::from_mode(mode & 0o777))
 }

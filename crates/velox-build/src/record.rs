@@ -25,7 +25,8 @@ pub(crate) struct Record<'a> {
 
 impl<'a> Record<'a> {
     pub(crate) fn new(lock: &'a Lock, stamp: &'a Stamp, settings: &'a Settings) -> Self {
-        let digest = Sha256::new().chain_update(&lock.go_mod).chain_update("\0").chain_update(&lock.go_sum).finalize();
+        let digest =
+            Sha256::new().chain_update(&lock.go_mod).chain_update("\0").chain_update(&lock.go_sum).finalize();
         let mut modules = String::with_capacity(64);
         for byte in digest {
             // Writing to a String can't fail.

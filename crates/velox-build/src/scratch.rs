@@ -33,7 +33,8 @@ impl Scratch {
         remove_stale(&parent);
         let prefix = if keep { "kept-" } else { "build-" };
         // The lock comes first: a directory without one is stale.
-        let lock = tempfile::Builder::new().prefix(prefix).suffix(".lock").tempfile_in(&parent).map_err(failed)?;
+        let lock =
+            tempfile::Builder::new().prefix(prefix).suffix(".lock").tempfile_in(&parent).map_err(failed)?;
         lock.as_file().lock().map_err(failed)?;
         let (lock, lock_path) = lock.keep().map_err(|error| failed(error.error))?;
         let path = lock_path.with_extension("");
@@ -55,18 +56,26 @@ impl Drop for Scratch {
     }
 }
 
-/// Whatever can be locked belongs to no running build. Failing to remove it is no reason to fail: the next build tries.
+/// Whatever can be locked belongs to no running build; nor does a directory without a lock, that an orphaned go command
+/// went on writing. Failing to remove it is no reason to fail: the next build tries.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("build-") && name.ends_with(".lock") {
-            let Ok(lock) = OpenOptions::new().write(true).open(&path) else { continue };
-            if lock.try_lock().is_ok() {
-                let _ = fs::remove_dir_all(path.with_extension(""));
-                let _ = fs::remove_file(&path);
+        if !name.starts_with("build-") {
+            continue;
+        }
+        if !name.ends_with(".lock") {
+            if !path.with_extension("lock").exists() {
+                let _ = fs::remove_dir_all(&path);
             }
+            continue;
+        }
+        let Ok(lock) = OpenOptions::new().write(true).open(&path) else { continue };
+        if lock.try_lock().is_ok() {
+            let _ = fs::remove_dir_all(path.with_extension(""));
+            let _ = fs::remove_file(&path);
         }
     }
 }
@@ -99,10 +108,11 @@ mod tests {
         // What kill -9 leaves: a directory, and a lock file that nobody holds.
         fs::create_dir(parent.join("build-dead")).unwrap();
         fs::write(parent.join("build-dead.lock"), "").unwrap();
+        fs::create_dir(parent.join("build-orphan")).unwrap();
 
         let next = Scratch::create(cache.path(), false).unwrap();
         assert!(live.path().is_dir() && next.path().is_dir());
-        assert!(!parent.join("build-dead").exists());
+        assert!(!parent.join("build-dead").exists() && !parent.join("build-orphan").exists());
 
         drop((live, next));
         assert_eq!(fs::read_dir(parent).unwrap().count(), 0);

@@ -26,7 +26,10 @@ impl Stamp {
         time: i64,
     ) -> Self {
         let variable = |name: &str| {
-            environment.get(name).map(|value| value.trim()).filter(|value| !matches!(*value, "" | "undefined"))
+            environment
+                .get(name)
+                .map(|value| value.trim())
+                .filter(|value| !matches!(*value, "" | "undefined"))
         };
         let version = options
             .stamp_version
@@ -87,7 +90,10 @@ mod tests {
         let undefined = [("APP_VERSION", "undefined"), ("BUILD_TIME", "undefined"), ("VERSION", "")];
         assert_eq!(choose(Options::default(), BuildArgs::default(), &undefined).0, "2025.1.15");
         let given = [("APP_VERSION", "1.2.3"), ("BUILD_TIME", "today"), ("SOURCE_DATE_EPOCH", "1")];
-        assert_eq!(choose(Options::default(), BuildArgs::default(), &given), ("1.2.3".into(), "today".into()));
+        assert_eq!(
+            choose(Options::default(), BuildArgs::default(), &given),
+            ("1.2.3".into(), "today".into())
+        );
     }
 
     #[test]

@@ -46,9 +46,8 @@ impl Toolchain {
                 "RoadRunner is compiled by Go: install it from https://go.dev/dl/ and put its bin directory on the PATH",
             )
         })?;
-        let names = [
-            "GOVERSION", "GOHOSTOS", "GOHOSTARCH", "GOMODCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN",
-        ];
+        let names =
+            ["GOVERSION", "GOHOSTOS", "GOHOSTARCH", "GOMODCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN"];
         let finished = children
             .run(Invocation {
                 name: "go",
@@ -171,7 +170,11 @@ fn is_older(installed: &str, needed: &str) -> bool {
         let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         // A release candidate comes before the release, whose patch number is 0.
-        let patch = if version.contains(['r', 'b']) { 0 } else { numbers.next().and_then(Result::ok).unwrap_or(0) + 1 };
+        let patch = if version.contains(['r', 'b']) {
+            0
+        } else {
+            numbers.next().and_then(Result::ok).unwrap_or(0) + 1
+        };
         Some((major, minor, patch))
     };
     matches!((parts(installed), parts(needed)), (Some(installed), Some(needed)) if installed < needed)
@@ -183,10 +186,14 @@ mod tests {
 
     #[test]
     fn go_versions_are_compared_as_go_does() {
-        for (installed, needed) in [("go1.22", "1.22.1"), ("go1.22.9", "1.26.4"), ("go1.9.7", "1.10"), ("go1.27rc1", "1.27.0")] {
+        for (installed, needed) in
+            [("go1.22", "1.22.1"), ("go1.22.9", "1.26.4"), ("go1.9.7", "1.10"), ("go1.27rc1", "1.27.0")]
+        {
             assert!(is_older(installed, needed), "{installed} {needed}");
         }
-        for (installed, needed) in [("go1.26.8", "1.26.4"), ("go1.26.4", "1.26.4"), ("go1.22.0", "1.22"), ("devel +abc", "1.26")] {
+        for (installed, needed) in
+            [("go1.26.8", "1.26.4"), ("go1.26.4", "1.26.4"), ("go1.22.0", "1.22"), ("devel +abc", "1.26")]
+        {
             assert!(!is_older(installed, needed), "{installed} {needed}");
         }
     }

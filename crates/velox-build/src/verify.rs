@@ -15,8 +15,9 @@ const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
 
 /// Reads the build information back and compares every module with the Lock.
 pub(crate) fn build_information(binary: &Path, lock: &Lock) -> Result<(), Error> {
-    let info = BuildInfo::read(binary)
-        .map_err(|error| Error::build(format!("can't read the build information of {}: {error}", binary.display())))?;
+    let info = BuildInfo::read(binary).map_err(|error| {
+        Error::build(format!("can't read the build information of {}: {error}", binary.display()))
+    })?;
     let mut differences = Vec::new();
     for (path, selected) in &lock.modules {
         let Some(module) = info.deps.iter().find(|module| module.path == *path) else {
@@ -58,17 +59,26 @@ pub(crate) async fn smoke_test(
     });
     let skip = "leave the smoke test out with --no-smoke-test where this machine can't run it";
     let finished = tokio::time::timeout(SMOKE_TEST_TIME, run).await.map_err(|_| {
-        Error::build(format!("`rr --version` didn't end within {} seconds", SMOKE_TEST_TIME.as_secs())).help(skip)
+        Error::build(format!("`rr --version` didn't end within {} seconds", SMOKE_TEST_TIME.as_secs()))
+            .help(skip)
     })??;
     if !finished.status.success() {
-        return Err(Error::build(format!("the new server fails its smoke test: `rr --version` ended with {}", finished.status))
-            .help(skip)
-            .output(finished.stderr));
+        return Err(Error::build(format!(
+            "the new server fails its smoke test: `rr --version` ended with {}",
+            finished.status
+        ))
+        .help(skip)
+        .output(finished.stderr));
     }
     if !finished.stdout.contains(&stamp.version) {
-        return Err(Error::build(format!("the new server doesn't say its version: {} isn't in what `rr --version` prints", stamp.version))
-            .help("is internal/meta of this RoadRunner another one? Leave the smoke test out with --no-smoke-test")
-            .output(finished.stdout.lines().map(str::to_owned).collect()));
+        return Err(Error::build(format!(
+            "the new server doesn't say its version: {} isn't in what `rr --version` prints",
+            stamp.version
+        ))
+        .help(
+            "is internal/meta of this RoadRunner another one? Leave the smoke test out with --no-smoke-test",
+        )
+        .output(finished.stdout.lines().map(str::to_owned).collect()));
     }
     Ok(())
 }

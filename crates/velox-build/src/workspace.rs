@@ -40,8 +40,10 @@ impl Workspace {
 
     /// Copies a local replacement in; the answer is what a go.mod of this workspace calls it.
     pub(crate) fn add_replacement(&self, module: &str, source: &Path) -> Result<String, Error> {
-        let mut name: String =
-            module.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' }).collect();
+        let mut name: String = module
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' })
+            .collect();
         while self.directory.join("replace").join(&name).exists() {
             name.push('_');
         }

@@ -69,7 +69,8 @@ impl GitAccess {
         }
         variables.push(("GIT_CONFIG_COUNT".to_owned(), (first + settings.len()).to_string().into()));
         // https://pkg.go.dev/cmd/go#hdr-GOAUTH_environment_variable
-        let own = inherited.get("GOAUTH").map(String::as_str).filter(|own| !own.is_empty()).unwrap_or("netrc");
+        let own =
+            inherited.get("GOAUTH").map(String::as_str).filter(|own| !own.is_empty()).unwrap_or("netrc");
         if !self.tokens.is_empty() && own != "off" {
             let directory = std::env::temp_dir();
             variables.push(("GOAUTH".to_owned(), format!("{own};git {}", directory.display()).into()));
@@ -115,10 +116,11 @@ pub async fn has_own_rewrite(git: &Path, environment: &BTreeMap<String, String>,
         .await;
     let prefix = format!("https://{host}");
     output.is_ok_and(|output| {
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .any(|(_, replaced)| replaced.starts_with(&prefix) || prefix.starts_with(replaced.trim_end_matches('/')))
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.split_once(' ')).any(
+            |(_, replaced)| {
+                replaced.starts_with(&prefix) || prefix.starts_with(replaced.trim_end_matches('/'))
+            },
+        )
     })
 }
 
@@ -133,7 +135,11 @@ mod tests {
     #[test]
     fn the_users_own_settings_go_on_counting_and_the_token_has_a_variable_of_its_own() {
         let access = GitAccess {
-            tokens: vec![(Url::parse("https://ghe.test/x").unwrap(), "s3cret".to_owned().into(), TokenUser::GitHub)],
+            tokens: vec![(
+                Url::parse("https://ghe.test/x").unwrap(),
+                "s3cret".to_owned().into(),
+                TokenUser::GitHub,
+            )],
             ssh_hosts: vec!["git.test".to_owned()],
         };
         let inherited = BTreeMap::from([("GIT_CONFIG_COUNT".to_owned(), "2".to_owned())]);

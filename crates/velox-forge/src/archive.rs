@@ -31,13 +31,15 @@ pub(crate) async fn fetch(
     http.download(url, credentials, what, LARGEST_TREE, packed.path()).await?;
     let (host, into) = (host(url), into.to_owned());
     let unpacked = tokio::task::spawn_blocking(move || {
-        let file = fs::File::open(packed.path()).map_err(|error| Refused::Io(error))?;
+        let file = fs::File::open(packed.path()).map_err(Refused::Io)?;
         unpack(GzDecoder::new(io::BufReader::new(file)), &into, 1)
     });
     match unpacked.await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(refused)) => Err(refused.at(host)),
-        Err(error) => Err(ForgeError::Io { what: "unpacking ended early".to_owned(), error: io::Error::other(error) }),
+        Err(error) => {
+            Err(ForgeError::Io { what: "unpacking ended early".to_owned(), error: io::Error::other(error) })
+        }
     }
 }
 
@@ -102,8 +104,10 @@ fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), Refus
             fs::create_dir_all(parent).map_err(Refused::Io)?;
         }
         let mut file = fs::File::create(&target).map_err(Refused::Io)?;
-        let written = io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(Refused::Io)?;
-        left = left.checked_sub(written).ok_or_else(|| hostile("it is larger than a module may be", &path))?;
+        let written =
+            io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(Refused::Io)?;
+        left =
+            left.checked_sub(written).ok_or_else(|| hostile("it is larger than a module may be", &path))?;
     }
     Ok(())
 }

@@ -90,17 +90,28 @@ impl ForgeError {
     pub fn help(&self) -> Vec<String> {
         let section = |host: &str| if host.contains("gitlab") { "gitlab" } else { "github" };
         let help = match self {
-            Self::NotFound { .. } => "check the names, the ref and the folder; a private repository needs a token",
+            Self::NotFound { .. } => {
+                "check the names, the ref and the folder; a private repository needs a token"
+            }
             Self::Unauthorized { host, had_token: false } => {
                 return vec![format!("set token under [{}.token]", section(host))];
             }
             Self::Unauthorized { host, had_token: true } => {
-                return vec![format!("check the token under [{}.token]: has it expired, may it read this repository?", section(host))];
+                return vec![format!(
+                    "check the token under [{}.token]: has it expired, may it read this repository?",
+                    section(host)
+                )];
             }
             Self::RateLimited { host, had_token, .. } => {
                 let mut help = vec!["wait until then".to_owned()];
                 if !had_token {
-                    help.insert(0, format!("set token under [{}.token]: with one the limit is far higher", section(host)));
+                    help.insert(
+                        0,
+                        format!(
+                            "set token under [{}.token]: with one the limit is far higher",
+                            section(host)
+                        ),
+                    );
                 }
                 return help;
             }

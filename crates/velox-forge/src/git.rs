@@ -40,12 +40,17 @@ impl Git {
     }
 
     pub(crate) fn host(&self) -> String {
-        url::Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| "git".to_owned())
+        url::Url::parse(&self.url)
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned))
+            .unwrap_or_else(|| "git".to_owned())
     }
 
     pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<Resolved, ForgeError> {
         let not_found = |what: String| ForgeError::NotFound { what, host: self.host() };
-        if reference.is_some_and(|reference| reference.starts_with('-') || reference.contains(char::is_whitespace)) {
+        if reference
+            .is_some_and(|reference| reference.starts_with('-') || reference.contains(char::is_whitespace))
+        {
             return Err(not_found(reference.unwrap_or_default().to_owned()));
         }
         let asked = reference.unwrap_or("HEAD");
@@ -53,13 +58,15 @@ impl Git {
         let named = |name: &str| refs.iter().rev().find(|(known, _)| known == name).map(|(_, id)| id.clone());
         // The commit of an annotated tag is listed as `NAME^{}`.
         let tag = named(&format!("refs/tags/{asked}^{{}}")).or_else(|| named(&format!("refs/tags/{asked}")));
-        let branch = named(&format!("refs/heads/{asked}")).or_else(|| named(asked).filter(|_| asked == "HEAD"));
+        let branch =
+            named(&format!("refs/heads/{asked}")).or_else(|| named(asked).filter(|_| asked == "HEAD"));
         let id = match tag.clone().or(branch) {
             Some(id) => id,
             None if asked.len() >= 4 && asked.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 self.fetch_all().await?;
                 let commit = format!("{asked}^{{commit}}");
-                let answer = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await;
+                let answer =
+                    self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await;
                 answer.map_err(|_| not_found(format!("{asked} in {}", self.url)))?.trim().to_owned()
             }
             None => return Err(not_found(format!("{asked} in {}", self.url))),
@@ -74,7 +81,8 @@ impl Git {
         self.fetch(commit).await?;
         let object = format!("{commit}:{path}");
         let answer = self.bytes(&["show", "--end-of-options", &object]).await;
-        answer.map_err(|_| ForgeError::NotFound { what: format!("{path} in {}", self.url), host: self.host() })
+        answer
+            .map_err(|_| ForgeError::NotFound { what: format!("{path} in {}", self.url), host: self.host() })
     }
 
     pub(crate) async fn tags(&self) -> Result<Vec<Tag>, ForgeError> {
@@ -113,7 +121,16 @@ impl Git {
         std::fs::create_dir_all(self.directory.join("info")).map_err(io)?;
         std::fs::write(&attributes, "* -export-subst -export-ignore\n").map_err(io)?;
         let tar = self
-            .bytes(&["-c", "core.autocrlf=input", "-c", "core.eol=lf", "archive", "--format=tar", "--end-of-options", commit])
+            .bytes(&[
+                "-c",
+                "core.autocrlf=input",
+                "-c",
+                "core.eol=lf",
+                "archive",
+                "--format=tar",
+                "--end-of-options",
+                commit,
+            ])
             .await?;
         archive::unpack(tar.as_slice(), into, 0).map_err(|refused| refused.at(self.host()))
     }
@@ -121,15 +138,21 @@ impl Git {
     async fn refs(&self) -> Result<Vec<(String, String)>, ForgeError> {
         self.init().await?;
         let listing = self.run(&["ls-remote", "--quiet", "--end-of-options", &self.url]).await?;
-        Ok(listing.lines().filter_map(|line| line.split_once('\t')).map(|(id, name)| (name.to_owned(), id.to_owned())).collect())
+        Ok(listing
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(id, name)| (name.to_owned(), id.to_owned()))
+            .collect())
     }
 
     async fn init(&self) -> Result<(), ForgeError> {
         if self.directory.join("HEAD").exists() {
             return Ok(());
         }
-        std::fs::create_dir_all(&self.directory)
-            .map_err(|error| ForgeError::Io { what: format!("can't make {}", self.directory.display()), error })?;
+        std::fs::create_dir_all(&self.directory).map_err(|error| ForgeError::Io {
+            what: format!("can't make {}", self.directory.display()),
+            error,
+        })?;
         self.run(&["init", "--quiet", "--bare"]).await.map(drop)
     }
 
@@ -140,7 +163,10 @@ impl Git {
         if self.run(&["cat-file", "-e", &object]).await.is_ok() {
             return Ok(());
         }
-        match self.run(&["fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", &self.url, commit]).await {
+        match self
+            .run(&["fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", &self.url, commit])
+            .await
+        {
             Ok(_) => Ok(()),
             Err(_) => self.fetch_all().await,
         }
@@ -153,7 +179,12 @@ impl Git {
         if shallow {
             arguments.push("--unshallow");
         }
-        arguments.extend(["--end-of-options", &self.url, "refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*"]);
+        arguments.extend([
+            "--end-of-options",
+            &self.url,
+            "refs/heads/*:refs/heads/*",
+            "refs/tags/*:refs/tags/*",
+        ]);
         self.run(&arguments).await.map(drop)
     }
 
@@ -162,7 +193,8 @@ impl Git {
     }
 
     async fn bytes(&self, arguments: &[&str]) -> Result<Vec<u8>, ForgeError> {
-        let what = arguments.iter().find(|argument| !argument.starts_with('-') && !argument.contains('=')).copied();
+        let what =
+            arguments.iter().find(|argument| !argument.starts_with('-') && !argument.contains('=')).copied();
         let what = what.unwrap_or("git");
         let mut command = Command::new(&self.options.program);
         command

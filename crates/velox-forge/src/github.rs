@@ -138,7 +138,8 @@ impl GitHub {
             status: String,
         }
         let url = extended(&self.base, &["compare", &format!("{ancestor}...{commit}")]);
-        let comparison: Comparison = self.json(&url, &format!("comparison of commits in {}", self.name)).await?;
+        let comparison: Comparison =
+            self.json(&url, &format!("comparison of commits in {}", self.name)).await?;
         Ok(matches!(comparison.status.as_str(), "ahead" | "identical"))
     }
 
@@ -184,7 +185,8 @@ fn public_api() -> Url {
 /// A version, with or without the folder that Go puts before it.
 fn looks_like_a_tag(reference: &str) -> bool {
     let last = reference.rsplit('/').next().unwrap_or(reference);
-    last.strip_prefix(['v', 'V']).unwrap_or(last).starts_with(|c: char| c.is_ascii_digit()) && last.contains('.')
+    last.strip_prefix(['v', 'V']).unwrap_or(last).starts_with(|c: char| c.is_ascii_digit())
+        && last.contains('.')
 }
 
 /// A URL with more path segments, each encoded.
@@ -230,7 +232,13 @@ mod tests {
 
     #[test]
     fn versions_are_asked_for_as_tags_first() {
-        assert!(looks_like_a_tag("v5.0.2") && looks_like_a_tag("plugins/roadrunner/v1.6.18") && looks_like_a_tag("1.0"));
-        assert!(!looks_like_a_tag("master") && !looks_like_a_tag("feature/x") && !looks_like_a_tag("9f8e7d6"));
+        assert!(
+            looks_like_a_tag("v5.0.2")
+                && looks_like_a_tag("plugins/roadrunner/v1.6.18")
+                && looks_like_a_tag("1.0")
+        );
+        assert!(
+            !looks_like_a_tag("master") && !looks_like_a_tag("feature/x") && !looks_like_a_tag("9f8e7d6")
+        );
     }
 }

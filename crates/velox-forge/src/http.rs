@@ -105,7 +105,9 @@ impl Http {
             .redirect(Policy::none())
             .no_proxy()
             .tls_backend_preconfigured(tls(options.ca_bundle.as_deref())?);
-        for proxy in [proxy("https", &options.proxy.https)?, proxy("http", &options.proxy.http)?].into_iter().flatten() {
+        for proxy in
+            [proxy("https", &options.proxy.https)?, proxy("http", &options.proxy.http)?].into_iter().flatten()
+        {
             builder = builder.proxy(proxy);
         }
         let client = builder
@@ -135,7 +137,10 @@ impl Http {
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| network(url, &error))? {
                 if body.len() + chunk.len() > LARGEST_ANSWER {
-                    return Err(ForgeError::BadAnswer { host: host(url), why: "it is larger than 32 MiB".to_owned() });
+                    return Err(ForgeError::BadAnswer {
+                        host: host(url),
+                        why: "it is larger than 32 MiB".to_owned(),
+                    });
                 }
                 body.extend_from_slice(&chunk);
             }
@@ -161,7 +166,10 @@ impl Http {
             while let Some(chunk) = response.chunk().await.map_err(|error| network(url, &error))? {
                 size += chunk.len() as u64;
                 if size > limit {
-                    return Err(ForgeError::HostileArchive { host: host(url), why: "it is too large".to_owned() });
+                    return Err(ForgeError::HostileArchive {
+                        host: host(url),
+                        why: "it is too large".to_owned(),
+                    });
                 }
                 file.write_all(&chunk).await.map_err(failed)?;
             }
@@ -187,7 +195,9 @@ impl Http {
                 Err(error) => Err(error),
             };
             match answer {
-                Err(ForgeError::Network { .. } | ForgeError::Status { status: 500.., .. }) if tries < TRIES => {
+                Err(ForgeError::Network { .. } | ForgeError::Status { status: 500.., .. })
+                    if tries < TRIES =>
+                {
                     tokio::time::sleep(Duration::from_millis(200) * 3u32.pow(tries - 1)).await;
                 }
                 answer => return answer,
@@ -209,7 +219,9 @@ impl Http {
         loop {
             let mut request = self.client.request(Method::GET, at.clone()).header("Accept", accept);
             let same_host = at.origin() == url.origin();
-            if let (true, Some((name, before)), Some(token)) = (same_host, credentials.header, &credentials.token) {
+            if let (true, Some((name, before)), Some(token)) =
+                (same_host, credentials.header, &credentials.token)
+            {
                 let mut value = HeaderValue::from_str(&format!("{before}{}", token.expose_secret()))
                     .map_err(|_| ForgeError::Unauthorized { host: host(url), had_token: true })?;
                 value.set_sensitive(true);
@@ -222,7 +234,8 @@ impl Http {
             let status = response.status();
             if status.is_redirection() {
                 redirects += 1;
-                let next = response.headers().get(LOCATION).and_then(|next| at.join(next.to_str().ok()?).ok());
+                let next =
+                    response.headers().get(LOCATION).and_then(|next| at.join(next.to_str().ok()?).ok());
                 match next {
                     Some(next) if redirects <= REDIRECTS => {
                         // From https only to https: what follows is as private as what was asked.
@@ -237,7 +250,8 @@ impl Http {
             }
             if let Some(wait) = rate_limit(status, response.headers()) {
                 let had_token = credentials.token.is_some();
-                let reset = wait.map(|wait| now().saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)));
+                let reset =
+                    wait.map(|wait| now().saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)));
                 match wait {
                     Some(wait) if !waited && wait <= self.max_wait => {
                         waited = true;
@@ -257,10 +271,17 @@ impl Http {
                     Err(ForgeError::Unauthorized { host: host(url), had_token })
                 }
                 // What no commit, branch or tag can be is answered with 422.
-                StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
+                StatusCode::NOT_FOUND
+                | StatusCode::GONE
+                | StatusCode::CONFLICT
+                | StatusCode::UNPROCESSABLE_ENTITY => {
                     Err(ForgeError::NotFound { what: what.to_owned(), host: host(url) })
                 }
-                status => Err(ForgeError::Status { host: host(url), status: status.as_u16(), what: what.to_owned() }),
+                status => Err(ForgeError::Status {
+                    host: host(url),
+                    status: status.as_u16(),
+                    what: what.to_owned(),
+                }),
             };
         }
     }
@@ -301,7 +322,8 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, ForgeError> {
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>,
 /// <https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers>
 fn rate_limit(status: StatusCode, headers: &HeaderMap) -> Option<Option<Duration>> {
-    let number = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<i64>().ok());
+    let number =
+        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<i64>().ok());
     let used_up = number("x-ratelimit-remaining") == Some(0) || number("ratelimit-remaining") == Some(0);
     let limited = status == StatusCode::TOO_MANY_REQUESTS
         || (status == StatusCode::FORBIDDEN && (used_up || headers.contains_key(RETRY_AFTER)));
@@ -333,7 +355,9 @@ pub(crate) fn encoded(segment: &str) -> String {
     segment
         .bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             byte => format!("%{byte:02X}"),
         })
         .collect()
@@ -383,7 +407,9 @@ mod tests {
     #[test]
     fn the_next_page_is_on_the_same_host() {
         let url = Url::parse("https://api.test/a?page=1").unwrap();
-        let link = |target: &str| headers(&[("link", &format!("<https://api.test/a>; rel=\"first\", <{target}>; rel=\"next\""))]);
+        let link = |target: &str| {
+            headers(&[("link", &format!("<https://api.test/a>; rel=\"first\", <{target}>; rel=\"next\""))])
+        };
         assert_eq!(next_page(&url, &link("https://api.test/a?page=2")).unwrap().query(), Some("page=2"));
         assert_eq!(next_page(&url, &link("https://evil.test/a?page=2")), None);
     }

@@ -32,7 +32,8 @@ fn without_userinfo(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         clean.push_str(before);
-        let authority = after.find(|c: char| c.is_whitespace() || "/?#'\"<>".contains(c)).unwrap_or(after.len());
+        let authority =
+            after.find(|c: char| c.is_whitespace() || "/?#'\"<>".contains(c)).unwrap_or(after.len());
         let (authority, tail) = after.split_at(authority);
         match authority.rsplit_once('@') {
             // `ssh://git@host` tells nothing.
@@ -56,7 +57,10 @@ mod tests {
     fn secrets_and_credentials_go() {
         let redactor = Redactor::new(vec!["s3cret".to_owned().into(), String::new().into()]);
         assert_eq!(redactor.redact("a s3cret b"), "a *** b");
-        assert_eq!(redactor.redact("at https://me:pw@host/x and ssh://git@host/y"), "at https://***@host/x and ssh://git@host/y");
+        assert_eq!(
+            redactor.redact("at https://me:pw@host/x and ssh://git@host/y"),
+            "at https://***@host/x and ssh://git@host/y"
+        );
         assert_eq!(redactor.redact("no://"), "no://");
         assert!(!format!("{redactor:?}").contains("s3cret"));
     }

@@ -56,13 +56,24 @@ macro_rules! each {
 impl Repository {
     /// `owner/name` on github.com, or on the GitHub Enterprise Server at `endpoint` (with or without `/api/v3`).
     #[must_use]
-    pub fn github(http: &Http, endpoint: Option<&Url>, token: Option<SecretString>, owner: &str, name: &str) -> Self {
+    pub fn github(
+        http: &Http,
+        endpoint: Option<&Url>,
+        token: Option<SecretString>,
+        owner: &str,
+        name: &str,
+    ) -> Self {
         Self(Kind::GitHub(GitHub::new(http, endpoint, token, owner, name)))
     }
 
     /// A project on gitlab.com, or on the GitLab at `endpoint`, which may have a path.
     #[must_use]
-    pub fn gitlab(http: &Http, endpoint: Option<&Url>, token: Option<SecretString>, project: GitLabProject) -> Self {
+    pub fn gitlab(
+        http: &Http,
+        endpoint: Option<&Url>,
+        token: Option<SecretString>,
+        project: GitLabProject,
+    ) -> Self {
         Self(Kind::GitLab(GitLab::new(http, endpoint, token, project)))
     }
 

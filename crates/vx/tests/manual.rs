@@ -92,9 +92,16 @@ fn the_manuals_file_verbatim() {
     let Some(_tree) = module_tree("the manual's file verbatim") else { return };
     let _alone = alone();
     let company = company();
+    // A RoadRunner of those plugins' time: a newer one's own requirements raise go.temporal.io/api past the manual's temporal.
+    let tree = roadrunner("v2025").files();
+    let newer = String::from_utf8(tree["go.mod"].clone()).unwrap();
+    let (direct, _indirect) = newer.split_once("\n)\n").unwrap();
+    let older = direct.replace("fileserver/v5 v5.1.9", "fileserver/v5 v5.0.1").replace("v5.1.9", "v5.0.2");
+    company.roadrunner.file("go.mod", format!("{older}\n)\n")).commit("as it was in July 2024");
     company.forge.github_token("a-github-token");
     for (id, name) in [(36_405_203, "test_plugin_1"), (36_405_235, "test_plugin_2")] {
-        let project = company.forge.gitlab(&format!("rustatian/{name}")).id(id).private().token("a-gitlab-token");
+        let project =
+            company.forge.gitlab(&format!("rustatian/{name}")).id(id).private().token("a-gitlab-token");
         project.files(plugin(&format!("gitlab.com/rustatian/{name}"), name).files()).commit("first");
     }
     let manual = include_str!("manual.toml");
@@ -181,9 +188,13 @@ fn ref_of_a_plugin_is_a_tag_a_commit_hash_or_a_branch() {
     let next = hello.file("README.md", "more").commit("second").branch("next").head();
     let pseudo = format!("v1.0.1-0.20240101000100-{}", &next[..12]);
     let mut sandbox = company.sandbox;
-    for (reference, version) in
-        [("v1.0.0", "v1.0.0"), (next.as_str(), pseudo.as_str()), (&next[..8], &pseudo), ("next", &pseudo), ("latest", "v1.0.0")]
-    {
+    for (reference, version) in [
+        ("v1.0.0", "v1.0.0"),
+        (next.as_str(), pseudo.as_str()),
+        (&next[..8], &pseudo),
+        ("next", &pseudo),
+        ("latest", "v1.0.0"),
+    ] {
         sandbox = sandbox.file("velox.toml", with(RELEASE, &HELLO.replacen("v1.0.0", reference, 1)));
         sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
         let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
@@ -196,8 +207,14 @@ fn ref_of_a_plugin_is_a_tag_a_commit_hash_or_a_branch() {
 fn folder_holds_a_plugin_with_its_own_go_mod() {
     let company = company();
     let souin = company.forge.github("darkweak-fork/souin");
-    let files = plugin("github.com/darkweak-fork/souin/plugins/roadrunner", "cache").folder("plugins/roadrunner").files();
-    souin.file("go.mod", "module github.com/darkweak-fork/souin\n\ngo 1.22\n").files(files).commit("first").tag("v1.6.18");
+    let files = plugin("github.com/darkweak-fork/souin/plugins/roadrunner", "cache")
+        .folder("plugins/roadrunner")
+        .files();
+    souin
+        .file("go.mod", "module github.com/darkweak-fork/souin\n\ngo 1.22\n")
+        .files(files)
+        .commit("first")
+        .tag("v1.6.18");
     let line = |reference: &str| {
         format!(
             r#"cache = {{ ref = "{reference}", owner = "darkweak-fork", repository = "souin", folder="plugins/roadrunner" }}"#
@@ -234,12 +251,16 @@ fn replace_takes_a_local_directory_relative_to_the_configuration() {
     for (name, content) in plugin("github.com/owner/repo", "mine").files() {
         company.sandbox = company.sandbox.file(&format!("../plugins/mine/{name}"), content);
     }
-    let line = r#"mine = { ref = "master", owner = "owner", repository = "repo", replace="../plugins/mine" }"#;
+    let line =
+        r#"mine = { ref = "master", owner = "owner", repository = "repo", replace="../plugins/mine" }"#;
     let company = company.configured(&with(RELEASE, line));
     let built = company.build();
     let replaced = built.module("github.com/owner/repo").unwrap();
     assert!(replaced.contains(" => ./replace/github.com_owner_repo "), "{replaced}");
-    assert!(company.forge.requests().iter().all(|request| !request.path.contains("/owner/")), "the original isn't asked for");
+    assert!(
+        company.forge.requests().iter().all(|request| !request.path.contains("/owner/")),
+        "the original isn't asked for"
+    );
 }
 
 #[test]
@@ -290,7 +311,11 @@ fn environment_variables_bring_the_tokens_and_these_show_nowhere() {
 #[test]
 fn without_a_token_the_rate_limit_is_told_with_its_reset() {
     let company = company();
-    company.forge.github("acme/hello").files(plugin("github.com/acme/hello", "hello").files()).commit("first");
+    company
+        .forge
+        .github("acme/hello")
+        .files(plugin("github.com/acme/hello", "hello").files())
+        .commit("first");
     company.forge.github_rate_limits(0, 5000);
     let company = company.configured(&with("master", &HELLO.replacen("v1.0.0", "main", 1)));
     // git needs no API; a user without it has only the limit.
@@ -324,7 +349,10 @@ fn private_repositories_over_ssh_with_exactly_the_two_steps() {
     company.sandbox = company.sandbox.without("GONOSUMDB").env("GOSUMDB", "off");
     let built = company.build();
     assert_eq!(built.module("github.com/acme/hidden").as_deref(), Some("v1.0.0"));
-    assert!(company.forge.requests().iter().all(|request| !request.path.starts_with("/repos/acme/")), "only over ssh");
+    assert!(
+        company.forge.requests().iter().all(|request| !request.path.starts_with("/repos/acme/")),
+        "only over ssh"
+    );
 }
 
 #[test]
@@ -348,7 +376,10 @@ fn gitlab_plugins_by_number_and_by_path_with_the_token() {
     let token = "glpat-secret";
     for (id, name) in [(11, "one"), (12, "two")] {
         let project = company.forge.gitlab(&format!("acme/tools/{name}")).id(id).private().token(token);
-        project.files(plugin(&format!("gitlab.com/acme/tools/{name}"), name).files()).commit("first").tag("v1.0.0");
+        project
+            .files(plugin(&format!("gitlab.com/acme/tools/{name}"), name).files())
+            .commit("first")
+            .tag("v1.0.0");
     }
     let text = format!(
         "[roadrunner]\nref = \"{RELEASE}\"\n\n[gitlab.token]\ntoken = \"${{GL_TOKEN}}\"\n\n\
@@ -368,12 +399,17 @@ fn one_major_of_plugins_is_what_the_warning_box_asks_for() {
     // A plugin of another major than RoadRunner's own is another module: both would be in the server.
     let company = company();
     let old = company.forge.github("acme/broken");
-    old.files(plugin("github.com/acme/broken", "broken").compile_error().files()).commit("first").tag("v1.0.0");
+    old.files(plugin("github.com/acme/broken", "broken").compile_error().files())
+        .commit("first")
+        .tag("v1.0.0");
     let company = company
         .configured(&with(RELEASE, r#"broken = { ref = "v1.0.0", owner = "acme", repository = "broken" }"#));
     let said = company.fails();
     assert!(said.contains("undefined: missing"), "the compiler's own line: {said}");
-    assert!(said.contains("plugin broken (github.com/acme/broken v1.0.0)"), "the plugin it belongs to: {said}");
+    assert!(
+        said.contains("plugin broken (github.com/acme/broken v1.0.0)"),
+        "the plugin it belongs to: {said}"
+    );
     assert!(said.contains("velox.toml:5:"), "and its place: {said}");
     assert!(said.contains("all of one major"), "and what helps: {said}");
 }
@@ -398,7 +434,9 @@ fn the_options_c_and_o_are_the_configuration_and_the_directory() {
 fn log_level_and_mode_say_how_much_and_in_which_form() {
     let company = company().plugin("hello", "v1.0.0");
     let mut sandbox = company.sandbox;
-    let text = |level: &str, mode: &str| format!("{}\n[log]\nlevel = \"{level}\"\nmode = \"{mode}\"\n", with(RELEASE, HELLO));
+    let text = |level: &str, mode: &str| {
+        format!("{}\n[log]\nlevel = \"{level}\"\nmode = \"{mode}\"\n", with(RELEASE, HELLO))
+    };
     sandbox = sandbox.file("velox.toml", text("info", "production"));
     let production = sandbox.vx(&["build", "-c", "velox.toml", "--dry-run"]);
     production.ok();
@@ -420,7 +458,11 @@ fn self_hosted_github_and_gitlab() {
     let forge = Forge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE);
-    forge.github("acme/hello").files(plugin("ghe.test/acme/hello", "hello").files()).commit("first").tag("v1.0.0");
+    forge
+        .github("acme/hello")
+        .files(plugin("ghe.test/acme/hello", "hello").files())
+        .commit("first")
+        .tag("v1.0.0");
     let project = forge.gitlab("acme/deep/down/other").id(7);
     project.files(plugin("gitlab.test/acme/deep/down/other", "other").files()).commit("first").tag("v0.3.0");
     let text = format!(
@@ -434,7 +476,8 @@ fn self_hosted_github_and_gitlab() {
     let ran = sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]);
     ran.ok();
     let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
-    let inside: BTreeMap<_, _> = info.deps.iter().map(|module| (module.path.as_str(), module.version.as_str())).collect();
+    let inside: BTreeMap<_, _> =
+        info.deps.iter().map(|module| (module.path.as_str(), module.version.as_str())).collect();
     assert_eq!(inside.get("ghe.test/acme/hello"), Some(&"v1.0.0"));
     assert_eq!(inside.get("gitlab.test/acme/deep/down/other"), Some(&"v0.3.0"));
 }

@@ -63,7 +63,8 @@ fn all_35_plugins_at_their_exact_versions_and_everything_else_at_the_releases() 
         assert_eq!(inside.get(module), Some(tag), "{module}");
     }
     let release = release(&tree, "github.com/roadrunner-server/roadrunner/v2025", "v2025.1.15");
-    let strangers: Vec<_> = inside.iter().filter(|(path, version)| release.get(*path) != Some(*version)).collect();
+    let strangers: Vec<_> =
+        inside.iter().filter(|(path, version)| release.get(*path) != Some(*version)).collect();
     assert!(strangers.is_empty(), "not what the release's go.mod names: {strangers:?}");
     assert!(inside.len() > 150, "{} modules", inside.len());
 }
@@ -85,7 +86,11 @@ fn the_manuals_own_plugins_on_the_release_that_they_were_written_for() {
     for line in github.lines().filter(|line| line.contains("owner = ")) {
         let quoted: Vec<&str> = line.split('"').collect();
         let (tag, owner, repository) = (quoted[1], quoted[3], quoted[5]);
-        assert_eq!(inside.get(&format!("github.com/{owner}/{repository}/v5")).map(String::as_str), Some(tag), "{line}");
+        assert_eq!(
+            inside.get(&format!("github.com/{owner}/{repository}/v5")).map(String::as_str),
+            Some(tag),
+            "{line}"
+        );
         checked += 1;
     }
     assert_eq!(checked, 32);

@@ -117,7 +117,9 @@ impl PluginAsk {
     pub(crate) fn new(plugin: &Plugin, manifest: &Manifest, base: &Path) -> Self {
         let subject = format!("plugin {}", plugin.name.value);
         match plugin.replace.as_ref() {
-            Some(Spanned { value: Replacement::Directory(directory), .. }) => Self::Directory(base.join(directory)),
+            Some(Spanned { value: Replacement::Directory(directory), .. }) => {
+                Self::Directory(base.join(directory))
+            }
             Some(Spanned { value: Replacement::Module { path, version }, span }) => {
                 let (reference, span) = match version {
                     Some(version) => (version, span),

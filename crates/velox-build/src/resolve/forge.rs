@@ -1,7 +1,10 @@
 //! Asking a forge, for what the go command can't tell: the module path at a branch, a project by its number, and all of
 //! a forge that the manifest names as its own.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use secrecy::SecretString;
 use velox_forge::{Commit, ForgeError, GitLabProject, GitOptions, Http, Repository};
@@ -93,15 +96,17 @@ impl Forges {
     }
 
     fn web(&self, forge: &Configured, place: &Place, public: &str) -> String {
-        self.configured(forge, place)
-            .endpoint
-            .map_or_else(|| public.to_owned(), |url| url.as_str().trim_end_matches("/api/v3").trim_end_matches('/').to_owned())
+        self.configured(forge, place).endpoint.map_or_else(
+            || public.to_owned(),
+            |url| url.as_str().trim_end_matches("/api/v3").trim_end_matches('/').to_owned(),
+        )
     }
 }
 
 /// Finds the ref of `ask` and the module at it.
 pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> Result<Located, ForgeError> {
-    let go_mod_path = if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
+    let go_mod_path =
+        if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
     let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
     let missing = || ForgeError::NotFound {
         what: format!("{go_mod_path} at {}", ask.reference.as_deref().unwrap_or("the default branch")),
@@ -109,7 +114,15 @@ pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> 
     };
     let go_mod = repository.file(&go_mod_path, &resolved.commit.id).await?.ok_or_else(missing)?;
     let module = modfile::module_line(&go_mod).ok_or_else(missing)?;
-    Ok(Located { folder: place.folder.clone(), commit: resolved.commit, tag: resolved.tag, path: module.clone(), module, go_mod, repository })
+    Ok(Located {
+        folder: place.folder.clone(),
+        commit: resolved.commit,
+        tag: resolved.tag,
+        path: module.clone(),
+        module,
+        go_mod,
+        repository,
+    })
 }
 
 /// A folder's own tag wins (`plugins/roadrunner/v1.6.18`, <https://go.dev/ref/mod#vcs-version>); `latest` is the highest
@@ -158,7 +171,9 @@ impl Located {
                 && !pseudo::is_pseudo_version(version)
                 && path_major_matches(version, suffix)
         };
-        if let Some(version) = self.tag.as_deref().and_then(|tag| tag.strip_prefix(&prefix)).filter(|v| fits(v)) {
+        if let Some(version) =
+            self.tag.as_deref().and_then(|tag| tag.strip_prefix(&prefix)).filter(|v| fits(v))
+        {
             return Ok(version.to_owned());
         }
         let tags = self.repository.tags().await?;
@@ -186,23 +201,36 @@ impl Located {
     /// Takes the module's files from the forge into the module cache, as the go command would have put them there.
     ///
     /// No checksum database knows a forge's tree: its first use is trusted, and said.
-    pub(super) async fn store(&self, cache: &ModCache, scratch: &Path, reporter: &dyn Reporter) -> Result<Stored, Error> {
+    pub(super) async fn store(
+        &self,
+        cache: &ModCache,
+        scratch: &Path,
+        reporter: &dyn Reporter,
+    ) -> Result<Stored, Error> {
         let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
         let version = Version { path: self.path.clone(), version };
         let tree = scratch.join(&self.commit.id);
-        self.repository.tree(&self.commit.id, &tree).await.map_err(|error| forge_error(&self.module, &error))?;
+        self.repository
+            .tree(&self.commit.id, &tree)
+            .await
+            .map_err(|error| forge_error(&self.module, &error))?;
 
         let root = if self.folder.is_empty() { tree.clone() } else { tree.join(&self.folder) };
         if root != tree && !root.join("LICENSE").exists() && tree.join("LICENSE").is_file() {
             // A nested module's zip carries the repository's licence (https://go.dev/ref/mod#vcs-license).
-            fs::copy(tree.join("LICENSE"), root.join("LICENSE")).map_err(|error| Error::file("copy into", &root, &error))?;
+            fs::copy(tree.join("LICENSE"), root.join("LICENSE"))
+                .map_err(|error| Error::file("copy into", &root, &error))?;
         }
         let zip = scratch.join(format!("{}.zip", self.commit.id));
-        let bad = |error: String| Error::build(format!("{}@{} makes no module zip: {error}", version.path, version.version));
+        let bad = |error: String| {
+            Error::build(format!("{}@{} makes no module zip: {error}", version.path, version.version))
+        };
         modzip::create_from_dir(&root, &version, &zip).map_err(|error| bad(error.to_string()))?;
-        let time = jiff::Timestamp::from_second(self.commit.time).map(|time| time.to_string()).unwrap_or_default();
+        let time =
+            jiff::Timestamp::from_second(self.commit.time).map(|time| time.to_string()).unwrap_or_default();
         let info = serde_json::json!({ "Version": version.version, "Time": time }).to_string();
-        let sums = cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| bad(error.to_string()))?;
+        let sums =
+            cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| bad(error.to_string()))?;
         reporter.report(Event::Note(Note::TrustedOnFirstUse {
             module: format!("{}@{}", version.path, version.version),
             sum: sums.zip.clone(),

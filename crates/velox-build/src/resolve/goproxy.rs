@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use velox_gomod::module::Version;
 
-use crate::{Error, Event, Phase, process::Children, toolchain::{Mode, Toolchain}};
+use crate::{
+    Error, Event, Phase,
+    process::Children,
+    toolchain::{Mode, Toolchain},
+};
 
 /// What `go mod download -json` says of one module (<https://go.dev/ref/mod#go-mod-download>).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -42,8 +46,10 @@ pub(super) async fn download(
         return Ok(BTreeMap::new());
     }
     // Outside of any module, so that no go.mod on the way changes what a query means.
-    let outside = tempfile::tempdir().map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
-    let queries: Vec<String> = modules.iter().map(|module| format!("{}@{}", module.path, module.version)).collect();
+    let outside = tempfile::tempdir()
+        .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
+    let queries: Vec<String> =
+        modules.iter().map(|module| format!("{}@{}", module.path, module.version)).collect();
     let arguments: Vec<&str> =
         ["mod", "download", "-json", "--"].into_iter().chain(queries.iter().map(String::as_str)).collect();
     let total = u64::try_from(modules.len()).ok();
@@ -58,19 +64,23 @@ pub(super) async fn download(
     let mut answers = BTreeMap::new();
     for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Download>() {
         let answer = answer.map_err(|error| {
-            Error::build(format!("can't read what `go mod download -json` says: {error}")).output(finished.stderr.clone())
+            Error::build(format!("can't read what `go mod download -json` says: {error}"))
+                .output(finished.stderr.clone())
         })?;
         if is_security_error(&answer.error) {
             return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
         }
         answers.insert(answer.path.clone(), answer);
     }
-    let why = finished.stderr.last().cloned().unwrap_or_else(|| "the go command says nothing about it".to_owned());
+    let why =
+        finished.stderr.last().cloned().unwrap_or_else(|| "the go command says nothing about it".to_owned());
     if is_security_error(&why) {
         return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
     }
     for module in modules {
-        answers.entry(module.path.clone()).or_insert_with(|| Download { error: why.clone(), ..Download::default() });
+        answers
+            .entry(module.path.clone())
+            .or_insert_with(|| Download { error: why.clone(), ..Download::default() });
     }
     Ok(answers)
 }
@@ -88,7 +98,8 @@ fn checksum_mismatch(module: &str, text: &str) -> Error {
 impl Download {
     /// What went wrong, without the module's name that Go puts before it.
     pub(super) fn reason(&self) -> String {
-        let text = self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
+        let text =
+            self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }

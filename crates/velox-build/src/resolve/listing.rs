@@ -1,6 +1,9 @@
 //! What the go command makes of a workspace: the packages that are compiled in, and the modules that they come from.
 
-use std::{collections::{BTreeMap, BTreeSet}, sync::atomic::{AtomicU64, Ordering}};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde::Deserialize;
 use velox_manifest::GoTarget;
@@ -59,14 +62,17 @@ impl Listing {
         let on_line = |line: &str| {
             if let Some(module) = line.strip_prefix("go: downloading ") {
                 let done = fetched.fetch_add(1, Ordering::Relaxed) + 1;
-                let event = Event::Progress { phase: Phase::Fetch, done, total: None, item: module.to_owned() };
+                let event =
+                    Event::Progress { phase: Phase::Fetch, done, total: None, item: module.to_owned() };
                 children.reporter.report(event);
             }
         };
-        let finished =
-            go.run(Mode::Complete, Some(target), &arguments, workspace.directory(), cgo, Some(&on_line)).await?;
+        let finished = go
+            .run(Mode::Complete, Some(target), &arguments, workspace.directory(), cgo, Some(&on_line))
+            .await?;
         if !finished.status.success() {
-            return Err(Error::build("Go can't load the modules of this server").output(without_progress(finished.stderr)));
+            return Err(Error::build("Go can't load the modules of this server")
+                .output(without_progress(finished.stderr)));
         }
         let mut modules = BTreeMap::new();
         let mut packages = 0;
@@ -79,16 +85,13 @@ impl Listing {
                 errors.push(format!("{import_path}: {}", error.err));
             }
             if let Some(module) = module.filter(|module| !module.main) {
-                let replacement =
-                    module.replace.map(|new| (new.path, Some(new.version).filter(|version| !version.is_empty())));
+                let replacement = module
+                    .replace
+                    .map(|new| (new.path, Some(new.version).filter(|version| !version.is_empty())));
                 modules.insert(module.path, Selected { version: module.version, replacement });
             }
         }
-        if errors.is_empty() {
-            Ok(Self { modules, packages })
-        } else {
-            Err(unloadable(errors))
-        }
+        if errors.is_empty() { Ok(Self { modules, packages }) } else { Err(unloadable(errors)) }
     }
 }
 
@@ -96,11 +99,19 @@ impl Listing {
 fn unloadable(errors: Vec<String>) -> Error {
     let mut error = Error::build(format!("Go can't load {} of this server's packages", errors.len()));
     let text = errors.join("\n");
-    if text.contains("no required module provides package") || text.contains("does not contain package") {
+    if text.contains("@latest found") {
+        // The go command looked for the package everywhere: the module that had it was raised past it.
+        error = error.help(
+            "something in this server needs a newer module than the plugin that imports this package was written for: take plugin versions of one time, those that one RoadRunner release names",
+        );
+    } else if text.contains("no required module provides package")
+        || text.contains("does not contain package")
+    {
         error = error.help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
     }
     if text.contains("build constraints exclude all Go files") {
-        error = error.help("a package has no files for this target: leave the plugin out, or choose another target");
+        error = error
+            .help("a package has no files for this target: leave the plugin out, or choose another target");
     }
     let mut seen = BTreeSet::new();
     error.output(errors.into_iter().filter(|line| seen.insert(line.clone())).collect())
@@ -116,7 +127,8 @@ pub(super) struct Graph {
 }
 
 pub(super) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<Graph, Error> {
-    let finished = go.run(Mode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
+    let finished =
+        go.run(Mode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
     if !finished.status.success() {
         return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
     }

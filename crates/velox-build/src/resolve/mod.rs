@@ -7,12 +7,7 @@ mod goproxy;
 mod listing;
 mod pin;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::Range,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, ops::Range, path::Path};
 
 use velox_gomod::{
     gosum::GoSum,
@@ -42,8 +37,7 @@ use crate::{
 };
 
 /// The plugins behind `rr workers` and `rr reset`: part of every server.
-const ALWAYS: [&str; 2] =
-    ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
 /// Everything that resolving needs.
 pub(crate) struct Resolver<'a> {
@@ -86,8 +80,9 @@ impl Resolver<'_> {
         let sources =
             Sources { go: self.go, children: self.children, forges: self.forges, scratch: self.scratch };
         let pinned: PinnedBy = owners.into_iter().zip(sources.pin(&asks).await?).collect();
-        let roadrunner =
-            pinned.get(&Owner::RoadRunner).ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let roadrunner = pinned
+            .get(&Owner::RoadRunner)
+            .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
         let release = release(roadrunner)?;
         self.go.check_version(release.go.as_deref(), &roadrunner.module.path)?;
 
@@ -125,8 +120,11 @@ impl Resolver<'_> {
                 }
                 None => {
                     let message = format!("the replacement of {} has no version", replace.old.value.0);
-                    let mut diagnostic = finding(message, replace.new.span.clone(), Some("a module needs a version"));
-                    diagnostic.help.push(format!("write new = \"{path}@VERSION\": a tag, a branch or a commit"));
+                    let mut diagnostic =
+                        finding(message, replace.new.span.clone(), Some("a module needs a version"));
+                    diagnostic
+                        .help
+                        .push(format!("write new = \"{path}@VERSION\": a tag, a branch or a commit"));
                     wrong.push(diagnostic);
                 }
             }
@@ -139,7 +137,10 @@ impl Resolver<'_> {
         let mut plugins = Vec::new();
         let mut wrong = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            let resolved = match (PluginAsk::new(plugin, manifest, &self.request.base), pinned.get(&Owner::Plugin(index))) {
+            let resolved = match (
+                PluginAsk::new(plugin, manifest, &self.request.base),
+                pinned.get(&Owner::Plugin(index)),
+            ) {
                 (PluginAsk::Directory(directory), _) => local_plugin(plugin, &directory),
                 (PluginAsk::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, pinned)),
                 (PluginAsk::Remote(_), None) => continue,
@@ -170,7 +171,12 @@ impl Resolver<'_> {
                 }
                 None => continue,
             };
-            replaces.push(Replace { old_path: plugin.module.clone(), old_version: None, new_path, new_version });
+            replaces.push(Replace {
+                old_path: plugin.module.clone(),
+                old_version: None,
+                new_path,
+                new_version,
+            });
         }
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let (old_path, old_version) = replace.old.value.clone();
@@ -189,7 +195,8 @@ impl Resolver<'_> {
             replaces.push(Replace { old_path, old_version, new_path, new_version });
         }
         let imports = |counts: &dyn Fn(&str) -> bool| {
-            imports_of(workspace.directory(), counts).map_err(|error| Error::file("read", workspace.directory(), &error))
+            imports_of(workspace.directory(), counts)
+                .map_err(|error| Error::file("read", workspace.directory(), &error))
         };
         let wanted: Vec<Wanted> = plugins
             .iter()
@@ -208,7 +215,10 @@ impl Resolver<'_> {
             excludes: manifest
                 .excludes
                 .iter()
-                .map(|exclude| Version { path: exclude.module.value.clone(), version: exclude.version.value.clone() })
+                .map(|exclude| Version {
+                    path: exclude.module.value.clone(),
+                    version: exclude.version.value.clone(),
+                })
                 .collect(),
             dependencies: self.settings.dependencies,
         };
@@ -231,7 +241,10 @@ impl Resolver<'_> {
         let locked = plugins
             .into_iter()
             .map(|plugin| LockedPlugin {
-                version: listing.modules.get(&plugin.module).map_or(plugin.version, |selected| selected.version.clone()),
+                version: listing
+                    .modules
+                    .get(&plugin.module)
+                    .map_or(plugin.version, |selected| selected.version.clone()),
                 name: plugin.name,
                 module: plugin.module,
                 asked: plugin.asked,
@@ -299,8 +312,11 @@ impl Resolver<'_> {
                     raised.asked,
                     raised.demanded_by.join(", ")
                 );
-                let mut diagnostic = finding(message, span.clone(), Some("raised by Go's minimal version selection"));
-                diagnostic.help.push(format!("ask for {}, or for an older version of what demands it", raised.selected));
+                let mut diagnostic =
+                    finding(message, span.clone(), Some("raised by Go's minimal version selection"));
+                diagnostic
+                    .help
+                    .push(format!("ask for {}, or for an older version of what demands it", raised.selected));
                 diagnostic.help.push("without --strict (strict = true) this is a warning".to_owned());
                 wrong.push(diagnostic);
             } else {
@@ -356,7 +372,10 @@ fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
 
 fn release(roadrunner: &Pinned) -> Result<GoMod, Error> {
     GoMod::parse(&roadrunner.go_mod).map_err(|error| {
-        Error::build(format!("can't read the go.mod of {} {}: {error}", roadrunner.module.path, roadrunner.module.version))
+        Error::build(format!(
+            "can't read the go.mod of {} {}: {error}",
+            roadrunner.module.path, roadrunner.module.version
+        ))
     })
 }
 
@@ -424,9 +443,13 @@ fn local_plugin(plugin: &Plugin, directory: &Path) -> Result<Resolved, Diagnosti
     if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
         && *module != declared
     {
-        let message = format!("{} declares the module {declared}, not {module}", directory.join("go.mod").display());
-        let mut diagnostic = finding(message, span, Some("a local replacement has to declare the replaced path"));
-        diagnostic.help.push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
+        let message =
+            format!("{} declares the module {declared}, not {module}", directory.join("go.mod").display());
+        let mut diagnostic =
+            finding(message, span, Some("a local replacement has to declare the replaced path"));
+        diagnostic
+            .help
+            .push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
         return Err(diagnostic);
     }
     Ok(Resolved {
@@ -454,13 +477,20 @@ fn local_go_mod(directory: &Path, span: &Option<Range<usize>>) -> Result<(String
         return Err(wrong(format!("there is no directory {}", directory.display()), "check the path"));
     }
     let text = fs::read_to_string(&path).map_err(|error| {
-        wrong(format!("can't read {}: {error}", path.display()), "a replacement is a Go module: it needs a go.mod")
+        wrong(
+            format!("can't read {}: {error}", path.display()),
+            "a replacement is a Go module: it needs a go.mod",
+        )
     })?;
     let go_mod = GoMod::parse_lax(&text).map_err(|error| {
-        wrong(format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message), "mend that go.mod")
+        wrong(
+            format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message),
+            "mend that go.mod",
+        )
     })?;
-    let module = modfile::module_line(&text)
-        .ok_or_else(|| wrong(format!("{} has no module line", path.display()), "start it with `module PATH`"))?;
+    let module = modfile::module_line(&text).ok_or_else(|| {
+        wrong(format!("{} has no module line", path.display()), "start it with `module PATH`")
+    })?;
     Ok((module, go_mod))
 }
 
@@ -470,7 +500,8 @@ fn same_modules(plugins: &[Resolved]) -> Vec<Diagnostic> {
     let mut wrong = Vec::new();
     for plugin in plugins {
         if let Some(first) = seen.insert(&plugin.module, plugin) {
-            let message = format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
+            let message =
+                format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
             let mut diagnostic = finding(message, plugin.span.clone(), Some("the second one"));
             diagnostic.help.push("remove one of them".to_owned());
             wrong.push(diagnostic);
@@ -481,7 +512,8 @@ fn same_modules(plugins: &[Resolved]) -> Vec<Diagnostic> {
 
 /// informer and resetter at RoadRunner's own version, where the user didn't list them.
 fn added(release: &GoMod, plugins: &[Resolved]) -> Vec<Resolved> {
-    let is = |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
+    let is =
+        |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
     ALWAYS
         .iter()
         .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
@@ -509,7 +541,8 @@ fn added(release: &GoMod, plugins: &[Resolved]) -> Vec<Resolved> {
 fn sums<'a>(workspace: &Workspace, pinned: impl Iterator<Item = &'a Pinned>) -> Result<GoSum, Error> {
     let release = workspace.directory().join("go.sum");
     let text = fs::read_to_string(&release).unwrap_or_default();
-    let mut sums = GoSum::parse(&text).map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
+    let mut sums = GoSum::parse(&text)
+        .map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
     for Pinned { module, zip_sum, mod_sum, .. } in pinned {
         sums.insert(&module.path, &module.version, zip_sum);
         sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);

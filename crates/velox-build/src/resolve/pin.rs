@@ -1,11 +1,18 @@
 //! From an [`Ask`] to an exact module: the sources in their order, each asked for all that the one before couldn't serve.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 use velox_forge::{ForgeError, Repository};
-use velox_gomod::{modcache::ModCache, modfile, module::{Version, split_path_version}};
+use velox_gomod::{
+    modcache::ModCache,
+    modfile,
+    module::{Version, split_path_version},
+};
 use velox_manifest::Diagnostic;
 
 use super::{
@@ -44,9 +51,14 @@ pub(crate) struct Sources<'a> {
 /// Where an ask stands.
 enum State {
     /// The go command will be asked for this module; where it can't serve it, the forge has it or is asked.
-    AskGo { module: Version, located: Option<Box<Located>> },
+    AskGo {
+        module: Version,
+        located: Option<Box<Located>>,
+    },
     /// Only the forge can tell.
-    AskForge { why: Option<String> },
+    AskForge {
+        why: Option<String>,
+    },
     /// The forge has it, and no proxy may or can.
     Take(Box<Located>),
     Done(Box<Pinned>),
@@ -82,7 +94,9 @@ impl Sources<'_> {
                 }
                 State::Failed(diagnostic) => failed.push(diagnostic),
                 State::AskGo { located: None, .. } => failed.push(unresolved(ask, "no source has it", &[])),
-                State::AskForge { why } => failed.push(unresolved(ask, why.as_deref().unwrap_or("no source has it"), &[])),
+                State::AskForge { why } => {
+                    failed.push(unresolved(ask, why.as_deref().unwrap_or("no source has it"), &[]))
+                }
             }
         }
         if failed.is_empty() { Ok(pinned) } else { Err(Error::many(ErrorKind::Build, failed)) }
@@ -140,9 +154,12 @@ impl Sources<'_> {
         if !answer.error.is_empty() {
             return Err(answer.reason());
         }
-        let go_mod = fs::read_to_string(&answer.go_mod).map_err(|error| format!("{}: {error}", answer.go_mod.display()))?;
+        let go_mod = fs::read_to_string(&answer.go_mod)
+            .map_err(|error| format!("{}: {error}", answer.go_mod.display()))?;
         let info = fs::read_to_string(&answer.info).ok();
-        let time = info.and_then(|info| serde_json::from_str::<Info>(&info).ok()).and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
+        let time = info
+            .and_then(|info| serde_json::from_str::<Info>(&info).ok())
+            .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
         let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| !hash.is_empty());
         Ok(Pinned {
             module: Version { path: answer.path.clone(), version: answer.version.clone() },
@@ -208,7 +225,10 @@ impl Sources<'_> {
     /// A module of a public repository on a public forge comes from the proxy, at the commit that the forge named: that
     /// way the checksum database vouches for it. A private one's name must not reach the proxy.
     async fn route(&self, ask: &Ask, place: &Place, located: Located) -> State {
-        if ask.by_path && !ask.replacement && ask.module.as_ref().is_some_and(|module| module.path != located.module) {
+        if ask.by_path
+            && !ask.replacement
+            && ask.module.as_ref().is_some_and(|module| module.path != located.module)
+        {
             let declared = located.module;
             let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
@@ -276,8 +296,11 @@ fn with_suffix_of(path: &str, other: &str) -> String {
 
 fn unresolved(ask: &Ask, why: &str, help: &[String]) -> Diagnostic {
     let reference = ask.reference.as_deref().unwrap_or("the default branch");
-    let mut diagnostic =
-        finding(format!("can't resolve {reference} of {}: {why}", ask.subject), ask.span.clone(), Some("asked for here"));
+    let mut diagnostic = finding(
+        format!("can't resolve {reference} of {}: {why}", ask.subject),
+        ask.span.clone(),
+        Some("asked for here"),
+    );
     diagnostic.help = help.to_vec();
     diagnostic
 }

@@ -21,11 +21,14 @@ pub struct Sandbox {
 
 /// The module tree for tests of the real RoadRunner; without one the test is skipped, and says so.
 pub fn module_tree(test: &str) -> Option<PathBuf> {
-    let tree = std::env::var_os("VX_TEST_GOPROXY").map(PathBuf::from).filter(|tree| !tree.as_os_str().is_empty());
+    let tree =
+        std::env::var_os("VX_TEST_GOPROXY").map(PathBuf::from).filter(|tree| !tree.as_os_str().is_empty());
     if tree.is_none() {
         println!("skipped: {test} needs VX_TEST_GOPROXY, the path of a prepared module tree");
     }
-    tree.map(|tree| tree.canonicalize().unwrap_or_else(|error| panic!("VX_TEST_GOPROXY={}: {error}", tree.display())))
+    tree.map(|tree| {
+        tree.canonicalize().unwrap_or_else(|error| panic!("VX_TEST_GOPROXY={}: {error}", tree.display()))
+    })
 }
 
 /// Skips for want of a program; where the tests are meant to be complete, that is a failure.
@@ -70,7 +73,8 @@ impl Sandbox {
             ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
         ];
         // Where HTTPS goes through a company's own authority, the tests follow it.
-        environment.extend(std::env::var("SSL_CERT_FILE").ok().map(|file| ("SSL_CERT_FILE".to_owned(), file)));
+        environment
+            .extend(std::env::var("SSL_CERT_FILE").ok().map(|file| ("SSL_CERT_FILE".to_owned(), file)));
         fs::create_dir(directory.path().join("home")).unwrap();
         fs::create_dir(directory.path().join("work")).unwrap();
         Self { directory, environment }
@@ -95,7 +99,8 @@ impl Sandbox {
 
     /// Caches that nobody used before.
     pub fn cold(self) -> Self {
-        let (modules, builds) = (self.directory.path().join("gomodcache"), self.directory.path().join("gocache"));
+        let (modules, builds) =
+            (self.directory.path().join("gomodcache"), self.directory.path().join("gocache"));
         self.env("GOMODCACHE", modules).env("GOCACHE", builds).env("GOFLAGS", "-modcacherw")
     }
 

@@ -1,5 +1,7 @@
 //! kill -9 and two builds at once: the output directory never holds a partial file, and the next build succeeds.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

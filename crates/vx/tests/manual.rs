@@ -4,6 +4,8 @@
 //! authority of its own), so that nothing in vx knows of tests. RoadRunner is the testkit's small server; the plugins are
 //! real ones from the module proxy, or made here.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

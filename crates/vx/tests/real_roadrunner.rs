@@ -3,6 +3,8 @@
 //! One cold build of all 35 plugins; the others stand on its caches. With VX_TEST_COLD=1 (`make acceptance`) every one of
 //! them starts with empty caches.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

@@ -55,7 +55,7 @@ pub(crate) enum Host {
 /// What has to be resolved for a plugin.
 pub(crate) enum PluginAsk {
     /// The plugin's own module, or a module that replaces it.
-    Remote(Ask),
+    Remote(Box<Ask>),
     /// A directory that replaces it: nothing to ask.
     Directory(PathBuf),
 }
@@ -125,9 +125,9 @@ impl PluginAsk {
                     Some(version) => (version, span),
                     None => (&plugin.reference.value, &plugin.reference.span),
                 };
-                Self::Remote(Ask::replacement(subject, path, reference, span.clone(), manifest))
+                Self::Remote(Box::new(Ask::replacement(subject, path, reference, span.clone(), manifest)))
             }
-            None => Self::Remote(Self::original(subject, plugin, manifest)),
+            None => Self::Remote(Box::new(Self::original(subject, plugin, manifest))),
         }
     }
 

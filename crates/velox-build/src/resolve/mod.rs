@@ -105,7 +105,7 @@ impl Resolver<'_> {
         let mut asks = vec![(Owner::RoadRunner, Ask::roadrunner(manifest))];
         for (index, plugin) in manifest.plugins.iter().enumerate() {
             if let PluginAsk::Remote(ask) = PluginAsk::new(plugin, manifest, &self.request.base) {
-                asks.push((Owner::Plugin(index), ask));
+                asks.push((Owner::Plugin(index), *ask));
             }
         }
         let mut wrong = Vec::new();
@@ -337,11 +337,11 @@ impl Resolver<'_> {
             .filter(|plugin| plugin.span.is_some())
             .filter(|plugin| text.contains(plugin.module.as_str()))
             .max_by_key(|plugin| plugin.module.len());
-        if let (Some(plugin), Some(first)) = (named, error.diagnostics.first_mut()) {
-            if first.span.is_none() {
-                first.span = plugin.span.clone();
-                first.label = Some(format!("it names {}", plugin.module));
-            }
+        if let (Some(plugin), Some(first)) = (named, error.diagnostics.first_mut())
+            && first.span.is_none()
+        {
+            first.span = plugin.span.clone();
+            first.label = Some(format!("it names {}", plugin.module));
         }
         error
     }

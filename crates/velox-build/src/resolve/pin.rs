@@ -214,10 +214,11 @@ impl Sources<'_> {
                     | ForgeError::RateLimited { .. }
                     | ForgeError::Network { .. }
             );
-        if may_need_git && let Some(git) = self.forges.by_git(place) {
-            if let Ok(located) = forge::locate(git, place, ask).await {
-                return self.route(ask, place, located).await;
-            }
+        if may_need_git
+            && let Some(git) = self.forges.by_git(place)
+            && let Ok(located) = forge::locate(git, place, ask).await
+        {
+            return self.route(ask, place, located).await;
         }
         State::Failed(self.not_found(ask, &repository, &error, proxy).await)
     }

@@ -23,11 +23,11 @@ test: needs ## run every test
 
 .PHONY: acceptance
 acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
-	@VX_TEST_COLD=1 cargo test --locked --release -p vx --test acceptance -- --nocapture --test-threads=1
+	@VX_TEST_COLD=1 cargo test --locked -p vx --test real_roadrunner --test killed -- --nocapture --test-threads=1
 
 .PHONY: lint
 lint: ## formatting, lints, documentation, licences
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi

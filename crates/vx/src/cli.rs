@@ -1,3 +1,6 @@
+// Doc comments here are help texts: their brackets are no links.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 
 use clap::{

@@ -94,7 +94,7 @@ impl Settings {
 }
 
 /// The rule of POSIX: the first of these that is set and not empty names the character set, and with none of them it
-/// is the "C" locale's ASCII (https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html#tag_08_02).
+/// is the "C" locale's ASCII (<https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html#tag_08_02>).
 fn unicode(environment: &BTreeMap<String, String>) -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
 use crate::module::{self, Version, path_major_matches, split_path_version};
 
 /// What a go.mod says.
@@ -95,10 +97,10 @@ impl GoMod {
     fn read(text: &str, strict: bool) -> Result<Self, ModFileError> {
         let mut file = Self::default();
         for statement in statements(text)? {
-            let Statement { line, block, tokens, comment } = statement;
+            let Statement { line, kind, tokens, comment } = statement;
             let Some((verb, arguments)) = tokens.split_first() else { continue };
             let at = |message: String| ModFileError { line, column: verb.column, message };
-            if block
+            if kind != Kind::Alone
                 && !matches!(
                     verb.text.as_str(),
                     "module" | "godebug" | "require" | "exclude" | "replace" | "retract" | "tool" | "ignore"
@@ -107,6 +109,9 @@ impl GoMod {
                 if strict {
                     return Err(at(format!("unknown block type: {}", verb.text)));
                 }
+                continue;
+            }
+            if kind == Kind::Opening {
                 continue;
             }
             if !strict && !matches!(verb.text.as_str(), "go" | "module" | "retract" | "require" | "ignore") {
@@ -379,10 +384,18 @@ fn unquote(text: &str) -> Option<String> {
 /// One line with the verb before it, be it the block's.
 struct Statement {
     line: usize,
-    block: bool,
+    kind: Kind,
     tokens: Vec<Token>,
     /// What follows `//` at the line's end.
     comment: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Alone,
+    /// `verb (`.
+    Opening,
+    InBlock,
 }
 
 #[derive(Clone)]
@@ -422,21 +435,24 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
             (Some(_), [")", ..]) => {
                 return Err(at(&tokens[0], "syntax error (expected newline after closing paren)"));
             }
-            (None, [")", ..]) => return Err(at(&tokens[0], "unexpected token \")\"")),
-            (None, ["(", ..]) => return Err(at(&tokens[0], "unexpected token \"(\"")),
-            (None, [verb @ .., "("]) => {
+            (None, [verb @ .., "("] | [verb @ .., "(", ")"]) if !verb.is_empty() => {
                 // A block's verb is one word; what has more is no block that anyone knows.
-                block = tokens.first().map(|token| Token { text: verb.join(" "), column: token.column });
+                let column = tokens.first().map_or(1, |token| token.column);
+                let verb = Token { text: verb.join(" "), column };
+                let tokens = vec![verb.clone()];
+                if texts.last() == Some(&"(") {
+                    block = Some(verb);
+                }
+                statements.push(Statement { line, kind: Kind::Opening, tokens, comment });
                 continue;
             }
-            (None, [_, "(", ")"]) => continue,
             _ => {}
         }
-        let in_block = block.is_some();
+        let kind = if block.is_some() { Kind::InBlock } else { Kind::Alone };
         if let Some(verb) = &block {
             tokens.insert(0, verb.clone());
         }
-        statements.push(Statement { line, block: in_block, tokens, comment });
+        statements.push(Statement { line, kind, tokens, comment });
     }
     match block {
         Some(_) => Err(ModFileError {
@@ -582,12 +598,12 @@ fn block(verb: &str, lines: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// In quotes where it would be read as something else without them (`modfile.MustQuote`).
+/// In quotes where it would be read as something else without them (`modfile.AutoQuote`).
 fn quoted(text: &str) -> String {
     let must = text.is_empty()
         || text.contains("//")
         || text.contains("/*")
-        || text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`()[]{},".contains(c));
+        || text.chars().any(|c| !is_printable(c) || " \"'`()[]{},".contains(c));
     if !must {
         return text.to_owned();
     }
@@ -595,12 +611,27 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
+            c if is_printable(c) => quoted.push(c),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            c if c.is_ascii() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x1_0000 => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// `unicode.IsPrint`.
+fn is_printable(c: char) -> bool {
+    use GeneralCategoryGroup::{Letter, Mark, Number, Punctuation, Symbol};
+    c == ' ' || matches!(c.general_category_group(), Letter | Mark | Number | Punctuation | Symbol)
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ fn the_token_never_follows_a_redirect_to_another_host() {
     history(&forge.github("acme/hello"));
     let internet = Internet::start(&forge);
     let options = HttpOptions {
-        ca_bundle: Some(internet.ca_file().into()),
+        ca_bundle: Some(internet.ca_file()),
         proxy: ProxySettings { https: Some(internet.proxy_url()), ..ProxySettings::default() },
         ..HttpOptions::default()
     };

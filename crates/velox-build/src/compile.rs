@@ -16,7 +16,7 @@ use crate::{
     Error, ErrorKind, Event, Phase, Reporter, Request,
     compose::module_of,
     error::finding,
-    lock::{Lock, LockedReplacement},
+    lock::{Lock, LockedReplacement, LockedTarget, Variant},
     settings::Settings,
     stamp::Stamp,
     toolchain::{Mode, Toolchain},
@@ -31,19 +31,21 @@ pub(crate) async fn compile(
     lock: &Lock,
     stamp: &Stamp,
     workspace: &Workspace,
+    variant: &Variant,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, Error> {
-    let binary = workspace.directory().join("out").join(settings.binary_name());
+    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+    let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
     let arguments = arguments(settings, lock, stamp, &binary)?;
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
     let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
-    let progress = Progress::new(reporter, lock.packages, main_package);
+    let progress = Progress::new(reporter, locked.packages, main_package);
     let on_line = |line: &str| progress.line(line);
     let finished = go
         .run(
             Mode::ReadOnly,
-            Some(&settings.target),
+            Some(&variant.target),
             &arguments,
             workspace.directory(),
             settings.cgo,
@@ -55,7 +57,7 @@ pub(crate) async fn compile(
         return Ok(binary);
     }
     let lines: Vec<String> = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
-    Err(explain(request, settings, lock, lines))
+    Err(explain(request, settings, lock, &locked, lines))
 }
 
 fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> Result<Vec<String>, Error> {
@@ -70,13 +72,11 @@ fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> 
         linker.push("-X".to_owned());
         linker.push(quote(&format!("{name}={value}"))?);
     }
-    let mut tags = settings.arguments.tags.clone();
+    let tags = settings.tags();
     let mut arguments: Vec<String> =
         ["build", "-v", "-trimpath", "-buildvcs=false"].map(str::to_owned).into();
     if settings.debug {
-        // As the existing tool does it: the profiler of RoadRunner's own debug tag, and a main package that a debugger
-        // can step through.
-        tags.push("debug".to_owned());
+        // As the existing tool does it: a main package that a debugger can step through.
         arguments.push("-gcflags=-N -l".to_owned());
     }
     if settings.race {
@@ -156,7 +156,13 @@ fn is_package_name(line: &str) -> bool {
 }
 
 /// A failed compile: the compiler's lines, and for each package the plugin that brought it in.
-fn explain(request: &Request, settings: &Settings, lock: &Lock, lines: Vec<String>) -> Error {
+fn explain(
+    request: &Request,
+    settings: &Settings,
+    lock: &Lock,
+    locked: &LockedTarget,
+    lines: Vec<String>,
+) -> Error {
     let mut by_package: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut package = None;
     for line in &lines {
@@ -168,7 +174,7 @@ fn explain(request: &Request, settings: &Settings, lock: &Lock, lines: Vec<Strin
     let mut diagnostics: Vec<Diagnostic> = by_package
         .iter()
         .filter(|(package, _)| !package.is_empty())
-        .map(|(package, lines)| blamed(request, lock, package, &lines.join("\n")))
+        .map(|(package, lines)| blamed(request, lock, locked, package, &lines.join("\n")))
         .collect();
     if diagnostics.is_empty() {
         diagnostics.push(finding("go build failed".to_owned(), None, None));
@@ -181,8 +187,8 @@ fn explain(request: &Request, settings: &Settings, lock: &Lock, lines: Vec<Strin
     Error::many(ErrorKind::Build, diagnostics).output(lines)
 }
 
-fn blamed(request: &Request, lock: &Lock, package: &str, lines: &str) -> Diagnostic {
-    let module = module_of(package, lock.modules.keys().map(String::as_str));
+fn blamed(request: &Request, lock: &Lock, locked: &LockedTarget, package: &str, lines: &str) -> Diagnostic {
+    let module = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
     let Some(module) = module else {
         let mut diagnostic = finding(format!("RoadRunner's package {package} doesn't compile"), None, None);
         diagnostic
@@ -190,7 +196,12 @@ fn blamed(request: &Request, lock: &Lock, package: &str, lines: &str) -> Diagnos
             .push("a plugin of another major than RoadRunner's own may have raised what it needs".to_owned());
         return diagnostic;
     };
-    let version = lock.modules.get(module).map(|selected| selected.version.as_str()).unwrap_or_default();
+    let version = locked
+        .modules
+        .iter()
+        .find(|known| known.path == module)
+        .map(|known| known.version.as_str())
+        .unwrap_or_default();
     let owner = lock.plugins.iter().find(|plugin| plugin.module == module);
     let span = owner.and_then(|owner| {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == owner.name)?;

@@ -147,9 +147,9 @@ pub struct Summary {
     pub plugins: Vec<PluginRow>,
     /// What was raised.
     pub raised: Vec<Raised>,
-    /// The target.
+    /// The targets.
     #[serde(serialize_with = "as_os_arch")]
-    pub target: GoTarget,
+    pub targets: Vec<GoTarget>,
     /// The Go version that compiled it (`go1.26.8`).
     pub go_version: String,
     /// `internal/meta.version` in the binary.
@@ -158,21 +158,48 @@ pub struct Summary {
     pub stamp_time: String,
     /// The composed go.mod.
     pub go_mod: String,
-    /// The binary; `None` for a dry run.
-    pub binary: Option<Binary>,
+    /// The lock that says all this; `None`: there is no place for one.
+    pub lock: Option<PathBuf>,
+    /// What was made, for each target; nothing where the goal comes before.
+    pub binaries: Vec<Binary>,
+    /// What the compile cache did, where one took part.
+    pub compile_cache: Option<CompileCache>,
 }
 
-/// The binary that a build left.
+/// A binary that a build left.
 #[derive(Debug, Clone, Serialize)]
 pub struct Binary {
+    /// What it was compiled for, `os/arch`.
+    pub target: String,
     /// Where it is.
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
+    /// Whether it was there already, made from the very same input.
+    pub reused: bool,
+    /// The release archive around it (`--archive`).
+    pub archive: Option<PathBuf>,
 }
 
-fn as_os_arch<S: serde::Serializer>(target: &GoTarget, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{}/{}", target.os, target.arch))
+/// What the compile cache that a team shares did for a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CompileCache {
+    /// Answers from this machine's own GOCACHE.
+    pub local_hits: u64,
+    /// Answers from the remote.
+    pub remote_hits: u64,
+    /// What had to be compiled.
+    pub misses: u64,
+    /// Bytes that came from the remote, as they were sent.
+    pub bytes_down: u64,
+    /// Bytes that went there.
+    pub bytes_up: u64,
+    /// Why the remote was given up or not used; `None`: it worked.
+    pub trouble: Option<String>,
+}
+
+fn as_os_arch<S: serde::Serializer>(targets: &[GoTarget], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(targets.iter().map(GoTarget::to_string))
 }

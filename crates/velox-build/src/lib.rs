@@ -7,12 +7,16 @@
 //! [`build`] runs it all; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
 //! environment: a [`Request`] brings everything, and what happened comes back as a [`Summary`] or an [`Error`].
 
+mod archive;
+mod cache;
 mod compile;
 mod compose;
 mod container;
+mod digest;
 mod error;
 mod event;
 mod imports;
+mod key;
 mod lock;
 mod network;
 mod pipeline;
@@ -24,15 +28,18 @@ mod resolve;
 mod scratch;
 mod settings;
 mod stamp;
+mod store;
 mod toolchain;
 mod tree;
 mod verify;
 mod workspace;
 
+pub use cache::cache_directory;
 pub use error::{Error, ErrorKind};
-pub use event::{Binary, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
-pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, Selected};
+pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
+pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant};
 pub use pipeline::build;
-pub use request::{Options, Output, Request};
+pub use request::{Goal, Options, Output, Request};
 pub use stamp::Stamp;
+pub use store::{Contents, DEFAULT_LIMIT, Store};
 pub use workspace::Workspace;

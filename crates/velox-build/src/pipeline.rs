@@ -1,26 +1,39 @@
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
+use velox_manifest::Manifest;
 
 use crate::{
-    Binary, Error, Event, Note, Output, Phase, Reporter, Request, Summary,
+    Binary, Error, ErrorKind, Event, Goal, Note, Output, Phase, Reporter, Request, Store, Summary, archive,
+    cache::cache_directory,
     compile::compile,
     container,
-    lock::Lock,
+    error::finding,
+    key,
+    lock::{Asked, Lock, LockFile, LockedTarget, Variant},
     network::Network,
     process::Children,
     publish::publish,
     record::Record,
-    resolve::Resolver,
-    scratch::{Scratch, cache_directory},
+    resolve::{Forges, Resolver, with_replaces_at_plugins},
+    scratch::Scratch,
     settings::Settings,
     stamp::Stamp,
+    store::{Artifact, DEFAULT_LIMIT},
     toolchain::Toolchain,
     verify,
     workspace::Workspace,
 };
 
-/// Builds what `request` asks for; without an output it ends before the compile.
+/// How many targets are compiled at once: while one links, on one core, another uses the rest.
+const TARGETS_AT_ONCE: usize = 2;
+
+/// Does what `request` asks for.
 ///
 /// Cancelling `cancel` ends the children with their process groups, removes what was half made, and gives
 /// [`crate::ErrorKind::Interrupted`].
@@ -32,61 +45,373 @@ pub async fn build(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<Summary, Error> {
-    let scratch = Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
-    let plain = Children::new(request, &reporter, &cancel);
-    let go = Toolchain::find(plain.clone(), scratch.path()).await?;
-    let settings = Settings::new(&request.manifest, &request.options, &request.environment, go.host());
-    if let Some(output) = &request.output {
-        output.check(settings.binary_name())?;
-    }
-    let Network { children, forges } = Network::new(request, &go, scratch.path(), &plain).await?;
-    let go = go.with_children(children.clone());
-
-    let resolver = Resolver {
+    let manifest = with_replaces_at_plugins(&request.manifest);
+    let settings = Settings::new(&manifest, &request.options, &request.environment);
+    let pipeline = Pipeline {
         request,
+        asked: Asked::new(&manifest, &settings, &request.base),
+        variants: settings.targets.iter().map(|target| Variant::new(target, &settings)).collect(),
+        store: Store::new(&cache_directory(&request.environment)),
+        manifest: &manifest,
         settings: &settings,
-        go: &go,
-        children: &children,
-        forges: &forges,
-        scratch: scratch.path(),
+        reporter,
+        cancel,
     };
-    let (lock, workspace) = phase(&*reporter, Phase::Resolve, resolver.resolve()).await?;
-    let stamp = Stamp::choose(
-        &request.options,
-        &request.manifest.build_args,
-        &request.environment,
-        &lock.roadrunner.version,
-        lock.roadrunner.time,
-    );
-    let mut summary = summary(&lock, &stamp);
-    reporter.report(Event::Resolved {
-        roadrunner: summary.roadrunner.clone(),
-        version: summary.version.clone(),
-        plugins: summary.plugins.clone(),
-    });
-    let Some(output) = &request.output else { return Ok(summary) };
-
-    phase(&*reporter, Phase::Prepare, async { prepare(&lock, &stamp, &settings, &workspace) }).await?;
-    let binary = compile(request, &settings, &go, &lock, &stamp, &workspace, &*reporter).await?;
-    phase(&*reporter, Phase::Verify, async {
-        verify::build_information(&binary, &lock)?;
-        if settings.target == go.host() && !request.options.no_smoke_test {
-            verify::smoke_test(&binary, &children, &stamp, scratch.path()).await?;
-        }
-        Ok(())
-    })
-    .await?;
-    let name = settings.binary_name();
-    let binary =
-        phase(&*reporter, Phase::Publish, publish_unless(&cancel, binary, output.clone(), name)).await?;
-    if request.options.keep_workspace {
-        reporter.report(Event::Note(Note::WorkspaceKept { path: workspace.directory().to_owned() }));
-    }
-    summary.binary = Some(binary);
-    Ok(summary)
+    pipeline.run().await
 }
 
-async fn phase<T>(
+struct Pipeline<'a> {
+    request: &'a Request,
+    /// With its replaces at its plugins.
+    manifest: &'a Manifest,
+    settings: &'a Settings,
+    asked: Asked,
+    variants: Vec<Variant>,
+    store: Store,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+}
+
+/// One binary to make.
+struct Wanted<'a> {
+    variant: &'a Variant,
+    file: PathBuf,
+    key: Option<String>,
+    /// `None`: it has to be compiled.
+    artifact: Option<Artifact>,
+    /// Whether the store had it.
+    reused: bool,
+}
+
+/// What a build needs beyond its own values: a directory, a go command, the network.
+struct Tools {
+    scratch: Scratch,
+    go: Toolchain,
+    children: Children,
+    forges: Forges,
+}
+
+impl Pipeline<'_> {
+    async fn run(self) -> Result<Summary, Error> {
+        if let Goal::Build(output) = &self.request.goal {
+            output.check_for(self.settings)?;
+        }
+        let started = Instant::now();
+        let found = LockFile::read(self.request)?;
+        let fits = match found.fitting(&self.asked) {
+            Ok(lock) if lock.covers(&self.variants) && !self.renews() => Some(lock.clone()),
+            Ok(_) => None,
+            Err(differences) if self.must_fit() => return Err(does_not_fit(&found, &differences)),
+            Err(_) => None,
+        };
+        if let Some(lock) = &fits {
+            let summary = self.resolved(lock, started)?;
+            if self.request.goal == Goal::CheckLock {
+                return Ok(summary);
+            }
+            if let Goal::Build(output) = &self.request.goal {
+                let stamp = self.stamp(lock);
+                let wanted = self.wanted(lock, &stamp, output)?;
+                if wanted.iter().all(|wanted| wanted.artifact.is_some()) {
+                    return self.publish_all(summary, wanted.iter()).await;
+                }
+            }
+        }
+
+        let mut tools = self.tools().await?;
+        let (lock, workspace) = match fits {
+            Some(lock) => self.restore(&mut tools, lock).await?,
+            None => self.resolve(&mut tools, &found).await?,
+        };
+        let summary = self.summary(&lock, &self.stamp(&lock));
+        let Goal::Build(output) = &self.request.goal else { return Ok(summary) };
+        self.compile_all(&tools, &lock, &workspace, output, summary).await
+    }
+
+    /// Whether versions of the lock are to be replaced.
+    fn renews(&self) -> bool {
+        self.request.options.upgrade || !self.request.options.upgrade_only.is_empty()
+    }
+
+    fn must_fit(&self) -> bool {
+        self.request.options.locked || self.request.goal == Goal::CheckLock
+    }
+
+    async fn tools(&self) -> Result<Tools, Error> {
+        let request = self.request;
+        let scratch =
+            Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
+        let plain = Children::new(request, &self.reporter, &self.cancel);
+        let go = Toolchain::find(plain.clone(), request.options.go.as_deref(), scratch.path()).await?;
+        let Network { children, forges } = Network::new(request, &go, scratch.path(), &plain).await?;
+        Ok(Tools { go: go.with_children(children.clone()), scratch, children, forges })
+    }
+
+    fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
+        Resolver {
+            request: self.request,
+            manifest: self.manifest,
+            asked: &self.asked,
+            previous,
+            settings: self.settings,
+            go: &tools.go,
+            children: &tools.children,
+            forges: &tools.forges,
+            scratch: tools.scratch.path(),
+        }
+    }
+
+    /// Asks for versions, where the lock doesn't say them all.
+    async fn resolve(&self, tools: &mut Tools, found: &LockFile) -> Result<(Lock, Workspace), Error> {
+        let previous = found.lock.as_ref();
+        if let Some(lock) = previous
+            && !self.request.options.upgrade
+            && let Err(error) = tools.go.pin(&lock.go_version)
+            && self.must_fit()
+        {
+            return Err(error);
+        }
+        let resolver = self.resolver(tools, previous);
+        let (mut lock, workspace) = phase(&*self.reporter, Phase::Resolve, resolver.resolve()).await?;
+        if let Some(previous) = previous {
+            lock.adopt_targets(previous);
+            if self.must_fit() && previous.go_mod != lock.go_mod {
+                let message = "the modules for this target aren't all in it".to_owned();
+                return Err(does_not_fit(found, &[message]));
+            }
+        }
+        self.report_resolved(&lock)?;
+        if !self.must_fit()
+            && self.request.goal != Goal::Plan
+            && let Err(why) = found.write(&lock)
+        {
+            if self.request.goal == Goal::Lock {
+                return Err(Error::build(why));
+            }
+            self.reporter.report(Event::Note(Note::Text { text: why }));
+        }
+        Ok((lock, workspace))
+    }
+
+    /// Makes the workspace of a lock that fits; only files that the caches lack are asked for.
+    async fn restore(&self, tools: &mut Tools, lock: Lock) -> Result<(Lock, Workspace), Error> {
+        tools.go.pin(&lock.go_version)?;
+        let locked: Vec<&LockedTarget> =
+            self.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
+        let resolver = self.resolver(tools, Some(&lock));
+        let tree = resolver.fetch(&lock, &lock.zips(&locked)?).await?;
+        let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
+        for (module, directory) in key::replaced_directories(&lock, self.manifest, &self.request.base) {
+            workspace.add_replacement(&module, &directory)?;
+        }
+        Ok((lock, workspace))
+    }
+
+    fn stamp(&self, lock: &Lock) -> Stamp {
+        Stamp::choose(
+            &self.request.options,
+            &self.manifest.build_args,
+            &self.request.environment,
+            &lock.roadrunner.version,
+            lock.roadrunner.time,
+        )
+    }
+
+    /// Tells of a lock that needed no resolving.
+    fn resolved(&self, lock: &Lock, started: Instant) -> Result<Summary, Error> {
+        self.reporter.report(Event::Started(Phase::Resolve));
+        self.report_resolved(lock)?;
+        self.reporter.report(Event::Finished(Phase::Resolve, started.elapsed()));
+        Ok(self.summary(lock, &self.stamp(lock)))
+    }
+
+    fn report_resolved(&self, lock: &Lock) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        for raised in &lock.raised {
+            if !self.settings.strict {
+                self.reporter.report(Event::Raised(raised.clone()));
+                continue;
+            }
+            let message = format!(
+                "{} would be compiled at {}, not at {} as asked: {} demands it",
+                raised.name,
+                raised.selected,
+                raised.asked,
+                raised.demanded_by.join(", ")
+            );
+            let plugin = self.manifest.plugins.iter().find(|plugin| plugin.name.value == raised.name);
+            let span = plugin.and_then(|plugin| plugin.reference.span.clone());
+            let mut diagnostic = finding(message, span, Some("raised by Go's minimal version selection"));
+            diagnostic
+                .help
+                .push(format!("ask for {}, or for an older version of what demands it", raised.selected));
+            diagnostic.help.push("without --strict (strict = true) this is a warning".to_owned());
+            wrong.push(diagnostic);
+        }
+        if !wrong.is_empty() {
+            return Err(Error::many(ErrorKind::Build, wrong));
+        }
+        self.reporter.report(Event::Resolved {
+            roadrunner: lock.roadrunner.module.clone(),
+            version: lock.roadrunner.version.clone(),
+            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+        });
+        Ok(())
+    }
+
+    fn wanted(&self, lock: &Lock, stamp: &Stamp, output: &Output) -> Result<Vec<Wanted<'_>>, Error> {
+        let replaced = key::replaced_directories(lock, self.manifest, &self.request.base);
+        self.variants
+            .iter()
+            .map(|variant| {
+                let key = key::of(lock, variant, self.settings, stamp, &replaced)?;
+                let usable = key
+                    .as_deref()
+                    .filter(|_| !self.request.options.no_cache && !self.request.options.keep_workspace);
+                let artifact = usable.and_then(|key| self.store.get(key));
+                Ok(Wanted {
+                    reused: artifact.is_some(),
+                    artifact,
+                    file: output.file(&self.settings.binary_name(&variant.target)),
+                    key,
+                    variant,
+                })
+            })
+            .collect()
+    }
+
+    async fn compile_all(
+        &self,
+        tools: &Tools,
+        lock: &Lock,
+        workspace: &Workspace,
+        output: &Output,
+        summary: Summary,
+    ) -> Result<Summary, Error> {
+        let stamp = self.stamp(lock);
+        phase(&*self.reporter, Phase::Prepare, async { prepare(lock, &stamp, self.settings, workspace) })
+            .await?;
+        let wanted = self.wanted(lock, &stamp, output)?;
+        let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
+        let made: Vec<Wanted<'_>> = stream::iter(wanted)
+            .map(async |wanted| match wanted.artifact {
+                Some(_) => Ok(wanted),
+                None => self.compile_one(tools, lock, &stamp, workspace, license.as_deref(), wanted).await,
+            })
+            .buffered(TARGETS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let summary = self.publish_all(summary, made.iter()).await?;
+        if self.request.options.keep_workspace {
+            let path = workspace.directory().to_owned();
+            self.reporter.report(Event::Note(Note::WorkspaceKept { path }));
+        }
+        Ok(summary)
+    }
+
+    async fn compile_one<'w>(
+        &self,
+        tools: &Tools,
+        lock: &Lock,
+        stamp: &Stamp,
+        workspace: &Workspace,
+        license: Option<&[u8]>,
+        mut wanted: Wanted<'w>,
+    ) -> Result<Wanted<'w>, Error> {
+        let Wanted { variant, .. } = wanted;
+        let Tools { go, children, scratch, .. } = tools;
+        let binary =
+            compile(self.request, self.settings, go, lock, stamp, workspace, variant, &*self.reporter)
+                .await?;
+        let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+        phase(&*self.reporter, Phase::Verify, async {
+            verify::build_information(&binary, lock, &locked)?;
+            if variant.target == velox_manifest::GoTarget::host() && !self.request.options.no_smoke_test {
+                verify::smoke_test(&binary, children, stamp, scratch.path()).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let about = format!(
+            "RoadRunner {} with {} plugins for {}",
+            lock.roadrunner.version,
+            lock.plugins.len(),
+            variant.target
+        );
+        let limit = self.request.options.cache_limit.unwrap_or(DEFAULT_LIMIT);
+        wanted.artifact = Some(match &wanted.key {
+            Some(key) => self.store.put(key, &binary, license, about, limit)?,
+            None => Artifact::outside(&binary, license, about)?,
+        });
+        Ok(wanted)
+    }
+
+    async fn publish_all<'w>(
+        &self,
+        mut summary: Summary,
+        made: impl Iterator<Item = &'w Wanted<'w>>,
+    ) -> Result<Summary, Error> {
+        let mut binaries = Vec::new();
+        for Wanted { variant, file, artifact, reused, .. } in made {
+            let Some(artifact) = artifact.clone() else { continue };
+            let archived = self.request.options.archive.then(|| archive::Release {
+                version: summary.stamp_version.clone(),
+                target: variant.target.clone(),
+            });
+            binaries.push((
+                Binary {
+                    target: variant.target.to_string(),
+                    path: file.clone(),
+                    size: artifact.size,
+                    sha256: artifact.sha256.clone(),
+                    reused: *reused,
+                    archive: None,
+                },
+                artifact,
+                archived,
+            ));
+        }
+        if self.cancel.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        let publish_them = tokio::task::spawn_blocking(move || {
+            let mut published = Vec::new();
+            for (mut binary, artifact, archived) in binaries {
+                publish(&artifact, &binary.path)?;
+                binary.archive = archived
+                    .map(|release| archive::write(&release, &artifact, parent(&binary.path)))
+                    .transpose()?;
+                published.push(binary);
+            }
+            archive::write_checksums(&published)?;
+            Ok(published)
+        });
+        let work = async {
+            publish_them.await.map_err(|error| Error::build(format!("publishing ended early: {error}")))?
+        };
+        summary.binaries = phase(&*self.reporter, Phase::Publish, work).await?;
+        Ok(summary)
+    }
+
+    fn summary(&self, lock: &Lock, stamp: &Stamp) -> Summary {
+        Summary {
+            roadrunner: lock.roadrunner.module.clone(),
+            version: lock.roadrunner.version.clone(),
+            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            raised: lock.raised.clone(),
+            targets: self.settings.targets.clone(),
+            go_version: lock.go_version.clone(),
+            stamp_version: stamp.version.clone(),
+            stamp_time: stamp.time.clone(),
+            go_mod: lock.go_mod.clone(),
+            lock: self.request.lock.clone(),
+            binaries: Vec::new(),
+            compile_cache: None,
+        }
+    }
+}
+
+pub(crate) async fn phase<T>(
     reporter: &dyn Reporter,
     phase: Phase,
     work: impl Future<Output = Result<T, Error>>,
@@ -108,31 +433,16 @@ fn prepare(lock: &Lock, stamp: &Stamp, settings: &Settings, workspace: &Workspac
     workspace.write("container/plugins.go", &container::plugins_go(&modules, &record))
 }
 
-async fn publish_unless(
-    cancel: &CancellationToken,
-    binary: impl AsRef<Path> + Send + 'static,
-    output: Output,
-    name: &'static str,
-) -> Result<Binary, Error> {
-    if cancel.is_cancelled() {
-        return Err(Error::interrupted());
-    }
-    tokio::task::spawn_blocking(move || publish(binary.as_ref(), &output, name))
-        .await
-        .map_err(|error| Error::build(format!("publishing ended early: {error}")))?
+fn parent(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("."))
 }
 
-fn summary(lock: &Lock, stamp: &Stamp) -> Summary {
-    Summary {
-        roadrunner: lock.roadrunner.module.clone(),
-        version: lock.roadrunner.version.clone(),
-        plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
-        raised: lock.raised.clone(),
-        target: lock.target.clone(),
-        go_version: lock.go_version.clone(),
-        stamp_version: stamp.version.clone(),
-        stamp_time: stamp.time.clone(),
-        go_mod: lock.go_mod.clone(),
-        binary: None,
-    }
+fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
+    let mut error = if found.lock.is_some() {
+        Error::configuration(format!("{} doesn't fit the configuration", found.name()))
+    } else {
+        Error::configuration(format!("there is no {}, and --locked wants one", found.name()))
+    };
+    error = error.help("`vx lock` brings it up to date: commit what it changes");
+    if found.lock.is_some() { error.output(differences.to_vec()) } else { error }
 }

@@ -53,8 +53,14 @@ pub(crate) struct Invocation<'a> {
 impl Children {
     /// Children with the build's environment, and no secrets yet.
     pub(crate) fn new(request: &Request, reporter: &Arc<dyn Reporter>, cancel: &CancellationToken) -> Self {
+        let mut inherited = request.environment.clone();
+        if request.options.offline {
+            // What the caches hold was verified when it came.
+            let nothing = [("GOPROXY", "off"), ("GOSUMDB", "off"), ("GOVCS", "*:off")];
+            inherited.extend(nothing.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         Self {
-            inherited: Arc::new(request.environment.clone()),
+            inherited: Arc::new(inherited),
             secrets: Arc::default(),
             redactor: Arc::new(Redactor::new(Vec::new())),
             reporter: Arc::clone(reporter),

@@ -2,18 +2,25 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io,
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
-
-use crate::{Binary, Error, Output};
+use crate::{Error, Output, digest, settings::Settings, store::Artifact};
 
 /// The name of a file that isn't finished begins and ends so.
 const UNFINISHED: (&str, &str) = (".rr.", ".tmp");
 
 impl Output {
+    /// Finds out before the compile what would fail after it.
+    pub(crate) fn check_for(&self, settings: &Settings) -> Result<(), Error> {
+        if matches!(self, Self::File(_)) && settings.targets.len() > 1 {
+            return Err(Error::configuration("--output-file names one file, and there are several targets")
+                .help("name a directory with -o: it gets rr-OS-ARCH for each target"));
+        }
+        settings.targets.iter().try_for_each(|target| self.check(&settings.binary_name(target)))
+    }
+
     /// The file that the binary will be.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         match self {
@@ -22,8 +29,7 @@ impl Output {
         }
     }
 
-    /// Finds out before the compile what would fail after it.
-    pub(crate) fn check(&self, name: &str) -> Result<(), Error> {
+    fn check(&self, name: &str) -> Result<(), Error> {
         let file = self.file(name);
         if file.is_dir() {
             return Err(Error::configuration(format!("{} is a directory", file.display()))
@@ -40,24 +46,45 @@ impl Output {
     }
 }
 
-/// Copies `binary` beside its place, syncs it, and renames it into its place.
-pub(crate) fn publish(binary: &Path, output: &Output, name: &str) -> Result<Binary, Error> {
-    let file = output.file(name);
-    let directory = directory_of(&file);
+/// Copies `artifact` beside its place, syncs it, and renames it into its place; a file that is the same already stays.
+pub(crate) fn publish(artifact: &Artifact, file: &Path) -> Result<(), Error> {
+    let unchanged = fs::metadata(file).is_ok_and(|metadata| metadata.len() == artifact.size)
+        && is_executable(file)
+        && digest::of_file(file).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
+    if unchanged {
+        return Ok(());
+    }
+    let source = artifact.binary();
+    let (_, sha256) = digest::of_file(&source).map_err(|error| Error::file("read", &source, &error))?;
+    if sha256 != artifact.sha256 {
+        let _ = fs::remove_dir_all(&artifact.directory);
+        return Err(Error::build(format!("{} had been changed since it was made", source.display()))
+            .help("it is removed now: build again"));
+    }
+    write_whole(file, &mut |unfinished| {
+        io::copy(&mut File::open(&source)?, unfinished)?;
+        make_executable(unfinished)
+    })
+}
+
+/// Writes a file beside its place, syncs it, and renames it into its place.
+pub(crate) fn write_whole(
+    file: &Path,
+    write: &mut dyn FnMut(&mut File) -> io::Result<()>,
+) -> Result<(), Error> {
+    let directory = directory_of(file);
     let failed = |error: io::Error| {
-        Error::file("write", &file, &error)
-            .help("check the directory's permissions and the space on its disk")
+        Error::file("write", file, &error).help("check the directory's permissions and the space on its disk")
     };
     fs::create_dir_all(directory).map_err(failed)?;
     remove_unfinished(directory);
     let mut unfinished = unfinished_in(directory).map_err(failed)?;
-    let (size, sha256) = copy(binary, unfinished.as_file_mut()).map_err(failed)?;
-    make_executable(unfinished.as_file()).map_err(failed)?;
+    write(unfinished.as_file_mut()).map_err(failed)?;
     unfinished.as_file().sync_all().map_err(failed)?;
-    unfinished.persist(&file).map_err(|error| failed(error.error))?;
+    unfinished.persist(file).map_err(|error| failed(error.error))?;
     #[cfg(unix)]
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    Ok(Binary { path: file, size, sha256 })
+    Ok(())
 }
 
 /// A new file that stays locked until it is renamed: that is how another build tells it from a dead one's.
@@ -75,21 +102,6 @@ fn unfinished_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
 
 fn directory_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn copy(from: &Path, to: &mut File) -> io::Result<(u64, String)> {
-    let mut source = File::open(from)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        let read = source.read(&mut buffer)?;
-        let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
-        hash.update(chunk);
-        to.write_all(chunk)?;
-        size += read as u64;
-    }
-    Ok((size, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
 /// As `go build` leaves its binaries: for everyone whom the umask lets.
@@ -111,6 +123,17 @@ fn make_executable(file: &File) -> io::Result<()> {
             .mode()
     };
     file.set_permissions(fs::Permissions::from_mode(mode & 0o777))
+}
+
+#[cfg(unix)]
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_executable(_file: &Path) -> bool {
+    true
 }
 
 #[cfg(not(unix))]
@@ -140,21 +163,40 @@ mod tests {
     #[test]
     fn the_binary_is_executable_whole_and_alone() {
         let place = tempfile::tempdir().unwrap();
-        let binary = place.path().join("built");
-        fs::write(&binary, "#!").unwrap();
-        let output = Output::Directory(place.path().join("a/b"));
+        fs::write(place.path().join("rr"), "#!").unwrap();
+        let (size, sha256) = digest::of_file(&place.path().join("rr")).unwrap();
+        let artifact = Artifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
+        let file = place.path().join("a/b/rr");
         fs::create_dir_all(place.path().join("a/b")).unwrap();
         fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();
 
-        let published = publish(&binary, &output, "rr").unwrap();
-        assert_eq!((published.size, published.path.clone()), (2, place.path().join("a/b/rr")));
-        assert_eq!(fs::read(&published.path).unwrap(), b"#!");
+        publish(&artifact, &file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"#!");
         assert_eq!(fs::read_dir(place.path().join("a/b")).unwrap().count(), 1);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_ne!(fs::metadata(&published.path).unwrap().permissions().mode() & 0o100, 0);
+            assert_ne!(fs::metadata(&file).unwrap().permissions().mode() & 0o100, 0);
         }
+    }
+
+    #[test]
+    fn a_changed_artifact_is_not_published_and_an_equal_file_is_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("kept");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("rr"), "#!").unwrap();
+        let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
+        let artifact = Artifact { directory: directory.clone(), size, sha256, about: String::new() };
+        let file = place.path().join("out");
+        publish(&artifact, &file).unwrap();
+        let made = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(directory.join("rr"), "x!").unwrap();
+        publish(&artifact, &file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), made);
+        fs::write(&file, "??").unwrap();
+        assert!(publish(&artifact, &file).is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"??");
     }
 
     #[test]

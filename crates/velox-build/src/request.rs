@@ -15,11 +15,30 @@ pub struct Request {
     pub environment: BTreeMap<String, String>,
     /// What flags say; they win over the manifest.
     pub options: Options,
-    /// Where the binary goes; `None`: a dry run, that ends before the compile.
-    pub output: Option<Output>,
+    /// What is to be done.
+    pub goal: Goal,
+    /// The lock beside the configuration; `None`: there is no place for one (a configuration from a pipe).
+    pub lock: Option<PathBuf>,
+}
+
+/// How far a build goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// To the exact versions, and no further; nothing is written (`vx build --dry-run`).
+    Plan,
+    /// To the lock (`vx lock`).
+    Lock,
+    /// To a lock that says what the configuration asks for, which is not changed (`vx lock --check`).
+    CheckLock,
+    /// To all the files in the caches that a build needs (`vx fetch`).
+    Fetch,
+    /// To the binary.
+    Build(Output),
 }
 
 /// Where the binary goes.
+///
+/// Several targets make several files in one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// A directory, made when missing, that gets `rr` (`rr.exe` for Windows).
@@ -31,8 +50,8 @@ pub enum Output {
 /// What flags say; `None` and `false` leave it to the manifest.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `--target os/arch`.
-    pub target: Option<GoTarget>,
+    /// `--target os/arch`, as often as it was given.
+    pub targets: Vec<GoTarget>,
     /// `--debug`.
     pub debug: bool,
     /// `--race`.
@@ -49,4 +68,24 @@ pub struct Options {
     pub keep_workspace: bool,
     /// `--no-smoke-test`.
     pub no_smoke_test: bool,
+    /// `--locked`: the lock has to be there and to fit.
+    pub locked: bool,
+    /// `--offline`: no network at all.
+    pub offline: bool,
+    /// `vx lock --upgrade`: nothing of the old lock's versions stays.
+    pub upgrade: bool,
+    /// `vx lock --upgrade NAME`: these plugins' versions don't stay.
+    pub upgrade_only: Vec<String>,
+    /// `--no-cache`: the binary is compiled even where it was before.
+    pub no_cache: bool,
+    /// `--archive`: a release archive for each binary.
+    pub archive: bool,
+    /// `--go PATH`: the go command, instead of the one on the PATH.
+    pub go: Option<PathBuf>,
+    /// `--remote-cache URL`: the compile cache that a team shares, instead of `[cache] remote`.
+    pub remote_cache: Option<String>,
+    /// The program that speaks Go's GOCACHEPROG protocol with this crate's compile cache; `None`: none is used.
+    pub cache_program: Option<PathBuf>,
+    /// The size that the artifact store is kept below, in bytes; `None`: [`crate::cache::DEFAULT_LIMIT`].
+    pub cache_limit: Option<u64>,
 }

@@ -7,7 +7,8 @@ use crate::Options;
 /// What the manifest and the flags say together; flags win.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub(crate) target: GoTarget,
+    /// At least one, none twice.
+    pub(crate) targets: Vec<GoTarget>,
     pub(crate) debug: bool,
     pub(crate) race: bool,
     pub(crate) strict: bool,
@@ -21,17 +22,26 @@ impl Settings {
         manifest: &Manifest,
         options: &Options,
         environment: &BTreeMap<String, String>,
-        host: GoTarget,
     ) -> Self {
         let race = options.race || manifest.build_args.race;
         // The race detector is a C library: https://go.dev/doc/articles/race_detector#Requirements
         let cgo = race || environment.get("CGO_ENABLED").is_some_and(|value| value == "1");
+        let mut targets: Vec<GoTarget> = Vec::new();
+        let asked = if options.targets.is_empty() {
+            manifest.targets.iter().map(|target| target.value.clone()).collect()
+        } else {
+            options.targets.clone()
+        };
+        for target in asked {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        if targets.is_empty() {
+            targets.push(GoTarget::host());
+        }
         Self {
-            target: options
-                .target
-                .clone()
-                .or_else(|| manifest.target.as_ref().map(|target| target.value.clone()))
-                .unwrap_or(host),
+            targets,
             debug: options.debug || manifest.debug,
             race,
             strict: options.strict || manifest.strict,
@@ -46,8 +56,21 @@ impl Settings {
         !self.debug && self.arguments.strip.unwrap_or(true)
     }
 
-    /// The name of the binary for the target.
-    pub(crate) fn binary_name(&self) -> &'static str {
-        if self.target.os == "windows" { "rr.exe" } else { "rr" }
+    /// The build tags; the profiler of RoadRunner's own `debug` tag comes with debug symbols, as the existing tool has it.
+    pub(crate) fn tags(&self) -> Vec<String> {
+        let mut tags = self.arguments.tags.clone();
+        if self.debug && !tags.iter().any(|tag| tag == "debug") {
+            tags.push("debug".to_owned());
+        }
+        tags
+    }
+
+    /// The name of the binary for a target: it carries the target where there are several.
+    pub(crate) fn binary_name(&self, target: &GoTarget) -> String {
+        let extension = if target.os == "windows" { ".exe" } else { "" };
+        match self.targets.as_slice() {
+            [_] => format!("rr{extension}"),
+            _ => format!("rr-{}-{}{extension}", target.os, target.arch),
+        }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Toolchain {
     program: PathBuf,
     children: Children,
     settings: Settings,
+    /// The version that GOTOOLCHAIN asks for, where it isn't the program's own.
+    pinned: Option<String>,
 }
 
 /// The part of `go env -json` that a build needs (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
@@ -20,9 +22,10 @@ pub(crate) struct Toolchain {
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) struct Settings {
     pub(crate) goversion: String,
-    pub(crate) gohostos: String,
-    pub(crate) gohostarch: String,
     pub(crate) gomodcache: PathBuf,
+    pub(crate) gocache: PathBuf,
+    #[serde(default)]
+    pub(crate) gocacheprog: String,
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
     pub(crate) gotoolchain: String,
@@ -40,14 +43,18 @@ pub(crate) enum Mode {
 
 impl Toolchain {
     /// Finds `go` on the PATH and asks it for its settings.
-    pub(crate) async fn find(children: Children, directory: &Path) -> Result<Self, Error> {
-        let program = children.find("go").ok_or_else(|| {
+    pub(crate) async fn find(
+        children: Children,
+        given: Option<&Path>,
+        directory: &Path,
+    ) -> Result<Self, Error> {
+        let program = given.map(Path::to_owned).or_else(|| children.find("go")).ok_or_else(|| {
             Error::build("no go command on the PATH").help(
                 "RoadRunner is compiled by Go: install it from https://go.dev/dl/ and put its bin directory on the PATH",
             )
         })?;
         let names =
-            ["GOVERSION", "GOHOSTOS", "GOHOSTARCH", "GOMODCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN"];
+            ["GOVERSION", "GOMODCACHE", "GOCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN", "GOCACHEPROG"];
         let finished = children
             .run(Invocation {
                 name: "go",
@@ -65,15 +72,32 @@ impl Toolchain {
         }
         let settings = serde_json::from_str(&finished.stdout)
             .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
-        Ok(Self { program, children, settings })
+        Ok(Self { program, children, settings, pinned: None })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    pub(crate) fn host(&self) -> GoTarget {
-        GoTarget { os: self.settings.gohostos.clone(), arch: self.settings.gohostarch.clone() }
+    /// Compiles by this version from here on, which the go command fetches where it is another one.
+    ///
+    /// # Errors
+    /// GOTOOLCHAIN forbids that.
+    pub(crate) fn pin(&mut self, version: &str) -> Result<(), Error> {
+        let Settings { goversion: installed, gotoolchain, .. } = &self.settings;
+        if installed == version {
+            return Ok(());
+        }
+        if matches!(gotoolchain.as_str(), "local" | "path") {
+            return Err(Error::build(format!(
+                "the lock wants {version}, this is {installed}, and GOTOOLCHAIN={gotoolchain} allows no other"
+            ))
+            .help(format!(
+                "install {version}, allow it with GOTOOLCHAIN=auto, or lock again with `vx lock --upgrade`"
+            )));
+        }
+        self.pinned = Some(version.to_owned());
+        Ok(())
     }
 
     /// The same toolchain with other children: once the secrets are known that these need.
@@ -100,7 +124,7 @@ impl Toolchain {
         cgo: bool,
         on_line: Option<&(dyn Fn(&str) + Sync)>,
     ) -> Result<Finished, Error> {
-        let target = target.cloned().unwrap_or_else(|| self.host());
+        let target = target.cloned().unwrap_or_else(GoTarget::host);
         let flags = match mode {
             Mode::Complete => "-mod=mod",
             Mode::ReadOnly => "-mod=readonly",
@@ -132,7 +156,11 @@ impl Toolchain {
                 program: &self.program,
                 arguments: arguments.iter().map(Into::into).collect(),
                 directory,
-                environment: environment.into_iter().map(|(name, value)| (name, value.to_owned())).collect(),
+                environment: environment
+                    .into_iter()
+                    .chain(self.pinned.iter().map(|version| ("GOTOOLCHAIN", version.as_str())))
+                    .map(|(name, value)| (name, value.to_owned()))
+                    .collect(),
                 on_line,
             })
             .await

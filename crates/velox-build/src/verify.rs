@@ -6,7 +6,7 @@ use velox_gomod::buildinfo::BuildInfo;
 
 use crate::{
     Error,
-    lock::Lock,
+    lock::{Lock, LockedTarget},
     process::{Children, Invocation},
     stamp::Stamp,
 };
@@ -14,12 +14,12 @@ use crate::{
 const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
 
 /// Reads the build information back and compares every module with the Lock.
-pub(crate) fn build_information(binary: &Path, lock: &Lock) -> Result<(), Error> {
+pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarget) -> Result<(), Error> {
     let info = BuildInfo::read(binary).map_err(|error| {
         Error::build(format!("can't read the build information of {}: {error}", binary.display()))
     })?;
     let mut differences = Vec::new();
-    for (path, selected) in &lock.modules {
+    for (path, selected) in &lock.selected(target)? {
         let Some(module) = info.deps.iter().find(|module| module.path == *path) else {
             differences.push(format!("{path} {} isn't in the binary", selected.version));
             continue;

@@ -175,6 +175,17 @@ impl ModCache {
             .all(|part| self.path(module, part).is_ok_and(|path| path.is_file()))
     }
 
+    /// Whether the content of a version with this sum is there, wholly unpacked. Cheap: it believes the cache's `.ziphash`.
+    #[must_use]
+    pub fn is_unpacked(&self, module: &Version, sum: &str) -> bool {
+        let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
+        let hash = self.path(module, Part::ZipHash).ok().and_then(|path| fs::read_to_string(path).ok());
+        hash.is_some_and(|hash| hash.trim() == sum)
+            && is(Part::Mod)
+            && !is(Part::Partial)
+            && self.dir(module).is_ok_and(|dir| dir.is_dir())
+    }
+
     /// Waits for the lock that the go command takes before it downloads or unpacks this version (on Linux, `flock`).
     ///
     /// # Errors

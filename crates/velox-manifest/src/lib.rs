@@ -17,7 +17,7 @@ mod target;
 
 pub use diagnostic::{Diagnostic, Level, Source};
 pub use manifest::{
-    Architecture, BuildArgs, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
+    Architecture, BuildArgs, Cache, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
     Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
 };
-pub use target::parse_target;
+pub use target::{parse_target, release_targets};

@@ -39,8 +39,10 @@ pub struct Manifest {
     pub replaces: Vec<Replace>,
     /// `[[excludes]]`.
     pub excludes: Vec<Exclude>,
-    /// `[target_platform]`; `None`: the host's.
-    pub target: Option<Spanned<GoTarget>>,
+    /// `[target_platform]` or `[[targets]]`, in the file's order, none twice; empty: the host's.
+    pub targets: Vec<Spanned<GoTarget>>,
+    /// `[cache]`.
+    pub cache: Cache,
     /// `[github]`: endpoint and token.
     pub github: Forge,
     /// `[gitlab]`: endpoint and token.
@@ -166,6 +168,15 @@ pub struct Forge {
     pub endpoint: Option<Spanned<String>>,
     /// The token; `None` where it is missing, empty, or its variable is not set.
     pub token: Option<SecretString>,
+}
+
+/// `[cache]`: the compile cache that a team shares.
+#[derive(Debug, Clone, Default)]
+pub struct Cache {
+    /// Where it is: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: there is none.
+    pub remote: Option<Spanned<String>>,
+    /// Whether this machine only takes from it.
+    pub read_only: bool,
 }
 
 /// `[log]`.

@@ -1,7 +1,7 @@
 //! The newest format: plugins by module path; and the lists of replaces and excludes, which every format has.
 
 use crate::{
-    Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned,
+    Cache, Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned,
     manual::{cannot_be, checked, converted, replace},
     reader::{Field, Known, Section},
     refs,
@@ -85,9 +85,28 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<Exclude> {
     field.sections(&["module", "version"]).into_iter().filter_map(read).collect()
 }
 
-/// `[target_platform]`; an empty one is none.
-pub(crate) fn target_platform(root: &Section<'_>) -> Option<Spanned<GoTarget>> {
-    let section = root.section("target_platform", Known::Keys(&["os", "arch"]))?;
+/// `[target_platform]`, or many as `[[targets]]`; an empty one is none.
+pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
+    let one = root.section("target_platform", Known::Keys(&["os", "arch"])).and_then(platform);
+    let Some(field) = root.field("targets") else { return one.into_iter().collect() };
+    let mut targets: Vec<Spanned<GoTarget>> = Vec::new();
+    for target in field.sections(&["os", "arch"]).into_iter().filter_map(platform) {
+        if targets.iter().all(|known| known.value != target.value) {
+            targets.push(target);
+        }
+    }
+    if one.is_some() {
+        root.error(
+            Diagnostic::error("[target_platform] and [[targets]] both say what to compile for")
+                .at(field.key_span.clone())
+                .label("the second one")
+                .help("move the one target to [[targets]], and remove [target_platform]"),
+        );
+    }
+    targets
+}
+
+fn platform(section: Section<'_>) -> Option<Spanned<GoTarget>> {
     let (os, arch) = (section.text("os"), section.text("arch"));
     match (section.has("os"), section.has("arch")) {
         (true, false) => section.missing("arch", "a target has both halves, such as arch = \"amd64\""),
@@ -106,4 +125,12 @@ pub(crate) fn target_platform(root: &Section<'_>) -> Option<Spanned<GoTarget>> {
             None
         }
     }
+}
+
+/// `[cache]`.
+pub(crate) fn cache(root: &Section<'_>) -> Cache {
+    let Some(section) = root.section("cache", Known::Keys(&["remote", "read_only"])) else {
+        return Cache::default();
+    };
+    Cache { remote: section.text("remote"), read_only: section.bool("read_only").unwrap_or(false) }
 }

@@ -73,6 +73,8 @@ pub(crate) const TOP: &[&str] = &[
     "strict",
     "log",
     "target_platform",
+    "targets",
+    "cache",
     "github",
     "gitlab",
     "plugins",

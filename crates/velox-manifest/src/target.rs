@@ -37,6 +37,22 @@ pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     })
 }
 
+/// The targets that RoadRunner itself is released for: what `all` means.
+#[must_use]
+pub fn release_targets() -> Vec<GoTarget> {
+    [
+        ("darwin", "amd64"),
+        ("darwin", "arm64"),
+        ("freebsd", "amd64"),
+        ("linux", "amd64"),
+        ("linux", "arm64"),
+        ("windows", "amd64"),
+    ]
+    .into_iter()
+    .map(|(os, arch)| GoTarget { os: os.to_owned(), arch: arch.to_owned() })
+    .collect()
+}
+
 /// Which half of a target is wrong, with a sentence about it.
 pub(crate) enum WrongTarget {
     Os(String),
@@ -85,5 +101,11 @@ impl GoTarget {
             other => other,
         };
         Self { os: os.to_owned(), arch: arch.to_owned() }
+    }
+}
+
+impl std::fmt::Display for GoTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.arch)
     }
 }

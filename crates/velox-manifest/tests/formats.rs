@@ -54,7 +54,7 @@ fn the_manuals_whole_example() {
     assert_eq!(manifest.gitlab.token.as_ref().unwrap().expose_secret(), "lab-secret");
     assert!(manifest.github.endpoint.is_none() && manifest.gitlab.endpoint.is_none());
     assert_eq!((manifest.log.level, manifest.log.mode), (Some(LogLevel::Info), Some(LogMode::Production)));
-    assert!(manifest.target.is_none() && manifest.replaces.is_empty() && manifest.excludes.is_empty());
+    assert!(manifest.targets.is_empty() && manifest.replaces.is_empty() && manifest.excludes.is_empty());
     assert_eq!(manifest.plugins.iter().filter(|p| matches!(p.origin, Origin::GitHub { .. })).count(), 32);
     assert_eq!(manifest.plugins.iter().filter(|p| matches!(p.origin, Origin::GitLab { .. })).count(), 2);
     insta::assert_snapshot!(lines(&manifest.plugins));
@@ -143,7 +143,7 @@ version = "v9.15.0"
     assert_eq!(manifest.github.endpoint.unwrap().value, "https://ghe.example.com:8443/sub");
     assert_eq!(manifest.github.token.unwrap().expose_secret(), "secret");
     assert_eq!((manifest.log.level, manifest.log.mode), (Some(LogLevel::Warn), Some(LogMode::Off)));
-    let target = manifest.target.unwrap().value;
+    let target = manifest.targets[0].value.clone();
     assert_eq!((target.os.as_str(), target.arch.as_str()), ("windows", "arm64"));
     let replaces: Vec<_> = manifest.replaces.iter().map(|r| (&r.old.value, &r.new.value)).collect();
     let excludes: Vec<_> = manifest.excludes.iter().map(|e| (&e.module.value, &e.version.value)).collect();

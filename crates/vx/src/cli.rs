@@ -32,6 +32,15 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build the server that velox.toml describes
     Build(Box<Build>),
+    /// Write velox.lock: the exact versions of the server, for every machine the same
+    Lock(Box<Lock>),
+    /// Download all that a later build needs, so that it can be run with --offline
+    Fetch(Box<Fetch>),
+    /// Show or remove what vx keeps of earlier builds
+    Cache {
+        #[command(subcommand)]
+        command: Cache,
+    },
     /// Show what this vx is
     Version,
 }
@@ -60,20 +69,55 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What every command that reads a configuration takes.
 #[derive(Debug, Args)]
-pub(crate) struct Build {
+pub(crate) struct Server {
     /// The configuration; `-` reads it from the standard input
     #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
     pub(crate) config: PathBuf,
-    /// The directory that gets rr (rr.exe for Windows), made when missing [default: the working directory]
+    /// A platform to compile for, as Go names it, such as linux/arm64; may be given several times. `all` is
+    /// every one that RoadRunner is released for [default: velox.toml's, else this one]
+    #[arg(long = "target", value_name = "OS/ARCH", value_parser = Targets::parse)]
+    pub(crate) targets: Vec<Targets>,
+    /// Which dependency versions to start from: those that RoadRunner was released with, or what the plugins
+    /// demand and no more [default: release, as far as the plugins allow]
+    #[arg(long, value_enum)]
+    pub(crate) dependencies: Option<Dependencies>,
+    /// Don't use the network: fail with a list of what is missing
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// The go command to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+/// One argument of `--target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Targets(pub(crate) Vec<GoTarget>);
+
+impl Targets {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(velox_manifest::release_targets()));
+        }
+        velox_manifest::parse_target(text).map(|target| Self(vec![target]))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// The directory that gets rr (rr.exe for Windows; rr-OS-ARCH where there are several targets), made when
+    /// missing [default: the working directory]
     #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
     /// The binary's own path, instead of a directory for it
     #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
     pub(crate) output_file: Option<PathBuf>,
-    /// The platform to compile for, as Go names it, such as linux/arm64 [default: velox.toml's, else this one]
-    #[arg(long, value_name = "OS/ARCH", value_parser = velox_manifest::parse_target)]
-    pub(crate) target: Option<GoTarget>,
+    /// Fail unless velox.lock is there and says what the configuration asks for
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Keep debug symbols, for pprof and delve
     #[arg(long)]
     pub(crate) debug: bool,
@@ -83,10 +127,6 @@ pub(crate) struct Build {
     /// Fail when a plugin would be compiled at a newer version than asked for
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Which dependency versions to start from: those that RoadRunner was released with, or what the plugins
-    /// demand and no more [default: release, as far as the plugins allow]
-    #[arg(long, value_enum)]
-    pub(crate) dependencies: Option<Dependencies>,
     /// The version that `rr --version` shows [default: $VERSION, $APP_VERSION, else RoadRunner's ref]
     #[arg(long, value_name = "VERSION", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stamp_version: Option<String>,
@@ -94,6 +134,12 @@ pub(crate) struct Build {
     /// commit time of RoadRunner's ref]
     #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stamp_time: Option<String>,
+    /// Make a release archive of each binary too, and checksums.txt
+    #[arg(long)]
+    pub(crate) archive: bool,
+    /// Compile, even where the very same server was built before
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Leave the generated source tree in place, and say where it is
     #[arg(long)]
     pub(crate) keep_workspace: bool,
@@ -103,6 +149,60 @@ pub(crate) struct Build {
     /// Print the exact versions and the go.mod (stdout), and compile nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Change nothing, and fail unless velox.lock says what the configuration asks for
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Take the newest that the refs name by now: of all plugins and RoadRunner, or of those named
+    #[arg(long, value_name = "PLUGIN", num_args = 0.., conflicts_with = "check")]
+    pub(crate) upgrade: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Fail unless velox.lock is there and says what the configuration asks for
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Cache {
+    /// Print the directory
+    Dir,
+    /// Show what is in it, and how large that is
+    Info,
+    /// Remove the binaries that were longest not used
+    Prune {
+        /// Keep at most so much: a number of bytes, or with K, M, G
+        #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+        max_size: u64,
+    },
+    /// Remove all binaries that are kept for reuse
+    Clear,
+    /// Read every kept binary, and remove those that were changed
+    Verify,
+}
+
+/// `500M`, in powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size: write bytes, or such as 500M or 2G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.get(digits.len()..).unwrap_or_default().to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        "T" | "TB" | "TIB" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -123,6 +223,15 @@ impl From<Dependencies> for velox_manifest::Dependencies {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(super::parse_size("500M"), Ok(500 << 20));
+        assert_eq!(super::parse_size("12"), Ok(12));
+        for wrong in ["", "G", "1X", "99999999999T", "-1", "1.5G", "é"] {
+            assert!(super::parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -23,6 +23,8 @@ pub(crate) struct Configuration {
     pub(crate) source: Source,
     /// The directory that its relative paths start from.
     pub(crate) base: PathBuf,
+    /// The file itself; `None`: it came through a pipe.
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// Reads `path` (`-`: the standard input), as seen from the working directory.
@@ -30,6 +32,7 @@ pub(crate) fn read(path: &Path, working_directory: &Path) -> Result<Configuratio
     let stdin = path == Path::new("-");
     let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
     let mut base = working_directory.to_owned();
+    let mut file = None;
     let bytes = if stdin {
         bounded(io::stdin().lock())
     } else {
@@ -37,14 +40,17 @@ pub(crate) fn read(path: &Path, working_directory: &Path) -> Result<Configuratio
         // A pipe (`-c <(generate)`) has no directory of its own.
         match place.metadata() {
             Ok(data) if data.is_dir() => return Err(directory(path)),
-            Ok(data) if data.is_file() => base = place.parent().unwrap_or(working_directory).to_owned(),
+            Ok(data) if data.is_file() => {
+                base = place.parent().unwrap_or(working_directory).to_owned();
+                file = Some(place.clone());
+            }
             _ => {}
         }
         File::open(&place).and_then(bounded)
     };
     let bytes = bytes.map_err(|cause| unreadable(path, &name, working_directory, &cause))?;
     let text = String::from_utf8(bytes).map_err(|cause| not_text(&name, &cause))?;
-    Ok(Configuration { source: Source { name, text }, base })
+    Ok(Configuration { source: Source { name, text }, base, file })
 }
 
 fn bounded(source: impl Read) -> io::Result<Vec<u8>> {

@@ -1,15 +1,14 @@
 //! What has to be resolved, in one shape for every format and every kind of source.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{ops::Range, path::PathBuf};
 
 use velox_gomod::{
     module::{Version, split_path_version},
     semver,
 };
 use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
+
+use crate::{Error, lock::Lock};
 
 /// The repository that RoadRunner itself lives in.
 const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
@@ -33,6 +32,33 @@ pub(crate) struct Ask {
     pub(crate) module: Option<Version>,
     /// The repository, for when the go command can't tell.
     pub(crate) place: Option<Place>,
+    /// What a previous lock found; the ref may name something else by now.
+    pub(crate) known: Option<Known>,
+}
+
+/// A module as a previous lock has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) module: Version,
+    pub(crate) commit: Option<String>,
+    /// In seconds since 1970.
+    pub(crate) time: Option<i64>,
+    pub(crate) zip_sum: Option<String>,
+    pub(crate) mod_sum: Option<String>,
+}
+
+impl Known {
+    pub(crate) fn new(
+        lock: &Lock,
+        module: Version,
+        commit: Option<String>,
+        time: Option<i64>,
+    ) -> Result<Self, Error> {
+        let sums = lock.sums()?;
+        let sum = |version: &str| sums.get(&module.path, version).next().map(str::to_owned);
+        let (zip_sum, mod_sum) = (sum(&module.version), sum(&format!("{}/go.mod", module.version)));
+        Ok(Self { module, commit, time, zip_sum, mod_sum })
+    }
 }
 
 /// A folder of a repository on a forge or a git host.
@@ -56,7 +82,7 @@ pub(crate) enum Host {
 pub(crate) enum PluginAsk {
     /// The plugin's own module, or a module that replaces it.
     Remote(Box<Ask>),
-    /// A directory that replaces it: nothing to ask.
+    /// A directory that replaces it, as the configuration names it: nothing to ask.
     Directory(PathBuf),
 }
 
@@ -79,6 +105,7 @@ impl Ask {
                 folder: String::new(),
                 own,
             }),
+            known: None,
         }
     }
 
@@ -108,17 +135,17 @@ impl Ask {
             replacement: true,
             module: module.filter(|_| !own),
             place,
+            known: None,
         }
     }
 }
 
 impl PluginAsk {
-    /// `base` is the directory that relative replacements start from.
-    pub(crate) fn new(plugin: &Plugin, manifest: &Manifest, base: &Path) -> Self {
+    pub(crate) fn new(plugin: &Plugin, manifest: &Manifest) -> Self {
         let subject = format!("plugin {}", plugin.name.value);
         match plugin.replace.as_ref() {
             Some(Spanned { value: Replacement::Directory(directory), .. }) => {
-                Self::Directory(base.join(directory))
+                Self::Directory(PathBuf::from(directory))
             }
             Some(Spanned { value: Replacement::Module { path, version }, span }) => {
                 let (reference, span) = match version {
@@ -172,6 +199,7 @@ impl PluginAsk {
             replacement: false,
             module: module.filter(|_| !own),
             place,
+            known: None,
         }
     }
 }

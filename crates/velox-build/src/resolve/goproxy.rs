@@ -89,7 +89,7 @@ fn is_security_error(text: &str) -> bool {
     text.contains("SECURITY ERROR") || text.contains("checksum mismatch")
 }
 
-fn checksum_mismatch(module: &str, text: &str) -> Error {
+pub(super) fn checksum_mismatch(module: &str, text: &str) -> Error {
     Error::build(format!("{module} is not what its checksum says"))
         .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
         .output(text.lines().map(str::to_owned).collect())

@@ -1,25 +1,27 @@
 //! What the go command makes of a workspace: the packages that are compiled in, and the modules that they come from.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use serde::Deserialize;
-use velox_manifest::GoTarget;
+use velox_gomod::{
+    modfile::{GoMod, Require},
+    module::Version,
+};
 
 use crate::{
     Error, Event, Phase,
-    lock::Selected,
+    lock::{LockedTarget, Variant},
     process::Children,
     toolchain::{Mode, Toolchain},
     workspace::Workspace,
 };
 
-/// The packages of a server, counted, and their modules.
-pub(super) struct Listing {
-    pub(super) modules: BTreeMap<String, Selected>,
-    pub(super) packages: u64,
+/// What a server is compiled from.
+pub(crate) struct Listing {
+    pub(crate) target: LockedTarget,
 }
 
 /// The part of `go list -json` that counts here (<https://pkg.go.dev/cmd/go#hdr-List_packages_or_modules>).
@@ -27,6 +29,8 @@ pub(super) struct Listing {
 #[serde(rename_all = "PascalCase")]
 struct Package {
     import_path: String,
+    #[serde(default)]
+    standard: bool,
     module: Option<Module>,
     error: Option<PackageError>,
 }
@@ -39,7 +43,6 @@ struct Module {
     version: String,
     #[serde(default)]
     main: bool,
-    replace: Option<Box<Module>>,
 }
 
 #[derive(Deserialize)]
@@ -49,15 +52,17 @@ struct PackageError {
 }
 
 impl Listing {
-    /// Completes go.mod and go.sum, downloads the modules that provide a package for `target`, and lists them.
-    pub(super) async fn of(
+    /// Downloads the modules that provide a package for a target, and lists them; in [`Mode::Complete`] it completes
+    /// go.mod and go.sum besides.
+    pub(crate) async fn of(
         go: &Toolchain,
         children: &Children,
-        target: &GoTarget,
-        cgo: bool,
+        variant: &Variant,
+        mode: Mode,
         workspace: &Workspace,
     ) -> Result<Self, Error> {
-        let arguments = ["list", "-deps", "-e", "-json=ImportPath,Module,Error", "./cmd/rr"];
+        let tags = format!("-tags={}", variant.tags.join(","));
+        let arguments = ["list", "-deps", "-e", &tags, "-json=ImportPath,Standard,Module,Error", "./cmd/rr"];
         let fetched = AtomicU64::new(0);
         let on_line = |line: &str| {
             if let Some(module) = line.strip_prefix("go: downloading ") {
@@ -68,30 +73,44 @@ impl Listing {
             }
         };
         let finished = go
-            .run(Mode::Complete, Some(target), &arguments, workspace.directory(), cgo, Some(&on_line))
+            .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
             .await?;
         if !finished.status.success() {
             return Err(Error::build("Go can't load the modules of this server")
                 .output(without_progress(finished.stderr)));
         }
-        let mut modules = BTreeMap::new();
-        let mut packages = 0;
+        let mut target = LockedTarget::default();
+        let mut imports = Vec::new();
         let mut errors = Vec::new();
         for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Package>() {
-            let Package { import_path, module, error } = package
+            let Package { import_path, standard, module, error } = package
                 .map_err(|error| Error::build(format!("can't read what `go list -json` says: {error}")))?;
-            packages += 1;
+            target.packages += 1;
             if let Some(error) = error {
                 errors.push(format!("{import_path}: {}", error.err));
             }
+            if !standard {
+                imports.push(import_path);
+            }
             if let Some(module) = module.filter(|module| !module.main) {
-                let replacement = module
-                    .replace
-                    .map(|new| (new.path, Some(new.version).filter(|version| !version.is_empty())));
-                modules.insert(module.path, Selected { version: module.version, replacement });
+                target.modules.insert(Version { path: module.path, version: module.version });
             }
         }
-        if errors.is_empty() { Ok(Self { modules, packages }) } else { Err(unloadable(errors)) }
+        if !errors.is_empty() {
+            return Err(unloadable(errors));
+        }
+        let go_mod = GoMod::parse(&workspace.read("go.mod")?)
+            .map_err(|error| Error::build(format!("can't read the go.mod that Go completed: {error}")))?;
+        for Require { path, version, .. } in go_mod.require {
+            let inside = |import: &String| {
+                import.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if imports.iter().any(inside) {
+                target.looked_into.insert(Version { path, version });
+            }
+        }
+        target.looked_into.retain(|module| !target.modules.contains(module));
+        Ok(Self { target })
     }
 }
 

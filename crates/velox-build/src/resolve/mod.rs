@@ -2,12 +2,18 @@
 //! with.
 
 mod ask;
+mod fetch;
 mod forge;
 mod goproxy;
 mod listing;
 mod pin;
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use velox_gomod::{
     gosum::GoSum,
@@ -19,20 +25,20 @@ use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Replacement, Spanned}
 
 pub(crate) use self::forge::{Configured, Forges};
 use self::{
-    ask::{Ask, PluginAsk},
+    ask::{Ask, Known, PluginAsk},
     listing::Listing,
     pin::{Pinned, Sources},
 };
 use crate::{
-    Error, ErrorKind, Event, Raised, Request,
+    Error, ErrorKind, Raised, Request,
     compose::{Composition, Wanted},
     container,
     error::finding,
     imports::imports_of,
-    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner},
+    lock::{Asked, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, Variant},
     process::Children,
     settings::Settings,
-    toolchain::Toolchain,
+    toolchain::{Mode, Toolchain},
     workspace::Workspace,
 };
 
@@ -42,6 +48,11 @@ const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/
 /// Everything that resolving needs.
 pub(crate) struct Resolver<'a> {
     pub(crate) request: &'a Request,
+    /// The request's manifest, with its replaces at its plugins.
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) asked: &'a Asked,
+    /// What stays as it was where the configuration still asks for it.
+    pub(crate) previous: Option<&'a Lock>,
     pub(crate) settings: &'a Settings,
     pub(crate) go: &'a Toolchain,
     pub(crate) children: &'a Children,
@@ -75,10 +86,15 @@ type PinnedBy = BTreeMap<Owner, Pinned>;
 impl Resolver<'_> {
     /// Resolves; the workspace that it was tried in comes along, since it is most of what the next stage makes.
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
-        let manifest = with_replaces_at_plugins(&self.request.manifest);
-        let (owners, asks): (Vec<Owner>, Vec<Ask>) = self.asks(&manifest)?.into_iter().unzip();
-        let sources =
-            Sources { go: self.go, children: self.children, forges: self.forges, scratch: self.scratch };
+        let manifest = self.manifest;
+        let (owners, asks): (Vec<Owner>, Vec<Ask>) = self.asks(manifest)?.into_iter().unzip();
+        let sources = Sources {
+            go: self.go,
+            children: self.children,
+            forges: self.forges,
+            scratch: self.scratch,
+            offline: self.request.options.offline,
+        };
         let pinned: PinnedBy = owners.into_iter().zip(sources.pin(&asks).await?).collect();
         let roadrunner = pinned
             .get(&Owner::RoadRunner)
@@ -86,25 +102,28 @@ impl Resolver<'_> {
         let release = release(roadrunner)?;
         self.go.check_version(release.go.as_deref(), &roadrunner.module.path)?;
 
-        let mut plugins = self.plugins(&manifest, &pinned)?;
+        let mut plugins = self.plugins(manifest, &pinned)?;
         plugins.extend(added(&release, &plugins));
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
 
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
-        let composed = self.compose(&manifest, &release, &plugins, &pinned, &workspace)?;
+        let composed = self.compose(manifest, &release, &plugins, &pinned, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
-        workspace.write("go.sum", &sums(&workspace, pinned.values())?.to_string())?;
+        workspace.write("go.sum", &self.sums(&workspace, pinned.values())?.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
         workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
-        let lock = self.lock(&manifest, roadrunner, plugins, &workspace).await?;
+        let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
     }
 
     /// What has to be asked of the sources; local directories need no asking.
     fn asks(&self, manifest: &Manifest) -> Result<Vec<(Owner, Ask)>, Error> {
-        let mut asks = vec![(Owner::RoadRunner, Ask::roadrunner(manifest))];
+        let mut roadrunner = Ask::roadrunner(manifest);
+        roadrunner.known = self.known_roadrunner()?;
+        let mut asks = vec![(Owner::RoadRunner, roadrunner)];
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            if let PluginAsk::Remote(ask) = PluginAsk::new(plugin, manifest, &self.request.base) {
+            if let PluginAsk::Remote(mut ask) = PluginAsk::new(plugin, manifest) {
+                ask.known = self.known_plugin(&plugin.name.value)?;
                 asks.push((Owner::Plugin(index), *ask));
             }
         }
@@ -132,16 +151,40 @@ impl Resolver<'_> {
         if wrong.is_empty() { Ok(asks) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
     }
 
+    /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
+    fn known_roadrunner(&self) -> Result<Option<Known>, Error> {
+        let fits =
+            |lock: &&Lock| lock.roadrunner.from == self.asked.roadrunner && !self.is_renewed("roadrunner");
+        let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
+        let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
+        Known::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
+    }
+
+    /// A plugin as the previous lock has it, whatever the user called it then.
+    fn known_plugin(&self, name: &str) -> Result<Option<Known>, Error> {
+        let Some(lock) = self.previous.filter(|_| !self.is_renewed(name)) else { return Ok(None) };
+        let from = self.asked.plugins.get(name);
+        let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
+        // One that was raised is asked for at its own version, and may be raised no more.
+        let raised = |module: &str| lock.raised.iter().any(|raised| raised.module == module);
+        locked
+            .filter(|plugin| !raised(&plugin.module))
+            .and_then(|plugin| Some((plugin.source()?, plugin.commit.clone())))
+            .map(|(module, commit)| Known::new(lock, module, commit, None))
+            .transpose()
+    }
+
+    fn is_renewed(&self, name: &str) -> bool {
+        self.request.options.upgrade || self.request.options.upgrade_only.iter().any(|only| only == name)
+    }
+
     /// The manifest's plugins with what was found of them; every mistake of theirs at once.
     fn plugins(&self, manifest: &Manifest, pinned: &PinnedBy) -> Result<Vec<Resolved>, Error> {
         let mut plugins = Vec::new();
         let mut wrong = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            let resolved = match (
-                PluginAsk::new(plugin, manifest, &self.request.base),
-                pinned.get(&Owner::Plugin(index)),
-            ) {
-                (PluginAsk::Directory(directory), _) => local_plugin(plugin, &directory),
+            let resolved = match (PluginAsk::new(plugin, manifest), pinned.get(&Owner::Plugin(index))) {
+                (PluginAsk::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
                 (PluginAsk::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, pinned)),
                 (PluginAsk::Remote(_), None) => continue,
             };
@@ -166,8 +209,8 @@ impl Resolver<'_> {
         for plugin in plugins {
             let (new_path, new_version) = match &plugin.replacement {
                 Some(LockedReplacement::Module { path, version }) => (path.clone(), Some(version.clone())),
-                Some(LockedReplacement::Directory { source }) => {
-                    (workspace.add_replacement(&plugin.module, source)?, None)
+                Some(LockedReplacement::Directory { path }) => {
+                    (workspace.add_replacement(&plugin.module, &self.request.base.join(path))?, None)
                 }
                 None => continue,
             };
@@ -228,72 +271,91 @@ impl Resolver<'_> {
     /// Lets the go command select versions and fetch what the build needs: the one resolving command.
     async fn lock(
         &self,
-        manifest: &Manifest,
         roadrunner: &Pinned,
         plugins: Vec<Resolved>,
         workspace: &Workspace,
     ) -> Result<Lock, Error> {
-        let target = self.settings.target.clone();
-        let listing = Listing::of(self.go, self.children, &target, self.settings.cgo, workspace).await;
-        let listing = listing.map_err(|error| self.blame(error, &plugins))?;
-        let raised = self.raised(&plugins, &listing, workspace).await?;
+        let mut targets = BTreeMap::new();
+        let mut selected = BTreeMap::new();
+        for target in &self.settings.targets {
+            let variant = Variant::new(target, self.settings);
+            let listing = Listing::of(self.go, self.children, &variant, Mode::Complete, workspace).await;
+            let listing = listing.map_err(|error| self.blame(error, &plugins))?;
+            selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
+            targets.insert(variant, listing.target);
+        }
+        let raised = self.raised(&plugins, &selected, workspace).await?;
         let go_version = self.go.version_in(workspace.directory()).await?;
         let locked = plugins
             .into_iter()
             .map(|plugin| LockedPlugin {
-                version: listing
-                    .modules
-                    .get(&plugin.module)
-                    .map_or(plugin.version, |selected| selected.version.clone()),
+                from: self.asked.plugins.get(&plugin.name).filter(|_| !plugin.added).cloned(),
+                version: selected.get(&plugin.module).cloned().unwrap_or(plugin.version),
                 name: plugin.name,
                 module: plugin.module,
                 asked: plugin.asked,
                 commit: plugin.commit,
                 replacement: plugin.replacement,
-                added: plugin.added,
             })
             .collect();
         Ok(Lock {
             roadrunner: LockedRoadRunner {
+                from: self.asked.roadrunner.clone(),
                 module: roadrunner.module.path.clone(),
                 version: roadrunner.module.version.clone(),
-                reference: manifest.roadrunner.reference.as_ref().map(|reference| reference.value.clone()),
                 commit: roadrunner.commit.clone(),
                 time: roadrunner.time.unwrap_or_default(),
             },
             plugins: locked,
+            settings: self.asked.settings.clone(),
             raised,
-            target,
-            modules: listing.modules,
-            packages: listing.packages,
+            targets,
             go_mod: workspace.read("go.mod")?,
             go_sum: workspace.read("go.sum")?,
             go_version,
         })
     }
 
+    /// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody
+    /// again. What the previous lock knows stays known: no version may change its content.
+    fn sums<'a>(
+        &self,
+        workspace: &Workspace,
+        pinned: impl Iterator<Item = &'a Pinned>,
+    ) -> Result<GoSum, Error> {
+        let release = workspace.directory().join("go.sum");
+        let text = fs::read_to_string(&release).unwrap_or_default();
+        let mut sums = GoSum::parse(&text)
+            .map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
+        if let Some(previous) = self.previous {
+            sums.merge(previous.sums()?);
+        }
+        for Pinned { module, zip_sum, mod_sum, .. } in pinned {
+            sums.insert(&module.path, &module.version, zip_sum);
+            sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
+        }
+        Ok(sums)
+    }
+
     /// The plugins that are compiled at another version than asked for, and who demands it.
     async fn raised(
         &self,
         plugins: &[Resolved],
-        listing: &Listing,
+        selected: &BTreeMap<String, String>,
         workspace: &Workspace,
     ) -> Result<Vec<Raised>, Error> {
-        let mut raised: Vec<(Raised, Option<Range<usize>>)> = plugins
+        let mut raised: Vec<Raised> = plugins
             .iter()
             // An added one has no asked version: the newest that anyone demands is what it should be.
             .filter(|plugin| plugin.replacement.is_none() && !plugin.added)
             .filter_map(|plugin| {
-                let selected = &listing.modules.get(&plugin.module)?.version;
-                (*selected != plugin.version).then(|| {
-                    let raised = Raised {
-                        name: plugin.name.clone(),
-                        module: plugin.module.clone(),
-                        asked: plugin.version.clone(),
-                        selected: selected.clone(),
-                        demanded_by: Vec::new(),
-                    };
-                    (raised, plugin.span.clone())
+                let selected = selected.get(&plugin.module)?;
+                (*selected != plugin.version).then(|| Raised {
+                    name: plugin.name.clone(),
+                    module: plugin.module.clone(),
+                    asked: plugin.version.clone(),
+                    selected: selected.clone(),
+                    demanded_by: Vec::new(),
                 })
             })
             .collect();
@@ -301,32 +363,10 @@ impl Resolver<'_> {
             return Ok(Vec::new());
         }
         let graph = listing::graph(self.go, workspace).await?;
-        let mut wrong = Vec::new();
-        for (raised, span) in &mut raised {
+        for raised in &mut raised {
             raised.demanded_by = graph.demanding(&raised.module, &raised.selected);
-            if self.settings.strict {
-                let message = format!(
-                    "{} would be compiled at {}, not at {} as asked: {} demands it",
-                    raised.name,
-                    raised.selected,
-                    raised.asked,
-                    raised.demanded_by.join(", ")
-                );
-                let mut diagnostic =
-                    finding(message, span.clone(), Some("raised by Go's minimal version selection"));
-                diagnostic
-                    .help
-                    .push(format!("ask for {}, or for an older version of what demands it", raised.selected));
-                diagnostic.help.push("without --strict (strict = true) this is a warning".to_owned());
-                wrong.push(diagnostic);
-            } else {
-                self.children.reporter.report(Event::Raised(raised.clone()));
-            }
         }
-        if !wrong.is_empty() {
-            return Err(Error::many(ErrorKind::Build, wrong));
-        }
-        Ok(raised.into_iter().map(|(raised, _)| raised).collect())
+        Ok(raised)
     }
 
     /// Points an error of the go command at the plugin whose module it names.
@@ -349,7 +389,7 @@ impl Resolver<'_> {
 
 /// A `[[replaces]]` that names a plugin's module is that plugin's replacement: so the replaced module isn't fetched, and
 /// one without a version takes the plugin's ref.
-fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
+pub(crate) fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
     let mut manifest = manifest.clone();
     let plugins = &mut manifest.plugins;
     manifest.replaces.retain(|replace| {
@@ -437,8 +477,9 @@ fn placeholder_version(module: &str, asked: &str) -> String {
     pseudo::zero_pseudo_version(suffix.trim_start_matches(['/', '.']))
 }
 
-fn local_plugin(plugin: &Plugin, directory: &Path) -> Result<Resolved, Diagnostic> {
+fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<Resolved, Diagnostic> {
     let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
+    let directory = &base.join(&path);
     let (declared, go_mod) = local_go_mod(directory, &span)?;
     if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
         && *module != declared
@@ -460,7 +501,7 @@ fn local_plugin(plugin: &Plugin, directory: &Path) -> Result<Resolved, Diagnosti
         module: declared,
         commit: None,
         go_mod: Some(go_mod),
-        replacement: Some(LockedReplacement::Directory { source: directory.to_owned() }),
+        replacement: Some(LockedReplacement::Directory { path }),
         added: false,
     })
 }
@@ -535,17 +576,4 @@ fn added(release: &GoMod, plugins: &[Resolved]) -> Vec<Resolved> {
             added: true,
         })
         .collect()
-}
-
-/// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody again.
-fn sums<'a>(workspace: &Workspace, pinned: impl Iterator<Item = &'a Pinned>) -> Result<GoSum, Error> {
-    let release = workspace.directory().join("go.sum");
-    let text = fs::read_to_string(&release).unwrap_or_default();
-    let mut sums = GoSum::parse(&text)
-        .map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
-    for Pinned { module, zip_sum, mod_sum, .. } in pinned {
-        sums.insert(&module.path, &module.version, zip_sum);
-        sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
-    }
-    Ok(sums)
 }

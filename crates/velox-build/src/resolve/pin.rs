@@ -9,14 +9,15 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use velox_forge::{ForgeError, Repository};
 use velox_gomod::{
-    modcache::ModCache,
+    dirhash,
+    modcache::{ModCache, Part},
     modfile,
     module::{Version, split_path_version},
 };
 use velox_manifest::Diagnostic;
 
 use super::{
-    ask::{Ask, Host, Place},
+    ask::{Ask, Host, Known, Place},
     forge::{self, Forges, Located},
     goproxy::{self, Download},
 };
@@ -46,6 +47,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) children: &'a Children,
     pub(super) forges: &'a Forges,
     pub(crate) scratch: &'a Path,
+    pub(crate) offline: bool,
 }
 
 /// Where an ask stands.
@@ -73,9 +75,14 @@ impl Sources<'_> {
     pub(crate) async fn pin(&self, asks: &[Ask]) -> Result<Vec<Pinned>, Error> {
         let mut states: Vec<State> = asks
             .iter()
-            .map(|ask| match ask.module.clone() {
-                Some(module) => State::AskGo { module, located: None },
-                None => State::AskForge { why: None },
+            .map(|ask| {
+                let known = ask.known.as_ref().map(|known| &known.module);
+                match (self.cached(ask), known.or(ask.module.as_ref()), &ask.module) {
+                    (Some(pinned), ..) => State::Done(Box::new(pinned)),
+                    // What no proxy was asked for at first, none is asked for later.
+                    (None, Some(module), Some(_)) => State::AskGo { module: module.clone(), located: None },
+                    (None, ..) => State::AskForge { why: None },
+                }
             })
             .collect();
         // The second round is for what the forge found, or what a module's own go.mod corrected.
@@ -100,6 +107,21 @@ impl Sources<'_> {
             }
         }
         if failed.is_empty() { Ok(pinned) } else { Err(Error::many(ErrorKind::Build, failed)) }
+    }
+
+    /// What a previous lock found, where the module cache has it with the lock's sums.
+    fn cached(&self, ask: &Ask) -> Option<Pinned> {
+        let Known { module, commit, time, zip_sum, mod_sum } = ask.known.clone()?;
+        let cache = ModCache::new(&self.go.settings().gomodcache);
+        let (zip_sum, mod_sum) = (zip_sum?, mod_sum?);
+        if !cache.is_unpacked(&module, &zip_sum) {
+            return None;
+        }
+        let go_mod = fs::read_to_string(cache.path(&module, Part::Mod).ok()?).ok()?;
+        if dirhash::hash_go_mod(go_mod.as_bytes()) != mod_sum {
+            return None;
+        }
+        Some(Pinned { tree: cache.dir(&module).ok()?, module, commit, time, go_mod, zip_sum, mod_sum })
     }
 
     /// One go command for everything that it can be asked.
@@ -201,6 +223,14 @@ impl Sources<'_> {
 
     /// The forge's API; where that can't answer, git, which may have a key or a credential that the API doesn't.
     async fn ask_forge(&self, ask: &Ask, place: &Place, proxy: Option<String>) -> State {
+        if self.offline {
+            let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
+            let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
+            return State::Failed(unresolved(ask, &format!("{why} (offline)"), &help));
+        }
+        // A ref may have moved since the lock.
+        let commit = ask.known.as_ref().and_then(|known| known.commit.clone());
+        let ask = &Ask { reference: commit.or_else(|| ask.reference.clone()), ..ask.clone() };
         let repository = self.forges.repository(place);
         let error = match forge::locate(repository.clone(), place, ask).await {
             Ok(located) => return self.route(ask, place, located).await,

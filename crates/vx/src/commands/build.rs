@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Options, Output, Request};
+use velox_build::{Event, Goal, Options, Output, Request};
 use velox_manifest::{Diagnostic, Log, Manifest, Source};
 
 use crate::{
@@ -19,13 +19,60 @@ use crate::{
 };
 
 /// `vx build`.
-pub(crate) async fn build(settings: Settings, arguments: Box<cli::Build>) -> ExitCode {
+pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode {
+    let output = |working_directory: &Path| match (arguments.output_file, arguments.output_dir) {
+        (Some(file), _) => Output::File(working_directory.join(file)),
+        (None, Some(directory)) => Output::Directory(working_directory.join(directory)),
+        (None, None) => Output::Directory(working_directory.to_owned()),
+    };
+    let dry_run = arguments.dry_run;
+    let goal = |directory: &Path| if dry_run { Goal::Plan } else { Goal::Build(output(directory)) };
+    let options = Options {
+        debug: arguments.debug,
+        race: arguments.race,
+        strict: arguments.strict,
+        stamp_version: arguments.stamp_version,
+        stamp_time: arguments.stamp_time,
+        keep_workspace: arguments.keep_workspace,
+        no_smoke_test: arguments.no_smoke_test,
+        locked: arguments.locked,
+        no_cache: arguments.no_cache,
+        archive: arguments.archive,
+        ..Options::default()
+    };
+    run(settings, arguments.server, goal, options).await
+}
+
+/// `vx lock`.
+pub(crate) async fn lock(settings: Settings, arguments: cli::Lock) -> ExitCode {
+    let goal = if arguments.check { Goal::CheckLock } else { Goal::Lock };
+    let options = Options {
+        upgrade: arguments.upgrade.as_ref().is_some_and(Vec::is_empty),
+        upgrade_only: arguments.upgrade.unwrap_or_default(),
+        ..Options::default()
+    };
+    run(settings, arguments.server, |_| goal, options).await
+}
+
+/// `vx fetch`.
+pub(crate) async fn fetch(settings: Settings, arguments: cli::Fetch) -> ExitCode {
+    let options = Options { locked: arguments.locked, ..Options::default() };
+    run(settings, arguments.server, |_| Goal::Fetch, options).await
+}
+
+/// Reads the configuration and takes it to the goal, which is told the working directory.
+async fn run(
+    settings: Settings,
+    server: cli::Server,
+    goal: impl FnOnce(&Path) -> Goal,
+    options: Options,
+) -> ExitCode {
     let started = Instant::now();
     let working_directory = match std::env::current_dir() {
         Ok(directory) => directory,
         Err(error) => return report::complain(&format!("can't tell the working directory: {error}")),
     };
-    let Configuration { source, base } = match configuration::read(&arguments.config, &working_directory) {
+    let Configuration { source, base, file } = match configuration::read(&server.config, &working_directory) {
         Ok(configuration) => configuration,
         Err(diagnostic) => return misconfigured(&settings, None, &[diagnostic]),
     };
@@ -46,9 +93,23 @@ pub(crate) async fn build(settings: Settings, arguments: Box<cli::Build>) -> Exi
         Err(error) => return report::complain(&format!("can't listen for signals: {error}")),
     };
 
-    let request = request(manifest, source, base, &working_directory, settings, *arguments);
+    let request = Request {
+        manifest,
+        source: Some(source),
+        base,
+        environment: settings.environment,
+        options: Options {
+            targets: server.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect(),
+            dependencies: server.dependencies.map(Into::into),
+            offline: server.offline,
+            go: server.go.map(|go| working_directory.join(go)),
+            ..options
+        },
+        goal: goal(&working_directory),
+        lock: file.map(lock_beside),
+    };
     match velox_build::build(&request, Arc::clone(&report) as _, cancel).await {
-        Ok(summary) => match report.finished(&summary, started.elapsed()) {
+        Ok(summary) => match report.finished(&request.goal, &summary, started.elapsed()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
         },
@@ -60,43 +121,14 @@ pub(crate) async fn build(settings: Settings, arguments: Box<cli::Build>) -> Exi
     }
 }
 
+/// `velox.toml` → `velox.lock`; a configuration of another name has a lock of its own.
+fn lock_beside(configuration: PathBuf) -> PathBuf {
+    configuration.with_extension("lock")
+}
+
 /// Ends before `[log]` could say how to tell it: by the flags alone.
 fn misconfigured(settings: &Settings, source: Option<Source>, diagnostics: &[Diagnostic]) -> ExitCode {
     let ending = Ending::Configuration;
     report::open(settings, Log::default(), source).failed(&Failure { ending, diagnostics, output: &[] });
     ending.into()
-}
-
-fn request(
-    manifest: Manifest,
-    source: Source,
-    base: PathBuf,
-    working_directory: &Path,
-    settings: Settings,
-    arguments: cli::Build,
-) -> Request {
-    let output = match (arguments.dry_run, arguments.output_file, arguments.output_dir) {
-        (true, _, _) => None,
-        (false, Some(file), _) => Some(Output::File(working_directory.join(file))),
-        (false, None, Some(directory)) => Some(Output::Directory(working_directory.join(directory))),
-        (false, None, None) => Some(Output::Directory(working_directory.to_owned())),
-    };
-    Request {
-        manifest,
-        source: Some(source),
-        base,
-        environment: settings.environment,
-        options: Options {
-            target: arguments.target,
-            debug: arguments.debug,
-            race: arguments.race,
-            strict: arguments.strict,
-            stamp_version: arguments.stamp_version,
-            stamp_time: arguments.stamp_time,
-            dependencies: arguments.dependencies.map(Into::into),
-            keep_workspace: arguments.keep_workspace,
-            no_smoke_test: arguments.no_smoke_test,
-        },
-        output,
-    }
 }

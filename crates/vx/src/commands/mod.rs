@@ -1,7 +1,9 @@
 //! One file for each command: a function from settings to an exit code.
 
 mod build;
+mod cache;
 mod version;
 
-pub(crate) use build::build;
+pub(crate) use build::{build, fetch, lock};
+pub(crate) use cache::cache;
 pub(crate) use version::version;

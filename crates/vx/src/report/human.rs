@@ -7,7 +7,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use velox_build::{Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{Binary, CompileCache, Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
 use velox_manifest::{Level, Source};
 
 use crate::{
@@ -204,32 +204,61 @@ impl Report for Human {
         self.say(state, &parts.join("\n"));
     }
 
-    fn finished(&self, summary: &Summary, time: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &Summary, time: Duration) -> io::Result<()> {
         let state = &mut *self.state();
         self.clear_bars(state);
-        let told = self.verbosity >= Verbosity::Normal;
-        let Some(binary) = &summary.binary else {
-            if told {
-                let text = format!("the dry run in {}: nothing was compiled", elapsed(time));
-                self.row(state, DONE, "Finished", &text);
-            }
-            return super::print(&plan(summary));
-        };
-        if told {
-            let Summary { version, target, go_version, stamp_version, stamp_time, .. } = summary;
-            let plugins = count(summary.plugins.len() as u64, "plugin");
-            let text = format!(
-                "RoadRunner {version} with {plugins} for {}/{} by {go_version}",
-                target.os, target.arch
-            );
-            self.row(state, DONE, "Built", &text);
-            self.row(state, DONE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
-            let text =
-                format!("{} ({}) in {}", binary.path.display(), HumanBytes(binary.size), elapsed(time));
-            self.row(state, DONE, "Finished", &clean(&text));
+        if self.verbosity >= Verbosity::Normal {
+            self.summarize(state, goal, summary, time);
         }
-        Ok(())
+        if *goal == Goal::Plan { super::print(&plan(summary)) } else { Ok(()) }
     }
+}
+
+impl Human {
+    fn summarize(&self, state: &mut State, goal: &Goal, summary: &Summary, time: Duration) {
+        let Summary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
+        let time = elapsed(time);
+        let lock = summary.lock.as_ref().map_or("the lock".into(), |lock| lock.to_string_lossy());
+        let done = match goal {
+            Goal::Plan => format!("the dry run in {time}: nothing was compiled"),
+            Goal::Lock => format!("{} in {time}", clean(&lock)),
+            Goal::CheckLock => format!("{} says what the configuration asks for", clean(&lock)),
+            Goal::Fetch => format!("fetching in {time}: `vx build --offline` has all that it needs"),
+            Goal::Build(_) => {
+                let plugins = count(summary.plugins.len() as u64, "plugin");
+                let targets = targets.iter().map(|target| target.to_string()).collect::<Vec<_>>().join(", ");
+                let text = format!("RoadRunner {version} with {plugins} for {targets} by {go_version}");
+                self.row(state, DONE, "Built", &text);
+                self.row(state, DONE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
+                if let Some(cache) = &summary.compile_cache {
+                    self.row(state, DONE, "Cached", &clean(&cached(cache)));
+                }
+                for Binary { path, size, reused, archive, .. } in &summary.binaries {
+                    let archive =
+                        archive.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
+                    let reused = if *reused { ", built before" } else { "" };
+                    let text = format!("{} ({}{reused}){archive}", path.display(), HumanBytes(*size));
+                    self.row(state, DONE, "Server", &clean(&text));
+                }
+                format!("in {time}")
+            }
+        };
+        self.row(state, DONE, "Finished", &done);
+    }
+}
+
+/// What a shared compile cache did.
+fn cached(cache: &CompileCache) -> String {
+    let CompileCache { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
+    let mut text = format!(
+        "{remote_hits} packages from the remote ({}), {local_hits} from here, {misses} compiled, {} sent",
+        HumanBytes(*bytes_down),
+        HumanBytes(*bytes_up)
+    );
+    if let Some(trouble) = trouble {
+        text += &format!("; {trouble}");
+    }
+    text
 }
 
 /// The bars of the phases that go on.

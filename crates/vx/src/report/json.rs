@@ -27,7 +27,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use velox_build::{Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
 use velox_manifest::{Diagnostic, Level, Source};
 
 use crate::{
@@ -141,13 +141,21 @@ impl Report for Json {
         });
     }
 
-    fn finished(&self, summary: &Summary, elapsed: Duration) -> io::Result<()> {
-        let dry_run = summary.binary.is_none();
-        let mut summary = serde_json::to_value(summary)?;
-        if !dry_run && let Some(fields) = summary.as_object_mut() {
+    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
+        let mut value = serde_json::to_value(summary)?;
+        if *goal != Goal::Plan
+            && let Some(fields) = value.as_object_mut()
+        {
             fields.remove("go_mod");
         }
-        match self.write(&Fields::Finished { seconds: seconds(elapsed), dry_run, summary }) {
+        let goal = match goal {
+            Goal::Plan => "plan",
+            Goal::Lock => "lock",
+            Goal::CheckLock => "check_lock",
+            Goal::Fetch => "fetch",
+            Goal::Build(_) => "build",
+        };
+        match self.write(&Fields::Finished { seconds: seconds(elapsed), goal, summary: value }) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
         }
@@ -201,7 +209,7 @@ enum Fields<'a> {
     },
     Finished {
         seconds: f64,
-        dry_run: bool,
+        goal: &'a str,
         #[serde(flatten)]
         summary: serde_json::Value,
     },

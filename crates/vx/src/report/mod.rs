@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use velox_build::{Event, Reporter, Summary};
+use velox_build::{Event, Goal, Reporter, Summary};
 use velox_manifest::{Diagnostic, Log, Source};
 
 use crate::{
@@ -30,11 +30,11 @@ pub(crate) trait Report: Reporter {
     /// The build failed.
     fn failed(&self, failure: &Failure<'_>);
 
-    /// The build, or the dry run, is done.
+    /// The goal is reached.
     ///
     /// # Errors
     /// The result itself could not be written; a reader that left early is no error.
-    fn finished(&self, summary: &Summary, elapsed: Duration) -> io::Result<()>;
+    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()>;
 }
 
 /// Why a build ended without a binary.

@@ -11,7 +11,7 @@ use std::{
 use anstream::StripStream;
 use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
 use jiff::Timestamp;
-use velox_build::{Binary, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{Binary, Event, Goal, Note, Output, Phase, PluginRow, Raised, Reporter, Summary};
 use velox_manifest::{Diagnostic, GoTarget, Level, Source};
 
 use super::{
@@ -92,12 +92,24 @@ fn summary(binary: bool) -> Summary {
         version: "v2024.2.1".into(),
         plugins: plugins(),
         raised: vec![raised()],
-        target: GoTarget { os: "linux".into(), arch: "amd64".into() },
+        targets: vec![GoTarget { os: "linux".into(), arch: "amd64".into() }],
         go_version: "go1.26.8".into(),
         stamp_version: "2024.2.1".into(),
         stamp_time: "2024-09-12T10:00:00Z".into(),
         go_mod: "module github.com/roadrunner-server/roadrunner/v2024\n\ngo 1.23\n".into(),
-        binary: binary.then(|| Binary { path: "/out/rr".into(), size: 61_200_000, sha256: "ab".repeat(32) }),
+        lock: Some("/work/velox.lock".into()),
+        binaries: binary
+            .then(|| Binary {
+                target: "linux/amd64".into(),
+                path: "/out/rr".into(),
+                size: 61_200_000,
+                sha256: "ab".repeat(32),
+                reused: false,
+                archive: None,
+            })
+            .into_iter()
+            .collect(),
+        compile_cache: None,
     }
 }
 
@@ -165,7 +177,13 @@ fn play(report: &dyn Report) {
     for event in recorded() {
         report.report(event);
     }
-    report.finished(&summary(true), Duration::from_millis(94_600)).unwrap();
+    report
+        .finished(
+            &Goal::Build(Output::Directory("/out".into())),
+            &summary(true),
+            Duration::from_millis(94_600),
+        )
+        .unwrap();
 }
 
 fn failure<'a>(diagnostics: &'a [Diagnostic], output: &'a [String]) -> Failure<'a> {
@@ -285,7 +303,7 @@ fn a_terminal_without_unicode_shows_ascii() {
 fn events_for_programs() {
     let (report, written) = json(Verbosity::Everything);
     play(&report);
-    report.finished(&summary(false), Duration::from_secs(1)).unwrap();
+    report.finished(&Goal::Plan, &summary(false), Duration::from_secs(1)).unwrap();
     insta::assert_snapshot!(written.text());
 }
 

@@ -122,6 +122,12 @@ impl Sandbox {
         self.env("GOMODCACHE", modules).env("GOPROXY", format!("file://{},{proxy}", shared.display()))
     }
 
+    /// Asks this proxy before the others.
+    pub fn proxy(self, url: &str) -> Self {
+        let known = self.environment.iter().find(|(name, _)| name == "GOPROXY").unwrap().1.clone();
+        self.env("GOPROXY", format!("{url},{known}"))
+    }
+
     /// Writes a file below the working directory.
     pub fn file(self, name: &str, text: impl AsRef<[u8]>) -> Self {
         let path = self.path().join(name);

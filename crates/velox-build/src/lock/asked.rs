@@ -1,0 +1,151 @@
+//! What of a configuration decides the versions: the part that a [`Lock`] has to fit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement};
+
+use super::Lock;
+use crate::{imports::imports_of, settings::Settings};
+
+/// What a configuration asks for, in words that a [`Lock`] keeps.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) roadrunner: String,
+    /// By the user's name.
+    pub(crate) plugins: BTreeMap<String, String>,
+    pub(crate) settings: Vec<String>,
+}
+
+impl Asked {
+    /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
+    pub(crate) fn new(manifest: &Manifest, settings: &Settings, base: &Path) -> Self {
+        let github = host(&manifest.github, "github.com");
+        let reference =
+            manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());
+        let plugins = manifest
+            .plugins
+            .iter()
+            .map(|plugin| (plugin.name.value.clone(), from(plugin, manifest, base)))
+            .collect();
+        let mut rest: Vec<String> = manifest
+            .replaces
+            .iter()
+            .map(|replace| {
+                let (old, version) = &replace.old.value;
+                let version = version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+                format!("replace {old}{version} => {}", replacement(&replace.new.value, base))
+            })
+            .collect();
+        rest.extend(
+            manifest
+                .excludes
+                .iter()
+                .map(|exclude| format!("exclude {} {}", exclude.module.value, exclude.version.value)),
+        );
+        rest.extend(settings.dependencies.map(|choice| match choice {
+            Dependencies::Release => "dependencies = release".to_owned(),
+            Dependencies::Minimal => "dependencies = minimal".to_owned(),
+        }));
+        rest.sort();
+        Self {
+            roadrunner: format!("{github}/roadrunner-server/roadrunner {reference}"),
+            plugins,
+            settings: rest,
+        }
+    }
+
+    /// What a lock doesn't say as the configuration does, a sentence each; none: it fits.
+    pub(crate) fn differences(&self, lock: &Lock) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut differ = |what: &str, locked: &str, asked: &str| {
+            if locked != asked {
+                differences
+                    .push(format!("{what}: the lock has {locked}, the configuration asks for {asked}"));
+            }
+        };
+        differ("RoadRunner", &lock.roadrunner.from, &self.roadrunner);
+        let locked: BTreeMap<&str, &str> = lock
+            .plugins
+            .iter()
+            .filter_map(|plugin| Some((plugin.name.as_str(), plugin.from.as_deref()?)))
+            .collect();
+        for (name, asked) in &self.plugins {
+            differ(&format!("plugin {name}"), locked.get(name.as_str()).unwrap_or(&"nothing"), asked);
+        }
+        for (name, from) in locked {
+            if !self.plugins.contains_key(name) {
+                differ(&format!("plugin {name}"), from, "nothing");
+            }
+        }
+        let (locked, asked): (BTreeSet<&String>, BTreeSet<&String>) =
+            (lock.settings.iter().collect(), self.settings.iter().collect());
+        differences.extend(locked.difference(&asked).map(|gone| format!("only the lock has: {gone}")));
+        differences.extend(asked.difference(&locked).map(|new| format!("the lock lacks: {new}")));
+        differences
+    }
+}
+
+/// Where a plugin comes from, at which ref, and what replaces it.
+fn from(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
+    let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
+        folder.as_ref().map(|folder| format!("//{}", folder.value)).unwrap_or_default()
+    };
+    let place = match &plugin.origin {
+        Origin::Module(path) => path.value.clone(),
+        Origin::GitHub { owner, repository, folder: inner } => {
+            let host = host(&manifest.github, "github.com");
+            format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner))
+        }
+        Origin::GitLab { project, folder: inner } => {
+            let host = host(&manifest.gitlab, "gitlab.com");
+            let project = match &project.value {
+                Project::Id(id) => format!("projects/{id}"),
+                Project::Path(path) => path.clone(),
+            };
+            format!("{host}/{project}{}", folder(inner))
+        }
+    };
+    let replaced = plugin
+        .replace
+        .as_ref()
+        .map(|new| format!(" => {}", replacement(&new.value, base)))
+        .unwrap_or_default();
+    format!("{place} {}{replaced}", plugin.reference.value)
+}
+
+fn replacement(replacement: &Replacement, base: &Path) -> String {
+    match replacement {
+        Replacement::Directory(directory) => {
+            format!("{directory} ({})", needs(&base.join(directory)))
+        }
+        Replacement::Module { path, version: None } => path.clone(),
+        Replacement::Module { path, version: Some(version) } => format!("{path} {version}"),
+    }
+}
+
+/// A digest over what of a local module decides which other modules it needs: its go.mod and its imports. Its code may
+/// change without a new lock.
+fn needs(directory: &Path) -> String {
+    let mut hash = Sha256::new();
+    hash.update(std::fs::read(directory.join("go.mod")).unwrap_or_default());
+    for import in imports_of(directory, &|_| true).unwrap_or_default() {
+        hash.update(import);
+        hash.update("\n");
+    }
+    let hex: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("needs {hex}")
+}
+
+/// The public forge by its name, a company's own by its URL, which never carries user information into the lock.
+fn host(forge: &Forge, public: &str) -> String {
+    let Some(endpoint) = &forge.endpoint else { return public.to_owned() };
+    let Ok(mut url) = url::Url::parse(&endpoint.value) else { return public.to_owned() };
+    // These fail only for URLs that can't carry user information.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.as_str().trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,95 @@
+//! The lock file beside a configuration.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Asked, Lock, Variant};
+use crate::{Error, Request};
+
+/// The lock file as it was found.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    path: Option<PathBuf>,
+    text: Option<String>,
+    pub(crate) lock: Option<Lock>,
+}
+
+impl LockFile {
+    /// Reads it; one that is not there is no error.
+    pub(crate) fn read(request: &Request) -> Result<Self, Error> {
+        let Some(path) = request.lock.clone() else { return Ok(Self { path: None, text: None, lock: None }) };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path: Some(path), text: None, lock: None });
+            }
+            Err(error) => {
+                return Err(Error::configuration(format!("can't read {}: {error}", path.display())));
+            }
+        };
+        let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+        let lock = match Lock::parse(&name, &text) {
+            Ok(lock) => Some(lock),
+            // `vx lock` is the way out of a broken one.
+            Err(_) if request.goal == crate::Goal::Lock => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: Some(path), text: Some(text), lock })
+    }
+
+    /// What messages call it.
+    pub(crate) fn name(&self) -> String {
+        self.path.as_ref().map_or_else(|| "velox.lock".to_owned(), |path| path.display().to_string())
+    }
+
+    /// The lock, if it says what the configuration asks for; else why not.
+    pub(crate) fn fitting(&self, asked: &Asked) -> Result<&Lock, Vec<String>> {
+        let Some(lock) = &self.lock else { return Err(vec![format!("there is no {}", self.name())]) };
+        let differences = asked.differences(lock);
+        if differences.is_empty() { Ok(lock) } else { Err(differences) }
+    }
+
+    /// Writes it, unless it says the same already. Where nothing can be written, that is no reason not to build: the
+    /// answer is why.
+    pub(crate) fn write(&self, lock: &Lock) -> Result<(), String> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let text = lock.to_string();
+        if self.text.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || {
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(".velox.lock.").suffix(".tmp");
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt as _;
+                builder.permissions(fs::Permissions::from_mode(0o666));
+            }
+            let mut file = builder.tempfile_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|error| error.error)
+        };
+        write().map(drop).map_err(|error| format!("{} can't be written: {error}", path.display()))
+    }
+}
+
+impl Lock {
+    /// Takes over what another lock of the very same modules knows of other targets.
+    pub(crate) fn adopt_targets(&mut self, other: &Self) {
+        if other.go_mod == self.go_mod && other.go_version == self.go_version {
+            for (variant, target) in &other.targets {
+                self.targets.entry(variant.clone()).or_insert_with(|| target.clone());
+            }
+        }
+    }
+
+    /// Whether all of these were locked.
+    pub(crate) fn covers(&self, variants: &[Variant]) -> bool {
+        variants.iter().all(|variant| self.targets.contains_key(variant))
+    }
+}

@@ -1,0 +1,379 @@
+//! `velox.lock` as a text: TOML, in an order that never depends on anything but its content, so that a diff shows what
+//! changed and no more.
+
+use std::fmt::{self, Write as _};
+
+use serde::Deserialize;
+use velox_gomod::module::{self, Version};
+use velox_manifest::parse_target;
+
+use super::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Variant};
+use crate::{Error, Raised};
+
+/// The format that this vx writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+const HEADER: &str = "\
+# Made by vx from the configuration beside it: the exact versions of this server.
+# Commit it; `vx lock` makes it anew, and `vx lock --upgrade` with the newest that the refs name.
+";
+
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "format")]
+    _format: u32,
+    #[serde(default)]
+    settings: Vec<String>,
+    roadrunner: RoadRunner,
+    #[serde(default, rename = "plugin")]
+    plugins: Vec<Plugin>,
+    #[serde(default)]
+    raised: Vec<RaisedPlugin>,
+    #[serde(default, rename = "target")]
+    targets: Vec<Target>,
+    go: Go,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Go {
+    version: String,
+    #[serde(rename = "mod")]
+    go_mod: String,
+    #[serde(rename = "sum")]
+    go_sum: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoadRunner {
+    from: String,
+    module: String,
+    version: String,
+    commit: Option<String>,
+    time: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plugin {
+    name: String,
+    from: Option<String>,
+    asked: String,
+    module: String,
+    version: String,
+    commit: Option<String>,
+    replaced_by: Option<String>,
+    replaced_by_directory: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RaisedPlugin {
+    name: String,
+    module: String,
+    asked: String,
+    selected: String,
+    demanded_by: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    platform: String,
+    #[serde(default)]
+    cgo: bool,
+    #[serde(default)]
+    tags: Vec<String>,
+    packages: u64,
+    modules: Vec<String>,
+    #[serde(default)]
+    looked_into: Vec<String>,
+}
+
+impl Lock {
+    /// Reads a `velox.lock`; `name` is what messages call the file.
+    ///
+    /// # Errors
+    /// A text that no vx wrote, or a newer one did, with its place.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
+        let wrong = |message: String| {
+            Error::configuration(format!("{name} can't be used: {message}"))
+                .help("make it anew with `vx lock`, or take it from version control again")
+        };
+        if let Some(line) = text.lines().position(|line| line.starts_with("<<<<<<< ")) {
+            return Err(wrong(format!("line {} starts a merge conflict", line + 1)));
+        }
+        let located = |error: toml_edit::de::Error| {
+            let start = error.span().map_or(text.len(), |span| span.start);
+            let before = text.get(..start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let mut failed = wrong(format!("line {line}: {}", error.message()));
+            let shown = text.lines().nth(line - 1).unwrap_or_default();
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+            failed.output =
+                vec![format!("{line:>5} | {shown}"), format!("      | {:>width$}", "^", width = column + 1)];
+            failed
+        };
+        // The format comes first: a newer one may have other keys.
+        let Head { format } = toml_edit::de::from_str(text).map_err(&located)?;
+        if format > FORMAT {
+            return Err(Error::configuration(format!(
+                "{name} has format {format}; this vx knows {FORMAT} and older"
+            ))
+            .help("it was made by a newer vx: install that, or make it anew with `vx lock`"));
+        }
+        let file: File = toml_edit::de::from_str(text).map_err(&located)?;
+        file.lock().map_err(wrong)
+    }
+}
+
+impl File {
+    fn lock(self) -> Result<Lock, String> {
+        let version = |text: &String| -> Result<Version, String> {
+            let (path, version) =
+                text.split_once(' ').ok_or_else(|| format!("`{text}` is no `path version`"))?;
+            checked(path, version)
+        };
+        let mut plugins = Vec::new();
+        for plugin in self.plugins {
+            let Plugin { name, from, asked, module, version: at, commit, .. } = plugin;
+            let replacement = match (plugin.replaced_by, plugin.replaced_by_directory) {
+                (Some(by), _) => {
+                    let Version { path, version } = version(&by)?;
+                    Some(LockedReplacement::Module { path, version })
+                }
+                (None, Some(path)) => Some(LockedReplacement::Directory { path: path.into() }),
+                (None, None) => None,
+            };
+            checked(&module, &at)?;
+            plugins.push(LockedPlugin { name, from, module, asked, version: at, commit, replacement });
+        }
+        let mut targets = std::collections::BTreeMap::new();
+        for target in self.targets {
+            let variant =
+                Variant { target: parse_target(&target.platform)?, cgo: target.cgo, tags: target.tags };
+            let locked = LockedTarget {
+                modules: target.modules.iter().map(version).collect::<Result<_, _>>()?,
+                looked_into: target.looked_into.iter().map(version).collect::<Result<_, _>>()?,
+                packages: target.packages,
+            };
+            targets.insert(variant, locked);
+        }
+        let RoadRunner { from, module, version, commit, time } = self.roadrunner;
+        checked(&module, &version)?;
+        let Go { version: go_version, go_mod, go_sum } = self.go;
+        if !go_version.starts_with("go1") || go_version.contains(char::is_whitespace) {
+            return Err(format!("`{go_version}` is no version of Go"));
+        }
+        Ok(Lock {
+            go_version,
+            roadrunner: LockedRoadRunner { from, module, version, commit, time },
+            plugins,
+            settings: self.settings,
+            raised: self
+                .raised
+                .into_iter()
+                .map(|RaisedPlugin { name, module, asked, selected, demanded_by }| Raised {
+                    name,
+                    module,
+                    asked,
+                    selected,
+                    demanded_by,
+                })
+                .collect(),
+            targets,
+            go_mod,
+            go_sum,
+        })
+    }
+}
+
+/// What goes into paths and command lines later has to be a module.
+fn checked(path: &str, version: &str) -> Result<Version, String> {
+    module::check(path, version).map_err(|error| error.to_string())?;
+    Ok(Version { path: path.to_owned(), version: version.to_owned() })
+}
+
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEADER}format = {FORMAT}")?;
+        if !self.settings.is_empty() {
+            writeln!(f, "settings = {}", list(&self.settings))?;
+        }
+
+        let LockedRoadRunner { from, module, version, commit, time } = &self.roadrunner;
+        writeln!(f, "\n[roadrunner]\nfrom = {}", quoted(from))?;
+        writeln!(f, "module = {}\nversion = {}", quoted(module), quoted(version))?;
+        optional(f, "commit", commit.as_deref())?;
+        writeln!(f, "time = {time}")?;
+
+        for plugin in &self.plugins {
+            writeln!(f, "\n[[plugin]]\nname = {}", quoted(&plugin.name))?;
+            optional(f, "from", plugin.from.as_deref())?;
+            writeln!(f, "asked = {}\nmodule = {}", quoted(&plugin.asked), quoted(&plugin.module))?;
+            writeln!(f, "version = {}", quoted(&plugin.version))?;
+            optional(f, "commit", plugin.commit.as_deref())?;
+            match &plugin.replacement {
+                Some(LockedReplacement::Module { path, version }) => {
+                    writeln!(f, "replaced_by = {}", quoted(&format!("{path} {version}")))?;
+                }
+                Some(LockedReplacement::Directory { path }) => {
+                    writeln!(f, "replaced_by_directory = {}", quoted(&path.to_string_lossy()))?;
+                }
+                None => {}
+            }
+        }
+        for Raised { name, module, asked, selected, demanded_by } in &self.raised {
+            writeln!(f, "\n[[raised]]\nname = {}\nmodule = {}", quoted(name), quoted(module))?;
+            writeln!(f, "asked = {}\nselected = {}", quoted(asked), quoted(selected))?;
+            writeln!(f, "demanded_by = {}", list(demanded_by))?;
+        }
+        for (Variant { target, cgo, tags }, locked) in &self.targets {
+            writeln!(f, "\n[[target]]\nplatform = {}", quoted(&target.to_string()))?;
+            if *cgo {
+                writeln!(f, "cgo = true")?;
+            }
+            if !tags.is_empty() {
+                writeln!(f, "tags = {}", list(tags))?;
+            }
+            let lines = |modules: &std::collections::BTreeSet<Version>| {
+                list(&modules.iter().map(|m| format!("{} {}", m.path, m.version)).collect::<Vec<_>>())
+            };
+            writeln!(f, "packages = {}\nmodules = {}", locked.packages, lines(&locked.modules))?;
+            if !locked.looked_into.is_empty() {
+                writeln!(f, "looked_into = {}", lines(&locked.looked_into))?;
+            }
+        }
+        writeln!(f, "\n[go]\nversion = {}", quoted(&self.go_version))?;
+        writeln!(f, "mod = {}\nsum = {}", block(&self.go_mod), block(&self.go_sum))
+    }
+}
+
+fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<&str>) -> fmt::Result {
+    value.map_or(Ok(()), |value| writeln!(f, "{key} = {}", quoted(value)))
+}
+
+fn quoted(text: &str) -> String {
+    toml_edit::Value::from(text).to_string().trim().to_owned()
+}
+
+/// One line for each item.
+fn list(items: &[String]) -> String {
+    let mut text = "[\n".to_owned();
+    for item in items {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "  {},", quoted(item));
+    }
+    text + "]"
+}
+
+/// A file's text, as it is wherever TOML allows that.
+fn block(text: &str) -> String {
+    let literal = !text.contains("'''") && text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+    if literal { format!("'''\n{text}'''") } else { quoted(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use velox_manifest::GoTarget;
+
+    use super::*;
+
+    fn lock() -> Lock {
+        let version = |path: &str, version: &str| Version { path: path.into(), version: version.into() };
+        let http = "github.com/roadrunner-server/http/v5";
+        Lock {
+            go_version: "go1.26.8".into(),
+            roadrunner: LockedRoadRunner {
+                from: "github.com/roadrunner-server/roadrunner v2025.1.15".into(),
+                module: "github.com/roadrunner-server/roadrunner/v2025".into(),
+                version: "v2025.1.15".into(),
+                commit: Some("0123456789012345678901234567890123456789".into()),
+                time: 1_781_000_000,
+            },
+            plugins: vec![
+                LockedPlugin {
+                    name: "http".into(),
+                    from: Some(format!("{http} v5.3.0 => ../http (needs 0011)")),
+                    module: http.into(),
+                    asked: "v5.3.0".into(),
+                    version: "v5.3.0".into(),
+                    commit: None,
+                    replacement: Some(LockedReplacement::Directory { path: "../http".into() }),
+                },
+                LockedPlugin {
+                    name: "informer".into(),
+                    from: None,
+                    module: "github.com/roadrunner-server/informer/v5".into(),
+                    asked: "v5.1.9".into(),
+                    version: "v5.1.9".into(),
+                    commit: None,
+                    replacement: Some(LockedReplacement::Module {
+                        path: "github.com/acme/informer".into(),
+                        version: "v0.0.1".into(),
+                    }),
+                },
+            ],
+            settings: vec!["exclude github.com/a/b v1.0.0".into()],
+            raised: vec![Raised {
+                name: "http".into(),
+                module: http.into(),
+                asked: "v5.2.0".into(),
+                selected: "v5.3.0".into(),
+                demanded_by: vec!["github.com/a/b@v1.0.0".into()],
+            }],
+            targets: BTreeMap::from([(
+                Variant {
+                    target: GoTarget { os: "linux".into(), arch: "amd64".into() },
+                    cgo: true,
+                    tags: vec!["debug".into()],
+                },
+                LockedTarget {
+                    modules: [version(http, "v5.3.0")].into(),
+                    looked_into: [version("github.com/roadrunner-server/http", "v1.0.0")].into(),
+                    packages: 7,
+                },
+            )]),
+            go_mod: "module x\n\ngo 1.26\n".into(),
+            go_sum: "a.b/c v1.0.0 h1:x=\n".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let lock = lock();
+        assert_eq!(Lock::parse("velox.lock", &lock.to_string()).unwrap(), lock);
+    }
+
+    #[test]
+    fn a_newer_format_a_merge_conflict_and_a_cut_file_are_told_apart() {
+        let text = lock().to_string();
+        let message = |text: &str| Lock::parse("velox.lock", text).unwrap_err().to_string();
+        assert!(message(&text.replace("format = 1", "format = 9\nnew = 1")).contains("format 9"));
+        assert!(message(&text.replace("[roadrunner]", "<<<<<<< ours\n[roadrunner]")).contains("conflict"));
+        assert!(message(&text[..text.len() / 2]).contains("velox.lock can't be used: line"));
+        assert!(message("").contains("format"));
+        assert!(message(&text.replace("go1.26.8", "1; rm")).contains("no version of Go"));
+        assert!(message(&text.replace("http v1.0.0", "../http v1.0.0")).contains("can't be used"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(?s).{0,200}", at in 0usize..1000, new in "(?s).{0,3}") {
+            let _ = Lock::parse("velox.lock", &text);
+            let whole = lock().to_string();
+            let at = whole.floor_char_boundary(at % whole.len());
+            let _ = Lock::parse("velox.lock", &format!("{}{new}{}", &whole[..at], &whole[at..]));
+        }
+    }
+}

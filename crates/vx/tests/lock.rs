@@ -1,0 +1,278 @@
+//! `velox.lock`: the same server again, on any machine, with and without a network.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/sandbox.rs"]
+mod sandbox;
+
+use std::fs;
+
+use sandbox::Sandbox;
+use velox_gomod::buildinfo::BuildInfo;
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+const RELEASE: &str = "v2025.0.77";
+
+/// A proxy with a small RoadRunner and two plugins, the second at two versions of its branch.
+fn proxy() -> ModuleProxy {
+    let proxy = ModuleProxy::start();
+    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    for name in ["hello", "bye"] {
+        let module = format!("example.com/acme/{name}");
+        for version in ["v1.0.0", "v1.1.0"] {
+            let says = format!("{name} {version}");
+            proxy.module(&module, version, plugin(&module, name).says(&says).files());
+        }
+    }
+    proxy.query("example.com/acme/bye", "main", "v1.0.0");
+    proxy
+}
+
+fn machine(proxy: &ModuleProxy) -> Sandbox {
+    Sandbox::new().own_module_cache().proxy(&proxy.url())
+}
+
+fn configuration(plugins: &[(&str, &str)]) -> String {
+    let plugins: String = plugins
+        .iter()
+        .map(|(name, tag)| {
+            format!("\n[plugins.{name}]\nmodule_name = \"example.com/acme/{name}\"\ntag = \"{tag}\"\n")
+        })
+        .collect();
+    format!("[roadrunner]\nref = \"{RELEASE}\"\n{plugins}")
+}
+
+const BUILD: [&str; 3] = ["build", "-o", "out"];
+
+fn lock(sandbox: &Sandbox) -> String {
+    fs::read_to_string(sandbox.path().join("velox.lock")).unwrap()
+}
+
+fn version_of(sandbox: &Sandbox, module: &str) -> String {
+    let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
+    info.deps.into_iter().find(|dep| dep.path == module).unwrap().version
+}
+
+#[test]
+fn the_second_build_needs_neither_network_nor_go() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    sandbox.vx(&BUILD).ok();
+    let (first, locked) = (fs::read(sandbox.path().join("out/rr")).unwrap(), lock(&sandbox));
+
+    proxy.forget_requests();
+    fs::remove_dir_all(sandbox.path().join("out")).unwrap();
+    let sandbox = sandbox.env("PATH", "/nowhere");
+    let said = sandbox.vx(&[&BUILD[..], &["--locked"]].concat());
+    said.ok();
+    assert!(said.stderr().contains("built before"), "{}", said.stderr());
+    assert_eq!(proxy.requests(), [""; 0]);
+    assert_eq!(fs::read(sandbox.path().join("out/rr")).unwrap(), first);
+    assert_eq!(lock(&sandbox), locked);
+}
+
+#[test]
+fn a_changed_configuration_moves_only_what_changed() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("bye", "main")]));
+    sandbox.vx(&BUILD).ok();
+    proxy.query("example.com/acme/bye", "main", "v1.1.0");
+
+    let sandbox = sandbox.file("velox.toml", configuration(&[("bye", "main"), ("hello", "v1.0.0")]));
+    let said = sandbox.vx(&["lock", "--check"]).fails(2);
+    assert!(said.contains("plugin hello: the lock has nothing"), "{said}");
+    assert!(sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).fails(2).contains("vx lock"));
+
+    sandbox.vx(&BUILD).ok();
+    assert_eq!(version_of(&sandbox, "example.com/acme/bye"), "v1.0.0");
+    assert_eq!(version_of(&sandbox, "example.com/acme/hello"), "v1.0.0");
+    sandbox.vx(&["lock", "--check"]).ok();
+
+    sandbox.vx(&["lock", "--upgrade", "hello"]).ok();
+    assert!(lock(&sandbox).contains("example.com/acme/bye v1.0.0"), "only what was named is upgraded");
+    sandbox.vx(&["lock", "--upgrade"]).ok();
+    sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).ok();
+    assert_eq!(version_of(&sandbox, "example.com/acme/bye"), "v1.1.0");
+}
+
+#[test]
+fn without_a_lock_locked_fails_and_writes_nothing() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    for arguments in [&["build", "--locked"][..], &["lock", "--check"], &["fetch", "--locked"]] {
+        assert!(sandbox.vx(arguments).fails(2).contains("there is no "));
+    }
+    sandbox.vx(&["build", "--dry-run"]).ok();
+    assert!(!sandbox.path().join("velox.lock").exists(), "a dry run leaves no lock");
+    assert_eq!(fs::read_dir(sandbox.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn fetch_brings_all_that_an_offline_build_needs() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    sandbox.vx(&["fetch"]).ok();
+    proxy.forget_requests();
+    sandbox.vx(&[&BUILD[..], &["--offline", "--locked"]].concat()).ok();
+    assert_eq!(proxy.requests(), [""; 0]);
+
+    // A machine that never fetched is told what is missing, exactly.
+    let other = machine(&proxy)
+        .file("velox.toml", configuration(&[("hello", "v1.0.0")]))
+        .file("velox.lock", lock(&sandbox));
+    let said = other.vx(&[&BUILD[..], &["--offline"]].concat()).fails(1);
+    assert!(said.contains("example.com/acme/hello v1.0.0\n") && said.contains("vx fetch"), "{said}");
+    assert_eq!(proxy.requests(), [""; 0]);
+    other.vx(&["fetch", "--locked"]).ok();
+    other.vx(&[&BUILD[..], &["--offline"]].concat()).ok();
+}
+
+#[test]
+fn a_lock_from_another_machine_makes_the_same_bytes() {
+    let proxy = proxy();
+    let text = configuration(&[("hello", "v1.0.0"), ("bye", "main")]);
+    let one = machine(&proxy).file("velox.toml", &text);
+    one.vx(&BUILD).ok();
+    proxy.query("example.com/acme/bye", "main", "v1.1.0");
+    // Another directory, another home, no compile cache.
+    let other = machine(&proxy).file("deep/er/velox.toml", &text).file("deep/er/velox.lock", lock(&one));
+    let cache = other.path().join("gocache");
+    let other = other.env("GOCACHE", cache).env("TZ", "Asia/Tokyo").env("USER", "somebody");
+    other.vx(&["build", "-c", "deep/er/velox.toml", "-o", "out", "--locked"]).ok();
+    let bytes = |sandbox: &Sandbox| fs::read(sandbox.path().join("out/rr")).unwrap();
+    assert!(bytes(&one) == bytes(&other), "the two servers differ");
+}
+
+#[test]
+fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    sandbox.vx(&["lock"]).ok();
+    let good = lock(&sandbox);
+    let merge = good.replace("[roadrunner]", "<<<<<<< HEAD\n[roadrunner]");
+    let newer = good.replace("format = 1", "format = 99");
+    let mut sandbox = sandbox;
+    for (text, sign) in [
+        (&good[..good.len() / 2], "can't be used"),
+        (&merge, "merge conflict"),
+        (&newer, "format 99"),
+        ("\u{0}\u{1}", "can't be used"),
+    ] {
+        sandbox = sandbox.file("velox.lock", text);
+        let said = sandbox.vx(&BUILD).fails(2);
+        assert!(said.contains(sign) && said.contains("vx lock"), "{said}");
+        assert_eq!(lock(&sandbox), text, "nothing is overwritten unasked");
+    }
+    sandbox.vx(&["lock"]).ok();
+    assert_eq!(lock(&sandbox), good);
+}
+
+#[test]
+fn a_sum_that_was_changed_stops_the_build() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    sandbox.vx(&["lock"]).ok();
+    let line = lock(&sandbox)
+        .lines()
+        .find(|line| line.starts_with("example.com/acme/hello v1.0.0 h1:"))
+        .unwrap()
+        .to_owned();
+    let other = "example.com/acme/hello v1.0.0 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let spoiled = lock(&sandbox).replace(&line, other);
+    let sandbox = sandbox.file("velox.lock", spoiled);
+    let said = sandbox.vx(&BUILD).fails(1);
+    assert!(said.contains("example.com/acme/hello") && said.contains("checksum"), "{said}");
+    assert!(!sandbox.path().join("out/rr").exists());
+}
+
+#[test]
+fn several_targets_come_from_one_run_with_archives() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    let targets = ["--target", "linux/amd64", "--target", "windows/amd64", "--archive"];
+    sandbox.vx(&[&BUILD[..], &targets].concat()).ok();
+    let out = sandbox.path().join("out");
+    let mut names: Vec<String> =
+        fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "checksums.txt",
+            "roadrunner-2025.0.77-linux-amd64.tar.gz",
+            "roadrunner-2025.0.77-windows-amd64.zip",
+            "rr-linux-amd64",
+            "rr-windows-amd64.exe",
+        ]
+    );
+    sandbox.run("sh", &["-c", "cd out && sha256sum -c --strict checksums.txt"]);
+    let listed = sandbox.run("tar", &["-tzf", "out/roadrunner-2025.0.77-linux-amd64.tar.gz"]);
+    assert!(listed.starts_with("roadrunner-2025.0.77-linux-amd64/rr\n"), "{listed}");
+    assert_eq!(lock(&sandbox).matches("[[target]]").count(), 2);
+
+    // The same targets from the configuration, and one of them alone from the same lock.
+    let text = configuration(&[("hello", "v1.0.0")])
+        + "\n[[targets]]\nos = \"linux\"\narch = \"amd64\"\n\n[[targets]]\nos = \"windows\"\narch = \"amd64\"\n";
+    let sandbox = sandbox.file("velox.toml", text);
+    let said = sandbox.vx(&[&BUILD[..], &["--locked"]].concat());
+    said.ok();
+    assert_eq!(said.stderr().matches("built before").count(), 2, "{}", said.stderr());
+    sandbox.vx(&["build", "-o", "one", "--locked", "--target", "linux/amd64"]).ok();
+    assert_eq!(
+        fs::read(out.join("rr-linux-amd64")).unwrap(),
+        fs::read(sandbox.path().join("one/rr")).unwrap()
+    );
+    let said = sandbox.vx(&["build", "--output-file", "rr"]).fails(2);
+    assert!(said.contains("several targets"), "{said}");
+}
+
+#[test]
+fn a_local_replacement_is_compiled_as_it_is_now() {
+    let proxy = proxy();
+    let mut sandbox =
+        machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]) + "replace = \"./mine\"\n");
+    for (name, content) in plugin("example.com/acme/hello", "hello").says("one").files() {
+        sandbox = sandbox.file(&format!("mine/{name}"), content);
+    }
+    sandbox.vx(&BUILD).ok();
+    let (first, locked) = (fs::read(sandbox.path().join("out/rr")).unwrap(), lock(&sandbox));
+    for (name, content) in plugin("example.com/acme/hello", "hello").says("two").files() {
+        sandbox = sandbox.file(&format!("mine/{name}"), content);
+    }
+    sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).ok();
+    assert_ne!(fs::read(sandbox.path().join("out/rr")).unwrap(), first);
+    assert_eq!(lock(&sandbox), locked, "other code with the same needs fits the same lock");
+
+    // What it needs is the lock's business.
+    let files = plugin("example.com/acme/hello", "hello").imports("example.com/acme/bye", "v1.1.0").files();
+    for (name, content) in files {
+        sandbox = sandbox.file(&format!("mine/{name}"), content);
+    }
+    assert!(sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).fails(2).contains("plugin hello"));
+    sandbox.vx(&BUILD).ok();
+    assert_eq!(version_of(&sandbox, "example.com/acme/bye"), "v1.1.0");
+}
+
+#[test]
+fn kept_binaries_are_shown_pruned_verified_and_cleared() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    let directory = sandbox.vx(&["cache", "dir"]).ok();
+    assert!(sandbox.vx(&["cache", "info"]).ok().contains("0 binaries"));
+    sandbox.vx(&BUILD).ok();
+    assert!(sandbox.vx(&["cache", "info"]).ok().contains("1 binary"));
+
+    // One that was spoiled is never handed out.
+    let kept = sandbox.run("find", &[directory.trim(), "-name", "rr", "-type", "f"]);
+    let mut bytes = fs::read(kept.trim()).unwrap();
+    bytes[0] ^= 1;
+    fs::write(kept.trim(), bytes).unwrap();
+    assert!(sandbox.vx(&["build", "-o", "again"]).fails(1).contains("changed since it was made"));
+    assert!(!sandbox.path().join("again/rr").exists());
+    sandbox.vx(&["build", "-o", "again"]).ok();
+
+    assert!(sandbox.vx(&["cache", "verify"]).ok().contains("every kept binary"));
+    assert!(sandbox.vx(&["cache", "prune", "--max-size", "1K"]).ok().contains("removed 1 binary"));
+    assert!(sandbox.vx(&["cache", "clear", "--format", "json"]).ok().contains("\"artifacts\":0"));
+    sandbox.vx(&["build", "-o", "again", "--no-cache"]).ok();
+}

@@ -23,6 +23,7 @@ pub const DEFAULT_LIMIT: u64 = 4 << 30;
 ///     LICENSE             RoadRunner's, for release archives
 ///     artifact.json       its size and SHA-256; the time of its last change is that of the last use
 ///   .new-…/  .old-…/      on their way in and out
+///   .lock                 held by whoever changes what others may read
 /// ```
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -127,16 +128,23 @@ impl Store {
         fs::write(new.path().join("artifact.json"), text).map_err(failed)?;
         File::open(&kept).and_then(|file| file.sync_all()).map_err(failed)?;
 
+        let _alone = self.alone().map_err(failed)?;
+        // Another build may have been first, with the same bytes.
         if self.read(&directory).is_none() {
             self.discard(&directory);
-        }
-        let new = new.keep();
-        if fs::rename(&new, &directory).is_err() {
-            // Another build was first, with the same bytes.
-            let _ = fs::remove_dir_all(&new);
+            fs::rename(new.keep(), &directory).map_err(failed)?;
         }
         self.shrink(limit, Some(key));
         self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Held by whoever changes what others may read.
+    fn alone(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.root)?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(self.root.join(".lock"))?;
+        file.lock()?;
+        Ok(file)
     }
 
     /// What is in it.
@@ -150,6 +158,7 @@ impl Store {
 
     /// Removes the longest unused until what is left is within `limit` bytes; what was removed.
     pub fn prune(&self, limit: u64) -> Contents {
+        let _alone = self.root.exists().then(|| self.alone());
         self.shrink(limit, None)
     }
 

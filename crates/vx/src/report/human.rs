@@ -233,14 +233,22 @@ impl Human {
                 if let Some(cache) = &summary.compile_cache {
                     self.row(state, DONE, "Cached", &clean(&cached(cache)));
                 }
-                for Binary { path, size, reused, archive, .. } in &summary.binaries {
-                    let archive =
-                        archive.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
+                let server = |binary: &Binary| {
+                    let Binary { path, size, reused, archive, .. } = binary;
                     let reused = if *reused { ", built before" } else { "" };
-                    let text = format!("{} ({}{reused}){archive}", path.display(), HumanBytes(*size));
-                    self.row(state, DONE, "Server", &clean(&text));
+                    let archive = archive.as_ref().map(|path| format!(", {}", path.display()));
+                    let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
+                    clean(&(text + &archive.unwrap_or_default())).into_owned()
+                };
+                match summary.binaries.as_slice() {
+                    [one] => format!("{} in {time}", server(one)),
+                    many => {
+                        for binary in many {
+                            self.row(state, DONE, "Server", &server(binary));
+                        }
+                        format!("in {time}")
+                    }
                 }
-                format!("in {time}")
             }
         };
         self.row(state, DONE, "Finished", &done);

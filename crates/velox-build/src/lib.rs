@@ -20,6 +20,7 @@ mod key;
 mod lock;
 mod network;
 mod pipeline;
+mod precompile;
 mod process;
 mod publish;
 mod record;

@@ -17,6 +17,7 @@ use crate::{
     key,
     lock::{Asked, Lock, LockFile, LockedTarget, Variant},
     network::Network,
+    precompile,
     process::Children,
     publish::publish,
     record::Record,
@@ -172,7 +173,8 @@ impl Pipeline<'_> {
             return Err(error);
         }
         let resolver = self.resolver(tools, previous);
-        let (mut lock, workspace) = phase(&*self.reporter, Phase::Resolve, resolver.resolve()).await?;
+        let resolving = phase(&*self.reporter, Phase::Resolve, resolver.resolve());
+        let (mut lock, workspace) = self.beside(resolving, tools).await?;
         if let Some(previous) = previous {
             lock.adopt_targets(previous);
             if self.must_fit() && previous.go_mod != lock.go_mod {
@@ -199,12 +201,23 @@ impl Pipeline<'_> {
         let locked: Vec<&LockedTarget> =
             self.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
         let resolver = self.resolver(tools, Some(&lock));
-        let tree = resolver.fetch(&lock, &lock.zips(&locked)?).await?;
+        let zips = lock.zips(&locked)?;
+        let tree = self.beside(resolver.fetch(&lock, &zips), tools).await?;
         let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
         for (module, directory) in key::replaced_directories(&lock, self.manifest, &self.request.base) {
             workspace.add_replacement(&module, &directory)?;
         }
         Ok((lock, workspace))
+    }
+
+    /// Runs `work`; where a compile follows, it begins meanwhile with what needs no modules.
+    async fn beside<T>(&self, work: impl Future<Output = T>, tools: &Tools) -> T {
+        match (&self.request.goal, self.settings.targets.first()) {
+            (Goal::Build(_), Some(target)) => {
+                precompile::beside(work, &tools.go, self.settings, target, tools.scratch.path()).await
+            }
+            _ => work.await,
+        }
     }
 
     fn stamp(&self, lock: &Lock) -> Stamp {

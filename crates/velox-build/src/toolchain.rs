@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 use velox_manifest::GoTarget;
 
 use crate::{
@@ -104,6 +105,26 @@ impl Toolchain {
     pub(crate) fn with_children(mut self, children: Children) -> Self {
         self.children = children;
         self
+    }
+
+    /// The same toolchain, whose commands end when `enough` is cancelled, or the build is.
+    pub(crate) fn until(&self, enough: &CancellationToken) -> Self {
+        let cancel = enough.clone();
+        let whole = self.children.cancel.clone();
+        let forward = cancel.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = whole.cancelled() => forward.cancel(),
+                () = forward.cancelled() => {}
+            }
+        });
+        let children = Children { cancel, ..self.children.clone() };
+        Self {
+            program: self.program.clone(),
+            children,
+            settings: self.settings.clone(),
+            pinned: self.pinned.clone(),
+        }
     }
 
     /// Whether the path is one that GOPRIVATE or GONOPROXY keeps from the module proxies.

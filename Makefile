@@ -29,5 +29,20 @@ acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
 lint: ## formatting, lints, documentation, licences
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi
+
+# Coverage-guided fuzzing without a nightly compiler: the flags that cargo-fuzz would set, less the sanitizer.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table --cfg fuzzing
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## feed every parser of foreign input with garbage, FUZZ_SECONDS=60 for each
+	@cd fuzz && for target in $$(sed -n 's/^name = "\(.*\)"/\1/p' Cargo.toml | tail -n +2); do \
+		mkdir -p corpus/$$target; \
+		RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --quiet --target-dir target --bin $$target \
+			--target "$$(rustc -vV | sed -n 's/^host: //p')" -- \
+			corpus/$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$target-; \
+	done

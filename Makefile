@@ -25,6 +25,11 @@ test: needs ## run every test
 acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
 	@VX_TEST_COLD=1 cargo test --locked -p vx --test real_roadrunner --test killed -- --nocapture --test-threads=1
 
+.PHONY: bench
+bench: needs ## measure vx beside the existing tool: VELOX=/path/to/velox (and VX_TEST_GOPROXY), ARGS="--rounds 5"
+	@cargo build --locked --release -p vx -p velox-bench
+	@VX="$${VX:-$(or $(CARGO_TARGET_DIR),target)/release/vx}" $(or $(CARGO_TARGET_DIR),target)/release/velox-bench $(ARGS)
+
 .PHONY: lint
 lint: ## formatting, lints, documentation, licences
 	@cargo fmt --all --check

@@ -1,0 +1,102 @@
+use anyhow::{Context, Result};
+use toml_edit::{DocumentMut, Item, Table, value};
+
+/// RoadRunner with all its plugins, as the real tests build it.
+const ALL: &str = include_str!("../../crates/vx/tests/real-35-plugins.toml");
+
+/// What [`PluginSet::Small`] is made of.
+const SMALL: [&str; 5] = ["http", "server", "rpc", "logger", "fileserver"];
+
+/// RoadRunner's own module, at the release that the configuration names.
+pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
+/// That release.
+pub(crate) const RELEASE: &str = "v2025.1.15";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PluginSet {
+    All,
+    Small,
+}
+
+impl PluginSet {
+    /// The plugin that `plugin-added` adds.
+    pub(crate) const fn last(self) -> &'static str {
+        match self {
+            Self::All => "app_logger",
+            Self::Small => "fileserver",
+        }
+    }
+
+    pub(crate) const fn told(self) -> &'static str {
+        match self {
+            Self::All => "35 plugins",
+            Self::Small => "5 plugins",
+        }
+    }
+}
+
+/// A velox.toml.
+#[derive(Clone, Debug)]
+pub(crate) struct Configuration(DocumentMut);
+
+impl Configuration {
+    pub(crate) fn new(set: PluginSet) -> Result<Self> {
+        let document: DocumentMut = ALL.parse().context("the configuration of all plugins")?;
+        let mut new = Self(document);
+        if set == PluginSet::Small {
+            new.plugins()?.retain(|name, _| SMALL.contains(&name));
+        }
+        Ok(new)
+    }
+
+    pub(crate) fn without(mut self, plugin: &str) -> Result<Self> {
+        self.plugins()?.remove(plugin).with_context(|| format!("there is no plugin {plugin}"))?;
+        Ok(self)
+    }
+
+    /// Downloads RoadRunner from here, as the existing tool does.
+    pub(crate) fn with_forge(mut self, base_url: &str) -> Self {
+        let mut github = Table::new();
+        github["base_url"] = value(base_url);
+        github["token"] = Item::Table(Table::from_iter([("token", "x")]));
+        self.0["github"] = Item::Table(github);
+        self
+    }
+
+    pub(crate) fn target(mut self, os: &str, arch: &str) -> Self {
+        self.0["target_platform"] = Item::Table(Table::from_iter([("os", os), ("arch", arch)]));
+        self
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn plugins(&mut self) -> Result<&mut Table> {
+        self.0["plugins"].as_table_mut().context("the configuration has no plugins")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_and_places_are_what_they_are_called() {
+        let count = |mut configuration: Configuration| configuration.plugins().unwrap().len();
+        assert!(ALL.contains(RELEASE));
+        assert_eq!(count(Configuration::new(PluginSet::All).unwrap()), 35);
+        assert_eq!(count(Configuration::new(PluginSet::Small).unwrap()), 5);
+        for set in [PluginSet::All, PluginSet::Small] {
+            Configuration::new(set).unwrap().without(set.last()).unwrap();
+        }
+        let text = Configuration::new(PluginSet::Small)
+            .unwrap()
+            .with_forge("http://localhost")
+            .target("linux", "arm64")
+            .text();
+        assert!(text.contains("[github]\nbase_url = \"http://localhost\"\n"), "{text}");
+        assert!(text.contains("[github.token]\ntoken = \"x\"\n"), "{text}");
+        assert!(text.contains("[target_platform]\nos = \"linux\"\narch = \"arm64\"\n"), "{text}");
+    }
+}

@@ -1,0 +1,148 @@
+//! `velox-bench`: vx beside the existing tool, in turns, through one local module proxy.
+//!
+//! `make bench` runs it; docs/performance.md says what is measured and has the last figures.
+
+mod configuration;
+mod machine;
+mod measure;
+mod proxy;
+mod sandbox;
+mod scenario;
+mod table;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use crate::{
+    configuration::{PluginSet, RELEASE, ROADRUNNER},
+    machine::{Machine, said},
+    proxy::Proxy,
+    scenario::{Bench, Scenario},
+    table::Outcome,
+};
+
+/// Measures vx against the existing tool
+#[derive(Debug, Parser)]
+#[command(max_term_width = 100)]
+struct Arguments {
+    /// The existing tool's binary
+    #[arg(long, env = "VELOX", value_name = "FILE")]
+    velox: PathBuf,
+    /// The vx to measure
+    #[arg(long, env = "VX", value_name = "FILE", default_value = "target/release/vx")]
+    vx: PathBuf,
+    /// A prepared module tree, that has RoadRunner
+    #[arg(long, env = "VX_TEST_GOPROXY", value_name = "DIR")]
+    tree: Option<PathBuf>,
+    /// How often each tool runs a scenario
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
+    /// These alone [default: all]
+    #[arg(long, value_enum, value_name = "NAME")]
+    scenario: Vec<Scenario>,
+    /// Five plugins instead of 35: to try the bench itself
+    #[arg(long)]
+    small: bool,
+    /// Where modules are kept between benches, and sandboxes live meanwhile
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache"))]
+    store: PathBuf,
+    /// Write the figures into this document [default: docs/performance.md when everything is measured]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether no scenario failed; a missed bar is a figure, no failure.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let Some(tree) = arguments.tree.as_ref().filter(|tree| !tree.as_os_str().is_empty()) else {
+        println!("skipped: the bench needs VX_TEST_GOPROXY, the path of a prepared module tree");
+        return Ok(true);
+    };
+    let tree = existing(tree)?;
+    let (velox, vx) = (existing(&arguments.velox)?, existing(&arguments.vx)?);
+    fs::create_dir_all(&arguments.store)
+        .with_context(|| format!("can't make {}", arguments.store.display()))?;
+    let store = existing(&arguments.store)?;
+    // Two benches at once would measure each other.
+    let lock = File::create(store.join("lock"))?;
+    lock.try_lock().context("another bench runs")?;
+
+    let machine = Machine::read(&velox, &vx)?;
+    let proxy = Proxy::start(&tree, &store, &said("go".as_ref(), &["env", "GOPROXY"])?)?;
+    proxy.add_release(ROADRUNNER, RELEASE)?;
+    // Sandboxes of a bench that was killed.
+    let directory = store.join("sandboxes");
+    sandbox::remove(&directory)?;
+    let set = if arguments.small { PluginSet::Small } else { PluginSet::All };
+    let help = said(&vx, &["build", "--help"])?;
+    let mut bench = Bench {
+        velox,
+        vx,
+        proxy,
+        directory: directory.clone(),
+        set,
+        rounds: arguments.rounds.into(),
+        help,
+        seen: BTreeMap::new(),
+        warm: None,
+    };
+
+    let all = arguments.scenario.is_empty();
+    let scenarios = if all { Scenario::value_variants().to_vec() } else { arguments.scenario.clone() };
+    let mut outcomes = Vec::new();
+    for scenario in scenarios {
+        let outcome = bench.run(scenario);
+        match &outcome {
+            Outcome::Measured(_) => {}
+            Outcome::Skipped(why) => eprintln!("{}: skipped: {why}", scenario.name()),
+            Outcome::Failed(why) => eprintln!("{}: failed: {why}", scenario.name()),
+        }
+        outcomes.push((scenario.name(), outcome));
+    }
+    let seen: Vec<_> = bench.seen.iter().map(|(scenario, pairs)| (scenario.name(), pairs.clone())).collect();
+    drop(bench);
+    sandbox::remove(&directory)?;
+
+    let figures = format!(
+        "{}\nRoadRunner {RELEASE}, {}, {} rounds. Each cell: least / median / most.\n\n{}\nMedians of what the runs took \
+         besides:\n\n{}",
+        machine.markdown(),
+        set.told(),
+        arguments.rounds,
+        table::outcomes(&outcomes),
+        table::details(&seen),
+    );
+    println!("{figures}");
+    let complete = all && !arguments.small;
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("performance.md");
+    if let Some(output) = arguments.output.clone().or_else(|| complete.then_some(default)) {
+        let document =
+            fs::read_to_string(&output).with_context(|| format!("can't read {}", output.display()))?;
+        let document =
+            table::into_document(&document, &figures).with_context(|| output.display().to_string())?;
+        fs::write(&output, document).with_context(|| format!("can't write {}", output.display()))?;
+        println!("written to {}", output.display());
+    }
+    Ok(!outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))))
+}
+
+fn existing(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("can't find {}", path.display()))
+}

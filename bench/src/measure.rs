@@ -1,0 +1,111 @@
+use std::{
+    fs::{self, File},
+    process::Stdio,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use wait4::Wait4;
+
+use crate::{
+    proxy::{Proxy, Traffic},
+    sandbox::Sandbox,
+};
+
+/// How often the memory of a process is looked at. The kernel's own high-water mark is read: what is missed is the growth
+/// of the last interval alone.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// What one run of a program took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) seconds: f64,
+    /// Of all processes together.
+    pub(crate) cpu_seconds: f64,
+    /// The peak of the resident memory of the program's own process, in bytes: VmHWM of /proc/PID/status, polled.
+    pub(crate) own_memory: u64,
+    /// The largest peak of the program and of all its children that were waited for, in bytes: ru_maxrss of wait4.
+    pub(crate) largest_memory: u64,
+    pub(crate) traffic: Traffic,
+}
+
+impl Run {
+    /// Two runs, one after the other, as one.
+    pub(crate) fn and(self, next: Self) -> Self {
+        let (a, b) = (self.traffic, next.traffic);
+        Self {
+            seconds: self.seconds + next.seconds,
+            cpu_seconds: self.cpu_seconds + next.cpu_seconds,
+            own_memory: self.own_memory.max(next.own_memory),
+            largest_memory: self.largest_memory.max(next.largest_memory),
+            traffic: Traffic {
+                requests: a.requests + b.requests,
+                zips: a.zips + b.zips,
+                bytes: a.bytes + b.bytes,
+                upstream: a.upstream + b.upstream,
+            },
+        }
+    }
+}
+
+/// Runs a command of the sandbox, that has to succeed; its output goes to the sandbox's log.
+pub(crate) fn measure(sandbox: &Sandbox, proxy: &Proxy, mut command: std::process::Command) -> Result<Run> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let log = File::create(sandbox.log()).context("can't make a log")?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // What the run before left to be written isn't this one's.
+    rustix::fs::sync();
+    proxy.take();
+    let since = Instant::now();
+    let child = command.spawn().with_context(|| format!("{program} can't be started"))?;
+    let status = format!("/proc/{}/status", child.id());
+    let (ended, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (usage, elapsed) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let mark = fs::read_to_string(&status).ok().and_then(|text| high_water_mark(&text));
+                peak.fetch_max(mark.unwrap_or(0), Ordering::Relaxed);
+                std::thread::sleep(INTERVAL);
+            }
+        });
+        let usage = child.wait4();
+        let elapsed = since.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        (usage, elapsed)
+    });
+    let usage = usage.with_context(|| format!("can't wait for {program}"))?;
+    if !usage.status.success() {
+        bail!("{program}: {}\n{}", usage.status, tail(sandbox));
+    }
+    Ok(Run {
+        seconds: elapsed.as_secs_f64(),
+        cpu_seconds: (usage.rusage.utime + usage.rusage.stime).as_secs_f64(),
+        own_memory: peak.into_inner(),
+        largest_memory: usage.rusage.maxrss,
+        traffic: proxy.take(),
+    })
+}
+
+fn high_water_mark(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+fn tail(sandbox: &Sandbox) -> String {
+    let text = fs::read(sandbox.log()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_mark_is_read() {
+        assert_eq!(high_water_mark("Name:\trr\nVmPeak:\t  9 kB\nVmHWM:\t    12 kB\n"), Some(12 << 10));
+        assert_eq!(high_water_mark("Name:\tkthreadd\n"), None);
+    }
+}

@@ -1,0 +1,123 @@
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::proxy::Proxy;
+
+/// One user's machine: a home, caches, a working directory, an environment. It is gone when dropped.
+pub(crate) struct Sandbox {
+    directory: PathBuf,
+    goproxy: String,
+}
+
+impl Sandbox {
+    /// With everything empty.
+    pub(crate) fn fresh(directory: PathBuf, proxy: &Proxy) -> Result<Self> {
+        let sandbox = Self { directory, goproxy: proxy.goproxy() };
+        sandbox.clear()?;
+        for name in ["home", "modules", "builds", "cache", "tmp", "work"] {
+            let path = sandbox.directory.join(name);
+            fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
+        }
+        Ok(sandbox)
+    }
+
+    /// The working directory.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    /// Where the output of the last command is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.work().join(name);
+        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
+    }
+
+    /// A program as this user runs it.
+    pub(crate) fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.work()).env_clear();
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        for (name, part) in [
+            ("HOME", "home"),
+            ("GOMODCACHE", "modules"),
+            ("GOCACHE", "builds"),
+            ("VX_CACHE_DIR", "cache"),
+            ("TMPDIR", "tmp"),
+        ] {
+            command.env(name, self.directory.join(part));
+        }
+        command.env("GOPROXY", &self.goproxy).env("GONOSUMDB", "*").env("GONOSUMCHECK", "1");
+        // The toolchain of the machine, and a module cache that can be removed.
+        command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-modcacherw");
+        command
+    }
+
+    /// Keeps the state as it is now, for [`restore`](Self::restore).
+    pub(crate) fn keep(&self) -> Result<()> {
+        remove(&self.kept())?;
+        copy(&self.directory, &self.kept())
+    }
+
+    /// Goes back to the kept state, at the same paths: what caches know by its path is still there.
+    pub(crate) fn restore(&self) -> Result<()> {
+        self.clear()?;
+        copy(&self.kept(), &self.directory)
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.directory.with_extension("kept")
+    }
+
+    fn clear(&self) -> Result<()> {
+        remove(&self.directory)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // The next bench removes what stays.
+        let _ = self.clear();
+        let _ = remove(&self.kept());
+    }
+}
+
+/// Times of files stay: the go command keys its index by them.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().context("can't start cp")?;
+    if !status.success() {
+        bail!("cp -a {} {}: {status}", from.display(), to.display());
+    }
+    Ok(())
+}
+
+/// Removes a tree, read-only directories included.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    let missing = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    missing(fs::remove_dir_all(directory))
+        .or_else(|_| writable(directory).and_then(|()| missing(fs::remove_dir_all(directory))))
+        .with_context(|| format!("can't remove {}", directory.display()))
+}
+
+fn writable(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}

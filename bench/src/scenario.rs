@@ -1,0 +1,464 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::{
+    configuration::{Configuration, PluginSet, ROADRUNNER},
+    measure::{Run, measure},
+    proxy::Proxy,
+    sandbox::Sandbox,
+    table::{Bar, Outcome, Pairs, Row, Unit, megabytes},
+};
+
+/// How often vx builds what is there already; the existing tool takes too long for that.
+const UNCHANGED: usize = 20;
+/// Short runs differ more: fewer pairs than this say nothing.
+const OWN_TIME: usize = 5;
+/// How often a run that touched the network is done again before giving up.
+const ATTEMPTS: usize = 4;
+
+const TARGETS: [(&str, &str); 3] = [("linux", "amd64"), ("linux", "arm64"), ("darwin", "arm64")];
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Everything is empty
+    Cold,
+    /// Everything is empty but a remote cache of compiled packages, and a velox.lock
+    Remote,
+    /// A plugin more than in the build before
+    PluginAdded,
+    /// The same again
+    Unchanged,
+    /// A small server for three platforms, everything empty
+    ThreeTargets,
+    /// How many zips the cold builds downloaded
+    Zips,
+    /// What vx takes besides the go command, where only the stamp changed
+    OwnTime,
+    /// The memory of vx's own process
+    Memory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tool {
+    Velox,
+    Vx,
+}
+
+/// Both tools, and what they were seen doing.
+pub(crate) struct Bench {
+    pub(crate) velox: PathBuf,
+    pub(crate) vx: PathBuf,
+    pub(crate) proxy: Proxy,
+    /// For the sandboxes.
+    pub(crate) directory: PathBuf,
+    pub(crate) set: PluginSet,
+    pub(crate) rounds: usize,
+    /// `vx build --help`.
+    pub(crate) help: String,
+    pub(crate) seen: BTreeMap<Scenario, Pairs>,
+    /// After the warm-up: a build of everything behind them.
+    pub(crate) warm: Option<(Sandbox, Sandbox)>,
+}
+
+impl Scenario {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Remote => "remote",
+            Self::PluginAdded => "plugin-added",
+            Self::Unchanged => "unchanged",
+            Self::ThreeTargets => "three-targets",
+            Self::Zips => "zips",
+            Self::OwnTime => "own-time",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl Bench {
+    /// Runs a scenario. What is known by then from another isn't run again.
+    pub(crate) fn run(&mut self, scenario: Scenario) -> Outcome {
+        let result = match scenario {
+            Scenario::Cold => self.cold().map(|pairs| seconds("cold", &pairs, Bar::Ratio(0.80))),
+            Scenario::Remote if !self.knows("--remote-cache") => return missing("--remote-cache"),
+            Scenario::Remote => self.remote().map(|pairs| seconds("remote", &pairs, Bar::Ratio(0.15))),
+            Scenario::PluginAdded => {
+                self.plugin_added().map(|pairs| seconds("plugin-added", &pairs, Bar::Ratio(0.80)))
+            }
+            Scenario::Unchanged => self.unchanged().map(|pairs| {
+                let mut rows = seconds("unchanged", &pairs, Bar::Ratio(0.01));
+                let vx = pairs.vx.iter().map(|run| run.seconds * 1e3).collect();
+                let name = "unchanged, vx alone".to_owned();
+                rows.push(Row {
+                    name,
+                    unit: Unit::Milliseconds,
+                    other: Vec::new(),
+                    vx,
+                    bar: Bar::Median(70.0),
+                });
+                rows
+            }),
+            Scenario::ThreeTargets if !self.knows("--target") => return missing("--target"),
+            Scenario::ThreeTargets => {
+                self.three_targets().map(|pairs| seconds("three-targets", &pairs, Bar::Ratio(0.60)))
+            }
+            Scenario::Zips => self.cold().map(|pairs| {
+                let zips = |runs: &[Run]| runs.iter().map(|run| run.traffic.zips as f64).collect();
+                let (other, vx) = (zips(&pairs.velox), zips(&pairs.vx));
+                vec![Row { name: "zips".to_owned(), unit: Unit::Zips, other, vx, bar: Bar::Ratio(0.70) }]
+            }),
+            Scenario::OwnTime => {
+                match ["--stamp-version", "--keep-workspace"].into_iter().find(|flag| !self.knows(flag)) {
+                    Some(flag) => return missing(flag),
+                    None => self.own_time().map(|row| vec![row]),
+                }
+            }
+            Scenario::Memory => self.memory(),
+        };
+        match result {
+            Ok(rows) => Outcome::Measured(rows),
+            Err(error) => Outcome::Failed(format!("{error:#}")),
+        }
+    }
+
+    fn knows(&self, flag: &str) -> bool {
+        self.help.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == flag)
+    }
+
+    fn cold(&mut self) -> Result<Pairs> {
+        self.once(Scenario::Cold, |bench| {
+            bench.warm_up()?;
+            let configuration = Configuration::new(bench.set)?;
+            bench.alternate("cold", bench.rounds, bench.rounds, |tool| {
+                let sandbox = bench.sandbox("cold")?;
+                bench.configure(tool, &sandbox, configuration.clone())?;
+                bench.build(tool, &sandbox, &[])
+            })
+        })
+    }
+
+    fn remote(&mut self) -> Result<Pairs> {
+        self.once(Scenario::Remote, |bench| {
+            bench.warm_up()?;
+            let configuration = Configuration::new(bench.set)?;
+            let folder = bench.directory.join("remote");
+            let cache = folder.to_string_lossy().into_owned();
+            fs::create_dir_all(&folder)?;
+            let lock = {
+                let sandbox = bench.sandbox("fill")?;
+                bench.configure(Tool::Vx, &sandbox, configuration.clone())?;
+                let run = bench.build(Tool::Vx, &sandbox, &["--remote-cache", &cache])?;
+                tell("remote", "filling", Tool::Vx, &run);
+                fs::read_to_string(sandbox.work().join("velox.lock")).ok()
+            };
+            bench.alternate("remote", bench.rounds, bench.rounds, |tool| {
+                let sandbox = bench.sandbox("cold")?;
+                bench.configure(tool, &sandbox, configuration.clone())?;
+                if tool == Tool::Velox {
+                    return bench.build(tool, &sandbox, &[]);
+                }
+                if let Some(lock) = &lock {
+                    sandbox.write("velox.lock", lock)?;
+                }
+                bench.build(tool, &sandbox, &["--remote-cache", &cache])
+            })
+        })
+    }
+
+    fn plugin_added(&mut self) -> Result<Pairs> {
+        self.once(Scenario::PluginAdded, |bench| {
+            let all = Configuration::new(bench.set)?;
+            let sandboxes = (bench.sandbox("before-velox")?, bench.sandbox("before-vx")?);
+            for (tool, sandbox) in [(Tool::Velox, &sandboxes.0), (Tool::Vx, &sandboxes.1)] {
+                bench.configure(tool, sandbox, all.clone().without(bench.set.last())?)?;
+                tell("plugin-added", "the build before", tool, &bench.build(tool, sandbox, &[])?);
+                sandbox.keep()?;
+            }
+            bench.alternate("plugin-added", bench.rounds, bench.rounds, |tool| {
+                let sandbox = if tool == Tool::Velox { &sandboxes.0 } else { &sandboxes.1 };
+                sandbox.restore()?;
+                bench.configure(tool, sandbox, all.clone())?;
+                bench.build(tool, sandbox, &[])
+            })
+        })
+    }
+
+    fn unchanged(&mut self) -> Result<Pairs> {
+        self.once(Scenario::Unchanged, |bench| {
+            bench.warm_up()?;
+            let (velox, vx) = bench.warm()?;
+            bench.alternate("unchanged", bench.rounds, UNCHANGED.max(bench.rounds), |tool| {
+                bench.build(tool, if tool == Tool::Velox { velox } else { vx }, &[])
+            })
+        })
+    }
+
+    fn three_targets(&mut self) -> Result<Pairs> {
+        self.once(Scenario::ThreeTargets, |bench| {
+            // clap reads from left to right: a flag that may stand only once fails before the help is reached.
+            let twice = Command::new(&bench.vx)
+                .args(["build", "--target", "linux/amd64", "--target", "linux/arm64", "--help"])
+                .output()?;
+            let at_once = twice.status.success();
+            if !at_once {
+                eprintln!("three-targets: this vx takes one --target: it runs once for each");
+            }
+            let configuration = Configuration::new(PluginSet::Small)?;
+            bench.alternate("three-targets", bench.rounds, bench.rounds, |tool| {
+                let sandbox = bench.sandbox("cold")?;
+                bench.configure(tool, &sandbox, configuration.clone())?;
+                let targets = TARGETS.map(|(os, arch)| format!("{os}/{arch}"));
+                let run = if tool == Tool::Vx && at_once {
+                    let flags: Vec<&str> = targets.iter().flat_map(|target| ["--target", target]).collect();
+                    bench.invoke(tool, &sandbox, "velox.toml", "out", &flags)?
+                } else {
+                    let mut total = Run::default();
+                    for ((os, arch), target) in TARGETS.iter().zip(&targets) {
+                        let out = format!("out/{os}-{arch}");
+                        total = total.and(if tool == Tool::Vx {
+                            bench.invoke(tool, &sandbox, "velox.toml", &out, &["--target", target])?
+                        } else {
+                            let (name, own) =
+                                (format!("{os}-{arch}.toml"), configuration.clone().target(os, arch));
+                            sandbox.write(&name, &own.with_forge(&bench.proxy.base_url()).text())?;
+                            bench.invoke(tool, &sandbox, &name, &out, &[])?
+                        });
+                    }
+                    total
+                };
+                check(&sandbox, TARGETS.len())?;
+                Ok(run)
+            })
+        })
+    }
+
+    /// vx's build beside the go command's own of the same tree; both only link, as the stamp is another each time.
+    fn own_time(&mut self) -> Result<Row> {
+        self.warm_up()?;
+        let (_, sandbox) = self.warm()?;
+        self.invoke(
+            Tool::Vx,
+            sandbox,
+            "velox.toml",
+            "out",
+            &["--stamp-version", "0.0.0-kept", "--keep-workspace", "--format", "json"],
+        )?;
+        let workspace = kept_workspace(&fs::read_to_string(sandbox.log())?)?;
+        let bare = |number: usize| -> Result<Run> {
+            let linker = format!("-ldflags=-s -X {ROADRUNNER}/internal/meta.version=0.0.0-go{number}");
+            let out = sandbox.work().join("bare");
+            let out = out.to_string_lossy();
+            let mut command = sandbox.command(
+                Path::new("go"),
+                &["build", "-mod=readonly", "-trimpath", "-buildvcs=false", &linker, "-o", &out, "./cmd/rr"],
+            );
+            command.current_dir(&workspace).env("GOWORK", "off").env("CGO_ENABLED", "0");
+            measure(sandbox, &self.proxy, command)
+        };
+        let ours = |number: usize| {
+            let stamp = format!("0.0.0-vx{number}");
+            self.build(Tool::Vx, sandbox, &["--stamp-version", &stamp])
+        };
+        // The first of each may compile what the other's flags made another.
+        bare(0)?;
+        ours(0)?;
+        let (mut other, mut vx) = (Vec::new(), Vec::new());
+        for number in 1..=OWN_TIME.max(self.rounds) {
+            other.push(bare(number)?.seconds * 1e3);
+            vx.push(ours(number)?.seconds * 1e3);
+        }
+        let name = "own-time (beside: go build alone)".to_owned();
+        Ok(Row { name, unit: Unit::Milliseconds, other, vx, bar: Bar::Difference(150.0) })
+    }
+
+    fn memory(&mut self) -> Result<Vec<Row>> {
+        let rows = [("memory, cold", self.cold()?), ("memory, unchanged", self.unchanged()?)];
+        Ok(rows
+            .map(|(name, pairs)| {
+                let own = |runs: &[Run]| runs.iter().map(|run| megabytes(run.own_memory)).collect();
+                let (other, vx) = (own(&pairs.velox), own(&pairs.vx));
+                Row { name: name.to_owned(), unit: Unit::Megabytes, other, vx, bar: Bar::Most(80.0) }
+            })
+            .into())
+    }
+
+    fn once(
+        &mut self,
+        scenario: Scenario,
+        measure: impl FnOnce(&mut Self) -> Result<Pairs>,
+    ) -> Result<Pairs> {
+        if let Some(seen) = self.seen.get(&scenario) {
+            return Ok(seen.clone());
+        }
+        let pairs = measure(self)?;
+        self.seen.insert(scenario, pairs.clone());
+        Ok(pairs)
+    }
+
+    /// A build with each tool that isn't measured: it fills the store of the proxy, and the caches of two sandboxes.
+    fn warm_up(&mut self) -> Result<()> {
+        if self.warm.is_some() {
+            return Ok(());
+        }
+        let configuration = Configuration::new(self.set)?;
+        let sandboxes = (self.sandbox("warm-velox")?, self.sandbox("warm-vx")?);
+        for (tool, sandbox) in [(Tool::Velox, &sandboxes.0), (Tool::Vx, &sandboxes.1)] {
+            self.configure(tool, sandbox, configuration.clone())?;
+            tell("warm-up", "once", tool, &self.build(tool, sandbox, &[])?);
+        }
+        self.warm = Some(sandboxes);
+        Ok(())
+    }
+
+    fn warm(&self) -> Result<(&Sandbox, &Sandbox)> {
+        self.warm.as_ref().map(|(velox, vx)| (velox, vx)).context("there was no warm-up")
+    }
+
+    /// velox, vx, velox, vx, …, until each ran as often as asked for.
+    fn alternate(
+        &self,
+        name: &str,
+        velox: usize,
+        vx: usize,
+        mut run: impl FnMut(Tool) -> Result<Run>,
+    ) -> Result<Pairs> {
+        let mut pairs = Pairs::default();
+        for round in 1..=velox.max(vx) {
+            for (tool, rounds, runs) in
+                [(Tool::Velox, velox, &mut pairs.velox), (Tool::Vx, vx, &mut pairs.vx)]
+            {
+                if round > rounds {
+                    continue;
+                }
+                let mut attempts = 0..ATTEMPTS;
+                let done = loop {
+                    ensure!(
+                        attempts.next().is_some(),
+                        "the network was touched {ATTEMPTS} times: this is no measure"
+                    );
+                    let done = run(tool).with_context(|| format!("{name}, round {round}"))?;
+                    if done.traffic.upstream == 0 {
+                        break done;
+                    }
+                    tell(name, "again, it went to the network", tool, &done);
+                };
+                tell(name, &format!("{round}/{rounds}"), tool, &done);
+                runs.push(done);
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn sandbox(&self, name: &str) -> Result<Sandbox> {
+        Sandbox::fresh(self.directory.join(name), &self.proxy)
+    }
+
+    fn configure(&self, tool: Tool, sandbox: &Sandbox, configuration: Configuration) -> Result<()> {
+        let configuration = match tool {
+            Tool::Velox => configuration.with_forge(&self.proxy.base_url()),
+            Tool::Vx => configuration,
+        };
+        sandbox.write("velox.toml", &configuration.text())
+    }
+
+    fn build(&self, tool: Tool, sandbox: &Sandbox, flags: &[&str]) -> Result<Run> {
+        let run = self.invoke(tool, sandbox, "velox.toml", "out", flags)?;
+        check(sandbox, 1)?;
+        Ok(run)
+    }
+
+    fn invoke(
+        &self,
+        tool: Tool,
+        sandbox: &Sandbox,
+        configuration: &str,
+        out: &str,
+        flags: &[&str],
+    ) -> Result<Run> {
+        let program = if tool == Tool::Velox { &self.velox } else { &self.vx };
+        // The existing tool doesn't make it.
+        fs::create_dir_all(sandbox.work().join(out))?;
+        let arguments = [&["build", "-c", configuration, "-o", out], flags].concat();
+        measure(sandbox, &self.proxy, sandbox.command(program, &arguments))
+    }
+}
+
+/// The binaries are there, and the one for this machine runs.
+fn check(sandbox: &Sandbox, count: usize) -> Result<()> {
+    let mut binaries = Vec::new();
+    let mut directories = vec![sandbox.work().join("out")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+            } else if entry.file_name().to_string_lossy().starts_with("rr") {
+                binaries.push(entry.path());
+            }
+        }
+    }
+    ensure!(
+        binaries.len() == count,
+        "{} binaries where {count} were asked for: {binaries:?}",
+        binaries.len()
+    );
+    let runs = |binary: &PathBuf| {
+        let output = sandbox.command(binary, &["--version"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    ensure!(binaries.iter().any(runs), "`rr --version` fails: {binaries:?}");
+    Ok(())
+}
+
+fn kept_workspace(events: &str) -> Result<PathBuf> {
+    for line in events.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        if event["kind"] == "workspace_kept" {
+            return event["path"].as_str().map(PathBuf::from).context("workspace_kept has no path");
+        }
+    }
+    bail!("vx didn't say where it kept the workspace")
+}
+
+fn seconds(name: &str, pairs: &Pairs, bar: Bar) -> Vec<Row> {
+    let seconds = |runs: &[Run]| runs.iter().map(|run| run.seconds).collect();
+    let (other, vx) = (seconds(&pairs.velox), seconds(&pairs.vx));
+    vec![Row { name: name.to_owned(), unit: Unit::Seconds, other, vx, bar }]
+}
+
+fn missing(flag: &str) -> Outcome {
+    Outcome::Skipped(format!("this vx has no {flag}"))
+}
+
+fn tell(scenario: &str, round: &str, tool: Tool, run: &Run) {
+    let tool = if tool == Tool::Velox { "velox" } else { "vx" };
+    let Run { seconds, own_memory, traffic, .. } = run;
+    eprintln!(
+        "{scenario} ({round}) {tool}: {seconds:.3} s, {} requests, {} zips, {:.1} MB, {} from the network, own memory {:.1} MB",
+        traffic.requests,
+        traffic.zips,
+        megabytes(traffic.bytes),
+        traffic.upstream,
+        megabytes(*own_memory),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kept_workspace_is_read_from_the_events() {
+        let events = "go: x\n{\"event\":\"note\",\"kind\":\"workspace_kept\",\"path\":\"/tmp/vx-1\"}\n";
+        assert_eq!(kept_workspace(events).unwrap(), Path::new("/tmp/vx-1"));
+        assert!(kept_workspace("").is_err());
+    }
+}

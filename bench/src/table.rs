@@ -1,0 +1,267 @@
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+
+use crate::measure::Run;
+
+const BEGIN: &str = "<!-- figures: begin -->\n";
+const END: &str = "<!-- figures: end -->\n";
+
+/// The runs of both tools, in the order they ran in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pairs {
+    pub(crate) velox: Vec<Run>,
+    pub(crate) vx: Vec<Run>,
+}
+
+/// What a row counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Seconds,
+    Milliseconds,
+    Megabytes,
+    Zips,
+}
+
+/// How good vx has to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bar {
+    /// The median of vx to the existing tool's.
+    Ratio(f64),
+    /// The median of vx, in the row's unit.
+    Median(f64),
+    /// The largest of vx, in the row's unit.
+    Most(f64),
+    /// The medians' difference, in the row's unit.
+    Difference(f64),
+}
+
+/// A line of the table.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    /// What vx stands beside: the existing tool, but for `own-time` the go command alone.
+    pub(crate) other: Vec<f64>,
+    pub(crate) vx: Vec<f64>,
+    pub(crate) bar: Bar,
+}
+
+/// What came of a scenario.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Measured(Vec<Row>),
+    Skipped(String),
+    Failed(String),
+}
+
+/// The least, the median and the most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (least, most) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median =
+            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        Some(Self { least, median, most })
+    }
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Seconds if value < 1.0 => format!("{value:.3} s"),
+            Self::Seconds => format!("{value:.1} s"),
+            Self::Milliseconds => format!("{value:.0} ms"),
+            Self::Megabytes => format!("{value:.1} MB"),
+            Self::Zips => format!("{value:.0}"),
+        }
+    }
+
+    fn spread(self, values: &[f64]) -> String {
+        Spread::of(values).map_or_else(
+            || "–".to_owned(),
+            |Spread { least, median, most }| {
+                format!("{} / {} / {}", self.show(least), self.show(median), self.show(most))
+            },
+        )
+    }
+}
+
+impl Row {
+    /// Runs that alternated are compared pair by pair; where there are more of one, each with the other's median.
+    fn ratios(&self) -> Vec<f64> {
+        let Some(other) = Spread::of(&self.other).filter(|spread| spread.least > 0.0) else {
+            return Vec::new();
+        };
+        if self.other.len() == self.vx.len() {
+            return self.vx.iter().zip(&self.other).map(|(vx, other)| vx / other).collect();
+        }
+        self.vx.iter().map(|vx| vx / other.median).collect()
+    }
+
+    /// What the bar is about, and whether it is held.
+    fn judged(&self) -> Option<(String, String, bool)> {
+        let vx = Spread::of(&self.vx)?;
+        let (measured, bar, shown): (f64, f64, &dyn Fn(f64) -> String) = match self.bar {
+            Bar::Ratio(bar) => (Spread::of(&self.ratios())?.median, bar, &|value| format!("{value:.3}")),
+            Bar::Median(bar) => (vx.median, bar, &|value| self.unit.show(value)),
+            Bar::Most(bar) => (vx.most, bar, &|value| self.unit.show(value)),
+            Bar::Difference(bar) => {
+                (vx.median - Spread::of(&self.other)?.median, bar, &|value| self.unit.show(value))
+            }
+        };
+        Some((shown(measured), format!("≤ {}", shown(bar)), measured <= bar))
+    }
+
+    fn cells(&self) -> [String; 7] {
+        let ratio = Spread::of(&self.ratios()).map_or_else(
+            || "–".to_owned(),
+            |Spread { least, median, most }| format!("{least:.3} / {median:.3} / {most:.3}"),
+        );
+        let (measured, bar, held) = self.judged().unwrap_or_default();
+        let verdict = if held { "ok" } else { "**missed**" };
+        let (other, vx) = (self.unit.spread(&self.other), self.unit.spread(&self.vx));
+        [self.name.clone(), other, vx, ratio, measured, bar, verdict.to_owned()]
+    }
+}
+
+/// All outcomes, as Markdown that reads well in a terminal too.
+pub(crate) fn outcomes(outcomes: &[(&str, Outcome)]) -> String {
+    let head = ["scenario", "existing tool", "vx", "vx / existing tool", "measured", "bar", ""];
+    let mut lines = vec![head.map(str::to_owned)];
+    let mut notes = String::new();
+    for (name, outcome) in outcomes {
+        let (what, why) = match outcome {
+            Outcome::Measured(rows) => {
+                lines.extend(rows.iter().map(Row::cells));
+                continue;
+            }
+            Outcome::Skipped(why) => ("skipped", why),
+            Outcome::Failed(why) => ("failed", why),
+        };
+        let _ = writeln!(notes, "- {name}: {what}: {}", why.lines().next().unwrap_or_default());
+    }
+    let mut text = grid(&lines);
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes);
+    }
+    text
+}
+
+/// What the runs took besides time; medians.
+pub(crate) fn details(all: &[(&str, Pairs)]) -> String {
+    let head = [
+        "scenario",
+        "tool",
+        "runs",
+        "time",
+        "CPU time",
+        "requests",
+        "zips",
+        "downloaded",
+        "own memory",
+        "largest process",
+    ];
+    let mut lines = vec![head.map(str::to_owned)];
+    for (name, pairs) in all {
+        for (tool, runs) in [("existing tool", &pairs.velox), ("vx", &pairs.vx)] {
+            let median = |value: &dyn Fn(&Run) -> f64| {
+                let values: Vec<f64> = runs.iter().map(value).collect();
+                Spread::of(&values).map_or(0.0, |spread| spread.median)
+            };
+            let megabytes =
+                |value: &dyn Fn(&Run) -> u64| Unit::Megabytes.show(median(&|run| megabytes(value(run))));
+            lines.push([
+                (*name).to_owned(),
+                tool.to_owned(),
+                runs.len().to_string(),
+                Unit::Seconds.show(median(&|run| run.seconds)),
+                Unit::Seconds.show(median(&|run| run.cpu_seconds)),
+                format!("{:.0}", median(&|run| run.traffic.requests as f64)),
+                format!("{:.0}", median(&|run| run.traffic.zips as f64)),
+                megabytes(&|run| run.traffic.bytes),
+                megabytes(&|run| run.own_memory),
+                megabytes(&|run| run.largest_memory),
+            ]);
+        }
+    }
+    grid(&lines)
+}
+
+/// Bytes in millions.
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn grid<const N: usize>(lines: &[[String; N]]) -> String {
+    let mut widths = [3; N];
+    for line in lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        for (width, cell) in widths.iter().zip(line) {
+            let _ = write!(text, "| {cell:width$} ");
+        }
+        text.push_str("|\n");
+        if at == 0 {
+            for width in widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+/// The document with these figures in the place of those that it had.
+pub(crate) fn into_document(document: &str, figures: &str) -> Result<String> {
+    let (before, rest) = document.split_once(BEGIN).context("there is no line `<!-- figures: begin -->`")?;
+    let (_, after) = rest.split_once(END).context("there is no line `<!-- figures: end -->`")?;
+    Ok(format!("{before}{BEGIN}\n{}\n\n{END}{after}", figures.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(other: &[f64], vx: &[f64], bar: Bar) -> Row {
+        Row { name: "cold".to_owned(), unit: Unit::Seconds, other: other.into(), vx: vx.into(), bar }
+    }
+
+    #[test]
+    fn the_median_of_the_pairs_is_held_against_the_bar() {
+        let rows = [
+            row(&[100.0, 50.0, 80.0], &[50.0, 30.0, 48.0], Bar::Ratio(0.6)),
+            row(&[2.0, 4.0], &[0.03, 0.06, 0.09], Bar::Ratio(0.01)),
+            row(&[1.0], &[1.2], Bar::Difference(0.15)),
+        ];
+        let told: Vec<_> = rows.iter().map(|row| row.judged().unwrap()).collect();
+        assert_eq!(told[0], ("0.600".to_owned(), "≤ 0.600".to_owned(), true));
+        assert_eq!(told[1], ("0.020".to_owned(), "≤ 0.010".to_owned(), false));
+        assert_eq!(told[2].0, "0.200 s");
+        assert_eq!(Spread::of(&[3.0, 1.0, 2.0, 9.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of(&[]), None);
+    }
+
+    #[test]
+    fn a_document_keeps_what_is_around_the_figures() {
+        let document = format!("# Speed\n{BEGIN}old\n{END}after\n");
+        let new = into_document(&document, "new\n").unwrap();
+        assert_eq!(new, format!("# Speed\n{BEGIN}\nnew\n\n{END}after\n"));
+        assert_eq!(into_document(&new, "new").unwrap(), new);
+        assert!(into_document("nothing", "new").is_err());
+    }
+}

@@ -23,41 +23,47 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Compiles the workspace; the answer is the binary's path inside it.
-pub(crate) async fn compile(
-    request: &Request,
-    settings: &Settings,
-    go: &Toolchain,
-    lock: &Lock,
-    stamp: &Stamp,
-    workspace: &Workspace,
-    variant: &Variant,
-    reporter: &dyn Reporter,
-) -> Result<PathBuf, Error> {
-    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
-    let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
-    let arguments = arguments(settings, lock, stamp, &binary)?;
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+/// One `go build` of the workspace.
+pub(crate) struct Compile<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) settings: &'a Settings,
+    pub(crate) go: &'a Toolchain,
+    pub(crate) lock: &'a Lock,
+    pub(crate) stamp: &'a Stamp,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) variant: &'a Variant,
+    pub(crate) reporter: &'a dyn Reporter,
+}
 
-    let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
-    let progress = Progress::new(reporter, locked.packages, main_package);
-    let on_line = |line: &str| progress.line(line);
-    let finished = go
-        .run(
-            Mode::ReadOnly,
-            Some(&variant.target),
-            &arguments,
-            workspace.directory(),
-            settings.cgo,
-            Some(&on_line),
-        )
-        .await?;
-    progress.finish(finished.status.success());
-    if finished.status.success() {
-        return Ok(binary);
+impl Compile<'_> {
+    /// The answer is the binary's path inside the workspace.
+    pub(crate) async fn run(&self) -> Result<PathBuf, Error> {
+        let Self { request, settings, go, lock, stamp, workspace, variant, reporter } = *self;
+        let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+        let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
+        let arguments = arguments(settings, lock, stamp, &binary)?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+
+        let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
+        let progress = Progress::new(reporter, locked.packages, main_package);
+        let on_line = |line: &str| progress.line(line);
+        let finished = go
+            .run(
+                Mode::ReadOnly,
+                Some(&variant.target),
+                &arguments,
+                workspace.directory(),
+                settings.cgo,
+                Some(&on_line),
+            )
+            .await?;
+        progress.finish(finished.status.success());
+        if finished.status.success() {
+            return Ok(binary);
+        }
+        let lines: Vec<String> = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
+        Err(explain(request, settings, lock, &locked, lines))
     }
-    let lines: Vec<String> = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
-    Err(explain(request, settings, lock, &locked, lines))
 }
 
 fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> Result<Vec<String>, Error> {

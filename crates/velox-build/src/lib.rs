@@ -10,6 +10,7 @@
 mod archive;
 mod cache;
 mod compile;
+mod compile_cache;
 mod compose;
 mod container;
 mod digest;
@@ -36,6 +37,7 @@ mod verify;
 mod workspace;
 
 pub use cache::cache_directory;
+pub use compile_cache::serve_compile_cache;
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
 pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant};

@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use velox_manifest::Manifest;
 
 use crate::{
-    Binary, Error, ErrorKind, Event, Goal, Note, Output, Phase, Reporter, Request, Store, Summary, archive,
+    Binary, CompileCache, Error, ErrorKind, Event, Goal, Note, Output, Phase, Reporter, Request, Store,
+    Summary, archive,
     cache::cache_directory,
-    compile::compile,
-    container,
+    compile::Compile,
+    compile_cache, container,
     error::finding,
     key,
     lock::{Asked, Lock, LockFile, LockedTarget, Variant},
@@ -82,6 +83,7 @@ struct Wanted<'a> {
     artifact: Option<Artifact>,
     /// Whether the store had it.
     reused: bool,
+    compile_cache: Option<CompileCache>,
 }
 
 /// What a build needs beyond its own values: a directory, a go command, the network.
@@ -96,6 +98,7 @@ impl Pipeline<'_> {
     async fn run(self) -> Result<Summary, Error> {
         if let Goal::Build(output) = &self.request.goal {
             output.check_for(self.settings)?;
+            compile_cache::check(self.request)?;
         }
         let started = Instant::now();
         let found = LockFile::read(self.request)?;
@@ -213,7 +216,8 @@ impl Pipeline<'_> {
     /// Runs `work`; where a compile follows, it begins meanwhile with what needs no modules.
     async fn beside<T>(&self, work: impl Future<Output = T>, tools: &Tools) -> T {
         match (&self.request.goal, self.settings.targets.first()) {
-            (Goal::Build(_), Some(target)) => {
+            // A shared compile cache has the standard library compiled already.
+            (Goal::Build(_), Some(target)) if !compile_cache::is_wanted(self.request) => {
                 precompile::beside(work, &tools.go, self.settings, target, tools.scratch.path()).await
             }
             _ => work.await,
@@ -285,6 +289,7 @@ impl Pipeline<'_> {
                 Ok(Wanted {
                     reused: artifact.is_some(),
                     artifact,
+                    compile_cache: None,
                     file: output.file(&self.settings.binary_name(&variant.target)),
                     key,
                     variant,
@@ -333,9 +338,26 @@ impl Pipeline<'_> {
     ) -> Result<Wanted<'w>, Error> {
         let Wanted { variant, .. } = wanted;
         let Tools { go, children, scratch, .. } = tools;
-        let binary =
-            compile(self.request, self.settings, go, lock, stamp, workspace, variant, &*self.reporter)
-                .await?;
+        let shared = compile_cache::Use::new(self.request, go, &lock.go_version, variant, scratch.path())?;
+        let with_cache = match &shared {
+            Some(Ok(shared)) => Some(go.with_environment(&shared.environment)),
+            _ => None,
+        };
+        let go = with_cache.as_ref().unwrap_or(go);
+        let binary = Compile {
+            request: self.request,
+            settings: self.settings,
+            go,
+            lock,
+            stamp,
+            workspace,
+            variant,
+            reporter: &*self.reporter,
+        }
+        .run()
+        .await?;
+        wanted.compile_cache =
+            shared.map(|shared| shared.map_or_else(|unused| unused, |shared| shared.finish()));
         let locked = lock.targets.get(variant).cloned().unwrap_or_default();
         phase(&*self.reporter, Phase::Verify, async {
             verify::build_information(&binary, lock, &locked)?;
@@ -365,8 +387,11 @@ impl Pipeline<'_> {
         made: impl Iterator<Item = &'w Wanted<'w>>,
     ) -> Result<Summary, Error> {
         let mut binaries = Vec::new();
-        for Wanted { variant, file, artifact, reused, .. } in made {
+        for Wanted { variant, file, artifact, reused, compile_cache, .. } in made {
             let Some(artifact) = artifact.clone() else { continue };
+            if let Some(did) = compile_cache.clone() {
+                summary.compile_cache.get_or_insert_default().add(did);
+            }
             let archived = self.request.options.archive.then(|| archive::Release {
                 version: summary.stamp_version.clone(),
                 target: variant.target.clone(),

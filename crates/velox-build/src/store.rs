@@ -141,8 +141,7 @@ impl Store {
     /// Held by whoever changes what others may read.
     fn alone(&self) -> io::Result<File> {
         fs::create_dir_all(&self.root)?;
-        let file =
-            File::options().create(true).truncate(false).write(true).open(self.root.join(".lock"))?;
+        let file = File::options().create(true).truncate(false).write(true).open(self.root.join(".lock"))?;
         file.lock()?;
         Ok(file)
     }

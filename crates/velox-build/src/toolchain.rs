@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +108,19 @@ impl Toolchain {
     pub(crate) fn with_children(mut self, children: Children) -> Self {
         self.children = children;
         self
+    }
+
+    /// The same toolchain, whose commands see these variables too.
+    pub(crate) fn with_environment(&self, variables: &[(&'static str, String)]) -> Self {
+        let mut inherited = (*self.children.inherited).clone();
+        inherited.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let children = Children { inherited: Arc::new(inherited), ..self.children.clone() };
+        Self {
+            program: self.program.clone(),
+            children,
+            settings: self.settings.clone(),
+            pinned: self.pinned.clone(),
+        }
     }
 
     /// The same toolchain, whose commands end when `enough` is cancelled, or the build is.

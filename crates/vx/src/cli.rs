@@ -43,6 +43,9 @@ pub(crate) enum Command {
     },
     /// Show what this vx is
     Version,
+    /// What the go command runs for a shared compile cache
+    #[command(hide = true)]
+    CompileCache,
 }
 
 #[derive(Debug, Args)]
@@ -140,6 +143,10 @@ pub(crate) struct Build {
     /// Compile, even where the very same server was built before
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// The compile cache that a team shares: a directory, or an s3://, gs:// or az:// URL; `off` leaves
+    /// velox.toml's out
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote_cache: Option<String>,
     /// Leave the generated source tree in place, and say where it is
     #[arg(long)]
     pub(crate) keep_workspace: bool,

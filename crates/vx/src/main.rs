@@ -57,6 +57,7 @@ fn run() -> ExitCode {
             Command::Lock(arguments) => commands::lock(settings, *arguments).await,
             Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
             Command::Cache { command } => commands::cache(&settings, &command),
+            Command::CompileCache => commands::compile_cache(settings).await,
             Command::Version => commands::version(&settings).await,
         }
     });

@@ -38,6 +38,8 @@ pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode
         locked: arguments.locked,
         no_cache: arguments.no_cache,
         archive: arguments.archive,
+        remote_cache: arguments.remote_cache,
+        cache_program: std::env::current_exe().ok(),
         ..Options::default()
     };
     run(settings, arguments.server, goal, options).await

@@ -11,6 +11,16 @@ use crate::{
     settings::Settings,
 };
 
+/// `vx compile-cache`: the go command talks to it through its standard streams.
+pub(crate) async fn compile_cache(settings: Settings) -> ExitCode {
+    let served =
+        velox_build::serve_compile_cache(settings.environment, tokio::io::stdin(), tokio::io::stdout());
+    match served.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report::complain(&error.to_string()),
+    }
+}
+
 /// `vx cache`.
 pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
     let directory = cache_directory(&settings.environment);

@@ -5,5 +5,5 @@ mod cache;
 mod version;
 
 pub(crate) use build::{build, fetch, lock};
-pub(crate) use cache::cache;
+pub(crate) use cache::{cache, compile_cache};
 pub(crate) use version::version;

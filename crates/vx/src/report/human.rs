@@ -259,7 +259,7 @@ impl Human {
 fn cached(cache: &CompileCache) -> String {
     let CompileCache { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
     let mut text = format!(
-        "{remote_hits} packages from the remote ({}), {local_hits} from here, {misses} compiled, {} sent",
+        "{remote_hits} results from the remote ({}), {local_hits} from here, {misses} new, {} sent",
         HumanBytes(*bytes_down),
         HumanBytes(*bytes_up)
     );

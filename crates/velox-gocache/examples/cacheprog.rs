@@ -1,0 +1,25 @@
+//! A GOCACHEPROG for tests: `cacheprog GOCACHE REMOTE STATS [read-only]`.
+
+use std::{env::args, path::PathBuf, time::Duration};
+
+use velox_gocache::{Options, parse_remote, serve};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = args().skip(1).collect();
+    let [gocache, remote, stats, rest @ ..] = arguments.as_slice() else {
+        return Err("cacheprog GOCACHE REMOTE STATS [read-only]".into());
+    };
+    let options = Options {
+        gocache: PathBuf::from(gocache),
+        remote: Some(parse_remote(remote)?),
+        read_only: !rest.is_empty(),
+        namespace: "test".to_owned(),
+        environment: std::env::vars().collect(),
+        timeout: Duration::from_secs(1),
+        flush: Duration::from_secs(5),
+    };
+    let did = serve(options, tokio::io::stdin(), tokio::io::stdout()).await?;
+    std::fs::write(stats, serde_json::to_string(&did)?)?;
+    Ok(())
+}

@@ -1,0 +1,560 @@
+//! The remote: packs of compressed outputs, and indexes that say which actions they answer.
+//!
+//! ```text
+//! REMOTE/v1/
+//!   packs/3f/3f9a…            outputs, each compressed by itself (zstd), one after the other
+//!   NAMESPACE/index/c1d0…     what one build sent: packs, and the actions of each output (JSON, zstd)
+//! ```
+//!
+//! A name is the SHA-256 of the content, and nothing is ever changed in place: writers can't lose each other's work. A
+//! writer that finds many indexes puts one in their place. A pack that someone removed is a miss.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io::Read as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
+use url::Url;
+
+use crate::{
+    Error, Id, Options,
+    disk::{Disk, Entry},
+    hex, unhex,
+};
+
+const FORMAT: u32 = 1;
+/// A pack is closed when it holds so much, uncompressed.
+const PACK: u64 = 12 << 20;
+/// No pack or index is larger; no output either.
+const LARGEST: u64 = 256 << 20;
+/// How many packs come at once; each is held in memory.
+const PACKS_AT_ONCE: usize = 4;
+/// How many packs after the one that is asked for are brought with it: a build that needs one mostly needs the next.
+const AHEAD: usize = 3;
+/// More indexes than these are put together by the next writer.
+const MANY_INDEXES: usize = 24;
+/// So many failures, and the remote is left alone for the rest of the build.
+const FAILURES: u32 = 3;
+/// A remote that brings fewer bytes a second than a compiler makes is as good as none.
+const SLOWEST: f64 = (1 << 20) as f64;
+const COMPRESSION: i32 = 3;
+
+/// Reads what a user calls a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+///
+/// # Errors
+/// What it is not.
+pub fn parse_remote(text: &str) -> Result<Url, Error> {
+    let wrong = |why: &str| {
+        let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
+        Error::Remote { text: shown.to_owned(), why: why.to_owned() }
+    };
+    let path = std::path::Path::new(text);
+    if path.is_absolute() {
+        return Url::from_file_path(path).map_err(|()| wrong("it is no path of a directory"));
+    }
+    let url =
+        Url::parse(text).map_err(|_| wrong("write an absolute path, or a URL such as s3://bucket/prefix"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong(
+            "credentials belong in the environment (AWS_*, GOOGLE_*, AZURE_*), not in the URL",
+        ));
+    }
+    match url.scheme() {
+        "file" if url.host_str().is_none_or(str::is_empty) => Ok(url),
+        "s3" | "gs" | "az" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "s3" | "gs" | "az" => Err(wrong("it names no bucket")),
+        _ => Err(wrong("it is no file://, s3://, gs:// or az:// URL")),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct IndexFile {
+    format: u32,
+    packs: Vec<PackFile>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct PackFile {
+    name: String,
+    outputs: Vec<OutputFile>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct OutputFile {
+    output: String,
+    size: u64,
+    /// Compressed.
+    length: u64,
+    actions: Vec<String>,
+}
+
+#[derive(Default)]
+struct Index {
+    packs: Vec<Pack>,
+    actions: HashMap<Id, Located>,
+    /// The index objects themselves, and what is in them.
+    objects: Vec<(Path, Vec<PackFile>)>,
+}
+
+#[derive(Clone, Copy)]
+struct Located {
+    output: Id,
+    size: u64,
+    pack: usize,
+}
+
+struct Pack {
+    name: String,
+    outputs: Vec<PackedOutput>,
+    brought: OnceCell<()>,
+}
+
+struct PackedOutput {
+    output: Id,
+    size: u64,
+    length: u64,
+}
+
+pub(crate) struct Remote {
+    store: Box<dyn ObjectStore>,
+    root: Path,
+    namespace: String,
+    read_only: bool,
+    timeout: Duration,
+    disk: Disk,
+    index: OnceCell<Index>,
+    bringing: Semaphore,
+    used: Mutex<Used>,
+    sent: Mutex<JoinSet<Option<PackFile>>>,
+    failures: AtomicU32,
+    off: AtomicBool,
+    trouble: Mutex<Option<String>>,
+    pub(crate) bytes_down: AtomicU64,
+    pub(crate) bytes_up: AtomicU64,
+}
+
+/// What this build used and the remote may lack.
+#[derive(Default)]
+struct Used {
+    seen: HashSet<Id>,
+    waiting: Vec<(Id, Entry)>,
+    size: u64,
+}
+
+impl Remote {
+    pub(crate) fn open(url: &Url, options: &Options, disk: Disk) -> Result<Self, Error> {
+        // Where another part of the process chose one before, that one serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let known = ["AWS_", "GOOGLE_", "AZURE_"];
+        let credentials = options
+            .environment
+            .iter()
+            .filter(|(name, _)| known.iter().any(|prefix| name.starts_with(prefix)))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+        let clients = [
+            ("timeout".to_owned(), format!("{}ms", options.timeout.as_millis())),
+            ("connect_timeout".to_owned(), "3s".to_owned()),
+        ];
+        let (store, root) =
+            object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
+                // What follows the first line may show settings.
+                let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+                Error::Remote { text: url.to_string(), why }
+            })?;
+        let namespace = options
+            .namespace
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
+            .collect();
+        Ok(Self {
+            store,
+            root: root.join("v1"),
+            namespace,
+            read_only: options.read_only,
+            timeout: options.timeout,
+            disk,
+            index: OnceCell::new(),
+            bringing: Semaphore::new(PACKS_AT_ONCE),
+            used: Mutex::default(),
+            sent: Mutex::default(),
+            failures: AtomicU32::new(0),
+            off: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            bytes_down: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        hold(&self.trouble).clone()
+    }
+
+    fn is_off(&self) -> bool {
+        self.off.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self, what: &str, weight: u32) {
+        let failures = self.failures.fetch_add(weight, Ordering::Relaxed) + weight;
+        let off = failures >= FAILURES;
+        let mut trouble = hold(&self.trouble);
+        if off && !self.off.swap(true, Ordering::Relaxed) {
+            *trouble = Some(format!("the remote was given up: {what}"));
+        } else if trouble.is_none() {
+            *trouble = Some(what.to_owned());
+        }
+    }
+
+    /// One answer of the remote, in the time that it has for that.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        weight: u32,
+        answer: impl Future<Output = object_store::Result<T>>,
+    ) -> Option<T> {
+        if self.is_off() {
+            return None;
+        }
+        match timeout(self.timeout, answer).await {
+            Ok(Ok(value)) => Some(value),
+            // Someone cleaned up.
+            Ok(Err(object_store::Error::NotFound { .. })) => None,
+            Ok(Err(error)) => {
+                self.failed(&format!("{what} failed ({})", kind(&error)), weight);
+                None
+            }
+            Err(_) => {
+                self.failed(&format!("{what} took longer than {} s", self.timeout.as_secs()), weight);
+                None
+            }
+        }
+    }
+
+    async fn index(&self) -> &Index {
+        self.index.get_or_init(|| async { self.load_index().await.unwrap_or_default() }).await
+    }
+
+    /// Begins to load the index, which every answer waits for.
+    pub(crate) async fn warm(&self) {
+        self.index().await;
+    }
+
+    async fn load_index(&self) -> Option<Index> {
+        let folder = self.root.clone().join(self.namespace.as_str()).join("index");
+        let listing = self.store.list(Some(&folder)).try_collect::<Vec<_>>();
+        let listed = self.ask("listing the remote", FAILURES, listing).await?;
+        let files: Vec<(Path, Vec<PackFile>)> = stream::iter(listed)
+            .map(async |object| {
+                let path = object.location;
+                if object.size > LARGEST {
+                    return None;
+                }
+                let read = async { self.store.get(&path).await?.bytes().await };
+                let content = self.ask("reading an index", 1, read).await?;
+                self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
+                let file: IndexFile = serde_json::from_slice(&unpacked(&content, LARGEST)?).ok()?;
+                (file.format == FORMAT).then_some((path, file.packs))
+            })
+            .buffered(16)
+            .filter_map(async |file| file)
+            .collect()
+            .await;
+        let mut index = Index::default();
+        let mut known = HashSet::new();
+        for pack in files.iter().flat_map(|(_, packs)| packs) {
+            if known.insert(pack.name.clone()) && unhex(&pack.name).is_some() {
+                index.add(pack);
+            }
+        }
+        index.objects = files;
+        Some(index)
+    }
+
+    /// Brings the output of an action into GOCACHE, if the remote has it.
+    pub(crate) async fn get(self: &Arc<Self>, action: &Id) -> Option<Entry> {
+        if self.is_off() {
+            return None;
+        }
+        let index = self.index().await;
+        let Located { output, size, pack } = *index.actions.get(action)?;
+        if !self.disk.has_output(&output, size) {
+            for next in (pack + 1..index.packs.len()).take(AHEAD) {
+                let remote = Arc::clone(self);
+                tokio::spawn(async move { remote.bring(remote.index().await, next).await });
+            }
+            self.bring(index, pack).await;
+        }
+        let time = self.disk.has_output(&output, size).then(|| self.disk.put(action, &output, size))?.ok()?;
+        Some(Entry { output, size, time })
+    }
+
+    /// Brings a pack, once; whoever else needs it waits.
+    async fn bring(&self, index: &Index, pack: usize) {
+        let Some(pack) = index.packs.get(pack) else { return };
+        pack.brought
+            .get_or_init(|| async {
+                if pack.outputs.iter().all(|output| self.disk.has_output(&output.output, output.size)) {
+                    return;
+                }
+                let Ok(_turn) = self.bringing.acquire().await else { return };
+                let since = Instant::now();
+                let path = self.pack_path(&pack.name);
+                let answer = async { self.store.get(&path).await?.bytes().await };
+                let Some(content) = self.ask("reading a pack", 1, answer).await else { return };
+                self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
+                let spent = since.elapsed().as_secs_f64();
+                if spent > 2.0 + content.len() as f64 / SLOWEST {
+                    self.failed(&format!("it brought {} KiB in {spent:.0} s", content.len() >> 10), 1);
+                }
+                self.unpack(pack, content).await;
+            })
+            .await;
+    }
+
+    /// Damaged outputs stay away: they are compiled as if the remote didn't have them.
+    async fn unpack(&self, pack: &Pack, content: Bytes) {
+        let mut offset = 0usize;
+        let mut outputs = Vec::new();
+        for PackedOutput { output, size, length } in &pack.outputs {
+            let end = usize::try_from(*length).ok().and_then(|length| offset.checked_add(length));
+            let Some(end) = end.filter(|end| *end <= content.len()) else { break };
+            if !self.disk.has_output(output, *size) {
+                outputs.push((*output, *size, content.slice(offset..end)));
+            }
+            offset = end;
+        }
+        let disk = self.disk.clone();
+        let unpack = tokio::task::spawn_blocking(move || {
+            for (output, size, compressed) in outputs {
+                let _ = unpack_to(&disk, &output, size, &compressed);
+            }
+        });
+        let _ = unpack.await;
+    }
+
+    fn pack_path(&self, name: &str) -> Path {
+        self.root.clone().join("packs").join(name.get(..2).unwrap_or_default()).join(name)
+    }
+
+    /// Remembers what this build used; what the remote lacks is sent in the background.
+    pub(crate) async fn used(self: &Arc<Self>, action: Id, entry: Entry) {
+        if self.read_only || self.is_off() || entry.size > LARGEST {
+            return;
+        }
+        if self.index().await.actions.get(&action).is_some_and(|known| known.output == entry.output) {
+            return;
+        }
+        let full = {
+            let mut used = hold(&self.used);
+            if !used.seen.insert(action) {
+                return;
+            }
+            used.waiting.push((action, entry));
+            used.size += entry.size;
+            (used.size >= PACK || used.waiting.len() >= 1024).then(|| used.take())
+        };
+        if let Some(waiting) = full {
+            self.send(waiting);
+        }
+    }
+
+    fn send(self: &Arc<Self>, waiting: Vec<(Id, Entry)>) {
+        let remote = Arc::clone(self);
+        hold(&self.sent).spawn(async move { remote.send_pack(waiting).await });
+    }
+
+    async fn send_pack(&self, waiting: Vec<(Id, Entry)>) -> Option<PackFile> {
+        let _turn = self.bringing.acquire().await.ok()?;
+        if self.is_off() {
+            return None;
+        }
+        let disk = self.disk.clone();
+        let (outputs, content) = tokio::task::spawn_blocking(move || packed(&disk, waiting)).await.ok()?;
+        if outputs.is_empty() {
+            return None;
+        }
+        let name = hex(&Sha256::digest(&content).into());
+        let size = content.len() as u64;
+        let path = self.pack_path(&name);
+        let put = self.store.put(&path, PutPayload::from(content));
+        self.ask("sending a pack", 1, put).await?;
+        self.bytes_up.fetch_add(size, Ordering::Relaxed);
+        Some(PackFile { name, outputs })
+    }
+
+    /// Sends what is still waiting, and the index that makes it visible.
+    pub(crate) async fn flush(self: &Arc<Self>, limit: Duration) {
+        if self.read_only || self.is_off() {
+            return;
+        }
+        let rest = hold(&self.used).take();
+        if !rest.is_empty() {
+            self.send(rest);
+        }
+        let mut sending = std::mem::take(&mut *hold(&self.sent));
+        let mut packs = Vec::new();
+        let all = async {
+            while let Some(sent) = sending.join_next().await {
+                packs.extend(sent.ok().flatten());
+            }
+        };
+        if timeout(limit, all).await.is_err() {
+            self.failed("not all could be sent in time", 1);
+        }
+        if !packs.is_empty() {
+            self.send_index(packs).await;
+        }
+    }
+
+    async fn send_index(&self, mut packs: Vec<PackFile>) {
+        let folder = self.root.clone().join(self.namespace.as_str()).join("index");
+        let replaced: Vec<&(Path, Vec<PackFile>)> = match self.index.get() {
+            Some(index) if index.objects.len() >= MANY_INDEXES => index.objects.iter().collect(),
+            _ => Vec::new(),
+        };
+        packs.extend(replaced.iter().flat_map(|(_, packs)| packs.iter().cloned()));
+        packs.sort_by(|a, b| a.name.cmp(&b.name));
+        packs.dedup_by(|a, b| a.name == b.name);
+        let Ok(text) = serde_json::to_vec(&IndexFile { format: FORMAT, packs }) else { return };
+        let Ok(content) = zstd::encode_all(text.as_slice(), COMPRESSION) else { return };
+        let path = folder.join(hex(&Sha256::digest(&content).into()).as_str());
+        let size = content.len() as u64;
+        let put = self.store.put(&path, PutPayload::from(content));
+        if self.ask("sending an index", 1, put).await.is_some() {
+            self.bytes_up.fetch_add(size, Ordering::Relaxed);
+            // The new one has all of them; one that stays does no harm.
+            for (old, _) in replaced.into_iter().filter(|(old, _)| *old != path) {
+                let _ = self.ask("removing an index", 1, self.store.delete(old)).await;
+            }
+        }
+    }
+}
+
+impl Index {
+    fn add(&mut self, file: &PackFile) {
+        let pack = self.packs.len();
+        let mut outputs = Vec::new();
+        for OutputFile { output, size, length, actions } in &file.outputs {
+            // What follows an unreadable one has no known place.
+            let Some(output) = unhex(output).filter(|_| *size <= LARGEST && *length <= LARGEST) else {
+                break;
+            };
+            for action in actions.iter().filter_map(|action| unhex(action)) {
+                self.actions.insert(action, Located { output, size: *size, pack });
+            }
+            outputs.push(PackedOutput { output, size: *size, length: *length });
+        }
+        self.packs.push(Pack { name: file.name.clone(), outputs, brought: OnceCell::new() });
+    }
+}
+
+impl Used {
+    fn take(&mut self) -> Vec<(Id, Entry)> {
+        self.size = 0;
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+/// Compresses outputs, each once. One that is gone or changed by now is left out.
+fn packed(disk: &Disk, waiting: Vec<(Id, Entry)>) -> (Vec<OutputFile>, Vec<u8>) {
+    let mut by_output: BTreeMap<Id, (u64, Vec<String>)> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (action, Entry { output, size, .. }) in waiting {
+        by_output
+            .entry(output)
+            .or_insert_with(|| {
+                order.push(output);
+                (size, Vec::new())
+            })
+            .1
+            .push(hex(&action));
+    }
+    let (mut outputs, mut content) = (Vec::new(), Vec::new());
+    for output in order {
+        let Some((size, actions)) = by_output.remove(&output) else { continue };
+        let compressed = disk
+            .read_output(&output)
+            .filter(|raw| raw.len() as u64 == size)
+            .and_then(|raw| zstd::encode_all(raw.as_slice(), COMPRESSION).ok());
+        let Some(compressed) = compressed else { continue };
+        outputs.push(OutputFile { output: hex(&output), size, length: compressed.len() as u64, actions });
+        content.extend(compressed);
+    }
+    (outputs, content)
+}
+
+fn unpack_to(disk: &Disk, output: &Id, size: u64, compressed: &[u8]) -> std::io::Result<()> {
+    let mut new = disk.new_output(output)?;
+    // One byte more than there should be shows that there is more.
+    let mut content = zstd::Decoder::with_buffer(compressed)?.take(size + 1);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = content.read(&mut buffer)?;
+        let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
+        new.write(chunk)?;
+    }
+    new.finish(size).map(drop)
+}
+
+fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    zstd::Decoder::with_buffer(compressed).ok()?.take(limit).read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
+/// A few words for an error that may carry URLs and headers.
+fn kind(error: &object_store::Error) -> &'static str {
+    match error {
+        object_store::Error::PermissionDenied { .. } => "permission denied",
+        object_store::Error::Unauthenticated { .. } => "the credentials are missing or wrong",
+        object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
+            "not supported"
+        }
+        object_store::Error::UnknownConfigurationKey { .. } => "an unknown setting",
+        _ => "it can't be reached, or answers with errors",
+    }
+}
+
+/// What a lock guards here is whole at every moment.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_is_a_directory_or_a_bucket() {
+        for good in
+            ["/var/cache/go", "file:///var/cache", "s3://bucket/prefix", "gs://bucket", "az://container/x"]
+        {
+            assert!(parse_remote(good).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            ("", "absolute path"),
+            ("cache", "absolute path"),
+            ("s3://", "no bucket"),
+            ("ftp://host/x", "no file://"),
+            ("https://bucket.example.com", "no file://"),
+            ("s3://key:secret@bucket", "environment"),
+        ] {
+            let said = parse_remote(bad).unwrap_err().to_string();
+            assert!(said.contains(why) && !said.contains("secret"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The cache as the go command sees it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use crate::{
+    Error, Id, Options, Stats,
+    disk::{Disk, Entry},
+    protocol::{self, Answer, Command, Request, base64},
+    remote::Remote,
+};
+
+#[derive(Default)]
+struct Counters {
+    local_hits: AtomicU64,
+    remote_hits: AtomicU64,
+    misses: AtomicU64,
+    puts: AtomicU64,
+}
+
+struct Cache {
+    disk: Disk,
+    remote: Option<Arc<Remote>>,
+    counters: Counters,
+    trouble: Mutex<Option<String>>,
+}
+
+/// Answers the go command until it closes the cache; then sends what is still to be sent.
+///
+/// A remote that fails is left alone and told in [`Stats::trouble`]: it is never a reason for a build to fail.
+///
+/// # Errors
+/// A GOCACHE that can't be used, and a go command that doesn't speak the protocol.
+pub async fn serve(
+    options: Options,
+    stdin: impl AsyncRead + Unpin,
+    stdout: impl AsyncWrite + Unpin + Send + 'static,
+) -> Result<Stats, Error> {
+    let disk = Disk::open(&options.gocache)?;
+    let opened = options.remote.as_ref().map(|url| Remote::open(url, &options, disk.clone())).transpose();
+    let (remote, trouble) = match opened {
+        Ok(remote) => (remote.map(Arc::new), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let cache = Arc::new(Cache { disk, remote, counters: Counters::default(), trouble: Mutex::new(trouble) });
+
+    let (answers, queue) = mpsc::channel(64);
+    let writer = tokio::spawn(write(stdout, queue));
+    let ready = Answer { known_commands: vec!["get", "put", "close"], ..Answer::default() };
+    // An answer that nobody takes any more: the go command is gone, and the loop below ends by itself.
+    let _ = answers.send(ready).await;
+    let warming = cache.remote.clone().map(|remote| tokio::spawn(async move { remote.warm().await }));
+    let ended = answer_all(&cache, stdin, answers, options.flush).await;
+    drop(warming);
+    let _ = writer.await;
+    ended?;
+    Ok(cache.stats())
+}
+
+async fn answer_all(
+    cache: &Arc<Cache>,
+    stdin: impl AsyncRead + Unpin,
+    answers: mpsc::Sender<Answer>,
+    flush: Duration,
+) -> Result<(), Error> {
+    let mut from = BufReader::with_capacity(256 << 10, stdin);
+    let mut running = JoinSet::new();
+    while let Some(Request { id, command }) = protocol::request(&mut from).await? {
+        match command {
+            Command::Get { action } => {
+                let (cache, answers) = (Arc::clone(cache), answers.clone());
+                running.spawn(async move {
+                    let answer = cache.get(id, action).await;
+                    let _ = answers.send(answer).await;
+                });
+            }
+            Command::Put { action, output, size } => {
+                let answer = cache.put(id, action, output, size, &mut from).await?;
+                let _ = answers.send(answer).await;
+            }
+            Command::Close => {
+                while running.join_next().await.is_some() {}
+                if let Some(remote) = &cache.remote {
+                    remote.flush(flush).await;
+                }
+                let _ = answers.send(Answer { id, ..Answer::default() }).await;
+                return Ok(());
+            }
+            Command::Unknown(command) => {
+                let err = Some(format!("unknown command {command}"));
+                let _ = answers.send(Answer { id, err, ..Answer::default() }).await;
+            }
+        }
+        while running.try_join_next().is_some() {}
+    }
+    Ok(())
+}
+
+async fn write(
+    mut stdout: impl AsyncWrite + Unpin,
+    mut answers: mpsc::Receiver<Answer>,
+) -> Result<(), Error> {
+    while let Some(answer) = answers.recv().await {
+        let mut line = serde_json::to_vec(&answer).map_err(|error| Error::Protocol(error.to_string()))?;
+        line.push(b'\n');
+        stdout.write_all(&line).await?;
+        stdout.flush().await?;
+    }
+    Ok(())
+}
+
+impl Cache {
+    async fn get(&self, id: i64, action: Id) -> Answer {
+        let (counter, entry) = match self.disk.get(&action) {
+            Some(entry) => (&self.counters.local_hits, Some(entry)),
+            None => match &self.remote {
+                Some(remote) => (&self.counters.remote_hits, remote.get(&action).await),
+                None => (&self.counters.misses, None),
+            },
+        };
+        let Some(entry) = entry else {
+            self.counters.misses.fetch_add(1, Ordering::Relaxed);
+            return Answer { id, miss: true, ..Answer::default() };
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(remote) = &self.remote {
+            remote.used(action, entry).await;
+        }
+        self.found(id, entry)
+    }
+
+    async fn put(
+        &self,
+        id: i64,
+        action: Id,
+        output: Id,
+        size: u64,
+        from: &mut (impl tokio::io::AsyncBufRead + Unpin),
+    ) -> Result<Answer, Error> {
+        self.counters.puts.fetch_add(1, Ordering::Relaxed);
+        let mut new = self.disk.new_output(&output);
+        if size > 0 {
+            let take = |piece: &[u8]| {
+                if let Ok(file) = &mut new
+                    && let Err(error) = file.write(piece)
+                {
+                    new = Err(error);
+                }
+            };
+            protocol::body(from, take).await?;
+        }
+        let kept = new.and_then(|new| new.finish(size)).and_then(|_| self.disk.put(&action, &output, size));
+        match kept {
+            Ok(time) => {
+                let entry = Entry { output, size, time };
+                if let Some(remote) = &self.remote {
+                    remote.used(action, entry).await;
+                }
+                Ok(Answer { disk_path: self.path(&output), id, ..Answer::default() })
+            }
+            Err(error) => {
+                let err = Some(format!("can't write to GOCACHE: {error}"));
+                Ok(Answer { id, err, ..Answer::default() })
+            }
+        }
+    }
+
+    fn found(&self, id: i64, Entry { output, size, time }: Entry) -> Answer {
+        let put = UNIX_EPOCH + Duration::from_nanos(time);
+        Answer {
+            id,
+            output: base64(&output),
+            size,
+            time: jiff::Timestamp::try_from(put).ok().map(|time| time.to_string()),
+            disk_path: self.path(&output),
+            ..Answer::default()
+        }
+    }
+
+    fn path(&self, output: &Id) -> String {
+        self.disk.output_path(output).to_string_lossy().into_owned()
+    }
+
+    fn stats(&self) -> Stats {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { local_hits, remote_hits, misses, puts } = &self.counters;
+        let own = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Stats {
+            local_hits: count(local_hits),
+            remote_hits: count(remote_hits),
+            misses: count(misses),
+            puts: count(puts),
+            bytes_down: self.remote.as_ref().map_or(0, |remote| count(&remote.bytes_down)),
+            bytes_up: self.remote.as_ref().map_or(0, |remote| count(&remote.bytes_up)),
+            trouble: own.or_else(|| self.remote.as_ref().and_then(|remote| remote.trouble())),
+        }
+    }
+}

@@ -9,6 +9,10 @@ use std::{
 use secrecy::SecretString;
 use url::Url;
 use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
+use velox_gomod::{
+    fetch::{Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+    modcache::ModCache,
+};
 use velox_manifest::Forge;
 
 use crate::{
@@ -18,10 +22,15 @@ use crate::{
     toolchain::Toolchain,
 };
 
+/// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
+const DOWNLOADS: usize = 24;
+
 /// The children and the forges of one build.
 pub(crate) struct Network {
     pub(crate) children: Children,
     pub(crate) forges: Forges,
+    /// `None`: only the go command may fetch.
+    pub(crate) fetcher: Option<Fetcher>,
 }
 
 impl Network {
@@ -59,8 +68,49 @@ impl Network {
             environment,
             scratch: scratch.join("git"),
         };
-        Ok(Self { children, forges: Forges { http, github, gitlab, git } })
+        let fetcher = fetcher(request, go)?;
+        Ok(Self { children, forges: Forges { http, github, gitlab, git }, fetcher })
     }
+}
+
+/// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
+fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> {
+    let settings = go.settings();
+    let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
+    let (Ok(proxies), Ok(sum_db)) = (ProxyList::parse(&settings.goproxy), SumDb::parse(&settings.gosumdb))
+    else {
+        // The go command says what is wrong with them.
+        return Ok(None);
+    };
+    if request.options.offline || own_credentials || !proxies.has_proxy() {
+        return Ok(None);
+    }
+    let client = http_options(&request.environment)
+        .client(reqwest::redirect::Policy::limited(10))
+        .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?;
+    let netrc = netrc_file(&request.environment)
+        .filter(|_| settings.goauth != "off")
+        .and_then(|path| std::fs::read_to_string(path).ok());
+    let first_path = std::env::split_paths(&settings.gopath).next().unwrap_or_default();
+    Ok(Some(Fetcher::new(FetchOptions {
+        client,
+        cache: ModCache::new(&settings.gomodcache),
+        proxies,
+        no_proxy: settings.gonoproxy.clone(),
+        sum_db,
+        no_sum_db: settings.gonosumdb.clone(),
+        sum_db_state: first_path.join("pkg/sumdb"),
+        netrc: Netrc::parse(&netrc.unwrap_or_default()),
+        writable: go.writable_modules(),
+        at_once: DOWNLOADS,
+    })))
+}
+
+/// Where the go command looks for it.
+fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
+    variable("NETRC").or_else(|| Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(name)))
 }
 
 fn configured(forge: &Forge) -> Result<Configured, Error> {

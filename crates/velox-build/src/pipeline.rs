@@ -6,6 +6,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
+use velox_gomod::fetch::Fetcher;
 use velox_manifest::Manifest;
 
 use crate::{
@@ -92,6 +93,7 @@ struct Tools {
     go: Toolchain,
     children: Children,
     forges: Forges,
+    fetcher: Option<Fetcher>,
 }
 
 impl Pipeline<'_> {
@@ -147,8 +149,9 @@ impl Pipeline<'_> {
             Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
         let plain = Children::new(request, &self.reporter, &self.cancel);
         let go = Toolchain::find(plain.clone(), request.options.go.as_deref(), scratch.path()).await?;
-        let Network { children, forges } = Network::new(request, &go, scratch.path(), &plain).await?;
-        Ok(Tools { go: go.with_children(children.clone()), scratch, children, forges })
+        let Network { children, forges, fetcher } =
+            Network::new(request, &go, scratch.path(), &plain).await?;
+        Ok(Tools { go: go.with_children(children.clone()), scratch, children, forges, fetcher })
     }
 
     fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
@@ -161,6 +164,7 @@ impl Pipeline<'_> {
             go: &tools.go,
             children: &tools.children,
             forges: &tools.forges,
+            fetcher: tools.fetcher.as_ref(),
             scratch: tools.scratch.path(),
         }
     }

@@ -30,6 +30,13 @@ pub(crate) struct Settings {
     pub(crate) gocache: PathBuf,
     #[serde(default)]
     pub(crate) gocacheprog: String,
+    pub(crate) goproxy: String,
+    pub(crate) gosumdb: String,
+    pub(crate) gonosumdb: String,
+    pub(crate) gopath: PathBuf,
+    #[serde(default)]
+    pub(crate) goauth: String,
+    pub(crate) goflags: String,
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
     pub(crate) gotoolchain: String,
@@ -57,8 +64,21 @@ impl Toolchain {
                 "RoadRunner is compiled by Go: install it from https://go.dev/dl/ and put its bin directory on the PATH",
             )
         })?;
-        let names =
-            ["GOVERSION", "GOMODCACHE", "GOCACHE", "GOPRIVATE", "GONOPROXY", "GOTOOLCHAIN", "GOCACHEPROG"];
+        let names = [
+            "GOVERSION",
+            "GOMODCACHE",
+            "GOCACHE",
+            "GOPRIVATE",
+            "GONOPROXY",
+            "GOTOOLCHAIN",
+            "GOCACHEPROG",
+            "GOPROXY",
+            "GOSUMDB",
+            "GONOSUMDB",
+            "GOPATH",
+            "GOAUTH",
+            "GOFLAGS",
+        ];
         let finished = children
             .run(Invocation {
                 name: "go",
@@ -102,6 +122,14 @@ impl Toolchain {
         }
         self.pinned = Some(version.to_owned());
         Ok(())
+    }
+
+    /// Whether the user wants modules that can be written.
+    pub(crate) fn writable_modules(&self) -> bool {
+        self.settings
+            .goflags
+            .split_ascii_whitespace()
+            .any(|flag| flag.trim_start_matches('-') == "modcacherw")
     }
 
     /// The same toolchain with other children: once the secrets are known that these need.
@@ -162,9 +190,11 @@ impl Toolchain {
         on_line: Option<&(dyn Fn(&str) + Sync)>,
     ) -> Result<Finished, Error> {
         let target = target.cloned().unwrap_or_else(GoTarget::host);
-        let flags = match mode {
-            Mode::Complete => "-mod=mod",
-            Mode::ReadOnly => "-mod=readonly",
+        let flags = match (mode, self.writable_modules()) {
+            (Mode::Complete, false) => "-mod=mod",
+            (Mode::ReadOnly, false) => "-mod=readonly",
+            (Mode::Complete, true) => "-mod=mod -modcacherw",
+            (Mode::ReadOnly, true) => "-mod=readonly -modcacherw",
         };
         let environment = [
             ("GOFLAGS", flags),

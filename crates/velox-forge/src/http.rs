@@ -62,6 +62,40 @@ impl Default for HttpOptions {
     }
 }
 
+impl HttpOptions {
+    /// A bare client with these proxies and certificates.
+    ///
+    /// # Errors
+    /// A certificate file that can't be read, a proxy that is no URL.
+    pub fn client(&self, redirect: Policy) -> Result<Client, ForgeError> {
+        let proxy = |scheme: &str, url: &Option<String>| -> Result<Option<Proxy>, ForgeError> {
+            let Some(url) = url else { return Ok(None) };
+            let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+            let proxy = if scheme == "https" { Proxy::https(url) } else { Proxy::http(url) };
+            let none = self.proxy.no_proxy.as_deref().and_then(NoProxy::from_string);
+            proxy.map(|proxy| Some(proxy.no_proxy(none))).map_err(|_| ForgeError::Network {
+                host: "the proxy".to_owned(),
+                why: format!("{}_PROXY is no URL", scheme.to_ascii_uppercase()),
+            })
+        };
+        let mut builder = Client::builder()
+            .user_agent(self.user_agent.clone())
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
+            .redirect(redirect)
+            .no_proxy()
+            .tls_backend_preconfigured(tls(self.ca_bundle.as_deref())?);
+        for proxy in
+            [proxy("https", &self.proxy.https)?, proxy("http", &self.proxy.http)?].into_iter().flatten()
+        {
+            builder = builder.proxy(proxy);
+        }
+        builder
+            .build()
+            .map_err(|error| ForgeError::Network { host: "HTTPS".to_owned(), why: root_cause(&error) })
+    }
+}
+
 /// Told before a wait for a rate limit.
 pub type OnWait = Arc<dyn Fn(&str, u64) + Send + Sync>;
 
@@ -87,32 +121,8 @@ impl Http {
     /// # Errors
     /// A certificate file that can't be read, a proxy that is no URL.
     pub fn new(options: HttpOptions) -> Result<Self, ForgeError> {
-        let proxy = |scheme: &str, url: &Option<String>| -> Result<Option<Proxy>, ForgeError> {
-            let Some(url) = url else { return Ok(None) };
-            let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
-            let proxy = if scheme == "https" { Proxy::https(url) } else { Proxy::http(url) };
-            let none = options.proxy.no_proxy.as_deref().and_then(NoProxy::from_string);
-            proxy.map(|proxy| Some(proxy.no_proxy(none))).map_err(|_| ForgeError::Network {
-                host: "the proxy".to_owned(),
-                why: format!("{}_PROXY is no URL", scheme.to_ascii_uppercase()),
-            })
-        };
-        let mut builder = Client::builder()
-            .user_agent(options.user_agent.clone())
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.read_timeout)
-            // A token must not follow to another host: redirects are followed here, by hand.
-            .redirect(Policy::none())
-            .no_proxy()
-            .tls_backend_preconfigured(tls(options.ca_bundle.as_deref())?);
-        for proxy in
-            [proxy("https", &options.proxy.https)?, proxy("http", &options.proxy.http)?].into_iter().flatten()
-        {
-            builder = builder.proxy(proxy);
-        }
-        let client = builder
-            .build()
-            .map_err(|error| ForgeError::Network { host: "HTTPS".to_owned(), why: root_cause(&error) })?;
+        // A token must not follow to another host: redirects are followed here, by hand.
+        let client = options.client(Policy::none())?;
         Ok(Self { client, max_wait: options.max_wait, on_wait: None })
     }
 

@@ -5,6 +5,7 @@
 
 pub mod buildinfo;
 pub mod dirhash;
+pub mod fetch;
 pub mod gosum;
 pub mod modcache;
 pub mod modfile;

@@ -219,24 +219,43 @@ impl ModCache {
     /// [`Error::Conflict`] when the version is there with another sum; a zip that is not this module's; and a file that
     /// can't be read or written.
     pub fn store(&self, module: &Version, info: &str, go_mod: &str, zip: &Path) -> Result<Sums, Error> {
+        let lock = self.lock(module)?;
+        // The copy is what is checked: the original may change under our eyes.
+        let mut copy = self.new_file(module, Part::Zip)?;
+        let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
+        io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
+        self.keep(&lock, module, info, go_mod, copy, &mut |_| Ok::<(), Error>(()))
+    }
+
+    /// As [`ModCache::store`], with a zip that is in the cache's folder already ([`ModCache::new_file`]) and a say for
+    /// the caller: nothing becomes visible unless `verify` likes the sums.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModCache::store`], and `verify`'s own.
+    pub fn keep<E: From<Error>>(
+        &self,
+        _lock: &Lock,
+        module: &Version,
+        info: &str,
+        go_mod: &str,
+        zip: NamedTempFile,
+        verify: &mut dyn FnMut(&Sums) -> Result<(), E>,
+    ) -> Result<Sums, E> {
         let name = || format!("{}@{}", module.path, module.version);
         if !serde_json::from_str::<serde_json::Value>(info)
             .is_ok_and(|info| info["Version"] == module.version.as_str())
         {
-            return Err(Error::Info { module: name(), info: info.to_owned() });
+            return Err(Error::Info { module: name(), info: info.to_owned() }.into());
         }
-        let _lock = self.lock(module)?;
-
-        // The copy is what is checked: the original may change under our eyes.
-        let zip_path = self.path(module, Part::Zip)?;
-        let mut copy = self.beside(&zip_path)?;
-        let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
-        io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
-        modzip::check_zip(module, copy.path())
+        modzip::check_zip(module, zip.path())
             .and_then(modzip::CheckedFiles::into_result)
             .map_err(|source| Error::Zip { module: name(), source })?;
-        let sums =
-            Sums { zip: dirhash::hash_zip(copy.path())?, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
+        let sums = Sums {
+            zip: dirhash::hash_zip(zip.path()).map_err(Error::from)?,
+            go_mod: dirhash::hash_go_mod(go_mod.as_bytes()),
+        };
+        verify(&sums)?;
 
         let conflict = |file, cached: String, new: &str, path: &Path| {
             let (module, new, path) = (name(), new.to_owned(), path.to_owned());
@@ -247,18 +266,18 @@ impl ModCache {
         if let Some(content) = &cached_mod {
             conflict("go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
         }
-        let hash_path = self.path(module, Part::ZipHash)?;
+        let (zip_path, hash_path) = (self.path(module, Part::Zip)?, self.path(module, Part::ZipHash)?);
         let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
         let has_zip = zip_path.is_file();
         if let Some(hash) = &cached_hash {
             conflict("zip", hash.trim().to_owned(), &sums.zip, &hash_path)?;
         } else if has_zip {
             // As the go command does: a zip without its hash was never verified, or has lost it.
-            conflict("zip", dirhash::hash_zip(&zip_path)?, &sums.zip, &zip_path)?;
+            conflict("zip", dirhash::hash_zip(&zip_path).map_err(Error::from)?, &sums.zip, &zip_path)?;
         }
 
         if !has_zip {
-            self.keep(copy, &zip_path)?;
+            self.rename(zip, &zip_path)?;
         }
         if cached_hash.is_none() {
             self.write(&hash_path, &sums.zip)?;
@@ -270,8 +289,66 @@ impl ModCache {
         if !info_path.is_file() {
             self.write(&info_path, info)?;
         }
-        sync_folder(&self.versions(module)?)?;
         Ok(sums)
+    }
+
+    /// The sums of a version that the cache has: its zip's as it was when it was verified.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read.
+    pub fn sums(&self, module: &Version) -> Result<Sums, Error> {
+        let path = self.path(module, Part::ZipHash)?;
+        let zip = fs::read_to_string(&path).map_err(|source| cannot(&path, source))?;
+        Ok(Sums { zip: zip.trim().to_owned(), go_mod: self.go_mod_sum(module)? })
+    }
+
+    /// The sum of a version's go.mod in the cache.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read.
+    pub fn go_mod_sum(&self, module: &Version) -> Result<String, Error> {
+        let path = self.path(module, Part::Mod)?;
+        let content = fs::read(&path).map_err(|source| cannot(&path, source))?;
+        Ok(dirhash::hash_go_mod(&content))
+    }
+
+    /// Unpacks a version's zip, unless it is unpacked already: read-only, as the go command does without `-modcacherw`.
+    ///
+    /// # Errors
+    ///
+    /// A zip that can't be unpacked, a folder that can't be written.
+    pub fn unpack(&self, _lock: &Lock, module: &Version, writable: bool) -> Result<PathBuf, Error> {
+        let (dir, partial) = (self.dir(module)?, self.path(module, Part::Partial)?);
+        if dir.is_dir() && !partial.exists() {
+            return Ok(dir);
+        }
+        let bad = |source| Error::Zip { module: format!("{}@{}", module.path, module.version), source };
+        // What a stopped process left.
+        modzip::remove_all(&dir).map_err(bad)?;
+        fs::write(&partial, "").map_err(|source| cannot(&partial, source))?;
+        let zip = self.path(module, Part::Zip)?;
+        if let Err(error) = modzip::unzip(&dir, module, &zip) {
+            let _ = modzip::remove_all(&dir).map(|()| fs::remove_file(&partial));
+            return Err(bad(error));
+        }
+        fs::remove_file(&partial).map_err(|source| cannot(&partial, source))?;
+        if !writable {
+            make_read_only(&dir).map_err(|source| cannot(&dir, source))?;
+        }
+        Ok(dir)
+    }
+
+    /// A new file beside the place of one of a version's files, for [`ModCache::keep`].
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version, and a folder that can't be written.
+    pub fn new_file(&self, module: &Version, part: Part) -> Result<NamedTempFile, Error> {
+        let folder = self.versions(module)?;
+        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        self.beside(&self.path(module, part)?)
     }
 
     /// The folder of a module's versions.
@@ -297,14 +374,31 @@ impl ModCache {
     fn write(&self, path: &Path, content: &str) -> Result<(), Error> {
         let mut file = self.beside(path)?;
         file.write_all(content.as_bytes()).map_err(|source| cannot(path, source))?;
-        self.keep(file, path)
+        self.rename(file, path)
     }
 
-    fn keep(&self, file: NamedTempFile, path: &Path) -> Result<(), Error> {
-        file.as_file().sync_all().map_err(|source| cannot(path, source))?;
+    /// Whole or not at all. As the go command does it, without waiting for the disk: hundreds of modules would.
+    fn rename(&self, file: NamedTempFile, path: &Path) -> Result<(), Error> {
         file.persist(path).map_err(|error| cannot(path, error.error))?;
         Ok(())
     }
+}
+
+/// Folders only: files are made so.
+fn make_read_only(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_read_only(&entry.path())?;
+        }
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(dir)?.permissions().mode();
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode & !0o222))?;
+    }
+    Ok(())
 }
 
 fn if_there<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>, Error> {
@@ -312,14 +406,6 @@ fn if_there<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some).map_err(|source| cannot(path, source)),
     }
-}
-
-/// Makes the renames in a folder last; only unix can.
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    if cfg!(unix) {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| cannot(folder, source))?;
-    }
-    Ok(())
 }
 
 fn cannot(path: &Path, source: io::Error) -> Error {

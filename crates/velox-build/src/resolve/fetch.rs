@@ -2,14 +2,9 @@
 
 use std::path::PathBuf;
 
-use velox_gomod::{gosum::GoSum, modcache::ModCache, module::Version};
+use velox_gomod::{fetch::Wanted, gosum::GoSum, modcache::ModCache, module::Version};
 
-use super::{
-    Resolver,
-    ask::Ask,
-    goproxy,
-    pin::{Pinned, Sources},
-};
+use super::{Resolver, ask::Ask, goproxy, pin::Pinned};
 use crate::{Error, Phase, lock::Lock, pipeline::phase};
 
 impl Resolver<'_> {
@@ -29,26 +24,47 @@ impl Resolver<'_> {
     }
 
     async fn bring(&self, sums: &GoSum, mut missing: Vec<Version>) -> Result<(), Error> {
-        // RoadRunner and the plugins may have to come from a forge.
-        let asks: Vec<Ask> = self
-            .asks(self.manifest)?
-            .into_iter()
-            .map(|(_, ask)| ask)
-            .filter(|ask| ask.known.as_ref().is_some_and(|known| missing.contains(&known.module)))
-            .collect();
-        let sources = Sources {
-            go: self.go,
-            children: self.children,
-            forges: self.forges,
-            scratch: self.scratch,
-            offline: false,
-        };
-        for Pinned { module, zip_sum, .. } in sources.pin(&asks).await? {
-            if sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
-                missing.retain(|other| *other != module);
+        let sources = self.sources();
+        let asks: Vec<Ask> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
+        if let Some(fetcher) = self.fetcher {
+            // What no proxy was asked for when it was locked, none is asked for now.
+            let hidden: Vec<&Version> = asks
+                .iter()
+                .filter(|ask| ask.module.is_none())
+                .filter_map(|ask| ask.known.as_ref().map(|known| &known.module))
+                .collect();
+            let all = |version: &Version, suffix: &str| -> Vec<String> {
+                let version_or_mod = format!("{}{suffix}", version.version);
+                sums.get(&version.path, &version_or_mod).map(str::to_owned).collect()
+            };
+            let wanted = missing
+                .iter()
+                .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
+                .map(|module| Wanted {
+                    zip_sums: all(module, ""),
+                    mod_sums: all(module, "/go.mod"),
+                    module: module.clone(),
+                })
+                .collect();
+            for (module, fetched) in goproxy::fetch(&sources, fetcher, wanted, Phase::Fetch).await? {
+                if fetched.is_some() {
+                    missing.retain(|other| *other != module);
+                }
             }
         }
-        let answers = goproxy::download(self.go, self.children, &missing).await?;
+        // RoadRunner and the plugins may have to come from a forge.
+        let of_forges: Vec<Ask> = asks
+            .into_iter()
+            .filter(|ask| ask.known.as_ref().is_some_and(|known| missing.contains(&known.module)))
+            .collect();
+        for Pinned { module, zip_sum, .. } in sources.pin(&of_forges).await? {
+            if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
+                let name = format!("{} {}", module.path, module.version);
+                return Err(goproxy::checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
+            }
+            missing.retain(|other| *other != module);
+        }
+        let answers = goproxy::by_go(self.go, self.children, &missing.iter().collect::<Vec<_>>()).await?;
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);

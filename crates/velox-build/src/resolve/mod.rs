@@ -16,6 +16,7 @@ use std::{
 };
 
 use velox_gomod::{
+    fetch::Fetcher,
     gosum::GoSum,
     modfile::{self, GoMod, Replace, Require},
     module::{Version, path_major_matches, split_path_version},
@@ -57,6 +58,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) go: &'a Toolchain,
     pub(crate) children: &'a Children,
     pub(crate) forges: &'a Forges,
+    pub(crate) fetcher: Option<&'a Fetcher>,
     pub(crate) scratch: &'a Path,
 }
 
@@ -88,13 +90,7 @@ impl Resolver<'_> {
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
         let (owners, asks): (Vec<Owner>, Vec<Ask>) = self.asks(manifest)?.into_iter().unzip();
-        let sources = Sources {
-            go: self.go,
-            children: self.children,
-            forges: self.forges,
-            scratch: self.scratch,
-            offline: self.request.options.offline,
-        };
+        let sources = self.sources();
         let pinned: PinnedBy = owners.into_iter().zip(sources.pin(&asks).await?).collect();
         let roadrunner = pinned
             .get(&Owner::RoadRunner)
@@ -114,6 +110,17 @@ impl Resolver<'_> {
         workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
         let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            go: self.go,
+            children: self.children,
+            forges: self.forges,
+            fetcher: self.fetcher,
+            scratch: self.scratch,
+            offline: self.request.options.offline,
+        }
     }
 
     /// What has to be asked of the sources; local directories need no asking.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use velox_forge::{ForgeError, Repository};
 use velox_gomod::{
     dirhash,
+    fetch::Fetcher,
     modcache::{ModCache, Part},
     modfile,
     module::{Version, split_path_version},
@@ -46,6 +47,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) go: &'a Toolchain,
     pub(crate) children: &'a Children,
     pub(super) forges: &'a Forges,
+    pub(crate) fetcher: Option<&'a Fetcher>,
     pub(crate) scratch: &'a Path,
     pub(crate) offline: bool,
 }
@@ -133,7 +135,7 @@ impl Sources<'_> {
                 _ => None,
             })
             .collect();
-        let answers = goproxy::download(self.go, self.children, &modules).await?;
+        let answers = goproxy::download(self, &modules).await?;
         let total = u64::try_from(asks.len()).ok();
         for (done, (ask, state)) in asks.iter().zip(states.iter_mut()).enumerate() {
             let State::AskGo { module, located } = state else { continue };

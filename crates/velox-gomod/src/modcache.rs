@@ -175,6 +175,28 @@ impl ModCache {
             .all(|part| self.path(module, part).is_ok_and(|path| path.is_file()))
     }
 
+    /// Whether the cache has a version's go.mod.
+    #[must_use]
+    pub fn has_go_mod(&self, module: &Version) -> bool {
+        self.path(module, Part::Mod).is_ok_and(|path| path.is_file())
+    }
+
+    /// Keeps a version's go.mod alone, which is what the go command does with a version that it only selects by. To verify
+    /// its sum is the caller's task, before. One that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version, and a folder that can't be written.
+    pub fn keep_go_mod(&self, module: &Version, go_mod: &str) -> Result<(), Error> {
+        let path = self.path(module, Part::Mod)?;
+        if path.is_file() {
+            return Ok(());
+        }
+        let folder = self.versions(module)?;
+        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        self.write(&path, go_mod)
+    }
+
     /// Whether the content of a version with this sum is there, wholly unpacked. Cheap: it believes the cache's `.ziphash`.
     #[must_use]
     pub fn is_unpacked(&self, module: &Version, sum: &str) -> bool {

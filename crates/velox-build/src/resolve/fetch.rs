@@ -33,18 +33,10 @@ impl Resolver<'_> {
                 .filter(|ask| ask.module.is_none())
                 .filter_map(|ask| ask.known.as_ref().map(|known| &known.module))
                 .collect();
-            let all = |version: &Version, suffix: &str| -> Vec<String> {
-                let version_or_mod = format!("{}{suffix}", version.version);
-                sums.get(&version.path, &version_or_mod).map(str::to_owned).collect()
-            };
             let wanted = missing
                 .iter()
                 .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
-                .map(|module| Wanted {
-                    zip_sums: all(module, ""),
-                    mod_sums: all(module, "/go.mod"),
-                    module: module.clone(),
-                })
+                .map(|module| Wanted::verified_by(sums, module.clone()))
                 .collect();
             for (module, fetched) in goproxy::fetch(&sources, fetcher, wanted, Phase::Fetch).await? {
                 if fetched.is_some() {

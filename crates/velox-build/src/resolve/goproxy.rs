@@ -104,52 +104,86 @@ pub(super) async fn fetch(
     phase: Phase,
 ) -> Result<Vec<(Version, Option<Fetched>)>, Error> {
     let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
-    let total = u64::try_from(wanted.len()).ok();
-    let done = AtomicU64::new(0);
-    let progress = |module: &Version| {
-        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        let item = format!("{} {}", module.path, module.version);
-        sources.children.reporter.report(Event::Progress { phase, done, total, item });
-    };
+    let progress = Progress::new(sources.children, phase, u64::try_from(wanted.len()).ok());
+    let arrived = |module: &Version| progress.one(module);
     let answers = tokio::select! {
-        answers = fetcher.fetch(wanted, &progress) => answers,
+        answers = fetcher.fetch(wanted, &arrived) => answers,
         () = sources.children.cancel.cancelled() => return Err(Error::interrupted()),
     };
     let mut fetched = Vec::new();
     for (module, answer) in modules.into_iter().zip(answers) {
-        let name = format!("{} {}", module.path, module.version);
-        let answer = match answer {
-            Ok(fetched) => Some(fetched),
-            Err(FetchError::Mismatch { file, found, expected, .. }) => {
-                let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
-                return Err(checksum_mismatch(&name, &text));
-            }
-            Err(error @ (FetchError::Database { source: sumdb::Error::Security { .. }, .. })) => {
-                return Err(checksum_mismatch(&name, &error.to_string()));
-            }
-            Err(error @ FetchError::Cache(modcache::Error::File { .. })) => {
-                return Err(Error::build(error.to_string()).help(
-                    "check the directory's permissions and the space on its disk; GOMODCACHE names another",
-                ));
-            }
-            Err(_) => None,
-        };
+        let answer = progress.judge(&module, answer)?;
         fetched.push((module, answer));
     }
-    let trusted = fetched
-        .iter()
-        .filter(|(_, fetched)| {
-            fetched.as_ref().is_some_and(|fetched| fetched.verified == Verified::Nothing && fetched.bytes > 0)
-        })
-        .count();
-    if trusted > 0 {
-        let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
-        let text = format!(
-            "no checksum database was asked about {modules} (GONOSUMDB, GOSUMDB=off): the first use is trusted, and kept in the lock"
-        );
-        sources.children.reporter.report(Event::Note(Note::Text { text }));
-    }
+    progress.tell_of_trust();
     Ok(fetched)
+}
+
+/// What goes on while modules are fetched, for the user.
+pub(super) struct Progress<'a> {
+    children: &'a Children,
+    phase: Phase,
+    total: Option<u64>,
+    done: AtomicU64,
+    trusted: AtomicU64,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(children: &'a Children, phase: Phase, total: Option<u64>) -> Self {
+        Self { children, phase, total, done: AtomicU64::new(0), trusted: AtomicU64::new(0) }
+    }
+
+    /// A module arrived.
+    pub(super) fn one(&self, module: &Version) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let item = format!("{} {}", module.path, module.version);
+        let (phase, total) = (self.phase, self.total);
+        self.children.reporter.report(Event::Progress { phase, done, total, item });
+    }
+
+    /// What an answer means: `None` for what the proxies can't serve, and another source may.
+    ///
+    /// # Errors
+    /// A module whose checksum is wrong, a database that contradicts itself, a cache that can't be written.
+    pub(super) fn judge(
+        &self,
+        module: &Version,
+        answer: Result<Fetched, FetchError>,
+    ) -> Result<Option<Fetched>, Error> {
+        let name = format!("{} {}", module.path, module.version);
+        match answer {
+            Ok(fetched) => {
+                if fetched.verified == Verified::Nothing && fetched.bytes > 0 {
+                    self.trusted.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Some(fetched))
+            }
+            Err(FetchError::Mismatch { file, found, expected, .. }) => {
+                let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
+                Err(checksum_mismatch(&name, &text))
+            }
+            Err(error @ FetchError::Database { source: sumdb::Error::Security { .. }, .. }) => {
+                Err(checksum_mismatch(&name, &error.to_string()))
+            }
+            Err(error @ FetchError::Cache(modcache::Error::File { .. })) => Err(Error::build(
+                error.to_string(),
+            )
+            .help("check the directory's permissions and the space on its disk; GOMODCACHE names another")),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Says how many modules nothing vouched for.
+    pub(super) fn tell_of_trust(&self) {
+        let trusted = self.trusted.load(Ordering::Relaxed);
+        if trusted > 0 {
+            let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
+            let text = format!(
+                "no checksum database was asked about {modules} (GONOSUMDB, GOSUMDB=off): the first use is trusted, and kept in the lock"
+            );
+            self.children.reporter.report(Event::Note(Note::Text { text }));
+        }
+    }
 }
 
 /// The part of an `.info` file that names the commit.

@@ -7,6 +7,7 @@ mod forge;
 mod goproxy;
 mod listing;
 mod pin;
+mod prefetch;
 
 use std::{
     collections::BTreeMap,
@@ -105,9 +106,11 @@ impl Resolver<'_> {
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
         let composed = self.compose(manifest, &release, &plugins, &pinned, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
-        workspace.write("go.sum", &self.sums(&workspace, pinned.values())?.to_string())?;
+        let sums = self.sums(&workspace, pinned.values())?;
+        workspace.write("go.sum", &sums.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
         workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
+        self.prefetch(&workspace, &composed, &plugins, &sums).await?;
         let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
     }

@@ -8,7 +8,7 @@ mod netrc;
 
 use std::{fmt, io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::future::join_all;
 use reqwest::{Client, StatusCode};
 use secrecy::ExposeSecret;
 use tempfile::NamedTempFile;
@@ -22,6 +22,7 @@ pub use self::{
     netrc::Netrc,
 };
 use crate::{
+    gosum::GoSum,
     modcache::{self, ModCache, Part, Sums},
     module::{self, Version, escape_path, escape_version, match_prefix_patterns},
 };
@@ -67,6 +68,16 @@ pub struct Wanted {
     pub mod_sums: Vec<String>,
 }
 
+impl Wanted {
+    /// A module that is verified by what a go.sum says of it, where that says anything.
+    #[must_use]
+    pub fn verified_by(sums: &GoSum, module: Version) -> Self {
+        let all = |version: &str| sums.get(&module.path, version).map(str::to_owned).collect();
+        let (zip_sums, mod_sums) = (all(&module.version), all(&format!("{}/go.mod", module.version)));
+        Self { module, zip_sums, mod_sums }
+    }
+}
+
 /// A module that lies in GOMODCACHE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
@@ -78,8 +89,8 @@ pub struct Fetched {
     pub bytes: u64,
 }
 
-/// What vouches for a module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What vouches for a module, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verified {
     /// Sums that were known before.
     Known,
@@ -159,6 +170,8 @@ struct Inner {
     options: Options,
     proxies: Proxies,
     database: Option<Database>,
+    /// As many as may download at once.
+    slots: Semaphore,
     /// Hashing and unpacking keep a core busy: more at once only take memory.
     busy: Semaphore,
 }
@@ -204,7 +217,8 @@ impl Fetcher {
             .clone()
             .map(|db| Database::new(db, proxies.clone(), options.sum_db_state.clone(), cache));
         let cores = std::thread::available_parallelism().map_or(4, usize::from);
-        Self { inner: Arc::new(Inner { options, proxies, database, busy: Semaphore::new(cores) }) }
+        let (slots, busy) = (Semaphore::new(options.at_once.max(1)), Semaphore::new(cores));
+        Self { inner: Arc::new(Inner { options, proxies, database, slots, busy }) }
     }
 
     /// Whether only the go command can fetch this module.
@@ -219,18 +233,35 @@ impl Fetcher {
         wanted: Vec<Wanted>,
         progress: &(dyn Fn(&Version) + Sync),
     ) -> Vec<Result<Fetched, Error>> {
-        stream::iter(wanted)
-            .map(async |wanted| {
-                let module = wanted.module.clone();
-                let fetched = Arc::clone(&self.inner).fetch(wanted).await;
-                if fetched.as_ref().is_ok_and(|fetched| fetched.bytes > 0) {
-                    progress(&module);
-                }
-                fetched
-            })
-            .buffered(self.inner.options.at_once.max(1))
-            .collect()
-            .await
+        let all = wanted.into_iter().map(async |wanted| {
+            let module = wanted.module.clone();
+            let fetched = self.fetch_one(wanted).await;
+            if fetched.as_ref().is_ok_and(|fetched| fetched.bytes > 0) {
+                progress(&module);
+            }
+            fetched
+        });
+        join_all(all).await
+    }
+
+    /// Fetches a module.
+    ///
+    /// # Errors
+    /// No proxy has it, nothing vouches for it, or it can't be kept.
+    pub async fn fetch_one(&self, wanted: Wanted) -> Result<Fetched, Error> {
+        Arc::clone(&self.inner).fetch(wanted).await
+    }
+
+    /// Fetches the go.mod of modules, and nothing else of them: what version selection reads. One that can't be had is
+    /// left to whoever needs it.
+    pub async fn fetch_go_mods(&self, wanted: Vec<Wanted>) {
+        let all = wanted.into_iter().map(async |wanted| {
+            let name = format!("{}@{}", wanted.module.path, wanted.module.version);
+            if let Err(error) = Arc::clone(&self.inner).fetch_go_mod(wanted).await {
+                tracing::debug!("{name}: its go.mod: {error}");
+            }
+        });
+        join_all(all).await;
     }
 }
 
@@ -249,6 +280,8 @@ impl Inner {
                 }
             }
         }
+        // Before the lock: a lock that waits is an open file.
+        let _slot = self.slots.acquire().await.map_err(|_| Error::Stopped { module: name.clone() })?;
         let lock = {
             let (cache, module) = (cache.clone(), module.clone());
             blocking(&name, move || cache.lock(&module)).await??
@@ -287,6 +320,28 @@ impl Inner {
         blocking(&label, keep).await?
     }
 
+    async fn fetch_go_mod(self: Arc<Self>, wanted: Wanted) -> Result<(), Error> {
+        let Wanted { module, mod_sums, .. } = wanted;
+        let name = format!("{}@{}", module.path, module.version);
+        module::check(&module.path, &module.version)?;
+        let _slot = self.slots.acquire().await.map_err(|_| Error::Stopped { module: name.clone() })?;
+        let file = format!("{}/@v/{}.mod", escape_path(&module.path)?, escape_version(&module.version)?);
+        let (go_mod, host) = self
+            .ask_in_turn(&module, &name, async |proxy| {
+                Ok((self.proxies.read(proxy, &file).await?, host(proxy)))
+            })
+            .await?;
+        let go_mod = text(go_mod, &name, &host)?;
+        let inner = Arc::clone(&self);
+        let label = name.clone();
+        let keep = move || {
+            let sum = crate::dirhash::hash_go_mod(go_mod.as_bytes());
+            inner.verify_go_mod(&module, &name, &sum, &mod_sums)?;
+            Ok(inner.options.cache.keep_go_mod(&module, &go_mod)?)
+        };
+        blocking(&label, keep).await?
+    }
+
     fn verify(
         &self,
         module: &Version,
@@ -295,29 +350,45 @@ impl Inner {
         zip_sums: &[String],
         mod_sums: &[String],
     ) -> Result<Verified, Error> {
-        let mut verified = Verified::Known;
-        let in_mod = format!("{}/go.mod", module.version);
-        let checks = [
-            ("zip", &sums.zip, zip_sums, module.version.as_str()),
-            ("go.mod", &sums.go_mod, mod_sums, in_mod.as_str()),
-        ];
-        for (file, found, known, version) in checks {
-            let known = if !known.is_empty() {
-                known.to_vec()
-            } else if let Some(database) = self.database_for(&module.path) {
-                verified = Verified::Database;
-                let lines = database.sums(&module.path, version);
-                lines.map_err(|source| Error::Database { module: name.to_owned(), source })?
-            } else {
-                verified = Verified::Nothing;
-                continue;
-            };
-            if !known.contains(found) {
-                let (module, found, expected) = (name.to_owned(), found.clone(), known.join(" or "));
-                return Err(Error::Mismatch { module, file, found, expected });
-            }
+        let zip = self.compare(module, name, "zip", &module.version, &sums.zip, zip_sums)?;
+        let go_mod = self.verify_go_mod(module, name, &sums.go_mod, mod_sums)?;
+        Ok(zip.max(go_mod))
+    }
+
+    fn verify_go_mod(
+        &self,
+        module: &Version,
+        name: &str,
+        sum: &str,
+        known: &[String],
+    ) -> Result<Verified, Error> {
+        self.compare(module, name, "go.mod", &format!("{}/go.mod", module.version), sum, known)
+    }
+
+    /// Compares a sum with those that are known, or else with the database's line for `version`.
+    fn compare(
+        &self,
+        module: &Version,
+        name: &str,
+        file: &'static str,
+        version: &str,
+        found: &str,
+        known: &[String],
+    ) -> Result<Verified, Error> {
+        let (known, verified) = if !known.is_empty() {
+            (known.to_vec(), Verified::Known)
+        } else if let Some(database) = self.database_for(&module.path) {
+            let lines = database.sums(&module.path, version);
+            let lines = lines.map_err(|source| Error::Database { module: name.to_owned(), source })?;
+            (lines, Verified::Database)
+        } else {
+            return Ok(Verified::Nothing);
+        };
+        if known.iter().any(|known| known == found) {
+            return Ok(verified);
         }
-        Ok(verified)
+        let (module, found, expected) = (name.to_owned(), found.to_owned(), known.join(" or "));
+        Err(Error::Mismatch { module, file, found, expected })
     }
 
     fn database_for(&self, path: &str) -> Option<&Database> {
@@ -325,12 +396,35 @@ impl Inner {
     }
 
     async fn download(&self, module: &Version, name: &str) -> Result<(Files, u64), Error> {
-        if match_prefix_patterns(&self.options.no_proxy, &module.path) {
-            return Err(Error::NeedsGo { module: name.to_owned() });
-        }
         let folder = format!("{}/@v", escape_path(&module.path)?);
         let version = escape_version(&module.version)?;
         let file = |suffix: &str| format!("{folder}/{version}.{suffix}");
+        let (info, go_mod, zip) = (file("info"), file("mod"), file("zip"));
+        let all = async |proxy: &Url| {
+            let zip_file = self.options.cache.new_file(module, Part::Zip).map_err(AskError::Cache)?;
+            let files = tokio::try_join!(
+                self.proxies.read(proxy, &info),
+                self.proxies.read(proxy, &go_mod),
+                self.proxies.save(proxy, &zip, zip_file),
+            )?;
+            Ok((files, host(proxy)))
+        };
+        let ((info, go_mod, (zip, size)), host) = self.ask_in_turn(module, name, all).await?;
+        let bytes = size + (info.len() + go_mod.len()) as u64;
+        let files = Files { info: text(info, name, &host)?, go_mod: text(go_mod, name, &host)?, zip };
+        Ok((files, bytes))
+    }
+
+    /// Asks the proxies one after the other, as GOPROXY says.
+    async fn ask_in_turn<T>(
+        &self,
+        module: &Version,
+        name: &str,
+        ask: impl AsyncFn(&Url) -> Result<T, AskError>,
+    ) -> Result<T, Error> {
+        if match_prefix_patterns(&self.options.no_proxy, &module.path) {
+            return Err(Error::NeedsGo { module: name.to_owned() });
+        }
         let mut last: Option<(String, Failure)> = None;
         for entry in &self.options.proxies.0 {
             let proxy = match &entry.source {
@@ -339,28 +433,10 @@ impl Inner {
                 Source::Off if last.is_none() => return Err(Error::Off { module: name.to_owned() }),
                 Source::Off => break,
             };
-            let zip_file = self.options.cache.new_file(module, Part::Zip)?;
-            let (info, go_mod, zip) = (file("info"), file("mod"), file("zip"));
-            let all = async {
-                tokio::try_join!(
-                    self.proxies.read(proxy, &info),
-                    self.proxies.read(proxy, &go_mod),
-                    self.proxies.save(proxy, &zip, zip_file),
-                )
-            };
-            match all.await {
-                Ok((info, go_mod, (zip, size))) => {
-                    let bytes = size + (info.len() + go_mod.len()) as u64;
-                    let text = |bytes: Vec<u8>| {
-                        String::from_utf8(bytes).map_err(|_| Error::Download {
-                            module: name.to_owned(),
-                            host: host(proxy),
-                            why: "its answer is no text".to_owned(),
-                        })
-                    };
-                    return Ok((Files { info: text(info)?, go_mod: text(go_mod)?, zip }, bytes));
-                }
-                Err(failure) => {
+            match ask(proxy).await {
+                Ok(answer) => return Ok(answer),
+                Err(AskError::Cache(error)) => return Err(error.into()),
+                Err(AskError::Proxy(failure)) => {
                     let next = matches!(failure, Failure::NotFound) || entry.after_any_error;
                     last = Some((host(proxy), failure));
                     if !next {
@@ -373,6 +449,26 @@ impl Inner {
             last.unwrap_or_else(|| ("GOPROXY".to_owned(), Failure::Other("no proxy was asked".to_owned())));
         Err(Error::Download { module: name.to_owned(), host, why: failure.to_string() })
     }
+}
+
+/// Why one proxy gave no answer.
+enum AskError {
+    Proxy(Failure),
+    Cache(modcache::Error),
+}
+
+impl From<Failure> for AskError {
+    fn from(failure: Failure) -> Self {
+        Self::Proxy(failure)
+    }
+}
+
+fn text(bytes: Vec<u8>, name: &str, host: &str) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|_| Error::Download {
+        module: name.to_owned(),
+        host: host.to_owned(),
+        why: "its answer is no text".to_owned(),
+    })
 }
 
 /// What a proxy has of a version.

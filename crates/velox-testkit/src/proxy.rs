@@ -18,7 +18,10 @@ use semver::{BuildMetadata, Prerelease, Version};
 use serde_json::{Value, json};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use crate::{Files, Repo};
+use crate::{
+    Files, Repo,
+    sumdb::{SumDb, go_sum_lines},
+};
 
 /// When modules made of files were published.
 const PUBLISHED: &str = "2024-01-01T00:00:00Z";
@@ -31,6 +34,8 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 /// proxy.module("example.com/acme/hello", "v1.0.0", plugin("example.com/acme/hello", "hello").files());
 /// assert!(proxy.url().starts_with("http://127.0.0.1:"));
 /// ```
+///
+/// It passes questions on to a checksum database of its own, which vouches for all that it serves: [`gosumdb`](Self::gosumdb).
 pub struct ModuleProxy {
     state: Arc<State>,
     address: SocketAddr,
@@ -51,8 +56,8 @@ pub enum Fault {
     Altered,
 }
 
-#[derive(Default)]
 struct State {
+    sum_db: SumDb,
     modules: Mutex<BTreeMap<String, Module>>,
     faults: Mutex<Vec<Planned>>,
     requests: Mutex<Vec<String>>,
@@ -83,7 +88,12 @@ impl ModuleProxy {
         let listener =
             runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            sum_db: SumDb::new(),
+            modules: Mutex::default(),
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+        });
         let served = Arc::clone(&state);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -144,6 +154,46 @@ impl ModuleProxy {
     /// Its address, for GOPROXY.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A value of GOSUMDB: the database's key. It is asked through this proxy.
+    pub fn gosumdb(&self) -> String {
+        self.state.sum_db.key()
+    }
+
+    /// A value of GOSUMDB that names the database's own address besides: it is asked past all proxies.
+    pub fn gosumdb_direct(&self) -> String {
+        format!("{} {}{}", self.gosumdb(), self.url(), SumDb::path())
+    }
+
+    /// Lets the database vouch for another sum of a version that it wasn't asked about yet; with `/go.mod` behind the
+    /// version, of its go.mod.
+    pub fn vouch(&self, path: &str, version: &str, sum: &str) -> &Self {
+        let released = version.trim_end_matches("/go.mod");
+        let escaped = format!("{}@{}", escape(path), escape(released));
+        let honest = self.state.lines(&escaped).unwrap_or_default();
+        let start = format!("{path} {version} ");
+        let lines = honest.lines().map(|line| match line.starts_with(&start) {
+            true => format!("{start}{sum}\n"),
+            false => format!("{line}\n"),
+        });
+        self.state.sum_db.record(&escaped, lines.collect());
+        self
+    }
+
+    /// Lets the database forget all but its first `count` records.
+    pub fn shrink_sum_db(&self, count: usize) {
+        self.state.sum_db.shrink(count);
+    }
+
+    /// Lets the database tell another history, signed by the same key.
+    pub fn fork_sum_db(&self) {
+        self.state.sum_db.fork();
+    }
+
+    /// Lets another key sign the database's trees in the name of the known one.
+    pub fn forge_sum_db(&self) {
+        self.state.sum_db.sign_by_another();
     }
 
     /// The paths of all requests so far, in order.
@@ -207,12 +257,26 @@ impl State {
     }
 
     fn content(&self, path: &str) -> Option<Vec<u8>> {
+        if let Some(asked) = path.strip_prefix(&SumDb::path()) {
+            return self.sum_db.answer(asked.strip_prefix('/')?, |version| self.lines(version));
+        }
         let (module, question) =
             path.strip_prefix('/')?.rsplit_once("/@").map(|(module, rest)| (module, format!("@{rest}")))?;
         let module = unescape(module)?;
         // Git takes its time: nobody else has to wait for it.
         let found = self.modules().get(&module)?.clone();
         found.answer(&module, &question)
+    }
+
+    /// The lines of go.sum for `ESCAPED-PATH@ESCAPED-VERSION`.
+    fn lines(&self, escaped: &str) -> Option<String> {
+        let (path, version) = escaped.split_once('@')?;
+        let (path, version) = (unescape(path)?, unescape(version)?);
+        let module = self.modules().get(&path)?.clone();
+        let found = module.resolve(&path, &version).filter(|found| found.version == version)?;
+        let files = module.files(&found)?;
+        let go_mod = module.answer(&path, &format!("@v/{}.mod", escape(&version)))?;
+        Some(go_sum_lines(&path, &version, &files, &go_mod))
     }
 }
 

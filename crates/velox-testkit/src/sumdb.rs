@@ -69,7 +69,8 @@ impl SumDb {
     /// Tells another history from here on: the first record was another one.
     pub(crate) fn fork(&self) {
         if let Some(first) = self.log().records.first_mut() {
-            *first = "example.com/history v1.0.0 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_owned();
+            *first =
+                "example.com/history v1.0.0 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_owned();
         }
     }
 
@@ -122,7 +123,8 @@ impl Log {
         let size = self.records.len() as u64;
         let text = format!("go.sum database tree\n{size}\n{}\n", STANDARD.encode(self.hash(0..size)));
         let public = [&[ED25519], self.key.verifying_key().as_bytes().as_slice()].concat();
-        let signature = [key_hash(&public).as_slice(), &self.signer.sign(text.as_bytes()).to_bytes()].concat();
+        let signature =
+            [key_hash(&public).as_slice(), &self.signer.sign(text.as_bytes()).to_bytes()].concat();
         format!("{text}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature))
     }
 

@@ -224,11 +224,11 @@ impl ModCache {
         let mut copy = self.new_file(module, Part::Zip)?;
         let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
         io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
-        self.keep(&lock, module, info, go_mod, copy, &mut |_| Ok::<(), Error>(()))
+        self.keep(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), Error>(()))
     }
 
     /// As [`ModCache::store`], with a zip that is in the cache's folder already ([`ModCache::new_file`]) and a say for
-    /// the caller: nothing becomes visible unless `verify` likes the sums.
+    /// the caller: nothing becomes visible unless `verify` likes the sums. The go command needs no information to build.
     ///
     /// # Errors
     ///
@@ -237,13 +237,15 @@ impl ModCache {
         &self,
         _lock: &Lock,
         module: &Version,
-        info: &str,
+        info: Option<&str>,
         go_mod: &str,
         zip: NamedTempFile,
         verify: &mut dyn FnMut(&Sums) -> Result<(), E>,
     ) -> Result<Sums, E> {
         let name = || format!("{}@{}", module.path, module.version);
-        check_info(module, info)?;
+        if let Some(info) = info {
+            check_info(module, info)?;
+        }
         modzip::check_zip(module, zip.path())
             .and_then(modzip::CheckedFiles::into_result)
             .map_err(|source| unusable(module, source))?;
@@ -282,7 +284,7 @@ impl ModCache {
             self.write(&mod_path, go_mod)?;
         }
         let info_path = self.path(module, Part::Info)?;
-        if !info_path.is_file() {
+        if let Some(info) = info.filter(|_| !info_path.is_file()) {
             self.write(&info_path, info)?;
         }
         Ok(sums)

@@ -226,6 +226,24 @@ fn of_what_a_build_of_go_left_only_the_information_is_missing() {
     assert_eq!(machine.has(0), ALL);
 }
 
+#[test]
+fn a_proxy_made_of_what_a_build_left_serves_without_information() {
+    let (without, with) = (proxy(1), proxy(1));
+    without.fail(".info", ProxyFault::Status(404));
+    let machine = machine(&without.url());
+    for _ in 0..2 {
+        machine.fetch(0).unwrap();
+        assert_eq!(machine.has(0), ALL[1..]);
+    }
+    let (good, said) = go_said(&mut machine.go(1, "off", "off", &["mod", "verify"]));
+    assert!(good && said == "all modules verified\n", "{said}");
+    // Another one may know when the version was made.
+    let machine = self::machine(&format!("{},{}", without.url(), with.url()));
+    machine.fetch(0).unwrap();
+    assert_eq!(machine.has(0), ALL);
+    assert_eq!(with.requests(), ["/example.com/!acme/m0/@v/v1.0.0.info"]);
+}
+
 const WRONG: &str = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 #[test]

@@ -334,12 +334,14 @@ impl Inner {
             };
             let sums = match files {
                 Some(Files { host, info, rest: Some((go_mod, zip)) }) => cache
-                    .keep(&lock, &module, &info, &go_mod, zip, &mut verify)
+                    .keep(&lock, &module, info.as_deref(), &go_mod, zip, &mut verify)
                     .map_err(|error| refused(error, &name, host))?,
                 Some(Files { info, rest: None, .. }) => {
                     let sums = cache.sums(&module)?;
                     verify(&sums)?;
-                    cache.complete(&lock, &module, &info)?;
+                    if let Some(info) = info {
+                        cache.complete(&lock, &module, &info)?;
+                    }
                     sums
                 }
                 None => {
@@ -412,7 +414,12 @@ impl Inner {
                 Source::Off => break,
             };
             match self.download_from(proxy, module).await? {
-                Ok(files) => return Ok(files),
+                Ok((mut files, bytes)) => {
+                    if files.info.is_none() {
+                        files.info = self.information_of_others(proxy, module).await;
+                    }
+                    return Ok((files, bytes));
+                }
                 Err(failure) => {
                     let next = matches!(failure, Failure::NotFound(_)) || entry.after_any_error;
                     tried.push(Tried { host: host(proxy), why: failure.to_string() });
@@ -434,24 +441,23 @@ impl Inner {
         let folder = format!("{}/@v", escape_path(&module.path)?);
         let version = escape_version(&module.version)?;
         let file = |suffix: &str| format!("{folder}/{version}.{suffix}");
-        let (info, go_mod, zip) = (file("info"), file("mod"), file("zip"));
+        let (go_mod, zip) = (file("mod"), file("zip"));
         let cache = &self.options.cache;
         let read = async {
             // The go command fetches no information where it needs none.
             if cache.lacks_only_information(module) {
-                let info = information(self.proxies.read(proxy, &info).await?, module)?;
-                let bytes = info.len() as u64;
+                let info = self.information(proxy, module).await?;
+                let bytes = info.as_ref().map_or(0, String::len) as u64;
                 return Ok((Files { host: host(proxy), info, rest: None }, bytes));
             }
             let to =
                 cache.new_file(module, Part::Zip).map_err(|error| Failure::Local(io::Error::other(error)))?;
             let (info, go_mod, (zip, size)) = tokio::try_join!(
-                self.proxies.read(proxy, &info),
+                self.information(proxy, module),
                 self.proxies.read(proxy, &go_mod),
                 self.proxies.save(proxy, &zip, to),
             )?;
-            let bytes = size + (info.len() + go_mod.len()) as u64;
-            let info = information(info, module)?;
+            let bytes = size + (info.as_ref().map_or(0, String::len) + go_mod.len()) as u64;
             Ok((Files { host: host(proxy), info, rest: Some((text(go_mod)?, zip)) }, bytes))
         };
         match read.await {
@@ -463,15 +469,41 @@ impl Inner {
     }
 }
 
-fn text(bytes: Vec<u8>) -> Result<String, Failure> {
-    String::from_utf8(bytes).map_err(|_| Failure::Other("its answer is no text".to_owned()))
+impl Inner {
+    /// `None` where this proxy has none.
+    async fn information(&self, proxy: &Url, module: &Version) -> Result<Option<String>, Failure> {
+        let wrong = |why: &dyn fmt::Display| Failure::Other(why.to_string());
+        let path = escape_path(&module.path).map_err(|error| wrong(&error))?;
+        let version = escape_version(&module.version).map_err(|error| wrong(&error))?;
+        match self.proxies.read(proxy, &format!("{path}/@v/{version}.info")).await {
+            Err(Failure::NotFound(_)) => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(bytes) => {
+                let info = text(bytes)?;
+                modcache::check_info(module, &info)
+                    .map_err(|_| wrong(&"its .info is no JSON with this version"))?;
+                Ok(Some(info))
+            }
+        }
+    }
+
+    /// What the proxies behind this one know of a version: its time goes into the stamp of a server.
+    async fn information_of_others(&self, last: &Url, module: &Version) -> Option<String> {
+        let proxies = self.options.proxies.0.iter().filter_map(|entry| match &entry.source {
+            Source::Proxy(proxy) => Some(proxy),
+            Source::Direct | Source::Off => None,
+        });
+        for proxy in proxies.skip_while(|proxy| *proxy != last).skip(1) {
+            if let Ok(Some(info)) = self.information(proxy, module).await {
+                return Some(info);
+            }
+        }
+        None
+    }
 }
 
-fn information(bytes: Vec<u8>, module: &Version) -> Result<String, Failure> {
-    let info = text(bytes)?;
-    let wrong = |_| Failure::Other("its .info is no JSON with this version".to_owned());
-    modcache::check_info(module, &info).map_err(wrong)?;
-    Ok(info)
+fn text(bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| Failure::Other("its answer is no text".to_owned()))
 }
 
 /// Names the proxy whose zip is at fault.
@@ -487,7 +519,8 @@ fn refused(error: Error, module: &str, host: String) -> Error {
 /// What a proxy has of a version: without the rest where the cache has that.
 struct Files {
     host: String,
-    info: String,
+    /// Some proxies have none: those made of what a build left.
+    info: Option<String>,
     rest: Option<(String, NamedTempFile)>,
 }
 

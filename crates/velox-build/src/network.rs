@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use url::Url;
 use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
 use velox_gomod::{
-    fetch::{Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+    fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
     modcache::ModCache,
 };
 use velox_manifest::Forge;
@@ -86,7 +86,7 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
         return Ok(None);
     }
     let client = http_options(&request.environment)
-        .client(reqwest::redirect::Policy::limited(10))
+        .client(fetch::redirects())
         .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?;
     let netrc = netrc_file(&request.environment)
         .filter(|_| settings.goauth != "off")

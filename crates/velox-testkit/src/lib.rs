@@ -15,6 +15,7 @@ mod proxy;
 mod roadrunner;
 mod server;
 mod sshd;
+mod sumdb;
 pub mod worker;
 
 pub use plugin::{Files, Plugin, plugin};

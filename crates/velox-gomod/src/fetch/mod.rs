@@ -24,6 +24,7 @@ pub use self::{
 use crate::{
     modcache::{self, ModCache, Part, Sums},
     module::{self, Version, escape_path, escape_version, match_prefix_patterns},
+    toolchain,
 };
 
 /// No module zip is larger (<https://go.dev/ref/mod#zip-path-size-constraints>); nothing else comes near.
@@ -234,7 +235,122 @@ impl Fetcher {
     }
 }
 
+impl Fetcher {
+    /// Fetches a toolchain's module and makes it ready to run; `known` are the sums that it may have. The answer has
+    /// downloaded nothing where another process did it meanwhile.
+    ///
+    /// The go command asks the checksum database about toolchains whatever GONOSUMDB says, and refuses them with
+    /// GOSUMDB=off; here the known sums are enough, and where a user wants no database the first use is trusted.
+    ///
+    /// # Errors
+    /// A toolchain that no proxy has, that isn't what its sum says, or that the cache can't keep.
+    pub async fn toolchain(
+        &self,
+        toolchain: &Version,
+        known: Vec<String>,
+    ) -> Result<(toolchain::Ready, Verified, u64), Error> {
+        Arc::clone(&self.inner).toolchain(toolchain.clone(), known).await
+    }
+
+    /// The versions that the proxies list of a module.
+    ///
+    /// # Errors
+    /// No proxy can be asked.
+    pub async fn versions(&self, path: &str) -> Result<Vec<String>, Error> {
+        let list = format!("{}/@v/list", escape_path(path)?);
+        let ask = async |proxy: &Url| Ok(self.inner.proxies.read(proxy, &list).await.and_then(text));
+        let lines = self.inner.ask_proxies(path, path, ask).await?;
+        Ok(lines.lines().filter_map(|line| line.split_ascii_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// A version's go.mod as a proxy has it: nothing has verified it, so it is good for a guess only.
+    ///
+    /// # Errors
+    /// No proxy has it.
+    pub async fn unverified_go_mod(&self, module: &Version) -> Result<String, Error> {
+        let name = format!("{}@{}", module.path, module.version);
+        let go_mod = place(module, "mod")?;
+        let ask = async |proxy: &Url| Ok(self.inner.proxies.read(proxy, &go_mod).await.and_then(text));
+        self.inner.ask_proxies(&module.path, &name, ask).await
+    }
+}
+
 impl Inner {
+    async fn toolchain(
+        self: Arc<Self>,
+        module: Version,
+        known: Vec<String>,
+    ) -> Result<(toolchain::Ready, Verified, u64), Error> {
+        let name = format!("{}@{}", module.path, module.version);
+        module::check(&module.path, &module.version)?;
+        let lock = {
+            let (cache, module) = (self.options.cache.clone(), module.clone());
+            blocking(&name, move || cache.lock(&module)).await??
+        };
+        let has = |part| self.options.cache.path(&module, part).is_ok_and(|path| path.is_file());
+        let downloaded = if has(Part::Zip) && has(Part::ZipHash) {
+            None
+        } else {
+            let zip = place(&module, "zip")?;
+            let ask = async |proxy: &Url| {
+                let file = self.options.cache.new_file(&module, Part::Zip)?;
+                Ok(self.proxies.save(proxy, &zip, file).await)
+            };
+            Some(self.ask_proxies(&module.path, &name, ask).await?)
+        };
+        let inner = Arc::clone(&self);
+        let label = name.clone();
+        let keep = move || {
+            let cache = &inner.options.cache;
+            let mut verified = Verified::Known;
+            let mut verify = |sum: &str| -> Result<(), Error> {
+                verified = inner.verify_toolchain(&module, &name, sum, &known)?;
+                Ok(())
+            };
+            let (sum, bytes) = match downloaded {
+                Some((zip, bytes)) => (cache.keep_zip(&lock, &module, zip, &mut verify)?, bytes),
+                None => {
+                    let path = cache.path(&module, Part::ZipHash)?;
+                    let sum = std::fs::read_to_string(&path)
+                        .map_err(|source| modcache::Error::File { path, source })?
+                        .trim()
+                        .to_owned();
+                    verify(&sum)?;
+                    (sum, 0)
+                }
+            };
+            let root = cache.unpack(&lock, &module, inner.options.writable)?;
+            toolchain::make_ready(&root)?;
+            Ok((toolchain::Ready { root, sum }, verified, bytes))
+        };
+        blocking(&label, keep).await?
+    }
+
+    fn verify_toolchain(
+        &self,
+        module: &Version,
+        name: &str,
+        sum: &str,
+        known: &[String],
+    ) -> Result<Verified, Error> {
+        let (expected, verified) = if !known.is_empty() {
+            (known.to_vec(), Verified::Known)
+        } else if let Some(database) = self.database_for(&module.path)
+            && !self.options.proxies.is_one_directory()
+        {
+            let lines = database.sums(&module.path, &module.version);
+            let lines = lines.map_err(|source| Error::Database { module: name.to_owned(), source })?;
+            (lines, Verified::Database)
+        } else {
+            return Ok(Verified::Nothing);
+        };
+        if expected.iter().any(|expected| expected == sum) {
+            return Ok(verified);
+        }
+        let (module, found, expected) = (name.to_owned(), sum.to_owned(), expected.join(" or "));
+        Err(Error::Mismatch { module, file: "zip", found, expected })
+    }
+
     async fn fetch(self: Arc<Self>, wanted: Wanted) -> Result<Fetched, Error> {
         let Wanted { module, zip_sums, mod_sums } = wanted;
         let name = format!("{}@{}", module.path, module.version);
@@ -325,22 +441,9 @@ impl Inner {
     }
 
     async fn download(&self, module: &Version, name: &str) -> Result<(Files, u64), Error> {
-        if match_prefix_patterns(&self.options.no_proxy, &module.path) {
-            return Err(Error::NeedsGo { module: name.to_owned() });
-        }
-        let folder = format!("{}/@v", escape_path(&module.path)?);
-        let version = escape_version(&module.version)?;
-        let file = |suffix: &str| format!("{folder}/{version}.{suffix}");
-        let mut last: Option<(String, Failure)> = None;
-        for entry in &self.options.proxies.0 {
-            let proxy = match &entry.source {
-                Source::Proxy(proxy) => proxy,
-                Source::Direct => return Err(Error::NeedsGo { module: name.to_owned() }),
-                Source::Off if last.is_none() => return Err(Error::Off { module: name.to_owned() }),
-                Source::Off => break,
-            };
+        let (info, go_mod, zip) = (place(module, "info")?, place(module, "mod")?, place(module, "zip")?);
+        let ask = async |proxy: &Url| {
             let zip_file = self.options.cache.new_file(module, Part::Zip)?;
-            let (info, go_mod, zip) = (file("info"), file("mod"), file("zip"));
             let all = async {
                 tokio::try_join!(
                     self.proxies.read(proxy, &info),
@@ -348,18 +451,38 @@ impl Inner {
                     self.proxies.save(proxy, &zip, zip_file),
                 )
             };
-            match all.await {
-                Ok((info, go_mod, (zip, size))) => {
-                    let bytes = size + (info.len() + go_mod.len()) as u64;
-                    let text = |bytes: Vec<u8>| {
-                        String::from_utf8(bytes).map_err(|_| Error::Download {
-                            module: name.to_owned(),
-                            host: host(proxy),
-                            why: "its answer is no text".to_owned(),
-                        })
-                    };
-                    return Ok((Files { info: text(info)?, go_mod: text(go_mod)?, zip }, bytes));
-                }
+            let (info, go_mod, (zip, size)) = match all.await {
+                Ok(files) => files,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            let bytes = size + (info.len() + go_mod.len()) as u64;
+            Ok(text(info).and_then(|info| Ok((Files { info, go_mod: text(go_mod)?, zip }, bytes))))
+        };
+        self.ask_proxies(&module.path, name, ask).await
+    }
+
+    /// The first proxy's answer that can be had.
+    async fn ask_proxies<T>(
+        &self,
+        path: &str,
+        name: &str,
+        ask: impl AsyncFn(&Url) -> Result<Result<T, Failure>, Error>,
+    ) -> Result<T, Error> {
+        if match_prefix_patterns(&self.options.no_proxy, path) {
+            return Err(Error::NeedsGo { module: name.to_owned() });
+        }
+        let mut last: Option<(String, Failure)> = None;
+        for entry in &self.options.proxies.0 {
+            let proxy = match &entry.source {
+                Source::Proxy(proxy) => proxy,
+                // No version control has toolchains: what the proxies said is the answer.
+                Source::Direct if last.is_some() && path == toolchain::MODULE => break,
+                Source::Direct => return Err(Error::NeedsGo { module: name.to_owned() }),
+                Source::Off if last.is_none() => return Err(Error::Off { module: name.to_owned() }),
+                Source::Off => break,
+            };
+            match ask(proxy).await? {
+                Ok(answer) => return Ok(answer),
                 Err(failure) => {
                     let next = matches!(failure, Failure::NotFound) || entry.after_any_error;
                     last = Some((host(proxy), failure));
@@ -373,6 +496,15 @@ impl Inner {
             last.unwrap_or_else(|| ("GOPROXY".to_owned(), Failure::Other("no proxy was asked".to_owned())));
         Err(Error::Download { module: name.to_owned(), host, why: failure.to_string() })
     }
+}
+
+/// Where a proxy has a version's file.
+fn place(module: &Version, suffix: &str) -> Result<String, module::Error> {
+    Ok(format!("{}/@v/{}.{suffix}", escape_path(&module.path)?, escape_version(&module.version)?))
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| Failure::Other("its answer is no text".to_owned()))
 }
 
 /// What a proxy has of a version.

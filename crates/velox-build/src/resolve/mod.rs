@@ -22,7 +22,7 @@ use velox_gomod::{
     module::{Version, path_major_matches, split_path_version},
     pseudo, semver,
 };
-use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Replacement, Spanned};
+use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
 
 pub(crate) use self::forge::{Configured, Forges};
 use self::{
@@ -39,7 +39,7 @@ use crate::{
     lock::{Asked, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, Variant},
     process::Children,
     settings::Settings,
-    toolchain::{Mode, Toolchain},
+    toolchain::{Mode, Toolchain, Toolchains},
     workspace::Workspace,
 };
 
@@ -47,6 +47,7 @@ use crate::{
 const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
 /// Everything that resolving needs.
+#[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
     pub(crate) request: &'a Request,
     /// The request's manifest, with its replaces at its plugins.
@@ -56,6 +57,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) previous: Option<&'a Lock>,
     pub(crate) settings: &'a Settings,
     pub(crate) go: &'a Toolchain,
+    pub(crate) toolchains: &'a Toolchains,
     pub(crate) children: &'a Children,
     pub(crate) forges: &'a Forges,
     pub(crate) fetcher: Option<&'a Fetcher>,
@@ -96,14 +98,27 @@ impl Resolver<'_> {
             .get(&Owner::RoadRunner)
             .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
         let release = release(roadrunner)?;
-        self.go.check_version(release.go.as_deref(), &roadrunner.module.path)?;
+        let newer = self.toolchains.newer(self.go, release.go.as_deref(), &roadrunner.module.path).await?;
+        match &newer {
+            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned).await,
+            None => self.complete(&release, roadrunner, &pinned).await,
+        }
+    }
 
-        let mut plugins = self.plugins(manifest, &pinned)?;
-        plugins.extend(added(&release, &plugins));
+    /// Tries what was pinned in a workspace, with a Go that can compile it.
+    async fn complete(
+        &self,
+        release: &GoMod,
+        roadrunner: &Pinned,
+        pinned: &PinnedBy,
+    ) -> Result<(Lock, Workspace), Error> {
+        let manifest = self.manifest;
+        let mut plugins = self.plugins(manifest, pinned)?;
+        plugins.extend(added(release, &plugins));
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
 
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
-        let composed = self.compose(manifest, &release, &plugins, &pinned, &workspace)?;
+        let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
         workspace.write("go.sum", &self.sums(&workspace, pinned.values())?.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
@@ -319,8 +334,19 @@ impl Resolver<'_> {
             targets,
             go_mod: workspace.read("go.mod")?,
             go_sum: workspace.read("go.sum")?,
+            toolchain: self.toolchain_sums(&go_version),
             go_version,
         })
+    }
+
+    /// The sums of a Go, by the platform that it runs on: what the previous lock knows, and what is in the module cache.
+    fn toolchain_sums(&self, go_version: &str) -> BTreeMap<String, String> {
+        let previous = self.previous.filter(|lock| lock.go_version == go_version);
+        let mut sums = previous.map(|lock| lock.toolchain.clone()).unwrap_or_default();
+        if let Some(sum) = self.toolchains.sum_of(go_version) {
+            sums.entry(GoTarget::host().to_string()).or_insert(sum);
+        }
+        sums
     }
 
     /// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody
@@ -392,6 +418,12 @@ impl Resolver<'_> {
         }
         error
     }
+}
+
+/// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
+pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
+    let module = Ask::roadrunner(manifest).module?;
+    (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
 
 /// A `[[replaces]]` that names a plugin's module is that plugin's replacement: so the replaced module isn't fetched, and

@@ -60,7 +60,7 @@ fn toolchain(proxy: &ModuleProxy, version: &str) {
     proxy.module("golang.org/toolchain", &module(version), files.into());
 }
 
-/// A small RoadRunner, whose go.mod demands just the Go that compiles here.
+/// A small RoadRunner, whose go.mod demands just the Go that compiles here, and a plugin.
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
     let mut files = roadrunner("v2025").files();
@@ -213,6 +213,19 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
         sandbox.vx(&[&BUILD[..], &["--no-cache"]].concat()).ok();
         assert_eq!(used(&sandbox), format!("{version} local build"), "{old}");
     }
+    // A plugin may need it where RoadRunner doesn't.
+    let other = ModuleProxy::start();
+    other.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    let demanding = plugin("example.com/acme/hello", "hello").go(version.trim_start_matches("go"));
+    other.module("example.com/acme/hello", "v1.0.0", demanding.files());
+    toolchain(&other, &version);
+    let sandbox = with_go(machine(&other), "go1.24.1").env("GOTOOLCHAIN", "auto");
+    sandbox.vx(&BUILD).ok();
+    assert_eq!(used(&sandbox), format!("{version} local build"));
+    let sandbox = with_go(machine(&other), "go1.24.1").env("GOTOOLCHAIN", "local");
+    let said = sandbox.vx(&BUILD).fails(1);
+    assert!(said.contains("example.com/acme/hello needs Go"), "{said}");
+
     // One that may not give way is told of.
     let sandbox = with_go(machine(&proxy), "go1.24.1").env("GOTOOLCHAIN", "local");
     let said = sandbox.vx(&BUILD).fails(1);

@@ -18,6 +18,7 @@ use std::{
 use velox_gomod::{
     fetch::Fetcher,
     gosum::GoSum,
+    goversion::GoVersion,
     modfile::{self, GoMod, Replace, Require},
     module::{Version, path_major_matches, split_path_version},
     pseudo, semver,
@@ -98,10 +99,14 @@ impl Resolver<'_> {
             .get(&Owner::RoadRunner)
             .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
         let release = release(roadrunner)?;
-        let newer = self.toolchains.newer(self.go, release.go.as_deref(), &roadrunner.module.path).await?;
-        match &newer {
-            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned).await,
-            None => self.complete(&release, roadrunner, &pinned).await,
+        let mut plugins = self.plugins(manifest, &pinned)?;
+        plugins.extend(added(&release, &plugins));
+        plugins.sort_by(|a, b| a.name.cmp(&b.name));
+
+        let (line, module) = newest_go_line(&release, roadrunner, &plugins);
+        match &self.toolchains.newer(self.go, line, module).await? {
+            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned, plugins).await,
+            None => self.complete(&release, roadrunner, &pinned, plugins).await,
         }
     }
 
@@ -111,12 +116,9 @@ impl Resolver<'_> {
         release: &GoMod,
         roadrunner: &Pinned,
         pinned: &PinnedBy,
+        plugins: Vec<Resolved>,
     ) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
-        let mut plugins = self.plugins(manifest, pinned)?;
-        plugins.extend(added(release, &plugins));
-        plugins.sort_by(|a, b| a.name.cmp(&b.name));
-
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
         let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
@@ -447,6 +449,22 @@ pub(crate) fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
         }
     });
     manifest
+}
+
+/// The newest Go that RoadRunner or a plugin asks for, and who does.
+fn newest_go_line<'a>(
+    release: &'a GoMod,
+    roadrunner: &'a Pinned,
+    plugins: &'a [Resolved],
+) -> (Option<&'a str>, &'a str) {
+    let of_plugins = plugins.iter().map(|plugin| (plugin.go_mod.as_ref(), plugin.module.as_str()));
+    std::iter::once((Some(release), roadrunner.module.path.as_str()))
+        .chain(of_plugins)
+        .filter_map(|(go_mod, module)| Some((go_mod?.go.as_deref()?, module)))
+        // RoadRunner comes last, so that it is named where a plugin asks for no more.
+        .rev()
+        .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
+        .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))
 }
 
 fn release(roadrunner: &Pinned) -> Result<GoMod, Error> {

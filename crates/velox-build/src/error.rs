@@ -74,6 +74,13 @@ impl Error {
     }
 }
 
+/// Something that was downloaded, or is in a cache, isn't what its sum says.
+pub(crate) fn checksum_mismatch(name: &str, text: &str) -> Error {
+    Error::build(format!("{name} is not what its checksum says"))
+        .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
+        .output(text.lines().map(str::to_owned).collect())
+}
+
 /// An error-level diagnostic with a place and a label.
 pub(crate) fn finding(message: String, span: Option<Range<usize>>, label: Option<&str>) -> Diagnostic {
     Diagnostic { level: Level::Error, message, span, label: label.map(str::to_owned), help: Vec::new() }

@@ -6,7 +6,9 @@
 pub mod buildinfo;
 pub mod dirhash;
 pub mod fetch;
+pub mod goenv;
 pub mod gosum;
+pub mod goversion;
 pub mod modcache;
 pub mod modfile;
 pub mod module;
@@ -14,3 +16,4 @@ pub mod modzip;
 pub mod pseudo;
 pub mod semver;
 pub mod sumdb;
+pub mod toolchain;

@@ -264,44 +264,19 @@ impl ModCache {
         zip: NamedTempFile,
         verify: &mut dyn FnMut(&Sums) -> Result<(), E>,
     ) -> Result<Sums, E> {
-        let name = || format!("{}@{}", module.path, module.version);
         if let Some(info) = info {
             check_info(module, info)?;
         }
-        modzip::check_zip(module, zip.path())
-            .and_then(modzip::CheckedFiles::into_result)
-            .map_err(|source| unusable(module, source))?;
-        let sums = Sums {
-            zip: dirhash::hash_zip(zip.path()).map_err(Error::from)?,
-            go_mod: dirhash::hash_go_mod(go_mod.as_bytes()),
-        };
+        let checked = checked_sum(module, &zip)?;
+        let sums = Sums { zip: checked, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
         verify(&sums)?;
 
-        let conflict = |file, cached: String, new: &str, path: &Path| {
-            let (module, new, path) = (name(), new.to_owned(), path.to_owned());
-            if cached == new { Ok(()) } else { Err(Error::Conflict { module, file, cached, new, path }) }
-        };
         let mod_path = self.path(module, Part::Mod)?;
         let cached_mod = if_there(&mod_path, fs::read(&mod_path))?;
         if let Some(content) = &cached_mod {
-            conflict("go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
+            agree(module, "go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
         }
-        let (zip_path, hash_path) = (self.path(module, Part::Zip)?, self.path(module, Part::ZipHash)?);
-        let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
-        let has_zip = zip_path.is_file();
-        if let Some(hash) = &cached_hash {
-            conflict("zip", hash.trim().to_owned(), &sums.zip, &hash_path)?;
-        } else if has_zip {
-            // As the go command does: a zip without its hash was never verified, or has lost it.
-            conflict("zip", dirhash::hash_zip(&zip_path).map_err(Error::from)?, &sums.zip, &zip_path)?;
-        }
-
-        if !has_zip {
-            self.rename(zip, &zip_path)?;
-        }
-        if cached_hash.is_none() {
-            self.write(&hash_path, &sums.zip)?;
-        }
+        self.put_zip(module, zip, &sums.zip)?;
         if cached_mod.is_none() {
             self.write(&mod_path, go_mod)?;
         }
@@ -345,6 +320,44 @@ impl ModCache {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+
+    /// As [`ModCache::keep`], for a module of which the go command keeps the zip alone: a toolchain.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModCache::keep`].
+    pub fn keep_zip<E: From<Error>>(
+        &self,
+        _lock: &Lock,
+        module: &Version,
+        zip: NamedTempFile,
+        verify: &mut dyn FnMut(&str) -> Result<(), E>,
+    ) -> Result<String, E> {
+        let sum = checked_sum(module, &zip)?;
+        verify(&sum)?;
+        self.put_zip(module, zip, &sum)?;
+        Ok(sum)
+    }
+
+    /// Puts a verified zip and its sum into their places, unless the very same are there.
+    fn put_zip(&self, module: &Version, zip: NamedTempFile, sum: &str) -> Result<(), Error> {
+        let (zip_path, hash_path) = (self.path(module, Part::Zip)?, self.path(module, Part::ZipHash)?);
+        let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
+        let has_zip = zip_path.is_file();
+        if let Some(hash) = &cached_hash {
+            agree(module, "zip", hash.trim().to_owned(), sum, &hash_path)?;
+        } else if has_zip {
+            // As the go command does: a zip without its hash was never verified, or has lost it.
+            agree(module, "zip", dirhash::hash_zip(&zip_path)?, sum, &zip_path)?;
+        }
+        if !has_zip {
+            self.rename(zip, &zip_path)?;
+        }
+        if cached_hash.is_none() {
+            self.write(&hash_path, sum)?;
+        }
+        Ok(())
     }
 
     /// The sums of a version that the cache has: its zip's as it was when it was verified.
@@ -457,6 +470,23 @@ fn unusable(module: &Version, error: modzip::Error) -> Error {
         modzip::Error::File { path, source, .. } => Error::File { path, source },
         source => Error::Zip { module: format!("{}@{}", module.path, module.version), source },
     }
+}
+
+/// The sum of a zip that is a valid zip of this module.
+fn checked_sum(module: &Version, zip: &NamedTempFile) -> Result<String, Error> {
+    modzip::check_zip(module, zip.path())
+        .and_then(modzip::CheckedFiles::into_result)
+        .map_err(|source| unusable(module, source))?;
+    Ok(dirhash::hash_zip(zip.path())?)
+}
+
+/// Whether what the cache has is what is to be stored.
+fn agree(module: &Version, file: &'static str, cached: String, new: &str, path: &Path) -> Result<(), Error> {
+    if cached == new {
+        return Ok(());
+    }
+    let module = format!("{}@{}", module.path, module.version);
+    Err(Error::Conflict { module, file, cached, new: new.to_owned(), path: path.to_owned() })
 }
 
 /// Folders only: files are made so.

@@ -48,6 +48,9 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Go {
     version: String,
+    /// `linux/amd64 h1:…`
+    #[serde(default)]
+    toolchain: Vec<String>,
     #[serde(rename = "mod")]
     go_mod: String,
     #[serde(rename = "sum")]
@@ -172,12 +175,23 @@ impl File {
         }
         let RoadRunner { from, module, version, commit, time } = self.roadrunner;
         checked(&module, &version)?;
-        let Go { version: go_version, go_mod, go_sum } = self.go;
-        if !go_version.starts_with("go1") || go_version.contains(char::is_whitespace) {
+        let Go { version: go_version, toolchain, go_mod, go_sum } = self.go;
+        if !go_version.starts_with("go1")
+            || go_version.contains(|c: char| c.is_whitespace() || "/\\".contains(c))
+        {
             return Err(format!("`{go_version}` is no version of Go"));
         }
+        let sum = |text: &String| {
+            let (platform, sum) = text.split_once(' ').filter(|(_, sum)| sum.starts_with("h1:"))?;
+            Some((platform.to_owned(), sum.to_owned()))
+        };
+        let toolchain = toolchain
+            .iter()
+            .map(|text| sum(text).ok_or_else(|| format!("`{text}` is no platform with a toolchain's sum")))
+            .collect::<Result<_, _>>()?;
         let lock = Lock {
             go_version,
+            toolchain,
             roadrunner: LockedRoadRunner { from, module, version, commit, time },
             plugins,
             settings: self.settings,
@@ -312,6 +326,11 @@ impl fmt::Display for Lock {
             }
         }
         writeln!(f, "\n[go]\nversion = {}", quoted(&self.go_version))?;
+        if !self.toolchain.is_empty() {
+            let sums: Vec<String> =
+                self.toolchain.iter().map(|(platform, sum)| format!("{platform} {sum}")).collect();
+            writeln!(f, "toolchain = {}", list(&sums))?;
+        }
         writeln!(f, "mod = {}\nsum = {}", block(&self.go_mod), block(&self.go_sum))
     }
 }
@@ -354,6 +373,7 @@ mod tests {
         let http = "github.com/roadrunner-server/http/v5";
         Lock {
             go_version: "go1.26.8".into(),
+            toolchain: BTreeMap::from([("linux/amd64".into(), "h1:x=".into())]),
             roadrunner: LockedRoadRunner {
                 from: "github.com/roadrunner-server/roadrunner v2025.1.15".into(),
                 module: "github.com/roadrunner-server/roadrunner/v2025".into(),
@@ -420,6 +440,13 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_without_a_toolchain_has_no_sum_of_one() {
+        let lock = Lock { toolchain: BTreeMap::new(), ..lock() };
+        assert!(!lock.to_string().contains("toolchain"));
+        assert_eq!(Lock::parse("velox.lock", &lock.to_string()).unwrap(), lock);
+    }
+
+    #[test]
     fn a_newer_format_a_merge_conflict_and_a_cut_file_are_told_apart() {
         let text = lock().to_string();
         let message = |text: &str| Lock::parse("velox.lock", text).unwrap_err().to_string();
@@ -427,6 +454,7 @@ mod tests {
         assert!(message(&text.replace("[roadrunner]", "<<<<<<< ours\n[roadrunner]")).contains("conflict"));
         assert!(message(&text[..text.len() / 2]).contains("velox.lock can't be used: line"));
         assert!(message("").contains("format"));
+        assert!(message(&text.replace("amd64 h1:", "amd64 ")).contains("toolchain's sum"));
         assert!(message(&text.replace("go1.26.8", "1; rm")).contains("no version of Go"));
         assert!(message(&text.replace("http v1.0.0", "../http v1.0.0")).contains("can't be used"));
     }

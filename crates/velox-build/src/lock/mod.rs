@@ -26,6 +26,8 @@ use crate::{Error, PluginRow, Raised, settings::Settings};
 pub struct Lock {
     /// The Go version that compiles it (`go1.26.8`).
     pub go_version: String,
+    /// The `h1:` sums of that Go as a module, by the platform that it runs on (`linux/amd64`), where one was fetched.
+    pub toolchain: BTreeMap<String, String>,
     /// RoadRunner itself.
     pub roadrunner: LockedRoadRunner,
     /// The plugins, sorted by name.
@@ -168,6 +170,11 @@ impl Lock {
     /// RoadRunner's own module.
     pub(crate) fn roadrunner(&self) -> Version {
         Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
+    }
+
+    /// The sum that its Go has to have as a module for this machine, if it is known.
+    pub(crate) fn toolchain_sum(&self) -> Option<&str> {
+        self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
     }
 
     pub(crate) fn sums(&self) -> Result<GoSum, Error> {

@@ -10,7 +10,7 @@ use super::{
     goproxy::{self, TriedProxies},
     pin::Pinned,
 };
-use crate::{Error, Phase, lock::Lock, pipeline::phase};
+use crate::{Error, Phase, error::checksum_mismatch, lock::Lock, pipeline::phase};
 
 impl Resolver<'_> {
     /// Brings `modules` into the module cache, each verified by the lock's sum; the answer is RoadRunner's own tree.
@@ -59,7 +59,7 @@ impl Resolver<'_> {
         for Pinned { module, zip_sum, .. } in sources.pin(&of_forges).await? {
             if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
                 let name = format!("{} {}", module.path, module.version);
-                return Err(goproxy::checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
+                return Err(checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
             }
             missing.retain(|other| *other != module);
         }
@@ -73,7 +73,7 @@ impl Resolver<'_> {
                     let known: Vec<&str> = sums.get(&module.path, &module.version).collect();
                     if !known.contains(&answer.sum.as_str()) {
                         let text = format!("the lock says {}, it is {}", known.join(" or "), answer.sum);
-                        return Err(goproxy::checksum_mismatch(&name, &text));
+                        return Err(checksum_mismatch(&name, &text));
                     }
                 }
                 Some(answer) => failed.push(format!("{name}: {}", answer.reason())),

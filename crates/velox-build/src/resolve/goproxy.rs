@@ -17,6 +17,7 @@ use velox_gomod::{
 use super::pin::Sources;
 use crate::{
     Error, Event, Note, Phase,
+    error::checksum_mismatch,
     process::Children,
     toolchain::{Mode, Toolchain},
 };
@@ -324,12 +325,6 @@ pub(super) async fn by_go(
 
 fn is_security_error(text: &str) -> bool {
     text.contains("SECURITY ERROR") || text.contains("checksum mismatch")
-}
-
-pub(super) fn checksum_mismatch(module: &str, text: &str) -> Error {
-    Error::build(format!("{module} is not what its checksum says"))
-        .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
-        .output(text.lines().map(str::to_owned).collect())
 }
 
 impl Download {

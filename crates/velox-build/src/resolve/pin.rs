@@ -275,7 +275,7 @@ impl Sources<'_> {
         if ask.replacement {
             located.path = with_suffix_of(&ask.path, &located.module);
         }
-        let private = self.go.is_private(&located.path);
+        let private = self.go.settings().is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
         if !public {
             return State::Take(Box::new(located));

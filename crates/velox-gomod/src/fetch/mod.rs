@@ -33,6 +33,7 @@ use crate::{
     modcache::{self, ModCache, Part, Sums},
     module::{self, Version, escape_path, escape_version, match_prefix_patterns},
     modzip::{MAX_GO_MOD, MAX_ZIP_FILE},
+    toolchain,
 };
 
 /// Everything but a zip is kept in memory: a go.mod may have this size, nothing else comes near.
@@ -326,7 +327,110 @@ impl Fetcher {
     }
 }
 
+impl Fetcher {
+    /// Fetches a toolchain's module and makes it ready to run; `known` are the sums that it may have. The answer has
+    /// downloaded nothing where another process did it meanwhile.
+    ///
+    /// The go command asks the checksum database about toolchains whatever GONOSUMDB says, and refuses them with
+    /// GOSUMDB=off; here the known sums are enough, and where a user wants no database the first use is trusted.
+    ///
+    /// # Errors
+    /// A toolchain that no proxy has, that isn't what its sum says, or that the cache can't keep.
+    pub async fn toolchain(
+        &self,
+        toolchain: &Version,
+        known: Vec<String>,
+    ) -> Result<(toolchain::Ready, Verified, u64), Error> {
+        Arc::clone(&self.inner).toolchain(toolchain.clone(), known).await
+    }
+
+    /// The versions that the proxies list of a module.
+    ///
+    /// # Errors
+    /// No proxy can be asked.
+    pub async fn versions(&self, path: &str) -> Result<Vec<String>, Error> {
+        let list = format!("{}/@v/list", escape_path(path)?);
+        let ask = async |proxy: &Url| Ok(self.inner.proxies.read(proxy, &list).await.and_then(text));
+        let (lines, _) = self.inner.ask_in_turn(path, path, ask).await?;
+        Ok(lines.lines().filter_map(|line| line.split_ascii_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// A version's go.mod as a proxy has it: nothing has verified it, so it is good for a guess only.
+    ///
+    /// # Errors
+    /// No proxy has it.
+    pub async fn unverified_go_mod(&self, module: &Version) -> Result<String, Error> {
+        let name = format!("{}@{}", module.path, module.version);
+        let go_mod = place(module, "mod")?;
+        let ask = async |proxy: &Url| Ok(self.inner.proxies.read(proxy, &go_mod).await.and_then(text));
+        Ok(self.inner.ask_in_turn(&module.path, &name, ask).await?.0)
+    }
+}
+
 impl Inner {
+    async fn toolchain(
+        self: Arc<Self>,
+        module: Version,
+        known: Vec<String>,
+    ) -> Result<(toolchain::Ready, Verified, u64), Error> {
+        let name = format!("{}@{}", module.path, module.version);
+        module::check(&module.path, &module.version)?;
+        let lock = {
+            let (cache, module) = (self.options.cache.clone(), module.clone());
+            blocking(&name, move || cache.lock(&module)).await??
+        };
+        let has = |part| self.options.cache.path(&module, part).is_ok_and(|path| path.is_file());
+        let downloaded = if has(Part::Zip) && has(Part::ZipHash) {
+            None
+        } else {
+            let zip = place(&module, "zip")?;
+            let ask = async |proxy: &Url| {
+                let file = self.options.cache.new_file(&module, Part::Zip)?;
+                Ok(self.proxies.save(proxy, &zip, file).await)
+            };
+            Some(self.ask_in_turn(&module.path, &name, ask).await?.0)
+        };
+        let inner = Arc::clone(&self);
+        let label = name.clone();
+        let keep = move || {
+            let cache = &inner.options.cache;
+            let mut verified = Verified::Known;
+            let mut verify = |sum: &str| -> Result<(), Error> {
+                verified = inner.verify_toolchain(&module, &name, sum, &known)?;
+                Ok(())
+            };
+            let (sum, bytes) = match downloaded {
+                Some((zip, bytes)) => (cache.keep_zip(&lock, &module, zip, &mut verify)?, bytes),
+                None => {
+                    let path = cache.path(&module, Part::ZipHash)?;
+                    let sum = std::fs::read_to_string(&path)
+                        .map_err(|source| modcache::Error::File { path, source })?
+                        .trim()
+                        .to_owned();
+                    verify(&sum)?;
+                    (sum, 0)
+                }
+            };
+            let root = cache.unpack(&lock, &module, inner.options.writable)?;
+            toolchain::make_ready(&root)?;
+            Ok((toolchain::Ready { root, sum }, verified, bytes))
+        };
+        blocking(&label, keep).await?
+    }
+
+    fn verify_toolchain(
+        &self,
+        module: &Version,
+        name: &str,
+        sum: &str,
+        known: &[String],
+    ) -> Result<Verified, Error> {
+        if known.is_empty() && self.options.proxies.is_one_directory() {
+            return Ok(Verified::Nothing);
+        }
+        self.compare(module, name, "zip", &module.version, sum, known)
+    }
+
     async fn fetch(self: Arc<Self>, wanted: Wanted) -> Result<Fetched, Error> {
         let Wanted { module, zip_sums, mod_sums } = wanted;
         let name = format!("{}@{}", module.path, module.version);
@@ -394,9 +498,9 @@ impl Inner {
         let name = format!("{}@{}", module.path, module.version);
         module::check(&module.path, &module.version)?;
         let _slot = self.slots.acquire().await.map_err(|_| Error::Stopped { module: name.clone() })?;
-        let file = format!("{}/@v/{}.mod", escape_path(&module.path)?, escape_version(&module.version)?);
+        let file = place(&module, "mod")?;
         let read = async |proxy: &Url| Ok(self.proxies.read(proxy, &file).await.and_then(text));
-        let (go_mod, _) = self.ask_in_turn(&module, &name, read).await?;
+        let (go_mod, _) = self.ask_in_turn(&module.path, &name, read).await?;
         let inner = Arc::clone(&self);
         let label = name.clone();
         let keep = move || {
@@ -467,7 +571,7 @@ impl Inner {
 
     async fn download(&self, module: &Version, name: &str) -> Result<(Files, u64), Error> {
         let from = async |proxy: &Url| self.download_from(proxy, module).await;
-        let ((mut files, bytes), proxy) = self.ask_in_turn(module, name, from).await?;
+        let ((mut files, bytes), proxy) = self.ask_in_turn(&module.path, name, from).await?;
         if files.info.is_none() {
             files.info = self.information_of_others(proxy, module).await;
         }
@@ -478,18 +582,20 @@ impl Inner {
     /// `ask` is one that no other proxy can help with.
     async fn ask_in_turn<T>(
         &self,
-        module: &Version,
+        path: &str,
         name: &str,
         ask: impl AsyncFn(&Url) -> Result<Result<T, Failure>, Error>,
     ) -> Result<(T, &Url), Error> {
         let module_name = || name.to_owned();
-        if match_prefix_patterns(&self.options.no_proxy, &module.path) {
+        if match_prefix_patterns(&self.options.no_proxy, path) {
             return Err(Error::NeedsGo { module: module_name(), tried: Vec::new() });
         }
         let mut tried = Vec::new();
         for entry in &self.options.proxies.0 {
             let proxy = match &entry.source {
                 Source::Proxy(proxy) => proxy,
+                // No version control has toolchains: what the proxies said is the answer.
+                Source::Direct if !tried.is_empty() && path == toolchain::MODULE => break,
                 Source::Direct => return Err(Error::NeedsGo { module: module_name(), tried }),
                 Source::Off if tried.is_empty() => return Err(Error::Off { module: module_name() }),
                 Source::Off => break,
@@ -514,10 +620,7 @@ impl Inner {
         proxy: &Url,
         module: &Version,
     ) -> Result<Result<(Files, u64), Failure>, Error> {
-        let folder = format!("{}/@v", escape_path(&module.path)?);
-        let version = escape_version(&module.version)?;
-        let file = |suffix: &str| format!("{folder}/{version}.{suffix}");
-        let (go_mod, zip) = (file("mod"), file("zip"));
+        let (go_mod, zip) = (place(module, "mod")?, place(module, "zip")?);
         let cache = &self.options.cache;
         let read = async {
             // The go command fetches no information where it needs none.
@@ -549,9 +652,8 @@ impl Inner {
     /// `None` where this proxy has none.
     async fn information(&self, proxy: &Url, module: &Version) -> Result<Option<String>, Failure> {
         let wrong = |why: &dyn fmt::Display| Failure::Other(why.to_string());
-        let path = escape_path(&module.path).map_err(|error| wrong(&error))?;
-        let version = escape_version(&module.version).map_err(|error| wrong(&error))?;
-        match self.proxies.read(proxy, &format!("{path}/@v/{version}.info")).await {
+        let path = place(module, "info").map_err(|error| wrong(&error))?;
+        match self.proxies.read(proxy, &path).await {
             Err(Failure::NotFound(_)) => Ok(None),
             Err(failure) => Err(failure),
             Ok(bytes) => {
@@ -576,6 +678,11 @@ impl Inner {
         }
         None
     }
+}
+
+/// Where a proxy has a version's file.
+fn place(module: &Version, suffix: &str) -> Result<String, module::Error> {
+    Ok(format!("{}/@v/{}.{suffix}", escape_path(&module.path)?, escape_version(&module.version)?))
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, Failure> {

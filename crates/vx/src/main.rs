@@ -5,7 +5,7 @@
 //! | exit code | meaning                                                              |
 //! |-----------|----------------------------------------------------------------------|
 //! | 0         | done                                                                 |
-//! | 1         | the build failed (or vx itself did)                                  |
+//! | 1         | the build failed (or vx itself did), or a check found errors         |
 //! | 2         | the command line or the configuration is wrong                       |
 //! | 130, 143  | ended by Ctrl-C (SIGINT), by SIGTERM, after everything was cleaned up |
 

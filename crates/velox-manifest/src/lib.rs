@@ -5,6 +5,7 @@
 
 mod build_args;
 mod diagnostic;
+pub mod edit;
 mod findings;
 mod interpolate;
 mod manifest;

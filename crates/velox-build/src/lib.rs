@@ -17,6 +17,7 @@ mod digest;
 mod error;
 mod event;
 mod imports;
+mod inquiry;
 mod key;
 mod lock;
 mod network;
@@ -31,6 +32,7 @@ mod scratch;
 mod settings;
 mod stamp;
 mod store;
+mod text_file;
 mod toolchain;
 mod tree;
 mod verify;
@@ -40,9 +42,14 @@ pub use cache::cache_directory;
 pub use compile_cache::serve_compile_cache;
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
-pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant};
+pub use inquiry::{Inquiry, Major, RoadRunnerRelease, Subject, Versions};
+pub use lock::{
+    Lock, Locked, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant,
+    carried_over, locked,
+};
 pub use pipeline::build;
 pub use request::{Goal, Options, Output, Request};
 pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};
+pub use text_file::write_text;
 pub use workspace::Workspace;

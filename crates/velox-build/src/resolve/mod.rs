@@ -5,7 +5,7 @@ mod ask;
 mod fetch;
 mod forge;
 mod goproxy;
-mod listing;
+pub(crate) mod listing;
 mod pin;
 
 use std::{
@@ -24,15 +24,18 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Replacement, Spanned};
 
-pub(crate) use self::forge::{Configured, Forges};
 use self::{
     ask::{Ask, Known, PluginAsk},
     listing::Listing,
     pin::{Pinned, Sources},
 };
+pub(crate) use self::{
+    ask::{Place, place_of_plugin},
+    forge::{Configured, Forges, tag_prefix},
+};
 use crate::{
     Error, ErrorKind, Raised, Request,
-    compose::{Composition, Wanted},
+    compose::{Composition, Wanted, provides},
     container,
     error::finding,
     imports::imports_of,
@@ -75,6 +78,15 @@ struct Resolved {
     added: bool,
 }
 
+/// A RoadRunner as it was released.
+#[derive(Debug, Clone)]
+pub(crate) struct Release {
+    pub(crate) module: Version,
+    pub(crate) go_mod: GoMod,
+    /// The plugins of its `container/plugins.go`.
+    pub(crate) plugins: Vec<Version>,
+}
+
 /// Whom a pinned module belongs to, by its index in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
@@ -110,6 +122,24 @@ impl Resolver<'_> {
         workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
         let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
+    }
+
+    /// RoadRunner alone: what it was released with.
+    pub(crate) async fn release(&self) -> Result<Release, Error> {
+        let mut ask = Ask::roadrunner(self.manifest);
+        ask.known = self.known_roadrunner()?;
+        let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
+        let roadrunner = pinned.first().ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let go_mod = release(roadrunner)?;
+        let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
+            .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
+        let plugins = go_mod
+            .require
+            .iter()
+            .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
+            .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
+            .collect();
+        Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
     fn sources(&self) -> Sources<'_> {

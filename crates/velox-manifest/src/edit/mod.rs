@@ -441,11 +441,14 @@ impl std::str::FromStr for Replacement {
 }
 
 /// A key as TOML writes it, in quotes where it needs them.
-fn key(name: &str) -> String {
+#[must_use]
+pub fn key(name: &str) -> String {
     toml_edit::Key::new(name).display_repr().into_owned()
 }
 
-fn string(value: &str) -> String {
+/// A string as TOML writes it, in quotes.
+#[must_use]
+pub fn string(value: &str) -> String {
     toml_edit::Value::from(value).to_string()
 }
 

@@ -85,9 +85,7 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
     if request.options.offline || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
-    let client = http_options(&request.environment)
-        .client(reqwest::redirect::Policy::limited(10))
-        .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?;
+    let client = client(&request.environment)?;
     let netrc = netrc_file(&request.environment)
         .filter(|_| settings.goauth != "off")
         .and_then(|path| std::fs::read_to_string(path).ok());
@@ -104,6 +102,13 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
         writable: go.writable_modules(),
         at_once: DOWNLOADS,
     })))
+}
+
+/// A client without credentials that follows redirects.
+pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
+    http_options(environment)
+        .client(reqwest::redirect::Policy::limited(10))
+        .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))
 }
 
 /// Where the go command looks for it.

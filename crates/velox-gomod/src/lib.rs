@@ -7,6 +7,7 @@ pub mod buildinfo;
 pub mod dirhash;
 pub mod fetch;
 pub mod gosum;
+pub mod graph;
 pub mod modcache;
 pub mod modfile;
 pub mod module;

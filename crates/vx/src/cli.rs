@@ -47,6 +47,18 @@ pub(crate) enum Command {
     Outdated(Box<Outdated>),
     /// Move velox.toml to the newest format
     Migrate(Box<Migrate>),
+    /// Find plugins by name, module path or description
+    Search(Search),
+    /// Show the plugins: asked for, locked, and in RoadRunner's own release
+    List(Box<List>),
+    /// Show who needs a module, and at which version
+    Why(Box<Why>),
+    /// Show the plugins and what they require
+    Tree(Box<Tree>),
+    /// Show what is inside a RoadRunner binary
+    Inspect(Inspect),
+    /// Look for what is wrong or risky with the server, without compiling it
+    Check(Box<Check>),
     /// Show or remove what vx keeps of earlier builds
     Cache {
         #[command(subcommand)]
@@ -300,6 +312,89 @@ fn parse_replacement(text: &str) -> Result<Replacement, String> {
     text.parse().map_err(|wrong: velox_manifest::Diagnostic| {
         std::iter::once(wrong.message).chain(wrong.help).collect::<Vec<_>>().join("; ")
     })
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx search              every known plugin, by group
+  vx search kafka        one by its name
+  vx search \"job queues\" words of the description")]
+pub(crate) struct Search {
+    /// What to look for; nothing lists them all
+    #[arg(value_name = "WORD")]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx list                the plugins of velox.toml
+  vx list --all          and those that RoadRunner is released with, but this server lacks")]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Show the plugins too that RoadRunner's release has and velox.toml lacks
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx why go.uber.org/zap
+  vx why zap             the last part of the path is enough
+  vx why http            a plugin, by its name in velox.toml")]
+pub(crate) struct Why {
+    /// A module path, with its major or without, a plugin's name, or the last part of a path
+    #[arg(value_name = "MODULE", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) module: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx tree                everything that is compiled in
+  vx tree --depth 1      the plugins, and what they require directly
+  vx tree --all          what is only required for tests, and // indirect lines, too")]
+pub(crate) struct Tree {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How deep to go; 0 shows the plugins alone
+    #[arg(long, value_name = "N")]
+    pub(crate) depth: Option<usize>,
+    /// Show every line of each go.mod, not only what is required directly and compiled in
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx inspect rr
+  vx inspect rr --all                every module, not the plugins alone
+  vx inspect rr --format json | jq -r .stamp_version
+
+The file isn't run: a binary for another system can be inspected just as well.")]
+pub(crate) struct Inspect {
+    /// A RoadRunner binary, built by vx or anybody else
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Show the modules too that are no plugins
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx check
+  vx check --deny-warnings           in CI: a warning fails, too
+  vx check --offline                 ask nobody, not for vulnerabilities either
+
+Known vulnerabilities are asked of https://api.osv.dev; private modules (GOPRIVATE) are left out of the question.")]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Exit with 1 when there are only warnings, too
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -213,7 +213,7 @@ impl Lock {
 }
 
 /// A replace for this very version wins over one for all (<https://go.dev/ref/mod#go-mod-file-replace>).
-fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
+pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
     let of = |version: Option<&String>| {
         replaces
             .iter()

@@ -1,6 +1,6 @@
 //! What the user sees of a build: [`human`] lines on stderr, or [`json`] events on stdout.
 
-mod diagnostics;
+pub(crate) mod diagnostics;
 mod human;
 mod json;
 pub(crate) mod text;
@@ -90,6 +90,27 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Writes what a command was asked for: text for people, or one JSON event.
+pub(crate) fn answer(text: &str) -> ExitCode {
+    match print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("can't write to the standard output: {error}")),
+    }
+}
+
+/// A JSON event as a line: the event's name, and the fields of `value`.
+pub(crate) fn event(name: &str, value: &impl serde::Serialize) -> String {
+    #[derive(serde::Serialize)]
+    struct Line<'a, T> {
+        v: u8,
+        event: &'a str,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    // What these commands tell are maps of texts and numbers, for which JSON has a form.
+    serde_json::to_string(&Line { v: 1, event: name, value }).map(|line| line + "\n").unwrap_or_default()
 }
 
 /// Reports a failure that no reporter is there for.

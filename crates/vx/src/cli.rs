@@ -7,7 +7,7 @@ use clap::{
     Args, ColorChoice, Parser, Subcommand, ValueEnum,
     builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
 };
-use velox_manifest::{GoTarget, Replacement};
+use velox_manifest::{GoTarget, Replacement, catalogue};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Lock(Box<Lock>),
     /// Download all that a later build needs, so that it can be run with --offline
     Fetch(Box<Fetch>),
+    /// Write a velox.toml to begin with
+    Init(Box<Init>),
     /// Add plugins to velox.toml, or change the refs of those that are in it
     Add(Box<Add>),
     /// Remove plugins from velox.toml
@@ -200,6 +202,57 @@ pub(crate) struct Fetch {
     /// Fail unless velox.lock is there and says what the configuration asks for
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx init                                       asks for the version and the plugins
+  vx init --default                             RoadRunner as it is released
+  vx init --roadrunner v2025.1.15 --group http --plugin rpc
+  vx init --plugin http@v5.3.0 --plugin acme/plugin@main
+  vx init --from ./rr                           what would build this binary again
+
+An existing file is never written over without --force.")]
+pub(crate) struct Init {
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
+    pub(crate) config: PathBuf,
+    /// RoadRunner's version: a tag, a branch or a commit [default: the newest release]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) roadrunner: Option<String>,
+    /// A plugin, named as for `vx add`; may be given several times
+    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) plugins: Vec<String>,
+    /// All plugins of a group that this RoadRunner is released with; may be given several times
+    #[arg(long = "group", value_name = "GROUP", value_parser = Group::parse)]
+    pub(crate) groups: Vec<Group>,
+    /// Exactly the plugins that this RoadRunner is released with
+    #[arg(long, conflicts_with_all = ["groups", "from"])]
+    pub(crate) default: bool,
+    /// An existing RoadRunner binary, to take everything from
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["groups", "plugins"])]
+    pub(crate) from: Option<PathBuf>,
+    /// Write over an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The go command to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+/// One argument of `--group`; `None` is what no group has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group(pub(crate) Option<catalogue::Group>);
+
+impl Group {
+    fn parse(text: &str) -> Result<Self, String> {
+        let word = |group: catalogue::Group| format!("{group:?}").to_lowercase();
+        let found = catalogue::Group::ALL.into_iter().find(|group| word(*group) == text.to_lowercase());
+        found.map(|group| Self(Some(group))).ok_or_else(|| {
+            let known: Vec<String> = catalogue::Group::ALL.into_iter().map(word).collect();
+            format!("there is no group `{text}`; there are {}", known.join(", "))
+        })
+    }
 }
 
 /// What every command takes that changes a configuration file.

@@ -56,6 +56,7 @@ fn run() -> ExitCode {
             Command::Build(arguments) => commands::build(settings, *arguments).await,
             Command::Lock(arguments) => commands::lock(settings, *arguments).await,
             Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
+            Command::Init(arguments) => commands::init(settings, *arguments).await,
             Command::Add(arguments) => commands::add(settings, *arguments).await,
             Command::Remove(arguments) => commands::remove(settings, *arguments).await,
             Command::Update(arguments) => commands::update(settings, *arguments).await,

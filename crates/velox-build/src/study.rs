@@ -142,7 +142,13 @@ async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Gr
     for (module, directory) in &directories {
         workspace.add_replacement(module, directory)?;
     }
-    listing::graph(&tools.go, &workspace).await?;
+    listing::graph(&tools.go, &workspace).await.map_err(|error| {
+        if pipeline.request.options.offline {
+            error.help("run it once without --offline, or `vx fetch` beforehand")
+        } else {
+            error
+        }
+    })?;
     Graph::load(&main, &read).map_err(|Missing(modules)| {
         Error::build(format!("can't get the go.mod of {} modules", modules.len()))
             .output(modules.iter().map(Version::to_string).collect())

@@ -76,7 +76,11 @@ pub async fn check(
     cancel: CancellationToken,
 ) -> Result<Checked, Error> {
     let quiet = Arc::new(WithoutRaised(Arc::clone(&reporter)));
-    let studied = match study(request, quiet, cancel.clone()).await {
+    // A raised plugin is a finding like any other, and no reason to look no further.
+    let mut lenient = request.clone();
+    lenient.manifest.strict = false;
+    lenient.options.strict = false;
+    let studied = match study(&lenient, quiet, cancel.clone()).await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         studied => studied,
     };

@@ -21,27 +21,27 @@ const INTERFACES: [(&str, Level, &str); 5] = [
     (
         "github.com/roadrunner-server/api",
         Level::Error,
-        "it declares what plugins expect of each other: one written for another major is not seen by them",
+        "declares what plugins expect of each other: one written for another major is not seen by them",
     ),
     (
         "github.com/roadrunner-server/endure",
         Level::Error,
-        "it starts the plugins and hands them to each other: one written for another major is not started",
+        "starts the plugins and hands them to each other: one written for another major is not started",
     ),
     (
         "github.com/roadrunner-server/goridge",
         Level::Warning,
-        "it is the protocol between the server and PHP: two majors of it may not understand each other",
+        "is the protocol between the server and PHP: two majors of it may not understand each other",
     ),
     (
         "github.com/roadrunner-server/pool",
         Level::Warning,
-        "it runs the PHP workers: a plugin with another major of it has workers that the server doesn't know",
+        "runs the PHP workers: a plugin with another major of it has workers that the server doesn't know",
     ),
     (
         "github.com/roadrunner-server/errors",
         Level::Warning,
-        "its errors carry a kind that other plugins look at: that of another major they don't know",
+        "has errors of kinds that other plugins look at: those of another major they don't know",
     ),
 ];
 
@@ -65,6 +65,7 @@ pub(super) fn of_study(request: &Request, study: &Study) -> Vec<Finding> {
         findings.extend(plugin_major(locked, span.clone(), study));
         findings.extend(interfaces(locked, span, study));
     }
+    let strict = request.manifest.strict || request.options.strict;
     for raised in &study.lock.raised {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == raised.name);
         let message = format!(
@@ -80,7 +81,7 @@ pub(super) fn of_study(request: &Request, study: &Study) -> Vec<Finding> {
         findings.push(
             Finding::new(
                 Rule::Raised,
-                Level::Warning,
+                if strict { Level::Error } else { Level::Warning },
                 message,
                 span,
                 "raised by Go's minimal version selection",
@@ -269,13 +270,13 @@ fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study) 
         let name = path.rsplit('/').next().unwrap_or_default();
         let label = format!("its go.mod requires {name} {}", line.version);
         findings.push(
-            Finding::new(Rule::Interface, *level, message, span.clone(), &label).because(*why).remedy(
-                format!(
+            Finding::new(Rule::Interface, *level, message, span.clone(), &label)
+                .because(format!("{name} {why}"))
+                .remedy(format!(
                     "ask for a version of {} whose go.mod requires {}, or choose a RoadRunner of its time",
                     locked.name,
                     theirs.join(" or ")
-                ),
-            ),
+                )),
         );
     }
     findings

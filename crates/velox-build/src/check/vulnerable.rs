@@ -18,13 +18,13 @@ pub(super) async fn find(request: &Request, study: &Study) -> Result<(LookedUp, 
     let base = Url::parse(address.map_or(osv::PUBLIC, String::as_str))
         .map_err(|error| format!("VX_OSV_URL is no URL: {error}"))?;
     let client = network::client(&request.environment).map_err(|error| error.to_string())?;
-    let (private, mut modules): (Vec<Version>, Vec<Version>) = study
-        .compiled()
-        .iter()
+    let compiled = study.compiled().iter();
+    let (private, mut modules): (Vec<Version>, Vec<Version>) = compiled
         .filter_map(|(path, selected)| match &selected.replacement {
             None => Some(Version { path: path.clone(), version: selected.version.clone() }),
             Some((path, version)) => Some(Version { path: path.clone(), version: version.clone()? }),
         })
+        .chain([study.lock.roadrunner()])
         .partition(|module| is_private(request, study, &module.path));
     modules.extend(standard_library(&study.lock.go_version));
     let found = osv::vulnerabilities(&client, &base, &modules).await?;
@@ -51,6 +51,7 @@ fn is_private(request: &Request, study: &Study, path: &str) -> bool {
     let mut plugins = study.lock.plugins.iter();
     study.is_private(path)
         || own_host
+        || (path == study.lock.roadrunner.module && manifest.github.endpoint.is_some())
         || plugins
             .any(|plugin| plugin.source().is_some_and(|source| source.path == path) && from_own_forge(plugin))
 }
@@ -75,7 +76,12 @@ fn finding(request: &Request, study: &Study, module: &Version, known: Vec<Vulner
         1 => "1 known vulnerability".to_owned(),
         many => format!("{many} known vulnerabilities"),
     };
-    let span = asked.and_then(|asked| asked.reference.span.clone());
+    let roadrunner = module.path == study.lock.roadrunner.module;
+    let reference = match asked {
+        Some(asked) => Some(&asked.reference),
+        None => request.manifest.roadrunner.reference.as_ref().filter(|_| roadrunner),
+    };
+    let span = reference.and_then(|reference| reference.span.clone());
     let mut finding =
         Finding::new(Rule::Vulnerable, Level::Warning, format!("{name} has {count}"), span, &count);
     for Vulnerability { id, summary, fixed, .. } in &known {
@@ -94,7 +100,7 @@ fn finding(request: &Request, study: &Study, module: &Version, known: Vec<Vulner
         Some(version) if standard => {
             format!("install Go {} or newer, then `vx lock --upgrade`", version.trim_start_matches('v'))
         }
-        Some(version) if plugin.is_some() => format!("ask for {version} or newer"),
+        Some(version) if plugin.is_some() || roadrunner => format!("ask for {version} or newer"),
         Some(version) => format!(
             "upgrade the plugin that needs it, or force it: [[replaces]] old = \"{0}\", new = \"{0}@{version}\"",
             module.path

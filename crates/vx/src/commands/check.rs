@@ -36,7 +36,7 @@ pub(crate) async fn check(settings: Settings, arguments: cli::Check) -> ExitCode
     };
     let wrong = of_level(&checked, Level::Error) > 0
         || (arguments.deny_warnings && of_level(&checked, Level::Warning) > 0);
-    let written = report::answer(&text);
+    let written = prepared.answer(&text);
     if wrong { Ending::Build.into() } else { written }
 }
 

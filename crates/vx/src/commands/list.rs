@@ -27,12 +27,12 @@ pub(crate) async fn list(settings: Settings, arguments: cli::List) -> ExitCode {
         list.plugins.retain(|plugin| plugin.asked.is_some() || plugin.locked.is_some());
     }
     match prepared.format {
-        Format::Json => report::answer(&report::event("list", &list)),
+        Format::Json => prepared.answer(&report::event("list", &list)),
         Format::Human => {
             for text in notes(&list) {
                 report.report(Event::Note(Note::Text { text }));
             }
-            report::answer(&clean(&shown(&list)))
+            prepared.answer(&clean(&shown(&list)))
         }
     }
 }

@@ -88,6 +88,12 @@ impl Prepared {
         })
     }
 
+    /// Ends with what the command was asked for.
+    pub(super) fn answer(&self, text: &str) -> ExitCode {
+        self.report.answered();
+        report::answer(text)
+    }
+
     /// Ends with an error of the build.
     pub(super) fn failed(&self, error: &Error) -> ExitCode {
         self.failed_on(&*self.report, error)

@@ -47,7 +47,7 @@ pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
             drawing.text
         }
     };
-    report::answer(&clean(&text))
+    prepared.answer(&clean(&text))
 }
 
 /// The tree as it is written.

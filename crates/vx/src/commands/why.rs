@@ -33,7 +33,7 @@ pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
         Format::Json => report::event("why", &fields(&why)),
         Format::Human => shown(&why, arrow),
     };
-    report::answer(&clean(&text))
+    prepared.answer(&clean(&text))
 }
 
 fn not_one(prepared: &Prepared, study: &Study, wanted: &str, paths: &[&str]) -> ExitCode {

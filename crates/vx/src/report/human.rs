@@ -191,6 +191,10 @@ impl Report for Human {
         }
     }
 
+    fn answered(&self) {
+        self.clear_bars(&mut self.state());
+    }
+
     fn failed(&self, failure: &Failure<'_>) {
         let state = &mut *self.state();
         self.clear_bars(state);

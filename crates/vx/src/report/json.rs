@@ -128,6 +128,8 @@ impl Report for Json {
         self.tell(&Fields::Interrupted { signal });
     }
 
+    fn answered(&self) {}
+
     fn failed(&self, failure: &Failure<'_>) {
         for diagnostic in failure.diagnostics {
             let told = self.told(diagnostic);

@@ -29,6 +29,9 @@ pub(crate) trait Report: Reporter {
     /// A signal came; the clean-up begins.
     fn interrupted(&self, signal: Signal);
 
+    /// A command's answer comes now: what moves on the terminal goes.
+    fn answered(&self);
+
     /// The build failed.
     fn failed(&self, failure: &Failure<'_>);
 

@@ -47,7 +47,7 @@ fn the_default_is_what_the_release_has() {
     let sandbox = machine(&proxy);
     let said = sandbox.vx(&["init", "--default", "--roadrunner", "v2025.0.77"]);
     said.ok();
-    assert!(said.stderr().contains("Created velox.toml RoadRunner v2025.0.77 with"), "{}", said.stderr());
+    assert!(said.stderr().contains("Created velox.toml: RoadRunner v2025.0.77 with"), "{}", said.stderr());
     insta::assert_snapshot!(text(&sandbox));
     let plan = sandbox.vx(&["build", "--dry-run"]).ok();
     for line in text(&sandbox).lines().filter(|line| line.starts_with("module_name")) {

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, process::ExitC
 
 use velox_build::{Error, Goal, Inquiry, Inspection, Options, RoadRunnerRelease, Subject};
 use velox_manifest::{
-    Diagnostic, Manifest, Source,
+    Diagnostic, GoTarget, Manifest, Source,
     catalogue::{self, Group},
 };
 
@@ -142,7 +142,8 @@ async fn text(
         let inspection = velox_build::inspect(&working_directory.join(binary))?;
         let (roadrunner, entries) = of_binary(settings, arguments, &inspection, binary)?;
         let told = count(&roadrunner, entries.len());
-        return Ok((written(&roadrunner, &entries, &format!("As {} was built", binary.display())), told));
+        let title = format!("As {} was built", binary.display());
+        return Ok((written(&roadrunner, &entries, &title) + &settings_of(&inspection), told));
     }
     let by_flags = arguments.default || !arguments.groups.is_empty() || !arguments.plugins.is_empty();
     if !by_flags && !on_terminal {
@@ -289,6 +290,43 @@ fn of_binary(
     Ok((roadrunner, entries.collect()))
 }
 
+/// What else a binary says of its making, in the configuration's words.
+fn settings_of(inspection: &Inspection) -> String {
+    let Inspection { flags, target, modules, .. } = inspection;
+    let has = |flag: &str| flags.iter().any(|known| known == flag);
+    let mut tags: Vec<&str> = flags
+        .iter()
+        .filter_map(|flag| flag.strip_prefix("-tags="))
+        .flat_map(|tags| tags.split(','))
+        .collect();
+    let debug = has("debug=true") || tags.contains(&"debug");
+    tags.retain(|tag| *tag != "debug");
+    let mut arguments: Vec<String> = Vec::new();
+    arguments.extend((!tags.is_empty()).then(|| quoted(&format!("-tags={}", tags.join(",")))));
+    arguments.extend(has("-race=true").then(|| quoted("-race")));
+
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    if debug {
+        text.push_str("\n[debug]\nenabled = true\n");
+    }
+    if !arguments.is_empty() {
+        let _ = write!(text, "\n[velox]\nbuild_args = [{}]\n", arguments.join(", "));
+    }
+    let foreign = target.as_ref().filter(|target| **target != GoTarget::host().to_string());
+    if let Some((os, arch)) = foreign.and_then(|target| target.split_once('/')) {
+        let _ = write!(text, "\n[target_platform]\nos = {}\narch = {}\n", quoted(os), quoted(arch));
+    }
+    for module in modules {
+        let Some((path, version)) = module.replacement.as_deref().and_then(|new| new.split_once(' ')) else {
+            continue;
+        };
+        let (old, new) = (quoted(&module.module), quoted(&format!("{path}@{version}")));
+        let _ = write!(text, "\n[[replaces]]\nold = {old}\nnew = {new}\n");
+    }
+    text
+}
+
 fn of_release((module, version): &(String, String)) -> Entry {
     Entry { name: name_of(module), module: module.clone(), tag: version.clone(), replace: None, remark: None }
 }
@@ -354,7 +392,35 @@ fn key(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use velox_build::InsideModule;
+
     use super::*;
+
+    #[test]
+    fn what_a_binary_says_of_its_making_is_written_too() {
+        let inspection = Inspection {
+            roadrunner: "github.com/roadrunner-server/roadrunner/v2025".to_owned(),
+            version: Some("v2025.1.15".to_owned()),
+            by_vx: true,
+            stamp_version: None,
+            stamp_time: None,
+            go_version: "go1.26.8".to_owned(),
+            target: Some("plan9/mips".to_owned()),
+            flags: vec!["-race=true".to_owned(), "-tags=aws,debug".to_owned(), "CGO_ENABLED=1".to_owned()],
+            plugins: Vec::new(),
+            modules: vec![InsideModule {
+                name: "zap".to_owned(),
+                module: "go.uber.org/zap".to_owned(),
+                version: "v1.0.0".to_owned(),
+                replacement: Some("example.com/zap v1.0.1".to_owned()),
+            }],
+        };
+        insta::assert_snapshot!(settings_of(&inspection));
+        let host = Inspection { target: Some(GoTarget::host().to_string()), ..inspection.clone() };
+        assert!(!settings_of(&host).contains("target_platform"));
+        let plain = Inspection { flags: Vec::new(), modules: Vec::new(), ..host };
+        assert_eq!(settings_of(&plain), "");
+    }
 
     #[test]
     fn a_configuration_is_written_by_groups_with_a_line_on_each() {

@@ -220,6 +220,7 @@ impl Report for Human {
         }
         for Change { change, name, module, from, to } in changes {
             let refs = match (from, to) {
+                (None, Some(what)) if matches!(*change, "created" | "migrated") => format!(": {what}"),
                 (Some(from), Some(to)) => format!(" {from} -> {to}"),
                 (Some(at), None) | (None, Some(at)) => format!(" {at}"),
                 (None, None) => String::new(),

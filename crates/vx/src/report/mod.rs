@@ -51,7 +51,7 @@ pub(crate) trait Report: Reporter {
 /// One change of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// `added`, `removed`, `updated` or `migrated`.
+    /// `created`, `added`, `removed`, `updated` or `migrated`.
     pub(crate) change: &'static str,
     pub(crate) name: String,
     pub(crate) module: Option<String>,

@@ -6,6 +6,7 @@
 mod build_args;
 pub mod catalogue;
 mod diagnostic;
+pub mod edit;
 mod findings;
 mod interpolate;
 mod manifest;

@@ -26,11 +26,14 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
 
-pub(crate) use self::forge::{Configured, Forges};
 use self::{
     ask::{Ask, Known, PluginAsk},
     listing::Listing,
     pin::{Pinned, Sources},
+};
+pub(crate) use self::{
+    ask::{Place, place_of_plugin},
+    forge::{Configured, Forges, tag_prefix},
 };
 use crate::{
     Error, ErrorKind, Raised, Request,

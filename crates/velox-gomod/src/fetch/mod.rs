@@ -5,6 +5,7 @@
 mod database;
 mod goproxy;
 mod netrc;
+mod versions;
 
 use std::{
     collections::HashSet,

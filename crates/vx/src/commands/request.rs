@@ -38,14 +38,33 @@ impl Prepared {
         goal: impl FnOnce(&Path) -> Goal,
         options: Options,
     ) -> Result<Self, ExitCode> {
-        let working_directory = std::env::current_dir()
-            .map_err(|error| report::complain(&format!("can't tell the working directory: {error}")))?;
-        let Configuration { source, base, file } = configuration::read(&server.config, &working_directory)
-            .map_err(|diagnostic| misconfigured(&settings, None, &[diagnostic]))?;
+        let working_directory = working_directory()?;
+        let configuration = read(&settings, &server.config, &working_directory)?;
         let lookup = |name: &str| settings.environment.get(name).cloned();
-        let (manifest, warnings) = Manifest::parse(&source, &lookup)
-            .map_err(|diagnostics| misconfigured(&settings, Some(source.clone()), &diagnostics))?;
+        let (manifest, warnings) =
+            Manifest::parse(&configuration.source, &lookup).map_err(|diagnostics| {
+                misconfigured(&settings, Some(configuration.source.clone()), &diagnostics)
+            })?;
+        let options = Options {
+            targets: server.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect(),
+            dependencies: server.dependencies.map(Into::into),
+            offline: server.offline,
+            go: server.go.map(|go| working_directory.join(go)),
+            ..options
+        };
+        let mut prepared = Self::of(settings, configuration, manifest, options, goal(&working_directory))?;
+        prepared.warnings = warnings;
+        Ok(prepared)
+    }
 
+    /// With a manifest that was read from the configuration, or stands for it.
+    pub(super) fn of(
+        settings: Settings,
+        Configuration { source, base, file }: Configuration,
+        manifest: Manifest,
+        options: Options,
+        goal: Goal,
+    ) -> Result<Self, ExitCode> {
         let report = report::open(&settings, manifest.log, Some(source.clone()));
         let cancel = CancellationToken::new();
         let watcher = Arc::clone(&report);
@@ -58,19 +77,13 @@ impl Prepared {
                 source: Some(source),
                 base,
                 environment: settings.environment,
-                options: Options {
-                    targets: server.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect(),
-                    dependencies: server.dependencies.map(Into::into),
-                    offline: server.offline,
-                    go: server.go.map(|go| working_directory.join(go)),
-                    ..options
-                },
-                goal: goal(&working_directory),
+                options,
+                goal,
                 lock: file.map(lock_beside),
             },
             report,
             cancel,
-            warnings,
+            warnings: Vec::new(),
             received,
         })
     }
@@ -83,19 +96,42 @@ impl Prepared {
 
     /// Ends with an error of the build.
     pub(super) fn failed(&self, error: &Error) -> ExitCode {
+        self.failed_on(&*self.report, error)
+    }
+
+    /// As [`Prepared::failed`], where the error points into another text.
+    pub(super) fn failed_on(&self, report: &dyn Report, error: &Error) -> ExitCode {
         let ending = Ending::of(error.kind, self.received.signal());
-        self.report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
+        report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
         ending.into()
     }
 }
 
+pub(super) fn working_directory() -> Result<PathBuf, ExitCode> {
+    std::env::current_dir()
+        .map_err(|error| report::complain(&format!("can't tell the working directory: {error}")))
+}
+
+pub(super) fn read(
+    settings: &Settings,
+    config: &Path,
+    working_directory: &Path,
+) -> Result<Configuration, ExitCode> {
+    configuration::read(config, working_directory)
+        .map_err(|diagnostic| misconfigured(settings, None, &[diagnostic]))
+}
+
 /// `velox.toml` → `velox.lock`; a configuration of another name has a lock of its own.
-fn lock_beside(configuration: PathBuf) -> PathBuf {
+pub(super) fn lock_beside(configuration: PathBuf) -> PathBuf {
     configuration.with_extension("lock")
 }
 
 /// Ends before `[log]` could say how to tell it: by the flags alone.
-fn misconfigured(settings: &Settings, source: Option<Source>, diagnostics: &[Diagnostic]) -> ExitCode {
+pub(super) fn misconfigured(
+    settings: &Settings,
+    source: Option<Source>,
+    diagnostics: &[Diagnostic],
+) -> ExitCode {
     let ending = Ending::Configuration;
     report::open(settings, Log::default(), source).failed(&Failure { ending, diagnostics, output: &[] });
     ending.into()

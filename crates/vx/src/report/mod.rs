@@ -7,11 +7,13 @@ pub(crate) mod text;
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
+use serde::Serialize;
 use velox_build::{Event, Goal, Reporter, Summary};
 use velox_manifest::{Diagnostic, Log, Source};
 
@@ -33,11 +35,30 @@ pub(crate) trait Report: Reporter {
     /// The build failed.
     fn failed(&self, failure: &Failure<'_>);
 
+    /// The configuration was changed, or nothing in it had to be.
+    ///
+    /// # Errors
+    /// As of [`Report::finished`].
+    fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()>;
+
     /// The goal is reached.
     ///
     /// # Errors
     /// The result itself could not be written; a reader that left early is no error.
     fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()>;
+}
+
+/// One change of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    /// `created`, `added`, `removed`, `updated` or `migrated`.
+    pub(crate) change: &'static str,
+    pub(crate) name: String,
+    pub(crate) module: Option<String>,
+    /// The ref that it had.
+    pub(crate) from: Option<String>,
+    /// The ref that it has.
+    pub(crate) to: Option<String>,
 }
 
 /// Why a build ended without a binary.

@@ -1,4 +1,6 @@
 use std::{
+    fs,
+    io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +21,8 @@ pub(crate) struct Toolchain {
     settings: Settings,
     /// The version that GOTOOLCHAIN asks for, where it isn't the program's own.
     pinned: Option<String>,
+    /// The user's `go env -w` settings without those that would change the bytes and can't be overridden by a variable.
+    env_file: Option<PathBuf>,
 }
 
 /// The part of `go env -json` that a build needs (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
@@ -40,6 +44,10 @@ pub(crate) struct Settings {
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
     pub(crate) gotoolchain: String,
+    #[serde(default)]
+    goexperiment: String,
+    #[serde(default)]
+    goenv: PathBuf,
 }
 
 /// What a go command may do to go.mod, and so what `GOFLAGS` says: it replaces the user's own, which would make the same
@@ -78,6 +86,8 @@ impl Toolchain {
             "GOPATH",
             "GOAUTH",
             "GOFLAGS",
+            "GOEXPERIMENT",
+            "GOENV",
         ];
         let finished = children
             .run(Invocation {
@@ -94,9 +104,13 @@ impl Toolchain {
                 .help("check the installation of Go: `go env` has to work by itself")
                 .output(finished.stderr));
         }
-        let settings = serde_json::from_str(&finished.stdout)
+        let mut settings: Settings = serde_json::from_str(&finished.stdout)
             .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
-        Ok(Self { program, children, settings, pinned: None })
+        let env_file = without_experiments(&settings, directory)?;
+        if let Some((version, _)) = settings.goversion.split_once("-X:") {
+            settings.goversion = version.to_owned();
+        }
+        Ok(Self { program, children, settings, pinned: None, env_file })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -148,6 +162,7 @@ impl Toolchain {
             children,
             settings: self.settings.clone(),
             pinned: self.pinned.clone(),
+            env_file: self.env_file.clone(),
         }
     }
 
@@ -168,6 +183,7 @@ impl Toolchain {
             children,
             settings: self.settings.clone(),
             pinned: self.pinned.clone(),
+            env_file: self.env_file.clone(),
         }
     }
 
@@ -227,6 +243,7 @@ impl Toolchain {
                     .into_iter()
                     .chain(self.pinned.iter().map(|version| ("GOTOOLCHAIN", version.as_str())))
                     .map(|(name, value)| (name, value.to_owned()))
+                    .chain(self.env_file.iter().map(|file| ("GOENV", file.to_string_lossy().into_owned())))
                     .collect(),
                 on_line,
             })
@@ -255,6 +272,28 @@ impl Toolchain {
             _ => Ok(()),
         }
     }
+}
+
+/// An empty GOEXPERIMENT doesn't hide the one of `go env -w`: a copy of that file without it does.
+fn without_experiments(settings: &Settings, directory: &Path) -> Result<Option<PathBuf>, Error> {
+    if settings.goexperiment.is_empty() {
+        return Ok(None);
+    }
+    let Ok(text) = fs::read_to_string(&settings.goenv) else { return Ok(None) };
+    let kept: String = text
+        .lines()
+        .filter(|line| !line.starts_with("GOEXPERIMENT="))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    // GOPROXY in it may have a password: a temporary file is its owner's alone.
+    let path = directory.join("go.env");
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(kept.as_bytes())?;
+        file.persist(&path).map_err(|error| error.error)
+    };
+    write().map_err(|error| Error::file("write", &path, &error))?;
+    Ok(Some(path))
 }
 
 /// Compares Go versions (`go1.26.8`, `1.26.4`, `go1.27rc1`; <https://go.dev/doc/toolchain#version>). What isn't a release

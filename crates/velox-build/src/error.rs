@@ -58,7 +58,15 @@ impl Error {
 
     pub(crate) fn output(mut self, lines: Vec<String>) -> Self {
         self.output = lines;
-        self
+        // The go command names a file, not the setting that put it there.
+        let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));
+        if says("no space left on device") {
+            self.help("make room on that disk, or use another: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
+        } else if says("failed to initialize build cache") {
+            self.help("GOCACHE has to name a directory that can be written")
+        } else {
+            self
+        }
     }
 
     fn new(kind: ErrorKind, message: String) -> Self {

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use url::Url;
 use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
 use velox_gomod::{
-    fetch::{Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+    fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
     modcache::ModCache,
 };
 use velox_manifest::Forge;
@@ -84,9 +84,7 @@ fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Er
     if request.options.offline || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
-    let client = http_options(&request.environment)
-        .client(reqwest::redirect::Policy::limited(10))
-        .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?;
+    let client = client(&request.environment)?;
     let netrc = netrc_file(&request.environment)
         .filter(|_| settings.goauth != "off")
         .and_then(|path| std::fs::read_to_string(path).ok());
@@ -103,6 +101,13 @@ fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Er
         writable: settings.writable_modules(),
         at_once: DOWNLOADS,
     })))
+}
+
+/// A client without credentials that follows redirects.
+pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
+    http_options(environment)
+        .client(fetch::redirects())
+        .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))
 }
 
 /// Where the go command looks for it.

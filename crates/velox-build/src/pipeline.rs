@@ -50,28 +50,18 @@ pub async fn build(
 ) -> Result<Summary, Error> {
     let manifest = with_replaces_at_plugins(&request.manifest);
     let settings = Settings::new(&manifest, &request.options, &request.environment);
-    let pipeline = Pipeline {
-        request,
-        asked: Asked::new(&manifest, &settings, &request.base),
-        variants: settings.targets.iter().map(|target| Variant::new(target, &settings)).collect(),
-        store: Store::new(&cache_directory(&request.environment)),
-        manifest: &manifest,
-        settings: &settings,
-        reporter,
-        cancel,
-    };
-    pipeline.run().await
+    Pipeline::new(request, &manifest, &settings, reporter, cancel).run().await
 }
 
-struct Pipeline<'a> {
-    request: &'a Request,
+pub(crate) struct Pipeline<'a> {
+    pub(crate) request: &'a Request,
     /// With its replaces at its plugins.
-    manifest: &'a Manifest,
+    pub(crate) manifest: &'a Manifest,
     settings: &'a Settings,
-    asked: Asked,
+    pub(crate) asked: Asked,
     variants: Vec<Variant>,
     store: Store,
-    reporter: Arc<dyn Reporter>,
+    pub(crate) reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 }
 
@@ -88,13 +78,34 @@ struct Wanted<'a> {
 }
 
 /// What a build needs beyond its own values: a directory, a go command, the network.
-struct Tools {
-    scratch: Scratch,
-    go: Toolchain,
+pub(crate) struct Tools {
+    pub(crate) scratch: Scratch,
+    pub(crate) go: Toolchain,
     toolchains: Toolchains,
     children: Children,
     forges: Forges,
     fetcher: Option<Fetcher>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(crate) fn new(
+        request: &'a Request,
+        manifest: &'a Manifest,
+        settings: &'a Settings,
+        reporter: Arc<dyn Reporter>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            request,
+            asked: Asked::new(manifest, settings, &request.base),
+            variants: settings.targets.iter().map(|target| Variant::new(target, settings)).collect(),
+            store: Store::new(&cache_directory(&request.environment)),
+            manifest,
+            settings,
+            reporter,
+            cancel,
+        }
+    }
 }
 
 impl Pipeline<'_> {
@@ -140,12 +151,12 @@ impl Pipeline<'_> {
         self.request.options.upgrade || !self.request.options.upgrade_only.is_empty()
     }
 
-    fn must_fit(&self) -> bool {
+    pub(crate) fn must_fit(&self) -> bool {
         self.request.options.locked || self.request.goal == Goal::CheckLock
     }
 
     /// `fits`: the lock, where no version is asked for any more.
-    async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
+    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
         let request = self.request;
         let scratch =
             Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
@@ -176,7 +187,7 @@ impl Pipeline<'_> {
         toolchains.for_release(roadrunner_release(self.manifest).as_ref()).await
     }
 
-    fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
+    pub(crate) fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
         Resolver {
             request: self.request,
             manifest: self.manifest,
@@ -193,7 +204,11 @@ impl Pipeline<'_> {
     }
 
     /// Asks for versions, where the lock doesn't say them all.
-    async fn resolve(&self, tools: &mut Tools, found: &LockFile) -> Result<(Lock, Workspace), Error> {
+    pub(crate) async fn resolve(
+        &self,
+        tools: &mut Tools,
+        found: &LockFile,
+    ) -> Result<(Lock, Workspace), Error> {
         let previous = found.lock.as_ref();
         let resolver = self.resolver(tools, previous);
         let resolving = phase(&*self.reporter, Phase::Resolve, resolver.resolve());
@@ -510,7 +525,7 @@ fn parent(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
 }
 
-fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
+pub(crate) fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
     let mut error = if found.lock.is_some() {
         Error::configuration(format!("{} doesn't fit the configuration", found.name()))
     } else {

@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod goenv;
 pub mod gosum;
 pub mod goversion;
+pub mod graph;
 pub mod modcache;
 pub mod modfile;
 pub mod module;

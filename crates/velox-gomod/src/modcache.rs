@@ -175,6 +175,28 @@ impl ModCache {
             .all(|part| self.path(module, part).is_ok_and(|path| path.is_file()))
     }
 
+    /// Whether the cache has a version's go.mod.
+    #[must_use]
+    pub fn has_go_mod(&self, module: &Version) -> bool {
+        self.path(module, Part::Mod).is_ok_and(|path| path.is_file())
+    }
+
+    /// Keeps a version's go.mod alone, which is what the go command does with a version that it only selects by. To verify
+    /// its sum is the caller's task, before. One that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version, and a folder that can't be written.
+    pub fn keep_go_mod(&self, module: &Version, go_mod: &str) -> Result<(), Error> {
+        let path = self.path(module, Part::Mod)?;
+        if path.is_file() {
+            return Ok(());
+        }
+        let folder = self.versions(module)?;
+        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        self.write(&path, go_mod)
+    }
+
     /// Whether the content of a version with this sum is there, wholly unpacked. Cheap: it believes the cache's `.ziphash`.
     #[must_use]
     pub fn is_unpacked(&self, module: &Version, sum: &str) -> bool {
@@ -224,11 +246,11 @@ impl ModCache {
         let mut copy = self.new_file(module, Part::Zip)?;
         let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
         io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
-        self.keep(&lock, module, info, go_mod, copy, &mut |_| Ok::<(), Error>(()))
+        self.keep(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), Error>(()))
     }
 
     /// As [`ModCache::store`], with a zip that is in the cache's folder already ([`ModCache::new_file`]) and a say for
-    /// the caller: nothing becomes visible unless `verify` likes the sums.
+    /// the caller: nothing becomes visible unless `verify` likes the sums. The go command needs no information to build.
     ///
     /// # Errors
     ///
@@ -237,16 +259,13 @@ impl ModCache {
         &self,
         _lock: &Lock,
         module: &Version,
-        info: &str,
+        info: Option<&str>,
         go_mod: &str,
         zip: NamedTempFile,
         verify: &mut dyn FnMut(&Sums) -> Result<(), E>,
     ) -> Result<Sums, E> {
-        let name = || format!("{}@{}", module.path, module.version);
-        if !serde_json::from_str::<serde_json::Value>(info)
-            .is_ok_and(|info| info["Version"] == module.version.as_str())
-        {
-            return Err(Error::Info { module: name(), info: info.to_owned() }.into());
+        if let Some(info) = info {
+            check_info(module, info)?;
         }
         let checked = checked_sum(module, &zip)?;
         let sums = Sums { zip: checked, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
@@ -262,10 +281,45 @@ impl ModCache {
             self.write(&mod_path, go_mod)?;
         }
         let info_path = self.path(module, Part::Info)?;
-        if !info_path.is_file() {
+        if let Some(info) = info.filter(|_| !info_path.is_file()) {
             self.write(&info_path, info)?;
         }
         Ok(sums)
+    }
+
+    /// Whether the cache has all of a version but its information: as after a build, for which the go command needs none.
+    #[must_use]
+    pub fn lacks_only_information(&self, module: &Version) -> bool {
+        let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
+        [Part::Mod, Part::Zip, Part::ZipHash].into_iter().all(is) && !is(Part::Info)
+    }
+
+    /// Adds the information to what the cache has of a version.
+    ///
+    /// # Errors
+    ///
+    /// Information that isn't this version's, and a file that can't be written.
+    pub fn complete(&self, _lock: &Lock, module: &Version, info: &str) -> Result<(), Error> {
+        check_info(module, info)?;
+        self.write(&self.path(module, Part::Info)?, info)
+    }
+
+    /// Removes the unfinished zips that a stopped process left, of the go command's or our own: whoever writes one holds
+    /// the lock.
+    pub fn clear_unfinished(&self, _lock: &Lock, module: &Version) {
+        let (Ok(folder), Ok(version)) = (self.versions(module), module::escape_version(&module.version))
+        else {
+            return;
+        };
+        let start = format!("{version}.zip");
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(&start) && name.ends_with(".tmp") {
+                // One that stays only takes room.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// As [`ModCache::keep`], for a module of which the go command keeps the zip alone: a toolchain.
@@ -338,7 +392,7 @@ impl ModCache {
         if dir.is_dir() && !partial.exists() {
             return Ok(dir);
         }
-        let bad = |source| Error::Zip { module: format!("{}@{}", module.path, module.version), source };
+        let bad = |source| unusable(module, source);
         // What a stopped process left.
         modzip::remove_all(&dir).map_err(bad)?;
         fs::write(&partial, "").map_err(|source| cannot(&partial, source))?;
@@ -398,11 +452,31 @@ impl ModCache {
     }
 }
 
+/// Whether it is JSON with this very version.
+pub(crate) fn check_info(module: &Version, info: &str) -> Result<(), Error> {
+    let is_its = serde_json::from_str::<serde_json::Value>(info)
+        .is_ok_and(|info| info["Version"] == module.version.as_str());
+    if is_its {
+        return Ok(());
+    }
+    // An error page may be long.
+    let info = info.chars().take(200).collect();
+    Err(Error::Info { module: format!("{}@{}", module.path, module.version), info })
+}
+
+/// A zip that is at fault, or a file system that is.
+fn unusable(module: &Version, error: modzip::Error) -> Error {
+    match error {
+        modzip::Error::File { path, source, .. } => Error::File { path, source },
+        source => Error::Zip { module: format!("{}@{}", module.path, module.version), source },
+    }
+}
+
 /// The sum of a zip that is a valid zip of this module.
 fn checked_sum(module: &Version, zip: &NamedTempFile) -> Result<String, Error> {
     modzip::check_zip(module, zip.path())
         .and_then(modzip::CheckedFiles::into_result)
-        .map_err(|source| Error::Zip { module: format!("{}@{}", module.path, module.version), source })?;
+        .map_err(|source| unusable(module, source))?;
     Ok(dirhash::hash_zip(zip.path())?)
 }
 

@@ -1,6 +1,7 @@
 //! `velox.lock`: everything that a server is made from, exactly.
 
 mod asked;
+mod carry;
 mod file;
 mod format;
 
@@ -16,6 +17,7 @@ use velox_gomod::{
 };
 use velox_manifest::GoTarget;
 
+pub use self::carry::{Locked, carried_over, locked};
 pub(crate) use self::{asked::Asked, file::LockFile};
 use crate::{Error, PluginRow, Raised, settings::Settings};
 
@@ -218,7 +220,7 @@ impl Lock {
 }
 
 /// A replace for this very version wins over one for all (<https://go.dev/ref/mod#go-mod-file-replace>).
-fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
+pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
     let of = |version: Option<&String>| {
         replaces
             .iter()

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use velox_gomod::{fetch::Wanted, gosum::GoSum, modcache::ModCache, module::Version};
 
-use super::{Resolver, ask::Ask, goproxy, pin::Pinned};
+use super::{
+    Resolver,
+    ask::Ask,
+    goproxy::{self, TriedProxies},
+    pin::Pinned,
+};
 use crate::{Error, Phase, error::checksum_mismatch, lock::Lock, pipeline::phase};
 
 impl Resolver<'_> {
@@ -26,6 +31,7 @@ impl Resolver<'_> {
     async fn bring(&self, sums: &GoSum, mut missing: Vec<Version>) -> Result<(), Error> {
         let sources = self.sources();
         let asks: Vec<Ask> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
+        let mut tried = TriedProxies::new();
         if let Some(fetcher) = self.fetcher {
             // What no proxy was asked for when it was locked, none is asked for now.
             let hidden: Vec<&Version> = asks
@@ -33,22 +39,15 @@ impl Resolver<'_> {
                 .filter(|ask| ask.module.is_none())
                 .filter_map(|ask| ask.known.as_ref().map(|known| &known.module))
                 .collect();
-            let all = |version: &Version, suffix: &str| -> Vec<String> {
-                let version_or_mod = format!("{}{suffix}", version.version);
-                sums.get(&version.path, &version_or_mod).map(str::to_owned).collect()
-            };
             let wanted = missing
                 .iter()
                 .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
-                .map(|module| Wanted {
-                    zip_sums: all(module, ""),
-                    mod_sums: all(module, "/go.mod"),
-                    module: module.clone(),
-                })
+                .map(|module| Wanted::verified_by(sums, module.clone()))
                 .collect();
             for (module, fetched) in goproxy::fetch(&sources, fetcher, wanted, Phase::Fetch).await? {
-                if fetched.is_some() {
-                    missing.retain(|other| *other != module);
+                match fetched {
+                    Ok(_) => missing.retain(|other| *other != module),
+                    Err(proxies) => drop(tried.insert(module.path, proxies)),
                 }
             }
         }
@@ -64,7 +63,8 @@ impl Resolver<'_> {
             }
             missing.retain(|other| *other != module);
         }
-        let answers = goproxy::by_go(self.go, self.children, &missing.iter().collect::<Vec<_>>()).await?;
+        let answers =
+            goproxy::by_go(self.go, self.children, &missing.iter().collect::<Vec<_>>(), &mut tried).await?;
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);
@@ -83,7 +83,12 @@ impl Resolver<'_> {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(Error::build(format!("can't get {} of the lock's modules", failed.len())).output(failed))
+        let advice = failed.iter().find_map(|why| goproxy::advice(why));
+        let error = Error::build(format!("can't get {} of the lock's modules", failed.len())).output(failed);
+        Err(match advice {
+            Some(advice) => error.help(advice),
+            None => error,
+        })
     }
 }
 

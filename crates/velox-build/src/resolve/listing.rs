@@ -153,11 +153,11 @@ fn without_progress(lines: Vec<String>) -> Vec<String> {
 }
 
 /// The requirements between modules, as `go mod graph` prints them.
-pub(super) struct Graph {
+pub(crate) struct Graph {
     lines: String,
 }
 
-pub(super) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<Graph, Error> {
+pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<Graph, Error> {
     let finished =
         go.run(Mode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
     if !finished.status.success() {

@@ -5,8 +5,9 @@ mod ask;
 mod fetch;
 mod forge;
 mod goproxy;
-mod listing;
+pub(crate) mod listing;
 mod pin;
+mod prefetch;
 
 use std::{
     collections::BTreeMap,
@@ -25,15 +26,18 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
 
-pub(crate) use self::forge::{Configured, Forges};
 use self::{
     ask::{Ask, Known, PluginAsk},
     listing::Listing,
     pin::{Pinned, Sources},
 };
+pub(crate) use self::{
+    ask::{Place, place_of_plugin},
+    forge::{Configured, Forges, tag_prefix},
+};
 use crate::{
     Error, ErrorKind, Raised, Request,
-    compose::{Composition, Wanted},
+    compose::{Composition, Wanted, provides},
     container,
     error::finding,
     imports::imports_of,
@@ -76,6 +80,15 @@ struct Resolved {
     go_mod: Option<GoMod>,
     replacement: Option<LockedReplacement>,
     added: bool,
+}
+
+/// A RoadRunner as it was released.
+#[derive(Debug, Clone)]
+pub(crate) struct Release {
+    pub(crate) module: Version,
+    pub(crate) go_mod: GoMod,
+    /// The plugins of its `container/plugins.go`.
+    pub(crate) plugins: Vec<Version>,
 }
 
 /// Whom a pinned module belongs to, by its index in the manifest.
@@ -122,11 +135,31 @@ impl Resolver<'_> {
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
         let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
-        workspace.write("go.sum", &self.sums(&workspace, pinned.values())?.to_string())?;
+        let sums = self.sums(&workspace, pinned.values())?;
+        workspace.write("go.sum", &sums.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
         workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
+        self.prefetch(&workspace, &composed, &plugins, &sums).await?;
         let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
+    }
+
+    /// RoadRunner alone: what it was released with.
+    pub(crate) async fn release(&self) -> Result<Release, Error> {
+        let mut ask = Ask::roadrunner(self.manifest);
+        ask.known = self.known_roadrunner()?;
+        let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
+        let roadrunner = pinned.first().ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let go_mod = release(roadrunner)?;
+        let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
+            .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
+        let plugins = go_mod
+            .require
+            .iter()
+            .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
+            .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
+            .collect();
+        Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
     fn sources(&self) -> Sources<'_> {

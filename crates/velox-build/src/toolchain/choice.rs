@@ -232,7 +232,7 @@ impl Toolchains {
                     () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
                 }
             }
-            _ => Err(FetchError::NeedsGo { module: version.to_owned() }),
+            _ => Err(FetchError::NeedsGo { module: version.to_owned(), tried: Vec::new() }),
         };
         let (ready, verified, bytes) = match fetched {
             Ok(fetched) => fetched,

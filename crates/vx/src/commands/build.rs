@@ -1,22 +1,8 @@
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Instant,
-};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
-use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Options, Output, Request};
-use velox_manifest::{Diagnostic, Log, Manifest, Source};
+use velox_build::{Event, Goal, Options, Output};
 
-use crate::{
-    cli,
-    configuration::{self, Configuration},
-    exit::Ending,
-    report::{self, Failure},
-    settings::Settings,
-    signals,
-};
+use crate::{cli, commands::request::Prepared, report, settings::Settings};
 
 /// `vx build`.
 pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode {
@@ -70,67 +56,19 @@ async fn run(
     options: Options,
 ) -> ExitCode {
     let started = Instant::now();
-    let working_directory = match std::env::current_dir() {
-        Ok(directory) => directory,
-        Err(error) => return report::complain(&format!("can't tell the working directory: {error}")),
+    let mut prepared = match Prepared::new(settings, server, goal, options) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
-    let Configuration { source, base, file } = match configuration::read(&server.config, &working_directory) {
-        Ok(configuration) => configuration,
-        Err(diagnostic) => return misconfigured(&settings, None, &[diagnostic]),
-    };
-    let lookup = |name: &str| settings.environment.get(name).cloned();
-    let (manifest, warnings) = match Manifest::parse(&source, &lookup) {
-        Ok(parsed) => parsed,
-        Err(diagnostics) => return misconfigured(&settings, Some(source), &diagnostics),
-    };
-
-    let report = report::open(&settings, manifest.log, Some(source.clone()));
-    for warning in warnings {
-        report.report(Event::Warning(warning));
+    for warning in std::mem::take(&mut prepared.warnings) {
+        prepared.report.report(Event::Warning(warning));
     }
-    let cancel = CancellationToken::new();
-    let watcher = Arc::clone(&report);
-    let received = match signals::watch(cancel.clone(), move |signal| watcher.interrupted(signal)) {
-        Ok(received) => received,
-        Err(error) => return report::complain(&format!("can't listen for signals: {error}")),
-    };
-
-    let request = Request {
-        manifest,
-        source: Some(source),
-        base,
-        environment: settings.environment,
-        options: Options {
-            targets: server.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect(),
-            dependencies: server.dependencies.map(Into::into),
-            offline: server.offline,
-            go: server.go.map(|go| working_directory.join(go)),
-            ..options
-        },
-        goal: goal(&working_directory),
-        lock: file.map(lock_beside),
-    };
-    match velox_build::build(&request, Arc::clone(&report) as _, cancel).await {
+    let Prepared { request, report, cancel, .. } = &prepared;
+    match velox_build::build(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(summary) => match report.finished(&request.goal, &summary, started.elapsed()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
         },
-        Err(error) => {
-            let ending = Ending::of(error.kind, received.signal());
-            report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
-            ending.into()
-        }
+        Err(error) => prepared.failed(&error),
     }
-}
-
-/// `velox.toml` → `velox.lock`; a configuration of another name has a lock of its own.
-fn lock_beside(configuration: PathBuf) -> PathBuf {
-    configuration.with_extension("lock")
-}
-
-/// Ends before `[log]` could say how to tell it: by the flags alone.
-fn misconfigured(settings: &Settings, source: Option<Source>, diagnostics: &[Diagnostic]) -> ExitCode {
-    let ending = Ending::Configuration;
-    report::open(settings, Log::default(), source).failed(&Failure { ending, diagnostics, output: &[] });
-    ending.into()
 }

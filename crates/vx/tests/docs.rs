@@ -63,6 +63,29 @@ fn every_configuration_is_read() {
 }
 
 #[test]
+fn whoever_comes_from_velox_finds_every_key() {
+    let text = book::page("docs/coming-from-velox.md").text;
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    for table in velox_manifest::TABLES {
+        let header = table.name.strip_suffix(".NAME").unwrap_or(table.name);
+        for key in table.keys {
+            let about = |row: &&&str| {
+                let cell = row.split(" | ").next().unwrap();
+                let words: Vec<&str> =
+                    cell.split(|c: char| !c.is_alphanumeric() && !"._-".contains(c)).collect();
+                (header.is_empty() || words.contains(&header) || words.contains(&table.name))
+                    && words.contains(&key.name)
+            };
+            assert!(
+                rows.iter().any(|row| about(&row)),
+                "docs/coming-from-velox.md: no row for [{header}] {}",
+                key.name
+            );
+        }
+    }
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let anchors: BTreeMap<String, Vec<String>> =
         pages().iter().map(|page| (page.name.clone(), page.anchors())).collect();

@@ -157,3 +157,40 @@ fn a_release_packed_twice_is_the_same() {
     let listed = Command::new("tar").arg("-tzf").arg(one.path().join(names[2])).output().unwrap();
     assert_eq!(String::from_utf8(listed.stdout).unwrap(), "LICENSE\nREADME.md\nvx\n");
 }
+
+#[test]
+fn cargo_binstall_and_cargo_deb_ask_for_what_a_release_has() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let workspace: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = workspace["packages"].as_array().unwrap();
+    let vx = packages.iter().find(|package| package["name"] == "vx").unwrap();
+    let binstall = &vx["metadata"]["binstall"];
+
+    let script = fs::read_to_string(book::top().join("scripts/release")).unwrap();
+    let targets = script.split_once("targets=(").unwrap().1.split_once(')').unwrap().0;
+    let targets: Vec<&str> = targets.split_whitespace().collect();
+    assert_eq!(targets.len(), 5);
+    let workflow = fs::read_to_string(book::top().join(".github/workflows/release.yml")).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    pack(out.path(), &targets, &book::top().join("LICENSE"));
+    for target in targets {
+        let own = &binstall["overrides"][target]["pkg-url"];
+        let url = own.as_str().or(binstall["pkg-url"].as_str()).unwrap().replace("{ target }", target);
+        let file = url.rsplit('/').next().unwrap();
+        assert!(out.path().join(file).is_file(), "{target}: a release has no {file}");
+        assert!(workflow.contains(&format!("target: {target},")), "release.yml doesn't compile {target}");
+    }
+    for over in ["x86_64", "aarch64"].map(|arch| format!("{arch}-unknown-linux-gnu")) {
+        let url = binstall["overrides"][&over]["pkg-url"].as_str().unwrap();
+        assert!(out.path().join(url.rsplit('/').next().unwrap()).is_file(), "{over}");
+    }
+    for asset in vx["metadata"]["deb"]["assets"].as_array().unwrap() {
+        let path = asset[0].as_str().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).parent().unwrap().to_owned();
+        assert!(path.starts_with("target/") || folder.is_dir(), "{path}");
+    }
+}

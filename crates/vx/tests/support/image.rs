@@ -47,12 +47,14 @@ struct Mount {
 
 /// Why Dockerfiles can't be run on this machine; `None`: they can.
 pub fn impossible() -> Option<String> {
-    let tried = unshare(false).args(["sh", "-c", "mount -t proc proc /proc"]).output();
-    match tried {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!("unshare: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => Some(format!("unshare can't be started: {error}")),
+    if let Err(error) = Command::new("unshare").arg("--version").output() {
+        return Some(format!("unshare can't be started: {error}"));
     }
+    // A step that does nothing needs all that others need: namespaces, mounts, a root.
+    let image = Image::machine();
+    let output = Builder::new("/").run(&image, &image.environment, "true");
+    let said = String::from_utf8_lossy(&output.stderr);
+    (!output.status.success()).then(|| format!("no step can be run: {}", said.trim()))
 }
 
 fn unshare(offline: bool) -> Command {
@@ -187,7 +189,7 @@ impl Builder {
             let target = root.join(mount.place.trim_start_matches('/'));
             fs::create_dir_all(&target).unwrap();
             let target = target.display();
-            script.push_str(&format!("mount --bind '{}' '{target}'\n", mount.source.display()));
+            script.push_str(&format!("mount --rbind '{}' '{target}'\n", mount.source.display()));
             if !mount.writable {
                 script.push_str(&format!("mount -o remount,bind,ro '{target}'\n"));
             }

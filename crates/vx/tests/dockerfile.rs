@@ -13,7 +13,7 @@ mod sandbox;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use image::{Builder, Image, instructions};
-use sandbox::Sandbox;
+use sandbox::{Sandbox, skip};
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";
@@ -39,7 +39,7 @@ struct Desk {
 /// `None`, and said so, where this machine can't run Dockerfiles.
 fn desk(test: &str) -> Option<Desk> {
     if let Some(reason) = image::impossible() {
-        println!("skipped: {test}: {reason}");
+        skip(test, &reason);
         return None;
     }
     let proxy = ModuleProxy::start();
@@ -82,10 +82,12 @@ impl Desk {
 
     /// Go's image with this test's network: what its proxies have as files is below /network.
     fn golang(&self) -> Image {
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gocache");
+        fs::create_dir_all(&compiled).unwrap();
         let mut image = Image::machine()
             .mount(self.sandbox.run("go", &["env", "GOROOT"]).trim(), "/usr/local/go")
             // Compiling the standard library for each image would take minutes.
-            .shared(Path::new(env!("CARGO_TARGET_TMPDIR")).join("gocache"), "/usr/local/compiled")
+            .shared(compiled, "/usr/local/compiled")
             .env("GOCACHE", "/usr/local/compiled")
             .env("GOPATH", "/go")
             .env("GOTOOLCHAIN", "local")

@@ -124,7 +124,7 @@ impl Pipeline<'_> {
         };
         if let Some(lock) = &fits {
             let summary = self.resolved(lock, started)?;
-            if self.request.goal == Goal::CheckLock {
+            if matches!(self.request.goal, Goal::CheckLock | Goal::Plan) {
                 return Ok(summary);
             }
             if let Goal::Build(output) = &self.request.goal {

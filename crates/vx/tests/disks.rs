@@ -146,7 +146,7 @@ fn a_full_disk_for_the_cache_or_the_output_leaves_no_half_server() {
         let said = sandbox.vx(&BUILD).fails(1);
         assert!(said.contains("o space left on device"), "{size}: {said}");
         assert!(said.contains("VX_CACHE_DIR"), "{size}: {said}");
-        assert_eq!(files(&sandbox.path().join("out")), [PathBuf::new(); 0], "{size}");
+        assert!(files(&sandbox.path().join("out")).is_empty(), "{size}");
         assert!(!files(&at).iter().any(|file| file.file_name().unwrap() == "rr"), "{size}: {:?}", files(&at));
     }
     disk.resize("300m");

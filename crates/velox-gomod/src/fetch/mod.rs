@@ -158,7 +158,7 @@ pub enum Error {
         /// The proxy that sent it.
         host: String,
         /// What is wrong with it.
-        source: modcache::Error,
+        source: Box<modcache::Error>,
     },
     /// GOMODCACHE can't be used, or has another module of this name.
     #[error(transparent)]
@@ -510,7 +510,7 @@ fn text(bytes: Vec<u8>) -> Result<String, Failure> {
 fn refused(error: Error, module: &str, host: String) -> Error {
     match error {
         Error::Cache(source @ (modcache::Error::Zip { .. } | modcache::Error::Sum(_))) => {
-            Error::Refused { module: module.to_owned(), host, source }
+            Error::Refused { module: module.to_owned(), host, source: Box::new(source) }
         }
         error => error,
     }

@@ -80,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "(?s).{0,200}") {
-            Netrc::parse(&text);
+            let _ = Netrc::parse(&text);
         }
     }
 }

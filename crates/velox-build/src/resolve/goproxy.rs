@@ -223,6 +223,13 @@ fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
     }
 }
 
+/// Whether all that was said of a module is that it isn't there.
+pub(super) fn is_not_found(why: &str) -> bool {
+    let signs =
+        ["404 ", "410 ", "ot found", "no matching versions", "unknown revision", "unrecognized import path"];
+    signs.iter().any(|sign| why.contains(sign)) && advice(why).is_none()
+}
+
 /// What to do about a module that can't be had, by what was said of it.
 pub(super) fn advice(why: &str) -> Option<&'static str> {
     let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));

@@ -68,7 +68,7 @@ pub async fn list(
     let found = LockFile::read(request)?;
     let lock = found.lock.as_ref();
     let release = async {
-        let tools = pipeline.tools().await?;
+        let tools = pipeline.tools(&found, None).await?;
         pipeline.resolver(&tools, lock).release().await
     };
     let release = match release.await {

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use url::Url;
 use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
 use velox_gomod::{
-    fetch::{Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+    fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
     modcache::ModCache,
 };
 use velox_manifest::Forge;
@@ -19,7 +19,7 @@ use crate::{
     Error, Event, Note, Request,
     process::Children,
     resolve::{Configured, Forges},
-    toolchain::Toolchain,
+    toolchain::Settings,
 };
 
 /// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
@@ -36,13 +36,13 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) async fn new(
         request: &Request,
-        go: &Toolchain,
+        settings: &Settings,
         scratch: &Path,
         plain: &Children,
     ) -> Result<Self, Error> {
         let (github, gitlab) = (configured(&request.manifest.github)?, configured(&request.manifest.gitlab)?);
         let git = plain.find("git");
-        let access = access(request, go, &github, &gitlab, git.as_deref()).await;
+        let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
         let known: Vec<SecretString> =
             [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
@@ -68,14 +68,13 @@ impl Network {
             environment,
             scratch: scratch.join("git"),
         };
-        let fetcher = fetcher(request, go)?;
+        let fetcher = fetcher(request, settings)?;
         Ok(Self { children, forges: Forges { http, github, gitlab, git }, fetcher })
     }
 }
 
 /// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
-fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> {
-    let settings = go.settings();
+fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Error> {
     let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
     let (Ok(proxies), Ok(sum_db)) = (ProxyList::parse(&settings.goproxy), SumDb::parse(&settings.gosumdb))
     else {
@@ -99,7 +98,7 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
         no_sum_db: settings.gonosumdb.clone(),
         sum_db_state: first_path.join("pkg/sumdb"),
         netrc: Netrc::parse(&netrc.unwrap_or_default()),
-        writable: go.writable_modules(),
+        writable: settings.writable_modules(),
         at_once: DOWNLOADS,
     })))
 }
@@ -107,7 +106,7 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
 /// A client without credentials that follows redirects.
 pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
     http_options(environment)
-        .client(reqwest::redirect::Policy::limited(10))
+        .client(fetch::redirects())
         .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))
 }
 
@@ -148,7 +147,7 @@ fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
 /// ssh where an agent holds a key, unless the user's own git configuration already sends them elsewhere.
 async fn access(
     request: &Request,
-    go: &Toolchain,
+    settings: &Settings,
     github: &Configured,
     gitlab: &Configured,
     git: Option<&Path>,
@@ -167,7 +166,7 @@ async fn access(
     if let (Some(git), Some(_)) = (git, socket)
         && velox_forge::ssh_agent_answers(socket).await
     {
-        for host in private_hosts(go) {
+        for host in private_hosts(settings) {
             let has_token = tokens.iter().any(|(url, _, _)| url.host_str() == Some(host.as_str()));
             if !has_token && !velox_forge::has_own_rewrite(git, &request.environment, &host).await {
                 ssh_hosts.push(host);
@@ -178,8 +177,7 @@ async fn access(
 }
 
 /// The hosts of GOPRIVATE's and GONOPROXY's patterns (`github.com/company/*` → `github.com`).
-fn private_hosts(go: &Toolchain) -> BTreeSet<String> {
-    let settings = go.settings();
+fn private_hosts(settings: &Settings) -> BTreeSet<String> {
     [&settings.goprivate, &settings.gonoproxy]
         .into_iter()
         .flat_map(|patterns| patterns.split(','))

@@ -7,7 +7,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use velox_gomod::fetch::Fetcher;
-use velox_manifest::Manifest;
+use velox_manifest::{GoTarget, Manifest};
 
 use crate::{
     Binary, CompileCache, Error, ErrorKind, Event, Goal, Note, Output, Phase, Reporter, Request, Store,
@@ -23,12 +23,12 @@ use crate::{
     process::Children,
     publish::publish,
     record::Record,
-    resolve::{Forges, Resolver, with_replaces_at_plugins},
+    resolve::{Forges, Resolver, roadrunner_release, with_replaces_at_plugins},
     scratch::Scratch,
     settings::Settings,
     stamp::Stamp,
     store::{Artifact, DEFAULT_LIMIT},
-    toolchain::Toolchain,
+    toolchain::{Installed, Toolchain, Toolchains},
     verify,
     workspace::Workspace,
 };
@@ -81,6 +81,7 @@ struct Wanted<'a> {
 pub(crate) struct Tools {
     pub(crate) scratch: Scratch,
     pub(crate) go: Toolchain,
+    toolchains: Toolchains,
     children: Children,
     forges: Forges,
     fetcher: Option<Fetcher>,
@@ -135,9 +136,9 @@ impl Pipeline<'_> {
             }
         }
 
-        let mut tools = self.tools().await?;
+        let mut tools = self.tools(&found, fits.as_ref()).await?;
         let (lock, workspace) = match fits {
-            Some(lock) => self.restore(&mut tools, lock).await?,
+            Some(lock) => self.restore(&tools, &found, lock).await?,
             None => self.resolve(&mut tools, &found).await?,
         };
         let summary = self.summary(&lock, &self.stamp(&lock));
@@ -154,15 +155,36 @@ impl Pipeline<'_> {
         self.request.options.locked || self.request.goal == Goal::CheckLock
     }
 
-    pub(crate) async fn tools(&self) -> Result<Tools, Error> {
+    /// `fits`: the lock, where no version is asked for any more.
+    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
         let request = self.request;
         let scratch =
             Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
         let plain = Children::new(request, &self.reporter, &self.cancel);
-        let go = Toolchain::find(plain.clone(), request.options.go.as_deref(), scratch.path()).await?;
+        let installed = Installed::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
         let Network { children, forges, fetcher } =
-            Network::new(request, &go, scratch.path(), &plain).await?;
-        Ok(Tools { go: go.with_children(children.clone()), scratch, children, forges, fetcher })
+            Network::new(request, &installed.settings, scratch.path(), &plain).await?;
+        let toolchains = Toolchains {
+            installed,
+            children: children.clone(),
+            fetcher: fetcher.clone(),
+            offline: request.options.offline,
+            scratch: scratch.path().to_owned(),
+        };
+        let go = match (fits, &found.lock) {
+            (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
+            (None, Some(lock)) if !request.options.upgrade => match toolchains.allows(&lock.go_version) {
+                Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
+                Err(error) if self.must_fit() => return Err(error),
+                Err(_) => self.any_go(&toolchains).await?,
+            },
+            (None, _) => self.any_go(&toolchains).await?,
+        };
+        Ok(Tools { scratch, go, toolchains, children, forges, fetcher })
+    }
+
+    async fn any_go(&self, toolchains: &Toolchains) -> Result<Toolchain, Error> {
+        toolchains.for_release(roadrunner_release(self.manifest).as_ref()).await
     }
 
     pub(crate) fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
@@ -173,6 +195,7 @@ impl Pipeline<'_> {
             previous,
             settings: self.settings,
             go: &tools.go,
+            toolchains: &tools.toolchains,
             children: &tools.children,
             forges: &tools.forges,
             fetcher: tools.fetcher.as_ref(),
@@ -187,16 +210,11 @@ impl Pipeline<'_> {
         found: &LockFile,
     ) -> Result<(Lock, Workspace), Error> {
         let previous = found.lock.as_ref();
-        if let Some(lock) = previous
-            && !self.request.options.upgrade
-            && let Err(error) = tools.go.pin(&lock.go_version)
-            && self.must_fit()
-        {
-            return Err(error);
-        }
         let resolver = self.resolver(tools, previous);
         let resolving = phase(&*self.reporter, Phase::Resolve, resolver.resolve());
         let (mut lock, workspace) = self.beside(resolving, tools).await?;
+        // What the go command chose for the modules compiles them.
+        tools.go = tools.toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?;
         if let Some(previous) = previous {
             lock.adopt_targets(previous);
             if self.must_fit() && previous.go_mod != lock.go_mod {
@@ -218,8 +236,21 @@ impl Pipeline<'_> {
     }
 
     /// Makes the workspace of a lock that fits; only files that the caches lack are asked for.
-    async fn restore(&self, tools: &mut Tools, lock: Lock) -> Result<(Lock, Workspace), Error> {
-        tools.go.pin(&lock.go_version)?;
+    async fn restore(
+        &self,
+        tools: &Tools,
+        found: &LockFile,
+        mut lock: Lock,
+    ) -> Result<(Lock, Workspace), Error> {
+        if tools.go.is_trusted()
+            && !self.must_fit()
+            && let Some(sum) = tools.toolchains.sum_of(&lock.go_version)
+        {
+            lock.toolchain.insert(GoTarget::host().to_string(), sum);
+            if let Err(why) = found.write(&lock) {
+                self.reporter.report(Event::Note(Note::Text { text: why }));
+            }
+        }
         let locked: Vec<&LockedTarget> =
             self.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
         let resolver = self.resolver(tools, Some(&lock));
@@ -380,7 +411,7 @@ impl Pipeline<'_> {
         let locked = lock.targets.get(variant).cloned().unwrap_or_default();
         phase(&*self.reporter, Phase::Verify, async {
             verify::build_information(&binary, lock, &locked)?;
-            if variant.target == velox_manifest::GoTarget::host() && !self.request.options.no_smoke_test {
+            if variant.target == GoTarget::host() && !self.request.options.no_smoke_test {
                 verify::smoke_test(&binary, children, stamp, scratch.path()).await?;
             }
             Ok(())

@@ -92,6 +92,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn record() -> Record {
@@ -125,6 +127,18 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(parts in vec(prop_oneof![
+            Just(START.to_vec()),
+            Just(serde_json::to_vec(&record()).unwrap()),
+            vec(any::<u8>(), 0..50),
+        ], 0..9), cut in 0usize..2000) {
+            let bytes = parts.concat();
+            let _ = Record::find(&bytes[..cut.min(bytes.len())]);
+        }
+    }
+
     #[test]
     fn what_only_looks_like_one_is_passed_over() {
         let text = serde_json::to_vec(&record()).unwrap();
@@ -134,7 +148,7 @@ mod tests {
         assert_eq!(find(&[&text[..text.len() - 1]]), None);
         assert_eq!(find(&[b"{\"vx_record\":2}"]), None);
         assert_eq!(find(&[b""]), None);
-        let newer = String::from_utf8(text).unwrap().replace("\"debug\"", "\"new\":1,\"debug\"");
+        let newer = String::from_utf8(text).unwrap().replace("\"debug\":", "\"new\":1,\"debug\":");
         assert_eq!(find(&[newer.as_bytes()]), Some(record()), "a field that came later is no harm");
     }
 }

@@ -14,6 +14,7 @@ mod manual;
 mod modules;
 mod parse;
 mod reader;
+mod reference;
 mod refs;
 mod target;
 
@@ -22,4 +23,5 @@ pub use manifest::{
     Architecture, BuildArgs, Cache, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
     Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
 };
+pub use reference::{Key, Kind, TABLES, Table};
 pub use target::{parse_target, release_targets};

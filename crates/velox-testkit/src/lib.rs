@@ -16,6 +16,7 @@ mod proxy;
 mod roadrunner;
 mod server;
 mod sshd;
+mod sumdb;
 pub mod worker;
 
 pub use osv::Osv;

@@ -114,7 +114,8 @@ pub(crate) struct Server {
     /// Don't use the network: fail with a list of what is missing
     #[arg(long)]
     pub(crate) offline: bool,
-    /// The go command to use [default: the one on the PATH]
+    /// The go command to use, and no other [default: the one on the PATH; where there is none, or it is too old, the
+    /// right one is downloaded as GOTOOLCHAIN allows]
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@
 //! | exit code | meaning                                                              |
 //! |-----------|----------------------------------------------------------------------|
 //! | 0         | done                                                                 |
-//! | 1         | the build failed (or vx itself did)                                  |
+//! | 1         | the build failed (or vx itself did), or a check found errors         |
 //! | 2         | the command line or the configuration is wrong                       |
 //! | 130, 143  | ended by Ctrl-C (SIGINT), by SIGTERM, after everything was cleaned up |
 
@@ -14,6 +14,8 @@ mod commands;
 mod configuration;
 mod exit;
 mod panics;
+#[cfg(test)]
+mod reference;
 mod report;
 mod settings;
 mod signals;

@@ -28,6 +28,8 @@ use crate::{Error, PluginRow, Raised, settings::Settings};
 pub struct Lock {
     /// The Go version that compiles it (`go1.26.8`).
     pub go_version: String,
+    /// The `h1:` sums of that Go as a module, by the platform that it runs on (`linux/amd64`), where one was fetched.
+    pub toolchain: BTreeMap<String, String>,
     /// RoadRunner itself.
     pub roadrunner: LockedRoadRunner,
     /// The plugins, sorted by name.
@@ -172,6 +174,11 @@ impl Lock {
         Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
     }
 
+    /// The sum that its Go has to have as a module for this machine, if it is known.
+    pub(crate) fn toolchain_sum(&self) -> Option<&str> {
+        self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
+    }
+
     pub(crate) fn sums(&self) -> Result<GoSum, Error> {
         GoSum::parse(&self.go_sum)
             .map_err(|error| Error::build(format!("the lock's go.sum can't be read: {error}")))
@@ -210,6 +217,11 @@ impl Lock {
         };
         Ok(std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect())
     }
+}
+
+/// Whether this is a commit's id, and no other word that git or a terminal would make something of.
+pub(crate) fn is_commit(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A replace for this very version wins over one for all (<https://go.dev/ref/mod#go-mod-file-replace>).

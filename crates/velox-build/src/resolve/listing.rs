@@ -76,8 +76,7 @@ impl Listing {
             .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
             .await?;
         if !finished.status.success() {
-            return Err(Error::build("Go can't load the modules of this server")
-                .output(without_progress(finished.stderr)));
+            return Err(unloaded(without_progress(finished.stderr)));
         }
         let mut target = LockedTarget::default();
         let mut imports = Vec::new();
@@ -112,6 +111,19 @@ impl Listing {
         target.looked_into.retain(|module| !target.modules.contains(module));
         Ok(Self { target })
     }
+}
+
+/// The go command ended before it looked at packages.
+fn unloaded(lines: Vec<String>) -> Error {
+    let mut error = Error::build("Go can't load the modules of this server");
+    let text = lines.join("\n");
+    if text.contains("requires go >= ") {
+        error = error
+            .help("a module needs a newer Go than may be used here: GOTOOLCHAIN=auto lets it be downloaded");
+    } else if text.contains("download go1") {
+        error = error.help("a module needs a newer Go, and the go command can't download it: GOTOOLCHAIN=go1.X.Y+auto lets vx do it");
+    }
+    error.output(lines)
 }
 
 /// The go command's words on packages that can't be loaded.

@@ -16,7 +16,10 @@ use crate::{
     Error, Reporter, Request,
     lock::LockFile,
     pipeline::{Pipeline, Tools},
-    resolve::{Place, place_of_plugin, tag_prefix, with_replaces_at_plugins},
+    resolve::{
+        Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin, tag_prefix,
+        with_replaces_at_plugins,
+    },
     settings::Settings,
     toolchain::Mode,
 };
@@ -174,10 +177,17 @@ impl<'a> Inquiry<'a> {
         let mut on_forges: Vec<(usize, Place, String)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
             match subject {
-                Subject::Module(path) => chains.push(Chain::new(index, path, None)),
+                Subject::Module(path) => match own_place_of_module(path, &self.manifest) {
+                    Some(place) => on_forges.push((index, place, path.clone())),
+                    None => chains.push(Chain::new(index, path)),
+                },
                 Subject::RoadRunner => {
-                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v2"), None));
-                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v{FIRST_YEAR}"), None));
+                    if let Some(place) = own_place_of_roadrunner(&self.manifest) {
+                        on_forges.push((index, place, ROADRUNNER.to_owned()));
+                        continue;
+                    }
+                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v2")));
+                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v{FIRST_YEAR}")));
                 }
                 Subject::Plugin(name) => {
                     let Some(plugin) = self.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
@@ -187,7 +197,7 @@ impl<'a> Inquiry<'a> {
                     let module = locked(name).or_else(|| module_of(plugin, &self.manifest));
                     match (self.place(plugin, module.is_none()), module) {
                         (Some(place), module) => on_forges.push((index, place, module.unwrap_or_default())),
-                        (None, Some(module)) => chains.push(Chain::new(index, &module, None)),
+                        (None, Some(module)) => chains.push(Chain::new(index, &module)),
                         (None, None) => {}
                     }
                 }
@@ -344,7 +354,7 @@ struct Chain {
 }
 
 impl Chain {
-    fn new(subject: usize, path: &str, trouble: Option<String>) -> Self {
+    fn new(subject: usize, path: &str) -> Self {
         let (base, suffix) = split_path_version(path).unwrap_or((path, ""));
         let digits = suffix.trim_start_matches(['/', '.']).trim_start_matches('v');
         let mut chain = Self {
@@ -355,7 +365,7 @@ impl Chain {
             highest: None,
             ended: false,
             found: Vec::new(),
-            trouble,
+            trouble: None,
         };
         if path.starts_with("gopkg.in/") {
             // Its majors are written in another way, and it is long past having new ones.
@@ -475,4 +485,66 @@ async fn by_go(
         answers.insert(path, answer);
     }
     Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Follows a chain through the majors that are there; what was asked for, round by round.
+    fn followed(path: &str, there: &[(&str, &[&str])]) -> (Vec<Vec<String>>, Chain) {
+        let mut chain = Chain::new(0, path);
+        let mut rounds = Vec::new();
+        loop {
+            let asked = chain.next();
+            if asked.is_empty() {
+                return (rounds, chain);
+            }
+            chain.begin_round();
+            for path in &asked {
+                let versions = there.iter().find(|(module, _)| module == path).map(|(_, versions)| *versions);
+                let versions =
+                    versions.unwrap_or_default().iter().map(|version| (*version).to_owned()).collect();
+                chain.answered(path.clone(), Ok(versions));
+            }
+            rounds.push(asked);
+        }
+    }
+
+    #[test]
+    fn majors_are_looked_for_upward_over_gaps() {
+        let there =
+            [("a.b/c", &["v0.9.0", "v1.0.0"][..]), ("a.b/c/v4", &["v4.0.0"]), ("a.b/c/v8", &["v8.0.0-rc.1"])];
+        let (rounds, chain) = followed("a.b/c", &there);
+        assert_eq!(rounds[0], ["a.b/c", "a.b/c/v2", "a.b/c/v3", "a.b/c/v4", "a.b/c/v5"]);
+        assert_eq!(
+            rounds[1..],
+            [
+                vec!["a.b/c/v6", "a.b/c/v7", "a.b/c/v8"],
+                vec!["a.b/c/v9", "a.b/c/v10", "a.b/c/v11", "a.b/c/v12"]
+            ]
+        );
+        let versions = Versions { majors: chain.found, trouble: None };
+        let newest = versions.newest_major().unwrap();
+        assert_eq!(
+            (newest.module.as_str(), newest.newest()),
+            ("a.b/c/v4", Some("v4.0.0")),
+            "released ones first"
+        );
+        assert_eq!(versions.of("a.b/c/v8").unwrap().newest(), Some("v8.0.0-rc.1"));
+        assert_eq!(versions.nearest("v1.0.1")[0], "v1.0.0");
+
+        let (rounds, chain) = followed("a.b/c/v3", &[]);
+        assert_eq!((rounds.len(), chain.found.len()), (1, 0));
+        let (rounds, _) = followed("gopkg.in/yaml.v3", &[("gopkg.in/yaml.v3", &["v3.0.1"])]);
+        assert_eq!(rounds, [["gopkg.in/yaml.v3"]]);
+    }
+
+    #[test]
+    fn roadrunners_years_lie_between_its_v2_and_its_v3() {
+        let module = |major: &str| format!("{ROADRUNNER}/{major}");
+        let mut majors = ["v2025", "v3", "v2", "v2024"].map(module);
+        majors.sort_by_key(|module| rank(module));
+        assert_eq!(majors, ["v2", "v2024", "v2025", "v3"].map(module));
+    }
 }

@@ -8,7 +8,7 @@ mod sandbox;
 use std::fs;
 
 use sandbox::Sandbox;
-use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{Forge, ModuleProxy, ProxyFault, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";
 
@@ -336,4 +336,52 @@ fn a_link_stays_a_link_and_permissions_stay() {
     sandbox.vx(&["add", "kv@v5.1.0", "--no-lock"]).ok();
     assert!(link.is_symlink() && text(&sandbox).contains("[plugins.kv]"));
     assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn plugins_of_ones_own_forges_are_updated_by_their_tags() {
+    let forge = Forge::start();
+    let repository = forge.github("roadrunner-server/roadrunner");
+    roadrunner("v2025").commit_to(&repository).tag(RELEASE).tag("v2025.1.0");
+    for (name, module) in [("hello", "127.0.0.1/acme/hello"), ("bye", "127.0.0.1/acme/bye")] {
+        let repository = forge.github(&format!("acme/{name}"));
+        repository.files(plugin(module, name).files()).commit("first").tag("v1.0.0").tag("v1.1.0");
+        let module = format!("{module}/v2");
+        repository.files(plugin(&module, name).files()).commit("second").tag("v2.0.0");
+    }
+    let project = forge.gitlab("acme/deep/down/other").id(7);
+    project
+        .files(plugin("gitlab.test/acme/other", "other").files())
+        .commit("first")
+        .tag("v0.3.0")
+        .tag("v0.4.0");
+    let file = format!(
+        "[roadrunner]\nref = \"{RELEASE}\"\n\n[github.endpoint]\nendpoint = \"{}\"\n\n\
+         [github.plugins]\nhello = {{ ref = \"v1.0.0\", owner = \"acme\", repository = \"hello\" }}\n\n\
+         [gitlab.endpoint]\nendpoint = \"{}\"\n\n\
+         [gitlab.plugins]\nother = {{ ref = \"v0.3.0\", repository = \"7\" }}\n",
+        forge.github_url(),
+        forge.gitlab_url()
+    );
+    // No proxy is asked: these are private names.
+    let sandbox = Sandbox::new().own_module_cache().env("GOPROXY", "off").file("velox.toml", &file);
+    insta::assert_snapshot!(sandbox.vx(&["outdated"]).ok(), @"
+    NAME        ASKED       LOCKED  SAME MAJOR  NEWEST MAJOR
+    roadrunner  v2025.0.77  -       v2025.1.0   -
+    hello       v1.0.0      -       v1.1.0      v2.0.0
+    other       v0.3.0      -       v0.4.0      -
+    ");
+    sandbox.vx(&["update", "--no-lock"]).ok();
+    let changed = [
+        "hello = { ref = \"v1.1.0\", owner = \"acme\", repository = \"hello\" }",
+        "other = { ref = \"v0.4.0\", repository = \"7\" }",
+    ];
+    assert_eq!(new_lines(&file, &text(&sandbox)), changed);
+    sandbox.vx(&["update", "hello", "--major", "--no-lock"]).ok();
+    assert!(text(&sandbox).contains("hello = { ref = \"v2.0.0\""), "{}", text(&sandbox));
+    sandbox.vx(&["add", "acme/bye@v1.0.0", "--no-lock"]).ok();
+    let bye = "bye = { ref = \"v1.0.0\", owner = \"acme\", repository = \"bye\" }";
+    assert!(text(&sandbox).contains(bye), "{}", text(&sandbox));
+    let said = sandbox.vx(&["add", "http@v5.3.0", "--no-lock"]).fails(2);
+    assert!(said.contains("neither of the forges"), "{said}");
 }

@@ -215,6 +215,16 @@ fn module_at_tag(root: &str, reference: &str) -> Option<Version> {
     Some(Version { path, version: reference.to_owned() })
 }
 
+/// RoadRunner's repository on the manifest's own forge; `None`: it is the public one.
+pub(crate) fn own_place_of_roadrunner(manifest: &Manifest) -> Option<Place> {
+    Ask::roadrunner(manifest).place.filter(|place| place.own)
+}
+
+/// The repository on the manifest's own forge that a module path names.
+pub(crate) fn own_place_of_module(path: &str, manifest: &Manifest) -> Option<Place> {
+    place_of(path, manifest).filter(|place| place.own)
+}
+
 /// The repository that a plugin comes from, where the manifest or its module path names one.
 pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<Place> {
     PluginAsk::original(String::new(), plugin, manifest).place

@@ -32,7 +32,7 @@ use self::{
     pin::{Pinned, Sources},
 };
 pub(crate) use self::{
-    ask::{Place, place_of_plugin},
+    ask::{Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
     forge::{Configured, Forges, tag_prefix},
 };
 use crate::{

@@ -41,7 +41,8 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
         let help = "add that one plugin with a command of its own";
         return editing.refused(error("--name and --replace are for one plugin".to_owned(), help));
     }
-    match plan(&editing.inquiry(), &arguments.plugins, arguments.name.as_deref()).await {
+    let github = host(&editing.manifest().github, "github.com");
+    match plan(&editing.inquiry(), &arguments.plugins, arguments.name.as_deref(), &github).await {
         Ok(plugins) => {
             for (named, module, reference) in plugins {
                 let done = write(&mut editing, &named, &module, &reference, arguments.replace.as_ref());
@@ -61,11 +62,12 @@ pub(super) async fn plan(
     inquiry: &Inquiry<'_>,
     plugins: &[String],
     name: Option<&str>,
+    github: &str,
 ) -> Result<Vec<(Named, String, String)>, Refusal> {
     let mut named = Vec::new();
     let mut release = None;
     for text in plugins {
-        let mut plugin = match Named::parse(text) {
+        let mut plugin = match Named::parse(text, github) {
             Ok(plugin) => plugin,
             // A name that isn't in the catalogue may be one that this RoadRunner was released with.
             Err(unknown) => {
@@ -165,8 +167,8 @@ fn at_major_of(path: &str, version: &str) -> String {
 }
 
 impl Named {
-    /// `http`, `acme/http`, `github.com/acme/http/v2`, each with `@REF` or without.
-    fn parse(text: &str) -> Result<Self, Unknown> {
+    /// `http`, `acme/http` of the host `github`, `github.com/acme/http/v2`, each with `@REF` or without.
+    fn parse(text: &str, github: &str) -> Result<Self, Unknown> {
         let plain = text.trim().trim_start_matches("https://");
         let (path, reference) = match plain.rsplit_once('@') {
             Some((path, reference)) => (path, Some(reference.to_owned())),
@@ -179,7 +181,7 @@ impl Named {
             (Some(known), Some(_)) => (known.name.clone(), path.to_owned()),
             (None, None) => return Err(Unknown { name: path.to_owned(), reference }),
             (None, Some((owner, repository))) if !owner.contains('.') && !repository.contains('/') => {
-                (repository.to_owned(), format!("github.com/{path}"))
+                (repository.to_owned(), format!("{github}/{path}"))
             }
             (None, Some(_)) => (base(path).rsplit('/').next().unwrap_or(path).to_owned(), path.to_owned()),
         };
@@ -301,7 +303,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> (String, String, Option<String>) {
-        let Named { name, path, reference, .. } = Named::parse(text).ok().unwrap();
+        let Named { name, path, reference, .. } = Named::parse(text, "github.com").ok().unwrap();
         (name, path, reference)
     }
 
@@ -318,6 +320,6 @@ mod tests {
         assert_eq!(parsed("https://github.com/acme/http.git"), is("http", "github.com/acme/http", None));
         assert_eq!(parsed("example.com/a/b/v3@latest"), is("b", "example.com/a/b/v3", Some("latest")));
         assert_eq!(parsed("roadrunner-server/http/v5").1, "roadrunner-server/http/v5");
-        assert!(Named::parse("no-such-plugin").is_err());
+        assert!(Named::parse("no-such-plugin", "github.com").is_err());
     }
 }

@@ -34,8 +34,17 @@ pub(super) fn many(
     let asked = MultiSelect::with_theme(&*theme)
         .with_prompt(format!("{title} (space chooses, enter goes on)"))
         .items_checked(lines)
+        // Its own report repeats the whole lines.
+        .report(false)
         .interact_opt();
-    answered(asked)
+    let picked = answered(asked)?;
+    if let Some(picked) = &picked {
+        let names: Vec<&str> =
+            picked.iter().filter_map(|index| items.get(*index)).map(|(name, ..)| name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Term::stderr().write_line(&format!("  {title}: {names}"))?;
+    }
+    Ok(picked)
 }
 
 /// A line of text.

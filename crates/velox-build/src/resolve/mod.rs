@@ -34,6 +34,7 @@ use self::{
 pub(crate) use self::{
     ask::{Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
     forge::{Configured, Forges, tag_prefix},
+    goproxy::{advice, unserved},
 };
 use crate::{
     Error, ErrorKind, Raised, Request,

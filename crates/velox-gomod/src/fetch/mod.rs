@@ -369,16 +369,24 @@ impl Inner {
             let (cache, module) = (self.options.cache.clone(), module.clone());
             blocking(&name, move || cache.lock(&module)).await??
         };
+        self.options.cache.clear_unfinished(&lock, &module);
         let has = |part| self.options.cache.path(&module, part).is_ok_and(|path| path.is_file());
         let downloaded = if has(Part::Zip) && has(Part::ZipHash) {
             None
         } else {
             let zip = place(&module, "zip")?;
             let ask = async |proxy: &Url| {
-                let file = self.options.cache.new_file(&module, Part::Zip)?;
-                Ok(self.proxies.save(proxy, &zip, file).await)
+                let to = self.options.cache.new_file(&module, Part::Zip)?;
+                match self.proxies.save(proxy, &zip, to).await {
+                    Err(Failure::Local(source)) => {
+                        let path = self.options.cache.path(&module, Part::Zip)?;
+                        Err(modcache::Error::File { path, source }.into())
+                    }
+                    saved => Ok(saved),
+                }
             };
-            Some(self.ask_in_turn(&module.path, &name, ask).await?.0)
+            let ((zip, bytes), proxy) = self.ask_in_turn(&module.path, &name, ask).await?;
+            Some((zip, bytes, host(proxy)))
         };
         let inner = Arc::clone(&self);
         let label = name.clone();
@@ -390,7 +398,10 @@ impl Inner {
                 Ok(())
             };
             let (sum, bytes) = match downloaded {
-                Some((zip, bytes)) => (cache.keep_zip(&lock, &module, zip, &mut verify)?, bytes),
+                Some((zip, bytes, host)) => {
+                    let kept = cache.keep_zip(&lock, &module, zip, &mut verify);
+                    (kept.map_err(|error| refused(error, &name, host))?, bytes)
+                }
                 None => {
                     let path = cache.path(&module, Part::ZipHash)?;
                     let sum = std::fs::read_to_string(&path)

@@ -43,6 +43,7 @@ pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Rep
 pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant};
 pub use pipeline::build;
 pub use request::{Goal, Options, Output, Request};
+pub use resolve::module_in;
 pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};
 pub use workspace::Workspace;

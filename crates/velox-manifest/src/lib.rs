@@ -1,11 +1,13 @@
 //! `velox.toml`, in every format it ever had, as one format-neutral [`Manifest`].
 //!
-//! [`Manifest::parse`] reads the text; it never touches the file system, the network or the process environment.
+//! [`Manifest::parse`] reads the text, [`Flags`] change it for one build; neither touches the file system, the network
+//! or the process environment.
 //! All mistakes of a file come back together, each a [`Diagnostic`] with its place in the text.
 
 mod build_args;
 mod diagnostic;
 mod findings;
+mod flags;
 mod interpolate;
 mod manifest;
 mod manual;
@@ -16,6 +18,7 @@ mod refs;
 mod target;
 
 pub use diagnostic::{Diagnostic, Level, Source};
+pub use flags::{Flags, With};
 pub use manifest::{
     Architecture, BuildArgs, Cache, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
     Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,

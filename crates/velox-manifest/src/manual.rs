@@ -235,7 +235,7 @@ fn noun(key: &str) -> &str {
 }
 
 /// A value as a message may hold it: on one line, of bearable length, and without a URL's user information.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let text = match text.rsplit_once('@') {
         Some((before, after)) if start > 0 && before.len() >= start => format!("…@{after}"),

@@ -32,6 +32,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build the server that velox.toml describes
     Build(Box<Build>),
+    /// Build the server as far as it isn't built yet, and run it
+    Run(Box<Run>),
     /// Write velox.lock: the exact versions of the server, for every machine the same
     Lock(Box<Lock>),
     /// Download all that a later build needs, so that it can be run with --offline
@@ -75,13 +77,9 @@ pub(crate) enum Format {
 /// What every command that reads a configuration takes.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// The configuration; `-` reads it from the standard input
-    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
-    pub(crate) config: PathBuf,
-    /// A platform to compile for, as Go names it, such as linux/arm64; may be given several times. `all` is
-    /// every one that RoadRunner is released for [default: velox.toml's, else this one]
-    #[arg(long = "target", value_name = "OS/ARCH", value_parser = Targets::parse)]
-    pub(crate) targets: Vec<Targets>,
+    /// The configuration; `-` reads it from the standard input [default: velox.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Which dependency versions to start from: those that RoadRunner was released with, or what the plugins
     /// demand and no more [default: release, as far as the plugins allow]
     #[arg(long, value_enum)]
@@ -92,6 +90,32 @@ pub(crate) struct Server {
     /// The go command to use [default: the one on the PATH]
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
+}
+
+/// What every command that knows of platforms takes.
+#[derive(Debug, Args)]
+pub(crate) struct Platforms {
+    /// A platform to compile for, as Go names it, such as linux/arm64; may be given several times. `all` is
+    /// every one that RoadRunner is released for [default: velox.toml's, else this one]
+    #[arg(long = "target", value_name = "OS/ARCH", value_parser = Targets::parse)]
+    pub(crate) targets: Vec<Targets>,
+}
+
+/// What is changed for one build, and no file knows of.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What is built, this time")]
+pub(crate) struct Changes {
+    /// Compile this plugin in, or change the one that velox.toml has: by its module path, at a tag, a branch or a
+    /// commit [default: velox.toml's, else the newest release], and with a directory or another MODULE@REF in its
+    /// place. A directory alone is the plugin in it. May be given several times; needs no velox.toml
+    #[arg(long, value_name = "MODULE[@REF][=REPLACEMENT]")]
+    pub(crate) with: Vec<String>,
+    /// Leave this plugin of velox.toml out; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) without: Vec<String>,
+    /// The RoadRunner to build: a tag, a branch or a commit [default: velox.toml's, else the newest release]
+    #[arg(long, value_name = "REF")]
+    pub(crate) roadrunner: Option<String>,
 }
 
 /// One argument of `--target`.
@@ -111,6 +135,8 @@ impl Targets {
 pub(crate) struct Build {
     #[command(flatten)]
     pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) platforms: Platforms,
     /// The directory that gets rr (rr.exe for Windows; rr-OS-ARCH where there are several targets), made when
     /// missing [default: the working directory]
     #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR")]
@@ -119,7 +145,7 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
     pub(crate) output_file: Option<PathBuf>,
     /// Fail unless velox.lock is there and says what the configuration asks for
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["with", "without", "roadrunner"])]
     pub(crate) locked: bool,
     /// Keep debug symbols, for pprof and delve
     #[arg(long)]
@@ -156,12 +182,16 @@ pub(crate) struct Build {
     /// Print the exact versions and the go.mod (stdout), and compile nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Lock {
     #[command(flatten)]
     pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) platforms: Platforms,
     /// Change nothing, and fail unless velox.lock says what the configuration asks for
     #[arg(long)]
     pub(crate) check: bool,
@@ -174,9 +204,28 @@ pub(crate) struct Lock {
 pub(crate) struct Fetch {
     #[command(flatten)]
     pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) platforms: Platforms,
     /// Fail unless velox.lock is there and says what the configuration asks for
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Keep debug symbols, for pprof and delve
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Compile with Go's race detector (needs a C compiler)
+    #[arg(long)]
+    pub(crate) race: bool,
+    /// What the server is started with; all that follows its first word is the server's too
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -54,6 +54,7 @@ fn run() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Build(arguments) => commands::build(settings, *arguments).await,
+            Command::Run(arguments) => commands::run(settings, *arguments).await,
             Command::Lock(arguments) => commands::lock(settings, *arguments).await,
             Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
             Command::Cache { command } => commands::cache(&settings, &command),

@@ -124,7 +124,7 @@ pub(super) async fn fetch(
                 let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
                 return Err(checksum_mismatch(&name, &text));
             }
-            Err(error @ (FetchError::Database { source: sumdb::Error::Security { .. }, .. })) => {
+            Err(error @ FetchError::Database { source: sumdb::Error::Security { .. }, .. }) => {
                 return Err(checksum_mismatch(&name, &error.to_string()));
             }
             Err(error @ FetchError::Cache(modcache::Error::File { .. })) => {

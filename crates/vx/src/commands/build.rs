@@ -7,13 +7,13 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{Event, Goal, Options, Output, Request};
-use velox_manifest::{Diagnostic, Log, Manifest, Source};
+use velox_manifest::{Diagnostic, Flags, GoTarget, Log, Manifest, Source};
 
 use crate::{
     cli,
-    configuration::{self, Configuration},
+    configuration::{self, Configuration, USUAL_NAME},
     exit::Ending,
-    report::{self, Failure},
+    report::{self, Failure, Report},
     settings::Settings,
     signals,
 };
@@ -40,9 +40,10 @@ pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode
         archive: arguments.archive,
         remote_cache: arguments.remote_cache,
         cache_program: std::env::current_exe().ok(),
+        targets: targets(arguments.platforms),
         ..Options::default()
     };
-    run(settings, arguments.server, goal, options).await
+    run(settings, arguments.server, &arguments.changes, goal, options).await
 }
 
 /// `vx lock`.
@@ -51,42 +52,115 @@ pub(crate) async fn lock(settings: Settings, arguments: cli::Lock) -> ExitCode {
     let options = Options {
         upgrade: arguments.upgrade.as_ref().is_some_and(Vec::is_empty),
         upgrade_only: arguments.upgrade.unwrap_or_default(),
+        targets: targets(arguments.platforms),
         ..Options::default()
     };
-    run(settings, arguments.server, |_| goal, options).await
+    run(settings, arguments.server, &cli::Changes::default(), |_| goal, options).await
 }
 
 /// `vx fetch`.
 pub(crate) async fn fetch(settings: Settings, arguments: cli::Fetch) -> ExitCode {
-    let options = Options { locked: arguments.locked, ..Options::default() };
-    run(settings, arguments.server, |_| Goal::Fetch, options).await
+    let targets = targets(arguments.platforms);
+    let options = Options { locked: arguments.locked, targets, ..Options::default() };
+    run(settings, arguments.server, &cli::Changes::default(), |_| Goal::Fetch, options).await
+}
+
+/// What is to be built: the configuration, as the flags change it.
+pub(crate) struct Asked {
+    pub(crate) manifest: Manifest,
+    pub(crate) warnings: Vec<Diagnostic>,
+    /// The configuration's text; `None`: there is none, and the flags say it all.
+    pub(crate) source: Option<Source>,
+    base: PathBuf,
+    lock: Option<PathBuf>,
+    unchanged: bool,
+}
+
+impl Asked {
+    /// Reads the configuration, where there is one, and the flags.
+    pub(crate) fn read(
+        settings: &Settings,
+        config: Option<&Path>,
+        changes: &cli::Changes,
+        working_directory: &Path,
+    ) -> Result<Self, Misconfigured> {
+        // By its components, so that messages don't have the `.` of `./mine` in the middle of a path.
+        let module_in = |directory: &Path| {
+            velox_build::module_in(&working_directory.join(directory).components().collect::<PathBuf>())
+        };
+        let flags = Flags::read(changes.roadrunner.as_deref(), &changes.with, &changes.without, module_in)
+            .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
+        let unchanged = flags.is_empty();
+        let usual = Path::new(USUAL_NAME);
+        if config.is_none() && !flags.with.is_empty() && !working_directory.join(usual).exists() {
+            let manifest = Manifest::without_a_file()
+                .changed_by(&flags)
+                .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
+            let base = working_directory.to_owned();
+            return Ok(Self { manifest, warnings: Vec::new(), source: None, base, lock: None, unchanged });
+        }
+        let Configuration { source, base, file } =
+            configuration::read(config.unwrap_or(usual), working_directory)
+                .map_err(|wrong| Misconfigured { source: None, diagnostics: vec![wrong] })?;
+        let lookup = |name: &str| settings.environment.get(name).cloned();
+        let flags = if base == working_directory { flags } else { flags.below(working_directory) };
+        let read = Manifest::parse(&source, &lookup).and_then(|(manifest, warnings)| {
+            let manifest = if unchanged { manifest } else { manifest.changed_by(&flags)? };
+            Ok((manifest, warnings))
+        });
+        let (manifest, warnings) =
+            read.map_err(|diagnostics| Misconfigured { source: Some(source.clone()), diagnostics })?;
+        Ok(Self { manifest, warnings, source: Some(source), base, lock: file.map(lock_beside), unchanged })
+    }
+
+    /// The request for it.
+    pub(crate) fn request(
+        self,
+        settings: Settings,
+        server: cli::Server,
+        goal: Goal,
+        options: Options,
+        working_directory: &Path,
+    ) -> Request {
+        Request {
+            manifest: self.manifest,
+            source: self.source,
+            base: self.base,
+            environment: settings.environment,
+            options: Options {
+                dependencies: server.dependencies.map(Into::into),
+                offline: server.offline,
+                go: server.go.map(|go| working_directory.join(go)),
+                ..options
+            },
+            goal,
+            lock: self.lock,
+            unchanged: self.unchanged,
+        }
+    }
 }
 
 /// Reads the configuration and takes it to the goal, which is told the working directory.
 async fn run(
     settings: Settings,
-    server: cli::Server,
+    mut server: cli::Server,
+    changes: &cli::Changes,
     goal: impl FnOnce(&Path) -> Goal,
     options: Options,
 ) -> ExitCode {
     let started = Instant::now();
-    let working_directory = match std::env::current_dir() {
+    let working_directory = match working_directory() {
         Ok(directory) => directory,
-        Err(error) => return report::complain(&format!("can't tell the working directory: {error}")),
+        Err(code) => return code,
     };
-    let Configuration { source, base, file } = match configuration::read(&server.config, &working_directory) {
-        Ok(configuration) => configuration,
-        Err(diagnostic) => return misconfigured(&settings, None, &[diagnostic]),
+    let config = server.config.take();
+    let asked = match Asked::read(&settings, config.as_deref(), changes, &working_directory) {
+        Ok(asked) => asked,
+        Err(wrong) => return wrong.tell(report::open, &settings),
     };
-    let lookup = |name: &str| settings.environment.get(name).cloned();
-    let (manifest, warnings) = match Manifest::parse(&source, &lookup) {
-        Ok(parsed) => parsed,
-        Err(diagnostics) => return misconfigured(&settings, Some(source), &diagnostics),
-    };
-
-    let report = report::open(&settings, manifest.log, Some(source.clone()));
-    for warning in warnings {
-        report.report(Event::Warning(warning));
+    let report = report::open(&settings, asked.manifest.log, asked.source.clone());
+    for warning in &asked.warnings {
+        report.report(Event::Warning(warning.clone()));
     }
     let cancel = CancellationToken::new();
     let watcher = Arc::clone(&report);
@@ -95,21 +169,7 @@ async fn run(
         Err(error) => return report::complain(&format!("can't listen for signals: {error}")),
     };
 
-    let request = Request {
-        manifest,
-        source: Some(source),
-        base,
-        environment: settings.environment,
-        options: Options {
-            targets: server.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect(),
-            dependencies: server.dependencies.map(Into::into),
-            offline: server.offline,
-            go: server.go.map(|go| working_directory.join(go)),
-            ..options
-        },
-        goal: goal(&working_directory),
-        lock: file.map(lock_beside),
-    };
+    let request = asked.request(settings, server, goal(&working_directory), options, &working_directory);
     match velox_build::build(&request, Arc::clone(&report) as _, cancel).await {
         Ok(summary) => match report.finished(&request.goal, &summary, started.elapsed()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -123,14 +183,38 @@ async fn run(
     }
 }
 
+/// The process's own, told where there is none.
+pub(crate) fn working_directory() -> Result<PathBuf, ExitCode> {
+    std::env::current_dir()
+        .map_err(|error| report::complain(&format!("can't tell the working directory: {error}")))
+}
+
+/// Of the command line.
+fn targets(platforms: cli::Platforms) -> Vec<GoTarget> {
+    platforms.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect()
+}
+
 /// `velox.toml` → `velox.lock`; a configuration of another name has a lock of its own.
 fn lock_beside(configuration: PathBuf) -> PathBuf {
     configuration.with_extension("lock")
 }
 
-/// Ends before `[log]` could say how to tell it: by the flags alone.
-fn misconfigured(settings: &Settings, source: Option<Source>, diagnostics: &[Diagnostic]) -> ExitCode {
-    let ending = Ending::Configuration;
-    report::open(settings, Log::default(), source).failed(&Failure { ending, diagnostics, output: &[] });
-    ending.into()
+/// What ends a command before `[log]` could say how to tell it: it is told by the flags alone.
+pub(crate) struct Misconfigured {
+    source: Option<Source>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Misconfigured {
+    pub(crate) fn tell(
+        self,
+        open: impl FnOnce(&Settings, Log, Option<Source>) -> Arc<dyn Report>,
+        settings: &Settings,
+    ) -> ExitCode {
+        let Self { source, diagnostics } = self;
+        let ending = Ending::Configuration;
+        let failure = Failure { ending, diagnostics: &diagnostics, output: &[] };
+        open(settings, Log::default(), source).failed(&failure);
+        ending.into()
+    }
 }

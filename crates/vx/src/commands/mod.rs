@@ -2,8 +2,10 @@
 
 mod build;
 mod cache;
+mod run;
 mod version;
 
 pub(crate) use build::{build, fetch, lock};
 pub(crate) use cache::{cache, compile_cache};
+pub(crate) use run::run;
 pub(crate) use version::version;

@@ -29,6 +29,7 @@ mod request;
 mod resolve;
 mod scratch;
 mod settings;
+mod skeleton;
 mod stamp;
 mod store;
 mod toolchain;
@@ -44,6 +45,7 @@ pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTa
 pub use pipeline::build;
 pub use request::{Goal, Options, Output, Request};
 pub use resolve::module_in;
+pub use skeleton::Skeleton;
 pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};
 pub use workspace::Workspace;

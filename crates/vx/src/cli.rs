@@ -38,6 +38,11 @@ pub(crate) enum Command {
     Lock(Box<Lock>),
     /// Download all that a later build needs, so that it can be run with --offline
     Fetch(Box<Fetch>),
+    /// Start something new: a plugin of your own
+    New {
+        #[command(subcommand)]
+        command: New,
+    },
     /// Show or remove what vx keeps of earlier builds
     Cache {
         #[command(subcommand)]
@@ -226,6 +231,21 @@ pub(crate) struct Run {
     pub(crate) arguments: Vec<std::ffi::OsString>,
     #[command(flatten)]
     pub(crate) changes: Changes,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum New {
+    /// Write a plugin that compiles into a server and passes its own tests, to go on from
+    Plugin {
+        /// What the plugin is called: its section in .rr.yaml, its name in RPC calls
+        name: String,
+        /// The path of its Go module, where others will fetch it from [default: example.com/NAME]
+        #[arg(long, value_name = "PATH")]
+        module: Option<String>,
+        /// The directory that gets it, made when missing [default: NAME]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -2,10 +2,12 @@
 
 mod build;
 mod cache;
+mod new;
 mod run;
 mod version;
 
 pub(crate) use build::{build, fetch, lock};
 pub(crate) use cache::{cache, compile_cache};
+pub(crate) use new::new;
 pub(crate) use run::run;
 pub(crate) use version::version;

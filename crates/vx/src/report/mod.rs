@@ -86,6 +86,14 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// As [`print`], for a command that has nothing left to do.
+pub(crate) fn result(text: &str) -> ExitCode {
+    match print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("can't write to the standard output: {error}")),
+    }
+}
+
 /// Reports a failure that no reporter is there for.
 pub(crate) fn complain(message: &str) -> ExitCode {
     let error = diagnostics::heading(velox_manifest::Level::Error, message);

@@ -4,7 +4,7 @@
 //! Manifest ──resolve──► Lock ──prepare──► Workspace ──compile──► Artifact ──publish──► DIR/rr
 //! ```
 //!
-//! [`build`] runs it all; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
+//! [`build`] runs it all, [`examine`] looks at what it needs; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
 //! environment: a [`Request`] brings everything, and what happened comes back as a [`Summary`] or an [`Error`].
 
 mod archive;
@@ -14,6 +14,7 @@ mod compile_cache;
 mod compose;
 mod container;
 mod digest;
+mod doctor;
 mod error;
 mod event;
 mod imports;
@@ -39,6 +40,7 @@ mod workspace;
 
 pub use cache::cache_directory;
 pub use compile_cache::serve_compile_cache;
+pub use doctor::{Finding, State, examine};
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
 pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant};

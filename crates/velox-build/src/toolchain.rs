@@ -99,6 +99,10 @@ impl Toolchain {
         Ok(Self { program, children, settings, pinned: None })
     }
 
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -259,7 +263,7 @@ impl Toolchain {
 
 /// Compares Go versions (`go1.26.8`, `1.26.4`, `go1.27rc1`; <https://go.dev/doc/toolchain#version>). What isn't a release
 /// (`devel …`) is never older.
-fn is_older(installed: &str, needed: &str) -> bool {
+pub(crate) fn is_older(installed: &str, needed: &str) -> bool {
     let parts = |version: &str| -> Option<(u32, u32, u32)> {
         let version = version.trim_start_matches("go");
         let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);

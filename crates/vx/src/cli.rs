@@ -43,6 +43,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: New,
     },
+    /// Look for what would keep a build from working, and say what to do
+    #[command(mut_arg("dependencies", |argument| argument.hide(true)))]
+    Doctor(Server),
     /// Show or remove what vx keeps of earlier builds
     Cache {
         #[command(subcommand)]

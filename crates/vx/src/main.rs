@@ -57,6 +57,7 @@ fn run() -> ExitCode {
             Command::Run(arguments) => commands::run(settings, *arguments).await,
             Command::Lock(arguments) => commands::lock(settings, *arguments).await,
             Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
+            Command::Doctor(server) => commands::doctor(settings, server).await,
             Command::New { command } => commands::new(&settings, command),
             Command::Cache { command } => commands::cache(&settings, &command),
             Command::CompileCache => commands::compile_cache(settings).await,

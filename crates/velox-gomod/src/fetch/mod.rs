@@ -5,6 +5,7 @@
 mod database;
 mod goproxy;
 mod netrc;
+mod probe;
 
 use std::{fmt, io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ pub use self::{
     database::{SumDb, SumDbError},
     goproxy::{ProxyList, ProxyListError},
     netrc::Netrc,
+    probe::{Probe, probe_proxies, probe_sum_db},
 };
 use crate::{
     modcache::{self, ModCache, Part, Sums},

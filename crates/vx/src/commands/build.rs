@@ -96,8 +96,7 @@ impl Asked {
             let manifest = Manifest::without_a_file()
                 .changed_by(&flags)
                 .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
-            let base = working_directory.to_owned();
-            return Ok(Self { manifest, warnings: Vec::new(), source: None, base, lock: None, unchanged });
+            return Ok(Self { manifest, unchanged, ..Self::nothing(working_directory) });
         }
         let Configuration { source, base, file } =
             configuration::read(config.unwrap_or(usual), working_directory)
@@ -111,6 +110,18 @@ impl Asked {
         let (manifest, warnings) =
             read.map_err(|diagnostics| Misconfigured { source: Some(source.clone()), diagnostics })?;
         Ok(Self { manifest, warnings, source: Some(source), base, lock: file.map(lock_beside), unchanged })
+    }
+
+    /// Nothing but RoadRunner: for a command that can do without a configuration.
+    pub(crate) fn nothing(working_directory: &Path) -> Self {
+        Self {
+            manifest: Manifest::without_a_file(),
+            warnings: Vec::new(),
+            source: None,
+            base: working_directory.to_owned(),
+            lock: None,
+            unchanged: true,
+        }
     }
 
     /// The request for it.
@@ -202,7 +213,7 @@ fn lock_beside(configuration: PathBuf) -> PathBuf {
 /// What ends a command before `[log]` could say how to tell it: it is told by the flags alone.
 pub(crate) struct Misconfigured {
     source: Option<Source>,
-    diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 impl Misconfigured {

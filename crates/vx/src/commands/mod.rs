@@ -2,12 +2,14 @@
 
 mod build;
 mod cache;
+mod doctor;
 mod new;
 mod run;
 mod version;
 
 pub(crate) use build::{build, fetch, lock};
 pub(crate) use cache::{cache, compile_cache};
+pub(crate) use doctor::doctor;
 pub(crate) use new::new;
 pub(crate) use run::run;
 pub(crate) use version::version;

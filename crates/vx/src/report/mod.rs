@@ -7,6 +7,7 @@ mod patient;
 mod text;
 
 pub(crate) use patient::Patient;
+pub(crate) use text::{clean, count};
 
 use std::{
     io::{self, Write},

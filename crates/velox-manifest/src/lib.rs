@@ -9,12 +9,14 @@ mod diagnostic;
 mod findings;
 mod flags;
 mod interpolate;
+mod keys;
 mod manifest;
 mod manual;
 mod modules;
 mod parse;
 mod reader;
 mod refs;
+mod schema;
 mod target;
 
 pub use diagnostic::{Diagnostic, Level, Source};
@@ -23,4 +25,5 @@ pub use manifest::{
     Architecture, BuildArgs, Cache, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
     Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
 };
+pub use schema::schema;
 pub use target::{parse_target, release_targets};

@@ -61,6 +61,9 @@ fn run() -> ExitCode {
             Command::New { command } => commands::new(&settings, command),
             Command::Cache { command } => commands::cache(&settings, &command),
             Command::CompileCache => commands::compile_cache(settings).await,
+            Command::Completions { shell } => commands::completions(shell),
+            Command::Man { directory } => commands::man(directory.as_deref()),
+            Command::Schema => commands::schema(),
             Command::Version => commands::version(&settings).await,
         }
     });

@@ -5,6 +5,7 @@ mod cache;
 mod doctor;
 mod new;
 mod run;
+mod shell;
 mod version;
 
 pub(crate) use build::{build, fetch, lock};
@@ -12,4 +13,5 @@ pub(crate) use cache::{cache, compile_cache};
 pub(crate) use doctor::doctor;
 pub(crate) use new::new;
 pub(crate) use run::run;
+pub(crate) use shell::{completions, man, schema};
 pub(crate) use version::version;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The oldest Go that compiles a RoadRunner of today, where it may not fetch another.
-const OLDEST: &str = "1.24";
+const OLDEST: &str = "1.26";
 /// How long the files of a cache are counted.
 const COUNTING: Duration = Duration::from_millis(1500);
 

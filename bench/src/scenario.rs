@@ -258,7 +258,18 @@ impl Bench {
             let out = out.to_string_lossy();
             let mut command = sandbox.command(
                 Path::new("go"),
-                &["build", "-mod=readonly", "-trimpath", "-buildvcs=false", &linker, "-o", &out, "./cmd/rr"],
+                &[
+                    "build",
+                    "-mod=readonly",
+                    "-trimpath",
+                    "-buildvcs=false",
+                    // As vx compiles it, or the linkers would have different work.
+                    "-gcflags=all=-dwarf=false",
+                    &linker,
+                    "-o",
+                    &out,
+                    "./cmd/rr",
+                ],
             );
             command.current_dir(&workspace).env("GOWORK", "off").env("CGO_ENABLED", "0");
             measure(sandbox, &self.proxy, command)

@@ -81,10 +81,7 @@ fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> 
     let tags = settings.tags();
     let mut arguments: Vec<String> =
         ["build", "-v", "-trimpath", "-buildvcs=false"].map(str::to_owned).into();
-    if settings.debug {
-        // As the existing tool does it: a main package that a debugger can step through.
-        arguments.push("-gcflags=-N -l".to_owned());
-    }
+    arguments.extend(settings.compiler_flags().map(str::to_owned));
     if settings.race {
         arguments.push("-race".to_owned());
     }

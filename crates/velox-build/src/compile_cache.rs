@@ -18,7 +18,7 @@ const VARIABLE: &str = "VX_COMPILE_CACHE";
 /// How long the remote may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a build waits at its end for what is still to be sent.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_secs(30);
 
 /// What the program is told.
 #[derive(Serialize, Deserialize)]

@@ -103,7 +103,7 @@ fn is_below(plugin: &Wanted, release: &Require) -> bool {
 
 /// Whether the module of a requirement provides one of the imported packages: the longest module path that is a prefix
 /// of the package's path (<https://go.dev/ref/mod#resolve-pkg-mod>).
-fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
+pub(crate) fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
     imports
         .iter()
         .any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))

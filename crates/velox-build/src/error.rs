@@ -58,12 +58,27 @@ impl Error {
 
     pub(crate) fn output(mut self, lines: Vec<String>) -> Self {
         self.output = lines;
-        self
+        // The go command names a file, not the setting that put it there.
+        let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));
+        if says("no space left on device") {
+            self.help("make room on that disk, or use another: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
+        } else if says("failed to initialize build cache") {
+            self.help("GOCACHE has to name a directory that can be written")
+        } else {
+            self
+        }
     }
 
     fn new(kind: ErrorKind, message: String) -> Self {
         Self::many(kind, vec![finding(message, None, None)])
     }
+}
+
+/// Something that was downloaded, or is in a cache, isn't what its sum says.
+pub(crate) fn checksum_mismatch(name: &str, text: &str) -> Error {
+    Error::build(format!("{name} is not what its checksum says"))
+        .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
+        .output(text.lines().map(str::to_owned).collect())
 }
 
 /// An error-level diagnostic with a place and a label.

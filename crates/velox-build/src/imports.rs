@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
+use velox_manifest::GoTarget;
+
 /// The import paths of every Go file below `tree`, tests left out, for which `counts` says yes (given the path relative
 /// to `tree`, with slashes).
 pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
@@ -25,6 +27,55 @@ pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Resu
     }
     Ok(found)
 }
+
+/// The import paths of one package, for any of the targets: by the names of its files
+/// (<https://pkg.go.dev/cmd/go#hdr-Build_constraints>) and not by their build tags, so a few too many.
+pub(crate) fn imports_of_package(directory: &Path, targets: &[GoTarget]) -> BTreeSet<String> {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| targets.iter().any(|target| is_built_for(name, target)))
+        .filter_map(|name| fs::read(directory.join(name)).ok())
+        .flat_map(|source| imports(&String::from_utf8_lossy(&source)))
+        .collect()
+}
+
+/// Whether the name of a file keeps it from no build for `target`: `x_windows.go`, `x_linux_arm64.go`, `x_test.go` do.
+fn is_built_for(name: &str, target: &GoTarget) -> bool {
+    let Some(stem) = name.strip_suffix(".go").filter(|_| !name.starts_with(['_', '.'])) else { return false };
+    let mut parts = stem.split('_').skip(1).collect::<Vec<_>>().into_iter().rev();
+    let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let other_os = |part: &str| KNOWN_SYSTEMS.contains(&part) && part != target.os;
+    if last == "test" || other_os(last) {
+        return false;
+    }
+    !KNOWN_ARCHITECTURES.contains(&last) || (last == target.arch && !other_os(before))
+}
+
+/// As cmd/go knows them (<https://pkg.go.dev/internal/syslist>).
+const KNOWN_SYSTEMS: [&str; 17] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "wasip1",
+    "windows",
+];
+const KNOWN_ARCHITECTURES: [&str; 16] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv", "riscv64", "s390x", "sparc64", "wasm",
+];
 
 /// The import declarations at the top of a Go source (<https://go.dev/ref/spec#Import_declarations>).
 fn imports(source: &str) -> Vec<String> {
@@ -105,6 +156,20 @@ mod tests {
     fn every_form_of_an_import_is_read() {
         let source = "//go:build linux\n/* a \"b\" */ package main; import \"one\"\nimport two `2`\nimport (\n\t. \"three\" // \"no\"\n\t_ \"four/v5\"; five \"5\"\n)\nvar x = \"import\"\n";
         assert_eq!(imports(source), ["one", "2", "three", "four/v5", "5"]);
+    }
+
+    #[test]
+    fn a_files_name_says_which_targets_it_is_for() {
+        let target = GoTarget { os: "linux".into(), arch: "amd64".into() };
+        for name in
+            ["a.go", "linux.go", "a_linux.go", "a_linux_amd64.go", "a_amd64.go", "a_b.go", "a_unix.go"]
+        {
+            assert!(is_built_for(name, &target), "{name}");
+        }
+        for name in ["a_test.go", "a_windows.go", "a_windows_amd64.go", "a_arm64.go", "_a.go", ".a.go", "a.s"]
+        {
+            assert!(!is_built_for(name, &target), "{name}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Grows when vx compiles the same input to other bytes, or verifies it in another way.
-const GENERATION: &str = "vx-artifact-1";
+const GENERATION: &str = "vx-artifact-2";
 
 /// The key, in hexadecimal; `None` where a C compiler takes part, which no lock knows.
 pub(crate) fn of(

@@ -9,6 +9,7 @@
 
 mod archive;
 mod cache;
+mod check;
 mod compile;
 mod compile_cache;
 mod compose;
@@ -18,9 +19,13 @@ mod doctor;
 mod error;
 mod event;
 mod imports;
+mod inquiry;
+mod inspect;
 mod key;
+mod list;
 mod lock;
 mod network;
+mod osv;
 mod pipeline;
 mod precompile;
 mod process;
@@ -33,21 +38,33 @@ mod settings;
 mod skeleton;
 mod stamp;
 mod store;
+mod study;
+mod text_file;
 mod toolchain;
 mod tree;
 mod verify;
 mod workspace;
 
 pub use cache::cache_directory;
+pub use check::{Checked, Finding, LookedUp, Rule, check};
 pub use compile_cache::serve_compile_cache;
 pub use doctor::{Finding, State, examine};
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
-pub use lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant};
+pub use inquiry::{Inquiry, Major, RoadRunnerRelease, Subject, Versions};
+pub use inspect::{InsideModule, Inspection, inspect};
+pub use list::{ListedPlugin, PluginList, list};
+pub use lock::{
+    Lock, Locked, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant,
+    carried_over, locked,
+};
+pub use osv::Vulnerability;
 pub use pipeline::build;
 pub use request::{Goal, Options, Output, Request};
 pub use resolve::module_in;
 pub use skeleton::Skeleton;
 pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};
+pub use study::{Demanded, Demander, StudiedModule, Study, Why, study};
+pub use text_file::write_text;
 pub use workspace::Workspace;

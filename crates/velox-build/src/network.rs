@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use url::Url;
 use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
 use velox_gomod::{
-    fetch::{Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+    fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
     modcache::ModCache,
 };
 use velox_manifest::Forge;
@@ -20,7 +20,7 @@ use crate::{
     Error, Event, Note, Request,
     process::Children,
     resolve::{Configured, Forges},
-    toolchain::Toolchain,
+    toolchain::Settings,
 };
 
 /// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
@@ -43,13 +43,13 @@ pub(crate) struct Credentials {
 impl Network {
     pub(crate) async fn new(
         request: &Request,
-        go: &Toolchain,
+        settings: &Settings,
         scratch: &Path,
         plain: &Children,
     ) -> Result<Self, Error> {
         let (github, gitlab) = (configured(&request.manifest.github)?, configured(&request.manifest.gitlab)?);
         let git = plain.find("git");
-        let access = access(request, go, &github, &gitlab, git.as_deref()).await;
+        let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
         let known: Vec<SecretString> =
             [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
@@ -75,14 +75,13 @@ impl Network {
             environment,
             scratch: scratch.join("git"),
         };
-        let fetcher = fetcher(request, go)?;
+        let fetcher = fetcher(request, settings)?;
         Ok(Self { children, forges: Forges { http, github, gitlab, git }, fetcher })
     }
 }
 
 /// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
-fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> {
-    let settings = go.settings();
+fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Error> {
     let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
     let (Ok(proxies), Ok(sum_db)) = (ProxyList::parse(&settings.goproxy), SumDb::parse(&settings.gosumdb))
     else {
@@ -92,7 +91,7 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
     if request.options.offline || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
-    let Credentials { client, netrc } = Credentials::new(request, go)?;
+    let Credentials { client, netrc } = Credentials::new(request, settings)?;
     let first_path = std::env::split_paths(&settings.gopath).next().unwrap_or_default();
     Ok(Some(Fetcher::new(FetchOptions {
         client,
@@ -103,21 +102,24 @@ fn fetcher(request: &Request, go: &Toolchain) -> Result<Option<Fetcher>, Error> 
         no_sum_db: settings.gonosumdb.clone(),
         sum_db_state: first_path.join("pkg/sumdb"),
         netrc,
-        writable: go.writable_modules(),
+        writable: settings.writable_modules(),
         at_once: DOWNLOADS,
     })))
 }
 
 impl Credentials {
-    pub(crate) fn new(request: &Request, go: &Toolchain) -> Result<Self, Error> {
-        let client = http_options(&request.environment)
-            .client(reqwest::redirect::Policy::limited(10))
-            .map_err(no_https)?;
+    pub(crate) fn new(request: &Request, settings: &Settings) -> Result<Self, Error> {
         let netrc = netrc_file(&request.environment)
-            .filter(|_| go.settings().goauth != "off")
+            .filter(|_| settings.goauth != "off")
             .and_then(|path| std::fs::read_to_string(path).ok());
+        let client = client(&request.environment)?;
         Ok(Self { client, netrc: Netrc::parse(&netrc.unwrap_or_default()) })
     }
+}
+
+/// A client without credentials that follows redirects.
+pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
+    http_options(environment).client(fetch::redirects()).map_err(no_https)
 }
 
 /// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
@@ -171,7 +173,7 @@ fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
 /// ssh where an agent holds a key, unless the user's own git configuration already sends them elsewhere.
 async fn access(
     request: &Request,
-    go: &Toolchain,
+    settings: &Settings,
     github: &Configured,
     gitlab: &Configured,
     git: Option<&Path>,
@@ -190,7 +192,7 @@ async fn access(
     if let (Some(git), Some(_)) = (git, socket)
         && velox_forge::ssh_agent_answers(socket).await
     {
-        for host in private_hosts(go) {
+        for host in private_hosts(settings) {
             let has_token = tokens.iter().any(|(url, _, _)| url.host_str() == Some(host.as_str()));
             if !has_token && !velox_forge::has_own_rewrite(git, &request.environment, &host).await {
                 ssh_hosts.push(host);
@@ -201,8 +203,7 @@ async fn access(
 }
 
 /// The hosts of GOPRIVATE's and GONOPROXY's patterns (`github.com/company/*` → `github.com`).
-pub(crate) fn private_hosts(go: &Toolchain) -> BTreeSet<String> {
-    let settings = go.settings();
+pub(crate) fn private_hosts(settings: &Settings) -> BTreeSet<String> {
     [&settings.goprivate, &settings.gonoproxy]
         .into_iter()
         .flat_map(|patterns| patterns.split(','))

@@ -7,7 +7,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use velox_gomod::fetch::Fetcher;
-use velox_manifest::Manifest;
+use velox_manifest::{GoTarget, Manifest};
 
 use crate::{
     Binary, CompileCache, Error, ErrorKind, Event, Goal, Note, Output, Phase, Reporter, Request, Store,
@@ -23,12 +23,12 @@ use crate::{
     process::Children,
     publish::publish,
     record::Record,
-    resolve::{Forges, Resolver, with_replaces_at_plugins},
+    resolve::{Forges, Resolver, roadrunner_release, with_replaces_at_plugins},
     scratch::Scratch,
     settings::Settings,
     stamp::Stamp,
     store::{Artifact, DEFAULT_LIMIT},
-    toolchain::Toolchain,
+    toolchain::{Installed, Toolchain, Toolchains},
     verify,
     workspace::Workspace,
 };
@@ -50,28 +50,18 @@ pub async fn build(
 ) -> Result<Summary, Error> {
     let manifest = with_replaces_at_plugins(&request.manifest);
     let settings = Settings::new(&manifest, &request.options, &request.environment);
-    let pipeline = Pipeline {
-        request,
-        asked: Asked::new(&manifest, &settings, &request.base),
-        variants: settings.targets.iter().map(|target| Variant::new(target, &settings)).collect(),
-        store: Store::new(&cache_directory(&request.environment)),
-        manifest: &manifest,
-        settings: &settings,
-        reporter,
-        cancel,
-    };
-    pipeline.run().await
+    Pipeline::new(request, &manifest, &settings, reporter, cancel).run().await
 }
 
-struct Pipeline<'a> {
-    request: &'a Request,
+pub(crate) struct Pipeline<'a> {
+    pub(crate) request: &'a Request,
     /// With its replaces at its plugins.
-    manifest: &'a Manifest,
+    pub(crate) manifest: &'a Manifest,
     settings: &'a Settings,
-    asked: Asked,
+    pub(crate) asked: Asked,
     variants: Vec<Variant>,
     store: Store,
-    reporter: Arc<dyn Reporter>,
+    pub(crate) reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 }
 
@@ -88,12 +78,34 @@ struct Wanted<'a> {
 }
 
 /// What a build needs beyond its own values: a directory, a go command, the network.
-struct Tools {
-    scratch: Scratch,
-    go: Toolchain,
+pub(crate) struct Tools {
+    pub(crate) scratch: Scratch,
+    pub(crate) go: Toolchain,
+    toolchains: Toolchains,
     children: Children,
     forges: Forges,
     fetcher: Option<Fetcher>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(crate) fn new(
+        request: &'a Request,
+        manifest: &'a Manifest,
+        settings: &'a Settings,
+        reporter: Arc<dyn Reporter>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            request,
+            asked: Asked::new(manifest, settings, &request.base),
+            variants: settings.targets.iter().map(|target| Variant::new(target, settings)).collect(),
+            store: Store::new(&cache_directory(&request.environment)),
+            manifest,
+            settings,
+            reporter,
+            cancel,
+        }
+    }
 }
 
 impl Pipeline<'_> {
@@ -124,9 +136,9 @@ impl Pipeline<'_> {
             }
         }
 
-        let mut tools = self.tools().await?;
+        let mut tools = self.tools(&found, fits.as_ref()).await?;
         let (lock, workspace) = match fits {
-            Some(lock) => self.restore(&mut tools, lock).await?,
+            Some(lock) => self.restore(&tools, &found, lock).await?,
             None => self.resolve(&mut tools, &found).await?,
         };
         let summary = self.summary(&lock, &self.stamp(&lock));
@@ -139,22 +151,43 @@ impl Pipeline<'_> {
         self.request.options.upgrade || !self.request.options.upgrade_only.is_empty()
     }
 
-    fn must_fit(&self) -> bool {
+    pub(crate) fn must_fit(&self) -> bool {
         self.request.options.locked || self.request.goal == Goal::CheckLock
     }
 
-    async fn tools(&self) -> Result<Tools, Error> {
+    /// `fits`: the lock, where no version is asked for any more.
+    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
         let request = self.request;
         let scratch =
             Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
         let plain = Children::new(request, &self.reporter, &self.cancel);
-        let go = Toolchain::find(plain.clone(), request.options.go.as_deref(), scratch.path()).await?;
+        let installed = Installed::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
         let Network { children, forges, fetcher } =
-            Network::new(request, &go, scratch.path(), &plain).await?;
-        Ok(Tools { go: go.with_children(children.clone()), scratch, children, forges, fetcher })
+            Network::new(request, &installed.settings, scratch.path(), &plain).await?;
+        let toolchains = Toolchains {
+            installed,
+            children: children.clone(),
+            fetcher: fetcher.clone(),
+            offline: request.options.offline,
+            scratch: scratch.path().to_owned(),
+        };
+        let go = match (fits, &found.lock) {
+            (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
+            (None, Some(lock)) if !request.options.upgrade => match toolchains.allows(&lock.go_version) {
+                Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
+                Err(error) if self.must_fit() => return Err(error),
+                Err(_) => self.any_go(&toolchains).await?,
+            },
+            (None, _) => self.any_go(&toolchains).await?,
+        };
+        Ok(Tools { scratch, go, toolchains, children, forges, fetcher })
     }
 
-    fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
+    async fn any_go(&self, toolchains: &Toolchains) -> Result<Toolchain, Error> {
+        toolchains.for_release(roadrunner_release(self.manifest).as_ref()).await
+    }
+
+    pub(crate) fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
         Resolver {
             request: self.request,
             manifest: self.manifest,
@@ -162,6 +195,7 @@ impl Pipeline<'_> {
             previous,
             settings: self.settings,
             go: &tools.go,
+            toolchains: &tools.toolchains,
             children: &tools.children,
             forges: &tools.forges,
             fetcher: tools.fetcher.as_ref(),
@@ -170,18 +204,17 @@ impl Pipeline<'_> {
     }
 
     /// Asks for versions, where the lock doesn't say them all.
-    async fn resolve(&self, tools: &mut Tools, found: &LockFile) -> Result<(Lock, Workspace), Error> {
+    pub(crate) async fn resolve(
+        &self,
+        tools: &mut Tools,
+        found: &LockFile,
+    ) -> Result<(Lock, Workspace), Error> {
         let previous = found.lock.as_ref();
-        if let Some(lock) = previous
-            && !self.request.options.upgrade
-            && let Err(error) = tools.go.pin(&lock.go_version)
-            && self.must_fit()
-        {
-            return Err(error);
-        }
         let resolver = self.resolver(tools, previous);
         let resolving = phase(&*self.reporter, Phase::Resolve, resolver.resolve());
         let (mut lock, workspace) = self.beside(resolving, tools).await?;
+        // What the go command chose for the modules compiles them.
+        tools.go = tools.toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?;
         if let Some(previous) = previous {
             lock.adopt_targets(previous);
             if self.must_fit() && previous.go_mod != lock.go_mod {
@@ -204,8 +237,21 @@ impl Pipeline<'_> {
     }
 
     /// Makes the workspace of a lock that fits; only files that the caches lack are asked for.
-    async fn restore(&self, tools: &mut Tools, lock: Lock) -> Result<(Lock, Workspace), Error> {
-        tools.go.pin(&lock.go_version)?;
+    async fn restore(
+        &self,
+        tools: &Tools,
+        found: &LockFile,
+        mut lock: Lock,
+    ) -> Result<(Lock, Workspace), Error> {
+        if tools.go.is_trusted()
+            && !self.must_fit()
+            && let Some(sum) = tools.toolchains.sum_of(&lock.go_version)
+        {
+            lock.toolchain.insert(GoTarget::host().to_string(), sum);
+            if let Err(why) = found.write(&lock) {
+                self.reporter.report(Event::Note(Note::Text { text: why }));
+            }
+        }
         let locked: Vec<&LockedTarget> =
             self.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
         let resolver = self.resolver(tools, Some(&lock));
@@ -366,7 +412,7 @@ impl Pipeline<'_> {
         let locked = lock.targets.get(variant).cloned().unwrap_or_default();
         phase(&*self.reporter, Phase::Verify, async {
             verify::build_information(&binary, lock, &locked)?;
-            if variant.target == velox_manifest::GoTarget::host() && !self.request.options.no_smoke_test {
+            if variant.target == GoTarget::host() && !self.request.options.no_smoke_test {
                 verify::smoke_test(&binary, children, stamp, scratch.path()).await?;
             }
             Ok(())
@@ -483,7 +529,7 @@ fn parent(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
 }
 
-fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
+pub(crate) fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
     let mut error = if found.lock.is_some() {
         Error::configuration(format!("{} doesn't fit the configuration", found.name()))
     } else {

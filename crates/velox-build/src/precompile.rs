@@ -49,6 +49,7 @@ pub(crate) async fn beside<T>(
             () = tokio::time::sleep(WORTHWHILE) => {}
         }
         let mut arguments = vec!["build", "-trimpath"];
+        arguments.extend(settings.compiler_flags().filter(|flags| flags.contains("all=")));
         if settings.race {
             arguments.push("-race");
         }

@@ -91,6 +91,6 @@ pub struct Options {
     pub remote_cache: Option<String>,
     /// The program that speaks Go's GOCACHEPROG protocol with this crate's compile cache; `None`: none is used.
     pub cache_program: Option<PathBuf>,
-    /// The size that the artifact store is kept below, in bytes; `None`: [`crate::cache::DEFAULT_LIMIT`].
+    /// The size that the artifact store is kept below, in bytes; `None`: [`crate::DEFAULT_LIMIT`].
     pub cache_limit: Option<u64>,
 }

@@ -32,6 +32,12 @@ impl Workspace {
         Ok(Self { directory })
     }
 
+    /// Nothing but a directory: enough for questions about modules.
+    pub(crate) fn empty(directory: PathBuf) -> Result<Self, Error> {
+        fs::create_dir_all(&directory).map_err(|error| Error::file("make", &directory, &error))?;
+        Ok(Self { directory })
+    }
+
     /// Where it is.
     #[must_use]
     pub fn directory(&self) -> &Path {

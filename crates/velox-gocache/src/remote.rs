@@ -48,6 +48,8 @@ const PACKS_AT_ONCE: usize = 4;
 const AHEAD: usize = 3;
 /// More indexes than these are put together by the next writer.
 const MANY_INDEXES: usize = 24;
+/// How long the first answer may take: everything that isn't here waits for it.
+const FIRST: Duration = Duration::from_secs(5);
 /// So many failures, and the remote is left alone for the rest of the build.
 const FAILURES: u32 = 3;
 /// A remote that brings fewer bytes a second than a compiler makes is as good as none.
@@ -226,10 +228,20 @@ impl Remote {
         weight: u32,
         answer: impl Future<Output = object_store::Result<T>>,
     ) -> Option<T> {
+        self.ask_within(self.timeout, what, weight, answer).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        weight: u32,
+        answer: impl Future<Output = object_store::Result<T>>,
+    ) -> Option<T> {
         if self.is_off() {
             return None;
         }
-        match timeout(self.timeout, answer).await {
+        match timeout(limit, answer).await {
             Ok(Ok(value)) => Some(value),
             // Someone cleaned up.
             Ok(Err(object_store::Error::NotFound { .. })) => None,
@@ -238,7 +250,7 @@ impl Remote {
                 None
             }
             Err(_) => {
-                self.failed(&format!("{what} took longer than {} s", self.timeout.as_secs()), weight);
+                self.failed(&format!("{what} took longer than {} s", limit.as_secs()), weight);
                 None
             }
         }
@@ -256,7 +268,8 @@ impl Remote {
     async fn load_index(&self) -> Option<Index> {
         let folder = self.root.clone().join(self.namespace.as_str()).join("index");
         let listing = self.store.list(Some(&folder)).try_collect::<Vec<_>>();
-        let listed = self.ask("listing the remote", FAILURES, listing).await?;
+        let limit = self.timeout.min(FIRST);
+        let listed = self.ask_within(limit, "listing the remote", FAILURES, listing).await?;
         let files: Vec<(Path, Vec<PackFile>)> = stream::iter(listed)
             .map(async |object| {
                 let path = object.location;
@@ -350,12 +363,13 @@ impl Remote {
         self.root.clone().join("packs").join(name.get(..2).unwrap_or_default()).join(name)
     }
 
-    /// Remembers what this build used; what the remote lacks is sent in the background.
-    pub(crate) async fn used(self: &Arc<Self>, action: Id, entry: Entry) {
+    /// Remembers what this build used; what the remote lacks is sent in the background. Waits for nothing: what is here
+    /// doesn't depend on the remote.
+    pub(crate) fn used(self: &Arc<Self>, action: Id, entry: Entry) {
         if self.read_only || self.is_off() || entry.size > LARGEST {
             return;
         }
-        if self.index().await.actions.get(&action).is_some_and(|known| known.output == entry.output) {
+        if self.index.get().is_some_and(|index| index.knows(&action, &entry)) {
             return;
         }
         let full = {
@@ -377,7 +391,9 @@ impl Remote {
         hold(&self.sent).spawn(async move { remote.send_pack(waiting).await });
     }
 
-    async fn send_pack(&self, waiting: Vec<(Id, Entry)>) -> Option<PackFile> {
+    async fn send_pack(&self, mut waiting: Vec<(Id, Entry)>) -> Option<PackFile> {
+        let index = self.index().await;
+        waiting.retain(|(action, entry)| !index.knows(action, entry));
         let _turn = self.bringing.acquire().await.ok()?;
         if self.is_off() {
             return None;
@@ -445,6 +461,10 @@ impl Remote {
 }
 
 impl Index {
+    fn knows(&self, action: &Id, entry: &Entry) -> bool {
+        self.actions.get(action).is_some_and(|known| known.output == entry.output)
+    }
+
     fn add(&mut self, file: &PackFile) {
         let pack = self.packs.len();
         let mut outputs = Vec::new();

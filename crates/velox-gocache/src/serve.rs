@@ -135,7 +135,7 @@ impl Cache {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if let Some(remote) = &self.remote {
-            remote.used(action, entry).await;
+            remote.used(action, entry);
         }
         self.found(id, entry)
     }
@@ -165,7 +165,7 @@ impl Cache {
             Ok(time) => {
                 let entry = Entry { output, size, time };
                 if let Some(remote) = &self.remote {
-                    remote.used(action, entry).await;
+                    remote.used(action, entry);
                 }
                 Ok(Answer { disk_path: self.path(&output), id, ..Answer::default() })
             }

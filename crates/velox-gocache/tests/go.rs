@@ -17,6 +17,7 @@ const OWN: u64 = 2;
 
 /// A module of two packages, and places for caches.
 struct Machine {
+    go: PathBuf,
     directory: TempDir,
     environment: Vec<(String, String)>,
 }
@@ -35,7 +36,13 @@ impl Machine {
             "inner/inner.go",
             "package inner\n\nimport \"strings\"\n\nfunc Say() { println(strings.ToUpper(\"hello\")) }\n",
         );
-        Self { directory, environment: Vec::new() }
+        Self { go: PathBuf::from("go"), directory, environment: Vec::new() }
+    }
+
+    /// With another go command.
+    fn go(mut self, go: &Path) -> Self {
+        self.go = go.to_owned();
+        self.env("GOTOOLCHAIN", "local")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -52,7 +59,7 @@ impl Machine {
         let (gocache, stats) = (self.path(gocache), self.path("stats.json"));
         fs::create_dir_all(&gocache).unwrap();
         let _ = fs::remove_file(&stats);
-        let mut command = Command::new("go");
+        let mut command = Command::new(&self.go);
         command
             .args(["build", "-v", "-trimpath", "-o"])
             .arg(self.path("out"))
@@ -118,6 +125,40 @@ fn an_empty_machine_compiles_nothing_that_the_team_compiled() {
     assert_eq!(machine.build("second", None, "").0, "");
     let (compiled, stats) = machine.build("second", Some(&remote), "");
     assert_eq!((compiled.as_str(), stats.unwrap().remote_hits), ("", 0));
+}
+
+/// GOCACHE has the same format for every Go that speaks GOCACHEPROG: VX_TEST_GO names more go commands, as PATH names
+/// folders.
+#[test]
+fn every_go_shares_its_cache_with_us() {
+    let others = std::env::var_os("VX_TEST_GO").unwrap_or_default();
+    let others = std::env::split_paths(&others).filter(|go| !go.as_os_str().is_empty());
+    for go in std::iter::once(PathBuf::from("go")).chain(others) {
+        let machine = Machine::new().go(&go);
+        let remote = machine.remote();
+        let (compiled, _) = machine.build("plain", None, "");
+        assert!(compiled.contains("example.com/m/inner"), "{compiled}");
+        // Go's own is ours, on this machine and through the remote on another.
+        assert_eq!(machine.build("plain", Some(&remote), "").0, "", "{}", go.display());
+        assert_eq!(machine.build("ours", Some(&remote), "").0, "", "{}", go.display());
+        // Ours is Go's own.
+        assert_eq!(machine.build("ours", None, "").0, "", "{}", go.display());
+    }
+}
+
+#[test]
+fn a_remote_that_hangs_holds_up_nothing_that_is_here() {
+    let (url, _runtime) = bucket(|| (200, Duration::from_secs(3600)));
+    let machine = Machine::new()
+        .env("AWS_ENDPOINT", &url)
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SECRET_ACCESS_KEY", "a-secret-key");
+    machine.build("first", None, "");
+    let (compiled, stats) = machine.build("first", Some("s3://bucket/prefix"), "read-only");
+    let stats = stats.unwrap();
+    assert_eq!((compiled.as_str(), stats.remote_hits), ("", 0));
+    assert!(stats.local_hits > 50, "{stats:?}");
 }
 
 #[test]

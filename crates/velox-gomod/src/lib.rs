@@ -6,7 +6,10 @@
 pub mod buildinfo;
 pub mod dirhash;
 pub mod fetch;
+pub mod goenv;
 pub mod gosum;
+pub mod goversion;
+pub mod graph;
 pub mod modcache;
 pub mod modfile;
 pub mod module;
@@ -14,3 +17,4 @@ pub mod modzip;
 pub mod pseudo;
 pub mod semver;
 pub mod sumdb;
+pub mod toolchain;

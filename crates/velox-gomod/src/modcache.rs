@@ -175,6 +175,28 @@ impl ModCache {
             .all(|part| self.path(module, part).is_ok_and(|path| path.is_file()))
     }
 
+    /// Whether the cache has a version's go.mod.
+    #[must_use]
+    pub fn has_go_mod(&self, module: &Version) -> bool {
+        self.path(module, Part::Mod).is_ok_and(|path| path.is_file())
+    }
+
+    /// Keeps a version's go.mod alone, which is what the go command does with a version that it only selects by. To verify
+    /// its sum is the caller's task, before. One that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// A malformed module path or version, and a folder that can't be written.
+    pub fn keep_go_mod(&self, module: &Version, go_mod: &str) -> Result<(), Error> {
+        let path = self.path(module, Part::Mod)?;
+        if path.is_file() {
+            return Ok(());
+        }
+        let folder = self.versions(module)?;
+        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        self.write(&path, go_mod)
+    }
+
     /// Whether the content of a version with this sum is there, wholly unpacked. Cheap: it believes the cache's `.ziphash`.
     #[must_use]
     pub fn is_unpacked(&self, module: &Version, sum: &str) -> bool {
@@ -224,11 +246,11 @@ impl ModCache {
         let mut copy = self.new_file(module, Part::Zip)?;
         let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
         io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
-        self.keep(&lock, module, info, go_mod, copy, &mut |_| Ok::<(), Error>(()))
+        self.keep(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), Error>(()))
     }
 
     /// As [`ModCache::store`], with a zip that is in the cache's folder already ([`ModCache::new_file`]) and a say for
-    /// the caller: nothing becomes visible unless `verify` likes the sums.
+    /// the caller: nothing becomes visible unless `verify` likes the sums. The go command needs no information to build.
     ///
     /// # Errors
     ///
@@ -237,59 +259,105 @@ impl ModCache {
         &self,
         _lock: &Lock,
         module: &Version,
-        info: &str,
+        info: Option<&str>,
         go_mod: &str,
         zip: NamedTempFile,
         verify: &mut dyn FnMut(&Sums) -> Result<(), E>,
     ) -> Result<Sums, E> {
-        let name = || format!("{}@{}", module.path, module.version);
-        if !serde_json::from_str::<serde_json::Value>(info)
-            .is_ok_and(|info| info["Version"] == module.version.as_str())
-        {
-            return Err(Error::Info { module: name(), info: info.to_owned() }.into());
+        if let Some(info) = info {
+            check_info(module, info)?;
         }
-        modzip::check_zip(module, zip.path())
-            .and_then(modzip::CheckedFiles::into_result)
-            .map_err(|source| Error::Zip { module: name(), source })?;
-        let sums = Sums {
-            zip: dirhash::hash_zip(zip.path()).map_err(Error::from)?,
-            go_mod: dirhash::hash_go_mod(go_mod.as_bytes()),
-        };
+        let checked = checked_sum(module, &zip)?;
+        let sums = Sums { zip: checked, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
         verify(&sums)?;
 
-        let conflict = |file, cached: String, new: &str, path: &Path| {
-            let (module, new, path) = (name(), new.to_owned(), path.to_owned());
-            if cached == new { Ok(()) } else { Err(Error::Conflict { module, file, cached, new, path }) }
-        };
         let mod_path = self.path(module, Part::Mod)?;
         let cached_mod = if_there(&mod_path, fs::read(&mod_path))?;
         if let Some(content) = &cached_mod {
-            conflict("go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
+            agree(module, "go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
         }
-        let (zip_path, hash_path) = (self.path(module, Part::Zip)?, self.path(module, Part::ZipHash)?);
-        let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
-        let has_zip = zip_path.is_file();
-        if let Some(hash) = &cached_hash {
-            conflict("zip", hash.trim().to_owned(), &sums.zip, &hash_path)?;
-        } else if has_zip {
-            // As the go command does: a zip without its hash was never verified, or has lost it.
-            conflict("zip", dirhash::hash_zip(&zip_path).map_err(Error::from)?, &sums.zip, &zip_path)?;
-        }
-
-        if !has_zip {
-            self.rename(zip, &zip_path)?;
-        }
-        if cached_hash.is_none() {
-            self.write(&hash_path, &sums.zip)?;
-        }
+        self.put_zip(module, zip, &sums.zip)?;
         if cached_mod.is_none() {
             self.write(&mod_path, go_mod)?;
         }
         let info_path = self.path(module, Part::Info)?;
-        if !info_path.is_file() {
+        if let Some(info) = info.filter(|_| !info_path.is_file()) {
             self.write(&info_path, info)?;
         }
         Ok(sums)
+    }
+
+    /// Whether the cache has all of a version but its information: as after a build, for which the go command needs none.
+    #[must_use]
+    pub fn lacks_only_information(&self, module: &Version) -> bool {
+        let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
+        [Part::Mod, Part::Zip, Part::ZipHash].into_iter().all(is) && !is(Part::Info)
+    }
+
+    /// Adds the information to what the cache has of a version.
+    ///
+    /// # Errors
+    ///
+    /// Information that isn't this version's, and a file that can't be written.
+    pub fn complete(&self, _lock: &Lock, module: &Version, info: &str) -> Result<(), Error> {
+        check_info(module, info)?;
+        self.write(&self.path(module, Part::Info)?, info)
+    }
+
+    /// Removes the unfinished zips that a stopped process left, of the go command's or our own: whoever writes one holds
+    /// the lock.
+    pub fn clear_unfinished(&self, _lock: &Lock, module: &Version) {
+        let (Ok(folder), Ok(version)) = (self.versions(module), module::escape_version(&module.version))
+        else {
+            return;
+        };
+        let start = format!("{version}.zip");
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(&start) && name.ends_with(".tmp") {
+                // One that stays only takes room.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// As [`ModCache::keep`], for a module of which the go command keeps the zip alone: a toolchain.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModCache::keep`].
+    pub fn keep_zip<E: From<Error>>(
+        &self,
+        _lock: &Lock,
+        module: &Version,
+        zip: NamedTempFile,
+        verify: &mut dyn FnMut(&str) -> Result<(), E>,
+    ) -> Result<String, E> {
+        let sum = checked_sum(module, &zip)?;
+        verify(&sum)?;
+        self.put_zip(module, zip, &sum)?;
+        Ok(sum)
+    }
+
+    /// Puts a verified zip and its sum into their places, unless the very same are there.
+    fn put_zip(&self, module: &Version, zip: NamedTempFile, sum: &str) -> Result<(), Error> {
+        let (zip_path, hash_path) = (self.path(module, Part::Zip)?, self.path(module, Part::ZipHash)?);
+        let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
+        let has_zip = zip_path.is_file();
+        if let Some(hash) = &cached_hash {
+            agree(module, "zip", hash.trim().to_owned(), sum, &hash_path)?;
+        } else if has_zip {
+            // As the go command does: a zip without its hash was never verified, or has lost it.
+            agree(module, "zip", dirhash::hash_zip(&zip_path)?, sum, &zip_path)?;
+        }
+        if !has_zip {
+            self.rename(zip, &zip_path)?;
+        }
+        if cached_hash.is_none() {
+            self.write(&hash_path, sum)?;
+        }
+        Ok(())
     }
 
     /// The sums of a version that the cache has: its zip's as it was when it was verified.
@@ -324,7 +392,7 @@ impl ModCache {
         if dir.is_dir() && !partial.exists() {
             return Ok(dir);
         }
-        let bad = |source| Error::Zip { module: format!("{}@{}", module.path, module.version), source };
+        let bad = |source| unusable(module, source);
         // What a stopped process left.
         modzip::remove_all(&dir).map_err(bad)?;
         fs::write(&partial, "").map_err(|source| cannot(&partial, source))?;
@@ -382,6 +450,43 @@ impl ModCache {
         file.persist(path).map_err(|error| cannot(path, error.error))?;
         Ok(())
     }
+}
+
+/// Whether it is JSON with this very version.
+pub(crate) fn check_info(module: &Version, info: &str) -> Result<(), Error> {
+    let is_its = serde_json::from_str::<serde_json::Value>(info)
+        .is_ok_and(|info| info["Version"] == module.version.as_str());
+    if is_its {
+        return Ok(());
+    }
+    // An error page may be long.
+    let info = info.chars().take(200).collect();
+    Err(Error::Info { module: format!("{}@{}", module.path, module.version), info })
+}
+
+/// A zip that is at fault, or a file system that is.
+fn unusable(module: &Version, error: modzip::Error) -> Error {
+    match error {
+        modzip::Error::File { path, source, .. } => Error::File { path, source },
+        source => Error::Zip { module: format!("{}@{}", module.path, module.version), source },
+    }
+}
+
+/// The sum of a zip that is a valid zip of this module.
+fn checked_sum(module: &Version, zip: &NamedTempFile) -> Result<String, Error> {
+    modzip::check_zip(module, zip.path())
+        .and_then(modzip::CheckedFiles::into_result)
+        .map_err(|source| unusable(module, source))?;
+    Ok(dirhash::hash_zip(zip.path())?)
+}
+
+/// Whether what the cache has is what is to be stored.
+fn agree(module: &Version, file: &'static str, cached: String, new: &str, path: &Path) -> Result<(), Error> {
+    if cached == new {
+        return Ok(());
+    }
+    let module = format!("{}@{}", module.path, module.version);
+    Err(Error::Conflict { module, file, cached, new: new.to_owned(), path: path.to_owned() })
 }
 
 /// Folders only: files are made so.

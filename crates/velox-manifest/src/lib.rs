@@ -5,7 +5,9 @@
 //! All mistakes of a file come back together, each a [`Diagnostic`] with its place in the text.
 
 mod build_args;
+pub mod catalogue;
 mod diagnostic;
+pub mod edit;
 mod findings;
 mod flags;
 mod interpolate;

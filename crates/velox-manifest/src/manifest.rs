@@ -18,7 +18,7 @@ pub enum Format {
     Ancestor,
     /// The manual's: `[github.plugins]`, `[gitlab.plugins]`; every release up to v2025.1.x.
     Manual,
-    /// v2025.2 and v3: `[plugins.NAME] module_name, tag`.
+    /// v2025.2 and v3: `[plugins.NAME] module_name, tag`; with `[velox] build_args` where a migrated file has them.
     Modules,
 }
 

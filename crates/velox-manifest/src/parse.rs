@@ -71,7 +71,7 @@ fn format(root: &Section<'_>) -> Format {
     let (github, gitlab, modules) = (plugins_of("github"), plugins_of("gitlab"), root.field("plugins"));
     let velox = root.field("velox");
     if let Some(modules) = &modules {
-        let others = [("[github.plugins]", &github), ("[gitlab.plugins]", &gitlab), ("[velox]", &velox)];
+        let others = [("[github.plugins]", &github), ("[gitlab.plugins]", &gitlab)];
         for (name, other) in others.into_iter().filter_map(|(name, other)| Some((name, other.as_ref()?))) {
             mixed(root, name, &other.key_span, &modules.key_span);
         }
@@ -96,14 +96,10 @@ fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: 
     let start = |span: &Option<Range<usize>>| span.as_ref().map_or(0, |span| span.start);
     let (first, second) = if start(other) < start(modules) { (other, modules) } else { (modules, other) };
     let line = root.reader.findings.line(start(first));
-    let help = if name == "[velox]" {
-        "[plugins] has no build arguments: remove [velox], vx trims, strips and stamps by itself".to_owned()
-    } else {
-        format!(
-            "move all plugins to one of them: below {name} with `owner`, `repository` and `ref`, \
-             or to [plugins.NAME] with `module_name` and `tag`"
-        )
-    };
+    let help = format!(
+        "move all plugins to one of them: below {name} with `owner`, `repository` and `ref`, \
+         or to [plugins.NAME] with `module_name` and `tag`"
+    );
     root.error(
         Diagnostic::error(format!("{name} and [plugins] are two formats, and a file has one"))
             .at(second.clone())
@@ -195,7 +191,7 @@ fn build_args(root: &Section<'_>) -> BuildArgs {
     field.map_or_else(BuildArgs::default, |field| build_args::read(field.reader, field.raw_strings()))
 }
 
-fn not_toml(text: &str, error: &TomlError) -> Diagnostic {
+pub(crate) fn not_toml(text: &str, error: &TomlError) -> Diagnostic {
     let span = error.span().unwrap_or(text.len()..text.len());
     let start = text.floor_char_boundary(span.start);
     let span = start..text.ceil_char_boundary(span.end).max(start);

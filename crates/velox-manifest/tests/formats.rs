@@ -151,6 +151,13 @@ version = "v9.15.0"
 }
 
 #[test]
+fn the_newest_format_keeps_the_build_arguments_of_an_older_one() {
+    let manifest =
+        right("[velox]\nbuild_args = ['-tags=aws']\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'", &[]);
+    assert_eq!((manifest.format, manifest.build_args.tags), (Format::Modules, vec!["aws".to_owned()]));
+}
+
+#[test]
 fn inline_tables_dotted_keys_and_headers_read_alike() {
     let inline = "[github.plugins]\nhttp = { ref = \"v1\", owner = \"o\", repository = \"r\", folder = \"./a//b/\" }\n";
     let dotted = "github.plugins.http.ref = \"v1\"\ngithub.plugins.http.owner = \"o\"\ngithub.plugins.http.repository = \"r\"\n\

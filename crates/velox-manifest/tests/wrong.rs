@@ -189,7 +189,6 @@ fn the_text_itself() {
             "github = 1\nplugins = 2\nreplaces = 3\nlog = []\nvelox = true",
             "\u{feff}[roadrunner]\r\nrf = 'é'\r\ndependencies = 'releas'\r\n",
             "[plugins]\n[log]\nmode = 'prod'\nstrict = true",
-            "[velox]\nbuild_args = []\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'",
             "[gitlab.plugins]\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'",
             "[github.plugins]\na = { ref = 'v1', owner = 'O', repository = 'R', folder = 'x' }\nb = { ref = 'v1', owner = 'o', repository = 'r', folder = './x/' }\nc = { ref = 'v1', owner = 'o', repository = 'r' }",
             "[roadrunner]\nref = '${A-B}'\n[plugins]",

@@ -10,13 +10,16 @@ pub use forge::{Fault, FaultRule, Forge, Request};
 pub use repo::{FIRST_COMMIT, Repo};
 pub use tls::Internet;
 
+mod osv;
 mod plugin;
 mod proxy;
 mod roadrunner;
 mod server;
 mod sshd;
+mod sumdb;
 pub mod worker;
 
+pub use osv::Osv;
 pub use plugin::{Files, Plugin, plugin};
 pub use proxy::{Fault as ProxyFault, ModuleProxy};
 pub use roadrunner::{Tree, roadrunner};

@@ -1,6 +1,5 @@
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     io::{Cursor, Write},
     net::SocketAddr,
     path::Path,
@@ -8,18 +7,31 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode, body::Bytes, body::Frame, server::conn::http1, service::service_fn,
+    Request, Response, StatusCode,
+    body::{Bytes, Frame},
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use tokio_rustls::TlsAcceptor;
+
 use semver::{BuildMetadata, Prerelease, Version};
 use serde_json::{Value, json};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use crate::{Files, Repo};
+use crate::{
+    Files, Repo,
+    sumdb::{SumDb, go_sum_lines},
+    tls::Authority,
+};
 
+/// Where a redirect leads.
+const MOVED: &str = "/moved";
 /// When modules made of files were published.
 const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 
@@ -31,9 +43,13 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 /// proxy.module("example.com/acme/hello", "v1.0.0", plugin("example.com/acme/hello", "hello").files());
 /// assert!(proxy.url().starts_with("http://127.0.0.1:"));
 /// ```
+///
+/// It passes questions on to a checksum database of its own, which vouches for all that it serves: [`gosumdb`](Self::gosumdb).
 pub struct ModuleProxy {
     state: Arc<State>,
+    scheme: &'static str,
     address: SocketAddr,
+    ca: String,
     // Held for its end; None only while being dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -49,10 +65,22 @@ pub enum Fault {
     Slow(Duration),
     /// A zip or go.mod with a line too much: it doesn't have the sum that it had before.
     Altered,
+    /// 429 with a `Retry-After` of so many seconds.
+    Busy(u64),
+    /// The connection ends before an answer.
+    Reset,
+    /// The second half of the body comes after this time.
+    Stalls(Duration),
+    /// A redirect to where the same is served.
+    Moved,
+    /// An answer of so many bytes, whatever was asked.
+    Endless(usize),
 }
 
-#[derive(Default)]
 struct State {
+    sum_db: SumDb,
+    served: Mutex<BTreeMap<String, Vec<u8>>>,
+    login: Mutex<Option<String>>,
     modules: Mutex<BTreeMap<String, Module>>,
     faults: Mutex<Vec<Planned>>,
     requests: Mutex<Vec<String>>,
@@ -62,6 +90,8 @@ struct Planned {
     part: String,
     fault: Fault,
     left: Option<usize>,
+    /// Requests that are answered well before.
+    spared: usize,
 }
 
 #[derive(Clone, Default)]
@@ -74,6 +104,21 @@ struct Module {
 impl ModuleProxy {
     /// An empty proxy that listens on a free port of 127.0.0.1.
     pub fn start() -> Self {
+        Self::listen("http", None)
+    }
+
+    /// As [`start`](Self::start), over HTTPS, with a certificate that only this authority ([`ca`](Self::ca)) vouches for.
+    pub fn start_tls() -> Self {
+        let authority = Authority::new().expect("a certificate authority");
+        let mut config = authority.server("127.0.0.1").expect("a certificate");
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let mut proxy = Self::listen("https", Some(acceptor));
+        proxy.ca = authority.pem;
+        proxy
+    }
+
+    fn listen(scheme: &'static str, tls: Option<TlsAcceptor>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("module-proxy")
@@ -83,17 +128,34 @@ impl ModuleProxy {
         let listener =
             runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            sum_db: SumDb::new(),
+            served: Mutex::default(),
+            login: Mutex::default(),
+            modules: Mutex::default(),
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+        });
         let served = Arc::clone(&state);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&served);
-                let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                let tls = tls.clone();
                 // A client that goes away is no concern of the proxy's.
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                    let http = http1::Builder::new();
+                    match tls {
+                        None => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                        Some(tls) => {
+                            let stream = tls.accept(stream).await.ok()?;
+                            http.serve_connection(TokioIo::new(stream), service).await.ok()
+                        }
+                    }
+                });
             }
         });
-        Self { state, address, runtime: Some(runtime) }
+        Self { state, scheme, address, ca: String::new(), runtime: Some(runtime) }
     }
 
     /// Adds a version of a module.
@@ -131,9 +193,27 @@ impl ModuleProxy {
         self.plan(part, fault, Some(times))
     }
 
-    fn plan(&self, part: &str, fault: Fault, left: Option<usize>) -> &Self {
-        locked(&self.state.faults).push(Planned { part: part.to_owned(), fault, left });
+    /// Does `fault` to every request whose path contains `part`, but the first `spared`.
+    pub fn fail_after(&self, spared: usize, part: &str, fault: Fault) -> &Self {
+        locked(&self.state.faults).push(Planned { part: part.to_owned(), fault, left: None, spared });
         self
+    }
+
+    fn plan(&self, part: &str, fault: Fault, left: Option<usize>) -> &Self {
+        locked(&self.state.faults).push(Planned { part: part.to_owned(), fault, left, spared: 0 });
+        self
+    }
+
+    /// Serves these bytes at a path (escaped, as sent), in place of what belongs there.
+    pub fn serve(&self, path: &str, content: impl Into<Vec<u8>>) -> &Self {
+        locked(&self.state.served).insert(path.to_owned(), content.into());
+        self
+    }
+
+    /// Answers only those who log in so; the others get 401.
+    pub fn demand_login(&self, name: &str, password: &str) {
+        let login = STANDARD.encode(format!("{name}:{password}"));
+        *locked(&self.state.login) = Some(format!("Basic {login}"));
     }
 
     /// Ends all faults.
@@ -143,7 +223,57 @@ impl ModuleProxy {
 
     /// Its address, for GOPROXY.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Its host and port.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The certificate authority of [`start_tls`](Self::start_tls), in PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca
+    }
+
+    /// A value of GOSUMDB: the database's key. It is asked through this proxy.
+    pub fn gosumdb(&self) -> String {
+        self.state.sum_db.key()
+    }
+
+    /// A value of GOSUMDB that names the database's own address besides: it is asked past all proxies.
+    pub fn gosumdb_direct(&self) -> String {
+        format!("{} {}{}", self.gosumdb(), self.url(), SumDb::path())
+    }
+
+    /// Lets the database vouch for another sum of a version that it wasn't asked about yet; with `/go.mod` behind the
+    /// version, of its go.mod.
+    pub fn vouch(&self, path: &str, version: &str, sum: &str) -> &Self {
+        let released = version.trim_end_matches("/go.mod");
+        let escaped = format!("{}@{}", escape(path), escape(released));
+        let honest = self.state.lines(&escaped).unwrap_or_default();
+        let start = format!("{path} {version} ");
+        let lines = honest.lines().map(|line| match line.starts_with(&start) {
+            true => format!("{start}{sum}\n"),
+            false => format!("{line}\n"),
+        });
+        self.state.sum_db.record(&escaped, lines.collect());
+        self
+    }
+
+    /// Lets the database forget all but its first `count` records.
+    pub fn shrink_sum_db(&self, count: usize) {
+        self.state.sum_db.shrink(count);
+    }
+
+    /// Lets the database tell another history, signed by the same key.
+    pub fn fork_sum_db(&self) {
+        self.state.sum_db.fork();
+    }
+
+    /// Lets another key sign the database's trees in the name of the known one.
+    pub fn forge_sum_db(&self) {
+        self.state.sum_db.sign_by_another();
     }
 
     /// The paths of all requests so far, in order.
@@ -202,17 +332,38 @@ impl State {
     fn fault(&self, path: &str) -> Option<Fault> {
         let mut faults = locked(&self.faults);
         let planned = faults.iter_mut().find(|fault| fault.left != Some(0) && path.contains(&fault.part))?;
+        if planned.spared > 0 {
+            planned.spared -= 1;
+            return None;
+        }
         planned.left = planned.left.map(|left| left - 1);
         Some(planned.fault)
     }
 
     fn content(&self, path: &str) -> Option<Vec<u8>> {
+        if let Some(content) = locked(&self.served).get(path) {
+            return Some(content.clone());
+        }
+        if let Some(asked) = path.strip_prefix(&SumDb::path()) {
+            return self.sum_db.answer(asked.strip_prefix('/')?, |version| self.lines(version));
+        }
         let (module, question) =
             path.strip_prefix('/')?.rsplit_once("/@").map(|(module, rest)| (module, format!("@{rest}")))?;
         let module = unescape(module)?;
         // Git takes its time: nobody else has to wait for it.
         let found = self.modules().get(&module)?.clone();
         found.answer(&module, &question)
+    }
+
+    /// The lines of go.sum for `ESCAPED-PATH@ESCAPED-VERSION`.
+    fn lines(&self, escaped: &str) -> Option<String> {
+        let (path, version) = escaped.split_once('@')?;
+        let (path, version) = (unescape(path)?, unescape(version)?);
+        let module = self.modules().get(&path)?.clone();
+        let found = module.resolve(&path, &version).filter(|found| found.version == version)?;
+        let files = module.files(&found)?;
+        let go_mod = module.answer(&path, &format!("@v/{}.mod", escape(&version)))?;
+        Some(go_sum_lines(&path, &version, &files, &go_mod))
     }
 }
 
@@ -439,13 +590,36 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 async fn answer(
     state: Arc<State>,
     request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> std::io::Result<Response<Body>> {
     // Branches with a slash come as %2F.
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
     locked(&state.requests).push(path.clone());
-    let fault = state.fault(&path);
+    let login = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if locked(&state.login).as_deref().is_some_and(|wanted| login != Some(wanted)) {
+        return Ok(whole(StatusCode::UNAUTHORIZED, b"who are you?\n".to_vec()));
+    }
+    let (path, fault) = match path.strip_prefix(MOVED) {
+        Some(path) => (path.to_owned(), None),
+        None => (path.clone(), state.fault(&path)),
+    };
     if let Some(Fault::Slow(time)) = fault {
         tokio::time::sleep(time).await;
+    }
+    match fault {
+        Some(Fault::Reset) => return Err(std::io::ErrorKind::ConnectionReset.into()),
+        Some(Fault::Endless(size)) => return Ok(whole(StatusCode::OK, vec![b' '; size])),
+        Some(Fault::Busy(seconds)) => {
+            let mut answer = whole(StatusCode::TOO_MANY_REQUESTS, b"not so fast\n".to_vec());
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            return Ok(answer);
+        }
+        Some(Fault::Moved) => {
+            let mut answer = whole(StatusCode::FOUND, Vec::new());
+            let to = HeaderValue::try_from(format!("{MOVED}{path}")).map_err(std::io::Error::other)?;
+            answer.headers_mut().insert(header::LOCATION, to);
+            return Ok(answer);
+        }
+        _ => {}
     }
     if let Some(Fault::Status(code)) = fault {
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -461,31 +635,36 @@ async fn answer(
     if matches!(fault, Some(Fault::Altered)) {
         content = altered(&path, content);
     }
-    if matches!(fault, Some(Fault::Cut)) {
-        return Ok(cut(content));
+    match fault {
+        Some(Fault::Cut) => Ok(halved(content, Duration::from_millis(50), true)),
+        Some(Fault::Stalls(time)) => Ok(halved(content, time, false)),
+        _ => Ok(whole(StatusCode::OK, content)),
     }
-    Ok(whole(StatusCode::OK, content))
 }
 
 fn whole(status: StatusCode, content: Vec<u8>) -> Response<Body> {
     let mut answer =
         Response::new(Full::new(Bytes::from(content)).map_err(|never| match never {}).boxed_unsync());
     *answer.status_mut() = status;
+    if status != StatusCode::OK {
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
     answer
 }
 
-/// Says how long the body is, sends half of it and ends the connection.
-fn cut(content: Vec<u8>) -> Response<Body> {
+/// Says how long the body is, sends half of it, and after some time the rest, or ends the connection.
+fn halved(content: Vec<u8>, time: Duration, cut: bool) -> Response<Body> {
     let length = content.len();
-    let half = Bytes::from(content).slice(..length / 2);
+    let mut half = Bytes::from(content);
+    let rest = half.split_off(length / 2);
     // The head and the half are on their way before the connection ends.
-    let end = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        Err(std::io::Error::other("cut, as the test wants it"))
+    let end = async move {
+        tokio::time::sleep(time).await;
+        if cut { Err(std::io::Error::other("cut, as the test wants it")) } else { Ok(Frame::data(rest)) }
     };
     let parts = futures::stream::once(async { Ok(Frame::data(half)) }).chain(futures::stream::once(end));
     let mut answer = Response::new(Body::new(StreamBody::new(parts)));
-    answer.headers_mut().insert(hyper::header::CONTENT_LENGTH, length.into());
+    answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     answer
 }
 

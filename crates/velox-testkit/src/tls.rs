@@ -245,13 +245,13 @@ fn refuse(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
 }
 
 /// A certificate authority that nobody outside of the test trusts.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    fn new() -> Result<Self, rcgen::Error> {
+    pub(crate) fn new() -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -261,7 +261,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    fn server(&self, name: &str) -> Option<ServerConfig> {
+    pub(crate) fn server(&self, name: &str) -> Option<ServerConfig> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).ok()?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -178,6 +178,56 @@ fn faults_come_when_asked_for_and_go_when_healed() {
     assert!(since.elapsed() >= Duration::from_millis(700));
 }
 
+/// `go mod download` with a home of its own, that believes the proxy's checksum database.
+fn verified_download(proxy: &ModuleProxy, home: &Path, gosumdb: &str, query: &str) -> Result<Value, String> {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", query])
+        .current_dir(home)
+        .env("GOPROXY", proxy.url())
+        .env("GOSUMDB", gosumdb)
+        .envs([("GONOSUMDB", ""), ("GOPRIVATE", ""), ("GOFLAGS", "-modcacherw"), ("GOTOOLCHAIN", "local")])
+        .env("GOPATH", home)
+        .env("GOMODCACHE", home.join("modules"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[output.stderr, output.stdout.clone()].concat()).into_owned();
+    if output.status.success() { Ok(serde_json::from_slice(&output.stdout).unwrap()) } else { Err(said) }
+}
+
+#[test]
+fn the_go_command_believes_the_checksum_database_until_it_lies() {
+    let (proxy, home) = (ModuleProxy::start(), tempfile::tempdir().unwrap());
+    let path = |number: usize| format!("example.com/Acme/m{number}");
+    for number in 0..12 {
+        proxy.module(&path(number), "v1.0.0", plugin(&path(number), "hello").files());
+    }
+    let query = |number: usize| format!("{}@v1.0.0", path(number));
+    let (proxied, direct) = (proxy.gosumdb(), proxy.gosumdb_direct());
+    for number in 0..5 {
+        verified_download(&proxy, home.path(), [&proxied, &direct][number % 2], &query(number)).unwrap();
+    }
+    let asked = proxy.requests();
+    for part in ["/supported", "/lookup/example.com/!acme/m3@v1.0.0", "/tile/8/0/000.p/2"] {
+        assert!(asked.iter().any(|path| path.contains(part)), "{part}: {asked:?}");
+    }
+
+    for version in ["v1.0.0", "v1.0.0/go.mod"] {
+        let number = 5 + version.len() % 2;
+        proxy.vouch(&path(number), version, "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        let said = verified_download(&proxy, home.path(), &proxied, &query(number)).unwrap_err();
+        assert!(said.contains("checksum mismatch"), "{said}");
+    }
+    let other = ModuleProxy::start();
+    let said = verified_download(&proxy, home.path(), &other.gosumdb(), &query(7)).unwrap_err();
+    assert!(said.contains("404 Not Found") || said.contains("signature"), "{said}");
+    proxy.fork_sum_db();
+    let said = verified_download(&proxy, home.path(), &proxied, &query(8)).unwrap_err();
+    assert!(said.contains("SECURITY ERROR"), "{said}");
+    proxy.forge_sum_db();
+    let said = verified_download(&proxy, home.path(), &proxied, &query(9)).unwrap_err();
+    assert!(said.contains("invalid signature"), "{said}");
+}
+
 #[test]
 fn git_reads_over_ssh_with_the_agents_key_only() {
     use velox_testkit::Sshd;

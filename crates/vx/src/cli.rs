@@ -7,7 +7,7 @@ use clap::{
     Args, ColorChoice, Parser, Subcommand, ValueEnum,
     builder::{NonEmptyStringValueParser, Styles, styling::AnsiColor},
 };
-use velox_manifest::GoTarget;
+use velox_manifest::{GoTarget, Replacement, catalogue};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -113,7 +113,32 @@ pub(crate) enum Command {
     /// Look for what would keep a build from working, and say what to do
     #[command(after_help = examples::DOCTOR)]
     #[command(mut_arg("dependencies", |argument| argument.hide(true)))]
-    Doctor(Server),
+    Doctor(ServerSource),
+    /// Write a velox.toml to begin with
+    Init(Box<Init>),
+    /// Add plugins to velox.toml, or change the refs of those that are in it
+    Add(Box<Add>),
+    /// Remove plugins from velox.toml
+    #[command(visible_alias = "rm")]
+    Remove(Box<Remove>),
+    /// Move plugins in velox.toml to their newest versions
+    Update(Box<Update>),
+    /// Show which plugins have newer versions
+    Outdated(Box<Outdated>),
+    /// Move velox.toml to the newest format
+    Migrate(Box<Migrate>),
+    /// Find plugins by name, module path or description
+    Search(Search),
+    /// Show the plugins: asked for, locked, and in RoadRunner's own release
+    List(Box<List>),
+    /// Show who needs a module, and at which version
+    Why(Box<Why>),
+    /// Show the plugins and what they require
+    Tree(Box<Tree>),
+    /// Show what is inside a RoadRunner binary
+    Inspect(Inspect),
+    /// Look for what is wrong or risky with the server, without compiling it
+    Check(Box<Check>),
     /// Show or remove what vx keeps of earlier builds
     #[command(after_help = examples::CACHE)]
     Cache {
@@ -168,9 +193,20 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What every command that reads a configuration takes.
+/// What every command that builds a server, or looks at one, takes.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
+    #[command(flatten)]
+    pub(crate) source: ServerSource,
+    /// A platform to compile for, as Go names it, such as linux/arm64; may be given several times. `all` is
+    /// every one that RoadRunner is released for [default: velox.toml's, else this one]
+    #[arg(long = "target", value_name = "OS/ARCH", value_parser = Targets::parse)]
+    pub(crate) targets: Vec<Targets>,
+}
+
+/// What a server is made from, whatever the platform.
+#[derive(Debug, Args)]
+pub(crate) struct ServerSource {
     /// The configuration; `-` reads it from the standard input [default: velox.toml]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -181,18 +217,10 @@ pub(crate) struct Server {
     /// Don't use the network: fail with a list of what is missing
     #[arg(long)]
     pub(crate) offline: bool,
-    /// The go command to use [default: the one on the PATH]
+    /// The go command to use, and no other [default: the one on the PATH; where there is none, or it is too old, the
+    /// right one is downloaded as GOTOOLCHAIN allows]
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
-}
-
-/// What every command that knows of platforms takes.
-#[derive(Debug, Args)]
-pub(crate) struct Platforms {
-    /// A platform to compile for, as Go names it, such as linux/arm64; may be given several times. `all` is
-    /// every one that RoadRunner is released for [default: velox.toml's, else this one]
-    #[arg(long = "target", value_name = "OS/ARCH", value_parser = Targets::parse)]
-    pub(crate) targets: Vec<Targets>,
 }
 
 /// What is changed for one build, and no file knows of.
@@ -229,8 +257,6 @@ impl Targets {
 pub(crate) struct Build {
     #[command(flatten)]
     pub(crate) server: Server,
-    #[command(flatten)]
-    pub(crate) platforms: Platforms,
     /// The directory that gets rr (rr.exe for Windows; rr-OS-ARCH where there are several targets), made when
     /// missing [default: the working directory]
     #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR")]
@@ -284,8 +310,6 @@ pub(crate) struct Build {
 pub(crate) struct Lock {
     #[command(flatten)]
     pub(crate) server: Server,
-    #[command(flatten)]
-    pub(crate) platforms: Platforms,
     /// Change nothing, and fail unless velox.lock says what the configuration asks for
     #[arg(long)]
     pub(crate) check: bool,
@@ -298,8 +322,6 @@ pub(crate) struct Lock {
 pub(crate) struct Fetch {
     #[command(flatten)]
     pub(crate) server: Server,
-    #[command(flatten)]
-    pub(crate) platforms: Platforms,
     /// Fail unless velox.lock is there and says what the configuration asks for
     #[arg(long)]
     pub(crate) locked: bool,
@@ -308,7 +330,7 @@ pub(crate) struct Fetch {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
-    pub(crate) server: Server,
+    pub(crate) source: ServerSource,
     /// Keep debug symbols, for pprof and delve
     #[arg(long)]
     pub(crate) debug: bool,
@@ -336,6 +358,252 @@ pub(crate) enum New {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx init                                       asks for the version and the plugins
+  vx init --default                             RoadRunner as it is released
+  vx init --roadrunner v2025.1.15 --group http --plugin rpc
+  vx init --plugin http@v5.3.0 --plugin acme/plugin@main
+  vx init --from ./rr                           what would build this binary again
+
+An existing file is never written over without --force.")]
+pub(crate) struct Init {
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
+    pub(crate) config: PathBuf,
+    /// RoadRunner's version: a tag, a branch or a commit [default: the newest release]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) roadrunner: Option<String>,
+    /// A plugin, named as for `vx add`; may be given several times
+    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) plugins: Vec<String>,
+    /// All plugins of a group that this RoadRunner is released with; may be given several times
+    #[arg(long = "group", value_name = "GROUP", value_parser = Group::parse)]
+    pub(crate) groups: Vec<Group>,
+    /// Exactly the plugins that this RoadRunner is released with
+    #[arg(long, conflicts_with_all = ["groups", "from"])]
+    pub(crate) default: bool,
+    /// An existing RoadRunner binary, to take everything from
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["groups", "plugins"])]
+    pub(crate) from: Option<PathBuf>,
+    /// Write over an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The go command to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+/// One argument of `--group`; `None` is what no group has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group(pub(crate) Option<catalogue::Group>);
+
+impl Group {
+    fn parse(text: &str) -> Result<Self, String> {
+        let word = |group: catalogue::Group| format!("{group:?}").to_lowercase();
+        let found = catalogue::Group::ALL.into_iter().find(|group| word(*group) == text.to_lowercase());
+        found.map(|group| Self(Some(group))).ok_or_else(|| {
+            let known: Vec<String> = catalogue::Group::ALL.into_iter().map(word).collect();
+            format!("there is no group `{text}`; there are {}", known.join(", "))
+        })
+    }
+}
+
+/// What every command takes that changes a configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct Edit {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
+    pub(crate) config: PathBuf,
+    /// Leave velox.lock as it is: the next build brings it up to date
+    #[arg(long)]
+    pub(crate) no_lock: bool,
+    /// The go command to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx add http                              the version that RoadRunner was released with, else the newest
+  vx add http@v5.2.0 kv                    several at once
+  vx add acme/plugin@main                  a branch of github.com/acme/plugin
+  vx add gitlab.com/acme/x/v2@v2.1.0       a module, wherever it is
+  vx add acme/plugin@v1.0.0 --replace ../plugin
+
+velox.toml is changed in its own format; every line that isn't a plugin's stays as it is.")]
+pub(crate) struct Add {
+    /// A known name, OWNER/REPOSITORY of GitHub, or a module path; REF is a tag, a branch, a commit or `latest`
+    #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) plugins: Vec<String>,
+    /// What to compile in its place: a directory, or another module
+    #[arg(long, value_name = "DIR|MODULE[@REF]", value_parser = parse_replacement)]
+    pub(crate) replace: Option<Replacement>,
+    /// What velox.toml calls it [default: the name, else the last part of the path]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) edit: Edit,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx remove http
+  vx remove kv redis memory")]
+pub(crate) struct Remove {
+    /// Plugins, by their names in velox.toml
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) plugins: Vec<String>,
+    #[command(flatten)]
+    pub(crate) edit: Edit,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx update                  all plugins, each within its major
+  vx update http kv          these alone
+  vx update --major http     to the newest major; its module path changes too
+  vx update roadrunner       RoadRunner itself, which is only updated when it is named
+
+A plugin at a branch stays there; its newest commit goes into velox.lock. A plugin that is replaced stays.")]
+pub(crate) struct Update {
+    /// Plugins, by their names in velox.toml, or `roadrunner`; nothing updates all plugins
+    #[arg(value_name = "NAME")]
+    pub(crate) plugins: Vec<String>,
+    /// Go to a newer major where there is one
+    #[arg(long)]
+    pub(crate) major: bool,
+    #[command(flatten)]
+    pub(crate) edit: Edit,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx outdated
+  vx outdated --all                        those at their newest version, too
+  vx outdated --format json | jq '.plugins[] | select(.outdated)'
+
+The exit code is 0 either way.")]
+pub(crate) struct Outdated {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
+    pub(crate) config: PathBuf,
+    /// Show what is at its newest version, too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The go command to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx migrate
+  vx migrate --check         in CI: exit with 1 where the file isn't in the newest format
+
+Comments stay. Module paths that the file doesn't tell (of a branch, a commit, a folder, a GitLab id) come from
+velox.lock, else they are resolved.")]
+pub(crate) struct Migrate {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
+    pub(crate) config: PathBuf,
+    /// Change nothing, and exit with 1 where the file isn't in the newest format
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The go command to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+fn parse_replacement(text: &str) -> Result<Replacement, String> {
+    text.parse().map_err(|wrong: velox_manifest::Diagnostic| {
+        std::iter::once(wrong.message).chain(wrong.help).collect::<Vec<_>>().join("; ")
+    })
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx search              every known plugin, by group
+  vx search kafka        one by its name
+  vx search \"job queues\" words of the description")]
+pub(crate) struct Search {
+    /// What to look for; nothing lists them all
+    #[arg(value_name = "WORD")]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx list                the plugins of velox.toml
+  vx list --all          and those that RoadRunner is released with, but this server lacks")]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Show the plugins too that RoadRunner's release has and velox.toml lacks
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx why go.uber.org/zap
+  vx why zap             the last part of the path is enough
+  vx why http            a plugin, by its name in velox.toml")]
+pub(crate) struct Why {
+    /// A module path, with its major or without, a plugin's name, or the last part of a path
+    #[arg(value_name = "MODULE", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) module: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx tree                everything that is compiled in
+  vx tree --depth 1      the plugins, and what they require directly
+  vx tree --all          what is only required for tests, and // indirect lines, too")]
+pub(crate) struct Tree {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How deep to go; 0 shows the plugins alone
+    #[arg(long, value_name = "N")]
+    pub(crate) depth: Option<usize>,
+    /// Show every line of each go.mod, not only what is required directly and compiled in
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx inspect rr
+  vx inspect rr --all                every module, not the plugins alone
+  vx inspect rr --format json | jq -r .stamp_version
+
+The file isn't run: a binary for another system can be inspected just as well.")]
+pub(crate) struct Inspect {
+    /// A RoadRunner binary, built by vx or anybody else
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Show the modules too that are no plugins
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx check
+  vx check --deny-warnings           in CI: a warning fails, too
+  vx check --offline                 ask nobody, not for vulnerabilities either
+
+Known vulnerabilities are asked of https://api.osv.dev; private modules (GOPRIVATE) are left out of the question.")]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Exit with 1 when there are only warnings, too
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -5,7 +5,7 @@
 //! | exit code | meaning                                                              |
 //! |-----------|----------------------------------------------------------------------|
 //! | 0         | done                                                                 |
-//! | 1         | the build failed (or vx itself did)                                  |
+//! | 1         | the build failed (or vx itself did), or a check found errors         |
 //! | 2         | the command line or the configuration is wrong                       |
 //! | 130, 143  | ended by Ctrl-C (SIGINT), by SIGTERM, after everything was cleaned up |
 
@@ -59,6 +59,18 @@ fn run() -> ExitCode {
             Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
             Command::Doctor(server) => commands::doctor(settings, server).await,
             Command::New { command } => commands::new(&settings, command),
+            Command::Init(arguments) => commands::init(settings, *arguments).await,
+            Command::Add(arguments) => commands::add(settings, *arguments).await,
+            Command::Remove(arguments) => commands::remove(settings, *arguments).await,
+            Command::Update(arguments) => commands::update(settings, *arguments).await,
+            Command::Outdated(arguments) => commands::outdated(settings, *arguments).await,
+            Command::Migrate(arguments) => commands::migrate(settings, *arguments).await,
+            Command::Search(arguments) => commands::search(&settings, &arguments),
+            Command::List(arguments) => commands::list(settings, *arguments).await,
+            Command::Why(arguments) => commands::why(settings, *arguments).await,
+            Command::Tree(arguments) => commands::tree(settings, *arguments).await,
+            Command::Inspect(arguments) => commands::inspect(&settings, &arguments),
+            Command::Check(arguments) => commands::check(settings, *arguments).await,
             Command::Cache { command } => commands::cache(&settings, &command),
             Command::CompileCache => commands::compile_cache(settings).await,
             Command::Completions { shell } => commands::completions(shell),

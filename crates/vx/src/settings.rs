@@ -18,6 +18,7 @@ pub(crate) struct Settings {
 /// What the standard streams are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
+    pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
     /// Whether it shows more than ASCII.
@@ -56,6 +57,7 @@ impl Settings {
             .collect();
         Self {
             terminal: Terminal {
+                stdin: std::io::stdin().is_terminal(),
                 stdout: std::io::stdout().is_terminal(),
                 // A terminal that can't move its cursor gets plain lines.
                 stderr: stderr.is_terminal() && environment.get("TERM").is_none_or(|term| term != "dumb"),
@@ -113,7 +115,8 @@ mod tests {
     use super::*;
 
     fn settings(verbosity: Option<Verbosity>, format: Option<Format>, watched: bool) -> Settings {
-        let terminal = Terminal { stdout: false, stderr: watched, unicode: false, color: false };
+        let terminal =
+            Terminal { stdin: false, stdout: false, stderr: watched, unicode: false, color: false };
         Settings { environment: BTreeMap::new(), terminal, verbosity, format }
     }
 

@@ -114,7 +114,7 @@ fn all_is_well() {
     let events: Vec<serde_json::Value> =
         json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().unwrap();
-    assert_eq!((&last["event"], &last["errors"]), (&"examined".into(), &0.into()));
+    assert_eq!((&last["event"], &last["errors"]), (&"diagnosed".into(), &0.into()));
     assert!(events.iter().all(|event| event["v"] == 1));
     let github = events.iter().find(|event| event["check"] == "github").unwrap();
     assert_eq!((&github["state"], &github["remedy"]), (&"ok".into(), &serde_json::Value::Null));

@@ -134,10 +134,11 @@ fn a_lock_from_another_machine_makes_the_same_bytes() {
     let one = machine(&proxy).file("velox.toml", &text);
     one.vx(&BUILD).ok();
     proxy.query("example.com/acme/bye", "main", "v1.1.0");
-    // Another directory, another home, no compile cache.
+    // Another directory, another home, another user, no compile cache.
     let other = machine(&proxy).file("deep/er/velox.toml", &text).file("deep/er/velox.lock", lock(&one));
     let cache = other.path().join("gocache");
     let other = other.env("GOCACHE", cache).env("TZ", "Asia/Tokyo").env("USER", "somebody");
+    let other = other.by_another_user("a lock from another machine");
     other.vx(&["build", "-c", "deep/er/velox.toml", "-o", "out", "--locked"]).ok();
     let bytes = |sandbox: &Sandbox| fs::read(sandbox.path().join("out/rr")).unwrap();
     assert!(bytes(&one) == bytes(&other), "the two servers differ");
@@ -275,4 +276,97 @@ fn kept_binaries_are_shown_pruned_verified_and_cleared() {
     assert!(sandbox.vx(&["cache", "prune", "--max-size", "1K"]).ok().contains("removed 1 binary"));
     assert!(sandbox.vx(&["cache", "clear", "--format", "json"]).ok().contains("\"artifacts\":0"));
     sandbox.vx(&["build", "-o", "again", "--no-cache"]).ok();
+}
+
+#[test]
+fn what_a_user_set_for_other_work_changes_no_byte() {
+    let proxy = proxy();
+    let text = configuration(&[("hello", "v1.0.0")]);
+    let one = machine(&proxy).file("velox.toml", &text);
+    one.vx(&BUILD).ok();
+
+    let other = machine(&proxy).file("velox.toml", &text).file("velox.lock", lock(&one)).file(
+        "home/goenv",
+        "GOAMD64=v3\nGOARM64=v9.0\nGOEXPERIMENT=nogreenteagc\nCGO_ENABLED=1\nGOOS=windows\n",
+    );
+    let goenv = other.path().join("home/goenv");
+    let mut other = other
+        .env("GOENV", goenv)
+        .env("GOFLAGS", "-race -tags=debug -ldflags=-s -trimpath=false -mod=vendor -modcacherw")
+        // The go command itself fetches where it has logins of its own.
+        .env("GOAUTH", "git /")
+        .env("LANG", "de_DE.UTF-8")
+        .env("LC_ALL", "tr_TR.UTF-8")
+        .env("TZ", "Pacific/Kiritimati")
+        .env("GOGC", "50")
+        .env("CC", "/nowhere/cc")
+        .env("GOWORK", "/nowhere/go.work");
+    let vx = env!("CARGO_BIN_EXE_vx");
+    other.run("sh", &["-c", "umask 077 && exec \"$@\"", "sh", vx, "build", "-o", "out", "--locked"]);
+    let bytes = |sandbox: &Sandbox| fs::read(sandbox.path().join("out/rr")).unwrap();
+    assert!(bytes(&one) == bytes(&other), "the two servers differ");
+
+    // Again, with the module cache that vx itself fills, and nothing of the artifact store.
+    other = other.without("GOAUTH").env("VX_CACHE_DIR", one.path().join("../other-cache"));
+    let empty = other.path().join("../empty-modules");
+    other = other.env("GOMODCACHE", empty);
+    other.vx(&["build", "-o", "again", "--locked"]).ok();
+    assert!(bytes(&one) == fs::read(other.path().join("again/rr")).unwrap(), "native fetching differs");
+}
+
+#[test]
+fn a_lock_that_was_changed_by_hand_is_told_and_left() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    sandbox.vx(&["lock"]).ok();
+    let good = lock(&sandbox);
+    let hello = "example.com/acme/hello v1.0.0";
+    let without = |sign: &str| {
+        good.lines()
+            .filter(|line| !line.starts_with(sign))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let mut sandbox = sandbox;
+    for (what, text, sign) in [
+        (
+            "another version",
+            good.replace("version = \"v1.0.0\"", "version = \"v1.1.0\""),
+            "plugin hello at v1.1.0",
+        ),
+        ("a sum less", without(&format!("{hello} h1:")), "no sum for example.com/acme/hello"),
+        (
+            "another go.mod",
+            good.replace(&format!("\t{hello}"), "\texample.com/acme/hello v1.1.0"),
+            "in its go.mod",
+        ),
+        (
+            "a directory of this machine",
+            good.replace("sum = '''", "sum = '''\n")
+                .replace("\n'''\nsum", "\nreplace example.com/acme/hello => ../../../../etc\n'''\nsum"),
+            "no lock may name",
+        ),
+        (
+            "a module that leaves",
+            good.replace(&format!("\"{hello}\""), "\"../../../etc/hello v1.0.0\""),
+            "can't be used",
+        ),
+        (
+            "a module that is a flag",
+            good.replace(&format!("\"{hello}\""), "\"-modfile=/etc/hosts v1.0.0\""),
+            "can't be used",
+        ),
+        ("an unknown key", good.replace("[roadrunner]", "[roadrunner]\nsneaky = 1"), "can't be used"),
+    ] {
+        assert_ne!(text, good, "{what}");
+        sandbox = sandbox.file("velox.lock", &text);
+        for arguments in [&["fetch", "--locked"][..], &BUILD] {
+            let said = sandbox.vx(arguments).fails(2);
+            assert!(said.contains(sign) && said.contains("vx lock"), "{what}: {said}");
+        }
+        assert_eq!(lock(&sandbox), text, "{what}: nothing is overwritten unasked");
+        assert!(!sandbox.path().join("out/rr").exists(), "{what}");
+    }
+    sandbox.vx(&["lock"]).ok();
+    assert_eq!(lock(&sandbox), good);
 }

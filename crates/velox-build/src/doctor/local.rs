@@ -12,7 +12,7 @@ use crate::{
     cache::cache_directory,
     lock::LockFile,
     process::Invocation,
-    toolchain::{Toolchain, is_older},
+    toolchain::{Installed, is_older},
 };
 
 /// The oldest Go that compiles a RoadRunner of today, where it may not fetch another.
@@ -20,34 +20,44 @@ const OLDEST: &str = "1.26";
 /// How long the files of a cache are counted.
 const COUNTING: Duration = Duration::from_millis(1500);
 
-pub(super) fn go(request: &Request, found: Result<&Toolchain, &Error>) -> Vec<Finding> {
+pub(super) fn go(request: &Request, found: Result<&Installed, &Error>) -> Vec<Finding> {
     let go = match found {
         Ok(go) => go,
         Err(error) => return vec![broken("go", error)],
     };
-    let (installed, switching) = (&go.settings().goversion, go.settings().gotoolchain.as_str());
-    let place = format!("{installed}, {}", go.program().display());
-    let stays = matches!(switching, "local" | "path");
+    let said = go.said();
+    let Some((program, installed)) = go.program() else {
+        let none = "there is no go command on the PATH";
+        let install = "install Go from https://go.dev/dl/ and put its bin directory on the PATH";
+        return vec![if go.stays() {
+            Finding::error("go", format!("{none}, and {said} allows no other"), install)
+        } else if request.options.offline {
+            Finding::warning("go", format!("{none}: --offline takes one that was downloaded before"), install)
+        } else {
+            Finding::ok("go", format!("{none}: the right one is downloaded"))
+        }];
+    };
+    let place = format!("{installed}, {}", program.display());
     let locked = LockFile::read(request).ok().and_then(|found| found.lock).map(|lock| lock.go_version);
-    if let Some(locked) = locked.filter(|locked| stays && locked != installed) {
+    if let Some(locked) = locked.filter(|locked| go.stays() && go.version() != Some(locked.as_str())) {
         return vec![Finding::error(
             "go",
-            format!("{place}: velox.lock wants {locked}, and GOTOOLCHAIN={switching} allows no other"),
-            format!("install {locked}, or allow it with `go env -w GOTOOLCHAIN=auto`"),
+            format!("{place}: velox.lock wants {locked}, and {said} allows no other"),
+            format!("install {locked}, or let vx download it: GOTOOLCHAIN=auto"),
         )];
     }
-    if is_older(installed, OLDEST) && stays {
+    if go.stays() && is_older(installed, OLDEST) {
         return vec![Finding::warning(
             "go",
-            format!("{place}: older than RoadRunner wants, and GOTOOLCHAIN={switching} allows no other"),
-            "install a newer Go from https://go.dev/dl/, or `go env -w GOTOOLCHAIN=auto`",
+            format!("{place}: older than a RoadRunner of today wants, and {said} allows no other"),
+            "install a newer Go from https://go.dev/dl/, or let vx download it: GOTOOLCHAIN=auto",
         )];
     }
-    let switching = match switching {
-        "local" | "path" => format!("GOTOOLCHAIN={switching}: no other version is fetched"),
-        _ => "another version is fetched where one is needed".to_owned(),
+    let others = match go.stays() {
+        true => format!("{said}: no other is downloaded"),
+        false => "another one is downloaded where it is needed".to_owned(),
     };
-    vec![Finding::ok("go", format!("{place} ({switching})"))]
+    vec![Finding::ok("go", format!("{place} ({others})"))]
 }
 
 pub(super) async fn git(patient: &Patient<'_>) -> Vec<Finding> {

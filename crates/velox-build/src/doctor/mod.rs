@@ -65,8 +65,8 @@ struct Patient<'a> {
     request: &'a Request,
     /// Whether there is a configuration, which may have tokens and private plugins.
     configured: bool,
-    /// `None`: there is no go command that works.
-    go: Option<&'a Toolchain>,
+    /// `None`: there is a go command, and it doesn't work.
+    go: Option<&'a Installed>,
     network: Option<&'a Network>,
     children: &'a Children,
     git: Option<&'a Path>,
@@ -88,14 +88,14 @@ pub async fn examine(
     // Where even that can't be made, most of what follows is still worth knowing; the caches' own check says why.
     let scratch = Scratch::create(&cache, false).ok();
     let directory = scratch.as_ref().map_or_else(|| request.base.clone(), |it| it.path().to_owned());
-    let found = Toolchain::find(children.clone(), request.options.go.as_deref(), &directory).await;
+    let found = Installed::find(&children, request.options.go.as_deref(), &directory).await;
     let go = found.as_ref().ok();
     for finding in local::go(request, found.as_ref()) {
         tell(finding);
     }
     let mut network = None;
     if let Some(go) = go {
-        match Network::new(request, go, &directory, &children).await {
+        match Network::new(request, &go.settings, &directory, &children).await {
             Ok(set_up) => network = Some(set_up),
             Err(error) => tell(broken("network", &error)),
         }
@@ -155,8 +155,8 @@ fn broken(check: &'static str, error: &Error) -> Finding {
 fn places(patient: &Patient<'_>) -> Vec<(&'static str, PathBuf)> {
     let mut places = Vec::new();
     if let Some(go) = patient.go {
-        places.push(("Go's module cache", go.settings().gomodcache.clone()));
-        places.push(("Go's compile cache", go.settings().gocache.clone()));
+        places.push(("Go's module cache", go.settings.gomodcache.clone()));
+        places.push(("Go's compile cache", go.settings.gocache.clone()));
     }
     places.push(("vx's cache", cache_directory(&patient.request.environment)));
     places

@@ -22,7 +22,7 @@ const SOON: i64 = 7;
 
 pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(go) = patient.go else { return Vec::new() };
-    let list = match ProxyList::parse(&go.settings().goproxy) {
+    let list = match ProxyList::parse(&go.settings.goproxy) {
         Ok(list) => list,
         Err(error) => {
             let remedy = "mend it: `go env -w GOPROXY=https://proxy.golang.org,direct`";
@@ -30,7 +30,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
         }
     };
     if !list.has_proxy() {
-        let value = &go.settings().goproxy;
+        let value = &go.settings.goproxy;
         return vec![match value.as_str() {
             "off" => Finding::error(
                 "proxy",
@@ -44,7 +44,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
             ),
         }];
     }
-    let Credentials { client, netrc } = match Credentials::new(patient.request, go) {
+    let Credentials { client, netrc } = match Credentials::new(patient.request, &go.settings) {
         Ok(credentials) => credentials,
         Err(error) => return vec![super::broken("proxy", &error)],
     };
@@ -76,7 +76,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
 
 pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(go) = patient.go else { return Vec::new() };
-    let settings = go.settings();
+    let settings = &go.settings;
     let database = match SumDb::parse(&settings.gosumdb) {
         Ok(Some(database)) => database,
         Ok(None) => {
@@ -96,7 +96,7 @@ pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Finding> {
         )];
     }
     let (Ok(list), Ok(Credentials { client, netrc })) =
-        (ProxyList::parse(&settings.goproxy), Credentials::new(patient.request, go))
+        (ProxyList::parse(&settings.goproxy), Credentials::new(patient.request, &go.settings))
     else {
         // The proxies' own check says why.
         return Vec::new();
@@ -237,7 +237,7 @@ fn unused(check: &'static str, forge: &Forge, patient: &Patient<'_>) -> Option<F
 
 pub(super) async fn ssh(patient: &Patient<'_>) -> Vec<Finding> {
     let socket = patient.request.environment.get("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
-    let private = patient.go.is_some_and(|go| !private_hosts(go).is_empty());
+    let private = patient.go.is_some_and(|go| !private_hosts(&go.settings).is_empty());
     let hosts = "hosts of GOPRIVATE without a token are reached over ssh";
     match socket {
         None if private => {
@@ -264,7 +264,7 @@ pub(super) async fn ssh(patient: &Patient<'_>) -> Vec<Finding> {
 /// Whether git reaches the hosts that GOPRIVATE keeps from the proxies.
 pub(super) async fn private(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(go) = patient.go else { return Vec::new() };
-    let hosts = private_hosts(go);
+    let hosts = private_hosts(&go.settings);
     if hosts.is_empty() {
         return Vec::new();
     }

@@ -1,13 +1,9 @@
 //! The lock file beside a configuration.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use super::{Asked, Lock, Variant};
-use crate::{Error, Request};
+use crate::{Error, Request, write_text};
 
 /// The lock file as it was found.
 #[derive(Debug)]
@@ -60,21 +56,7 @@ impl LockFile {
         if self.text.as_ref() == Some(&text) {
             return Ok(());
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            let mut builder = tempfile::Builder::new();
-            builder.prefix(".velox.lock.").suffix(".tmp");
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt as _;
-                builder.permissions(fs::Permissions::from_mode(0o666));
-            }
-            let mut file = builder.tempfile_in(folder)?;
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|error| error.error)
-        };
-        write().map(drop).map_err(|error| format!("{} can't be written: {error}", path.display()))
+        write_text(path, &text).map_err(|error| format!("{} can't be written: {error}", path.display()))
     }
 }
 

@@ -4,7 +4,11 @@
 use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
-use velox_gomod::module::{self, Version};
+use velox_gomod::{
+    gosum::GoSum,
+    modfile::{GoMod, Replace, Require},
+    module::{self, Version},
+};
 use velox_manifest::parse_target;
 
 use super::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Variant};
@@ -44,6 +48,9 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Go {
     version: String,
+    /// `linux/amd64 h1:…`
+    #[serde(default)]
+    toolchain: Vec<String>,
     #[serde(rename = "mod")]
     go_mod: String,
     #[serde(rename = "sum")]
@@ -168,12 +175,23 @@ impl File {
         }
         let RoadRunner { from, module, version, commit, time } = self.roadrunner;
         checked(&module, &version)?;
-        let Go { version: go_version, go_mod, go_sum } = self.go;
-        if !go_version.starts_with("go1") || go_version.contains(char::is_whitespace) {
+        let Go { version: go_version, toolchain, go_mod, go_sum } = self.go;
+        if !go_version.starts_with("go1")
+            || go_version.contains(|c: char| c.is_whitespace() || "/\\".contains(c))
+        {
             return Err(format!("`{go_version}` is no version of Go"));
         }
-        Ok(Lock {
+        let sum = |text: &String| {
+            let (platform, sum) = text.split_once(' ').filter(|(_, sum)| sum.starts_with("h1:"))?;
+            Some((platform.to_owned(), sum.to_owned()))
+        };
+        let toolchain = toolchain
+            .iter()
+            .map(|text| sum(text).ok_or_else(|| format!("`{text}` is no platform with a toolchain's sum")))
+            .collect::<Result<_, _>>()?;
+        let lock = Lock {
             go_version,
+            toolchain,
             roadrunner: LockedRoadRunner { from, module, version, commit, time },
             plugins,
             settings: self.settings,
@@ -191,7 +209,63 @@ impl File {
             targets,
             go_mod,
             go_sum,
-        })
+        };
+        lock.check()?;
+        Ok(lock)
+    }
+}
+
+impl Lock {
+    /// A lock says some things twice, for its readers. One that was changed by hand may contradict itself, and then it is
+    /// nothing that was ever tried.
+    fn check(&self) -> Result<(), String> {
+        let go_mod = GoMod::parse(&self.go_mod)
+            .map_err(|error| format!("line {} of its go.mod: {}", error.line, error.message))?;
+        GoSum::parse(&self.go_sum).map_err(|error| format!("its go.sum can't be read: {error}"))?;
+        // A replacement is a copy in the workspace: any other directory is another machine's, or someone's trick.
+        for Replace { old_path, new_path, .. } in
+            go_mod.replace.iter().filter(|new| new.new_version.is_none())
+        {
+            let inside = new_path.strip_prefix("./replace/");
+            if inside.is_none_or(|inside| inside.split('/').any(|part| matches!(part, "" | "." | ".."))) {
+                return Err(format!("its go.mod replaces {old_path} by {new_path}, which no lock may name"));
+            }
+        }
+        for module in
+            self.targets.values().flat_map(|target| target.modules.iter().chain(&target.looked_into))
+        {
+            let required = go_mod.require.iter().find(|require| require.path == module.path);
+            if let Some(Require { version, .. }) =
+                required.filter(|require| require.version != module.version)
+            {
+                let Version { path, version: here } = module;
+                return Err(format!("it has {path} at {here} in a target, and at {version} in its go.mod"));
+            }
+        }
+        for LockedPlugin { name, module, version, replacement, .. } in &self.plugins {
+            let required = go_mod.require.iter().find(|require| require.path == *module);
+            if let Some(Require { version: there, .. }) =
+                required.filter(|require| require.version != *version)
+            {
+                return Err(format!(
+                    "it has plugin {name} at {version}, and {module} at {there} in its go.mod"
+                ));
+            }
+            let at = Version { path: module.clone(), version: version.clone() };
+            let replaced = super::replacement_of(&go_mod.replace, &at);
+            let same = match (replacement, replaced) {
+                (None, _) => true,
+                (Some(LockedReplacement::Directory { .. }), Some(new)) => new.new_version.is_none(),
+                (Some(LockedReplacement::Module { path, version }), Some(new)) => {
+                    new.new_path == *path && new.new_version.as_ref() == Some(version)
+                }
+                (Some(_), None) => false,
+            };
+            if !same {
+                return Err(format!("what replaces plugin {name} isn't what its go.mod says"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -252,6 +326,11 @@ impl fmt::Display for Lock {
             }
         }
         writeln!(f, "\n[go]\nversion = {}", quoted(&self.go_version))?;
+        if !self.toolchain.is_empty() {
+            let sums: Vec<String> =
+                self.toolchain.iter().map(|(platform, sum)| format!("{platform} {sum}")).collect();
+            writeln!(f, "toolchain = {}", list(&sums))?;
+        }
         writeln!(f, "mod = {}\nsum = {}", block(&self.go_mod), block(&self.go_sum))
     }
 }
@@ -294,6 +373,7 @@ mod tests {
         let http = "github.com/roadrunner-server/http/v5";
         Lock {
             go_version: "go1.26.8".into(),
+            toolchain: BTreeMap::from([("linux/amd64".into(), "h1:x=".into())]),
             roadrunner: LockedRoadRunner {
                 from: "github.com/roadrunner-server/roadrunner v2025.1.15".into(),
                 module: "github.com/roadrunner-server/roadrunner/v2025".into(),
@@ -344,7 +424,11 @@ mod tests {
                     packages: 7,
                 },
             )]),
-            go_mod: "module x\n\ngo 1.26\n".into(),
+            go_mod: format!(
+                "module x\n\ngo 1.26\n\nrequire {http} v5.3.0\n\nrequire github.com/roadrunner-server/informer/v5 v5.1.9\n\n\
+                 replace {http} => ./replace/http\n\n\
+                 replace github.com/roadrunner-server/informer/v5 => github.com/acme/informer v0.0.1\n"
+            ),
             go_sum: "a.b/c v1.0.0 h1:x=\n".into(),
         }
     }
@@ -356,6 +440,13 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_without_a_toolchain_has_no_sum_of_one() {
+        let lock = Lock { toolchain: BTreeMap::new(), ..lock() };
+        assert!(!lock.to_string().contains("toolchain"));
+        assert_eq!(Lock::parse("velox.lock", &lock.to_string()).unwrap(), lock);
+    }
+
+    #[test]
     fn a_newer_format_a_merge_conflict_and_a_cut_file_are_told_apart() {
         let text = lock().to_string();
         let message = |text: &str| Lock::parse("velox.lock", text).unwrap_err().to_string();
@@ -363,8 +454,28 @@ mod tests {
         assert!(message(&text.replace("[roadrunner]", "<<<<<<< ours\n[roadrunner]")).contains("conflict"));
         assert!(message(&text[..text.len() / 2]).contains("velox.lock can't be used: line"));
         assert!(message("").contains("format"));
+        assert!(message(&text.replace("amd64 h1:", "amd64 ")).contains("toolchain's sum"));
         assert!(message(&text.replace("go1.26.8", "1; rm")).contains("no version of Go"));
         assert!(message(&text.replace("http v1.0.0", "../http v1.0.0")).contains("can't be used"));
+    }
+
+    #[test]
+    fn a_lock_that_was_changed_by_hand_may_not_contradict_itself() {
+        let text = lock().to_string();
+        let message = |old: &str, new: &str| {
+            assert!(text.contains(old), "{old}");
+            Lock::parse("velox.lock", &text.replacen(old, new, 1)).unwrap_err().to_string()
+        };
+        assert!(message("version = \"v5.3.0\"", "version = \"v5.3.1\"").contains("plugin http at v5.3.1"));
+        assert!(message("http/v5 v5.3.0\",\n]", "http/v5 v5.2.0\",\n]").contains("v5.2.0 in a target"));
+        assert!(
+            message("acme/informer v0.0.1\"", "acme/informer v0.0.2\"").contains("replaces plugin informer")
+        );
+        for path in ["../../etc", "./replace/../../etc", "/etc"] {
+            assert!(message("./replace/http", path).contains("no lock may name"), "{path}");
+        }
+        assert!(message("require github", "require require github").contains("of its go.mod"));
+        assert!(message("a.b/c v1.0.0 h1:x=", "a.b/c v1.0.0").contains("go.sum can't be read"));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! `velox.lock`: everything that a server is made from, exactly.
 
 mod asked;
+mod carry;
 mod file;
 mod format;
 
@@ -16,6 +17,7 @@ use velox_gomod::{
 };
 use velox_manifest::GoTarget;
 
+pub use self::carry::{Locked, carried_over, locked};
 pub(crate) use self::{asked::Asked, file::LockFile};
 use crate::{Error, PluginRow, Raised, settings::Settings};
 
@@ -26,6 +28,8 @@ use crate::{Error, PluginRow, Raised, settings::Settings};
 pub struct Lock {
     /// The Go version that compiles it (`go1.26.8`).
     pub go_version: String,
+    /// The `h1:` sums of that Go as a module, by the platform that it runs on (`linux/amd64`), where one was fetched.
+    pub toolchain: BTreeMap<String, String>,
     /// RoadRunner itself.
     pub roadrunner: LockedRoadRunner,
     /// The plugins, sorted by name.
@@ -170,6 +174,11 @@ impl Lock {
         Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
     }
 
+    /// The sum that its Go has to have as a module for this machine, if it is known.
+    pub(crate) fn toolchain_sum(&self) -> Option<&str> {
+        self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
+    }
+
     pub(crate) fn sums(&self) -> Result<GoSum, Error> {
         GoSum::parse(&self.go_sum)
             .map_err(|error| Error::build(format!("the lock's go.sum can't be read: {error}")))
@@ -211,7 +220,7 @@ impl Lock {
 }
 
 /// A replace for this very version wins over one for all (<https://go.dev/ref/mod#go-mod-file-replace>).
-fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
+pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
     let of = |version: Option<&String>| {
         replaces
             .iter()

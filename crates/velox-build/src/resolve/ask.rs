@@ -215,6 +215,11 @@ fn module_at_tag(root: &str, reference: &str) -> Option<Version> {
     Some(Version { path, version: reference.to_owned() })
 }
 
+/// The repository that a plugin comes from, where the manifest or its module path names one.
+pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<Place> {
+    PluginAsk::original(String::new(), plugin, manifest).place
+}
+
 /// The repository that a module path names by itself, where it does.
 fn place_of(module: &str, manifest: &Manifest) -> Option<Place> {
     let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);

@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use velox_gomod::{fetch::Wanted, gosum::GoSum, modcache::ModCache, module::Version};
 
-use super::{Resolver, ask::Ask, goproxy, pin::Pinned};
-use crate::{Error, Phase, lock::Lock, pipeline::phase};
+use super::{
+    Resolver,
+    ask::Ask,
+    goproxy::{self, TriedProxies},
+    pin::Pinned,
+};
+use crate::{Error, Phase, error::checksum_mismatch, lock::Lock, pipeline::phase};
 
 impl Resolver<'_> {
     /// Brings `modules` into the module cache, each verified by the lock's sum; the answer is RoadRunner's own tree.
@@ -26,6 +31,7 @@ impl Resolver<'_> {
     async fn bring(&self, sums: &GoSum, mut missing: Vec<Version>) -> Result<(), Error> {
         let sources = self.sources();
         let asks: Vec<Ask> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
+        let mut tried = TriedProxies::new();
         if let Some(fetcher) = self.fetcher {
             // What no proxy was asked for when it was locked, none is asked for now.
             let hidden: Vec<&Version> = asks
@@ -33,22 +39,15 @@ impl Resolver<'_> {
                 .filter(|ask| ask.module.is_none())
                 .filter_map(|ask| ask.known.as_ref().map(|known| &known.module))
                 .collect();
-            let all = |version: &Version, suffix: &str| -> Vec<String> {
-                let version_or_mod = format!("{}{suffix}", version.version);
-                sums.get(&version.path, &version_or_mod).map(str::to_owned).collect()
-            };
             let wanted = missing
                 .iter()
                 .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
-                .map(|module| Wanted {
-                    zip_sums: all(module, ""),
-                    mod_sums: all(module, "/go.mod"),
-                    module: module.clone(),
-                })
+                .map(|module| Wanted::verified_by(sums, module.clone()))
                 .collect();
             for (module, fetched) in goproxy::fetch(&sources, fetcher, wanted, Phase::Fetch).await? {
-                if fetched.is_some() {
-                    missing.retain(|other| *other != module);
+                match fetched {
+                    Ok(_) => missing.retain(|other| *other != module),
+                    Err(proxies) => drop(tried.insert(module.path, proxies)),
                 }
             }
         }
@@ -60,11 +59,12 @@ impl Resolver<'_> {
         for Pinned { module, zip_sum, .. } in sources.pin(&of_forges).await? {
             if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
                 let name = format!("{} {}", module.path, module.version);
-                return Err(goproxy::checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
+                return Err(checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
             }
             missing.retain(|other| *other != module);
         }
-        let answers = goproxy::by_go(self.go, self.children, &missing.iter().collect::<Vec<_>>()).await?;
+        let answers =
+            goproxy::by_go(self.go, self.children, &missing.iter().collect::<Vec<_>>(), &mut tried).await?;
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);
@@ -73,7 +73,7 @@ impl Resolver<'_> {
                     let known: Vec<&str> = sums.get(&module.path, &module.version).collect();
                     if !known.contains(&answer.sum.as_str()) {
                         let text = format!("the lock says {}, it is {}", known.join(" or "), answer.sum);
-                        return Err(goproxy::checksum_mismatch(&name, &text));
+                        return Err(checksum_mismatch(&name, &text));
                     }
                 }
                 Some(answer) => failed.push(format!("{name}: {}", answer.reason())),
@@ -83,7 +83,12 @@ impl Resolver<'_> {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(Error::build(format!("can't get {} of the lock's modules", failed.len())).output(failed))
+        let advice = failed.iter().find_map(|why| goproxy::advice(why));
+        let error = Error::build(format!("can't get {} of the lock's modules", failed.len())).output(failed);
+        Err(match advice {
+            Some(advice) => error.help(advice),
+            None => error,
+        })
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) struct Stored {
 }
 
 impl Forges {
-    pub(super) fn repository(&self, place: &Place) -> Repository {
+    pub(crate) fn repository(&self, place: &Place) -> Repository {
         match &place.host {
             Host::GitHub { owner, repository } => {
                 let Configured { endpoint, token } = self.configured(&self.github, place);
@@ -156,7 +156,7 @@ fn is_release(version: &str) -> bool {
     semver::is_valid(version) && semver::prerelease(version).is_none_or(str::is_empty)
 }
 
-fn tag_prefix(folder: &str) -> String {
+pub(crate) fn tag_prefix(folder: &str) -> String {
     if folder.is_empty() { String::new() } else { format!("{folder}/") }
 }
 

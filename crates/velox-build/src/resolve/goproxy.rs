@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 use velox_gomod::{
-    fetch::{Error as FetchError, Fetched, Fetcher, Verified, Wanted},
+    fetch::{Error as FetchError, Fetched, Fetcher, Tried, Verified, Wanted},
     modcache::{self, ModCache, Part},
     module::Version,
     semver, sumdb,
@@ -17,6 +17,7 @@ use velox_gomod::{
 use super::pin::Sources;
 use crate::{
     Error, Event, Note, Phase,
+    error::checksum_mismatch,
     process::Children,
     toolchain::{Mode, Toolchain},
 };
@@ -35,6 +36,9 @@ pub(super) struct Download {
     pub(super) sum: String,
     pub(super) go_mod_sum: String,
     pub(super) origin: Option<Origin>,
+    /// What the proxies said before the go command was asked.
+    #[serde(skip)]
+    tried: Vec<Tried>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -52,15 +56,22 @@ pub(super) async fn download(
     sources: &Sources<'_>,
     modules: &[Version],
 ) -> Result<BTreeMap<String, Download>, Error> {
-    let mut answers = native(sources, modules).await?;
+    let (mut answers, mut tried) = native(sources, modules).await?;
     let rest: Vec<&Version> = modules.iter().filter(|module| !answers.contains_key(&module.path)).collect();
-    answers.extend(by_go(sources.go, sources.children, &rest).await?);
+    answers.extend(by_go(sources.go, sources.children, &rest, &mut tried).await?);
     Ok(answers)
 }
 
+/// By a module's path: the proxies that couldn't serve it.
+pub(super) type TriedProxies = BTreeMap<String, Vec<Tried>>;
+
 /// What the module proxies have of exact versions.
-async fn native(sources: &Sources<'_>, modules: &[Version]) -> Result<BTreeMap<String, Download>, Error> {
-    let Some(fetcher) = sources.fetcher else { return Ok(BTreeMap::new()) };
+async fn native(
+    sources: &Sources<'_>,
+    modules: &[Version],
+) -> Result<(BTreeMap<String, Download>, TriedProxies), Error> {
+    let (mut answers, mut tried) = (BTreeMap::new(), TriedProxies::new());
+    let Some(fetcher) = sources.fetcher else { return Ok((answers, tried)) };
     let wanted: Vec<Wanted> = modules
         .iter()
         .filter(|module| semver::canonical(&module.version).as_deref() == Some(&module.version))
@@ -68,12 +79,16 @@ async fn native(sources: &Sources<'_>, modules: &[Version]) -> Result<BTreeMap<S
         .map(|module| Wanted { module: module.clone(), zip_sums: Vec::new(), mod_sums: Vec::new() })
         .collect();
     let cache = ModCache::new(&sources.go.settings().gomodcache);
-    let mut answers = BTreeMap::new();
     for (module, fetched) in fetch(sources, fetcher, wanted, Phase::Resolve).await? {
         let place = |part| cache.path(&module, part);
-        if let Some(fetched) = fetched
-            && let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module))
-        {
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(proxies) => {
+                tried.insert(module.path, proxies);
+                continue;
+            }
+        };
+        if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module)) {
             let origin = std::fs::read_to_string(&info).ok();
             let origin = origin.and_then(|text| serde_json::from_str::<Info>(&text).ok()?.origin);
             let answer = Download {
@@ -90,66 +105,165 @@ async fn native(sources: &Sources<'_>, modules: &[Version]) -> Result<BTreeMap<S
             answers.insert(module.path, answer);
         }
     }
-    Ok(answers)
+    Ok((answers, tried))
 }
 
-/// Fetches from the proxies; `None` for what these can't serve, and another source may.
+/// Fetches from the proxies; for what these can't serve, and another source may, what they said.
 ///
 /// # Errors
-/// A module whose checksum is wrong, a database that contradicts itself, an interruption.
+/// A module that is not what it has to be, a database that contradicts itself, a cache that can't be used, an interruption.
 pub(super) async fn fetch(
     sources: &Sources<'_>,
     fetcher: &Fetcher,
     wanted: Vec<Wanted>,
     phase: Phase,
-) -> Result<Vec<(Version, Option<Fetched>)>, Error> {
+) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
     let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
-    let total = u64::try_from(wanted.len()).ok();
-    let done = AtomicU64::new(0);
-    let progress = |module: &Version| {
-        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        let item = format!("{} {}", module.path, module.version);
-        sources.children.reporter.report(Event::Progress { phase, done, total, item });
-    };
+    let progress = Progress::new(sources.children, phase, u64::try_from(wanted.len()).ok());
+    let arrived = |module: &Version| progress.one(module);
     let answers = tokio::select! {
-        answers = fetcher.fetch(wanted, &progress) => answers,
+        answers = fetcher.fetch(wanted, &arrived) => answers,
         () = sources.children.cancel.cancelled() => return Err(Error::interrupted()),
     };
     let mut fetched = Vec::new();
     for (module, answer) in modules.into_iter().zip(answers) {
-        let name = format!("{} {}", module.path, module.version);
-        let answer = match answer {
-            Ok(fetched) => Some(fetched),
-            Err(FetchError::Mismatch { file, found, expected, .. }) => {
-                let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
-                return Err(checksum_mismatch(&name, &text));
-            }
-            Err(error @ FetchError::Database { source: sumdb::Error::Security { .. }, .. }) => {
-                return Err(checksum_mismatch(&name, &error.to_string()));
-            }
-            Err(error @ FetchError::Cache(modcache::Error::File { .. })) => {
-                return Err(Error::build(error.to_string()).help(
-                    "check the directory's permissions and the space on its disk; GOMODCACHE names another",
-                ));
-            }
-            Err(_) => None,
-        };
+        let answer = progress.judge(&module, answer)?;
         fetched.push((module, answer));
     }
-    let trusted = fetched
-        .iter()
-        .filter(|(_, fetched)| {
-            fetched.as_ref().is_some_and(|fetched| fetched.verified == Verified::Nothing && fetched.bytes > 0)
-        })
-        .count();
-    if trusted > 0 {
-        let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
-        let text = format!(
-            "no checksum database was asked about {modules} (GONOSUMDB, GOSUMDB=off): the first use is trusted, and kept in the lock"
-        );
-        sources.children.reporter.report(Event::Note(Note::Text { text }));
-    }
+    progress.tell_of_trust();
     Ok(fetched)
+}
+
+/// What goes on while modules are fetched, for the user.
+pub(super) struct Progress<'a> {
+    children: &'a Children,
+    phase: Phase,
+    total: Option<u64>,
+    done: AtomicU64,
+    trusted: AtomicU64,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(children: &'a Children, phase: Phase, total: Option<u64>) -> Self {
+        Self { children, phase, total, done: AtomicU64::new(0), trusted: AtomicU64::new(0) }
+    }
+
+    /// A module arrived.
+    pub(super) fn one(&self, module: &Version) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let item = format!("{} {}", module.path, module.version);
+        let (phase, total) = (self.phase, self.total);
+        self.children.reporter.report(Event::Progress { phase, done, total, item });
+    }
+
+    /// What an answer means: for what the proxies can't serve and another source may, what they said.
+    ///
+    /// # Errors
+    /// What no other source may make good.
+    pub(super) fn judge(
+        &self,
+        module: &Version,
+        answer: Result<Fetched, FetchError>,
+    ) -> Result<Result<Fetched, Vec<Tried>>, Error> {
+        match answer {
+            Ok(fetched) => {
+                if fetched.verified == Verified::Nothing && fetched.bytes > 0 {
+                    self.trusted.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Ok(fetched))
+            }
+            Err(error) => unserved(&format!("{} {}", module.path, module.version), error).map(Err),
+        }
+    }
+
+    /// Says how many modules nothing vouched for.
+    pub(super) fn tell_of_trust(&self) {
+        let trusted = self.trusted.load(Ordering::Relaxed);
+        if trusted > 0 {
+            let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
+            let text = format!(
+                "no checksum database was asked about {modules} (GONOSUMDB, GOSUMDB=off): the first use is trusted, and kept in the lock"
+            );
+            self.children.reporter.report(Event::Note(Note::Text { text }));
+        }
+    }
+}
+
+/// What the proxies said of a module that the go command may get yet.
+///
+/// # Errors
+/// What no other source may make good.
+fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
+    use sumdb::Error as Sum;
+    let one = |host: &str, why: String| vec![Tried { host: host.to_owned(), why }];
+    match error {
+        FetchError::NeedsGo { tried, .. } | FetchError::Download { tried, .. } => Ok(tried),
+        FetchError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
+        FetchError::Mismatch { file, found, expected, .. } => {
+            let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
+            Err(checksum_mismatch(module, &text))
+        }
+        FetchError::Database {
+            source: source @ (Sum::Security { .. } | Sum::Note(_) | Sum::Log(_) | Sum::Record { .. }),
+            ..
+        } => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
+            .help("nothing of it was kept: someone changed the answer on its way, or the database misbehaves; ask over another network, and tell its owner")
+            .output(source.to_string().lines().map(str::to_owned).collect())),
+        FetchError::Database { source, .. } => Ok(one("the checksum database", source.to_string())),
+        FetchError::Cache(error @ modcache::Error::File { .. }) => Err(Error::build(error.to_string()).help(
+            "check the directory's permissions and the space on its disk; GOMODCACHE names another",
+        )),
+        FetchError::Refused { host, source, .. } => {
+            Err(Error::build(format!("{host} sends a zip that is none of {module}"))
+                .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
+                .output(source.to_string().lines().map(str::to_owned).collect()))
+        }
+        error @ (FetchError::Cache(_) | FetchError::Module(_)) => Err(Error::build(error.to_string())),
+        error => Ok(one("vx", error.to_string())),
+    }
+}
+
+/// What to do about a module that can't be had, by what was said of it.
+pub(super) fn advice(why: &str) -> Option<&'static str> {
+    let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
+    if says(&["`off`", "GOPROXY list is not the empty string", "GOPROXY=off"]) {
+        Some(
+            "GOPROXY allows no download: name a proxy with GOPROXY=https://…, or fill the module cache otherwise",
+        )
+    } else if says(&["401 ", "403 ", "407 "]) {
+        Some(
+            "the proxy wants to know who asks: put `machine HOST login NAME password TOKEN` into ~/.netrc (or $NETRC), or set GOAUTH",
+        )
+    } else if says(&["plain HTTP", "insecure URL"]) {
+        Some("write https:// in GOPROXY, or put the password into ~/.netrc")
+    } else if says(&["ertificate"]) {
+        Some("the proxy's certificate isn't trusted here: SSL_CERT_FILE names a file with the authority's")
+    } else if says(&["429 "]) {
+        Some("the proxy has had enough for now: try again later")
+    } else if says(&["checksum database", "verifying module", "verifying go.mod"]) {
+        Some(
+            "a private module is unknown there: name it in GOPRIVATE, or in GONOSUMDB where a proxy serves it",
+        )
+    } else if says(&[
+        "500 ",
+        "502 ",
+        "503 ",
+        "504 ",
+        "refused",
+        "reset",
+        "breaks off",
+        "answer",
+        "reached",
+        "EOF",
+        "dns",
+        "lookup",
+    ]) {
+        Some(
+            "try again; if it lasts, name another proxy with GOPROXY (a list with `|` asks the next one after any error)",
+        )
+    } else {
+        None
+    }
 }
 
 /// The part of an `.info` file that names the commit.
@@ -163,6 +277,7 @@ pub(super) async fn by_go(
     go: &Toolchain,
     children: &Children,
     modules: &[&Version],
+    tried: &mut TriedProxies,
 ) -> Result<BTreeMap<String, Download>, Error> {
     if modules.is_empty() {
         return Ok(BTreeMap::new());
@@ -202,7 +317,8 @@ pub(super) async fn by_go(
     for module in modules {
         answers
             .entry(module.path.clone())
-            .or_insert_with(|| Download { error: why.clone(), ..Download::default() });
+            .or_insert_with(|| Download { error: why.clone(), ..Download::default() })
+            .tried = tried.remove(&module.path).unwrap_or_default();
     }
     Ok(answers)
 }
@@ -211,17 +327,15 @@ fn is_security_error(text: &str) -> bool {
     text.contains("SECURITY ERROR") || text.contains("checksum mismatch")
 }
 
-pub(super) fn checksum_mismatch(module: &str, text: &str) -> Error {
-    Error::build(format!("{module} is not what its checksum says"))
-        .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
-        .output(text.lines().map(str::to_owned).collect())
-}
-
 impl Download {
     /// What went wrong, without the module's name that Go puts before it.
     pub(super) fn reason(&self) -> String {
         let text =
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Where the go command had to stand in, what it met last isn't what it began with.
+        let others: Vec<String> =
+            self.tried.iter().filter(|tried| !text.contains(&tried.host)).map(Tried::to_string).collect();
+        if others.is_empty() { text } else { format!("{text} (asked before: {})", others.join("; ")) }
     }
 }

@@ -76,8 +76,7 @@ impl Listing {
             .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
             .await?;
         if !finished.status.success() {
-            return Err(Error::build("Go can't load the modules of this server")
-                .output(without_progress(finished.stderr)));
+            return Err(unloaded(without_progress(finished.stderr)));
         }
         let mut target = LockedTarget::default();
         let mut imports = Vec::new();
@@ -114,6 +113,19 @@ impl Listing {
     }
 }
 
+/// The go command ended before it looked at packages.
+fn unloaded(lines: Vec<String>) -> Error {
+    let mut error = Error::build("Go can't load the modules of this server");
+    let text = lines.join("\n");
+    if text.contains("requires go >= ") {
+        error = error
+            .help("a module needs a newer Go than may be used here: GOTOOLCHAIN=auto lets it be downloaded");
+    } else if text.contains("download go1") {
+        error = error.help("a module needs a newer Go, and the go command can't download it: GOTOOLCHAIN=go1.X.Y+auto lets vx do it");
+    }
+    error.output(lines)
+}
+
 /// The go command's words on packages that can't be loaded.
 fn unloadable(errors: Vec<String>) -> Error {
     let mut error = Error::build(format!("Go can't load {} of this server's packages", errors.len()));
@@ -141,11 +153,11 @@ fn without_progress(lines: Vec<String>) -> Vec<String> {
 }
 
 /// The requirements between modules, as `go mod graph` prints them.
-pub(super) struct Graph {
+pub(crate) struct Graph {
     lines: String,
 }
 
-pub(super) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<Graph, Error> {
+pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<Graph, Error> {
     let finished =
         go.run(Mode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
     if !finished.status.success() {

@@ -5,8 +5,9 @@ mod ask;
 mod fetch;
 mod forge;
 mod goproxy;
-mod listing;
+pub(crate) mod listing;
 mod pin;
+mod prefetch;
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +19,32 @@ use std::{
 use velox_gomod::{
     fetch::Fetcher,
     gosum::GoSum,
+    goversion::GoVersion,
     modfile::{self, GoMod, Replace, Require},
     module::{Version, path_major_matches, split_path_version},
     pseudo, semver,
 };
-use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Replacement, Spanned};
+use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
 
-pub(crate) use self::forge::{Configured, Forges};
 use self::{
     ask::{Ask, Known, PluginAsk},
     listing::Listing,
     pin::{Pinned, Sources},
 };
+pub(crate) use self::{
+    ask::{Place, place_of_plugin},
+    forge::{Configured, Forges, tag_prefix},
+};
 use crate::{
     Error, ErrorKind, Raised, Request,
-    compose::{Composition, Wanted},
+    compose::{Composition, Wanted, provides},
     container,
     error::finding,
     imports::imports_of,
     lock::{Asked, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, Variant},
     process::Children,
     settings::Settings,
-    toolchain::{Mode, Toolchain},
+    toolchain::{Mode, Toolchain, Toolchains},
     workspace::Workspace,
 };
 
@@ -47,6 +52,7 @@ use crate::{
 const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
 /// Everything that resolving needs.
+#[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
     pub(crate) request: &'a Request,
     /// The request's manifest, with its replaces at its plugins.
@@ -56,6 +62,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) previous: Option<&'a Lock>,
     pub(crate) settings: &'a Settings,
     pub(crate) go: &'a Toolchain,
+    pub(crate) toolchains: &'a Toolchains,
     pub(crate) children: &'a Children,
     pub(crate) forges: &'a Forges,
     pub(crate) fetcher: Option<&'a Fetcher>,
@@ -73,6 +80,15 @@ struct Resolved {
     go_mod: Option<GoMod>,
     replacement: Option<LockedReplacement>,
     added: bool,
+}
+
+/// A RoadRunner as it was released.
+#[derive(Debug, Clone)]
+pub(crate) struct Release {
+    pub(crate) module: Version,
+    pub(crate) go_mod: GoMod,
+    /// The plugins of its `container/plugins.go`.
+    pub(crate) plugins: Vec<Version>,
 }
 
 /// Whom a pinned module belongs to, by its index in the manifest.
@@ -96,20 +112,54 @@ impl Resolver<'_> {
             .get(&Owner::RoadRunner)
             .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
         let release = release(roadrunner)?;
-        self.go.check_version(release.go.as_deref(), &roadrunner.module.path)?;
-
         let mut plugins = self.plugins(manifest, &pinned)?;
         plugins.extend(added(&release, &plugins));
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
 
+        let (line, module) = newest_go_line(&release, roadrunner, &plugins);
+        match &self.toolchains.newer(self.go, line, module).await? {
+            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned, plugins).await,
+            None => self.complete(&release, roadrunner, &pinned, plugins).await,
+        }
+    }
+
+    /// Tries what was pinned in a workspace, with a Go that can compile it.
+    async fn complete(
+        &self,
+        release: &GoMod,
+        roadrunner: &Pinned,
+        pinned: &PinnedBy,
+        plugins: Vec<Resolved>,
+    ) -> Result<(Lock, Workspace), Error> {
+        let manifest = self.manifest;
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
-        let composed = self.compose(manifest, &release, &plugins, &pinned, &workspace)?;
+        let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
-        workspace.write("go.sum", &self.sums(&workspace, pinned.values())?.to_string())?;
+        let sums = self.sums(&workspace, pinned.values())?;
+        workspace.write("go.sum", &sums.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
         workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
+        self.prefetch(&workspace, &composed, &plugins, &sums).await?;
         let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
+    }
+
+    /// RoadRunner alone: what it was released with.
+    pub(crate) async fn release(&self) -> Result<Release, Error> {
+        let mut ask = Ask::roadrunner(self.manifest);
+        ask.known = self.known_roadrunner()?;
+        let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
+        let roadrunner = pinned.first().ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let go_mod = release(roadrunner)?;
+        let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
+            .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
+        let plugins = go_mod
+            .require
+            .iter()
+            .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
+            .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
+            .collect();
+        Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
     fn sources(&self) -> Sources<'_> {
@@ -319,8 +369,19 @@ impl Resolver<'_> {
             targets,
             go_mod: workspace.read("go.mod")?,
             go_sum: workspace.read("go.sum")?,
+            toolchain: self.toolchain_sums(&go_version),
             go_version,
         })
+    }
+
+    /// The sums of a Go, by the platform that it runs on: what the previous lock knows, and what is in the module cache.
+    fn toolchain_sums(&self, go_version: &str) -> BTreeMap<String, String> {
+        let previous = self.previous.filter(|lock| lock.go_version == go_version);
+        let mut sums = previous.map(|lock| lock.toolchain.clone()).unwrap_or_default();
+        if let Some(sum) = self.toolchains.sum_of(go_version) {
+            sums.entry(GoTarget::host().to_string()).or_insert(sum);
+        }
+        sums
     }
 
     /// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody
@@ -394,6 +455,12 @@ impl Resolver<'_> {
     }
 }
 
+/// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
+pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
+    let module = Ask::roadrunner(manifest).module?;
+    (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
+}
+
 /// A `[[replaces]]` that names a plugin's module is that plugin's replacement: so the replaced module isn't fetched, and
 /// one without a version takes the plugin's ref.
 pub(crate) fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
@@ -415,6 +482,22 @@ pub(crate) fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
         }
     });
     manifest
+}
+
+/// The newest Go that RoadRunner or a plugin asks for, and who does.
+fn newest_go_line<'a>(
+    release: &'a GoMod,
+    roadrunner: &'a Pinned,
+    plugins: &'a [Resolved],
+) -> (Option<&'a str>, &'a str) {
+    let of_plugins = plugins.iter().map(|plugin| (plugin.go_mod.as_ref(), plugin.module.as_str()));
+    std::iter::once((Some(release), roadrunner.module.path.as_str()))
+        .chain(of_plugins)
+        .filter_map(|(go_mod, module)| Some((go_mod?.go.as_deref()?, module)))
+        // RoadRunner comes last, so that it is named where a plugin asks for no more.
+        .rev()
+        .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
+        .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))
 }
 
 fn release(roadrunner: &Pinned) -> Result<GoMod, Error> {

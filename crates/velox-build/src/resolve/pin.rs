@@ -144,7 +144,10 @@ impl Sources<'_> {
                 (Ok(pinned), _) => Self::confirm(ask, module, pinned),
                 (Err(_), Some(located)) => State::Take(located),
                 (Err(why), _) if ask.place.is_some() => State::AskForge { why: Some(why) },
-                (Err(why), _) => State::Failed(unresolved(ask, &why, &[])),
+                (Err(why), _) => {
+                    let help: Vec<String> = goproxy::advice(&why).map(str::to_owned).into_iter().collect();
+                    State::Failed(unresolved(ask, &why, &help))
+                }
             };
             let item = ask.subject.clone();
             let done = u64::try_from(done).unwrap_or_default();
@@ -272,7 +275,7 @@ impl Sources<'_> {
         if ask.replacement {
             located.path = with_suffix_of(&ask.path, &located.module);
         }
-        let private = self.go.is_private(&located.path);
+        let private = self.go.settings().is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
         if !public {
             return State::Take(Box::new(located));
@@ -314,6 +317,7 @@ impl Sources<'_> {
             }
         }
         if let Some(proxy) = proxy {
+            help.extend(goproxy::advice(&proxy).map(str::to_owned));
             help.push(format!("the module proxy was asked first: {proxy}"));
         }
         unresolved(ask, &self.children.redactor.redact(&error.to_string()), &help)

@@ -76,9 +76,9 @@ impl SumDb {
                     return Url::parse(&format!("{}/sumdb/{name}", trimmed(proxy)))
                         .map_err(|e| e.to_string());
                 }
-                Err(Failure::NotFound) => {}
+                Err(Failure::NotFound(_)) => {}
                 Err(_) if entry.after_any_error => {}
-                Err(failure) => return Err(failure.to_string()),
+                Err(failure) => return Err(format!("{}: {failure}", super::host(proxy))),
             }
         }
         Url::parse(&format!("https://{name}")).map_err(|error| error.to_string())
@@ -127,28 +127,35 @@ impl Lookup for Outside {
     fn read_remote(&self, path: &str) -> Result<Vec<u8>, Cause> {
         let base = self.base()?;
         let path = path.trim_start_matches('/');
-        Ok(self.runtime.block_on(self.proxies.read(&base, path))?)
+        let answer = self.runtime.block_on(self.proxies.read(&base, path));
+        answer.map_err(|failure| format!("{}: {failure}", super::host(&base)).into())
     }
 
     fn read_config(&self, file: &str) -> Result<Vec<u8>, Cause> {
         if file == "key" {
             return Ok(self.settings.key.clone().into_bytes());
         }
-        Ok(read_locked(&self.state.join(file))?.unwrap_or_default())
+        let path = self.state.join(file);
+        Ok(read_locked(&path).map_err(|error| cannot("read", &path, &error))?.unwrap_or_default())
     }
 
     fn write_config(&self, file: &str, old: &[u8], new: &[u8]) -> Result<bool, Cause> {
         let path = self.state.join(file);
-        let mut file = open_locked(&path)?;
-        let mut known = Vec::new();
-        file.read_to_end(&mut known)?;
-        if !known.is_empty() && known != old {
-            return Ok(false);
-        }
-        file.rewind()?;
-        file.set_len(0)?;
-        file.write_all(new)?;
-        Ok(true)
+        let write = || {
+            let mut file = open_locked(&path)?;
+            let mut known = Vec::new();
+            file.read_to_end(&mut known)?;
+            if !known.is_empty() && known != old {
+                return Ok(false);
+            }
+            if let Err(error) = replace(&mut file, new) {
+                // On a full disk the old tree has its room still.
+                let _ = replace(&mut file, &known);
+                return Err(error);
+            }
+            Ok(true)
+        };
+        write().map_err(|error| cannot("write", &path, &error))
     }
 
     fn read_cache(&self, file: &str) -> Option<Vec<u8>> {
@@ -159,8 +166,8 @@ impl Lookup for Outside {
     fn write_cache(&self, file: &str, content: &[u8]) {
         let write = |path: &Path| {
             let mut file = open_locked(path)?;
-            file.set_len(0)?;
-            file.write_all(content)
+            // Half of it would be taken for all of it later; an empty one for none.
+            replace(&mut file, content).or_else(|_| file.set_len(0))
         };
         // What can't be kept is asked for again.
         let _ = write(&self.cache.join(file));
@@ -177,6 +184,16 @@ fn read_locked(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
     Ok(Some(content))
+}
+
+fn replace(file: &mut File, content: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)
+}
+
+fn cannot(action: &str, path: &Path, error: &io::Error) -> Cause {
+    format!("can't {action} {}: {error}", path.display()).into()
 }
 
 fn open_locked(path: &Path) -> io::Result<File> {

@@ -73,6 +73,11 @@ impl ProxyList {
         if entries.is_empty() { Err(ProxyListError::Empty) } else { Ok(Self(entries)) }
     }
 
+    /// Whether it is one `file://` proxy and nothing else: the files of this machine need no one to vouch for them.
+    pub(super) fn is_one_directory(&self) -> bool {
+        matches!(self.0.as_slice(), [Entry { source: Source::Proxy(url), .. }] if url.scheme() == "file")
+    }
+
     /// Whether a proxy is asked at all.
     #[must_use]
     pub fn has_proxy(&self) -> bool {

@@ -17,7 +17,7 @@ pub struct Probe {
 
 /// Asks every proxy of GOPROXY for the versions of `module`; that it doesn't know that one is an answer too.
 pub async fn probe_proxies(client: &Client, list: &ProxyList, netrc: &Netrc, module: &str) -> Vec<Probe> {
-    let proxies = Proxies { client: client.clone(), list: list.clone(), netrc: netrc.clone() };
+    let proxies = Proxies::new(client, list, netrc);
     let mut probes = Vec::new();
     for entry in &list.0 {
         let Source::Proxy(proxy) = &entry.source else { continue };
@@ -26,8 +26,8 @@ pub async fn probe_proxies(client: &Client, list: &ProxyList, netrc: &Netrc, mod
             Some("there is no such directory".to_owned())
         } else {
             match proxies.read(proxy, &format!("{module}/@v/list")).await {
-                Ok(_) | Err(Failure::NotFound) => None,
-                Err(Failure::Other(why)) => Some(why),
+                Ok(_) | Err(Failure::NotFound(_)) => None,
+                Err(failure) => Some(failure.to_string()),
             }
         };
         probes.push(Probe { name: host(proxy), trouble, passed_over: entry.after_any_error });
@@ -45,7 +45,7 @@ pub async fn probe_sum_db(
     netrc: &Netrc,
     database: &SumDb,
 ) -> Result<String, (String, String)> {
-    let proxies = Proxies { client: client.clone(), list: list.clone(), netrc: netrc.clone() };
+    let proxies = Proxies::new(client, list, netrc);
     let base = database.base(&proxies).await.map_err(|why| (database.name().to_owned(), why))?;
     match proxies.read(&base, "latest").await {
         Ok(_) => Ok(host(&base)),

@@ -87,7 +87,7 @@ pub enum Error {
         id: u64,
     },
     /// The server or a file could not be read or written.
-    #[error("can't reach the checksum database at {path}: {cause}")]
+    #[error("can't ask the checksum database for {path}: {cause}")]
     Outside {
         /// What was asked for.
         path: String,

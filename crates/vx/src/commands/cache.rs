@@ -54,7 +54,7 @@ pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
         }),
     };
     match text {
-        Ok(text) => report::result(&text),
+        Ok(text) => report::answer(&text),
         Err(error) => {
             let failure = report::Failure {
                 ending: Ending::Build,

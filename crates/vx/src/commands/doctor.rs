@@ -8,24 +8,27 @@ use tokio_util::sync::CancellationToken;
 use velox_build::{Event, Finding, Goal, Options, Reporter, State};
 use velox_manifest::Log;
 
-use super::build::{Asked, Misconfigured, working_directory};
+use super::request::{Asked, Misconfigured, working_directory};
 use crate::{
     cli::{self, Format},
     configuration::USUAL_NAME,
     exit::Ending,
-    report,
+    report::{
+        self,
+        text::{clean, count},
+    },
     settings::{Settings, Verbosity},
     signals,
 };
 
 /// `vx doctor`: a line for each finding; exit code 1 where a build will fail.
-pub(crate) async fn doctor(settings: Settings, mut server: cli::Server) -> ExitCode {
+pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) -> ExitCode {
     let working_directory = match working_directory() {
         Ok(directory) => directory,
         Err(code) => return code,
     };
     let teller = Teller::new(&settings);
-    let config = server.config.take();
+    let config = source.config.take();
     // Without a configuration there is still a machine to look at.
     let there = config.is_some() || working_directory.join(USUAL_NAME).exists();
     let asked = match there {
@@ -40,7 +43,7 @@ pub(crate) async fn doctor(settings: Settings, mut server: cli::Server) -> ExitC
                 teller.tell(&Finding {
                     check: "config",
                     state: State::Ok,
-                    message: format!("{name} asks for {}", report::count(plugins as u64, "plugin")),
+                    message: format!("{name} asks for {}", count(plugins as u64, "plugin")),
                     remedy: None,
                 });
             }
@@ -55,7 +58,8 @@ pub(crate) async fn doctor(settings: Settings, mut server: cli::Server) -> ExitC
     if let Err(error) = signals::watch(cancel.clone(), |_| ()) {
         return report::complain(&format!("can't listen for signals: {error}"));
     }
-    let request = asked.request(settings, server, Goal::Plan, Options::default(), &working_directory);
+    let options = source.options(Options::default(), &working_directory);
+    let request = asked.request(settings, options, Goal::Plan);
     let ended =
         velox_build::examine(&request, Arc::new(Silent), cancel, |finding| teller.tell(&finding)).await;
     match ended {
@@ -133,14 +137,14 @@ impl Teller {
             self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
         let summary = if self.json {
             let event = serde_json::json!({
-                "v": 1, "event": "examined", "ok": ok, "warnings": warnings, "errors": errors,
+                "v": 1, "event": "diagnosed", "ok": ok, "warnings": warnings, "errors": errors,
             });
             format!("{event}\n")
         } else if self.quiet {
             String::new()
         } else {
             let verdict = if errors == 0 { "builds should work" } else { "builds will fail" };
-            let (errors, warnings) = (report::count(errors, "error"), report::count(warnings, "warning"));
+            let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
             format!("\n{verdict}: {errors}, {warnings}\n")
         };
         let written = failure.map_or_else(|| report::print(&summary), Err);
@@ -155,7 +159,7 @@ impl Teller {
 fn event(finding: &Finding) -> String {
     let Finding { check, state, message, remedy } = finding;
     let event = serde_json::json!({
-        "v": 1, "event": "finding", "check": check, "state": state, "message": message, "remedy": remedy,
+        "v": 1, "event": "examined", "check": check, "state": state, "message": message, "remedy": remedy,
     });
     format!("{event}\n")
 }
@@ -168,11 +172,11 @@ fn line(finding: &Finding) -> String {
         State::Error => ("error", AnsiColor::BrightRed),
     };
     let style = Style::new().bold().fg_color(Some(color.into()));
-    let message = report::clean(&finding.message).replace('\n', " ");
+    let message = clean(&finding.message).replace('\n', " ");
     let mut text = format!("{style}{word:7}{style:#}  {:7}  {message}\n", finding.check);
     if let Some(remedy) = &finding.remedy {
         let help = AnsiColor::BrightCyan.on_default().bold();
-        text += &format!("{:18}{help}help{help:#}: {}\n", "", report::clean(remedy).replace('\n', " "));
+        text += &format!("{:18}{help}help{help:#}: {}\n", "", clean(remedy).replace('\n', " "));
     }
     text
 }

@@ -3,7 +3,7 @@ use std::{path::PathBuf, process::ExitCode};
 use velox_build::{Error, Skeleton};
 use velox_manifest::Log;
 
-use super::build::working_directory;
+use super::request::working_directory;
 use crate::{
     cli::{self, Format},
     exit::Ending,
@@ -44,7 +44,7 @@ pub(crate) fn new(settings: &Settings, command: cli::New) -> ExitCode {
                     shown.display()
                 )
             };
-            report::result(&text)
+            report::answer(&text)
         }
         Err(error) => {
             let ending = Ending::of(error.kind, None);

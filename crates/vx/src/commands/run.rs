@@ -6,17 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Options, Output, Reporter as _, cache_directory};
+use velox_build::{Event, Goal, Options, Output, cache_directory};
 use velox_manifest::GoTarget;
 
-use super::build::{Asked, working_directory};
+use super::request::{Asked, Prepared, working_directory};
 use crate::{
     cli::{self, Format},
     exit::Ending,
-    report::{self, Failure, Patient, Report as _},
+    report::{self, Patient},
     settings::{Settings, Verbosity},
-    signals,
 };
 
 /// How long a build may take before it is spoken of.
@@ -24,50 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `vx run`: what the caches hold is started at once, and nothing is said; the server's exit code is vx's.
 pub(crate) async fn run(settings: Settings, arguments: cli::Run) -> ExitCode {
-    let started = Instant::now();
-    let cli::Run { mut server, changes, debug, race, arguments } = arguments;
-    let working_directory = match working_directory() {
-        Ok(directory) => directory,
+    let (mut prepared, arguments) = match prepare(settings, arguments) {
+        Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let config = server.config.take();
-    let asked = match Asked::read(&settings, config.as_deref(), &changes, &working_directory) {
-        Ok(asked) => asked,
-        Err(wrong) => return wrong.tell(report::open_beside, &settings),
-    };
-    let log = asked.manifest.log;
-    // Programs, and people who ask for more, get all of it.
-    let quiet = settings.format(log) == Format::Human && settings.verbosity(log) <= Verbosity::Normal;
-    let patience = if quiet { PATIENCE } else { Duration::ZERO };
-    let report = Patient::new(report::open_beside(&settings, log, asked.source.clone()), patience);
-    for warning in &asked.warnings {
-        report.report(Event::Warning(warning.clone()));
+    let started = Instant::now();
+    for warning in std::mem::take(&mut prepared.warnings) {
+        prepared.report.report(Event::Warning(warning));
     }
-    let cancel = CancellationToken::new();
-    let watcher = Arc::clone(&report);
-    let received = match signals::watch(cancel.clone(), move |signal| watcher.interrupted(signal)) {
-        Ok(received) => received,
-        Err(error) => return report::complain(&format!("can't listen for signals: {error}")),
-    };
-
-    // For a server that the store can't keep, since a C compiler took part.
-    let uncached = cache_directory(&settings.environment).join(UNCACHED).join(binary_name());
-    let options = Options {
-        debug,
-        race,
-        targets: vec![GoTarget::host()],
-        cache_program: std::env::current_exe().ok(),
-        ..Options::default()
-    };
-    let goal = Goal::Build(Output::Store(uncached));
-    let request = asked.request(settings, server, goal, options, &working_directory);
-    let summary = match velox_build::build(&request, Arc::clone(&report) as _, cancel).await {
+    let Prepared { request, report, cancel, received, .. } = &prepared;
+    let summary = match velox_build::build(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(summary) => summary,
-        Err(error) => {
-            let ending = Ending::of(error.kind, received.signal());
-            report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
-            return ending.into();
-        }
+        Err(error) => return prepared.failed(&error),
     };
     if let Err(error) = report.finished(&request.goal, &summary, started.elapsed()) {
         return report::complain(&format!("can't write to the standard error: {error}"));
@@ -80,6 +46,31 @@ pub(crate) async fn run(settings: Settings, arguments: cli::Run) -> ExitCode {
         Some(binary) => start(&binary.path, &arguments),
         None => report::complain("nothing was built that could be run"),
     }
+}
+
+/// The build of it, and the server's arguments.
+fn prepare(settings: Settings, arguments: cli::Run) -> Result<(Prepared, Vec<OsString>), ExitCode> {
+    let cli::Run { mut source, changes, debug, race, arguments } = arguments;
+    let working_directory = working_directory()?;
+    let asked = Asked::read(&settings, source.config.take().as_deref(), &changes, &working_directory)
+        .map_err(|wrong| wrong.tell(report::open_beside, &settings))?;
+    let log = asked.manifest.log;
+    // Programs, and people who ask for more, get all of it.
+    let quiet = settings.format(log) == Format::Human && settings.verbosity(log) <= Verbosity::Normal;
+    let patience = if quiet { PATIENCE } else { Duration::ZERO };
+    let report = Patient::new(report::open_beside(&settings, log, asked.source.clone()), patience);
+    // For a server that the store can't keep, since a C compiler took part.
+    let uncached = cache_directory(&settings.environment).join(UNCACHED).join(binary_name());
+    let options = Options {
+        debug,
+        race,
+        targets: vec![GoTarget::host()],
+        cache_program: std::env::current_exe().ok(),
+        ..Options::default()
+    };
+    let options = source.options(options, &working_directory);
+    let goal = Goal::Build(Output::Store(uncached));
+    Ok((Prepared::told_by(report, settings, asked, options, goal)?, arguments))
 }
 
 /// Below the cache directory; its format has a version as those of its neighbours.

@@ -15,7 +15,7 @@ use crate::{cli::Cli, report};
 pub(crate) fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut visible(), "vx", &mut script);
-    report::result(&String::from_utf8_lossy(&script))
+    report::answer(&String::from_utf8_lossy(&script))
 }
 
 /// `vx man [DIR]`: the page of vx itself, or all of them into a directory.
@@ -23,13 +23,13 @@ pub(crate) fn man(directory: Option<&Path>) -> ExitCode {
     let command = built();
     let Some(directory) = directory else {
         return match page(command) {
-            Ok(page) => report::result(&String::from_utf8_lossy(&page)),
+            Ok(page) => report::answer(&String::from_utf8_lossy(&page)),
             Err(error) => report::complain(&format!("can't write the page: {error}")),
         };
     };
     match write_pages(command, directory) {
         Ok(pages) => {
-            report::result(&pages.iter().map(|page| format!("{}\n", page.display())).collect::<String>())
+            report::answer(&pages.iter().map(|page| format!("{}\n", page.display())).collect::<String>())
         }
         Err(error) => {
             report::complain(&format!("can't write the pages into {}: {error}", directory.display()))
@@ -39,7 +39,7 @@ pub(crate) fn man(directory: Option<&Path>) -> ExitCode {
 
 /// `vx schema`.
 pub(crate) fn schema() -> ExitCode {
-    report::result(&velox_manifest::schema())
+    report::answer(&velox_manifest::schema())
 }
 
 /// Without the hidden commands, which clap's scripts would offer.

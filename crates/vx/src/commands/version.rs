@@ -25,5 +25,5 @@ pub(crate) async fn version(settings: &Settings) -> ExitCode {
             format!("{fields}\n")
         }
     };
-    report::result(&text)
+    report::answer(&text)
 }

@@ -20,6 +20,11 @@ use crate::report::text::clean;
 ///
 /// It is styled; write it through `anstream`. It is ASCII on every terminal, since editors and scripts look for `-->`.
 pub(crate) fn render(diagnostic: &Diagnostic, source: Option<&Source>) -> String {
+    render_explained(diagnostic, &[], source)
+}
+
+/// As [`render`], with notes on why it matters before the help.
+pub(crate) fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Option<&Source>) -> String {
     let title = match diagnostic.level {
         Level::Error => Title::ERROR,
         Level::Warning => Title::WARNING,
@@ -33,13 +38,18 @@ pub(crate) fn render(diagnostic: &Diagnostic, source: Option<&Source>) -> String
             let group = title
                 .primary_title(clean(&diagnostic.message))
                 .element(snippet)
+                .elements(notes.iter().map(|note| Title::NOTE.message(clean(note))))
                 .elements(diagnostic.help.iter().map(|help| Title::HELP.message(clean(help))));
             Renderer::styled().decor_style(DecorStyle::Ascii).render(&[group])
         }
         _ => {
-            let style = AnsiColor::BrightCyan.on_default().bold();
-            let helps = diagnostic.help.iter().map(|help| format!("\n{style}help{style:#}: {}", clean(help)));
-            iter::once(heading(diagnostic.level, &diagnostic.message)).chain(helps).collect()
+            let line = |color: AnsiColor, word: &str, text: &str| {
+                let style = color.on_default().bold();
+                format!("\n{style}{word}{style:#}: {}", clean(text))
+            };
+            let notes = notes.iter().map(|note| line(AnsiColor::BrightGreen, "note", note));
+            let helps = diagnostic.help.iter().map(|help| line(AnsiColor::BrightCyan, "help", help));
+            iter::once(heading(diagnostic.level, &diagnostic.message)).chain(notes).chain(helps).collect()
         }
     };
     text.push('\n');

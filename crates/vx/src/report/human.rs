@@ -1,6 +1,7 @@
 use std::{
     collections::HashMap,
     io::{self, Write},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use velox_manifest::{Level, Source};
 
 use crate::{
     report::{
-        Failure, Report,
+        Change, Failure, Report,
         diagnostics::{heading, render},
         text::{clean, count, elapsed, table},
         threshold,
@@ -192,6 +193,10 @@ impl Report for Human {
         }
     }
 
+    fn answered(&self) {
+        self.clear_bars(&mut self.state());
+    }
+
     fn failed(&self, failure: &Failure<'_>) {
         let state = &mut *self.state();
         self.clear_bars(state);
@@ -204,6 +209,32 @@ impl Report for Human {
             parts.push(format!("{}\n", heading(Level::Error, failure.ending.word())));
         }
         self.say(state, &parts.join("\n"));
+    }
+
+    fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()> {
+        let state = &mut *self.state();
+        self.clear_bars(state);
+        if self.verbosity < Verbosity::Normal {
+            return Ok(());
+        }
+        if changes.is_empty() {
+            self.row(state, DONE, "Unchanged", &clean(&file.to_string_lossy()));
+        }
+        for Change { change, name, module, from, to } in changes {
+            let refs = match (from, to) {
+                (None, Some(what)) if matches!(*change, "created" | "migrated") => format!(": {what}"),
+                (Some(from), Some(to)) => format!(" {from} -> {to}"),
+                (Some(at), None) | (None, Some(at)) => format!(" {at}"),
+                (None, None) => String::new(),
+            };
+            let module = module.as_ref().map(|module| format!(" ({module})")).unwrap_or_default();
+            let mut verb = (*change).to_owned();
+            if let Some(first) = verb.get_mut(..1) {
+                first.make_ascii_uppercase();
+            }
+            self.row(state, DONE, &verb, &clean(&format!("{name}{refs}{module}")));
+        }
+        Ok(())
     }
 
     fn finished(&self, goal: &Goal, summary: &Summary, time: Duration) -> io::Result<()> {

@@ -17,10 +17,12 @@
 //! | `interrupted`    | `signal`: `interrupt`, `terminate`                                                     |
 //! | `error`          | a diagnostic, as in `warning`                                                          |
 //! | `failed`         | the last one: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
+//! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; none: nothing had to be                   |
 //! | `finished`       | the last one: `seconds`, `dry_run`, and [`velox_build::Summary`]'s (`go_mod` in a dry run only) |
 
 use std::{
     io::{self, Write},
+    path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -31,7 +33,7 @@ use velox_build::{Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary
 use velox_manifest::{Diagnostic, Level, Source};
 
 use crate::{
-    report::{Failure, Report, diagnostics, threshold},
+    report::{Change, Failure, Report, diagnostics, threshold},
     settings::Verbosity,
     signals::Signal,
 };
@@ -126,6 +128,8 @@ impl Report for Json {
         self.tell(&Fields::Interrupted { signal });
     }
 
+    fn answered(&self) {}
+
     fn failed(&self, failure: &Failure<'_>) {
         for diagnostic in failure.diagnostics {
             let told = self.told(diagnostic);
@@ -139,6 +143,13 @@ impl Report for Json {
             exit_code: failure.ending.number(),
             output: failure.output,
         });
+    }
+
+    fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()> {
+        match self.write(&Fields::Edited { file, changes }) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
@@ -206,6 +217,10 @@ enum Fields<'a> {
         kind: &'a str,
         exit_code: u8,
         output: &'a [String],
+    },
+    Edited {
+        file: &'a Path,
+        changes: &'a [Change],
     },
     Finished {
         seconds: f64,

@@ -1,21 +1,22 @@
 //! What the user sees of a build: [`human`] lines on stderr, or [`json`] events on stdout.
 
-mod diagnostics;
+pub(crate) mod diagnostics;
 mod human;
 mod json;
 mod patient;
-mod text;
+pub(crate) mod text;
 
 pub(crate) use patient::Patient;
-pub(crate) use text::{clean, count};
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
+use serde::Serialize;
 use velox_build::{Event, Goal, Reporter, Summary};
 use velox_manifest::{Diagnostic, Log, Source};
 
@@ -31,14 +32,36 @@ pub(crate) trait Report: Reporter {
     /// A signal came; the clean-up begins.
     fn interrupted(&self, signal: Signal);
 
+    /// A command's answer comes now: what moves on the terminal goes.
+    fn answered(&self);
+
     /// The build failed.
     fn failed(&self, failure: &Failure<'_>);
+
+    /// The configuration was changed, or nothing in it had to be.
+    ///
+    /// # Errors
+    /// As of [`Report::finished`].
+    fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()>;
 
     /// The goal is reached.
     ///
     /// # Errors
     /// The result itself could not be written; a reader that left early is no error.
     fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()>;
+}
+
+/// One change of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    /// `created`, `added`, `removed`, `updated` or `migrated`.
+    pub(crate) change: &'static str,
+    pub(crate) name: String,
+    pub(crate) module: Option<String>,
+    /// The ref that it had.
+    pub(crate) from: Option<String>,
+    /// The ref that it has.
+    pub(crate) to: Option<String>,
 }
 
 /// Why a build ended without a binary.
@@ -87,12 +110,25 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// As [`print`], for a command that has nothing left to do.
-pub(crate) fn result(text: &str) -> ExitCode {
+/// Writes what a command was asked for: text for people, or one JSON event.
+pub(crate) fn answer(text: &str) -> ExitCode {
     match print(text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("can't write to the standard output: {error}")),
     }
+}
+
+/// A JSON event as a line: the event's name, and the fields of `value`.
+pub(crate) fn event(name: &str, value: &impl serde::Serialize) -> String {
+    #[derive(serde::Serialize)]
+    struct Line<'a, T> {
+        v: u8,
+        event: &'a str,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    // What these commands tell are maps of texts and numbers, for which JSON has a form.
+    serde_json::to_string(&Line { v: 1, event: name, value }).map(|line| line + "\n").unwrap_or_default()
 }
 
 /// Reports a failure that no reporter is there for.

@@ -1,5 +1,6 @@
 use std::{
     io,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,7 @@ use std::{
 
 use velox_build::{Event, Goal, Reporter, Summary};
 
-use super::{Failure, Report, threshold};
+use super::{Change, Failure, Report, threshold};
 use crate::{settings::Verbosity, signals::Signal};
 
 /// Tells of a build only once it takes long, then all of it; warnings at once. For a build that is a means to an end.
@@ -63,6 +64,14 @@ impl Reporter for Patient {
 impl Report for Patient {
     fn interrupted(&self, signal: Signal) {
         self.inner.interrupted(signal);
+    }
+
+    fn answered(&self) {
+        self.inner.answered();
+    }
+
+    fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()> {
+        self.inner.edited(file, changes)
     }
 
     fn failed(&self, failure: &Failure<'_>) {

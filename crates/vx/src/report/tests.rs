@@ -258,7 +258,7 @@ fn an_interrupted_build_says_so() {
 /// The rows of a terminal at the moments that bars show.
 fn screen(unicode: bool) -> String {
     let term = InMemoryTerm::new(12, 90);
-    let terminal = Terminal { stdout: true, stderr: true, unicode, color: false };
+    let terminal = Terminal { stdin: true, stdout: true, stderr: true, unicode, color: false };
     let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
     let report =
         Human::new(plain(OnTerm(term.clone())), Some(Bars::new(target, terminal)), Verbosity::Normal, None);

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 pub struct Sandbox {
     directory: TempDir,
     environment: Vec<(String, String)>,
+    by_another_user: bool,
 }
 
 /// The module tree for tests of the real RoadRunner; without one the test is skipped, and says so.
@@ -77,7 +78,7 @@ impl Sandbox {
             .extend(std::env::var("SSL_CERT_FILE").ok().map(|file| ("SSL_CERT_FILE".to_owned(), file)));
         fs::create_dir(directory.path().join("home")).unwrap();
         fs::create_dir(directory.path().join("work")).unwrap();
-        Self { directory, environment }
+        Self { directory, environment, by_another_user: false }
     }
 
     /// Sets a variable for all commands from here on.
@@ -85,6 +86,11 @@ impl Sandbox {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.as_ref().to_string_lossy().into_owned()));
         self
+    }
+
+    /// What a variable is set to.
+    pub fn value(&self, name: &str) -> String {
+        self.environment.iter().find(|(known, _)| known == name).unwrap().1.clone()
     }
 
     /// Leaves a variable unset.
@@ -133,6 +139,28 @@ impl Sandbox {
         self.env("GOPROXY", format!("{url},{known}"))
     }
 
+    /// Hands all of it to a user who owns nothing else, by whom every command runs from here on; where this user may not do
+    /// that, it says so and leaves all as it is.
+    pub fn by_another_user(mut self, test: &str) -> Self {
+        const NOBODY: u32 = 65_534;
+        let owned = Command::new("chown")
+            .args(["-R", &format!("{NOBODY}:{NOBODY}")])
+            .arg(self.directory.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        self.by_another_user = true;
+        let runs = owned
+            && self
+                .command(env!("CARGO_BIN_EXE_vx"), &["version"])
+                .output()
+                .is_ok_and(|output| output.status.success());
+        if !runs {
+            println!("{test} runs by this user: it may not give files to another one");
+            self.by_another_user = false;
+        }
+        self
+    }
+
     /// Writes a file below the working directory.
     pub fn file(self, name: &str, text: impl AsRef<[u8]>) -> Self {
         let path = self.path().join(name);
@@ -152,7 +180,13 @@ impl Sandbox {
 
     /// Any program, as this user would run it.
     pub fn command(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program);
+        let mut command = if self.by_another_user {
+            let mut setpriv = Command::new("setpriv");
+            setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+            setpriv
+        } else {
+            Command::new(program)
+        };
         command
             .args(arguments)
             .current_dir(self.path())

@@ -1,0 +1,198 @@
+//! Brings what a server is going to be compiled from into the module cache, before the go command asks for it, which does
+//! that for as many modules at once as there are cores. The imports are followed from RoadRunner's main package on.
+//!
+//! It is a hint: what it misses, or can't get, the go command gets; what the go command selects is what counts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use velox_gomod::{
+    fetch::{Fetcher, Wanted},
+    gosum::GoSum,
+    modcache::ModCache,
+    modfile::{GoMod, Replace},
+    module::Version,
+    semver,
+};
+use velox_manifest::GoTarget;
+
+use super::{Resolved, Resolver, goproxy};
+use crate::{
+    Error, Phase, compose::module_of, imports::imports_of_package, lock::replacement_of, pipeline::phase,
+    workspace::Workspace,
+};
+
+/// Where the files of a module are.
+enum Files {
+    There(PathBuf),
+    /// These packages of it wait to be read.
+    Coming(Vec<String>),
+    /// The go command has to see to it.
+    Nowhere,
+}
+
+struct Prefetch<'a> {
+    fetcher: &'a Fetcher,
+    cache: &'a ModCache,
+    main: &'a str,
+    replaces: &'a [Replace],
+    /// By module path: what minimal version selection is going to choose, as far as the plugins' own go.mod say.
+    versions: BTreeMap<&'a str, &'a str>,
+    sums: &'a GoSum,
+    workspace: &'a Workspace,
+    targets: &'a [GoTarget],
+    /// By module path, as imports name it.
+    files: BTreeMap<String, Files>,
+}
+
+impl Resolver<'_> {
+    /// Fetches the modules that the workspace's packages come from, as far as its go.mod and the plugins' own tell, and
+    /// the go.mod of all that it requires.
+    ///
+    /// # Errors
+    /// A module that isn't what its sum says; an interruption.
+    pub(super) async fn prefetch(
+        &self,
+        workspace: &Workspace,
+        go_mod: &GoMod,
+        plugins: &[Resolved],
+        sums: &GoSum,
+    ) -> Result<(), Error> {
+        let (Some(fetcher), Some(main)) = (self.fetcher, &go_mod.module) else { return Ok(()) };
+        let cache = ModCache::new(&self.go.settings().gomodcache);
+        let mut prefetch = Prefetch {
+            fetcher,
+            cache: &cache,
+            main,
+            replaces: &go_mod.replace,
+            versions: versions(go_mod, plugins),
+            sums,
+            workspace,
+            targets: &self.settings.targets,
+            files: BTreeMap::new(),
+        };
+        let progress = goproxy::Progress::new(self.children, Phase::Fetch, None);
+        let work = async {
+            tokio::select! {
+                done = prefetch.follow_imports(&progress) => done?,
+                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+            }
+            let required = go_mod.require.iter().map(|line| (line.path.as_str(), line.version.as_str()));
+            let wanted = required
+                .chain(prefetch.versions.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .filter_map(|(path, version)| prefetch.source_of(path, version))
+                .filter(|module| !fetcher.needs_go(&module.path) && !cache.has_go_mod(module))
+                .map(|module| Wanted::verified_by(sums, module))
+                .collect();
+            tokio::select! {
+                () = fetcher.fetch_go_mods(wanted) => Ok(()),
+                () = self.children.cancel.cancelled() => Err(Error::interrupted()),
+            }
+        };
+        phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
+        progress.tell_of_trust();
+        Ok(())
+    }
+}
+
+impl Prefetch<'_> {
+    async fn follow_imports(&mut self, progress: &goproxy::Progress<'_>) -> Result<(), Error> {
+        let here = self.workspace.directory().to_owned();
+        self.files.insert(self.main.to_owned(), Files::There(here));
+        let mut open = vec![format!("{}/cmd/rr", self.main)];
+        let mut seen = BTreeSet::new();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while let Some(package) = open.pop() {
+                if seen.contains(&package) {
+                    continue;
+                }
+                let modules = self.versions.keys().copied().chain([self.main]);
+                let Some(module) = module_of(&package, modules).map(str::to_owned) else { continue };
+                if !self.files.contains_key(&module) {
+                    let (files, wanted) = self.look_for(&module);
+                    self.files.insert(module.clone(), files);
+                    if let Some(wanted) = wanted {
+                        let (fetcher, module) = (self.fetcher, module.clone());
+                        running.push(async move { (module, fetcher.fetch_one(wanted).await) });
+                    }
+                }
+                match self.files.get_mut(&module) {
+                    Some(Files::There(directory)) => {
+                        let inside = package.get(module.len()..).unwrap_or_default().trim_start_matches('/');
+                        open.extend(imports_of_package(&directory.join(inside), self.targets));
+                    }
+                    Some(Files::Coming(waiting)) => waiting.push(package.clone()),
+                    Some(Files::Nowhere) | None => {}
+                }
+                // One that waits is looked at again.
+                if !matches!(self.files.get(&module), Some(Files::Coming(_))) {
+                    seen.insert(package);
+                }
+            }
+            let Some((module, fetched)) = running.next().await else { return Ok(()) };
+            let version = self.source(&module);
+            let fetched = match &version {
+                Some(version) => progress.judge(version, fetched)?.inspect(|_| progress.one(version)).ok(),
+                None => None,
+            };
+            let directory = fetched.and(version).and_then(|version| self.cache.dir(&version).ok());
+            let files = directory.map_or(Files::Nowhere, Files::There);
+            if let Some(Files::Coming(waiting)) = self.files.insert(module, files) {
+                open.extend(waiting);
+            }
+        }
+    }
+
+    /// A module that no import named before: where its files are, and what is to be fetched for that.
+    fn look_for(&self, module: &str) -> (Files, Option<Wanted>) {
+        match (self.replaced(module), self.source(module)) {
+            (Some(Replace { new_version: None, new_path, .. }), _) => {
+                (Files::There(self.workspace.directory().join(new_path)), None)
+            }
+            (_, Some(version)) if !self.fetcher.needs_go(&version.path) => {
+                (Files::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
+            }
+            _ => (Files::Nowhere, None),
+        }
+    }
+
+    fn replaced(&self, module: &str) -> Option<&Replace> {
+        let version = (*self.versions.get(module)?).to_owned();
+        replacement_of(self.replaces, &Version { path: module.to_owned(), version })
+    }
+
+    /// The module version whose files are compiled where imports name `module`; `None`: a directory's.
+    fn source(&self, module: &str) -> Option<Version> {
+        self.source_of(module, self.versions.get(module)?)
+    }
+
+    fn source_of(&self, path: &str, version: &str) -> Option<Version> {
+        let module = Version { path: path.to_owned(), version: version.to_owned() };
+        match replacement_of(self.replaces, &module) {
+            None => Some(module),
+            Some(Replace { new_path, new_version, .. }) => {
+                Some(Version { path: new_path.clone(), version: new_version.clone()? })
+            }
+        }
+    }
+}
+
+/// The highest version that the composed go.mod and the plugins' own name of each module: a plugin's go.mod lists all that
+/// its packages need (<https://go.dev/ref/mod#graph-pruning>).
+fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [Resolved]) -> BTreeMap<&'a str, &'a str> {
+    let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
+    let of_plugins = plugins.iter().filter_map(|plugin| plugin.go_mod.as_ref());
+    for line in [go_mod].into_iter().chain(of_plugins).flat_map(|go_mod| &go_mod.require) {
+        let known = versions.entry(&line.path).or_insert(&line.version);
+        if semver::compare(&line.version, known).is_gt() {
+            *known = &line.version;
+        }
+    }
+    versions
+}

@@ -1,0 +1,127 @@
+//! The settings of the go command that a build follows.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use velox_gomod::{goenv::GoEnv, module::match_prefix_patterns};
+
+use crate::{
+    Error,
+    process::{Children, Invocation},
+};
+
+/// The part of `go env -json` that a build needs (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) struct Settings {
+    pub(crate) gomodcache: PathBuf,
+    pub(crate) gocache: PathBuf,
+    #[serde(default)]
+    pub(crate) gocacheprog: String,
+    pub(crate) goproxy: String,
+    pub(crate) gosumdb: String,
+    pub(crate) gonosumdb: String,
+    pub(crate) gopath: PathBuf,
+    #[serde(default)]
+    pub(crate) goauth: String,
+    pub(crate) goflags: String,
+    pub(crate) goprivate: String,
+    pub(crate) gonoproxy: String,
+    /// What the user chose, whatever a go command was told meanwhile.
+    #[serde(skip)]
+    pub(crate) gotoolchain: String,
+}
+
+/// A go command's own words: its version, and what it takes from its directory.
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+struct Own {
+    goversion: String,
+    goroot: PathBuf,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+impl Settings {
+    /// What a go command says, and its own version. Itself: not what GOTOOLCHAIN would put in its place.
+    pub(super) async fn of(
+        program: &Path,
+        children: &Children,
+        directory: &Path,
+    ) -> Result<(Self, String), Error> {
+        let names = [
+            "GOVERSION",
+            "GOROOT",
+            "GOMODCACHE",
+            "GOCACHE",
+            "GOPRIVATE",
+            "GONOPROXY",
+            "GOCACHEPROG",
+            "GOPROXY",
+            "GOSUMDB",
+            "GONOSUMDB",
+            "GOPATH",
+            "GOAUTH",
+            "GOFLAGS",
+        ];
+        let finished = children
+            .run(Invocation {
+                name: "go",
+                program,
+                arguments: ["env", "-json"].iter().chain(&names).map(Into::into).collect(),
+                directory,
+                environment: vec![("GOWORK", "off".into()), ("GOTOOLCHAIN", "local".into())],
+                on_line: None,
+            })
+            .await?;
+        if !finished.status.success() {
+            return Err(Error::build(format!("`go env` failed ({})", program.display()))
+                .help("check the installation of Go: `go env` has to work by itself")
+                .output(finished.stderr));
+        }
+        let Own { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
+            .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
+        settings.gotoolchain = GoEnv::read(&children.inherited, Some(&goroot)).value("GOTOOLCHAIN");
+        Ok((settings, goversion))
+    }
+
+    /// What a go command would say, if there were one.
+    pub(super) fn without_go(environment: &BTreeMap<String, String>) -> Result<Self, Error> {
+        let env = GoEnv::read(environment, None);
+        let place = |name: &str, path: Option<PathBuf>| {
+            path.filter(|path| path.is_absolute()).ok_or_else(|| {
+                Error::build(format!(
+                    "{name} is no absolute path, and no home directory is known to take its place"
+                ))
+                .help(format!("set {name}, or HOME"))
+            })
+        };
+        Ok(Self {
+            gomodcache: place("GOMODCACHE", env.gomodcache())?,
+            gocache: place("GOCACHE", env.gocache())?,
+            gopath: place("GOPATH", env.gopath())?,
+            gocacheprog: env.value("GOCACHEPROG"),
+            goproxy: env.value("GOPROXY"),
+            gosumdb: env.value("GOSUMDB"),
+            gonosumdb: env.value("GONOSUMDB"),
+            goauth: env.value("GOAUTH"),
+            goflags: env.value("GOFLAGS"),
+            goprivate: env.value("GOPRIVATE"),
+            gonoproxy: env.value("GONOPROXY"),
+            gotoolchain: env.value("GOTOOLCHAIN"),
+        })
+    }
+
+    /// Whether the user wants modules that can be written.
+    pub(crate) fn writable_modules(&self) -> bool {
+        self.goflags.split_ascii_whitespace().any(|flag| flag.trim_start_matches('-') == "modcacherw")
+    }
+
+    /// Whether the path is one that GOPRIVATE or GONOPROXY keeps from the module proxies.
+    pub(crate) fn is_private(&self, module: &str) -> bool {
+        match_prefix_patterns(&self.gonoproxy, module)
+    }
+}

@@ -1,0 +1,135 @@
+//! The go command's settings, read without a go command (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What `go env` would say: the process's environment, else what `go env -w` wrote, else the defaults of Go.
+#[derive(Debug, Clone)]
+pub struct GoEnv {
+    environment: BTreeMap<String, String>,
+    /// The GOENV file, and behind it GOROOT's `go.env`.
+    files: BTreeMap<String, String>,
+}
+
+impl GoEnv {
+    /// Reads the settings that go with an environment; `goroot` is an installed Go, which may bring defaults of its own.
+    /// A file that can't be read counts as empty, as it does for the go command.
+    #[must_use]
+    pub fn read(environment: &BTreeMap<String, String>, goroot: Option<&Path>) -> Self {
+        let mut files = BTreeMap::new();
+        if let Some(goroot) = goroot {
+            files.extend(assignments(&goroot.join("go.env")));
+        }
+        let mut read = Self { environment: environment.clone(), files };
+        if let Some(file) = read.file() {
+            read.files.extend(assignments(&file));
+        }
+        read
+    }
+
+    /// The file that `go env -w` writes; `None`: there is no place for one, or it is switched off.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        match self.variable("GOENV") {
+            Some("off") => None,
+            Some(file) => Some(PathBuf::from(file)),
+            None => Some(self.user_directory(&CONFIGURATION)?.join("go").join("env")),
+        }
+    }
+
+    /// A setting that someone chose; an empty one counts as none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variable(name)
+            .or_else(|| self.files.get(name).map(String::as_str).filter(|value| !value.is_empty()))
+    }
+
+    /// A setting, or what Go takes where nobody chose one. Paths have methods of their own.
+    #[must_use]
+    pub fn value(&self, name: &str) -> String {
+        let fallback = || match name {
+            "GOPROXY" => "https://proxy.golang.org,direct".to_owned(),
+            "GOSUMDB" => "sum.golang.org".to_owned(),
+            "GOTOOLCHAIN" => "auto".to_owned(),
+            "GOAUTH" => "netrc".to_owned(),
+            "GONOPROXY" | "GONOSUMDB" => self.value("GOPRIVATE"),
+            _ => String::new(),
+        };
+        self.get(name).map_or_else(fallback, str::to_owned)
+    }
+
+    /// GOPATH, a list of directories; `None` where there is no home directory either.
+    #[must_use]
+    pub fn gopath(&self) -> Option<PathBuf> {
+        let home =
+            || Some(Path::new(self.variable(if cfg!(windows) { "USERPROFILE" } else { "HOME" })?).join("go"));
+        self.get("GOPATH").map(PathBuf::from).or_else(home)
+    }
+
+    /// GOMODCACHE.
+    #[must_use]
+    pub fn gomodcache(&self) -> Option<PathBuf> {
+        let in_gopath = || {
+            let first =
+                std::env::split_paths(&self.gopath()?).next().filter(|path| !path.as_os_str().is_empty())?;
+            Some(first.join("pkg").join("mod"))
+        };
+        self.get("GOMODCACHE").map(PathBuf::from).or_else(in_gopath)
+    }
+
+    /// GOCACHE.
+    #[must_use]
+    pub fn gocache(&self) -> Option<PathBuf> {
+        let in_home = || Some(self.user_directory(&CACHE)?.join("go-build"));
+        self.get("GOCACHE").map(PathBuf::from).or_else(in_home)
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// As Go's `os.UserConfigDir` and `os.UserCacheDir` find them.
+    fn user_directory(&self, kind: &UserDirectory) -> Option<PathBuf> {
+        if cfg!(windows) {
+            return self.variable(kind.windows).map(PathBuf::from);
+        }
+        let home = || self.variable("HOME").map(Path::new);
+        if cfg!(target_os = "macos") {
+            return Some(home()?.join(kind.macos));
+        }
+        match self.variable(kind.xdg) {
+            Some(directory) => Some(PathBuf::from(directory)).filter(|directory| directory.is_absolute()),
+            None => Some(home()?.join(kind.unix)),
+        }
+    }
+}
+
+struct UserDirectory {
+    windows: &'static str,
+    macos: &'static str,
+    xdg: &'static str,
+    unix: &'static str,
+}
+
+const CONFIGURATION: UserDirectory = UserDirectory {
+    windows: "APPDATA",
+    macos: "Library/Application Support",
+    xdg: "XDG_CONFIG_HOME",
+    unix: ".config",
+};
+
+const CACHE: UserDirectory =
+    UserDirectory { windows: "LOCALAPPDATA", macos: "Library/Caches", xdg: "XDG_CACHE_HOME", unix: ".cache" };
+
+/// The lines `NAME=value` of a file; everything else in it is a comment.
+fn assignments(file: &Path) -> Vec<(String, String)> {
+    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    text.split('\n')
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}

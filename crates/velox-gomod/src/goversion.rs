@@ -1,0 +1,163 @@
+//! Versions of Go itself (<https://go.dev/doc/toolchain#version>): no semantic versions.
+
+use std::str::FromStr;
+
+/// A version of Go, ordered as the go command orders them: `1.21` < `1.21rc1` < `1.21.0`.
+///
+/// ```
+/// use velox_gomod::goversion::GoVersion;
+///
+/// let of = |text: &str| text.parse::<GoVersion>().ok();
+/// assert!(of("1.26rc1") < of("1.26.0") && of("1.9") < of("1.26.4"));
+/// assert_eq!(GoVersion::of_toolchain("go1.26.4-bigcorp"), of("1.26.4"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoVersion {
+    major: u64,
+    minor: u64,
+    /// `None`: the language, or a prerelease.
+    patch: Option<u64>,
+    /// `alpha`, `beta`, `rc`; empty for a release.
+    kind: String,
+    pre: Option<u64>,
+}
+
+/// A text that is no version of Go.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no version of Go")]
+pub struct ParseError(String);
+
+impl GoVersion {
+    /// The version of a toolchain's name (`go1.26.4`, `go1.26.4-bigcorp`, `go1.26.4 X:jsonv2`); `None` for what isn't a
+    /// release (`devel …`).
+    #[must_use]
+    pub fn of_toolchain(name: &str) -> Option<Self> {
+        if name.contains(['/', '\\']) {
+            return None;
+        }
+        name.strip_prefix("go")?.split([' ', '\t', '-']).next()?.parse().ok()
+    }
+
+    /// The first toolchain that has it (`1.26` → `go1.26.0`); `None` where no toolchain is published as a module.
+    #[must_use]
+    pub fn toolchain(&self) -> Option<String> {
+        let Self { major, minor, patch, kind, pre } = self;
+        if (*major, *minor) < (1, 21) {
+            return None;
+        }
+        let pre = pre.map(|number| number.to_string()).unwrap_or_default();
+        Some(match patch {
+            None if kind.is_empty() => format!("go{major}.{minor}.0"),
+            None => format!("go{major}.{minor}{kind}{pre}"),
+            Some(patch) => format!("go{major}.{minor}.{patch}"),
+        })
+    }
+
+    /// Whether its go command knows of other toolchains, and can fetch them (<https://go.dev/doc/toolchain>).
+    #[must_use]
+    pub fn switches(&self) -> bool {
+        (self.major, self.minor) >= (1, 21)
+    }
+
+    /// Whether it is neither alpha, beta nor release candidate.
+    #[must_use]
+    pub fn is_release(&self) -> bool {
+        self.kind.is_empty()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (major, rest) = cut_number(text)?;
+        let release = |minor, patch| Self { major, minor, patch, kind: String::new(), pre: None };
+        if rest.is_empty() {
+            return Some(release(0, Some(0)));
+        }
+        let (minor, rest) = cut_number(rest.strip_prefix('.')?)?;
+        if rest.is_empty() {
+            // From 1.21 on a release has its patch number, and without one it is the language.
+            return Some(release(minor, (minor < 21).then_some(0)));
+        }
+        if let Some(rest) = rest.strip_prefix('.') {
+            let (patch, rest) = cut_number(rest)?;
+            return rest.is_empty().then(|| release(minor, Some(patch)));
+        }
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (kind, number) = rest.split_at(end);
+        if kind.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return None;
+        }
+        let pre = match number {
+            "" => None,
+            number => Some(cut_number(number).filter(|(_, rest)| rest.is_empty())?.0),
+        };
+        Some(Self { major, minor, patch: None, kind: kind.to_owned(), pre })
+    }
+}
+
+impl FromStr for GoVersion {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::parse(text).ok_or_else(|| ParseError(text.to_owned()))
+    }
+}
+
+/// A number without leading zeros, and what follows it.
+fn cut_number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    if digits.len() > 1 && digits.starts_with('0') {
+        return None;
+    }
+    Some((digits.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &str) -> Option<GoVersion> {
+        text.parse().ok()
+    }
+
+    #[test]
+    fn versions_are_ordered_as_go_orders_them() {
+        let ordered = [
+            "1", "1.2", "1.9.7", "1.10", "1.20rc1", "1.20", "1.20.1", "1.21", "1.21rc1", "1.21rc2", "1.21.0",
+            "1.21.10", "1.26.4", "1.27rc1", "1.27.0",
+        ];
+        for pair in ordered.windows(2) {
+            assert!(of(pair[0]).unwrap() < of(pair[1]).unwrap(), "{pair:?}");
+        }
+        assert_eq!(of("1.20"), of("1.20.0"));
+        for wrong in ["", "go1.2", "1.", "1.02", "1.2.3rc1", "1.2.3.4", "1.2-x", "1.21rc01", "v1.2", "1.2RC1"]
+        {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_go_line_names_the_first_toolchain_that_has_it() {
+        for (line, toolchain) in [
+            ("1.26.4", Some("go1.26.4")),
+            ("1.26", Some("go1.26.0")),
+            ("1.26rc1", Some("go1.26rc1")),
+            ("1.20", None),
+            ("1.20.3", None),
+        ] {
+            assert_eq!(of(line).unwrap().toolchain().as_deref(), toolchain);
+        }
+        for name in ["devel go1.27-abc", "gccgo", "go", "go1.2/../x"] {
+            assert_eq!(GoVersion::of_toolchain(name), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,30}") {
+            let _ = of(&text);
+            let _ = GoVersion::of_toolchain(&text);
+        }
+    }
+}

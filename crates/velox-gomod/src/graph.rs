@@ -1,0 +1,217 @@
+//! The module graph: which module requires which, and the versions that minimal version selection makes of it
+//! (<https://go.dev/ref/mod#minimal-version-selection>), pruned as Go does it (<https://go.dev/ref/mod#graph-pruning>).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    modfile::{GoMod, Require},
+    module::Version,
+    semver,
+};
+
+/// The requirements between the modules of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    roots: Vec<Require>,
+    requires: BTreeMap<Version, Vec<Require>>,
+    selected: BTreeMap<String, String>,
+}
+
+/// The modules whose go.mod couldn't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the go.mod of {} is missing", .0.iter().map(Version::to_string).collect::<Vec<_>>().join(", "))]
+pub struct Missing(pub Vec<Version>);
+
+/// A requirement: who, and what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand<'a> {
+    /// Whose go.mod has it.
+    pub by: &'a Version,
+    /// The requirement.
+    pub require: &'a Require,
+}
+
+impl Graph {
+    /// Loads the graph of a main module. `read` gives the go.mod of a module at a version, its replacement's where it is
+    /// replaced.
+    ///
+    /// # Errors
+    /// All the modules of which `read` knows nothing.
+    pub fn load(main: &GoMod, read: &dyn Fn(&Version) -> Option<GoMod>) -> Result<Self, Missing> {
+        let mut loading = Loading {
+            main,
+            read,
+            requires: BTreeMap::new(),
+            unpruned: BTreeMap::new(),
+            missing: BTreeSet::new(),
+        };
+        let roots = loading.kept(&main.require);
+        // The whole graph counts where go.mod is older than graph pruning.
+        let mut queue: Vec<(Version, bool)> =
+            roots.iter().map(|root| (version(root), is_unpruned(main))).collect();
+        let mut seen = BTreeSet::new();
+        while let Some((module, whole)) = queue.pop() {
+            if !seen.insert((module.clone(), whole)) {
+                continue;
+            }
+            let own = loading.load(&module);
+            if whole || own {
+                let next = loading.requires.get(&module).into_iter().flatten();
+                queue.extend(next.map(|require| (version(require), whole || own)));
+            }
+        }
+        if !loading.missing.is_empty() {
+            return Err(Missing(loading.missing.into_iter().collect()));
+        }
+        let mut selected: BTreeMap<String, String> = BTreeMap::new();
+        for require in roots.iter().chain(loading.requires.values().flatten()) {
+            let newest = selected.entry(require.path.clone()).or_insert_with(|| require.version.clone());
+            if semver::compare(&require.version, newest).is_gt() {
+                require.version.clone_into(newest);
+            }
+        }
+        Ok(Self { roots, requires: loading.requires, selected })
+    }
+
+    /// What the main module requires.
+    #[must_use]
+    pub fn roots(&self) -> &[Require] {
+        &self.roots
+    }
+
+    /// The version of a module that is built.
+    #[must_use]
+    pub fn selected(&self, path: &str) -> Option<&str> {
+        self.selected.get(path).map(String::as_str)
+    }
+
+    /// Every module path of the graph with the version that is built.
+    #[must_use]
+    pub fn modules(&self) -> &BTreeMap<String, String> {
+        &self.selected
+    }
+
+    /// What a module's go.mod requires; nothing for one that was pruned out.
+    #[must_use]
+    pub fn requirements(&self, module: &Version) -> &[Require] {
+        self.requires.get(module).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who but the main module requires a module, the highest version first. Those whose own version isn't the one that
+    /// is built are among them: their requirements count in minimal version selection.
+    #[must_use]
+    pub fn demands(&self, path: &str) -> Vec<Demand<'_>> {
+        let mut demands: Vec<Demand<'_>> = self
+            .requires
+            .iter()
+            .flat_map(|(by, requires)| requires.iter().map(move |require| Demand { by, require }))
+            .filter(|demand| demand.require.path == path)
+            .collect();
+        demands.sort_by(|one, other| {
+            semver::compare(&other.require.version, &one.require.version).then_with(|| one.by.cmp(other.by))
+        });
+        demands
+    }
+}
+
+struct Loading<'a> {
+    main: &'a GoMod,
+    read: &'a dyn Fn(&Version) -> Option<GoMod>,
+    requires: BTreeMap<Version, Vec<Require>>,
+    unpruned: BTreeMap<Version, bool>,
+    missing: BTreeSet<Version>,
+}
+
+impl Loading<'_> {
+    /// Reads the go.mod of a module, once; whether it is older than graph pruning.
+    fn load(&mut self, module: &Version) -> bool {
+        if let Some(unpruned) = self.unpruned.get(module) {
+            return *unpruned;
+        }
+        let Some(go_mod) = (self.read)(module) else {
+            self.missing.insert(module.clone());
+            return false;
+        };
+        let unpruned = is_unpruned(&go_mod);
+        self.requires.insert(module.clone(), self.kept(&go_mod.require));
+        self.unpruned.insert(module.clone(), unpruned);
+        unpruned
+    }
+
+    /// Requirements on versions that the main module excludes don't count.
+    fn kept(&self, requires: &[Require]) -> Vec<Require> {
+        let excluded =
+            |require: &&Require| !self.main.exclude.iter().any(|version| *version == self::version(require));
+        requires.iter().filter(excluded).cloned().collect()
+    }
+}
+
+fn version(require: &Require) -> Version {
+    Version { path: require.path.clone(), version: require.version.clone() }
+}
+
+/// Whether a go.mod lists direct requirements only: before Go 1.17 it did.
+fn is_unpruned(go_mod: &GoMod) -> bool {
+    let Some(go) = go_mod.go.as_deref() else { return true };
+    let mut numbers = go.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let (major, minor) = (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0));
+    (major, minor) < (1, 17)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn graph(main: &str, modules: &[(&str, &str)]) -> Result<Graph, Missing> {
+        let read = |module: &Version| {
+            let (_, text) = modules.iter().find(|(name, _)| *name == module.to_string())?;
+            Some(GoMod::parse_lax(text).unwrap())
+        };
+        Graph::load(&GoMod::parse(main).unwrap(), &read)
+    }
+
+    #[test]
+    fn the_highest_demanded_version_is_selected() {
+        let graph = graph(
+            "module m\ngo 1.26\nrequire (\na.b/a v1.0.0\na.b/b v1.0.0\n)",
+            &[
+                ("a.b/a@v1.0.0", "module a.b/a\ngo 1.20\nrequire a.b/c v1.2.0"),
+                ("a.b/b@v1.0.0", "module a.b/b\ngo 1.20\nrequire a.b/c v1.10.0 // indirect"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(graph.selected("a.b/c"), Some("v1.10.0"));
+        assert_eq!(graph.selected("a.b/d"), None);
+        let demands = graph.demands("a.b/c");
+        let demands: Vec<_> = demands.iter().map(|d| (d.by.to_string(), d.require.indirect)).collect();
+        assert_eq!(demands, [("a.b/b@v1.0.0".to_owned(), true), ("a.b/a@v1.0.0".to_owned(), false)]);
+    }
+
+    #[test]
+    fn behind_a_module_with_pruning_nothing_is_loaded() {
+        let old = "module a.b/a\ngo 1.16\nrequire a.b/c v1.0.0";
+        let new = "module a.b/a\ngo 1.17\nrequire a.b/c v1.0.0";
+        let main = "module m\ngo 1.26\nrequire a.b/a v1.0.0";
+        let missing = graph(main, &[("a.b/a@v1.0.0", old)]).unwrap_err();
+        assert_eq!(missing.to_string(), "the go.mod of a.b/c@v1.0.0 is missing");
+        assert_eq!(graph(main, &[("a.b/a@v1.0.0", new)]).unwrap().selected("a.b/c"), Some("v1.0.0"));
+        // A main module without pruning sees all of it.
+        assert!(graph("module m\ngo 1.16\nrequire a.b/a v1.0.0", &[("a.b/a@v1.0.0", new)]).is_err());
+        // Everything behind an old module counts, whatever it says itself.
+        let behind = [
+            ("a.b/a@v1.0.0", old),
+            ("a.b/c@v1.0.0", "module a.b/c\ngo 1.20\nrequire a.b/d v1.0.0"),
+            ("a.b/d@v1.0.0", "module a.b/d\nrequire a.b/a v1.0.0"),
+        ];
+        assert_eq!(graph(main, &behind).unwrap().selected("a.b/d"), Some("v1.0.0"));
+    }
+
+    #[test]
+    fn excluded_versions_are_not_required() {
+        let main = "module m\ngo 1.26\nrequire a.b/a v1.0.0\nexclude a.b/c v1.9.0";
+        let modules = [("a.b/a@v1.0.0", "module a.b/a\ngo 1.20\nrequire a.b/c v1.9.0")];
+        assert_eq!(graph(main, &modules).unwrap().selected("a.b/c"), None);
+    }
+}

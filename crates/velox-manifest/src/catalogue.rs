@@ -1,0 +1,309 @@
+//! The plugins that vx knows, official and third-party. They are data: `catalogue.toml`, beside this crate's sources.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// A plugin that vx knows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownPlugin {
+    /// As its repository is called (`app-logger`).
+    pub name: String,
+    /// Other names that users write for it. Case, `-` and `_` never matter, so such spellings aren't among them.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Module path without the major suffix.
+    pub module: String,
+    /// The newest major that RoadRunner was released with, or that there is.
+    pub major: u64,
+    /// What it is for.
+    pub group: Group,
+    /// Who looks after it.
+    pub status: Status,
+    /// Of a deprecated one: the name of the plugin that does its work by now.
+    #[serde(default)]
+    pub replaced_by: Option<String>,
+    /// One line, without a full stop.
+    pub description: String,
+}
+
+/// What a plugin is for, in the order in which groups are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "Group::title says it")]
+pub enum Group {
+    Server,
+    Http,
+    Jobs,
+    Kv,
+    Network,
+    Grpc,
+    Workflows,
+    Logging,
+    Observability,
+}
+
+/// Who looks after a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// RoadRunner's own team, or Temporal's.
+    Supported,
+    /// Somebody else.
+    ThirdParty,
+    /// Nobody any more.
+    Deprecated,
+}
+
+/// All known plugins: by group, and by name within.
+#[must_use]
+pub fn catalogue() -> &'static [KnownPlugin] {
+    static CATALOGUE: LazyLock<Vec<KnownPlugin>> =
+        // A test reads it, so that this can't fail.
+        LazyLock::new(|| parse(include_str!("../catalogue.toml")).unwrap_or_default());
+    &CATALOGUE
+}
+
+/// The plugin of this name, alias or module path (with its major or without, and with `https://` or without).
+#[must_use]
+pub fn find(name_or_module: &str) -> Option<&'static KnownPlugin> {
+    let module = without_major(name_or_module.trim().trim_start_matches("https://").trim_end_matches('/'));
+    let name = normal(module);
+    catalogue()
+        .iter()
+        .find(|plugin| plugin.module == module || plugin.names().any(|known| normal(known) == name))
+}
+
+/// The plugins whose name, alias, module path or description has `word` in it, in the catalogue's order; those whose
+/// name has it come first within their group.
+#[must_use]
+pub fn search(word: &str) -> Vec<&'static KnownPlugin> {
+    let word = word.trim().to_lowercase();
+    let plain = normal(&word);
+    let in_name = |plugin: &KnownPlugin| plugin.names().any(|name| normal(name).contains(&plain));
+    let in_text = |plugin: &KnownPlugin| {
+        plugin.module.to_lowercase().contains(&word) || plugin.description.to_lowercase().contains(&word)
+    };
+    let mut found: Vec<_> = catalogue().iter().filter(|plugin| in_name(plugin) || in_text(plugin)).collect();
+    found.sort_by_key(|plugin| (plugin.group, !in_name(plugin)));
+    found
+}
+
+/// The plugins whose names are most like `name`, the best first, three at most.
+#[must_use]
+pub fn nearest(name: &str) -> Vec<&'static KnownPlugin> {
+    const LIKE: f64 = 0.8;
+    let last = without_major(name).rsplit('/').next().unwrap_or(name);
+    let wanted = normal(last);
+    let likeness = |plugin: &KnownPlugin| {
+        plugin.names().map(|known| strsim::jaro_winkler(&normal(known), &wanted)).fold(0.0, f64::max)
+    };
+    let mut near: Vec<_> = catalogue()
+        .iter()
+        .map(|plugin| (likeness(plugin), plugin))
+        .filter(|(likeness, _)| *likeness > LIKE)
+        .collect();
+    near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    near.into_iter().take(3).map(|(_, plugin)| plugin).collect()
+}
+
+impl KnownPlugin {
+    /// The module path at the known major.
+    #[must_use]
+    pub fn module_path(&self) -> String {
+        self.module_path_at(self.major)
+    }
+
+    /// The module path at another major.
+    #[must_use]
+    pub fn module_path_at(&self, major: u64) -> String {
+        if major < 2 { self.module.clone() } else { format!("{}/v{major}", self.module) }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
+    }
+}
+
+impl Group {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 9] = [
+        Self::Server,
+        Self::Http,
+        Self::Jobs,
+        Self::Kv,
+        Self::Network,
+        Self::Grpc,
+        Self::Workflows,
+        Self::Logging,
+        Self::Observability,
+    ];
+
+    /// As it is headed.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Server => "Server",
+            Self::Http => "HTTP",
+            Self::Jobs => "Jobs",
+            Self::Kv => "Key-value storage",
+            Self::Network => "Network",
+            Self::Grpc => "gRPC",
+            Self::Workflows => "Workflows",
+            Self::Logging => "Logging",
+            Self::Observability => "Metrics and observability",
+        }
+    }
+}
+
+impl Status {
+    /// As it is written in the catalogue.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Supported => "supported",
+            Self::ThirdParty => "third-party",
+            Self::Deprecated => "deprecated",
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<KnownPlugin>, toml_edit::de::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Catalogue {
+        plugins: Vec<KnownPlugin>,
+    }
+    toml_edit::de::from_str(text).map(|Catalogue { plugins }| plugins)
+}
+
+/// `appLogger`, `app_logger` and `app-logger` are one name.
+fn normal(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+}
+
+/// A module path without `/v5` at its end.
+fn without_major(path: &str) -> &str {
+    let digits = |major: &str| !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit());
+    match path.rsplit_once("/v") {
+        Some((base, major)) if digits(major) => base,
+        _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::{Manifest, Origin, Source};
+
+    #[test]
+    fn it_is_consistent() {
+        let plugins = parse(include_str!("../catalogue.toml")).unwrap();
+        assert_eq!(catalogue(), plugins);
+
+        let order: Vec<_> = plugins.iter().map(|plugin| (plugin.group, normal(&plugin.name))).collect();
+        assert!(order.is_sorted(), "by group, then by name");
+        assert_eq!(Group::ALL.len(), plugins.iter().map(|plugin| plugin.group).collect::<HashSet<_>>().len());
+        assert!(Group::ALL.is_sorted());
+
+        let mut names = HashSet::new();
+        let mut modules = HashSet::new();
+        for plugin in &plugins {
+            assert!(plugin.names().all(|name| names.insert(normal(name))), "{} twice", plugin.name);
+            assert!(modules.insert(&plugin.module), "{} twice", plugin.module);
+            assert!(crate::refs::module_path(&plugin.module).is_ok(), "{}", plugin.module);
+            assert!(crate::refs::module_path(&plugin.module_path()).is_ok(), "{}", plugin.module_path());
+            assert_eq!(plugin.module, without_major(&plugin.module));
+            assert!(!plugin.description.is_empty() && !plugin.description.ends_with('.'), "{}", plugin.name);
+            assert!(plugin.description.chars().count() <= 90, "{}: too long for a line", plugin.name);
+            match &plugin.replaced_by {
+                Some(other) => {
+                    assert_eq!(plugin.status, Status::Deprecated, "{}", plugin.name);
+                    assert_eq!(find(other).unwrap().status, Status::Supported, "{}", plugin.name);
+                }
+                None => assert!(plugin.name == "reload" || plugin.status != Status::Deprecated),
+            }
+        }
+    }
+
+    #[test]
+    fn every_plugin_of_the_manual_is_known_by_the_name_that_it_has_there() {
+        let source = Source { name: "velox.toml".into(), text: include_str!("../tests/manual.toml").into() };
+        let (manifest, _) = Manifest::parse(&source, &|_| None).unwrap();
+        let mut known = 0;
+        for plugin in &manifest.plugins {
+            let Origin::GitHub { owner, repository, folder: None } = &plugin.origin else { continue };
+            let by_name = find(&plugin.name.value).unwrap();
+            assert_eq!(by_name.module, format!("github.com/{}/{}", owner.value, repository.value));
+            assert_eq!(by_name.major, 5);
+            known += 1;
+        }
+        assert_eq!(known, 32);
+    }
+
+    #[test]
+    fn every_plugin_of_a_release_is_known_by_its_module() {
+        // As RoadRunner v2024.2.1 to v2025.1.15 name them; its configuration plugin can't be listed by users.
+        let release = "amqp app-logger beanstalk boltdb centrifuge fileserver google-pub-sub grpc gzip headers http \
+                       informer jobs kafka kv lock logger memcached memory metrics nats otel prometheus \
+                       proxy_ip_parser redis resetter rpc send server service sqs static status tcp";
+        let of_temporal = "github.com/temporalio/roadrunner-temporal/v5".to_owned();
+        let modules =
+            release.split_whitespace().map(|name| format!("github.com/roadrunner-server/{name}/v5"));
+        let modules: Vec<_> = modules.chain([of_temporal]).collect();
+        assert_eq!(modules.len(), 35);
+        for module in modules {
+            let plugin = find(&module).unwrap();
+            assert_eq!((plugin.module_path(), plugin.status), (module, Status::Supported));
+        }
+    }
+
+    #[test]
+    fn names_are_found_as_users_write_them() {
+        let found = |text| find(text).map(|plugin| plugin.name.as_str());
+        for text in
+            ["appLogger", "app_logger", "app-logger", "https://github.com/roadrunner-server/app-logger"]
+        {
+            assert_eq!(found(text), Some("app-logger"));
+        }
+        assert_eq!(found("googlepubsub"), Some("google-pub-sub"));
+        assert_eq!(found("roadrunner_temporal"), Some("roadrunner-temporal"));
+        assert_eq!(found("cache"), Some("souin"));
+        assert_eq!(found("github.com/roadrunner-server/http/v4"), Some("http"));
+        assert_eq!(found("github.com/acme/http"), None);
+        assert_eq!(found(""), None);
+        assert_eq!(found("/v5"), None);
+        assert_eq!(find("souin").unwrap().module_path(), "github.com/darkweak/souin/plugins/roadrunner");
+    }
+
+    #[test]
+    fn typos_have_their_nearest_names() {
+        let near = |text| nearest(text).first().map(|plugin| plugin.name.as_str());
+        assert_eq!(near("htttp"), Some("http"));
+        assert_eq!(near("premetheus"), Some("prometheus"));
+        assert_eq!(near("github.com/roadrunner-server/kakfa/v5"), Some("kafka"));
+        assert_eq!(near("tempral"), Some("roadrunner-temporal"));
+        assert_eq!(near("xyz"), None);
+    }
+
+    #[test]
+    fn words_are_searched_in_names_modules_and_descriptions() {
+        let names = |word| search(word).iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names("kafka"), ["kafka"]);
+        assert_eq!(names("RabbitMQ"), ["amqp"]);
+        assert_eq!(names("darkweak"), ["souin"]);
+        assert_eq!(names("app_log"), ["app-logger"]);
+        assert_eq!(
+            names("job queues"),
+            ["amqp", "beanstalk", "google-pub-sub", "kafka", "nats", "sqs", "boltdb", "memory"]
+        );
+        assert_eq!(names("log"), ["app-logger", "logger"]);
+        assert_eq!(search("").len(), catalogue().len());
+        assert!(search("no such thing").is_empty());
+    }
+}

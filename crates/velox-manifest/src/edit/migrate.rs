@@ -1,0 +1,380 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml_edit::{Document, Item};
+
+use super::{
+    outline::{Entry, Field, Shape, Shelf, entries, fields, shelf_item},
+    string,
+    text::{Changes, line_end, line_ending, line_start, whole},
+};
+use crate::{Diagnostic, Forge, Format, Manifest, Origin, Plugin, Project, Source, refs};
+
+/// An older configuration in the newest format.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Migration {
+    /// The text.
+    pub text: String,
+    /// What is no more in it, since vx does it by itself; a sentence each.
+    pub dropped: Vec<String>,
+}
+
+/// The module path of a plugin, where the configuration alone tells it: a repository at a tag, without a folder and
+/// unreplaced. A branch, a commit, a folder and a project's number don't tell.
+#[must_use]
+pub fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
+    let (root, folder, forge) = match &plugin.origin {
+        Origin::Module(path) => return Some(path.value.clone()),
+        Origin::GitHub { owner, repository, folder } => {
+            (format!("github.com/{}/{}", owner.value, repository.value), folder, &manifest.github)
+        }
+        Origin::GitLab { project, folder } => match &project.value {
+            Project::Path(path) => (format!("gitlab.com/{path}"), folder, &manifest.gitlab),
+            Project::Id(_) => return None,
+        },
+    };
+    if folder.is_some() || plugin.replace.is_some() || forge.endpoint.is_some() {
+        return None;
+    }
+    let reference = &plugin.reference.value;
+    match refs::semver_major(reference)? {
+        _ if reference.contains('+') => None,
+        0 | 1 => Some(root),
+        major => Some(format!("{root}/v{major}")),
+    }
+}
+
+/// Writes an older configuration in the newest format. `manifest` is what `source` reads as; `modules` has the module
+/// paths of the plugins that [`module_of`] can't tell, by their names.
+///
+/// Comments stay, and so does every line that the formats share. A text in the newest format comes back as it is.
+///
+/// # Errors
+/// Everything that the newest format has no words for, by its name.
+pub fn migrate(
+    source: &Source,
+    manifest: &Manifest,
+    modules: &BTreeMap<String, String>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Migration, Vec<Diagnostic>> {
+    if manifest.format == Format::Modules {
+        return Ok(Migration { text: source.text.clone(), dropped: Vec::new() });
+    }
+    let modules = checked(manifest, modules)?;
+    let document = Document::parse(source.text.as_str())
+        .map_err(|error| vec![crate::parse::not_toml(&source.text, &error)])?;
+    let mut migrating = Migrating {
+        text: &source.text,
+        document: &document,
+        changes: Changes::default(),
+        dropped: Vec::new(),
+    };
+    migrating.plugins(&modules)?;
+    migrating.build_args(manifest);
+    let Migrating { changes, dropped, .. } = migrating;
+    let text = changes.apply(&source.text);
+
+    let migrated = Source { name: source.name.clone(), text };
+    match Manifest::parse(&migrated, environment) {
+        Ok((new, _)) if says_the_same(manifest, &new, &modules) => {
+            Ok(Migration { text: migrated.text, dropped })
+        }
+        _ => {
+            Err(vec![Diagnostic::error("the file is written in a way that can't be migrated for you").help(
+                "write the plugins below [github.plugins] and [gitlab.plugins], a line or a table each",
+            )])
+        }
+    }
+}
+
+/// The module path of every plugin; it has to lead back to where the plugin comes from.
+fn checked(
+    manifest: &Manifest,
+    modules: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    let mut known = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for plugin in &manifest.plugins {
+        let name = &plugin.name.value;
+        let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
+        let Some(module) = modules.get(name).cloned().or_else(|| module_of(plugin, manifest)) else {
+            wrong.push(
+                at(format!("the module path of `{name}` isn't known"))
+                    .label("the newest format names plugins by it")
+                    .help("make a velox.lock with `vx lock`, or run `vx migrate` without --offline"),
+            );
+            continue;
+        };
+        if plugin.replace.is_none() && !leads_back(&module, plugin, manifest) {
+            wrong.push(
+                at(format!("`{name}` is the module {module}, whose path doesn't say where it comes from"))
+                    .label("the newest format has no words for that")
+                    .help("give its go.mod the path of its repository, or keep this format"),
+            );
+        }
+        if known.insert(name.clone(), module).is_some() {
+            wrong.push(
+                at(format!("there are two plugins `{name}`, and the newest format has one table for both"))
+                    .label("the second one")
+                    .help("rename one of them"),
+            );
+        }
+    }
+    if wrong.is_empty() { Ok(known) } else { Err(wrong) }
+}
+
+fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
+    let (root, own_folder) = match &plugin.origin {
+        Origin::Module(_) => return true,
+        Origin::GitHub { owner, repository, .. } => {
+            (format!("{}/{}/{}", host(&manifest.github, "github.com"), owner.value, repository.value), false)
+        }
+        Origin::GitLab { project, folder } => {
+            // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
+            let own = manifest.gitlab.endpoint.as_ref();
+            let below = own.is_some_and(|url| url::Url::parse(&url.value).is_ok_and(|url| url.path() != "/"));
+            let host = host(&manifest.gitlab, "gitlab.com");
+            match &project.value {
+                Project::Path(path) => (format!("{host}/{path}"), below || own.is_some() && folder.is_some()),
+                Project::Id(_) => (host, below || own.is_some() && folder.is_some()),
+            }
+        }
+    };
+    let (module, root) = (module.to_ascii_lowercase(), root.to_ascii_lowercase());
+    !own_folder && module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn host(forge: &Forge, public: &str) -> String {
+    let own = forge.endpoint.as_ref().and_then(|endpoint| url::Url::parse(&endpoint.value).ok());
+    own.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| public.to_owned())
+}
+
+struct Migrating<'a> {
+    text: &'a str,
+    document: &'a Document<&'a str>,
+    changes: Changes,
+    dropped: Vec<String>,
+}
+
+impl Migrating<'_> {
+    /// The first table of plugins becomes `[plugins]`. A table can't be opened twice: what stands below the second one
+    /// gets tables of its own.
+    fn plugins(&mut self, modules: &BTreeMap<String, String>) -> Result<(), Vec<Diagnostic>> {
+        let mut headers: Vec<(usize, Shelf)> = Vec::new();
+        for shelf in [Shelf::GitHub, Shelf::GitLab] {
+            if let Some(Item::Table(table)) = shelf_item(self.document, shelf)
+                && let Some(span) = table.span().filter(|_| !table.is_implicit() && !table.is_dotted())
+            {
+                headers.push((span.start, shelf));
+            }
+        }
+        headers.sort_by_key(|(start, _)| *start);
+        let entries = entries(self.document);
+        // An empty one has nothing to keep: it would only be a second format.
+        headers.retain(|(start, shelf)| {
+            let used = entries.iter().any(|entry| {
+                entry.shelf == *shelf && matches!(entry.shape, Shape::Inline(_) | Shape::Dotted)
+            });
+            if !used {
+                self.remove_header(*start);
+            }
+            used
+        });
+        let (first, others) = match headers.split_first() {
+            Some((first, others)) => (Some(first.1), others),
+            None => (None, &[][..]),
+        };
+        if let Some((start, shelf)) = headers.first() {
+            let end = shelf_item(self.document, *shelf).and_then(Item::span).map_or(*start, |span| span.end);
+            self.changes.replace(*start..end, "[plugins]");
+        }
+        for (start, _) in others {
+            self.remove_header(*start);
+        }
+
+        let mut wrong = Vec::new();
+        let mut seen = BTreeSet::new();
+        for entry in &entries {
+            let Some(module) = modules.get(&entry.name) else { continue };
+            let below_second = others.iter().any(|(_, shelf)| *shelf == entry.shelf);
+            match &entry.shape {
+                Shape::Header(header) => {
+                    self.changes.replace(header.start..entry.key.start, "[plugins.");
+                    self.fields(entry, module);
+                }
+                Shape::Dotted if !below_second => {
+                    if first != Some(entry.shelf) {
+                        for field in &entry.fields {
+                            self.shorten(entry.shelf, field.key.start);
+                        }
+                    }
+                    self.fields(entry, module);
+                }
+                Shape::Inline(braces)
+                    if !self.text.get(braces.clone()).unwrap_or_default().contains('\n') =>
+                {
+                    let pairs = self.pairs(entry, module);
+                    if below_second {
+                        let first_of_shelf = seen.insert(entry.shelf.path());
+                        self.own_table(entry, braces.end, &pairs, first_of_shelf);
+                    } else {
+                        if first != Some(entry.shelf) {
+                            self.shorten(entry.shelf, entry.key.start);
+                        }
+                        self.changes.replace(braces.clone(), super::inline(&pairs));
+                    }
+                }
+                Shape::Inline(_) | Shape::Nested(_) | Shape::Dotted => wrong.push(
+                    Diagnostic::error(format!(
+                        "the plugin `{}` is written in a way that can't be migrated",
+                        entry.name
+                    ))
+                    .at(entry.key.clone())
+                    .help("write it on one line, below [github.plugins] or [gitlab.plugins]"),
+                ),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// The keys of a plugin in the newest format, with the values as they are written.
+    fn pairs(&self, entry: &Entry, module: &str) -> Vec<(&'static str, String)> {
+        let raw = |name: &str| Some(self.text.get(entry.field(name)?.value.clone())?.to_owned());
+        let mut pairs = vec![("module_name", string(module))];
+        pairs.extend(raw("ref").map(|reference| ("tag", reference)));
+        pairs.extend(raw("replace").map(|replace| ("replace", replace)));
+        pairs
+    }
+
+    /// `http = { … } # note` → `[plugins.http] # note`, with lines of its own.
+    fn own_table(&mut self, entry: &Entry, end: usize, pairs: &[(&str, String)], first: bool) {
+        let ending = line_ending(self.text);
+        let start = line_start(self.text, entry.key.start);
+        let before = line_start(self.text, start.saturating_sub(1));
+        let above = self.text.get(before..start).unwrap_or_default().trim();
+        let blank = if first || above.is_empty() || above.starts_with('#') { "" } else { ending };
+        let name = self.text.get(entry.key.clone()).unwrap_or_default();
+        self.changes.replace(start..end, format!("{blank}[plugins.{name}]"));
+        let at = line_end(self.text, end);
+        let lines: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        self.changes.insert(at, super::as_lines(self.text, at, &lines));
+    }
+
+    /// The keys on lines of their own.
+    fn fields(&mut self, entry: &Entry, module: &str) {
+        for field in &entry.fields {
+            match field.name.as_str() {
+                "ref" => self.changes.replace(field.key.clone(), "tag"),
+                "repository" => {
+                    self.changes.replace(field.key.clone(), "module_name");
+                    self.changes.replace(field.value.clone(), string(module));
+                }
+                "owner" | "folder" => self.remove(field),
+                _ => {}
+            }
+        }
+    }
+
+    /// Removes a key with its value, and its line where no comment stands there.
+    fn remove(&mut self, field: &Field) {
+        let (start, end) = (line_start(self.text, field.key.start), line_end(self.text, field.value.end));
+        match self.text.get(field.value.end..end).and_then(|rest| rest.find('#')) {
+            Some(comment) => self.changes.remove(start..field.value.end + comment),
+            None => self.changes.remove(whole(self.text, start..end)),
+        }
+    }
+
+    fn remove_header(&mut self, start: usize) {
+        let end = line_end(self.text, start);
+        let line = self.text.get(start..end).unwrap_or_default();
+        match line.find('#') {
+            Some(comment) => self.changes.remove(start..start + comment),
+            None => self.changes.remove(whole(self.text, line_start(self.text, start)..end)),
+        }
+    }
+
+    /// `github.plugins.http` → `plugins.http`, where the line says it in full.
+    fn shorten(&mut self, shelf: Shelf, key: usize) {
+        let start = line_start(self.text, key);
+        let prefix = self.text.get(start..key).unwrap_or_default();
+        let forge = shelf.path().first().copied().unwrap_or_default();
+        if let Some(at) = prefix.find(forge)
+            && let Some(dot) = prefix.get(at..).and_then(|rest| rest.find("plugins"))
+        {
+            self.changes.remove(start + at..start + at + dot);
+        }
+    }
+
+    /// `[velox] build_args` goes where it only says what vx does by itself; the rest stays where it is.
+    fn build_args(&mut self, manifest: &Manifest) {
+        let Some(item) = self.document.get("velox") else { return };
+        let arguments = &manifest.build_args;
+        let usual = arguments.stamp_version.is_none()
+            && arguments.stamp_time.is_none()
+            && arguments.tags.is_empty()
+            && arguments.flags.is_empty()
+            && arguments.definitions.is_empty()
+            && !arguments.race
+            && arguments.strip != Some(false);
+        if !usual {
+            return;
+        }
+        self.dropped.push("[velox] build_args: vx trims, strips and stamps by itself".to_owned());
+        match item {
+            Item::Table(table) => {
+                if let Some(header) = table.span().filter(|_| !table.is_dotted() && !table.is_implicit()) {
+                    self.remove_header(header.start);
+                }
+                for field in fields(table) {
+                    self.remove(&field);
+                }
+            }
+            item => {
+                if let Some(value) = item.span()
+                    && let Some(key) = self.document.key("velox").and_then(toml_edit::Key::span)
+                {
+                    self.remove(&Field { name: "velox".to_owned(), key, value });
+                }
+            }
+        }
+    }
+}
+
+/// Whether the newest format says all that the older one said.
+fn says_the_same(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, String>) -> bool {
+    let plugins = |manifest: &Manifest| -> BTreeMap<String, (Option<String>, String, String)> {
+        manifest
+            .plugins
+            .iter()
+            .map(|plugin| {
+                let module = match &plugin.origin {
+                    Origin::Module(path) => Some(path.value.clone()),
+                    Origin::GitHub { .. } | Origin::GitLab { .. } => modules.get(&plugin.name.value).cloned(),
+                };
+                let replace =
+                    plugin.replace.as_ref().map(|replace| replace.value.to_string()).unwrap_or_default();
+                (plugin.name.value.clone(), (module, plugin.reference.value.clone(), replace))
+            })
+            .collect()
+    };
+    let rest = |manifest: &Manifest| {
+        let endpoint = |forge: &Forge| forge.endpoint.as_ref().map(|endpoint| endpoint.value.clone());
+        let mut arguments = manifest.build_args.clone();
+        arguments.strip = Some(arguments.strip.unwrap_or(true));
+        format!(
+            "{:?}",
+            (
+                manifest.roadrunner.reference.as_ref().map(|reference| &reference.value),
+                manifest.roadrunner.dependencies,
+                (manifest.debug, manifest.strict, manifest.log.level, manifest.log.mode),
+                manifest.replaces.iter().map(|r| (&r.old.value, &r.new.value)).collect::<Vec<_>>(),
+                manifest.excludes.iter().map(|e| (&e.module.value, &e.version.value)).collect::<Vec<_>>(),
+                manifest.targets.iter().map(|target| &target.value).collect::<Vec<_>>(),
+                (manifest.cache.remote.as_ref().map(|remote| &remote.value), manifest.cache.read_only),
+                (endpoint(&manifest.github), endpoint(&manifest.gitlab)),
+                (manifest.github.token.is_some(), manifest.gitlab.token.is_some()),
+                arguments,
+            )
+        )
+    };
+    new.format == Format::Modules && plugins(old) == plugins(new) && rest(old) == rest(new)
+}

@@ -1,0 +1,458 @@
+//! A `velox.toml` that is changed where it has to change: every other byte of it stays, comments, order and layout
+//! included.
+
+mod migrate;
+mod outline;
+mod text;
+
+use std::{fmt, ops::Range};
+
+use toml_edit::{Document, Item};
+
+pub use self::migrate::{Migration, migrate, module_of};
+use self::{
+    outline::{Entry, Shape, Shelf, entries, fields, shelf_item},
+    text::{Changes, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole},
+};
+use crate::{Diagnostic, Format, Replacement, reader::nearest};
+
+/// A configuration text to be edited, in the format that it is written in.
+///
+/// Each operation is done whole or not at all. It points with places in the text as it was before the operation.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Editor {
+    text: String,
+}
+
+/// A plugin to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPlugin {
+    /// The user's name for it.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: NewOrigin,
+    /// Tag, branch, commit or `latest`.
+    pub reference: String,
+    /// What replaces it.
+    pub replace: Option<Replacement>,
+}
+
+/// Where a new plugin comes from: the formats write it in different words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewOrigin {
+    /// A module path, for the newest format.
+    Module(String),
+    /// A repository of GitHub, for the manual's format.
+    GitHub {
+        /// User or organization.
+        owner: String,
+        /// Repository name.
+        repository: String,
+        /// Folder inside the repository.
+        folder: Option<String>,
+    },
+    /// A project of GitLab, for the manual's format.
+    GitLab {
+        /// The group, with its sub-groups.
+        owner: String,
+        /// Project name.
+        repository: String,
+        /// Folder inside the repository.
+        folder: Option<String>,
+    },
+}
+
+impl Editor {
+    /// Takes a text that is TOML.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(text: &str) -> Result<Self, Diagnostic> {
+        match Document::parse(text) {
+            Ok(_) => Ok(Self { text: text.to_owned() }),
+            Err(error) => Err(crate::parse::not_toml(text, &error)),
+        }
+    }
+
+    /// The text as it is by now.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The format that it is written in; a text without plugins has the newest, as long as nothing says otherwise.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        let Ok(document) = self.document() else { return Format::Modules };
+        if shelf_item(&document, Shelf::Plugins).is_some() {
+            return Format::Modules;
+        }
+        let older =
+            [Shelf::GitHub, Shelf::GitLab].into_iter().any(|shelf| shelf_item(&document, shelf).is_some());
+        match (document.contains_key("velox"), older) {
+            (true, _) => Format::Ancestor,
+            (false, true) => Format::Manual,
+            (false, false) => Format::Modules,
+        }
+    }
+
+    /// The names of the plugins, in the file's order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.entries().into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// Whether the ref of this plugin holds a variable (`${NAME}`), which a new ref would take the place of.
+    #[must_use]
+    pub fn has_variable_ref(&self, name: &str) -> bool {
+        self.entries()
+            .iter()
+            .find(|entry| entry.name == name)
+            .and_then(|entry| entry.field(entry.shelf.reference()))
+            .and_then(|field| self.text.get(field.value.clone()))
+            .is_some_and(|raw| raw.contains("${"))
+    }
+
+    /// Adds a plugin behind the last one, written as that one is.
+    ///
+    /// # Errors
+    /// The name is taken, or the file is written in a way that has no place for it.
+    pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
+        let all = self.entries();
+        if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
+            return Err(Diagnostic::error(format!("there is a plugin `{}` already", plugin.name))
+                .at(taken.key.clone())
+                .label("the name is taken")
+                .help("give it another name with `--name`"));
+        }
+        let shelf = plugin.shelf();
+        let like = all.iter().rfind(|entry| entry.shelf == shelf);
+        let mut changes = Changes::default();
+        let pairs = plugin.pairs(like);
+        match like {
+            Some(like) => self.add_like(like, plugin, &pairs, &mut changes),
+            None => self.add_first(shelf, plugin, &pairs, &mut changes),
+        }
+        self.change(changes)
+    }
+
+    /// Removes a plugin. Comments on lines of their own stay: whom they are about is the user's to say.
+    ///
+    /// # Errors
+    /// There is no such plugin; the nearest names are told.
+    pub fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
+        let entry = self.entry(name)?;
+        let mut changes = Changes::default();
+        match &entry.shape {
+            Shape::Header(_) => {
+                let mut lines = entry.lines(&self.text);
+                if is_blank(&self.text, lines.end) {
+                    lines.start = blank_line_before(&self.text, lines.start).unwrap_or(lines.start);
+                }
+                changes.remove(whole(&self.text, lines));
+            }
+            Shape::Inline(_) => changes.remove(whole(&self.text, entry.lines(&self.text))),
+            Shape::Dotted => {
+                for field in &entry.fields {
+                    changes.remove(self.statement(field));
+                }
+            }
+            Shape::Nested(_) => {
+                let document = self.document()?;
+                let siblings = shelf_item(&document, entry.shelf).and_then(Item::as_table_like).map(fields);
+                changes.remove(self.between_commas(&siblings.unwrap_or_default(), name));
+            }
+        }
+        self.change(changes)
+    }
+
+    /// Sets a plugin's ref.
+    ///
+    /// # Errors
+    /// There is no such plugin.
+    pub fn set_ref(&mut self, name: &str, reference: &str) -> Result<(), Diagnostic> {
+        let entry = self.entry(name)?;
+        self.set(&entry, entry.shelf.reference(), reference)
+    }
+
+    /// Sets a plugin's module path; in the manual's format, whose repositories have every major, nothing changes.
+    ///
+    /// # Errors
+    /// There is no such plugin.
+    pub fn set_module(&mut self, name: &str, module: &str) -> Result<(), Diagnostic> {
+        let entry = self.entry(name)?;
+        if entry.shelf == Shelf::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
+    }
+
+    /// Sets what replaces a plugin, or leaves it unreplaced.
+    ///
+    /// # Errors
+    /// There is no such plugin.
+    pub fn set_replace(&mut self, name: &str, replace: Option<&Replacement>) -> Result<(), Diagnostic> {
+        let entry = self.entry(name)?;
+        match replace {
+            Some(replace) => self.set(&entry, "replace", &replace.to_string()),
+            None => {
+                let mut changes = Changes::default();
+                if let Some(field) = entry.field("replace") {
+                    changes.remove(match entry.shape {
+                        Shape::Header(_) | Shape::Dotted => self.statement(field),
+                        Shape::Inline(_) | Shape::Nested(_) => self.between_commas(&entry.fields, "replace"),
+                    });
+                }
+                self.change(changes)
+            }
+        }
+    }
+
+    /// Sets RoadRunner's ref.
+    ///
+    /// # Errors
+    /// The file has no `[roadrunner] ref` to set.
+    pub fn set_roadrunner(&mut self, reference: &str) -> Result<(), Diagnostic> {
+        let document = self.document()?;
+        let place = document.get("roadrunner").and_then(|table| table.as_table_like()?.get("ref")?.span());
+        let Some(place) = place else {
+            return Err(Diagnostic::error("the file has no `ref` in [roadrunner]")
+                .help(format!("write it: [roadrunner] ref = \"{reference}\"")));
+        };
+        let mut changes = Changes::default();
+        changes.replace(place.clone(), self.literal(reference, Some(&place)));
+        self.change(changes)
+    }
+
+    fn document(&self) -> Result<Document<&str>, Diagnostic> {
+        Document::parse(self.text.as_str()).map_err(|error| crate::parse::not_toml(&self.text, &error))
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        self.document().map(|document| entries(&document)).unwrap_or_default()
+    }
+
+    fn entry(&self, name: &str) -> Result<Entry, Diagnostic> {
+        let entries = self.entries();
+        if let Some(entry) = entries.iter().find(|entry| entry.name == name) {
+            return Ok(entry.clone());
+        }
+        let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let unknown = Diagnostic::error(format!("there is no plugin `{name}` in the configuration"));
+        Err(match nearest(name, names.iter().copied()) {
+            Some(near) => unknown.help(format!("did you mean `{near}`?")),
+            None => unknown.help(format!("there are: {}", names.join(", "))),
+        })
+    }
+
+    fn add_like(&self, like: &Entry, plugin: &NewPlugin, pairs: &[(&str, String)], changes: &mut Changes) {
+        let text = &self.text;
+        let name = key(&plugin.name);
+        match &like.shape {
+            Shape::Header(header) => {
+                let at = after_own_comments(text, like.lines(text).end);
+                let prefix = text.get(header.start..like.key.start).unwrap_or("[plugins.");
+                let mut lines = vec![format!("{prefix}{name}]")];
+                if is_blank(text, at) {
+                    lines.insert(0, String::new());
+                }
+                let indent = like.fields.first().map_or("", |field| {
+                    text.get(line_start(text, field.key.start)..field.key.start).unwrap_or_default()
+                });
+                lines.extend(pairs.iter().map(|(key, value)| format!("{indent}{key} = {value}")));
+                changes.insert(at, as_lines(text, at, &lines));
+            }
+            Shape::Inline(_) | Shape::Dotted => {
+                let at = like.lines(text).end;
+                let prefix = text.get(line_start(text, like.key.start)..like.key.start).unwrap_or_default();
+                let line = format!("{prefix}{name} = {}", inline(pairs));
+                changes.insert(at, as_lines(text, at, &[line]));
+            }
+            Shape::Nested(braces) => changes.insert(braces.end, format!(", {name} = {}", inline(pairs))),
+        }
+    }
+
+    /// The first plugin of a shelf, which may be there, and empty.
+    fn add_first(&self, shelf: Shelf, plugin: &NewPlugin, pairs: &[(&str, String)], changes: &mut Changes) {
+        let text = &self.text;
+        let line = format!("{} = {}", key(&plugin.name), inline(pairs));
+        let document = self.document().ok();
+        match document.as_ref().and_then(|document| shelf_item(document, shelf)) {
+            Some(Item::Table(table)) if !table.is_implicit() && !table.is_dotted() => {
+                if let Some(header) = table.span() {
+                    let at = line_end(text, header.end);
+                    changes.insert(at, as_lines(text, at, &[line]));
+                }
+            }
+            Some(Item::Value(value)) if value.is_inline_table() => {
+                if let Some(braces) = value.span() {
+                    changes.replace(braces, format!("{{ {line} }}"));
+                }
+            }
+            _ => {
+                let mut lines = match shelf {
+                    Shelf::Plugins => {
+                        let mut lines = vec![format!("[plugins.{}]", key(&plugin.name))];
+                        lines.extend(pairs.iter().map(|(key, value)| format!("{key} = {value}")));
+                        lines
+                    }
+                    Shelf::GitHub | Shelf::GitLab => vec![format!("[{}]", shelf.path().join(".")), line],
+                };
+                let start = line_start(text, text.len());
+                let last_is_blank = if start == text.len() {
+                    start == 0 || blank_line_before(text, start).is_some()
+                } else {
+                    false
+                };
+                if !last_is_blank && !text.trim_start_matches('\u{feff}').is_empty() {
+                    lines.insert(0, String::new());
+                }
+                changes.insert(text.len(), as_lines(text, text.len(), &lines));
+            }
+        }
+    }
+
+    fn set(&mut self, entry: &Entry, name: &str, value: &str) -> Result<(), Diagnostic> {
+        let mut changes = Changes::default();
+        match (entry.field(name), entry.fields.last()) {
+            (Some(field), _) => {
+                changes.replace(field.value.clone(), self.literal(value, Some(&field.value)));
+            }
+            (None, Some(last)) => {
+                let pair = format!("{name} = {}", self.literal(value, Some(&last.value)));
+                match entry.shape {
+                    Shape::Header(_) | Shape::Dotted => {
+                        let at = line_end(&self.text, last.value.end);
+                        let start = line_start(&self.text, last.key.start);
+                        let prefix = self.text.get(start..last.key.start).unwrap_or_default();
+                        changes.insert(at, as_lines(&self.text, at, &[format!("{prefix}{pair}")]));
+                    }
+                    Shape::Inline(_) | Shape::Nested(_) => {
+                        changes.insert(last.value.end, format!(", {pair}"))
+                    }
+                }
+            }
+            (None, None) => {}
+        }
+        self.change(changes)
+    }
+
+    /// The whole lines of a key with its value.
+    fn statement(&self, field: &outline::Field) -> Range<usize> {
+        let lines = line_start(&self.text, field.key.start)..line_end(&self.text, field.value.end);
+        whole(&self.text, lines)
+    }
+
+    /// What goes with one of the pairs between braces: the comma before it, or the one behind the first.
+    fn between_commas(&self, pairs: &[outline::Field], name: &str) -> Range<usize> {
+        let Some(index) = pairs.iter().position(|pair| pair.name == name) else { return 0..0 };
+        let before = index.checked_sub(1).and_then(|before| pairs.get(before));
+        match (before, pairs.get(index), pairs.get(index + 1)) {
+            (Some(before), Some(pair), _) => before.value.end..pair.value.end,
+            (None, Some(pair), Some(next)) => pair.key.start..next.key.start,
+            (None, Some(pair), None) => pair.key.start..pair.value.end,
+            (_, None, _) => 0..0,
+        }
+    }
+
+    /// A string in the quotes that `like` has, where these can hold it.
+    fn literal(&self, value: &str, like: Option<&Range<usize>>) -> String {
+        let single = like
+            .and_then(|place| self.text.get(place.clone()))
+            .is_some_and(|raw| raw.starts_with('\'') && !raw.starts_with("'''"));
+        let plain = !value.contains('\'') && !value.chars().any(char::is_control);
+        if single && plain { format!("'{value}'") } else { string(value) }
+    }
+
+    fn change(&mut self, changes: Changes) -> Result<(), Diagnostic> {
+        let text = changes.apply(&self.text);
+        match Document::parse(text.as_str()) {
+            Ok(_) => {
+                self.text = text;
+                Ok(())
+            }
+            Err(error) => Err(Diagnostic::error(format!(
+                "the file is written in a way that can't be edited for you: {}",
+                error.message()
+            ))
+            .help("make this change by hand")),
+        }
+    }
+}
+
+impl NewPlugin {
+    fn shelf(&self) -> Shelf {
+        match self.origin {
+            NewOrigin::Module(_) => Shelf::Plugins,
+            NewOrigin::GitHub { .. } => Shelf::GitHub,
+            NewOrigin::GitLab { .. } => Shelf::GitLab,
+        }
+    }
+
+    /// Its keys with their values, in the order that another plugin has them.
+    fn pairs(&self, like: Option<&Entry>) -> Vec<(&'static str, String)> {
+        let mut pairs = match &self.origin {
+            NewOrigin::Module(path) => vec![("module_name", string(path)), ("tag", string(&self.reference))],
+            NewOrigin::GitHub { owner, repository, folder }
+            | NewOrigin::GitLab { owner, repository, folder } => {
+                let mut pairs = vec![
+                    ("ref", string(&self.reference)),
+                    ("owner", string(owner)),
+                    ("repository", string(repository)),
+                ];
+                pairs.extend(folder.iter().map(|folder| ("folder", string(folder))));
+                pairs
+            }
+        };
+        pairs.extend(self.replace.iter().map(|replace| ("replace", string(&replace.to_string()))));
+        if let Some(like) = like {
+            let place =
+                |name: &str| like.fields.iter().position(|field| field.name == name).unwrap_or(usize::MAX);
+            pairs.sort_by_key(|(name, _)| place(name));
+        }
+        pairs
+    }
+}
+
+/// Without the text: a token may be written in it.
+impl fmt::Debug for Editor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Editor").finish_non_exhaustive()
+    }
+}
+
+/// As a configuration writes it.
+impl fmt::Display for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(directory) => f.write_str(directory),
+            Self::Module { path, version: None } => f.write_str(path),
+            Self::Module { path, version: Some(version) } => write!(f, "{path}@{version}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Replacement {
+    type Err = Diagnostic;
+
+    /// A directory (`../http`), or a module (`github.com/acme/http`, `github.com/acme/http@v5.0.1`).
+    fn from_str(text: &str) -> Result<Self, Diagnostic> {
+        crate::refs::replacement(text).map_err(|wrong| {
+            crate::manual::cannot_be(&format!("`{text}` can't be a replacement"), &None, wrong)
+        })
+    }
+}
+
+/// A key as TOML writes it, in quotes where it needs them.
+#[must_use]
+pub fn key(name: &str) -> String {
+    toml_edit::Key::new(name).display_repr().into_owned()
+}
+
+/// A string as TOML writes it, in quotes.
+#[must_use]
+pub fn string(value: &str) -> String {
+    toml_edit::Value::from(value).to_string()
+}
+
+fn inline(pairs: &[(&str, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    format!("{{ {} }}", pairs.join(", "))
+}

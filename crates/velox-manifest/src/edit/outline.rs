@@ -1,0 +1,138 @@
+//! Where the plugins of a text stand, and how each is written.
+
+use std::ops::Range;
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use super::text::{line_end, line_start};
+
+/// The table that plugins are listed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Shelf {
+    /// `[plugins]`, of the newest format.
+    Plugins,
+    /// `[github.plugins]`.
+    GitHub,
+    /// `[gitlab.plugins]`.
+    GitLab,
+}
+
+impl Shelf {
+    pub(super) const ALL: [Self; 3] = [Self::Plugins, Self::GitHub, Self::GitLab];
+
+    pub(super) fn path(self) -> &'static [&'static str] {
+        match self {
+            Self::Plugins => &["plugins"],
+            Self::GitHub => &["github", "plugins"],
+            Self::GitLab => &["gitlab", "plugins"],
+        }
+    }
+
+    /// The key of a plugin's ref.
+    pub(super) fn reference(self) -> &'static str {
+        if self == Self::Plugins { "tag" } else { "ref" }
+    }
+}
+
+/// How a table is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `[plugins.http]`, with its keys on the lines below; the header's place.
+    Header(Range<usize>),
+    /// `http = { … }` on a line of its own; the place of the braces.
+    Inline(Range<usize>),
+    /// `http.tag = …` on lines of their own.
+    Dotted,
+    /// As [`Shape::Inline`], within the braces of another table.
+    Nested(Range<usize>),
+}
+
+/// A plugin as it is written.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) shelf: Shelf,
+    pub(super) name: String,
+    /// The place of its name.
+    pub(super) key: Range<usize>,
+    pub(super) shape: Shape,
+    /// In the order of the text.
+    pub(super) fields: Vec<Field>,
+}
+
+/// A key with its value.
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) key: Range<usize>,
+    pub(super) value: Range<usize>,
+}
+
+impl Entry {
+    pub(super) fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    pub(super) fn end(&self) -> usize {
+        let own = match &self.shape {
+            Shape::Header(span) | Shape::Inline(span) | Shape::Nested(span) => span.end,
+            Shape::Dotted => self.key.end,
+        };
+        self.fields.iter().map(|field| field.value.end).max().unwrap_or(own).max(own)
+    }
+
+    /// The lines that it takes, where these are its own.
+    pub(super) fn lines(&self, text: &str) -> Range<usize> {
+        let start = match &self.shape {
+            Shape::Header(header) => header.start,
+            _ => self.fields.iter().map(|field| field.key.start).fold(self.key.start, usize::min),
+        };
+        line_start(text, start)..line_end(text, self.end())
+    }
+}
+
+/// All plugins, in the order of the text.
+pub(super) fn entries(document: &Document<&str>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Shelf::ALL
+        .into_iter()
+        .filter_map(|shelf| Some((shelf, shelf_item(document, shelf)?)))
+        .flat_map(|(shelf, item)| of_shelf(shelf, item))
+        .collect();
+    entries.sort_by_key(|entry| entry.key.start);
+    entries
+}
+
+/// The item that holds the plugins of a shelf, where there is one.
+pub(super) fn shelf_item<'a>(document: &'a Document<&str>, shelf: Shelf) -> Option<&'a Item> {
+    shelf.path().iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
+}
+
+fn of_shelf(shelf: Shelf, item: &Item) -> Vec<Entry> {
+    let Some(table) = item.as_table_like() else { return Vec::new() };
+    let nested = matches!(item, Item::Value(_)) && !table.is_dotted();
+    let entry = |(name, item): (&str, &Item)| {
+        let key = table.get_key_value(name)?.0.span()?;
+        let inner = item.as_table_like()?;
+        let shape = match item {
+            Item::Value(Value::InlineTable(table)) if table.is_dotted() => Shape::Dotted,
+            Item::Value(Value::InlineTable(table)) if nested => Shape::Nested(table.span()?),
+            Item::Value(Value::InlineTable(table)) => Shape::Inline(table.span()?),
+            Item::Table(table) if table.is_dotted() => Shape::Dotted,
+            Item::Table(table) if !table.is_implicit() => Shape::Header(table.span()?),
+            _ => return None,
+        };
+        Some(Entry { shelf, name: name.to_owned(), key, shape, fields: fields(inner) })
+    };
+    table.iter().filter_map(entry).collect()
+}
+
+pub(super) fn fields(table: &dyn TableLike) -> Vec<Field> {
+    let mut fields: Vec<Field> = table
+        .iter()
+        .filter_map(|(name, item)| {
+            let key = table.get_key_value(name)?.0.span()?;
+            Some(Field { name: name.to_owned(), key, value: item.span()? })
+        })
+        .collect();
+    fields.sort_by_key(|field| field.key.start);
+    fields
+}

@@ -1,0 +1,104 @@
+//! Lines of a text, and what has to change in it.
+
+use std::ops::Range;
+
+/// Changes of a text that are made together; none overlaps another.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Vec<(Range<usize>, String)>);
+
+impl Changes {
+    pub(super) fn replace(&mut self, place: Range<usize>, text: impl Into<String>) {
+        self.0.push((place, text.into()));
+    }
+
+    pub(super) fn remove(&mut self, place: Range<usize>) {
+        self.replace(place, "");
+    }
+
+    pub(super) fn insert(&mut self, at: usize, text: impl Into<String>) {
+        self.replace(at..at, text);
+    }
+
+    /// The text with all of them made. Where two removals meet, what both take goes once.
+    pub(super) fn apply(mut self, text: &str) -> String {
+        self.0.sort_by_key(|(place, _)| (place.start, place.end));
+        let mut result = String::with_capacity(text.len() + 256);
+        let mut done = 0;
+        for (place, new) in self.0 {
+            result.push_str(text.get(done..place.start).unwrap_or_default());
+            result.push_str(&new);
+            done = place.end.max(done);
+        }
+        result.push_str(text.get(done..).unwrap_or_default());
+        result
+    }
+}
+
+/// The line ending that a text has.
+pub(super) fn line_ending(text: &str) -> &'static str {
+    match text.find('\n') {
+        Some(at) if text.get(..at).is_some_and(|line| line.ends_with('\r')) => "\r\n",
+        _ => "\n",
+    }
+}
+
+/// Where the line of `at` starts; a byte order mark belongs to no line.
+pub(super) fn line_start(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    match before.rfind('\n') {
+        Some(end) => end + 1,
+        None if text.starts_with('\u{feff}') => '\u{feff}'.len_utf8(),
+        None => 0,
+    }
+}
+
+/// Behind the line of `at`, its ending included.
+pub(super) fn line_end(text: &str, at: usize) -> usize {
+    text.get(at..).and_then(|after| after.find('\n')).map_or(text.len(), |end| at + end + 1)
+}
+
+/// Whether nothing stands on the line that starts at `at`, or the text ends there.
+pub(super) fn is_blank(text: &str, at: usize) -> bool {
+    text.get(at..line_end(text, at)).is_none_or(|line| line.trim().is_empty())
+}
+
+/// The blank line before `start`, where there is one.
+pub(super) fn blank_line_before(text: &str, start: usize) -> Option<usize> {
+    let before = line_start(text, start.checked_sub(1)?);
+    (before < start && is_blank(text, before)).then_some(before)
+}
+
+/// The end of the comment lines that follow at `at` and are followed by a blank line: they belong to what is above them.
+pub(super) fn after_own_comments(text: &str, at: usize) -> usize {
+    let mut end = at;
+    while text.get(end..).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('#')) {
+        end = line_end(text, end);
+    }
+    if is_blank(text, end) { end } else { at }
+}
+
+/// What has to be removed for whole lines to go: a last line without an ending takes the ending before it.
+pub(super) fn whole(text: &str, lines: Range<usize>) -> Range<usize> {
+    let last = lines.end == text.len() && !text.ends_with('\n');
+    let before = text.get(..lines.start).unwrap_or_default();
+    match last {
+        true => {
+            let kept =
+                before.strip_suffix('\n').map_or(before, |kept| kept.strip_suffix('\r').unwrap_or(kept));
+            kept.len()..lines.end
+        }
+        false => lines,
+    }
+}
+
+/// `lines` (without a last ending) as an insertion at `at`, the start of a line or the end of the text.
+pub(super) fn as_lines(text: &str, at: usize, lines: &[String]) -> String {
+    let ending = line_ending(text);
+    let joined = lines.join(ending);
+    let before = text.get(..at).unwrap_or_default();
+    if before.is_empty() || before.ends_with('\n') || before == "\u{feff}" {
+        format!("{joined}{ending}")
+    } else {
+        format!("{ending}{joined}")
+    }
+}

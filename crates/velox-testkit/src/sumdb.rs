@@ -1,0 +1,200 @@
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, Hasher, RandomState},
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ed25519_dalek::{Signer, SigningKey};
+use sha2::{Digest, Sha256};
+
+use crate::Files;
+
+/// What every test database is called.
+const NAME: &str = "sum.testkit.example";
+/// The algorithm byte before a key's 32 bytes.
+const ED25519: u8 = 1;
+/// How many hashes a whole tile has.
+const TILE: u64 = 256;
+
+type Hash = [u8; 32];
+
+/// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records what it is asked about
+/// when it is asked for the first time, as the public one does.
+///
+/// It shares no code with the one that checks it: trees are computed from all records each time.
+pub(crate) struct SumDb {
+    log: Mutex<Log>,
+}
+
+struct Log {
+    key: SigningKey,
+    /// Who signs; another one after [`SumDb::sign_by_another`].
+    signer: SigningKey,
+    records: Vec<String>,
+    by_version: BTreeMap<String, usize>,
+}
+
+impl SumDb {
+    pub(crate) fn new() -> Self {
+        let key = new_key();
+        let log = Log { signer: key.clone(), key, records: Vec::new(), by_version: BTreeMap::new() };
+        Self { log: Mutex::new(log) }
+    }
+
+    /// The verifier key, for GOSUMDB.
+    pub(crate) fn key(&self) -> String {
+        let public = [&[ED25519], self.log().key.verifying_key().as_bytes().as_slice()].concat();
+        format!("{NAME}+{:08x}+{}", u32::from_be_bytes(key_hash(&public)), STANDARD.encode(public))
+    }
+
+    /// The path of the database behind a proxy's address.
+    pub(crate) fn path() -> String {
+        format!("/sumdb/{NAME}")
+    }
+
+    /// Records these lines for a version, whatever it really has.
+    pub(crate) fn record(&self, version: &str, text: String) {
+        self.log().add(version, text);
+    }
+
+    /// Keeps the first `count` records only.
+    pub(crate) fn shrink(&self, count: usize) {
+        let mut log = self.log();
+        log.records.truncate(count);
+        log.by_version.retain(|_, index| *index < count);
+    }
+
+    /// Tells another history from here on: the first record was another one.
+    pub(crate) fn fork(&self) {
+        if let Some(first) = self.log().records.first_mut() {
+            *first =
+                "example.com/history v1.0.0 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_owned();
+        }
+    }
+
+    /// Signs by a key that nobody knows from here on.
+    pub(crate) fn sign_by_another(&self) {
+        self.log().signer = new_key();
+    }
+
+    /// The answer to a path below the database's own. `lines` gives the lines of a version that isn't recorded yet.
+    pub(crate) fn answer(&self, path: &str, lines: impl FnOnce(&str) -> Option<String>) -> Option<Vec<u8>> {
+        if path == "supported" {
+            return Some(Vec::new());
+        }
+        let log = self.log();
+        if path == "latest" {
+            return Some(log.signed_tree().into_bytes());
+        }
+        if let Some(tile) = path.strip_prefix("tile/8/") {
+            return log.tile(tile);
+        }
+        let version = path.strip_prefix("lookup/")?;
+        let known = log.by_version.get(version).copied();
+        drop(log);
+        let index = match known {
+            Some(index) => index,
+            // Outside of the lock: it asks git.
+            None => {
+                let lines = lines(version)?;
+                self.log().add(version, lines)
+            }
+        };
+        let log = self.log();
+        Some(format!("{index}\n{}\n{}", log.records.get(index)?, log.signed_tree()).into_bytes())
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    fn add(&mut self, version: &str, text: String) -> usize {
+        let index = self.records.len();
+        self.records.push(text);
+        *self.by_version.entry(version.to_owned()).or_insert(index)
+    }
+
+    /// A signed note (<https://pkg.go.dev/golang.org/x/mod/sumdb/note>) of the whole tree.
+    fn signed_tree(&self) -> String {
+        let size = self.records.len() as u64;
+        let text = format!("go.sum database tree\n{size}\n{}\n", STANDARD.encode(self.hash(0..size)));
+        let public = [&[ED25519], self.key.verifying_key().as_bytes().as_slice()].concat();
+        let signature =
+            [key_hash(&public).as_slice(), &self.signer.sign(text.as_bytes()).to_bytes()].concat();
+        format!("{text}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature))
+    }
+
+    /// The hash of the tree of these records: <https://www.rfc-editor.org/rfc/rfc6962#section-2.1>
+    fn hash(&self, records: Range<u64>) -> Hash {
+        let Range { start, end } = records;
+        match end - start {
+            0 => Sha256::digest(b"").into(),
+            1 => {
+                let record = &self.records[usize::try_from(start).expect("an index")];
+                Sha256::new().chain_update([0]).chain_update(record).finalize().into()
+            }
+            count => {
+                let middle = start + (1 << (count - 1).ilog2());
+                let (left, right) = (self.hash(start..middle), self.hash(middle..end));
+                Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+            }
+        }
+    }
+
+    /// `LEVEL/NUMBER` or `LEVEL/NUMBER.p/WIDTH`, the number in groups of three digits (`x001/x234/567`).
+    fn tile(&self, path: &str) -> Option<Vec<u8>> {
+        let (level, rest) = path.split_once('/')?;
+        let (number, width) = match rest.split_once(".p/") {
+            Some((number, width)) => (number, width.parse().ok()?),
+            None => (rest, TILE),
+        };
+        let level: u32 = level.parse().ok().filter(|level| *level < 7)?;
+        let number: u64 = number.replace(['x', '/'], "").parse().ok()?;
+        let below = TILE.pow(level);
+        let mut tile = Vec::new();
+        for index in number * TILE..number * TILE + width {
+            let records = index * below..(index + 1) * below;
+            if records.end > self.records.len() as u64 {
+                return None;
+            }
+            tile.extend_from_slice(&self.hash(records));
+        }
+        Some(tile)
+    }
+}
+
+/// What go.sum says of a module's files and its go.mod: <https://go.dev/ref/mod#go-sum-files>
+pub(crate) fn go_sum_lines(path: &str, version: &str, files: &Files, go_mod: &[u8]) -> String {
+    let of = |names: &mut dyn Iterator<Item = (String, &[u8])>| {
+        let mut lines: Vec<(String, String)> =
+            names.map(|(name, content)| (name, hex(&Sha256::digest(content)))).collect();
+        lines.sort();
+        let text: String = lines.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+        STANDARD.encode(Sha256::digest(text))
+    };
+    let zip = of(&mut files.iter().map(|(name, content)| (format!("{path}@{version}/{name}"), &**content)));
+    let go_mod = of(&mut std::iter::once(("go.mod".to_owned(), go_mod)));
+    format!("{path} {version} h1:{zip}\n{path} {version}/go.mod h1:{go_mod}\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key_hash(public: &[u8]) -> [u8; 4] {
+    let hash = Sha256::new().chain_update(NAME).chain_update(b"\n").chain_update(public).finalize();
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// Random enough that no two databases of a test run are taken for one.
+fn new_key() -> SigningKey {
+    let mut seed = Hash::default();
+    for part in seed.chunks_mut(8) {
+        part.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
+    }
+    SigningKey::from_bytes(&seed)
+}

@@ -1,0 +1,230 @@
+//! What the commands have in common that change a configuration file.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+
+use velox_build::{Error, Goal, Inquiry, Options, Subject, Versions};
+use velox_gomod::{module::split_path_version, semver};
+use velox_manifest::{
+    Diagnostic, Level, Manifest, Origin, Plugin, Source,
+    edit::{Editor, NewOrigin, NewPlugin, module_of},
+};
+
+use crate::{
+    cli,
+    commands::request::{Prepared, misconfigured, read, working_directory},
+    exit::Ending,
+    report::{self, Change, Failure, Report},
+    settings::Settings,
+};
+
+/// A configuration file that is being edited.
+pub(super) struct Editing {
+    /// With the manifest as it was.
+    pub(super) prepared: Prepared,
+    pub(super) editor: Editor,
+    pub(super) source: Source,
+    pub(super) file: PathBuf,
+    /// What was done to it, for the user.
+    pub(super) changes: Vec<Change>,
+    /// The plugins whose versions in the lock don't stay.
+    pub(super) renew: Vec<String>,
+    settings: Settings,
+    started: Instant,
+}
+
+impl Editing {
+    /// Reads the file. One without any plugin can be edited, although no server could be built from it.
+    pub(super) fn open(settings: Settings, arguments: &cli::Edit) -> Result<Self, ExitCode> {
+        let started = Instant::now();
+        let working_directory = working_directory()?;
+        let configuration = read(&settings, &arguments.config, &working_directory)?;
+        let source = configuration.source.clone();
+        let Some(file) = configuration.file.clone() else {
+            let diagnostic = error(
+                format!("{} is no file that can be changed", source.name),
+                "name a file with `--config FILE`",
+            );
+            return Err(misconfigured(&settings, None, &[diagnostic]));
+        };
+        let wrong = |diagnostics: &[Diagnostic]| misconfigured(&settings, Some(source.clone()), diagnostics);
+        let editor = Editor::new(&source.text).map_err(|diagnostic| wrong(&[diagnostic]))?;
+        let lookup = |name: &str| settings.environment.get(name).cloned();
+        let manifest = match Manifest::parse(&source, &lookup) {
+            Ok((manifest, _)) => manifest,
+            Err(diagnostics) if editor.names().is_empty() => {
+                without_plugins(&editor, &source, &lookup).ok_or_else(|| wrong(&diagnostics))?
+            }
+            Err(diagnostics) => return Err(wrong(&diagnostics)),
+        };
+        let options =
+            Options { go: arguments.go.as_ref().map(|go| working_directory.join(go)), ..Options::default() };
+        let prepared = Prepared::of(settings.clone(), configuration, manifest, options, Goal::Lock)?;
+        Ok(Self { prepared, editor, source, file, changes: Vec::new(), renew: Vec::new(), settings, started })
+    }
+
+    pub(super) fn manifest(&self) -> &Manifest {
+        &self.prepared.request.manifest
+    }
+
+    pub(super) fn inquiry(&self) -> Inquiry<'_> {
+        let Prepared { request, report, cancel, .. } = &self.prepared;
+        Inquiry::new(request, Arc::clone(report) as _, cancel.clone())
+    }
+
+    /// Ends with a mistake of the user's; the file stays as it was.
+    pub(super) fn refused(&self, diagnostic: Diagnostic) -> ExitCode {
+        let failure = Failure { ending: Ending::Configuration, diagnostics: &[diagnostic], output: &[] };
+        self.prepared.report.failed(&failure);
+        Ending::Configuration.into()
+    }
+
+    /// Brings the lock up to date, then writes the file: where no lock can be made, neither changes.
+    pub(super) async fn save(self, lock: bool) -> ExitCode {
+        if self.editor.text() == self.source.text && self.renew.is_empty() {
+            return self.told(&[]);
+        }
+        let source = Source { name: self.source.name.clone(), text: self.editor.text().to_owned() };
+        let lookup = |name: &str| self.settings.environment.get(name).cloned();
+        let manifest = match Manifest::parse(&source, &lookup) {
+            Ok((manifest, _)) => manifest,
+            Err(diagnostics) => return self.would_be_wrong(&source, diagnostics),
+        };
+        let summary = if lock {
+            let report = report::open(&self.settings, manifest.log, Some(source.clone()));
+            let mut request = self.prepared.request.clone();
+            request.manifest = manifest;
+            request.source = Some(source.clone());
+            request.options.upgrade_only.clone_from(&self.renew);
+            match velox_build::build(&request, Arc::clone(&report) as _, self.prepared.cancel.clone()).await {
+                Ok(summary) => Some((report, summary)),
+                Err(error) => return self.not_locked(&*report, &request.manifest, error).await,
+            }
+        } else {
+            None
+        };
+        if let Err(error) = velox_build::write_text(&self.file, &source.text) {
+            return report::complain(&format!("can't write {}: {error}", self.file.display()));
+        }
+        let code = self.told(&self.changes);
+        if let Some((report, summary)) = summary
+            && let Err(error) = report.finished(&Goal::Lock, &summary, self.started.elapsed())
+        {
+            return report::complain(&format!("can't write to the standard output: {error}"));
+        }
+        code
+    }
+
+    fn told(&self, changes: &[Change]) -> ExitCode {
+        match self.prepared.report.edited(&self.file, changes) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
+        }
+    }
+
+    fn would_be_wrong(&self, source: &Source, mut diagnostics: Vec<Diagnostic>) -> ExitCode {
+        if let Some(first) = diagnostics.first_mut() {
+            first.help.push(self.unchanged());
+        }
+        misconfigured(&self.settings, Some(source.clone()), &diagnostics)
+    }
+
+    /// Ends with what kept the lock from being made, and with the versions that there are instead.
+    async fn not_locked(&self, report: &dyn Report, manifest: &Manifest, mut error: Error) -> ExitCode {
+        let changed: Vec<&Plugin> = manifest
+            .plugins
+            .iter()
+            .filter(|plugin| self.changes.iter().any(|change| change.name == plugin.name.value))
+            .filter(|plugin| semver::is_valid(&plugin.reference.value) && plugin.replace.is_none())
+            .collect();
+        let subjects: Vec<Subject> =
+            changed.iter().filter_map(|plugin| module_of(plugin, manifest)).map(Subject::Module).collect();
+        let answers = match subjects.len() == changed.len() && !self.prepared.cancel.is_cancelled() {
+            true => self.inquiry().versions(&subjects).await.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        if let Some(first) = error.diagnostics.first_mut() {
+            for (plugin, versions) in changed.iter().zip(&answers) {
+                first.help.extend(instead(plugin, versions));
+            }
+            first.help.push(self.unchanged());
+        }
+        self.prepared.failed_on(report, &error)
+    }
+
+    fn unchanged(&self) -> String {
+        format!("{} was left as it was", self.source.name)
+    }
+}
+
+/// `v5.9.9 isn't there; the nearest are …`
+fn instead(plugin: &Plugin, versions: &Versions) -> Option<String> {
+    let wanted = &plugin.reference.value;
+    let is_there = versions.majors.iter().any(|major| major.versions.contains(wanted));
+    let nearest = versions.nearest(wanted);
+    (!is_there && !nearest.is_empty()).then(|| {
+        format!("`{}` has no version {wanted}; the nearest are {}", plugin.name.value, nearest.join(", "))
+    })
+}
+
+/// What a configuration says beside its plugins, of which it has none yet.
+fn without_plugins(
+    editor: &Editor,
+    source: &Source,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Option<Manifest> {
+    let mut editor = editor.clone();
+    let module = "example.com/stand-in".to_owned();
+    let mut stand_in = NewPlugin {
+        name: "stand-in".to_owned(),
+        origin: NewOrigin::Module(module),
+        reference: "latest".to_owned(),
+        replace: None,
+    };
+    if editor.format() != velox_manifest::Format::Modules {
+        let (owner, repository) = ("example".to_owned(), "stand-in".to_owned());
+        stand_in.origin = NewOrigin::GitHub { owner, repository, folder: None };
+    }
+    editor.add(&stand_in).ok()?;
+    let source = Source { name: source.name.clone(), text: editor.text().to_owned() };
+    let (mut manifest, _) = Manifest::parse(&source, lookup).ok()?;
+    manifest.plugins.clear();
+    Some(manifest)
+}
+
+pub(super) fn error(message: String, help: &str) -> Diagnostic {
+    Diagnostic { level: Level::Error, message, span: None, label: None, help: vec![help.to_owned()] }
+}
+
+/// A module path without its major suffix.
+pub(super) fn base(module: &str) -> &str {
+    split_path_version(module).map_or(module, |(base, _)| base)
+}
+
+/// The path of a plugin without its major, to compare plugins by.
+pub(super) fn identity(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
+    let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
+        folder.as_ref().map(|folder| format!("/{}", folder.value)).unwrap_or_default()
+    };
+    match &plugin.origin {
+        Origin::Module(path) => Some(base(&path.value).to_owned()),
+        Origin::GitHub { owner, repository, folder: inner } => {
+            let host = host(&manifest.github, "github.com");
+            Some(format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner)))
+        }
+        Origin::GitLab { project, folder: inner } => match &project.value {
+            velox_manifest::Project::Path(path) => {
+                Some(format!("{}/{path}{}", host(&manifest.gitlab, "gitlab.com"), folder(inner)))
+            }
+            velox_manifest::Project::Id(_) => None,
+        },
+    }
+}
+
+/// The host of a forge that a manifest configures.
+pub(super) fn host(forge: &velox_manifest::Forge, public: &str) -> String {
+    let own = forge.endpoint.as_ref().and_then(|endpoint| {
+        let rest = endpoint.value.split_once("://")?.1;
+        rest.split(['/', ':']).next().map(str::to_owned)
+    });
+    own.unwrap_or_else(|| public.to_owned())
+}

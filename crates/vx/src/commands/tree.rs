@@ -1,0 +1,148 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+use velox_build::{Goal, Options, StudiedModule, Study};
+
+use crate::{
+    cli::{self, Format},
+    commands::request::Prepared,
+    report::{self, text::clean},
+    settings::Settings,
+};
+
+/// `vx tree`.
+pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
+    let unicode = settings.terminal.unicode;
+    let cli::Tree { server, depth, all } = arguments;
+    let prepared = match Prepared::new(settings, server, |_| Goal::Plan, Options::default()) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
+    };
+    let Prepared { request, report, cancel, .. } = &prepared;
+    let study = match velox_build::study(request, Arc::clone(report) as _, cancel.clone()).await {
+        Ok(study) => study,
+        Err(error) => return prepared.failed(&error),
+    };
+    let text = match prepared.format {
+        Format::Json => report::event("tree", &fields(&study, depth, all)),
+        Format::Human => {
+            let mut drawing = Drawing {
+                study: &study,
+                all,
+                depth: depth.unwrap_or(usize::MAX),
+                marks: if unicode {
+                    ["├── ", "└── ", "│   "]
+                } else {
+                    ["|-- ", "`-- ", "|   "]
+                },
+                drawn: BTreeSet::new(),
+                repeated: false,
+                text: String::new(),
+            };
+            drawing.draw();
+            drawing.text
+        }
+    };
+    prepared.answer(&clean(&text))
+}
+
+/// The tree as it is written.
+struct Drawing<'a> {
+    study: &'a Study,
+    all: bool,
+    depth: usize,
+    /// For a branch, for the last one, and for what runs past.
+    marks: [&'static str; 3],
+    /// The modules whose branches are there already.
+    drawn: BTreeSet<String>,
+    repeated: bool,
+    text: String,
+}
+
+impl Drawing<'_> {
+    /// RoadRunner's own requirements come first, then each plugin as a tree of its own.
+    fn draw(&mut self) {
+        let roadrunner = &self.study.lock.roadrunner;
+        self.text += &format!("{} {}\n", roadrunner.module, roadrunner.version);
+        if self.depth > 0 {
+            self.branches(&self.study.roadrunner(self.all), "", 1);
+        }
+        for plugin in &self.study.lock.plugins {
+            let Some(module) = self.study.module(&plugin.module) else { continue };
+            self.text += &format!("\n{}: ", plugin.name);
+            self.module(&module, "", 0);
+        }
+        if self.repeated {
+            self.text += "\n(*) its requirements are shown above\n";
+        }
+    }
+
+    fn module(&mut self, module: &StudiedModule, indent: &str, depth: usize) {
+        self.text += &format!("{} {}", module.path, module.version);
+        if let Some(replacement) = &module.replacement {
+            self.text += &format!(" => {replacement}");
+        }
+        let requirements =
+            if depth < self.depth { self.study.requirements(module, self.all) } else { Vec::new() };
+        let again = !requirements.is_empty() && !self.drawn.insert(module.path.clone());
+        self.repeated |= again;
+        self.text += if again { " (*)\n" } else { "\n" };
+        if !again {
+            self.branches(&requirements, indent, depth + 1);
+        }
+    }
+
+    fn branches(&mut self, modules: &[StudiedModule], indent: &str, depth: usize) {
+        let [branch, last, past] = self.marks;
+        for (index, module) in modules.iter().enumerate() {
+            let is_last = index + 1 == modules.len();
+            self.text += indent;
+            self.text += if is_last { last } else { branch };
+            let deeper = format!("{indent}{}", if is_last { "    " } else { past });
+            self.module(module, &deeper, depth);
+        }
+    }
+}
+
+/// The same as a flat map, which programs walk more easily.
+fn fields(study: &Study, depth: Option<usize>, all: bool) -> Value {
+    let paths =
+        |modules: &[StudiedModule]| modules.iter().map(|module| module.path.clone()).collect::<Vec<_>>();
+    let own = study.roadrunner(all);
+    let mut modules: BTreeMap<String, Value> = BTreeMap::new();
+    let plugins = study.plugins();
+    let mut level: Vec<StudiedModule> = plugins.clone();
+    let mut below = own.clone();
+    for at in 0..=depth.unwrap_or(usize::MAX) {
+        let mut next = std::mem::take(&mut below);
+        for module in level {
+            if modules.contains_key(&module.path) {
+                continue;
+            }
+            let requirements = study.requirements(&module, all);
+            let fields = json!({
+                "version": module.version,
+                "replacement": module.replacement,
+                "requires": if Some(at) == depth { Vec::new() } else { paths(&requirements) },
+            });
+            modules.insert(module.path, fields);
+            next.extend(requirements);
+        }
+        if next.is_empty() {
+            break;
+        }
+        level = next;
+    }
+    let plugin = |name: &str, module: &str| json!({ "name": name, "module": module });
+    json!({
+        "roadrunner": study.lock.roadrunner.module,
+        "version": study.lock.roadrunner.version,
+        "requires": if depth == Some(0) { Vec::new() } else { paths(&own) },
+        "plugins": study.lock.plugins.iter().map(|it| plugin(&it.name, &it.module)).collect::<Vec<_>>(),
+        "modules": modules,
+    })
+}

@@ -25,17 +25,29 @@ test: needs ## run every test
 acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
 	@VX_TEST_COLD=1 cargo test --locked -p vx --test real_roadrunner --test killed -- --nocapture --test-threads=1
 
+.PHONY: release
+release: ## compile vx for the release's targets that this machine's Rust has, and pack them into dist/
+	@scripts/release
+
 .PHONY: bench
 bench: needs ## measure vx beside the existing tool: VELOX=/path/to/velox (and VX_TEST_GOPROXY), ARGS="--rounds 5"
 	@cargo build --locked --release -p vx -p velox-bench
 	@VX="$${VX:-$(or $(CARGO_TARGET_DIR),target)/release/vx}" $(or $(CARGO_TARGET_DIR),target)/release/velox-bench $(ARGS)
 
+.PHONY: book
+book: ## write the generated pages of docs/ anew, and make the website target/book
+	@INSTA_UPDATE=always cargo test --locked --quiet -p velox-manifest --test reference the_page
+	@INSTA_UPDATE=always cargo test --locked --quiet -p vx --bin vx reference::the_page
+	@scripts/book
+
 .PHONY: lint
-lint: ## formatting, lints, documentation, licences
+lint: ## formatting, lints, documentation, scripts and Dockerfiles, licences
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@scripts/lint-packaging
+	@scripts/book
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi
 
 # Coverage-guided fuzzing without a nightly compiler: the flags that cargo-fuzz would set, less the sanitizer.

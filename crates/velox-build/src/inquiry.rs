@@ -142,9 +142,10 @@ impl<'a> Inquiry<'a> {
     /// Its ref can't be resolved.
     pub async fn release(&self) -> Result<RoadRunnerRelease, Error> {
         let pipeline = self.pipeline();
-        let tools = pipeline.tools().await?;
-        let found = LockFile::read(self.request).ok();
-        let lock = found.as_ref().and_then(|found| found.lock.as_ref());
+        // A lock that can't be read only means that nothing is known before.
+        let found = LockFile::read(self.request).unwrap_or_default();
+        let tools = pipeline.tools(&found, None).await?;
+        let lock = found.lock.as_ref();
         let release = pipeline.resolver(&tools, lock).release().await?;
         Ok(RoadRunnerRelease {
             module: release.module.path,
@@ -161,9 +162,10 @@ impl<'a> Inquiry<'a> {
     /// The go command doesn't work, or the user interrupts. What has no versions is no error.
     pub async fn versions(&self, subjects: &[Subject]) -> Result<Vec<Versions>, Error> {
         let pipeline = self.pipeline();
-        let tools = pipeline.tools().await?;
-        let found = LockFile::read(self.request).ok();
-        let lock = found.as_ref().and_then(|found| found.lock.as_ref());
+        // A lock that can't be read only means that nothing is known before.
+        let found = LockFile::read(self.request).unwrap_or_default();
+        let tools = pipeline.tools(&found, None).await?;
+        let lock = found.lock.as_ref();
         let locked =
             |name: &str| lock?.plugins.iter().find(|plugin| plugin.name == name).map(|p| p.module.clone());
 
@@ -250,7 +252,7 @@ impl<'a> Inquiry<'a> {
                 .map(async |(index, path)| {
                     let list = match resolver.fetcher {
                         Some(fetcher) => fetcher.versions(&path).await,
-                        None => Err(FetchError::NeedsGo { module: path.clone() }),
+                        None => Err(FetchError::NeedsGo { module: path.clone(), tried: Vec::new() }),
                     };
                     (index, path, list)
                 })

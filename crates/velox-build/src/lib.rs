@@ -48,7 +48,7 @@ mod workspace;
 pub use cache::cache_directory;
 pub use check::{Checked, Finding, LookedUp, Rule, check};
 pub use compile_cache::serve_compile_cache;
-pub use doctor::{Finding, State, examine};
+pub use doctor::{Observation, State, examine};
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
 pub use inquiry::{Inquiry, Major, RoadRunnerRelease, Subject, Versions};

@@ -15,6 +15,7 @@ use velox_gomod::{
     module::{Version, match_prefix_patterns, split_path_version},
     semver,
 };
+use velox_manifest::catalogue;
 
 use crate::{
     Error, Reporter, Request,
@@ -210,8 +211,8 @@ impl Study {
         requirements
     }
 
-    /// The module paths that a user may mean: the very path, a path without its major, a plugin's name, the last part of a
-    /// path.
+    /// The module paths that a user may mean: the very path, a path without its major, a plugin's name in the configuration
+    /// or in the catalogue, the last part of a path.
     #[must_use]
     pub fn named(&self, text: &str) -> Vec<&str> {
         let text = text.split('@').next().unwrap_or(text).trim_end_matches('/');
@@ -222,7 +223,8 @@ impl Study {
         if let Some(plugin) = self.lock.plugins.iter().find(|plugin| plugin.name == text) {
             return vec![plugin.module.as_str()];
         }
-        let base: Vec<&str> = paths().filter(|path| base(path) == text).collect();
+        let known = catalogue::find(text).map_or(text, |known| known.module.as_str());
+        let base: Vec<&str> = paths().filter(|path| base(path) == known).collect();
         if !base.is_empty() {
             return base;
         }

@@ -75,18 +75,21 @@ pub fn find(name_or_module: &str) -> Option<&'static KnownPlugin> {
         .find(|plugin| plugin.module == module || plugin.names().any(|known| normal(known) == name))
 }
 
-/// The plugins whose name, alias, module path or description has `word` in it, in the catalogue's order; those whose
-/// name has it come first within their group.
+/// The plugins that have each of `words` in their name, an alias, their module path or their description, in the
+/// catalogue's order; those that have them all in their name come first within their group.
 #[must_use]
-pub fn search(word: &str) -> Vec<&'static KnownPlugin> {
-    let word = word.trim().to_lowercase();
-    let plain = normal(&word);
-    let in_name = |plugin: &KnownPlugin| plugin.names().any(|name| normal(name).contains(&plain));
-    let in_text = |plugin: &KnownPlugin| {
-        plugin.module.to_lowercase().contains(&word) || plugin.description.to_lowercase().contains(&word)
+pub fn search(words: &str) -> Vec<&'static KnownPlugin> {
+    let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
+    let in_name =
+        |plugin: &KnownPlugin, word: &str| plugin.names().any(|name| normal(name).contains(&normal(word)));
+    let in_text = |plugin: &KnownPlugin, word: &str| {
+        plugin.module.to_lowercase().contains(word) || plugin.description.to_lowercase().contains(word)
     };
-    let mut found: Vec<_> = catalogue().iter().filter(|plugin| in_name(plugin) || in_text(plugin)).collect();
-    found.sort_by_key(|plugin| (plugin.group, !in_name(plugin)));
+    let mut found: Vec<_> = catalogue()
+        .iter()
+        .filter(|plugin| words.iter().all(|word| in_name(plugin, word) || in_text(plugin, word)))
+        .collect();
+    found.sort_by_key(|plugin| (plugin.group, !words.iter().all(|word| in_name(plugin, word))));
     found
 }
 
@@ -300,8 +303,9 @@ mod tests {
         assert_eq!(names("app_log"), ["app-logger"]);
         assert_eq!(
             names("job queues"),
-            ["amqp", "beanstalk", "google-pub-sub", "kafka", "nats", "sqs", "boltdb", "memory"]
+            ["amqp", "beanstalk", "google-pub-sub", "jobs", "kafka", "nats", "sqs", "boltdb", "memory"]
         );
+        assert_eq!(names("temporal php"), ["roadrunner-temporal"]);
         assert_eq!(names("log"), ["app-logger", "logger"]);
         assert_eq!(search("").len(), catalogue().len());
         assert!(search("no such thing").is_empty());

@@ -17,6 +17,7 @@ mod manual;
 mod modules;
 mod parse;
 mod reader;
+mod reference;
 mod refs;
 mod schema;
 mod target;
@@ -27,5 +28,6 @@ pub use manifest::{
     Architecture, BuildArgs, Cache, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
     Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
 };
+pub use reference::{Key, Kind, TABLES, Table};
 pub use schema::schema;
 pub use target::{parse_target, release_targets};

@@ -14,6 +14,8 @@ mod commands;
 mod configuration;
 mod exit;
 mod panics;
+#[cfg(test)]
+mod reference;
 mod report;
 mod settings;
 mod signals;

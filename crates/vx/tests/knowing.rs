@@ -130,6 +130,12 @@ fn why_and_tree_show_who_needs_what() {
     snapshot!("why_a_library", shown(&sandbox.vx(&["why", "example.com/acme/lib"])));
     snapshot!("why_a_plugin", shown(&sandbox.vx(&["why", "hello"])));
     snapshot!("why_by_the_last_part", shown(&sandbox.vx(&["why", "goridge", "-q"])));
+    assert!(
+        sandbox
+            .vx(&["why", "github.com/roadrunner-server/informer/v4"])
+            .ok()
+            .contains("informer/v5 v5.1.9 is")
+    );
     snapshot!("why_no_such_module", shown(&sandbox.vx(&["why", "goridgee"])));
     snapshot!("tree", shown(&sandbox.vx(&["tree"])));
     snapshot!("tree_depth_0", shown(&sandbox.vx(&["tree", "--depth", "0"])));

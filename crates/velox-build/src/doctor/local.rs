@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Finding, Patient, broken, places};
+use super::{Observation, Patient, broken, places};
 use crate::{
     Error, Request, Store,
     cache::cache_directory,
@@ -20,7 +20,7 @@ const OLDEST: &str = "1.26";
 /// How long the files of a cache are counted.
 const COUNTING: Duration = Duration::from_millis(1500);
 
-pub(super) fn go(request: &Request, found: Result<&Installed, &Error>) -> Vec<Finding> {
+pub(super) fn go(request: &Request, found: Result<&Installed, &Error>) -> Vec<Observation> {
     let go = match found {
         Ok(go) => go,
         Err(error) => return vec![broken("go", error)],
@@ -30,24 +30,28 @@ pub(super) fn go(request: &Request, found: Result<&Installed, &Error>) -> Vec<Fi
         let none = "there is no go command on the PATH";
         let install = "install Go from https://go.dev/dl/ and put its bin directory on the PATH";
         return vec![if go.stays() {
-            Finding::error("go", format!("{none}, and {said} allows no other"), install)
+            Observation::error("go", format!("{none}, and {said} allows no other"), install)
         } else if request.options.offline {
-            Finding::warning("go", format!("{none}: --offline takes one that was downloaded before"), install)
+            Observation::warning(
+                "go",
+                format!("{none}: --offline takes one that was downloaded before"),
+                install,
+            )
         } else {
-            Finding::ok("go", format!("{none}: the right one is downloaded"))
+            Observation::ok("go", format!("{none}: the right one is downloaded"))
         }];
     };
     let place = format!("{installed}, {}", program.display());
     let locked = LockFile::read(request).ok().and_then(|found| found.lock).map(|lock| lock.go_version);
     if let Some(locked) = locked.filter(|locked| go.stays() && go.version() != Some(locked.as_str())) {
-        return vec![Finding::error(
+        return vec![Observation::error(
             "go",
             format!("{place}: velox.lock wants {locked}, and {said} allows no other"),
             format!("install {locked}, or let vx download it: GOTOOLCHAIN=auto"),
         )];
     }
     if go.stays() && is_older(installed, OLDEST) {
-        return vec![Finding::warning(
+        return vec![Observation::warning(
             "go",
             format!("{place}: older than a RoadRunner of today wants, and {said} allows no other"),
             "install a newer Go from https://go.dev/dl/, or let vx download it: GOTOOLCHAIN=auto",
@@ -57,12 +61,12 @@ pub(super) fn go(request: &Request, found: Result<&Installed, &Error>) -> Vec<Fi
         true => format!("{said}: no other is downloaded"),
         false => "another one is downloaded where it is needed".to_owned(),
     };
-    vec![Finding::ok("go", format!("{place} ({others})"))]
+    vec![Observation::ok("go", format!("{place} ({others})"))]
 }
 
-pub(super) async fn git(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn git(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(git) = patient.git else {
-        return vec![Finding::warning(
+        return vec![Observation::warning(
             "git",
             "there is no git on the PATH: modules come from proxies and the forges' APIs only",
             "install git, for private repositories and for GOPROXY=direct",
@@ -79,18 +83,22 @@ pub(super) async fn git(patient: &Patient<'_>) -> Vec<Finding> {
     match patient.children.run(version).await {
         Ok(finished) if finished.status.success() => {
             let version = finished.stdout.trim().trim_start_matches("git version ").to_owned();
-            vec![Finding::ok("git", format!("{version}, {}", git.display()))]
+            vec![Observation::ok("git", format!("{version}, {}", git.display()))]
         }
         Ok(finished) => {
             let why = finished.stderr.first().cloned().unwrap_or_else(|| finished.status.to_string());
-            vec![Finding::warning("git", format!("{} doesn't work: {why}", git.display()), "install it anew")]
+            vec![Observation::warning(
+                "git",
+                format!("{} doesn't work: {why}", git.display()),
+                "install it anew",
+            )]
         }
         Err(error) => vec![broken("git", &error)],
     }
 }
 
 /// Whether each cache can be written, and how large it is.
-pub(super) async fn caches(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn caches(patient: &Patient<'_>) -> Vec<Observation> {
     let cache = cache_directory(&patient.request.environment);
     let mut findings = Vec::new();
     for (name, path) in places(patient) {
@@ -100,7 +108,7 @@ pub(super) async fn caches(patient: &Patient<'_>) -> Vec<Finding> {
                 "Go's compile cache" => "GOCACHE",
                 _ => "VX_CACHE_DIR",
             };
-            findings.push(Finding::error(
+            findings.push(Observation::error(
                 "caches",
                 format!("{name} can't be written: {}: {error}", path.display()),
                 format!("mend its permissions, or set {variable} to another directory"),
@@ -116,7 +124,7 @@ pub(super) async fn caches(patient: &Patient<'_>) -> Vec<Finding> {
                 tokio::task::spawn_blocking(move || size_of(&counted)).await.unwrap_or((0, false));
             format!("{}{}", if all { "" } else { "more than " }, size(bytes))
         };
-        findings.push(Finding::ok("caches", format!("{name}: {} ({size})", path.display())));
+        findings.push(Observation::ok("caches", format!("{name}: {} ({size})", path.display())));
     }
     findings
 }
@@ -160,7 +168,7 @@ fn size(bytes: u64) -> String {
 
 /// The space that is left where a build writes, each file system once.
 #[cfg(unix)]
-pub(super) async fn disk(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn disk(patient: &Patient<'_>) -> Vec<Observation> {
     use std::os::unix::fs::MetadataExt as _;
     let mut places = places(patient);
     // The go command compiles there, unless GOTMPDIR says otherwise.
@@ -183,21 +191,21 @@ pub(super) async fn disk(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 #[cfg(not(unix))]
-pub(super) async fn disk(_: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn disk(_: &Patient<'_>) -> Vec<Observation> {
     Vec::new()
 }
 
 /// A first build of RoadRunner downloads and compiles some two GiB.
 #[cfg_attr(not(unix), expect(dead_code, reason = "nothing asks for the space there yet"))]
-fn space(name: &str, path: &Path, free: u64) -> Finding {
+fn space(name: &str, path: &Path, free: u64) -> Observation {
     const TOO_LITTLE: u64 = 512 << 20;
     const LITTLE: u64 = 3 << 30;
     let message = format!("{} free for {name} ({})", size(free), path.display());
     let remedy = "make space: `vx cache prune`, `go clean -cache`, `go clean -modcache`";
     match free {
-        ..TOO_LITTLE => Finding::error("disk", message, remedy),
-        TOO_LITTLE..LITTLE => Finding::warning("disk", message, remedy),
-        _ => Finding::ok("disk", message),
+        ..TOO_LITTLE => Observation::error("disk", message, remedy),
+        TOO_LITTLE..LITTLE => Observation::warning("disk", message, remedy),
+        _ => Observation::ok("disk", message),
     }
 }
 

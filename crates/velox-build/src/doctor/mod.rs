@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, Reporter, Request, cache::cache_directory, network::Network, process::Children, scratch::Scratch,
-    toolchain::Toolchain,
+    toolchain::Installed,
 };
 
 /// How long one check may take; what takes longer is a finding too.
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Something that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Observation {
     /// What was looked at: `go`, `git`, `proxy`, `sumdb`, `github`, `gitlab`, `ssh`, `private`, `caches`, `disk`.
     pub check: &'static str,
     /// How it is.
@@ -46,7 +46,7 @@ pub enum State {
     Error,
 }
 
-impl Finding {
+impl Observation {
     fn ok(check: &'static str, message: impl Into<String>) -> Self {
         Self { check, state: State::Ok, message: message.into(), remedy: None }
     }
@@ -81,7 +81,7 @@ pub async fn examine(
     request: &Request,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-    mut tell: impl FnMut(Finding),
+    mut tell: impl FnMut(Observation),
 ) -> Result<(), Error> {
     let children = Children::new(request, &reporter, &cancel);
     let cache = cache_directory(&request.environment);
@@ -111,7 +111,7 @@ pub async fn examine(
         scratch: &directory,
     };
     let online = !request.options.offline;
-    let mut checks: Vec<(&'static str, LocalBoxFuture<'_, Vec<Finding>>)> =
+    let mut checks: Vec<(&'static str, LocalBoxFuture<'_, Vec<Observation>>)> =
         vec![("git", local::git(&patient).boxed_local())];
     if online {
         checks.push(("proxy", remote::proxies(&patient).boxed_local()));
@@ -127,7 +127,7 @@ pub async fn examine(
     let patiently = checks.into_iter().map(async |(check, findings)| {
         tokio::time::timeout(PATIENCE, findings).await.unwrap_or_else(|_| {
             let message = format!("no answer within {} seconds", PATIENCE.as_secs());
-            vec![Finding::warning(check, message, "is the network slow, or a disk?")]
+            vec![Observation::warning(check, message, "is the network slow, or a disk?")]
         })
     });
     let mut findings = stream::iter(patiently).buffered(at_once);
@@ -144,11 +144,11 @@ pub async fn examine(
 }
 
 /// An error of the build's own, as a finding.
-fn broken(check: &'static str, error: &Error) -> Finding {
+fn broken(check: &'static str, error: &Error) -> Observation {
     let first = error.diagnostics.first();
     let message = first.map_or_else(|| error.to_string(), |first| first.message.clone());
     let remedy = first.and_then(|first| first.help.first()).cloned();
-    Finding { check, state: State::Error, message, remedy }
+    Observation { check, state: State::Error, message, remedy }
 }
 
 /// Where a build puts its files, each with a name for it.

@@ -7,7 +7,7 @@ use velox_forge::{ForgeError, Quota, TokenFacts, about_github_token, about_gitla
 use velox_gomod::fetch::{ProxyList, SumDb, probe_proxies, probe_sum_db};
 use velox_manifest::{Forge, Origin};
 
-use super::{Finding, Patient, State};
+use super::{Observation, Patient, State};
 use crate::{
     network::{Credentials, impatient, private_hosts},
     process::Invocation,
@@ -20,24 +20,24 @@ const FEW: u64 = 20;
 /// A token that ends within so many days is told of.
 const SOON: i64 = 7;
 
-pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(go) = patient.go else { return Vec::new() };
     let list = match ProxyList::parse(&go.settings.goproxy) {
         Ok(list) => list,
         Err(error) => {
             let remedy = "mend it: `go env -w GOPROXY=https://proxy.golang.org,direct`";
-            return vec![Finding::error("proxy", error.to_string(), remedy)];
+            return vec![Observation::error("proxy", error.to_string(), remedy)];
         }
     };
     if !list.has_proxy() {
         let value = &go.settings.goproxy;
         return vec![match value.as_str() {
-            "off" => Finding::error(
+            "off" => Observation::error(
                 "proxy",
                 "GOPROXY=off: no module can be fetched",
                 "unset it: `go env -u GOPROXY`, or build with --offline what the caches hold",
             ),
-            _ => Finding::warning(
+            _ => Observation::warning(
                 "proxy",
                 "GOPROXY names no proxy: every module is fetched from its own repository, which is slow",
                 "`go env -w GOPROXY=https://proxy.golang.org,direct`",
@@ -53,7 +53,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
     let tell = |(index, probe): (usize, velox_gomod::fetch::Probe)| {
         let name = &probe.name;
         let Some(trouble) = probe.trouble else {
-            return Finding::ok("proxy", format!("{name} answers"));
+            return Observation::ok("proxy", format!("{name} answers"));
         };
         let message = format!("{name} doesn't serve modules: {trouble}");
         let refused = trouble.starts_with("401") || trouble.starts_with("403") || trouble.starts_with("407");
@@ -67,29 +67,29 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Finding> {
         // Behind a comma the next proxy is asked for what isn't found, and not after a failure.
         let goes_on = probe.passed_over && index < last;
         match goes_on {
-            true => Finding::warning("proxy", format!("{message}; the next one is asked"), remedy),
-            false => Finding::error("proxy", message, remedy),
+            true => Observation::warning("proxy", format!("{message}; the next one is asked"), remedy),
+            false => Observation::error("proxy", message, remedy),
         }
     };
     probes.into_iter().enumerate().map(tell).collect()
 }
 
-pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(go) = patient.go else { return Vec::new() };
     let settings = &go.settings;
     let database = match SumDb::parse(&settings.gosumdb) {
         Ok(Some(database)) => database,
         Ok(None) => {
-            return vec![Finding::warning(
+            return vec![Observation::warning(
                 "sumdb",
                 "GOSUMDB=off: the first use of a module is trusted, whatever it is",
                 "`go env -u GOSUMDB`; GONOSUMDB is enough for private modules",
             )];
         }
-        Err(error) => return vec![Finding::error("sumdb", error.to_string(), "`go env -u GOSUMDB`")],
+        Err(error) => return vec![Observation::error("sumdb", error.to_string(), "`go env -u GOSUMDB`")],
     };
     if settings.gonosumdb == "*" {
-        return vec![Finding::warning(
+        return vec![Observation::warning(
             "sumdb",
             "GONOSUMDB=*: the database is asked about no module, and the first use of each is trusted",
             "name the private ones alone, such as GONOSUMDB=git.example.com",
@@ -102,8 +102,8 @@ pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Finding> {
         return Vec::new();
     };
     match probe_sum_db(&client, &list, &netrc, &database).await {
-        Ok(host) => vec![Finding::ok("sumdb", format!("{host} answers"))],
-        Err((host, why)) => vec![Finding::error(
+        Ok(host) => vec![Observation::ok("sumdb", format!("{host} answers"))],
+        Err((host, why)) => vec![Observation::error(
             "sumdb",
             format!("the checksum database can't be asked: {host}: {why}"),
             "check the network and HTTPS_PROXY; GOSUMDB names another database",
@@ -111,7 +111,7 @@ pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Finding> {
     }
 }
 
-pub(super) async fn github(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn github(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(network) = patient.network else { return Vec::new() };
     let forge = &patient.request.manifest.github;
     let configured = &network.forges.github;
@@ -127,7 +127,7 @@ pub(super) async fn github(patient: &Patient<'_>) -> Vec<Finding> {
     tell_forge("github", "GitHub", forge, patient, facts, needed)
 }
 
-pub(super) async fn gitlab(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn gitlab(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(network) = patient.network else { return Vec::new() };
     let manifest = &patient.request.manifest;
     let forge = &manifest.gitlab;
@@ -155,7 +155,7 @@ fn tell_forge(
     patient: &Patient<'_>,
     facts: Result<TokenFacts, ForgeError>,
     needed: impl Fn(&[String]) -> Option<&'static str>,
-) -> Vec<Finding> {
+) -> Vec<Observation> {
     let facts = match facts {
         Ok(facts) => facts,
         Err(error) => {
@@ -169,8 +169,8 @@ fn tell_forge(
             let needs_it = forge.endpoint.is_some() || forge.token.is_some();
             let message = format!("{name}: {error}");
             return vec![match needs_it {
-                true => Finding::error(check, message, remedy),
-                false => Finding::warning(check, message, remedy),
+                true => Observation::error(check, message, remedy),
+                false => Observation::warning(check, message, remedy),
             }];
         }
     };
@@ -187,23 +187,23 @@ fn tell_forge(
     let missing = scopes.as_deref().filter(|_| forge.token.is_some()).and_then(&needed);
     findings.push(match (missing, quota) {
         (Some(missing), _) => {
-            Finding::warning(check, message, format!("private repositories need {missing}"))
+            Observation::warning(check, message, format!("private repositories need {missing}"))
         }
         (None, Some(Quota { remaining, .. })) if *remaining < FEW => {
             let remedy = match forge.token {
                 Some(_) => "wait for the reset",
                 None => "set a token: with one the limit is far higher",
             };
-            Finding::warning(check, message, remedy)
+            Observation::warning(check, message, remedy)
         }
-        _ => Finding::ok(check, message),
+        _ => Observation::ok(check, message),
     });
     let days = expires.as_deref().and_then(days_until);
     if let (Some(expires), Some(days)) = (expires, days.filter(|days| *days <= SOON)) {
         let message = format!("the token for {host} ends on {expires}");
         let state = if days < 0 { State::Error } else { State::Warning };
         let remedy = Some(format!("make a new one, and set it under [{check}.token]"));
-        findings.push(Finding { check, state, message, remedy });
+        findings.push(Observation { check, state, message, remedy });
     }
     findings.extend(unused(check, forge, patient));
     findings
@@ -223,7 +223,7 @@ fn days_until(expires: &str) -> Option<i64> {
 }
 
 /// A token that waits in the environment for a configuration to name it.
-fn unused(check: &'static str, forge: &Forge, patient: &Patient<'_>) -> Option<Finding> {
+fn unused(check: &'static str, forge: &Forge, patient: &Patient<'_>) -> Option<Observation> {
     let names = match check {
         "github" => ["GITHUB_TOKEN", "GH_TOKEN"],
         _ => ["GITLAB_TOKEN", "CI_JOB_TOKEN"],
@@ -232,37 +232,37 @@ fn unused(check: &'static str, forge: &Forge, patient: &Patient<'_>) -> Option<F
     let name = names.into_iter().find(set).filter(|_| patient.configured && forge.token.is_none())?;
     let message = format!("{name} is set, and velox.toml doesn't use it");
     let remedy = Some(format!("for private plugins: token = \"${{{name}}}\" under [{check}.token]"));
-    Some(Finding { check, state: State::Ok, message, remedy })
+    Some(Observation { check, state: State::Ok, message, remedy })
 }
 
-pub(super) async fn ssh(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn ssh(patient: &Patient<'_>) -> Vec<Observation> {
     let socket = patient.request.environment.get("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
     let private = patient.go.is_some_and(|go| !private_hosts(&go.settings).is_empty());
     let hosts = "hosts of GOPRIVATE without a token are reached over ssh";
     match socket {
         None if private => {
-            vec![Finding::warning(
+            vec![Observation::warning(
                 "ssh",
                 "no ssh-agent is running",
                 format!("{hosts}: start one, and ssh-add"),
             )]
         }
-        None => vec![Finding::ok("ssh", "no ssh-agent is running (it is needed for private hosts only)")],
+        None => vec![Observation::ok("ssh", "no ssh-agent is running (it is needed for private hosts only)")],
         Some(socket) => vec![match ssh_agent_keys(Path::new(socket)).await {
-            None => Finding::warning(
+            None => Observation::warning(
                 "ssh",
                 "SSH_AUTH_SOCK is set, and no ssh-agent answers there",
                 "start one: `eval $(ssh-agent)`, then `ssh-add`",
             ),
-            Some(0) => Finding::warning("ssh", "the ssh-agent holds no key", "`ssh-add` gives it yours"),
-            Some(1) => Finding::ok("ssh", "the ssh-agent holds one key"),
-            Some(keys) => Finding::ok("ssh", format!("the ssh-agent holds {keys} keys")),
+            Some(0) => Observation::warning("ssh", "the ssh-agent holds no key", "`ssh-add` gives it yours"),
+            Some(1) => Observation::ok("ssh", "the ssh-agent holds one key"),
+            Some(keys) => Observation::ok("ssh", format!("the ssh-agent holds {keys} keys")),
         }],
     }
 }
 
 /// Whether git reaches the hosts that GOPRIVATE keeps from the proxies.
-pub(super) async fn private(patient: &Patient<'_>) -> Vec<Finding> {
+pub(super) async fn private(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(go) = patient.go else { return Vec::new() };
     let hosts = private_hosts(&go.settings);
     if hosts.is_empty() {
@@ -270,7 +270,7 @@ pub(super) async fn private(patient: &Patient<'_>) -> Vec<Finding> {
     }
     let Some(git) = patient.git else {
         let message = format!("GOPRIVATE covers {}, and there is no git", join(hosts.iter()));
-        return vec![Finding::error("private", message, "install git")];
+        return vec![Observation::error("private", message, "install git")];
     };
     let mut findings = Vec::new();
     for host in hosts {
@@ -300,7 +300,9 @@ pub(super) async fn private(patient: &Patient<'_>) -> Vec<Finding> {
             on_line: None,
         };
         findings.push(match patient.children.run(asked).await {
-            Ok(finished) if finished.status.success() => Finding::ok("private", format!("git reads {path}")),
+            Ok(finished) if finished.status.success() => {
+                Observation::ok("private", format!("git reads {path}"))
+            }
             Ok(finished) => judged(&host, module.as_deref(), &finished.stderr),
             Err(error) => super::broken("private", &error),
         });
@@ -309,7 +311,7 @@ pub(super) async fn private(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 /// What git's own words mean; these are the same in every version, untranslated.
-fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Finding {
+fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Observation {
     let text = lines.join("\n");
     let says = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
     let last = lines.iter().rev().find(|line| line.contains("fatal:") || line.contains("ERROR"));
@@ -325,11 +327,11 @@ fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Finding {
         "certificate",
     ]) {
         let message = format!("git can't reach {host}: {why}");
-        return Finding::error("private", message, "check the network, the VPN, HTTPS_PROXY");
+        return Observation::error("private", message, "check the network, the VPN, HTTPS_PROXY");
     }
     if says(&["Host key verification failed"]) {
         let message = format!("git doesn't know the host key of {host}");
-        return Finding::error("private", message, format!("connect once by hand: `ssh git@{host}`"));
+        return Observation::error("private", message, format!("connect once by hand: `ssh git@{host}`"));
     }
     if says(&[
         "Permission denied (publickey",
@@ -342,17 +344,17 @@ fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Finding {
         let message = format!("{host} answers git, and wants credentials: {why}");
         let remedy = "set a token in velox.toml, add a key to the ssh-agent, or a credential helper to git";
         return match module {
-            Some(_) => Finding::error("private", message, remedy),
-            None => Finding::warning("private", message, remedy),
+            Some(_) => Observation::error("private", message, remedy),
+            None => Observation::warning("private", message, remedy),
         };
     }
     match module {
-        Some(module) => Finding::error(
+        Some(module) => Observation::error(
             "private",
             format!("git can't read {module}: {why}"),
             "does the repository exist, and may this user read it?",
         ),
-        None => Finding::ok("private", format!("git reaches {host}")),
+        None => Observation::ok("private", format!("git reaches {host}")),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Asked, Lock, Variant};
 use crate::{Error, Request, write_text};
 
 /// The lock file as it was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LockFile {
     path: Option<PathBuf>,
     text: Option<String>,
@@ -16,7 +16,7 @@ pub(crate) struct LockFile {
 impl LockFile {
     /// Reads it; one that is not there is no error.
     pub(crate) fn read(request: &Request) -> Result<Self, Error> {
-        let Some(path) = request.lock.clone() else { return Ok(Self { path: None, text: None, lock: None }) };
+        let Some(path) = request.lock.clone() else { return Ok(Self::default()) };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

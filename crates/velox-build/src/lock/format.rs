@@ -219,6 +219,10 @@ impl Lock {
     /// A lock says some things twice, for its readers. One that was changed by hand may contradict itself, and then it is
     /// nothing that was ever tried.
     fn check(&self) -> Result<(), String> {
+        let commits = self.plugins.iter().map(|plugin| &plugin.commit).chain([&self.roadrunner.commit]);
+        if let Some(commit) = commits.flatten().find(|commit| !super::is_commit(commit)) {
+            return Err(format!("{commit:?} is no commit"));
+        }
         let go_mod = GoMod::parse(&self.go_mod)
             .map_err(|error| format!("line {} of its go.mod: {}", error.line, error.message))?;
         GoSum::parse(&self.go_sum).map_err(|error| format!("its go.sum can't be read: {error}"))?;
@@ -474,6 +478,7 @@ mod tests {
         for path in ["../../etc", "./replace/../../etc", "/etc"] {
             assert!(message("./replace/http", path).contains("no lock may name"), "{path}");
         }
+        assert!(message("commit = \"0123", "commit = \"--up").contains("no commit"));
         assert!(message("require github", "require require github").contains("of its go.mod"));
         assert!(message("a.b/c v1.0.0 h1:x=", "a.b/c v1.0.0").contains("go.sum can't be read"));
     }

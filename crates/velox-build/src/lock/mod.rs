@@ -219,6 +219,11 @@ impl Lock {
     }
 }
 
+/// Whether this is a commit's id, and no other word that git or a terminal would make something of.
+pub(crate) fn is_commit(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// A replace for this very version wins over one for all (<https://go.dev/ref/mod#go-mod-file-replace>).
 pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
     let of = |version: Option<&String>| {

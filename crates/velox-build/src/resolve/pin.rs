@@ -22,7 +22,9 @@ use super::{
     forge::{self, Forges, Located},
     goproxy::{self, Download},
 };
-use crate::{Error, ErrorKind, Event, Phase, error::finding, process::Children, toolchain::Toolchain};
+use crate::{
+    Error, ErrorKind, Event, Phase, error::finding, lock::is_commit, process::Children, toolchain::Toolchain,
+};
 
 /// How many forge requests run at once.
 const FORGE_REQUESTS: usize = 8;
@@ -187,7 +189,7 @@ impl Sources<'_> {
         let time = info
             .and_then(|info| serde_json::from_str::<Info>(&info).ok())
             .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
-        let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| !hash.is_empty());
+        let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
         Ok(Pinned {
             module: Version { path: answer.path.clone(), version: answer.version.clone() },
             commit: located.map(|located| located.commit.id.clone()).or(origin),

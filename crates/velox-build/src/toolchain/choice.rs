@@ -53,7 +53,7 @@ impl Installed {
                 let (settings, version) = Settings::of(&program, children, directory).await?;
                 (settings, Some((program, version)))
             }
-            None => (Settings::without_go(&children.inherited)?, None),
+            None => (Settings::without_go(&children.inherited, directory)?, None),
         };
         // One that was given is meant; saying more than that makes it a wish like the one on the PATH.
         let switched = children.inherited.get("GOTOOLCHAIN").is_some_and(|value| !value.is_empty());

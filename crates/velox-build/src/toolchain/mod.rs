@@ -140,6 +140,9 @@ impl Toolchain {
                     .map(|(name, value)| (name, value.to_owned()))
                     // As the go command does when it runs another one: GOROOT would lead it to the first one's files.
                     .chain(self.root.iter().map(|root| ("GOROOT", root.to_string_lossy().into_owned())))
+                    .chain(
+                        self.settings.goenv.iter().map(|file| ("GOENV", file.to_string_lossy().into_owned())),
+                    )
                     .collect(),
                 on_line,
             })

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -33,6 +35,9 @@ pub(crate) struct Settings {
     /// What the user chose, whatever a go command was told meanwhile.
     #[serde(skip)]
     pub(crate) gotoolchain: String,
+    /// The user's `go env -w` settings without those that would change the bytes and that no variable hides.
+    #[serde(skip)]
+    pub(super) goenv: Option<PathBuf>,
 }
 
 /// A go command's own words: its version, and what it takes from its directory.
@@ -84,12 +89,19 @@ impl Settings {
         }
         let Own { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
             .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
-        settings.gotoolchain = GoEnv::read(&children.inherited, Some(&goroot)).value("GOTOOLCHAIN");
-        Ok((settings, goversion))
+        let env = GoEnv::read(&children.inherited, Some(&goroot));
+        settings.gotoolchain = env.value("GOTOOLCHAIN");
+        settings.goenv = without_experiments(&env, directory)?;
+        // With experiments that change its code, a go command says so behind its version.
+        let version = goversion.split_once("-X:").map_or(goversion.as_str(), |(version, _)| version);
+        Ok((settings, version.to_owned()))
     }
 
     /// What a go command would say, if there were one.
-    pub(super) fn without_go(environment: &BTreeMap<String, String>) -> Result<Self, Error> {
+    pub(super) fn without_go(
+        environment: &BTreeMap<String, String>,
+        directory: &Path,
+    ) -> Result<Self, Error> {
         let env = GoEnv::read(environment, None);
         let place = |name: &str, path: Option<PathBuf>| {
             path.filter(|path| path.is_absolute()).ok_or_else(|| {
@@ -112,6 +124,7 @@ impl Settings {
             goprivate: env.value("GOPRIVATE"),
             gonoproxy: env.value("GONOPROXY"),
             gotoolchain: env.value("GOTOOLCHAIN"),
+            goenv: without_experiments(&env, directory)?,
         })
     }
 
@@ -124,4 +137,24 @@ impl Settings {
     pub(crate) fn is_private(&self, module: &str) -> bool {
         match_prefix_patterns(&self.gonoproxy, module)
     }
+}
+
+/// An empty GOEXPERIMENT doesn't hide the one of `go env -w`: a copy of that file without it does.
+fn without_experiments(env: &GoEnv, directory: &Path) -> Result<Option<PathBuf>, Error> {
+    let Some(text) = env.file().and_then(|file| fs::read_to_string(file).ok()) else { return Ok(None) };
+    let is_experiment = |line: &&str| line.starts_with("GOEXPERIMENT=");
+    if !text.lines().any(|line| is_experiment(&line)) {
+        return Ok(None);
+    }
+    let kept: String =
+        text.lines().filter(|line| !is_experiment(line)).map(|line| format!("{line}\n")).collect();
+    // GOPROXY in it may have a password: a temporary file is its owner's alone.
+    let path = directory.join("go.env");
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(kept.as_bytes())?;
+        file.persist(&path).map_err(|error| error.error)
+    };
+    write().map_err(|error| Error::file("write", &path, &error))?;
+    Ok(Some(path))
 }

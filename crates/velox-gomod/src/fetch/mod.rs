@@ -342,17 +342,6 @@ impl Fetcher {
         Arc::clone(&self.inner).toolchain(toolchain.clone(), known).await
     }
 
-    /// The versions that the proxies list of a module.
-    ///
-    /// # Errors
-    /// No proxy can be asked.
-    pub async fn versions(&self, path: &str) -> Result<Vec<String>, Error> {
-        let list = format!("{}/@v/list", escape_path(path)?);
-        let ask = async |proxy: &Url| Ok(self.inner.proxies.read(proxy, &list).await.and_then(text));
-        let (lines, _) = self.inner.ask_in_turn(path, path, ask).await?;
-        Ok(lines.lines().filter_map(|line| line.split_ascii_whitespace().next()).map(str::to_owned).collect())
-    }
-
     /// A version's go.mod as a proxy has it: nothing has verified it, so it is good for a guess only.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! Which versions a module has, as the module proxies list them (<https://go.dev/ref/mod#goproxy-protocol>).
 
-use super::{Error, Failure, Fetcher, Inner, host, match_prefix_patterns};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use url::Url;
+
+use super::{Error, Failure, Fetcher, Inner, text};
 use crate::{
-    fetch::goproxy::Source,
     modfile::GoMod,
     module::{escape_path, escape_version},
     semver,
@@ -21,9 +24,6 @@ impl Fetcher {
 
 impl Inner {
     async fn versions(&self, path: &str) -> Result<Vec<String>, Error> {
-        if match_prefix_patterns(&self.options.no_proxy, path) {
-            return Err(Error::NeedsGo { module: path.to_owned() });
-        }
         let Some(list) = self.small(path, "@v/list").await? else { return Ok(Vec::new()) };
         let mut versions: Vec<String> = list
             .lines()
@@ -54,24 +54,21 @@ impl Inner {
     /// A small text of a module, from the first proxy that has it; `None`: they all say that there is none.
     async fn small(&self, path: &str, file: &str) -> Result<Option<String>, Error> {
         let name = format!("{}/{file}", escape_path(path)?);
-        let mut asked = false;
-        for entry in &self.options.proxies.0 {
-            let proxy = match &entry.source {
-                Source::Proxy(proxy) => proxy,
-                Source::Direct if !asked => return Err(Error::NeedsGo { module: path.to_owned() }),
-                Source::Off if !asked => return Err(Error::Off { module: path.to_owned() }),
-                Source::Direct | Source::Off => break,
-            };
-            asked = true;
-            match self.proxies.read(proxy, &name).await {
-                Ok(bytes) => return Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-                Err(Failure::NotFound) => {}
-                Err(Failure::Other(_)) if entry.after_any_error => {}
-                Err(Failure::Other(why)) => {
-                    return Err(Error::Download { module: path.to_owned(), host: host(proxy), why });
-                }
+        let trouble = AtomicBool::new(false);
+        let ask = async |proxy: &Url| {
+            let answer = self.proxies.read(proxy, &name).await.and_then(text);
+            let said = matches!(answer, Ok(_) | Err(Failure::NotFound(_)));
+            trouble.fetch_or(!said, Ordering::Relaxed);
+            Ok(answer)
+        };
+        match self.ask_in_turn(path, path, ask).await {
+            Ok((text, _)) => Ok(Some(text)),
+            Err(Error::Download { tried, .. } | Error::NeedsGo { tried, .. })
+                if !tried.is_empty() && !trouble.load(Ordering::Relaxed) =>
+            {
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
-        Ok(None)
     }
 }

@@ -5,7 +5,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Finding, Goal, Options, Reporter, State};
+use velox_build::{Event, Goal, Observation, Options, Reporter, State};
 use velox_manifest::Log;
 
 use super::request::{Asked, Misconfigured, working_directory};
@@ -40,7 +40,7 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
             if there {
                 let plugins = asked.manifest.plugins.len();
                 let name = asked.source.as_ref().map_or(USUAL_NAME, |source| source.name.as_str());
-                teller.tell(&Finding {
+                teller.tell(&Observation {
                     check: "config",
                     state: State::Ok,
                     message: format!("{name} asks for {}", count(plugins as u64, "plugin")),
@@ -69,13 +69,13 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
 }
 
 /// A configuration with mistakes, as one finding: `vx build` shows them all, with their places.
-fn misconfigured(wrong: &Misconfigured) -> Finding {
+fn misconfigured(wrong: &Misconfigured) -> Observation {
     let first = wrong.diagnostics.first().map_or("it can't be read", |first| first.message.as_str());
     let more = match wrong.diagnostics.len() {
         0 | 1 => String::new(),
         many => format!(" (and {} more)", many - 1),
     };
-    Finding {
+    Observation {
         check: "config",
         state: State::Error,
         message: format!("{first}{more}"),
@@ -116,7 +116,7 @@ impl Teller {
         }
     }
 
-    fn tell(&self, finding: &Finding) {
+    fn tell(&self, finding: &Observation) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match finding.state {
             State::Ok => told.ok += 1,
@@ -156,8 +156,8 @@ impl Teller {
     }
 }
 
-fn event(finding: &Finding) -> String {
-    let Finding { check, state, message, remedy } = finding;
+fn event(finding: &Observation) -> String {
+    let Observation { check, state, message, remedy } = finding;
     let event = serde_json::json!({
         "v": 1, "event": "examined", "check": check, "state": state, "message": message, "remedy": remedy,
     });
@@ -165,7 +165,7 @@ fn event(finding: &Finding) -> String {
 }
 
 /// `warning  proxy    what was found`, and below it what to do.
-fn line(finding: &Finding) -> String {
+fn line(finding: &Observation) -> String {
     let (word, color) = match finding.state {
         State::Ok => ("ok", AnsiColor::Green),
         State::Warning => ("warning", AnsiColor::Yellow),

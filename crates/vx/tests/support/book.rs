@@ -1,0 +1,121 @@
+//! The pages of the documentation, as their readers see them: code blocks and links.
+
+// Each story file uses the part that it needs.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+
+/// A page of Markdown.
+pub struct Page {
+    /// Its path from the repository's top.
+    pub name: String,
+    pub text: String,
+}
+
+/// A fenced block of code.
+#[derive(Debug, Clone)]
+pub struct Block {
+    pub language: String,
+    pub text: String,
+    /// Where it starts: PAGE:LINE.
+    pub place: String,
+    /// The HTML comment right above it, which tells this test what readers needn't know.
+    pub remark: Option<String>,
+}
+
+/// The repository's top.
+pub fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A page by its path from the top.
+pub fn page(name: &str) -> Page {
+    let text = fs::read_to_string(top().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    Page { name: name.to_owned(), text }
+}
+
+/// All pages that people read: the book's, and those beside it.
+pub fn pages() -> Vec<Page> {
+    let mut names: Vec<String> = fs::read_dir(top().join("docs"))
+        .unwrap()
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_string_lossy()))
+        .filter(|name| name.ends_with(".md"))
+        .collect();
+    names.extend(["README.md", "CONTRIBUTING.md", "examples/README.md"].map(str::to_owned));
+    names.sort();
+    names.iter().map(|name| page(name)).collect()
+}
+
+impl Page {
+    fn events(&self) -> impl Iterator<Item = (Event<'_>, std::ops::Range<usize>)> {
+        Parser::new_ext(&self.text, Options::ENABLE_TABLES).into_offset_iter()
+    }
+
+    fn place(&self, offset: usize) -> String {
+        format!("{}:{}", self.name, self.text[..offset].matches('\n').count() + 1)
+    }
+
+    /// Its fenced blocks, in order.
+    pub fn blocks(&self) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut remark: Option<String> = None;
+        let mut open: Option<Block> = None;
+        for (event, range) in self.events() {
+            match event {
+                Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => {
+                    let (language, place) = (language.to_string(), self.place(range.start));
+                    open = Some(Block { language, text: String::new(), place, remark: remark.take() });
+                }
+                Event::Text(text) if open.is_some() => open.as_mut().unwrap().text.push_str(&text),
+                Event::End(TagEnd::CodeBlock) => blocks.extend(open.take()),
+                Event::Html(text) => {
+                    let text = text.trim();
+                    let inner = text.strip_prefix("<!--").and_then(|text| text.strip_suffix("-->"));
+                    remark = inner.map(|text| text.trim().to_owned());
+                }
+                Event::Start(Tag::HtmlBlock) | Event::End(TagEnd::HtmlBlock) => {}
+                _ => remark = None,
+            }
+        }
+        blocks
+    }
+
+    /// The targets of its links, each with its place.
+    pub fn links(&self) -> Vec<(String, String)> {
+        self.events()
+            .filter_map(|(event, range)| match event {
+                Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                    Some((dest_url.to_string(), self.place(range.start)))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The anchors of its headings, as GitHub and mdBook make them.
+    pub fn anchors(&self) -> Vec<String> {
+        let mut anchors = Vec::new();
+        let mut heading: Option<String> = None;
+        for (event, _) in self.events() {
+            match event {
+                Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+                Event::Text(text) | Event::Code(text) if heading.is_some() => {
+                    heading.as_mut().unwrap().push_str(&text);
+                }
+                Event::End(TagEnd::Heading(_)) => anchors.extend(heading.take().map(|text| anchor(&text))),
+                _ => {}
+            }
+        }
+        anchors
+    }
+}
+
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}

@@ -1,0 +1,68 @@
+//! A release, as scripts/pack makes it, and the server that has it.
+
+// Each story file uses the part that it needs.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+/// A release of the vx under test.
+pub fn release() -> &'static Path {
+    static RELEASE: OnceLock<TempDir> = OnceLock::new();
+    RELEASE
+        .get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            pack(directory.path(), &[&target()], Path::new(env!("CARGO_BIN_EXE_vx")));
+            directory
+        })
+        .path()
+}
+
+/// What a release calls this machine.
+pub fn target() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+/// `scripts/pack`, with one program for all targets.
+pub fn pack(out: &Path, targets: &[&str], program: &Path) {
+    let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/pack"))
+        .arg(out)
+        .args(targets.iter().map(|target| format!("{target}={}", program.display())))
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// The folder of releases, for as long as the test's process runs: `/latest/download/FILE`, `/download/v9.9.9/FILE`.
+pub fn serve(files: PathBuf) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            // The whole request is read, else closing would be a reset.
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let path = first.split(' ').nth(1).unwrap();
+            let known = path.strip_prefix("/latest/download/").or(path.strip_prefix("/download/v9.9.9/"));
+            let (status, body) = match known.map(|name| fs::read(files.join(name))) {
+                Some(Ok(body)) => ("200 OK", body),
+                _ => ("404 Not Found", Vec::new()),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            // A client that saw the status may be gone.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    format!("http://{address}")
+}

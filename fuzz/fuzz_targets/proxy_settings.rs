@@ -1,0 +1,17 @@
+//! Whatever GOPROXY, GOSUMDB and a netrc file say is read or refused, and no message shows a password.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use velox_gomod::fetch::{Netrc, ProxyList, SumDb};
+
+fuzz_target!(|text: &str| {
+    let list = format!("https://proxy.example,ftp://me:velox-secret@{text}");
+    if let Err(error) = ProxyList::parse(&list) {
+        assert!(!error.to_string().contains("velox-secret"));
+    }
+    let _ = ProxyList::parse(text);
+    let _ = SumDb::parse(text);
+    let netrc = Netrc::parse(&format!("machine a.example login me password velox-secret\n{text}"));
+    assert!(!format!("{netrc:?}").contains("velox-secret"));
+});

@@ -19,33 +19,33 @@ const STYLES: Styles = Styles::styled()
 mod examples {
     pub(super) const BUILD: &str = "\
 Examples:
-  vx build                                       velox.toml, into ./rr
-  vx build -c conf/velox.toml -o bin             another file, another directory
-  vx build --target linux/arm64 --archive        for another machine, with a release archive
-  vx build --with ./my-plugin                    with a plugin that is being written
+  vx build                                     # velox.toml, into ./rr
+  vx build -c conf/velox.toml -o bin           # another file, another directory
+  vx build --target linux/arm64 --archive      # for another machine, with a release archive
+  vx build --with ./my-plugin                  # with a plugin that is being written
   vx build --roadrunner v2025.1.15 \\
     --with github.com/roadrunner-server/http/v5@v5.3.0 \\
-    --with github.com/acme/mine=../mine          with no velox.toml at all";
+    --with github.com/acme/mine=../mine        # with no velox.toml at all";
     pub(super) const RUN: &str = "\
 Examples:
-  vx run serve -c .rr.yaml                       the server of velox.toml
-  vx run --with ./my-plugin serve                with a plugin that is being written
-  vx run -- --version                            `--` where the server's arguments begin with a dash
+  vx run serve -c .rr.yaml                     # the server of velox.toml
+  vx run --with ./my-plugin serve              # with a plugin that is being written
+  vx run -- --version                          # `--` where the server's arguments begin with a dash
 
 vx's own flags stand before the server's arguments. The exit code is the server's.";
     pub(super) const LOCK: &str = "\
 Examples:
-  vx lock                                        lock what velox.toml asks for
-  vx lock --check                                in CI: is the committed lock up to date?
-  vx lock --upgrade http                         the newest that http's ref names by now";
+  vx lock                                      # lock what velox.toml asks for
+  vx lock --check                              # in CI: is the committed lock up to date?
+  vx lock --upgrade http                       # the newest that http's ref names by now";
     pub(super) const FETCH: &str = "\
 Examples:
-  vx fetch && vx build --offline                 two steps of a Dockerfile, the first with the network
-  vx fetch --locked --target all                 exactly velox.lock, for every platform";
+  vx fetch && vx build --offline               # two steps of a Dockerfile, the first with the network
+  vx fetch --locked --target all               # exactly velox.lock, for every platform";
     pub(super) const DOCTOR: &str = "\
 Examples:
-  vx doctor                                      this machine, and velox.toml where there is one
-  vx doctor -q --format json                     only what is wrong, for programs
+  vx doctor                                    # this machine, and velox.toml where there is one
+  vx doctor -q --format json                   # only what is wrong, for programs
 
 Exit codes: 0 builds should work, 1 something that they need is broken.";
     pub(super) const NEW: &str = "\
@@ -54,27 +54,27 @@ Examples:
   cd hello && go test ./... && vx run serve";
     pub(super) const CACHE: &str = "\
 Examples:
-  vx cache info                                  how much is kept
-  vx cache prune --max-size 500M                 keep the newest 500 MiB
-  rm -rf \"$(vx cache dir)\"                       all of it, by hand";
+  vx cache info                                # how much is kept
+  vx cache prune --max-size 500M               # keep the newest 500 MiB
+  rm -rf \"$(vx cache dir)\"                     # all of it, by hand";
     pub(super) const COMPLETIONS: &str = "\
 Examples:
   vx completions bash > ~/.local/share/bash-completion/completions/vx
-  vx completions zsh > ~/.zfunc/_vx              with `fpath+=~/.zfunc` before compinit in .zshrc
+  vx completions zsh > ~/.zfunc/_vx            # with `fpath+=~/.zfunc` before compinit in .zshrc
   vx completions fish > ~/.config/fish/completions/vx.fish
   vx completions powershell >> $PROFILE";
     pub(super) const MAN: &str = "\
 Examples:
-  vx man | man -l -                              read it
-  vx man ~/.local/share/man/man1                 all of them, for `man vx-build`";
+  vx man | man -l -                            # read it
+  vx man ~/.local/share/man/man1               # all of them, for `man vx-build`";
     pub(super) const SCHEMA: &str = "\
 Examples:
   vx schema > velox.schema.json
-  sed -i '1i #:schema ./velox.schema.json' velox.toml    for editors with Taplo, such as Even Better TOML";
+  sed -i '1i #:schema ./velox.schema.json' velox.toml    # for editors with Taplo";
     pub(super) const VERSION: &str = "\
 Examples:
-  vx version                                     with its commit and this machine
-  vx version --format json                       for programs";
+  vx version                                   # with its commit and this machine
+  vx version --format json                     # for programs";
 }
 
 /// Builds your own RoadRunner server from a velox.toml

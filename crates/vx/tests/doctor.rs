@@ -195,7 +195,8 @@ fn proxies_and_the_checksum_database() {
     let url = machine.proxy.url();
     let user = url.replace("http://", "http://me:s3cret@");
     for (list, code, sign) in [
-        (format!("http://127.0.0.1:9|{user}"), 0, "warning  proxy    127.0.0.1:9 doesn't serve modules"),
+        (user, 1, "which isn't sent over plain HTTP"),
+        (format!("http://127.0.0.1:9|{url}"), 0, "warning  proxy    127.0.0.1:9 doesn't serve modules"),
         (format!("http://127.0.0.1:9,{url}"), 1, "error    proxy    127.0.0.1:9 doesn't serve modules"),
         ("off".to_owned(), 1, "GOPROXY=off"),
         ("direct".to_owned(), 0, "GOPROXY names no proxy"),
@@ -227,8 +228,14 @@ fn the_machine_itself() {
 
     let machine = machine.with(|sandbox| sandbox.env("PATH", "/nowhere"));
     let told = machine.says(1);
-    assert!(told.contains("error    go       no go command on the PATH"), "{told}");
+    assert!(
+        told.contains("ok       go       there is no go command on the PATH: the right one is downloaded"),
+        "{told}"
+    );
     assert!(told.contains("warning  git      there is no git on the PATH"), "{told}");
+    let machine = machine.with(|sandbox| sandbox.env("GOTOOLCHAIN", "local"));
+    let told = machine.about("go", 1);
+    assert!(told.contains("error") && told.contains("GOTOOLCHAIN=local allows no other"), "{told}");
     assert!(told.contains("go.dev/dl"), "{told}");
 
     let machine = machine.with(|sandbox| sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n"));

@@ -62,6 +62,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
             false if trouble.contains("certificate") => {
                 "SSL_CERT_FILE names the certificates to trust, for a company's own authority".to_owned()
             }
+            false if trouble.contains("plain HTTP") => format!("name {name} with https:// in GOPROXY"),
             false => "check the network, GOPROXY and HTTPS_PROXY".to_owned(),
         };
         // Behind a comma the next proxy is asked for what isn't found, and not after a failure.

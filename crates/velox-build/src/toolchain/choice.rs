@@ -61,8 +61,23 @@ impl Installed {
         Ok(Self { program, allowed, settings })
     }
 
+    /// The go command that was found, and its own version.
+    pub(crate) fn program(&self) -> Option<(&Path, &str)> {
+        self.program.as_ref().map(|(program, version)| (program.as_path(), version.as_str()))
+    }
+
+    /// Whether no other may be brought.
+    pub(crate) fn stays(&self) -> bool {
+        self.allowed.others == Others::None
+    }
+
+    /// How the user said what is allowed.
+    pub(crate) fn said(&self) -> &str {
+        &self.allowed.said
+    }
+
     /// The version of the go command that was found, or that GOTOOLCHAIN puts in its place.
-    fn version(&self) -> Option<&str> {
+    pub(crate) fn version(&self) -> Option<&str> {
         let program = self.program.as_ref().map(|(_, version)| version.as_str());
         self.allowed.base.as_deref().or(program)
     }
@@ -377,7 +392,7 @@ fn explain(what: &str, error: FetchError) -> Error {
 }
 
 /// Whether an installed Go is older than a go line; what isn't a release (`devel …`) never is.
-fn is_older(installed: &str, line: &str) -> bool {
+pub(crate) fn is_older(installed: &str, line: &str) -> bool {
     match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
         (Some(installed), Ok(line)) => installed < line,
         _ => false,

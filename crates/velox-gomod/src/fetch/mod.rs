@@ -5,6 +5,7 @@
 mod database;
 mod goproxy;
 mod netrc;
+mod probe;
 mod versions;
 
 use std::{
@@ -28,6 +29,7 @@ pub use self::{
     database::{SumDb, SumDbError},
     goproxy::{ProxyList, ProxyListError},
     netrc::Netrc,
+    probe::{Probe, probe_proxies, probe_sum_db},
 };
 use crate::{
     gosum::GoSum,
@@ -268,12 +270,7 @@ impl Fetcher {
     /// A fetcher; to be made inside a tokio runtime.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let proxies = Proxies {
-            client: options.client.clone(),
-            list: options.proxies.clone(),
-            netrc: options.netrc.clone(),
-            in_trouble: Arc::default(),
-        };
+        let proxies = Proxies::new(&options.client, &options.proxies, &options.netrc);
         let cache = options.cache.root().join("cache/download/sumdb");
         let database = options
             .sum_db
@@ -712,6 +709,10 @@ struct Files {
 type Take<'a> = &'a mut (dyn FnMut(Option<&[u8]>) -> io::Result<()> + Send);
 
 impl Proxies {
+    fn new(client: &Client, list: &ProxyList, netrc: &Netrc) -> Self {
+        Self { client: client.clone(), list: list.clone(), netrc: netrc.clone(), in_trouble: Arc::default() }
+    }
+
     /// A small file.
     async fn read(&self, proxy: &Url, path: &str) -> Result<Vec<u8>, Failure> {
         let mut content = Vec::new();

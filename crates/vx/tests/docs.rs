@@ -151,6 +151,7 @@ macro_rules! pages_that_run {
 pages_that_run! {
     building_a_server: "docs/building-a-server.md",
     ci: "docs/ci.md",
+    editing: "docs/editing.md",
     how_it_works: "docs/how-it-works.md",
     installing: "docs/installing.md",
     private_repositories: "docs/private-repositories.md",

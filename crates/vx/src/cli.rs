@@ -362,11 +362,11 @@ pub(crate) enum New {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx init                                       asks for the version and the plugins
-  vx init --default                             RoadRunner as it is released
+  vx init                                     # asks for the version and the plugins
+  vx init --default                           # RoadRunner as it is released
   vx init --roadrunner v2025.1.15 --group http --plugin rpc
   vx init --plugin http@v5.3.0 --plugin acme/plugin@main
-  vx init --from ./rr                           what would build this binary again
+  vx init --from ./rr                         # what would build this binary again
 
 An existing file is never written over without --force.")]
 pub(crate) struct Init {
@@ -427,10 +427,10 @@ pub(crate) struct Edit {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx add http                              the version that RoadRunner was released with, else the newest
-  vx add http@v5.2.0 kv                    several at once
-  vx add acme/plugin@main                  a branch of github.com/acme/plugin
-  vx add gitlab.com/acme/x/v2@v2.1.0       a module, wherever it is
+  vx add http                            # the version that RoadRunner was released with, else the newest
+  vx add http@v5.2.0 kv                  # several at once
+  vx add acme/plugin@main                # a branch of github.com/acme/plugin
+  vx add gitlab.com/acme/x/v2@v2.1.0     # a module, wherever it is
   vx add acme/plugin@v1.0.0 --replace ../plugin
 
 velox.toml is changed in its own format; every line that isn't a plugin's stays as it is.")]
@@ -462,10 +462,10 @@ pub(crate) struct Remove {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx update                  all plugins, each within its major
-  vx update http kv          these alone
-  vx update --major http     to the newest major; its module path changes too
-  vx update roadrunner       RoadRunner itself, which is only updated when it is named
+  vx update                # all plugins, each within its major
+  vx update http kv        # these alone
+  vx update --major http   # to the newest major; its module path changes too
+  vx update roadrunner     # RoadRunner itself, which is only updated when it is named
 
 A plugin at a branch stays there; its newest commit goes into velox.lock. A plugin that is replaced stays.")]
 pub(crate) struct Update {
@@ -482,7 +482,7 @@ pub(crate) struct Update {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx outdated
-  vx outdated --all                        those at their newest version, too
+  vx outdated --all                      # those at their newest version, too
   vx outdated --format json | jq '.plugins[] | select(.outdated)'
 
 The exit code is 0 either way.")]
@@ -501,7 +501,7 @@ pub(crate) struct Outdated {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx migrate
-  vx migrate --check         in CI: exit with 1 where the file isn't in the newest format
+  vx migrate --check       # in CI: exit with 1 where the file isn't in the newest format
 
 Comments stay. Module paths that the file doesn't tell (of a branch, a commit, a folder, a GitLab id) come from
 velox.lock, else they are resolved.")]
@@ -525,8 +525,8 @@ fn parse_replacement(text: &str) -> Result<Replacement, String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx search              every known plugin, by group
-  vx search kafka        one by its name
+  vx search            # every known plugin, by group
+  vx search kafka      # one by its name
   vx search \"job queues\" words of the description")]
 pub(crate) struct Search {
     /// What to look for; nothing lists them all
@@ -536,8 +536,8 @@ pub(crate) struct Search {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx list                the plugins of velox.toml
-  vx list --all          and those that RoadRunner is released with, but this server lacks")]
+  vx list              # the plugins of velox.toml
+  vx list --all        # and those that RoadRunner is released with, but this server lacks")]
 pub(crate) struct List {
     #[command(flatten)]
     pub(crate) server: Server,
@@ -549,8 +549,8 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx why go.uber.org/zap
-  vx why zap             the last part of the path is enough
-  vx why http            a plugin, by its name in velox.toml")]
+  vx why zap           # the last part of the path is enough
+  vx why http          # a plugin, by its name in velox.toml")]
 pub(crate) struct Why {
     /// A module path, with its major or without, a plugin's name, or the last part of a path
     #[arg(value_name = "MODULE", value_parser = NonEmptyStringValueParser::new())]
@@ -561,9 +561,9 @@ pub(crate) struct Why {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx tree                everything that is compiled in
-  vx tree --depth 1      the plugins, and what they require directly
-  vx tree --all          what is only required for tests, and // indirect lines, too")]
+  vx tree              # everything that is compiled in
+  vx tree --depth 1    # the plugins, and what they require directly
+  vx tree --all        # what is only required for tests, and // indirect lines, too")]
 pub(crate) struct Tree {
     #[command(flatten)]
     pub(crate) server: Server,
@@ -578,7 +578,7 @@ pub(crate) struct Tree {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx inspect rr
-  vx inspect rr --all                every module, not the plugins alone
+  vx inspect rr --all              # every module, not the plugins alone
   vx inspect rr --format json | jq -r .stamp_version
 
 The file isn't run: a binary for another system can be inspected just as well.")]
@@ -594,8 +594,8 @@ pub(crate) struct Inspect {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx check
-  vx check --deny-warnings           in CI: a warning fails, too
-  vx check --offline                 ask nobody, not for vulnerabilities either
+  vx check --deny-warnings         # in CI: a warning fails, too
+  vx check --offline               # ask nobody, not for vulnerabilities either
 
 Known vulnerabilities are asked of https://api.osv.dev; private modules (GOPRIVATE) are left out of the question.")]
 pub(crate) struct Check {

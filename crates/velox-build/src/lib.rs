@@ -4,7 +4,7 @@
 //! Manifest ──resolve──► Lock ──prepare──► Workspace ──compile──► Artifact ──publish──► DIR/rr
 //! ```
 //!
-//! [`build`] runs it all; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
+//! [`build`] runs it all, [`examine`] looks at what it needs; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
 //! environment: a [`Request`] brings everything, and what happened comes back as a [`Summary`] or an [`Error`].
 
 mod archive;
@@ -15,6 +15,7 @@ mod compile_cache;
 mod compose;
 mod container;
 mod digest;
+mod doctor;
 mod error;
 mod event;
 mod imports;
@@ -34,6 +35,7 @@ mod request;
 mod resolve;
 mod scratch;
 mod settings;
+mod skeleton;
 mod stamp;
 mod store;
 mod study;
@@ -46,6 +48,7 @@ mod workspace;
 pub use cache::cache_directory;
 pub use check::{Checked, Finding, LookedUp, Rule, check};
 pub use compile_cache::serve_compile_cache;
+pub use doctor::{Observation, State, examine};
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
 pub use inquiry::{Inquiry, Major, RoadRunnerRelease, Subject, Versions};
@@ -58,6 +61,8 @@ pub use lock::{
 pub use osv::Vulnerability;
 pub use pipeline::build;
 pub use request::{Goal, Options, Output, Request};
+pub use resolve::module_in;
+pub use skeleton::Skeleton;
 pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};
 pub use study::{Demanded, Demander, StudiedModule, Study, Why, study};

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use secrecy::SecretString;
@@ -33,6 +34,12 @@ pub(crate) struct Network {
     pub(crate) fetcher: Option<Fetcher>,
 }
 
+/// What a module proxy is asked with.
+pub(crate) struct Credentials {
+    pub(crate) client: reqwest::Client,
+    pub(crate) netrc: Netrc,
+}
+
 impl Network {
     pub(crate) async fn new(
         request: &Request,
@@ -52,11 +59,11 @@ impl Network {
             ..plain.clone()
         };
         let reporter = Arc::clone(&plain.reporter);
-        let http = Http::new(http_options(&request.environment))
-            .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))?
-            .on_wait(Arc::new(move |host, seconds| {
+        let http = Http::new(http_options(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
+            move |host, seconds| {
                 reporter.report(Event::Note(Note::RateLimitWait { host: host.to_owned(), seconds }));
-            }));
+            },
+        ));
         let environment = children
             .inherited
             .iter()
@@ -84,10 +91,7 @@ fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Er
     if request.options.offline || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
-    let client = client(&request.environment)?;
-    let netrc = netrc_file(&request.environment)
-        .filter(|_| settings.goauth != "off")
-        .and_then(|path| std::fs::read_to_string(path).ok());
+    let Credentials { client, netrc } = Credentials::new(request, settings)?;
     let first_path = std::env::split_paths(&settings.gopath).next().unwrap_or_default();
     Ok(Some(Fetcher::new(FetchOptions {
         client,
@@ -97,17 +101,39 @@ fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Er
         sum_db,
         no_sum_db: settings.gonosumdb.clone(),
         sum_db_state: first_path.join("pkg/sumdb"),
-        netrc: Netrc::parse(&netrc.unwrap_or_default()),
+        netrc,
         writable: settings.writable_modules(),
         at_once: DOWNLOADS,
     })))
 }
 
+impl Credentials {
+    pub(crate) fn new(request: &Request, settings: &Settings) -> Result<Self, Error> {
+        let netrc = netrc_file(&request.environment)
+            .filter(|_| settings.goauth != "off")
+            .and_then(|path| std::fs::read_to_string(path).ok());
+        let client = client(&request.environment)?;
+        Ok(Self { client, netrc: Netrc::parse(&netrc.unwrap_or_default()) })
+    }
+}
+
 /// A client without credentials that follows redirects.
 pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
-    http_options(environment)
-        .client(fetch::redirects())
-        .map_err(|error| Error::build(format!("can't set up HTTPS: {error}")))
+    http_options(environment).client(fetch::redirects()).map_err(no_https)
+}
+
+/// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
+pub(crate) fn impatient(request: &Request) -> Result<Http, velox_forge::ForgeError> {
+    Http::new(HttpOptions {
+        connect_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(15),
+        max_wait: Duration::ZERO,
+        ..http_options(&request.environment)
+    })
+}
+
+fn no_https(error: velox_forge::ForgeError) -> Error {
+    Error::build(format!("can't set up HTTPS: {error}"))
 }
 
 /// Where the go command looks for it.
@@ -177,7 +203,7 @@ async fn access(
 }
 
 /// The hosts of GOPRIVATE's and GONOPROXY's patterns (`github.com/company/*` → `github.com`).
-fn private_hosts(settings: &Settings) -> BTreeSet<String> {
+pub(crate) fn private_hosts(settings: &Settings) -> BTreeSet<String> {
     [&settings.goprivate, &settings.gonoproxy]
         .into_iter()
         .flat_map(|patterns| patterns.split(','))

@@ -124,7 +124,7 @@ impl Pipeline<'_> {
         };
         if let Some(lock) = &fits {
             let summary = self.resolved(lock, started)?;
-            if self.request.goal == Goal::CheckLock {
+            if matches!(self.request.goal, Goal::CheckLock | Goal::Plan) {
                 return Ok(summary);
             }
             if let Goal::Build(output) = &self.request.goal {
@@ -225,6 +225,7 @@ impl Pipeline<'_> {
         self.report_resolved(&lock)?;
         if !self.must_fit()
             && self.request.goal != Goal::Plan
+            && self.request.unchanged
             && let Err(why) = found.write(&lock)
         {
             if self.request.goal == Goal::Lock {
@@ -437,8 +438,9 @@ impl Pipeline<'_> {
         made: impl Iterator<Item = &'w Wanted<'w>>,
     ) -> Result<Summary, Error> {
         let mut binaries = Vec::new();
-        for Wanted { variant, file, artifact, reused, compile_cache, .. } in made {
+        for Wanted { variant, file, key, artifact, reused, compile_cache } in made {
             let Some(artifact) = artifact.clone() else { continue };
+            let stays = key.is_some() && matches!(self.request.goal, Goal::Build(Output::Store(_)));
             if let Some(did) = compile_cache.clone() {
                 summary.compile_cache.get_or_insert_default().add(did);
             }
@@ -449,7 +451,7 @@ impl Pipeline<'_> {
             binaries.push((
                 Binary {
                     target: variant.target.to_string(),
-                    path: file.clone(),
+                    path: if stays { artifact.binary() } else { file.clone() },
                     size: artifact.size,
                     sha256: artifact.sha256.clone(),
                     reused: *reused,
@@ -465,7 +467,9 @@ impl Pipeline<'_> {
         let publish_them = tokio::task::spawn_blocking(move || {
             let mut published = Vec::new();
             for (mut binary, artifact, archived) in binaries {
-                publish(&artifact, &binary.path)?;
+                if binary.path != artifact.binary() {
+                    publish(&artifact, &binary.path)?;
+                }
                 binary.archive = archived
                     .map(|release| archive::write(&release, &artifact, parent(&binary.path)))
                     .transpose()?;
@@ -492,7 +496,7 @@ impl Pipeline<'_> {
             stamp_version: stamp.version.clone(),
             stamp_time: stamp.time.clone(),
             go_mod: lock.go_mod.clone(),
-            lock: self.request.lock.clone(),
+            lock: self.request.lock.clone().filter(|_| self.request.unchanged),
             binaries: Vec::new(),
             compile_cache: None,
         }

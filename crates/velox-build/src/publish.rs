@@ -25,7 +25,7 @@ impl Output {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         match self {
             Self::Directory(directory) => directory.join(name),
-            Self::File(file) => file.clone(),
+            Self::File(file) | Self::Store(file) => file.clone(),
         }
     }
 

@@ -17,8 +17,11 @@ pub struct Request {
     pub options: Options,
     /// What is to be done.
     pub goal: Goal,
-    /// The lock beside the configuration; `None`: there is no place for one (a configuration from a pipe).
+    /// The lock beside the configuration; `None`: there is no place for one (a configuration from a pipe, or none at all).
     pub lock: Option<PathBuf>,
+    /// Whether the manifest is what the configuration says and nothing else. Where flags changed it, the lock's versions
+    /// count for what they left alone, and the lock stays as it is.
+    pub unchanged: bool,
 }
 
 /// How far a build goes.
@@ -45,6 +48,8 @@ pub enum Output {
     Directory(PathBuf),
     /// The file itself.
     File(PathBuf),
+    /// Nowhere: the binary is run from the artifact store; one that can't be kept there is this file.
+    Store(PathBuf),
 }
 
 /// What flags say; `None` and `false` leave it to the manifest.

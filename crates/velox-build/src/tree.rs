@@ -11,7 +11,8 @@ use crate::{Error, digest::hex};
 
 /// Copies a directory; the copy can be written, whatever the original (the module cache is read-only).
 ///
-/// Version control folders stay behind. A symbolic link to a file is copied as that file, one to a directory is left
+/// Version control folders stay behind, and so does a lock that vx wrote beside a plugin's own velox.toml: it would make
+/// another tree of every build. A symbolic link to a file is copied as that file, one to a directory is left
 /// out, as the go command does with packages.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let copy = || {
@@ -53,6 +54,9 @@ fn walk(root: &Path, below: &Path, visit: &mut dyn FnMut(Entry<'_>) -> io::Resul
     for entry in entries {
         let name = entry.file_name();
         if [".git", ".hg", ".svn", ".bzr"].iter().any(|folder| name == *folder) {
+            continue;
+        }
+        if below.as_os_str().is_empty() && name == "velox.lock" {
             continue;
         }
         let path: PathBuf = below.join(&name);

@@ -79,29 +79,36 @@ impl GitAccess {
     }
 }
 
-/// Whether an ssh-agent at this socket holds a key
+/// Whether an ssh-agent at this socket holds a key.
+pub async fn ssh_agent_answers(socket: Option<&Path>) -> bool {
+    match socket {
+        Some(socket) => ssh_agent_keys(socket).await.is_some_and(|keys| keys > 0),
+        None => false,
+    }
+}
+
+/// How many keys an ssh-agent at this socket holds; `None`: none answers
 /// (<https://datatracker.ietf.org/doc/draft-ietf-sshm-ssh-agent/>, SSH_AGENTC_REQUEST_IDENTITIES).
 #[cfg(unix)]
-pub async fn ssh_agent_answers(socket: Option<&Path>) -> bool {
+pub async fn ssh_agent_keys(socket: &Path) -> Option<u32> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     const REQUEST_IDENTITIES: [u8; 5] = [0, 0, 0, 1, 11];
     const IDENTITIES_ANSWER: u8 = 12;
-    let Some(socket) = socket else { return false };
     let asked = async {
         let mut agent = tokio::net::UnixStream::connect(socket).await.ok()?;
         agent.write_all(&REQUEST_IDENTITIES).await.ok()?;
         let mut answer = [0; 9];
         agent.read_exact(&mut answer).await.ok()?;
         let [_, _, _, _, kind, keys @ ..] = answer;
-        Some(kind == IDENTITIES_ANSWER && u32::from_be_bytes(keys) > 0)
+        (kind == IDENTITIES_ANSWER).then(|| u32::from_be_bytes(keys))
     };
-    matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Some(true)))
+    tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }
 
 /// Other systems' agents have no socket to ask.
 #[cfg(not(unix))]
-pub async fn ssh_agent_answers(_socket: Option<&Path>) -> bool {
-    false
+pub async fn ssh_agent_keys(_socket: &Path) -> Option<u32> {
+    None
 }
 
 /// Whether the user's own git configuration sends `https://HOST/` somewhere else (`url.*.insteadOf`).

@@ -9,7 +9,7 @@ use crate::{
     http::{Credentials, bad, next_page},
 };
 
-const JSON: &str = "application/vnd.github+json";
+pub(crate) const JSON: &str = "application/vnd.github+json";
 const RAW: &str = "application/vnd.github.raw+json";
 /// A repository with more tags than that has no end.
 const PAGES: usize = 100;
@@ -63,7 +63,7 @@ impl GitHub {
             http: http.clone(),
             base: extended(&api(endpoint), &["repos", owner, name]),
             name: format!("{owner}/{name}"),
-            credentials: Credentials { header: Some(("authorization", "Bearer ")), token },
+            credentials: Credentials::github(token),
         }
     }
 
@@ -169,7 +169,7 @@ impl GitHub {
 
 /// github.com's API has a host of its own; an Enterprise Server's is below `/api/v3`
 /// (<https://docs.github.com/en/enterprise-server@latest/rest/using-the-rest-api/getting-started-with-the-rest-api>).
-fn api(endpoint: Option<&Url>) -> Url {
+pub(crate) fn api(endpoint: Option<&Url>) -> Url {
     match endpoint {
         Some(endpoint) if endpoint.path().trim_end_matches('/').ends_with("/api/v3") => endpoint.clone(),
         Some(endpoint) => extended(endpoint, &["api", "v3"]),

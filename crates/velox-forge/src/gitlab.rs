@@ -65,17 +65,12 @@ impl GitLab {
             GitLabProject::Id(id) => id.to_string(),
             GitLabProject::Path(path) => path,
         };
-        let root = match endpoint {
-            Some(endpoint) if endpoint.path().trim_end_matches('/').ends_with("/api/v4") => endpoint.clone(),
-            Some(endpoint) => extended(endpoint, &["api", "v4"]),
-            None => extended(&public(), &["api", "v4"]),
-        };
         Self {
             http: http.clone(),
             // One segment: GitLab wants the slashes of a path encoded.
-            base: extended(&root, &["projects", &id]),
+            base: extended(&api(endpoint), &["projects", &id]),
             name,
-            credentials: Credentials { header: Some(("private-token", "")), token },
+            credentials: Credentials::gitlab(token),
         }
     }
 
@@ -192,6 +187,15 @@ impl GitLab {
 fn next(headers: &HeaderMap) -> Option<String> {
     let page = headers.get("x-next-page")?.to_str().ok()?;
     page.parse::<u32>().ok().map(|page| page.to_string())
+}
+
+/// The root of its REST API.
+pub(crate) fn api(endpoint: Option<&Url>) -> Url {
+    match endpoint {
+        Some(endpoint) if endpoint.path().trim_end_matches('/').ends_with("/api/v4") => endpoint.clone(),
+        Some(endpoint) => extended(endpoint, &["api", "v4"]),
+        None => extended(&public(), &["api", "v4"]),
+    }
 }
 
 #[expect(clippy::unwrap_used, reason = "a constant")]

@@ -115,6 +115,18 @@ pub(crate) struct Credentials {
     pub(crate) token: Option<SecretString>,
 }
 
+impl Credentials {
+    /// <https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api>
+    pub(crate) fn github(token: Option<SecretString>) -> Self {
+        Self { header: Some(("authorization", "Bearer ")), token }
+    }
+
+    /// <https://docs.gitlab.com/api/rest/authentication/>
+    pub(crate) fn gitlab(token: Option<SecretString>) -> Self {
+        Self { header: Some(("private-token", "")), token }
+    }
+}
+
 impl Http {
     /// A client.
     ///

@@ -12,11 +12,13 @@ mod gitlab;
 mod http;
 mod redact;
 mod repository;
+mod token;
 
-pub use access::{GitAccess, TokenUser, has_own_rewrite, ssh_agent_answers};
+pub use access::{GitAccess, TokenUser, has_own_rewrite, ssh_agent_answers, ssh_agent_keys};
 pub use error::ForgeError;
 pub use git::GitOptions;
 pub use gitlab::GitLabProject;
 pub use http::{Http, HttpOptions, OnWait, ProxySettings};
 pub use redact::Redactor;
 pub use repository::{Commit, Repository, Resolved, Tag};
+pub use token::{Quota, TokenFacts, about_github_token, about_gitlab_token};

@@ -7,13 +7,10 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    Diagnostic, Forge, Origin, Plugin, Project, Spanned,
+    Diagnostic, Forge, Origin, Plugin, Project, Spanned, keys,
     reader::{Field, Known, Section},
     refs::{self, Wrong},
 };
-
-const FORGE: Known = Known::Keys(&["token", "plugins", "endpoint", "base_url"]);
-const PLUGIN: Known = Known::Keys(&["ref", "owner", "repository", "folder", "replace"]);
 
 const OWNER: &str = "the user or organization, such as owner = \"roadrunner-server\"";
 const REPOSITORY: &str = "the repository's name, such as repository = \"http\"";
@@ -46,7 +43,9 @@ fn read(
     public: &[&str],
     origin: impl Fn(&Section<'_>) -> Option<Origin>,
 ) -> (Forge, Vec<Plugin>) {
-    let Some(section) = root.section(name, FORGE) else { return (Forge::default(), Vec::new()) };
+    let Some(section) = root.section(name, Known::Keys(keys::FORGE)) else {
+        return (Forge::default(), Vec::new());
+    };
     let forge = Forge { endpoint: endpoint(&section, public), token: token(&section) };
     let plugins = section.section("plugins", Known::Names).map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
@@ -56,7 +55,7 @@ fn read(
 
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(PLUGIN)?;
+    let section = field.section(Known::Keys(keys::REPOSITORY))?;
     let reference = section.required("ref", REFERENCE);
     let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
     let origin = origin(&section);
@@ -120,7 +119,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
 }
 
 fn token(forge: &Section<'_>) -> Option<SecretString> {
-    let section = forge.section("token", Known::Keys(&["token"]))?;
+    let section = forge.section("token", Known::Keys(keys::TOKEN))?;
     let field = section.field("token")?;
     let token = field.reader.secret(field.raw()?)?;
     if token.chars().all(|c| c.is_ascii_graphic()) {
@@ -137,7 +136,7 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
 /// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
 fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
-    let section = forge.section("endpoint", Known::Keys(&["endpoint"]));
+    let section = forge.section("endpoint", Known::Keys(keys::ENDPOINT));
     let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
     if let (Some(base), Some(endpoint)) = (&base, &endpoint)
         && base.value != endpoint.value
@@ -235,7 +234,7 @@ fn noun(key: &str) -> &str {
 }
 
 /// A value as a message may hold it: on one line, of bearable length, and without a URL's user information.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let text = match text.rsplit_once('@') {
         Some((before, after)) if start > 0 && before.len() >= start => format!("…@{after}"),

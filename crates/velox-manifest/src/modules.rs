@@ -1,14 +1,12 @@
 //! The newest format: plugins by module path; and the lists of replaces and excludes, which every format has.
 
 use crate::{
-    Cache, Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned,
+    Cache, Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned, keys,
     manual::{cannot_be, checked, converted, replace},
     reader::{Field, Known, Section},
     refs,
     target::{WrongTarget, target},
 };
-
-const PLUGIN: Known = Known::Keys(&["module_name", "tag", "replace"]);
 
 /// `[plugins.NAME]`.
 pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
@@ -18,7 +16,7 @@ pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
 
 fn plugin(field: Field<'_>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(PLUGIN)?;
+    let section = field.section(Known::Keys(keys::MODULE))?;
     let module = section.required(
         "module_name",
         "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"",
@@ -44,7 +42,7 @@ fn of_module(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<
 pub(crate) fn replaces(root: &Section<'_>) -> Vec<Replace> {
     let Some(field) = root.field("replaces") else { return Vec::new() };
     let mut replaces: Vec<Replace> = Vec::new();
-    for section in field.sections(&["old", "new"]) {
+    for section in field.sections(keys::REPLACE) {
         let old = section.required("old", "the module to replace, such as old = \"github.com/acme/http\"");
         let new = section.required("new", "a directory (\"../http\") or a module with its version");
         let old = old.and_then(|old| {
@@ -82,15 +80,15 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<Exclude> {
         of_module(&section, &module, &version);
         Some(Exclude { module, version })
     };
-    field.sections(&["module", "version"]).into_iter().filter_map(read).collect()
+    field.sections(keys::EXCLUDE).into_iter().filter_map(read).collect()
 }
 
 /// `[target_platform]`, or many as `[[targets]]`; an empty one is none.
 pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
-    let one = root.section("target_platform", Known::Keys(&["os", "arch"])).and_then(platform);
+    let one = root.section("target_platform", Known::Keys(keys::TARGET)).and_then(platform);
     let Some(field) = root.field("targets") else { return one.into_iter().collect() };
     let mut targets: Vec<Spanned<GoTarget>> = Vec::new();
-    for target in field.sections(&["os", "arch"]).into_iter().filter_map(platform) {
+    for target in field.sections(keys::TARGET).into_iter().filter_map(platform) {
         if targets.iter().all(|known| known.value != target.value) {
             targets.push(target);
         }
@@ -129,7 +127,7 @@ fn platform(section: Section<'_>) -> Option<Spanned<GoTarget>> {
 
 /// `[cache]`.
 pub(crate) fn cache(root: &Section<'_>) -> Cache {
-    let Some(section) = root.section("cache", Known::Keys(&["remote", "read_only"])) else {
+    let Some(section) = root.section("cache", Known::Keys(keys::CACHE)) else {
         return Cache::default();
     };
     Cache { remote: section.text("remote"), read_only: section.bool("read_only").unwrap_or(false) }

@@ -3,10 +3,9 @@ use std::{collections::HashMap, ops::Range};
 use toml_edit::{Document, TomlError};
 
 use crate::{
-    BuildArgs, Dependencies, Diagnostic, Format, Log, LogLevel, LogMode, Manifest, Origin, Plugin, Project,
-    RoadRunner, Source, build_args,
+    BuildArgs, Diagnostic, Format, Log, Manifest, Origin, Plugin, Project, RoadRunner, Source, build_args,
     findings::Findings,
-    manual, modules,
+    keys, manual, modules,
     reader::{Field, Known, Reader, Section, nearest},
     refs,
 };
@@ -50,7 +49,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
         format,
         roadrunner: roadrunner(root),
         debug: root
-            .section("debug", Known::Keys(&["enabled"]))
+            .section("debug", Known::Keys(keys::DEBUG))
             .and_then(|debug| debug.bool("enabled"))
             .unwrap_or(false),
         strict: root.bool("strict").unwrap_or(false),
@@ -152,37 +151,19 @@ fn identity(origin: &Origin) -> ((u8, String), &'static str) {
 }
 
 fn roadrunner(root: &Section<'_>) -> RoadRunner {
-    let Some(section) = root.section("roadrunner", Known::Keys(&["ref", "dependencies"])) else {
+    let Some(section) = root.section("roadrunner", Known::Keys(keys::ROADRUNNER)) else {
         return RoadRunner { reference: None, dependencies: None };
     };
     let reference = section
         .text("ref")
         .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference));
-    let dependencies = choice(
-        &section,
-        "dependencies",
-        &[("release", Dependencies::Release), ("minimal", Dependencies::Minimal)],
-    );
+    let dependencies = choice(&section, "dependencies", keys::DEPENDENCIES);
     RoadRunner { reference, dependencies }
 }
 
 fn log(root: &Section<'_>) -> Log {
-    let Some(section) = root.section("log", Known::Keys(&["level", "mode"])) else { return Log::default() };
-    let levels = [
-        ("debug", LogLevel::Debug),
-        ("info", LogLevel::Info),
-        ("warn", LogLevel::Warn),
-        ("warning", LogLevel::Warn),
-        ("error", LogLevel::Error),
-    ];
-    let modes = [
-        ("production", LogMode::Production),
-        ("development", LogMode::Development),
-        ("raw", LogMode::Raw),
-        ("off", LogMode::Off),
-        ("none", LogMode::Off),
-    ];
-    Log { level: choice(&section, "level", &levels), mode: choice(&section, "mode", &modes) }
+    let Some(section) = root.section("log", Known::Keys(keys::LOG)) else { return Log::default() };
+    Log { level: choice(&section, "level", keys::LEVELS), mode: choice(&section, "mode", keys::MODES) }
 }
 
 /// One of a few words, in whichever case.
@@ -206,8 +187,7 @@ fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Opt
 }
 
 fn build_args(root: &Section<'_>) -> BuildArgs {
-    let field =
-        root.section("velox", Known::Keys(&["build_args"])).and_then(|velox| velox.field("build_args"));
+    let field = root.section("velox", Known::Keys(keys::VELOX)).and_then(|velox| velox.field("build_args"));
     field.map_or_else(BuildArgs::default, |field| build_args::read(field.reader, field.raw_strings()))
 }
 

@@ -6,6 +6,7 @@ use crate::{
     Diagnostic, Spanned,
     findings::Findings,
     interpolate::{Failure, interpolate, is_name},
+    keys::TOP,
 };
 
 /// What reading needs everywhere: where mistakes go, and what variables are worth.
@@ -64,23 +65,6 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("url", &["endpoint", "base_url"]),
     ("user", &["owner"]),
     ("version", &["ref", "tag"]),
-];
-
-/// The keys of the file's top level; a known one in a wrong table usually slipped below a header.
-pub(crate) const TOP: &[&str] = &[
-    "roadrunner",
-    "debug",
-    "strict",
-    "log",
-    "target_platform",
-    "targets",
-    "cache",
-    "github",
-    "gitlab",
-    "plugins",
-    "replaces",
-    "excludes",
-    "velox",
 ];
 
 impl<'a> Section<'a> {

@@ -166,6 +166,14 @@ fn major_suffix(path: &str) -> Suffix {
     }
 }
 
+/// A module path without the major that it ends with.
+pub(crate) fn without_major(path: &str) -> &str {
+    match major_suffix(path) {
+        Suffix::Major(_) => path.rsplit_once(['/', '.']).map_or(path, |(base, _)| base),
+        _ => path,
+    }
+}
+
 /// Whether `version` (where it is one, not a branch or commit) has the major that `path` ends with.
 pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), Wrong> {
     let Some(major) = semver_major(version) else { return Ok(()) };
@@ -177,10 +185,7 @@ pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), Wrong> {
     if major == of_path || path.starts_with("gopkg.in/") && major < 2 {
         return Ok(());
     }
-    let base = match major_suffix(path) {
-        Suffix::Major(_) => path.rsplit_once("/v").map_or(path, |(base, _)| base),
-        _ => path,
-    };
+    let base = without_major(path);
     let right = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
     Err(Wrong::new(format!(
         "has the major v{major}, but the module path {}",
@@ -274,7 +279,7 @@ fn with_version(text: &str) -> (&str, Option<&str>) {
 }
 
 /// As Go tells them apart, on Windows and elsewhere alike.
-fn is_directory(text: &str) -> bool {
+pub(crate) fn is_directory(text: &str) -> bool {
     let starts = ["./", "../", "/", ".\\", "..\\", "\\"].iter().any(|start| text.starts_with(start));
     starts || matches!(text, "." | "..") || has_drive(text)
 }

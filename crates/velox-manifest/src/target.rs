@@ -1,7 +1,7 @@
 use crate::{GoTarget, reader::nearest};
 
 /// What Go compiles for (`go tool dist list`), as far as a server can run there.
-const TARGETS: &[(&str, &[&str])] = &[
+pub(crate) const TARGETS: &[(&str, &[&str])] = &[
     ("darwin", &["amd64", "arm64"]),
     ("freebsd", &["386", "amd64", "arm", "arm64"]),
     ("linux", &["386", "amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x"]),

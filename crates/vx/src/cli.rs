@@ -15,6 +15,68 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
+/// Examples below a command's help.
+mod examples {
+    pub(super) const BUILD: &str = "\
+Examples:
+  vx build                                     # velox.toml, into ./rr
+  vx build -c conf/velox.toml -o bin           # another file, another directory
+  vx build --target linux/arm64 --archive      # for another machine, with a release archive
+  vx build --with ./my-plugin                  # with a plugin that is being written
+  vx build --roadrunner v2025.1.15 \\
+    --with github.com/roadrunner-server/http/v5@v5.3.0 \\
+    --with github.com/acme/mine=../mine        # with no velox.toml at all";
+    pub(super) const RUN: &str = "\
+Examples:
+  vx run serve -c .rr.yaml                     # the server of velox.toml
+  vx run --with ./my-plugin serve              # with a plugin that is being written
+  vx run -- --version                          # `--` where the server's arguments begin with a dash
+
+vx's own flags stand before the server's arguments. The exit code is the server's.";
+    pub(super) const LOCK: &str = "\
+Examples:
+  vx lock                                      # lock what velox.toml asks for
+  vx lock --check                              # in CI: is the committed lock up to date?
+  vx lock --upgrade http                       # the newest that http's ref names by now";
+    pub(super) const FETCH: &str = "\
+Examples:
+  vx fetch && vx build --offline               # two steps of a Dockerfile, the first with the network
+  vx fetch --locked --target all               # exactly velox.lock, for every platform";
+    pub(super) const DOCTOR: &str = "\
+Examples:
+  vx doctor                                    # this machine, and velox.toml where there is one
+  vx doctor -q --format json                   # only what is wrong, for programs
+
+Exit codes: 0 builds should work, 1 something that they need is broken.";
+    pub(super) const NEW: &str = "\
+Examples:
+  vx new plugin hello --module github.com/me/hello
+  cd hello && go test ./... && vx run serve";
+    pub(super) const CACHE: &str = "\
+Examples:
+  vx cache info                                # how much is kept
+  vx cache prune --max-size 500M               # keep the newest 500 MiB
+  rm -rf \"$(vx cache dir)\"                     # all of it, by hand";
+    pub(super) const COMPLETIONS: &str = "\
+Examples:
+  vx completions bash > ~/.local/share/bash-completion/completions/vx
+  vx completions zsh > ~/.zfunc/_vx            # with `fpath+=~/.zfunc` before compinit in .zshrc
+  vx completions fish > ~/.config/fish/completions/vx.fish
+  vx completions powershell >> $PROFILE";
+    pub(super) const MAN: &str = "\
+Examples:
+  vx man | man -l -                            # read it
+  vx man ~/.local/share/man/man1               # all of them, for `man vx-build`";
+    pub(super) const SCHEMA: &str = "\
+Examples:
+  vx schema > velox.schema.json
+  sed -i '1i #:schema ./velox.schema.json' velox.toml    # for editors with Taplo";
+    pub(super) const VERSION: &str = "\
+Examples:
+  vx version                                   # with its commit and this machine
+  vx version --format json                     # for programs";
+}
+
 /// Builds your own RoadRunner server from a velox.toml
 #[derive(Debug, Parser)]
 #[command(name = "vx", version, styles = STYLES, arg_required_else_help = true, max_term_width = 100)]
@@ -31,11 +93,27 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build the server that velox.toml describes
+    #[command(after_help = examples::BUILD)]
     Build(Box<Build>),
+    /// Build the server as far as it isn't built yet, and run it
+    #[command(after_help = examples::RUN)]
+    Run(Box<Run>),
     /// Write velox.lock: the exact versions of the server, for every machine the same
+    #[command(after_help = examples::LOCK)]
     Lock(Box<Lock>),
     /// Download all that a later build needs, so that it can be run with --offline
+    #[command(after_help = examples::FETCH)]
     Fetch(Box<Fetch>),
+    /// Start something new: a plugin of your own
+    #[command(after_help = examples::NEW)]
+    New {
+        #[command(subcommand)]
+        command: New,
+    },
+    /// Look for what would keep a build from working, and say what to do
+    #[command(after_help = examples::DOCTOR)]
+    #[command(mut_arg("dependencies", |argument| argument.hide(true)))]
+    Doctor(ServerSource),
     /// Write a velox.toml to begin with
     Init(Box<Init>),
     /// Add plugins to velox.toml, or change the refs of those that are in it
@@ -62,11 +140,29 @@ pub(crate) enum Command {
     /// Look for what is wrong or risky with the server, without compiling it
     Check(Box<Check>),
     /// Show or remove what vx keeps of earlier builds
+    #[command(after_help = examples::CACHE)]
     Cache {
         #[command(subcommand)]
         command: Cache,
     },
+    /// Print what makes a shell complete vx's commands and flags
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of vx, or write those of all commands into a directory
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// The directory that gets vx.1, vx-build.1 and so on, made when missing
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of velox.toml, for editors that complete and check it
+    #[command(after_help = examples::SCHEMA)]
+    Schema,
     /// Show what this vx is
+    #[command(after_help = examples::VERSION)]
     Version,
     /// What the go command runs for a shared compile cache
     #[command(hide = true)]
@@ -97,16 +193,23 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What every command that reads a configuration takes.
+/// What every command that builds a server, or looks at one, takes.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// The configuration; `-` reads it from the standard input
-    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
-    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: ServerSource,
     /// A platform to compile for, as Go names it, such as linux/arm64; may be given several times. `all` is
     /// every one that RoadRunner is released for [default: velox.toml's, else this one]
     #[arg(long = "target", value_name = "OS/ARCH", value_parser = Targets::parse)]
     pub(crate) targets: Vec<Targets>,
+}
+
+/// What a server is made from, whatever the platform.
+#[derive(Debug, Args)]
+pub(crate) struct ServerSource {
+    /// The configuration; `-` reads it from the standard input [default: velox.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Which dependency versions to start from: those that RoadRunner was released with, or what the plugins
     /// demand and no more [default: release, as far as the plugins allow]
     #[arg(long, value_enum)]
@@ -118,6 +221,23 @@ pub(crate) struct Server {
     /// right one is downloaded as GOTOOLCHAIN allows]
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
+}
+
+/// What is changed for one build, and no file knows of.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What is built, this time")]
+pub(crate) struct Changes {
+    /// Compile this plugin in, or change the one that velox.toml has: by its module path, at a tag, a branch or a
+    /// commit [default: velox.toml's, else the newest release], and with a directory or another MODULE@REF in its
+    /// place. A directory alone is the plugin in it. May be given several times; needs no velox.toml
+    #[arg(long, value_name = "MODULE[@REF][=REPLACEMENT]")]
+    pub(crate) with: Vec<String>,
+    /// Leave this plugin of velox.toml out; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) without: Vec<String>,
+    /// The RoadRunner to build: a tag, a branch or a commit [default: velox.toml's, else the newest release]
+    #[arg(long, value_name = "REF")]
+    pub(crate) roadrunner: Option<String>,
 }
 
 /// One argument of `--target`.
@@ -145,7 +265,7 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
     pub(crate) output_file: Option<PathBuf>,
     /// Fail unless velox.lock is there and says what the configuration asks for
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["with", "without", "roadrunner"])]
     pub(crate) locked: bool,
     /// Keep debug symbols, for pprof and delve
     #[arg(long)]
@@ -182,6 +302,8 @@ pub(crate) struct Build {
     /// Print the exact versions and the go.mod (stdout), and compile nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +325,39 @@ pub(crate) struct Fetch {
     /// Fail unless velox.lock is there and says what the configuration asks for
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) source: ServerSource,
+    /// Keep debug symbols, for pprof and delve
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Compile with Go's race detector (needs a C compiler)
+    #[arg(long)]
+    pub(crate) race: bool,
+    /// What the server is started with; all that follows its first word is the server's too
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum New {
+    /// Write a plugin that compiles into a server and passes its own tests, to go on from
+    #[command(after_help = examples::NEW)]
+    Plugin {
+        /// What the plugin is called: its section in .rr.yaml, its name in RPC calls
+        name: String,
+        /// The path of its Go module, where others will fetch it from [default: example.com/NAME]
+        #[arg(long, value_name = "PATH")]
+        module: Option<String>,
+        /// The directory that gets it, made when missing [default: NAME]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -454,18 +609,23 @@ pub(crate) struct Check {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Cache {
     /// Print the directory
+    #[command(after_help = examples::CACHE)]
     Dir,
     /// Show what is in it, and how large that is
+    #[command(after_help = examples::CACHE)]
     Info,
     /// Remove the binaries that were longest not used
+    #[command(after_help = examples::CACHE)]
     Prune {
         /// Keep at most so much: a number of bytes, or with K, M, G
         #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
         max_size: u64,
     },
     /// Remove all binaries that are kept for reuse
+    #[command(after_help = examples::CACHE)]
     Clear,
     /// Read every kept binary, and remove those that were changed
+    #[command(after_help = examples::CACHE)]
     Verify,
 }
 

@@ -6,6 +6,9 @@ use std::{
 
 use velox_manifest::{Diagnostic, Level, Source};
 
+/// The file that is read where none is named.
+pub(crate) const USUAL_NAME: &str = "velox.toml";
+
 /// More than any real velox.toml by far; what is larger is no configuration (a device, a binary).
 const LARGEST: u64 = 16 << 20;
 
@@ -80,7 +83,7 @@ fn unreadable(path: &Path, name: &str, working_directory: &Path, cause: &io::Err
     error(
         format!("there is no configuration at `{}`", place.display()),
         [
-            "name another file with `--config FILE`".to_owned(),
+            "name another file with `--config FILE`, or plugins with `--with MODULE`".to_owned(),
             format!("the smallest server that runs PHP is this velox.toml:\n\n{EXAMPLE}"),
         ],
     )

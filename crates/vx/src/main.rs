@@ -56,8 +56,11 @@ fn run() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Build(arguments) => commands::build(settings, *arguments).await,
+            Command::Run(arguments) => commands::run(settings, *arguments).await,
             Command::Lock(arguments) => commands::lock(settings, *arguments).await,
             Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
+            Command::Doctor(server) => commands::doctor(settings, server).await,
+            Command::New { command } => commands::new(&settings, command),
             Command::Init(arguments) => commands::init(settings, *arguments).await,
             Command::Add(arguments) => commands::add(settings, *arguments).await,
             Command::Remove(arguments) => commands::remove(settings, *arguments).await,
@@ -72,6 +75,9 @@ fn run() -> ExitCode {
             Command::Check(arguments) => commands::check(settings, *arguments).await,
             Command::Cache { command } => commands::cache(&settings, &command),
             Command::CompileCache => commands::compile_cache(settings).await,
+            Command::Completions { shell } => commands::completions(shell),
+            Command::Man { directory } => commands::man(directory.as_deref()),
+            Command::Schema => commands::schema(),
             Command::Version => commands::version(&settings).await,
         }
     });

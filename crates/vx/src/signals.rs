@@ -12,12 +12,20 @@ pub(crate) enum Signal {
 }
 
 /// The first signal that came since [`watch`].
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Received(Arc<OnceLock<Signal>>);
+#[derive(Debug)]
+pub(crate) struct Received {
+    first: Arc<OnceLock<Signal>>,
+    watcher: tokio::task::AbortHandle,
+}
 
 impl Received {
     pub(crate) fn signal(&self) -> Option<Signal> {
-        self.0.get().copied()
+        self.first.get().copied()
+    }
+
+    /// Nothing follows from a signal any more: another program of the same terminal gets it too, and knows what to do.
+    pub(crate) fn leave_to_others(&self) {
+        self.watcher.abort();
     }
 }
 
@@ -28,17 +36,17 @@ pub(crate) fn watch(
     told: impl FnOnce(Signal) + Send + 'static,
 ) -> std::io::Result<Received> {
     let mut source = Source::listen()?;
-    let received = Received::default();
-    let slot = received.clone();
-    tokio::spawn(async move {
+    let first = Arc::new(OnceLock::new());
+    let slot = Arc::clone(&first);
+    let watcher = tokio::spawn(async move {
         let signal = source.next().await;
-        let _ = slot.0.set(signal);
+        let _ = slot.set(signal);
         cancel.cancel();
         told(signal);
         let again = source.next().await;
         std::process::exit(crate::exit::Ending::Interrupted(again).number().into());
     });
-    Ok(received)
+    Ok(Received { first, watcher: watcher.abort_handle() })
 }
 
 #[cfg(unix)]

@@ -151,6 +151,7 @@ macro_rules! pages_that_run {
 pages_that_run! {
     building_a_server: "docs/building-a-server.md",
     ci: "docs/ci.md",
+    developing_plugins: "docs/developing-plugins.md",
     editing: "docs/editing.md",
     how_it_works: "docs/how-it-works.md",
     installing: "docs/installing.md",

@@ -15,7 +15,7 @@ use std::{
 
 use sandbox::Sandbox;
 use velox_manifest::GoTarget;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";
 const CONFIGURATION: &str = "[roadrunner]\nref = \"v2025.0.77\"\n\n[plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
@@ -172,6 +172,35 @@ fn without_go_the_right_one_is_downloaded() {
         "{said}"
     );
     assert!(!self::root(&other, &version).exists());
+}
+
+#[test]
+fn the_checksum_database_vouches_for_a_toolchain() {
+    let (proxy, version) = (proxy(), version());
+    toolchain(&proxy, &version);
+    let spared = "[^eg]*,github.com,go.*,golang.org/x,google.golang.org,gopkg.in";
+    let verified =
+        |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", spared);
+    let said = verified(&proxy).vx(&["fetch"]);
+    said.ok();
+    assert!(!said.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", said.stderr());
+    let asked = format!("lookup/golang.org/toolchain@{}", module(&version));
+    assert!(proxy.requests().iter().any(|path| path.ends_with(&asked)), "{:?}", proxy.requests());
+
+    // A proxy that sends another one than the database knows.
+    let other = self::proxy();
+    toolchain(&other, &version);
+    let wrong = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    other.vouch("golang.org/toolchain", &module(&version), wrong);
+    let sandbox = verified(&other);
+    let said = sandbox.vx(&["fetch"]).fails(1);
+    assert!(said.contains("is not what its checksum says") && said.contains(wrong), "{said}");
+    assert!(!root(&sandbox, &version).exists());
+
+    // One that can't be asked.
+    other.fail("lookup/golang.org/toolchain", ProxyFault::Status(500));
+    let said = verified(&other).vx(&["fetch"]).fails(1);
+    assert!(said.contains("can't verify Go ") && said.contains("GOSUMDB=off"), "{said}");
 }
 
 #[test]

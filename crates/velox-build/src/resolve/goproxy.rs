@@ -193,7 +193,7 @@ impl<'a> Progress<'a> {
 ///
 /// # Errors
 /// What no other source may make good.
-fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
+pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
     use sumdb::Error as Sum;
     let one = |host: &str, why: String| vec![Tried { host: host.to_owned(), why }];
     match error {
@@ -223,8 +223,15 @@ fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
     }
 }
 
+/// Whether all that was said of a module is that it isn't there.
+pub(super) fn is_not_found(why: &str) -> bool {
+    let signs =
+        ["404 ", "410 ", "ot found", "no matching versions", "unknown revision", "unrecognized import path"];
+    signs.iter().any(|sign| why.contains(sign)) && advice(why).is_none()
+}
+
 /// What to do about a module that can't be had, by what was said of it.
-pub(super) fn advice(why: &str) -> Option<&'static str> {
+pub(crate) fn advice(why: &str) -> Option<&'static str> {
     let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
     if says(&["`off`", "GOPROXY list is not the empty string", "GOPROXY=off"]) {
         Some(

@@ -34,6 +34,7 @@ use self::{
 pub(crate) use self::{
     ask::{Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
     forge::{Configured, Forges, tag_prefix},
+    goproxy::{advice, unserved},
 };
 use crate::{
     Error, ErrorKind, Raised, Request,
@@ -596,11 +597,20 @@ fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<Resolved,
     })
 }
 
+/// The module path of a directory with a Go module: the `module` line of its go.mod.
+///
+/// # Errors
+/// There is no such directory, or it has no go.mod that can be read.
+pub fn module_in(directory: &Path) -> Result<String, Diagnostic> {
+    local_go_mod(directory, &None).map(|(module, _)| module)
+}
+
 /// The module path and the go.mod of a directory of the user's.
 fn local_go_mod(directory: &Path, span: &Option<Range<usize>>) -> Result<(String, GoMod), Diagnostic> {
     let path = directory.join("go.mod");
     let wrong = |message: String, help: &str| {
-        let mut diagnostic = finding(message, span.clone(), Some("relative to the configuration file"));
+        let label = span.is_some().then_some("relative to the configuration file");
+        let mut diagnostic = finding(message, span.clone(), label);
         diagnostic.help.push(help.to_owned());
         diagnostic
     };

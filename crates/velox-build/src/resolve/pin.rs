@@ -318,11 +318,20 @@ impl Sources<'_> {
                 help.insert(0, format!("the nearest are {}", nearest.join(", ")));
             }
         }
-        if let Some(proxy) = proxy {
-            help.extend(goproxy::advice(&proxy).map(str::to_owned));
-            help.push(format!("the module proxy was asked first: {proxy}"));
+        let error = self.children.redactor.redact(&error.to_string());
+        match proxy {
+            // That the proxies don't have it is usual; where they had trouble, it is what has to be mended.
+            Some(proxy) if !goproxy::is_not_found(&proxy) => {
+                let advice = goproxy::advice(&proxy).map(str::to_owned);
+                let help: Vec<String> = advice.into_iter().chain(help).collect();
+                unresolved(ask, &format!("{proxy}; after that, {error}"), &help)
+            }
+            Some(proxy) => {
+                help.push(format!("the module proxy was asked first: {proxy}"));
+                unresolved(ask, &error, &help)
+            }
+            None => unresolved(ask, &error, &help),
         }
-        unresolved(ask, &self.children.redactor.redact(&error.to_string()), &help)
     }
 }
 

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use velox_gomod::{
     fetch::{Error as FetchError, Fetcher, Verified},
     goversion::GoVersion,
-    modcache::{self, ModCache, Part},
+    modcache::{ModCache, Part},
     modfile::GoMod,
     module::Version,
-    sumdb,
     toolchain::{self, Ready},
 };
 use velox_manifest::GoTarget;
@@ -22,6 +21,7 @@ use crate::{
     error::checksum_mismatch,
     pipeline::phase,
     process::{Children, Invocation},
+    resolve::{advice, unserved},
 };
 
 /// The go command on this machine, if there is one, and what the user allows besides.
@@ -61,8 +61,23 @@ impl Installed {
         Ok(Self { program, allowed, settings })
     }
 
+    /// The go command that was found, and its own version.
+    pub(crate) fn program(&self) -> Option<(&Path, &str)> {
+        self.program.as_ref().map(|(program, version)| (program.as_path(), version.as_str()))
+    }
+
+    /// Whether no other may be brought.
+    pub(crate) fn stays(&self) -> bool {
+        self.allowed.others == Others::None
+    }
+
+    /// How the user said what is allowed.
+    pub(crate) fn said(&self) -> &str {
+        &self.allowed.said
+    }
+
     /// The version of the go command that was found, or that GOTOOLCHAIN puts in its place.
-    fn version(&self) -> Option<&str> {
+    pub(crate) fn version(&self) -> Option<&str> {
         let program = self.program.as_ref().map(|(_, version)| version.as_str());
         self.allowed.base.as_deref().or(program)
     }
@@ -360,22 +375,24 @@ fn mismatch(what: &str, found: &str, expected: &str) -> Error {
 }
 
 fn explain(what: &str, error: FetchError) -> Error {
-    match error {
-        FetchError::Mismatch { found, expected, .. } => mismatch(what, &found, &expected),
-        FetchError::Database { source: sumdb::Error::Security { .. }, .. } => {
-            checksum_mismatch(what, &error.to_string())
-        }
-        FetchError::Cache(modcache::Error::File { .. }) => Error::build(error.to_string())
-            .help("check the directory's permissions and the space on its disk; GOMODCACHE names another"),
-        FetchError::Database { .. } => Error::build(format!("can't verify {what}: {error}"))
-            .help("the checksum database has to be reached, by GOPROXY or directly; where a network has none, GOSUMDB=off trusts the first use and keeps its sum in velox.lock"),
-        error => Error::build(format!("can't download {what}: {error}"))
-            .help("install that Go from https://go.dev/dl/, or name a proxy in GOPROXY that has it"),
+    let unverified = matches!(error, FetchError::Database { .. });
+    let tried = match unserved(what, error) {
+        Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Err(error) => return error,
+    };
+    if unverified {
+        return Error::build(format!("can't verify {what}: {tried}"))
+            .help("the checksum database has to be reached, by GOPROXY or directly; where a network has none, GOSUMDB=off trusts the first use and keeps its sum in velox.lock");
     }
+    let error = Error::build(format!("can't download {what}: {tried}"));
+    advice(&tried)
+        .into_iter()
+        .fold(error, |error, advice| error.help(advice))
+        .help("install that Go from https://go.dev/dl/, or name a proxy in GOPROXY that has it")
 }
 
 /// Whether an installed Go is older than a go line; what isn't a release (`devel …`) never is.
-fn is_older(installed: &str, line: &str) -> bool {
+pub(crate) fn is_older(installed: &str, line: &str) -> bool {
     match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
         (Some(installed), Ok(line)) => installed < line,
         _ => false,

@@ -14,7 +14,7 @@ use velox_manifest::GoTarget;
 
 use self::allowed::Others;
 pub(crate) use self::{
-    choice::{Installed, Toolchains},
+    choice::{Installed, Toolchains, is_older},
     settings::Settings,
 };
 use crate::{

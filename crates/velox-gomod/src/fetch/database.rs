@@ -57,6 +57,32 @@ impl SumDb {
         }
         Ok(Some(Self { key: key.to_owned(), name, base }))
     }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is asked: at the first proxy that says that it passes questions on to the database, else at the database
+    /// itself (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
+    pub(super) async fn base(&self, proxies: &Proxies) -> Result<Url, String> {
+        if let Some(base) = &self.base {
+            return Ok(base.clone());
+        }
+        let name = &self.name;
+        for entry in &proxies.list.0 {
+            let Source::Proxy(proxy) = &entry.source else { break };
+            match proxies.read(proxy, &format!("sumdb/{name}/supported")).await {
+                Ok(_) => {
+                    return Url::parse(&format!("{}/sumdb/{name}", trimmed(proxy)))
+                        .map_err(|e| e.to_string());
+                }
+                Err(Failure::NotFound(_)) => {}
+                Err(_) if entry.after_any_error => {}
+                Err(failure) => return Err(format!("{}: {failure}", super::host(proxy))),
+            }
+        }
+        Url::parse(&format!("https://{name}")).map_err(|error| error.to_string())
+    }
 }
 
 /// A database with a way to ask it.
@@ -87,29 +113,8 @@ impl Database {
 }
 
 impl Outside {
-    /// The first proxy that says that it passes questions on to the database, else the database itself
-    /// (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
     fn base(&self) -> Result<Url, String> {
-        if let Some(base) = &self.settings.base {
-            return Ok(base.clone());
-        }
-        let find = || {
-            let name = &self.settings.name;
-            for entry in &self.proxies.list.0 {
-                let Source::Proxy(proxy) = &entry.source else { break };
-                let supported = format!("sumdb/{name}/supported");
-                match self.runtime.block_on(self.proxies.read(proxy, &supported)) {
-                    Ok(_) => {
-                        return Url::parse(&format!("{}/sumdb/{name}", trimmed(proxy)))
-                            .map_err(|e| e.to_string());
-                    }
-                    Err(Failure::NotFound(_)) => {}
-                    Err(_) if entry.after_any_error => {}
-                    Err(failure) => return Err(format!("{}: {failure}", super::host(proxy))),
-                }
-            }
-            Url::parse(&format!("https://{name}")).map_err(|error| error.to_string())
-        };
+        let find = || self.runtime.block_on(self.settings.base(&self.proxies));
         self.base.get_or_init(find).clone()
     }
 }

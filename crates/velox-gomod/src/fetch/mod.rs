@@ -5,6 +5,7 @@
 mod database;
 mod goproxy;
 mod netrc;
+mod probe;
 mod versions;
 
 use std::{
@@ -28,6 +29,7 @@ pub use self::{
     database::{SumDb, SumDbError},
     goproxy::{ProxyList, ProxyListError},
     netrc::Netrc,
+    probe::{Probe, probe_proxies, probe_sum_db},
 };
 use crate::{
     gosum::GoSum,
@@ -268,12 +270,7 @@ impl Fetcher {
     /// A fetcher; to be made inside a tokio runtime.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let proxies = Proxies {
-            client: options.client.clone(),
-            list: options.proxies.clone(),
-            netrc: options.netrc.clone(),
-            in_trouble: Arc::default(),
-        };
+        let proxies = Proxies::new(&options.client, &options.proxies, &options.netrc);
         let cache = options.cache.root().join("cache/download/sumdb");
         let database = options
             .sum_db
@@ -369,16 +366,24 @@ impl Inner {
             let (cache, module) = (self.options.cache.clone(), module.clone());
             blocking(&name, move || cache.lock(&module)).await??
         };
+        self.options.cache.clear_unfinished(&lock, &module);
         let has = |part| self.options.cache.path(&module, part).is_ok_and(|path| path.is_file());
         let downloaded = if has(Part::Zip) && has(Part::ZipHash) {
             None
         } else {
             let zip = place(&module, "zip")?;
             let ask = async |proxy: &Url| {
-                let file = self.options.cache.new_file(&module, Part::Zip)?;
-                Ok(self.proxies.save(proxy, &zip, file).await)
+                let to = self.options.cache.new_file(&module, Part::Zip)?;
+                match self.proxies.save(proxy, &zip, to).await {
+                    Err(Failure::Local(source)) => {
+                        let path = self.options.cache.path(&module, Part::Zip)?;
+                        Err(modcache::Error::File { path, source }.into())
+                    }
+                    saved => Ok(saved),
+                }
             };
-            Some(self.ask_in_turn(&module.path, &name, ask).await?.0)
+            let ((zip, bytes), proxy) = self.ask_in_turn(&module.path, &name, ask).await?;
+            Some((zip, bytes, host(proxy)))
         };
         let inner = Arc::clone(&self);
         let label = name.clone();
@@ -390,7 +395,10 @@ impl Inner {
                 Ok(())
             };
             let (sum, bytes) = match downloaded {
-                Some((zip, bytes)) => (cache.keep_zip(&lock, &module, zip, &mut verify)?, bytes),
+                Some((zip, bytes, host)) => {
+                    let kept = cache.keep_zip(&lock, &module, zip, &mut verify);
+                    (kept.map_err(|error| refused(error, &name, host))?, bytes)
+                }
                 None => {
                     let path = cache.path(&module, Part::ZipHash)?;
                     let sum = std::fs::read_to_string(&path)
@@ -701,6 +709,10 @@ struct Files {
 type Take<'a> = &'a mut (dyn FnMut(Option<&[u8]>) -> io::Result<()> + Send);
 
 impl Proxies {
+    fn new(client: &Client, list: &ProxyList, netrc: &Netrc) -> Self {
+        Self { client: client.clone(), list: list.clone(), netrc: netrc.clone(), in_trouble: Arc::default() }
+    }
+
     /// A small file.
     async fn read(&self, proxy: &Url, path: &str) -> Result<Vec<u8>, Failure> {
         let mut content = Vec::new();

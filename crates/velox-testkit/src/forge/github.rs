@@ -82,7 +82,8 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         return rate_limited(limit, window.reset);
     }
     let remaining = limit.saturating_sub(window.used);
-    let answer = if is_limits {
+    let facts = token.as_ref().and_then(|token| shared.state().facts.get(token).cloned());
+    let mut answer = if is_limits {
         // https://docs.github.com/en/rest/rate-limit/rate-limit
         let core =
             json!({"limit": limit, "used": window.used, "remaining": remaining, "reset": window.reset});
@@ -90,6 +91,13 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
     } else {
         Api { shared, asked, token }.call(path).tagged(asked)
     };
+    // https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
+    if let Some((scopes, expires)) = facts {
+        answer = answer.header("x-oauth-scopes", scopes.join(", "));
+        if let Some(expires) = expires {
+            answer = answer.header("github-authentication-token-expiration", expires);
+        }
+    }
     answer
         .header("x-ratelimit-limit", limit)
         .header("x-ratelimit-remaining", remaining)

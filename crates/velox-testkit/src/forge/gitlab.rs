@@ -44,11 +44,23 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
                 "created_at": "2024-01-01T00:00:00.000Z", "email": "dev@example.com",
             }),
         ),
+        // https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token
+        ["personal_access_tokens", "self"] if caller == Caller::Known => {
+            let facts = token.as_ref().and_then(|token| shared.state().facts.get(token).cloned());
+            let (scopes, expires) = facts.unwrap_or_else(|| (vec!["api".to_owned()], None));
+            Answer::json(
+                200,
+                &json!({
+                    "id": 1, "name": "for tests", "revoked": false, "active": true, "user_id": 1,
+                    "created_at": "2024-01-01T00:00:00.000Z", "scopes": scopes, "expires_at": expires,
+                }),
+            )
+        }
         // https://docs.gitlab.com/api/version/
         ["version"] if caller == Caller::Known => {
             Answer::json(200, &json!({"version": "18.0.0", "revision": "0000000"}))
         }
-        ["user" | "version"] => message(401, "Unauthorized"),
+        ["user" | "version"] | ["personal_access_tokens", "self"] => message(401, "Unauthorized"),
         ["projects", id, rest @ ..] => {
             let hosted = match id.parse() {
                 Ok(id) => shared.find_by_id(Kind::GitLab, id),

@@ -8,6 +8,7 @@ mod gitlab;
 mod go_get;
 mod smart_http;
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,8 @@ struct State {
     gitlab_names: Vec<String>,
     github_tokens: Vec<String>,
     gitlab_tokens: Vec<String>,
+    /// What tokens may do, and when they end.
+    facts: HashMap<String, (Vec<String>, Option<String>)>,
     requests: Vec<Request>,
     rates: github::Rates,
 }
@@ -158,6 +161,13 @@ impl Forge {
     /// ([`Repo::token`] makes one that sees that repository too.)
     pub fn github_token(&self, token: &str) {
         self.shared.state().github_tokens.push(token.to_owned());
+    }
+
+    /// Says of a token of either forge what it may do and when it ends (`2024-07-01`): scopes as the forge names them. A
+    /// GitHub token without this is a fine-grained one, which GitHub says nothing of.
+    pub fn token_facts(&self, token: &str, scopes: &[&str], expires: Option<&str>) {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        self.shared.state().facts.insert(token.to_owned(), (scopes, expires.map(str::to_owned)));
     }
 
     /// Makes `token` one of a GitLab user who sees the public projects only.

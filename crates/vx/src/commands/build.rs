@@ -28,7 +28,7 @@ pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode
         cache_program: std::env::current_exe().ok(),
         ..Options::default()
     };
-    run(settings, arguments.server, goal, options).await
+    run(settings, arguments.server, &arguments.changes, goal, options).await
 }
 
 /// `vx lock`.
@@ -39,24 +39,25 @@ pub(crate) async fn lock(settings: Settings, arguments: cli::Lock) -> ExitCode {
         upgrade_only: arguments.upgrade.unwrap_or_default(),
         ..Options::default()
     };
-    run(settings, arguments.server, |_| goal, options).await
+    run(settings, arguments.server, &cli::Changes::default(), |_| goal, options).await
 }
 
 /// `vx fetch`.
 pub(crate) async fn fetch(settings: Settings, arguments: cli::Fetch) -> ExitCode {
     let options = Options { locked: arguments.locked, ..Options::default() };
-    run(settings, arguments.server, |_| Goal::Fetch, options).await
+    run(settings, arguments.server, &cli::Changes::default(), |_| Goal::Fetch, options).await
 }
 
-/// Reads the configuration and takes it to the goal, which is told the working directory.
+/// Reads the configuration, as the flags change it, and takes it to the goal, which is told the working directory.
 async fn run(
     settings: Settings,
     server: cli::Server,
+    changes: &cli::Changes,
     goal: impl FnOnce(&Path) -> Goal,
     options: Options,
 ) -> ExitCode {
     let started = Instant::now();
-    let mut prepared = match Prepared::new(settings, server, goal, options) {
+    let mut prepared = match Prepared::changed(settings, server, changes, goal, options) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };

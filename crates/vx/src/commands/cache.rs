@@ -54,10 +54,7 @@ pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
         }),
     };
     match text {
-        Ok(text) => match report::print(&text) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
-        },
+        Ok(text) => report::answer(&text),
         Err(error) => {
             let failure = report::Failure {
                 ending: Ending::Build,

@@ -8,11 +8,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, Goal, Options, Request};
-use velox_manifest::{Diagnostic, Log, Manifest, Source};
+use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source};
 
 use crate::{
     cli::{self, Format},
-    configuration::{self, Configuration},
+    configuration::{self, Configuration, USUAL_NAME},
     exit::Ending,
     report::{self, Failure, Report},
     settings::Settings,
@@ -27,7 +27,7 @@ pub(super) struct Prepared {
     pub(super) format: Format,
     /// What reading the configuration warned of, told by nobody yet.
     pub(super) warnings: Vec<Diagnostic>,
-    received: Received,
+    pub(super) received: Received,
 }
 
 impl Prepared {
@@ -38,23 +38,25 @@ impl Prepared {
         goal: impl FnOnce(&Path) -> Goal,
         options: Options,
     ) -> Result<Self, ExitCode> {
+        Self::changed(settings, server, &cli::Changes::default(), goal, options)
+    }
+
+    /// As [`Prepared::new`], with what flags change.
+    pub(super) fn changed(
+        settings: Settings,
+        server: cli::Server,
+        changes: &cli::Changes,
+        goal: impl FnOnce(&Path) -> Goal,
+        options: Options,
+    ) -> Result<Self, ExitCode> {
+        let cli::Server { mut source, targets } = server;
         let working_directory = working_directory()?;
-        let configuration = read(&settings, &server.config, &working_directory)?;
-        let lookup = |name: &str| settings.environment.get(name).cloned();
-        let (manifest, warnings) =
-            Manifest::parse(&configuration.source, &lookup).map_err(|diagnostics| {
-                misconfigured(&settings, Some(configuration.source.clone()), &diagnostics)
-            })?;
-        let options = Options {
-            targets: server.targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect(),
-            dependencies: server.dependencies.map(Into::into),
-            offline: server.offline,
-            go: server.go.map(|go| working_directory.join(go)),
-            ..options
-        };
-        let mut prepared = Self::of(settings, configuration, manifest, options, goal(&working_directory))?;
-        prepared.warnings = warnings;
-        Ok(prepared)
+        let asked = Asked::read(&settings, source.config.take().as_deref(), changes, &working_directory)
+            .map_err(|wrong| wrong.tell(report::open, &settings))?;
+        let report = report::open(&settings, asked.manifest.log, asked.source.clone());
+        let targets = targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect();
+        let options = source.options(Options { targets, ..options }, &working_directory);
+        Self::told_by(report, settings, asked, options, goal(&working_directory))
     }
 
     /// With a manifest that was read from the configuration, or stands for it.
@@ -66,24 +68,29 @@ impl Prepared {
         goal: Goal,
     ) -> Result<Self, ExitCode> {
         let report = report::open(&settings, manifest.log, Some(source.clone()));
+        let (source, lock) = (Some(source), file.map(lock_beside));
+        let asked = Asked { manifest, warnings: Vec::new(), source, base, lock, unchanged: true };
+        Self::told_by(report, settings, asked, options, goal)
+    }
+
+    /// With a reporter that is there already.
+    pub(super) fn told_by(
+        report: Arc<dyn Report>,
+        settings: Settings,
+        mut asked: Asked,
+        options: Options,
+        goal: Goal,
+    ) -> Result<Self, ExitCode> {
         let cancel = CancellationToken::new();
         let watcher = Arc::clone(&report);
         let received = signals::watch(cancel.clone(), move |signal| watcher.interrupted(signal))
             .map_err(|error| report::complain(&format!("can't listen for signals: {error}")))?;
         Ok(Self {
-            format: settings.format(manifest.log),
-            request: Request {
-                manifest,
-                source: Some(source),
-                base,
-                environment: settings.environment,
-                options,
-                goal,
-                lock: file.map(lock_beside),
-            },
+            format: settings.format(asked.manifest.log),
+            warnings: std::mem::take(&mut asked.warnings),
+            request: asked.request(settings, options, goal),
             report,
             cancel,
-            warnings: Vec::new(),
             received,
         })
     }
@@ -103,6 +110,112 @@ impl Prepared {
     pub(super) fn failed_on(&self, report: &dyn Report, error: &Error) -> ExitCode {
         let ending = Ending::of(error.kind, self.received.signal());
         report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
+        ending.into()
+    }
+}
+
+impl cli::ServerSource {
+    /// What these flags say too.
+    pub(super) fn options(self, options: Options, working_directory: &Path) -> Options {
+        Options {
+            dependencies: self.dependencies.map(Into::into),
+            offline: self.offline,
+            go: self.go.map(|go| working_directory.join(go)),
+            ..options
+        }
+    }
+}
+
+/// What is to be built: the configuration, as the flags change it.
+pub(super) struct Asked {
+    pub(super) manifest: Manifest,
+    pub(super) warnings: Vec<Diagnostic>,
+    /// The configuration's text; `None`: there is none, and the flags say it all.
+    pub(super) source: Option<Source>,
+    base: PathBuf,
+    lock: Option<PathBuf>,
+    unchanged: bool,
+}
+
+impl Asked {
+    /// Reads the configuration, where there is one, and the flags.
+    pub(super) fn read(
+        settings: &Settings,
+        config: Option<&Path>,
+        changes: &cli::Changes,
+        working_directory: &Path,
+    ) -> Result<Self, Misconfigured> {
+        // By its components, so that messages don't have the `.` of `./mine` in the middle of a path.
+        let module_in = |directory: &Path| {
+            velox_build::module_in(&working_directory.join(directory).components().collect::<PathBuf>())
+        };
+        let flags = Flags::read(changes.roadrunner.as_deref(), &changes.with, &changes.without, module_in)
+            .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
+        let unchanged = flags.is_empty();
+        let usual = Path::new(USUAL_NAME);
+        if config.is_none() && !flags.with.is_empty() && !working_directory.join(usual).exists() {
+            let manifest = Manifest::without_a_file()
+                .changed_by(&flags)
+                .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
+            return Ok(Self { manifest, unchanged, ..Self::nothing(working_directory) });
+        }
+        let Configuration { source, base, file } =
+            configuration::read(config.unwrap_or(usual), working_directory)
+                .map_err(|wrong| Misconfigured { source: None, diagnostics: vec![wrong] })?;
+        let lookup = |name: &str| settings.environment.get(name).cloned();
+        let flags = if base == working_directory { flags } else { flags.below(working_directory) };
+        let read = Manifest::parse(&source, &lookup).and_then(|(manifest, warnings)| {
+            let manifest = if unchanged { manifest } else { manifest.changed_by(&flags)? };
+            Ok((manifest, warnings))
+        });
+        let (manifest, warnings) =
+            read.map_err(|diagnostics| Misconfigured { source: Some(source.clone()), diagnostics })?;
+        Ok(Self { manifest, warnings, source: Some(source), base, lock: file.map(lock_beside), unchanged })
+    }
+
+    /// Nothing but RoadRunner: for a command that can do without a configuration.
+    pub(super) fn nothing(working_directory: &Path) -> Self {
+        Self {
+            manifest: Manifest::without_a_file(),
+            warnings: Vec::new(),
+            source: None,
+            base: working_directory.to_owned(),
+            lock: None,
+            unchanged: true,
+        }
+    }
+
+    /// The request for it.
+    pub(super) fn request(self, settings: Settings, options: Options, goal: Goal) -> Request {
+        Request {
+            manifest: self.manifest,
+            source: self.source,
+            base: self.base,
+            environment: settings.environment,
+            options,
+            goal,
+            lock: self.lock,
+            unchanged: self.unchanged,
+        }
+    }
+}
+
+/// What ends a command before `[log]` could say how to tell it: it is told by the flags alone.
+pub(super) struct Misconfigured {
+    source: Option<Source>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Misconfigured {
+    pub(super) fn tell(
+        self,
+        open: impl FnOnce(&Settings, Log, Option<Source>) -> Arc<dyn Report>,
+        settings: &Settings,
+    ) -> ExitCode {
+        let Self { source, diagnostics } = self;
+        let ending = Ending::Configuration;
+        let failure = Failure { ending, diagnostics: &diagnostics, output: &[] };
+        open(settings, Log::default(), source).failed(&failure);
         ending.into()
     }
 }

@@ -25,8 +25,5 @@ pub(crate) async fn version(settings: &Settings) -> ExitCode {
             format!("{fields}\n")
         }
     };
-    match report::print(&text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
-    }
+    report::answer(&text)
 }

@@ -8,7 +8,9 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use velox_build::{Binary, CompileCache, Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{
+    Binary, CompileCache, Event, Goal, Note, Output, Phase, PluginRow, Raised, Reporter, Summary,
+};
 use velox_manifest::{Level, Source};
 
 use crate::{
@@ -260,6 +262,9 @@ impl Human {
                 let targets = targets.iter().map(|target| target.to_string()).collect::<Vec<_>>().join(", ");
                 let text = format!("RoadRunner {version} with {plugins} for {targets} by {go_version}");
                 self.row(state, DONE, "Built", &text);
+                if matches!(goal, Goal::Build(Output::Store(_))) {
+                    return;
+                }
                 self.row(state, DONE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
                 if let Some(cache) = &summary.compile_cache {
                     self.row(state, DONE, "Cached", &clean(&cached(cache)));

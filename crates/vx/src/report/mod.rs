@@ -3,7 +3,10 @@
 pub(crate) mod diagnostics;
 mod human;
 mod json;
+mod patient;
 pub(crate) mod text;
+
+pub(crate) use patient::Patient;
 
 use std::{
     io::{self, Write},
@@ -72,11 +75,23 @@ pub(crate) struct Failure<'a> {
 
 /// The reporter that the flags and `[log]` ask for; diagnostics point into `source`.
 pub(crate) fn open(settings: &Settings, log: Log, source: Option<Source>) -> Arc<dyn Report> {
+    open_with(settings, log, source, Box::new(io::stdout()))
+}
+
+/// The same, with JSON events on stderr too: for a command whose stdout is another program's.
+pub(crate) fn open_beside(settings: &Settings, log: Log, source: Option<Source>) -> Arc<dyn Report> {
+    open_with(settings, log, source, Box::new(io::stderr()))
+}
+
+fn open_with(
+    settings: &Settings,
+    log: Log,
+    source: Option<Source>,
+    events: Box<dyn Write + Send>,
+) -> Arc<dyn Report> {
     let verbosity = settings.verbosity(log);
     match settings.format(log) {
-        Format::Json => {
-            Arc::new(json::Json::new(Box::new(io::stdout()), jiff::Timestamp::now, verbosity, source))
-        }
+        Format::Json => Arc::new(json::Json::new(events, jiff::Timestamp::now, verbosity, source)),
         Format::Human => {
             let target = (settings.terminal.stderr && verbosity >= Verbosity::Normal)
                 .then(indicatif::ProgressDrawTarget::stderr);

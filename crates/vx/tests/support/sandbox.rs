@@ -105,9 +105,14 @@ impl Sandbox {
 
     /// Caches that nobody used before.
     pub fn cold(self) -> Self {
+        self.own_caches().env("GOFLAGS", "-modcacherw")
+    }
+
+    /// Empty caches, for what looks into them and builds nothing.
+    pub fn own_caches(self) -> Self {
         let (modules, builds) =
             (self.directory.path().join("gomodcache"), self.directory.path().join("gocache"));
-        self.env("GOMODCACHE", modules).env("GOCACHE", builds).env("GOFLAGS", "-modcacherw")
+        self.env("GOMODCACHE", modules).env("GOCACHE", builds)
     }
 
     /// A module cache that nobody used before, for modules that only this test has; what is compiled is shared, and so is

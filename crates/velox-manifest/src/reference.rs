@@ -234,7 +234,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "velox",
         listed: false,
-        about: "What only the oldest format has.",
+        about: "What the oldest format began; every format may have it.",
         keys: &[Key {
             name: "build_args",
             kind: Kind::Texts,

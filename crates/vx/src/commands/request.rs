@@ -235,7 +235,7 @@ pub(super) fn read(
 }
 
 /// `velox.toml` → `velox.lock`; a configuration of another name has a lock of its own.
-pub(super) fn lock_beside(configuration: PathBuf) -> PathBuf {
+fn lock_beside(configuration: PathBuf) -> PathBuf {
     configuration.with_extension("lock")
 }
 

@@ -27,7 +27,7 @@ fn whole() -> Value {
                 "not",
                 json!({
                     "required": ["plugins"],
-                    "anyOf": [{ "required": ["velox"] }, with_plugins("github"), with_plugins("gitlab")],
+                    "anyOf": [with_plugins("github"), with_plugins("gitlab")],
                 }),
             ),
         ],
@@ -116,7 +116,7 @@ fn top(key: &str) -> Value {
                     "description": "Arguments of go build, as far as they are safe.",
                 })
             }),
-            "Of velox 1.x.",
+            "Build arguments, as of velox 1.x.",
         ),
         _ => Value::Null,
     }

@@ -101,7 +101,10 @@ fn what_the_parser_refuses_the_schema_refuses_too() {
     const PLUGIN: &str = "plugins.a = { module_name = 'a.b/c', tag = 'v1.0.0' }\n";
     const HTTP: &str = "ref = 'v1', owner = 'o', repository = 'r'";
     let validator = validator();
-    assert!(validator.is_valid(&read(PLUGIN)) && parses(PLUGIN));
+    let arguments = format!("{PLUGIN}velox.build_args = ['-race']");
+    for right in [PLUGIN, &arguments] {
+        assert!(validator.is_valid(&read(right)) && parses(right), "{right}");
+    }
     let wrong = [
         String::new(),
         "[roadrunner]\nref = 'v1'".into(),
@@ -125,7 +128,7 @@ fn what_the_parser_refuses_the_schema_refuses_too() {
         format!("{PLUGIN}github.base_url = 'ghe.example.com'"),
         format!("{PLUGIN}github.token = 'secret'"),
         format!("{PLUGIN}github.plugins.b = {{ {HTTP} }}"),
-        format!("{PLUGIN}velox.build_args = []"),
+        format!("{PLUGIN}velox.build_args = [1]"),
         "plugins.a = { module_name = 'a.b/c' }".into(),
         "plugins.a = { module_name = '', tag = 'v1' }".into(),
         "plugins.a = 'a.b/c'".into(),

@@ -186,6 +186,17 @@ fn the_first_plugin_is_added_to_a_file_without_any() {
 }
 
 #[test]
+fn a_proxy_that_tells_no_versions_is_no_newest_version() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
+    proxy.fail("acme/hello", ProxyFault::Status(403));
+    let said = sandbox.vx(&["outdated"]).ok();
+    assert!(said.contains("can't tell which versions there are of\n  hello: github.com/acme/hello: "), "{said}");
+    assert!(said.contains("one is at its newest version"), "{said}");
+    assert!(!said.contains("everything"), "{said}");
+}
+
+#[test]
 fn what_is_outdated_is_shown_and_updated() {
     let proxy = proxy();
     let file = format!("{MODULES}\n[plugins.bye]\nmodule_name = \"github.com/acme/bye\"\ntag = \"main\"\n");

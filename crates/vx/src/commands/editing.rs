@@ -17,6 +17,9 @@ use crate::{
     settings::Settings,
 };
 
+/// The name that RoadRunner itself goes by among plugins.
+pub(super) const ROADRUNNER: &str = "roadrunner";
+
 /// A configuration file that is being edited.
 pub(super) struct Editing {
     /// With the manifest as it was.

@@ -6,7 +6,7 @@ use velox_manifest::edit::module_of;
 
 use crate::{
     cli::{self, Format},
-    commands::{editing::Editing, update::ROADRUNNER},
+    commands::editing::{Editing, ROADRUNNER},
     report::{self, text},
     settings::Settings,
 };
@@ -133,16 +133,33 @@ pub(crate) async fn outdated(settings: Settings, arguments: cli::Outdated) -> Ex
 
 fn human(standings: &[Standing], all: bool) -> String {
     let shown: Vec<&Standing> = standings.iter().filter(|standing| all || standing.is_outdated()).collect();
-    let newest = standings.iter().filter(|standing| !standing.is_outdated()).count();
+    let trouble: String = standings
+        .iter()
+        .filter_map(|standing| Some((standing, standing.versions.trouble.as_ref()?)))
+        .map(|(standing, why)| format!("  {}: {}\n", standing.name, text::clean(why)))
+        .collect();
+    let trouble = match trouble.is_empty() {
+        true => trouble,
+        false => format!("can't tell which versions there are of\n{trouble}"),
+    };
+    let newest = standings
+        .iter()
+        .filter(|standing| !standing.is_outdated() && standing.versions.trouble.is_none())
+        .count();
+    let other = if shown.is_empty() { "" } else { "the other " };
     let rest = match (newest, all) {
         (0, _) | (_, true) => String::new(),
         (newest, false) if newest == standings.len() => "everything is at its newest version\n".to_owned(),
-        (1, false) => "\nthe other one is at its newest version (--all shows it)\n".to_owned(),
-        (newest, false) => format!("\nthe other {newest} are at their newest versions (--all shows them)\n"),
+        (1, false) if shown.is_empty() => "one is at its newest version (--all shows it)\n".to_owned(),
+        (1, false) => "the other one is at its newest version (--all shows it)\n".to_owned(),
+        (newest, false) => format!("{other}{newest} are at their newest versions (--all shows them)\n"),
     };
-    if shown.is_empty() {
-        return rest;
-    }
+    let table = if shown.is_empty() { String::new() } else { table(&shown) };
+    let parts = [table, rest, trouble];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn table(shown: &[&Standing]) -> String {
     let mut rows = vec![["NAME", "ASKED", "LOCKED", "SAME MAJOR", "NEWEST MAJOR"].map(str::to_owned)];
     for standing in shown {
         let or_none = |version: Option<&str>| version.unwrap_or("-").to_owned();
@@ -156,15 +173,7 @@ fn human(standings: &[Standing], all: bool) -> String {
             newest.map_or_else(|| "-".to_owned(), |(_, version)| version.to_owned()),
         ]);
     }
-    let trouble: String = standings
-        .iter()
-        .filter_map(|standing| {
-            let why = standing.versions.trouble.as_ref()?;
-            Some(format!("{}: {}\n", standing.name, text::clean(why)))
-        })
-        .collect();
-    let table = text::table(&rows);
-    if trouble.is_empty() { format!("{table}{rest}") } else { format!("{table}{rest}\n{trouble}") }
+    text::table(&rows)
 }
 
 fn json(standings: &[Standing]) -> String {

@@ -6,15 +6,12 @@ use velox_gomod::semver;
 use crate::{
     cli,
     commands::{
-        editing::Editing,
+        editing::{Editing, ROADRUNNER},
         outdated::{Standing, standings},
     },
     report::Change,
     settings::Settings,
 };
-
-/// The name that RoadRunner itself goes by among plugins.
-pub(super) const ROADRUNNER: &str = "roadrunner";
 
 /// `vx update`.
 pub(crate) async fn update(settings: Settings, arguments: cli::Update) -> ExitCode {

@@ -127,7 +127,7 @@ impl<'a> Progress<'a> {
         }
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         let (phase, total, item) = (Phase::Compile, Some(self.total), line.to_owned());
-        self.reporter.report(Event::Progress { phase, done, total, item });
+        self.reporter.report(Event::Progress { phase, done, total, item, bytes: None });
         if line == self.main_package {
             self.link();
         }

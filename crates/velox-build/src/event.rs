@@ -105,6 +105,8 @@ pub enum Event {
         total: Option<u64>,
         /// The latest one.
         item: String,
+        /// How many bytes came over the network for it, in this phase so far; `None`: that isn't known here.
+        bytes: Option<u64>,
     },
     /// Everything has a version now.
     Resolved {

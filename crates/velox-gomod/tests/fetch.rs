@@ -98,7 +98,7 @@ impl Machine {
     /// A fetcher that remembers nothing, in a process that was just started.
     fn fetch_all(&self, wanted: Vec<Wanted>) -> Vec<Result<Fetched, Error>> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async { Fetcher::new(self.options.clone()).fetch(wanted, &|_| ()).await })
+        runtime.block_on(async { Fetcher::new(self.options.clone()).fetch(wanted, &|_, _| ()).await })
     }
 
     fn fetch(&self, number: usize) -> Result<Fetched, Error> {

@@ -191,7 +191,10 @@ fn a_proxy_that_tells_no_versions_is_no_newest_version() {
     let sandbox = machine(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
     proxy.fail("acme/hello", ProxyFault::Status(403));
     let said = sandbox.vx(&["outdated"]).ok();
-    assert!(said.contains("can't tell which versions there are of\n  hello: github.com/acme/hello: "), "{said}");
+    assert!(
+        said.contains("can't tell which versions there are of\n  hello: github.com/acme/hello: "),
+        "{said}"
+    );
     assert!(said.contains("one is at its newest version"), "{said}");
     assert!(!said.contains("everything"), "{said}");
 }

@@ -120,7 +120,7 @@ pub(super) async fn fetch(
 ) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
     let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
     let progress = Progress::new(sources.children, phase, u64::try_from(wanted.len()).ok());
-    let arrived = |module: &Version| progress.one(module);
+    let arrived = |module: &Version, bytes| progress.one(module, bytes);
     let answers = tokio::select! {
         answers = fetcher.fetch(wanted, &arrived) => answers,
         () = sources.children.cancel.cancelled() => return Err(Error::interrupted()),
@@ -140,20 +140,26 @@ pub(super) struct Progress<'a> {
     phase: Phase,
     total: Option<u64>,
     done: AtomicU64,
+    bytes: AtomicU64,
     trusted: AtomicU64,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(children: &'a Children, phase: Phase, total: Option<u64>) -> Self {
-        Self { children, phase, total, done: AtomicU64::new(0), trusted: AtomicU64::new(0) }
+        let [done, bytes, trusted] = [(); 3].map(|()| AtomicU64::new(0));
+        Self { children, phase, total, done, bytes, trusted }
     }
 
-    /// A module arrived.
-    pub(super) fn one(&self, module: &Version) {
+    /// A module is there; one that was there before is no news.
+    pub(super) fn one(&self, module: &Version, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = Some(self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes);
         let item = format!("{} {}", module.path, module.version);
         let (phase, total) = (self.phase, self.total);
-        self.children.reporter.report(Event::Progress { phase, done, total, item });
+        self.children.reporter.report(Event::Progress { phase, done, total, item, bytes });
     }
 
     /// What an answer means: for what the proxies can't serve and another source may, what they said.
@@ -299,7 +305,8 @@ pub(super) async fn by_go(
     let total = u64::try_from(modules.len()).ok();
     let on_line = |line: &str| {
         if let Some(item) = line.strip_prefix("go: downloading ") {
-            let event = Event::Progress { phase: Phase::Resolve, done: 0, total, item: item.to_owned() };
+            let event =
+                Event::Progress { phase: Phase::Resolve, done: 0, total, item: item.to_owned(), bytes: None };
             children.reporter.report(event);
         }
     };

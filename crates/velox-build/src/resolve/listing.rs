@@ -67,8 +67,13 @@ impl Listing {
         let on_line = |line: &str| {
             if let Some(module) = line.strip_prefix("go: downloading ") {
                 let done = fetched.fetch_add(1, Ordering::Relaxed) + 1;
-                let event =
-                    Event::Progress { phase: Phase::Fetch, done, total: None, item: module.to_owned() };
+                let event = Event::Progress {
+                    phase: Phase::Fetch,
+                    done,
+                    total: None,
+                    item: module.to_owned(),
+                    bytes: None,
+                };
                 children.reporter.report(event);
             }
         };

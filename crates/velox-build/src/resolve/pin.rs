@@ -153,7 +153,13 @@ impl Sources<'_> {
             };
             let item = ask.subject.clone();
             let done = u64::try_from(done).unwrap_or_default();
-            self.children.reporter.report(Event::Progress { phase: Phase::Resolve, done, total, item });
+            self.children.reporter.report(Event::Progress {
+                phase: Phase::Resolve,
+                done,
+                total,
+                item,
+                bytes: None,
+            });
         }
         Ok(())
     }

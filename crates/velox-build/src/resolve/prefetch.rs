@@ -138,7 +138,10 @@ impl Prefetch<'_> {
             let Some((module, fetched)) = running.next().await else { return Ok(()) };
             let version = self.source(&module);
             let fetched = match &version {
-                Some(version) => progress.judge(version, fetched)?.inspect(|_| progress.one(version)).ok(),
+                Some(version) => progress
+                    .judge(version, fetched)?
+                    .inspect(|fetched| progress.one(version, fetched.bytes))
+                    .ok(),
                 None => None,
             };
             let directory = fetched.and(version).and_then(|version| self.cache.dir(&version).ok());

@@ -236,7 +236,13 @@ impl Toolchains {
     async fn bring(&self, version: &str, module: Version, sum: Option<&str>) -> Result<Toolchain, Error> {
         let progress = |done| {
             let (total, item) = (Some(1), titled(version));
-            self.children.reporter.report(Event::Progress { phase: Phase::Fetch, done, total, item });
+            self.children.reporter.report(Event::Progress {
+                phase: Phase::Fetch,
+                done,
+                total,
+                item,
+                bytes: None,
+            });
         };
         progress(0);
         let fetched = match &self.fetcher {

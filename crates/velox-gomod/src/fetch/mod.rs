@@ -287,17 +287,18 @@ impl Fetcher {
         match_prefix_patterns(&self.inner.options.no_proxy, path) || !self.inner.options.proxies.has_proxy()
     }
 
-    /// Fetches modules; the answers are in the same order. `progress` is told of each that was downloaded.
+    /// Fetches modules; the answers are in the same order. `progress` is told of each that was downloaded,
+    /// with its size in bytes.
     pub async fn fetch(
         &self,
         wanted: Vec<Wanted>,
-        progress: &(dyn Fn(&Version) + Sync),
+        progress: &(dyn Fn(&Version, u64) + Sync),
     ) -> Vec<Result<Fetched, Error>> {
         let all = wanted.into_iter().map(async |wanted| {
             let module = wanted.module.clone();
             let fetched = self.fetch_one(wanted).await;
-            if fetched.as_ref().is_ok_and(|fetched| fetched.bytes > 0) {
-                progress(&module);
+            if let Ok(Fetched { bytes: bytes @ 1.., .. }) = &fetched {
+                progress(&module, *bytes);
             }
             fetched
         });

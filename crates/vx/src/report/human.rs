@@ -39,11 +39,19 @@ pub(crate) struct Human {
     state: Mutex<State>,
 }
 
+/// How far a phase is.
+#[derive(Clone, Copy)]
+struct Done {
+    count: u64,
+    /// What came over the network for it.
+    bytes: Option<u64>,
+}
+
 struct State {
     out: Box<dyn Write + Send>,
     running: HashMap<Phase, ProgressBar>,
     /// How many things each phase did.
-    done: HashMap<Phase, u64>,
+    done: HashMap<Phase, Done>,
     /// RoadRunner's version, and how many plugins there are.
     resolved: Option<(String, usize)>,
     /// How long that took.
@@ -82,8 +90,9 @@ impl Human {
         self.say(state, &format!("{} {text}\n", column(style, verb)));
     }
 
-    fn progress(&self, state: &mut State, phase: Phase, done: u64, total: Option<u64>, item: &str) {
-        state.done.insert(phase, done);
+    fn progress(&self, state: &mut State, phase: Phase, progress: Done, total: Option<u64>, item: &str) {
+        state.done.insert(phase, progress);
+        let Done { count: done, bytes } = progress;
         if self.verbosity >= Verbosity::Everything {
             let of = total.map(|total| format!("{done}/{total} ")).unwrap_or_default();
             self.row(state, DOING, doing(phase), &format!("{of}{}", clean(item)));
@@ -98,7 +107,8 @@ impl Human {
                 bar.set_style(bars.style(total.is_some()));
             }
             bar.set_position(done);
-            bar.set_message(clean(item).into_owned());
+            let size = bytes.map(|bytes| format!("{}, ", HumanBytes(bytes))).unwrap_or_default();
+            bar.set_message(size + &clean(item));
         } else if let Some(bar) = state.running.values().next() {
             // Modules are fetched while versions are resolved: the count is another phase's, the item is news.
             bar.set_message(clean(item).into_owned());
@@ -109,13 +119,18 @@ impl Human {
         if let Some(bar) = state.running.remove(&phase) {
             bar.finish_and_clear();
         }
-        let done = state.done.get(&phase).copied();
+        let done = state.done.get(&phase).map(|done| done.count);
         let (verb, what) = match phase {
             Phase::Resolve => {
                 state.resolving = Some(time);
                 return self.resolved(state);
             }
-            Phase::Fetch => ("Fetched", done.map_or("all modules".to_owned(), |n| count(n, "module"))),
+            Phase::Fetch => {
+                // Where the caches had everything, nothing was done.
+                let Some(Done { count: modules, bytes }) = state.done.get(&phase).copied() else { return };
+                let size = bytes.map(|bytes| format!(" ({})", rate(bytes, time))).unwrap_or_default();
+                ("Fetched", format!("{}{size}", count(modules, "module")))
+            }
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
             Phase::Compile => ("Compiled", done.map_or("all packages".to_owned(), |n| count(n, "package"))),
             Phase::Link => ("Linked", "the server".to_owned()),
@@ -162,9 +177,12 @@ impl Reporter for Human {
         let state = &mut *self.state();
         match event {
             // The bars and the counts live on it at every verbosity.
-            Event::Progress { phase, done, total, item } => self.progress(state, phase, done, total, &item),
+            Event::Progress { phase, done: count, total, item, bytes } => {
+                self.progress(state, phase, Done { count, bytes }, total, &item)
+            }
             event if threshold(&event) > self.verbosity => {}
             Event::Started(phase) => {
+                state.done.remove(&phase);
                 if let Some(bars) = &self.bars {
                     state.running.insert(phase, bars.add(phase));
                 }
@@ -289,6 +307,12 @@ impl Human {
         };
         self.row(state, DONE, "Finished", &done);
     }
+}
+
+/// `34.2 MiB, 11.0 MiB/s`
+fn rate(bytes: u64, time: Duration) -> String {
+    let each = bytes as f64 / time.as_secs_f64().max(0.001);
+    format!("{}, {}/s", HumanBytes(bytes), HumanBytes(each as u64))
 }
 
 /// What a shared compile cache did.

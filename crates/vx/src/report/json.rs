@@ -102,8 +102,8 @@ impl Reporter for Json {
         self.tell(&match &event {
             Event::Started(phase) => Fields::PhaseStarted { phase: *phase },
             Event::Finished(phase, time) => Fields::PhaseFinished { phase: *phase, seconds: seconds(*time) },
-            Event::Progress { phase, done, total, item } => {
-                Fields::Progress { phase: *phase, done: *done, total: *total, item }
+            Event::Progress { phase, done, total, item, bytes } => {
+                Fields::Progress { phase: *phase, done: *done, total: *total, item, bytes: *bytes }
             }
             Event::Resolved { roadrunner, version, plugins } => {
                 Fields::Resolved { roadrunner, version, plugins }
@@ -196,6 +196,8 @@ enum Fields<'a> {
         done: u64,
         total: Option<u64>,
         item: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
     },
     Resolved {
         roadrunner: &'a str,

@@ -114,7 +114,8 @@ fn summary(binary: bool) -> Summary {
 }
 
 fn progress(phase: Phase, done: u64, total: Option<u64>, item: &str) -> Event {
-    Event::Progress { phase, done, total, item: item.into() }
+    let bytes = (phase == Phase::Fetch).then_some(done * 1_300_000);
+    Event::Progress { phase, done, total, item: item.into(), bytes }
 }
 
 /// A build from its first event to its last.

@@ -96,6 +96,12 @@ fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> 
 
 /// One field of `-ldflags`: quotes of one kind around it, and no escapes (<https://pkg.go.dev/cmd/go>, "-ldflags").
 fn quote(field: &str) -> Result<String, Error> {
+    if let Some(control) = field.chars().find(|c| c.is_control()) {
+        return Err(Error::configuration(format!(
+            "the stamp {field:?} has the control character {control:?}"
+        ))
+        .help("a version and a time are one line of text"));
+    }
     match (field.contains('\''), field.contains('"')) {
         (false, _) => Ok(format!("'{field}'")),
         (true, false) => Ok(format!("\"{field}\"")),
@@ -261,6 +267,7 @@ mod tests {
         assert_eq!(quote("m.version=1 2").unwrap(), "'m.version=1 2'");
         assert_eq!(quote("m.version=it's").unwrap(), "\"m.version=it's\"");
         assert!(quote("m.version='\"").is_err());
+        assert!(quote("m.version=1\n2").is_err());
     }
 
     #[test]

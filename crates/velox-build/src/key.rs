@@ -1,6 +1,6 @@
 //! The key of an artifact: a digest over everything that can change the binary's bytes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -11,6 +11,7 @@ use crate::{
     settings::Settings,
     stamp::Stamp,
     tree,
+    workspace::Workspace,
 };
 
 /// Grows when vx compiles the same input to other bytes, or verifies it in another way.
@@ -22,7 +23,7 @@ pub(crate) fn of(
     variant: &Variant,
     settings: &Settings,
     stamp: &Stamp,
-    replaced: &[(String, std::path::PathBuf)],
+    replaced: &[(String, PathBuf)],
 ) -> Result<Option<String>, Error> {
     if variant.cgo {
         return Ok(None);
@@ -66,12 +67,28 @@ pub(crate) fn of(
     Ok(Some(hex(&hash.finalize())))
 }
 
+/// The copies of replacing directories in a workspace: what is compiled, whatever becomes of the originals meanwhile.
+pub(crate) fn copies(
+    lock: &Lock,
+    workspace: &Workspace,
+    replaced: Vec<(String, PathBuf)>,
+) -> Result<Vec<(String, PathBuf)>, Error> {
+    let mut directories = lock.go_mod()?.replace;
+    directories.retain(|replace| replace.new_version.is_none());
+    let copy = |(module, original): (String, PathBuf)| {
+        let place = directories.iter().position(|replace| replace.old_path == module);
+        let copy = place.map(|place| workspace.directory().join(directories.remove(place).new_path));
+        (module, copy.unwrap_or(original))
+    };
+    Ok(replaced.into_iter().map(copy).collect())
+}
+
 /// The directories that replace modules, each with the module's path.
 pub(crate) fn replaced_directories(
     lock: &Lock,
     manifest: &velox_manifest::Manifest,
     base: &Path,
-) -> Vec<(String, std::path::PathBuf)> {
+) -> Vec<(String, PathBuf)> {
     let of_plugins = lock.plugins.iter().filter_map(|plugin| match &plugin.replacement {
         Some(LockedReplacement::Directory { path }) => Some((plugin.module.clone(), base.join(path))),
         _ => None,

@@ -114,6 +114,7 @@ impl Pipeline<'_> {
             output.check_for(self.settings)?;
             compile_cache::check(self.request)?;
         }
+        self.check_names()?;
         let started = Instant::now();
         let found = LockFile::read(self.request)?;
         let fits = match found.fitting(&self.asked) {
@@ -129,13 +130,16 @@ impl Pipeline<'_> {
             }
             if let Goal::Build(output) = &self.request.goal {
                 let stamp = self.stamp(lock);
-                let wanted = self.wanted(lock, &stamp, output)?;
+                let wanted = self.wanted(lock, &stamp, output, &self.replaced(lock))?;
                 if wanted.iter().all(|wanted| wanted.artifact.is_some()) {
                     return self.publish_all(summary, wanted.iter()).await;
                 }
             }
         }
 
+        if let Goal::Build(output) = &self.request.goal {
+            output.probe(self.settings)?;
+        }
         let mut tools = self.tools(&found, fits.as_ref()).await?;
         let (lock, workspace) = match fits {
             Some(lock) => self.restore(&tools, &found, lock).await?,
@@ -144,6 +148,17 @@ impl Pipeline<'_> {
         let summary = self.summary(&lock, &self.stamp(&lock));
         let Goal::Build(output) = &self.request.goal else { return Ok(summary) };
         self.compile_all(&tools, &lock, &workspace, output, summary).await
+    }
+
+    /// `vx lock --upgrade NAME` names what is there.
+    fn check_names(&self) -> Result<(), Error> {
+        let names = || self.manifest.plugins.iter().map(|plugin| plugin.name.value.as_str());
+        let unknown = |only: &&String| *only != "roadrunner" && !names().any(|name| name == *only);
+        match self.request.options.upgrade_only.iter().find(unknown) {
+            None => Ok(()),
+            Some(name) => Err(Error::configuration(format!("there is no plugin `{name}`"))
+                .help(format!("there are: roadrunner, {}", names().collect::<Vec<_>>().join(", ")))),
+        }
     }
 
     /// Whether versions of the lock are to be replaced.
@@ -258,7 +273,7 @@ impl Pipeline<'_> {
         let zips = lock.zips(&locked)?;
         let tree = self.beside(resolver.fetch(&lock, &zips), tools).await?;
         let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
-        for (module, directory) in key::replaced_directories(&lock, self.manifest, &self.request.base) {
+        for (module, directory) in self.replaced(&lock) {
             workspace.add_replacement(&module, &directory)?;
         }
         Ok((lock, workspace))
@@ -327,12 +342,21 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    fn wanted(&self, lock: &Lock, stamp: &Stamp, output: &Output) -> Result<Vec<Wanted<'_>>, Error> {
-        let replaced = key::replaced_directories(lock, self.manifest, &self.request.base);
+    fn replaced(&self, lock: &Lock) -> Vec<(String, PathBuf)> {
+        key::replaced_directories(lock, self.manifest, &self.request.base)
+    }
+
+    fn wanted(
+        &self,
+        lock: &Lock,
+        stamp: &Stamp,
+        output: &Output,
+        replaced: &[(String, PathBuf)],
+    ) -> Result<Vec<Wanted<'_>>, Error> {
         self.variants
             .iter()
             .map(|variant| {
-                let key = key::of(lock, variant, self.settings, stamp, &replaced)?;
+                let key = key::of(lock, variant, self.settings, stamp, replaced)?;
                 let usable = key
                     .as_deref()
                     .filter(|_| !self.request.options.no_cache && !self.request.options.keep_workspace);
@@ -360,7 +384,8 @@ impl Pipeline<'_> {
         let stamp = self.stamp(lock);
         phase(&*self.reporter, Phase::Prepare, async { prepare(lock, &stamp, self.settings, workspace) })
             .await?;
-        let wanted = self.wanted(lock, &stamp, output)?;
+        let copies = key::copies(lock, workspace, self.replaced(lock))?;
+        let wanted = self.wanted(lock, &stamp, output, &copies)?;
         let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
         let made: Vec<Wanted<'_>> = stream::iter(wanted)
             .map(async |wanted| match wanted.artifact {
@@ -371,6 +396,8 @@ impl Pipeline<'_> {
             .try_collect()
             .await?;
         let summary = self.publish_all(summary, made.iter()).await?;
+        let made: Vec<&str> = made.iter().filter_map(|wanted| wanted.key.as_deref()).collect();
+        self.store.keep_within(self.request.options.cache_limit.unwrap_or(DEFAULT_LIMIT), &made);
         if self.request.options.keep_workspace {
             let path = workspace.directory().to_owned();
             self.reporter.report(Event::Note(Note::WorkspaceKept { path }));
@@ -424,9 +451,8 @@ impl Pipeline<'_> {
             lock.plugins.len(),
             variant.target
         );
-        let limit = self.request.options.cache_limit.unwrap_or(DEFAULT_LIMIT);
         wanted.artifact = Some(match &wanted.key {
-            Some(key) => self.store.put(key, &binary, license, about, limit)?,
+            Some(key) => self.store.put(key, &binary, license, about)?,
             None => Artifact::outside(&binary, license, about)?,
         });
         Ok(wanted)
@@ -468,7 +494,7 @@ impl Pipeline<'_> {
             let mut published = Vec::new();
             for (mut binary, artifact, archived) in binaries {
                 if binary.path != artifact.binary() {
-                    publish(&artifact, &binary.path)?;
+                    publish(&artifact, &binary.path, !binary.reused)?;
                 }
                 binary.archive = archived
                     .map(|release| archive::write(&release, &artifact, parent(&binary.path)))
@@ -533,7 +559,7 @@ pub(crate) fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
     let mut error = if found.lock.is_some() {
         Error::configuration(format!("{} doesn't fit the configuration", found.name()))
     } else {
-        Error::configuration(format!("there is no {}, and --locked wants one", found.name()))
+        Error::configuration(format!("there is no {} to hold to", found.name()))
     };
     error = error.help("`vx lock` brings it up to date: commit what it changes");
     if found.lock.is_some() { error.output(differences.to_vec()) } else { error }

@@ -1,15 +1,22 @@
 //! Putting the binary where the user wants it: whole, or not at all.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Output, digest, settings::Settings, store::Artifact};
 
 /// The name of a file that isn't finished begins and ends so.
 const UNFINISHED: (&str, &str) = (".rr.", ".tmp");
+
+/// Longer than any file system's smallest step of time.
+const TICK: Duration = Duration::from_secs(3);
 
 impl Output {
     /// Finds out before the compile what would fail after it.
@@ -29,8 +36,26 @@ impl Output {
         }
     }
 
+    /// Finds out before a compile whether the binary can be written after it.
+    pub(crate) fn probe(&self, settings: &Settings) -> Result<(), Error> {
+        settings.targets.iter().try_for_each(|target| {
+            let file = self.file(&settings.binary_name(target));
+            let existing = directory_of(&file).ancestors().find(|ancestor| ancestor.exists());
+            let probe = existing.map_or(Ok(()), |directory| unfinished_in(directory).map(drop));
+            probe.map_err(|error| unwritable(&file, &error))
+        })
+    }
+
     fn check(&self, name: &str) -> Result<(), Error> {
         let file = self.file(name);
+        // As `go build -o` has it: a slip of the pen shall not cost a text.
+        if matches!(self, Self::File(_)) && is_something_else(&file) {
+            return Err(Error::configuration(format!(
+                "{} is there already, and is no program",
+                file.display()
+            ))
+            .help("name another file, or remove that one"));
+        }
         if file.is_dir() {
             return Err(Error::configuration(format!("{} is a directory", file.display()))
                 .help("-o takes the directory that gets the binary, --output-file the file itself"));
@@ -47,19 +72,19 @@ impl Output {
 }
 
 /// Copies `artifact` beside its place, syncs it, and renames it into its place; a file that is the same already stays.
-pub(crate) fn publish(artifact: &Artifact, file: &Path) -> Result<(), Error> {
-    let unchanged = fs::metadata(file).is_ok_and(|metadata| metadata.len() == artifact.size)
-        && is_executable(file)
-        && digest::of_file(file).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
-    if unchanged {
+/// One that is `fresh` was just read, and isn't read for its sum again.
+pub(crate) fn publish(artifact: &Artifact, file: &Path, fresh: bool) -> Result<(), Error> {
+    if is_published(artifact, file) {
         return Ok(());
     }
     let source = artifact.binary();
-    let (_, sha256) = digest::of_file(&source).map_err(|error| Error::file("read", &source, &error))?;
-    if sha256 != artifact.sha256 {
-        let _ = fs::remove_dir_all(&artifact.directory);
-        return Err(Error::build(format!("{} had been changed since it was made", source.display()))
-            .help("it is removed now: build again"));
+    if !fresh {
+        let (_, sha256) = digest::of_file(&source).map_err(|error| Error::file("read", &source, &error))?;
+        if sha256 != artifact.sha256 {
+            let _ = fs::remove_dir_all(&artifact.directory);
+            return Err(Error::build(format!("{} had been changed since it was made", source.display()))
+                .help("it is removed now: build again"));
+        }
     }
     write_whole(file, &mut |unfinished| {
         io::copy(&mut File::open(&source)?, unfinished)?;
@@ -73,9 +98,7 @@ pub(crate) fn write_whole(
     write: &mut dyn FnMut(&mut File) -> io::Result<()>,
 ) -> Result<(), Error> {
     let directory = directory_of(file);
-    let failed = |error: io::Error| {
-        Error::file("write", file, &error).help("check the directory's permissions and the space on its disk")
-    };
+    let failed = |error: io::Error| unwritable(file, &error);
     fs::create_dir_all(directory).map_err(failed)?;
     remove_unfinished(directory);
     let mut unfinished = unfinished_in(directory).map_err(failed)?;
@@ -97,6 +120,87 @@ fn unfinished_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
         if file.path().exists() {
             return Ok(file);
         }
+    }
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> Error {
+    Error::file("write", file, error).help("check the directory's permissions and the space on its disk")
+}
+
+/// Whether a file is there that is neither empty nor begins as the programs of some system do.
+fn is_something_else(file: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(4).read_to_end(&mut start));
+    let programs: [&[u8]; 8] = [
+        b"\x7fELF",
+        b"MZ",
+        b"\xfe\xed\xfa\xce",
+        b"\xfe\xed\xfa\xcf",
+        b"\xce\xfa\xed\xfe",
+        b"\xcf\xfa\xed\xfe",
+        b"\x00asm",
+        b"\x01\xdf",
+    ];
+    read.is_ok_and(|size| size > 0) && !programs.iter().any(|program| start.starts_with(program))
+}
+
+/// Whether the file is the artifact already. What was read once and is the same file since isn't read again.
+fn is_published(artifact: &Artifact, file: &Path) -> bool {
+    let Some(identity) = Identity::of(file).filter(|identity| identity.size == artifact.size) else {
+        return false;
+    };
+    if !is_executable(file) {
+        return false;
+    }
+    let notes = artifact.directory.join("published.json");
+    let mut known: BTreeMap<PathBuf, Identity> =
+        fs::read(&notes).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if known.get(file) == Some(&identity) {
+        return true;
+    }
+    let same = digest::of_file(file).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
+    if same && identity.is_settled() && Identity::of(file) == Some(identity) {
+        known.retain(|other, _| other.exists());
+        known.insert(file.to_owned(), identity);
+        // Without the note it is read again.
+        let text = serde_json::to_string(&known).unwrap_or_default();
+        let _ = crate::write_text(&notes, &text);
+    }
+    same
+}
+
+/// What tells a file from a changed one without reading it: whatever writes to it, or is renamed onto it, changes one of
+/// these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds since 1970 and nanoseconds of the last change of content or attributes.
+    changed: (i64, i64),
+}
+
+impl Identity {
+    #[cfg(unix)]
+    fn of(file: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+        let changed = (data.ctime(), data.ctime_nsec());
+        Some(Self { device: data.dev(), inode: data.ino(), size: data.len(), changed })
+    }
+
+    #[cfg(not(unix))]
+    fn of(file: &Path) -> Option<Self> {
+        let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+        Some(Self { device: 0, inode: 0, size: data.len(), changed: (0, 0) })
+    }
+
+    /// Whether the change is so long ago that another one would have another time; never where no such time is known.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanos) = self.changed;
+        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
+        cfg!(unix) && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TICK < now)
     }
 }
 
@@ -170,7 +274,7 @@ mod tests {
         fs::create_dir_all(place.path().join("a/b")).unwrap();
         fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();
 
-        publish(&artifact, &file).unwrap();
+        publish(&artifact, &file, false).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"#!");
         assert_eq!(fs::read_dir(place.path().join("a/b")).unwrap().count(), 1);
         #[cfg(unix)]
@@ -189,13 +293,13 @@ mod tests {
         let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
         let artifact = Artifact { directory: directory.clone(), size, sha256, about: String::new() };
         let file = place.path().join("out");
-        publish(&artifact, &file).unwrap();
+        publish(&artifact, &file, false).unwrap();
         let made = fs::metadata(&file).unwrap().modified().unwrap();
         fs::write(directory.join("rr"), "x!").unwrap();
-        publish(&artifact, &file).unwrap();
+        publish(&artifact, &file, false).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), made);
         fs::write(&file, "??").unwrap();
-        assert!(publish(&artifact, &file).is_err());
+        assert!(publish(&artifact, &file, false).is_err());
         assert_eq!(fs::read(&file).unwrap(), b"??");
     }
 

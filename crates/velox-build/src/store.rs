@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ use crate::{Error, digest};
 
 /// What the store is kept below, in bytes, unless the user says otherwise: some thirty servers.
 pub const DEFAULT_LIMIT: u64 = 4 << 30;
+
+/// No build takes so long from its first byte in the store to its last.
+const UNFINISHED: Duration = Duration::from_secs(60 * 60);
 
 /// The artifact store below vx's cache directory. Any number of processes use it at once.
 ///
@@ -98,15 +101,13 @@ impl Store {
         (size == artifact.size).then(|| Artifact { directory: directory.to_owned(), ..artifact })
     }
 
-    /// Takes a verified binary in; it is moved where the file systems allow. What is over the limit goes, the longest
-    /// unused first.
+    /// Takes a verified binary in; it is moved where the file systems allow.
     pub(crate) fn put(
         &self,
         key: &str,
         binary: &Path,
         license: Option<&[u8]>,
         about: String,
-        limit: u64,
     ) -> Result<Artifact, Error> {
         let failed = |error: io::Error| {
             Error::file("write to the artifact store", &self.root, &error)
@@ -126,15 +127,13 @@ impl Store {
         }
         let text = serde_json::to_string_pretty(&artifact).unwrap_or_default();
         fs::write(new.path().join("artifact.json"), text).map_err(failed)?;
-        File::open(&kept).and_then(|file| file.sync_all()).map_err(failed)?;
-
+        // Nothing waits for the disk: whoever takes a binary from here compares its sum.
         let _alone = self.alone().map_err(failed)?;
         // Another build may have been first, with the same bytes.
         if self.read(&directory).is_none() {
             self.discard(&directory);
             fs::rename(new.keep(), &directory).map_err(failed)?;
         }
-        self.shrink(limit, Some(key));
         self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
@@ -157,8 +156,27 @@ impl Store {
 
     /// Removes the longest unused until what is left is within `limit` bytes; what was removed.
     pub fn prune(&self, limit: u64) -> Contents {
+        self.keep_within(limit, &[])
+    }
+
+    /// As [`Store::prune`], but never the artifacts of these keys.
+    pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> Contents {
         let _alone = self.root.exists().then(|| self.alone());
-        self.shrink(limit, None)
+        self.remove_unfinished();
+        self.shrink(limit, keys)
+    }
+
+    /// What processes left that were killed: parts of the new, remains of the old.
+    fn remove_unfinished(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is = |start: &str| name.to_string_lossy().starts_with(start);
+            let age = || entry.metadata().and_then(|data| data.modified()).ok()?.elapsed().ok();
+            // Somebody may just be making a new one.
+            if is(".old-") || (is(".new-") && age().is_some_and(|age| age > UNFINISHED)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// The artifacts whose binary isn't what it was when it was stored: they are removed, and named.
@@ -178,7 +196,7 @@ impl Store {
         Ok(damaged)
     }
 
-    fn shrink(&self, limit: u64, keep: Option<&str>) -> Contents {
+    fn shrink(&self, limit: u64, keep: &[&str]) -> Contents {
         let mut artifacts = self.artifacts();
         artifacts.sort_by_key(|(used, _)| *used);
         let mut total: u64 = artifacts.iter().map(|(_, artifact)| artifact.size).sum();
@@ -187,7 +205,7 @@ impl Store {
             if total <= limit {
                 break;
             }
-            if keep.is_some_and(|key| artifact.directory.ends_with(key)) {
+            if keep.iter().any(|key| artifact.directory.ends_with(key)) {
                 continue;
             }
             self.discard(&artifact.directory);
@@ -236,26 +254,34 @@ impl Store {
 mod tests {
     use super::*;
 
-    fn put(store: &Store, place: &Path, key: &str, content: &str, limit: u64) -> Artifact {
+    fn put(store: &Store, place: &Path, key: &str, content: &str) -> Artifact {
         let binary = place.join("built");
         fs::write(&binary, content).unwrap();
-        store.put(key, &binary, None, key.to_owned(), limit).unwrap()
+        store.put(key, &binary, None, key.to_owned()).unwrap()
     }
 
     #[test]
     fn what_was_put_is_found_until_it_is_the_longest_unused_over_the_limit() {
         let place = tempfile::tempdir().unwrap();
         let store = Store::new(place.path());
-        let artifact = put(&store, place.path(), "aa11", "12345678", 100);
+        let artifact = put(&store, place.path(), "aa11", "12345678");
         assert_eq!(fs::read(artifact.binary()).unwrap(), b"12345678");
-        put(&store, place.path(), "bb22", "12345678", 100);
+        put(&store, place.path(), "bb22", "12345678");
         let old = SystemTime::now() - std::time::Duration::from_secs(60);
         for key in ["aa/aa11", "bb/bb22"] {
             let file = store.root.join(key).join("artifact.json");
             File::options().append(true).open(file).unwrap().set_modified(old).unwrap();
         }
         assert!(store.get("aa11").is_some());
-        put(&store, place.path(), "cc33", "12345678", 16);
+        put(&store, place.path(), "cc33", "12345678");
+        for left in [".old-x", ".new-x", ".new-y"] {
+            fs::create_dir(store.root.join(left)).unwrap();
+        }
+        let long_ago = SystemTime::now() - 2 * UNFINISHED;
+        File::open(store.root.join(".new-x")).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(store.keep_within(16, &["cc33"]).artifacts, 1);
+        let left = |name: &str| store.root.join(name).exists();
+        assert!(!left(".old-x") && !left(".new-x") && left(".new-y"));
         assert!(store.get("bb22").is_none() && store.get("aa11").is_some() && store.get("cc33").is_some());
         assert_eq!(store.contents(), Contents { artifacts: 2, bytes: 16 });
         assert_eq!(store.prune(0).artifacts, 2);
@@ -266,14 +292,14 @@ mod tests {
     fn a_cut_artifact_is_none_and_a_changed_one_is_found_by_verify() {
         let place = tempfile::tempdir().unwrap();
         let store = Store::new(place.path());
-        let artifact = put(&store, place.path(), "aa11", "12345678", 100);
+        let artifact = put(&store, place.path(), "aa11", "12345678");
         fs::write(artifact.binary(), "1234567x").unwrap();
         assert_eq!(store.verify().unwrap(), ["aa11"]);
         assert!(store.get("aa11").is_none());
-        let artifact = put(&store, place.path(), "aa11", "12345678", 100);
+        let artifact = put(&store, place.path(), "aa11", "12345678");
         fs::write(artifact.binary(), "123").unwrap();
         assert!(store.get("aa11").is_none());
-        put(&store, place.path(), "aa11", "12345678", 100);
+        put(&store, place.path(), "aa11", "12345678");
         assert!(store.get("aa11").is_some() && store.verify().unwrap().is_empty());
     }
 
@@ -286,7 +312,7 @@ mod tests {
                 let (store, place) = (&store, place.path().join(number.to_string()));
                 scope.spawn(move || {
                     fs::create_dir(&place).unwrap();
-                    put(store, &place, "aa11", "12345678", 100);
+                    put(store, &place, "aa11", "12345678");
                     store.get("aa11").unwrap();
                 });
             }

@@ -141,6 +141,8 @@ pub(crate) struct Remote {
     disk: Disk,
     index: OnceCell<Index>,
     bringing: Semaphore,
+    /// Of its own, so that no compile waits behind what is sent.
+    sending: Semaphore,
     used: Mutex<Used>,
     sent: Mutex<JoinSet<Option<PackFile>>>,
     failures: AtomicU32,
@@ -192,6 +194,7 @@ impl Remote {
             disk,
             index: OnceCell::new(),
             bringing: Semaphore::new(PACKS_AT_ONCE),
+            sending: Semaphore::new(PACKS_AT_ONCE / 2),
             used: Mutex::default(),
             sent: Mutex::default(),
             failures: AtomicU32::new(0),
@@ -394,7 +397,7 @@ impl Remote {
     async fn send_pack(&self, mut waiting: Vec<(Id, Entry)>) -> Option<PackFile> {
         let index = self.index().await;
         waiting.retain(|(action, entry)| !index.knows(action, entry));
-        let _turn = self.bringing.acquire().await.ok()?;
+        let _turn = self.sending.acquire().await.ok()?;
         if self.is_off() {
             return None;
         }

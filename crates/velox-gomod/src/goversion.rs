@@ -27,6 +27,14 @@ pub struct GoVersion {
 #[error("`{0}` is no version of Go")]
 pub struct ParseError(String);
 
+/// The name of a toolchain in what it says of itself: without the experiments and the packager's words behind it
+/// (`go1.26.8-X:jsonv2`, `go1.26.8 X:jsonv2`, `go1.24.4 (Red Hat 1.24.4-1.el9)`).
+#[must_use]
+pub fn name(version: &str) -> &str {
+    let words = version.split_once("-X:").map_or(version, |(name, _)| name);
+    words.split_whitespace().next().unwrap_or_default()
+}
+
 impl GoVersion {
     /// The version of a toolchain's name (`go1.26.4`, `go1.26.4-bigcorp`, `go1.26.4 X:jsonv2`); `None` for what isn't a
     /// release (`devel …`).
@@ -119,6 +127,21 @@ mod tests {
 
     fn of(text: &str) -> Option<GoVersion> {
         text.parse().ok()
+    }
+
+    #[test]
+    fn a_toolchains_name_is_its_first_word() {
+        for (said, expected) in [
+            ("go1.26.8\n", "go1.26.8"),
+            ("go1.26.8-X:jsonv2", "go1.26.8"),
+            ("go1.26.8 X:jsonv2", "go1.26.8"),
+            ("go1.24.4 (Red Hat 1.24.4-1.el9)", "go1.24.4"),
+            ("go1.26.4-bigcorp", "go1.26.4-bigcorp"),
+            ("devel +abc Thu", "devel"),
+            ("", ""),
+        ] {
+            assert_eq!(name(said), expected, "{said}");
+        }
     }
 
     #[test]

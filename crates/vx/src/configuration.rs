@@ -83,7 +83,8 @@ fn unreadable(path: &Path, name: &str, working_directory: &Path, cause: &io::Err
     error(
         format!("there is no configuration at `{}`", place.display()),
         [
-            "name another file with `--config FILE`, or plugins with `--with MODULE`".to_owned(),
+            "`vx init` writes one; `--config FILE` names another, and `vx build` and `vx run` do without, by `--with MODULE`"
+                .to_owned(),
             format!("the smallest server that runs PHP is this velox.toml:\n\n{EXAMPLE}"),
         ],
     )

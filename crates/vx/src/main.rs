@@ -33,6 +33,12 @@ use crate::{
     settings::Settings,
 };
 
+/// The system's allocator keeps what each thread once needed: with threads that hash and unpack modules in turn, that is
+/// three times as much.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     panics::install();
     // The hook has told the user by then; what is left is the exit code, where Rust's own would be 101.

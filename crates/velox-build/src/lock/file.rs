@@ -61,9 +61,14 @@ impl LockFile {
 }
 
 impl Lock {
-    /// Takes over what another lock of the very same modules knows of other targets.
+    /// Takes over what another lock of the very same modules knows of other targets. What local replacements import is
+    /// part of that: it may change without go.mod.
     pub(crate) fn adopt_targets(&mut self, other: &Self) {
-        if other.go_mod == self.go_mod && other.go_version == self.go_version {
+        if other.go_mod == self.go_mod
+            && other.go_version == self.go_version
+            && other.plugins == self.plugins
+            && other.settings == self.settings
+        {
             for (variant, target) in &other.targets {
                 self.targets.entry(variant.clone()).or_insert_with(|| target.clone());
             }

@@ -68,7 +68,7 @@ impl Resolver<'_> {
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);
-            match answers.get(&module.path) {
+            match answers.get(module) {
                 Some(answer) if answer.error.is_empty() => {
                     let known: Vec<&str> = sums.get(&module.path, &module.version).collect();
                     if !known.contains(&answer.sum.as_str()) {

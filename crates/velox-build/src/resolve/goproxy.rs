@@ -47,17 +47,18 @@ pub(super) struct Origin {
     pub(super) hash: String,
 }
 
-/// Downloads all `modules`: exact versions from the module proxies; queries, and what the proxies can't serve, with one go
-/// command. The answer has an entry for each of them, by its path.
+/// Downloads all that is wanted: exact versions from the module proxies; queries, and what the proxies can't serve, with
+/// one go command. The answer has an entry for each of them.
 ///
 /// # Errors
 /// A module whose checksum is wrong ends the build: no other source may stand in for it.
 pub(super) async fn download(
     sources: &Sources<'_>,
-    modules: &[Version],
-) -> Result<BTreeMap<String, Download>, Error> {
-    let (mut answers, mut tried) = native(sources, modules).await?;
-    let rest: Vec<&Version> = modules.iter().filter(|module| !answers.contains_key(&module.path)).collect();
+    wanted: &[Wanted],
+) -> Result<BTreeMap<Version, Download>, Error> {
+    let (mut answers, mut tried) = native(sources, wanted).await?;
+    let modules = wanted.iter().map(|wanted| &wanted.module);
+    let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
     answers.extend(by_go(sources.go, sources.children, &rest, &mut tried).await?);
     Ok(answers)
 }
@@ -68,15 +69,15 @@ pub(super) type TriedProxies = BTreeMap<String, Vec<Tried>>;
 /// What the module proxies have of exact versions.
 async fn native(
     sources: &Sources<'_>,
-    modules: &[Version],
-) -> Result<(BTreeMap<String, Download>, TriedProxies), Error> {
+    wanted: &[Wanted],
+) -> Result<(BTreeMap<Version, Download>, TriedProxies), Error> {
     let (mut answers, mut tried) = (BTreeMap::new(), TriedProxies::new());
     let Some(fetcher) = sources.fetcher else { return Ok((answers, tried)) };
-    let wanted: Vec<Wanted> = modules
+    let is_exact = |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
+    let wanted: Vec<Wanted> = wanted
         .iter()
-        .filter(|module| semver::canonical(&module.version).as_deref() == Some(&module.version))
-        .filter(|module| !fetcher.needs_go(&module.path))
-        .map(|module| Wanted { module: module.clone(), zip_sums: Vec::new(), mod_sums: Vec::new() })
+        .filter(|Wanted { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
+        .cloned()
         .collect();
     let cache = ModCache::new(&sources.go.settings().gomodcache);
     for (module, fetched) in fetch(sources, fetcher, wanted, Phase::Resolve).await? {
@@ -102,7 +103,7 @@ async fn native(
                 origin,
                 ..Download::default()
             };
-            answers.insert(module.path, answer);
+            answers.insert(module, answer);
         }
     }
     Ok((answers, tried))
@@ -291,7 +292,7 @@ pub(super) async fn by_go(
     children: &Children,
     modules: &[&Version],
     tried: &mut TriedProxies,
-) -> Result<BTreeMap<String, Download>, Error> {
+) -> Result<BTreeMap<Version, Download>, Error> {
     if modules.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -312,7 +313,7 @@ pub(super) async fn by_go(
     };
     let finished = go.run(Mode::Complete, None, &arguments, outside.path(), false, Some(&on_line)).await?;
 
-    let mut answers = BTreeMap::new();
+    let mut said: Vec<Download> = Vec::new();
     for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Download>() {
         let answer = answer.map_err(|error| {
             Error::build(format!("can't read what `go mod download -json` says: {error}"))
@@ -321,18 +322,25 @@ pub(super) async fn by_go(
         if is_security_error(&answer.error) {
             return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
         }
-        answers.insert(answer.path.clone(), answer);
+        said.push(answer);
     }
     let why =
         finished.stderr.last().cloned().unwrap_or_else(|| "the go command says nothing about it".to_owned());
     if is_security_error(&why) {
         return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
     }
+    let answer = |module: &Version| {
+        let of_path = || said.iter().filter(|answer| answer.path == module.path);
+        let asked = |answer: &&Download| answer.query == module.version || answer.version == module.version;
+        // A query that names no version in its answer is told by its path, where nothing else was asked of that.
+        of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
+    };
+    let mut answers = BTreeMap::new();
     for module in modules {
-        answers
-            .entry(module.path.clone())
-            .or_insert_with(|| Download { error: why.clone(), ..Download::default() })
-            .tried = tried.remove(&module.path).unwrap_or_default();
+        let mut answer =
+            answer(module).unwrap_or_else(|| Download { error: why.clone(), ..Download::default() });
+        answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
+        answers.insert((*module).clone(), answer);
     }
     Ok(answers)
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use velox_forge::{ForgeError, Repository};
 use velox_gomod::{
     dirhash,
-    fetch::Fetcher,
+    fetch::{Fetcher, Wanted},
     modcache::{ModCache, Part},
     modfile,
     module::{Version, split_path_version},
@@ -110,7 +110,11 @@ impl Sources<'_> {
                 }
             }
         }
-        if failed.is_empty() { Ok(pinned) } else { Err(Error::many(ErrorKind::Build, failed)) }
+        if !failed.is_empty() {
+            return Err(Error::many(ErrorKind::Build, failed));
+        }
+        asks.iter().zip(&pinned).try_for_each(|(ask, pinned)| ask.agrees_with(pinned))?;
+        Ok(pinned)
     }
 
     /// What a previous lock found, where the module cache has it with the lock's sums.
@@ -130,18 +134,19 @@ impl Sources<'_> {
 
     /// One go command for everything that it can be asked.
     async fn ask_go(&self, asks: &[Ask], states: &mut [State]) -> Result<(), Error> {
-        let modules: Vec<Version> = states
+        let wanted: Vec<Wanted> = asks
             .iter()
-            .filter_map(|state| match state {
-                State::AskGo { module, .. } => Some(module.clone()),
+            .zip(&*states)
+            .filter_map(|(ask, state)| match state {
+                State::AskGo { module, .. } => Some(ask.wanted(module)),
                 _ => None,
             })
             .collect();
-        let answers = goproxy::download(self, &modules).await?;
+        let answers = goproxy::download(self, &wanted).await?;
         let total = u64::try_from(asks.len()).ok();
         for (done, (ask, state)) in asks.iter().zip(states.iter_mut()).enumerate() {
             let State::AskGo { module, located } = state else { continue };
-            let Some(answer) = answers.get(&module.path) else { continue };
+            let Some(answer) = answers.get(module) else { continue };
             *state = match (self.pinned(answer, located.as_deref()), located.take()) {
                 (Ok(pinned), _) => Self::confirm(ask, module, pinned),
                 (Err(_), Some(located)) => State::Take(located),

@@ -17,9 +17,9 @@ use velox_gomod::{
     module::Version,
     semver,
 };
-use velox_manifest::GoTarget;
+use velox_manifest::{GoTarget, Manifest};
 
-use super::{Resolved, Resolver, goproxy};
+use super::{Resolved, Resolver, ask::own_place_of_module, goproxy};
 use crate::{
     Error, Phase, compose::module_of, imports::imports_of_package, lock::replacement_of, pipeline::phase,
     workspace::Workspace,
@@ -44,6 +44,8 @@ struct Prefetch<'a> {
     sums: &'a GoSum,
     workspace: &'a Workspace,
     targets: &'a [GoTarget],
+    /// For the forges that it names as its own: what lies there is nobody else's business.
+    manifest: &'a Manifest,
     /// By module path, as imports name it.
     files: BTreeMap<String, Files>,
 }
@@ -72,6 +74,7 @@ impl Resolver<'_> {
             sums,
             workspace,
             targets: &self.settings.targets,
+            manifest: self.manifest,
             files: BTreeMap::new(),
         };
         let progress = goproxy::Progress::new(self.children, Phase::Fetch, None);
@@ -80,13 +83,17 @@ impl Resolver<'_> {
                 done = prefetch.follow_imports(&progress) => done?,
                 () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
             }
-            let required = go_mod.require.iter().map(|line| (line.path.as_str(), line.version.as_str()));
+            // What only a plugin's go.mod names, the go command may never look at.
+            let required = go_mod.require.iter().flat_map(|line| {
+                let path = line.path.as_str();
+                [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
+            });
             let wanted = required
-                .chain(prefetch.versions.clone())
+                .filter_map(|(path, version)| Some((path, version?)))
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .filter_map(|(path, version)| prefetch.source_of(path, version))
-                .filter(|module| !fetcher.needs_go(&module.path) && !cache.has_go_mod(module))
+                .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
                 .map(|module| Wanted::verified_by(sums, module))
                 .collect();
             tokio::select! {
@@ -158,11 +165,15 @@ impl Prefetch<'_> {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
                 (Files::There(self.workspace.directory().join(new_path)), None)
             }
-            (_, Some(version)) if !self.fetcher.needs_go(&version.path) => {
+            (_, Some(version)) if self.may_ask(&version) => {
                 (Files::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
             }
             _ => (Files::Nowhere, None),
         }
+    }
+
+    fn may_ask(&self, Version { path, .. }: &Version) -> bool {
+        !self.fetcher.needs_go(path) && own_place_of_module(path, self.manifest).is_none()
     }
 
     fn replaced(&self, module: &str) -> Option<&Replace> {

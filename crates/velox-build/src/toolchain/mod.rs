@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use velox_gomod::goversion;
 use velox_manifest::GoTarget;
 
 use self::allowed::Others;
@@ -117,6 +118,8 @@ impl Toolchain {
             ("CGO_ENABLED", if cgo { "1" } else { "0" }),
             // Empty is Go's default for its version; `none` would switch off what every release is built with.
             ("GOEXPERIMENT", ""),
+            // `1` would link by a C compiler.
+            ("GO_EXTLINK_ENABLED", ""),
             ("GOFIPS140", "off"),
             ("GO386", "sse2"),
             ("GOAMD64", "v1"),
@@ -155,6 +158,11 @@ impl Toolchain {
         if !finished.status.success() {
             return Err(Error::build("`go env GOVERSION` failed").output(finished.stderr));
         }
-        Ok(finished.stdout.trim().to_owned())
+        let version = goversion::name(&finished.stdout);
+        if !version.starts_with("go1") {
+            return Err(Error::build(format!("`{version}` is no release of Go, and no lock can name it"))
+                .help("use a released Go, or let vx download one: GOTOOLCHAIN=auto"));
+        }
+        Ok(version.to_owned())
     }
 }

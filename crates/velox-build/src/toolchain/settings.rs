@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use velox_gomod::{goenv::GoEnv, module::match_prefix_patterns};
+use velox_gomod::{goenv::GoEnv, goversion, module::match_prefix_patterns};
 
 use crate::{
     Error,
@@ -92,9 +92,7 @@ impl Settings {
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
         settings.goenv = without_experiments(&env, directory)?;
-        // With experiments that change its code, a go command says so behind its version.
-        let version = goversion.split_once("-X:").map_or(goversion.as_str(), |(version, _)| version);
-        Ok((settings, version.to_owned()))
+        Ok((settings, goversion::name(&goversion).to_owned()))
     }
 
     /// What a go command would say, if there were one.

@@ -105,6 +105,11 @@ impl Editing {
         } else {
             None
         };
+        // What somebody else wrote meanwhile must not be lost.
+        if std::fs::read_to_string(&self.file).is_ok_and(|text| text != self.source.text) {
+            let file = self.file.display();
+            return report::complain(&format!("{file} was changed meanwhile, and is left so: run it again"));
+        }
         if let Err(error) = velox_build::write_text(&self.file, &source.text) {
             return report::complain(&format!("can't write {}: {error}", self.file.display()));
         }

@@ -9,7 +9,7 @@ use std::fs;
 
 use sandbox::Sandbox;
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";
 
@@ -184,6 +184,37 @@ fn a_sum_that_was_changed_stops_the_build() {
     let said = sandbox.vx(&BUILD).fails(1);
     assert!(said.contains("example.com/acme/hello") && said.contains("checksum"), "{said}");
     assert!(!sandbox.path().join("out/rr").exists());
+}
+
+#[test]
+fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
+    let proxy = proxy();
+    let one = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
+    one.vx(&["lock"]).ok();
+    // No checksum database vouches for it: the lock does, although it has to be made anew.
+    proxy.fail("hello/@v/v1.0.0", ProxyFault::Altered);
+    let other = machine(&proxy)
+        .file("velox.toml", configuration(&[("hello", "v1.0.0"), ("bye", "v1.0.0")]))
+        .file("velox.lock", lock(&one));
+    let said = other.vx(&["lock"]).fails(1);
+    assert!(said.contains("example.com/acme/hello v1.0.0 is not what its checksum says"), "{said}");
+    assert_eq!(lock(&other), lock(&one));
+}
+
+#[test]
+fn slips_of_the_pen_cost_nothing() {
+    let proxy = proxy();
+    let text = configuration(&[("hello", "v1.0.0")]);
+    let sandbox = machine(&proxy).file("velox.toml", &text);
+    let said = sandbox.vx(&["build", "--output-file", "velox.toml"]).fails(2);
+    assert!(said.contains("velox.toml is there already, and is no program"), "{said}");
+    assert_eq!(fs::read_to_string(sandbox.path().join("velox.toml")).unwrap(), text);
+    let said = sandbox.vx(&["lock", "--upgrade", "helo"]).fails(2);
+    assert!(said.contains("there is no plugin `helo`") && said.contains("roadrunner, hello"), "{said}");
+    let said = sandbox.vx(&["build", "-o", "/proc/nowhere"]).fails(1);
+    assert!(said.contains("can't write /proc/nowhere/rr") && !said.contains("Compil"), "{said}");
+    let said = sandbox.vx(&["build", "--stamp-version", "1\n2"]).fails(2);
+    assert!(said.contains("control character"), "{said}");
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
     let one = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
     one.vx(&["lock"]).ok();
     // No checksum database vouches for it: the lock does, although it has to be made anew.
-    proxy.fail("hello/@v/v1.0.0", ProxyFault::Altered);
+    proxy.fail("hello/@v/v1.0.0.zip", ProxyFault::Altered);
     let other = machine(&proxy)
         .file("velox.toml", configuration(&[("hello", "v1.0.0"), ("bye", "v1.0.0")]))
         .file("velox.lock", lock(&one));

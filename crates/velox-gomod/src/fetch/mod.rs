@@ -363,10 +363,7 @@ impl Inner {
     ) -> Result<(toolchain::Ready, Verified, u64), Error> {
         let name = format!("{}@{}", module.path, module.version);
         module::check(&module.path, &module.version)?;
-        let lock = {
-            let (cache, module) = (self.options.cache.clone(), module.clone());
-            blocking(&name, move || cache.lock(&module)).await??
-        };
+        let lock = self.lock(&module, &name).await?;
         self.options.cache.clear_unfinished(&lock, &module);
         let has = |part| self.options.cache.path(&module, part).is_ok_and(|path| path.is_file());
         let downloaded = if has(Part::Zip) && has(Part::ZipHash) {
@@ -446,10 +443,7 @@ impl Inner {
         }
         // Before the lock: a lock that waits is an open file.
         let _slot = self.slots.acquire().await.map_err(|_| Error::Stopped { module: name.clone() })?;
-        let lock = {
-            let (cache, module) = (cache.clone(), module.clone());
-            blocking(&name, move || cache.lock(&module)).await??
-        };
+        let lock = self.lock(&module, &name).await?;
         // Another process may have brought it meanwhile; one that is gone may have left half a zip.
         cache.clear_unfinished(&lock, &module);
         let (files, bytes) = if cache.contains(&module) {
@@ -508,6 +502,12 @@ impl Inner {
             Ok(inner.options.cache.keep_go_mod(&module, &go_mod)?)
         };
         blocking(&label, keep).await?
+    }
+
+    /// Waits for the lock of a version, which another process may hold for long.
+    async fn lock(&self, module: &Version, name: &str) -> Result<modcache::Lock, Error> {
+        let (cache, module) = (self.options.cache.clone(), module.clone());
+        Ok(blocking(name, move || cache.lock(&module)).await??)
     }
 
     fn verify(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Goal, Options, Request};
+use velox_build::{Error, Goal, Options, Request, Study};
 use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source};
 
 use crate::{
@@ -99,6 +99,12 @@ impl Prepared {
     pub(super) fn answer(&self, text: &str) -> ExitCode {
         self.report.answered();
         report::answer(text)
+    }
+
+    /// What the server is made from.
+    pub(super) async fn study(&self) -> Result<Study, ExitCode> {
+        let study = velox_build::study(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
+        study.await.map_err(|error| self.failed(&error))
     }
 
     /// Ends with an error of the build.

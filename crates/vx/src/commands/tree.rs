@@ -1,7 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::ExitCode,
-    sync::Arc,
 };
 
 use serde_json::{Value, json};
@@ -22,10 +21,9 @@ pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let Prepared { request, report, cancel, .. } = &prepared;
-    let study = match velox_build::study(request, Arc::clone(report) as _, cancel.clone()).await {
+    let study = match prepared.study().await {
         Ok(study) => study,
-        Err(error) => return prepared.failed(&error),
+        Err(code) => return code,
     };
     let text = match prepared.format {
         Format::Json => report::event("tree", &fields(&study, depth, all)),

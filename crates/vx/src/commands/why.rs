@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use serde_json::{Value, json};
 use velox_build::{Demanded, Demander, Goal, Options, StudiedModule, Study, Why};
@@ -19,10 +19,9 @@ pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let Prepared { request, report, cancel, .. } = &prepared;
-    let study = match velox_build::study(request, Arc::clone(report) as _, cancel.clone()).await {
+    let study = match prepared.study().await {
         Ok(study) => study,
-        Err(error) => return prepared.failed(&error),
+        Err(code) => return code,
     };
     let path = match study.named(&arguments.module).as_slice() {
         [path] => (*path).to_owned(),

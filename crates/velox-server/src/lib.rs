@@ -1,0 +1,44 @@
+//! The build service: RoadRunner servers on demand.
+//!
+//! ```text
+//!   REST, Connect, gRPC, page          velox.toml of a client
+//!              │                               │
+//!              ▼                               ▼
+//!   Service ── Spec (what is asked, and its key) ── Policy (what may be asked)
+//!      │
+//!      ├── Records    builds and their logs      SQLite      or  NATS key-value and a stream
+//!      ├── Queue      who is built next          SQLite      or  NATS JetStream
+//!      └── Artifacts  the binaries               a directory or  an object store
+//!      │
+//!   Worker ── a job: a process of its own, with limits, which runs velox_build::build and says what happens
+//! ```
+//!
+//! Identical requests share one build. Everything that was accepted is on disk before it is answered: a node or a worker
+//! that dies loses nothing.
+
+pub mod api;
+mod artifacts;
+mod build;
+mod caller;
+mod options;
+mod policy;
+mod runner;
+mod spec;
+mod store;
+
+pub use artifacts::{Artifacts, Stored};
+pub use build::{
+    ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
+};
+pub use caller::{Caller, Scope};
+pub use options::{Cluster, Limits, Options, Tls};
+pub use policy::{Policy, Refusal};
+pub use runner::{Ran, Runner};
+pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
+pub use store::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
+
+/// The messages and the service of the protobuf files.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+mod proto {
+    connectrpc::include_generated!();
+}

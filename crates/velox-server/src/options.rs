@@ -1,0 +1,93 @@
+//! How a service is set up.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::Policy;
+
+/// How a service is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its directory: the database, the artifacts, the jobs on their way.
+    pub data: PathBuf,
+    /// How many builds run at once on this machine; 0: none, workers do it.
+    pub jobs: usize,
+    /// How many builds may wait.
+    pub queue: u64,
+    /// For how long a build is good whose refs may mean something else by then (branches, `latest`).
+    pub time_to_live: Duration,
+    /// Its certificate and key; `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// The file with the hashed tokens; `None`: nobody needs one.
+    pub tokens: Option<PathBuf>,
+    /// Pages of these origins may use the API (CORS).
+    pub origins: Vec<String>,
+    /// What may be asked for.
+    pub policy: Policy,
+    /// What a build may use.
+    pub limits: Limits,
+    /// Many nodes; `None`: this one alone.
+    pub cluster: Option<Cluster>,
+    /// The program that runs a job (`vx`).
+    pub program: PathBuf,
+    /// The environment of the service; of it, jobs get what they need and no more.
+    pub environment: BTreeMap<String, String>,
+    /// How long running requests and builds may go on after a signal to stop.
+    pub drain: Duration,
+}
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What a build may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From its start to its end.
+    pub time: Duration,
+    /// Memory of all its processes in bytes where cgroups allow it, else of each of them.
+    pub memory: u64,
+    /// What it may leave on the disk, in bytes.
+    pub disk: u64,
+    /// What it may download, in bytes.
+    pub download: u64,
+    /// How large its log may grow, in bytes.
+    pub log: u64,
+    /// How large its binary may be, in bytes.
+    pub artifact: u64,
+}
+
+/// The services that many nodes share.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The NATS servers (`nats://host:4222`), with JetStream.
+    pub nats: Vec<Url>,
+    /// The NATS credentials file's text.
+    pub credentials: Option<SecretString>,
+    /// Where the binaries are: `s3://bucket/prefix`, or any other that object_store knows.
+    pub artifacts: Url,
+}
+
+impl Default for Limits {
+    /// Room for the largest RoadRunner with all its plugins, on a slow machine.
+    fn default() -> Self {
+        const GIB: u64 = 1 << 30;
+        Self {
+            time: Duration::from_secs(30 * 60),
+            memory: 4 * GIB,
+            disk: 4 * GIB,
+            download: 2 * GIB,
+            log: 8 << 20,
+            artifact: GIB,
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! What is asked for: one server for one target, whichever way it was said.
+
+use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+use velox_gomod::semver;
+use velox_manifest::{
+    Dependencies, Diagnostic, GoTarget, Manifest, Origin, Replacement, Source, catalogue,
+    edit::{key, string},
+};
+
+/// The name under which messages know the text of [`Spec::configuration`].
+const NAME: &str = "velox.toml";
+
+/// One server for one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// RoadRunner's tag, branch or commit (`v2025.1.15`).
+    pub roadrunner: String,
+    /// The plugins; at least one, none twice.
+    pub plugins: Vec<Plugin>,
+    /// Modules that take other modules' places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<Replace>,
+    /// Versions that are never to be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excludes: Vec<Exclude>,
+    /// What to compile for, `os/arch` in Go's names; the service's own platform where it is missing.
+    #[serde(default = "host")]
+    pub target: String,
+    /// Build tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Keep debug information, without optimizations.
+    #[serde(default)]
+    pub debug: bool,
+    /// Compile with the race detector, where the service allows a C compiler.
+    #[serde(default)]
+    pub race: bool,
+    /// A plugin that minimal version selection raises is an error.
+    #[serde(default)]
+    pub strict: bool,
+    /// `release` or `minimal`: which dependencies the build starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependencies: Option<String>,
+    /// The version that the binary says it is; the release's own where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp_version: Option<String>,
+    /// The build time that the binary says; the release's own where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp_time: Option<String>,
+}
+
+/// A plugin of a [`Spec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// The module's path (`github.com/roadrunner-server/http/v5`).
+    pub module: String,
+    /// A tag, a branch, a commit or `latest`.
+    #[serde(rename = "ref")]
+    pub reference: String,
+}
+
+/// A replace of a [`Spec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// `module` or `module@version`.
+    pub old: String,
+    /// `module@version`.
+    pub new: String,
+}
+
+/// An exclude of a [`Spec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exclude {
+    /// The module's path.
+    pub module: String,
+    /// The version that is not to be used.
+    pub version: String,
+}
+
+/// Something in a request that can't be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Violation {
+    /// The field (`plugins[2].module`); empty: the request as a whole.
+    pub field: String,
+    /// What is wrong with it, and what to do.
+    pub message: String,
+}
+
+impl Violation {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+fn host() -> String {
+    GoTarget::host().to_string()
+}
+
+impl Spec {
+    /// The same in one order, so that equal requests are equal.
+    ///
+    /// # Errors
+    /// All that can't be built from, whatever the service allows.
+    pub fn checked(mut self) -> Result<Self, Vec<Violation>> {
+        self.manifest()?;
+        self.plugins.sort();
+        self.replaces.sort();
+        self.excludes.sort();
+        self.excludes.dedup();
+        self.tags.sort();
+        self.tags.dedup();
+        Ok(self)
+    }
+
+    /// What a `velox.toml` in any format asks for. A configuration for several targets has several.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what a service can't do: directories, tokens, other forges.
+    pub fn of_configuration(text: &str, target: Option<&str>) -> Result<Vec<Self>, Vec<Violation>> {
+        let source = Source { name: NAME.to_owned(), text: text.to_owned() };
+        let (manifest, _) = Manifest::parse(&source, &|_| None).map_err(|wrong| {
+            let said = |wrong: Diagnostic| {
+                let place = wrong.span.as_ref().map(|span| source.line_column(span.start));
+                let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+                Violation::new("configuration", format!("{NAME}{place}: {}", sentence(&wrong)))
+            };
+            wrong.into_iter().map(said).collect::<Vec<_>>()
+        })?;
+        Self::of_manifest(&manifest, target)
+    }
+
+    /// What a manifest asks for, one for each of its targets; `target` wins over them.
+    ///
+    /// # Errors
+    /// What a service can't do: directories, other forges, plugins without a module path, flags of the compiler.
+    pub fn of_manifest(manifest: &Manifest, target: Option<&str>) -> Result<Vec<Self>, Vec<Violation>> {
+        let mut wrong = Vec::new();
+        let mut refuse =
+            |what: &str, why: &str| wrong.push(Violation::new("configuration", format!("{what}: {why}")));
+        let mut replaces = Vec::new();
+        let mut plugins = Vec::new();
+        let elsewhere =
+            "a build service has no such directory: publish the module, or build on your own machine";
+        for plugin in &manifest.plugins {
+            let name = &plugin.name.value;
+            let Origin::Module(module) = &plugin.origin else {
+                refuse(name, "a build service needs its module path: `vx migrate` writes it as module_name");
+                continue;
+            };
+            match plugin.replace.as_ref().map(|replace| &replace.value) {
+                None => {}
+                Some(Replacement::Directory(_)) => refuse(name, elsewhere),
+                Some(Replacement::Module { path, version }) => {
+                    let version = version.as_ref().unwrap_or(&plugin.reference.value);
+                    replaces.push(Replace { old: module.value.clone(), new: format!("{path}@{version}") });
+                }
+            }
+            plugins.push(Plugin { module: module.value.clone(), reference: plugin.reference.value.clone() });
+        }
+        for replace in &manifest.replaces {
+            let (path, version) = &replace.old.value;
+            let old = version.as_ref().map_or_else(|| path.clone(), |version| format!("{path}@{version}"));
+            match &replace.new.value {
+                Replacement::Module { path, version: Some(version) } => {
+                    replaces.push(Replace { old, new: format!("{path}@{version}") });
+                }
+                Replacement::Module { .. } => {
+                    refuse(&old, "its replacement needs a version, as in `module@v1.2.3`")
+                }
+                Replacement::Directory(_) => refuse(&old, elsewhere),
+            }
+        }
+        for (forge, name) in [(&manifest.github, "[github]"), (&manifest.gitlab, "[gitlab]")] {
+            if forge.endpoint.is_some() {
+                refuse(name, "a build service knows no forge but its own: build on your own machine");
+            }
+        }
+        let arguments = &manifest.build_args;
+        if !arguments.flags.is_empty() || !arguments.definitions.is_empty() || arguments.strip == Some(false)
+        {
+            refuse("build_args", "a build service takes tags, -race and the stamp, and no other flags");
+        }
+        let Some(roadrunner) =
+            manifest.roadrunner.reference.as_ref().map(|reference| reference.value.clone())
+        else {
+            refuse("[roadrunner]", "a build service needs its ref, such as ref = \"v2025.1.15\"");
+            return Err(wrong);
+        };
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let targets = match target {
+            Some(target) => vec![target.to_owned()],
+            None if manifest.targets.is_empty() => vec![host()],
+            None => manifest.targets.iter().map(|target| target.value.to_string()).collect(),
+        };
+        let of_target = |target| Self {
+            roadrunner: roadrunner.clone(),
+            plugins: plugins.clone(),
+            replaces: replaces.clone(),
+            excludes: manifest
+                .excludes
+                .iter()
+                .map(|exclude| Exclude {
+                    module: exclude.module.value.clone(),
+                    version: exclude.version.value.clone(),
+                })
+                .collect(),
+            target,
+            tags: arguments.tags.clone(),
+            debug: manifest.debug,
+            race: arguments.race,
+            strict: manifest.strict,
+            dependencies: manifest.roadrunner.dependencies.map(|which| match which {
+                Dependencies::Release => "release".to_owned(),
+                Dependencies::Minimal => "minimal".to_owned(),
+            }),
+            stamp_version: arguments.stamp_version.clone(),
+            stamp_time: arguments.stamp_time.clone(),
+        };
+        targets.into_iter().map(|target| of_target(target).checked()).collect()
+    }
+
+    /// The SHA-256, in hexadecimal, of all that is asked for: the same for the same server.
+    #[must_use]
+    pub fn key(&self) -> String {
+        // A structure of strings and lists can always be written.
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether every ref names one version for good: then what was built once is never stale.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        let exact = |reference: &str| {
+            // `v5` and `v5.1` may be branches.
+            semver::canonical(reference).is_some_and(|whole| reference.starts_with(&whole))
+                || (reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        let of_replace =
+            |replace: &Replace| replace.new.split_once('@').is_some_and(|(_, version)| exact(version));
+        exact(&self.roadrunner)
+            && self.plugins.iter().all(|plugin| exact(&plugin.reference))
+            && self.replaces.iter().all(of_replace)
+    }
+
+    /// The `velox.toml` that says it.
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        self.written().text
+    }
+
+    /// The manifest that says it, with the text that its places point into.
+    ///
+    /// # Errors
+    /// What is wrong, by the fields of this.
+    pub fn manifest(&self) -> Result<(Manifest, Source), Vec<Violation>> {
+        let Written { text, fields } = self.written();
+        let source = Source { name: NAME.to_owned(), text };
+        match Manifest::parse(&source, &|_| None) {
+            Ok((manifest, _)) => Ok((manifest, source)),
+            Err(wrong) => {
+                let field = |wrong: &Diagnostic| {
+                    let start = wrong.span.as_ref()?.start;
+                    fields.iter().find(|(range, _)| range.contains(&start)).map(|(_, field)| field.clone())
+                };
+                Err(wrong
+                    .iter()
+                    .map(|wrong| Violation::new(field(wrong).unwrap_or_default(), sentence(wrong)))
+                    .collect())
+            }
+        }
+    }
+
+    fn written(&self) -> Written {
+        let mut written = Written::default();
+        written.line("[roadrunner]");
+        written.field("ref", &self.roadrunner, "roadrunner");
+        if let Some(dependencies) = &self.dependencies {
+            written.field("dependencies", dependencies, "dependencies");
+        }
+        let names = self.names();
+        for (at, (plugin, name)) in self.plugins.iter().zip(names).enumerate() {
+            let start = written.text.len();
+            written.line(&format!("\n[plugins.{}]", key(&name)));
+            let name = start..written.text.len();
+            written.field("module_name", &plugin.module, &format!("plugins[{at}].module"));
+            written.field("tag", &plugin.reference, &format!("plugins[{at}].ref"));
+            written.fields.push((name, format!("plugins[{at}].module")));
+        }
+        for (at, replace) in self.replaces.iter().enumerate() {
+            written.line("\n[[replaces]]");
+            written.field("old", &replace.old, &format!("replaces[{at}].old"));
+            written.field("new", &replace.new, &format!("replaces[{at}].new"));
+        }
+        for (at, exclude) in self.excludes.iter().enumerate() {
+            written.line("\n[[excludes]]");
+            written.field("module", &exclude.module, &format!("excludes[{at}].module"));
+            written.field("version", &exclude.version, &format!("excludes[{at}].version"));
+        }
+        written.line("\n[target_platform]");
+        let (os, arch) = self.target.split_once('/').unwrap_or((&self.target, ""));
+        written.field("os", os, "target");
+        written.field("arch", arch, "target");
+        if self.debug {
+            written.line("\n[debug]\nenabled = true");
+        }
+        if !self.tags.is_empty() || self.race {
+            let start = written.text.len();
+            let tags =
+                (!self.tags.is_empty()).then(|| string(&dollars(&format!("-tags={}", self.tags.join(",")))));
+            let race = self.race.then(|| string("-race"));
+            let arguments: Vec<String> = tags.into_iter().chain(race).collect();
+            written.line(&format!("\n[velox]\nbuild_args = [{}]", arguments.join(", ")));
+            written.fields.push((start..written.text.len(), "tags".to_owned()));
+        }
+        if self.strict {
+            written.text.insert_str(0, "strict = true\n\n");
+            for (range, _) in &mut written.fields {
+                *range = range.start + 15..range.end + 15;
+            }
+        }
+        written
+    }
+
+    /// What the plugins are called: as the catalogue has it, else by the end of their paths; none twice.
+    fn names(&self) -> Vec<String> {
+        let mut taken: BTreeMap<String, u32> = BTreeMap::new();
+        let name = |plugin: &Plugin| {
+            let known = catalogue::find(&plugin.module).map(|known| known.name.clone());
+            known.unwrap_or_else(|| {
+                let is_major = |part: &&str| {
+                    part.strip_prefix('v')
+                        .is_some_and(|major| major.bytes().all(|byte| byte.is_ascii_digit()))
+                };
+                let last = plugin.module.rsplit('/').find(|part| !is_major(part));
+                last.unwrap_or(&plugin.module).to_owned()
+            })
+        };
+        let unique = |plugin| {
+            let name = name(plugin);
+            let count = taken.entry(name.clone()).or_default();
+            *count += 1;
+            if *count == 1 { name } else { format!("{name}-{count}") }
+        };
+        self.plugins.iter().map(unique).collect()
+    }
+}
+
+/// The text of a configuration, and which field of the request stands where in it.
+#[derive(Default)]
+struct Written {
+    text: String,
+    fields: Vec<(Range<usize>, String)>,
+}
+
+impl Written {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn field(&mut self, name: &str, value: &str, field: &str) {
+        let start = self.text.len();
+        // A String can be written to.
+        let _ = writeln!(self.text, "{name} = {}", string(&dollars(value)));
+        self.fields.push((start..self.text.len(), field.to_owned()));
+    }
+}
+
+/// A request has no variables.
+fn dollars(value: &str) -> String {
+    value.replace('$', "$$")
+}
+
+fn sentence(wrong: &Diagnostic) -> String {
+    [&wrong.message].into_iter().chain(&wrong.help).map(String::as_str).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        let plugin = |module: &str, reference: &str| Plugin {
+            module: module.to_owned(),
+            reference: reference.to_owned(),
+        };
+        Spec {
+            roadrunner: "v2025.1.5".to_owned(),
+            plugins: vec![
+                plugin("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
+                plugin("github.com/roadrunner-server/http/v5", "v5.2.7"),
+            ],
+            replaces: Vec::new(),
+            excludes: Vec::new(),
+            target: "linux/arm64".to_owned(),
+            tags: Vec::new(),
+            debug: false,
+            race: false,
+            strict: false,
+            dependencies: None,
+            stamp_version: None,
+            stamp_time: None,
+        }
+    }
+
+    fn fields(spec: Spec) -> Vec<String> {
+        spec.checked().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
+    }
+
+    #[test]
+    fn the_order_of_the_lists_makes_no_difference() {
+        let one = spec().checked().expect("it is right");
+        let mut other = spec();
+        other.plugins.reverse();
+        let other = other.checked().expect("it is right");
+        assert_eq!(one.key(), other.key());
+        assert_ne!(one.key(), Spec { debug: true, ..one.clone() }.key());
+    }
+
+    #[test]
+    fn a_violation_names_its_field() {
+        let mut wrong = spec();
+        wrong.plugins[1].module = "http".to_owned();
+        assert_eq!(fields(wrong), ["plugins[1].module"]);
+        let mut wrong = spec();
+        wrong.plugins[0].reference = String::new();
+        assert_eq!(fields(wrong), ["plugins[0].ref"]);
+        assert_eq!(fields(Spec { target: "plan9/amd64".to_owned(), ..spec() }), ["target"]);
+        assert_eq!(fields(Spec { roadrunner: "a b".to_owned(), strict: true, ..spec() }), ["roadrunner"]);
+        assert_eq!(fields(Spec { dependencies: Some("no".to_owned()), ..spec() }), ["dependencies"]);
+        assert_eq!(fields(Spec { plugins: Vec::new(), ..spec() }), [""]);
+        let old = "github.com/acme/a".to_owned();
+        let exclude = Exclude { module: old.clone(), version: "1".to_owned() };
+        assert_eq!(fields(Spec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
+    }
+
+    #[test]
+    fn a_configuration_says_what_the_spec_says() {
+        let mut whole = spec();
+        whole.replaces.push(Replace {
+            old: "github.com/acme/a".to_owned(),
+            new: "github.com/acme/b@v1.2.3".to_owned(),
+        });
+        whole.excludes.push(Exclude { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        let whole = Spec {
+            tags: vec!["one".to_owned(), "two".to_owned()],
+            debug: true,
+            strict: true,
+            dependencies: Some("minimal".to_owned()),
+            ..whole
+        };
+        let whole = whole.checked().expect("it is right");
+        let read = Spec::of_configuration(&whole.configuration(), None).expect("it can be read");
+        assert_eq!(read, [whole]);
+    }
+
+    #[test]
+    fn branches_are_not_exact() {
+        assert!(spec().is_exact());
+        let mut branch = spec();
+        branch.plugins[0].reference = "master".to_owned();
+        assert!(!branch.is_exact());
+        assert!(!Spec { roadrunner: "v2025.1".to_owned(), ..spec() }.is_exact());
+    }
+}

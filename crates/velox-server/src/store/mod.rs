@@ -1,0 +1,137 @@
+//! Where builds are kept, and who is next: traits with an embedded and a distributed implementation.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{Build, BuildId, Entry, NewBuild, Outcome, Tenant};
+
+/// What went wrong in a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It has no room for more queued builds.
+    #[error("the queue is full: there are {waiting} builds in it")]
+    Full {
+        /// How many wait.
+        waiting: u64,
+    },
+    /// The lease ran out, or its build was given to another worker.
+    #[error("the lease of build {0} is over")]
+    LeaseOver(BuildId),
+    /// The store itself is in trouble; says which one, and how.
+    #[error("{0}")]
+    Trouble(String),
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// It is a new build.
+    Queued(Build),
+    /// There is one like it on its way; the tenant is among those who want it now.
+    Joined(Build),
+    /// There is one like it that succeeded, and it isn't stale.
+    Finished(Build),
+}
+
+impl Submitted {
+    /// The build, whichever it is.
+    #[must_use]
+    pub fn build(&self) -> &Build {
+        match self {
+            Self::Queued(build) | Self::Joined(build) | Self::Finished(build) => build,
+        }
+    }
+}
+
+/// Builds and their logs. Whatever a method answered with is there after any crash.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// Queues a build, or finds one of the same [`crate::Spec::key`]: one that is queued or running, or (without `force`)
+    /// one that succeeded, whose spec is exact or which is younger than the time to live of the store. Of any number of
+    /// simultaneous callers on any number of nodes, one gets [`Submitted::Queued`].
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing was kept.
+    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError>;
+
+    /// The build of this name.
+    async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError>;
+
+    /// The newest builds first.
+    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;
+
+    /// The tenant doesn't want it any more. The build ends where nobody else does: at once where it is queued, as soon as
+    /// its worker hears of it where it runs. `None`: there is no such build, or it isn't theirs.
+    async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
+
+    /// The log after the entry `after` (0: from the start), at most `limit` entries.
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// An item at once, and then whenever the build or its log may have changed; it may come for nothing, and changes
+    /// that follow each other quickly may share one. Who hears it reads again.
+    async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;
+
+    /// The artifact of any build that has this SHA-256.
+    async fn artifact(&self, sha256: &str) -> Result<Option<crate::ArtifactInfo>, StoreError>;
+
+    /// Whether the store answers: for readiness.
+    async fn ready(&self) -> Result<(), StoreError>;
+}
+
+/// A build in a worker's hands, until the lease ends.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The build, with its `attempts` counted.
+    pub build: Build,
+    /// What tells this lease from others of the same build.
+    pub token: String,
+}
+
+/// What a worker is told when it extends a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Go on.
+    Wanted,
+    /// Nobody wants the build any more: stop, and [`Queue::stopped`].
+    Unwanted,
+}
+
+/// How long the queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Builds that wait.
+    pub queued: u64,
+    /// Builds in workers' hands.
+    pub running: u64,
+}
+
+/// Who is built next. A lease ends by itself when it isn't extended: then the build is queued again.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Waits for a build and takes it. Tenants take turns, however many builds each of them has queued.
+    async fn lease(&self, worker: &str) -> Result<Lease, StoreError>;
+
+    /// How long a lease lasts without [`Queue::extend`], which is called three times as often.
+    fn lease_time(&self) -> std::time::Duration;
+
+    /// The worker is still at it.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseOver`]: another worker may have it; what was made is to be dropped.
+    async fn extend(&self, lease: &Lease) -> Result<Standing, StoreError>;
+
+    /// Adds to the build's log; gives the entries their numbers.
+    async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError>;
+
+    /// It ended. The artifact is in the artifact store by then.
+    async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError>;
+
+    /// It ended since nobody wants it.
+    async fn stopped(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// The worker can't go on (it is shut down): the build is queued again, before all others of its tenant.
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// How long it is.
+    async fn depth(&self) -> Result<Depth, StoreError>;
+}

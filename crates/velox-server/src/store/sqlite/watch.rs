@@ -1,0 +1,64 @@
+//! Who wants to hear of which build.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use tokio::{sync::watch, time::timeout};
+
+use crate::BuildId;
+
+/// After this time there is an item for nothing: whoever missed one reads again all the same.
+const AT_LEAST: Duration = Duration::from_secs(15);
+
+/// Who wants to hear of which build.
+#[derive(Default)]
+pub(super) struct Watches {
+    by_build: Mutex<HashMap<BuildId, watch::Sender<()>>>,
+}
+
+/// One who listens.
+struct Listener {
+    watches: Arc<Watches>,
+    id: BuildId,
+    changes: watch::Receiver<()>,
+}
+
+impl Watches {
+    /// Tells all who listen for this build.
+    pub(super) fn tell(&self, id: BuildId) {
+        let by_build = self.by_build.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = by_build.get(&id) {
+            sender.send_replace(());
+        }
+    }
+
+    /// An item at once, and then whenever [`Watches::tell`] is called.
+    pub(super) fn listen(self: &Arc<Self>, id: BuildId) -> BoxStream<'static, ()> {
+        let mut changes = {
+            let mut by_build = self.by_build.lock().unwrap_or_else(PoisonError::into_inner);
+            by_build.entry(id).or_insert_with(|| watch::Sender::new(())).subscribe()
+        };
+        changes.mark_changed();
+        let listener = Listener { watches: Arc::clone(self), id, changes };
+        stream::unfold(listener, |mut listener| async move {
+            // The sender lives as long as there is a listener.
+            let _ = timeout(AT_LEAST, listener.changes.changed()).await;
+            Some(((), listener))
+        })
+        .boxed()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut by_build = self.watches.by_build.lock().unwrap_or_else(PoisonError::into_inner);
+        // This one counts still.
+        if by_build.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
+            by_build.remove(&self.id);
+        }
+    }
+}

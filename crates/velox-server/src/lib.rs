@@ -25,6 +25,7 @@ mod options;
 mod policy;
 pub mod rate;
 mod runner;
+mod service;
 mod spec;
 mod store;
 
@@ -36,6 +37,7 @@ pub use caller::{Caller, Scope};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use runner::{Ran, Runner};
+pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
 

@@ -18,11 +18,14 @@
 
 pub mod api;
 mod artifacts;
+pub mod auth;
 mod build;
 mod caller;
 mod options;
 mod policy;
+pub mod rate;
 mod runner;
+mod service;
 mod spec;
 mod store;
 
@@ -34,6 +37,7 @@ pub use caller::{Caller, Scope};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use runner::{Ran, Runner};
+pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{Depth, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError, Submitted};
 

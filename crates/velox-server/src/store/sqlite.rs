@@ -388,8 +388,8 @@ impl Kept {
         let (artifact, lock) =
             made.map(|made| (made.artifact.clone(), std::mem::take(&mut made.lock))).unzip();
         let mut update = connection.prepare_cached(
-            "INSERT INTO builds (number, id, key, state, wanted, finished, sha256, artifact, build, lock)
-             VALUES (:number, :id, :key, :state, :wanted, :finished, :sha256, :artifact, :build, :lock)
+            "INSERT INTO builds (number, id, key, tenant, state, wanted, finished, sha256, artifact, build, lock)
+             VALUES (:number, :id, :key, :tenant, :state, :wanted, :finished, :sha256, :artifact, :build, :lock)
              ON CONFLICT (number) DO UPDATE SET state = :state, wanted = :wanted, finished = :finished,
              sha256 = :sha256, artifact = :artifact, build = :build, lock = :lock",
         )?;
@@ -397,6 +397,7 @@ impl Kept {
             ":number": self.number,
             ":id": build.id.to_string(),
             ":key": build.key,
+            ":tenant": build.tenant.0,
             ":state": word(build.state),
             ":wanted": build.wanted_by.len(),
             ":finished": build.finished.map(Timestamp::as_second),
@@ -548,7 +549,8 @@ fn submit(
         if kept.build.wanted_by.insert(new.tenant.clone()) {
             kept.write(connection)?;
             if kept.build.state == State::Queued {
-                wait(connection, kept.number, &new.tenant, Place::Behind)?;
+                let join = "INSERT INTO waiting SELECT ?, min(place), build FROM waiting WHERE build = ?";
+                connection.prepare_cached(join)?.execute(params![new.tenant.0, kept.number])?;
             }
         }
         return Ok(Submitted::Joined(kept.build));
@@ -557,6 +559,13 @@ fn submit(
         && let Some(build) = made(connection, &key, new.spec.is_exact(), good)?
     {
         return Ok(Submitted::Finished(build));
+    }
+    if let Some(limit) = new.at_once {
+        let theirs = "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND tenant = ?";
+        let theirs: u64 = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
+        if theirs >= limit {
+            return Err(StoreError::Busy { limit });
+        }
     }
     let waiting = count(connection, State::Queued)?;
     if waiting >= queue {

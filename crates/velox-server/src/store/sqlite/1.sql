@@ -3,6 +3,7 @@ CREATE TABLE builds (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     key TEXT NOT NULL,
+    tenant TEXT NOT NULL,
     state TEXT NOT NULL,
     -- How many tenants want it.
     wanted INTEGER NOT NULL,

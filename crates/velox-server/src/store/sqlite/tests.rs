@@ -39,7 +39,7 @@ fn tenant(number: usize) -> Tenant {
 }
 
 fn new(tenant_number: usize, version: u32) -> NewBuild {
-    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false }
+    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None }
 }
 
 fn outcome(sha256: &str) -> Outcome {
@@ -381,7 +381,8 @@ async fn same(store: &Sqlite, model: &Model) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24),
+        failure_persistence: None,
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64),
         ..ProptestConfig::default()
     })]
 
@@ -406,6 +407,20 @@ async fn a_crowd_of_equal_requests_is_one_build() {
     let build = &everything(place.store()).await[..];
     assert_eq!(build.len(), 1);
     assert_eq!(build[0].wanted_by.len(), 7);
+}
+
+#[tokio::test]
+async fn a_tenant_has_as_many_as_it_may() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let submit = |by, version| place.store().submit(NewBuild { at_once: Some(2), ..new(by, version) });
+    submit(0, 0).await.unwrap();
+    let lease = place.store().lease("worker").await.unwrap();
+    submit(0, 1).await.unwrap();
+    assert!(matches!(submit(0, 2).await, Err(StoreError::Busy { limit: 2 })));
+    assert!(matches!(submit(0, 1).await, Ok(Submitted::Joined(_))));
+    assert!(matches!(submit(1, 2).await, Ok(Submitted::Queued(_))));
+    place.store().finish(&lease, failure()).await.unwrap();
+    assert!(matches!(submit(0, 3).await, Ok(Submitted::Queued(_))));
 }
 
 #[tokio::test]

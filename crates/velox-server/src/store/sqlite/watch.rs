@@ -3,16 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use crate::BuildId;
-
-/// After this time there is an item for nothing: whoever missed one reads again all the same.
-const AT_LEAST: Duration = Duration::from_secs(15);
 
 /// Who wants to hear of which build.
 #[derive(Default)]
@@ -46,7 +42,7 @@ impl Watches {
         let listener = Listener { watches: Arc::clone(self), id, changes };
         stream::unfold(listener, |mut listener| async move {
             // The sender lives as long as there is a listener.
-            let _ = timeout(AT_LEAST, listener.changes.changed()).await;
+            listener.changes.changed().await.ok()?;
             Some(((), listener))
         })
         .boxed()

@@ -20,8 +20,10 @@ pub mod api;
 mod artifacts;
 mod build;
 mod caller;
+mod catalogue;
 mod options;
 mod policy;
+mod releases;
 mod runner;
 mod spec;
 mod store;
@@ -31,8 +33,10 @@ pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };
 pub use caller::{Caller, Scope};
+pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
+pub use releases::Releases;
 pub use runner::{Ran, Runner};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};

@@ -25,6 +25,7 @@ mod options;
 mod policy;
 mod releases;
 mod runner;
+mod service;
 mod spec;
 mod store;
 
@@ -38,6 +39,7 @@ pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;
 pub use runner::{Ran, Runner};
+pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
 

@@ -63,7 +63,7 @@ impl Catalogue {
         let of = roadrunner.or(versions.first().map(String::as_str)).unwrap_or_default().to_owned();
         let plugins = releases.plugins(&of).await;
         Self {
-            groups: groups(plugins.as_deref().unwrap_or_default()),
+            groups: groups(plugins.as_ref().map_or(&[], |plugins| plugins.as_slice())),
             complete: plugins.is_some(),
             of,
             roadrunner: versions,

@@ -18,11 +18,13 @@
 
 pub mod api;
 mod artifacts;
+pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
 mod options;
 mod policy;
+pub mod rate;
 mod releases;
 mod runner;
 mod service;

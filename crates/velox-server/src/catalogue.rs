@@ -163,14 +163,20 @@ mod tests {
 
     #[test]
     fn what_only_a_release_knows_comes_last() {
-        let released =
-            [("github.com/roadrunner-server/http/v6", "v6.0.1"), ("github.com/roadrunner-server/brand-new/v6", "v6.1.0")]
-                .map(|(module, version)| (module.to_owned(), version.to_owned()));
+        let released = [
+            ("github.com/roadrunner-server/http/v6", "v6.0.1"),
+            ("github.com/roadrunner-server/brand-new/v6", "v6.1.0"),
+        ]
+        .map(|(module, version)| (module.to_owned(), version.to_owned()));
         let groups = groups(&released);
         let last = groups.last().unwrap();
         assert_eq!((last.title.as_str(), last.plugins.len()), ("Others", 1));
         assert_eq!((last.plugins[0].name.as_str(), last.plugins[0].reference()), ("brand-new", "v6.1.0"));
-        let http = groups.iter().flat_map(|group| &group.plugins).find(|plugin| plugin.name == "http").unwrap();
-        assert_eq!((http.module.as_str(), http.reference()), ("github.com/roadrunner-server/http/v6", "v6.0.1"));
+        let http =
+            groups.iter().flat_map(|group| &group.plugins).find(|plugin| plugin.name == "http").unwrap();
+        assert_eq!(
+            (http.module.as_str(), http.reference()),
+            ("github.com/roadrunner-server/http/v6", "v6.0.1")
+        );
     }
 }

@@ -348,7 +348,10 @@ mod tests {
         assert_eq!(*plugins, [("example.com/a/v5".to_owned(), "v5.0.1".to_owned())]);
         let asked = source.asked.load(Ordering::Relaxed);
         releases.plugins("v2025.1.9").await.unwrap();
-        assert!(releases.plugins("master").await.is_none(), "not everything that somebody types is asked for");
+        assert!(
+            releases.plugins("master").await.is_none(),
+            "not everything that somebody types is asked for"
+        );
         assert_eq!(source.asked.load(Ordering::Relaxed), asked);
     }
 

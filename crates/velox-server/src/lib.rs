@@ -21,9 +21,11 @@ mod artifacts;
 pub mod auth;
 mod build;
 mod caller;
+mod catalogue;
 mod options;
 mod policy;
 pub mod rate;
+mod releases;
 mod runner;
 mod service;
 mod spec;
@@ -34,8 +36,10 @@ pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };
 pub use caller::{Caller, Scope};
+pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
+pub use releases::Releases;
 pub use runner::{Ran, Runner};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};

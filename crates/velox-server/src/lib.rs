@@ -18,10 +18,12 @@
 
 pub mod api;
 mod artifacts;
+pub mod auth;
 mod build;
 mod caller;
 mod options;
 mod policy;
+pub mod rate;
 mod runner;
 mod service;
 mod spec;

@@ -21,6 +21,7 @@ mod artifacts;
 pub mod auth;
 mod build;
 mod caller;
+mod http;
 mod options;
 mod policy;
 pub mod rate;

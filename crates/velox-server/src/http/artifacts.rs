@@ -89,9 +89,15 @@ fn described(info: &ArtifactInfo) -> HeaderMap {
         (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
         // https://www.rfc-editor.org/rfc/rfc9530#section-3
-        (header::HeaderName::from_static("repr-digest"), format!("sha-256=:{}:", BASE64_STANDARD.encode(digest))),
+        (
+            header::HeaderName::from_static("repr-digest"),
+            format!("sha-256=:{}:", BASE64_STANDARD.encode(digest)),
+        ),
     ];
-    headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?))).collect()
+    headers
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?)))
+        .collect()
 }
 
 #[derive(Debug, PartialEq)]
@@ -175,7 +181,8 @@ mod tests {
         assert_eq!(range("bytes=-5000"), Ok(Part::Range(0..1000)));
         assert_eq!(range("bytes=1000-"), Err(416));
         assert_eq!(range("bytes=-0"), Err(416));
-        for ignored in ["bytes=0-1,5-6", "bytes=5-1", "bytes=a-b", "lines=0-1", "bytes=", "bytes", "bytes=-"] {
+        for ignored in ["bytes=0-1,5-6", "bytes=5-1", "bytes=a-b", "lines=0-1", "bytes=", "bytes", "bytes=-"]
+        {
             assert_eq!(range(ignored), Ok(Part::Whole), "{ignored}");
         }
     }

@@ -72,8 +72,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         if !is_json(headers) {
             let title = "The body has to be JSON";
             let detail = "send it with Content-Type: application/json, and without a Content-Encoding";
-            return Err(Wrong::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", title, detail)
-                .header(header::ACCEPT, axum::http::HeaderValue::from_static("application/json")));
+            return Err(Wrong::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                title,
+                detail,
+            )
+            .header(header::ACCEPT, axum::http::HeaderValue::from_static("application/json")));
         }
         let (parts, body) = request.into_parts();
         parse(&read(&parts.headers, body).await?).map(Self)

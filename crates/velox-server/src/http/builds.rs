@@ -36,15 +36,17 @@ pub(crate) fn spec(submit: Submit) -> Result<(Spec, bool), Vec<Violation>> {
     let Submit { build, configuration, target, force } = submit;
     match (build, configuration) {
         (Some(spec), None) if target.is_none() => Ok((spec, force)),
-        (Some(_), None) => {
-            Err(vec![Violation::new("target", "it goes with `configuration`: `build` has a target of its own")])
-        }
+        (Some(_), None) => Err(vec![Violation::new(
+            "target",
+            "it goes with `configuration`: `build` has a target of its own",
+        )]),
         (None, Some(text)) => {
             let mut specs = Spec::of_configuration(&text, target.as_deref())?;
             match (specs.pop(), specs.len()) {
                 (Some(spec), 0) => Ok((spec, force)),
                 (Some(last), _) => {
-                    let targets: Vec<_> = specs.iter().chain([&last]).map(|spec| spec.target.as_str()).collect();
+                    let targets: Vec<_> =
+                        specs.iter().chain([&last]).map(|spec| spec.target.as_str()).collect();
                     let targets = targets.join(", ");
                     let message = format!("the configuration is for {targets}: a build is for one, name it");
                     Err(vec![Violation::new("target", message)])
@@ -212,7 +214,8 @@ pub(crate) async fn lock(
 
 fn file(name: &'static str, text: String) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, "application/toml"), (header::CONTENT_DISPOSITION, &disposition)], text).into_response()
+    ([(header::CONTENT_TYPE, "application/toml"), (header::CONTENT_DISPOSITION, &disposition)], text)
+        .into_response()
 }
 
 /// The state as the JSON names it.

@@ -92,7 +92,7 @@ pub(crate) async fn follow(
     }
     let hint = stream::once(future::ready(Event::default().retry(BACK).comment("the log of a build")));
     // Who comes back after an error gets the rest: nothing says that this was all.
-    let events = told.map_while(|told| told.map_err(trouble).ok()).map(event);
+    let events = told.filter_map(|told| future::ready(told.map_err(trouble).ok().map(event)));
     let events = hint.chain(events).map(Ok::<_, Infallible>);
     let alive = KeepAlive::new().interval(SILENCE).text("still here");
     Ok((common, Sse::new(events).keep_alive(alive)).into_response())

@@ -11,7 +11,7 @@ use axum::{
 use crate::{Refusal, ServiceError, StoreError, Violation, api::Problem};
 
 /// When to ask again where the queue is full, in seconds: a build takes about as long.
-const FULL: u64 = 15;
+pub(crate) const FULL: u64 = 15;
 
 /// When to ask again where a store is in trouble, in seconds.
 const TROUBLE: u64 = 5;
@@ -112,6 +112,13 @@ impl From<ServiceError> for Wrong {
                 "This service isn't set up for what is asked for",
                 vec![error],
             ),
+            ServiceError::Often { wait } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_builds",
+                "Too many builds in an hour",
+                &error,
+            )
+            .header(header::RETRY_AFTER, wait.as_secs() + 1),
             ServiceError::NoBuild(_) => Self::nothing(error),
             ServiceError::NotTheirs(_) => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", "The build is somebody else's", error)
@@ -148,7 +155,7 @@ impl From<StoreError> for Wrong {
 }
 
 /// The answer of every path that is none.
-pub(crate) async fn no_such_path(uri: Uri) -> Wrong {
+pub(crate) fn no_such_path(uri: &Uri) -> Wrong {
     Wrong::nothing(format!("there is no {}; /v1/openapi.json describes what there is", uri.path()))
 }
 

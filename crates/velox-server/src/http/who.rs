@@ -115,11 +115,19 @@ mod tests {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
             is_own(&Uri::from_static("/"), &headers)
         };
-        for own in ["localhost", "localhost:8080", "LOCALHOST.:1", "127.0.0.1:8080", "[::1]:8080", "vx.localhost"] {
+        for own in
+            ["localhost", "localhost:8080", "LOCALHOST.:1", "127.0.0.1:8080", "[::1]:8080", "vx.localhost"]
+        {
             assert!(is_own(own), "{own}");
         }
-        for other in ["evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1", "127.0.0.1.nip.io", ""]
-        {
+        for other in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "127.0.0.1.nip.io",
+            "",
+        ] {
             assert!(!is_own(other), "{other}");
         }
         assert!(super::is_own(&Uri::from_static("/"), &HeaderMap::new()));

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifacts, Options, Queue, Records, Service, StoreError,
+    Artifacts, Options, Queue, Records, Releases, Service, StoreError,
     auth::{TokenFileError, Tokens},
     http::{
         self, Entrance, Site, listener,
@@ -83,6 +83,7 @@ pub async fn serve(
             rates: Arc::default(),
         },
         tokens,
+        releases: Releases::new(options.environment.clone(), options.data.clone()),
         draining: draining.clone(),
         closing: closing.clone(),
     });

@@ -3,6 +3,7 @@
 mod artifacts;
 mod body;
 mod builds;
+mod catalogue;
 mod health;
 pub(crate) mod listener;
 mod log;
@@ -36,12 +37,13 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Service, auth::Tokens, http::problem::Wrong};
+use crate::{Releases, Service, auth::Tokens, http::problem::Wrong};
 
 /// What all requests share.
 pub(crate) struct Site {
     pub(crate) service: Service,
     pub(crate) tokens: Tokens,
+    pub(crate) releases: Releases,
     /// The service is to be shut down: what would go on for long ends, and can be asked for again.
     pub(crate) draining: CancellationToken,
     /// The time to drain is over: all that is left ends.
@@ -69,6 +71,7 @@ pub(crate) struct Entrance {
     tags(
         (name = "builds", description = "Ask for a server, and follow how it is built"),
         (name = "artifacts", description = "The binaries"),
+        (name = "catalogue", description = "What can be chosen from"),
         (name = "operations", description = "For those who run the service"),
     ),
     components(schemas(crate::Entry)),
@@ -150,6 +153,7 @@ fn api() -> OpenApiRouter<Arc<Site>> {
         .routes(routes!(builds::lock))
         .routes(routes!(log::follow))
         .routes(routes!(artifacts::get))
+        .routes(routes!(catalogue::get))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
 }

@@ -258,6 +258,7 @@ impl Fixture {
                 rates: Arc::default(),
             },
             tokens: Tokens::open(None).expect("no file is read"),
+            releases: Releases::built_in(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         });
@@ -340,6 +341,7 @@ async fn every_path_of_the_document_is_there_and_says_what_it_needs() {
             "/v1/builds/{id}/log",
             "/v1/builds/{id}/velox.lock",
             "/v1/builds/{id}/velox.toml",
+            "/v1/catalogue",
         ]
     );
     for (path, methods) in paths {

@@ -20,6 +20,7 @@ pub mod api;
 mod artifacts;
 mod build;
 mod caller;
+pub mod job;
 mod options;
 mod policy;
 mod runner;

@@ -23,6 +23,7 @@ mod build;
 mod caller;
 mod catalogue;
 mod http;
+pub mod job;
 mod options;
 mod policy;
 pub mod rate;

@@ -35,7 +35,7 @@ pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use runner::{Ran, Runner};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
-pub use store::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
+pub use store::{Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Standing, StoreError, Submitted};
 
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

@@ -32,7 +32,8 @@ impl Policy {
     /// Why it doesn't.
     pub fn check(&self, spec: &Spec, _caller: &Caller) -> Result<(), Refusal> {
         if spec.race && !self.cgo {
-            let message = "the race detector needs a C compiler, which this service doesn't allow (--allow-cgo)";
+            let message =
+                "the race detector needs a C compiler, which this service doesn't allow (--allow-cgo)";
             return Err(Refusal::Precondition(Violation::new("race", message)));
         }
         Ok(())

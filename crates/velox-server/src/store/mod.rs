@@ -1,9 +1,13 @@
 //! Where builds are kept, and who is next: traits with an embedded and a distributed implementation.
 
+mod jetstream;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{Build, BuildId, Entry, NewBuild, Outcome, Tenant};
+
+pub use jetstream::{JetStream, JetStreamOptions};
 
 /// What went wrong in a store.
 #[derive(Debug, thiserror::Error)]

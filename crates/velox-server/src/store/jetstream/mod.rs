@@ -1,0 +1,534 @@
+//! Builds on NATS JetStream, for any number of nodes and workers.
+//!
+//! ```text
+//!   KV_vx-builds     $KV.vx-builds.ID     a record: the build, and the lease that has it; changed by revision
+//!   KV_vx-keys       $KV.vx-keys.KEY      the build that the key of a spec stands for; changed by revision
+//!   KV_vx-artifacts  $KV.vx-artifacts.SHA what an artifact is
+//!   vx-jobs          vx.jobs.LANE.ID      a job that waits or is in a worker's hands (work queue; discards what is new)
+//!   vx-logs          vx.logs.ID           a piece of a log
+//! ```
+//!
+//! A build is queued in three steps, each of which anyone can do again: the key points to it (the compare-and-set that makes
+//! one build of many requests; the pointer holds the whole build), its record is made, its job is published (unless
+//! the stream has it). Who dies after the first has answered nobody; whoever asks for the same goes on from there. A build
+//! that has a record but no job is found by any node ([`reconcile`]). A job whose record is over is acked away.
+//!
+//! All of it needs NATS 2.9 and its file storage, nothing newer. A NATS server that is killed loses nothing that it
+//! answered; one whose machine loses power may lose what it didn't sync (every two minutes, in 2.9): three replicas
+//! keep it.
+
+mod log;
+mod mirror;
+mod nats;
+mod queue;
+mod reconcile;
+mod record;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    ConnectOptions, Event, HeaderMap, ServerAddr,
+    jetstream::{
+        self,
+        consumer::{DeliverPolicy, push::OrderedConfig},
+        kv,
+        message::Message,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+    },
+};
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use self::{
+    mirror::Mirror,
+    nats::{ANSWER, Kept, PATIENCE, Put, Subjects, Trouble, is_removal, patiently},
+    record::{Change, Found, read, state_of, written},
+};
+use super::{Records, StoreError, Submitted};
+use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, State, Tenant};
+
+/// How often others may be faster before a submission is given up.
+const TRIES: u32 = 100;
+/// The jobs that the stream takes beside the ones that wait: those in workers' hands.
+const RUNNING: i64 = 1000;
+
+/// How builds are kept on NATS.
+#[derive(Debug, Clone)]
+pub struct JetStreamOptions {
+    /// How many builds may wait; `None`: what the nodes that take requests have set up.
+    pub queue: Option<u64>,
+    /// For how long a build is good whose refs may mean something else by then.
+    pub time_to_live: Duration,
+    /// How long a worker may be silent before its build is given to another. One for all workers: the last one that starts
+    /// sets it.
+    pub lease_time: Duration,
+    /// How many NATS servers keep everything, when it is set up for the first time.
+    pub replicas: usize,
+}
+
+/// Builds and the queue on NATS.
+#[derive(Debug)]
+pub struct JetStream {
+    shared: Arc<Shared>,
+    /// What goes on as long as this is there.
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    options: JetStreamOptions,
+    context: jetstream::Context,
+    builds: Subjects,
+    keys: Subjects,
+    artifacts: Subjects,
+    jobs: Subjects,
+    logs: Subjects,
+    mirror: Arc<Mirror>,
+    places: log::Places,
+    hands: queue::Hands,
+}
+
+impl JetStream {
+    /// Connects, and sets up what isn't there yet.
+    ///
+    /// # Errors
+    /// Which servers can't be reached, or what they can't do. Never a secret.
+    pub async fn connect(cluster: &Cluster, options: JetStreamOptions) -> Result<Self, StoreError> {
+        Self::connect_as("vx", cluster, options).await
+    }
+
+    /// As [`Self::connect`], with streams and buckets of another name.
+    pub(super) async fn connect_as(
+        name: &str,
+        cluster: &Cluster,
+        options: JetStreamOptions,
+    ) -> Result<Self, StoreError> {
+        let mirror = Arc::new(Mirror::default());
+        let client = connect(cluster, &mirror).await?;
+        let context =
+            jetstream::context::ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client);
+        let bucket = |what: &str, description: &str| {
+            let bucket = format!("{name}-{what}");
+            let config = kv::Config {
+                bucket: bucket.clone(),
+                description: description.to_owned(),
+                num_replicas: options.replicas,
+                storage: StorageType::File,
+                ..kv::Config::default()
+            };
+            let context = context.clone();
+            async move {
+                let stream = set_up_bucket(&context, config).await?;
+                Ok::<_, StoreError>(Subjects::new(stream, context, format!("$KV.{bucket}.")))
+            }
+        };
+        let builds = bucket("builds", "Builds of vx").await?;
+        let keys = bucket("keys", "Which build a spec's key stands for").await?;
+        let artifacts = bucket("artifacts", "What the artifacts of vx are").await?;
+        let jobs = set_up(
+            &context,
+            Config {
+                name: format!("{name}-jobs"),
+                subjects: vec![format!("{name}.jobs.>")],
+                description: Some("Builds of vx that wait, or are in a worker's hands".to_owned()),
+                retention: RetentionPolicy::WorkQueue,
+                discard: DiscardPolicy::New,
+                max_messages: options.queue.map_or(-1, most_jobs),
+                storage: StorageType::File,
+                num_replicas: options.replicas,
+                ..Config::default()
+            },
+            options.queue.is_some(),
+        );
+        let logs = set_up(
+            &context,
+            Config {
+                name: format!("{name}-logs"),
+                subjects: vec![format!("{name}.logs.>")],
+                description: Some("What builds of vx said".to_owned()),
+                storage: StorageType::File,
+                num_replicas: options.replicas,
+                ..Config::default()
+            },
+            false,
+        );
+        let jobs = Subjects::new(jobs.await?, context.clone(), format!("{name}.jobs."));
+        let logs = Subjects::new(logs.await?, context.clone(), format!("{name}.logs."));
+        let shared = Shared {
+            options,
+            context,
+            builds,
+            keys,
+            artifacts,
+            jobs,
+            logs,
+            mirror,
+            places: log::Places::default(),
+            hands: queue::Hands::default(),
+        };
+        Self::start(Arc::new(shared)).await
+    }
+
+    async fn start(shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let mut tasks = JoinSet::new();
+        let (whole, is_whole) = tokio::sync::oneshot::channel();
+        let following = Arc::clone(&shared);
+        tasks.spawn(async move { following.follow_builds(whole).await });
+        let following = Arc::clone(&shared);
+        tasks.spawn(async move { following.follow_logs().await });
+        let reconciling = Arc::clone(&shared);
+        tasks.spawn(async move { reconciling.reconcile().await });
+        match timeout(PATIENCE, is_whole).await {
+            Ok(Ok(())) => Ok(Self { shared, _tasks: tasks }),
+            _ => Err(StoreError::Trouble("NATS doesn't tell which builds it has".to_owned())),
+        }
+    }
+}
+
+async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
+    let servers = cluster.nats.iter().map(|url| ServerAddr::from_url(url.clone()));
+    // The error may show the URL, which may hold a password.
+    let servers: Vec<ServerAddr> = servers.collect::<Result<_, _>>().map_err(|_| {
+        StoreError::Trouble(format!("{} is no URL of NATS: write nats://host:4222", shown(cluster)))
+    })?;
+    patiently("be reached", || async {
+        let mirror = Arc::clone(mirror);
+        let mut options = ConnectOptions::new()
+            .name("vx")
+            .connection_timeout(ANSWER)
+            .request_timeout(Some(ANSWER))
+            .ping_interval(Duration::from_secs(10))
+            .reconnect_delay_callback(|attempt| {
+                Duration::from_millis(100 << attempt.min(4)).min(Duration::from_secs(1))
+            })
+            .event_callback(move |event| {
+                let mirror = Arc::clone(&mirror);
+                async move {
+                    match event {
+                        Event::Connected => mirror.missed(),
+                        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
+                        _ => {}
+                    }
+                }
+            });
+        if let Some(credentials) = &cluster.credentials {
+            options = options.credentials(credentials.expose_secret()).map_err(|_| Trouble {
+                why: "the NATS credentials can't be read: they should be a file that `nsc` made".to_owned(),
+                again: false,
+            })?;
+        }
+        options.connect(servers.as_slice()).await.map_err(|error| Trouble {
+            why: format!("{} ({error})", shown(cluster)),
+            again: !matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation),
+        })
+    })
+    .await
+}
+
+/// The servers' addresses, without what else their URLs hold.
+fn shown(cluster: &Cluster) -> String {
+    let shown = |url: &url::Url| {
+        let host = url.host_str().unwrap_or_default();
+        url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    };
+    cluster.nats.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+fn most_jobs(queue: u64) -> i64 {
+    i64::try_from(queue).unwrap_or(i64::MAX).saturating_add(RUNNING)
+}
+
+/// A bucket with these settings; one that is there keeps its own.
+async fn set_up_bucket(context: &jetstream::Context, config: kv::Config) -> Result<Stream, StoreError> {
+    patiently("set up a bucket", || async {
+        match context.create_key_value(config.clone()).await {
+            Ok(made) => Ok(made.stream),
+            Err(error) => {
+                let there = context.get_key_value(config.bucket.clone()).await;
+                there.map(|there| there.stream).map_err(|_| Trouble::again(error))
+            }
+        }
+    })
+    .await
+}
+
+/// A stream with these settings; one that is there keeps its own, save for the number of messages where `bounds`.
+async fn set_up(context: &jetstream::Context, config: Config, bounds: bool) -> Result<Stream, StoreError> {
+    patiently("set up a stream", || async {
+        let stream = context.get_or_create_stream(config.clone()).await.map_err(Trouble::again)?;
+        let there = &stream.cached_info().config;
+        if bounds && there.max_messages != config.max_messages {
+            let new = Config { max_messages: config.max_messages, ..there.clone() };
+            context.update_stream(&new).await.map_err(Trouble::again)?;
+        }
+        Ok(stream)
+    })
+    .await
+}
+
+impl Shared {
+    /// Keeps the mirror; says when it has seen everything for the first time.
+    async fn follow_builds(&self, whole: tokio::sync::oneshot::Sender<()>) {
+        let mut whole = Some(whole);
+        loop {
+            let config = OrderedConfig {
+                deliver_subject: self.context.client().new_inbox(),
+                filter_subject: self.builds.subject(">"),
+                deliver_policy: DeliverPolicy::LastPerSubject,
+                headers_only: true,
+                ..OrderedConfig::default()
+            };
+            let followed = follow(self.builds.stream(), config, |message, rest| {
+                if let Some(message) = message {
+                    self.see(message);
+                }
+                if rest == 0
+                    && let Some(whole) = whole.take()
+                {
+                    let _ = whole.send(());
+                }
+            });
+            followed.await;
+            self.mirror.missed();
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    fn see(&self, message: &Message) {
+        let id = self.builds.name(&message.subject).and_then(|name| name.parse().ok());
+        let (Some(id), Ok(info)) = (id, message.info()) else { return };
+        match &message.headers {
+            Some(headers) if is_removal(headers) => self.mirror.saw_removal(id),
+            Some(headers) => {
+                if let Some(state) = state_of(headers) {
+                    self.mirror.saw(id, info.stream_sequence, state);
+                }
+            }
+            None => {}
+        }
+    }
+
+    async fn follow_logs(&self) {
+        loop {
+            let config = OrderedConfig {
+                deliver_subject: self.context.client().new_inbox(),
+                filter_subject: self.logs.subject(">"),
+                // One that was told before: after a reconnection it goes on from there.
+                deliver_policy: DeliverPolicy::Last,
+                headers_only: true,
+                ..OrderedConfig::default()
+            };
+            let followed = follow(self.logs.stream(), config, |message, _| {
+                let name = message.and_then(|message| self.logs.name(&message.subject));
+                if let Some(id) = name.and_then(|name| name.parse().ok()) {
+                    self.mirror.saw_log(id);
+                }
+            });
+            followed.await;
+            self.mirror.missed();
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Tries to make this build the one that its key stands for.
+    async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submitted>, StoreError> {
+        let (pointed, revision): (Option<Build>, u64) = match self.keys.read(&build.key).await? {
+            Kept::Absent => (None, 0),
+            Kept::Removed { revision } => (None, revision),
+            Kept::There(message) => (Some(read(&message.payload)?), message.sequence),
+        };
+        match pointed {
+            // It was kept, and the answer was lost.
+            Some(pointed) if pointed.id == build.id => return self.enqueue(build, revision).await.map(Some),
+            Some(pointed) => {
+                if let Some(submitted) = self.join(&pointed, new).await? {
+                    return Ok(Some(submitted));
+                }
+            }
+            None => {}
+        }
+        let _place = self.mirror.place(self.options.queue.unwrap_or(u64::MAX))?;
+        match self.keys.put(&build.key, written(build)?, &HeaderMap::new(), revision).await? {
+            Put::Done(revision) => self.enqueue(build, revision).await.map(Some),
+            Put::Conflict => Ok(None),
+            Put::Full | Put::TooLarge => {
+                Err(StoreError::Trouble("NATS takes no more keys: look at its limits".to_owned()))
+            }
+        }
+    }
+
+    /// Makes the record and the job of a build to which its key points at this revision.
+    async fn enqueue(&self, build: &Build, pointer: u64) -> Result<Submitted, StoreError> {
+        let made = self.create_record(build).await?;
+        if self.publish(build).await? == Put::Full {
+            // Who has joined it meanwhile waits until there is room.
+            if let Put::Done(revision) = made
+                && let Put::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
+            {
+                self.mirror.saw_removal(build.id);
+                self.keys.remove(&build.key, pointer).await?;
+                return Err(StoreError::Full { waiting: self.mirror.depth().queued });
+            }
+        }
+        Ok(Submitted::Queued(build.clone()))
+    }
+
+    /// Publishes the build's job, unless it is in the stream.
+    async fn publish(&self, build: &Build) -> Result<Put, StoreError> {
+        self.jobs.put(&job(build), bytes::Bytes::new(), &HeaderMap::new(), 0).await
+    }
+
+    /// Wants the build that the key points to, if it is good for that.
+    async fn join(&self, pointed: &Build, new: &NewBuild) -> Result<Option<Submitted>, StoreError> {
+        let now = Timestamp::now();
+        let wanted = |record: &mut record::Record| {
+            let build = &mut record.build;
+            match build.state {
+                State::Queued | State::Running if build.wanted_by.is_empty() => Change::Keep(None),
+                State::Queued | State::Running => {
+                    if build.wanted_by.insert(new.tenant.clone()) {
+                        Change::Put(Some(Submitted::Joined(build.clone())))
+                    } else {
+                        Change::Keep(Some(Submitted::Joined(build.clone())))
+                    }
+                }
+                State::Succeeded if !new.force && self.is_good(build, now) => {
+                    Change::Keep(Some(Submitted::Finished(build.clone())))
+                }
+                State::Succeeded | State::Failed | State::Cancelled => Change::Keep(None),
+            }
+        };
+        if let Found::Absent = self.record(pointed.id).await? {
+            // Who pointed the key to it is at it, or dead.
+            self.create_record(pointed).await?;
+            self.publish(pointed).await?;
+        }
+        Ok(self.change(pointed.id, wanted).await?.flatten())
+    }
+
+    fn is_good(&self, build: &Build, now: Timestamp) -> bool {
+        build.spec.is_exact()
+            || build.finished.is_some_and(|finished| {
+                Duration::try_from(now.duration_since(finished))
+                    .is_ok_and(|age| age < self.options.time_to_live)
+            })
+    }
+}
+
+/// The end of a job's subject. Tenants have lanes, and lanes take turns.
+fn job(build: &Build) -> String {
+    let lane = Sha256::digest(build.tenant.0.as_bytes()).first().copied().unwrap_or_default();
+    format!("{lane:02x}.{}", build.id)
+}
+
+/// Gives each message to `each`, with the number of those that wait behind it, until something is wrong.
+async fn follow(stream: &Stream, config: OrderedConfig, mut each: impl FnMut(Option<&Message>, u64)) {
+    let Ok(consumer) = stream.create_consumer(config).await else { return };
+    if consumer.cached_info().num_pending == 0 {
+        each(None, 0);
+    }
+    let Ok(mut messages) = consumer.messages().await else { return };
+    while let Some(Ok(message)) = messages.next().await {
+        let rest = message.info().map_or(0, |info| info.pending);
+        each(Some(&message), rest);
+    }
+}
+
+#[async_trait]
+impl Records for JetStream {
+    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+        let build = Build {
+            id: BuildId::new(),
+            key: new.spec.key(),
+            spec: new.spec.clone(),
+            force: new.force,
+            state: State::Queued,
+            tenant: new.tenant.clone(),
+            wanted_by: [new.tenant.clone()].into(),
+            attempts: 0,
+            created: Timestamp::now(),
+            started: None,
+            finished: None,
+            outcome: None,
+        };
+        for _ in 0..TRIES {
+            if let Some(submitted) = self.shared.try_submit(&new, &build).await? {
+                return Ok(submitted);
+            }
+        }
+        Err(StoreError::Trouble("too many ask for the same at once: try again".to_owned()))
+    }
+
+    async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
+        Ok(match self.shared.record(id).await? {
+            Found::There(record, _) => Some(record.build),
+            Found::Absent | Found::Removed => None,
+        })
+    }
+
+    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
+        let builds = futures::stream::iter(self.shared.mirror.newest(limit)).map(|id| self.get(id));
+        builds.buffered(16).try_filter_map(async |build| Ok(build)).try_collect().await
+    }
+
+    async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
+        let mut tried = false;
+        let cancelled = self.shared.change(id, |record| {
+            let build = &mut record.build;
+            if build.state.is_final() {
+                let theirs = tried || build.tenant == *tenant || build.wanted_by.contains(tenant);
+                return Change::Keep(theirs.then(|| build.clone()));
+            }
+            if !build.wanted_by.remove(tenant) {
+                return Change::Keep(tried.then(|| build.clone()));
+            }
+            tried = true;
+            if build.wanted_by.is_empty() && build.state == State::Queued {
+                build.state = State::Cancelled;
+                build.finished = Some(Timestamp::now());
+            }
+            Change::Put(Some(build.clone()))
+        });
+        let cancelled = cancelled.await?.flatten();
+        if let Some(build) = cancelled.as_ref().filter(|build| build.state == State::Cancelled) {
+            // A worker that finds the job acks it away as well.
+            let subject = self.shared.jobs.subject(&job(build));
+            let _ = self.shared.jobs.stream().purge().filter(subject).await;
+        }
+        Ok(cancelled)
+    }
+
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.shared.read_log(id, after, limit).await
+    }
+
+    async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
+        Ok(self.shared.mirror.news(id))
+    }
+
+    async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
+        if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        Ok(match self.shared.artifacts.read(sha256).await? {
+            Kept::There(message) => Some(read(&message.payload)?),
+            Kept::Absent | Kept::Removed { .. } => None,
+        })
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        let answer = timeout(Duration::from_secs(2), self.shared.context.query_account()).await;
+        match answer {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(StoreError::Trouble(format!("NATS doesn't answer: {error}"))),
+            Err(_) => Err(StoreError::Trouble("NATS doesn't answer within 2 s".to_owned())),
+        }
+    }
+}

@@ -68,6 +68,15 @@ impl Configuration {
         self
     }
 
+    /// The plugins' modules, each with its version.
+    pub(crate) fn modules(mut self) -> Result<Vec<(String, String)>> {
+        let read = |(name, plugin): (&str, &Item)| {
+            let text = |key| plugin.get(key).and_then(Item::as_str).map(str::to_owned);
+            text("module_name").zip(text("tag")).with_context(|| format!("{name} lacks a key"))
+        };
+        self.plugins()?.iter().map(read).collect()
+    }
+
     pub(crate) fn text(&self) -> String {
         self.0.to_string()
     }

@@ -8,6 +8,7 @@ mod measure;
 mod proxy;
 mod sandbox;
 mod scenario;
+mod service;
 mod table;
 
 use std::{
@@ -25,7 +26,8 @@ use crate::{
     machine::{Machine, said},
     proxy::Proxy,
     scenario::{Bench, Scenario},
-    table::Outcome,
+    service::{Seen, Services},
+    table::{Outcome, Part},
 };
 
 /// Measures vx against the existing tool
@@ -47,6 +49,9 @@ struct Arguments {
     /// These alone [default: all]
     #[arg(long, value_enum, value_name = "NAME")]
     scenario: Vec<Scenario>,
+    /// The build services instead of builds
+    #[arg(long, conflicts_with_all = ["scenario", "small"])]
+    service: bool,
     /// Five plugins instead of 35: to try the bench itself
     #[arg(long)]
     small: bool,
@@ -90,6 +95,20 @@ fn run(arguments: &Arguments) -> Result<bool> {
     // Sandboxes of a bench that was killed.
     let directory = store.join("sandboxes");
     sandbox::remove(&directory)?;
+    if arguments.service {
+        let services = Services { velox, vx, proxy: &proxy, directory: directory.clone() };
+        let Seen { rows, facts } = services.run()?;
+        sandbox::remove(&directory)?;
+        let facts: String = facts.iter().map(|fact| format!("- {fact}\n")).collect();
+        let figures = format!(
+            "{}\nRoadRunner {RELEASE}, 5 plugins. Each cell: least / median / most.\n\n{}\n{facts}",
+            machine.markdown(),
+            table::outcomes(&[("service", Outcome::Measured(rows))]),
+        );
+        println!("{figures}");
+        write(arguments.output.clone().unwrap_or_else(document), Part::Service, &figures)?;
+        return Ok(true);
+    }
     let set = if arguments.small { PluginSet::Small } else { PluginSet::All };
     let help = said(&vx, &["build", "--help"])?;
     let mut bench = Bench {
@@ -131,16 +150,24 @@ fn run(arguments: &Arguments) -> Result<bool> {
     );
     println!("{figures}");
     let complete = all && !arguments.small;
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("performance.md");
-    if let Some(output) = arguments.output.clone().or_else(|| complete.then_some(default)) {
-        let document =
-            fs::read_to_string(&output).with_context(|| format!("can't read {}", output.display()))?;
-        let document =
-            table::into_document(&document, &figures).with_context(|| output.display().to_string())?;
-        fs::write(&output, document).with_context(|| format!("can't write {}", output.display()))?;
-        println!("written to {}", output.display());
+    if let Some(output) = arguments.output.clone().or_else(|| complete.then(document)) {
+        write(output, Part::Builds, &figures)?;
     }
     Ok(!outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))))
+}
+
+/// Where figures go.
+fn document() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("performance.md")
+}
+
+fn write(output: PathBuf, part: Part, figures: &str) -> Result<()> {
+    let document = fs::read_to_string(&output).with_context(|| format!("can't read {}", output.display()))?;
+    let document =
+        table::into_document(&document, part, figures).with_context(|| output.display().to_string())?;
+    fs::write(&output, document).with_context(|| format!("can't write {}", output.display()))?;
+    println!("written to {}", output.display());
+    Ok(())
 }
 
 fn existing(path: &Path) -> Result<PathBuf> {

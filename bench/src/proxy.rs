@@ -98,6 +98,11 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The archive that [`add_release`](Self::add_release) made.
+    pub(crate) fn archive(&self, version: &str) -> PathBuf {
+        self.shared.archive(&format!("{version}.zip"))
+    }
+
     /// What went through since the last call.
     pub(crate) fn take(&self) -> Traffic {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
@@ -113,7 +118,7 @@ impl Proxy {
     /// Makes the archive of a release as the forge would, from the module's zip in the tree.
     pub(crate) fn add_release(&self, module: &str, version: &str) -> Result<()> {
         let source = self.shared.tree.join(format!("{module}/@v/{version}.zip"));
-        let target = self.shared.archive(&format!("{version}.zip"));
+        let target = self.archive(version);
         let make = || -> Result<()> {
             let mut from = zip::ZipArchive::new(io::BufReader::new(File::open(&source)?))?;
             let prefix = format!("{module}@{version}/");

@@ -4,8 +4,24 @@ use anyhow::{Context, Result};
 
 use crate::measure::Run;
 
-const BEGIN: &str = "<!-- figures: begin -->\n";
-const END: &str = "<!-- figures: end -->\n";
+/// Which figures of a document.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// Of builds.
+    Builds,
+    /// Of the build service.
+    Service,
+}
+
+impl Part {
+    fn marks(self) -> [String; 2] {
+        let name = match self {
+            Self::Builds => "figures",
+            Self::Service => "service figures",
+        };
+        ["begin", "end"].map(|mark| format!("<!-- {name}: {mark} -->\n"))
+    }
+}
 
 /// The runs of both tools, in the order they ran in.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +35,10 @@ pub(crate) struct Pairs {
 pub(crate) enum Unit {
     Seconds,
     Milliseconds,
+    /// Milliseconds, with their parts.
+    Fine,
     Megabytes,
+    GigabytesPerSecond,
     Zips,
 }
 
@@ -32,6 +51,10 @@ pub(crate) enum Bar {
     Median(f64),
     /// The largest of vx, in the row's unit.
     Most(f64),
+    /// All but one in a hundred of vx's, in the row's unit.
+    Percentile99(f64),
+    /// The least of vx, in the row's unit: more is better.
+    Least(f64),
     /// The medians' difference, in the row's unit.
     Difference(f64),
 }
@@ -81,7 +104,9 @@ impl Unit {
             Self::Seconds if value < 1.0 => format!("{value:.3} s"),
             Self::Seconds => format!("{value:.1} s"),
             Self::Milliseconds => format!("{value:.0} ms"),
+            Self::Fine => format!("{value:.2} ms"),
             Self::Megabytes => format!("{value:.1} MB"),
+            Self::GigabytesPerSecond => format!("{value:.2} GB/s"),
             Self::Zips => format!("{value:.0}"),
         }
     }
@@ -115,6 +140,11 @@ impl Row {
             Bar::Ratio(bar) => (Spread::of(&self.ratios())?.median, bar, &|value| format!("{value:.3}")),
             Bar::Median(bar) => (vx.median, bar, &|value| self.unit.show(value)),
             Bar::Most(bar) => (vx.most, bar, &|value| self.unit.show(value)),
+            Bar::Percentile99(bar) => (percentile_99(&self.vx)?, bar, &|value| self.unit.show(value)),
+            Bar::Least(bar) => {
+                let shown = (self.unit.show(vx.least), format!("≥ {}", self.unit.show(bar)));
+                return Some((shown.0, shown.1, vx.least >= bar));
+            }
             Bar::Difference(bar) => {
                 (vx.median - Spread::of(&self.other)?.median, bar, &|value| self.unit.show(value))
             }
@@ -132,6 +162,12 @@ impl Row {
         let (other, vx) = (self.unit.spread(&self.other), self.unit.spread(&self.vx));
         [self.name.clone(), other, vx, ratio, measured, bar, verdict.to_owned()]
     }
+}
+
+fn percentile_99(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get((sorted.len() * 99).div_ceil(100).saturating_sub(1)).copied()
 }
 
 /// All outcomes, as Markdown that reads well in a terminal too.
@@ -227,10 +263,12 @@ fn grid<const N: usize>(lines: &[[String; N]]) -> String {
 }
 
 /// The document with these figures in the place of those that it had.
-pub(crate) fn into_document(document: &str, figures: &str) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).context("there is no line `<!-- figures: begin -->`")?;
-    let (_, after) = rest.split_once(END).context("there is no line `<!-- figures: end -->`")?;
-    Ok(format!("{before}{BEGIN}\n{}\n\n{END}{after}", figures.trim()))
+pub(crate) fn into_document(document: &str, part: Part, figures: &str) -> Result<String> {
+    let [begin, end] = part.marks();
+    let missing = |mark: &str| format!("there is no line `{}`", mark.trim_end());
+    let (before, rest) = document.split_once(&begin).with_context(|| missing(&begin))?;
+    let (_, after) = rest.split_once(&end).with_context(|| missing(&end))?;
+    Ok(format!("{before}{begin}\n{}\n\n{end}{after}", figures.trim()))
 }
 
 #[cfg(test)]
@@ -252,16 +290,23 @@ mod tests {
         assert_eq!(told[0], ("0.600".to_owned(), "≤ 0.600".to_owned(), true));
         assert_eq!(told[1], ("0.020".to_owned(), "≤ 0.010".to_owned(), false));
         assert_eq!(told[2].0, "0.200 s");
+        let many: Vec<f64> = (1..=1000).map(f64::from).collect();
+        assert_eq!(percentile_99(&many), Some(990.0));
+        let rate = Row { unit: Unit::GigabytesPerSecond, ..row(&[], &[0.9, 2.0], Bar::Least(1.0)) };
+        assert_eq!(rate.judged().unwrap(), ("0.90 GB/s".to_owned(), "≥ 1.00 GB/s".to_owned(), false));
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0, 9.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of(&[]), None);
     }
 
     #[test]
     fn a_document_keeps_what_is_around_the_figures() {
-        let document = format!("# Speed\n{BEGIN}old\n{END}after\n");
-        let new = into_document(&document, "new\n").unwrap();
-        assert_eq!(new, format!("# Speed\n{BEGIN}\nnew\n\n{END}after\n"));
-        assert_eq!(into_document(&new, "new").unwrap(), new);
-        assert!(into_document("nothing", "new").is_err());
+        for part in [Part::Builds, Part::Service] {
+            let [begin, end] = part.marks();
+            let document = format!("# Speed\n{begin}old\n{end}after\n");
+            let new = into_document(&document, part, "new\n").unwrap();
+            assert_eq!(new, format!("# Speed\n{begin}\nnew\n\n{end}after\n"));
+            assert_eq!(into_document(&new, part, "new").unwrap(), new);
+            assert!(into_document("nothing", part, "new").is_err());
+        }
     }
 }

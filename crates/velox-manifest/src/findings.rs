@@ -39,6 +39,19 @@ impl<'a> Findings<'a> {
         self.source.line_column(offset).0
     }
 
+    /// Takes a secret out of everything that was found: a variable can stand where its value is told back.
+    pub(crate) fn conceal(&self, secret: &str) {
+        let concealed = |text: &mut String| {
+            if text.contains(secret) {
+                *text = text.replace(secret, "[redacted]");
+            }
+        };
+        for (_, diagnostic) in self.list.borrow_mut().iter_mut() {
+            concealed(&mut diagnostic.message);
+            diagnostic.label.iter_mut().chain(&mut diagnostic.help).for_each(concealed);
+        }
+    }
+
     /// What was found, in the order of the text; what is about the whole comes last.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
         let mut list = self.list.into_inner();

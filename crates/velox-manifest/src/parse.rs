@@ -1,5 +1,6 @@
 use std::{collections::HashMap, ops::Range};
 
+use secrecy::ExposeSecret;
 use toml_edit::{Document, TomlError};
 
 use crate::{
@@ -9,6 +10,9 @@ use crate::{
     reader::{Field, Known, Reader, Section, nearest},
     refs,
 };
+
+/// What is shorter is no token: a placeholder, such as `x`, that would be found in every word.
+const SHORTEST_TOKEN: usize = 8;
 
 const EXAMPLE: &str = r#"[github.plugins]
 http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
@@ -33,7 +37,29 @@ impl Manifest {
         };
         let root = Section::root(Reader { findings: &findings, environment }, document.as_table());
         let manifest = assemble(&root);
+        for token in [&manifest.github.token, &manifest.gitlab.token].into_iter().flatten() {
+            keep(token.expose_secret(), &manifest, &findings);
+        }
         if findings.any_error() { Err(findings.finish()) } else { Ok((manifest, findings.finish())) }
+    }
+}
+
+/// Keeps a token out of all that is told, written down or sent: a ref goes to proxies, logs and the lock.
+fn keep(token: &str, manifest: &Manifest, findings: &Findings<'_>) {
+    if token.len() < SHORTEST_TOKEN {
+        return;
+    }
+    findings.conceal(token);
+    let references = manifest.plugins.iter().map(|plugin| &plugin.reference);
+    for reference in references.chain(&manifest.roadrunner.reference) {
+        if reference.value.contains(token) {
+            findings.push(
+                Diagnostic::error("a ref holds the token")
+                    .at(reference.span.clone())
+                    .label("this isn't a tag, a branch or a commit")
+                    .help("the token belongs to [github.token] or [gitlab.token] alone"),
+            );
+        }
     }
 }
 

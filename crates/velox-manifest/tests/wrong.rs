@@ -206,3 +206,20 @@ fn a_token_that_looks_like_a_variable_is_a_warning() {
       = the line is not shown, since it may hold a token or a password
     "#);
 }
+
+#[test]
+fn a_token_in_the_place_of_a_ref_is_told_without_it() {
+    let token = "ghp_0123456789abcdefghij";
+    let text = "[github.token]\ntoken = \"${TOKEN}\"\n[github.plugins]\n\
+                http = { ref = \"${TOKEN}\", owner = \"o\", repository = \"http\" }\n\
+                rpc = { ref = \"v1 ${TOKEN}\", owner = \"o\", repository = \"rpc\" }\n\
+                kv = { ref = \"v1\", owner = \"o ${TOKEN}\", repository = \"kv\" }\n";
+    let errors = parse(text, &[("TOKEN", token)]).unwrap_err();
+    let told = shown(text, &errors);
+    assert!(!told.contains(token), "{told}");
+    assert!(told.contains("a ref holds the token"), "{told}");
+    assert!(told.contains("[redacted]"), "{told}");
+    // A placeholder is in every word.
+    let text = text.replace("v1 ", "v1").replace("o ${", "o${");
+    parse(&text, &[("TOKEN", "x")]).unwrap();
+}

@@ -81,6 +81,8 @@ pub struct NewBuild {
     pub tenant: Tenant,
     /// Anew, even where the binary is there already. One that is queued or running is shared all the same.
     pub force: bool,
+    /// How many builds of the tenant may be queued or running with this one; `None`: as many as the queue takes.
+    pub at_once: Option<u64>,
 }
 
 /// A build as the store keeps it.

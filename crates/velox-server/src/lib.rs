@@ -23,6 +23,7 @@ mod caller;
 mod options;
 mod policy;
 mod runner;
+mod service;
 mod spec;
 mod store;
 
@@ -34,6 +35,7 @@ pub use caller::{Caller, Scope};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use runner::{Ran, Runner};
+pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Standing, StoreError, Submitted};
 

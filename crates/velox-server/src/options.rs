@@ -24,6 +24,9 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// The file with the hashed tokens; `None`: nobody needs one.
     pub tokens: Option<PathBuf>,
+    /// Whoever reaches the address may use the service, by whatever host name. Without it and without tokens, only this
+    /// machine's own names are served: a page elsewhere whose name was made to point here gets nothing.
+    pub anonymous: bool,
     /// Pages of these origins may use the API (CORS).
     pub origins: Vec<String>,
     /// What may be asked for.

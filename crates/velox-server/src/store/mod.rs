@@ -18,6 +18,12 @@ pub enum StoreError {
         /// How many wait.
         waiting: u64,
     },
+    /// The tenant has as many builds on their way as it may.
+    #[error("{limit} builds of yours are on their way, and more aren't allowed at once")]
+    Busy {
+        /// [`NewBuild::at_once`].
+        limit: u64,
+    },
     /// The lease ran out, or its build was given to another worker.
     #[error("the lease of build {0} is over")]
     LeaseOver(BuildId),
@@ -55,7 +61,8 @@ pub trait Records: Send + Sync {
     /// simultaneous callers on any number of nodes, one gets [`Submitted::Queued`].
     ///
     /// # Errors
-    /// [`StoreError::Full`]: nothing was kept.
+    /// [`StoreError::Full`], [`StoreError::Busy`] (for a build that would be queued, not for one that is joined or
+    /// finished): nothing was kept.
     async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError>;
 
     /// The build of this name.

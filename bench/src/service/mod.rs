@@ -1,0 +1,274 @@
+//! The build service beside the existing tool's: repeats, restarts, requests at once, downloads.
+
+mod load;
+mod server;
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use velox_testkit::{Forge, Internet};
+
+use self::{
+    load::{Call, downloads, latencies},
+    server::{CountedGo, Server, free_address},
+};
+use crate::{
+    configuration::{Configuration, PluginSet, RELEASE},
+    proxy::Proxy,
+    sandbox::Sandbox,
+    table::{Bar, Row, Unit, megabytes},
+};
+
+/// How often what is built is asked for again.
+const REPEATS: usize = 1_000;
+/// How many ask for the same at once.
+const AT_ONCE: usize = 200;
+/// How many connections ask for metadata.
+const CONNECTIONS: usize = 64;
+/// How long clients download, at least.
+const DOWNLOADING: Duration = Duration::from_secs(5);
+
+/// Both services.
+pub(crate) struct Services<'a> {
+    pub(crate) velox: PathBuf,
+    pub(crate) vx: PathBuf,
+    pub(crate) proxy: &'a Proxy,
+    /// For the sandboxes.
+    pub(crate) directory: PathBuf,
+}
+
+/// What was seen.
+pub(crate) struct Seen {
+    pub(crate) rows: Vec<Row>,
+    /// What is no figure, a sentence each.
+    pub(crate) facts: Vec<String>,
+}
+
+/// One service through all that is the same for both.
+struct Through {
+    /// Of the first request, that builds.
+    first: f64,
+    /// Of [`AT_ONCE`] requests for something unbuilt.
+    statuses: Vec<u16>,
+    compiles: usize,
+    /// Milliseconds of repeats, before and after a restart.
+    repeats: Vec<f64>,
+    after_restart: Option<Vec<f64>>,
+    /// Seconds of the first request after the restart.
+    first_after_restart: f64,
+}
+
+impl Services<'_> {
+    /// Runs everything, the existing tool first.
+    pub(crate) fn run(&self) -> Result<Seen> {
+        // Whoever was faster has it installed; nothing here is encrypted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let internet = self.internet()?;
+
+        let sandbox = Sandbox::fresh(self.directory.join("service-velox"), self.proxy)?;
+        let go = CountedGo::new(self.directory.join("counted-velox"))?;
+        let path = go.path()?;
+        let velox_command = |address: &str| {
+            let mut command = sandbox.command(&self.velox, &["server", "-a", address]);
+            // A token, since it asks for one; the forge takes any.
+            command.envs(internet.environment()).env("GITHUB_TOKEN", "x").env("PATH", &path);
+            command
+        };
+        let velox =
+            runtime.block_on(through(&sandbox, &go, &velox_command, false)).context("velox server")?;
+        drop(sandbox);
+
+        let sandbox = Sandbox::fresh(self.directory.join("service-vx"), self.proxy)?;
+        let go = CountedGo::new(self.directory.join("counted-vx"))?;
+        let path = go.path()?;
+        let data = sandbox.work().join("data");
+        let vx_command = |address: &str| {
+            let mut command = sandbox.command(&self.vx, &["server", "-a", address, "--data"]);
+            command.arg(&data).env("PATH", &path);
+            command
+        };
+        let vx = runtime.block_on(through(&sandbox, &go, &vx_command, true)).context("vx server")?;
+        let mut rows = Vec::new();
+        rows.push(Row {
+            name: "repeat of a finished build".to_owned(),
+            unit: Unit::Fine,
+            other: velox.repeats.clone(),
+            vx: vx.repeats.clone(),
+            bar: Bar::Ratio(1.0),
+        });
+        rows.push(Row {
+            name: "the same after kill -9 (there: before)".to_owned(),
+            unit: Unit::Fine,
+            other: velox.repeats.clone(),
+            vx: vx.after_restart.clone().unwrap_or_default(),
+            bar: Bar::Ratio(1.0),
+        });
+        rows.push(Row {
+            name: "first answer after kill -9".to_owned(),
+            unit: Unit::Seconds,
+            other: vec![velox.first_after_restart],
+            vx: vec![vx.first_after_restart],
+            bar: Bar::Ratio(1.0),
+        });
+        let server = Server::start(&sandbox, free_address()?, vx_command)?;
+        rows.extend(runtime.block_on(reads(&server))?);
+        server.kill()?;
+        let facts = [("existing tool", &velox), ("vx", &vx)].map(|(name, seen)| seen.told(name));
+        Ok(Seen { rows, facts: facts.into() })
+    }
+
+    /// A github.com that has RoadRunner's release: the existing tool's service asks no other.
+    fn internet(&self) -> Result<Internet> {
+        let forge = Box::leak(Box::new(Forge::start()));
+        let repo = forge.github("roadrunner-server/roadrunner");
+        let mut archive = zip::ZipArchive::new(std::fs::File::open(self.proxy.archive(RELEASE))?)?;
+        for at in 0..archive.len() {
+            let mut file = archive.by_index(at)?;
+            if file.is_dir() {
+                continue;
+            }
+            let name = file.name()?.split_once('/').context("a file outside the top folder")?.1.to_owned();
+            let mut content = Vec::new();
+            std::io::copy(&mut file, &mut content)?;
+            repo.file(name, content);
+        }
+        repo.commit("the release").tag(RELEASE);
+        Ok(Internet::start(forge))
+    }
+}
+
+impl Through {
+    fn told(&self, name: &str) -> String {
+        let answered = self.statuses.iter().filter(|status| **status == 200).count();
+        let mut others: Vec<u16> = self.statuses.iter().copied().filter(|status| *status != 200).collect();
+        others.sort_unstable();
+        let refused = match others.first() {
+            None => String::new(),
+            Some(status) => format!(", {} refused ({status})", others.len()),
+        };
+        format!(
+            "{name}: {AT_ONCE} requests at once for a server that isn't built: {answered} answered{refused}, {} compiled; \
+             the first build took {:.1} s",
+            self.compiles, self.first
+        )
+    }
+}
+
+/// The request that clients of the existing service send, for five plugins.
+fn call(address: std::net::SocketAddr, debug: bool) -> Result<Call> {
+    let configuration = Configuration::new(PluginSet::Small)?;
+    let plugins: Vec<Value> = configuration
+        .modules()?
+        .into_iter()
+        .map(|(module, tag)| json!({"module_name": module, "tag": tag}))
+        .collect();
+    let body = json!({
+        "request_id": "8f14e45f-ceea-4672-9c2d-1f3a5b7c9d01",
+        "rr_version": RELEASE,
+        "target_platform": {"os": "linux", "arch": "amd64"},
+        "plugins": plugins,
+        "debug": debug,
+    });
+    Ok(Call { url: format!("http://{address}/api.service.v1.BuildService/Build"), body })
+}
+
+async fn through(
+    sandbox: &Sandbox,
+    go: &CountedGo,
+    command: &dyn Fn(&str) -> Command,
+    survives: bool,
+) -> Result<Through> {
+    let timed = async |call: &Call| -> Result<f64> {
+        let since = Instant::now();
+        let (status, answer) = call.send(&load::client()?).await?;
+        ensure!(status == 200, "{status}: {answer}");
+        Ok(since.elapsed().as_secs_f64())
+    };
+    let server = Server::start(sandbox, free_address()?, command)?;
+    let plain = call(server.address, false)?;
+    let first = timed(&plain).await?;
+    go.take()?;
+    let statuses = call(server.address, true)?.at_once(AT_ONCE).await?;
+    let compiles = go.take()?;
+    let repeats = plain.repeat(REPEATS).await?;
+    server.kill()?;
+    let server = Server::start(sandbox, free_address()?, command)?;
+    let again = call(server.address, false)?;
+    let first_after_restart = timed(&again).await?;
+    let after_restart = if survives { Some(again.repeat(REPEATS).await?) } else { None };
+    server.kill()?;
+    Ok(Through { first, statuses, compiles, repeats, after_restart, first_after_restart })
+}
+
+/// Metadata and downloads of what is built.
+async fn reads(server: &Server) -> Result<Vec<Row>> {
+    let alone = |name: &str, unit, vx, bar| Row { name: name.to_owned(), unit, other: Vec::new(), vx, bar };
+    let (_, answer) = call(server.address, false)?.send(&load::client()?).await?;
+    let path = answer["path"].as_str().context("the answer has no path")?.to_owned();
+    let id = build_of(server).await?;
+    let metadata = latencies(&format!("http://{}{id}", server.address), CONNECTIONS, REPEATS).await?;
+    let mut rows =
+        vec![alone("metadata, 64 connections, p99", Unit::Fine, metadata, Bar::Percentile99(20.0))];
+    let mut alone_memory = None;
+    for clients in [1, 32, 256] {
+        let (peak, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let rate = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    peak.fetch_max(server.memory(), Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let rate = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(downloads(
+                    server.address,
+                    &path,
+                    clients,
+                    DOWNLOADING,
+                ))
+            });
+            ended.store(true, Ordering::Relaxed);
+            rate
+        })?;
+        let memory = megabytes(peak.load(Ordering::Relaxed));
+        let bar = *alone_memory.get_or_insert(memory) * 1.5;
+        rows.push(alone(
+            &format!("download, {clients} clients"),
+            Unit::GigabytesPerSecond,
+            vec![rate / 1e9],
+            Bar::Least(1.0),
+        ));
+        rows.push(alone(
+            &format!("memory meanwhile, {clients} clients"),
+            Unit::Megabytes,
+            vec![memory],
+            Bar::Most(bar),
+        ));
+    }
+    Ok(rows)
+}
+
+/// The path of the finished build's metadata.
+async fn build_of(server: &Server) -> Result<String> {
+    let configuration = Configuration::new(PluginSet::Small)?;
+    let plugins: Vec<Value> = configuration
+        .modules()?
+        .into_iter()
+        .map(|(module, tag)| json!({"module": module, "ref": tag}))
+        .collect();
+    let body = json!({"build": {"roadrunner": RELEASE, "plugins": plugins, "target": "linux/amd64"}});
+    let call = Call { url: format!("http://{}/v1/builds", server.address), body };
+    let (status, answer) = call.send(&load::client()?).await?;
+    ensure!(status == 200, "a finished build isn't served: {status} {answer}");
+    Ok(answer["links"]["self"].as_str().context("the build has no link to itself")?.to_owned())
+}

@@ -1,0 +1,206 @@
+//! What the service does, whichever way it is asked.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Policy, Queue, Records, Refusal,
+    Spec, StoreError, Submitted,
+};
+
+/// How many entries of a log are read at once.
+const ENTRIES: usize = 256;
+
+/// For how long a change that nobody told may go unnoticed.
+const RECHECK: Duration = Duration::from_secs(15);
+
+/// The stores and the rules, together.
+#[derive(Clone)]
+pub struct Service {
+    /// Builds and their logs.
+    pub records: Arc<dyn Records>,
+    /// Who is built next.
+    pub queue: Arc<dyn Queue>,
+    /// The binaries.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// What may be asked for.
+    pub policy: Policy,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// What was asked for isn't taken.
+    #[error("the request isn't taken")]
+    Refused(Refusal),
+    /// There is no room for it, or a store is in trouble.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody else's build can't be cancelled.
+    #[error("build {0} is somebody else's")]
+    NotTheirs(BuildId),
+    /// There is no such build.
+    #[error("there is no build {0}")]
+    NoBuild(BuildId),
+}
+
+/// What a log tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// The build, each time that it is at another [`crate::State`]; the first one comes at once, the last one ends the log.
+    Build(Box<Build>),
+    /// A line.
+    Entry(Entry),
+}
+
+impl Service {
+    /// Queues a build, or finds one like it.
+    ///
+    /// # Errors
+    /// It isn't taken, or there is no room.
+    pub async fn submit(&self, caller: &Caller, spec: Spec, force: bool) -> Result<Submitted, ServiceError> {
+        let spec = spec.checked().map_err(|wrong| ServiceError::Refused(Refusal::Invalid(wrong)))?;
+        self.policy.check(&spec, caller).map_err(ServiceError::Refused)?;
+        let new = NewBuild { spec, tenant: caller.tenant.clone(), force, at_once: caller.builds_at_once };
+        Ok(self.records.submit(new).await?)
+    }
+
+    /// The build of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
+        self.records.get(id).await?.ok_or(ServiceError::NoBuild(id))
+    }
+
+    /// The build once it ended, or as it is at the deadline; `None` waits as long as it takes.
+    ///
+    /// # Errors
+    /// There is no such build.
+    pub async fn wait(&self, id: BuildId, deadline: Option<Instant>) -> Result<Build, ServiceError> {
+        let build = self.build(id).await?;
+        if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(build);
+        }
+        let mut changes = self.records.changes(id).await?;
+        loop {
+            let recheck = Instant::now() + RECHECK;
+            let until = deadline.map_or(recheck, |deadline| deadline.min(recheck));
+            if let Ok(None) = timeout_at(until, changes.next()).await {
+                changes = self.records.changes(id).await?;
+            }
+            let build = self.build(id).await?;
+            if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(build);
+            }
+        }
+    }
+
+    /// The caller doesn't want the build any more. It ends where nobody else does.
+    ///
+    /// # Errors
+    /// There is no such build, or the caller never asked for it.
+    pub async fn cancel(&self, caller: &Caller, id: BuildId) -> Result<Build, ServiceError> {
+        match self.records.cancel(id, &caller.tenant).await? {
+            Some(build) => Ok(build),
+            None => {
+                self.build(id).await?;
+                Err(ServiceError::NotTheirs(id))
+            }
+        }
+    }
+
+    /// The log after the entry `after` (0: from the start), as it grows, until the build ended.
+    ///
+    /// # Errors
+    /// There is no such build.
+    pub async fn log(
+        &self,
+        id: BuildId,
+        after: u64,
+    ) -> Result<impl Stream<Item = Result<Told, StoreError>> + Send + use<>, ServiceError> {
+        self.build(id).await?;
+        let changes = self.records.changes(id).await?;
+        let reading = Reading { service: self.clone(), id, after, changes, seen: None, ended: false };
+        Ok(stream::try_unfold(reading, Reading::next).map(|batch| batch.map(stream::iter)).flat_map(
+            // An error ends the stream.
+            |batch| match batch {
+                Ok(told) => told.map(Ok).left_stream(),
+                Err(error) => stream::iter([Err(error)]).right_stream(),
+            },
+        ))
+    }
+
+    /// The artifact of this SHA-256, where a build made it and it is still there.
+    ///
+    /// # Errors
+    /// A store is in trouble.
+    pub async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
+        let Some(info) = self.records.artifact(sha256).await? else { return Ok(None) };
+        let stored = self.artifacts.find(sha256).await?;
+        Ok(stored.map(|stored| ArtifactInfo { size: stored.size, ..info }))
+    }
+
+    /// How long the queue is.
+    ///
+    /// # Errors
+    /// The store is in trouble.
+    pub async fn depth(&self) -> Result<Depth, StoreError> {
+        self.queue.depth().await
+    }
+
+    /// Whether the stores answer.
+    ///
+    /// # Errors
+    /// Which one doesn't.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        tokio::try_join!(self.records.ready(), self.artifacts.ready()).map(|((), ())| ())
+    }
+}
+
+/// How far somebody read a log.
+struct Reading {
+    service: Service,
+    id: BuildId,
+    after: u64,
+    changes: stream::BoxStream<'static, ()>,
+    /// The state and the attempt that were told last.
+    seen: Option<(crate::State, u32)>,
+    ended: bool,
+}
+
+impl Reading {
+    /// What is new, at least one thing; `None` after the end.
+    async fn next(mut self) -> Result<Option<(Vec<Told>, Self)>, StoreError> {
+        while !self.ended {
+            // In this order: what a build said is there before its end is.
+            let Some(build) = self.service.records.get(self.id).await? else { return Ok(None) };
+            let entries = self.service.records.log(self.id, self.after, ENTRIES).await?;
+            let whole = entries.len() < ENTRIES;
+            self.after = entries.last().map_or(self.after, |entry| entry.seq);
+            let mut told: Vec<Told> = entries.into_iter().map(Told::Entry).collect();
+            let state = (build.state, build.attempts);
+            if build.state.is_final() {
+                self.ended = whole;
+                if whole {
+                    told.push(Told::Build(Box::new(build)));
+                }
+            } else if self.seen != Some(state) {
+                self.seen = Some(state);
+                told.insert(0, Told::Build(Box::new(build)));
+            }
+            if !told.is_empty() {
+                return Ok(Some((told, self)));
+            }
+            if whole {
+                let next = tokio::time::timeout(RECHECK, self.changes.next());
+                if let Ok(None) = next.await {
+                    self.changes = self.service.records.changes(self.id).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -30,40 +30,44 @@ pub(super) struct Mirror {
 struct Known {
     unfinished: HashMap<BuildId, Unfinished>,
     newest: BTreeSet<BuildId>,
-    /// Builds that are about to be queued by this node.
-    coming: u64,
+    /// The tenants of builds that are about to be queued by this node.
+    coming: Vec<String>,
     waiting: HashMap<BuildId, watch::Sender<()>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Unfinished {
     state: State,
     revision: u64,
     since: Instant,
+    /// Digests of the tenants who want it, as [`super::record::digest`] gives them; the first is whose lane it is in.
+    tenants: Vec<String>,
 }
 
 /// A place in the queue, held for a build that is about to take it.
-pub(super) struct Place<'a>(&'a Mirror);
+pub(super) struct Place<'a> {
+    mirror: &'a Mirror,
+    tenant: String,
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut known = self.0.hold();
-        known.coming = known.coming.saturating_sub(1);
+        let mut known = self.mirror.hold();
+        if let Some(at) = known.coming.iter().position(|tenant| *tenant == self.tenant) {
+            known.coming.swap_remove(at);
+        }
     }
 }
 
 impl Mirror {
-    /// A record is in this state, at this revision.
-    pub(super) fn saw(&self, id: BuildId, revision: u64, state: State) {
+    /// A record is in this state, at this revision, and these tenants want the build.
+    pub(super) fn saw(&self, id: BuildId, revision: u64, state: State, tenants: Vec<String>) {
         let mut known = self.hold();
         if state.is_final() {
             known.unfinished.remove(&id);
-        } else {
-            let new = Unfinished { state, revision, since: Instant::now() };
-            let old = known.unfinished.entry(id).or_insert(new);
-            if old.revision < revision {
-                *old = new;
-            }
+        } else if known.unfinished.get(&id).is_none_or(|old| old.revision < revision) {
+            let new = Unfinished { state, revision, since: Instant::now(), tenants };
+            known.unfinished.insert(id, new);
         }
         known.newest.insert(id);
         if known.newest.len() > NEWEST {
@@ -99,15 +103,43 @@ impl Mirror {
         self.queued.notify_waiters();
     }
 
-    /// Holds a place in a queue of this length.
-    pub(super) fn place(&self, bound: u64) -> Result<Place<'_>, StoreError> {
+    /// Holds a place for a tenant in a queue of this length. One who has none waiting may add one beyond that, up to twice
+    /// as many in all: a full queue of one tenant doesn't keep out the others.
+    pub(super) fn place(
+        &self,
+        tenant: &str,
+        bound: u64,
+        at_once: Option<u64>,
+    ) -> Result<Place<'_>, StoreError> {
         let mut known = self.hold();
-        let waiting = known.depth().queued + known.coming;
-        if waiting >= bound {
+        let coming = known.coming.iter().filter(|coming| *coming == tenant).count() as u64;
+        let theirs = |only: Option<State>| {
+            let counts = |build: &&Unfinished| {
+                only.is_none_or(|only| build.state == only) && build.tenants.iter().any(|of| of == tenant)
+            };
+            known.unfinished.values().filter(counts).count() as u64 + coming
+        };
+        if let Some(limit) = at_once.filter(|limit| theirs(None) >= *limit) {
+            return Err(StoreError::Busy { limit });
+        }
+        let waiting = known.depth().queued + known.coming.len() as u64;
+        if waiting >= bound && (theirs(Some(State::Queued)) > 0 || waiting >= bound.saturating_mul(2)) {
             return Err(StoreError::Full { waiting });
         }
-        known.coming += 1;
-        Ok(Place(self))
+        known.coming.push(tenant.to_owned());
+        Ok(Place { mirror: self, tenant: tenant.to_owned() })
+    }
+
+    /// How many builds of each lane are in workers' hands.
+    pub(super) fn running(&self) -> HashMap<String, u64> {
+        let mut running = HashMap::new();
+        let known = self.hold();
+        for build in known.unfinished.values().filter(|build| build.state == State::Running) {
+            if let Some(tenant) = build.tenants.first() {
+                *running.entry(super::record::lane(tenant).to_owned()).or_default() += 1;
+            }
+        }
+        running
     }
 
     pub(super) fn depth(&self) -> Depth {
@@ -172,30 +204,40 @@ mod tests {
 
     use super::*;
 
+    fn tenant() -> Vec<String> {
+        vec!["00ab".to_owned()]
+    }
+
     #[test]
     fn places_in_the_queue_are_held_until_they_are_taken() {
         let mirror = Mirror::default();
-        let one = mirror.place(2).expect("there is room");
-        let _two = mirror.place(2).expect("there is room");
-        assert!(matches!(mirror.place(2), Err(StoreError::Full { waiting: 2 })));
+        let one = mirror.place("00ab", 2, None).expect("there is room");
+        let two = mirror.place("00ab", 2, None).expect("there is room");
+        assert!(matches!(mirror.place("00ab", 2, None), Err(StoreError::Full { waiting: 2 })));
         let id = BuildId::new();
-        mirror.saw(id, 1, State::Queued);
+        mirror.saw(id, 1, State::Queued, tenant());
         drop(one);
-        assert!(mirror.place(2).is_err());
-        mirror.saw(id, 2, State::Running);
-        assert!(mirror.place(2).is_ok());
+        assert!(mirror.place("00ab", 2, None).is_err());
+        // Another tenant has none waiting.
+        assert!(mirror.place("11ab", 2, None).is_ok());
+        mirror.saw(id, 2, State::Running, tenant());
+        assert!(mirror.place("00ab", 2, None).is_ok());
+        assert!(matches!(mirror.place("00ab", 2, Some(2)), Err(StoreError::Busy { limit: 2 })));
+        drop(two);
+        assert!(mirror.place("00ab", 2, Some(2)).is_ok());
         assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
+        assert_eq!(mirror.running(), HashMap::from([("00".to_owned(), 1)]));
     }
 
     #[test]
     fn an_older_revision_changes_nothing() {
         let mirror = Mirror::default();
         let id = BuildId::new();
-        mirror.saw(id, 2, State::Running);
-        mirror.saw(id, 1, State::Queued);
+        mirror.saw(id, 2, State::Running, tenant());
+        mirror.saw(id, 1, State::Queued, tenant());
         assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
         assert_eq!(mirror.unfinished(Instant::now() + Duration::from_secs(1)), [id]);
-        mirror.saw(id, 3, State::Succeeded);
+        mirror.saw(id, 3, State::Succeeded, Vec::new());
         assert_eq!(mirror.depth(), Depth::default());
         assert_eq!(mirror.newest(9), [id]);
     }

@@ -40,7 +40,6 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use sha2::{Digest, Sha256};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -49,7 +48,7 @@ use tokio::{
 use self::{
     mirror::Mirror,
     nats::{ANSWER, Kept, PATIENCE, Put, Subjects, Trouble, is_removal, patiently},
-    record::{Change, Found, read, state_of, written},
+    record::{Change, Found, Pointer, digest, lane, read, state_of, tenants_in, written},
 };
 use super::{Records, StoreError, Submitted};
 use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, State, Tenant};
@@ -242,7 +241,7 @@ fn shown(cluster: &Cluster) -> String {
 }
 
 fn most_jobs(queue: u64) -> i64 {
-    i64::try_from(queue).unwrap_or(i64::MAX).saturating_add(RUNNING)
+    i64::try_from(queue).unwrap_or(i64::MAX).saturating_mul(2).saturating_add(RUNNING)
 }
 
 /// A bucket with these settings; one that is there keeps its own.
@@ -308,7 +307,7 @@ impl Shared {
             Some(headers) if is_removal(headers) => self.mirror.saw_removal(id),
             Some(headers) => {
                 if let Some(state) = state_of(headers) {
-                    self.mirror.saw(id, info.stream_sequence, state);
+                    self.mirror.saw(id, info.stream_sequence, state, tenants_in(headers));
                 }
             }
             None => {}
@@ -339,23 +338,26 @@ impl Shared {
 
     /// Tries to make this build the one that its key stands for.
     async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submitted>, StoreError> {
-        let (pointed, revision): (Option<Build>, u64) = match self.keys.read(&build.key).await? {
+        let (pointer, revision): (Option<Pointer>, u64) = match self.keys.read(&build.key).await? {
             Kept::Absent => (None, 0),
             Kept::Removed { revision } => (None, revision),
             Kept::There(message) => (Some(read(&message.payload)?), message.sequence),
         };
-        match pointed {
+        let mut made = None;
+        if let Some(pointer) = pointer {
             // It was kept, and the answer was lost.
-            Some(pointed) if pointed.id == build.id => return self.enqueue(build, revision).await.map(Some),
-            Some(pointed) => {
-                if let Some(submitted) = self.join(&pointed, new).await? {
-                    return Ok(Some(submitted));
-                }
+            if pointer.build.id == build.id {
+                return self.enqueue(build, revision).await.map(Some);
             }
-            None => {}
+            match self.join(&pointer, new).await? {
+                Joined::Good(submitted) => return Ok(Some(submitted)),
+                Joined::Over { made: last } => made = last,
+            }
         }
-        let _place = self.mirror.place(self.options.queue.unwrap_or(u64::MAX))?;
-        match self.keys.put(&build.key, written(build)?, &HeaderMap::new(), revision).await? {
+        let queue = self.options.queue.unwrap_or(u64::MAX);
+        let _place = self.mirror.place(&digest(&build.tenant), queue, new.at_once)?;
+        let pointer = written(&Pointer { build: build.clone(), made })?;
+        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
             Put::Done(revision) => self.enqueue(build, revision).await.map(Some),
             Put::Conflict => Ok(None),
             Put::Full | Put::TooLarge => {
@@ -367,7 +369,7 @@ impl Shared {
     /// Makes the record and the job of a build to which its key points at this revision.
     async fn enqueue(&self, build: &Build, pointer: u64) -> Result<Submitted, StoreError> {
         let made = self.create_record(build).await?;
-        if self.publish(build).await? == Put::Full {
+        if self.publish(build, &build.tenant).await? == Put::Full {
             // Who has joined it meanwhile waits until there is room.
             if let Put::Done(revision) = made
                 && let Put::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
@@ -380,52 +382,76 @@ impl Shared {
         Ok(Submitted::Queued(build.clone()))
     }
 
-    /// Publishes the build's job, unless it is in the stream.
-    async fn publish(&self, build: &Build) -> Result<Put, StoreError> {
-        self.jobs.put(&job(build), bytes::Bytes::new(), &HeaderMap::new(), 0).await
+    /// Publishes the build's job in the lane of a tenant, unless it is there.
+    async fn publish(&self, build: &Build, tenant: &Tenant) -> Result<Put, StoreError> {
+        let name = format!("{}.{}", lane(&digest(tenant)), build.id);
+        self.jobs.put(&name, bytes::Bytes::new(), &HeaderMap::new(), 0).await
+    }
+
+    /// Removes the build's jobs from all lanes. One that stays is acked away by the worker that finds it.
+    async fn remove_jobs(&self, build: &Build) {
+        let subject = self.jobs.subject(&format!("*.{}", build.id));
+        let _ = self.jobs.stream().purge().filter(subject).await;
     }
 
     /// Wants the build that the key points to, if it is good for that.
-    async fn join(&self, pointed: &Build, new: &NewBuild) -> Result<Option<Submitted>, StoreError> {
-        let now = Timestamp::now();
-        let wanted = |record: &mut record::Record| {
-            let build = &mut record.build;
-            match build.state {
-                State::Queued | State::Running if build.wanted_by.is_empty() => Change::Keep(None),
-                State::Queued | State::Running => {
-                    if build.wanted_by.insert(new.tenant.clone()) {
-                        Change::Put(Some(Submitted::Joined(build.clone())))
-                    } else {
-                        Change::Keep(Some(Submitted::Joined(build.clone())))
-                    }
-                }
-                State::Succeeded if !new.force && self.is_good(build, now) => {
-                    Change::Keep(Some(Submitted::Finished(build.clone())))
-                }
-                State::Succeeded | State::Failed | State::Cancelled => Change::Keep(None),
-            }
-        };
+    async fn join(&self, pointer: &Pointer, new: &NewBuild) -> Result<Joined, StoreError> {
+        let pointed = &pointer.build;
         if let Found::Absent = self.record(pointed.id).await? {
             // Who pointed the key to it is at it, or dead.
             self.create_record(pointed).await?;
-            self.publish(pointed).await?;
+            self.publish(pointed, &pointed.tenant).await?;
         }
-        Ok(self.change(pointed.id, wanted).await?.flatten())
+        let mut joined_now = false;
+        let joined = self.change(pointed.id, |record| {
+            let build = &mut record.build;
+            if build.state.is_final() || !build.wanted_by.insert(new.tenant.clone()) {
+                return Change::Keep(build.clone());
+            }
+            joined_now = true;
+            Change::Put(build.clone())
+        });
+        let joined = joined.await?;
+        match joined {
+            Some(build) if !build.state.is_final() => {
+                // It stands in the line of each tenant who wants it.
+                if joined_now && build.state == State::Queued {
+                    self.publish(&build, &new.tenant).await?;
+                }
+                Ok(Joined::Good(Submitted::Joined(build)))
+            }
+            over => {
+                let over = over.filter(|build| build.state == State::Succeeded);
+                let made = match (over, pointer.made) {
+                    (None, Some(made)) => match self.record(made).await? {
+                        Found::There(record, _) => Some(record.build),
+                        Found::Absent | Found::Removed => None,
+                    },
+                    (over, _) => over,
+                };
+                Ok(match made {
+                    Some(made) if !new.force && self.is_good(&made) => {
+                        Joined::Good(Submitted::Finished(made))
+                    }
+                    made => Joined::Over { made: made.map(|made| made.id) },
+                })
+            }
+        }
     }
 
-    fn is_good(&self, build: &Build, now: Timestamp) -> bool {
-        build.spec.is_exact()
-            || build.finished.is_some_and(|finished| {
-                Duration::try_from(now.duration_since(finished))
-                    .is_ok_and(|age| age < self.options.time_to_live)
-            })
+    /// Whether a build that succeeded isn't stale.
+    fn is_good(&self, build: &Build) -> bool {
+        let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
+        build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live)
     }
 }
 
-/// The end of a job's subject. Tenants have lanes, and lanes take turns.
-fn job(build: &Build) -> String {
-    let lane = Sha256::digest(build.tenant.0.as_bytes()).first().copied().unwrap_or_default();
-    format!("{lane:02x}.{}", build.id)
+/// What became of a try to join a build.
+enum Joined {
+    /// It is good for the request.
+    Good(Submitted),
+    /// It is over; this is the last one that succeeded.
+    Over { made: Option<BuildId> },
 }
 
 /// Gives each message to `each`, with the number of those that wait behind it, until something is wrong.
@@ -482,12 +508,9 @@ impl Records for JetStream {
         let mut tried = false;
         let cancelled = self.shared.change(id, |record| {
             let build = &mut record.build;
-            if build.state.is_final() {
-                let theirs = tried || build.tenant == *tenant || build.wanted_by.contains(tenant);
+            let theirs = tried || build.tenant == *tenant || build.wanted_by.contains(tenant);
+            if build.state.is_final() || !build.wanted_by.remove(tenant) {
                 return Change::Keep(theirs.then(|| build.clone()));
-            }
-            if !build.wanted_by.remove(tenant) {
-                return Change::Keep(tried.then(|| build.clone()));
             }
             tried = true;
             if build.wanted_by.is_empty() && build.state == State::Queued {
@@ -498,9 +521,7 @@ impl Records for JetStream {
         });
         let cancelled = cancelled.await?.flatten();
         if let Some(build) = cancelled.as_ref().filter(|build| build.state == State::Cancelled) {
-            // A worker that finds the job acks it away as well.
-            let subject = self.shared.jobs.subject(&job(build));
-            let _ = self.shared.jobs.stream().purge().filter(subject).await;
+            self.shared.remove_jobs(build).await;
         }
         Ok(cancelled)
     }

@@ -26,12 +26,18 @@ use super::{
     nats::{ANSWER, Kept, Put, Trouble, patiently},
     record::{Change, Found, Record, written},
 };
-use crate::{Build, BuildId, Depth, Entry, Lease, Outcome, Queue, Standing, State, StoreError};
+use crate::{
+    Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Standing, State,
+    StoreError,
+};
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
 /// and nobody tells when a lease ended.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// How often a build is tried whose workers die: it may be what kills them.
+const ATTEMPTS: u32 = 25;
 
 /// The jobs in this worker's hands, and whose turn it is.
 #[derive(Debug, Default)]
@@ -55,6 +61,7 @@ struct Turn {
 
 /// A job that was delivered; it goes back to the queue when it is dropped.
 struct Delivered {
+    lane: String,
     id: Option<BuildId>,
     message: Option<Message>,
 }
@@ -97,8 +104,10 @@ impl Shared {
         let names = self.job_names().await?;
         let lanes: BTreeSet<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
         let last = turn.last.clone().unwrap_or_default();
-        let (done, next): (Vec<&str>, Vec<&str>) = lanes.iter().partition(|lane| **lane <= last.as_str());
-        for lane in next.into_iter().chain(done) {
+        let running = self.mirror.running();
+        let mut lanes: Vec<&str> = lanes.into_iter().collect();
+        lanes.sort_by_key(|lane| (running.get(*lane).copied().unwrap_or(0), *lane <= last.as_str(), *lane));
+        for lane in lanes {
             if let Some(message) = self.take_of(turn, lane).await? {
                 turn.last = Some(lane.to_owned());
                 return Ok(Some(message));
@@ -124,7 +133,7 @@ impl Shared {
             return Ok(message.map(|message| {
                 let name = self.jobs.name(&message.subject);
                 let id = name.and_then(|name| name.split_once('.')?.1.parse().ok());
-                Delivered { id, message: Some(message) }
+                Delivered { lane: lane.to_owned(), id, message: Some(message) }
             }));
         }
         // NATS may have restarted, and may have forgotten the lane: the next round makes it again.
@@ -152,20 +161,32 @@ impl Shared {
             return Ok(None);
         };
         let token = Uuid::new_v4().to_string();
-        // Whoever had it before has it no more: else its job wouldn't have come.
+        // Whoever had it before by this job has it no more: else the job wouldn't have come.
+        let mut was_running = false;
         let taken = self.change(id, |record| {
-            let Record { build, lease } = record;
+            let Record { build, lease, lane } = record;
             if lease.as_ref() == Some(&token) {
                 return Change::Keep(Some(build.clone()));
             }
-            if build.state.is_final() {
+            was_running = build.state == State::Running;
+            if build.state.is_final() || (was_running && lane.as_ref() != Some(&delivered.lane)) {
                 return Change::Keep(None);
             }
             if build.wanted_by.is_empty() {
                 end(build, State::Cancelled);
                 return Change::Put(None);
             }
+            if build.attempts >= ATTEMPTS {
+                let message = format!(
+                    "{} workers that took this build ended before it did: see the service's own log for why",
+                    build.attempts
+                );
+                end(build, State::Failed);
+                build.outcome = Some(Outcome::Failed(Failure { kind: FailureKind::Internal, message }));
+                return Change::Put(None);
+            }
             *lease = Some(token.clone());
+            *lane = Some(delivered.lane.clone());
             build.state = State::Running;
             build.attempts += 1;
             build.started = Some(Timestamp::now());
@@ -175,7 +196,12 @@ impl Shared {
             delivered.ack().await;
             return Ok(None);
         };
-        let end = Mutex::new(self.begin_log(id, &token).await?);
+        let mut end = self.begin_log(id, &token).await?;
+        if was_running {
+            let said = vec![info("the worker stopped answering: another one has the build")];
+            self.append_log(id, &token, said, &mut end).await?;
+        }
+        let end = Mutex::new(end);
         if let Some(message) = delivered.message.take() {
             self.hands.hold(token.clone(), Held { message, end });
         }
@@ -206,10 +232,19 @@ impl Shared {
         }
     }
 
-    /// The build is over: its job goes.
+    /// The build is over: its job goes, from the lines of all tenants.
     async fn ack(&self, lease: &Lease) {
         if let Some(held) = self.hands.let_go(lease) {
             let _ = held.message.double_ack().await;
+        }
+        self.remove_jobs(&lease.build).await;
+    }
+
+    /// The job goes back, before all others of its lane.
+    async fn give_back(&self, lease: &Lease) {
+        if let Some(held) = self.hands.let_go(lease) {
+            // Without it the lease ends by itself.
+            let _ = held.message.double_ack_with(AckKind::Nak(None)).await;
         }
     }
 
@@ -230,9 +265,35 @@ impl Shared {
     }
 }
 
+fn info(text: &str) -> Entry {
+    Entry {
+        seq: 0,
+        time: Timestamp::now(),
+        level: Level::Info,
+        text: text.to_owned(),
+        phase: None,
+        done: None,
+        total: None,
+    }
+}
+
 fn end(build: &mut Build, state: State) {
     build.state = state;
     build.finished = Some(Timestamp::now());
+}
+
+fn put_back(build: &mut Build) {
+    build.state = State::Queued;
+    build.started = None;
+}
+
+impl JetStream {
+    /// Adds a line to the log; the build goes on without it.
+    async fn say(&self, lease: &Lease, text: &str) {
+        if let Err(error) = self.append(lease, vec![info(text)]).await {
+            tracing::warn!(build = %lease.build.id, %error, "a line of the log is lost");
+        }
+    }
 }
 
 #[async_trait]
@@ -298,33 +359,44 @@ impl Queue for JetStream {
     }
 
     async fn stopped(&self, lease: &Lease) -> Result<(), StoreError> {
-        let stopped = self.shared.change_leased(lease, |build| {
-            if build.state.is_final() {
-                return Change::Keep(());
+        let again = self.shared.change_leased(lease, |build| {
+            if build.state != State::Running {
+                return Change::Keep(build.state == State::Queued);
             }
-            end(build, State::Cancelled);
-            Change::Put(())
+            if build.wanted_by.is_empty() {
+                end(build, State::Cancelled);
+                return Change::Put(false);
+            }
+            put_back(build);
+            Change::Put(true)
         });
-        stopped.await?;
-        self.shared.ack(lease).await;
+        if again.await? {
+            // It was asked for since.
+            self.say(lease, "the build was cancelled, and asked for again").await;
+            self.shared.give_back(lease).await;
+        } else {
+            self.shared.ack(lease).await;
+        }
         Ok(())
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let released = self.shared.change_leased(lease, |build| {
-            if build.state == State::Running {
-                build.state = State::Queued;
-                build.started = None;
-                Change::Put(())
-            } else {
-                Change::Keep(())
+            if build.state != State::Running {
+                return Change::Keep(());
             }
+            if build.wanted_by.is_empty() {
+                end(build, State::Cancelled);
+            } else {
+                put_back(build);
+                // It wasn't the build's doing.
+                build.attempts = build.attempts.saturating_sub(1);
+            }
+            Change::Put(())
         });
         released.await?;
-        if let Some(held) = self.shared.hands.let_go(lease) {
-            // Without it the lease ends by itself.
-            let _ = held.message.double_ack_with(AckKind::Nak(None)).await;
-        }
+        self.say(lease, "the worker is shut down: the build is queued again").await;
+        self.shared.give_back(lease).await;
         Ok(())
     }
 

@@ -5,7 +5,10 @@ use std::{collections::HashSet, time::Duration};
 use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
 
-use super::{Shared, record::Found};
+use super::{
+    Shared,
+    record::{Found, tenants_of},
+};
 use crate::{BuildId, StoreError};
 
 /// How often to look. Any node does; doing it twice does no harm.
@@ -37,9 +40,11 @@ impl Shared {
             match self.record(id).await? {
                 Found::There(record, _) if !record.build.state.is_final() => {
                     tracing::info!(build = %id, "publishing the job that was missing");
-                    self.publish(&record.build).await?;
+                    self.publish(&record.build, &record.build.tenant).await?;
                 }
-                Found::There(record, revision) => self.mirror.saw(id, revision, record.build.state),
+                Found::There(record, revision) => {
+                    self.mirror.saw(id, revision, record.build.state, tenants_of(&record.build));
+                }
                 Found::Absent | Found::Removed => self.mirror.saw_removal(id),
             }
         }

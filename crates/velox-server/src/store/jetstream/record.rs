@@ -3,17 +3,19 @@
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     Shared,
     nats::{Kept, Put},
 };
-use crate::{Build, BuildId, Failure, FailureKind, Outcome, State, StoreError};
+use crate::{Build, BuildId, Failure, FailureKind, Outcome, State, StoreError, Tenant};
 
 /// How often others may be faster before a change is given up.
 const TRIES: u32 = 200;
-/// Tells the state to those who read headers only.
-pub(super) const STATE: &str = "Vx-State";
+/// Tell the state, and who wants the build, to those who read headers only.
+const STATE: &str = "Vx-State";
+const TENANTS: &str = "Vx-Tenants";
 
 /// A build, and who has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +24,19 @@ pub(super) struct Record {
     /// The token of the last lease; it stays when the build is over, so that its holder can be told so twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lease: Option<String>,
+    /// The lane whose job the lease holds: one of another lane is a second one of the same build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lane: Option<String>,
+}
+
+/// What a key stands for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pointer {
+    /// The newest build of this key, as it was queued.
+    pub(super) build: Build,
+    /// The one before it that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) made: Option<BuildId>,
 }
 
 /// What is in the place of a record.
@@ -48,15 +63,17 @@ impl Shared {
 
     /// Makes the record of a build that has none.
     pub(super) async fn create_record(&self, build: &Build) -> Result<Put, StoreError> {
-        self.put_record(&Record { build: build.clone(), lease: None }, 0).await
+        self.put_record(&Record { build: build.clone(), lease: None, lane: None }, 0).await
     }
 
     async fn put_record(&self, record: &Record, expected: u64) -> Result<Put, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(STATE, state_word(record.build.state));
+        let tenants = tenants_of(&record.build);
+        headers.insert(TENANTS, tenants.join(","));
         let put = self.builds.put(&record.build.id.to_string(), written(record)?, &headers, expected).await?;
         if let Put::Done(revision) = put {
-            self.mirror.saw(record.build.id, revision, record.build.state);
+            self.mirror.saw(record.build.id, revision, record.build.state, tenants);
         }
         Ok(put)
     }
@@ -115,6 +132,27 @@ fn state_word(state: State) -> &'static str {
         State::Failed => "failed",
         State::Cancelled => "cancelled",
     }
+}
+
+/// Who wants the build: digests, the one first in whose lane it is. Of names no one knows what is in them.
+pub(super) fn tenants_of(build: &Build) -> Vec<String> {
+    let others = build.wanted_by.iter().filter(|tenant| **tenant != build.tenant);
+    std::iter::once(&build.tenant).chain(others).map(digest).collect()
+}
+
+pub(super) fn digest(tenant: &Tenant) -> String {
+    let digest = Sha256::digest(tenant.0.as_bytes());
+    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The lane of a tenant of this digest.
+pub(super) fn lane(digest: &str) -> &str {
+    digest.get(..2).unwrap_or(digest)
+}
+
+pub(super) fn tenants_in(headers: &HeaderMap) -> Vec<String> {
+    let tenants = headers.get(TENANTS).map(|tenants| tenants.as_str()).unwrap_or_default();
+    tenants.split(',').map(str::to_owned).collect()
 }
 
 pub(super) fn state_of(headers: &HeaderMap) -> Option<State> {

@@ -1,5 +1,7 @@
 //! Where builds are kept, and who is next: traits with an embedded and a distributed implementation.
 
+#[cfg(test)]
+mod behaviour;
 mod jetstream;
 
 use async_trait::async_trait;

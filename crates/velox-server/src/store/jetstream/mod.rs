@@ -31,7 +31,6 @@ use async_nats::{
     jetstream::{
         self,
         consumer::{DeliverPolicy, push::OrderedConfig},
-        kv,
         message::Message,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
     },
@@ -39,11 +38,13 @@ use async_nats::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use url::Url;
 
 use self::{
     mirror::Mirror,
@@ -99,103 +100,16 @@ impl JetStream {
     ///
     /// # Errors
     /// Which servers can't be reached, or what they can't do. Never a secret.
-    pub async fn connect(cluster: &Cluster, options: JetStreamOptions) -> Result<Self, StoreError> {
-        Self::connect_as("vx", cluster, options).await
-    }
-
-    /// As [`Self::connect`], with streams and buckets of another name.
-    pub(super) async fn connect_as(
-        name: &str,
-        cluster: &Cluster,
-        options: JetStreamOptions,
-    ) -> Result<Self, StoreError> {
-        let mirror = Arc::new(Mirror::default());
-        let client = connect(cluster, &mirror).await?;
-        let context =
-            jetstream::context::ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client);
-        let bucket = |what: &str, description: &str| {
-            let bucket = format!("{name}-{what}");
-            let config = kv::Config {
-                bucket: bucket.clone(),
-                description: description.to_owned(),
-                num_replicas: options.replicas,
-                storage: StorageType::File,
-                ..kv::Config::default()
-            };
-            let context = context.clone();
-            async move {
-                let stream = set_up_bucket(&context, config).await?;
-                Ok::<_, StoreError>(Subjects::new(stream, context, format!("$KV.{bucket}.")))
-            }
-        };
-        let builds = bucket("builds", "Builds of vx").await?;
-        let keys = bucket("keys", "Which build a spec's key stands for").await?;
-        let artifacts = bucket("artifacts", "What the artifacts of vx are").await?;
-        let jobs = set_up(
-            &context,
-            Config {
-                name: format!("{name}-jobs"),
-                subjects: vec![format!("{name}.jobs.>")],
-                description: Some("Builds of vx that wait, or are in a worker's hands".to_owned()),
-                retention: RetentionPolicy::WorkQueue,
-                discard: DiscardPolicy::New,
-                max_messages: options.queue.map_or(-1, most_jobs),
-                storage: StorageType::File,
-                num_replicas: options.replicas,
-                ..Config::default()
-            },
-            options.queue.is_some(),
-        );
-        let logs = set_up(
-            &context,
-            Config {
-                name: format!("{name}-logs"),
-                subjects: vec![format!("{name}.logs.>")],
-                description: Some("What builds of vx said".to_owned()),
-                storage: StorageType::File,
-                num_replicas: options.replicas,
-                ..Config::default()
-            },
-            false,
-        );
-        let jobs = Subjects::new(jobs.await?, context.clone(), format!("{name}.jobs."));
-        let logs = Subjects::new(logs.await?, context.clone(), format!("{name}.logs."));
-        let shared = Shared {
-            options,
-            context,
-            builds,
-            keys,
-            artifacts,
-            jobs,
-            logs,
-            mirror,
-            places: log::Places::default(),
-            hands: queue::Hands::default(),
-        };
-        Self::start(Arc::new(shared)).await
-    }
-
-    async fn start(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let mut tasks = JoinSet::new();
-        let (whole, is_whole) = tokio::sync::oneshot::channel();
-        let following = Arc::clone(&shared);
-        tasks.spawn(async move { following.follow_builds(whole).await });
-        let following = Arc::clone(&shared);
-        tasks.spawn(async move { following.follow_logs().await });
-        let reconciling = Arc::clone(&shared);
-        tasks.spawn(async move { reconciling.reconcile().await });
-        match timeout(PATIENCE, is_whole).await {
-            Ok(Ok(())) => Ok(Self { shared, _tasks: tasks }),
-            _ => Err(StoreError::Trouble("NATS doesn't tell which builds it has".to_owned())),
-        }
-    }
-}
-
-async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
-    let servers = cluster.nats.iter().map(|url| ServerAddr::from_url(url.clone()));
-    // The error may show the URL, which may hold a password.
-    let servers: Vec<ServerAddr> = servers.collect::<Result<_, _>>().map_err(|_| {
-        StoreError::Trouble(format!("{} is no URL of NATS: write nats://host:4222", shown(cluster)))
+    pub async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
+    let user = cluster.nats.iter().find(|url| !url.username().is_empty());
+    let server = |url: &Url| {
+        let mut url = url.clone();
+        // It has its own way; a URL of these schemes can be without.
+        let _ = (url.set_username(""), url.set_password(None));
+        ServerAddr::from_url(url)
+    };
+    let servers: Vec<ServerAddr> = cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
+        StoreError::Trouble(format!("{} is no server of NATS: write nats://host:4222", shown(cluster)))
     })?;
     patiently("be reached", || async {
         let mirror = Arc::clone(mirror);
@@ -217,6 +131,14 @@ async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::
                     }
                 }
             });
+        if let Some(url) = user {
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let user = decoded(url.username());
+            options = match url.password() {
+                Some(password) => options.user_and_password(user, decoded(password)),
+                None => options.token(user),
+            };
+        }
         if let Some(credentials) = &cluster.credentials {
             options = options.credentials(credentials.expose_secret()).map_err(|_| Trouble {
                 why: "the NATS credentials can't be read: they should be a file that `nsc` made".to_owned(),
@@ -233,7 +155,7 @@ async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::
 
 /// The servers' addresses, without what else their URLs hold.
 fn shown(cluster: &Cluster) -> String {
-    let shown = |url: &url::Url| {
+    let shown = |url: &Url| {
         let host = url.host_str().unwrap_or_default();
         url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     };
@@ -244,26 +166,12 @@ fn most_jobs(queue: u64) -> i64 {
     i64::try_from(queue).unwrap_or(i64::MAX).saturating_mul(2).saturating_add(RUNNING)
 }
 
-/// A bucket with these settings; one that is there keeps its own.
-async fn set_up_bucket(context: &jetstream::Context, config: kv::Config) -> Result<Stream, StoreError> {
-    patiently("set up a bucket", || async {
-        match context.create_key_value(config.clone()).await {
-            Ok(made) => Ok(made.stream),
-            Err(error) => {
-                let there = context.get_key_value(config.bucket.clone()).await;
-                there.map(|there| there.stream).map_err(|_| Trouble::again(error))
-            }
-        }
-    })
-    .await
-}
-
-/// A stream with these settings; one that is there keeps its own, save for the number of messages where `bounds`.
-async fn set_up(context: &jetstream::Context, config: Config, bounds: bool) -> Result<Stream, StoreError> {
+/// A stream with these settings; one that is there keeps its own, save for how many messages it takes.
+async fn set_up(context: &jetstream::Context, config: Config) -> Result<Stream, StoreError> {
     patiently("set up a stream", || async {
         let stream = context.get_or_create_stream(config.clone()).await.map_err(Trouble::again)?;
         let there = &stream.cached_info().config;
-        if bounds && there.max_messages != config.max_messages {
+        if config.max_messages > 0 && there.max_messages != config.max_messages {
             let new = Config { max_messages: config.max_messages, ..there.clone() };
             context.update_stream(&new).await.map_err(Trouble::again)?;
         }
@@ -545,7 +453,7 @@ impl Records for JetStream {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let answer = timeout(Duration::from_secs(2), self.shared.context.query_account()).await;
+        let answer = timeout(Duration::from_secs(2), self.shared.builds.stream().get_info()).await;
         match answer {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(StoreError::Trouble(format!("NATS doesn't answer: {error}"))),
@@ -553,3 +461,6 @@ impl Records for JetStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

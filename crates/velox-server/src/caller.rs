@@ -18,6 +18,21 @@ pub enum Scope {
     Metrics,
 }
 
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
+
+    /// As it is written.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Read => "read",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -27,6 +42,8 @@ pub struct Caller {
     pub scopes: BTreeSet<Scope>,
     /// How many builds of theirs may be queued or running at once; `None`: as many as the queue takes.
     pub builds_at_once: Option<u64>,
+    /// How many builds they may ask for in an hour; `None`: any number.
+    pub builds_per_hour: Option<u64>,
     /// The modules that they may build from, as GOPRIVATE's patterns; `None`: what the service allows.
     pub modules: Option<Vec<String>>,
 }

@@ -18,10 +18,14 @@
 
 pub mod api;
 mod artifacts;
+pub mod auth;
 mod build;
 mod caller;
+mod catalogue;
 mod options;
 mod policy;
+pub mod rate;
+mod releases;
 mod runner;
 mod service;
 mod spec;
@@ -32,12 +36,17 @@ pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };
 pub use caller::{Caller, Scope};
+pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
+pub use releases::Releases;
 pub use runner::{Ran, Runner};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
-pub use store::{Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Standing, StoreError, Submitted};
+pub use store::{
+    Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
+    Submitted,
+};
 
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

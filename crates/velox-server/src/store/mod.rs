@@ -3,13 +3,16 @@
 #[cfg(test)]
 mod behaviour;
 mod jetstream;
+mod sqlite;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use self::{
+    jetstream::{JetStream, JetStreamOptions},
+    sqlite::{Sqlite, SqliteOptions},
+};
 use crate::{Build, BuildId, Entry, NewBuild, Outcome, Tenant};
-
-pub use jetstream::{JetStream, JetStreamOptions};
 
 /// What went wrong in a store.
 #[derive(Debug, thiserror::Error)]

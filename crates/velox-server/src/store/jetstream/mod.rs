@@ -100,7 +100,85 @@ impl JetStream {
     ///
     /// # Errors
     /// Which servers can't be reached, or what they can't do. Never a secret.
-    pub async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
+    pub async fn connect(cluster: &Cluster, options: JetStreamOptions) -> Result<Self, StoreError> {
+        let mirror = Arc::new(Mirror::default());
+        let client = connect(cluster, &mirror).await?;
+        let context =
+            jetstream::context::ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client);
+        let file = Config { storage: StorageType::File, num_replicas: options.replicas, ..Config::default() };
+        // What the key-value stores of NATS are; to make one as such asks 2.9 for what it doesn't know.
+        let bucket = |what: &str, description: &str| Config {
+            name: format!("KV_vx-{what}"),
+            subjects: vec![format!("$KV.vx-{what}.>")],
+            description: Some(description.to_owned()),
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            ..file.clone()
+        };
+        let streams = [
+            bucket("builds", "Builds of vx"),
+            bucket("keys", "Which build of vx the key of a spec stands for"),
+            bucket("artifacts", "What the artifacts of vx are"),
+            Config {
+                name: "vx-jobs".to_owned(),
+                subjects: vec!["vx.jobs.>".to_owned()],
+                description: Some("Builds of vx that wait, or are in a worker's hands".to_owned()),
+                retention: RetentionPolicy::WorkQueue,
+                discard: DiscardPolicy::New,
+                max_messages: options.queue.map_or(0, most_jobs),
+                ..file.clone()
+            },
+            Config {
+                name: "vx-logs".to_owned(),
+                subjects: vec!["vx.logs.>".to_owned()],
+                description: Some("What builds of vx said".to_owned()),
+                ..file.clone()
+            },
+        ];
+        let [builds, keys, artifacts, jobs, logs] = streams.map(|config| {
+            let context = context.clone();
+            async move {
+                // All that follows the prefix is a name.
+                let prefix = config.subjects.concat().trim_end_matches('>').to_owned();
+                Ok::<_, StoreError>(Subjects::new(set_up(&context, config).await?, context, prefix))
+            }
+        });
+        let (builds, keys, artifacts, jobs, logs) = tokio::try_join!(builds, keys, artifacts, jobs, logs)?;
+        let shared = Shared {
+            options,
+            context,
+            builds,
+            keys,
+            artifacts,
+            jobs,
+            logs,
+            mirror,
+            places: log::Places::default(),
+            hands: queue::Hands::default(),
+        };
+        Self::start(Arc::new(shared)).await
+    }
+
+    async fn start(shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let mut tasks = JoinSet::new();
+        let (whole, is_whole) = tokio::sync::oneshot::channel();
+        let following = Arc::clone(&shared);
+        tasks.spawn(async move { following.follow_builds(whole).await });
+        let following = Arc::clone(&shared);
+        tasks.spawn(async move { following.follow_logs().await });
+        let reconciling = Arc::clone(&shared);
+        tasks.spawn(async move { reconciling.reconcile().await });
+        match timeout(PATIENCE, is_whole).await {
+            Ok(Ok(())) => Ok(Self { shared, _tasks: tasks }),
+            _ => Err(StoreError::Trouble("NATS doesn't tell which builds it has".to_owned())),
+        }
+    }
+}
+
+async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
     let user = cluster.nats.iter().find(|url| !url.username().is_empty());
     let server = |url: &Url| {
         let mut url = url.clone();
@@ -108,9 +186,10 @@ impl JetStream {
         let _ = (url.set_username(""), url.set_password(None));
         ServerAddr::from_url(url)
     };
-    let servers: Vec<ServerAddr> = cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
-        StoreError::Trouble(format!("{} is no server of NATS: write nats://host:4222", shown(cluster)))
-    })?;
+    let servers: Vec<ServerAddr> =
+        cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
+            StoreError::Trouble(format!("{} is no server of NATS: write nats://host:4222", shown(cluster)))
+        })?;
     patiently("be reached", || async {
         let mirror = Arc::clone(mirror);
         let mut options = ConnectOptions::new()
@@ -258,8 +337,8 @@ impl Shared {
                 return self.enqueue(build, revision).await.map(Some);
             }
             match self.join(&pointer, new).await? {
-                Joined::Good(submitted) => return Ok(Some(submitted)),
-                Joined::Over { made: last } => made = last,
+                Joined::Good(submitted) => return Ok(Some(*submitted)),
+                Joined::Over(last) => made = last,
             }
         }
         let queue = self.options.queue.unwrap_or(u64::MAX);
@@ -326,7 +405,7 @@ impl Shared {
                 if joined_now && build.state == State::Queued {
                     self.publish(&build, &new.tenant).await?;
                 }
-                Ok(Joined::Good(Submitted::Joined(build)))
+                Ok(Joined::Good(Box::new(Submitted::Joined(build))))
             }
             over => {
                 let over = over.filter(|build| build.state == State::Succeeded);
@@ -339,9 +418,9 @@ impl Shared {
                 };
                 Ok(match made {
                     Some(made) if !new.force && self.is_good(&made) => {
-                        Joined::Good(Submitted::Finished(made))
+                        Joined::Good(Box::new(Submitted::Finished(made)))
                     }
-                    made => Joined::Over { made: made.map(|made| made.id) },
+                    made => Joined::Over(made.map(|made| made.id)),
                 })
             }
         }
@@ -357,9 +436,9 @@ impl Shared {
 /// What became of a try to join a build.
 enum Joined {
     /// It is good for the request.
-    Good(Submitted),
+    Good(Box<Submitted>),
     /// It is over; this is the last one that succeeded.
-    Over { made: Option<BuildId> },
+    Over(Option<BuildId>),
 }
 
 /// Gives each message to `each`, with the number of those that wait behind it, until something is wrong.

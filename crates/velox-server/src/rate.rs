@@ -1,0 +1,87 @@
+//! How often something may be done.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// With more keys than that, those that used nothing lately are forgotten: strangers can't fill the memory.
+const MANY: usize = 4096;
+
+/// What was done lately, by whom: so many at once, and after that as many an hour, evenly.
+///
+/// It is the generic cell rate algorithm, which keeps one time for each key
+/// (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
+#[derive(Debug)]
+pub struct Rates<K> {
+    /// When each would have used up nothing again.
+    even: Mutex<HashMap<K, Instant>>,
+}
+
+impl<K> Default for Rates<K> {
+    fn default() -> Self {
+        Self { even: Mutex::default() }
+    }
+}
+
+impl<K: Hash + Eq> Rates<K> {
+    /// Takes one of `an_hour`.
+    ///
+    /// # Errors
+    /// There is none left: how long until there is one.
+    pub fn take(&self, key: K, an_hour: u64) -> Result<(), Duration> {
+        self.take_at(Instant::now(), key, an_hour)
+    }
+
+    fn take_at(&self, now: Instant, key: K, an_hour: u64) -> Result<(), Duration> {
+        let number = u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
+        let each = HOUR / number;
+        let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
+        if even.len() >= MANY {
+            even.retain(|_, at| *at > now);
+        }
+        let at = even.entry(key).or_insert(now);
+        let next = (*at).max(now) + each;
+        match next.duration_since(now).checked_sub(HOUR) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                *at = next;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_evenly() {
+        let rates = Rates::default();
+        let start = Instant::now();
+        for _ in 0..4 {
+            assert_eq!(rates.take_at(start, "a", 4), Ok(()));
+        }
+        assert_eq!(rates.take_at(start, "a", 4), Err(HOUR / 4));
+        assert_eq!(rates.take_at(start, "b", 4), Ok(()), "another's are another's");
+        assert_eq!(rates.take_at(start + HOUR / 4, "a", 4), Ok(()));
+        assert_eq!(rates.take_at(start + HOUR / 4, "a", 4), Err(HOUR / 4));
+        assert_eq!(rates.take_at(start + 3 * HOUR, "a", 4), Ok(()));
+    }
+
+    #[test]
+    fn idle_keys_are_forgotten() {
+        let rates = Rates::default();
+        let start = Instant::now();
+        for key in 0..MANY {
+            rates.take_at(start, key, 3600).expect("it is the first");
+        }
+        rates.take_at(start + Duration::from_secs(2), MANY, 3600).expect("it is the first");
+        assert_eq!(rates.even.lock().expect("nobody panicked").len(), 1);
+    }
+}

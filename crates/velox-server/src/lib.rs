@@ -22,6 +22,8 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+mod http;
+pub mod job;
 mod options;
 mod policy;
 pub mod rate;

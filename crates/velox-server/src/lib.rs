@@ -48,7 +48,10 @@ pub use retention::Retention;
 pub use runner::{Ran, Runner};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
-pub use store::{Depth, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError, Submitted};
+pub use store::{
+    Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
+    Submitted,
+};
 pub use worker::Worker;
 
 /// The messages and the service of the protobuf files.

@@ -8,6 +8,8 @@ mod build;
 mod choice;
 mod choose;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -46,7 +48,7 @@ struct Pages {
 /// The page's paths: `/`, `/build`, `/builds/{id}`, `/assets/{name}`.
 pub(crate) fn routes(service: Service, releases: Releases) -> Router {
     // The list is fetched while nobody waits for it yet.
-    releases.versions();
+    let _ = releases.versions();
     Router::new()
         .route("/", get(choose))
         .route("/build", post(submit).get(|| async { Redirect::to("/") }))
@@ -108,7 +110,9 @@ async fn submit(
         }
         Err(error) => {
             tracing::error!(%error, "a build can't be taken");
-            let wrong = Wrong::whole("The service can’t take builds right now. Try again in a moment: your choice stays here.");
+            let wrong = Wrong::whole(
+                "The service can’t take builds right now. Try again in a moment: your choice stays here.",
+            );
             refused(StatusCode::SERVICE_UNAVAILABLE, wrong)
         }
     }

@@ -23,6 +23,7 @@ mod build;
 mod caller;
 mod catalogue;
 mod http;
+pub mod job;
 mod options;
 mod page;
 mod policy;
@@ -45,7 +46,7 @@ pub use releases::Releases;
 pub use runner::{Ran, Runner};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
-pub use store::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
+pub use store::{Depth, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError, Submitted};
 
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

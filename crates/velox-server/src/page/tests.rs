@@ -3,15 +3,17 @@
 use std::{collections::BTreeSet, ops::Range, path::Path, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
-use axum::{body::Body, http::Request};
+use axum::{Extension, body::Body, http::Request};
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::*;
 use crate::{
-    ArtifactInfo, Artifacts, Build, Depth, Entry, Failure, FailureKind, Lease, Level, Made, NewBuild,
-    Outcome, Plugin, Policy, Queue, Records, Spec, Standing, Stored, Submitted, Tenant,
+    ArtifactInfo, Artifacts, Build, Caller, Depth, Entry, Failure, FailureKind, Lease, Level, Made, NewBuild,
+    Outcome, Plugin, Policy, Queue, Records, Scope, Spec, Standing, Stored, Submitted, Tenant,
+    http::who::Identity,
 };
 
 const ME: &str = "127.0.0.1";
@@ -192,6 +194,16 @@ fn entry(seq: u64, level: Level, text: &str, phase: Option<&str>) -> Entry {
     }
 }
 
+fn caller() -> Caller {
+    Caller {
+        tenant: Tenant(ME.to_owned()),
+        scopes: BTreeSet::from([Scope::Build, Scope::Read]),
+        builds_at_once: None,
+        builds_per_hour: None,
+        modules: None,
+    }
+}
+
 fn routes_of(store: Store) -> Router {
     let store = Arc::new(store);
     let service = Service {
@@ -199,8 +211,9 @@ fn routes_of(store: Store) -> Router {
         queue: Arc::clone(&store) as _,
         artifacts: store,
         policy: Policy::default(),
+        rates: Arc::default(),
     };
-    routes(service, Releases::built_in())
+    routes(service, Releases::built_in()).layer(Extension(Identity(Ok(caller()))))
 }
 
 async fn ask(router: &Router, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
@@ -352,7 +365,7 @@ async fn a_full_queue_keeps_the_choice() {
     let router = routes_of(Store { full: true, ..Store::default() });
     let (status, headers, text) = ask(&router, form(&format!("rr=v2025.1.15&p={HTTP}@v5.2.1"))).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(headers[header::RETRY_AFTER], AGAIN);
+    assert_eq!(headers[header::RETRY_AFTER], AGAIN.to_string());
     assert!(text.contains("the queue is full") && text.contains("value=\"v5.2.1\""), "{text}");
 }
 

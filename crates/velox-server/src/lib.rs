@@ -46,7 +46,10 @@ pub use releases::Releases;
 pub use runner::{Ran, Runner};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
-pub use store::{Depth, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError, Submitted};
+pub use store::{
+    Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
+    Submitted,
+};
 
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

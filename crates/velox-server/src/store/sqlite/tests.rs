@@ -10,7 +10,19 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Made, Plugin, Spec};
+use crate::{
+    Made, Plugin, Spec,
+    store::behaviour::{Setup, every_behaviour},
+};
+
+async fn open(setup: Setup) -> Option<(Sqlite, TempDir)> {
+    let directory = tempfile::tempdir().unwrap();
+    let Setup { queue, time_to_live, lease_time } = setup;
+    let options = SqliteOptions { queue, time_to_live, lease_time };
+    Some((Sqlite::open(&directory.path().join("db"), options).await.unwrap(), directory))
+}
+
+every_behaviour!(open);
 
 fn spec(version: u32) -> Spec {
     let reference = format!("v1.0.{version}");

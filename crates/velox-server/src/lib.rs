@@ -25,6 +25,7 @@ mod catalogue;
 mod http;
 pub mod job;
 mod options;
+mod page;
 mod policy;
 pub mod rate;
 mod releases;

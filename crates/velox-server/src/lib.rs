@@ -22,6 +22,8 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod job;
 mod options;

@@ -1,8 +1,8 @@
 //! The service over HTTP: REST with its OpenAPI document, Connect and gRPC, all on one port.
 
 mod artifacts;
-mod body;
-mod builds;
+pub(crate) mod body;
+pub(crate) mod builds;
 mod catalogue;
 mod health;
 pub(crate) mod listener;

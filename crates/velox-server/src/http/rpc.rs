@@ -87,6 +87,7 @@ fn unread_error(unread: Unread) -> ConnectError {
         Unread::TooSlow => ConnectError::deadline_exceeded("the request took longer than 20 seconds")
             .with_http_status(StatusCode::REQUEST_TIMEOUT),
         Unread::Broken => ConnectError::invalid_argument("the request ended too early"),
+        Unread::NoRoom => again(ConnectError::unavailable("too many requests are on their way"), 1),
     }
 }
 

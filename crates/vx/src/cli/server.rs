@@ -22,7 +22,13 @@ the environment too, as VX_SERVER_ADDRESS for --address.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
     /// Where to listen; port 0 is a free one
-    #[arg(short, long, env = "VX_SERVER_ADDRESS", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(
+        short,
+        long,
+        env = "VX_SERVER_ADDRESS",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
     pub(crate) address: SocketAddr,
     /// Where builds, logs and binaries are kept [default: `server` below vx's cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
@@ -73,10 +79,20 @@ pub(crate) struct Entrance {
 #[command(next_help_heading = "What may be built")]
 pub(crate) struct Allowed {
     /// Build plugins and replacements from these modules alone: patterns as GOPRIVATE has them, separated by commas
-    #[arg(long = "allow-module", env = "VX_SERVER_ALLOW_MODULE", value_name = "PATTERN", value_delimiter = ',')]
+    #[arg(
+        long = "allow-module",
+        env = "VX_SERVER_ALLOW_MODULE",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
     pub(crate) modules: Vec<String>,
     /// Fetch these modules from their own version control instead of the module proxy: patterns as GOPRIVATE has them
-    #[arg(long = "allow-direct", env = "VX_SERVER_ALLOW_DIRECT", value_name = "PATTERN", value_delimiter = ',')]
+    #[arg(
+        long = "allow-direct",
+        env = "VX_SERVER_ALLOW_DIRECT",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
     pub(crate) direct: Vec<String>,
     /// Compile C code, which the race detector needs too
     #[arg(long = "allow-cgo", env = "VX_SERVER_ALLOW_CGO")]

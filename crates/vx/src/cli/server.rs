@@ -51,6 +51,8 @@ pub(crate) struct Serve {
     pub(crate) allowed: Allowed,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) kept: Kept,
 }
 
 /// Who may come, and how.
@@ -121,6 +123,21 @@ pub(crate) struct Limits {
     /// The binary
     #[arg(long = "limit-artifact", env = "VX_SERVER_LIMIT_ARTIFACT", value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub(crate) artifact: u64,
+}
+
+/// What is kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is kept")]
+pub(crate) struct Kept {
+    /// For how long a finished build is kept
+    #[arg(long = "keep-time", env = "VX_SERVER_KEEP_TIME", value_name = "TIME", default_value = "2160h", value_parser = parse_time)]
+    pub(crate) time: Duration,
+    /// How many finished builds are kept
+    #[arg(long = "keep-builds", env = "VX_SERVER_KEEP_BUILDS", value_name = "N", default_value_t = 10_000)]
+    pub(crate) builds: u64,
+    /// How much the binaries may take; those that nobody asked for the longest go first
+    #[arg(long = "keep-size", env = "VX_SERVER_KEEP_SIZE", value_name = "SIZE", default_value = "20G", value_parser = parse_size)]
+    pub(crate) size: u64,
 }
 
 /// `90s`, `10m`, `1h30m`.

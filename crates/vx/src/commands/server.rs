@@ -4,7 +4,7 @@ use clap::{CommandFactory, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
 use velox_manifest::{Diagnostic, Level, Log};
-use velox_server::{Limits, Options, Policy, ServeError, Tls, serve};
+use velox_server::{Limits, Options, Policy, Retention, ServeError, Tls, serve};
 
 use crate::{
     cli::{self, Cli, Format},
@@ -63,8 +63,18 @@ fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
 }
 
 fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options, String> {
-    let cli::server::Serve { address, data, jobs, queue, time_to_live, drain, entrance, allowed, limits } =
-        arguments;
+    let cli::server::Serve {
+        address,
+        data,
+        jobs,
+        queue,
+        time_to_live,
+        drain,
+        entrance,
+        allowed,
+        limits,
+        kept,
+    } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("server"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
     Ok(Options {
@@ -86,6 +96,7 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
             log: limits.log,
             artifact: limits.artifact,
         },
+        retention: Retention { age: kept.time, builds: kept.builds, artifacts: kept.size },
         cluster: None,
         program,
         environment: settings.environment.clone(),

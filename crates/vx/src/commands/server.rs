@@ -96,7 +96,7 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
             log: limits.log,
             artifact: limits.artifact,
         },
-        retention: Retention { age: kept.time, builds: kept.builds, artifacts: kept.size },
+        retention: Retention { age: kept.age, builds: kept.builds, artifacts: kept.size },
         cluster: None,
         program,
         environment: settings.environment.clone(),

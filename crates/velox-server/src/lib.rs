@@ -33,7 +33,7 @@ mod service;
 mod spec;
 mod store;
 
-pub use artifacts::{Artifacts, Stored};
+pub use artifacts::{Artifacts, Objects, Stored};
 pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };

@@ -1,6 +1,10 @@
 //! The binaries, each by the SHA-256 of its bytes.
 
+<<<<<<< HEAD
 mod object;
+=======
+mod folder;
+>>>>>>> main
 
 use std::{ops::Range, path::Path};
 
@@ -8,7 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+<<<<<<< HEAD
 pub use self::object::Objects;
+=======
+pub use self::folder::{Filed, Folder};
+>>>>>>> main
 use crate::StoreError;
 
 /// A binary that is there.

@@ -1,16 +1,16 @@
 //! The service over HTTP: REST with its OpenAPI document, Connect and gRPC, all on one port.
 
 mod artifacts;
-mod body;
+pub(crate) mod body;
 mod builds;
 mod catalogue;
 mod health;
 pub(crate) mod listener;
 mod log;
-mod problem;
+pub(crate) mod problem;
 pub(crate) mod rpc;
 pub(crate) mod tls;
-mod who;
+pub(crate) mod who;
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Releases, Service, auth::Tokens, http::problem::Wrong};
+use crate::{Releases, Service, auth::Tokens, http::problem::Wrong, page};
 
 /// What all requests share.
 pub(crate) struct Site {
@@ -106,6 +106,7 @@ pub(crate) fn router(site: &Arc<Site>, entrance: &Entrance) -> Result<Router, Re
         }
     };
     let mut router = api
+        .merge(page::routes(site.service.clone(), site.releases.clone()))
         .route("/v1/openapi.json", get(document))
         .route("/api.service.v1.BuildService/{method}", unary)
         .route("/grpc.health.v1.Health/{method}", streaming.clone())

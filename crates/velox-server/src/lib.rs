@@ -22,6 +22,7 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+mod egress;
 pub mod job;
 mod options;
 mod policy;

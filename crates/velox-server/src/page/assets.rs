@@ -39,7 +39,8 @@ impl Asset {
 /// `GET /assets/{name}`
 pub(super) async fn serve(Path(name): Path<String>) -> Response {
     let assets = [&*STYLE, &*SCRIPT, &*ICON];
-    let Some(asset) = assets.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&name)) else {
+    let Some(asset) = assets.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&name))
+    else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let headers = [

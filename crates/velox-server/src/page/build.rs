@@ -5,9 +5,7 @@ use maud::{Markup, html};
 use velox_build::{Lock, LockedReplacement};
 
 use super::{choice::Choice, layout::Page};
-use crate::{
-    Build, Depth, Entry, Failure, FailureKind, Level, Made, Outcome, State, api::artifact_path, catalogue,
-};
+use crate::{Build, Depth, Entry, Failure, FailureKind, Level, Made, Outcome, State, api::artifact_path};
 
 /// The phases in their order, and what each does.
 const PHASES: [(&str, &str); 7] = [
@@ -55,7 +53,9 @@ pub(super) fn page(known: &Known<'_>) -> Page {
                 p.meta {
                     span { (spec.target) }
                     span { time datetime=(build.created) { (build.created.strftime("%Y-%m-%d %H:%M UTC")) } }
-                    @if let Some(took) = took(known) { span data-took { (took) } }
+                    @if let Some(seconds) = seconds(known) {
+                        span data-passed=[(!build.state.is_final()).then_some(seconds)] { (took(build, seconds)) }
+                    }
                     @if build.attempts > 1 { span { "attempt " (build.attempts) } }
                 }
             }
@@ -92,11 +92,19 @@ fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-fn took(known: &Known<'_>) -> Option<String> {
+/// For how long it was or is built, in seconds.
+fn seconds(known: &Known<'_>) -> Option<i64> {
     let started = known.build.started?;
-    let seconds = known.build.finished.unwrap_or(known.now).duration_since(started).as_secs().max(0);
-    let time = if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) };
-    Some(if known.build.finished.is_some() { format!("took {time}") } else { format!("for {time}") })
+    Some(known.build.finished.unwrap_or(known.now).duration_since(started).as_secs().max(0))
+}
+
+fn took(build: &Build, seconds: i64) -> String {
+    let time = if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    };
+    if build.finished.is_some() { format!("took {time}") } else { format!("for {time}") }
 }
 
 fn going_on(known: &Known<'_>, change: &str) -> Markup {
@@ -133,9 +141,7 @@ fn going_on(known: &Known<'_>, change: &str) -> Markup {
 /// What is done, what is going on, and how far that is.
 fn phases(log: &[Entry], state: State) -> Markup {
     let last = log.iter().rev().find(|entry| entry.phase.is_some());
-    let at = last.and_then(|entry| {
-        PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref())
-    });
+    let at = last.and_then(|entry| PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref()));
     let counted = last.and_then(|entry| Some((entry.done?, entry.total?))).filter(|(_, total)| *total > 0);
     html! {
         ol.phases data-phases {
@@ -210,7 +216,9 @@ fn size(bytes: u64) -> String {
 
 fn failed(failure: &Failure, change: &str) -> Markup {
     let advice = match failure.kind {
-        FailureKind::Invalid => "What was asked for can’t be built as it stands. Change what the message names.",
+        FailureKind::Invalid => {
+            "What was asked for can’t be built as it stands. Change what the message names."
+        }
         FailureKind::Failed => {
             "The compiler didn’t take it: often a plugin is too old or too new for this RoadRunner. \
              RoadRunner’s own versions fit together."
@@ -317,7 +325,8 @@ fn files(build: &Build, change: &str) -> Markup {
         section.panel aria-labelledby="again" {
             h2 id="again" { "The same again" }
             p {
-                "Put these files beside each other and run " code { "vx build" } ", or choose it here once more."
+                @if lock.is_some() { "Put these files beside each other and run " } @else { "Put this file into a directory and run " }
+                code { "vx build" } ", or choose it here once more."
             }
             div.actions {
                 a.button href=(of("velox.toml")) download="velox.toml" data-configuration { "velox.toml" }
@@ -336,12 +345,6 @@ fn files(build: &Build, change: &str) -> Markup {
             }
         }
     }
-}
-
-/// Of the modules of a choice, the plain names.
-#[must_use]
-pub(super) fn short(module: &str) -> &str {
-    catalogue::base(module).rsplit('/').next().unwrap_or(module)
 }
 
 #[cfg(test)]

@@ -11,8 +11,17 @@ use crate::{Catalogue, CataloguePlugin, Exclude, Plugin, Replace, Spec, Violatio
 const USUAL: [&str; 4] = ["http", "logger", "rpc", "server"];
 
 /// What may not stand in a query as it is; `/` and `@` may, which keeps links readable.
-const ESCAPED: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'\'').add(b'+').add(b'<').add(b'=').add(b'>');
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'\'')
+    .add(b'+')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>');
 
 /// What a form or a link says, with all that is wrong in it, so that the form can be shown again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,7 +138,8 @@ impl Sent {
                 reference = beside.map(|(_, version)| version.clone()).unwrap_or_default();
             }
             let before = was.and_then(|was| was.plugins().find(|offered| offered.module == module));
-            let follows = before.is_some_and(|before| reference.is_empty() || reference == before.reference());
+            let follows =
+                before.is_some_and(|before| reference.is_empty() || reference == before.reference());
             let now = catalogue.plugins().find(|offered| base(&offered.module) == base(&module));
             match (now, offered(&module)) {
                 (Some(now), _) if follows => chosen.push(own(now)),
@@ -177,7 +187,10 @@ impl Choice {
                 spec.replaces.iter().map(|Replace { old, new }| format!("{old} => {new}")).collect(),
             ),
             excludes: lines(
-                spec.excludes.iter().map(|Exclude { module, version }| format!("{module}@{version}")).collect(),
+                spec.excludes
+                    .iter()
+                    .map(|Exclude { module, version }| format!("{module}@{version}"))
+                    .collect(),
             ),
             stamp_version: spec.stamp_version.clone().unwrap_or_default(),
             stamp_time: spec.stamp_time.clone().unwrap_or_default(),
@@ -375,8 +388,11 @@ mod tests {
             catalogue.plugins().find(|plugin| plugin.module == module).unwrap().reference().to_owned()
         };
         let rpc = "github.com/roadrunner-server/rpc/v5";
-        let query =
-            format!("rr=v2024.2.1&was={}&p={HTTP}&v.{HTTP}={}&p={rpc}&v.{rpc}=v5.0.0", newest.of, of(&newest, HTTP));
+        let query = format!(
+            "rr=v2024.2.1&was={}&p={HTTP}&v.{HTTP}={}&p={rpc}&v.{rpc}=v5.0.0",
+            newest.of,
+            of(&newest, HTTP)
+        );
         let choice = chosen(&query).await;
         assert_eq!(choice.reference(HTTP), Some(&*of(&older, HTTP)));
         assert_eq!(choice.reference(rpc), Some("v5.0.0"));

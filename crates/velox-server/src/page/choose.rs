@@ -71,7 +71,7 @@ impl Wrong {
         html! {
             @if !messages.is_empty() {
                 p.wrong id=(format!("{id}-wrong")) {
-                    @for message in &messages { span { (message) } }
+                    @for message in &messages { span { (prose(message)) } }
                 }
             }
         }
@@ -93,7 +93,7 @@ impl Wrong {
                     h2 { "This can’t be built yet" }
                     ul {
                         @for place in &self.places {
-                            li { a href=(format!("#{}", place.id)) { (place.message) } }
+                            li { a href=(format!("#{}", place.id)) { (prose(&place.message)) } }
                         }
                     }
                 }
@@ -124,15 +124,18 @@ pub(super) fn page(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Pag
         form.choose method="post" action="/build" data-choose {
             input type="hidden" name="was" value=(catalogue.of);
             div.steps {
-                (version(catalogue, choice, wrong))
+                div.pair {
+                    (version(catalogue, choice, wrong))
+                    (target(catalogue, choice, wrong))
+                }
                 (plugins(catalogue, choice, wrong))
-                (target(catalogue, choice, wrong))
                 (advanced(choice, wrong))
             }
             (summary(choice))
         }
     };
-    let title = if wrong.places.is_empty() { "Build a RoadRunner server" } else { "Not built yet: look again" };
+    let title =
+        if wrong.places.is_empty() { "Build a RoadRunner server" } else { "Not built yet: look again" };
     Page { title: format!("{title} · velox"), refresh: None, main }
 }
 
@@ -153,7 +156,7 @@ fn version(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
                         option value="" selected[!listed] { "Another ref…" }
                     }
                 }
-                div.field.grow data-other {
+                div.field.grow.other data-other {
                     label for="ref" { "Another tag, branch or commit" }
                     input.code type="text" id="ref" name="ref" value=(if listed { "" } else { &choice.roadrunner })
                         placeholder="master" autocomplete="off" autocapitalize="off" spellcheck="false"
@@ -235,23 +238,32 @@ fn card(plugin: &CataloguePlugin, choice: &Choice, wrong: &Wrong) -> Markup {
         div.card data-plugin {
             input type="checkbox" name="p" id=(id) value=(plugin.module) checked[chosen.is_some()]
                 aria-describedby=(described_by) data-released[plugin.version.is_some()];
-            div.what {
+            div.name {
                 label for=(id) { (plugin.name) }
                 @match plugin.status.as_deref() {
                     Some("third-party") => span.badge { "third-party" },
                     Some("deprecated") => span.badge.old { "deprecated" },
                     _ => {},
                 }
-                p id=(described_by) {
-                    (plugin.description)
-                    @if let Some(other) = &plugin.replaced_by { ". By now: " (other) }
-                }
-                (wrong.beside(&version))
+            }
+            p.what id=(described_by) {
+                (prose(&plugin.description))
+                @if let Some(other) = &plugin.replaced_by { ". By now: " (other) }
             }
             input.version.code type="text" name=(format!("v.{}", plugin.module)) id=(version)
                 value=(chosen.unwrap_or(own)) data-own=(own) aria-label=(format!("Version of {}", plugin.name))
                 autocomplete="off" autocapitalize="off" spellcheck="false"
                 aria-invalid=[wrong.invalid(&version)] aria-describedby=[wrong.described(&version)];
+            (wrong.beside(&version))
+        }
+    }
+}
+
+/// A text in which backquotes stand around code.
+fn prose(text: &str) -> Markup {
+    html! {
+        @for (at, part) in text.split('`').enumerate() {
+            @if at % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
@@ -310,8 +322,17 @@ fn advanced(choice: &Choice, wrong: &Wrong) -> Markup {
         target: choice.target.clone(),
         ..Choice::default()
     };
-    let fields =
-        ["debug", "race", "strict", "dependencies", "tags", "replaces", "excludes", "stamp_version", "stamp_time"];
+    let fields = [
+        "debug",
+        "race",
+        "strict",
+        "dependencies",
+        "tags",
+        "replaces",
+        "excludes",
+        "stamp_version",
+        "stamp_time",
+    ];
     let open = *choice != plain || wrong.is_among(&fields);
     let check = |name: &str, set: bool, label: &str, hint: &str| {
         html! {

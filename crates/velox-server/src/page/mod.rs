@@ -8,12 +8,14 @@ mod build;
 mod choice;
 mod choose;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Bytes,
+    body::Body,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
@@ -28,7 +30,11 @@ use self::{
 };
 use crate::{
     BuildId, Catalogue, Refusal, Releases, Service, ServiceError, State as Progress, StoreError,
-    http::who::{Builder, Reader},
+    http::{
+        body::read,
+        problem::Wrong as Refused,
+        who::{Builder, Reader},
+    },
 };
 
 /// How many entries of a log are read at once.
@@ -36,7 +42,7 @@ const ENTRIES: usize = 1024;
 /// How many entries of a log a page reads; it shows fewer, and a browser asks for the rest itself.
 const READ: usize = 16 * ENTRIES;
 /// When to try again where the queue is full, in seconds.
-const AGAIN: &str = "15";
+const AGAIN: u64 = 15;
 
 struct Pages {
     service: Service,
@@ -44,9 +50,9 @@ struct Pages {
 }
 
 /// The page's paths: `/`, `/build`, `/builds/{id}`, `/assets/{name}`.
-pub(crate) fn routes(service: Service, releases: Releases) -> Router {
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, releases: Releases) -> Router<S> {
     // The list is fetched while nobody waits for it yet.
-    releases.versions();
+    let _ = releases.versions();
     Router::new()
         .route("/", get(choose))
         .route("/build", post(submit).get(|| async { Redirect::to("/") }))
@@ -73,11 +79,15 @@ async fn submit(
     Builder(caller): Builder,
     uri: Uri,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
     if !is_own(&headers, &uri) {
         return foreign();
     }
+    let body = match read(&headers, body).await {
+        Ok(body) => body,
+        Err(unread) => return Refused::from(unread).into_response(),
+    };
     let sent = Sent::read(&body);
     let (catalogue, choice) = pages.settled(sent).await;
     let (spec, mut wrong) = choice.spec();
@@ -101,14 +111,23 @@ async fn submit(
             };
             refused(status, Wrong::of(&violations, &spec, &catalogue))
         }
-        Err(ServiceError::Store(error @ (StoreError::Full { .. } | StoreError::Busy { .. }))) => {
-            let wrong = Wrong::whole(&format!("{error}. Try again in a moment: your choice stays here."));
+        Err(
+            error @ (ServiceError::Store(StoreError::Full { .. } | StoreError::Busy { .. })
+            | ServiceError::Often { .. }),
+        ) => {
+            let again = match &error {
+                ServiceError::Often { wait } => wait.as_secs() + 1,
+                _ => AGAIN,
+            };
+            let wrong = Wrong::whole(&format!("{error}. Try again later: your choice stays here."));
             let answer = refused(StatusCode::TOO_MANY_REQUESTS, wrong);
-            ([(header::RETRY_AFTER, AGAIN)], answer).into_response()
+            ([(header::RETRY_AFTER, again.to_string())], answer).into_response()
         }
         Err(error) => {
             tracing::error!(%error, "a build can't be taken");
-            let wrong = Wrong::whole("The service can’t take builds right now. Try again in a moment: your choice stays here.");
+            let wrong = Wrong::whole(
+                "The service can’t take builds right now. Try again in a moment: your choice stays here.",
+            );
             refused(StatusCode::SERVICE_UNAVAILABLE, wrong)
         }
     }
@@ -119,7 +138,7 @@ async fn show(
     State(pages): State<Arc<Pages>>,
     _: Reader,
     Path(id): Path<String>,
-    caller: Result<Builder, crate::http::problem::Wrong>,
+    caller: Result<Builder, Refused>,
 ) -> Response {
     match pages.shown(&id, caller.ok().as_ref()).await {
         Ok(response) => response,
@@ -213,7 +232,7 @@ fn trouble(error: &ServiceError, id: &str) -> Response {
             let text = "Only who asked for a build can cancel it.";
             notice(StatusCode::FORBIDDEN, "That build is somebody else’s", text)
         }
-        ServiceError::Refused(_) | ServiceError::Store(_) => {
+        ServiceError::Refused(_) | ServiceError::Often { .. } | ServiceError::Store(_) => {
             tracing::error!(%error, "a page can't be shown");
             let text = "It doesn’t reach what it keeps. Load this page again in a moment.";
             notice(StatusCode::SERVICE_UNAVAILABLE, "The service is in trouble", text)

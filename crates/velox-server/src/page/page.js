@@ -92,7 +92,7 @@ function choose(form) {
     for (const group of all("[data-group]", form)) {
       let some = false;
       for (const card of all("[data-plugin]", group)) {
-        const text = (one(".what", card).textContent + " " + one("[type=checkbox]", card).value).toLowerCase();
+        const text = `${one(".name", card).textContent} ${one(".what", card).textContent} ${one("[type=checkbox]", card).value}`.toLowerCase();
         card.hidden = !words.every((word) => text.includes(word));
         if (!card.hidden) { some = true; count += 1; }
       }
@@ -238,6 +238,16 @@ function watch(build) {
   function said(text) {
     const word = one("[data-state-word]", build);
     if (word.textContent !== text) word.textContent = text;
+  }
+
+  const passed = one("[data-passed]", build);
+  if (passed) {
+    // The clocks here and there may differ: only what passes here is counted.
+    const loaded = Date.now(), before = Number(passed.dataset.passed);
+    setInterval(() => {
+      const seconds = before + Math.floor((Date.now() - loaded) / 1000);
+      passed.textContent = seconds < 60 ? `for ${seconds} s` : `for ${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+    }, 1000);
   }
 
   const events = new EventSource(`${build.dataset.log}?after=${lines.dataset.after}`);

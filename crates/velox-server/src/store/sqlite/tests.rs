@@ -10,7 +10,19 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Made, Plugin, Spec};
+use crate::{
+    Made, Plugin, Spec,
+    store::behaviour::{Setup, every_behaviour},
+};
+
+async fn open(setup: Setup) -> Option<(Sqlite, TempDir)> {
+    let directory = tempfile::tempdir().unwrap();
+    let Setup { queue, time_to_live, lease_time } = setup;
+    let options = SqliteOptions { queue, time_to_live, lease_time };
+    Some((Sqlite::open(&directory.path().join("db"), options).await.unwrap(), directory))
+}
+
+every_behaviour!(open);
 
 fn spec(version: u32) -> Spec {
     let reference = format!("v1.0.{version}");
@@ -286,10 +298,9 @@ async fn agrees(ops: Vec<Op>) {
                 let answer = store.cancel(model.builds[at].id, &by).await.unwrap();
                 let build = &mut model.builds[at];
                 assert_eq!(answer.is_some(), build.owner == by || build.wanted_by.contains(&by));
-                if !build.state.is_final() && build.wanted_by.remove(&by) && build.wanted_by.is_empty() {
-                    if build.state == State::Queued {
-                        build.state = State::Cancelled;
-                    }
+                let left = !build.state.is_final() && build.wanted_by.remove(&by);
+                if left && build.wanted_by.is_empty() && build.state == State::Queued {
+                    build.state = State::Cancelled;
                 }
             }
             Op::Reopen => {

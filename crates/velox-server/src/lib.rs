@@ -22,6 +22,7 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+mod egress;
 mod http;
 pub mod job;
 mod options;

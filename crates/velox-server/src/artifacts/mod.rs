@@ -1,10 +1,7 @@
 //! The binaries, each by the SHA-256 of its bytes.
 
-<<<<<<< HEAD
-mod object;
-=======
 mod folder;
->>>>>>> main
+mod object;
 
 use std::{ops::Range, path::Path};
 
@@ -12,11 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-<<<<<<< HEAD
-pub use self::object::Objects;
-=======
-pub use self::folder::{Filed, Folder};
->>>>>>> main
+pub use self::{
+    folder::{Filed, Folder},
+    object::Objects,
+};
 use crate::StoreError;
 
 /// A binary that is there.

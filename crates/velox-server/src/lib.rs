@@ -22,6 +22,7 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+mod egress;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
@@ -39,7 +40,7 @@ mod spec;
 mod store;
 mod worker;
 
-pub use artifacts::{Artifacts, Filed, Folder, Stored};
+pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
 pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };

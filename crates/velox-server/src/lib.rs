@@ -21,6 +21,7 @@ mod artifacts;
 pub mod auth;
 mod build;
 mod caller;
+pub mod client;
 mod options;
 mod policy;
 pub mod rate;

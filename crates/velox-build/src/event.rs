@@ -1,4 +1,4 @@
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 use velox_manifest::{Diagnostic, GoTarget};
@@ -21,6 +21,22 @@ pub enum Phase {
     Verify,
     /// The binary is put where the user wants it.
     Publish,
+}
+
+impl Phase {
+    /// Its name in events, and in a service's log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Fetch => "fetch",
+            Self::Prepare => "prepare",
+            Self::Compile => "compile",
+            Self::Link => "link",
+            Self::Verify => "verify",
+            Self::Publish => "publish",
+        }
+    }
 }
 
 /// One line of the resolved table.
@@ -57,6 +73,17 @@ pub struct Raised {
     pub demanded_by: Vec<String>,
 }
 
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, selected, asked, demanded_by, .. } = self;
+        write!(f, "`{name}` is compiled at {selected}, not {asked} as asked")?;
+        match demanded_by.as_slice() {
+            [] => Ok(()),
+            modules => write!(f, ": demanded by {}", modules.join(", ")),
+        }
+    }
+}
+
 /// Something worth a line, but no warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -85,6 +112,21 @@ pub enum Note {
         /// The sentence.
         text: String,
     },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RateLimitWait { host, seconds } => {
+                write!(f, "waiting {seconds}s: the rate limit of {host} is used up")
+            }
+            Self::TrustedOnFirstUse { module, sum } => {
+                write!(f, "no checksum database knows {module}; its first use is trusted ({sum})")
+            }
+            Self::WorkspaceKept { path } => write!(f, "the workspace is kept in {}", path.display()),
+            Self::Text { text } => f.write_str(text),
+        }
+    }
 }
 
 /// What a [`Reporter`] is told.

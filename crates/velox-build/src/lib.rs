@@ -32,6 +32,7 @@ mod precompile;
 mod process;
 mod publish;
 mod record;
+pub mod render;
 mod request;
 mod resolve;
 mod scratch;

@@ -173,8 +173,9 @@ impl Pipeline<'_> {
     /// `fits`: the lock, where no version is asked for any more.
     pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
         let request = self.request;
-        let scratch =
-            Scratch::create(&cache_directory(&request.environment), request.options.keep_workspace)?;
+        let place =
+            request.options.workspaces.clone().unwrap_or_else(|| cache_directory(&request.environment));
+        let scratch = Scratch::create(&place, request.options.keep_workspace)?;
         let plain = Children::new(request, &self.reporter, &self.cancel);
         let installed = Installed::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
         let Network { children, forges, fetcher } =

@@ -28,6 +28,8 @@ pub(crate) struct Children {
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) cancel: CancellationToken,
+    /// Whether each child leads a process group of its own.
+    pub(crate) own_groups: bool,
 }
 
 /// A child that ended: what it printed, already redacted, and how.
@@ -65,6 +67,7 @@ impl Children {
             redactor: Arc::new(Redactor::new(Vec::new())),
             reporter: Arc::clone(reporter),
             cancel: cancel.clone(),
+            own_groups: !request.options.one_group,
         }
     }
 
@@ -83,7 +86,9 @@ impl Children {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         #[cfg(unix)]
-        command.process_group(0);
+        if self.own_groups {
+            command.process_group(0);
+        }
 
         if self.cancel.is_cancelled() {
             return Err(Error::interrupted());
@@ -91,7 +96,7 @@ impl Children {
         let child = command.spawn().map_err(|error| {
             Error::build(format!("can't start {}: {error}", invocation.program.display()))
         })?;
-        let mut group = Group::new(child);
+        let mut group = Group::new(child, self.own_groups);
         let (Some(stdout), Some(stderr)) = (group.child.stdout.take(), group.child.stderr.take()) else {
             return Err(Error::build(format!("can't read what {} prints", invocation.name)));
         };
@@ -158,14 +163,20 @@ struct Group {
     child: Child,
     #[cfg(unix)]
     id: Option<rustix::process::Pid>,
+    /// Whether there is a group to signal, and not the child alone.
+    #[cfg(unix)]
+    whole: bool,
     ended: bool,
 }
 
 impl Group {
-    fn new(child: Child) -> Self {
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "there are no groups"))]
+    fn new(child: Child, whole: bool) -> Self {
         Self {
             #[cfg(unix)]
             id: child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw),
+            #[cfg(unix)]
+            whole,
             child,
             ended: false,
         }
@@ -184,9 +195,17 @@ impl Group {
 
     #[cfg(unix)]
     fn signal(&mut self, kill: bool) {
-        use rustix::process::{Signal, kill_process_group};
-        if let Some(group) = self.id {
-            let _ = kill_process_group(group, if kill { Signal::KILL } else { Signal::INT });
+        use rustix::process::{Signal, kill_process, kill_process_group};
+        let signal = if kill { Signal::KILL } else { Signal::INT };
+        match self.id {
+            Some(group) if self.whole => {
+                let _ = kill_process_group(group, signal);
+            }
+            // Once it was waited for, another process may have its number.
+            Some(child) if self.child.id().is_some() => {
+                let _ = kill_process(child, signal);
+            }
+            _ => {}
         }
     }
 

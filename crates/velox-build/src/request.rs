@@ -77,6 +77,12 @@ pub struct Options {
     pub locked: bool,
     /// `--offline`: no network at all.
     pub offline: bool,
+    /// Only module proxies are asked, save for what GONOPROXY covers: no forge, and no version control.
+    pub proxies_only: bool,
+    /// The directory that workspaces are made in; `None`: the cache directory has a place for them.
+    pub workspaces: Option<PathBuf>,
+    /// The children stay in this process's group: whoever ends that as a whole ends them too.
+    pub one_group: bool,
     /// `vx lock --upgrade`: nothing of the old lock's versions stays.
     pub upgrade: bool,
     /// `vx lock --upgrade NAME`: these plugins' versions don't stay.

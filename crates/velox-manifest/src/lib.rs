@@ -30,4 +30,4 @@ pub use manifest::{
 };
 pub use reference::{Key, Kind, TABLES, Table};
 pub use schema::schema;
-pub use target::{parse_target, release_targets};
+pub use target::{parse_target, release_targets, targets};

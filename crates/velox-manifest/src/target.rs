@@ -53,6 +53,16 @@ pub fn release_targets() -> Vec<GoTarget> {
     .collect()
 }
 
+/// Everything that can be compiled for, by operating system and architecture.
+#[must_use]
+pub fn targets() -> Vec<GoTarget> {
+    let of_os = |(os, arches): &(&str, &[&str])| {
+        let target = |arch: &&str| GoTarget { os: (*os).to_owned(), arch: (*arch).to_owned() };
+        arches.iter().map(target).collect::<Vec<_>>()
+    };
+    TARGETS.iter().flat_map(of_os).collect()
+}
+
 /// Which half of a target is wrong, with a sentence about it.
 pub(crate) enum WrongTarget {
     Os(String),

@@ -1,6 +1,6 @@
 //! How a service is set up.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
@@ -70,14 +70,31 @@ pub struct Limits {
 }
 
 /// The services that many nodes share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Cluster {
-    /// The NATS servers (`nats://host:4222`), with JetStream.
+    /// The NATS servers (`nats://host:4222`, `tls://host:4222`), with JetStream. They may hold `user:password@` or `token@`,
+    /// one for all.
     pub nats: Vec<Url>,
     /// The NATS credentials file's text.
     pub credentials: Option<SecretString>,
     /// Where the binaries are: `s3://bucket/prefix`, or any other that object_store knows.
     pub artifacts: Url,
+    /// How many NATS servers keep everything: 3 where one may go for good. It counts when it is set up for the first time.
+    pub replicas: usize,
+    /// How long a worker may be silent before its build is given to another.
+    pub lease_time: Duration,
+}
+
+impl fmt::Debug for Cluster {
+    /// Without the users' names and passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nats: Vec<Option<&str>> = self.nats.iter().map(Url::host_str).collect();
+        f.debug_struct("Cluster")
+            .field("nats", &nats)
+            .field("replicas", &self.replicas)
+            .field("lease_time", &self.lease_time)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Limits {

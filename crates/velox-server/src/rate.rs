@@ -37,6 +37,15 @@ impl<K: Hash + Eq> Rates<K> {
         self.take_at(Instant::now(), key, an_hour)
     }
 
+    /// How long until there is one of `an_hour` left; `None`: there is.
+    pub fn wait(&self, key: &K, an_hour: u64) -> Option<Duration> {
+        let now = Instant::now();
+        let even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = even.get(key).copied().unwrap_or(now).max(now);
+        let each = HOUR / u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
+        (at + each).duration_since(now).checked_sub(HOUR).filter(|wait| !wait.is_zero())
+    }
+
     fn take_at(&self, now: Instant, key: K, an_hour: u64) -> Result<(), Duration> {
         let number = u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
         let each = HOUR / number;

@@ -6,8 +6,8 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Policy, Queue, Records, Refusal,
-    Spec, StoreError, Submitted,
+    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Queue, Records,
+    Refusal, Spec, StoreError, Submitted, Tenant, rate::Rates,
 };
 
 /// How many entries of a log are read at once.
@@ -27,6 +27,8 @@ pub struct Service {
     pub artifacts: Arc<dyn Artifacts>,
     /// What may be asked for.
     pub policy: Policy,
+    /// How many builds each tenant queued in the last hour.
+    pub rates: Arc<Rates<Tenant>>,
 }
 
 /// Why a request came to nothing.
@@ -38,6 +40,12 @@ pub enum ServiceError {
     /// There is no room for it, or a store is in trouble.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The caller queued as many builds in an hour as it may.
+    #[error("you asked for as many builds in an hour as you may; another is taken in {} s", wait.as_secs() + 1)]
+    Often {
+        /// How long until another one is taken.
+        wait: Duration,
+    },
     /// Somebody else's build can't be cancelled.
     #[error("build {0} is somebody else's")]
     NotTheirs(BuildId),
@@ -63,8 +71,30 @@ impl Service {
     pub async fn submit(&self, caller: &Caller, spec: Spec, force: bool) -> Result<Submitted, ServiceError> {
         let spec = spec.checked().map_err(|wrong| ServiceError::Refused(Refusal::Invalid(wrong)))?;
         self.policy.check(&spec, caller).map_err(ServiceError::Refused)?;
-        let new = NewBuild { spec, tenant: caller.tenant.clone(), force, at_once: caller.builds_at_once };
-        Ok(self.records.submit(new).await?)
+        let tenant = &caller.tenant;
+        let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
+        // Whoever has no build left may still join others, and have what was built.
+        let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
+        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once };
+        let mut submitted = self.records.submit(new.clone()).await;
+        if let Ok(Submitted::Finished(build)) = &submitted
+            && let Some(Outcome::Made(made)) = &build.outcome
+            && self.artifacts.find(&made.artifact.sha256).await?.is_none()
+        {
+            // Whoever looks after the artifacts removed it: nobody gets a link to nothing.
+            submitted = self.records.submit(NewBuild { force: true, ..new }).await;
+        }
+        match (submitted, wait) {
+            (Err(StoreError::Busy { .. }), Some(wait)) => Err(ServiceError::Often { wait }),
+            (Ok(submitted @ Submitted::Queued(_)), _) => {
+                if let Some(an_hour) = caller.builds_per_hour {
+                    // It was looked at before: of two at once, both may pass.
+                    let _ = self.rates.take(tenant.clone(), an_hour);
+                }
+                Ok(submitted)
+            }
+            (submitted, _) => Ok(submitted?),
+        }
     }
 
     /// The build of this name.

@@ -100,7 +100,7 @@ impl Violation {
     }
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     GoTarget::host().to_string()
 }
 

@@ -10,6 +10,7 @@ pub use forge::{Fault, FaultRule, Forge, Request};
 pub use repo::{FIRST_COMMIT, Repo};
 pub use tls::Internet;
 
+mod nats;
 mod osv;
 mod plugin;
 mod proxy;
@@ -19,6 +20,7 @@ mod sshd;
 mod sumdb;
 pub mod worker;
 
+pub use nats::NatsServer;
 pub use osv::Osv;
 pub use plugin::{Files, Plugin, plugin};
 pub use proxy::{Fault as ProxyFault, ModuleProxy};

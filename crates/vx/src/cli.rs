@@ -168,6 +168,9 @@ pub(crate) enum Command {
     /// What the go command runs for a shared compile cache
     #[command(hide = true)]
     CompileCache,
+    /// What a build service runs for each build
+    #[command(hide = true)]
+    Job,
 }
 
 #[derive(Debug, Args)]

@@ -81,6 +81,7 @@ fn run() -> ExitCode {
             Command::Check(arguments) => commands::check(settings, *arguments).await,
             Command::Cache { command } => commands::cache(&settings, &command),
             Command::CompileCache => commands::compile_cache(settings).await,
+            Command::Job => commands::job(settings).await,
             Command::Completions { shell } => commands::completions(shell),
             Command::Man { directory } => commands::man(directory.as_deref()),
             Command::Schema => commands::schema(),

@@ -171,6 +171,7 @@ impl Resolver<'_> {
             fetcher: self.fetcher,
             scratch: self.scratch,
             offline: self.request.options.offline,
+            proxies_only: self.request.options.proxies_only,
         }
     }
 

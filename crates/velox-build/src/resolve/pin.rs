@@ -52,6 +52,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) fetcher: Option<&'a Fetcher>,
     pub(crate) scratch: &'a Path,
     pub(crate) offline: bool,
+    /// Whether forges may be asked about what GONOPROXY covers, and nothing else.
+    pub(crate) proxies_only: bool,
 }
 
 /// Where an ask stands.
@@ -245,6 +247,18 @@ impl Sources<'_> {
             let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
             let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
             return State::Failed(unresolved(ask, &format!("{why} (offline)"), &help));
+        }
+        let path = match (ask.path.as_str(), &place.host) {
+            ("", Host::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
+            (path, _) => path.to_owned(),
+        };
+        if self.proxies_only && !self.go.settings().is_private(&path) {
+            let why = proxy.unwrap_or_else(|| "no module proxy can be asked for it".to_owned());
+            let advice = goproxy::advice(&why).map(str::to_owned);
+            let help = advice.unwrap_or_else(|| {
+                "only module proxies are asked here: a tag of a published module always works".to_owned()
+            });
+            return State::Failed(unresolved(ask, &why, &[help]));
         }
         // A ref may have moved since the lock.
         let commit = ask.known.as_ref().and_then(|known| known.commit.clone());

@@ -1,11 +1,14 @@
 //! The binaries, each by the SHA-256 of its bytes.
 
+mod folder;
+
 use std::{ops::Range, path::Path};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::folder::{Filed, Folder};
 use crate::StoreError;
 
 /// A binary that is there.

@@ -1,8 +1,17 @@
 //! Where builds are kept, and who is next: traits with an embedded and a distributed implementation.
 
+#[cfg(test)]
+mod behaviour;
+mod jetstream;
+mod sqlite;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use self::{
+    jetstream::{JetStream, JetStreamOptions},
+    sqlite::{Sqlite, SqliteOptions},
+};
 use crate::{Build, BuildId, Entry, NewBuild, Outcome, Tenant};
 
 /// What went wrong in a store.

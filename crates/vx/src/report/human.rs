@@ -8,9 +8,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use velox_build::{
-    Binary, CompileCache, Event, Goal, Note, Output, Phase, PluginRow, Raised, Reporter, Summary,
-};
+use velox_build::{Binary, CompileCache, Event, Goal, Note, Output, Phase, PluginRow, Reporter, Summary};
 use velox_manifest::{Level, Source};
 
 use crate::{
@@ -150,19 +148,12 @@ impl Human {
     }
 
     fn note(&self, state: &mut State, note: &Note) {
-        let text = match note {
-            Note::RateLimitWait { host, seconds } => {
-                let text = format!("{seconds}s: the rate limit of {} is used up", clean(host));
-                return self.row(state, DOING, "Waiting", &text);
-            }
-            Note::TrustedOnFirstUse { module, sum } => {
-                format!("no checksum database knows {module}; its first use is trusted ({sum})")
-            }
-            Note::WorkspaceKept { path } => format!("the workspace is kept in {}", path.display()),
-            Note::Text { text } => text.clone(),
-        };
+        if let Note::RateLimitWait { host, seconds } = note {
+            let text = format!("{seconds}s: the rate limit of {} is used up", clean(host));
+            return self.row(state, DOING, "Waiting", &text);
+        }
         let style = AnsiColor::BrightGreen.on_default().bold();
-        self.say(state, &format!("{style}note{style:#}: {}\n", clean(&text)));
+        self.say(state, &format!("{style}note{style:#}: {}\n", clean(&note.to_string())));
     }
 
     fn clear_bars(&self, state: &mut State) {
@@ -193,7 +184,7 @@ impl Reporter for Human {
                 self.resolved(state);
             }
             Event::Raised(raised) => {
-                self.say(state, &format!("{}\n", heading(Level::Warning, &explain(&raised))))
+                self.say(state, &format!("{}\n", heading(Level::Warning, &raised.to_string())))
             }
             Event::Warning(warning) => self.say(state, &render(&warning, self.source.as_ref())),
             Event::Note(note) => self.note(state, &note),
@@ -382,15 +373,6 @@ fn doing(phase: Phase) -> &'static str {
         Phase::Verify => "Verifying",
         Phase::Publish => "Publishing",
     }
-}
-
-fn explain(raised: &Raised) -> String {
-    let Raised { name, selected, asked, demanded_by, .. } = raised;
-    let demand = match demanded_by.as_slice() {
-        [] => String::new(),
-        modules => format!(": demanded by {}", modules.join(", ")),
-    };
-    format!("`{name}` is compiled at {selected}, not {asked} as asked{demand}")
 }
 
 /// What a dry run prints: the table of versions, and the go.mod.

@@ -1,14 +1,6 @@
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
-/// Foreign text (a server's message, a file's name) without what a terminal would obey.
-pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && c != '\t' && c != '\n';
-    if !text.contains(obeyed) {
-        return Cow::Borrowed(text);
-    }
-    let text = anstream::adapter::strip_str(text).to_string();
-    Cow::Owned(text.replace(obeyed, ""))
-}
+pub(crate) use velox_build::render::clean;
 
 /// `0.4s`, `41.2s`, `3m 05s`, `1h 02m`.
 pub(crate) fn elapsed(time: Duration) -> String {
@@ -50,11 +42,5 @@ mod tests {
     fn times_stay_short() {
         let shown = [0, 999, 59_999, 60_000, 185_000, 3_725_000].map(|ms| elapsed(Duration::from_millis(ms)));
         assert_eq!(shown, ["0.0s", "0.9s", "59.9s", "1m 00s", "3m 05s", "1h 02m"]);
-    }
-
-    #[test]
-    fn terminal_escapes_of_others_are_dropped() {
-        assert_eq!(clean("plain\ttext"), "plain\ttext");
-        assert_eq!(clean("remote: \u{1b}[2J\u{1b}]0;title\u{7}gone\r"), "remote: gone");
     }
 }

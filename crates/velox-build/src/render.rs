@@ -1,0 +1,104 @@
+//! Diagnostics and foreign texts as people read them.
+
+use std::{borrow::Cow, iter, ops::Range};
+
+use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet, renderer::DecorStyle};
+use anstyle::{AnsiColor, Style};
+use velox_manifest::{Diagnostic, Level, Source};
+
+/// One message as the compiler of Rust shows its own, with a line feed at its end:
+///
+/// ```text
+/// error: unknown key `reff`
+///  --> velox.toml:3:5
+///   |
+/// 3 | reff = "v2024.2.1"
+///   | ^^^^ did you mean `ref`?
+///   |
+///   = help: …
+/// ```
+///
+/// It is styled; write it through `anstream`, or make it [`plain`]. It is ASCII on every terminal, since editors and scripts look for `-->`.
+#[must_use]
+pub fn render(diagnostic: &Diagnostic, source: Option<&Source>) -> String {
+    render_explained(diagnostic, &[], source)
+}
+
+/// As [`render`], with notes on why it matters before the help.
+#[must_use]
+pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Option<&Source>) -> String {
+    let title = match diagnostic.level {
+        Level::Error => Title::ERROR,
+        Level::Warning => Title::WARNING,
+    };
+    let mut text = match (source, &diagnostic.span) {
+        (Some(source), Some(span)) => {
+            let mark = AnnotationKind::Primary
+                .span(within(&source.text, span))
+                .label(diagnostic.label.as_deref().map(clean));
+            let snippet = Snippet::source(source.text.as_str()).path(clean(&source.name)).annotation(mark);
+            let group = title
+                .primary_title(clean(&diagnostic.message))
+                .element(snippet)
+                .elements(notes.iter().map(|note| Title::NOTE.message(clean(note))))
+                .elements(diagnostic.help.iter().map(|help| Title::HELP.message(clean(help))));
+            Renderer::styled().decor_style(DecorStyle::Ascii).render(&[group])
+        }
+        _ => {
+            let line = |color: AnsiColor, word: &str, text: &str| {
+                let style = color.on_default().bold();
+                format!("\n{style}{word}{style:#}: {}", clean(text))
+            };
+            let notes = notes.iter().map(|note| line(AnsiColor::BrightGreen, "note", note));
+            let helps = diagnostic.help.iter().map(|help| line(AnsiColor::BrightCyan, "help", help));
+            iter::once(heading(diagnostic.level, &diagnostic.message)).chain(notes).chain(helps).collect()
+        }
+    };
+    text.push('\n');
+    text
+}
+
+/// The first line alone, in the same style.
+#[must_use]
+pub fn heading(level: Level, message: &str) -> String {
+    let (word, color) = match level {
+        Level::Error => ("error", AnsiColor::BrightRed),
+        Level::Warning => ("warning", AnsiColor::Yellow),
+    };
+    let (style, bold) = (color.on_default().bold(), Style::new().bold());
+    format!("{style}{word}{style:#}{bold}: {}{bold:#}", clean(message))
+}
+
+/// Foreign text (a server's message, a file's name) without what a terminal would obey.
+#[must_use]
+pub fn clean(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\t' && c != '\n';
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(plain(text).replace(obeyed, ""))
+}
+
+/// A styled text without its styles.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+/// `span` as far as it lies in `text`, between characters: the renderer trusts what it gets.
+#[must_use]
+pub fn within(text: &str, span: &Range<usize>) -> Range<usize> {
+    let start = text.floor_char_boundary(span.start);
+    start..text.ceil_char_boundary(span.end).max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_escapes_of_others_are_dropped() {
+        assert_eq!(clean("plain\ttext"), "plain\ttext");
+        assert_eq!(clean("remote: \u{1b}[2J\u{1b}]0;title\u{7}gone\r"), "remote: gone");
+    }
+}

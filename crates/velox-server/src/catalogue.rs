@@ -1,0 +1,182 @@
+//! What can be chosen from: RoadRunner's versions, the plugins that vx knows, the targets.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use velox_gomod::module::split_path_version;
+use velox_manifest::{
+    GoTarget,
+    catalogue::{self, Group, KnownPlugin},
+};
+
+use crate::Releases;
+
+/// What can be chosen from, as `GET /v1/catalogue` answers. Other plugins can be built too, by their module paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Catalogue {
+    /// RoadRunner's releases, the newest first.
+    pub roadrunner: Vec<String>,
+    /// The RoadRunner that the plugins' versions are of.
+    pub of: String,
+    /// Whether it is known what that one was released with; without it no plugin has a version.
+    pub complete: bool,
+    /// The plugins by what they are for.
+    pub groups: Vec<CatalogueGroup>,
+    /// What can be compiled for, `os/arch` in Go's names.
+    pub targets: Vec<String>,
+    /// The service's own platform: what is compiled for where nothing else is asked for.
+    pub target: String,
+}
+
+/// Plugins for one purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CatalogueGroup {
+    /// As it is headed.
+    pub title: String,
+    /// By name.
+    pub plugins: Vec<CataloguePlugin>,
+}
+
+/// A plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CataloguePlugin {
+    /// Its name.
+    pub name: String,
+    /// Its module path: as the RoadRunner that is asked about names it, else with the newest major.
+    pub module: String,
+    /// `supported`, `third-party` or `deprecated`; missing where only RoadRunner itself knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// What it is for, in a line.
+    pub description: String,
+    /// Of a deprecated one: the plugin that does its work by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
+    /// The version that this RoadRunner was released with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl Catalogue {
+    /// What there is for this RoadRunner, a release or any other ref; for the newest release where none is named.
+    pub async fn of(releases: &Releases, roadrunner: Option<&str>) -> Self {
+        let versions = releases.versions();
+        let of = roadrunner.or(versions.first().map(String::as_str)).unwrap_or_default().to_owned();
+        let plugins = releases.plugins(&of).await;
+        Self {
+            groups: groups(plugins.as_ref().map_or(&[], |plugins| plugins.as_slice())),
+            complete: plugins.is_some(),
+            of,
+            roadrunner: versions,
+            targets: velox_manifest::targets().iter().map(GoTarget::to_string).collect(),
+            target: GoTarget::host().to_string(),
+        }
+    }
+
+    /// All plugins, in the order in which they are shown.
+    pub fn plugins(&self) -> impl Iterator<Item = &CataloguePlugin> {
+        self.groups.iter().flat_map(|group| &group.plugins)
+    }
+}
+
+impl CataloguePlugin {
+    /// What is asked for where the user doesn't say: the version that was released, else the newest.
+    #[must_use]
+    pub fn reference(&self) -> &str {
+        self.version.as_deref().unwrap_or("latest")
+    }
+}
+
+/// The known plugins, and those that a release has besides.
+fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
+    let mut groups: Vec<CatalogueGroup> = Group::ALL
+        .iter()
+        .map(|group| CatalogueGroup {
+            title: group.title().to_owned(),
+            plugins: catalogue::catalogue()
+                .iter()
+                .filter(|known| known.group == *group)
+                .map(|known| plugin(known, released))
+                .collect(),
+        })
+        .collect();
+    let others: Vec<CataloguePlugin> = released
+        .iter()
+        .filter(|(module, _)| catalogue::find(module).is_none_or(|known| known.module != base(module)))
+        .map(|(module, version)| CataloguePlugin {
+            name: base(module).rsplit('/').next().unwrap_or_default().to_owned(),
+            module: module.clone(),
+            status: None,
+            description: "Part of this RoadRunner".to_owned(),
+            replaced_by: None,
+            version: Some(version.clone()),
+        })
+        .collect();
+    if !others.is_empty() {
+        groups.push(CatalogueGroup { title: "Others".to_owned(), plugins: others });
+    }
+    groups
+}
+
+fn plugin(known: &KnownPlugin, released: &[(String, String)]) -> CataloguePlugin {
+    let inside = released.iter().find(|(module, _)| base(module) == known.module);
+    CataloguePlugin {
+        name: known.name.clone(),
+        module: inside.map_or_else(|| known.module_path(), |(module, _)| module.clone()),
+        status: Some(known.status.word().to_owned()),
+        description: known.description.clone(),
+        replaced_by: known.replaced_by.clone(),
+        version: inside.map(|(_, version)| version.clone()),
+    }
+}
+
+/// A module path without its major.
+pub(crate) fn base(module: &str) -> &str {
+    split_path_version(module).map_or(module, |(base, _)| base)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_release_gives_its_plugins_their_versions() {
+        let releases = Releases::built_in();
+        let newest = Catalogue::of(&releases, None).await;
+        assert_eq!(Some(&newest.of), newest.roadrunner.first());
+        assert!(newest.complete && newest.targets.contains(&newest.target));
+        let http = newest.plugins().find(|plugin| plugin.name == "http").unwrap();
+        assert_eq!(http.module, "github.com/roadrunner-server/http/v5");
+        assert_ne!(http.reference(), "latest");
+        let souin = newest.plugins().find(|plugin| plugin.name == "souin").unwrap();
+        assert_eq!((souin.reference(), souin.status.as_deref()), ("latest", Some("third-party")));
+        let released = newest.plugins().filter(|plugin| plugin.version.is_some()).count();
+        assert_eq!(released, 35);
+
+        let older = Catalogue::of(&releases, Some("v2024.2.1")).await;
+        assert_ne!(older.plugins().find(|plugin| plugin.name == "http").unwrap().version, http.version);
+
+        let branch = Catalogue::of(&releases, Some("master")).await;
+        assert!(!branch.complete && branch.plugins().all(|plugin| plugin.reference() == "latest"));
+    }
+
+    #[test]
+    fn what_only_a_release_knows_comes_last() {
+        let released = [
+            ("github.com/roadrunner-server/http/v6", "v6.0.1"),
+            ("github.com/roadrunner-server/brand-new/v6", "v6.1.0"),
+        ]
+        .map(|(module, version)| (module.to_owned(), version.to_owned()));
+        let groups = groups(&released);
+        let last = groups.last().unwrap();
+        assert_eq!((last.title.as_str(), last.plugins.len()), ("Others", 1));
+        assert_eq!((last.plugins[0].name.as_str(), last.plugins[0].reference()), ("brand-new", "v6.1.0"));
+        let http =
+            groups.iter().flat_map(|group| &group.plugins).find(|plugin| plugin.name == "http").unwrap();
+        assert_eq!(
+            (http.module.as_str(), http.reference()),
+            ("github.com/roadrunner-server/http/v6", "v6.0.1")
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! The job's own side: what `vx job` does.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, Read, Write},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use velox_build::{Error, ErrorKind, Goal, Options, Output, Request, Summary, render};
+use velox_manifest::Source;
+
+use super::{
+    log::{Log, say},
+    size,
+    task::{Said, Task},
+};
+use crate::{ArtifactInfo, Failure, FailureKind, Made};
+
+/// Does what the service asks for on the standard input, and says on the standard output what goes on. Where the input
+/// ends before that, the service is dead: this process ends with all that it started.
+pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
+    let (sender, receiver) = oneshot::channel();
+    // A thread: no task may be in the way when the service is gone.
+    std::thread::spawn(move || {
+        let mut input = io::stdin().lock();
+        let mut line = String::new();
+        if input.read_line(&mut line).is_ok_and(|length| length > 0) {
+            let _ = sender.send(line);
+            let _ = io::copy(&mut input.take(u64::MAX), &mut io::sink());
+        }
+        end_all();
+    });
+    let task = match receiver.await.map(|line| serde_json::from_str::<Task>(&line)) {
+        Ok(Ok(task)) => task,
+        Ok(Err(error)) => {
+            let _ = writeln!(io::stderr(), "error: no job is in this: {error}");
+            return ExitCode::FAILURE;
+        }
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let cancel = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(cancel.clone()));
+    match build(&task, environment, cancel).await {
+        Ok(said) => {
+            if let Said::Failed(failure) = &said {
+                super::log::error(&failure.message);
+            }
+            say(&said);
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// An interruption has no answer.
+async fn build(
+    task: &Task,
+    environment: BTreeMap<String, String>,
+    cancel: CancellationToken,
+) -> Result<Said, Error> {
+    let spec = &task.spec;
+    let failed = |kind, message| Ok(Said::Failed(Failure { kind, message }));
+    let (manifest, source) = match spec.manifest() {
+        Ok(read) => read,
+        Err(violations) => {
+            let lines: Vec<String> =
+                violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+            return failed(FailureKind::Invalid, lines.join("\n"));
+        }
+    };
+    let lock = task.directory.join("velox.lock");
+    let request = Request {
+        manifest,
+        source: Some(source.clone()),
+        base: task.directory.clone(),
+        environment,
+        options: Options {
+            stamp_version: spec.stamp_version.clone(),
+            stamp_time: spec.stamp_time.clone(),
+            no_smoke_test: true,
+            no_cache: task.force,
+            proxies_only: true,
+            one_group: true,
+            workspaces: Some(task.directory.join("work")),
+            ..Options::default()
+        },
+        goal: Goal::Build(Output::Directory(task.directory.join("out"))),
+        lock: Some(lock.clone()),
+        unchanged: true,
+    };
+    let log = Arc::new(Log::new(source.clone()));
+    let summary = match velox_build::build(&request, log, cancel).await {
+        Ok(summary) => summary,
+        Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+        Err(error) => return Ok(Said::Failed(failure(&error, &source, task.memory))),
+    };
+    let lock = match std::fs::read_to_string(&lock) {
+        Ok(lock) => lock,
+        Err(error) => return failed(FailureKind::Internal, format!("the lock wasn't kept: {error}")),
+    };
+    match made(task, summary, lock) {
+        Some(said) => Ok(said),
+        None => failed(FailureKind::Internal, "the build made no binary".to_owned()),
+    }
+}
+
+fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
+    let binary = summary.binaries.into_iter().next()?;
+    let made = Made {
+        artifact: ArtifactInfo {
+            sha256: binary.sha256,
+            size: binary.size,
+            file_name: binary.path.file_name()?.to_string_lossy().into_owned(),
+            target: binary.target,
+        },
+        version: summary.version,
+        go_version: summary.go_version,
+        configuration: task.spec.configuration(),
+        lock,
+        warnings: summary.raised.iter().map(ToString::to_string).collect(),
+    };
+    Some(Said::Made { made: Box::new(made), file: binary.path })
+}
+
+/// As `vx build` shows it: the places in the configuration, and what the compiler printed.
+fn failure(error: &Error, source: &Source, memory: u64) -> Failure {
+    let mut parts: Vec<String> = error
+        .diagnostics
+        .iter()
+        .map(|diagnostic| render::plain(&render::render(diagnostic, Some(source))))
+        .collect();
+    if !error.output.is_empty() {
+        parts.push(error.output.iter().map(|line| format!("{}\n", render::clean(line))).collect());
+    }
+    let mut kind = match error.kind {
+        ErrorKind::Configuration => FailureKind::Invalid,
+        ErrorKind::Build | ErrorKind::Interrupted => FailureKind::Failed,
+    };
+    if error.output.iter().any(|line| is_out_of_memory(line)) {
+        kind = FailureKind::Limit;
+        parts.push(out_of_memory(memory));
+    } else if error.output.iter().any(|line| line.contains("file too large")) {
+        kind = FailureKind::Limit;
+        parts.push("it wrote a larger file than a build may write here".to_owned());
+    }
+    Failure { kind, message: parts.join("\n").trim_end().to_owned() }
+}
+
+/// Whether a program says that it gets no more memory.
+pub(super) fn is_out_of_memory(line: &str) -> bool {
+    ["annot allocate memory", "out of memory", "memory allocation of ", "failed to create new OS thread"]
+        .iter()
+        .any(|sign| line.contains(sign))
+}
+
+pub(super) fn out_of_memory(memory: u64) -> String {
+    format!("it needs more than the {} of memory that a build may use here", size(memory))
+}
+
+#[cfg(unix)]
+async fn cancel_on_signal(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        terminate.recv().await;
+        cancel.cancel();
+    }
+}
+
+#[cfg(not(unix))]
+async fn cancel_on_signal(_: CancellationToken) {}
+
+/// Ends this process, and all others of its group where that is its own.
+fn end_all() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
+        if getpgrp() == getpid() {
+            let _ = kill_current_process_group(Signal::KILL);
+        }
+    }
+    std::process::exit(1);
+}

@@ -1,0 +1,35 @@
+//! What the service and a job say to each other, a line of JSON each.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Entry, Failure, Made, Spec};
+
+/// What a job is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Task {
+    pub(super) spec: Spec,
+    /// Compile anew.
+    pub(super) force: bool,
+    /// The job's own directory.
+    pub(super) directory: PathBuf,
+    /// What its processes may use, in bytes: for its words when they did.
+    pub(super) memory: u64,
+}
+
+/// What a job says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Said {
+    /// What goes on.
+    Entry(Entry),
+    /// It is done.
+    Made {
+        made: Box<Made>,
+        /// Where the binary is.
+        file: PathBuf,
+    },
+    /// It is over.
+    Failed(Failure),
+}

@@ -1,0 +1,52 @@
+//! The page's own style, script and picture. Each has a name that changes with its content, so that browsers keep it.
+
+use std::{fmt::Write as _, sync::LazyLock};
+
+use axum::{
+    extract::Path,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+
+/// A file of the page.
+pub(super) struct Asset {
+    /// Its path on this service.
+    pub(super) path: String,
+    kind: &'static str,
+    /// What is in it.
+    pub(super) text: &'static str,
+}
+
+pub(super) static STYLE: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("page", "css", "text/css; charset=utf-8", include_str!("page.css")));
+pub(super) static SCRIPT: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("page", "js", "text/javascript; charset=utf-8", include_str!("page.js")));
+pub(super) static ICON: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("icon.svg")));
+
+impl Asset {
+    fn new(stem: &str, ending: &str, kind: &'static str, text: &'static str) -> Self {
+        let mut hash = String::new();
+        for byte in Sha256::digest(text).iter().take(6) {
+            // Writing to a String can't fail.
+            let _ = write!(hash, "{byte:02x}");
+        }
+        Self { path: format!("/assets/{stem}-{hash}.{ending}"), kind, text }
+    }
+}
+
+/// `GET /assets/{name}`
+pub(super) async fn serve(Path(name): Path<String>) -> Response {
+    let assets = [&*STYLE, &*SCRIPT, &*ICON];
+    let Some(asset) = assets.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&name))
+    else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, asset.kind),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, asset.text).into_response()
+}

@@ -1,0 +1,295 @@
+// What a script adds to the page: searching, a link that follows the choice, live logs. Everything else works without it.
+"use strict";
+const one = (selector, within = document) => within.querySelector(selector);
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+// Says on the button itself, and to screen readers, that something was copied.
+function copied(button) {
+  const label = one("[data-copied]", button);
+  if (!label || label.dataset.was) return;
+  label.dataset.was = label.textContent;
+  label.textContent = label.dataset.copied;
+  const announce = one("[data-announce]");
+  if (announce) announce.textContent = label.dataset.copied;
+  setTimeout(() => { label.textContent = label.dataset.was; delete label.dataset.was; if (announce) announce.textContent = ""; }, 1600);
+}
+
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Browsers have no clipboard for pages without TLS, other than this.
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.readOnly = true;
+    area.className = "hidden";
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    button.focus();
+    if (!done) return;
+  }
+  copied(button);
+}
+
+function choose(form) {
+  const release = one("#rr"), typed = one("#ref"), other = one("[data-other]"), search = one("#search");
+  const plugins = () => all("[data-plugin]", form).map((card) => ({
+    card, box: one("[type=checkbox]", card), version: one(".version", card), name: one("label", card).textContent,
+  }));
+  const more = () => one("#more").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  const roadrunner = () => release.value || typed.value.trim();
+
+  // As the service writes it: `/` and `@` may stand in a query.
+  const escaped = (text) => encodeURIComponent(text).replace(/%(2F|40|3A|2C|24|3B|3F)/g, decodeURIComponent);
+
+  // The path and query that show this choice again.
+  function link() {
+    const parts = [["rr", roadrunner()]];
+    const chosen = plugins().filter(({ box }) => box.checked);
+    for (const { box, version } of chosen) {
+      parts.push(["p", `${box.value}@${version.value.trim() || version.dataset.own}`]);
+    }
+    if (!chosen.length) parts.push(["p", ""]);
+    for (const name of ["target", "more", "dependencies", "tags", "replaces", "excludes", "stamp_version", "stamp_time"]) {
+      const value = form.elements[name].value.trim();
+      if (value) parts.push([name, value]);
+    }
+    for (const name of ["debug", "race", "strict"]) if (form.elements[name].checked) parts.push([name, "1"]);
+    return "/?" + parts.map(([name, value]) => `${name}=${escaped(value)}`).join("&");
+  }
+
+  function say(what, text) {
+    const place = one(`[data-said=${what}]`, form);
+    if (place.textContent !== text) place.textContent = text;
+  }
+
+  function changed() {
+    const known = plugins().filter(({ box }) => box.checked).map(({ name }) => name);
+    const others = more().map((line) => line.split("@")[0].split("/").filter((part) => !/^v\d+$/.test(part)).pop());
+    say("rr", roadrunner() || "…");
+    say("target", form.elements.target.value);
+    say("count", String(known.length + others.length));
+    one("[data-chips]").replaceChildren(...[...known, ...others].map((name) => {
+      const chip = document.createElement("span");
+      chip.textContent = name;
+      return chip;
+    }));
+    for (const group of all("[data-group]", form)) {
+      const boxes = all("[type=checkbox]", group);
+      one("[data-tally]", group).textContent = `${boxes.filter((box) => box.checked).length} of ${boxes.length}`;
+    }
+    other.hidden = release.value !== "";
+    const here = link();
+    one("[data-link]").href = here;
+    history.replaceState(null, "", here);
+  }
+
+  function filter() {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const group of all("[data-group]", form)) {
+      let some = false;
+      for (const card of all("[data-plugin]", group)) {
+        const text = `${one(".name", card).textContent} ${one(".what", card).textContent} ${one("[type=checkbox]", card).value}`.toLowerCase();
+        card.hidden = !words.every((word) => text.includes(word));
+        if (!card.hidden) { some = true; count += 1; }
+      }
+      group.hidden = !some;
+    }
+    one("[data-nothing]").hidden = count > 0;
+    one("[data-found]").textContent = words.length ? (count === 1 ? "1 plugin" : `${count} plugins`) : "";
+  }
+
+  // Another RoadRunner has other versions: the service knows which.
+  let asked = 0;
+  async function follow() {
+    const mine = ++asked;
+    const step = one("#plugins");
+    step.setAttribute("aria-busy", "true");
+    try {
+      const was = encodeURIComponent(form.elements.was.value);
+      const answer = await fetch(`${link()}&was=${was}`, { headers: { accept: "text/html" } });
+      if (!answer.ok) throw new Error(answer.statusText);
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (mine !== asked) return;
+      one("#groups").replaceWith(one("#groups", fresh));
+      one("[data-follows]").replaceWith(one("[data-follows]", fresh));
+      one("#more").value = one("#more", fresh).value;
+      form.elements.was.value = one("[name=was]", fresh).value;
+      filter();
+    } catch {
+      // The versions stay as they are; the service looks at them again when it is asked to build.
+    } finally {
+      if (mine === asked) step.removeAttribute("aria-busy");
+      changed();
+    }
+  }
+
+  form.addEventListener("input", (event) => {
+    if (event.target === search) return filter();
+    if (event.target.matches(".version")) one("[type=checkbox]", event.target.closest("[data-plugin]")).checked = true;
+    if (event.target === release && release.value) typed.value = "";
+    changed();
+  });
+  release.addEventListener("change", () => {
+    if (release.value) return follow();
+    typed.focus();
+  });
+  typed.addEventListener("change", () => { if (typed.value.trim()) follow(); });
+  search.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") event.preventDefault();
+    if (event.key === "Escape" && search.value) { search.value = ""; filter(); event.preventDefault(); }
+  });
+  document.addEventListener("keydown", (event) => {
+    const writes = event.target.closest("input:not([type=checkbox]), textarea, select");
+    if (event.key !== "/" || writes || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    search.focus();
+  });
+  for (const button of all("[data-set]", form)) {
+    button.setAttribute("role", "button");
+    const set = (event) => {
+      event.preventDefault();
+      for (const { box, version } of plugins()) {
+        box.checked = button.dataset.set === "release" && "released" in box.dataset;
+        version.value = version.dataset.own;
+      }
+      if (button.dataset.set === "none") one("#more").value = "";
+      changed();
+    };
+    button.addEventListener("click", set);
+    button.addEventListener("keydown", (event) => { if (event.key === " ") set(event); });
+  }
+  one("[data-link]").addEventListener("click", (event) => {
+    event.preventDefault();
+    copy(new URL(link(), location.href).href, event.currentTarget);
+  });
+  // The browser may have filled the form from before.
+  window.addEventListener("pageshow", (event) => { if (event.persisted) changed(); });
+  if (location.pathname === "/") changed(); else other.hidden = release.value !== "";
+  const wrong = one("#wrong");
+  if (wrong) wrong.focus();
+}
+
+// A link to a field goes to the field, not only to its place, and opens what hides it.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("#wrong a");
+  const field = link && document.getElementById(link.hash.slice(1));
+  if (!field) return;
+  event.preventDefault();
+  for (let around = field.closest("details"); around; around = around.parentElement.closest("details")) around.open = true;
+  field.focus();
+  field.scrollIntoView({ block: "center" });
+});
+
+function watch(build) {
+  const lines = one("[data-lines]", build), live = one("[data-live]", build);
+  const order = all("[data-phase]", build).map((item) => item.dataset.phase);
+  let first = lines.dataset.first ? Number(lines.dataset.first) : null;
+  let announced = "";
+  lines.scrollTop = lines.scrollHeight;
+  if (!["queued", "running"].includes(build.dataset.state)) return;
+
+  function add(entry) {
+    const time = Date.parse(entry.time);
+    first ??= time;
+    const line = document.createElement("p");
+    line.className = entry.level;
+    const span = (name, text) => {
+      const part = document.createElement("span");
+      part.className = name;
+      part.textContent = text;
+      line.append(part);
+    };
+    span("when", `${Math.max(0, (time - first) / 1000).toFixed(1)}s`);
+    if (entry.level === "warning" || entry.level === "error") span("hidden", `${entry.level}: `);
+    span("text", entry.text);
+    // Who reads further up isn't pulled down.
+    const follows = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
+    const empty = one("[data-empty]", lines);
+    if (empty) empty.remove();
+    lines.append(line);
+    while (lines.childElementCount > 2000) lines.firstElementChild.remove();
+    if (follows) lines.scrollTop = lines.scrollHeight;
+    if (entry.phase) phase(entry);
+  }
+
+  function phase(entry) {
+    const at = order.indexOf(entry.phase);
+    if (at < 0) return;
+    all("[data-phase]", build).forEach((item, index) => {
+      const [name, said] = index < at ? ["done", "done"] : index === at ? ["now", "going on"] : ["next", "to come"];
+      if (item.className === name) return;
+      item.className = name;
+      one("[data-said]", item).textContent = ` (${said})`;
+      if (name === "now") item.setAttribute("aria-current", "step"); else item.removeAttribute("aria-current");
+    });
+    const bar = one("[data-progress]", build), counted = one("[data-counted]", build);
+    const known = entry.total > 0 && entry.done !== undefined;
+    bar.hidden = !known;
+    counted.textContent = known ? `${entry.done} of ${entry.total}` : "";
+    if (known) { bar.max = entry.total; bar.value = entry.done; }
+    const title = one("span", all("[data-phase]", build)[at]).textContent;
+    if (title !== announced) { announced = title; said(`Building: ${title}`); }
+  }
+
+  function said(text) {
+    const word = one("[data-state-word]", build);
+    if (word.textContent !== text) word.textContent = text;
+  }
+
+  const passed = one("[data-passed]", build);
+  if (passed) {
+    // The clocks here and there may differ: only what passes here is counted.
+    const loaded = Date.now(), before = Number(passed.dataset.passed);
+    setInterval(() => {
+      const seconds = before + Math.floor((Date.now() - loaded) / 1000);
+      passed.textContent = seconds < 60 ? `for ${seconds} s` : `for ${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+    }, 1000);
+  }
+
+  const events = new EventSource(`${build.dataset.log}?after=${lines.dataset.after}`);
+  events.onopen = () => { live.textContent = "live"; };
+  events.onerror = () => { live.textContent = "connecting again…"; };
+  events.onmessage = (event) => add(JSON.parse(event.data));
+  events.addEventListener("state", (event) => {
+    const { state } = JSON.parse(event.data);
+    if (state === build.dataset.state) return;
+    build.dataset.state = state;
+    one(".state", build).dataset.word = state;
+    said(state === "running" ? "Building" : "Waiting");
+    const lead = one("[data-lead]", build);
+    if (lead) lead.hidden = state === "running";
+  });
+  events.addEventListener("end", () => {
+    events.close();
+    location.reload();
+  });
+}
+
+function files() {
+  for (const file of all("[data-file]")) {
+    file.addEventListener("toggle", async () => {
+      if (!file.open || file.dataset.there) return;
+      file.dataset.there = "1";
+      try {
+        const answer = await fetch(file.dataset.file);
+        one("code", file).textContent = answer.ok ? await answer.text() : answer.statusText;
+      } catch {
+        delete file.dataset.there;
+        one("code", file).textContent = "It can’t be loaded right now.";
+      }
+    });
+  }
+  for (const button of all("[data-copy]")) {
+    button.addEventListener("click", () => copy(document.getElementById(button.dataset.copy).textContent, button));
+  }
+}
+
+const form = one("[data-choose]");
+if (form) choose(form);
+const build = one("[data-build]");
+if (build) watch(build);
+files();

@@ -1,0 +1,385 @@
+//! RoadRunner's releases and what each was released with: as the module proxies tell it, kept for a while.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use velox_build::{Event, Goal, Inquiry, Options, Reporter, Request, Subject};
+use velox_gomod::semver;
+use velox_manifest::{Manifest, Spanned};
+
+/// For how long a list of versions is good.
+const GOOD_FOR: Duration = Duration::from_secs(60 * 60);
+/// After how long something that couldn't be found out is asked for again.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// For how long somebody who looks at a release waits for its plugins.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many releases are listed.
+const LISTED: usize = 40;
+
+/// A plugin's module path and its version.
+type Released = (String, String);
+
+/// RoadRunner's releases. Nobody waits for more than a second here, however slow the module proxies are: until these
+/// answered, it is what was known when vx was built.
+#[derive(Clone)]
+pub struct Releases {
+    source: Option<Arc<dyn Source>>,
+    known: watch::Sender<Known>,
+}
+
+/// Who knows.
+#[async_trait]
+trait Source: Send + Sync {
+    /// All versions, in any order.
+    async fn versions(&self) -> Result<Vec<String>, String>;
+
+    /// What one was released with.
+    async fn plugins(&self, version: &str) -> Result<Vec<Released>, String>;
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    /// The newest first.
+    versions: Vec<String>,
+    /// When they are to be asked for again.
+    stale: Option<Instant>,
+    plugins: BTreeMap<String, Arc<Vec<Released>>>,
+    /// What is being asked for.
+    asking: BTreeSet<String>,
+    /// What couldn't be found out, and when it may be asked for again.
+    failed: BTreeMap<String, Instant>,
+}
+
+impl Releases {
+    /// As the module proxies of this environment tell them. `directory` is where the questions are asked from.
+    #[must_use]
+    pub fn new(environment: BTreeMap<String, String>, directory: PathBuf) -> Self {
+        Self { source: Some(Arc::new(Proxies { environment, directory })), ..Self::built_in() }
+    }
+
+    /// Those that were known when vx was built.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let (known, _) = watch::channel(built_in().clone());
+        Self { source: None, known }
+    }
+
+    /// The versions, the newest first. A list that is too old is renewed beside.
+    #[must_use]
+    pub fn versions(&self) -> Vec<String> {
+        let now = Instant::now();
+        let mut renew = false;
+        self.known.send_if_modified(|known| {
+            renew = self.source.is_some() && known.stale.is_none_or(|stale| stale <= now);
+            if renew {
+                // Nobody else asks in the meantime.
+                known.stale = Some(now + GOOD_FOR);
+            }
+            false
+        });
+        if renew && let Some(source) = self.source.clone() {
+            let this = self.clone();
+            tokio::spawn(async move { this.renew(&*source).await });
+        }
+        self.known.borrow().versions.clone()
+    }
+
+    /// What a release has; `None`: it is none that is known, or nobody told it so far.
+    pub async fn plugins(&self, version: &str) -> Option<Arc<Vec<Released>>> {
+        let now = Instant::now();
+        let mut ask = false;
+        self.known.send_if_modified(|known| {
+            ask = self.source.is_some()
+                && known.versions.iter().any(|listed| listed == version)
+                && !known.plugins.contains_key(version)
+                && known.failed.get(version).is_none_or(|again| *again <= now)
+                && known.asking.insert(version.to_owned());
+            false
+        });
+        let mut changes = self.known.subscribe();
+        if ask && let Some(source) = self.source.clone() {
+            let (this, version) = (self.clone(), version.to_owned());
+            tokio::spawn(async move { this.ask(&*source, version).await });
+        }
+        let settled = changes.wait_for(|known| !known.asking.contains(version));
+        // Too late is as good as not at all.
+        let _ = tokio::time::timeout(PATIENCE, settled).await;
+        self.known.borrow().plugins.get(version).cloned()
+    }
+
+    async fn renew(&self, source: &dyn Source) {
+        match source.versions().await {
+            Ok(versions) if !versions.is_empty() => {
+                self.known.send_modify(|known| known.versions = newest_first(versions));
+            }
+            answer => {
+                let why = answer.err().unwrap_or_else(|| "there are none".to_owned());
+                tracing::warn!(why, "can't list RoadRunner's versions");
+                self.known.send_modify(|known| known.stale = Some(Instant::now() + AGAIN_AFTER));
+            }
+        }
+        // The newest one is what most users look at: it is there when they come.
+        let newest = self.known.borrow().versions.first().cloned();
+        if let Some(newest) = newest {
+            self.plugins(&newest).await;
+        }
+    }
+
+    async fn ask(&self, source: &dyn Source, version: String) {
+        let answer = source.plugins(&version).await;
+        if let Err(why) = &answer {
+            tracing::warn!(version, why, "can't tell what RoadRunner was released with");
+        }
+        self.known.send_modify(|known| {
+            known.asking.remove(&version);
+            match answer {
+                Ok(plugins) => {
+                    known.failed.remove(&version);
+                    known.plugins.insert(version, Arc::new(plugins));
+                }
+                Err(_) => {
+                    known.failed.insert(version, Instant::now() + AGAIN_AFTER);
+                }
+            }
+        });
+    }
+}
+
+/// Releases only: whoever wants a candidate writes it.
+fn newest_first(mut versions: Vec<String>) -> Vec<String> {
+    versions.retain(|version| semver::prerelease(version).is_none_or(str::is_empty));
+    versions.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| semver::compare(other, one)));
+    versions.dedup();
+    versions.truncate(LISTED);
+    versions
+}
+
+/// RoadRunner's majors were years after its v2; what came after them has small numbers again.
+fn rank(version: &str) -> u8 {
+    let major: u64 =
+        semver::major(version).and_then(|major| major.trim_start_matches('v').parse().ok()).unwrap_or(0);
+    match major {
+        0..=2 => 0,
+        2023.. => 1,
+        _ => 2,
+    }
+}
+
+fn built_in() -> &'static Known {
+    #[derive(Deserialize)]
+    struct File {
+        releases: Vec<Release>,
+    }
+    #[derive(Deserialize)]
+    struct Release {
+        version: String,
+        plugins: Vec<String>,
+    }
+    static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+        // A test reads it, so that this can't fail.
+        let file: Option<File> = toml_edit::de::from_str(include_str!("releases.toml")).ok();
+        let mut known = Known::default();
+        for Release { version, plugins } in file.into_iter().flat_map(|file| file.releases) {
+            let released = plugins.iter().filter_map(|line| line.split_once(' '));
+            let released = released.map(|(module, version)| (module.to_owned(), version.to_owned()));
+            known.plugins.insert(version.clone(), Arc::new(released.collect()));
+            known.versions.push(version);
+        }
+        known
+    });
+    &KNOWN
+}
+
+/// The module proxies, asked the way that `vx init` asks them.
+struct Proxies {
+    environment: BTreeMap<String, String>,
+    directory: PathBuf,
+}
+
+impl Proxies {
+    fn request(&self, roadrunner: Option<&str>) -> Request {
+        let mut manifest = Manifest::without_a_file();
+        if let Some(reference) = roadrunner {
+            manifest.roadrunner.reference = Some(Spanned { value: reference.to_owned(), span: None });
+        }
+        Request {
+            manifest,
+            source: None,
+            base: self.directory.clone(),
+            environment: self.environment.clone(),
+            options: Options::default(),
+            goal: Goal::Plan,
+            lock: None,
+            unchanged: true,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Proxies {
+    async fn versions(&self) -> Result<Vec<String>, String> {
+        let request = self.request(None);
+        aside(move || async move {
+            let inquiry = Inquiry::new(&request, Arc::new(Silent), CancellationToken::new());
+            let mut answers = inquiry.versions(&[Subject::RoadRunner]).await.map_err(said)?;
+            let answer = answers.pop().unwrap_or_default();
+            match answer.trouble {
+                Some(why) => Err(why),
+                None => Ok(answer.majors.into_iter().flat_map(|major| major.versions).collect()),
+            }
+        })
+        .await
+    }
+
+    async fn plugins(&self, version: &str) -> Result<Vec<Released>, String> {
+        let request = self.request(Some(version));
+        aside(move || async move {
+            let inquiry = Inquiry::new(&request, Arc::new(Silent), CancellationToken::new());
+            inquiry.release().await.map(|release| release.plugins).map_err(said)
+        })
+        .await
+    }
+}
+
+fn said(error: velox_build::Error) -> String {
+    error.to_string()
+}
+
+/// Runs it on a thread of its own: what the pipeline waits for can't move between threads.
+async fn aside<T: Send + 'static, F: Future<Output = Result<T, String>>>(
+    question: impl FnOnce() -> F + Send + 'static,
+) -> Result<T, String> {
+    let runtime = tokio::runtime::Handle::current();
+    let answer = tokio::task::spawn_blocking(move || runtime.block_on(question()));
+    answer.await.map_err(|error| error.to_string())?
+}
+
+/// Nobody looks at how a list is fetched.
+struct Silent;
+
+impl Reporter for Silent {
+    fn report(&self, _: Event) {}
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// Counts what it is asked, and answers what it is told to.
+    #[derive(Default)]
+    struct Told {
+        versions: Vec<&'static str>,
+        plugins: Vec<(&'static str, &'static str)>,
+        hangs: bool,
+        asked: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Source for Told {
+        async fn versions(&self) -> Result<Vec<String>, String> {
+            if self.versions.is_empty() {
+                return Err("no such host".to_owned());
+            }
+            Ok(self.versions.iter().map(|version| (*version).to_owned()).collect())
+        }
+
+        async fn plugins(&self, _: &str) -> Result<Vec<Released>, String> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            if self.plugins.is_empty() {
+                return Err("no such module".to_owned());
+            }
+            Ok(self.plugins.iter().map(|(m, v)| ((*m).to_owned(), (*v).to_owned())).collect())
+        }
+    }
+
+    fn releases(source: Arc<Told>) -> Releases {
+        Releases { source: Some(source), ..Releases::built_in() }
+    }
+
+    async fn renewed(releases: &Releases) -> Vec<String> {
+        let mut changes = releases.known.subscribe();
+        let at_first = releases.versions();
+        assert_eq!(at_first, built_in().versions, "nobody waits");
+        let renewed = changes.wait_for(|known| known.versions != at_first);
+        tokio::time::timeout(Duration::from_secs(10), renewed).await.unwrap().unwrap();
+        releases.versions()
+    }
+
+    #[test]
+    fn what_is_built_in_can_be_read() {
+        let known = built_in();
+        assert!(!known.versions.is_empty());
+        assert_eq!(known.versions, newest_first(known.versions.clone()));
+        for version in &known.versions {
+            let plugins = &known.plugins[version];
+            assert!(plugins.len() > 30, "{version}");
+            for (module, version) in plugins.iter() {
+                let major = module.rsplit_once("/v").unwrap().1;
+                assert!(version.starts_with(&format!("v{major}.")), "{module} {version}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_proxies_list_takes_the_place_of_the_built_in_one() {
+        let versions = vec!["v2.12.3", "v2025.1.9", "v2025.1.10-rc.1", "v2025.1.10", "v2023.3.12", "v3.0.0"];
+        let source =
+            Arc::new(Told { versions, plugins: vec![("example.com/a/v5", "v5.0.1")], ..Told::default() });
+        let releases = releases(Arc::clone(&source));
+        let listed = renewed(&releases).await;
+        assert_eq!(listed, ["v3.0.0", "v2025.1.10", "v2025.1.9", "v2023.3.12", "v2.12.3"]);
+
+        let plugins = releases.plugins("v2025.1.9").await.unwrap();
+        assert_eq!(*plugins, [("example.com/a/v5".to_owned(), "v5.0.1".to_owned())]);
+        let asked = source.asked.load(Ordering::Relaxed);
+        releases.plugins("v2025.1.9").await.unwrap();
+        assert!(
+            releases.plugins("master").await.is_none(),
+            "not everything that somebody types is asked for"
+        );
+        assert_eq!(source.asked.load(Ordering::Relaxed), asked);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_slow_proxy() {
+        let source = Arc::new(Told { versions: vec!["v2025.9.9"], hangs: true, ..Told::default() });
+        let releases = releases(Arc::clone(&source));
+        renewed(&releases).await;
+        assert!(releases.plugins("v2025.9.9").await.is_none());
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1, "one question at a time");
+        assert!(releases.plugins("v2025.1.15").await.is_some(), "the built-in ones need no proxy");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_asked_for_again_at_once() {
+        let source = Arc::new(Told { versions: vec!["v2025.9.9"], ..Told::default() });
+        let releases = releases(Arc::clone(&source));
+        renewed(&releases).await;
+        for _ in 0..3 {
+            assert!(releases.plugins("v2025.9.9").await.is_none());
+        }
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+
+        let source = Arc::new(Told::default());
+        let releases = self::releases(source);
+        for _ in 0..3 {
+            assert_eq!(releases.versions(), built_in().versions);
+            tokio::task::yield_now().await;
+        }
+    }
+}

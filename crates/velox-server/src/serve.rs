@@ -1,0 +1,136 @@
+//! The service as a whole: stores, workers and the listener, from their start to their end.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Artifacts, Options, Queue, Records, Releases, Service, StoreError,
+    auth::{TokenFileError, Tokens},
+    http::{
+        self, Entrance, Site, listener,
+        tls::{Certificate, TlsError},
+    },
+};
+
+/// Why a service can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The file with the tokens isn't right.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The certificate or its key isn't right.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An origin isn't one.
+    #[error("`{0}` is no origin: write it as https://example.org, or http://localhost:3000")]
+    Origin(String),
+    /// A store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// vx was put together wrongly.
+    #[error("this vx has a defect: {0}")]
+    Defect(String),
+}
+
+impl ServeError {
+    /// Whether it is the options that are wrong, not the machine.
+    #[must_use]
+    pub fn is_of_options(&self) -> bool {
+        matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_))
+    }
+}
+
+/// Runs a service until `shutdown` is cancelled and what was on its way came to an end; `ready` is told where it listens.
+///
+/// # Errors
+/// It can't be started.
+pub async fn serve(
+    options: Options,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let tokens = Tokens::open(options.tokens.as_deref())?;
+    let certificate = options.tls.clone().map(Certificate::open).transpose()?;
+    let tls = certificate.as_ref().map(Certificate::configuration).transpose();
+    let tls = tls.map_err(|error| ServeError::Defect(error.to_string()))?;
+    let entrance = Entrance {
+        origins: options.origins.iter().map(|origin| origin_of(origin)).collect::<Result<_, _>>()?,
+        own_names: !tokens.are_needed() && !options.anonymous,
+        secure: tls.is_some(),
+    };
+    let listening = |error| ServeError::Listen { address: options.listen, error };
+    let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    let stores = Stores::open(&options).await?;
+    let (draining, closing) = (shutdown, CancellationToken::new());
+    let site = Arc::new(Site {
+        service: Service {
+            records: stores.records,
+            queue: Arc::clone(&stores.queue),
+            artifacts: Arc::clone(&stores.artifacts),
+            policy: options.policy.clone(),
+            rates: Arc::default(),
+        },
+        tokens,
+        releases: Releases::new(options.environment.clone(), options.data.clone()),
+        draining: draining.clone(),
+        closing: closing.clone(),
+    });
+    let app = http::router(&site, &entrance).map_err(|error| ServeError::Defect(error.to_string()))?;
+    if let Some(certificate) = certificate {
+        tokio::spawn(closing.clone().run_until_cancelled_owned(certificate.follow()));
+    }
+    tokio::spawn({
+        let (draining, closing, drain) = (draining.clone(), closing.clone(), options.drain);
+        async move {
+            draining.cancelled().await;
+            tokio::time::sleep(drain).await;
+            closing.cancel();
+        }
+    });
+    ready(address);
+    listener::run(listener, tls, app, draining, closing.clone()).await;
+    closing.cancel();
+    Ok(())
+}
+
+/// An origin as browsers write it (<https://www.rfc-editor.org/rfc/rfc6454#section-6.1>).
+fn origin_of(text: &str) -> Result<HeaderValue, ServeError> {
+    let wrong = || ServeError::Origin(text.to_owned());
+    let url: url::Url = text.parse().map_err(|_| wrong())?;
+    if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
+        return Err(wrong());
+    }
+    HeaderValue::from_str(&url.origin().ascii_serialization()).map_err(|_| wrong())
+}
+
+struct Stores {
+    records: Arc<dyn Records>,
+    queue: Arc<dyn Queue>,
+    artifacts: Arc<dyn Artifacts>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins() {
+        assert_eq!(origin_of("https://Example.org/").ok(), Some(HeaderValue::from_static("https://example.org")));
+        assert_eq!(origin_of("http://localhost:3000").ok(), Some(HeaderValue::from_static("http://localhost:3000")));
+        for wrong in ["*", "example.org", "https://example.org/page", "file:///x", ""] {
+            assert!(origin_of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! What every store does, whatever it is built on: a store's own tests run each of these on a new store of it, with
+//! [`every_behaviour`].
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, future::join_all};
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use super::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
+use crate::{
+    ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, Plugin, Spec,
+    State, Tenant,
+};
+
+/// How the store under test is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) queue: u64,
+    pub(crate) time_to_live: Duration,
+    pub(crate) lease_time: Duration,
+}
+
+impl Setup {
+    /// Large enough that nothing ends by itself.
+    pub(crate) const LARGE: Self =
+        Self { queue: 100, time_to_live: Duration::from_secs(3600), lease_time: Duration::from_secs(60) };
+    pub(crate) const SHORT_QUEUE: Self = Self { queue: 2, ..Self::LARGE };
+    pub(crate) const SHORT_LIFE: Self = Self { time_to_live: Duration::from_millis(1), ..Self::LARGE };
+    pub(crate) const SHORT_LEASE: Self = Self { lease_time: Duration::from_secs(1), ..Self::LARGE };
+}
+
+/// Makes a test of each behaviour. `$open` is an `async fn(Setup) -> Option<(store, what keeps it)>`; where it is `None`, it
+/// has said why the test is skipped.
+macro_rules! every_behaviour {
+    ($open:path) => {
+        $crate::store::behaviour::every_behaviour! { $open:
+            identical_requests_share_one_build(LARGE)
+            what_succeeded_answers_the_next_request(LARGE)
+            a_branch_is_stale_after_its_time(SHORT_LIFE)
+            a_failed_build_is_tried_again_and_hides_none_that_succeeded(LARGE)
+            a_full_queue_takes_no_more_of_the_same_tenant(SHORT_QUEUE)
+            a_tenant_has_no_more_builds_than_it_may(LARGE)
+            tenants_take_turns(LARGE)
+            logs_have_numbers_without_gaps(LARGE)
+            who_waits_for_changes_misses_none(LARGE)
+            a_lease_that_is_not_extended_ends(SHORT_LEASE)
+            a_lease_that_is_extended_stays(SHORT_LEASE)
+            a_build_ends_when_nobody_wants_it(LARGE)
+            a_running_build_is_stopped_when_nobody_wants_it(LARGE)
+            a_cancelled_build_goes_on_for_who_asks_in_time(LARGE)
+            a_released_build_is_next(LARGE)
+            the_newest_builds_come_first(LARGE)
+        }
+    };
+    ($open:path: $($name:ident($setup:ident))*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some((store, _keep)) = $open($crate::store::behaviour::Setup::$setup).await {
+                    $crate::store::behaviour::$name(&store).await;
+                }
+            }
+        )*
+    };
+}
+pub(crate) use every_behaviour;
+
+/// Much longer than anything here takes, on any machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+fn spec(name: &str, reference: &str) -> Spec {
+    Spec {
+        roadrunner: "v2025.1.5".to_owned(),
+        plugins: vec![Plugin { module: format!("github.com/acme/{name}"), reference: reference.to_owned() }],
+        replaces: Vec::new(),
+        excludes: Vec::new(),
+        target: "linux/amd64".to_owned(),
+        tags: Vec::new(),
+        debug: false,
+        race: false,
+        strict: false,
+        dependencies: None,
+        stamp_version: None,
+        stamp_time: None,
+    }
+}
+
+fn tenant(name: &str) -> Tenant {
+    Tenant(name.to_owned())
+}
+
+pub(crate) fn new(name: &str, who: &str) -> NewBuild {
+    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None }
+}
+
+pub(crate) fn made(sha256: &str) -> Outcome {
+    Outcome::Made(Box::new(Made {
+        artifact: ArtifactInfo {
+            sha256: sha256.repeat(32),
+            size: 7,
+            file_name: "rr".to_owned(),
+            target: "linux/amd64".to_owned(),
+        },
+        version: "v2025.1.5".to_owned(),
+        go_version: "go1.26.8".to_owned(),
+        configuration: "[roadrunner]\n".to_owned(),
+        lock: "lock\n".to_owned(),
+        warnings: Vec::new(),
+    }))
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed(Failure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
+}
+
+pub(crate) fn entry(text: &str) -> Entry {
+    Entry {
+        seq: 0,
+        time: Timestamp::UNIX_EPOCH,
+        level: Level::Output,
+        text: text.to_owned(),
+        phase: None,
+        done: None,
+        total: None,
+    }
+}
+
+async fn queued(store: &impl Records, name: &str, who: &str) -> BuildId {
+    match store.submit(new(name, who)).await.expect("it is taken") {
+        Submitted::Queued(build) => build.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn lease(store: &impl Queue) -> Lease {
+    timeout(SOON, store.lease("worker")).await.expect("there is a build").expect("it can be leased")
+}
+
+async fn get(store: &impl Records, id: BuildId) -> Build {
+    store.get(id).await.expect("it can be read").expect("it is there")
+}
+
+/// Waits until the build is as it should be.
+pub(crate) async fn until(store: &impl Records, id: BuildId, is: impl Fn(&Build) -> bool) -> Build {
+    let mut changes = store.changes(id).await.expect("there are changes");
+    let wait = async {
+        loop {
+            let build = get(store, id).await;
+            if is(&build) {
+                return build;
+            }
+            changes.next().await.expect("there is more to come");
+        }
+    };
+    timeout(SOON, wait).await.expect("it happens soon")
+}
+
+/// Waits until the queue is that long: counting may be a moment behind.
+pub(crate) async fn until_depth(store: &impl Queue, queued: u64, running: u64) {
+    let since = Instant::now();
+    let wanted = Depth { queued, running };
+    loop {
+        let depth = store.depth().await.expect("it can be counted");
+        if depth == wanted {
+            return;
+        }
+        assert!(since.elapsed() < SOON, "{depth:?} instead of {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) async fn identical_requests_share_one_build(store: &(impl Records + Queue)) {
+    let requests = (0..40).map(|_| store.submit(new("a", "ann")));
+    let submitted = join_all(requests).await;
+    let submitted: Vec<Submitted> = submitted.into_iter().map(|one| one.expect("it is taken")).collect();
+    let queued = submitted.iter().filter(|one| matches!(one, Submitted::Queued(_))).count();
+    assert_eq!(queued, 1);
+    let id = submitted[0].build().id;
+    assert!(submitted.iter().all(|one| one.build().id == id), "{submitted:?}");
+
+    assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submitted::Joined(build)) if build.id == id));
+    let forced = NewBuild { force: true, ..new("a", "bob") };
+    assert!(matches!(store.submit(forced).await, Ok(Submitted::Joined(build)) if build.id == id));
+    let leased = lease(store).await;
+    assert_eq!((leased.build.id, leased.build.attempts, leased.build.state), (id, 1, State::Running));
+    assert!(matches!(store.submit(new("a", "cid")).await, Ok(Submitted::Joined(build)) if build.id == id));
+    assert_eq!(get(store, id).await.wanted_by, [tenant("ann"), tenant("bob"), tenant("cid")].into());
+    until_depth(store, 0, 1).await;
+
+    // And there is nothing else to do.
+    store.finish(&leased, made("0a")).await.expect("it ends");
+    until_depth(store, 0, 0).await;
+    assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
+}
+
+pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    let leased = lease(store).await;
+    store.finish(&leased, made("0b")).await.expect("it ends");
+    let Ok(Submitted::Finished(build)) = store.submit(new("a", "bob")).await else { panic!("it is made") };
+    assert_eq!((build.id, build.state, &build.outcome), (id, State::Succeeded, &Some(made("0b"))));
+    assert_eq!(get(store, id).await, build);
+    let artifact = store.artifact(&"0b".repeat(32)).await.expect("it can be looked for");
+    assert_eq!(artifact.map(|artifact| artifact.size), Some(7));
+    assert_eq!(store.artifact(&"0c".repeat(32)).await.expect("it can be looked for"), None);
+    assert_eq!(store.artifact("*").await.expect("it can be looked for"), None);
+
+    let forced = NewBuild { force: true, ..new("a", "bob") };
+    assert!(matches!(store.submit(forced).await, Ok(Submitted::Queued(build)) if build.id != id));
+}
+
+pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Queue)) {
+    let branch =
+        || NewBuild { spec: spec("a", "master"), tenant: tenant("ann"), force: false, at_once: None };
+    for new in [branch(), new("b", "ann")] {
+        store.submit(new).await.expect("it is taken");
+        let leased = lease(store).await;
+        store.finish(&leased, made("0c")).await.expect("it ends");
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(matches!(store.submit(branch()).await, Ok(Submitted::Queued(_))));
+    assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submitted::Finished(_))));
+}
+
+pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(
+    store: &(impl Records + Queue),
+) {
+    let first = queued(store, "a", "ann").await;
+    store.finish(&lease(store).await, failed()).await.expect("it ends");
+    let build = get(store, first).await;
+    assert_eq!((build.state, build.outcome), (State::Failed, Some(failed())));
+
+    let second = queued(store, "a", "ann").await;
+    assert_ne!(first, second);
+    store.finish(&lease(store).await, made("0d")).await.expect("it ends");
+    let forced = NewBuild { force: true, ..new("a", "ann") };
+    assert!(matches!(store.submit(forced).await, Ok(Submitted::Queued(_))));
+    store.finish(&lease(store).await, failed()).await.expect("it ends");
+    assert!(
+        matches!(store.submit(new("a", "ann")).await, Ok(Submitted::Finished(build)) if build.id == second)
+    );
+}
+
+pub(crate) async fn a_full_queue_takes_no_more_of_the_same_tenant(store: &(impl Records + Queue)) {
+    queued(store, "a", "ann").await;
+    queued(store, "b", "ann").await;
+    let third = store.submit(new("c", "ann")).await;
+    assert!(matches!(third, Err(StoreError::Full { waiting: 2 })), "{third:?}");
+    // What was refused left nothing, and what is there can still be joined.
+    assert_eq!(store.recent(9).await.expect("it can be read").len(), 2);
+    assert!(matches!(store.submit(new("a", "ann")).await, Ok(Submitted::Joined(_))));
+    // Who has none waiting gets in, up to twice as many in all.
+    queued(store, "c", "bob").await;
+    assert!(matches!(store.submit(new("d", "bob")).await, Err(StoreError::Full { waiting: 3 })));
+    queued(store, "d", "cid").await;
+    assert!(matches!(store.submit(new("e", "dan")).await, Err(StoreError::Full { waiting: 4 })));
+
+    lease(store).await;
+    lease(store).await;
+    lease(store).await;
+    queued(store, "f", "dan").await;
+}
+
+pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &(impl Records + Queue)) {
+    let new = |name: &str| NewBuild { at_once: Some(2), ..new(name, "ann") };
+    store.submit(new("a")).await.expect("it is taken");
+    store.submit(new("b")).await.expect("it is taken");
+    let leased = lease(store).await;
+    assert!(matches!(store.submit(new("c")).await, Err(StoreError::Busy { limit: 2 })));
+    assert!(matches!(store.submit(new("b")).await, Ok(Submitted::Joined(_))));
+    store.finish(&leased, failed()).await.expect("it ends");
+    assert!(matches!(store.submit(new("c")).await, Ok(Submitted::Queued(_))));
+}
+
+pub(crate) async fn tenants_take_turns(store: &(impl Records + Queue)) {
+    for number in 0..6 {
+        queued(store, &format!("a{number}"), "ann").await;
+    }
+    queued(store, "b", "bob").await;
+    queued(store, "c", "cid").await;
+    let mut who = Vec::new();
+    for _ in 0..5 {
+        let leased = lease(store).await;
+        who.push(leased.build.tenant.0.clone());
+        store.finish(&leased, failed()).await.expect("it ends");
+    }
+    let position = |name: &str| who.iter().position(|who| who == name);
+    assert!(position("bob").is_some_and(|at| at < 3), "{who:?}");
+    assert!(position("cid").is_some_and(|at| at < 3), "{who:?}");
+
+    // The same of one tenant come in the order in which they were asked for.
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        let leased = lease(store).await;
+        left.push(leased.build.spec.plugins[0].module.clone());
+    }
+    assert_eq!(left, ["github.com/acme/a3", "github.com/acme/a4", "github.com/acme/a5"]);
+}
+
+pub(crate) async fn logs_have_numbers_without_gaps(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    assert_eq!(store.log(id, 0, 10).await.expect("it can be read"), []);
+    let leased = lease(store).await;
+    for piece in 0..10 {
+        let entries = (0..30).map(|line| entry(&format!("line {}", piece * 30 + line + 1))).collect();
+        store.append(&leased, entries).await.expect("it is kept");
+    }
+    let large = "x".repeat(40 << 10);
+    store.append(&leased, vec![entry(&large); 40]).await.expect("it is kept");
+    let all = store.log(id, 0, 1000).await.expect("it can be read");
+    assert_eq!(all.len(), 340);
+    assert!(all.iter().zip(1..).all(|(entry, seq)| entry.seq == seq));
+    assert_eq!((all[36].text.as_str(), all[339].text.len()), ("line 37", large.len()));
+    for (after, limit, first, count) in [(0, 1, 1, 1), (35, 4, 36, 4), (299, 2, 300, 2), (338, 99, 339, 2)] {
+        let some = store.log(id, after, limit).await.expect("it can be read");
+        assert_eq!((some[0].seq, some.len()), (first, count), "after {after}, {limit}");
+    }
+    assert_eq!(store.log(id, 340, 10).await.expect("it can be read"), []);
+    store.append(&leased, vec![entry("more")]).await.expect("it is kept");
+    assert_eq!(store.log(id, 340, 10).await.expect("it can be read")[0].seq, 341);
+    assert_eq!(store.log(BuildId::new(), 0, 10).await.expect("it can be read"), []);
+}
+
+pub(crate) async fn who_waits_for_changes_misses_none(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    let reading = async {
+        let mut changes = store.changes(id).await.expect("there are changes");
+        let mut seen = 0;
+        loop {
+            changes.next().await.expect("there is more to come");
+            let state = get(store, id).await.state;
+            for entry in store.log(id, seen, 100).await.expect("it can be read") {
+                assert_eq!(entry.seq, seen + 1);
+                seen = entry.seq;
+            }
+            if state.is_final() {
+                return seen;
+            }
+        }
+    };
+    let writing = async {
+        let leased = lease(store).await;
+        for line in 0..20 {
+            store.append(&leased, vec![entry(&format!("line {line}"))]).await.expect("it is kept");
+        }
+        store.finish(&leased, failed()).await.expect("it ends");
+    };
+    let (seen, ()) = timeout(SOON, async { tokio::join!(reading, writing) }).await.expect("it ends soon");
+    assert_eq!(seen, 20);
+}
+
+pub(crate) async fn a_lease_that_is_not_extended_ends(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    let first = lease(store).await;
+    store.append(&first, vec![entry("from the first")]).await.expect("it is kept");
+    let second = lease(store).await;
+    assert_eq!((second.build.id, second.build.attempts), (id, 2));
+
+    // The one who was silent can't do anything any more.
+    assert!(matches!(store.extend(&first).await, Err(StoreError::LeaseOver(of)) if of == id));
+    assert!(store.append(&first, vec![entry("too late")]).await.is_err());
+    assert!(matches!(store.finish(&first, made("0e")).await, Err(StoreError::LeaseOver(_))));
+    assert!(store.release(&first).await.is_err());
+
+    store.append(&second, vec![entry("from the second")]).await.expect("it is kept");
+    store.finish(&second, made("0f")).await.expect("it ends");
+    assert_eq!(get(store, id).await.outcome, Some(made("0f")));
+    let log = store.log(id, 0, 10).await.expect("it can be read");
+    assert!(log.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "{log:?}");
+    let texts: Vec<&str> = log.iter().map(|entry| entry.text.as_str()).collect();
+    assert!(
+        matches!(texts[..], ["from the first", said, "from the second"] if said.contains("stopped")),
+        "{texts:?}"
+    );
+}
+
+pub(crate) async fn a_lease_that_is_extended_stays(store: &(impl Records + Queue)) {
+    queued(store, "a", "ann").await;
+    let leased = lease(store).await;
+    let since = Instant::now();
+    while since.elapsed() < store.lease_time() * 3 {
+        assert_eq!(store.extend(&leased).await.expect("it is still there"), Standing::Wanted);
+        tokio::time::sleep(store.lease_time() / 10).await;
+    }
+    until_depth(store, 0, 1).await;
+    store.finish(&leased, failed()).await.expect("it ends");
+}
+
+pub(crate) async fn a_build_ends_when_nobody_wants_it(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    store.submit(new("a", "bob")).await.expect("it is taken");
+    assert_eq!(store.cancel(id, &tenant("cid")).await.expect("it can be asked"), None);
+    assert_eq!(store.cancel(BuildId::new(), &tenant("ann")).await.expect("it can be asked"), None);
+    let left = store.cancel(id, &tenant("ann")).await.expect("it can be asked").expect("it is theirs");
+    assert_eq!((left.state, left.wanted_by), (State::Queued, [tenant("bob")].into()));
+    let left = store.cancel(id, &tenant("bob")).await.expect("it can be asked").expect("it is theirs");
+    assert_eq!(left.state, State::Cancelled);
+    assert!(left.finished.is_some());
+    until_depth(store, 0, 0).await;
+    assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
+    // The next one who asks gets a new build.
+    assert_ne!(queued(store, "a", "ann").await, id);
+}
+
+pub(crate) async fn a_running_build_is_stopped_when_nobody_wants_it(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    let leased = lease(store).await;
+    let left = store.cancel(id, &tenant("ann")).await.expect("it can be asked").expect("it is theirs");
+    assert_eq!(left.state, State::Running);
+    assert_eq!(store.extend(&leased).await.expect("it is still there"), Standing::Unwanted);
+    store.stopped(&leased).await.expect("it ends");
+    let build = get(store, id).await;
+    assert_eq!((build.state, build.outcome), (State::Cancelled, None));
+    assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
+}
+
+pub(crate) async fn a_cancelled_build_goes_on_for_who_asks_in_time(store: &(impl Records + Queue)) {
+    let id = queued(store, "a", "ann").await;
+    let leased = lease(store).await;
+    store.cancel(id, &tenant("ann")).await.expect("it can be asked");
+    assert_eq!(store.extend(&leased).await.expect("it is still there"), Standing::Unwanted);
+    assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submitted::Joined(build)) if build.id == id));
+    store.stopped(&leased).await.expect("it stopped");
+    let again = lease(store).await;
+    assert_eq!(again.build.id, id);
+    assert_eq!(again.build.wanted_by, [tenant("bob")].into());
+}
+
+pub(crate) async fn a_released_build_is_next(store: &(impl Records + Queue)) {
+    let first = queued(store, "a", "ann").await;
+    queued(store, "b", "ann").await;
+    let leased = lease(store).await;
+    assert_eq!(leased.build.id, first);
+    store.release(&leased).await.expect("it goes back");
+    let build = until(store, first, |build| build.state == State::Queued).await;
+    assert_eq!(build.started, None);
+    until_depth(store, 2, 0).await;
+    assert!(store.extend(&leased).await.is_err());
+    let again = lease(store).await;
+    assert_eq!((again.build.id, again.build.attempts), (first, 1));
+}
+
+pub(crate) async fn the_newest_builds_come_first(store: &(impl Records + Queue)) {
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(queued(store, &format!("a{number}"), "ann").await);
+    }
+    store.finish(&lease(store).await, failed()).await.expect("it ends");
+    ids.reverse();
+    let recent = async |limit| {
+        let builds = store.recent(limit).await.expect("it can be read");
+        builds.iter().map(|build| build.id).collect::<Vec<_>>()
+    };
+    assert_eq!(recent(10).await, ids);
+    assert_eq!(recent(2).await, ids[..2]);
+}

@@ -1,0 +1,257 @@
+//! What a node knows of all builds without asking: which aren't over, which are the newest, and who waits for news.
+//!
+//! NATS tells it of every record and every piece of a log, headers only. It may be a moment behind, save for what this node
+//! itself wrote.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{StreamExt, stream::BoxStream};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use crate::{BuildId, Depth, State, StoreError};
+
+/// How many of the newest builds are known by name.
+const NEWEST: usize = 1000;
+
+#[derive(Debug, Default)]
+pub(super) struct Mirror {
+    known: Mutex<Known>,
+    /// A build was queued.
+    queued: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    unfinished: HashMap<BuildId, Unfinished>,
+    newest: BTreeSet<BuildId>,
+    /// The tenants of builds that are about to be queued by this node.
+    coming: Vec<String>,
+    waiting: HashMap<BuildId, watch::Sender<()>>,
+}
+
+#[derive(Debug, Clone)]
+struct Unfinished {
+    state: State,
+    revision: u64,
+    since: Instant,
+    /// Digests of the tenants who want it, as [`super::record::digest`] gives them; the first is whose lane it is in.
+    tenants: Vec<String>,
+}
+
+/// A place in the queue, held for a build that is about to take it.
+pub(super) struct Place<'a> {
+    mirror: &'a Mirror,
+    tenant: String,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut known = self.mirror.hold();
+        if let Some(at) = known.coming.iter().position(|tenant| *tenant == self.tenant) {
+            known.coming.swap_remove(at);
+        }
+    }
+}
+
+impl Mirror {
+    /// A record is in this state, at this revision, and these tenants want the build.
+    pub(super) fn saw(&self, id: BuildId, revision: u64, state: State, tenants: Vec<String>) {
+        let mut known = self.hold();
+        if state.is_final() {
+            known.unfinished.remove(&id);
+        } else if known.unfinished.get(&id).is_none_or(|old| old.revision < revision) {
+            let new = Unfinished { state, revision, since: Instant::now(), tenants };
+            known.unfinished.insert(id, new);
+        }
+        known.newest.insert(id);
+        if known.newest.len() > NEWEST {
+            known.newest.pop_first();
+        }
+        known.tell(id);
+        drop(known);
+        if state == State::Queued {
+            self.queued.notify_waiters();
+        }
+    }
+
+    /// A record was taken back.
+    pub(super) fn saw_removal(&self, id: BuildId) {
+        let mut known = self.hold();
+        known.unfinished.remove(&id);
+        known.newest.remove(&id);
+        known.tell(id);
+    }
+
+    /// There is more of a log.
+    pub(super) fn saw_log(&self, id: BuildId) {
+        self.hold().tell(id);
+    }
+
+    /// News may have been missed.
+    pub(super) fn missed(&self) {
+        let known = self.hold();
+        for waiting in known.waiting.values() {
+            waiting.send_replace(());
+        }
+        drop(known);
+        self.queued.notify_waiters();
+    }
+
+    /// Holds a place for a tenant in a queue of this length. One who has none waiting may add one beyond that, up to twice
+    /// as many in all: a full queue of one tenant doesn't keep out the others.
+    pub(super) fn place(
+        &self,
+        tenant: &str,
+        bound: u64,
+        at_once: Option<u64>,
+    ) -> Result<Place<'_>, StoreError> {
+        let mut known = self.hold();
+        let coming = known.coming.iter().filter(|coming| *coming == tenant).count() as u64;
+        let theirs = |only: Option<State>| {
+            let counts = |build: &&Unfinished| {
+                only.is_none_or(|only| build.state == only) && build.tenants.iter().any(|of| of == tenant)
+            };
+            known.unfinished.values().filter(counts).count() as u64 + coming
+        };
+        if let Some(limit) = at_once.filter(|limit| theirs(None) >= *limit) {
+            return Err(StoreError::Busy { limit });
+        }
+        let waiting = known.depth().queued + known.coming.len() as u64;
+        if waiting >= bound && (theirs(Some(State::Queued)) > 0 || waiting >= bound.saturating_mul(2)) {
+            return Err(StoreError::Full { waiting });
+        }
+        known.coming.push(tenant.to_owned());
+        Ok(Place { mirror: self, tenant: tenant.to_owned() })
+    }
+
+    /// How many builds of each lane are in workers' hands.
+    pub(super) fn running(&self) -> HashMap<String, u64> {
+        let mut running = HashMap::new();
+        let known = self.hold();
+        for build in known.unfinished.values().filter(|build| build.state == State::Running) {
+            if let Some(tenant) = build.tenants.first() {
+                *running.entry(super::record::lane(tenant).to_owned()).or_default() += 1;
+            }
+        }
+        running
+    }
+
+    pub(super) fn depth(&self) -> Depth {
+        self.hold().depth()
+    }
+
+    pub(super) fn newest(&self, limit: usize) -> Vec<BuildId> {
+        self.hold().newest.iter().rev().take(limit).copied().collect()
+    }
+
+    /// The builds that aren't over and didn't change since `before`.
+    pub(super) fn unfinished(&self, before: Instant) -> Vec<BuildId> {
+        let known = self.hold();
+        known.unfinished.iter().filter(|(_, known)| known.since <= before).map(|(id, _)| *id).collect()
+    }
+
+    /// Waits until a build is queued.
+    pub(super) async fn queued(&self) {
+        self.queued.notified().await;
+    }
+
+    /// An item at once, and one for all the news since the last.
+    pub(super) fn news(&self, id: BuildId) -> BoxStream<'static, ()> {
+        let mut known = self.hold();
+        let sender = known.waiting.entry(id).or_insert_with(|| watch::Sender::new(()));
+        let mut receiver = sender.subscribe();
+        receiver.mark_changed();
+        futures::stream::unfold(receiver, async |mut receiver| {
+            receiver.changed().await.ok()?;
+            Some(((), receiver))
+        })
+        .boxed()
+    }
+
+    /// What a lock guards here is whole at every moment.
+    fn hold(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn depth(&self) -> Depth {
+        let count = |state| self.unfinished.values().filter(|known| known.state == state).count() as u64;
+        Depth { queued: count(State::Queued), running: count(State::Running) }
+    }
+
+    fn tell(&mut self, id: BuildId) {
+        let Some(sender) = self.waiting.get(&id) else { return };
+        if sender.receiver_count() == 0 {
+            self.waiting.remove(&id);
+        } else {
+            sender.send_replace(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn tenant() -> Vec<String> {
+        vec!["00ab".to_owned()]
+    }
+
+    #[test]
+    fn places_in_the_queue_are_held_until_they_are_taken() {
+        let mirror = Mirror::default();
+        let one = mirror.place("00ab", 2, None).expect("there is room");
+        let two = mirror.place("00ab", 2, None).expect("there is room");
+        assert!(matches!(mirror.place("00ab", 2, None), Err(StoreError::Full { waiting: 2 })));
+        let id = BuildId::new();
+        mirror.saw(id, 1, State::Queued, tenant());
+        drop(one);
+        assert!(mirror.place("00ab", 2, None).is_err());
+        // Another tenant has none waiting.
+        assert!(mirror.place("11ab", 2, None).is_ok());
+        mirror.saw(id, 2, State::Running, tenant());
+        assert!(mirror.place("00ab", 2, None).is_ok());
+        assert!(matches!(mirror.place("00ab", 2, Some(2)), Err(StoreError::Busy { limit: 2 })));
+        drop(two);
+        assert!(mirror.place("00ab", 2, Some(2)).is_ok());
+        assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
+        assert_eq!(mirror.running(), HashMap::from([("00".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn an_older_revision_changes_nothing() {
+        let mirror = Mirror::default();
+        let id = BuildId::new();
+        mirror.saw(id, 2, State::Running, tenant());
+        mirror.saw(id, 1, State::Queued, tenant());
+        assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
+        assert_eq!(mirror.unfinished(Instant::now() + Duration::from_secs(1)), [id]);
+        mirror.saw(id, 3, State::Succeeded, Vec::new());
+        assert_eq!(mirror.depth(), Depth::default());
+        assert_eq!(mirror.newest(9), [id]);
+    }
+
+    #[test]
+    fn news_come_at_once_and_then_together() {
+        let mirror = Mirror::default();
+        let id = BuildId::new();
+        let mut news = mirror.news(id);
+        assert_eq!(news.next().now_or_never(), Some(Some(())));
+        assert_eq!(news.next().now_or_never(), None);
+        mirror.saw_log(id);
+        mirror.saw_log(id);
+        assert_eq!(news.next().now_or_never(), Some(Some(())));
+        assert_eq!(news.next().now_or_never(), None);
+    }
+}

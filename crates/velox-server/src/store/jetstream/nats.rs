@@ -1,0 +1,212 @@
+//! What is asked of NATS, with patience: a server that restarts is waited for, and an answer that was lost is asked for
+//! again. Every write names the revision that it replaces, so that a second try can't do harm.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError, PublishErrorKind},
+        message::{PublishMessage, StreamMessage},
+        stream::{LastRawMessageError, LastRawMessageErrorKind, Stream},
+    },
+};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use crate::StoreError;
+
+/// How long one answer may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(4);
+/// How long a server that is away is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// What the key-value stores of NATS mark a removed key with.
+const OPERATION: &str = "KV-Operation";
+const ROLLUP: &str = "Nats-Rollup";
+
+/// Why something didn't work, and whether another try may.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) why: String,
+    pub(super) again: bool,
+}
+
+impl Trouble {
+    pub(super) fn again(why: impl ToString) -> Self {
+        Self { why: why.to_string(), again: true }
+    }
+
+    fn forever(why: impl ToString) -> Self {
+        Self { why: why.to_string(), again: false }
+    }
+}
+
+/// Tries until it works, or the patience is over.
+pub(super) async fn patiently<T, A: Future<Output = Result<T, Trouble>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> A,
+) -> Result<T, StoreError> {
+    let since = Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(Trouble { again: true, .. }) if since.elapsed() < PATIENCE => {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            Err(trouble) => {
+                return Err(StoreError::Trouble(format!("NATS can't {what}: {}", trouble.why)));
+            }
+        }
+    }
+}
+
+/// The last message of a subject.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// There never was one.
+    Absent,
+    /// It was removed.
+    Removed { revision: u64 },
+    /// It is there.
+    There(StreamMessage),
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It is kept, under this revision.
+    Done(u64),
+    /// Someone else was faster, or an earlier try of the same write was.
+    Conflict,
+    /// The stream takes no more.
+    Full,
+    /// The message is larger than the server takes.
+    TooLarge,
+}
+
+/// A stream whose subjects each have a last message: a key-value bucket, the jobs, the logs.
+#[derive(Debug, Clone)]
+pub(super) struct Subjects {
+    stream: Stream,
+    context: jetstream::Context,
+    prefix: String,
+}
+
+impl Subjects {
+    pub(super) fn new(stream: Stream, context: jetstream::Context, prefix: String) -> Self {
+        Self { stream, context, prefix }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(super) fn subject(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// What follows the prefix in a subject.
+    pub(super) fn name<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        subject.strip_prefix(self.prefix.as_str())
+    }
+
+    /// Reads the last message, from the stream's leader: whatever was written is seen.
+    pub(super) async fn read(&self, name: &str) -> Result<Kept, StoreError> {
+        let subject = self.subject(name);
+        let kept = patiently("read", || async {
+            unless_missing(self.stream.get_last_raw_message_by_subject(&subject).await)
+        })
+        .await?;
+        Ok(match kept {
+            None => Kept::Absent,
+            Some(message) if is_removal(&message.headers) => Kept::Removed { revision: message.sequence },
+            Some(message) => Kept::There(message),
+        })
+    }
+
+    /// The first message of the subject that isn't before `sequence`.
+    pub(super) async fn next(&self, name: &str, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
+        let subject = self.subject(name);
+        patiently("read", || async {
+            unless_missing(self.stream.get_first_raw_message_by_subject(&subject, sequence).await)
+        })
+        .await
+    }
+
+    /// Writes where the last message of the subject has this revision (0: where there is none).
+    pub(super) async fn put(
+        &self,
+        name: &str,
+        value: Bytes,
+        headers: &HeaderMap,
+        expected: u64,
+    ) -> Result<Put, StoreError> {
+        let subject = self.subject(name);
+        patiently("write", || async {
+            let message = PublishMessage::build()
+                .payload(value.clone())
+                .headers(headers.clone())
+                .expected_last_subject_sequence(expected);
+            let sent = async { self.context.send_publish(subject.clone(), message).await?.await };
+            match sent.await {
+                Ok(ack) => Ok(Put::Done(ack.sequence)),
+                Err(error) => became(&error),
+            }
+        })
+        .await
+    }
+
+    /// Removes what has this revision.
+    pub(super) async fn remove(&self, name: &str, expected: u64) -> Result<Put, StoreError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(OPERATION, "PURGE");
+        headers.insert(ROLLUP, "sub");
+        self.put(name, Bytes::new(), &headers, expected).await
+    }
+}
+
+/// Whether a message of a bucket says that its key was removed.
+pub(super) fn is_removal(headers: &HeaderMap) -> bool {
+    headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
+}
+
+fn unless_missing(
+    read: Result<StreamMessage, LastRawMessageError>,
+) -> Result<Option<StreamMessage>, Trouble> {
+    match read {
+        Ok(message) => Ok(Some(message)),
+        Err(error) => match error.kind() {
+            LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            LastRawMessageErrorKind::InvalidSubject => Err(Trouble::forever(error)),
+            LastRawMessageErrorKind::JetStream(_) | LastRawMessageErrorKind::Other => {
+                Err(Trouble::again(error))
+            }
+        },
+    }
+}
+
+fn became(error: &PublishError) -> Result<Put, Trouble> {
+    /// A stream that discards what is new is at its limit: "maximum messages exceeded".
+    const STORE_FAILED: ErrorCode = ErrorCode::STREAM_STORE_FAILED;
+    match error.kind() {
+        PublishErrorKind::WrongLastSequence => Ok(Put::Conflict),
+        PublishErrorKind::MaxPayloadExceeded => Ok(Put::TooLarge),
+        PublishErrorKind::Other => {
+            let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+            match source {
+                Some(refused) if jetstream::Error::error_code(refused) == STORE_FAILED => {
+                    if refused.to_string().contains("maximum") {
+                        Ok(Put::Full)
+                    } else {
+                        Err(Trouble::again(error))
+                    }
+                }
+                _ => Err(Trouble::again(error)),
+            }
+        }
+        _ => Err(Trouble::again(error)),
+    }
+}

@@ -1,0 +1,64 @@
+//! Finds builds whose job is missing, since the node that queued them died in the middle.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures::TryStreamExt;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Shared,
+    record::{Found, tenants_of},
+};
+use crate::{BuildId, StoreError};
+
+/// How often to look. Any node does; doing it twice does no harm.
+const EVERY: Duration = Duration::from_secs(5);
+/// A build whose record is younger is left to the node that queues it.
+const YOUNG: Duration = Duration::from_secs(3);
+
+impl Shared {
+    /// Looks, again and again.
+    pub(super) async fn reconcile(&self) {
+        loop {
+            if let Err(error) = self.publish_missing().await {
+                tracing::warn!(%error, "builds without a job can't be looked for");
+            }
+            sleep(EVERY).await;
+        }
+    }
+
+    /// Publishes the missing jobs. A record is read after its job was missed: a job goes last when a build ends.
+    async fn publish_missing(&self) -> Result<(), StoreError> {
+        let Some(before) = Instant::now().checked_sub(YOUNG) else { return Ok(()) };
+        let unfinished = self.mirror.unfinished(before);
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let jobs: HashSet<BuildId> =
+            self.job_names().await?.iter().filter_map(|name| name.split_once('.')?.1.parse().ok()).collect();
+        for id in unfinished.into_iter().filter(|id| !jobs.contains(id)) {
+            match self.record(id).await? {
+                Found::There(record, _) if !record.build.state.is_final() => {
+                    tracing::info!(build = %id, "publishing the job that was missing");
+                    self.publish(&record.build, &record.build.tenant).await?;
+                }
+                Found::There(record, revision) => {
+                    self.mirror.saw(id, revision, record.build.state, tenants_of(&record.build));
+                }
+                Found::Absent | Found::Removed => self.mirror.saw_removal(id),
+            }
+        }
+        Ok(())
+    }
+
+    /// The jobs in the stream, `LANE.ID`.
+    pub(super) async fn job_names(&self) -> Result<Vec<String>, StoreError> {
+        super::patiently("list the jobs", || async {
+            let info = self.jobs.stream().info_with_subjects(self.jobs.subject(">"));
+            let info = info.await.map_err(super::Trouble::again)?;
+            let subjects: Vec<(String, usize)> = info.try_collect().await.map_err(super::Trouble::again)?;
+            Ok(subjects.iter().filter_map(|(subject, _)| Some(self.jobs.name(subject)?.to_owned())).collect())
+        })
+        .await
+    }
+}

@@ -1,0 +1,163 @@
+//! The records: one of each build in a bucket, changed by compare-and-set, and which build a key stands for in another.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Shared,
+    nats::{Kept, Put},
+};
+use crate::{Build, BuildId, Failure, FailureKind, Outcome, State, StoreError, Tenant};
+
+/// How often others may be faster before a change is given up.
+const TRIES: u32 = 200;
+/// Tell the state, and who wants the build, to those who read headers only.
+const STATE: &str = "Vx-State";
+const TENANTS: &str = "Vx-Tenants";
+
+/// A build, and who has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) build: Build,
+    /// The token of the last lease; it stays when the build is over, so that its holder can be told so twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lease: Option<String>,
+    /// The lane whose job the lease holds: one of another lane is a second one of the same build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lane: Option<String>,
+}
+
+/// What a key stands for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pointer {
+    /// The newest build of this key, as it was queued.
+    pub(super) build: Build,
+    /// The one before it that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) made: Option<BuildId>,
+}
+
+/// What is in the place of a record.
+pub(super) enum Found {
+    Absent,
+    Removed,
+    There(Box<Record>, u64),
+}
+
+/// What is to become of a record, and the answer to who asked.
+pub(super) enum Change<T> {
+    Keep(T),
+    Put(T),
+}
+
+impl Shared {
+    pub(super) async fn record(&self, id: BuildId) -> Result<Found, StoreError> {
+        Ok(match self.builds.read(&id.to_string()).await? {
+            Kept::Absent => Found::Absent,
+            Kept::Removed { .. } => Found::Removed,
+            Kept::There(message) => Found::There(Box::new(read(&message.payload)?), message.sequence),
+        })
+    }
+
+    /// Makes the record of a build that has none.
+    pub(super) async fn create_record(&self, build: &Build) -> Result<Put, StoreError> {
+        self.put_record(&Record { build: build.clone(), lease: None, lane: None }, 0).await
+    }
+
+    async fn put_record(&self, record: &Record, expected: u64) -> Result<Put, StoreError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(STATE, state_word(record.build.state));
+        let tenants = tenants_of(&record.build);
+        headers.insert(TENANTS, tenants.join(","));
+        let put = self.builds.put(&record.build.id.to_string(), written(record)?, &headers, expected).await?;
+        if let Put::Done(revision) = put {
+            self.mirror.saw(record.build.id, revision, record.build.state, tenants);
+        }
+        Ok(put)
+    }
+
+    /// Changes a record. `change` sees it as it is, again and again until nobody else was faster, so that it has to know its
+    /// own work. `None`: there is no such record.
+    pub(super) async fn change<T>(
+        &self,
+        id: BuildId,
+        mut change: impl FnMut(&mut Record) -> Change<T>,
+    ) -> Result<Option<T>, StoreError> {
+        for _ in 0..TRIES {
+            let Found::There(mut record, revision) = self.record(id).await? else { return Ok(None) };
+            let answer = match change(&mut record) {
+                Change::Keep(answer) => return Ok(Some(answer)),
+                Change::Put(answer) => answer,
+            };
+            let mut put = self.put_record(&record, revision).await?;
+            if put == Put::TooLarge {
+                let message = "what came of the build is larger than a message of NATS may be: raise its \
+                               max_payload";
+                let failure = Failure { kind: FailureKind::Internal, message: message.to_owned() };
+                record.build.state = State::Failed;
+                record.build.outcome = Some(Outcome::Failed(failure));
+                put = self.put_record(&record, revision).await?;
+            }
+            match put {
+                Put::Done(_) => return Ok(Some(answer)),
+                Put::Conflict => {}
+                Put::Full | Put::TooLarge => {
+                    return Err(StoreError::Trouble(
+                        "NATS takes no more records: look at its limits".to_owned(),
+                    ));
+                }
+            }
+        }
+        Err(StoreError::Trouble(format!("the record of build {id} changes all the time")))
+    }
+}
+
+pub(super) fn written(value: &impl Serialize) -> Result<Bytes, StoreError> {
+    let text = serde_json::to_vec(value);
+    text.map(Bytes::from).map_err(|error| StoreError::Trouble(format!("a record can't be written: {error}")))
+}
+
+pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(text)
+        .map_err(|error| StoreError::Trouble(format!("NATS has a record that can't be read: {error}")))
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Queued => "queued",
+        State::Running => "running",
+        State::Succeeded => "succeeded",
+        State::Failed => "failed",
+        State::Cancelled => "cancelled",
+    }
+}
+
+/// Who wants the build: digests, the one first in whose lane it is. Of names no one knows what is in them.
+pub(super) fn tenants_of(build: &Build) -> Vec<String> {
+    let others = build.wanted_by.iter().filter(|tenant| **tenant != build.tenant);
+    std::iter::once(&build.tenant).chain(others).map(digest).collect()
+}
+
+pub(super) fn digest(tenant: &Tenant) -> String {
+    let digest = Sha256::digest(tenant.0.as_bytes());
+    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The lane of a tenant of this digest.
+pub(super) fn lane(digest: &str) -> &str {
+    digest.get(..2).unwrap_or(digest)
+}
+
+pub(super) fn tenants_in(headers: &HeaderMap) -> Vec<String> {
+    let tenants = headers.get(TENANTS).map(|tenants| tenants.as_str()).unwrap_or_default();
+    tenants.split(',').map(str::to_owned).collect()
+}
+
+pub(super) fn state_of(headers: &HeaderMap) -> Option<State> {
+    let word = headers.get(STATE)?.as_str();
+    [State::Queued, State::Running, State::Succeeded, State::Failed, State::Cancelled]
+        .into_iter()
+        .find(|state| state_word(*state) == word)
+}

@@ -1,0 +1,228 @@
+//! On a real NATS server.
+
+use futures::future::join_all;
+use secrecy::SecretString;
+use velox_testkit::NatsServer;
+
+use super::*;
+use crate::{
+    Queue,
+    store::behaviour::{SOON, Setup, entry, every_behaviour, lease, made, new, until, until_depth},
+};
+
+fn server() -> Option<NatsServer> {
+    match NatsServer::start() {
+        Ok(server) => Some(server),
+        Err(error) => {
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn cluster(server: &NatsServer) -> Cluster {
+    Cluster {
+        nats: vec![server.url().parse().expect("it is a URL")],
+        credentials: None,
+        artifacts: "file:///nowhere".parse().expect("it is a URL"),
+        replicas: 1,
+        lease_time: Duration::from_secs(30),
+    }
+}
+
+fn options(setup: Setup) -> JetStreamOptions {
+    JetStreamOptions {
+        queue: Some(setup.queue),
+        time_to_live: setup.time_to_live,
+        lease_time: setup.lease_time,
+        replicas: 1,
+    }
+}
+
+async fn node(server: &NatsServer, setup: Setup) -> JetStream {
+    JetStream::connect(&cluster(server), options(setup)).await.expect("it connects")
+}
+
+async fn open(setup: Setup) -> Option<(JetStream, NatsServer)> {
+    let server = server()?;
+    Some((node(&server, setup).await, server))
+}
+
+every_behaviour!(open);
+
+fn build_of(new: &NewBuild) -> Build {
+    Build {
+        id: BuildId::new(),
+        key: new.spec.key(),
+        spec: new.spec.clone(),
+        force: new.force,
+        state: State::Queued,
+        tenant: new.tenant.clone(),
+        wanted_by: [new.tenant.clone()].into(),
+        attempts: 0,
+        created: Timestamp::now(),
+        started: None,
+        finished: None,
+        outcome: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_asked_at_once_make_one_build() {
+    let Some(server) = server() else { return };
+    let (one, other) = tokio::join!(node(&server, Setup::LARGE), node(&server, Setup::LARGE));
+    for round in 0..20 {
+        let requests = (0..16)
+            .map(|at| if at % 2 == 0 { &one } else { &other }.submit(new(&format!("r{round}"), "ann")));
+        let submitted: Vec<Submitted> =
+            join_all(requests).await.into_iter().map(|one| one.expect("it is taken")).collect();
+        let queued = submitted.iter().filter(|one| matches!(one, Submitted::Queued(_))).count();
+        assert_eq!(queued, 1, "{submitted:?}");
+        let id = submitted[0].build().id;
+        assert!(submitted.iter().all(|one| one.build().id == id));
+        let leased = lease(if round % 2 == 0 { &one } else { &other }).await;
+        assert_eq!(leased.build.id, id);
+        // A node hears what happens on the other.
+        let elsewhere = if round % 2 == 0 { &other } else { &one };
+        let wait = until(elsewhere, id, |build| build.state == State::Succeeded);
+        let finish = async {
+            let by = if round % 2 == 0 { &one } else { &other };
+            by.append(&leased, vec![entry("it goes on")]).await.expect("it is kept");
+            by.finish(&leased, made("aa")).await.expect("it ends");
+        };
+        tokio::join!(wait, finish);
+        assert_eq!(elsewhere.log(id, 0, 9).await.expect("it can be read").len(), 1);
+    }
+    until_depth(&one, 0, 0).await;
+    until_depth(&other, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_node_began_is_carried_on() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    let shared = &store.shared;
+
+    // It died when the key pointed to the build, and nobody was answered: the next one who asks gets it.
+    let pointed = build_of(&new("a", "ann"));
+    let pointer = written(&Pointer { build: pointed.clone(), made: None }).expect("it can be written");
+    shared.keys.put(&pointed.key, pointer, &HeaderMap::new(), 0).await.expect("it is kept");
+    let submitted = store.submit(new("a", "bob")).await.expect("it is taken");
+    assert!(matches!(&submitted, Submitted::Joined(build) if build.id == pointed.id), "{submitted:?}");
+    let leased = lease(&store).await;
+    assert_eq!(leased.build.id, pointed.id);
+    store.finish(&leased, made("ab")).await.expect("it ends");
+    // The job in the other tenant's line went with it.
+    assert_eq!(shared.job_names().await.expect("they can be listed"), [] as [String; 0]);
+
+    // It died when the record was there: any node publishes the job.
+    let recorded = build_of(&new("b", "ann"));
+    shared.create_record(&recorded).await.expect("it is kept");
+    assert_eq!(lease(&store).await.build.id, recorded.id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_build_is_over_is_acked_away() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    let submitted = store.submit(new("a", "ann")).await.expect("it is taken");
+    store.finish(&lease(&store).await, made("ac")).await.expect("it ends");
+    let build = submitted.build();
+    store.shared.publish(build, &build.tenant).await.expect("it is kept");
+    let gone = build_of(&new("b", "ann"));
+    store.shared.publish(&gone, &gone.tenant).await.expect("it is kept");
+    assert!(timeout(Duration::from_millis(500), store.lease("worker")).await.is_err());
+    assert_eq!(store.shared.job_names().await.expect("they can be listed"), [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_takes_no_more_leaves_nothing_behind() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    let shared = &store.shared;
+    let there = shared.jobs.stream().cached_info().config.clone();
+    assert_eq!((there.max_messages, there.discard), (1200, DiscardPolicy::New));
+    let small = Config { max_messages: 1, ..there };
+    shared.context.update_stream(&small).await.expect("it can be changed");
+    store.submit(new("a", "ann")).await.expect("it is taken");
+    assert!(matches!(store.submit(new("b", "ann")).await, Err(StoreError::Full { .. })));
+    assert_eq!(store.recent(9).await.expect("it can be read").len(), 1);
+    until_depth(&store, 1, 0).await;
+    store.finish(&lease(&store).await, made("ad")).await.expect("it ends");
+    assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submitted::Queued(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
+    let Some(mut server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    let first = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
+    store.submit(new("b", "ann")).await.expect("it is taken");
+    let leased = lease(&store).await;
+    store.append(&leased, vec![entry("before")]).await.expect("it is kept");
+
+    for round in 0..5 {
+        server.kill().expect("it can be killed");
+        assert!(matches!(store.ready().await, Err(StoreError::Trouble(_))));
+        // These are asked while there is no server.
+        let name = format!("c{round}");
+        let submit = store.submit(new(&name, "ann"));
+        let append = store.append(&leased, vec![entry("meanwhile")]);
+        let restart = async {
+            sleep(Duration::from_millis(200)).await;
+            tokio::task::block_in_place(|| server.restart()).expect("it starts");
+        };
+        let (submitted, appended, ()) = tokio::join!(submit, append, restart);
+        assert!(matches!(submitted, Ok(Submitted::Queued(_))), "{submitted:?}");
+        appended.expect("it is kept");
+        store.ready().await.expect("it answers");
+    }
+
+    let log = store.log(first, 0, 99).await.expect("it can be read");
+    assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    // News still come.
+    let wait = until(&store, first, |build| build.state == State::Succeeded);
+    let (_, finished) = tokio::join!(wait, store.finish(&leased, made("ae")));
+    finished.expect("it ends");
+    for _ in 0..6 {
+        store.finish(&lease(&store).await, made("ae")).await.expect("it ends");
+    }
+    until_depth(&store, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_nobody_waits_for_goes_back() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    store.submit(new("a", "ann")).await.expect("it is taken");
+    // Broken off at every point on the way to the lease.
+    for micros in (0..6000).step_by(200) {
+        let took = timeout(Duration::from_micros(micros), store.lease("worker")).await;
+        if let Ok(leased) = took {
+            store.release(&leased.expect("it can be leased")).await.expect("it goes back");
+        }
+    }
+    let leased =
+        timeout(SOON, store.lease("worker")).await.expect("it isn't lost").expect("it can be leased");
+    store.finish(&leased, made("af")).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_in_an_error() {
+    let server = NatsServer::start_with("authorization { user: vx, password: right }");
+    let Ok(server) = server else { return };
+    let connect = async |user: &str, credentials: Option<&str>| {
+        let url = server.url().replace("nats://", &format!("nats://{user}@"));
+        let cluster = Cluster {
+            nats: vec![url.parse().expect("it is a URL")],
+            credentials: credentials.map(SecretString::from),
+            ..cluster(&server)
+        };
+        JetStream::connect(&cluster, options(Setup::LARGE)).await
+    };
+    connect("vx:right", None).await.expect("it connects");
+    for (user, credentials) in [("vx:s3cret", None), ("vx:s3cret", Some("s3cret"))] {
+        let error = connect(user, credentials).await.expect_err("it is refused").to_string();
+        assert!(!error.contains("s3cret") && error.starts_with("NATS can't be reached"), "{error}");
+    }
+}

@@ -1,0 +1,738 @@
+//! The embedded store: builds, their logs and the queue in one SQLite database.
+//!
+//! One server has it, and its workers are in the same process. So leases are kept in temporary tables, which take part in
+//! transactions but never wait for the disk; when the process dies they go with it, and what was running is queued again by
+//! the next one.
+//!
+//! Tenants take turns: next is the tenant with the fewest builds in workers' hands, of those the one whose turn was longest
+//! ago. A build that several tenants want stands in the line of each.
+
+mod database;
+mod watch;
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
+
+use self::{
+    database::{Database, transaction},
+    watch::Watches,
+};
+use crate::{
+    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, NewBuild, Outcome, Queue,
+    Records, Standing, State, StoreError, Submitted, Tenant,
+};
+
+/// How often a build is tried whose workers die: it may be what kills them.
+const ATTEMPTS: u32 = 25;
+
+/// How an embedded store is set up.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// How many builds may wait. A tenant who has none waiting may add one beyond that, up to twice as many in all: a full
+    /// queue of one tenant doesn't keep out the others.
+    pub queue: u64,
+    /// For how long a build is good whose refs may mean something else by then.
+    pub time_to_live: Duration,
+    /// How long a worker may be silent before its build is given to another.
+    pub lease_time: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { queue: 100, time_to_live: Duration::from_secs(3600), lease_time: Duration::from_secs(30) }
+    }
+}
+
+/// The embedded store. Clones share it.
+#[derive(Clone)]
+pub struct Sqlite {
+    database: Arc<Database>,
+    told: Arc<Told>,
+    options: SqliteOptions,
+    start: Instant,
+}
+
+/// Who waits for what.
+#[derive(Default)]
+struct Told {
+    builds: Arc<Watches>,
+    /// That there may be something to lease.
+    queue: Notify,
+}
+
+impl Told {
+    fn changed(&self, build: &Build) {
+        self.builds.tell(build.id);
+        if build.state == State::Queued {
+            self.queue.notify_waiters();
+        }
+    }
+}
+
+impl Sqlite {
+    /// Opens the database file, or makes it, in a directory that only this server uses. What was running when the last
+    /// server ended is queued again.
+    ///
+    /// # Errors
+    /// Another server has it, a newer vx made it, or it can't be read or written.
+    pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let told = Arc::new(Told::default());
+        let start = Instant::now();
+        let for_regular = Arc::clone(&told);
+        let regular = move || {
+            let told = Arc::clone(&for_regular);
+            transaction(
+                move |connection| expire(connection, millis(start)),
+                move |expired| match expired {
+                    Ok(builds) => builds.iter().for_each(|build| told.changed(build)),
+                    Err(error) => tracing::error!(%error, "leases that are over can't be ended"),
+                },
+            )
+        };
+        let tick = (options.lease_time / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let path = path.to_owned();
+        let open = move || Database::open(&path, tick, regular);
+        let broke_off = |error| StoreError::Trouble(format!("opening the database broke off: {error}"));
+        let database = tokio::task::spawn_blocking(open).await.map_err(broke_off)??;
+        let this = Self { database: Arc::new(database), told, options, start };
+        let recovered = this.database.write(recover, |_| {}).await?;
+        if recovered > 0 {
+            tracing::info!(
+                builds = recovered,
+                "builds that the last server left unfinished are queued again"
+            );
+        }
+        Ok(this)
+    }
+
+    /// Forgets finished builds and their logs: those that ended before `before`, and the oldest beyond `most`.
+    ///
+    /// # Errors
+    /// The database is in trouble.
+    pub async fn prune(&self, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let some = self.database.write(move |connection| prune(connection, before, most), |_| {}).await?;
+            pruned += some;
+            if some == 0 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    /// Forgets the builds that made this artifact: it is to go, and nothing may lead to it.
+    ///
+    /// # Errors
+    /// The database is in trouble.
+    pub async fn forget(&self, sha256: &str) -> Result<(), StoreError> {
+        let sha256 = sha256.to_owned();
+        let forget = move |connection: &Connection| {
+            let mut find = connection.prepare_cached("SELECT number FROM builds WHERE sha256 = ?")?;
+            let numbers = find.query_map([&sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+            numbers.into_iter().try_for_each(|number| delete(connection, number))
+        };
+        self.database.write(forget, |()| {}).await
+    }
+
+    /// A write that changes a build.
+    async fn change<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        build: impl Fn(&T) -> Option<&Build> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let told = Arc::clone(&self.told);
+        let tell = move |given: &T| {
+            if let Some(build) = build(given) {
+                told.changed(build);
+            }
+        };
+        self.database.write(step, tell).await
+    }
+
+    async fn take(&self, worker: String) -> Result<Option<Lease>, StoreError> {
+        let until = millis(self.start) + millis_of(self.options.lease_time);
+        let step = move |connection: &Connection| take(connection, &worker, until);
+        self.change(step, |lease: &Option<Lease>| lease.as_ref().map(|lease| &lease.build)).await
+    }
+
+    /// A write of one who has the lease.
+    async fn with_lease(
+        &self,
+        lease: &Lease,
+        step: impl FnOnce(&Connection, Kept) -> Result<Build, StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (id, token) = (lease.build.id, lease.token.clone());
+        let step = move |connection: &Connection| step(connection, leased(connection, id, &token)?);
+        self.change(step, |build| Some(build)).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Records for Sqlite {
+    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+        let key = new.spec.key();
+        let good = self.options.time_to_live;
+        if !new.force {
+            // What is finished stays as it is: most requests need no turn at writing.
+            let (key, exact) = (key.clone(), new.spec.is_exact());
+            let look = move |connection: &Connection| {
+                Ok(if live(connection, &key)?.is_some() {
+                    None
+                } else {
+                    made(connection, &key, exact, good)?
+                })
+            };
+            if let Some(build) = self.database.read(look).await? {
+                return Ok(Submitted::Finished(build));
+            }
+        }
+        let queue = self.options.queue;
+        let step = move |connection: &Connection| submit(connection, new, key, queue, good);
+        self.change(step, |submitted| match submitted {
+            Submitted::Queued(build) | Submitted::Joined(build) => Some(build),
+            Submitted::Finished(_) => None,
+        })
+        .await
+    }
+
+    async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
+        self.database.read(move |connection| Ok(find(connection, id)?.map(|kept| kept.build))).await
+    }
+
+    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
+        let look = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(&format!("{SELECT} ORDER BY number DESC LIMIT ?"))?;
+            let rows = select.query_map([limit], Kept::read)?;
+            rows.map(|kept| Ok(kept?.parsed()?.build)).collect()
+        };
+        self.database.read(look).await
+    }
+
+    async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
+        let tenant = tenant.clone();
+        self.change(move |connection| cancel(connection, id, &tenant), Option::as_ref).await
+    }
+
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let look = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT entry FROM log JOIN builds ON builds.number = log.build
+                 WHERE builds.id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            )?;
+            // SQLite's integers end at half of a u64.
+            let after = i64::try_from(after).unwrap_or(i64::MAX);
+            let rows =
+                select.query_map(params![id.to_string(), after, limit], |row| row.get::<_, String>(0))?;
+            rows.map(|entry| parse(&entry?)).collect()
+        };
+        self.database.read(look).await
+    }
+
+    async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
+        Ok(self.told.builds.listen(id))
+    }
+
+    async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
+        let sha256 = sha256.to_owned();
+        let look = move |connection: &Connection| {
+            let mut select =
+                connection.prepare_cached("SELECT artifact FROM builds WHERE sha256 = ? LIMIT 1")?;
+            let found: Option<String> = select.query_row([sha256], |row| row.get(0)).optional()?;
+            found.map(|artifact| parse(&artifact)).transpose()
+        };
+        self.database.read(look).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.database.write(|_| Ok(()), |()| {}).await
+    }
+}
+
+#[async_trait]
+impl Queue for Sqlite {
+    async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
+        loop {
+            let mut queued = std::pin::pin!(self.told.queue.notified());
+            queued.as_mut().enable();
+            let (sender, receiver) = oneshot::channel();
+            let (this, worker) = (self.clone(), worker.to_owned());
+            tokio::spawn(async move {
+                // A worker that left while it was served has nothing: the next one gets it.
+                if let Err(Ok(Some(lease))) = sender.send(this.take(worker).await)
+                    && let Err(error) = this.release(&lease).await
+                {
+                    tracing::warn!(%error, build = %lease.build.id, "a lease that nobody waits for can't be given back");
+                }
+            });
+            let ended = |_| StoreError::Trouble("the queue is closed".to_owned());
+            match receiver.await.map_err(ended)?? {
+                Some(lease) => return Ok(lease),
+                None => queued.await,
+            }
+        }
+    }
+
+    fn lease_time(&self) -> Duration {
+        self.options.lease_time
+    }
+
+    async fn extend(&self, lease: &Lease) -> Result<Standing, StoreError> {
+        let (id, token) = (lease.build.id, lease.token.clone());
+        let until = millis(self.start) + millis_of(self.options.lease_time);
+        let step = move |connection: &Connection| {
+            let mut extend = connection.prepare_cached(
+                "UPDATE leases SET until = max(until, ?) WHERE token = ?
+                 RETURNING (SELECT wanted FROM builds WHERE number = leases.build)",
+            )?;
+            let wanted: Option<u64> = extend.query_row(params![until, token], |row| row.get(0)).optional()?;
+            match wanted.ok_or(StoreError::LeaseOver(id))? {
+                0 => Ok(Standing::Unwanted),
+                _ => Ok(Standing::Wanted),
+            }
+        };
+        self.database.write(step, |_| {}).await
+    }
+
+    async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let step = move |connection: &Connection, kept: Kept| {
+            append(connection, kept.number, entries)?;
+            Ok(kept.build)
+        };
+        self.with_lease(lease, step).await
+    }
+
+    async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
+        let step = |connection: &Connection, mut kept: Kept| {
+            let state = match outcome {
+                Outcome::Made(_) => State::Succeeded,
+                Outcome::Failed(_) => State::Failed,
+            };
+            kept.end(connection, state, Some(outcome))?;
+            Ok(kept.build)
+        };
+        self.with_lease(lease, step).await
+    }
+
+    async fn stopped(&self, lease: &Lease) -> Result<(), StoreError> {
+        let step = |connection: &Connection, mut kept: Kept| {
+            // Somebody may have asked for it since.
+            kept.put_back(connection, "the build was cancelled, and asked for again")?;
+            Ok(kept.build)
+        };
+        self.with_lease(lease, step).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        let step = |connection: &Connection, mut kept: Kept| {
+            // It wasn't the build's doing.
+            kept.build.attempts = kept.build.attempts.saturating_sub(1);
+            kept.put_back(connection, "the worker is shut down: the build is queued again")?;
+            Ok(kept.build)
+        };
+        self.with_lease(lease, step).await
+    }
+
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        let look = |connection: &Connection| {
+            Ok(Depth {
+                queued: count(connection, State::Queued)?,
+                running: count(connection, State::Running)?,
+            })
+        };
+        self.database.read(look).await
+    }
+}
+
+/// A build, and its place in the database.
+struct Kept {
+    number: i64,
+    build: Build,
+}
+
+/// As it stands in a row.
+struct Raw {
+    number: i64,
+    build: String,
+    lock: Option<String>,
+}
+
+const SELECT: &str = "SELECT builds.number, builds.build, builds.lock FROM builds";
+
+impl Kept {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Raw> {
+        Ok(Raw { number: row.get(0)?, build: row.get(1)?, lock: row.get(2)? })
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.build.wanted_by.is_empty()
+    }
+
+    /// Writes the build as it is now.
+    fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        // The lock is large, and as JSON it would have to be read letter by letter.
+        let mut build = self.build.clone();
+        let made = match &mut build.outcome {
+            Some(Outcome::Made(made)) => Some(made),
+            _ => None,
+        };
+        let (artifact, lock) =
+            made.map(|made| (made.artifact.clone(), std::mem::take(&mut made.lock))).unzip();
+        let mut update = connection.prepare_cached(
+            "INSERT INTO builds (number, id, key, tenant, state, wanted, finished, sha256, artifact, build, lock)
+             VALUES (:number, :id, :key, :tenant, :state, :wanted, :finished, :sha256, :artifact, :build, :lock)
+             ON CONFLICT (number) DO UPDATE SET state = :state, wanted = :wanted, finished = :finished,
+             sha256 = :sha256, artifact = :artifact, build = :build, lock = :lock",
+        )?;
+        update.execute(named_params! {
+            ":number": self.number,
+            ":id": build.id.to_string(),
+            ":key": build.key,
+            ":tenant": build.tenant.0,
+            ":state": word(build.state),
+            ":wanted": build.wanted_by.len(),
+            ":finished": build.finished.map(Timestamp::as_second),
+            ":sha256": artifact.as_ref().map(|artifact| &artifact.sha256),
+            ":artifact": artifact.as_ref().map(text).transpose()?,
+            ":build": text(&build)?,
+            ":lock": lock,
+        })?;
+        Ok(())
+    }
+
+    /// It ended.
+    fn end(
+        &mut self,
+        connection: &Connection,
+        state: State,
+        outcome: Option<Outcome>,
+    ) -> Result<(), StoreError> {
+        self.build.state = state;
+        self.build.finished = Some(Timestamp::now());
+        self.build.outcome = outcome;
+        self.leave(connection)?;
+        self.write(connection)
+    }
+
+    /// It comes out of a worker's hands: before all others of its tenants, unless nobody wants it.
+    fn put_back(&mut self, connection: &Connection, why: &str) -> Result<(), StoreError> {
+        if !self.is_wanted() {
+            return self.end(connection, State::Cancelled, None);
+        }
+        if self.build.attempts >= ATTEMPTS {
+            let message = format!(
+                "{} workers that took this build ended before it did: see the service's own log for why",
+                self.build.attempts
+            );
+            let failure = Failure { kind: FailureKind::Internal, message };
+            return self.end(connection, State::Failed, Some(Outcome::Failed(failure)));
+        }
+        self.leave(connection)?;
+        self.build.state = State::Queued;
+        self.build.started = None;
+        self.write(connection)?;
+        for tenant in &self.build.wanted_by {
+            wait(connection, self.number, tenant, Place::Before)?;
+        }
+        let entry = Entry {
+            seq: 0,
+            time: Timestamp::now(),
+            level: Level::Info,
+            text: why.to_owned(),
+            phase: None,
+            done: None,
+            total: None,
+        };
+        append(connection, self.number, vec![entry])
+    }
+
+    /// It leaves the lines, and the worker's hands.
+    fn leave(&self, connection: &Connection) -> Result<(), StoreError> {
+        connection.prepare_cached("DELETE FROM leases WHERE build = ?")?.execute([self.number])?;
+        connection.prepare_cached("DELETE FROM waiting WHERE build = ?")?.execute([self.number])?;
+        Ok(())
+    }
+}
+
+impl Raw {
+    fn parsed(self) -> Result<Kept, StoreError> {
+        let mut build: Build = parse(&self.build)?;
+        if let (Some(Outcome::Made(made)), Some(lock)) = (&mut build.outcome, self.lock) {
+            made.lock = lock;
+        }
+        Ok(Kept { number: self.number, build })
+    }
+}
+
+/// Where in a tenant's line.
+#[derive(Clone, Copy)]
+enum Place {
+    Before,
+    Behind,
+}
+
+fn wait(connection: &Connection, number: i64, tenant: &Tenant, place: Place) -> Result<(), StoreError> {
+    let place = match place {
+        Place::Before => 0,
+        Place::Behind => 1,
+    };
+    connection
+        .prepare_cached("INSERT INTO waiting (tenant, place, build) VALUES (?, ?, ?)")?
+        .execute(params![tenant.0, place, number])?;
+    Ok(())
+}
+
+fn one(
+    connection: &Connection,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Result<Option<Kept>, StoreError> {
+    let mut select = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
+    select.query_row(values, Kept::read).optional()?.map(Raw::parsed).transpose()
+}
+
+fn find(connection: &Connection, id: BuildId) -> Result<Option<Kept>, StoreError> {
+    one(connection, "WHERE id = ?", [id.to_string()])
+}
+
+/// The one of this key that is queued or running.
+fn live(connection: &Connection, key: &str) -> Result<Option<Kept>, StoreError> {
+    one(connection, "WHERE key = ? AND state IN ('queued', 'running')", [key])
+}
+
+/// The newest one of this key that succeeded and isn't stale.
+fn made(
+    connection: &Connection,
+    key: &str,
+    exact: bool,
+    good: Duration,
+) -> Result<Option<Build>, StoreError> {
+    let condition = "WHERE key = ? AND state = 'succeeded' ORDER BY number DESC LIMIT 1";
+    let fresh = |build: &Build| {
+        let age = build.finished.map(|finished| Timestamp::now().duration_since(finished));
+        exact || age.is_some_and(|age| age.unsigned_abs() < good)
+    };
+    Ok(one(connection, condition, [key])?.map(|kept| kept.build).filter(fresh))
+}
+
+fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<Kept, StoreError> {
+    let condition = "JOIN leases ON leases.build = builds.number WHERE token = ?";
+    one(connection, condition, [token])?.ok_or(StoreError::LeaseOver(id))
+}
+
+fn count(connection: &Connection, state: State) -> Result<u64, StoreError> {
+    let text = match state {
+        // Spelt out, so that the index over few rows serves.
+        State::Queued => "SELECT count(*) FROM builds WHERE state = 'queued'",
+        _ => "SELECT count(*) FROM builds WHERE state = 'running'",
+    };
+    Ok(connection.prepare_cached(text)?.query_row([], |row| row.get(0))?)
+}
+
+fn submit(
+    connection: &Connection,
+    new: NewBuild,
+    key: String,
+    queue: u64,
+    good: Duration,
+) -> Result<Submitted, StoreError> {
+    if let Some(mut kept) = live(connection, &key)? {
+        if kept.build.wanted_by.insert(new.tenant.clone()) {
+            kept.write(connection)?;
+            if kept.build.state == State::Queued {
+                let join = "INSERT INTO waiting SELECT ?, min(place), build FROM waiting WHERE build = ?";
+                connection.prepare_cached(join)?.execute(params![new.tenant.0, kept.number])?;
+            }
+        }
+        return Ok(Submitted::Joined(kept.build));
+    }
+    if !new.force
+        && let Some(build) = made(connection, &key, new.spec.is_exact(), good)?
+    {
+        return Ok(Submitted::Finished(build));
+    }
+    if let Some(limit) = new.at_once {
+        let theirs = "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND tenant = ?";
+        let theirs: u64 = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
+        if theirs >= limit {
+            return Err(StoreError::Busy { limit });
+        }
+    }
+    let waiting = count(connection, State::Queued)?;
+    if waiting >= queue {
+        let theirs = "SELECT EXISTS (SELECT 1 FROM waiting WHERE tenant = ?)";
+        let theirs: bool = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
+        if theirs || waiting >= queue.saturating_mul(2) {
+            return Err(StoreError::Full { waiting });
+        }
+    }
+    let number = "SELECT coalesce(max(number), 0) + 1 FROM builds";
+    let number = connection.prepare_cached(number)?.query_row([], |row| row.get(0))?;
+    let build = Build {
+        id: BuildId::new(),
+        key,
+        spec: new.spec,
+        force: new.force,
+        state: State::Queued,
+        wanted_by: [new.tenant.clone()].into(),
+        tenant: new.tenant,
+        attempts: 0,
+        created: Timestamp::now(),
+        started: None,
+        finished: None,
+        outcome: None,
+    };
+    let kept = Kept { number, build };
+    kept.write(connection)?;
+    wait(connection, number, &kept.build.tenant, Place::Behind)?;
+    Ok(Submitted::Queued(kept.build))
+}
+
+fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
+    let Some(mut kept) = find(connection, id)? else { return Ok(None) };
+    let wanted = kept.build.wanted_by.contains(tenant);
+    if !wanted && kept.build.tenant != *tenant {
+        return Ok(None);
+    }
+    if wanted && !kept.build.state.is_final() {
+        kept.build.wanted_by.remove(tenant);
+        if kept.build.state == State::Queued && !kept.is_wanted() {
+            kept.end(connection, State::Cancelled, None)?;
+        } else {
+            kept.write(connection)?;
+            let leave = "DELETE FROM waiting WHERE tenant = ? AND build = ?";
+            connection.prepare_cached(leave)?.execute(params![tenant.0, kept.number])?;
+        }
+    }
+    Ok(Some(kept.build))
+}
+
+fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Lease>, StoreError> {
+    let next = "
+        SELECT tenant FROM
+            (SELECT tenant, min(place) AS place, min(build) AS build FROM waiting GROUP BY tenant) AS line
+        LEFT JOIN turns USING (tenant)
+        ORDER BY (SELECT count(*) FROM leases WHERE leases.tenant = line.tenant), coalesce(turn, 0), place, build
+        LIMIT 1";
+    let tenant: Option<String> =
+        connection.prepare_cached(next)?.query_row([], |row| row.get(0)).optional()?;
+    let Some(tenant) = tenant else { return Ok(None) };
+    let condition = "JOIN waiting ON waiting.build = builds.number WHERE waiting.tenant = ?
+                     ORDER BY place, waiting.build LIMIT 1";
+    let Some(mut kept) = one(connection, condition, [&tenant])? else { return Ok(None) };
+    kept.leave(connection)?;
+    let turn = "INSERT INTO turns SELECT ?, coalesce(max(turn), 0) + 1 FROM turns WHERE true
+                ON CONFLICT (tenant) DO UPDATE SET turn = excluded.turn";
+    connection.prepare_cached(turn)?.execute([&tenant])?;
+    connection
+        .prepare_cached("DELETE FROM turns WHERE turn < (SELECT max(turn) FROM turns) - 10000")?
+        .execute([])?;
+    let token = Uuid::new_v4().to_string();
+    connection
+        .prepare_cached("INSERT INTO leases (token, build, tenant, worker, until) VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![token, kept.number, tenant, worker, until])?;
+    kept.build.state = State::Running;
+    kept.build.attempts += 1;
+    kept.build.started = Some(Timestamp::now());
+    kept.write(connection)?;
+    Ok(Some(Lease { build: kept.build, token }))
+}
+
+fn append(connection: &Connection, number: i64, entries: Vec<Entry>) -> Result<(), StoreError> {
+    let last = "SELECT coalesce(max(seq), 0) FROM log WHERE build = ?";
+    let last: i64 = connection.prepare_cached(last)?.query_row([number], |row| row.get(0))?;
+    let mut insert = connection.prepare_cached("INSERT INTO log (build, seq, entry) VALUES (?, ?, ?)")?;
+    for (seq, entry) in (last.unsigned_abs() + 1..).zip(entries) {
+        insert.execute(params![number, seq, text(&Entry { seq, ..entry })?])?;
+    }
+    Ok(())
+}
+
+/// Ends the leases that were not extended.
+fn expire(connection: &Connection, now: i64) -> Result<Vec<Build>, StoreError> {
+    let condition = "JOIN leases ON leases.build = builds.number WHERE until <= ? LIMIT 1";
+    let mut expired = Vec::new();
+    while let Some(mut kept) = one(connection, condition, [now])? {
+        tracing::warn!(build = %kept.build.id, "the worker of a build is silent");
+        kept.put_back(connection, "the worker stopped answering: the build is queued again")?;
+        expired.push(kept.build);
+    }
+    Ok(expired)
+}
+
+/// Whatever was running when the last process ended is queued again.
+fn recover(connection: &Connection) -> Result<u64, StoreError> {
+    let mut recovered = 0;
+    while let Some(mut kept) = one(connection, "WHERE state = 'running' LIMIT 1", [])? {
+        kept.put_back(connection, "the service was restarted: the build is queued again")?;
+        recovered += 1;
+    }
+    Ok(recovered)
+}
+
+fn prune(connection: &Connection, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+    // Some at a time: others want to write too.
+    let mut select = connection.prepare_cached(
+        "SELECT number FROM builds WHERE finished < ?
+         UNION SELECT number FROM
+             (SELECT number FROM builds WHERE finished IS NOT NULL ORDER BY finished DESC, number DESC LIMIT -1 OFFSET ?)
+         LIMIT 20",
+    )?;
+    let values = params![before.as_second(), i64::try_from(most).unwrap_or(i64::MAX)];
+    let numbers = select.query_map(values, |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    for number in &numbers {
+        delete(connection, *number)?;
+    }
+    Ok(numbers.len() as u64)
+}
+
+fn delete(connection: &Connection, number: i64) -> Result<(), StoreError> {
+    connection.prepare_cached("DELETE FROM log WHERE build = ?")?.execute([number])?;
+    connection.prepare_cached("DELETE FROM builds WHERE number = ?")?.execute([number])?;
+    Ok(())
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Queued => "queued",
+        State::Running => "running",
+        State::Succeeded => "succeeded",
+        State::Failed => "failed",
+        State::Cancelled => "cancelled",
+    }
+}
+
+fn millis(start: Instant) -> i64 {
+    millis_of(start.elapsed())
+}
+
+fn millis_of(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn text(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Trouble(format!("what is to be kept: {error}")))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Trouble(format!("the database has what this vx can't read: {error}")))
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Trouble(format!("the database: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

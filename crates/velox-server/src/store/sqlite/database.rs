@@ -1,0 +1,274 @@
+//! One database file: a thread that writes, a few connections that read.
+//!
+//! Writes that come while the disk is busy share the next transaction, so that a crowd of callers costs a few syncs and not
+//! one each. A write is answered after the sync.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::StoreError;
+
+/// How many writes share a transaction at most.
+const GROUP: usize = 256;
+/// How many reads run at once; more wait.
+const READERS: usize = 4;
+/// How long a reader waits for a checkpoint or a program like `sqlite3` that holds the file.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The steps from each version of the schema to the next; `user_version` counts them.
+const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
+
+/// What only lives as long as the process: who has which build, and whose turn it was.
+const TEMPORARY: &str = include_str!("temporary.sql");
+
+/// A write. It runs within the group's transaction, and gives back what is to be done once that is on the disk, or isn't.
+pub(super) type Write = Box<dyn FnOnce(Result<&Connection, &str>) -> After + Send>;
+type After = Box<dyn FnOnce(Result<(), &str>)>;
+
+/// A database that is open. Dropping it waits for the writes that were asked for.
+pub(super) struct Database {
+    path: PathBuf,
+    writes: Option<mpsc::Sender<Write>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Mutex<Vec<Connection>>,
+    reading: Semaphore,
+    _lock: File,
+}
+
+impl Database {
+    /// Opens the file, or makes it. `regular` gives a write that happens at least every `tick`.
+    pub(super) fn open(
+        path: &Path,
+        tick: Duration,
+        regular: impl Fn() -> Write + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let lock = lock(path)?;
+        let trouble = |error: rusqlite::Error| {
+            StoreError::Trouble(format!("the database {} can't be opened: {error}", path.display()))
+        };
+        let mut connection = Connection::open(path).map_err(trouble)?;
+        set_up(&mut connection, path).map_err(|error| match error {
+            Opening::Sqlite(error) => trouble(error),
+            Opening::Newer(sentence) => StoreError::Trouble(sentence),
+        })?;
+        let (writes, inbox) = mpsc::channel();
+        let writer = thread::Builder::new()
+            .name("database".to_owned())
+            .spawn(move || write(connection, &inbox, tick, &regular))
+            .map_err(|error| StoreError::Trouble(format!("no thread for the database: {error}")))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writes: Some(writes),
+            writer: Some(writer),
+            readers: Mutex::default(),
+            reading: Semaphore::new(READERS),
+            _lock: lock,
+        })
+    }
+
+    /// Runs `step` in a transaction of its own as far as others can tell: an error leaves nothing of it. `told` is called
+    /// with what it gave once that is on the disk, before the caller has it.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        told: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let ended = || StoreError::Trouble("the database is closed".to_owned());
+        let write = transaction(step, move |result| {
+            if let Ok(given) = &result {
+                told(given);
+            }
+            // Nobody waits any more: it has happened all the same.
+            let _ = sender.send(result);
+        });
+        self.writes.as_ref().ok_or_else(ended)?.send(write).map_err(|_| ended())?;
+        receiver.await.map_err(|_| ended())?
+    }
+
+    /// Runs `look` on a connection that can't write.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let ended = |_| StoreError::Trouble("the database is closed".to_owned());
+        let _turn = self.reading.acquire().await.map_err(ended)?;
+        let this = Arc::clone(self);
+        let work = move || {
+            let idle = this.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = idle.map_or_else(|| this.reader(), Ok)?;
+            let found = look(&connection);
+            this.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            found
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(found) => found,
+            Err(error) => Err(StoreError::Trouble(format!("a look into the database broke off: {error}"))),
+        }
+    }
+
+    fn reader(&self) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.writes = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread of the database ended before its time");
+        }
+    }
+}
+
+/// A write of `step`, which either happens as a whole or not at all; `then` has its result.
+pub(super) fn transaction<T: 'static>(
+    step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+) -> Write {
+    Box::new(move |connection| {
+        let result = match connection {
+            Ok(connection) => within(connection, step),
+            Err(sentence) => Err(StoreError::Trouble(sentence.to_owned())),
+        };
+        Box::new(move |kept| {
+            then(match (result, kept) {
+                (Ok(_), Err(sentence)) => Err(StoreError::Trouble(sentence.to_owned())),
+                (result, _) => result,
+            });
+        })
+    })
+}
+
+fn within<T>(
+    connection: &Connection,
+    step: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let run = |text| connection.prepare_cached(text)?.execute([]);
+    run("SAVEPOINT step")?;
+    let result = step(connection);
+    if result.is_err() {
+        run("ROLLBACK TO step")?;
+    }
+    run("RELEASE step")?;
+    result
+}
+
+/// The thread that writes, until nobody can ask it any more.
+fn write(
+    mut connection: Connection,
+    inbox: &mpsc::Receiver<Write>,
+    tick: Duration,
+    regular: &dyn Fn() -> Write,
+) {
+    let mut due = Instant::now();
+    loop {
+        let mut group = Vec::new();
+        match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(write) => group.push(write),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if Instant::now() >= due {
+            group.insert(0, regular());
+            due = Instant::now() + tick;
+        }
+        group.extend(inbox.try_iter().take(GROUP - group.len()));
+        write_group(&mut connection, group);
+    }
+}
+
+fn write_group(connection: &mut Connection, group: Vec<Write>) {
+    let (after, kept): (Vec<After>, _) =
+        match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => {
+                let after = group.into_iter().map(|write| write(Ok(&transaction))).collect();
+                (after, transaction.commit())
+            }
+            Err(error) => {
+                let sentence = format!("the database takes no writes: {error}");
+                (group.into_iter().map(|write| write(Err(&sentence))).collect(), Ok(()))
+            }
+        };
+    let kept = kept.map_err(|error| format!("the database can't keep what is written: {error}"));
+    for then in after {
+        then(kept.as_ref().copied().map_err(String::as_str));
+    }
+}
+
+/// One process has a database: leases are in its memory.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let beside = path.with_extension("lock");
+    let trouble = |error: std::io::Error| {
+        StoreError::Trouble(format!("the database's lock {} can't be taken: {error}", beside.display()))
+    };
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(trouble)?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(trouble)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let directory = path.parent().unwrap_or(path).display();
+            Err(StoreError::Trouble(format!(
+                "another server is using {directory}: stop it, or give this one a directory of its own"
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(trouble(error)),
+    }
+}
+
+enum Opening {
+    Sqlite(rusqlite::Error),
+    Newer(String),
+}
+
+impl From<rusqlite::Error> for Opening {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
+    connection.busy_timeout(BUSY)?;
+    // A build's lock is some hundred kilobytes: larger pages mean fewer of them.
+    connection.pragma_update(None, "page_size", 16384)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: usize =
+        transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
+    if version > MIGRATIONS.len() {
+        return Err(Opening::Newer(format!(
+            "the database {} is of a newer vx (schema {version}, this one knows {}): use that one, or another directory",
+            path.display(),
+            MIGRATIONS.len()
+        )));
+    }
+    for step in MIGRATIONS.iter().skip(version) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    transaction.execute_batch(TEMPORARY)?;
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,544 @@
+//! The store against a model of it, and what a model doesn't show.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use futures::StreamExt as _;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    Made, Plugin, Spec,
+    store::behaviour::{Setup, every_behaviour},
+};
+
+async fn open(setup: Setup) -> Option<(Sqlite, TempDir)> {
+    let directory = tempfile::tempdir().unwrap();
+    let Setup { queue, time_to_live, lease_time } = setup;
+    let options = SqliteOptions { queue, time_to_live, lease_time };
+    Some((Sqlite::open(&directory.path().join("db"), options).await.unwrap(), directory))
+}
+
+every_behaviour!(open);
+
+fn spec(version: u32) -> Spec {
+    let reference = format!("v1.0.{version}");
+    Spec {
+        roadrunner: "v2025.1.5".to_owned(),
+        plugins: vec![Plugin { module: "github.com/roadrunner-server/rpc/v5".to_owned(), reference }],
+        replaces: Vec::new(),
+        excludes: Vec::new(),
+        target: "linux/amd64".to_owned(),
+        tags: Vec::new(),
+        debug: false,
+        race: false,
+        strict: false,
+        dependencies: None,
+        stamp_version: None,
+        stamp_time: None,
+    }
+}
+
+fn branch() -> Spec {
+    Spec { roadrunner: "master".to_owned(), ..spec(0) }
+}
+
+fn tenant(number: usize) -> Tenant {
+    Tenant(format!("tenant {number}"))
+}
+
+fn new(tenant_number: usize, version: u32) -> NewBuild {
+    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None }
+}
+
+fn outcome(sha256: &str) -> Outcome {
+    Outcome::Made(Box::new(Made {
+        artifact: ArtifactInfo {
+            sha256: sha256.to_owned(),
+            size: 3,
+            file_name: "rr".to_owned(),
+            target: "linux/amd64".to_owned(),
+        },
+        version: "v2025.1.5".to_owned(),
+        go_version: "go1.26.8".to_owned(),
+        configuration: "[roadrunner]".to_owned(),
+        lock: "go_sum = \"\"\"\nmany \"lines\"\n\"\"\"".to_owned(),
+        warnings: Vec::new(),
+    }))
+}
+
+fn failure() -> Outcome {
+    Outcome::Failed(Failure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
+}
+
+fn line(text: &str) -> Entry {
+    Entry {
+        seq: 0,
+        time: Timestamp::now(),
+        level: Level::Output,
+        text: text.to_owned(),
+        phase: None,
+        done: None,
+        total: None,
+    }
+}
+
+/// A store in a directory of its own, which can be closed and opened again.
+struct Place {
+    store: Option<Sqlite>,
+    options: SqliteOptions,
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Place {
+    async fn new(options: SqliteOptions) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("builds.db");
+        let store = Some(Sqlite::open(&path, options.clone()).await.unwrap());
+        Self { store, options, path, _directory: directory }
+    }
+
+    fn store(&self) -> &Sqlite {
+        self.store.as_ref().unwrap()
+    }
+
+    async fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(Sqlite::open(&self.path, self.options.clone()).await.unwrap());
+    }
+
+    /// As if the worker had been silent for too long.
+    async fn expire(&self, lease: &Lease) {
+        let token = lease.token.clone();
+        let step = move |connection: &Connection| {
+            connection.execute("UPDATE leases SET until = -1 WHERE token = ?", [token])?;
+            expire(connection, 0)
+        };
+        self.store().database.write(step, |_| {}).await.unwrap();
+    }
+}
+
+async fn everything(store: &Sqlite) -> Vec<Build> {
+    store.recent(1000).await.unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Submit { tenant: usize, version: u32, force: bool },
+    Take,
+    Extend(usize),
+    Append(usize),
+    Expire(usize),
+    Cancel { build: usize, tenant: usize },
+    Finish { lease: usize, good: bool },
+    Stopped(usize),
+    Release(usize),
+    Reopen,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let at = || 0..8_usize;
+    let op = prop_oneof![
+        8 => (0..3_usize, 0..6_u32, prop::bool::weighted(0.2))
+            .prop_map(|(tenant, version, force)| Op::Submit { tenant, version, force }),
+        6 => Just(Op::Take),
+        2 => at().prop_map(Op::Extend),
+        2 => at().prop_map(Op::Append),
+        2 => at().prop_map(Op::Expire),
+        3 => (at(), 0..3_usize).prop_map(|(build, tenant)| Op::Cancel { build, tenant }),
+        3 => (at(), any::<bool>()).prop_map(|(lease, good)| Op::Finish { lease, good }),
+        1 => at().prop_map(Op::Stopped),
+        1 => at().prop_map(Op::Release),
+        1 => Just(Op::Reopen),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+/// What the store should have: builds in the order in which they were asked for.
+#[derive(Default)]
+struct Model {
+    builds: Vec<Modelled>,
+    /// Whose turn it was, oldest first; forgotten with the process.
+    turns: Vec<Tenant>,
+}
+
+struct Modelled {
+    id: BuildId,
+    version: u32,
+    state: State,
+    owner: Tenant,
+    wanted_by: BTreeSet<Tenant>,
+    /// It was taken before.
+    before: bool,
+    /// Whose turn brought it into a worker's hands.
+    turn: Option<Tenant>,
+    lines: u64,
+}
+
+impl Model {
+    fn live(&self, version: u32) -> Option<usize> {
+        self.builds.iter().position(|build| build.version == version && !build.state.is_final())
+    }
+
+    fn of(&self, id: BuildId) -> usize {
+        self.builds.iter().position(|build| build.id == id).unwrap()
+    }
+
+    fn queued(&self) -> usize {
+        self.builds.iter().filter(|build| build.state == State::Queued).count()
+    }
+
+    fn waits(&self, tenant: &Tenant) -> bool {
+        self.builds.iter().any(|build| build.state == State::Queued && build.wanted_by.contains(tenant))
+    }
+
+    fn put_back(&mut self, at: usize) {
+        let build = &mut self.builds[at];
+        build.turn = None;
+        if build.wanted_by.is_empty() {
+            build.state = State::Cancelled;
+        } else {
+            build.state = State::Queued;
+            build.before = true;
+            build.lines += 1;
+        }
+    }
+
+    /// Who is next, and which build.
+    fn next(&self) -> Option<(Tenant, usize)> {
+        let mut lines: BTreeMap<&Tenant, Vec<(bool, usize)>> = BTreeMap::new();
+        for (at, build) in self.builds.iter().enumerate().filter(|(_, build)| build.state == State::Queued) {
+            for tenant in &build.wanted_by {
+                lines.entry(tenant).or_default().push((!build.before, at));
+            }
+        }
+        let rank = |tenant: &Tenant, line: &Vec<(bool, usize)>| {
+            let running = self.builds.iter().filter(|build| build.turn.as_ref() == Some(tenant)).count();
+            let turn = self.turns.iter().rposition(|turn| turn == tenant).map_or(0, |turn| turn + 1);
+            let place = line.iter().map(|(place, _)| *place).min();
+            (running, turn, place, line.iter().map(|(_, at)| *at).min())
+        };
+        let (tenant, line) = lines.into_iter().min_by_key(|(tenant, line)| rank(tenant, line))?;
+        Some((tenant.clone(), line.into_iter().min()?.1))
+    }
+}
+
+const QUEUE: u64 = 4;
+
+async fn agrees(ops: Vec<Op>) {
+    let options = SqliteOptions { queue: QUEUE, ..SqliteOptions::default() };
+    let mut place = Place::new(options).await;
+    let mut model = Model::default();
+    // Leases that are over stay among them: whoever uses one is told.
+    let mut leases: Vec<Lease> = Vec::new();
+    let held = |leases: &[Lease], at: usize| {
+        (!leases.is_empty()).then(|| leases[leases.len().saturating_sub(1 + at % 3)].clone())
+    };
+    let mut live_leases: BTreeMap<String, usize> = BTreeMap::new();
+    for op in ops {
+        let store = place.store().clone();
+        match op {
+            Op::Submit { tenant: by, version, force } => {
+                let answer = store.submit(NewBuild { force, ..new(by, version) }).await;
+                let by = tenant(by);
+                if let Some(at) = model.live(version) {
+                    let Ok(Submitted::Joined(build)) = answer else { panic!("{answer:?} for a live one") };
+                    assert_eq!(build.id, model.builds[at].id);
+                    model.builds[at].wanted_by.insert(by);
+                } else if let Some(done) = model
+                    .builds
+                    .iter()
+                    .rfind(|build| !force && build.version == version && build.state == State::Succeeded)
+                {
+                    let Ok(Submitted::Finished(build)) = answer else {
+                        panic!("{answer:?} for a finished one")
+                    };
+                    assert_eq!(build.id, done.id);
+                } else if model.queued() as u64 >= QUEUE
+                    && (model.waits(&by) || model.queued() as u64 >= 2 * QUEUE)
+                {
+                    assert!(matches!(answer, Err(StoreError::Full { .. })), "{answer:?} of a full queue");
+                } else {
+                    let Ok(Submitted::Queued(build)) = answer else { panic!("{answer:?} for a new one") };
+                    model.builds.push(Modelled {
+                        id: build.id,
+                        version,
+                        state: State::Queued,
+                        owner: by.clone(),
+                        wanted_by: [by].into(),
+                        before: false,
+                        turn: None,
+                        lines: 0,
+                    });
+                }
+            }
+            Op::Take => {
+                let lease = store.take("worker".to_owned()).await.unwrap();
+                let expected = model.next();
+                let taken = lease.as_ref().map(|lease| model.of(lease.build.id));
+                assert_eq!(taken, expected.as_ref().map(|(_, at)| *at), "whose turn it is");
+                if let (Some(lease), Some((tenant, at))) = (lease, expected) {
+                    model.builds[at].state = State::Running;
+                    model.builds[at].turn = Some(tenant.clone());
+                    model.turns.push(tenant);
+                    live_leases.insert(lease.token.clone(), at);
+                    leases.push(lease);
+                }
+            }
+            Op::Cancel { build, tenant: by } => {
+                if model.builds.is_empty() {
+                    continue;
+                }
+                let at = build % model.builds.len();
+                let by = tenant(by);
+                let answer = store.cancel(model.builds[at].id, &by).await.unwrap();
+                let build = &mut model.builds[at];
+                assert_eq!(answer.is_some(), build.owner == by || build.wanted_by.contains(&by));
+                let left = !build.state.is_final() && build.wanted_by.remove(&by);
+                if left && build.wanted_by.is_empty() && build.state == State::Queued {
+                    build.state = State::Cancelled;
+                }
+            }
+            Op::Reopen => {
+                drop(store);
+                place.reopen().await;
+                for at in std::mem::take(&mut live_leases).into_values() {
+                    model.put_back(at);
+                }
+                model.turns.clear();
+            }
+            Op::Extend(at)
+            | Op::Append(at)
+            | Op::Expire(at)
+            | Op::Finish { lease: at, .. }
+            | Op::Stopped(at)
+            | Op::Release(at) => {
+                let Some(lease) = held(&leases, at) else { continue };
+                let at = live_leases.get(&lease.token).copied();
+                if let Op::Expire(_) = op {
+                    place.expire(&lease).await;
+                    if let Some(at) = at {
+                        live_leases.remove(&lease.token);
+                        model.put_back(at);
+                    }
+                    continue;
+                }
+                let answer = match op {
+                    Op::Extend(_) => {
+                        let answer = store.extend(&lease).await;
+                        if let (Some(at), Ok(standing)) = (at, &answer) {
+                            let wanted = !model.builds[at].wanted_by.is_empty();
+                            assert_eq!(*standing == Standing::Wanted, wanted);
+                        }
+                        answer.map(|_| ())
+                    }
+                    Op::Append(_) => store.append(&lease, vec![line("one"), line("two")]).await,
+                    Op::Finish { good: true, .. } => store.finish(&lease, outcome("aa")).await,
+                    Op::Finish { .. } => store.finish(&lease, failure()).await,
+                    Op::Stopped(_) => store.stopped(&lease).await,
+                    _ => store.release(&lease).await,
+                };
+                let Some(at) = at else {
+                    assert!(
+                        matches!(answer, Err(StoreError::LeaseOver(_))),
+                        "{answer:?} of a lease that is over"
+                    );
+                    continue;
+                };
+                answer.unwrap();
+                match op {
+                    Op::Append(_) => model.builds[at].lines += 2,
+                    Op::Finish { good, .. } => {
+                        live_leases.remove(&lease.token);
+                        model.builds[at].state = if good { State::Succeeded } else { State::Failed };
+                        model.builds[at].turn = None;
+                    }
+                    Op::Stopped(_) | Op::Release(_) => {
+                        live_leases.remove(&lease.token);
+                        model.put_back(at);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        same(place.store(), &model).await;
+    }
+}
+
+async fn same(store: &Sqlite, model: &Model) {
+    let mut builds = everything(store).await;
+    builds.reverse();
+    assert_eq!(builds.len(), model.builds.len(), "none is lost");
+    for (build, expected) in builds.iter().zip(&model.builds) {
+        assert_eq!(
+            (build.id, build.state, &build.wanted_by),
+            (expected.id, expected.state, &expected.wanted_by)
+        );
+        assert_eq!(build.outcome.is_some(), matches!(build.state, State::Succeeded | State::Failed));
+    }
+    let queued = model.queued() as u64;
+    let running = model.builds.iter().filter(|build| build.state == State::Running).count() as u64;
+    assert_eq!(store.depth().await.unwrap(), Depth { queued, running });
+    if let Some(last) = model.builds.last() {
+        let seqs: Vec<u64> =
+            store.log(last.id, 0, 1000).await.unwrap().iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, (1..=last.lines).collect::<Vec<_>>(), "numbers without gaps");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn does_what_its_model_does(ops in ops()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(agrees(ops));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_equal_requests_is_one_build() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let crowd = (0..200).map(|by| {
+        let store = place.store().clone();
+        tokio::spawn(async move { store.submit(new(by % 7, 0)).await.unwrap() })
+    });
+    let answers = futures::future::join_all(crowd).await;
+    let queued =
+        answers.iter().filter(|answer| matches!(answer.as_ref().unwrap(), Submitted::Queued(_))).count();
+    assert_eq!(queued, 1);
+    let build = &everything(place.store()).await[..];
+    assert_eq!(build.len(), 1);
+    assert_eq!(build[0].wanted_by.len(), 7);
+}
+
+#[tokio::test]
+async fn a_tenant_has_as_many_as_it_may() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let submit = |by, version| place.store().submit(NewBuild { at_once: Some(2), ..new(by, version) });
+    submit(0, 0).await.unwrap();
+    let lease = place.store().lease("worker").await.unwrap();
+    submit(0, 1).await.unwrap();
+    assert!(matches!(submit(0, 2).await, Err(StoreError::Busy { limit: 2 })));
+    assert!(matches!(submit(0, 1).await, Ok(Submitted::Joined(_))));
+    assert!(matches!(submit(1, 2).await, Ok(Submitted::Queued(_))));
+    place.store().finish(&lease, failure()).await.unwrap();
+    assert!(matches!(submit(0, 3).await, Ok(Submitted::Queued(_))));
+}
+
+#[tokio::test]
+async fn a_second_server_is_told() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let error = Sqlite::open(&place.path, SqliteOptions::default()).await.err().unwrap();
+    assert!(error.to_string().starts_with("another server is using "), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_database_is_left_alone() {
+    let mut place = Place::new(SqliteOptions::default()).await;
+    place.store = None;
+    Connection::open(&place.path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = Sqlite::open(&place.path, SqliteOptions::default()).await.err().unwrap();
+    assert!(error.to_string().contains("is of a newer vx (schema 99"), "{error}");
+}
+
+#[tokio::test]
+async fn branches_are_good_for_a_while() {
+    let options = SqliteOptions { time_to_live: Duration::from_secs(3600), ..SqliteOptions::default() };
+    let mut place = Place::new(options).await;
+    let asked = || NewBuild { spec: branch(), ..new(0, 0) };
+    let first = place.store().submit(asked()).await.unwrap().build().id;
+    let lease = place.store().lease("worker").await.unwrap();
+    place.store().finish(&lease, outcome("aa")).await.unwrap();
+    let Submitted::Finished(again) = place.store().submit(asked()).await.unwrap() else {
+        panic!("it is fresh")
+    };
+    assert_eq!((again.id, again.outcome), (first, Some(outcome("aa"))));
+    place.options.time_to_live = Duration::ZERO;
+    place.reopen().await;
+    assert!(matches!(place.store().submit(asked()).await.unwrap(), Submitted::Queued(_)));
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_it() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let store = place.store().clone();
+    let worker = tokio::spawn(async move { store.lease("worker").await.unwrap() });
+    let build = place.store().submit(new(0, 0)).await.unwrap().build().clone();
+    let lease = worker.await.unwrap();
+    assert_eq!((lease.build.id, lease.build.attempts), (build.id, 1));
+    let mut changes = place.store().changes(build.id).await.unwrap();
+    changes.next().await.unwrap();
+    let store = place.store().clone();
+    let writer = tokio::spawn(async move { store.append(&lease, vec![line("hello")]).await });
+    changes.next().await.unwrap();
+    writer.await.unwrap().unwrap();
+    assert_eq!(place.store().log(build.id, 0, 10).await.unwrap()[0].text, "hello");
+}
+
+#[tokio::test]
+async fn a_worker_that_leaves_takes_nothing_along() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let mut leaving = Box::pin(place.store().lease("leaving"));
+    assert!(futures::poll!(leaving.as_mut()).is_pending());
+    place.store().submit(new(0, 0)).await.unwrap();
+    drop(leaving);
+    place.store().lease("staying").await.unwrap();
+}
+
+#[tokio::test]
+async fn silent_workers_lose_their_builds() {
+    let options = SqliteOptions { lease_time: Duration::from_millis(100), ..SqliteOptions::default() };
+    let place = Place::new(options).await;
+    place.store().submit(new(0, 0)).await.unwrap();
+    let silent = place.store().lease("silent").await.unwrap();
+    let other = place.store().lease("other").await.unwrap();
+    assert_eq!((other.build.id, other.build.attempts), (silent.build.id, 2));
+    assert!(matches!(place.store().extend(&silent).await, Err(StoreError::LeaseOver(_))));
+    assert!(matches!(place.store().finish(&silent, outcome("aa")).await, Err(StoreError::LeaseOver(_))));
+}
+
+#[tokio::test]
+async fn what_kills_its_workers_is_given_up() {
+    let place = Place::new(SqliteOptions::default()).await;
+    place.store().submit(new(0, 0)).await.unwrap();
+    for _ in 0..ATTEMPTS {
+        let lease = place.store().lease("victim").await.unwrap();
+        place.expire(&lease).await;
+    }
+    let build = &everything(place.store()).await[0];
+    assert_eq!(build.state, State::Failed);
+}
+
+#[tokio::test]
+async fn old_builds_are_forgotten() {
+    let place = Place::new(SqliteOptions::default()).await;
+    let mut ids = Vec::new();
+    for version in 0..4 {
+        ids.push(place.store().submit(new(0, version)).await.unwrap().build().id);
+    }
+    for sha256 in ["aa", "bb", "cc"] {
+        let lease = place.store().lease("worker").await.unwrap();
+        place.store().append(&lease, vec![line("hello")]).await.unwrap();
+        place.store().finish(&lease, outcome(sha256)).await.unwrap();
+    }
+    assert_eq!(place.store().prune(Timestamp::UNIX_EPOCH, 2).await.unwrap(), 1);
+    assert_eq!(place.store().get(ids[0]).await.unwrap(), None);
+    assert_eq!(place.store().log(ids[0], 0, 10).await.unwrap(), []);
+    assert!(place.store().artifact("aa").await.unwrap().is_none());
+    assert_eq!(place.store().artifact("bb").await.unwrap().unwrap().size, 3);
+    place.store().forget("bb").await.unwrap();
+    assert!(matches!(place.store().submit(new(0, 1)).await.unwrap(), Submitted::Queued(_)));
+    let later = Timestamp::now() + Duration::from_secs(60);
+    place.store().prune(later, 100).await.unwrap();
+    let left: Vec<State> = everything(place.store()).await.iter().map(|build| build.state).collect();
+    assert_eq!(left, [State::Queued, State::Queued], "what isn't finished stays");
+}

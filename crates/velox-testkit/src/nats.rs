@@ -1,0 +1,128 @@
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::server::free_port;
+
+/// A NATS server with JetStream on localhost, whose files are its own and stay as long as this is there.
+#[derive(Debug)]
+pub struct NatsServer {
+    directory: TempDir,
+    port: u16,
+    configuration: String,
+    server: Child,
+}
+
+impl NatsServer {
+    /// Starts one. An error says what is missing or what it complained about.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts one with more configuration, in its own language; `@DIR@` is its directory.
+    pub fn start_with(configuration: &str) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("testkit-nats-").tempdir()?;
+        let configuration = configuration.replace("@DIR@", &directory.path().to_string_lossy());
+        // Someone else may take the port meanwhile.
+        for left in (0..5).rev() {
+            let port = free_port()?;
+            let mut server = run(&directory, port, &configuration)?;
+            match wait(&mut server, &directory, port) {
+                Ok(()) => return Ok(Self { directory, port, configuration, server }),
+                Err(error) if left == 0 => return Err(error),
+                Err(_) => end(&mut server)?,
+            }
+        }
+        Err(io::Error::other("nats-server didn't start"))
+    }
+
+    /// The directory of its files.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Where it listens: `nats://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it, with no chance to tidy up.
+    pub fn kill(&mut self) -> io::Result<()> {
+        end(&mut self.server)
+    }
+
+    /// Starts it again after [`Self::kill`], on the same port with the same files.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.server = run(&self.directory, self.port, &self.configuration)?;
+        wait(&mut self.server, &self.directory, self.port)
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+fn run(directory: &TempDir, port: u16, configuration: &str) -> io::Result<Child> {
+    let path = directory.path();
+    let file = path.join("nats.conf");
+    let store = path.join("store");
+    let text = format!(
+        "host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
+        store.to_string_lossy()
+    );
+    fs::write(&file, text)?;
+    let log = fs::File::create(path.join("log"))?;
+    let started = Command::new("nats-server")
+        .arg("-c")
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn();
+    started.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(error.kind(), "there is no nats-server on this machine (Debian: nats-server)")
+        }
+        _ => error,
+    })
+}
+
+/// Waits until it greets.
+fn wait(server: &mut Child, directory: &TempDir, port: u16) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(status) = server.try_wait()? {
+            let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
+            return Err(io::Error::other(format!("nats-server ended with {status}: {log}")));
+        }
+        if greets(port).unwrap_or(false) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nats-server doesn't greet"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn end(server: &mut Child) -> io::Result<()> {
+    server.kill()?;
+    server.wait().map(drop)
+}
+
+/// The first line of the protocol is the server's: <https://docs.nats.io/reference/reference-protocols/nats-protocol#info>.
+fn greets(port: u16) -> io::Result<bool> {
+    let connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut line = String::new();
+    BufReader::new(connection).read_line(&mut line)?;
+    Ok(line.starts_with("INFO "))
+}

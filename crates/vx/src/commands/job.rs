@@ -1,0 +1,8 @@
+use std::process::ExitCode;
+
+use crate::settings::Settings;
+
+/// `vx job`: a build service talks to it through its standard streams.
+pub(crate) async fn job(settings: Settings) -> ExitCode {
+    velox_server::job::run(settings.environment).await
+}

@@ -1,0 +1,92 @@
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::{CommandFactory, error::ErrorKind};
+use tokio_util::sync::CancellationToken;
+use velox_build::cache_directory;
+use velox_manifest::{Diagnostic, Log};
+use velox_server::{Limits, Options, Policy, ServeError, Tls, serve};
+
+use crate::{
+    cli::{self, Cli, Format},
+    exit::Ending,
+    report::{self, Failure},
+    settings::Settings,
+    signals,
+};
+
+/// `vx server`: serves until a signal, and leaves nothing undone that was promised.
+pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) -> ExitCode {
+    let is_open = arguments.entrance.tokens.is_none() && !arguments.entrance.allow_anonymous;
+    if is_open && !arguments.address.ip().is_loopback() {
+        let message = format!(
+            "others can reach {}: name the tokens that they need (--tokens FILE; `vx server token` makes them), or \
+             let everybody in (--allow-anonymous)",
+            arguments.address
+        );
+        let _ = Cli::command().error(ErrorKind::MissingRequiredArgument, message).print();
+        return Ending::Configuration.into();
+    }
+    let report = report::open(&settings, Log::default(), None);
+    let shutdown = CancellationToken::new();
+    let told = std::sync::Arc::clone(&report);
+    let received = match signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
+        Ok(received) => received,
+        Err(error) => return report::complain(&format!("can't listen to signals: {error}")),
+    };
+    let scheme = if arguments.entrance.tls_cert.is_some() { "https" } else { "http" };
+    let options = match options(&settings, arguments) {
+        Ok(options) => options,
+        Err(error) => return report::complain(&error),
+    };
+    let format = settings.format(Log::default());
+    let ready = |address: SocketAddr| {
+        let url = format!("{scheme}://{address}");
+        let line = match format {
+            Format::Json => report::event("serving", &serde_json::json!({ "url": url })),
+            Format::Human => format!("serving on {url}\n"),
+        };
+        // Whoever started it and went away needs no line.
+        let _ = report::print(&line);
+    };
+    match serve(options, shutdown, ready).await {
+        Ok(()) => received.signal().map_or(ExitCode::SUCCESS, |_| ExitCode::SUCCESS),
+        Err(error) => failed(&*report, &error),
+    }
+}
+
+fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
+    let ending = if error.is_of_options() { Ending::Configuration } else { Ending::Build };
+    let diagnostic = Diagnostic::error(error.to_string());
+    report.failed(&Failure { ending, diagnostics: &[diagnostic], output: &[] });
+    ending.into()
+}
+
+fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options, String> {
+    let cli::server::Serve { address, data, jobs, queue, time_to_live, drain, entrance, allowed, limits } = arguments;
+    let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("server"));
+    let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
+    Ok(Options {
+        listen: address,
+        data,
+        jobs,
+        queue,
+        time_to_live,
+        tls: entrance.tls_cert.zip(entrance.tls_key).map(|(certificate, key)| Tls { certificate, key }),
+        tokens: entrance.tokens,
+        anonymous: entrance.allow_anonymous,
+        origins: entrance.origins,
+        policy: Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo },
+        limits: Limits {
+            time: limits.time,
+            memory: limits.memory,
+            disk: limits.disk,
+            download: limits.download,
+            log: limits.log,
+            artifact: limits.artifact,
+        },
+        cluster: None,
+        program,
+        environment: settings.environment.clone(),
+        drain,
+    })
+}

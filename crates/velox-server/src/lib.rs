@@ -23,6 +23,7 @@ mod build;
 mod caller;
 mod catalogue;
 pub mod client;
+mod egress;
 mod http;
 pub mod job;
 mod options;
@@ -37,7 +38,7 @@ mod spec;
 mod store;
 mod worker;
 
-pub use artifacts::{Artifacts, Filed, Folder, Stored};
+pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
 pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };

@@ -140,9 +140,15 @@ fn going_on(known: &Known<'_>, change: &str) -> Markup {
 
 /// What is done, what is going on, and how far that is.
 fn phases(log: &[Entry], state: State) -> Markup {
-    let last = log.iter().rev().find(|entry| entry.phase.is_some());
-    let at = last.and_then(|entry| PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref()));
-    let counted = last.and_then(|entry| Some((entry.done?, entry.total?))).filter(|(_, total)| *total > 0);
+    let (mut at, mut counted) = (None, None);
+    for entry in log {
+        let phase = PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref());
+        // What was fetched ahead ends when others are under way already; another attempt starts from the beginning.
+        if phase.is_some() && (phase >= at || phase == Some(0)) {
+            at = phase;
+            counted = entry.done.zip(entry.total).filter(|(_, total)| *total > 0);
+        }
+    }
     html! {
         ol.phases data-phases {
             @for (index, (name, title)) in PHASES.iter().enumerate() {
@@ -266,14 +272,16 @@ fn protocol(build: &Build, log: &[Entry]) -> Markup {
 
 fn line(entry: &Entry, first: Option<Timestamp>) -> Markup {
     let since = first.map_or(0.0, |first| entry.time.duration_since(first).as_secs_f64().max(0.0));
+    let is_count = entry.done.is_some();
     let class = match entry.level {
+        _ if is_count => "output",
         Level::Output => "output",
         Level::Info => "info",
         Level::Warning => "warning",
         Level::Error => "error",
     };
     html! {
-        p class=(class) {
+        p class=(class) aria-hidden=[is_count.then_some("true")] {
             span.when { (format!("{since:.1}s")) }
             @if let Some(word) = match entry.level { Level::Warning => Some("warning: "), Level::Error => Some("error: "), _ => None } {
                 span.hidden { (word) }

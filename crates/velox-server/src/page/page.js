@@ -196,7 +196,10 @@ function watch(build) {
     const time = Date.parse(entry.time);
     first ??= time;
     const line = document.createElement("p");
-    line.className = entry.level;
+    // Counting is seen on the bar; a screen reader isn't to read all of it.
+    const counts = entry.done !== undefined;
+    line.className = counts ? "output" : entry.level;
+    if (counts) line.setAttribute("aria-hidden", "true");
     const span = (name, text) => {
       const part = document.createElement("span");
       part.className = name;
@@ -218,7 +221,9 @@ function watch(build) {
 
   function phase(entry) {
     const at = order.indexOf(entry.phase);
-    if (at < 0) return;
+    const before = order.indexOf(one("[data-phase].now", build)?.dataset.phase);
+    // What was fetched ahead ends when others are under way already; another attempt starts from the beginning.
+    if (at < 0 || (at < before && at > 0)) return;
     all("[data-phase]", build).forEach((item, index) => {
       const [name, said] = index < at ? ["done", "done"] : index === at ? ["now", "going on"] : ["next", "to come"];
       if (item.className === name) return;

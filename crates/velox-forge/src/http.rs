@@ -5,7 +5,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, Method, NoProxy, Proxy, Response, StatusCode,
+    Client, ClientBuilder, Method, NoProxy, Proxy, Response, StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, RETRY_AFTER},
     redirect::Policy,
 };
@@ -68,6 +68,16 @@ impl HttpOptions {
     /// # Errors
     /// A certificate file that can't be read, a proxy that is no URL.
     pub fn client(&self, redirect: Policy) -> Result<Client, ForgeError> {
+        self.builder(redirect)?
+            .build()
+            .map_err(|error| ForgeError::Network { host: "HTTPS".to_owned(), why: root_cause(&error) })
+    }
+
+    /// The same, for those who have more to say of it.
+    ///
+    /// # Errors
+    /// As of [`HttpOptions::client`].
+    pub fn builder(&self, redirect: Policy) -> Result<ClientBuilder, ForgeError> {
         let proxy = |scheme: &str, url: &Option<String>| -> Result<Option<Proxy>, ForgeError> {
             let Some(url) = url else { return Ok(None) };
             let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
@@ -90,9 +100,7 @@ impl HttpOptions {
         {
             builder = builder.proxy(proxy);
         }
-        builder
-            .build()
-            .map_err(|error| ForgeError::Network { host: "HTTPS".to_owned(), why: root_cause(&error) })
+        Ok(builder)
     }
 }
 

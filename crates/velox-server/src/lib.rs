@@ -22,6 +22,7 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+mod egress;
 mod http;
 pub mod job;
 mod options;
@@ -29,12 +30,14 @@ mod page;
 mod policy;
 pub mod rate;
 mod releases;
+mod retention;
 mod runner;
 mod service;
 mod spec;
 mod store;
+mod worker;
 
-pub use artifacts::{Artifacts, Stored};
+pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
 pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };
@@ -43,6 +46,7 @@ pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;
+pub use retention::Retention;
 pub use runner::{Ran, Runner};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
@@ -50,6 +54,7 @@ pub use store::{
     Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
     Submitted,
 };
+pub use worker::Worker;
 
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

@@ -1,6 +1,30 @@
 //! What may be asked for on this service.
 
+use url::Host;
+use velox_gomod::module::{check_path, match_prefix_patterns};
+
 use crate::{Caller, Spec, Violation};
+
+/// The ends of names that are no one's on the public network
+/// (<https://www.iana.org/assignments/special-use-domain-names>, and what is customary besides).
+const PRIVATE: [&str; 16] = [
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "home.arpa",
+    "in-addr.arpa",
+    "ip6.arpa",
+    "onion",
+    "alt",
+    "test",
+    "invalid",
+];
 
 /// What the operator allows.
 #[derive(Debug, Clone, Default)]
@@ -30,12 +54,270 @@ impl Policy {
     ///
     /// # Errors
     /// Why it doesn't.
-    pub fn check(&self, spec: &Spec, _caller: &Caller) -> Result<(), Refusal> {
+    pub fn check(&self, spec: &Spec, caller: &Caller) -> Result<(), Refusal> {
+        self.check_for(spec, caller.modules.as_deref())
+    }
+
+    /// As [`Policy::check`], for whoever may build from these modules; `None`: from all that the service allows.
+    pub(crate) fn check_for(&self, spec: &Spec, modules: Option<&[String]>) -> Result<(), Refusal> {
+        let mut invalid = Vec::new();
+        let mut forbidden = Vec::new();
+        let mut source = |field: String, path: &str| {
+            if let Err(why) = self.check_module(path) {
+                invalid.push(Violation::new(field, why));
+            } else if !self.allows(path, modules) {
+                let why = format!("modules of {path} may not be built from here");
+                forbidden.push(Violation::new(field, why));
+            }
+        };
+        for (at, plugin) in spec.plugins.iter().enumerate() {
+            source(format!("plugins[{at}].module"), &plugin.module);
+        }
+        for (at, replace) in spec.replaces.iter().enumerate() {
+            let new = replace.new.split_once('@').map_or(replace.new.as_str(), |(path, _)| path);
+            source(format!("replaces[{at}].new"), new);
+        }
+        // What is replaced or left out is fetched from nowhere, but a module it has to be.
+        let mut name = |field: String, path: &str| {
+            if let Err(why) = self.check_module(path) {
+                invalid.push(Violation::new(field, why));
+            }
+        };
+        for (at, replace) in spec.replaces.iter().enumerate() {
+            let old = replace.old.split_once('@').map_or(replace.old.as_str(), |(path, _)| path);
+            name(format!("replaces[{at}].old"), old);
+        }
+        for (at, exclude) in spec.excludes.iter().enumerate() {
+            name(format!("excludes[{at}].module"), &exclude.module);
+        }
+        for (at, replace) in
+            spec.replaces.iter().enumerate().filter(|(_, replace)| !replace.new.contains('@'))
+        {
+            let why = format!("write {}@VERSION: a replacement needs a version", replace.new);
+            invalid.push(Violation::new(format!("replaces[{at}].new"), why));
+        }
+        // https://pkg.go.dev/cmd/go#hdr-Build_constraints
+        let is_tag = |tag: &String| {
+            !tag.is_empty() && tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
+        };
+        if let Some(wrong) = spec.tags.iter().find(|tag| !is_tag(tag)) {
+            let why = format!("{wrong:?} is no build tag: letters, digits, `_` and `.` make one");
+            invalid.push(Violation::new("tags", why));
+        }
+        if !invalid.is_empty() {
+            return Err(Refusal::Invalid(invalid));
+        }
+        if !forbidden.is_empty() {
+            return Err(Refusal::Forbidden(forbidden));
+        }
         if spec.race && !self.cgo {
             let message =
                 "the race detector needs a C compiler, which this service doesn't allow (--allow-cgo)";
             return Err(Refusal::Precondition(Violation::new("race", message)));
         }
         Ok(())
+    }
+
+    /// Whether it is the path of a module that others can have too.
+    fn check_module(&self, path: &str) -> Result<(), String> {
+        if path.starts_with(['.', '/', '\\', '~']) || path.contains(['\\', ':']) {
+            return Err(
+                "a build service knows no directories and no URLs: write the module's path".to_owned()
+            );
+        }
+        check_path(path).map_err(|error| error.to_string())?;
+        let host = path.split('/').next().unwrap_or_default();
+        // Also what only looks like a name: 127.1, 0x7f.0.0.1.
+        let is_name = matches!(Host::parse(host), Ok(Host::Domain(_)))
+            && host.split('.').all(|label| !label.is_empty());
+        if !is_name {
+            return Err(format!("{host} is no name of a host"));
+        }
+        let ends =
+            |end: &&str| host.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        if PRIVATE.iter().any(|end| ends(&end)) && !self.names(path) {
+            return Err(format!("{host} is no host of the public network"));
+        }
+        Ok(())
+    }
+
+    /// Whether the operator speaks of it.
+    fn names(&self, path: &str) -> bool {
+        matches_any(&self.modules, path) || matches_any(&self.direct, path)
+    }
+
+    fn allows(&self, path: &str, modules: Option<&[String]>) -> bool {
+        (self.modules.is_empty() || matches_any(&self.modules, path))
+            && modules.is_none_or(|modules| matches_any(modules, path))
+    }
+}
+
+fn matches_any(patterns: &[String], path: &str) -> bool {
+    patterns.iter().any(|patterns| match_prefix_patterns(patterns, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Exclude, Plugin, Replace, Tenant};
+
+    fn caller(modules: Option<&[&str]>) -> Caller {
+        Caller {
+            tenant: Tenant("someone".to_owned()),
+            scopes: [].into(),
+            builds_at_once: None,
+            builds_per_hour: None,
+            modules: modules.map(|modules| modules.iter().map(|pattern| (*pattern).to_owned()).collect()),
+        }
+    }
+
+    fn spec(module: &str) -> Spec {
+        let json = serde_json::json!({
+            "roadrunner": "v2025.1.5",
+            "plugins": [Plugin { module: module.to_owned(), reference: "v1.0.0".to_owned() }],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn policy(modules: &[&str], direct: &[&str]) -> Policy {
+        let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Policy { modules: list(modules), direct: list(direct), cgo: false }
+    }
+
+    fn fields(refusal: Result<(), Refusal>) -> Vec<String> {
+        match refusal {
+            Err(Refusal::Invalid(wrong) | Refusal::Forbidden(wrong)) => {
+                wrong.into_iter().map(|wrong| wrong.field).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const BAD: [&str; 33] = [
+        "",
+        ".",
+        "..",
+        "../x",
+        "./x",
+        "/etc",
+        "/etc/passwd",
+        "~/x",
+        "C:\\x",
+        "c:/x",
+        "\\\\host\\share",
+        "file:///etc",
+        "https://github.com/acme/x",
+        "git@github.com:acme/x",
+        "github.com/../../etc",
+        "github.com//x",
+        "localhost",
+        "localhost/x",
+        "localhost:8080/x",
+        "db.localhost/x",
+        "metadata.google.internal/x",
+        "router.lan/x",
+        "nas.local/x",
+        "printer.home.arpa/x",
+        "127.0.0.1/x",
+        "127.1/x",
+        "0x7f.1/x",
+        "2130706433/x",
+        "169.254.169.254/latest/meta-data",
+        "[::1]/x",
+        "github.com:22/x",
+        "user@github.com/x",
+        "-toolexec=/bin/sh",
+    ];
+
+    #[test]
+    fn paths_of_this_machine_and_of_private_hosts_are_none() {
+        for bad in BAD {
+            let refused = Policy::default().check(&spec(bad), &caller(None));
+            assert_eq!(fields(refused), ["plugins[0].module"], "{bad}");
+            let mut replaced = spec("github.com/acme/x");
+            replaced
+                .replaces
+                .push(Replace { old: "github.com/acme/x".to_owned(), new: format!("{bad}@v1.0.0") });
+            let refused = Policy::default().check(&replaced, &caller(None));
+            assert_eq!(fields(refused), ["replaces[0].new"], "{bad}");
+            let mut named = spec("github.com/acme/x");
+            named.replaces.push(Replace { old: bad.to_owned(), new: "github.com/acme/y@v1.0.0".to_owned() });
+            named.excludes.push(Exclude { module: bad.to_owned(), version: "v1.0.0".to_owned() });
+            let refused = Policy::default().check(&named, &caller(None));
+            assert_eq!(fields(refused), ["replaces[0].old", "excludes[0].module"], "{bad}");
+        }
+        let mut local = spec("github.com/acme/x");
+        local
+            .replaces
+            .push(Replace { old: "github.com/acme/x".to_owned(), new: "github.com/acme/y".to_owned() });
+        assert_eq!(fields(Policy::default().check(&local, &caller(None))), ["replaces[0].new"]);
+    }
+
+    #[test]
+    fn flags_in_tags_are_no_tags() {
+        for bad in ["", "a b", "a,b", "-toolexec=/bin/sh", "a\n", "a'", "a=b", "$HOME"] {
+            let tagged = Spec { tags: vec!["good".to_owned(), bad.to_owned()], ..spec("github.com/acme/x") };
+            assert_eq!(fields(Policy::default().check(&tagged, &caller(None))), ["tags"], "{bad:?}");
+        }
+        let tagged =
+            Spec { tags: vec!["go1.22".to_owned(), "debug_x".to_owned()], ..spec("github.com/acme/x") };
+        Policy::default().check(&tagged, &caller(None)).unwrap();
+    }
+
+    #[test]
+    fn the_operators_and_the_tokens_lists_both_have_to_allow_it() {
+        let ours = policy(&["github.com/acme,github.com/roadrunner-server/*"], &[]);
+        let rpc = spec("github.com/roadrunner-server/rpc/v5");
+        ours.check(&rpc, &caller(None)).unwrap();
+        ours.check(&rpc, &caller(Some(&["github.com/*"]))).unwrap();
+        let forbidden = |refused: Result<(), Refusal>| matches!(refused, Err(Refusal::Forbidden(_)));
+        assert!(forbidden(ours.check(&rpc, &caller(Some(&["github.com/acme"])))));
+        assert!(forbidden(ours.check(&rpc, &caller(Some(&[])))));
+        assert!(forbidden(ours.check(&spec("github.com/stranger/x"), &caller(None))));
+        let mut replaced = rpc.clone();
+        let (old, new) = (
+            "github.com/roadrunner-server/rpc/v5".to_owned(),
+            "github.com/stranger/rpc/v5@v5.0.0".to_owned(),
+        );
+        replaced.replaces.push(Replace { old, new });
+        assert_eq!(fields(ours.check(&replaced, &caller(None))), ["replaces[0].new"]);
+    }
+
+    #[test]
+    fn a_private_host_that_the_operator_names_is_meant() {
+        let private = spec("git.acme.internal/x");
+        assert!(Policy::default().check(&private, &caller(None)).is_err());
+        policy(&[], &["git.acme.internal"]).check(&private, &caller(None)).unwrap();
+        policy(&["git.acme.internal/*"], &[]).check(&private, &caller(None)).unwrap();
+        assert!(policy(&["*"], &[]).check(&spec("127.0.0.1/x"), &caller(None)).is_err());
+    }
+
+    #[test]
+    fn race_needs_the_operators_c_compiler() {
+        let race = Spec { race: true, ..spec("github.com/acme/x") };
+        assert!(matches!(Policy::default().check(&race, &caller(None)), Err(Refusal::Precondition(_))));
+        Policy { cgo: true, ..Policy::default() }.check(&race, &caller(None)).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_a_module_of_a_named_host(
+            path in r"([a-zA-Z0-9.:/@\\~%\[\]-]|localhost|127\.0\.0\.1|\.\./|file://|github\.com/){0,8}",
+        ) {
+            if Policy::default().check(&spec(&path), &caller(None)).is_ok() {
+                let host = path.split('/').next().unwrap();
+                prop_assert!(host.contains('.') && !host.contains([':', '@', '[']), "{path}");
+                prop_assert!(host.parse::<std::net::IpAddr>().is_err(), "{path}");
+                prop_assert!(!path.starts_with(['.', '/']) && path.split('/').all(|part| part != ".."), "{path}");
+                prop_assert!(!host.ends_with(".localhost"), "{path}");
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(path in "(?s).{0,60}") {
+            let _ = Policy::default().check(&spec(&path), &caller(None));
+        }
     }
 }

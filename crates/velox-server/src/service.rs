@@ -6,8 +6,8 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Policy, Queue, Records, Refusal,
-    Spec, StoreError, Submitted, Tenant, rate::Rates,
+    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Queue, Records,
+    Refusal, Spec, StoreError, Submitted, Tenant, rate::Rates,
 };
 
 /// How many entries of a log are read at once.
@@ -75,7 +75,15 @@ impl Service {
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
         // Whoever has no build left may still join others, and have what was built.
         let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
-        let submitted = self.records.submit(NewBuild { spec, tenant: tenant.clone(), force, at_once }).await;
+        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once };
+        let mut submitted = self.records.submit(new.clone()).await;
+        if let Ok(Submitted::Finished(build)) = &submitted
+            && let Some(Outcome::Made(made)) = &build.outcome
+            && self.artifacts.find(&made.artifact.sha256).await?.is_none()
+        {
+            // Whoever looks after the artifacts removed it: nobody gets a link to nothing.
+            submitted = self.records.submit(NewBuild { force: true, ..new }).await;
+        }
         match (submitted, wait) {
             (Err(StoreError::Busy { .. }), Some(wait)) => Err(ServiceError::Often { wait }),
             (Ok(submitted @ Submitted::Queued(_)), _) => {

@@ -78,6 +78,15 @@ impl ProxyList {
         matches!(self.0.as_slice(), [Entry { source: Source::Proxy(url), .. }] if url.scheme() == "file")
     }
 
+    /// The proxies in their order; with each comes whether the next one is asked after any error, and not only after
+    /// "not found".
+    pub fn proxies(&self) -> impl Iterator<Item = (&Url, bool)> {
+        self.0.iter().filter_map(|entry| match &entry.source {
+            Source::Proxy(url) => Some((url, entry.after_any_error)),
+            Source::Direct | Source::Off => None,
+        })
+    }
+
     /// Whether a proxy is asked at all.
     #[must_use]
     pub fn has_proxy(&self) -> bool {

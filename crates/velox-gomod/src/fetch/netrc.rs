@@ -51,7 +51,8 @@ impl Netrc {
     }
 
     /// Login and password for a host, with its port if it isn't HTTPS's own: as the go command matches it.
-    pub(super) fn get(&self, host: &str) -> Option<(&str, &SecretString)> {
+    #[must_use]
+    pub fn get(&self, host: &str) -> Option<(&str, &SecretString)> {
         let machine = self.0.iter().find(|machine| machine.name == host)?;
         Some((&machine.login, &machine.password))
     }

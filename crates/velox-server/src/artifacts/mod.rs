@@ -1,11 +1,18 @@
 //! The binaries, each by the SHA-256 of its bytes.
 
+mod folder;
+mod object;
+
 use std::{ops::Range, path::Path};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::{
+    folder::{Filed, Folder},
+    object::Objects,
+};
 use crate::StoreError;
 
 /// A binary that is there.

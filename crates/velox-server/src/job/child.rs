@@ -13,6 +13,7 @@ use velox_build::{Error, ErrorKind, Goal, Options, Output, Request, Summary, ren
 use velox_manifest::Source;
 
 use super::{
+    fence,
     log::{Log, say},
     size,
     task::{Said, Task},
@@ -41,18 +42,35 @@ pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
         }
         Err(_) => return ExitCode::FAILURE,
     };
-    let cancel = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(cancel.clone()));
-    match build(&task, environment, cancel).await {
-        Ok(said) => {
+    let (sender, receiver) = oneshot::channel();
+    // The threads that there are already can't be enclosed any more: the build gets its own.
+    std::thread::spawn(move || {
+        let _ = sender.send(enclosed(&task, environment));
+    });
+    match receiver.await {
+        Ok(Ok(said)) => {
             if let Said::Failed(failure) = &said {
                 super::log::error(&failure.message);
             }
             say(&said);
             ExitCode::SUCCESS
         }
+        Ok(Err(error)) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+fn enclosed(task: &Task, environment: BTreeMap<String, String>) -> Result<Said, String> {
+    fence::enclose(task, &environment)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        tokio::spawn(cancel_on_signal(cancel.clone()));
+        build(task, environment, cancel).await.map_err(|error| error.to_string())
+    })
 }
 
 /// An interruption has no answer.

@@ -22,9 +22,9 @@ const PASSED: [&str; 9] = [
 ];
 
 /// The Go settings of the operator that hold for jobs too.
-const SETTINGS: [&str; 3] = ["GOSUMDB", "GONOSUMDB", "GOTOOLCHAIN"];
+const SETTINGS: [&str; 2] = ["GONOSUMDB", "GOTOOLCHAIN"];
 
-/// The environment of the job in `directory`, of a service with this environment.
+/// The environment of the job in `directory`, of a service with this environment; its way out comes on top of that.
 pub(super) fn of_job(
     service: &BTreeMap<String, String>,
     data: &Path,
@@ -44,7 +44,6 @@ pub(super) fn of_job(
     for name in SETTINGS {
         set(name, operator.value(name));
     }
-    set("GOPROXY", operator.value("GOPROXY"));
     set("HOME", path(data.join("home")));
     set("GOPATH", path(data.join("go")));
     set("VX_CACHE_DIR", path(data.join("cache")));
@@ -56,7 +55,6 @@ pub(super) fn of_job(
     set("GOAUTH", "off".to_owned());
     set("GOTELEMETRY", "off".to_owned());
     set("CGO_ENABLED", "0".to_owned());
-    set("GOVCS", "*:off".to_owned());
     set("GIT_CONFIG_NOSYSTEM", "1".to_owned());
     set("GIT_TERMINAL_PROMPT", "0".to_owned());
     set("GIT_ALLOW_PROTOCOL", "https".to_owned());

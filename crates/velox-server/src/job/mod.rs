@@ -22,6 +22,7 @@
 mod child;
 mod disk;
 mod environment;
+mod fence;
 mod group;
 mod log;
 mod task;
@@ -50,7 +51,9 @@ use self::{
     group::Group,
     task::{Said, Task},
 };
-use crate::{Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Runner};
+use crate::{
+    Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Refusal, Runner, egress::Relay,
+};
 
 /// How long a job may take to end by itself once it was asked to, or once it said what came of it.
 const GRACE: Duration = Duration::from_secs(10);
@@ -66,6 +69,7 @@ pub struct Jobs {
     environment: BTreeMap<String, String>,
     limits: Limits,
     policy: Policy,
+    relay: Relay,
     _lock: File,
 }
 
@@ -79,7 +83,8 @@ enum End {
 }
 
 impl Jobs {
-    /// Makes the directories for jobs; what jobs of a service left that was killed is removed.
+    /// Makes the directories for jobs, and their way out; what jobs of a service left that was killed is removed. To be
+    /// called inside a tokio runtime.
     ///
     /// # Errors
     /// The directory can't be used, or another service uses it.
@@ -94,7 +99,9 @@ impl Jobs {
         lock.try_lock()
             .map_err(|_| io::Error::other(format!("another service runs its jobs in {}", jobs.display())))?;
         remove_leftovers(&jobs);
+        let relay = Relay::start(&options.environment, &options.policy)?;
         Ok(Self {
+            relay,
             program: options.program.clone(),
             data,
             environment: options.environment.clone(),
@@ -110,17 +117,18 @@ impl Jobs {
         log: &mpsc::Sender<Entry>,
         cancel: &CancellationToken,
     ) -> io::Result<Ran> {
-        if build.spec.race && !self.policy.cgo {
-            return Ok(Ran::Failed(Failure {
-                kind: FailureKind::Invalid,
-                message: "the race detector needs a C compiler, which this service doesn't allow".to_owned(),
-            }));
+        // A worker may be stricter than who took the request.
+        if let Err(refusal) = self.policy.check_for(&build.spec, None) {
+            return Ok(Ran::Failed(refused(refusal)));
         }
         let directory = tempfile::Builder::new().prefix("job-").tempdir_in(self.data.join("jobs"))?;
         for folder in ["tmp", "work", "out"] {
             fs::create_dir(directory.path().join(folder))?;
         }
-        let environment = environment::of_job(&self.environment, &self.data, directory.path());
+        let pass = self.relay.open(self.limits.download);
+        let mut environment = environment::of_job(&self.environment, &self.data, directory.path());
+        environment
+            .extend(self.relay.environment(&pass).into_iter().map(|(name, value)| (name.to_owned(), value)));
         let mut command = Command::new(&self.program);
         command
             .arg("job")
@@ -140,6 +148,7 @@ impl Jobs {
             force: build.force,
             directory: directory.path().to_owned(),
             memory: self.limits.memory,
+            port: pass.port(),
         };
         let mut line = serde_json::to_vec(&task).map_err(io::Error::other)?;
         line.push(b'\n');
@@ -148,12 +157,17 @@ impl Jobs {
         let _ = stdin.flush().await;
 
         let words = tokio::spawn(last_words(stderr));
+        let own = directory.path().to_string_lossy().into_owned();
+        let hide = |text: &str| pass.hidden(text).replace(&own, "");
         let disk = Disk::new(directory.path(), &self.data, self.limits.disk);
         let end = tokio::select! {
-            said = self.listen(stdout, log, directory.path()) => said?,
+            said = self.listen(stdout, log, &hide) => said?,
             () = cancel.cancelled() => End::Cancelled,
             () = tokio::time::sleep(self.limits.time) => {
                 End::Limit(format!("it took longer than the {} that a build may take here", spoken(self.limits.time)))
+            }
+            () = pass.spent() => {
+                End::Limit(format!("it downloaded more than the {} that a build may download here", size(self.limits.download)))
             }
             full = disk.watch() => End::Limit(full),
         };
@@ -190,12 +204,11 @@ impl Jobs {
         &self,
         stdout: impl AsyncRead + Unpin,
         log: &mpsc::Sender<Entry>,
-        directory: &Path,
+        hide: &(dyn Fn(&str) -> String + Sync),
     ) -> io::Result<End> {
         let mut reader = BufReader::new(stdout);
         let mut line = Vec::new();
         let mut logged = 0;
-        let own = directory.to_string_lossy().into_owned();
         loop {
             line.clear();
             if (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await? == 0 {
@@ -208,12 +221,12 @@ impl Jobs {
                         let most = size(self.limits.log);
                         return Ok(End::Limit(format!("its log grew past the {most} that it may have here")));
                     }
-                    entry.text = entry.text.replace(&own, "");
+                    entry.text = hide(&entry.text);
                     // Where nobody listens any more, the build goes on.
                     let _ = log.send(entry).await;
                 }
                 Ok(Said::Failed(failure)) => {
-                    let message = failure.message.replace(&own, "");
+                    let message = hide(&failure.message);
                     return Ok(End::Said(Some(Said::Failed(Failure { message, ..failure }))));
                 }
                 Ok(made) => return Ok(End::Said(Some(made))),
@@ -249,6 +262,16 @@ impl Runner for Jobs {
             Ran::Failed(Failure { kind: FailureKind::Internal, message })
         })
     }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    let violations = match refusal {
+        Refusal::Invalid(violations) | Refusal::Forbidden(violations) => violations,
+        Refusal::Precondition(violation) => vec![violation],
+    };
+    let lines: Vec<String> =
+        violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+    Failure { kind: FailureKind::Invalid, message: lines.join("\n") }
 }
 
 fn limit(message: String) -> Failure {

@@ -16,6 +16,8 @@ pub(super) struct Task {
     pub(super) directory: PathBuf,
     /// What its processes may use, in bytes: for its words when they did.
     pub(super) memory: u64,
+    /// The port on the loopback device that is the job's way out.
+    pub(super) port: u16,
 }
 
 /// What a job says.

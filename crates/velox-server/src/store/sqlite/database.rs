@@ -208,7 +208,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
         };
     let kept = kept.map_err(|error| format!("the database can't keep what is written: {error}"));
     for then in after {
-        then(kept.as_ref().map(|()| ()).map_err(String::as_str));
+        then(kept.as_ref().copied().map_err(String::as_str));
     }
 }
 

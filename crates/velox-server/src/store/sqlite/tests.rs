@@ -298,10 +298,9 @@ async fn agrees(ops: Vec<Op>) {
                 let answer = store.cancel(model.builds[at].id, &by).await.unwrap();
                 let build = &mut model.builds[at];
                 assert_eq!(answer.is_some(), build.owner == by || build.wanted_by.contains(&by));
-                if !build.state.is_final() && build.wanted_by.remove(&by) && build.wanted_by.is_empty() {
-                    if build.state == State::Queued {
-                        build.state = State::Cancelled;
-                    }
+                let left = !build.state.is_final() && build.wanted_by.remove(&by);
+                if left && build.wanted_by.is_empty() && build.state == State::Queued {
+                    build.state = State::Cancelled;
                 }
             }
             Op::Reopen => {

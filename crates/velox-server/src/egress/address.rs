@@ -1,0 +1,161 @@
+//! Which addresses a build may reach.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// Whether an address is one of the public network, and no way round to another one: what
+/// <https://www.iana.org/assignments/iana-ipv4-special-registry> and
+/// <https://www.iana.org/assignments/iana-ipv6-special-registry> give to no one are none.
+pub(crate) fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = match (a, b, c) {
+        // This network, loopback, and all that is multicast or reserved.
+        (0 | 127 | 224.., ..) => true,
+        (10, ..) | (172, 16..=31, _) | (192, 168, _) => true,
+        // Carrier-grade NAT, link-local (where clouds have their metadata).
+        (100, 64..=127, _) | (169, 254, _) => true,
+        // Protocol assignments, documentation, 6to4 relays, benchmarks.
+        (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => true,
+        _ => false,
+    };
+    !special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let [a, b, c, d, ..] = address.segments();
+    // What the last two segments of a NAT64 address are to the one that it stands for.
+    let embedded = |high: u16, low: u16| {
+        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    let [.., high, low] = address.segments();
+    match (a, b) {
+        // NAT64 (RFC 6052), and 6to4 (RFC 3056).
+        (0x64, 0xff9b) if (c, d) == (0, 0) => embedded(high, low),
+        (0x2002, high) => embedded(high, c),
+        // Teredo and other protocol assignments, documentation.
+        (0x2001, 0..=0x1ff | 0xdb8) => false,
+        // Documentation (RFC 9637).
+        (0x3fff, 0..=0xfff) => false,
+        // Nothing else is given out but 2000::/3: mapped, unique local, link-local and multicast addresses are outside of it.
+        _ => a & 0xe000 == 0x2000,
+    }
+}
+
+/// The public addresses of a name; an error where it has none.
+pub(crate) async fn public_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let all: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    let public: Vec<SocketAddr> = all.into_iter().filter(|address| is_public(address.ip())).collect();
+    if public.is_empty() { Err(refused(host)) } else { Ok(public) }
+}
+
+/// An address in a URL needs no name server, and so none can refuse it.
+pub(crate) fn check_literal(url: &Url) -> io::Result<()> {
+    let address = match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::V4(address),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address),
+        Some(Host::Domain(_)) => return Ok(()),
+        None => return Err(io::Error::other("there is no host in its address")),
+    };
+    if is_public(address) { Ok(()) } else { Err(refused(&address.to_string())) }
+}
+
+fn refused(host: &str) -> io::Error {
+    let why = format!("{host} is no address of the public network, and no build may reach it");
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+/// Knows public addresses only: what is asked here is what is connected to.
+pub(crate) struct PublicOnly;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let addresses = public_addresses(name.as_str(), 0).await?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_the_public_network_are_public() {
+        for address in
+            ["1.1.1.1", "142.250.1.1", "172.15.0.1", "172.32.0.1", "100.63.0.1", "192.0.1.1", "2606:4700::1"]
+        {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.192",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::10.0.0.1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "3fff::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in ["64:ff9b::8.8.8.8", "2002:808:808::1"] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_of_a_private_address_has_none() {
+        let error = public_addresses("localhost", 80).await.unwrap_err();
+        assert!(error.to_string().contains("localhost is no address of the public network"), "{error}");
+        for host in ["127.0.0.1", "[::1]", "169.254.169.254"] {
+            public_addresses(host, 80).await.unwrap_err();
+        }
+    }
+
+    #[test]
+    fn numbers_in_any_writing_are_addresses() {
+        for url in ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://[::ffff:7f00:1]/"] {
+            check_literal(&Url::parse(url).unwrap()).unwrap_err();
+        }
+        check_literal(&Url::parse("https://proxy.golang.org/").unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,115 @@
+//! Tunnels ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) to the version control of modules that may
+//! come from there.
+
+use std::{io, sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, Response, StatusCode, body::Incoming, header, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{Account, Body, Shared, address::public_addresses, refusal};
+
+/// All that is tunnelled is HTTPS.
+const PORT: u16 = 443;
+/// How long a connection may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The hosts behind GOPRIVATE's patterns (`github.com/acme/*`): those of a forge's API are among them.
+pub(super) fn hosts(patterns: &[String]) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for pattern in patterns {
+        let host = pattern.split('/').next().unwrap_or_default();
+        if host.contains(['*', '?', '[', '\\']) || host.is_empty() {
+            tracing::warn!(pattern, "direct modules need a host by its name");
+            continue;
+        }
+        if host == "github.com" {
+            hosts.extend(["api.github.com", "codeload.github.com"].map(str::to_owned));
+        }
+        hosts.push(host.to_owned());
+    }
+    hosts
+}
+
+pub(super) async fn open(shared: &Shared, mut request: Request<Incoming>) -> Response<Body> {
+    let Some(account) = account(shared, &request) else {
+        let mut response = refusal(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "no build has this address");
+        let basic = header::HeaderValue::from_static("Basic realm=\"build\"");
+        response.headers_mut().insert(header::PROXY_AUTHENTICATE, basic);
+        return response;
+    };
+    let to = request.uri().authority().map(|to| (to.host().to_ascii_lowercase(), to.port_u16()));
+    let Some((host, Some(PORT))) = to.filter(|(host, _)| shared.tunnels.contains(host)) else {
+        return refusal(StatusCode::FORBIDDEN, "this service's builds may not reach that host");
+    };
+    let addresses = match public_addresses(&host, PORT).await {
+        Ok(addresses) => addresses,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return refusal(StatusCode::FORBIDDEN, &error.to_string());
+        }
+        Err(error) => return refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
+    };
+    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(&*addresses)).await;
+    match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(server) => {
+            tokio::spawn(carry(hyper::upgrade::on(&mut request), server, account));
+            Response::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
+        }
+        Err(error) => refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
+    }
+}
+
+fn account(shared: &Shared, request: &Request<Incoming>) -> Option<Arc<Account>> {
+    let login = request.headers().get(header::PROXY_AUTHORIZATION)?.to_str().ok()?;
+    let login = STANDARD.decode(login.strip_prefix("Basic ")?).ok()?;
+    let login = String::from_utf8(login).ok()?;
+    shared.account(login.strip_prefix("job:")?)
+}
+
+/// Until one side has had enough, or the job has.
+async fn carry(job: OnUpgrade, server: TcpStream, account: Arc<Account>) {
+    let Ok(job) = job.await else { return };
+    let (from_job, to_job) = tokio::io::split(TokioIo::new(job));
+    let (from_server, to_server) = server.into_split();
+    let free = |_| Ok(());
+    tokio::select! {
+        () = account.over.cancelled() => {}
+        () = account.spent.cancelled() => {}
+        _ = async { tokio::join!(copy(from_job, to_server, free), copy(from_server, to_job, |bytes| account.take(bytes))) } => {}
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    count: impl Fn(usize) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let Some(chunk @ [_, ..]) = buffer.get(..length) else { return to.shutdown().await };
+        count(length)?;
+        to.write_all(chunk).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hosts;
+
+    #[test]
+    fn a_pattern_opens_its_host_and_no_more() {
+        let of = |patterns: &[&str]| {
+            hosts(&patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["go.acme.dev", "gitlab.com/acme/*"]), ["go.acme.dev", "gitlab.com"]);
+        assert_eq!(of(&["github.com/acme"]), ["api.github.com", "codeload.github.com", "github.com"]);
+        assert_eq!(of(&["*.acme.dev", "*", ""]), [""; 0]);
+    }
+}

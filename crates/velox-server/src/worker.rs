@@ -1,0 +1,398 @@
+//! The loop of those who build: take the next one, run it, keep what it made and what it said, until the shutdown.
+//!
+//! A build is never lost to trouble with a store: what can't be written is written again later, and where the lease runs out
+//! meanwhile, another worker has the build.
+
+use std::{
+    future::{Future, pending},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Artifacts, BuildId, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Ran, Runner, Standing,
+    StoreError,
+};
+
+/// How long a cancelled build goes on at most before its worker hears of it.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long lines of the log wait for others to be written with.
+const GATHER: Duration = Duration::from_millis(100);
+/// How many entries of the log are in memory, waiting to be written; who says more has to wait.
+const ENTRIES: usize = 256;
+/// How long a line of the log may be, in bytes; the rest is cut.
+const LINE: usize = 16 << 10;
+/// What an entry takes beside its text, in bytes.
+const ENTRY: u64 = 64;
+/// What warnings, errors and progress may still add to a log that is full, in bytes.
+const RESERVE: u64 = 64 << 10;
+/// How long a binary is tried to be stored before the build fails.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long the last words to a store are tried when the worker is to end.
+const LAST: Duration = Duration::from_secs(10);
+
+/// One who builds.
+#[derive(Clone)]
+pub struct Worker {
+    /// Where the builds come from.
+    pub queue: Arc<dyn Queue>,
+    /// Where the binaries go.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// What builds.
+    pub runner: Arc<dyn Runner>,
+    /// Its name, for the operator.
+    pub name: String,
+    /// How many builds it runs at once.
+    pub jobs: usize,
+    /// [`crate::Limits::log`].
+    pub log: u64,
+    /// How long running builds may go on after the shutdown; then they are given back to the queue.
+    pub drain: Duration,
+}
+
+impl Worker {
+    /// Builds until the shutdown. Returns once everything that it had is finished or given back.
+    pub async fn work(self, shutdown: CancellationToken) {
+        let stop = CancellationToken::new();
+        let mut slots = JoinSet::new();
+        for _ in 0..self.jobs {
+            slots.spawn(self.clone().slot(shutdown.clone(), stop.clone()));
+        }
+        let mut all = std::pin::pin!(async {
+            while let Some(ended) = slots.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a worker ended before its time");
+                }
+            }
+        });
+        let drained = async {
+            shutdown.cancelled().await;
+            sleep(self.drain).await;
+        };
+        tokio::select! {
+            () = &mut all => return,
+            () = drained => stop.cancel(),
+        }
+        all.await;
+    }
+
+    async fn slot(self, shutdown: CancellationToken, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        loop {
+            match shutdown.run_until_cancelled(self.queue.lease(&self.name)).await {
+                None => return,
+                Some(Ok(lease)) => {
+                    backoff = Backoff::new();
+                    self.build(Held::new(lease, &stop)).await;
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "no build can be taken; it is tried again");
+                    if shutdown.run_until_cancelled(backoff.wait()).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn build(&self, held: Held) {
+        tracing::info!(build = %held.id(), attempt = held.lease.build.attempts, "a build begins");
+        tokio::select! {
+            () = self.carry_out(&held) => {}
+            () = self.beat(&held) => {}
+        }
+    }
+
+    /// Says again and again that the build is in good hands; hears that it isn't wanted any more.
+    async fn beat(&self, held: &Held) {
+        let every = (self.queue.lease_time() / 3).min(HEARTBEAT);
+        loop {
+            sleep(every).await;
+            match timeout(self.queue.lease_time() / 3, self.queue.extend(&held.lease)).await {
+                Ok(Ok(Standing::Wanted)) => {}
+                Ok(Ok(Standing::Unwanted)) => {
+                    held.unwanted.store(true, Ordering::Relaxed);
+                    held.cancel.cancel();
+                }
+                Ok(Err(StoreError::LeaseOver(_))) => {
+                    tracing::warn!(build = %held.id(), "the lease of a build ran out: what it makes is dropped");
+                    held.lost.cancel();
+                    held.cancel.cancel();
+                    // There is nothing left to say; the processes of the build end meanwhile.
+                    return pending().await;
+                }
+                // Nobody else can take it either while the store is in trouble.
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, build = %held.id(), "a lease can't be extended; it is tried again");
+                }
+                Err(_) => {
+                    tracing::warn!(build = %held.id(), "no answer to a lease's extension; it is tried again");
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&self, held: &Held) {
+        let (sender, receiver) = mpsc::channel(ENTRIES);
+        let runner = Arc::clone(&self.runner);
+        let (build, cancel) = (held.lease.build.clone(), held.cancel.clone());
+        let ended = CancellationToken::new();
+        let run = async {
+            // A task of its own: a panic of the runner is the end of the build, not of the worker.
+            let ran = tokio::spawn(async move { runner.run(&build, sender, cancel).await }).await;
+            ended.cancel();
+            ran.unwrap_or_else(|error| {
+                tracing::error!(%error, build = %held.id(), "a job broke off");
+                Ran::Failed(internal("the job broke off: see the service's own log for why".to_owned()))
+            })
+        };
+        let (ran, ()) = tokio::join!(run, self.forward(held, receiver, &ended));
+        if held.lost.is_cancelled() {
+            return;
+        }
+        let unwanted = held.unwanted.load(Ordering::Relaxed);
+        let id = held.id();
+        match ran {
+            Ran::Made { made, file, directory } => {
+                let outcome = match self.keep(held, &made.artifact.sha256, &file).await {
+                    Ok(()) => Outcome::Made(made),
+                    Err(failure) => Outcome::Failed(failure),
+                };
+                self.finish(held, outcome).await;
+                // Removing many files takes a while.
+                tokio::task::spawn_blocking(move || drop(directory));
+            }
+            // What a cancelled build says of itself is about the end of its processes.
+            Ran::Failed(_) | Ran::Cancelled if unwanted => {
+                tracing::info!(build = %id, "a build was cancelled");
+                self.insist(held, "a cancelled build can't be marked", || self.queue.stopped(&held.lease))
+                    .await;
+            }
+            Ran::Failed(_) | Ran::Cancelled if held.cancel.is_cancelled() => {
+                tracing::info!(build = %id, "a build is given back");
+                self.insist(held, "a build can't be given back", || self.queue.release(&held.lease)).await;
+            }
+            Ran::Failed(failure) => self.finish(held, Outcome::Failed(failure)).await,
+            Ran::Cancelled => {
+                let failure = internal("the job ended by itself".to_owned());
+                self.finish(held, Outcome::Failed(failure)).await;
+            }
+        }
+    }
+
+    async fn finish(&self, held: &Held, outcome: Outcome) {
+        match &outcome {
+            Outcome::Made(made) => {
+                tracing::info!(build = %held.id(), sha256 = made.artifact.sha256, "a build succeeded");
+            }
+            Outcome::Failed(failure) => {
+                tracing::info!(build = %held.id(), kind = ?failure.kind, "a build failed");
+            }
+        }
+        self.insist(held, "the end of a build can't be written", || {
+            self.queue.finish(&held.lease, outcome.clone())
+        })
+        .await;
+    }
+
+    /// Stores the binary.
+    async fn keep(&self, held: &Held, sha256: &str, file: &Path) -> Result<(), Failure> {
+        let until = Instant::now() + PATIENCE;
+        let mut backoff = Backoff::new();
+        loop {
+            let Err(error) = self.artifacts.put(sha256, file).await else { return Ok(()) };
+            tracing::warn!(%error, build = %held.id(), "a binary can't be stored; it is tried again");
+            if held.is_over() || Instant::now() > until {
+                let message = "the binary was made, but it can't be stored: ask whoever runs this service, \
+                               then build again";
+                return Err(internal(message.to_owned()));
+            }
+            backoff.wait().await;
+        }
+    }
+
+    /// Writes something about the build until it is written, the lease is over, or there is no time left.
+    async fn insist<F>(&self, held: &Held, trouble: &str, write: impl Fn() -> F)
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        let mut backoff = Backoff::new();
+        let mut last = None;
+        loop {
+            match write().await {
+                Ok(()) | Err(StoreError::LeaseOver(_)) => return,
+                Err(error) => tracing::warn!(%error, build = %held.id(), "{trouble}; it is tried again"),
+            }
+            if held.stop.is_cancelled() {
+                let last = *last.get_or_insert_with(|| Instant::now() + LAST);
+                if Instant::now() > last {
+                    tracing::error!(build = %held.id(), "{trouble}: it is queued again once its lease is over");
+                    return;
+                }
+            }
+            if held.lost.run_until_cancelled(backoff.wait()).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Writes the log, several entries at a time, until the runner ended and everything is written.
+    async fn forward(&self, held: &Held, mut receiver: mpsc::Receiver<Entry>, ended: &CancellationToken) {
+        let mut budget = Budget::new(self.log);
+        let mut open = true;
+        while open {
+            let mut entries = Vec::new();
+            let mut until = None;
+            while open && entries.len() < ENTRIES {
+                let room = ENTRIES - entries.len();
+                let gather = async {
+                    match until {
+                        Some(until) => timeout_at(until, receiver.recv_many(&mut entries, room)).await.ok(),
+                        None => Some(receiver.recv_many(&mut entries, room).await),
+                    }
+                };
+                match ended.run_until_cancelled(gather).await {
+                    Some(Some(0)) => open = false,
+                    Some(Some(_)) => _ = until.get_or_insert_with(|| Instant::now() + GATHER),
+                    Some(None) => break,
+                    None => {
+                        // Whatever still holds the other end has nothing to say any more.
+                        receiver.close();
+                        while receiver.recv_many(&mut entries, ENTRIES).await > 0 {}
+                        open = false;
+                    }
+                }
+            }
+            let mut entries: Vec<Entry> = entries.into_iter().flat_map(|entry| budget.admit(entry)).collect();
+            if !open {
+                entries.extend(budget.end());
+            }
+            if !entries.is_empty() && !held.lost.is_cancelled() {
+                self.insist(held, "the log of a build can't be written", || {
+                    self.queue.append(&held.lease, entries.clone())
+                })
+                .await;
+            }
+        }
+    }
+}
+
+/// A build in this worker's hands.
+struct Held {
+    lease: Lease,
+    /// Nobody wants it any more.
+    unwanted: AtomicBool,
+    /// It is in other hands.
+    lost: CancellationToken,
+    /// The worker is to end, and has waited long enough.
+    stop: CancellationToken,
+    /// It is to end, for any of these reasons.
+    cancel: CancellationToken,
+}
+
+impl Held {
+    fn new(lease: Lease, stop: &CancellationToken) -> Self {
+        Self {
+            lease,
+            unwanted: AtomicBool::new(false),
+            lost: CancellationToken::new(),
+            stop: stop.clone(),
+            cancel: stop.child_token(),
+        }
+    }
+
+    fn id(&self) -> BuildId {
+        self.lease.build.id
+    }
+
+    fn is_over(&self) -> bool {
+        self.lost.is_cancelled() || self.stop.is_cancelled()
+    }
+}
+
+/// How much more a log may take.
+struct Budget {
+    limit: u64,
+    left: u64,
+    reserve: u64,
+    /// How many entries were left out.
+    cut: u64,
+}
+
+impl Budget {
+    fn new(limit: u64) -> Self {
+        Self { limit, left: limit, reserve: RESERVE, cut: 0 }
+    }
+
+    /// The entry, if there is room for it; and what is to be said of those that have none.
+    fn admit(&mut self, mut entry: Entry) -> Option<Entry> {
+        if entry.text.len() > LINE {
+            let cut = entry.text.len() - entry.text.floor_char_boundary(LINE);
+            entry.text.truncate(entry.text.floor_char_boundary(LINE));
+            entry.text.push_str(&format!("… ({cut} bytes more)"));
+        }
+        let size = entry.text.len() as u64 + ENTRY;
+        if self.cut == 0 && size <= self.left {
+            self.left -= size;
+            return Some(entry);
+        }
+        let matters = matches!(entry.level, Level::Warning | Level::Error) || entry.phase.is_some();
+        if matters && size <= self.reserve {
+            self.reserve -= size;
+            return Some(entry);
+        }
+        self.cut += 1;
+        (self.cut == 1).then(|| {
+            let text = format!("the log is longer than {} bytes: what follows of it is left out", self.limit);
+            warning(text)
+        })
+    }
+
+    fn end(&self) -> Option<Entry> {
+        (self.cut > 0).then(|| warning(format!("{} lines of the log were left out", self.cut)))
+    }
+}
+
+/// How long to wait before the next try: longer each time.
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    async fn wait(&mut self) {
+        let now = self.next;
+        self.next = (self.next * 2).min(Self::LONGEST);
+        sleep(now).await;
+    }
+}
+
+fn internal(message: String) -> Failure {
+    Failure { kind: FailureKind::Internal, message }
+}
+
+fn warning(text: String) -> Entry {
+    let time = Timestamp::now();
+    Entry { seq: 0, time, level: Level::Warning, text, phase: None, done: None, total: None }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ mod build;
 mod caller;
 mod catalogue;
 mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod job;
 mod options;
@@ -32,6 +34,7 @@ pub mod rate;
 mod releases;
 mod retention;
 mod runner;
+mod serve;
 mod service;
 mod spec;
 mod store;
@@ -43,11 +46,13 @@ pub use build::{
 };
 pub use caller::{Caller, Scope};
 pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
+pub use http::tls::TlsError;
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;
 pub use retention::Retention;
 pub use runner::{Ran, Runner};
+pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{

@@ -1,6 +1,7 @@
 //! The build service's page, in a real browser and without a script.
 //!
-//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test page` draws the pictures of the documentation anew.
+//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test page` draws the pictures of the documentation anew;
+//! `pngquant --force --ext .png docs/images/page-*.png` makes them small.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +23,7 @@ use fantoccini::key::Key;
 use sandbox::Sandbox;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use velox_testkit::{ModuleProxy, roadrunner};
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
 
 /// RoadRunner's releases in these stories: small servers with the names of real ones, whose plugins vx knows.
 const RELEASE: &str = "v2025.1.15";
@@ -35,6 +36,9 @@ const PLUGINS: [(&str, &str); 5] = [
     ("rpc", "v5.1.9"),
     ("status", "v5.1.9"),
 ];
+
+/// A plugin that doesn't compile.
+const BROKEN: &str = "github.com/acme/rr-broken";
 
 /// `vx server` on a machine of its own.
 struct Service {
@@ -51,6 +55,7 @@ impl Service {
             let module = format!("github.com/roadrunner-server/roadrunner/{major}");
             proxy.module(&module, version, roadrunner(major).files());
         }
+        proxy.module(BROKEN, "v1.0.0", plugin(BROKEN, "broken").compile_error().files());
         let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
         let mut process = sandbox
             .command(
@@ -281,16 +286,20 @@ fn mistakes_stand_beside_their_fields() {
         let complaints = browser.complaints().await;
         assert!(complaints.iter().all(|said| said.contains("422")), "{complaints:?}");
 
-        // What only the build finds out is said on its page, with a way back to the choice.
-        browser.goto(&service.link(&[("status", "v5.99.0")])).await;
+        // What only the compiler finds out is said on the build's page, with a way back to the choice.
+        browser.goto(&format!("{}&more={BROKEN}@v1.0.0", service.link(&[("status", "v5.1.9")]))).await;
         browser.find("button.primary").await.click().await.unwrap();
         browser.until("document.querySelector('.message')").await;
-        assert!(browser.text(".message").await.contains("v5.99.0"), "{}", browser.text(".message").await);
+        let message = browser.text(".message").await;
+        assert!(message.contains("undefined: missing"), "{message}");
         assert_eq!(browser.text("[data-state-word]").await, "Failed");
         pictures(browser, "failed").await;
         browser.find("[data-change]").await.click().await.unwrap();
         browser.until("location.pathname === '/'").await;
-        assert_eq!(browser.value("document.querySelector('#v-status').value").await, json!("v5.99.0"));
+        assert_eq!(
+            browser.value("document.querySelector('#more').value").await,
+            json!(format!("{BROKEN}@v1.0.0"))
+        );
     });
 }
 

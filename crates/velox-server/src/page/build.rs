@@ -53,8 +53,11 @@ pub(super) fn page(known: &Known<'_>) -> Page {
                 p.meta {
                     span { (spec.target) }
                     span { time datetime=(build.created) { (build.created.strftime("%Y-%m-%d %H:%M UTC")) } }
-                    @if let Some(seconds) = seconds(known) {
-                        span data-passed=[(!build.state.is_final()).then_some(seconds)] { (took(build, seconds)) }
+                    @let seconds = seconds(known);
+                    @if !build.state.is_final() || seconds.is_some() {
+                        span hidden[seconds.is_none()] data-passed=[(!build.state.is_final()).then_some(seconds.unwrap_or(0))] {
+                            (took(build, seconds.unwrap_or(0)))
+                        }
                     }
                     @if build.attempts > 1 { span { "attempt " (build.attempts) } }
                 }
@@ -226,8 +229,8 @@ fn failed(failure: &Failure, change: &str) -> Markup {
             "What was asked for can’t be built as it stands. Change what the message names."
         }
         FailureKind::Failed => {
-            "The compiler didn’t take it: often a plugin is too old or too new for this RoadRunner. \
-             RoadRunner’s own versions fit together."
+            "A plugin that doesn’t compile is often too old or too new for this RoadRunner, whose own versions fit \
+             together. What couldn’t be fetched may be there in a while."
         }
         FailureKind::Limit => "It needed more than this service gives to one build. Fewer plugins need less.",
         FailureKind::Internal => "The service is in trouble, not your choice. Try the same again in a while.",

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-pub use remote::parse_remote;
+pub use remote::{kind as kind_of_trouble, open_remote, parse_remote};
 pub use serve::serve;
 
 /// What a cache is made of.

@@ -84,6 +84,34 @@ pub fn parse_remote(text: &str) -> Result<Url, Error> {
     }
 }
 
+/// Opens what [`parse_remote`] gave: the store, and where in it. One answer may take so long, body and all. Credentials come
+/// from the variables that object_store documents (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+///
+/// # Errors
+/// What of the environment or the URL is wrong.
+pub fn open_remote(
+    url: &Url,
+    environment: &BTreeMap<String, String>,
+    timeout: Duration,
+) -> Result<(Box<dyn ObjectStore>, Path), Error> {
+    // Where another part of the process chose one before, that one serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let known = ["AWS_", "GOOGLE_", "AZURE_"];
+    let credentials = environment
+        .iter()
+        .filter(|(name, _)| known.iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+    let clients = [
+        ("timeout".to_owned(), format!("{}ms", timeout.as_millis())),
+        ("connect_timeout".to_owned(), "3s".to_owned()),
+    ];
+    object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
+        // What follows the first line may show settings.
+        let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+        Error::Remote { text: url.to_string(), why }
+    })
+}
+
 #[derive(Serialize, Deserialize)]
 struct IndexFile {
     format: u32,
@@ -162,24 +190,7 @@ struct Used {
 
 impl Remote {
     pub(crate) fn open(url: &Url, options: &Options, disk: Disk) -> Result<Self, Error> {
-        // Where another part of the process chose one before, that one serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let known = ["AWS_", "GOOGLE_", "AZURE_"];
-        let credentials = options
-            .environment
-            .iter()
-            .filter(|(name, _)| known.iter().any(|prefix| name.starts_with(prefix)))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
-        let clients = [
-            ("timeout".to_owned(), format!("{}ms", options.timeout.as_millis())),
-            ("connect_timeout".to_owned(), "3s".to_owned()),
-        ];
-        let (store, root) =
-            object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
-                // What follows the first line may show settings.
-                let why = error.to_string().lines().next().unwrap_or_default().to_owned();
-                Error::Remote { text: url.to_string(), why }
-            })?;
+        let (store, root) = open_remote(url, &options.environment, options.timeout)?;
         let namespace = options
             .namespace
             .chars()
@@ -540,7 +551,8 @@ fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
 }
 
 /// A few words for an error that may carry URLs and headers.
-fn kind(error: &object_store::Error) -> &'static str {
+#[must_use]
+pub fn kind(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::PermissionDenied { .. } => "permission denied",
         object_store::Error::Unauthenticated { .. } => "the credentials are missing or wrong",

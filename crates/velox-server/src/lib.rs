@@ -22,7 +22,10 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+pub mod client;
 mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod job;
 mod options;
@@ -32,22 +35,25 @@ pub mod rate;
 mod releases;
 mod retention;
 mod runner;
+mod serve;
 mod service;
 mod spec;
 mod store;
 mod worker;
 
-pub use artifacts::{Artifacts, Filed, Folder, Stored};
+pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
 pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };
 pub use caller::{Caller, Scope};
 pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
+pub use http::tls::TlsError;
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;
 pub use retention::Retention;
 pub use runner::{Ran, Runner};
+pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{

@@ -1,6 +1,7 @@
 //! The binaries, each by the SHA-256 of its bytes.
 
 mod folder;
+mod object;
 
 use std::{ops::Range, path::Path};
 
@@ -8,7 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use self::folder::{Filed, Folder};
+pub use self::{
+    folder::{Filed, Folder},
+    object::Objects,
+};
 use crate::StoreError;
 
 /// A binary that is there.

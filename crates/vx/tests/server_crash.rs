@@ -64,13 +64,13 @@ impl Machine {
         let path = sandbox.value("PATH");
         let go =
             std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
-        let (bin, count) = (sandbox.path().join("bin"), sandbox.path().join("count"));
+        let bin = sandbox.path().join("bin");
+        // A job writes nowhere else.
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in *./cmd/rr) echo \"$1\" >> '{}';; esac\nexec '{}' \"$@\"\n",
-            count.display(),
+            "#!/bin/sh\ncase \"$*\" in *./cmd/rr) echo \"$1\" >> \"$HOME/compiled\";; esac\nexec '{}' \"$@\"\n",
             go.display()
         );
-        let sandbox = sandbox.file("bin/go", script).file("count", "");
+        let sandbox = sandbox.file("bin/go", script);
         fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
         let sandbox = sandbox.env("PATH", format!("{}:{path}", bin.display()));
         Self { sandbox, _proxy: proxy }
@@ -84,11 +84,8 @@ impl Machine {
 
     /// How often a server was compiled.
     fn compiled(&self) -> usize {
-        fs::read_to_string(self.sandbox.path().join("count"))
-            .unwrap()
-            .lines()
-            .filter(|line| *line == "build")
-            .count()
+        let compiled = fs::read_to_string(self.sandbox.path().join("data/home/compiled")).unwrap_or_default();
+        compiled.lines().filter(|line| *line == "build").count()
     }
 }
 

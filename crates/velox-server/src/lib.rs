@@ -24,6 +24,8 @@ mod caller;
 mod catalogue;
 pub mod client;
 mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod job;
 mod options;
@@ -33,6 +35,7 @@ pub mod rate;
 mod releases;
 mod retention;
 mod runner;
+mod serve;
 mod service;
 mod spec;
 mod store;
@@ -44,11 +47,13 @@ pub use build::{
 };
 pub use caller::{Caller, Scope};
 pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
+pub use http::tls::TlsError;
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;
 pub use retention::Retention;
 pub use runner::{Ran, Runner};
+pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{

@@ -1,6 +1,8 @@
 // Doc comments here are help texts: their brackets are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+pub(crate) mod server;
+
 use std::path::PathBuf;
 
 use clap::{
@@ -140,6 +142,9 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Look for what is wrong or risky with the server, without compiling it
     Check(Box<Check>),
+    /// Build servers for others, over HTTP
+    #[command(mut_args(|argument| argument.hide_env(true)))]
+    Server(Box<server::Serve>),
     /// Show or remove what vx keeps of earlier builds
     #[command(after_help = examples::CACHE)]
     Cache {

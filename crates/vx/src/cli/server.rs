@@ -22,7 +22,13 @@ the environment too, as VX_SERVER_ADDRESS for --address.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
     /// Where to listen; port 0 is a free one
-    #[arg(short, long, env = "VX_SERVER_ADDRESS", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(
+        short,
+        long,
+        env = "VX_SERVER_ADDRESS",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
     pub(crate) address: SocketAddr,
     /// Where builds, logs and binaries are kept [default: `server` below vx's cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
@@ -45,6 +51,8 @@ pub(crate) struct Serve {
     pub(crate) allowed: Allowed,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) kept: Kept,
 }
 
 /// Who may come, and how.
@@ -73,10 +81,20 @@ pub(crate) struct Entrance {
 #[command(next_help_heading = "What may be built")]
 pub(crate) struct Allowed {
     /// Build plugins and replacements from these modules alone: patterns as GOPRIVATE has them, separated by commas
-    #[arg(long = "allow-module", env = "VX_SERVER_ALLOW_MODULE", value_name = "PATTERN", value_delimiter = ',')]
+    #[arg(
+        long = "allow-module",
+        env = "VX_SERVER_ALLOW_MODULE",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
     pub(crate) modules: Vec<String>,
     /// Fetch these modules from their own version control instead of the module proxy: patterns as GOPRIVATE has them
-    #[arg(long = "allow-direct", env = "VX_SERVER_ALLOW_DIRECT", value_name = "PATTERN", value_delimiter = ',')]
+    #[arg(
+        long = "allow-direct",
+        env = "VX_SERVER_ALLOW_DIRECT",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
     pub(crate) direct: Vec<String>,
     /// Compile C code, which the race detector needs too
     #[arg(long = "allow-cgo", env = "VX_SERVER_ALLOW_CGO")]
@@ -105,6 +123,21 @@ pub(crate) struct Limits {
     /// The binary
     #[arg(long = "limit-artifact", env = "VX_SERVER_LIMIT_ARTIFACT", value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub(crate) artifact: u64,
+}
+
+/// What is kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is kept")]
+pub(crate) struct Kept {
+    /// For how long a finished build is kept
+    #[arg(long = "keep-time", env = "VX_SERVER_KEEP_TIME", value_name = "TIME", default_value = "2160h", value_parser = parse_time)]
+    pub(crate) age: Duration,
+    /// How many finished builds are kept
+    #[arg(long = "keep-builds", env = "VX_SERVER_KEEP_BUILDS", value_name = "N", default_value_t = 10_000)]
+    pub(crate) builds: u64,
+    /// How much the binaries may take; those that nobody asked for the longest go first
+    #[arg(long = "keep-size", env = "VX_SERVER_KEEP_SIZE", value_name = "SIZE", default_value = "20G", value_parser = parse_size)]
+    pub(crate) size: u64,
 }
 
 /// `90s`, `10m`, `1h30m`.

@@ -1,10 +1,10 @@
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
-use velox_manifest::{Diagnostic, Log};
-use velox_server::{Limits, Options, Policy, ServeError, Tls, serve};
+use velox_manifest::{Diagnostic, Level, Log};
+use velox_server::{Limits, Options, Policy, Retention, ServeError, Tls, serve};
 
 use crate::{
     cli::{self, Cli, Format},
@@ -28,11 +28,10 @@ pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) ->
     }
     let report = report::open(&settings, Log::default(), None);
     let shutdown = CancellationToken::new();
-    let told = std::sync::Arc::clone(&report);
-    let received = match signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
-        Ok(received) => received,
-        Err(error) => return report::complain(&format!("can't listen to signals: {error}")),
-    };
+    let told = Arc::clone(&report);
+    if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
+        return report::complain(&format!("can't listen to signals: {error}"));
+    }
     let scheme = if arguments.entrance.tls_cert.is_some() { "https" } else { "http" };
     let options = match options(&settings, arguments) {
         Ok(options) => options,
@@ -49,20 +48,33 @@ pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) ->
         let _ = report::print(&line);
     };
     match serve(options, shutdown, ready).await {
-        Ok(()) => received.signal().map_or(ExitCode::SUCCESS, |_| ExitCode::SUCCESS),
+        // It was told to stop, and did.
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
     }
 }
 
 fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
     let ending = if error.is_of_options() { Ending::Configuration } else { Ending::Build };
-    let diagnostic = Diagnostic::error(error.to_string());
+    let (level, message) = (Level::Error, error.to_string());
+    let diagnostic = Diagnostic { level, message, span: None, label: None, help: Vec::new() };
     report.failed(&Failure { ending, diagnostics: &[diagnostic], output: &[] });
     ending.into()
 }
 
 fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options, String> {
-    let cli::server::Serve { address, data, jobs, queue, time_to_live, drain, entrance, allowed, limits } = arguments;
+    let cli::server::Serve {
+        address,
+        data,
+        jobs,
+        queue,
+        time_to_live,
+        drain,
+        entrance,
+        allowed,
+        limits,
+        kept,
+    } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("server"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
     Ok(Options {
@@ -84,6 +96,7 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
             log: limits.log,
             artifact: limits.artifact,
         },
+        retention: Retention { age: kept.age, builds: kept.builds, artifacts: kept.size },
         cluster: None,
         program,
         environment: settings.environment.clone(),

@@ -12,8 +12,8 @@ mod spans;
 use std::{io, path::Path, sync::Arc};
 
 pub use self::logs::{Logs, LogsOptions};
-pub(crate) use self::{metrics::metrics, observed::Observed, request::observe};
 use self::{audit::Audit, metrics::Metrics, spans::Spans};
+pub(crate) use self::{metrics::metrics, observed::Observed, request::observe};
 
 /// Where what happens is counted and written down.
 pub(crate) struct Telemetry {

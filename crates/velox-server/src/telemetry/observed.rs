@@ -8,8 +8,8 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{Telemetry, audit::Act, request::Asked};
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Queue, Records, Standing,
-    StoreError, Stored, Submitted, Tenant,
+    ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Queue, Records,
+    Standing, StoreError, Stored, Submitted, Tenant,
 };
 
 /// A store, watched.

@@ -152,8 +152,13 @@ mod tests {
             request_id(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))]))
         };
         assert_eq!(id("a-B_1.x"), "a-B_1.x");
-        for wrong in ["", "a b", "a\tb", "<a>", "0123456789012345678901234567890123456789012345678901234567890123456789"]
-        {
+        for wrong in [
+            "",
+            "a b",
+            "a\tb",
+            "<a>",
+            "0123456789012345678901234567890123456789012345678901234567890123456789",
+        ] {
             assert!(Uuid::try_parse(&id(wrong)).is_ok(), "{wrong}");
         }
     }

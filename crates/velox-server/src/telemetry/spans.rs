@@ -80,7 +80,7 @@ impl Spans {
             if running.phase.as_ref().is_some_and(|phase| phase.name == *name) {
                 continue;
             }
-            let now = SystemTime::from(entry.time);
+            let now = SystemTime::try_from(entry.time).unwrap_or_else(|_| SystemTime::now());
             ended.extend(running.end_phase(now));
             let tracer = global::tracer("vx");
             let span = tracer.span_builder(name.clone()).with_start_time(now);
@@ -91,7 +91,11 @@ impl Spans {
     }
 
     /// It ended, so: the last phase with how long it took, and how long it all took. `None`: it didn't run here.
-    pub(super) fn end(&self, id: BuildId, how: &'static str) -> Option<(Option<(String, Duration)>, Duration)> {
+    pub(super) fn end(
+        &self,
+        id: BuildId,
+        how: &'static str,
+    ) -> Option<(Option<(String, Duration)>, Duration)> {
         let mut running = self.known().running.remove(&id)?;
         let last = running.end_phase(SystemTime::now());
         let span = running.context.span();

@@ -80,7 +80,8 @@ fn list(settings: &Settings, tokens: &[TokenEntry]) -> String {
                     scopes(token).join(","),
                     number(token.builds_at_once),
                     number(token.builds_per_hour),
-                    clean(&token.modules.as_ref().map_or("-".to_owned(), |modules| modules.join(","))).into_owned(),
+                    clean(&token.modules.as_ref().map_or("-".to_owned(), |modules| modules.join(",")))
+                        .into_owned(),
                     token.expires.map_or("-".to_owned(), |end| end.to_string()),
                 ]
             };

@@ -67,6 +67,7 @@ impl Machine {
             limits: Limits::default(),
             retention: velox_server::Retention::default(),
             cluster: None,
+            audit: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_vx")),
             environment: environment.into(),
             drain: Duration::ZERO,

@@ -91,6 +91,7 @@ fn frame(message: &[u8]) -> Vec<u8> {
 
 /// Calls over gRPC on HTTP/2 without TLS: the message of the answer, and its trailers.
 fn grpc(service: &Service, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, String)>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
@@ -203,7 +204,7 @@ fn every_field_wrong_in_turn_over_json_and_protobuf() {
     let rest: [(fn(&mut Value), &str); 8] = [
         (|build| build["roadrunner"] = json!(""), "build.roadrunner"),
         (|build| build["plugins"][0]["module"] = json!("../hello"), "build.plugins[0].module"),
-        (|build| build["plugins"][0]["ref"] = json!("$(id)"), "build.plugins[0].ref"),
+        (|build| build["plugins"][0]["ref"] = json!("one two"), "build.plugins[0].ref"),
         (
             |build| build["replaces"] = json!([{"old": "example.com/acme/hello", "new": "../hello"}]),
             "build.replaces[0].new",

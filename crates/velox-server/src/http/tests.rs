@@ -250,6 +250,7 @@ impl Fixture {
     fn with(entrance: &Entrance) -> Self {
         let memory = Memory::new();
         let site = Arc::new(Site {
+            telemetry: crate::telemetry::Telemetry::new(None).unwrap(),
             service: Service {
                 records: Arc::clone(&memory) as _,
                 queue: Arc::clone(&memory) as _,

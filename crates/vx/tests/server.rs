@@ -197,14 +197,19 @@ fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
 }
 
 #[test]
-fn a_version_that_is_nowhere_is_the_requests_fault() {
+fn a_version_that_is_nowhere_fails_with_its_name() {
     let proxy = proxy();
     let sandbox = Sandbox::new().own_caches().env("GOPROXY", proxy.url());
     let service = Service::start(&mut server(&sandbox, &[]));
     let view = service.built(&id(&service.post("/v1/builds", &json!({ "build": build("missing") }))));
-    assert_eq!((&view["state"], &view["failure"]["kind"]), (&json!("failed"), &json!("invalid")), "{view}");
+    let message = view["failure"]["message"].as_str().unwrap_or_else(|| panic!("{view}"));
+    assert!(
+        view["state"] == "failed" && message.contains("can't resolve v1.0.0 of plugin missing"),
+        "{view}"
+    );
     let missing = service.post(CALL, &call("missing"));
-    assert_eq!((missing.status, &missing.json()["code"]), (400, &json!("invalid_argument")), "{missing:?}");
+    assert_eq!((missing.status, &missing.json()["code"]), (500, &json!("internal")), "{missing:?}");
+    assert!(missing.text().contains("can't resolve v1.0.0"), "{missing:?}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod serve;
 mod service;
 mod spec;
 mod store;
+pub mod telemetry;
 mod worker;
 
 pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};

@@ -407,10 +407,7 @@ fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
 
 #[test]
 fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    if (numbers.next(), numbers.next()) < (Some(6), Some(7)) {
-        println!("skipped: only newer kernels keep a job from connecting elsewhere");
+    if !has_fence() {
         return;
     }
     let (port, asked) = canary();
@@ -430,6 +427,49 @@ fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
     assert!(machine.home().join("tried").exists());
     assert!(!machine.home().join("reached").exists() && !stray.exists());
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// Whether the kernel keeps a job from files and ports, which is asked for where it does.
+fn has_fence() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    let whole = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
+    if !whole {
+        println!("skipped: only newer kernels keep a job from this machine's files and ports");
+    }
+    whole
+}
+
+#[test]
+fn an_assembler_includes_no_file_of_this_machine() {
+    if !has_fence() {
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret.h");
+    fs::write(&secret, "word_of_the_service 1\n").unwrap();
+    let machine = Machine::new();
+    let module = "example.com/acme/reader";
+    let include = |path: &str| format!("#include \"{path}\"\n");
+    let reader = plugin(module, "reader")
+        .file("shown.s", include("own.h"))
+        .file("own.h", "word_of_its_own 1\n")
+        .file("shown.go", "package reader\n\nfunc shown()\n");
+    machine.proxy.module(module, "v1.0.0", reader.files());
+    let ended = machine.run(spec(&[(module, "v1.0.0")]));
+    let own = ended.log() + &ended.failed().message;
+    assert!(own.contains("word_of_its_own"), "the assembler quotes what it reads: {own}");
+    // Nor does a message say where the service keeps modules.
+    assert!(!own.contains(&machine.sandbox.value("GOMODCACHE")), "{own}");
+
+    let reader = plugin(module, "reader")
+        .file("shown.s", include(&secret.to_string_lossy()))
+        .file("shown.go", "package reader\n\nfunc shown()\n");
+    machine.proxy.module(module, "v1.0.1", reader.files());
+    let ended = machine.run(spec(&[(module, "v1.0.1")]));
+    let all = ended.log() + &ended.failed().message;
+    assert!(all.contains("permission denied"), "{all}");
+    assert!(!all.contains("word_of_the_service"), "{all}");
 }
 
 #[test]

@@ -102,6 +102,12 @@ impl Jobs {
         lock.try_lock()
             .map_err(|_| io::Error::other(format!("another service runs its jobs in {}", jobs.display())))?;
         remove_leftovers(&jobs);
+        if !fence::is_whole() {
+            tracing::warn!(
+                "this kernel has no Landlock (Linux 6.7 or newer): nothing but its environment keeps a build from this \
+                 machine's files and ports"
+            );
+        }
         let relay = Relay::start(&options.environment, &options.policy)?;
         Ok(Self {
             relay,
@@ -138,7 +144,7 @@ impl Jobs {
             .arg("job")
             .current_dir(directory.path())
             .env_clear()
-            .envs(environment)
+            .envs(&environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -163,7 +169,11 @@ impl Jobs {
 
         let words = tokio::spawn(last_words(stderr));
         let own = directory.path().to_string_lossy().into_owned();
-        let hide = |text: &str| pass.hidden(text).replace(&own, "");
+        let modules = environment.get("GOMODCACHE").map(|cache| format!("{cache}/")).unwrap_or_default();
+        let hide = |text: &str| {
+            let text = pass.hidden(text).replace(&own, "");
+            if modules.is_empty() { text } else { text.replace(&modules, "") }
+        };
         let disk = Disk::new(directory.path(), &self.data, self.limits.disk);
         let end = tokio::select! {
             said = self.listen(stdout, log, &hide) => said?,

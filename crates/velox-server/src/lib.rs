@@ -23,6 +23,8 @@ mod build;
 mod caller;
 mod catalogue;
 mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod job;
 mod options;
@@ -32,9 +34,12 @@ pub mod rate;
 mod releases;
 mod retention;
 mod runner;
+mod serve;
 mod service;
 mod spec;
 mod store;
+mod stores;
+mod work;
 mod worker;
 
 pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
@@ -43,17 +48,20 @@ pub use build::{
 };
 pub use caller::{Caller, Scope};
 pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
+pub use http::tls::TlsError;
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;
 pub use retention::Retention;
 pub use runner::{Ran, Runner};
+pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{
     Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
     Submitted,
 };
+pub use work::work;
 pub use worker::Worker;
 
 /// The messages and the service of the protobuf files.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use secrecy::SecretString;
 use url::Url;
 
-use crate::Policy;
+use crate::{Policy, Retention};
 
 /// How a service is set up.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Options {
     pub policy: Policy,
     /// What a build may use.
     pub limits: Limits,
+    /// What is kept, and for how long, where this node is alone.
+    pub retention: Retention,
     /// Many nodes; `None`: this one alone.
     pub cluster: Option<Cluster>,
     /// The program that runs a job (`vx`).

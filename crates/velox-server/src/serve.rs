@@ -1,18 +1,20 @@
 //! The service as a whole: stores, workers and the listener, from their start to their end.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifacts, Options, Queue, Records, Releases, Service, StoreError,
+    Options, Releases, Runner, Service, StoreError, Worker,
     auth::{TokenFileError, Tokens},
     http::{
         self, Entrance, Site, listener,
         tls::{Certificate, TlsError},
     },
+    job::Jobs,
+    stores::Stores,
 };
 
 /// Why a service can't go on.
@@ -30,6 +32,14 @@ pub enum ServeError {
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its directory can't be used.
+    #[error("can't use the directory {}: {error}", directory.display())]
+    Data {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The address can't be listened on.
     #[error("can't listen on {address}: {error}")]
     Listen {
@@ -72,8 +82,11 @@ pub async fn serve(
     let listening = |error| ServeError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
-    let stores = Stores::open(&options).await?;
     let (draining, closing) = (shutdown, CancellationToken::new());
+    let in_data = |error| ServeError::Data { directory: options.data.clone(), error };
+    tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
+    let stores = Stores::open(&options, &draining).await?;
+    let runner = if options.jobs > 0 { Some(Jobs::new(&options).map_err(in_data)?) } else { None };
     let site = Arc::new(Site {
         service: Service {
             records: stores.records,
@@ -99,8 +112,22 @@ pub async fn serve(
             closing.cancel();
         }
     });
+    let worker = runner.map(|runner| Worker {
+        queue: stores.queue,
+        artifacts: stores.artifacts,
+        runner: Arc::new(runner) as Arc<dyn Runner>,
+        jobs: options.jobs,
+        name: format!("{address}"),
+        log: options.limits.log,
+        drain: options.drain,
+    });
+    let working = worker.map(|worker| tokio::spawn(worker.work(draining.clone())));
     ready(address);
     listener::run(listener, tls, app, draining, closing.clone()).await;
+    if let Some(working) = working {
+        // What it has is done, or given back to the queue: a panic of its own is told by then.
+        let _ = working.await;
+    }
     closing.cancel();
     Ok(())
 }
@@ -115,20 +142,20 @@ fn origin_of(text: &str) -> Result<HeaderValue, ServeError> {
     HeaderValue::from_str(&url.origin().ascii_serialization()).map_err(|_| wrong())
 }
 
-struct Stores {
-    records: Arc<dyn Records>,
-    queue: Arc<dyn Queue>,
-    artifacts: Arc<dyn Artifacts>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn origins() {
-        assert_eq!(origin_of("https://Example.org/").ok(), Some(HeaderValue::from_static("https://example.org")));
-        assert_eq!(origin_of("http://localhost:3000").ok(), Some(HeaderValue::from_static("http://localhost:3000")));
+        assert_eq!(
+            origin_of("https://Example.org/").ok(),
+            Some(HeaderValue::from_static("https://example.org"))
+        );
+        assert_eq!(
+            origin_of("http://localhost:3000").ok(),
+            Some(HeaderValue::from_static("http://localhost:3000"))
+        );
         for wrong in ["*", "example.org", "https://example.org/page", "file:///x", ""] {
             assert!(origin_of(wrong).is_err(), "{wrong}");
         }

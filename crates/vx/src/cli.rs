@@ -1,6 +1,8 @@
 // Doc comments here are help texts: their brackets are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+pub(crate) mod server;
+
 use std::path::PathBuf;
 
 use clap::{
@@ -139,6 +141,12 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Look for what is wrong or risky with the server, without compiling it
     Check(Box<Check>),
+    /// Build servers for others, over HTTP
+    #[command(mut_args(|argument| argument.hide_env(true)))]
+    Server(Box<server::Serve>),
+    /// Build what servers of the same cluster were asked for
+    #[command(mut_args(|argument| argument.hide_env(true)))]
+    Worker(Box<server::Work>),
     /// Show or remove what vx keeps of earlier builds
     #[command(after_help = examples::CACHE)]
     Cache {

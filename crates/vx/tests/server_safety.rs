@@ -49,6 +49,7 @@ impl Machine {
             origins: Vec::new(),
             policy: Policy::default(),
             limits: Limits::default(),
+            retention: velox_server::Retention::default(),
             cluster: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_vx")),
             environment: environment.into(),

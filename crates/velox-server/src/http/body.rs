@@ -7,9 +7,10 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{Violation, http::problem::Wrong};
 
@@ -19,12 +20,19 @@ pub(crate) const LIMIT: usize = 1 << 20;
 /// How long a body may take, however it comes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What all bodies that are on their way may take together, in bytes: however many clients there are, memory has an end.
+const TOGETHER: usize = 64 << 20;
+
+static ROOM: Semaphore = Semaphore::const_new(TOGETHER);
+
 /// Why a body wasn't read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
     TooLarge,
     TooSlow,
     Broken,
+    /// Too many are on their way.
+    NoRoom,
 }
 
 impl From<Unread> for Wrong {
@@ -42,8 +50,18 @@ impl From<Unread> for Wrong {
             Unread::Broken => {
                 (StatusCode::BAD_REQUEST, "broken_body", "The body ended too early", "send it again")
             }
+            Unread::NoRoom => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Too many requests are on their way",
+                "ask again later",
+            ),
         };
-        Self::new(status, kind, title, detail)
+        let wrong = Self::new(status, kind, title, detail);
+        match unread {
+            Unread::NoRoom => wrong.header(header::RETRY_AFTER, 1),
+            Unread::TooLarge | Unread::TooSlow | Unread::Broken => wrong,
+        }
     }
 }
 
@@ -53,12 +71,29 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unrea
     if length.is_some_and(|length: u64| length > LIMIT as u64) {
         return Err(Unread::TooLarge);
     }
-    match tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
-        Ok(Err(_)) => Err(Unread::Broken),
-        Err(_) => Err(Unread::TooSlow),
+    tokio::time::timeout(PATIENCE, collect(Limited::new(body, LIMIT))).await.unwrap_or(Err(Unread::TooSlow))
+}
+
+async fn collect(mut body: Limited<Body>) -> Result<Bytes, Unread> {
+    let mut room: Option<SemaphorePermit<'static>> = None;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(
+                |error| {
+                    if error.is::<LengthLimitError>() { Unread::TooLarge } else { Unread::Broken }
+                },
+            )?;
+        let Ok(data) = frame.into_data() else { continue };
+        let size = u32::try_from(data.len()).map_err(|_| Unread::TooLarge)?;
+        let more = ROOM.try_acquire_many(size).map_err(|_| Unread::NoRoom)?;
+        match &mut room {
+            Some(room) => room.merge(more),
+            None => room = Some(more),
+        }
+        whole.extend_from_slice(&data);
     }
+    Ok(whole.freeze())
 }
 
 /// A body of JSON. Pages of other sites can't send one without asking first (CORS), which a form could.

@@ -2,7 +2,7 @@
 
 mod artifacts;
 pub(crate) mod body;
-mod builds;
+pub(crate) mod builds;
 mod catalogue;
 mod health;
 pub(crate) mod listener;

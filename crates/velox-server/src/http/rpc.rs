@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use connectrpc::{
     CompressionPolicy, ConnectError, ConnectRpcService, Encodable, RequestContext, Router, ServiceRequest,
@@ -87,6 +87,7 @@ fn unread_error(unread: Unread) -> ConnectError {
         Unread::TooSlow => ConnectError::deadline_exceeded("the request took longer than 20 seconds")
             .with_http_status(StatusCode::REQUEST_TIMEOUT),
         Unread::Broken => ConnectError::invalid_argument("the request ended too early"),
+        Unread::NoRoom => again(ConnectError::unavailable("too many requests are on their way"), 1),
     }
 }
 
@@ -97,13 +98,6 @@ pub(crate) fn is_call(headers: &HeaderMap) -> bool {
     ["application/grpc", "application/connect+", "application/proto"]
         .iter()
         .any(|own| media_type.starts_with(own))
-}
-
-/// The answer to a call of what isn't there.
-pub(crate) fn no_such_call(request: &Request) -> Response {
-    let message = format!("there is no {}", request.uri().path());
-    let error = ConnectError::unimplemented(message).with_http_status(StatusCode::NOT_FOUND);
-    error.into_http_response(request.headers()).into_response()
 }
 
 struct Builds(Arc<Site>);

@@ -1,10 +1,12 @@
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, error::ErrorKind};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use velox_build::cache_directory;
-use velox_manifest::{Diagnostic, Log};
-use velox_server::{Limits, Options, Policy, ServeError, Tls, serve};
+use velox_manifest::{Diagnostic, Level, Log};
+use velox_server::{Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve};
 
 use crate::{
     cli::{self, Cli, Format},
@@ -28,11 +30,10 @@ pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) ->
     }
     let report = report::open(&settings, Log::default(), None);
     let shutdown = CancellationToken::new();
-    let told = std::sync::Arc::clone(&report);
-    let received = match signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
-        Ok(received) => received,
-        Err(error) => return report::complain(&format!("can't listen to signals: {error}")),
-    };
+    let told = Arc::clone(&report);
+    if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
+        return report::complain(&format!("can't listen to signals: {error}"));
+    }
     let scheme = if arguments.entrance.tls_cert.is_some() { "https" } else { "http" };
     let options = match options(&settings, arguments) {
         Ok(options) => options,
@@ -49,20 +50,34 @@ pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) ->
         let _ = report::print(&line);
     };
     match serve(options, shutdown, ready).await {
-        Ok(()) => received.signal().map_or(ExitCode::SUCCESS, |_| ExitCode::SUCCESS),
+        // It was told to stop, and did.
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
     }
 }
 
-fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
+pub(super) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
     let ending = if error.is_of_options() { Ending::Configuration } else { Ending::Build };
-    let diagnostic = Diagnostic::error(error.to_string());
+    let (level, message) = (Level::Error, error.to_string());
+    let diagnostic = Diagnostic { level, message, span: None, label: None, help: Vec::new() };
     report.failed(&Failure { ending, diagnostics: &[diagnostic], output: &[] });
     ending.into()
 }
 
 fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options, String> {
-    let cli::server::Serve { address, data, jobs, queue, time_to_live, drain, entrance, allowed, limits } = arguments;
+    let cli::server::Serve {
+        address,
+        data,
+        jobs,
+        queue,
+        time_to_live,
+        drain,
+        entrance,
+        allowed,
+        limits,
+        kept,
+        nodes,
+    } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("server"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
     Ok(Options {
@@ -75,18 +90,52 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
         tokens: entrance.tokens,
         anonymous: entrance.allow_anonymous,
         origins: entrance.origins,
-        policy: Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo },
-        limits: Limits {
-            time: limits.time,
-            memory: limits.memory,
-            disk: limits.disk,
-            download: limits.download,
-            log: limits.log,
-            artifact: limits.artifact,
-        },
-        cluster: None,
+        policy: policy(allowed),
+        limits: of_builds(&limits),
+        retention: Retention { age: kept.time, builds: kept.builds, artifacts: kept.size },
+        cluster: cluster(nodes)?,
         program,
         environment: settings.environment.clone(),
         drain,
     })
+}
+
+pub(super) fn policy(allowed: cli::server::Allowed) -> Policy {
+    Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo }
+}
+
+pub(super) fn of_builds(limits: &cli::server::Limits) -> Limits {
+    Limits {
+        time: limits.time,
+        memory: limits.memory,
+        disk: limits.disk,
+        download: limits.download,
+        log: limits.log,
+        artifact: limits.artifact,
+    }
+}
+
+/// What many nodes share, if this is one of many.
+pub(super) fn cluster(nodes: cli::server::Nodes) -> Result<Option<Cluster>, String> {
+    let Some(artifacts) = nodes.artifacts else { return Ok(None) };
+    let artifacts = Objects::parse(&artifacts)?;
+    let nats = nodes.nats.iter().map(|text| {
+        // The text may hold a password.
+        let url = text.parse().ok().filter(|url: &Url| {
+            matches!(url.scheme(), "nats" | "tls") && url.host_str().is_some_and(|host| !host.is_empty())
+        });
+        url.ok_or_else(|| "--nats takes URLs such as nats://host:4222 or tls://host:4222".to_owned())
+    });
+    let nats = nats.collect::<Result<_, _>>()?;
+    let read = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file);
+        text.map(SecretString::from).map_err(|error| format!("can't read {}: {error}", file.display()))
+    };
+    Ok(Some(Cluster {
+        nats,
+        credentials: nodes.nats_credentials.as_ref().map(read).transpose()?,
+        artifacts,
+        replicas: nodes.nats_replicas.into(),
+        lease_time: nodes.lease_time,
+    }))
 }

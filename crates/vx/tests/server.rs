@@ -1,0 +1,504 @@
+//! `vx server`: what is asked for over HTTP is built once, told as it goes, and downloaded; what is wrong is said.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/sandbox.rs"]
+mod sandbox;
+#[path = "support/service.rs"]
+mod service;
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use http_body_util::BodyExt;
+use sandbox::Sandbox;
+use serde_json::{Value, json};
+use service::{Answer, Service};
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+const RELEASE: &str = "v2025.0.77";
+const CALL: &str = "/api.service.v1.BuildService/Build";
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A small RoadRunner, a plugin that compiles, and one that doesn't.
+fn proxy() -> ModuleProxy {
+    let proxy = ModuleProxy::start();
+    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    let hello = plugin("example.com/acme/hello", "hello").says("hello");
+    proxy.module("example.com/acme/hello", "v1.0.0", hello.files());
+    let broken = plugin("example.com/acme/broken", "broken").compile_error();
+    proxy.module("example.com/acme/broken", "v1.0.0", broken.files());
+    proxy
+}
+
+fn machine(proxy: &ModuleProxy) -> Sandbox {
+    Sandbox::new().own_module_cache().proxy(&proxy.url())
+}
+
+fn server(sandbox: &Sandbox, arguments: &[&str]) -> Command {
+    let mut command = sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    command.args(arguments);
+    command
+}
+
+/// A service that builds nothing.
+fn idle() -> (Sandbox, Service) {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&mut server(&sandbox, &["--jobs", "0"]));
+    (sandbox, service)
+}
+
+fn build(plugin: &str) -> Value {
+    let module = format!("example.com/acme/{plugin}");
+    json!({"roadrunner": RELEASE, "plugins": [{"module": module, "ref": "v1.0.0"}]})
+}
+
+fn call(plugin: &str) -> Value {
+    json!({"rr_version": RELEASE, "plugins": [{"module_name": format!("example.com/acme/{plugin}"), "tag": "v1.0.0"}]})
+}
+
+fn id(answer: &Answer) -> String {
+    answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+/// A protobuf field with bytes in it (<https://protobuf.dev/programming-guides/encoding/>).
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut length = bytes.len();
+    let mut field = vec![number << 3 | 2];
+    while length >= 0x80 {
+        field.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    field.push(length as u8);
+    field.extend_from_slice(bytes);
+    field
+}
+
+/// A `BuildRequest` in protobuf.
+fn message(version: &str, module: &str, tag: &str) -> Vec<u8> {
+    let plugin = [field(1, module.as_bytes()), field(2, tag.as_bytes())].concat();
+    [field(2, version.as_bytes()), field(5, &plugin)].concat()
+}
+
+/// A message of gRPC (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
+}
+
+/// Calls over gRPC on HTTP/2 without TLS: the message of the answer, and its trailers.
+fn grpc(service: &Service, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, String)>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+        let request = client
+            .post(format!("{}{path}", service.url))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body);
+        let response: http::Response<reqwest::Body> = request.send().await.unwrap().into();
+        assert_eq!(response.status(), 200);
+        let headers = response.headers().clone();
+        let body = response.into_body().collect().await.unwrap();
+        // An error without a message has its trailers where the headers are.
+        let trailers = body.trailers().cloned().unwrap_or(headers);
+        let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            (name.to_string(), value.to_str().unwrap_or_default().to_owned())
+        };
+        let trailers = trailers.iter().map(text).collect();
+        (body.to_bytes().get(5..).unwrap_or_default().to_vec(), trailers)
+    })
+}
+
+fn trailer<'a>(trailers: &'a [(String, String)], name: &str) -> &'a str {
+    trailers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+}
+
+#[test]
+fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let asked = service.post("/v1/builds", &json!({ "build": build("hello") }));
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let id = id(&asked);
+    assert_eq!(asked.header("location"), format!("/v1/builds/{id}"));
+
+    // Whoever asks for the same gets the same, whichever way.
+    let call = std::thread::scope(|scope| {
+        let call = scope.spawn(|| service.post(CALL, &call("hello")));
+        let log = service.get(&format!("/v1/builds/{id}/log"));
+        assert_eq!(log.header("content-type"), "text/event-stream");
+        let log = log.text();
+        assert!(log.contains("\nevent: end\n") && log.contains("\"succeeded\""), "{log}");
+        let numbers: Vec<u64> =
+            log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 2, "{numbers:?}");
+        call.join().unwrap()
+    });
+    let view = service.built(&id);
+    let path = view["artifact"]["path"].as_str().unwrap();
+    assert_eq!((call.status, &call.json()["path"]), (200, &json!(path)), "{call:?}");
+    assert!(call.json()["logs"].as_str().unwrap().lines().count() > 2, "{call:?}");
+
+    let binary = service.get(path);
+    assert_eq!(binary.body.len() as u64, view["artifact"]["size"].as_u64().unwrap());
+    assert!(
+        binary.header("content-disposition").contains("filename=\"rr"),
+        "{}",
+        binary.header("content-disposition")
+    );
+    std::fs::write(sandbox.path().join("rr"), &binary.body).unwrap();
+    let sum = sandbox.run("sha256sum", &["rr"]);
+    assert_eq!(sum.split(' ').next(), view["artifact"]["sha256"].as_str());
+    let start = binary.body.len() - 100;
+    let end = service.ask("GET", path, &[("Range", &format!("bytes={start}-"))], b"");
+    assert_eq!((end.status, end.body.as_slice()), (206, &binary.body[start..]));
+    let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
+    assert_eq!((same.status, same.body.len()), (304, 0));
+
+    // What comes along makes the same server elsewhere.
+    for file in ["velox.toml", "velox.lock"] {
+        let text = service.get(&format!("/v1/builds/{id}/{file}"));
+        assert_eq!(text.status, 200, "{text:?}");
+        std::fs::write(sandbox.path().join(file), text.body).unwrap();
+    }
+    std::fs::remove_file(sandbox.path().join("rr")).unwrap();
+    sandbox.vx(&["build", "--locked"]).ok();
+    assert_eq!(sandbox.run("sha256sum", &["rr"]), sum);
+
+    let fetches = proxy.requests().len();
+    assert_eq!(service.post("/v1/builds", &json!({ "build": build("hello") })).status, 200);
+    service.kill();
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let again = service.post("/v1/builds", &json!({ "build": build("hello") }));
+    assert_eq!((again.status, &again.json()["id"]), (200, &json!(id)));
+    assert_eq!(service.get(path).body, binary.body);
+    assert!(service.get(&format!("/v1/builds/{id}/log")).text().contains("event: end"));
+    assert_eq!(proxy.requests().len(), fetches, "nothing was fetched again");
+}
+
+#[test]
+fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let failed = service.post(CALL, &call("broken"));
+    let error = failed.json();
+    assert_eq!((failed.status, &error["code"]), (500, &json!("internal")), "{failed:?}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("broken"), "{message}");
+    let view = service.built(&id(&service.post("/v1/builds", &json!({ "build": build("missing") }))));
+    assert_eq!((&view["state"], &view["failure"]["kind"]), (&json!("failed"), &json!("invalid")), "{view}");
+    let missing = service.post(CALL, &call("missing"));
+    assert_eq!((missing.status, &missing.json()["code"]), (400, &json!("invalid_argument")), "{missing:?}");
+}
+
+#[test]
+fn every_field_wrong_in_turn_over_json_and_protobuf() {
+    let (_sandbox, service) = idle();
+    let rest: [(fn(&mut Value), &str); 8] = [
+        (|build| build["roadrunner"] = json!(""), "build.roadrunner"),
+        (|build| build["plugins"][0]["module"] = json!("../hello"), "build.plugins[0].module"),
+        (|build| build["plugins"][0]["ref"] = json!("$(id)"), "build.plugins[0].ref"),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/acme/hello", "new": "../hello"}]),
+            "build.replaces[0].new",
+        ),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/acme/hello", "new": "/etc"}]),
+            "build.replaces[0].new",
+        ),
+        (|build| build["tags"] = json!(["a b"]), "build.tags"),
+        (|build| build["target"] = json!("linux"), "build.target"),
+        (|build| build["stamp_version"] = json!(7), "build.stamp_version"),
+    ];
+    for (change, field) in rest {
+        let mut build = build("hello");
+        change(&mut build);
+        let answer = service.post("/v1/builds", &json!({ "build": build }));
+        assert!(matches!(answer.status, 403 | 422), "{build}: {answer:?}");
+        let fields: Vec<_> =
+            answer.json()["errors"].as_array().unwrap().iter().map(|it| it["field"].clone()).collect();
+        assert!(fields.contains(&json!(field)), "{build}: {fields:?}");
+    }
+    let proto = ("Content-Type", "application/proto");
+    let wrong = [
+        (message("", "example.com/acme/hello", "v1.0.0"), "rr_version"),
+        (message("2025", "example.com/acme/hello", "v1.0.0"), "rr_version"),
+        (message(RELEASE, "", "v1.0.0"), "plugins[0].module_name"),
+        (message(RELEASE, "example.com/acme/hello", ""), "plugins[0].tag"),
+        (field(2, RELEASE.as_bytes()), "plugins"),
+        ([message(RELEASE, "example.com/acme/hello", "v1.0.0"), field(1, b"no-uuid")].concat(), "request_id"),
+    ];
+    for (message, field) in wrong {
+        let answer = service.ask("POST", CALL, &[proto], &message);
+        assert_eq!(answer.status, 400, "{field}: {answer:?}");
+        let error = answer.json();
+        assert_eq!(error["code"], "invalid_argument", "{field}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(field), "{field}: {error}");
+        let (_, trailers) = grpc(&service, CALL, frame(&message));
+        assert_eq!(trailer(&trailers, "grpc-status"), "3", "{field}: {trailers:?}");
+    }
+    let race = service.post(
+        CALL,
+        &json!({"rr_version": RELEASE, "race": true,
+        "plugins": [{"module_name": "example.com/acme/hello", "tag": "v1.0.0"}]}),
+    );
+    assert_eq!(race.json()["code"], "failed_precondition", "{race:?}");
+}
+
+#[test]
+fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
+    let (_sandbox, service) = idle();
+    let large = vec![b' '; 3 << 20];
+    let mut bytes: Vec<u8> = (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let proto = ("Content-Type", "application/proto");
+    let web = ("Content-Type", "application/grpc-web+proto");
+    let cases: [(&str, &str, &[(&str, &str)], &[u8], &[u16]); 17] = [
+        ("POST", "/v1/builds", &[JSON], &large, &[413]),
+        ("POST", CALL, &[JSON], &large, &[413]),
+        ("POST", CALL, &[proto], &large, &[413]),
+        ("POST", "/v1/builds", &[JSON], b"\xff\xfe{", &[400]),
+        ("POST", "/v1/builds", &[JSON], b"{\"build\":null}", &[422]),
+        ("POST", "/v1/builds", &[JSON, ("Content-Encoding", "gzip")], b"{}", &[415]),
+        ("POST", "/v1/builds", &[("Content-Type", "application/x-www-form-urlencoded")], b"a=b", &[415]),
+        ("POST", CALL, &[("Content-Type", "text/html")], b"{}", &[415]),
+        ("POST", CALL, &[JSON], b"{\"plugins\": [", &[400]),
+        ("POST", CALL, &[JSON], b"{\"rr_version\": 7}", &[400]),
+        ("POST", CALL, &[proto], b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", &[400]),
+        ("POST", CALL, &[proto], b"\x2a\x03\x0a\x01", &[400]),
+        ("POST", CALL, &[web], b"\x00\x00\x00\x00", &[200]),
+        ("GET", CALL, &[], b"", &[405, 415]),
+        ("POST", "/api.service.v1.BuildService/Other", &[JSON], b"{}", &[404, 501]),
+        ("POST", "/api.service.v2.BuildService/Build", &[JSON], b"{}", &[404, 501]),
+        ("PATCH", "/v1/builds", &[], b"", &[405]),
+    ];
+    for (method, path, headers, body, wanted) in cases {
+        let answer = service.ask(method, path, headers, body);
+        assert!(wanted.contains(&answer.status), "{method} {path} {headers:?}: {answer:?}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path}");
+    }
+    // Bytes of every length, and every one of a right message changed.
+    let right = message(RELEASE, "example.com/acme/hello", "no such ref");
+    for at in 0..right.len() {
+        let mut wrong = right.clone();
+        wrong[at] ^= 0xff;
+        let answer = service.ask("POST", CALL, &[proto], &wrong);
+        assert_eq!(answer.status, 400, "byte {at}: {answer:?}");
+        bytes.rotate_left(7);
+        let answer = service.ask("POST", CALL, &[proto], &bytes[..at]);
+        assert_eq!(answer.status, 400, "{at} bytes: {answer:?}");
+    }
+    for raw in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b",
+        b"\0\0\0\0",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense of some length",
+    ] {
+        let mut stream = service.connect();
+        stream.write_all(raw).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(service.get("/readyz").text(), "ok\n");
+    assert_eq!(service.get("/v1/builds/00000000-0000-7000-8000-000000000000").status, 404);
+    let said = service.said();
+    assert!(!said.contains("panic") && !said.contains("defect"), "{said}");
+}
+
+#[test]
+fn slow_clients_are_hung_up_on() {
+    let (_sandbox, service) = idle();
+    // Half a head, nothing at all, the start of HTTP/2's preface; and a body that never ends.
+    let heads: [&[u8]; 3] = [b"GET /healthz HTTP/1.1\r\nHost: local", b"", b"PRI * HT"];
+    let mut heads = heads.map(|start| {
+        let mut stream = service.connect();
+        stream.write_all(start).unwrap();
+        stream
+    });
+    let body = |path: &str| {
+        let mut stream = service.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+        stream.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes()).unwrap();
+        stream
+    };
+    let mut bodies = [body("/v1/builds"), body(CALL)];
+    let start = Instant::now();
+    for stream in &mut bodies {
+        assert_eq!(Answer::read(stream, false).status, 408);
+    }
+    for stream in &mut heads {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!(service.get("/healthz").status, 200);
+}
+
+#[test]
+fn grpc_and_grpc_web_with_health_and_reflection() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let request = frame(&message(RELEASE, "example.com/acme/hello", "v1.0.0"));
+    let (answer, trailers) = grpc(&service, CALL, request.clone());
+    assert_eq!(trailer(&trailers, "grpc-status"), "0", "{trailers:?}");
+    assert!(String::from_utf8_lossy(&answer).contains("/v1/artifacts/"), "{answer:?}");
+    let web = service.ask("POST", CALL, &[("Content-Type", "application/grpc-web+proto")], &request);
+    assert_eq!((web.status, web.header("content-type")), (200, "application/grpc-web+proto"));
+    let text = web.text();
+    assert!(text.contains("/v1/artifacts/") && text.contains("grpc-status: 0"), "{text}");
+    let (health, trailers) = grpc(&service, "/grpc.health.v1.Health/Check", frame(b""));
+    assert_eq!((health.as_slice(), trailer(&trailers, "grpc-status")), (&[8, 1][..], "0"));
+    let (_, trailers) = grpc(&service, "/grpc.health.v1.Health/Check", frame(&field(1, b"other")));
+    assert_eq!(trailer(&trailers, "grpc-status"), "5");
+    // list_services
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let (services, _) = grpc(&service, &path, frame(&field(7, b"")));
+        assert!(String::from_utf8_lossy(&services).contains("api.service.v1.BuildService"), "{services:?}");
+    }
+    let (_, trailers) = grpc(&service, "/api.service.v2.BuildService/Build", request);
+    assert_eq!(trailer(&trailers, "grpc-status"), "12", "{trailers:?}");
+}
+
+#[test]
+fn grpcurl_lists_describes_and_calls() {
+    let Some(grpcurl) = service::program("grpcurl") else {
+        println!(
+            "skipped: no grpcurl on the PATH (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest)"
+        );
+        return;
+    };
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let address = service.address().to_string();
+    let ask = |arguments: &[&str]| sandbox.run(&grpcurl, &[&["-plaintext"], arguments].concat());
+    let listed = ask(&[&address, "list"]);
+    assert!(listed.lines().any(|line| line == "api.service.v1.BuildService"), "{listed}");
+    let described = ask(&[&address, "describe", "api.request.v1.BuildRequest"]);
+    assert!(described.contains("string rr_version = 2;"), "{described}");
+    let data = call("hello").to_string();
+    let built = ask(&["-d", &data, &address, "api.service.v1.BuildService/Build"]);
+    assert!(built.contains("\"path\": \"/v1/artifacts/"), "{built}");
+}
+
+#[test]
+fn the_clients_deadline_ends_its_waiting_and_not_the_build() {
+    let (_sandbox, service) = idle();
+    let headers = [JSON, ("Connect-Timeout-Ms", "200")];
+    let late = service.ask("POST", CALL, &headers, call("hello").to_string().as_bytes());
+    assert_eq!(late.json()["code"], "deadline_exceeded", "{late:?}");
+    let asked = service.post("/v1/builds", &json!({ "build": build("hello") }));
+    assert_eq!((asked.status, &asked.json()["state"]), (202, &json!("queued")), "{asked:?}");
+    let path = format!("/v1/builds/{}", id(&asked));
+    assert_eq!(service.delete(&path).json()["state"], "cancelled");
+    assert_eq!(service.get(&path).json()["state"], "cancelled");
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_back() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&mut server(&sandbox, &["--jobs", "0", "--queue", "2"]));
+    let asked: Vec<Answer> = (0..6)
+        .map(|at| service.post("/v1/builds", &json!({ "build": build(&format!("plugin{at}")) })))
+        .collect();
+    let statuses: BTreeSet<u16> = asked.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, BTreeSet::from([202, 429]), "{asked:?}");
+    let full = asked.last().unwrap();
+    assert!(
+        full.header("retry-after").parse::<u64>().is_ok() && full.json()["type"] == "queue_full",
+        "{full:?}"
+    );
+    // What is there can be had all the same.
+    assert_eq!(service.post("/v1/builds", &json!({ "build": build("plugin0") })).status, 202);
+    let (_, trailers) = grpc(&service, CALL, frame(&message(RELEASE, "example.com/acme/other", "v1.0.0")));
+    assert_eq!(trailer(&trailers, "grpc-status"), "8", "{trailers:?}");
+}
+
+#[test]
+fn a_signal_lets_what_is_on_its_way_come_to_an_end() {
+    let (_sandbox, service) = idle();
+    let id = id(&service.post("/v1/builds", &json!({ "build": build("hello") })));
+    let (log, call) = std::thread::scope(|scope| {
+        let log = scope.spawn(|| service.get(&format!("/v1/builds/{id}/log")));
+        let call = scope.spawn(|| service.post(CALL, &call("hello")));
+        // Both are there once the queue knows of them: the second one joined.
+        std::thread::sleep(Duration::from_millis(500));
+        service.terminate();
+        (log.join().unwrap(), call.join().unwrap())
+    });
+    assert!(log.text().contains("event: state") && !log.text().contains("event: end"), "{log:?}");
+    assert_eq!(call.json()["code"], "unavailable", "{call:?}");
+    let ended = service.ended();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn wrong_usage_is_told_before_anything_starts() {
+    let sandbox = Sandbox::new().file("cert.pem", "no certificate").file("key.pem", "no key");
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["--address", "0.0.0.0:0"], 2, "--tokens"),
+        (&["--address", "nowhere"], 2, "--address"),
+        (&["--tls-cert", "cert.pem"], 2, "--tls-key"),
+        (&["--tls-cert", "cert.pem", "--tls-key", "key.pem"], 2, "cert.pem"),
+        (&["--cors-origin", "*"], 2, "origin"),
+        (&["--tokens", "missing.toml"], 2, "missing.toml"),
+        (&["--limit-time", "soon"], 2, "90s"),
+    ];
+    for (arguments, code, hint) in cases {
+        let output = server(&sandbox, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(hint), "{arguments:?}: {said}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = server(&sandbox, &["--address", &address]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains(&address), "{said}");
+}
+
+#[test]
+fn tls_with_http_2_and_a_certificate_that_is_renewed() {
+    let sandbox = Sandbox::new();
+    let write = |name: &str| {
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(sandbox.path().join(format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+        std::fs::write(sandbox.path().join(format!("{name}.pem")), pair.cert.pem()).unwrap();
+        reqwest::Certificate::from_pem(pair.cert.pem().as_bytes()).unwrap()
+    };
+    let first = write("server");
+    let service = Service::start(&mut server(
+        &sandbox,
+        &["--jobs", "0", "--tls-cert", "server.pem", "--tls-key", "server.key"],
+    ));
+    assert!(service.url.starts_with("https://"), "{}", service.url);
+    let url = format!("https://localhost:{}/healthz", service.address().port());
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let get = async |certificate: &reqwest::Certificate| {
+        let client =
+            reqwest::Client::builder().tls_certs_only([certificate.clone()]).no_proxy().build().unwrap();
+        client.get(&url).send().await
+    };
+    runtime.block_on(async {
+        let answer = get(&first).await.unwrap();
+        assert_eq!((answer.version(), answer.status().as_u16()), (http::Version::HTTP_2, 200));
+        assert!(answer.headers().contains_key("strict-transport-security"));
+        let second = write("server");
+        let start = Instant::now();
+        while get(&second).await.is_err() {
+            assert!(start.elapsed() < service::PATIENCE, "the new certificate isn't used");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(get(&first).await.is_err());
+    });
+}

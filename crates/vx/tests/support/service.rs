@@ -1,0 +1,242 @@
+//! `vx server` as its clients know it.
+
+// Each story file uses the part that it needs.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// How long anything may take here.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A service that runs; it is killed at the end.
+pub struct Service {
+    child: Option<Child>,
+    stdout: BufReader<ChildStdout>,
+    pub url: String,
+    said: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// Starts `vx server` as this command has it, on a free port.
+    pub fn start(command: &mut Command) -> Self {
+        command.args(["--address", "127.0.0.1:0", "--format", "json"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn({
+            let said = Arc::clone(&said);
+            move || {
+                let mut line = String::new();
+                while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
+                    said.lock().unwrap().push_str(&line);
+                    line.clear();
+                }
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if stdout.read_line(&mut line).unwrap() == 0 {
+                let status = child.wait().unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+                panic!("the service didn't start ({status}): {}", said.lock().unwrap());
+            }
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == "serving" {
+                let url = event["url"].as_str().unwrap().to_owned();
+                return Self { child: Some(child), stdout, url, said };
+            }
+        }
+    }
+
+    /// `127.0.0.1:4321`
+    pub fn address(&self) -> SocketAddr {
+        self.url.rsplit('/').next().unwrap().parse().unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// What it said on stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM, and nothing more.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until it ended by itself.
+    pub fn ended(mut self) -> Output {
+        let mut child = self.child.take().unwrap();
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if start.elapsed() > PATIENCE => panic!("it doesn't end: {}", self.said()),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut stdout = Vec::new();
+        self.stdout.read_to_end(&mut stdout).unwrap();
+        Output { status, stdout, stderr: self.said().into_bytes() }
+    }
+
+    /// A connection, with a time limit on reads.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], b"")
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+    }
+
+    /// One request over HTTP/1.1 on a connection of its own.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() || method == "POST" {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        stream.write_all((head + "\r\n").as_bytes()).unwrap();
+        // Who refuses a body may hang up before all of it is there.
+        let _ = stream.write_all(body);
+        Answer::read(&mut stream, method == "HEAD")
+    }
+
+    /// Asks until the answer is as wanted.
+    pub fn wait_for(&self, path: &str, is_wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let start = Instant::now();
+        loop {
+            let answer = self.get(path);
+            if is_wanted(&answer) {
+                return answer;
+            }
+            assert!(start.elapsed() < PATIENCE, "{path} stays {answer:?}; {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The build once it ended.
+    pub fn built(&self, id: &str) -> Value {
+        let path = format!("/v1/builds/{id}?wait=20");
+        let ended = |answer: &Answer| {
+            !["queued", "running"].contains(&answer.json()["state"].as_str().unwrap_or_default())
+        };
+        self.wait_for(&path, ended).json()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads an answer to its end.
+    pub fn read(stream: &mut impl Read, is_of_head: bool) -> Self {
+        let mut reader = BufReader::new(stream);
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            let length = reader.read_line(&mut line).unwrap_or_default();
+            if length == 0 || line == "\r\n" {
+                break;
+            }
+            lines.push(line.trim_end().to_owned());
+        }
+        let status = lines.first().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_default();
+        let header = |line: &String| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+        };
+        let headers: Vec<(String, String)> = lines.iter().skip(1).filter_map(header).collect();
+        let mut answer = Self { status, headers, body: Vec::new() };
+        if is_of_head {
+            return answer;
+        }
+        if answer.header("transfer-encoding") == "chunked" {
+            loop {
+                let mut size = String::new();
+                reader.read_line(&mut size).unwrap();
+                let Ok(size) = usize::from_str_radix(size.trim(), 16) else { break };
+                let mut chunk = vec![0; size + 2];
+                if reader.read_exact(&mut chunk).is_err() || size == 0 {
+                    break;
+                }
+                answer.body.extend_from_slice(&chunk[..size]);
+            }
+        } else if let Ok(length) = answer.header("content-length").parse::<usize>() {
+            answer.body.resize(length, 0);
+            reader.read_exact(&mut answer.body).unwrap();
+        } else {
+            let _ = reader.read_to_end(&mut answer.body);
+        }
+        answer
+    }
+
+    /// A header's value, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A program of the tests' own, if it is on the PATH.
+pub fn program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}

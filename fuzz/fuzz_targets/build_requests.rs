@@ -1,0 +1,34 @@
+//! A request for a build, however it comes, is a spec or has violations; a spec that is right is so once more, and its
+//! configuration says the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use velox_server::{Spec, fuzzing};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((way, bytes)) = bytes.split_first() else { return };
+    let read = match way % 4 {
+        0 => fuzzing::submit(bytes),
+        1 => fuzzing::call_json(bytes),
+        2 => fuzzing::call_protobuf(bytes),
+        _ => {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            let specs = Spec::of_configuration(text, None);
+            specs.ok().and_then(|mut specs| specs.pop()).map(Ok)
+        }
+    };
+    match read {
+        Some(Ok(spec)) => {
+            let again = spec.clone().checked().expect("it was right");
+            assert_eq!(spec.key(), again.key());
+            let configuration = spec.configuration();
+            let said = Spec::of_configuration(&configuration, None).expect("its configuration is right");
+            // A configuration has no stamp.
+            let stamps = Spec { stamp_version: None, stamp_time: None, ..spec };
+            assert_eq!(said, [stamps], "{configuration}");
+        }
+        Some(Err(violations)) => assert!(!violations.is_empty()),
+        None => {}
+    }
+});

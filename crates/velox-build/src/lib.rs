@@ -16,6 +16,7 @@ mod compose;
 mod container;
 mod digest;
 mod doctor;
+mod elsewhere;
 mod error;
 mod event;
 mod imports;
@@ -50,6 +51,7 @@ pub use cache::cache_directory;
 pub use check::{Checked, Finding, LookedUp, Rule, check};
 pub use compile_cache::serve_compile_cache;
 pub use doctor::{Observation, State, examine};
+pub use elsewhere::{Elsewhere, Exact, LockFate, Receiving, Settled};
 pub use error::{Error, ErrorKind};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
 pub use inquiry::{Inquiry, Major, RoadRunnerRelease, Subject, Versions};
@@ -59,6 +61,7 @@ pub use lock::{
     Lock, Locked, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant,
     carried_over, locked,
 };
+pub use network::http_client;
 pub use osv::Vulnerability;
 pub use pipeline::build;
 pub use request::{Goal, Options, Output, Request};

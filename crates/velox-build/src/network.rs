@@ -132,6 +132,14 @@ pub(crate) fn impatient(request: &Request) -> Result<Http, velox_forge::ForgeErr
     })
 }
 
+/// A client with the proxies and the certificates that the environment names, which follows no redirects.
+///
+/// # Errors
+/// A certificate file that can't be read, a proxy that is no URL.
+pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
+    http_options(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
+}
+
 fn no_https(error: velox_forge::ForgeError) -> Error {
     Error::build(format!("can't set up HTTPS: {error}"))
 }

@@ -97,17 +97,41 @@ pub(crate) fn write_whole(
     file: &Path,
     write: &mut dyn FnMut(&mut File) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let directory = directory_of(file);
     let failed = |error: io::Error| unwritable(file, &error);
-    fs::create_dir_all(directory).map_err(failed)?;
-    remove_unfinished(directory);
-    let mut unfinished = unfinished_in(directory).map_err(failed)?;
-    write(unfinished.as_file_mut()).map_err(failed)?;
-    unfinished.as_file().sync_all().map_err(failed)?;
-    unfinished.persist(file).map_err(|error| failed(error.error))?;
-    #[cfg(unix)]
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    Ok(())
+    let mut unfinished = Unfinished::beside(file)?;
+    write(unfinished.file()).map_err(failed)?;
+    unfinished.finish(file, false)
+}
+
+/// A file on its way to its place.
+pub(crate) struct Unfinished(tempfile::NamedTempFile);
+
+impl Unfinished {
+    /// An empty one in the directory of `file`, which is made when missing.
+    pub(crate) fn beside(file: &Path) -> Result<Self, Error> {
+        let directory = directory_of(file);
+        fs::create_dir_all(directory).map_err(|error| unwritable(file, &error))?;
+        remove_unfinished(directory);
+        unfinished_in(directory).map(Self).map_err(|error| unwritable(file, &error))
+    }
+
+    pub(crate) fn file(&mut self) -> &mut File {
+        self.0.as_file_mut()
+    }
+
+    /// Syncs it, and renames it into its place.
+    pub(crate) fn finish(self, file: &Path, executable: bool) -> Result<(), Error> {
+        let Self(unfinished) = self;
+        let failed = |error: io::Error| unwritable(file, &error);
+        if executable {
+            make_executable(unfinished.as_file()).map_err(failed)?;
+        }
+        unfinished.as_file().sync_all().map_err(failed)?;
+        unfinished.persist(file).map_err(|error| failed(error.error))?;
+        #[cfg(unix)]
+        let _ = File::open(directory_of(file)).and_then(|directory| directory.sync_all());
+        Ok(())
+    }
 }
 
 /// A new file that stays locked until it is renamed: that is how another build tells it from a dead one's.
@@ -230,13 +254,13 @@ fn make_executable(file: &File) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn is_executable(file: &Path) -> bool {
+pub(crate) fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0)
 }
 
 #[cfg(not(unix))]
-fn is_executable(_file: &Path) -> bool {
+pub(crate) fn is_executable(_file: &Path) -> bool {
     true
 }
 

@@ -25,28 +25,35 @@ impl Stamp {
         reference: &str,
         time: i64,
     ) -> Self {
+        let (version, given) = Self::given(options, arguments, environment);
+        let version = version.unwrap_or_else(|| reference.to_owned());
+        let time = given.or_else(|| rfc3339(time)).unwrap_or_default();
+        Self { version: without_v(&version).to_owned(), time }
+    }
+
+    /// The version and the time that something says before anything is resolved.
+    pub(crate) fn given(
+        options: &Options,
+        arguments: &BuildArgs,
+        environment: &BTreeMap<String, String>,
+    ) -> (Option<String>, Option<String>) {
         let variable = |name: &str| {
-            environment
-                .get(name)
-                .map(|value| value.trim())
-                .filter(|value| !matches!(*value, "" | "undefined"))
+            let value = environment.get(name).map(|value| value.trim().to_owned());
+            value.filter(|value| !matches!(value.as_str(), "" | "undefined"))
         };
         let version = options
             .stamp_version
-            .as_deref()
-            .or(arguments.stamp_version.as_deref())
+            .clone()
+            .or_else(|| arguments.stamp_version.clone())
             .or_else(|| variable("VERSION"))
-            .or_else(|| variable("APP_VERSION"))
-            .unwrap_or(reference);
+            .or_else(|| variable("APP_VERSION"));
         let time = options
             .stamp_time
             .clone()
             .or_else(|| arguments.stamp_time.clone())
-            .or_else(|| variable("TIME").or_else(|| variable("BUILD_TIME")).map(str::to_owned))
-            .or_else(|| variable("SOURCE_DATE_EPOCH").and_then(|epoch| epoch.parse().ok()).and_then(rfc3339))
-            .or_else(|| rfc3339(time))
-            .unwrap_or_default();
-        Self { version: without_v(version).to_owned(), time }
+            .or_else(|| variable("TIME").or_else(|| variable("BUILD_TIME")))
+            .or_else(|| variable("SOURCE_DATE_EPOCH").and_then(|epoch| epoch.parse().ok()).and_then(rfc3339));
+        (version, time)
     }
 
     /// The `-X` definitions for the linker.

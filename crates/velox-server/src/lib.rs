@@ -22,6 +22,7 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+pub mod client;
 mod egress;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -24,6 +24,7 @@ Examples:
   vx build                                     # velox.toml, into ./rr
   vx build -c conf/velox.toml -o bin           # another file, another directory
   vx build --target linux/arm64 --archive      # for another machine, with a release archive
+  vx build --remote https://builds.example.com # by a build service: no Go is needed here
   vx build --with ./my-plugin                  # with a plugin that is being written
   vx build --roadrunner v2025.1.15 \\
     --with github.com/roadrunner-server/http/v5@v5.3.0 \\
@@ -315,6 +316,20 @@ pub(crate) struct Build {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) changes: Changes,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+/// Where a build is done.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where it is built")]
+pub(crate) struct Remote {
+    /// The build service that builds it, instead of this machine; `off` builds here [default: $VX_REMOTE, else here]
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<String>,
+    /// The file with the token for the build service [default: $VX_REMOTE_TOKEN is the token itself]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) remote_token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

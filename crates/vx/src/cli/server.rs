@@ -200,7 +200,7 @@ pub(crate) struct Limits {
 pub(crate) struct Kept {
     /// For how long a finished build is kept
     #[arg(long = "keep-time", env = "VX_SERVER_KEEP_TIME", value_name = "TIME", default_value = "2160h", value_parser = parse_time)]
-    pub(crate) time: Duration,
+    pub(crate) age: Duration,
     /// How many finished builds are kept
     #[arg(long = "keep-builds", env = "VX_SERVER_KEEP_BUILDS", value_name = "N", default_value_t = 10_000)]
     pub(crate) builds: u64,

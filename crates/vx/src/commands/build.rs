@@ -2,10 +2,22 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use velox_build::{Event, Goal, Options, Output};
 
-use crate::{cli, commands::request::Prepared, report, settings::Settings};
+use crate::{
+    cli,
+    commands::{
+        remote::Remote,
+        request::{Prepared, misconfigured},
+    },
+    report,
+    settings::Settings,
+};
 
 /// `vx build`.
-pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode {
+pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> ExitCode {
+    let remote = match Remote::asked_for(&mut settings, &arguments) {
+        Ok(remote) => remote,
+        Err(diagnostic) => return misconfigured(&settings, None, &[diagnostic]),
+    };
     let output = |working_directory: &Path| match (arguments.output_file, arguments.output_dir) {
         (Some(file), _) => Output::File(working_directory.join(file)),
         (None, Some(directory)) => Output::Directory(working_directory.join(directory)),
@@ -28,6 +40,9 @@ pub(crate) async fn build(settings: Settings, arguments: cli::Build) -> ExitCode
         cache_program: std::env::current_exe().ok(),
         ..Options::default()
     };
+    if let Some(remote) = remote {
+        return remote.build(settings, arguments.server, &arguments.changes, goal, options).await;
+    }
     run(settings, arguments.server, &arguments.changes, goal, options).await
 }
 

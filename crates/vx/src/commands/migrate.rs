@@ -1,10 +1,7 @@
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use velox_build::{Error, Event, Goal, Note, Request};
-use velox_manifest::{
-    Format, Manifest, Source,
-    edit::{migrate as move_text, module_of},
-};
+use velox_build::{Event, Note};
+use velox_manifest::{Format, Manifest, Source, edit::migrate as move_text};
 
 use crate::{
     cli,
@@ -30,9 +27,9 @@ pub(crate) async fn migrate(settings: Settings, arguments: cli::Migrate) -> Exit
         note(format!("{} is in an older format: `vx migrate` moves it to the newest", editing.source.name));
         return Ending::Build.into();
     }
-    let modules = match modules(&editing).await {
+    let modules = match editing.prepared.modules().await {
         Ok(modules) => modules,
-        Err(error) => return editing.prepared.failed(&error),
+        Err(code) => return code,
     };
     let lookup = |name: &str| settings.environment.get(name).cloned();
     let migration = match move_text(&editing.source, editing.manifest(), &modules, &lookup) {
@@ -68,29 +65,4 @@ pub(crate) async fn migrate(settings: Settings, arguments: cli::Migrate) -> Exit
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
     }
-}
-
-/// The module paths: from the lock where that fits; what neither it nor the file tells is resolved.
-async fn modules(editing: &Editing) -> Result<BTreeMap<String, String>, Error> {
-    let Request { manifest, .. } = &editing.prepared.request;
-    let locked = velox_build::locked(&editing.prepared.request)?.plugins;
-    let mut known: BTreeMap<String, String> =
-        locked.into_iter().map(|(name, module)| (name, module.path)).collect();
-    let is_open = |known: &BTreeMap<String, String>| {
-        let mut plugins = manifest.plugins.iter();
-        plugins.any(|plugin| !known.contains_key(&plugin.name.value) && module_of(plugin, manifest).is_none())
-    };
-    if is_open(&known) {
-        let request = Request { goal: Goal::Plan, ..editing.prepared.request.clone() };
-        let (report, cancel) = (Arc::clone(&editing.prepared.report), editing.prepared.cancel.clone());
-        let summary = velox_build::build(&request, report as _, cancel).await?;
-        known.extend(
-            summary
-                .plugins
-                .into_iter()
-                .filter(|plugin| !plugin.added)
-                .map(|plugin| (plugin.name, plugin.module)),
-        );
-    }
-    Ok(known)
 }

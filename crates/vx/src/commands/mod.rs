@@ -14,6 +14,7 @@ mod migrate;
 mod new;
 mod outdated;
 mod prompt;
+mod remote;
 mod remove;
 mod request;
 mod run;

@@ -1,6 +1,7 @@
 //! What every command has in common that is about a configuration's server.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, Goal, Options, Request, Study};
-use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source};
+use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source, edit::module_of};
 
 use crate::{
     cli::{self, Format},
@@ -105,6 +106,31 @@ impl Prepared {
     pub(super) async fn study(&self) -> Result<Study, ExitCode> {
         let study = velox_build::study(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
         study.await.map_err(|error| self.failed(&error))
+    }
+
+    /// The plugins' module paths: from the lock where that fits; what neither it nor the file tells is resolved.
+    pub(super) async fn modules(&self) -> Result<BTreeMap<String, String>, ExitCode> {
+        let manifest = &self.request.manifest;
+        let locked = velox_build::locked(&self.request).map_err(|error| self.failed(&error))?.plugins;
+        let mut known: BTreeMap<String, String> =
+            locked.into_iter().map(|(name, module)| (name, module.path)).collect();
+        let is_open = manifest
+            .plugins
+            .iter()
+            .any(|plugin| !known.contains_key(&plugin.name.value) && module_of(plugin, manifest).is_none());
+        if is_open {
+            let request = Request { goal: Goal::Plan, ..self.request.clone() };
+            let build = velox_build::build(&request, Arc::clone(&self.report) as _, self.cancel.clone());
+            let summary = build.await.map_err(|error| self.failed(&error))?;
+            known.extend(
+                summary
+                    .plugins
+                    .into_iter()
+                    .filter(|plugin| !plugin.added)
+                    .map(|plugin| (plugin.name, plugin.module)),
+            );
+        }
+        Ok(known)
     }
 
     /// Ends with an error of the build.

@@ -92,7 +92,7 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
         origins: entrance.origins,
         policy: policy(allowed),
         limits: of_builds(&limits),
-        retention: Retention { age: kept.time, builds: kept.builds, artifacts: kept.size },
+        retention: Retention { age: kept.age, builds: kept.builds, artifacts: kept.size },
         cluster: cluster(nodes)?,
         program,
         environment: settings.environment.clone(),

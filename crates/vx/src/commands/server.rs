@@ -37,7 +37,10 @@ pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) ->
     let scheme = if arguments.entrance.tls_cert.is_some() { "https" } else { "http" };
     let options = match options(&settings, arguments) {
         Ok(options) => options,
-        Err(error) => return report::complain(&error),
+        Err(error) => {
+            report::complain(&error);
+            return Ending::Configuration.into();
+        }
     };
     let format = settings.format(Log::default());
     let ready = |address: SocketAddr| {

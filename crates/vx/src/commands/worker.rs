@@ -8,6 +8,7 @@ use velox_server::{Cluster, Options, Retention, work};
 use super::server::{cluster, failed, of_builds, policy};
 use crate::{
     cli::{self, Format},
+    exit::Ending,
     report,
     settings::Settings,
     signals,
@@ -23,7 +24,10 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
     }
     let (options, cluster) = match options(&settings, arguments) {
         Ok(options) => options,
-        Err(error) => return report::complain(&error),
+        Err(error) => {
+            report::complain(&error);
+            return Ending::Configuration.into();
+        }
     };
     let (format, jobs) = (settings.format(Log::default()), options.jobs);
     let ready = || {

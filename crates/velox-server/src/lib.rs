@@ -40,6 +40,7 @@ mod service;
 mod spec;
 mod store;
 mod stores;
+pub mod telemetry;
 mod work;
 mod worker;
 

@@ -41,6 +41,8 @@ pub struct Options {
     pub program: PathBuf,
     /// The environment of the service; of it, jobs get what they need and no more.
     pub environment: BTreeMap<String, String>,
+    /// The file that gets a line for whatever is asked for or refused; `None`: there is none.
+    pub audit: Option<PathBuf>,
     /// How long running requests and builds may go on after a signal to stop.
     pub drain: Duration,
 }

@@ -15,6 +15,7 @@ use crate::{
     },
     job::Jobs,
     stores::Stores,
+    telemetry::Telemetry,
 };
 
 /// Why a service can't go on.
@@ -29,6 +30,9 @@ pub enum ServeError {
     /// An origin isn't one.
     #[error("`{0}` is no origin: write it as https://example.org, or http://localhost:3000")]
     Origin(String),
+    /// The audit log can't be written.
+    #[error("can't open the audit log: {0}")]
+    Audit(io::Error),
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -57,7 +61,7 @@ impl ServeError {
     /// Whether it is the options that are wrong, not the machine.
     #[must_use]
     pub fn is_of_options(&self) -> bool {
-        matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_))
+        matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_) | Self::Audit(_))
     }
 }
 
@@ -71,6 +75,7 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
     let tokens = Tokens::open(options.tokens.as_deref())?;
+    let telemetry = Telemetry::new(options.audit.as_deref()).map_err(ServeError::Audit)?;
     let certificate = options.tls.clone().map(Certificate::open).transpose()?;
     let tls = certificate.as_ref().map(Certificate::configuration).transpose();
     let tls = tls.map_err(|error| ServeError::Defect(error.to_string()))?;
@@ -85,9 +90,10 @@ pub async fn serve(
     let (draining, closing) = (shutdown, CancellationToken::new());
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
-    let stores = Stores::open(&options, &draining).await?;
+    let stores = Stores::open(&options, &draining).await?.observed(&telemetry);
     let runner = if options.jobs > 0 { Some(Jobs::new(&options).map_err(in_data)?) } else { None };
     let site = Arc::new(Site {
+        telemetry,
         service: Service {
             records: stores.records,
             queue: Arc::clone(&stores.queue),

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Artifacts, Cluster, Folder, JetStream, JetStreamOptions, Objects, Options, Queue, Records, Sqlite,
     SqliteOptions, StoreError,
+    telemetry::{Observed, Telemetry},
 };
 
 /// The stores that a node uses.
@@ -54,5 +55,14 @@ impl Stores {
         };
         let jetstream = Arc::new(JetStream::connect(cluster, lasting).await?);
         Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: Arc::new(artifacts) })
+    }
+
+    /// The same, watched.
+    pub(crate) fn observed(self, telemetry: &Arc<Telemetry>) -> Self {
+        Self {
+            records: Arc::new(Observed::new(self.records, telemetry)),
+            queue: Arc::new(Observed::new(self.queue, telemetry)),
+            artifacts: Arc::new(Observed::new(self.artifacts, telemetry)),
+        }
     }
 }

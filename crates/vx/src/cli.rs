@@ -2,6 +2,7 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 pub(crate) mod server;
+pub(crate) mod token;
 
 use std::path::PathBuf;
 

@@ -149,6 +149,7 @@ macro_rules! pages_that_run {
 }
 
 pages_that_run! {
+    build_service: "docs/build-service.md",
     building_a_server: "docs/building-a-server.md",
     ci: "docs/ci.md",
     developing_plugins: "docs/developing-plugins.md",

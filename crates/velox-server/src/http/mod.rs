@@ -37,10 +37,17 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Releases, Service, auth::Tokens, http::problem::Wrong, page};
+use crate::{
+    Releases, Service,
+    auth::Tokens,
+    http::problem::Wrong,
+    page,
+    telemetry::{self, Telemetry},
+};
 
 /// What all requests share.
 pub(crate) struct Site {
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) service: Service,
     pub(crate) tokens: Tokens,
     pub(crate) releases: Releases,
@@ -107,6 +114,7 @@ pub(crate) fn router(site: &Arc<Site>, entrance: &Entrance) -> Result<Router, Re
     };
     let mut router = api
         .merge(page::routes(site.service.clone(), site.releases.clone()))
+        .route("/metrics", get(telemetry::metrics))
         .route("/v1/openapi.json", get(document))
         .route("/api.service.v1.BuildService/{method}", unary)
         .route("/grpc.health.v1.Health/{method}", streaming.clone())
@@ -127,22 +135,24 @@ pub(crate) fn router(site: &Arc<Site>, entrance: &Entrance) -> Result<Router, Re
         router =
             router.layer(SetResponseHeaderLayer::if_not_present(header::STRICT_TRANSPORT_SECURITY, always));
     }
-    Ok(router.layer(
-        ServiceBuilder::new()
-            .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .layer(default_header(header::X_FRAME_OPTIONS, "DENY"))
-            .layer(default_header(header::REFERRER_POLICY, "no-referrer"))
-            .layer(default_header(header::CACHE_CONTROL, "no-store"))
-            .layer(default_header(
-                header::CONTENT_SECURITY_POLICY,
-                "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-            ))
-            .layer(CatchPanicLayer::custom(|_| {
-                let title = "The service has a defect";
-                let detail = "what it was asked to do made it fail; please report it";
-                Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, detail).into_response()
-            })),
-    ))
+    Ok(router
+        .layer(
+            ServiceBuilder::new()
+                .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+                .layer(default_header(header::X_FRAME_OPTIONS, "DENY"))
+                .layer(default_header(header::REFERRER_POLICY, "no-referrer"))
+                .layer(default_header(header::CACHE_CONTROL, "no-store"))
+                .layer(default_header(
+                    header::CONTENT_SECURITY_POLICY,
+                    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+                ))
+                .layer(CatchPanicLayer::custom(|_| {
+                    let title = "The service has a defect";
+                    let detail = "what it was asked to do made it fail; please report it";
+                    Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, detail).into_response()
+                })),
+        )
+        .layer(from_fn_with_state(Arc::clone(&site.telemetry), telemetry::observe)))
 }
 
 /// What the OpenAPI document describes.

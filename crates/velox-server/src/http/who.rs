@@ -27,8 +27,12 @@ pub(crate) async fn identify(State(site): State<Arc<Site>>, mut request: Request
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
     let caller = site.tokens.caller(request.headers(), peer);
-    request.extensions_mut().insert(Identity(caller));
-    next.run(request).await
+    let identity = Identity(caller);
+    request.extensions_mut().insert(identity.clone());
+    let mut response = next.run(request).await;
+    // For the audit log, which is outside of everything else.
+    response.extensions_mut().insert(identity);
+    response
 }
 
 fn caller(parts: &Parts, scope: Scope) -> Result<Caller, Denied> {
@@ -44,6 +48,9 @@ pub(crate) struct Builder(pub(crate) Caller);
 /// A caller who may see builds, logs and artifacts.
 pub(crate) struct Reader;
 
+/// A caller who may see the metrics.
+pub(crate) struct Observer;
+
 impl<S: Send + Sync> FromRequestParts<S> for Builder {
     type Rejection = Wrong;
 
@@ -57,6 +64,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
         caller(parts, Scope::Read)?;
+        Ok(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Observer {
+    type Rejection = Wrong;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
+        caller(parts, Scope::Metrics)?;
         Ok(Self)
     }
 }

@@ -53,6 +53,11 @@ impl Group {
         status
     }
 
+    /// The number of the child, as long as it wasn't waited for.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Limits that hold for each process of the group, before it does anything.
     #[cfg(target_os = "linux")]
     pub(super) fn confine(&self, limits: &Limits) {

@@ -19,6 +19,7 @@
 //!       out/rr  velox.lock
 //! ```
 
+mod cgroup;
 mod child;
 mod disk;
 mod environment;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::child::run;
 use self::{
+    cgroup::{Cgroup, Cgroups},
     disk::Disk,
     group::Group,
     task::{Said, Task},
@@ -70,6 +72,7 @@ pub struct Jobs {
     limits: Limits,
     policy: Policy,
     relay: Relay,
+    cgroups: Option<Cgroups>,
     _lock: File,
 }
 
@@ -102,6 +105,7 @@ impl Jobs {
         let relay = Relay::start(&options.environment, &options.policy)?;
         Ok(Self {
             relay,
+            cgroups: Cgroups::find(),
             program: options.program.clone(),
             data,
             environment: options.environment.clone(),
@@ -143,6 +147,7 @@ impl Jobs {
             return Err(io::Error::other("the job has no standard streams"));
         };
         group.confine(&self.limits);
+        let cgroup = self.cgroup(directory.path(), &group);
         let task = Task {
             spec: build.spec.clone(),
             force: build.force,
@@ -186,6 +191,9 @@ impl Jobs {
                 Ok(()) => return Ok(Ran::Made { made, file, directory }),
                 Err(failure) => failure,
             },
+            End::Said(_) if cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory()) => {
+                limit(child::out_of_memory(self.limits.memory))
+            }
             End::Said(Some(Said::Failed(failure))) => return Ok(Ran::Failed(failure)),
             End::Said(_) => {
                 let how = status.map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
@@ -197,6 +205,16 @@ impl Jobs {
             let _ = log.send(entry(Level::Error, line)).await;
         }
         Ok(Ran::Failed(failure))
+    }
+
+    /// The control group of a job, which its process is in; `None`: there is none.
+    fn cgroup(&self, directory: &Path, group: &Group) -> Option<Cgroup> {
+        let name = directory.file_name()?.to_string_lossy().replace("job-", "");
+        let made = self.cgroups.as_ref()?.job(&name, &self.limits).and_then(|cgroup| {
+            let process = group.process().ok_or_else(|| io::Error::other("it ended already"))?;
+            cgroup.add(process).map(|()| cgroup)
+        });
+        made.inspect_err(|error| tracing::warn!(%error, "a job has no control group")).ok()
     }
 
     /// Passes on what the job says until it has said all.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::parse_size;
+use super::{parse_size, token::ServerCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,8 +19,10 @@ SIGINT and SIGTERM let what is on its way come to an end; the second one ends at
 the environment too, as VX_SERVER_ADDRESS for --address.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Serve {
+    #[command(subcommand)]
+    pub(crate) command: Option<ServerCommand>,
     /// Where to listen; port 0 is a free one
     #[arg(
         short,
@@ -45,6 +47,9 @@ pub(crate) struct Serve {
     /// How long requests and builds may go on after a signal to stop
     #[arg(long, env = "VX_SERVER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub(crate) drain: Duration,
+    /// Append who asked for what, and what was decided, to this file: a JSON object a line
+    #[arg(long, env = "VX_SERVER_AUDIT_LOG", value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) entrance: Entrance,
     #[command(flatten)]

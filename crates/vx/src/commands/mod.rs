@@ -21,6 +21,7 @@ mod run;
 mod search;
 mod server;
 mod shell;
+mod token;
 mod tree;
 mod update;
 mod version;

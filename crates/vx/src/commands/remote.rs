@@ -173,7 +173,7 @@ impl Trouble {
                 Self::new(Ending::Configuration, &message, "")
             }
             ClientError::Network { .. } | ClientError::BadAnswer { .. } => {
-                let help = "look at the address (--remote, VX_REMOTE) and whether the service runs: its /livez tells";
+                let help = "look at the address (--remote, VX_REMOTE) and whether the service runs: its /healthz tells";
                 Self::new(Ending::Build, &message, help)
             }
             ClientError::Sum { .. } | ClientError::Io(_) => Self::new(Ending::Build, &message, ""),

@@ -6,18 +6,25 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_build::cache_directory;
 use velox_manifest::{Diagnostic, Level, Log};
-use velox_server::{Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve};
+use velox_server::{
+    Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve,
+    telemetry::{Logs, LogsOptions},
+};
 
 use crate::{
-    cli::{self, Cli, Format},
+    cli::{self, Cli, Format, token::ServerCommand},
+    commands::token::token,
     exit::Ending,
     report::{self, Failure},
-    settings::Settings,
+    settings::{Settings, Verbosity},
     signals,
 };
 
 /// `vx server`: serves until a signal, and leaves nothing undone that was promised.
-pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) -> ExitCode {
+pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve) -> ExitCode {
+    if let Some(ServerCommand::Token { command }) = arguments.command.take() {
+        return token(&settings, command);
+    }
     let is_open = arguments.entrance.tokens.is_none() && !arguments.entrance.allow_anonymous;
     if is_open && !arguments.address.ip().is_loopback() {
         let message = format!(
@@ -52,10 +59,33 @@ pub(crate) async fn server(settings: Settings, arguments: cli::server::Serve) ->
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    match serve(options, shutdown, ready).await {
+    let logs = match Logs::begin(&logs(&settings)) {
+        Ok(logs) => logs,
+        Err(error) => return report::complain(&error),
+    };
+    let code = match serve(options, shutdown, ready).await {
         // It was told to stop, and did.
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
+    };
+    logs.end().await;
+    code
+}
+
+/// As the flags ask for it: a service has no `[log]`.
+pub(crate) fn logs(settings: &Settings) -> LogsOptions {
+    let level = match settings.verbosity(Log::default()) {
+        Verbosity::Errors => tracing::Level::ERROR,
+        Verbosity::Warnings => tracing::Level::WARN,
+        Verbosity::Normal => tracing::Level::INFO,
+        Verbosity::Verbose => tracing::Level::DEBUG,
+        Verbosity::Everything => tracing::Level::TRACE,
+    };
+    LogsOptions {
+        json: settings.format(Log::default()) == Format::Json,
+        color: settings.terminal.color,
+        level,
+        environment: settings.environment.clone(),
     }
 }
 
@@ -80,6 +110,8 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
         limits,
         kept,
         nodes,
+        audit_log,
+        command: _,
     } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("server"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
@@ -97,6 +129,7 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
         limits: of_builds(&limits),
         retention: Retention { age: kept.age, builds: kept.builds, artifacts: kept.size },
         cluster: cluster(nodes)?,
+        audit: audit_log,
         program,
         environment: settings.environment.clone(),
         drain,

@@ -3,9 +3,9 @@ use std::{net::Ipv4Addr, process::ExitCode, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
 use velox_manifest::Log;
-use velox_server::{Cluster, Options, Retention, work};
+use velox_server::{Cluster, Options, Retention, telemetry::Logs, work};
 
-use super::server::{cluster, failed, of_builds, policy};
+use super::server::{cluster, failed, logs, of_builds, policy};
 use crate::{
     cli::{self, Format},
     exit::Ending,
@@ -39,11 +39,17 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    match work(options, cluster, shutdown, ready).await {
+    let logs = match Logs::begin(&logs(&settings)) {
+        Ok(logs) => logs,
+        Err(error) => return report::complain(&error),
+    };
+    let code = match work(options, cluster, shutdown, ready).await {
         // It was told to stop, and did.
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
-    }
+    };
+    logs.end().await;
+    code
 }
 
 fn options(settings: &Settings, arguments: cli::server::Work) -> Result<(Options, Cluster), String> {
@@ -69,6 +75,7 @@ fn options(settings: &Settings, arguments: cli::server::Work) -> Result<(Options
         anonymous: false,
         origins: Vec::new(),
         retention: Retention::default(),
+        audit: None,
     };
     Ok((options, cluster))
 }

@@ -1,0 +1,103 @@
+//! The audit log: who did what, from where, and what was decided; a JSON object a line.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::request::Asked;
+
+/// The audit log; without a file nothing is written.
+pub(super) struct Audit(Option<Mutex<File>>);
+
+/// What was decided.
+#[derive(Debug, Serialize)]
+pub(super) struct Act<'a> {
+    /// `submit`, `cancel`, or `request` for what was refused before it came to anything.
+    pub(super) action: &'a str,
+    /// `queued`, `joined`, `finished`, `cancelled`, or why it was refused.
+    pub(super) decision: &'a str,
+    /// The token's name, or the address where nobody needs one; `None`: nobody knows.
+    pub(super) who: Option<&'a str>,
+    /// The build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) build: Option<String>,
+    /// The HTTP status of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<u16>,
+    /// The path of a refusal, as the service names it: with the names of its variables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) route: Option<&'a str>,
+}
+
+impl Audit {
+    pub(super) fn open(file: Option<&Path>) -> io::Result<Self> {
+        let open = |file: &Path| {
+            let mut options = OpenOptions::new();
+            options.append(true).create(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(file).map(Mutex::new)
+        };
+        file.map(open).transpose().map(Self)
+    }
+
+    /// Writes it down. JSON escapes control characters, so a line is a line.
+    pub(super) fn write(&self, asked: Option<&Asked>, act: &Act<'_>) {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            time: Timestamp,
+            #[serde(flatten)]
+            act: &'a Act<'a>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            from: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            request_id: Option<&'a str>,
+        }
+        let Some(file) = &self.0 else { return };
+        let line = Line {
+            time: Timestamp::now(),
+            act,
+            from: asked.and_then(|asked| asked.from).map(|from| from.to_string()),
+            request_id: asked.map(|asked| asked.id.as_str()),
+        };
+        // Texts and numbers can always be written.
+        let mut line = serde_json::to_vec(&line).unwrap_or_default();
+        line.push(b'\n');
+        let written = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+        if let Err(error) = written {
+            tracing::error!(%error, "the audit log can't be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_is_a_line() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("audit.jsonl");
+        for _ in 0..2 {
+            let audit = Audit::open(Some(&file)).unwrap();
+            let asked = Asked { id: "a1".to_owned(), from: Some([192, 0, 2, 1].into()) };
+            let who = Some("ci\n{\"who\":\"root\"}");
+            let act =
+                Act { action: "submit", decision: "queued", who, build: None, status: None, route: None };
+            audit.write(Some(&asked), &act);
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["from"], "192.0.2.1");
+        assert_eq!(lines[0]["request_id"], "a1");
+        assert_eq!(lines[0]["who"], "ci\n{\"who\":\"root\"}");
+    }
+}

@@ -1,0 +1,151 @@
+//! The metrics, in the text format of OpenMetrics (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::Telemetry;
+use crate::http::{Site, problem::Wrong, who::Observer};
+
+type Labels<const N: usize> = [(&'static str, String); N];
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+
+/// What is counted and measured.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<Labels<3>, Counter>,
+    request_duration: Histograms<2>,
+    submissions: Family<Labels<1>, Counter>,
+    builds: Family<Labels<1>, Counter>,
+    build_duration: Histograms<1>,
+    phase_duration: Histograms<1>,
+    busy: Gauge,
+    depth: Family<Labels<1>, Gauge>,
+    artifact_bytes: Counter,
+    denied: Family<Labels<1>, Counter>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let quick: fn() -> Histogram =
+            || Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]);
+        let slow: fn() -> Histogram =
+            || Histogram::new([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0]);
+        let mut registry = Registry::with_prefix("vx");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build_info", "The vx that serves", version);
+        let metrics = Self {
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(quick),
+            submissions: Family::default(),
+            builds: Family::default(),
+            build_duration: Family::new_with_constructor(slow),
+            phase_duration: Family::new_with_constructor(slow),
+            busy: Gauge::default(),
+            depth: Family::default(),
+            artifact_bytes: Counter::<u64, AtomicU64>::default(),
+            denied: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("requests", "Answered requests", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Until the head of the answer",
+            Unit::Seconds,
+            metrics.request_duration.clone(),
+        );
+        registry.register(
+            "submissions",
+            "Accepted requests for builds: queued, joined to one on its way, or finished before",
+            metrics.submissions.clone(),
+        );
+        registry.register("builds", "Builds that ended here, by how", metrics.builds.clone());
+        registry.register_with_unit(
+            "build_duration",
+            "From a worker's start to the end, by how it ended",
+            Unit::Seconds,
+            metrics.build_duration.clone(),
+        );
+        registry.register_with_unit(
+            "build_phase_duration",
+            "The phases of builds",
+            Unit::Seconds,
+            metrics.phase_duration.clone(),
+        );
+        registry.register("workers_busy", "Builds that run in this process", metrics.busy.clone());
+        registry.register("queue_depth", "Builds that wait and that run, everywhere", metrics.depth.clone());
+        registry.register_with_unit(
+            "artifact_served",
+            "What was sent of binaries",
+            Unit::Bytes,
+            metrics.artifact_bytes.clone(),
+        );
+        registry.register("denied", "Callers that weren't let in, by why", metrics.denied.clone());
+        Self { registry, ..metrics }
+    }
+
+    pub(super) fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let label = |name, value: &str| (name, value.to_owned());
+        let labels = [label("method", method), label("route", route), ("status", status.to_string())];
+        self.requests.get_or_create(&labels).inc();
+        let labels = [label("method", method), label("route", route)];
+        self.request_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn denied(&self, why: &str) {
+        self.denied.get_or_create(&[("reason", why.to_owned())]).inc();
+    }
+
+    pub(super) fn submission(&self, result: &str) {
+        self.submissions.get_or_create(&[("result", result.to_owned())]).inc();
+    }
+
+    pub(super) fn begun(&self) {
+        self.busy.inc();
+    }
+
+    /// A build ended here, or was given back; `state`: `None` for the latter.
+    pub(super) fn ended(&self, state: Option<&str>, took: Duration) {
+        self.busy.dec();
+        if let Some(state) = state {
+            let labels = [("state", state.to_owned())];
+            self.builds.get_or_create(&labels).inc();
+            self.build_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        }
+    }
+
+    pub(super) fn phase(&self, phase: &str, took: Duration) {
+        self.phase_duration.get_or_create(&[("phase", phase.to_owned())]).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn served(&self, bytes: u64) {
+        self.artifact_bytes.inc_by(bytes);
+    }
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
+    let Telemetry { metrics, .. } = &*site.telemetry;
+    let depth = site.service.depth().await?;
+    for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.depth.get_or_create(&[("state", state.to_owned())]).set(count);
+    }
+    let mut text = String::new();
+    // A String can be written to.
+    let _ = encode(&mut text, &metrics.registry);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

@@ -1,0 +1,34 @@
+//! What operators see of a service: metrics, traces, logs and the audit log.
+//!
+//! The stores are [`Observed`] on their way to those who use them, and requests pass [`observe`]: nothing else has to know.
+
+mod audit;
+mod logs;
+mod metrics;
+mod observed;
+mod request;
+mod spans;
+
+use std::{io, path::Path, sync::Arc};
+
+pub use self::logs::{Logs, LogsOptions};
+use self::{audit::Audit, metrics::Metrics, spans::Spans};
+pub(crate) use self::{metrics::metrics, observed::Observed, request::observe};
+
+/// Where what happens is counted and written down.
+pub(crate) struct Telemetry {
+    metrics: Metrics,
+    audit: Audit,
+    spans: Spans,
+}
+
+impl Telemetry {
+    /// With an audit log in this file, which is appended to.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(crate) fn new(audit: Option<&Path>) -> io::Result<Arc<Self>> {
+        let audit = Audit::open(audit)?;
+        Ok(Arc::new(Self { metrics: Metrics::new(), audit, spans: Spans::default() }))
+    }
+}

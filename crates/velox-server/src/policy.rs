@@ -134,8 +134,8 @@ impl Policy {
             return Err(format!("{host} is no name of a host"));
         }
         let ends =
-            |end: &&str| host.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        if PRIVATE.iter().any(|end| ends(&end)) && !self.names(path) {
+            |end: &str| host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        if PRIVATE.iter().any(|end| ends(end)) && !self.names(path) {
             return Err(format!("{host} is no host of the public network"));
         }
         Ok(())

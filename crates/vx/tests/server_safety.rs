@@ -26,7 +26,7 @@ use velox_server::{
     Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
     Runner as _, Spec, State, Tenant, job::Jobs,
 };
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{Forge, Internet, ModuleProxy, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.78";
 const HELLO: &str = "example.com/acme/hello";
@@ -504,4 +504,31 @@ fn a_job_ends_with_its_service() {
     drop(input);
     assert!(!job.wait().unwrap().success());
     wait_for("its children end too", || !is_running(&pid));
+}
+
+#[test]
+fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
+    const DIRECT: &str = "github.com/acme/direct";
+    let forge = Forge::start();
+    forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
+    let internet = Internet::start(&forge).offline();
+    let behind = |patterns: &[&str]| {
+        let machine = internet
+            .environment()
+            .iter()
+            .fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
+        let direct = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Machine {
+            options: Options { policy: Policy { direct, ..Policy::default() }, ..machine.options },
+            ..machine
+        }
+    };
+    for patterns in [&[][..], &["github.com/stranger/*"], &["gitlab.com/acme"]] {
+        let ended = behind(patterns).run(spec(&[(DIRECT, "v1.0.0")]));
+        let said = &ended.failed().message;
+        assert!(said.contains("only module proxies are asked here"), "{said}");
+    }
+    assert!(forge.requests().is_empty(), "{:?}", forge.requests());
+    behind(&["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();
+    assert!(!forge.requests().is_empty());
 }

@@ -6,14 +6,25 @@ use std::{io, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, Response, StatusCode, body::Incoming, header, upgrade::OnUpgrade};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header,
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_util::either::Either;
+use url::Url;
 
 use super::{Account, Body, Shared, address::public_addresses, refusal};
+
+/// To a host: through a proxy, or at once.
+type Stream = Either<TokioIo<Upgraded>, TcpStream>;
 
 /// All that is tunnelled is HTTPS.
 const PORT: u16 = 443;
@@ -48,21 +59,50 @@ pub(super) async fn open(shared: &Shared, mut request: Request<Incoming>) -> Res
     let Some((host, Some(PORT))) = to.filter(|(host, _)| shared.tunnels.contains(host)) else {
         return refusal(StatusCode::FORBIDDEN, "this service's builds may not reach that host");
     };
-    let addresses = match public_addresses(&host, PORT).await {
-        Ok(addresses) => addresses,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return refusal(StatusCode::FORBIDDEN, &error.to_string());
+    let connected = async {
+        match &shared.upstream.proxy {
+            Some(proxy) => tokio::time::timeout(PATIENCE, by_proxy(proxy, &host)).await?.map(Stream::Left),
+            None => {
+                let addresses = public_addresses(&host, PORT).await?;
+                tokio::time::timeout(PATIENCE, TcpStream::connect(&*addresses)).await?.map(Stream::Right)
+            }
         }
-        Err(error) => return refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
     };
-    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(&*addresses)).await;
-    match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+    match connected.await {
         Ok(server) => {
             tokio::spawn(carry(hyper::upgrade::on(&mut request), server, account));
             Response::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            refusal(StatusCode::FORBIDDEN, &error.to_string())
+        }
         Err(error) => refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
     }
+}
+
+/// Through the operator's own proxy: what it may reach is for it to say.
+async fn by_proxy(proxy: &Url, host: &str) -> io::Result<TokioIo<Upgraded>> {
+    let (Some(name), Some(port)) = (proxy.host_str(), proxy.port_or_known_default()) else {
+        return Err(io::Error::other("HTTPS_PROXY names no host"));
+    };
+    let stream = TcpStream::connect((name, port)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection.with_upgrades());
+    let to = format!("{host}:{PORT}");
+    let mut request = Request::connect(&to).header(header::HOST, &to);
+    if !proxy.username().is_empty() {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (name, password) = (decoded(proxy.username()), decoded(proxy.password().unwrap_or_default()));
+        let login = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
+        request = request.header(header::PROXY_AUTHORIZATION, login);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    if !response.status().is_success() {
+        return Err(io::Error::other(format!("the service's own proxy says {}", response.status())));
+    }
+    hyper::upgrade::on(response).await.map(TokioIo::new).map_err(io::Error::other)
 }
 
 fn account(shared: &Shared, request: &Request<Incoming>) -> Option<Arc<Account>> {
@@ -73,10 +113,10 @@ fn account(shared: &Shared, request: &Request<Incoming>) -> Option<Arc<Account>>
 }
 
 /// Until one side has had enough, or the job has.
-async fn carry(job: OnUpgrade, server: TcpStream, account: Arc<Account>) {
+async fn carry(job: OnUpgrade, server: Stream, account: Arc<Account>) {
     let Ok(job) = job.await else { return };
     let (from_job, to_job) = tokio::io::split(TokioIo::new(job));
-    let (from_server, to_server) = server.into_split();
+    let (from_server, to_server) = tokio::io::split(server);
     let free = |_| Ok(());
     tokio::select! {
         () = account.over.cancelled() => {}

@@ -87,6 +87,8 @@ pub(super) struct Upstream {
     trusting: Client,
     /// For what answers lead to.
     guarded: Client,
+    /// The operator's own HTTPS_PROXY.
+    pub(super) proxy: Option<Url>,
 }
 
 struct Database {
@@ -124,6 +126,7 @@ impl Upstream {
             netrc: Netrc::parse(&netrc),
             trusting: client(false)?,
             guarded: client(true)?,
+            proxy: proxy_of(&options)?,
             proxies,
             database,
             named,
@@ -338,6 +341,12 @@ fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
         },
         ..HttpOptions::default()
     }
+}
+
+fn proxy_of(options: &HttpOptions) -> io::Result<Option<Url>> {
+    let Some(text) = &options.proxy.https else { return Ok(None) };
+    let text = if text.contains("://") { text.clone() } else { format!("http://{text}") };
+    Url::parse(&text).map(Some).map_err(|_| io::Error::other("HTTPS_PROXY is no URL"))
 }
 
 #[cfg(test)]

@@ -53,8 +53,11 @@ pub(super) fn page(known: &Known<'_>) -> Page {
                 p.meta {
                     span { (spec.target) }
                     span { time datetime=(build.created) { (build.created.strftime("%Y-%m-%d %H:%M UTC")) } }
-                    @if let Some(seconds) = seconds(known) {
-                        span data-passed=[(!build.state.is_final()).then_some(seconds)] { (took(build, seconds)) }
+                    @let seconds = seconds(known);
+                    @if !build.state.is_final() || seconds.is_some() {
+                        span hidden[seconds.is_none()] data-passed=[(!build.state.is_final()).then_some(seconds.unwrap_or(0))] {
+                            (took(build, seconds.unwrap_or(0)))
+                        }
                     }
                     @if build.attempts > 1 { span { "attempt " (build.attempts) } }
                 }
@@ -140,9 +143,15 @@ fn going_on(known: &Known<'_>, change: &str) -> Markup {
 
 /// What is done, what is going on, and how far that is.
 fn phases(log: &[Entry], state: State) -> Markup {
-    let last = log.iter().rev().find(|entry| entry.phase.is_some());
-    let at = last.and_then(|entry| PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref()));
-    let counted = last.and_then(|entry| Some((entry.done?, entry.total?))).filter(|(_, total)| *total > 0);
+    let (mut at, mut counted) = (None, None);
+    for entry in log {
+        let phase = PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref());
+        // What was fetched ahead ends when others are under way already; another attempt starts from the beginning.
+        if phase.is_some() && (phase >= at || phase == Some(0)) {
+            at = phase;
+            counted = entry.done.zip(entry.total).filter(|(_, total)| *total > 0);
+        }
+    }
     html! {
         ol.phases data-phases {
             @for (index, (name, title)) in PHASES.iter().enumerate() {
@@ -220,8 +229,8 @@ fn failed(failure: &Failure, change: &str) -> Markup {
             "What was asked for can’t be built as it stands. Change what the message names."
         }
         FailureKind::Failed => {
-            "The compiler didn’t take it: often a plugin is too old or too new for this RoadRunner. \
-             RoadRunner’s own versions fit together."
+            "A plugin that doesn’t compile is often too old or too new for this RoadRunner, whose own versions fit \
+             together. What couldn’t be fetched may be there in a while."
         }
         FailureKind::Limit => "It needed more than this service gives to one build. Fewer plugins need less.",
         FailureKind::Internal => "The service is in trouble, not your choice. Try the same again in a while.",
@@ -266,14 +275,16 @@ fn protocol(build: &Build, log: &[Entry]) -> Markup {
 
 fn line(entry: &Entry, first: Option<Timestamp>) -> Markup {
     let since = first.map_or(0.0, |first| entry.time.duration_since(first).as_secs_f64().max(0.0));
+    let is_count = entry.done.is_some();
     let class = match entry.level {
+        _ if is_count => "output",
         Level::Output => "output",
         Level::Info => "info",
         Level::Warning => "warning",
         Level::Error => "error",
     };
     html! {
-        p class=(class) {
+        p class=(class) aria-hidden=[is_count.then_some("true")] {
             span.when { (format!("{since:.1}s")) }
             @if let Some(word) = match entry.level { Level::Warning => Some("warning: "), Level::Error => Some("error: "), _ => None } {
                 span.hidden { (word) }

@@ -167,9 +167,9 @@ fn version(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
             (wrong.beside("ref"))
             p.hint data-follows {
                 @if catalogue.complete {
-                    "The plugins below have the versions that " (catalogue.of) " was released with."
+                    "The plugins have the versions of this release."
                 } @else {
-                    "What " (catalogue.of) " was released with isn’t known here: the plugins below have their newest versions."
+                    "What " (catalogue.of) " was released with isn’t known here: the plugins have their newest versions."
                 }
             }
         }

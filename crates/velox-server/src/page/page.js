@@ -196,7 +196,10 @@ function watch(build) {
     const time = Date.parse(entry.time);
     first ??= time;
     const line = document.createElement("p");
-    line.className = entry.level;
+    // Counting is seen on the bar; a screen reader isn't to read all of it.
+    const counts = entry.done !== undefined;
+    line.className = counts ? "output" : entry.level;
+    if (counts) line.setAttribute("aria-hidden", "true");
     const span = (name, text) => {
       const part = document.createElement("span");
       part.className = name;
@@ -218,7 +221,9 @@ function watch(build) {
 
   function phase(entry) {
     const at = order.indexOf(entry.phase);
-    if (at < 0) return;
+    const before = order.indexOf(one("[data-phase].now", build)?.dataset.phase);
+    // What was fetched ahead ends when others are under way already; another attempt starts from the beginning.
+    if (at < 0 || (at < before && at > 0)) return;
     all("[data-phase]", build).forEach((item, index) => {
       const [name, said] = index < at ? ["done", "done"] : index === at ? ["now", "going on"] : ["next", "to come"];
       if (item.className === name) return;
@@ -240,15 +245,15 @@ function watch(build) {
     if (word.textContent !== text) word.textContent = text;
   }
 
+  // The clocks here and there may differ: only what passes here is counted.
   const passed = one("[data-passed]", build);
-  if (passed) {
-    // The clocks here and there may differ: only what passes here is counted.
-    const loaded = Date.now(), before = Number(passed.dataset.passed);
-    setInterval(() => {
-      const seconds = before + Math.floor((Date.now() - loaded) / 1000);
-      passed.textContent = seconds < 60 ? `for ${seconds} s` : `for ${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-    }, 1000);
-  }
+  let begun = passed.hidden ? null : Date.now() - 1000 * Number(passed.dataset.passed);
+  setInterval(() => {
+    if (begun === null) return;
+    const seconds = Math.floor((Date.now() - begun) / 1000);
+    passed.textContent = seconds < 60 ? `for ${seconds} s` : `for ${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+    passed.hidden = false;
+  }, 1000);
 
   const events = new EventSource(`${build.dataset.log}?after=${lines.dataset.after}`);
   events.onopen = () => { live.textContent = "live"; };
@@ -259,6 +264,8 @@ function watch(build) {
     if (state === build.dataset.state) return;
     build.dataset.state = state;
     one(".state", build).dataset.word = state;
+    begun = state === "running" ? Date.now() : null;
+    passed.hidden = true;
     said(state === "running" ? "Building" : "Waiting");
     const lead = one("[data-lead]", build);
     if (lead) lead.hidden = state === "running";

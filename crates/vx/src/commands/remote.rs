@@ -12,7 +12,9 @@ use std::{
 use jiff::Timestamp;
 use secrecy::SecretString;
 use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options, Phase, Settled};
-use velox_manifest::{Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Spanned, edit::module_of};
+use velox_manifest::{
+    Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
+};
 use velox_server::{
     BuildId, Entry, FailureKind, Level as EntryLevel, Spec, State, Violation,
     api::{BuildView, Problem, Submit},

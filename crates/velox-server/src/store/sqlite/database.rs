@@ -198,7 +198,12 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
     let (after, kept): (Vec<After>, _) =
         match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
-                let after = group.into_iter().map(|write| write(Ok(&transaction))).collect();
+                let run = |write: Write| {
+                    // A full disk ends the transaction; what would come after it would be one of its own.
+                    let ended = transaction.is_autocommit();
+                    write(if ended { Err("a write before this one failed") } else { Ok(&transaction) })
+                };
+                let after = group.into_iter().map(run).collect();
                 (after, transaction.commit())
             }
             Err(error) => {

@@ -421,20 +421,6 @@ async fn a_crowd_of_equal_requests_is_one_build() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_as_many_as_it_may() {
-    let place = Place::new(SqliteOptions::default()).await;
-    let submit = |by, version| place.store().submit(NewBuild { at_once: Some(2), ..new(by, version) });
-    submit(0, 0).await.unwrap();
-    let lease = place.store().lease("worker").await.unwrap();
-    submit(0, 1).await.unwrap();
-    assert!(matches!(submit(0, 2).await, Err(StoreError::Busy { limit: 2 })));
-    assert!(matches!(submit(0, 1).await, Ok(Submitted::Joined(_))));
-    assert!(matches!(submit(1, 2).await, Ok(Submitted::Queued(_))));
-    place.store().finish(&lease, failure()).await.unwrap();
-    assert!(matches!(submit(0, 3).await, Ok(Submitted::Queued(_))));
-}
-
-#[tokio::test]
 async fn a_second_server_is_told() {
     let place = Place::new(SqliteOptions::default()).await;
     let error = Sqlite::open(&place.path, SqliteOptions::default()).await.err().unwrap();
@@ -541,4 +527,43 @@ async fn old_builds_are_forgotten() {
     place.store().prune(later, 100).await.unwrap();
     let left: Vec<State> = everything(place.store()).await.iter().map(|build| build.state).collect();
     assert_eq!(left, [State::Queued, State::Queued], "what isn't finished stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing_that_was_answered() {
+    let place = Place::new(SqliteOptions { queue: 10_000, ..SqliteOptions::default() }).await;
+    let pages = |most: u32| {
+        let step = move |connection: &Connection| {
+            connection.pragma_update_and_check(None, "max_page_count", most, |_| Ok(()))?;
+            Ok(())
+        };
+        place.store().database.write(step, |()| {})
+    };
+    let lease = {
+        place.store().submit(new(0, 0)).await.unwrap();
+        place.store().lease("worker").await.unwrap()
+    };
+    pages(40).await.unwrap();
+    let submit = |version| {
+        let store = place.store().clone();
+        tokio::spawn(async move { store.submit(new(0, version)).await })
+    };
+    let mut accepted = 1;
+    let mut refused = 0;
+    for crowd in 0..40 {
+        for answer in futures::future::join_all((0..20).map(|one| submit(1 + crowd * 20 + one))).await {
+            match answer.unwrap() {
+                Ok(_) => accepted += 1,
+                Err(StoreError::Trouble(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(refused > 0, "it was never full");
+    assert_eq!(everything(place.store()).await.len(), accepted);
+    place.store().extend(&lease).await.unwrap();
+    pages(100_000).await.unwrap();
+    place.store().append(&lease, vec![line("hello")]).await.unwrap();
+    place.store().finish(&lease, outcome("aa")).await.unwrap();
+    assert!(matches!(place.store().submit(new(0, 10_000)).await, Ok(Submitted::Queued(_))));
 }

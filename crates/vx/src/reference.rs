@@ -53,9 +53,9 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help")
 }
 
-/// A command of commands is told by those, unless it does something without them.
-fn is_of_its_own(command: &Command) -> bool {
-    visible(command).next().is_none() || !command.is_subcommand_required_set()
+/// A command of commands is told by those, unless it does something by itself.
+fn is_told(command: &Command) -> bool {
+    visible(command).next().is_none() || command.is_args_conflicts_with_subcommands_set()
 }
 
 fn markdown() -> String {
@@ -65,7 +65,7 @@ fn markdown() -> String {
          `vx help COMMAND` and `vx COMMAND --help` say the same on a terminal.\n\n| command | what it does |\n|---|---|\n",
     );
     each(&program, &mut |command| {
-        if is_of_its_own(command) {
+        if is_told(command) {
             let (name, about) = (full_name(command), plain(command.get_about()));
             let anchor = name.replace(' ', "-");
             writeln!(text, "| [`{name}`](#{anchor}) | {about} |").unwrap_or_default();
@@ -76,7 +76,7 @@ fn markdown() -> String {
     arguments(&mut text, &global);
     paragraph(&mut text, program.get_after_help());
     each(&program, &mut |command| {
-        if is_of_its_own(command) {
+        if is_told(command) {
             section(&mut text, command);
         }
     });

@@ -65,6 +65,7 @@ impl Service {
                 &["server", "--address", "127.0.0.1:0", "--data", "data", "--jobs", "1"],
             )
             .stdout(Stdio::piped())
+            .stderr(fs::File::create(sandbox.path().join("server.log")).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();

@@ -7,11 +7,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Queue, Records,
-    Refusal, Spec, StoreError, Submitted, Tenant, rate::Rates,
+    Refusal, Spec, StoreError, Submitted, Tenant, Violation, rate::Rates,
 };
 
 /// How many entries of a log are read at once.
 const ENTRIES: usize = 256;
+
+/// How long a list of a request may be.
+const LONGEST: usize = 500;
 
 /// For how long a change that nobody told may go unnoticed.
 const RECHECK: Duration = Duration::from_secs(15);
@@ -69,7 +72,9 @@ impl Service {
     /// # Errors
     /// It isn't taken, or there is no room.
     pub async fn submit(&self, caller: &Caller, spec: Spec, force: bool) -> Result<Submitted, ServiceError> {
-        let spec = spec.checked().map_err(|wrong| ServiceError::Refused(Refusal::Invalid(wrong)))?;
+        let invalid = |wrong| ServiceError::Refused(Refusal::Invalid(wrong));
+        too_long(&spec).map_err(invalid)?;
+        let spec = spec.checked().map_err(invalid)?;
         self.policy.check(&spec, caller).map_err(ServiceError::Refused)?;
         let tenant = &caller.tenant;
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
@@ -188,6 +193,21 @@ impl Service {
     pub async fn ready(&self) -> Result<(), StoreError> {
         tokio::try_join!(self.records.ready(), self.artifacts.ready()).map(|((), ())| ())
     }
+}
+
+/// Lists that are longer than any server's would keep all others waiting while they are looked through.
+fn too_long(spec: &Spec) -> Result<(), Vec<Violation>> {
+    let lists = [
+        ("plugins", spec.plugins.len()),
+        ("replaces", spec.replaces.len()),
+        ("excludes", spec.excludes.len()),
+        ("tags", spec.tags.len()),
+    ];
+    let long = lists.into_iter().filter(|(_, length)| *length > LONGEST);
+    let wrong: Vec<Violation> = long
+        .map(|(field, length)| Violation::new(field, format!("there are {length}, and {LONGEST} may be")))
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 /// How far somebody read a log.

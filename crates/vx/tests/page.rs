@@ -28,6 +28,8 @@ use velox_testkit::{ModuleProxy, plugin, roadrunner};
 /// RoadRunner's releases in these stories: small servers with the names of real ones, whose plugins vx knows.
 const RELEASE: &str = "v2025.1.15";
 const OLDER: &str = "v2024.2.1";
+/// One that only the module proxy tells of.
+const UNKNOWN: &str = "v2023.9.9";
 /// The real plugins that the small server is made for.
 const PLUGINS: [(&str, &str); 5] = [
     ("fileserver", "v5.1.9"),
@@ -51,7 +53,7 @@ struct Service {
 impl Service {
     fn start() -> Self {
         let proxy = ModuleProxy::start();
-        for (major, version) in [("v2025", RELEASE), ("v2024", OLDER)] {
+        for (major, version) in [("v2025", RELEASE), ("v2024", OLDER), ("v2023", UNKNOWN)] {
             let module = format!("github.com/roadrunner-server/roadrunner/{major}");
             proxy.module(&module, version, roadrunner(major).files());
         }
@@ -63,6 +65,7 @@ impl Service {
                 &["server", "--address", "127.0.0.1:0", "--data", "data", "--jobs", "1"],
             )
             .stdout(Stdio::piped())
+            .stderr(fs::File::create(sandbox.path().join("server.log")).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -384,6 +387,18 @@ fn it_works_without_a_script() {
         let (status, text) = get("/").await;
         assert_eq!(status, 200);
         assert!(text.contains("<form class=\"choose\" method=\"post\" action=\"/build\""), "{text}");
+
+        // The list of releases, and what each has, comes from the module proxy, while nobody waits for it.
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (_, text) = get(&format!("/?rr={UNKNOWN}")).await;
+            let listed = text.contains(&format!("<option value=\"{UNKNOWN}\" selected"));
+            if listed && text.contains("have the versions of this release") {
+                break;
+            }
+            assert!(Instant::now() < end, "{text}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
 
         let rpc = "github.com/roadrunner-server/rpc/v5";
         let form = format!(

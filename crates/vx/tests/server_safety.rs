@@ -532,3 +532,19 @@ fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
     behind(&["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();
     assert!(!forge.requests().is_empty());
 }
+
+#[test]
+fn what_jobs_of_a_killed_service_left_is_removed_and_no_two_services_share_a_directory() {
+    let machine = Machine::new();
+    let left = machine.options.data.join("jobs/job-left/tmp");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("half"), "half").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let jobs = Jobs::new(&machine.options).unwrap();
+    assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
+    let error = Jobs::new(&machine.options).err().unwrap();
+    assert!(error.to_string().contains("another service"), "{error}");
+    drop(jobs);
+    Jobs::new(&machine.options).unwrap();
+}

@@ -438,6 +438,9 @@ async fn every_wrong_field_is_named() {
         assert_eq!(status, 422, "{body}: {problem}");
         assert_eq!(problem["errors"][0]["field"], field, "{body}: {problem}");
     }
+    let many = wrong(|build| build["tags"] = json!(vec!["tag"; 501]));
+    let (status, problem) = whole(fixture.post("/v1/builds", &many).await).await;
+    assert_eq!((status.as_u16(), &problem["errors"][0]["field"]), (422, &json!("build.tags")));
     let race = wrong(|build| build["race"] = json!(true));
     let (status, problem) = whole(fixture.post("/v1/builds", &race).await).await;
     assert_eq!((status.as_u16(), &problem["type"]), (422, &json!("failed_precondition")));

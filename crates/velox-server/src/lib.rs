@@ -39,7 +39,9 @@ mod serve;
 mod service;
 mod spec;
 mod store;
+mod stores;
 pub mod telemetry;
+mod work;
 mod worker;
 
 pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
@@ -61,6 +63,7 @@ pub use store::{
     Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
     Submitted,
 };
+pub use work::work;
 pub use worker::Worker;
 
 /// The messages and the service of the protobuf files.

@@ -7,15 +7,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifacts, Folder, Options, Queue, Records, Releases, Runner, Service, Sqlite, SqliteOptions, StoreError,
-    Worker,
+    Options, Releases, Runner, Service, StoreError, Worker,
     auth::{TokenFileError, Tokens},
     http::{
         self, Entrance, Site, listener,
         tls::{Certificate, TlsError},
     },
     job::Jobs,
-    telemetry::{Observed, Telemetry},
+    stores::Stores,
+    telemetry::Telemetry,
 };
 
 /// Why a service can't go on.
@@ -146,38 +146,6 @@ fn origin_of(text: &str) -> Result<HeaderValue, ServeError> {
         return Err(wrong());
     }
     HeaderValue::from_str(&url.origin().ascii_serialization()).map_err(|_| wrong())
-}
-
-struct Stores {
-    records: Arc<dyn Records>,
-    queue: Arc<dyn Queue>,
-    artifacts: Arc<dyn Artifacts>,
-}
-
-impl Stores {
-    /// Those of the service's own directory.
-    async fn open(options: &Options, shutdown: &CancellationToken) -> Result<Self, StoreError> {
-        let lasting = SqliteOptions {
-            queue: options.queue,
-            time_to_live: options.time_to_live,
-            ..SqliteOptions::default()
-        };
-        let sqlite = Sqlite::open(&options.data.join("builds.sqlite"), lasting).await?;
-        let folder = Folder::open(&options.data.join("artifacts"))?;
-        tokio::spawn(options.retention.keep(sqlite.clone(), folder.clone(), shutdown.clone()));
-        Ok(Self { records: Arc::new(sqlite.clone()), queue: Arc::new(sqlite), artifacts: Arc::new(folder) })
-    }
-}
-
-impl Stores {
-    /// The same, watched.
-    fn observed(self, telemetry: &Arc<Telemetry>) -> Self {
-        Self {
-            records: Arc::new(Observed::new(self.records, telemetry)),
-            queue: Arc::new(Observed::new(self.queue, telemetry)),
-            artifacts: Arc::new(Observed::new(self.artifacts, telemetry)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The client, with a service that fails in every way.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     io::{Read as _, Seek as _},
     sync::{

@@ -146,6 +146,9 @@ pub(crate) enum Command {
     /// Build servers for others, over HTTP
     #[command(mut_args(|argument| argument.hide_env(true)))]
     Server(Box<server::Serve>),
+    /// Build what servers of the same cluster were asked for
+    #[command(mut_args(|argument| argument.hide_env(true)))]
+    Worker(Box<server::Work>),
     /// Show or remove what vx keeps of earlier builds
     #[command(after_help = examples::CACHE)]
     Cache {

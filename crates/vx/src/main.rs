@@ -80,6 +80,7 @@ fn run() -> ExitCode {
             Command::Inspect(arguments) => commands::inspect(&settings, &arguments),
             Command::Check(arguments) => commands::check(settings, *arguments).await,
             Command::Server(arguments) => commands::server(settings, *arguments).await,
+            Command::Worker(arguments) => commands::worker(settings, *arguments).await,
             Command::Cache { command } => commands::cache(&settings, &command),
             Command::CompileCache => commands::compile_cache(settings).await,
             Command::Job => commands::job(settings).await,

@@ -53,6 +53,11 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help")
 }
 
+/// A command of commands is told by those, unless it does something by itself.
+fn is_told(command: &Command) -> bool {
+    visible(command).next().is_none() || command.is_args_conflicts_with_subcommands_set()
+}
+
 fn markdown() -> String {
     let program = command();
     let mut text = String::from(
@@ -60,8 +65,7 @@ fn markdown() -> String {
          `vx help COMMAND` and `vx COMMAND --help` say the same on a terminal.\n\n| command | what it does |\n|---|---|\n",
     );
     each(&program, &mut |command| {
-        // A command of commands is told by those.
-        if visible(command).next().is_none() {
+        if is_told(command) {
             let (name, about) = (full_name(command), plain(command.get_about()));
             let anchor = name.replace(' ', "-");
             writeln!(text, "| [`{name}`](#{anchor}) | {about} |").unwrap_or_default();
@@ -72,7 +76,7 @@ fn markdown() -> String {
     arguments(&mut text, &global);
     paragraph(&mut text, program.get_after_help());
     each(&program, &mut |command| {
-        if visible(command).next().is_none() {
+        if is_told(command) {
             section(&mut text, command);
         }
     });

@@ -20,7 +20,13 @@ use serde_json::{Value, json};
 use service::{Answer, Service};
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
 
+/// Makes something wrong of what is right.
+type Change = fn(&mut Value);
+
 const RELEASE: &str = "v2025.0.77";
+/// Method, path, headers, body, and the statuses that are right.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], &'a [u16]);
+
 const CALL: &str = "/api.service.v1.BuildService/Build";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -215,7 +221,7 @@ fn a_version_that_is_nowhere_fails_with_its_name() {
 #[test]
 fn every_field_wrong_in_turn_over_json_and_protobuf() {
     let (_sandbox, service) = idle();
-    let rest: [(fn(&mut Value), &str); 8] = [
+    let rest: [(Change, &str); 8] = [
         (|build| build["roadrunner"] = json!(""), "build.roadrunner"),
         (|build| build["plugins"][0]["module"] = json!("../hello"), "build.plugins[0].module"),
         (|build| build["plugins"][0]["ref"] = json!("one two"), "build.plugins[0].ref"),
@@ -273,7 +279,7 @@ fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
     let mut bytes: Vec<u8> = (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let proto = ("Content-Type", "application/proto");
     let web = ("Content-Type", "application/grpc-web+proto");
-    let cases: [(&str, &str, &[(&str, &str)], &[u8], &[u16]); 17] = [
+    let cases: [Case<'_>; 17] = [
         ("POST", "/v1/builds", &[JSON], &large, &[413]),
         ("POST", CALL, &[JSON], &large, &[413]),
         ("POST", CALL, &[proto], &large, &[413]),

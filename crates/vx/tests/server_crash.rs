@@ -238,6 +238,8 @@ impl Random {
 fn what_was_accepted_survives_every_crash() {
     let _alone = alone();
     let rounds = long(20, 100);
+    // A build that never had the time to end would be given up in the end.
+    let apart = long(900, 2500) as u64;
     let machine = Machine::new(rounds / 2 + 2);
     let arguments = ["--jobs", "2", "--queue", "50"];
     let service = machine.server(&arguments);
@@ -258,7 +260,7 @@ fn what_was_accepted_survives_every_crash() {
         let mut later = None;
         for round in 0..rounds {
             crowd.versions.store(2 + round / 2, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(50 + random.below(900)));
+            thread::sleep(Duration::from_millis(50 + random.below(apart)));
             service.kill();
             service = machine.server(&arguments);
             *crowd.address.lock().unwrap() = service.address();

@@ -40,6 +40,17 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// Reads what a user calls a store of artifacts: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+    ///
+    /// # Errors
+    /// What it is not, without what of it may be secret.
+    pub fn parse(text: &str) -> Result<Url, String> {
+        parse_remote(text).map_err(|error| match error {
+            velox_gocache::Error::Remote { text, why } => format!("`{text}` is no store of artifacts: {why}"),
+            error => error.to_string(),
+        })
+    }
+
     /// Opens what the URL names: `s3://bucket/prefix`, `gs://…`, `az://…`, or `file:///directory` that all nodes share.
     /// Credentials come from the variables that object_store documents (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
     ///

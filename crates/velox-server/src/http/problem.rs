@@ -20,19 +20,19 @@ const TROUBLE: u64 = 5;
 #[derive(Debug)]
 pub(crate) struct Wrong {
     status: StatusCode,
-    problem: Problem,
+    problem: Box<Problem>,
     headers: HeaderMap,
 }
 
 impl Wrong {
     pub(crate) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Display) -> Self {
-        let problem = Problem {
+        let problem = Box::new(Problem {
             kind: kind.to_owned(),
             title: title.to_owned(),
             status: status.as_u16(),
             detail: detail.to_string(),
             errors: Vec::new(),
-        };
+        });
         Self { status, problem, headers: HeaderMap::new() }
     }
 

@@ -322,6 +322,9 @@ fn call() -> Value {
     })
 }
 
+/// Makes something wrong of what is right.
+type Change = fn(&mut Value);
+
 const CALL: &str = "/api.service.v1.BuildService/Build";
 
 #[tokio::test]
@@ -415,7 +418,7 @@ async fn every_wrong_field_is_named() {
         change(&mut submit["build"]);
         submit
     };
-    let cases: [(fn(&mut Value), &str); 12] = [
+    let cases: [(Change, &str); 12] = [
         (|build| build["roadrunner"] = json!("a b"), "build.roadrunner"),
         (|build| build["roadrunner"] = json!(7), "build.roadrunner"),
         (|build| build["plugins"][0]["module"] = json!("rpc"), "build.plugins[0].module"),
@@ -613,7 +616,7 @@ async fn calls_fail_as_the_build_does() {
 #[tokio::test]
 async fn every_wrong_field_of_a_call_is_named() {
     let fixture = Fixture::new();
-    let cases: [(fn(&mut Value), &str); 13] = [
+    let cases: [(Change, &str); 13] = [
         (|call| call["request_id"] = json!("17"), "request_id"),
         (|call| call["rr_version"] = json!(""), "rr_version"),
         (|call| call["rr_version"] = json!("main"), "rr_version"),

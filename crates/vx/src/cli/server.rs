@@ -35,7 +35,7 @@ pub(crate) struct Serve {
     /// Where builds, logs and binaries are kept [default: `server` below vx's cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// How many builds run at once
+    /// How many builds run at once on this machine; 0: none, workers do it
     #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2)]
     pub(crate) jobs: usize,
     /// How many builds may wait; who asks for another one is told to come back later
@@ -58,6 +58,75 @@ pub(crate) struct Serve {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) kept: Kept,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+const WORKER_EXAMPLES: &str = "\
+Examples:
+  vx server --jobs 0 --nats nats://nats:4222 --artifacts s3://builds/rr   # takes requests
+  vx worker --nats nats://nats:4222 --artifacts s3://builds/rr            # builds
+
+Any number of both. SIGINT and SIGTERM let running builds come to an end, for as long as --drain says; what isn't done by
+then another worker does. Every option can be given by the environment too, as VX_SERVER_NATS for --nats. Credentials for
+the binaries come from AWS_*, GOOGLE_* or AZURE_* variables, and never reach a build.";
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = WORKER_EXAMPLES,
+    mut_arg("nats", |argument| argument.required(true)),
+    mut_arg("artifacts", |argument| argument.required(true))
+)]
+pub(crate) struct Work {
+    /// Where builds run, and what they leave for others [default: `worker` below vx's cache directory]
+    #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How many builds run at once
+    #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    pub(crate) jobs: usize,
+    /// How long builds may go on after a signal to stop
+    #[arg(long, env = "VX_SERVER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+    #[command(flatten)]
+    pub(crate) allowed: Allowed,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// What many nodes share.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Many nodes")]
+pub(crate) struct Nodes {
+    /// Keep builds and the queue on these NATS servers with JetStream, such as nats://host:4222 or tls://host:4222
+    #[arg(
+        long,
+        env = "VX_SERVER_NATS",
+        value_name = "URL",
+        value_delimiter = ',',
+        requires = "artifacts",
+        hide_env_values = true
+    )]
+    pub(crate) nats: Vec<String>,
+    /// The file with the credentials for NATS, as `nsc` makes it
+    #[arg(long, env = "VX_SERVER_NATS_CREDENTIALS", value_name = "FILE", requires = "nats")]
+    pub(crate) nats_credentials: Option<PathBuf>,
+    /// How many NATS servers keep everything: 3 where one may go for good. It counts the first time
+    #[arg(
+        long,
+        env = "VX_SERVER_NATS_REPLICAS",
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=5)
+    )]
+    pub(crate) nats_replicas: u8,
+    /// Where the binaries are: s3://bucket/prefix, gs://…, az://…, or a directory that all nodes have
+    #[arg(long, env = "VX_SERVER_ARTIFACTS", value_name = "URL", requires = "nats", hide_env_values = true)]
+    pub(crate) artifacts: Option<String>,
+    /// How long a worker may be silent before another one has its build
+    #[arg(long, env = "VX_SERVER_LEASE_TIME", value_name = "TIME", default_value = "30s", value_parser = parse_lease)]
+    pub(crate) lease_time: Duration,
 }
 
 /// Who may come, and how.
@@ -150,6 +219,16 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time: write such as 90s, 10m or 1h30m");
     let time: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(time).map_err(|_| wrong())
+}
+
+/// Shorter leases end on a busy machine before they can be extended.
+fn parse_lease(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    if time < Duration::from_secs(1) { Err("a lease takes a second at least".to_owned()) } else { Ok(time) }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number from 1".to_owned())
 }
 
 #[cfg(test)]

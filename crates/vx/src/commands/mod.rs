@@ -26,6 +26,7 @@ mod tree;
 mod update;
 mod version;
 mod why;
+mod worker;
 
 pub(crate) use add::add;
 pub(crate) use build::{build, fetch, lock};
@@ -48,3 +49,4 @@ pub(crate) use tree::tree;
 pub(crate) use update::update;
 pub(crate) use version::version;
 pub(crate) use why::why;
+pub(crate) use worker::worker;

@@ -12,7 +12,9 @@ use std::{
 use jiff::Timestamp;
 use secrecy::SecretString;
 use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options, Phase, Settled};
-use velox_manifest::{Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Spanned, edit::module_of};
+use velox_manifest::{
+    Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
+};
 use velox_server::{
     BuildId, Entry, FailureKind, Level as EntryLevel, Spec, State, Violation,
     api::{BuildView, Problem, Submit},
@@ -100,6 +102,11 @@ impl Remote {
             Ok(client) => client,
             Err(error) => return end(&prepared, &Trouble::of(&prepared.request.manifest, &[], error)),
         };
+        let diagnostics = not_there(&prepared.request.manifest);
+        if !diagnostics.is_empty() {
+            let ending = Ending::Configuration;
+            return end(&prepared, &Trouble { ending, diagnostics, output: Vec::new() });
+        }
         let elsewhere = match Elsewhere::new(&prepared.request) {
             Ok(elsewhere) => elsewhere,
             Err(error) => return prepared.failed(&error),
@@ -253,6 +260,31 @@ fn place(manifest: &Manifest, specs: &[Spec], field: &str) -> Option<std::ops::R
         }
         _ => None,
     }
+}
+
+/// What the configuration names and a service doesn't have.
+fn not_there(manifest: &Manifest) -> Vec<Diagnostic> {
+    let plugins = manifest.plugins.iter().filter_map(|plugin| plugin.replace.as_ref());
+    let replaces = manifest.replaces.iter().map(|replace| &replace.new);
+    let directories = plugins.chain(replaces).filter_map(|replacement| match &replacement.value {
+        Replacement::Directory(directory) => Some((replacement.span.clone(), directory)),
+        Replacement::Module { .. } => None,
+    });
+    let directories = directories.map(|(span, directory)| Diagnostic {
+        span,
+        ..wrong(
+            &format!("a build service has no directory {directory}"),
+            "publish the module, or build on this machine",
+        )
+    });
+    let forges = [(&manifest.github, "GitHub"), (&manifest.gitlab, "GitLab")];
+    let forges = forges.into_iter().filter_map(|(forge, name)| {
+        let endpoint = forge.endpoint.as_ref()?;
+        let message = format!("a build service knows no {name} of your own");
+        let help = "name the plugins by their module paths (`vx migrate`), or build on this machine";
+        Some(Diagnostic { span: endpoint.span.clone(), ..wrong(&message, help) })
+    });
+    directories.chain(forges).collect()
 }
 
 /// The module paths of all plugins, by their names.

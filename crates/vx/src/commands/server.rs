@@ -1,11 +1,13 @@
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, error::ErrorKind};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use velox_build::cache_directory;
 use velox_manifest::{Diagnostic, Level, Log};
 use velox_server::{
-    Limits, Options, Policy, Retention, ServeError, Tls, serve,
+    Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve,
     telemetry::{Logs, LogsOptions},
 };
 
@@ -42,7 +44,10 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
     let scheme = if arguments.entrance.tls_cert.is_some() { "https" } else { "http" };
     let options = match options(&settings, arguments) {
         Ok(options) => options,
-        Err(error) => return report::complain(&error),
+        Err(error) => {
+            report::complain(&error);
+            return Ending::Configuration.into();
+        }
     };
     let format = settings.format(Log::default());
     let ready = |address: SocketAddr| {
@@ -84,7 +89,7 @@ pub(crate) fn logs(settings: &Settings) -> LogsOptions {
     }
 }
 
-fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
+pub(super) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
     let ending = if error.is_of_options() { Ending::Configuration } else { Ending::Build };
     let (level, message) = (Level::Error, error.to_string());
     let diagnostic = Diagnostic { level, message, span: None, label: None, help: Vec::new() };
@@ -104,6 +109,7 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
         allowed,
         limits,
         kept,
+        nodes,
         audit_log,
         command: _,
     } = arguments;
@@ -119,20 +125,53 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
         tokens: entrance.tokens,
         anonymous: entrance.allow_anonymous,
         origins: entrance.origins,
-        policy: Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo },
-        limits: Limits {
-            time: limits.time,
-            memory: limits.memory,
-            disk: limits.disk,
-            download: limits.download,
-            log: limits.log,
-            artifact: limits.artifact,
-        },
+        policy: policy(allowed),
+        limits: of_builds(&limits),
         retention: Retention { age: kept.age, builds: kept.builds, artifacts: kept.size },
-        cluster: None,
+        cluster: cluster(nodes)?,
         audit: audit_log,
         program,
         environment: settings.environment.clone(),
         drain,
     })
+}
+
+pub(super) fn policy(allowed: cli::server::Allowed) -> Policy {
+    Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo }
+}
+
+pub(super) fn of_builds(limits: &cli::server::Limits) -> Limits {
+    Limits {
+        time: limits.time,
+        memory: limits.memory,
+        disk: limits.disk,
+        download: limits.download,
+        log: limits.log,
+        artifact: limits.artifact,
+    }
+}
+
+/// What many nodes share, if this is one of many.
+pub(super) fn cluster(nodes: cli::server::Nodes) -> Result<Option<Cluster>, String> {
+    let Some(artifacts) = nodes.artifacts else { return Ok(None) };
+    let artifacts = Objects::parse(&artifacts)?;
+    let nats = nodes.nats.iter().map(|text| {
+        // The text may hold a password.
+        let url = text.parse().ok().filter(|url: &Url| {
+            matches!(url.scheme(), "nats" | "tls") && url.host_str().is_some_and(|host| !host.is_empty())
+        });
+        url.ok_or_else(|| "--nats takes URLs such as nats://host:4222 or tls://host:4222".to_owned())
+    });
+    let nats = nats.collect::<Result<_, _>>()?;
+    let read = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file);
+        text.map(SecretString::from).map_err(|error| format!("can't read {}: {error}", file.display()))
+    };
+    Ok(Some(Cluster {
+        nats,
+        credentials: nodes.nats_credentials.as_ref().map(read).transpose()?,
+        artifacts,
+        replicas: nodes.nats_replicas.into(),
+        lease_time: nodes.lease_time,
+    }))
 }

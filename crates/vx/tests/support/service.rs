@@ -33,7 +33,7 @@ impl Service {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn({
+        let listening = std::thread::spawn({
             let said = Arc::clone(&said);
             move || {
                 let mut line = String::new();
@@ -43,21 +43,20 @@ impl Service {
                 }
             }
         });
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if stdout.read_line(&mut line).unwrap() == 0 {
-                let status = child.wait().unwrap();
-                std::thread::sleep(Duration::from_millis(100));
-                panic!("the service didn't start ({status}): {}", said.lock().unwrap());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut service = Self { child: Some(child), stdout, url: String::new(), said };
+        while service.url.is_empty() {
+            let mut line = String::new();
+            if service.stdout.read_line(&mut line).unwrap() == 0 {
+                listening.join().unwrap();
+                panic!("the service didn't start: {}", service.said());
             }
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["event"] == "serving" {
-                let url = event["url"].as_str().unwrap().to_owned();
-                return Self { child: Some(child), stdout, url, said };
+                event["url"].as_str().unwrap().clone_into(&mut service.url);
             }
         }
+        service
     }
 
     /// `127.0.0.1:4321`

@@ -1,0 +1,81 @@
+use std::{net::Ipv4Addr, process::ExitCode, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+use velox_build::cache_directory;
+use velox_manifest::Log;
+use velox_server::{Cluster, Options, Retention, telemetry::Logs, work};
+
+use super::server::{cluster, failed, logs, of_builds, policy};
+use crate::{
+    cli::{self, Format},
+    exit::Ending,
+    report,
+    settings::Settings,
+    signals,
+};
+
+/// `vx worker`: builds until a signal; what it can't bring to an end by then goes back to the queue.
+pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> ExitCode {
+    let report = report::open(&settings, Log::default(), None);
+    let shutdown = CancellationToken::new();
+    let told = Arc::clone(&report);
+    if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
+        return report::complain(&format!("can't listen to signals: {error}"));
+    }
+    let (options, cluster) = match options(&settings, arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            report::complain(&error);
+            return Ending::Configuration.into();
+        }
+    };
+    let (format, jobs) = (settings.format(Log::default()), options.jobs);
+    let ready = || {
+        let line = match format {
+            Format::Json => report::event("working", &serde_json::json!({ "jobs": jobs })),
+            Format::Human if jobs == 1 => "working, a build at a time\n".to_owned(),
+            Format::Human => format!("working, up to {jobs} builds at once\n"),
+        };
+        // Whoever started it and went away needs no line.
+        let _ = report::print(&line);
+    };
+    let logs = match Logs::begin(&logs(&settings)) {
+        Ok(logs) => logs,
+        Err(error) => return report::complain(&error),
+    };
+    let code = match work(options, cluster, shutdown, ready).await {
+        // It was told to stop, and did.
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*report, &error),
+    };
+    logs.end().await;
+    code
+}
+
+fn options(settings: &Settings, arguments: cli::server::Work) -> Result<(Options, Cluster), String> {
+    let cli::server::Work { data, jobs, drain, nodes, allowed, limits } = arguments;
+    let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("worker"));
+    let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
+    let cluster = cluster(nodes)?.ok_or("a worker needs --nats and --artifacts")?;
+    let options = Options {
+        data,
+        jobs,
+        policy: policy(allowed),
+        limits: of_builds(&limits),
+        cluster: None,
+        program,
+        environment: settings.environment.clone(),
+        drain,
+        // It takes no requests.
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        queue: 0,
+        time_to_live: std::time::Duration::ZERO,
+        tls: None,
+        tokens: None,
+        anonymous: false,
+        origins: Vec::new(),
+        retention: Retention::default(),
+        audit: None,
+    };
+    Ok((options, cluster))
+}

@@ -450,25 +450,29 @@ fn an_assembler_includes_no_file_of_this_machine() {
     fs::write(&secret, "word_of_the_service 1\n").unwrap();
     let machine = Machine::new();
     let module = "example.com/acme/reader";
-    let include = |path: &str| format!("#include \"{path}\"\n");
-    let reader = plugin(module, "reader")
-        .file("shown.s", include("own.h"))
-        .file("own.h", "word_of_its_own 1\n")
-        .file("shown.go", "package reader\n\nfunc shown()\n");
-    machine.proxy.module(module, "v1.0.0", reader.files());
+    let reader = |included: &str| {
+        let mut files = plugin(module, "reader").files();
+        files.extend(
+            [
+                ("shown.s", format!("#include \"{included}\"\n")),
+                ("own.h", "word_of_its_own 1\n".to_owned()),
+                ("shown.go", "package reader\n\nfunc shown()\n".to_owned()),
+            ]
+            .map(|(name, text)| (name.to_owned(), text.into())),
+        );
+        files
+    };
+    machine.proxy.module(module, "v1.0.0", reader("own.h"));
     let ended = machine.run(spec(&[(module, "v1.0.0")]));
     let own = ended.log() + &ended.failed().message;
     assert!(own.contains("word_of_its_own"), "the assembler quotes what it reads: {own}");
     // Nor does a message say where the service keeps modules.
     assert!(!own.contains(&machine.sandbox.value("GOMODCACHE")), "{own}");
 
-    let reader = plugin(module, "reader")
-        .file("shown.s", include(&secret.to_string_lossy()))
-        .file("shown.go", "package reader\n\nfunc shown()\n");
-    machine.proxy.module(module, "v1.0.1", reader.files());
+    machine.proxy.module(module, "v1.0.1", reader(&secret.to_string_lossy()));
     let ended = machine.run(spec(&[(module, "v1.0.1")]));
     let all = ended.log() + &ended.failed().message;
-    assert!(all.contains("permission denied"), "{all}");
+    assert!(all.contains("#include: open"), "{all}");
     assert!(!all.contains("word_of_the_service"), "{all}");
 }
 

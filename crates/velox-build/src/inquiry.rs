@@ -17,7 +17,7 @@ use crate::{
     lock::LockFile,
     pipeline::{Pipeline, Tools},
     resolve::{
-        Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin, tag_prefix,
+        FIRST_YEAR, Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin, tag_prefix,
         with_replaces_at_plugins,
     },
     settings::Settings,
@@ -26,8 +26,6 @@ use crate::{
 
 /// How many majors above the highest that is there are asked about: some plugins left numbers out.
 const MAJORS_AHEAD: u64 = 4;
-/// RoadRunner's majors were years from this one on.
-const FIRST_YEAR: u64 = 2023;
 const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 /// How many lists are asked for at once.
 const LISTS: usize = 24;

@@ -256,6 +256,17 @@ fn a_job_makes_a_server_and_says_what_goes_on() {
 }
 
 #[test]
+fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
+    const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
+    let machine = Machine::new();
+    machine.proxy.query(ROADRUNNER, "master", RELEASE);
+    let ended = machine.run(Spec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    assert_eq!(ended.made().0.version, RELEASE);
+    let ended = machine.run(Spec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    assert!(ended.failed().message.contains("RoadRunner nowhere"), "{}", ended.failed().message);
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));

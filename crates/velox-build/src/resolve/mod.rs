@@ -35,6 +35,7 @@ pub(crate) use self::{
     ask::{Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
     forge::{Configured, Forges, tag_prefix},
     goproxy::{advice, unserved},
+    pin::FIRST_YEAR,
 };
 use crate::{
     Error, ErrorKind, Raised, Request,

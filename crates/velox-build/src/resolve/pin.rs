@@ -28,6 +28,10 @@ use crate::{
 
 /// How many forge requests run at once.
 const FORGE_REQUESTS: usize = 8;
+/// RoadRunner's majors were years from this one on.
+pub(crate) const FIRST_YEAR: u64 = 2023;
+/// How many years are asked about.
+const YEARS: u64 = 12;
 
 /// A module at an exact version, with its files on this machine.
 #[derive(Debug, Clone)]
@@ -253,6 +257,11 @@ impl Sources<'_> {
             (path, _) => path.to_owned(),
         };
         if self.proxies_only && !self.go.settings().is_private(&path) {
+            if let (true, Some(reference)) = (ask.path.is_empty() && proxy.is_none(), &ask.reference)
+                && let Some(module) = self.of_any_year(&path, reference).await
+            {
+                return State::AskGo { module, located: None };
+            }
             let why = proxy.unwrap_or_else(|| "no module proxy can be asked for it".to_owned());
             let advice = goproxy::advice(&why).map(str::to_owned);
             let help = advice.unwrap_or_else(|| {
@@ -283,6 +292,20 @@ impl Sources<'_> {
             return self.route(ask, place, located).await;
         }
         State::Failed(self.not_found(ask, &repository, &error, proxy).await)
+    }
+
+    /// RoadRunner at a branch or a commit, where only proxies can be asked: its major is a year, and of all years the one
+    /// that its go.mod declares there is served.
+    async fn of_any_year(&self, path: &str, reference: &str) -> Option<Version> {
+        let years = FIRST_YEAR..FIRST_YEAR + YEARS;
+        let module = |year| Version { path: format!("{path}/v{year}"), version: reference.to_owned() };
+        let wanted: Vec<Wanted> = years
+            .map(|year| Wanted { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
+            .collect();
+        let answers = goproxy::download(self, &wanted).await.ok()?;
+        let served =
+            |wanted: &Wanted| answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty());
+        wanted.into_iter().rev().find(served).map(|wanted| wanted.module)
     }
 
     /// A module of a public repository on a public forge comes from the proxy, at the commit that the forge named: that

@@ -18,6 +18,7 @@ A service that runs with the file knows of a change within a second.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     /// Make, list and revoke the tokens of a service
+    #[command(after_help = EXAMPLES)]
     Token {
         #[command(subcommand)]
         command: Token,

@@ -263,7 +263,7 @@ fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
     let ended = machine.run(Spec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
     assert_eq!(ended.made().0.version, RELEASE);
     let ended = machine.run(Spec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
-    assert!(ended.failed().message.contains("RoadRunner nowhere"), "{}", ended.failed().message);
+    assert!(ended.failed().message.contains("nowhere of RoadRunner"), "{}", ended.failed().message);
 }
 
 #[test]

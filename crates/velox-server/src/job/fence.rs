@@ -52,7 +52,8 @@ const SYSTEM: [&str; 33] = [
 #[cfg(target_os = "linux")]
 pub(super) fn enclose(task: &Task, environment: &BTreeMap<String, String>) -> Result<(), String> {
     use landlock::{
-        Access as _, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules,
+        Access as _, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
+        path_beneath_rules,
     };
     let (all, read) = (AccessFs::from_all(ABI), AccessFs::from_read(ABI));
     let ruleset = Ruleset::default()

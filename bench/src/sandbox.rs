@@ -32,6 +32,11 @@ impl Sandbox {
         self.directory.join("work")
     }
 
+    /// GOCACHE.
+    pub(crate) fn builds(&self) -> PathBuf {
+        self.directory.join("builds")
+    }
+
     /// Where the output of the last command is.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("log")

@@ -76,7 +76,7 @@ impl Services<'_> {
         let internet = self.internet()?;
 
         let sandbox = Sandbox::fresh(self.directory.join("service-velox"), self.proxy)?;
-        let go = CountedGo::new(self.directory.join("counted-velox"))?;
+        let go = CountedGo::new(self.directory.join("counted-velox"), &sandbox)?;
         let path = go.path()?;
         let velox_command = |address: &str| {
             let mut command = sandbox.command(&self.velox, &["server", "-a", address]);
@@ -89,7 +89,7 @@ impl Services<'_> {
         drop(sandbox);
 
         let sandbox = Sandbox::fresh(self.directory.join("service-vx"), self.proxy)?;
-        let go = CountedGo::new(self.directory.join("counted-vx"))?;
+        let go = CountedGo::new(self.directory.join("counted-vx"), &sandbox)?;
         let path = go.path()?;
         let data = sandbox.work().join("data");
         let vx_command = |address: &str| {

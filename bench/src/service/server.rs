@@ -82,18 +82,20 @@ fn resident(process: u32) -> Option<u64> {
 /// A `go` that counts its builds before it runs the real one.
 pub(crate) struct CountedGo {
     directory: PathBuf,
+    /// In GOCACHE: a job of vx writes nowhere else.
+    count: PathBuf,
 }
 
 impl CountedGo {
-    pub(crate) fn new(directory: PathBuf) -> Result<Self> {
+    pub(crate) fn new(directory: PathBuf, sandbox: &Sandbox) -> Result<Self> {
         fs::create_dir_all(&directory)?;
         let real = std::env::var_os("PATH")
             .and_then(|path| std::env::split_paths(&path).map(|part| part.join("go")).find(|go| go.is_file()))
             .context("there is no go on the PATH")?;
-        let count = directory.join("builds");
+        let count = sandbox.builds().join("counted");
         File::create(&count)?;
         let script = format!(
-            "#!/bin/sh\nfor word in \"$@\"; do case $word in ./cmd/rr|*/cmd/rr/main.go) echo x >>'{}' ;; esac; done\n\
+            "#!/bin/sh\nfor word in \"$@\"; do case $1:$word in build:./cmd/rr|build:cmd/rr/main.go) echo x >>'{}' ;; esac; done\n\
              exec '{}' \"$@\"\n",
             count.display(),
             real.display()
@@ -101,14 +103,13 @@ impl CountedGo {
         let go = directory.join("go");
         fs::write(&go, script)?;
         fs::set_permissions(&go, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { directory })
+        Ok(Self { directory, count })
     }
 
     /// How many servers were compiled since the last call.
     pub(crate) fn take(&self) -> Result<usize> {
-        let count = self.directory.join("builds");
-        let builds = fs::read_to_string(&count)?.lines().count();
-        File::create(&count)?;
+        let builds = fs::read_to_string(&self.count)?.lines().count();
+        File::create(&self.count)?;
         Ok(builds)
     }
 

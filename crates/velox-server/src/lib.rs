@@ -28,6 +28,7 @@ mod egress;
 pub mod fuzzing;
 mod http;
 pub mod job;
+mod lately;
 mod options;
 mod page;
 mod policy;
@@ -51,6 +52,7 @@ pub use build::{
 pub use caller::{Caller, Scope};
 pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
 pub use http::tls::TlsError;
+pub use lately::Lately;
 pub use options::{Cluster, Limits, Options, Tls};
 pub use policy::{Policy, Refusal};
 pub use releases::Releases;

@@ -100,6 +100,7 @@ pub async fn serve(
             artifacts: Arc::clone(&stores.artifacts),
             policy: options.policy.clone(),
             rates: Arc::default(),
+            lately: Arc::default(),
         },
         tokens,
         releases: Releases::new(options.environment.clone(), options.data.clone()),

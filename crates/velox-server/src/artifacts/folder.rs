@@ -32,9 +32,9 @@ const PUT: &str = ".put-";
 /// How much is copied at once on the way in.
 const COPY: usize = 1 << 20;
 /// How much of the binaries that are being sent is in memory, for all of them together…
-const SENT: usize = 32 << 20;
+const SENT: usize = 8 << 20;
 /// … as long as each gets at least this much,
-const SMALLEST: usize = 128 << 10;
+const SMALLEST: usize = 32 << 10;
 /// and at most this much.
 const LARGEST: usize = 1 << 20;
 /// How old a file's time of use may be: not every request writes to the disk.

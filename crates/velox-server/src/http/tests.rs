@@ -257,6 +257,7 @@ impl Fixture {
                 artifacts: Arc::clone(&memory) as _,
                 policy: Policy::default(),
                 rates: Arc::default(),
+                lately: Arc::default(),
             },
             tokens: Tokens::open(None).expect("no file is read"),
             releases: Releases::built_in(),

@@ -212,6 +212,7 @@ fn routes_of(store: Store) -> Router {
         artifacts: store,
         policy: Policy::default(),
         rates: Arc::default(),
+        lately: Arc::default(),
     };
     routes(service, Releases::built_in()).layer(Extension(Identity(Ok(caller()))))
 }

@@ -1,0 +1,80 @@
+//! What was asked for a moment ago, and was finished: the same again is answered without reading anything.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{Build, Spec};
+
+/// For how long a store needn't be asked. It may remove a build meanwhile: whoever answers looks whether its binary is there.
+const FRESH: Duration = Duration::from_secs(10);
+/// How many are remembered; each is about as large as its lock.
+const MOST: usize = 128;
+
+/// Finished builds by the words in which they were asked for.
+#[derive(Debug, Default)]
+pub struct Lately(Mutex<HashMap<Vec<u8>, (Instant, Build)>>);
+
+impl Lately {
+    /// The words of a request; `None` where its answer may be another one by now.
+    pub(crate) fn words(spec: &Spec) -> Option<Vec<u8>> {
+        spec.is_exact().then(|| serde_json::to_vec(spec).ok()).flatten()
+    }
+
+    pub(crate) fn get(&self, words: &[u8]) -> Option<Build> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(words).filter(|(since, _)| since.elapsed() < FRESH).map(|(_, build)| build.clone())
+    }
+
+    pub(crate) fn put(&self, words: Vec<u8>, build: Build) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST {
+            known.retain(|_, (since, _)| since.elapsed() < FRESH);
+        }
+        if known.len() < MOST {
+            known.insert(words, (Instant::now(), build));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BuildId, State, Tenant};
+
+    fn spec(reference: &str) -> Spec {
+        let plugin = serde_json::json!({"module": "github.com/roadrunner-server/http/v5", "ref": reference});
+        serde_json::from_value(serde_json::json!({"roadrunner": "v2025.1.5", "plugins": [plugin]})).unwrap()
+    }
+
+    #[test]
+    fn what_may_mean_something_else_by_now_is_not_remembered() {
+        assert!(Lately::words(&spec("master")).is_none());
+        let words = Lately::words(&spec("v5.2.7")).unwrap();
+        let build = Build {
+            id: BuildId::new(),
+            key: spec("v5.2.7").key(),
+            spec: spec("v5.2.7"),
+            force: false,
+            state: State::Succeeded,
+            tenant: Tenant("one".to_owned()),
+            wanted_by: [].into(),
+            attempts: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            started: None,
+            finished: None,
+            outcome: None,
+        };
+        let lately = Lately::default();
+        lately.put(words.clone(), build.clone());
+        assert_eq!(lately.get(&words), Some(build.clone()));
+        assert_eq!(lately.get(&Lately::words(&spec("v5.2.8")).unwrap()), None);
+        // However many are asked for, no more than that are kept.
+        for number in 0..2 * MOST {
+            lately.put(number.to_le_bytes().to_vec(), build.clone());
+        }
+        assert!(lately.0.lock().unwrap().len() <= MOST);
+    }
+}

@@ -193,7 +193,8 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_nobody_waits_for_goes_back() {
     let Some(server) = server() else { return };
-    let store = node(&server, Setup::LARGE).await;
+    // What was taken in the very moment of breaking off comes back with the end of its lease.
+    let store = node(&server, Setup { lease_time: Duration::from_secs(3), ..Setup::LARGE }).await;
     store.submit(new("a", "ann")).await.expect("it is taken");
     // Broken off at every point on the way to the lease.
     for micros in (0..6000).step_by(200) {

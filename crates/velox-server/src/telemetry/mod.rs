@@ -1,6 +1,6 @@
 //! What operators see of a service: metrics, traces, logs and the audit log.
 //!
-//! The stores are [`Observed`] on their way to those who use them, and requests pass [`observe`]: nothing else has to know.
+//! The stores are observed on their way to those who use them, and so are requests: nothing else has to know.
 
 mod audit;
 mod logs;

@@ -145,7 +145,7 @@ pub(crate) struct Entrance {
     /// Its private key (PEM)
     #[arg(long, env = "VX_SERVER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Let pages of this origin use the API (CORS), such as https://example.org; may be given several times
+    /// Let pages of this origin (scheme://host[:port]) use the API (CORS); may be given several times
     #[arg(long = "cors-origin", env = "VX_SERVER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) origins: Vec<String>,
 }

@@ -22,7 +22,7 @@ pub async fn work(
     let runner = Jobs::new(&options).map_err(in_data)?;
     // Nobody asks a worker for metrics, but its builds have their spans.
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
-    let stores = Stores::shared(&options, &cluster, None).await?.observed(&telemetry);
+    let stores = Stores::shared(&options, &cluster).await?.observed(&telemetry);
     let system = rustix::system::uname();
     let worker = Worker {
         queue: stores.queue,

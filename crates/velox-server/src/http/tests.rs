@@ -192,6 +192,10 @@ impl Queue for Memory {
         Ok(())
     }
 
+    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn finish(&self, _: &Lease, _: Outcome) -> Result<(), StoreError> {
         Ok(())
     }

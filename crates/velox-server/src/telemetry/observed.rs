@@ -125,6 +125,10 @@ impl<T: Queue + ?Sized> Queue for Observed<T> {
         self.inner.append(lease, entries).await
     }
 
+    async fn announce(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError> {
+        self.inner.announce(lease, artifact).await
+    }
+
     async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
         let how = match &outcome {
             Outcome::Made(_) => "succeeded",

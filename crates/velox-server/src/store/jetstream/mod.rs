@@ -17,6 +17,7 @@
 //! answered; one whose machine loses power may lose what it didn't sync (every two minutes, in 2.9): three replicas
 //! keep it.
 
+mod forget;
 mod log;
 mod mirror;
 mod nats;
@@ -52,7 +53,7 @@ use self::{
     record::{Change, Found, Pointer, digest, lane, read, state_of, tenants_in, written},
 };
 use super::{Records, StoreError, Submitted};
-use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, State, Tenant};
+use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, Outcome, State, Tenant};
 
 /// How often others may be faster before a submission is given up.
 const TRIES: u32 = 100;
@@ -327,7 +328,7 @@ impl Shared {
     async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submitted>, StoreError> {
         let (pointer, revision): (Option<Pointer>, u64) = match self.keys.read(&build.key).await? {
             Kept::Absent => (None, 0),
-            Kept::Removed { revision } => (None, revision),
+            Kept::Removed { revision, .. } => (None, revision),
             Kept::There(message) => (Some(read(&message.payload)?), message.sequence),
         };
         let mut made = None;
@@ -417,7 +418,7 @@ impl Shared {
                     (over, _) => over,
                 };
                 Ok(match made {
-                    Some(made) if !new.force && self.is_good(&made) => {
+                    Some(made) if !new.force && self.is_good(&made).await? => {
                         Joined::Good(Box::new(Submitted::Finished(made)))
                     }
                     made => Joined::Over(made.map(|made| made.id)),
@@ -426,10 +427,12 @@ impl Shared {
         }
     }
 
-    /// Whether a build that succeeded isn't stale.
-    fn is_good(&self, build: &Build) -> bool {
+    /// Whether a build that succeeded isn't stale, and what it made isn't about to be removed.
+    async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
         let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
-        build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live)
+        let fresh = build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live);
+        let Some(Outcome::Made(made)) = build.outcome.as_ref().filter(|_| fresh) else { return Ok(false) };
+        Ok(self.touch(&made.artifact.sha256, None).await?.is_some())
     }
 }
 
@@ -525,10 +528,7 @@ impl Records for JetStream {
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        Ok(match self.shared.artifacts.read(sha256).await? {
-            Kept::There(message) => Some(read(&message.payload)?),
-            Kept::Absent | Kept::Removed { .. } => None,
-        })
+        self.shared.touch(sha256, None).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

@@ -6,13 +6,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{
-    HeaderMap,
-    jetstream::{
-        AckKind,
-        consumer::{AckPolicy, PullConsumer, pull},
-        message::Message,
-    },
+use async_nats::jetstream::{
+    AckKind,
+    consumer::{AckPolicy, PullConsumer, pull},
+    message::Message,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -23,12 +20,12 @@ use uuid::Uuid;
 use super::{
     JetStream, Shared,
     log::End,
-    nats::{ANSWER, Kept, Put, Trouble, patiently},
-    record::{Change, Found, Record, written},
+    nats::{ANSWER, Trouble, patiently},
+    record::{Change, Found, Record},
 };
 use crate::{
-    Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Standing, State,
-    StoreError,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Standing,
+    State, StoreError,
 };
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
@@ -247,22 +244,6 @@ impl Shared {
             let _ = held.message.double_ack_with(AckKind::Nak(None)).await;
         }
     }
-
-    async fn keep_artifact(&self, outcome: &Outcome) -> Result<(), StoreError> {
-        let Outcome::Made(made) = outcome else { return Ok(()) };
-        let info = &made.artifact;
-        let revision = match self.artifacts.read(&info.sha256).await? {
-            Kept::There(_) => return Ok(()),
-            Kept::Absent => 0,
-            Kept::Removed { revision } => revision,
-        };
-        match self.artifacts.put(&info.sha256, written(info)?, &HeaderMap::new(), revision).await? {
-            Put::Done(_) | Put::Conflict => Ok(()),
-            Put::Full | Put::TooLarge => {
-                Err(StoreError::Trouble("NATS takes no more artifacts: look at its limits".to_owned()))
-            }
-        }
-    }
 }
 
 fn info(text: &str) -> Entry {
@@ -293,6 +274,27 @@ impl JetStream {
         if let Err(error) = self.append(lease, vec![info(text)]).await {
             tracing::warn!(build = %lease.build.id, %error, "a line of the log is lost");
         }
+    }
+
+    /// Queues the build again, before all others of its lane.
+    async fn put_back(&self, lease: &Lease, why: &str) -> Result<(), StoreError> {
+        let released = self.shared.change_leased(lease, |build| {
+            if build.state != State::Running {
+                return Change::Keep(());
+            }
+            if build.wanted_by.is_empty() {
+                end(build, State::Cancelled);
+            } else {
+                put_back(build);
+                // It wasn't the build's doing.
+                build.attempts = build.attempts.saturating_sub(1);
+            }
+            Change::Put(())
+        });
+        released.await?;
+        self.say(lease, why).await;
+        self.shared.give_back(lease).await;
+        Ok(())
     }
 }
 
@@ -339,8 +341,19 @@ impl Queue for JetStream {
         self.shared.append_log(lease.build.id, &lease.token, entries, &mut end).await
     }
 
+    async fn announce(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError> {
+        self.shared.hands.held(lease)?;
+        self.shared.touch(&artifact.sha256, Some(artifact)).await.map(drop)
+    }
+
     async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
-        self.shared.keep_artifact(&outcome).await?;
+        if let Outcome::Made(made) = &outcome
+            && !self.shared.is_stored(&made.artifact).await?
+        {
+            return self
+                .put_back(lease, "the binary was removed before the build ended: it is queued again")
+                .await;
+        }
         let finished = self.shared.change_leased(lease, |build| {
             if build.state.is_final() {
                 return Change::Keep(());
@@ -381,23 +394,7 @@ impl Queue for JetStream {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let released = self.shared.change_leased(lease, |build| {
-            if build.state != State::Running {
-                return Change::Keep(());
-            }
-            if build.wanted_by.is_empty() {
-                end(build, State::Cancelled);
-            } else {
-                put_back(build);
-                // It wasn't the build's doing.
-                build.attempts = build.attempts.saturating_sub(1);
-            }
-            Change::Put(())
-        });
-        released.await?;
-        self.say(lease, "the worker is shut down: the build is queued again").await;
-        self.shared.give_back(lease).await;
-        Ok(())
+        self.put_back(lease, "the worker is shut down: the build is queued again").await
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {

@@ -6,8 +6,10 @@ use velox_testkit::NatsServer;
 
 use super::*;
 use crate::{
-    Queue,
-    store::behaviour::{SOON, Setup, entry, every_behaviour, lease, made, new, until, until_depth},
+    Forgets, Queue,
+    store::behaviour::{
+        SOON, Setup, artifact_of, entry, every_behaviour, lease, made, new, until, until_depth,
+    },
 };
 
 fn server() -> Option<NatsServer> {
@@ -188,6 +190,61 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
         store.finish(&lease(&store).await, made("ae")).await.expect("it ends");
     }
     until_depth(&store, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_artifact_that_is_needed_is_not_forgotten() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    store.submit(new("a", "ann")).await.expect("it is taken");
+    let (artifact, sha256) = (artifact_of("a1"), "a1".repeat(32));
+    let hour_ago = Timestamp::now() - crate::retention::NEEDED;
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let forget = async |before| store.forget(&sha256, before).await.expect("it can be tidied up");
+
+    let leased = lease(&store).await;
+    store.announce(&leased, &artifact).await.expect("it is kept");
+    store.prune(later, 9, hour_ago).await.expect("it can be tidied up");
+    assert!(!forget(hour_ago).await, "it is about to be stored");
+    // The build took more than an hour to end: nobody gets what isn't there.
+    assert!(forget(later).await);
+    let error = store.announce(&leased, &artifact).await.expect_err("its bytes are on their way out");
+    assert!(error.to_string().contains("just being removed"), "{error}");
+    store.finish(&leased, made("a1")).await.expect("it is put back");
+    let leased = lease(&store).await;
+    let log = store.log(leased.build.id, 0, 9).await.expect("it can be read");
+    assert!(log.last().is_some_and(|last| last.text.contains("removed before the build ended")), "{log:?}");
+
+    // Once the mark is gone, the bytes are.
+    store.prune(hour_ago, 9, later).await.expect("it can be tidied up");
+    store.announce(&leased, &artifact).await.expect("it is kept");
+    store.finish(&leased, made("a1")).await.expect("it ends");
+    assert!(!forget(hour_ago).await);
+    assert!(store.artifact(&sha256).await.expect("it can be looked for").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_what_is_forgotten() {
+    let Some(server) = server() else { return };
+    let (one, other) = tokio::join!(node(&server, Setup::LARGE), node(&server, Setup::LARGE));
+    for number in 0..20 {
+        one.submit(new(&format!("a{number}"), "ann")).await.expect("it is taken");
+        let leased = lease(&one).await;
+        one.append(&leased, vec![entry("hello")]).await.expect("it is kept");
+        one.finish(&leased, made(&format!("{number:02x}"))).await.expect("it ends");
+    }
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let (some, others) = tokio::join!(one.prune(later, 9, later), other.prune(later, 9, later));
+    assert_eq!(some.expect("it can be tidied up") + others.expect("it can be tidied up"), 20);
+    one.prune(later, 9, later).await.expect("it can be tidied up");
+    let Shared { builds, keys, artifacts, logs, jobs, .. } = &*one.shared;
+    for stream in [builds, keys, artifacts, logs, jobs] {
+        let info = stream.stream().get_info().await.expect("it answers");
+        assert_eq!(info.state.messages, 0, "{}", info.config.name);
+    }
+    until_depth(&other, 0, 0).await;
+    let submitted = other.submit(new("a1", "ann")).await.expect("it is taken");
+    assert!(matches!(submitted, Submitted::Queued(_)), "{submitted:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

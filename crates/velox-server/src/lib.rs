@@ -42,6 +42,7 @@ mod spec;
 mod store;
 mod stores;
 pub mod telemetry;
+mod vitals;
 mod work;
 mod worker;
 

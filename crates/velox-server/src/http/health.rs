@@ -32,19 +32,24 @@ pub(crate) async fn alive() -> Response {
     )
 )]
 pub(crate) async fn ready(State(site): State<Arc<Site>>) -> Result<Response, Wrong> {
-    match site.is_ready().await {
-        Ok(()) => Ok(fine()),
-        Err(NotReady::Draining) => Err(Wrong::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutting_down",
-            "The service is being shut down",
-            "send requests to another node",
-        )),
-        Err(NotReady::Store(error)) => Err(error.into()),
+    Ok(site.is_ready().await.map(|()| fine())?)
+}
+
+impl From<NotReady> for Wrong {
+    fn from(why: NotReady) -> Self {
+        match why {
+            NotReady::Draining => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutting_down",
+                "The service is being shut down",
+                "send requests to another node",
+            ),
+            NotReady::Store(error) => error.into(),
+        }
     }
 }
 
-fn fine() -> Response {
+pub(crate) fn fine() -> Response {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 

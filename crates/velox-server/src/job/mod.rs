@@ -39,6 +39,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -86,12 +87,12 @@ enum End {
 }
 
 impl Jobs {
-    /// Makes the directories for jobs, and their way out; what jobs of a service left that was killed is removed. To be
-    /// called inside a tokio runtime.
+    /// Makes the directories for jobs, and their way out, which counts what they download; what jobs of a service left that
+    /// was killed is removed. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// The directory can't be used, or another service uses it.
-    pub fn new(options: &Options) -> io::Result<Self> {
+    pub(crate) fn new(options: &Options, downloaded: Counter) -> io::Result<Self> {
         let jobs = options.data.join("jobs");
         for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
             fs::create_dir_all(directory)?;
@@ -108,7 +109,7 @@ impl Jobs {
                  machine's files and ports"
             );
         }
-        let relay = Relay::start(&options.environment, &options.policy)?;
+        let relay = Relay::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
             relay,
             cgroups: Cgroups::find(),

@@ -17,7 +17,10 @@ use prometheus_client::{
 };
 
 use super::Telemetry;
-use crate::http::{Site, problem::Wrong, who::Observer};
+use crate::{
+    Queue, StoreError,
+    http::{Site, problem::Wrong, who::Observer},
+};
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
@@ -34,6 +37,7 @@ pub(super) struct Metrics {
     busy: Gauge,
     depth: Family<Labels<1>, Gauge>,
     artifact_bytes: Counter,
+    downloaded: Counter,
     denied: Family<Labels<1>, Counter>,
 }
 
@@ -56,6 +60,7 @@ impl Metrics {
             busy: Gauge::default(),
             depth: Family::default(),
             artifact_bytes: Counter::<u64, AtomicU64>::default(),
+            downloaded: Counter::default(),
             denied: Family::default(),
             registry: Registry::default(),
         };
@@ -91,6 +96,12 @@ impl Metrics {
             "What was sent of binaries",
             Unit::Bytes,
             metrics.artifact_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "build_downloaded",
+            "What builds in this process downloaded",
+            Unit::Bytes,
+            metrics.downloaded.clone(),
         );
         registry.register("denied", "Callers that weren't let in, by why", metrics.denied.clone());
         Self { registry, ..metrics }
@@ -135,17 +146,28 @@ impl Metrics {
     }
 }
 
+impl Telemetry {
+    /// Counts what builds download.
+    pub(crate) fn downloaded(&self) -> Counter {
+        self.metrics.downloaded.clone()
+    }
+
+    /// All that is counted and measured.
+    pub(crate) async fn metrics(&self, queue: &dyn Queue) -> Result<Response, StoreError> {
+        let depth = queue.depth().await?;
+        for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.depth.get_or_create(&[("state", state.to_owned())]).set(count);
+        }
+        let mut text = String::new();
+        // A String can be written to.
+        let _ = encode(&mut text, &self.metrics.registry);
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    }
+}
+
 /// `GET /metrics`.
 pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
-    let Telemetry { metrics, .. } = &*site.telemetry;
-    let depth = site.service.depth().await?;
-    for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.depth.get_or_create(&[("state", state.to_owned())]).set(count);
-    }
-    let mut text = String::new();
-    // A String can be written to.
-    let _ = encode(&mut text, &metrics.registry);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(site.telemetry.metrics(&*site.service.queue).await?)
 }

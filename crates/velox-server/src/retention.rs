@@ -200,7 +200,10 @@ mod tests {
                 stamp_time: None,
             };
             let tenant = Tenant("somebody".to_owned());
-            self.store.submit(NewBuild { spec, tenant, force: false, at_once: None }).await.unwrap()
+            self.store
+                .submit(NewBuild { spec, tenant, force: false, at_once: None, trace: None })
+                .await
+                .unwrap()
         }
 
         /// A build that made these bytes.

@@ -34,7 +34,7 @@ pub async fn work(
         None => None,
     };
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
-    let runner = Jobs::new(&options, telemetry.downloaded()).map_err(in_data)?;
+    let runner = Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?;
     let stores = Stores::shared(&options, &cluster).await?.observed(&telemetry);
     let over = CancellationToken::new();
     let address = listener.map(|(address, listener)| {

@@ -121,6 +121,7 @@ impl Records for Memory {
             state: State::Queued,
             wanted_by: BTreeSet::from([new.tenant.clone()]),
             tenant: new.tenant,
+            trace: None,
             attempts: 0,
             created: Timestamp::UNIX_EPOCH,
             started: None,

@@ -87,12 +87,17 @@ enum End {
 }
 
 impl Jobs {
-    /// Makes the directories for jobs, and their way out, which counts what they download; what jobs of a service left that
-    /// was killed is removed. To be called inside a tokio runtime.
+    /// Makes the directories for jobs, and their way out; what jobs of a service left that was killed is removed. To be
+    /// called inside a tokio runtime.
     ///
     /// # Errors
     /// The directory can't be used, or another service uses it.
-    pub(crate) fn new(options: &Options, downloaded: Counter) -> io::Result<Self> {
+    pub fn new(options: &Options) -> io::Result<Self> {
+        Self::counted(options, Counter::default())
+    }
+
+    /// The same, which counts what the jobs download.
+    pub(crate) fn counted(options: &Options, downloaded: Counter) -> io::Result<Self> {
         let jobs = options.data.join("jobs");
         for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
             fs::create_dir_all(directory)?;

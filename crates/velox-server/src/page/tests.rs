@@ -161,6 +161,7 @@ fn build(state: Progress, outcome: Option<Outcome>) -> Build {
         state,
         tenant: Tenant(ME.to_owned()),
         wanted_by: BTreeSet::from([Tenant(ME.to_owned())]),
+        trace: None,
         attempts: 1,
         created: now,
         started: (state != Progress::Queued).then_some(now),

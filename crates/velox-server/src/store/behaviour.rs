@@ -93,7 +93,7 @@ fn tenant(name: &str) -> Tenant {
 }
 
 pub(crate) fn new(name: &str, who: &str) -> NewBuild {
-    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None }
+    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None, trace: None }
 }
 
 pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
@@ -217,8 +217,13 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Record
 }
 
 pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Queue)) {
-    let branch =
-        || NewBuild { spec: spec("a", "master"), tenant: tenant("ann"), force: false, at_once: None };
+    let branch = || NewBuild {
+        spec: spec("a", "master"),
+        tenant: tenant("ann"),
+        force: false,
+        at_once: None,
+        trace: None,
+    };
     for new in [branch(), new("b", "ann")] {
         store.submit(new).await.expect("it is taken");
         let leased = lease(store).await;

@@ -598,6 +598,7 @@ fn submit(
         state: State::Queued,
         wanted_by: [new.tenant.clone()].into(),
         tenant: new.tenant,
+        trace: new.trace,
         attempts: 0,
         created: Timestamp::now(),
         started: None,

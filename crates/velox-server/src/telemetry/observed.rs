@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
-use super::{Telemetry, audit::Act, request::Asked};
+use super::{Telemetry, audit::Act, request::Asked, spans};
 use crate::{
     ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Queue, Records,
     Standing, StoreError, Stored, Submitted, Tenant,
@@ -49,14 +49,11 @@ impl<T: ?Sized> Observed<T> {
 impl<T: Records + ?Sized> Records for Observed<T> {
     async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
         let tenant = new.tenant.clone();
-        let submitted = self.inner.submit(new).await;
+        let submitted = self.inner.submit(NewBuild { trace: spans::current(), ..new }).await;
         if let Ok(submitted) = &submitted {
             let id = submitted.build().id;
             let result = match submitted {
-                Submitted::Queued(_) => {
-                    self.telemetry.spans.asked(id);
-                    "queued"
-                }
+                Submitted::Queued(_) => "queued",
                 Submitted::Joined(_) => "joined",
                 Submitted::Finished(_) => "finished",
             };

@@ -148,7 +148,7 @@ impl Place {
             stamp_version: None,
             stamp_time: None,
         };
-        let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None };
+        let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None, trace: None };
         self.store.submit(new).await.unwrap().build().id
     }
 

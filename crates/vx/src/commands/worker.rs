@@ -48,7 +48,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    let logs = match Logs::begin(&logs(&settings)) {
+    let logs = match Logs::begin(&logs("vx-worker", &settings)) {
         Ok(logs) => logs,
         Err(error) => return report::complain(&error),
     };

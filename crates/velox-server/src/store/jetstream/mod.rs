@@ -468,6 +468,7 @@ impl Records for JetStream {
             state: State::Queued,
             tenant: new.tenant.clone(),
             wanted_by: [new.tenant.clone()].into(),
+            trace: new.trace.clone(),
             attempts: 0,
             created: Timestamp::now(),
             started: None,

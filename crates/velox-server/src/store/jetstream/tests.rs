@@ -61,6 +61,7 @@ fn build_of(new: &NewBuild) -> Build {
         state: State::Queued,
         tenant: new.tenant.clone(),
         wanted_by: [new.tenant.clone()].into(),
+        trace: new.trace.clone(),
         attempts: 0,
         created: Timestamp::now(),
         started: None,

@@ -51,7 +51,7 @@ fn tenant(number: usize) -> Tenant {
 }
 
 fn new(tenant_number: usize, version: u32) -> NewBuild {
-    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None }
+    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None, trace: None }
 }
 
 fn outcome(sha256: &str) -> Outcome {

@@ -15,7 +15,21 @@ pub use self::{
     jetstream::{JetStream, JetStreamOptions},
     sqlite::{Sqlite, SqliteOptions},
 };
-use crate::{Build, BuildId, Entry, NewBuild, Outcome, Tenant};
+use crate::{Build, BuildId, Entry, Failure, FailureKind, NewBuild, Outcome, Tenant};
+
+/// How often a build is tried whose workers die: it may be what kills them.
+const ATTEMPTS: u32 = 25;
+
+/// The end of a build that was tried so often.
+fn given_up(attempts: u32) -> Outcome {
+    let message = format!(
+        "the build is given up: {attempts} times it was taken, and each time the process that built it was gone before the \
+         end. It may be the build that ends them, by the memory or the disk that it takes. Whoever runs the service \
+         finds the reason in the logs of the workers and of their machines, where they name the build; once it is mended, \
+         ask for the build again."
+    );
+    Outcome::Failed(Failure { kind: FailureKind::Internal, message })
+}
 
 /// What went wrong in a store.
 #[derive(Debug, thiserror::Error)]

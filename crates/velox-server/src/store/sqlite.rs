@@ -28,13 +28,11 @@ use self::{
     database::{Database, transaction},
     watch::Watches,
 };
+use super::{ATTEMPTS, given_up};
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Forgets, Lease, Level, NewBuild,
-    Outcome, Queue, Records, Standing, State, StoreError, Submitted, Tenant,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Forgets, Lease, Level, NewBuild, Outcome, Queue, Records,
+    Standing, State, StoreError, Submitted, Tenant,
 };
-
-/// How often a build is tried whose workers die: it may be what kills them.
-const ATTEMPTS: u32 = 25;
 
 /// How an embedded store is set up.
 #[derive(Debug, Clone)]
@@ -442,12 +440,8 @@ impl Kept {
             return self.end(connection, State::Cancelled, None);
         }
         if self.build.attempts >= ATTEMPTS {
-            let message = format!(
-                "{} workers that took this build ended before it did: see the service's own log for why",
-                self.build.attempts
-            );
-            let failure = Failure { kind: FailureKind::Internal, message };
-            return self.end(connection, State::Failed, Some(Outcome::Failed(failure)));
+            let given_up = given_up(self.build.attempts);
+            return self.end(connection, State::Failed, Some(given_up));
         }
         self.leave(connection)?;
         self.build.state = State::Queued;

@@ -18,6 +18,7 @@
 //! keep it.
 
 mod forget;
+mod gate;
 mod log;
 mod mirror;
 mod nats;
@@ -42,12 +43,14 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use tokio::{
+    sync::Mutex,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use url::Url;
 
 use self::{
+    gate::no_more_keys,
     mirror::Mirror,
     nats::{ANSWER, Kept, PATIENCE, Put, Subjects, Trouble, is_removal, patiently},
     record::{Change, Found, Pointer, digest, lane, read, state_of, tenants_in, written},
@@ -92,6 +95,8 @@ pub(super) struct Shared {
     jobs: Subjects,
     logs: Subjects,
     mirror: Arc<Mirror>,
+    /// At the gate.
+    turn: Mutex<()>,
     places: log::Places,
     hands: queue::Hands,
 }
@@ -157,6 +162,7 @@ impl JetStream {
             jobs,
             logs,
             mirror,
+            turn: Mutex::default(),
             places: log::Places::default(),
             hands: queue::Hands::default(),
         };
@@ -291,15 +297,17 @@ impl Shared {
     fn see(&self, message: &Message) {
         let id = self.builds.name(&message.subject).and_then(|name| name.parse().ok());
         let (Some(id), Ok(info)) = (id, message.info()) else { return };
+        let sequence = info.stream_sequence;
         match &message.headers {
             Some(headers) if is_removal(headers) => self.mirror.saw_removal(id),
             Some(headers) => {
                 if let Some(state) = state_of(headers) {
-                    self.mirror.saw(id, info.stream_sequence, state, tenants_in(headers));
+                    self.mirror.saw(id, sequence, state, tenants_in(headers));
                 }
             }
             None => {}
         }
+        self.mirror.reach(sequence);
     }
 
     async fn follow_logs(&self) {
@@ -335,35 +343,58 @@ impl Shared {
         if let Some(pointer) = pointer {
             // It was kept, and the answer was lost.
             if pointer.build.id == build.id {
-                return self.enqueue(build, revision).await.map(Some);
+                let added = self.record_of(build, revision).await?;
+                return self.enqueue(build, added).await.map(Some);
             }
             match self.join(&pointer, new).await? {
                 Joined::Good(submitted) => return Ok(Some(*submitted)),
                 Joined::Over(last) => made = last,
             }
         }
-        let queue = self.options.queue.unwrap_or(u64::MAX);
-        let _place = self.mirror.place(&digest(&build.tenant), queue, new.at_once)?;
-        let pointer = written(&Pointer { build: build.clone(), made })?;
-        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
-            Put::Done(revision) => self.enqueue(build, revision).await.map(Some),
-            Put::Conflict => Ok(None),
-            Put::Full | Put::TooLarge => {
-                Err(StoreError::Trouble("NATS takes no more keys: look at its limits".to_owned()))
-            }
+        let admission = self.admit(new).await?;
+        let added = self.add(build, made, revision).await;
+        let record = added.as_ref().ok().and_then(|added| added.as_ref()?.record);
+        self.leave(admission, record).await;
+        match added? {
+            Some(added) => self.enqueue(build, added).await.map(Some),
+            None => Ok(None),
         }
     }
 
-    /// Makes the record and the job of a build to which its key points at this revision.
-    async fn enqueue(&self, build: &Build, pointer: u64) -> Result<Submitted, StoreError> {
-        let made = self.create_record(build).await?;
+    /// Makes this build the one that its key stands for, in the place of what is there at this revision, and makes its record.
+    /// `None`: somebody else was faster.
+    async fn add(
+        &self,
+        build: &Build,
+        made: Option<BuildId>,
+        revision: u64,
+    ) -> Result<Option<Added>, StoreError> {
+        let pointer = written(&Pointer { build: build.clone(), made })?;
+        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
+            Put::Done(pointer) => self.record_of(build, pointer).await.map(Some),
+            Put::Conflict => Ok(None),
+            Put::Full | Put::TooLarge => Err(no_more_keys()),
+        }
+    }
+
+    /// Makes the record of a build to which its key points at this revision, unless who joined it did.
+    async fn record_of(&self, build: &Build, pointer: u64) -> Result<Added, StoreError> {
+        let record = match self.create_record(build).await? {
+            Put::Done(revision) => Some(revision),
+            _ => None,
+        };
+        Ok(Added { pointer, record })
+    }
+
+    /// Makes the job of a build.
+    async fn enqueue(&self, build: &Build, added: Added) -> Result<Submitted, StoreError> {
         if self.publish(build, &build.tenant).await? == Put::Full {
             // Who has joined it meanwhile waits until there is room.
-            if let Put::Done(revision) = made
+            if let Some(revision) = added.record
                 && let Put::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
             {
                 self.mirror.saw_removal(build.id);
-                self.keys.remove(&build.key, pointer).await?;
+                self.keys.remove(&build.key, added.pointer).await?;
                 return Err(StoreError::Full { waiting: self.mirror.depth().queued });
             }
         }
@@ -436,6 +467,12 @@ impl Shared {
     }
 }
 
+/// The revisions of what makes a build one; `None`: somebody else made its record.
+struct Added {
+    pointer: u64,
+    record: Option<u64>,
+}
+
 /// What became of a try to join a build.
 enum Joined {
     /// It is good for the request.
@@ -475,12 +512,18 @@ impl Records for JetStream {
             finished: None,
             outcome: None,
         };
-        for _ in 0..TRIES {
-            if let Some(submitted) = self.shared.try_submit(&new, &build).await? {
-                return Ok(submitted);
+        let shared = Arc::clone(&self.shared);
+        // A task of its own: who breaks off in the gate would keep all others waiting.
+        let submitting = tokio::spawn(async move {
+            for _ in 0..TRIES {
+                if let Some(submitted) = shared.try_submit(&new, &build).await? {
+                    return Ok(submitted);
+                }
             }
-        }
-        Err(StoreError::Trouble("too many ask for the same at once: try again".to_owned()))
+            Err(StoreError::Trouble("too many ask for the same at once: try again".to_owned()))
+        });
+        let broke_off = |error| StoreError::Trouble(format!("the submission broke off: {error}"));
+        submitting.await.map_err(broke_off)?
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {

@@ -18,23 +18,20 @@ use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    super::{ATTEMPTS, given_up},
     JetStream, Shared,
     log::End,
     nats::{ANSWER, Trouble, patiently},
     record::{Change, Found, Record},
 };
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Standing,
-    State, StoreError,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Lease, Level, Outcome, Queue, Standing, State, StoreError,
 };
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
 /// and nobody tells when a lease ended.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
-
-/// How often a build is tried whose workers die: it may be what kills them.
-const ATTEMPTS: u32 = 25;
 
 /// The jobs in this worker's hands, and whose turn it is.
 #[derive(Debug, Default)]
@@ -174,12 +171,8 @@ impl Shared {
                 return Change::Put(None);
             }
             if build.attempts >= ATTEMPTS {
-                let message = format!(
-                    "{} workers that took this build ended before it did: see the service's own log for why",
-                    build.attempts
-                );
                 end(build, State::Failed);
-                build.outcome = Some(Outcome::Failed(Failure { kind: FailureKind::Internal, message }));
+                build.outcome = Some(given_up(build.attempts));
                 return Change::Put(None);
             }
             *lease = Some(token.clone());
@@ -238,7 +231,7 @@ impl Shared {
     }
 
     /// The job goes back, before all others of its lane.
-    async fn give_back(&self, lease: &Lease) {
+    pub(super) async fn give_back(&self, lease: &Lease) {
         if let Some(held) = self.hands.let_go(lease) {
             // Without it the lease ends by itself.
             let _ = held.message.double_ack_with(AckKind::Nak(None)).await;

@@ -1,5 +1,7 @@
 //! On a real NATS server.
 
+use std::time::Instant;
+
 use futures::future::join_all;
 use secrecy::SecretString;
 use velox_testkit::NatsServer;
@@ -98,6 +100,31 @@ async fn two_nodes_asked_at_once_make_one_build() {
     }
     until_depth(&one, 0, 0).await;
     until_depth(&other, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bounds_hold_on_many_nodes() {
+    let Some(server) = server() else { return };
+    let setup = Setup { queue: 10, ..Setup::LARGE };
+    let nodes = join_all((0..4).map(|_| node(&server, setup))).await;
+    let submit = |at: usize, who: &str, at_once| {
+        let new = NewBuild { at_once, ..new(&format!("{who}{at}"), who) };
+        nodes[at % 4].submit(new)
+    };
+    let mut asked = join_all((0..8).map(|at| submit(at, "bob", Some(3)))).await;
+    let busy = asked.iter().filter(|answer| matches!(answer, Err(StoreError::Busy { limit: 3 }))).count();
+    assert_eq!(busy, 5, "{asked:?}");
+    asked = join_all((0..40).map(|at| submit(at, "ann", None))).await;
+    let full = asked.iter().filter(|answer| matches!(answer, Err(StoreError::Full { waiting: 10 }))).count();
+    assert_eq!(full, 33, "{asked:?}");
+    until_depth(&nodes[0], 10, 0).await;
+
+    // A node that dies in the gate is waited for, and no longer.
+    let store = &nodes[0];
+    drop(store.shared.admit(&new("gate", "cid")).await.expect("there is room"));
+    let since = Instant::now();
+    assert!(matches!(nodes[1].submit(new("cid", "cid")).await, Ok(Submitted::Queued(_))));
+    assert!(since.elapsed() < SOON);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,11 +268,34 @@ async fn nothing_is_left_of_what_is_forgotten() {
     let Shared { builds, keys, artifacts, logs, jobs, .. } = &*one.shared;
     for stream in [builds, keys, artifacts, logs, jobs] {
         let info = stream.stream().get_info().await.expect("it answers");
-        assert_eq!(info.state.messages, 0, "{}", info.config.name);
+        // The gate stands among the keys.
+        let left = u64::from(info.config.name == "KV_vx-keys");
+        assert_eq!(info.state.messages, left, "{}", info.config.name);
     }
     until_depth(&other, 0, 0).await;
     let submitted = other.submit(new("a1", "ann")).await.expect("it is taken");
     assert!(matches!(submitted, Submitted::Queued(_)), "{submitted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kills_its_workers_is_given_up() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    let id = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
+    for attempt in 1..=super::super::ATTEMPTS {
+        let leased = lease(&store).await;
+        assert_eq!(leased.build.attempts, attempt);
+        // As if its lease had ended.
+        store.shared.give_back(&leased).await;
+    }
+    let ended = until(&store, id, |build| build.state.is_final());
+    let (build, nothing) = tokio::join!(ended, timeout(Duration::from_secs(1), store.lease("worker")));
+    assert!(nothing.is_err());
+    let Some(Outcome::Failed(failure)) = build.outcome else { panic!("{build:?}") };
+    assert!(
+        failure.message.contains("25 times") && failure.message.contains("logs of the workers"),
+        "{failure:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Made, Plugin, Spec,
+    Failure, FailureKind, Made, Plugin, Spec,
     store::behaviour::{Setup, every_behaviour},
 };
 
@@ -501,7 +501,7 @@ async fn what_kills_its_workers_is_given_up() {
         place.expire(&lease).await;
     }
     let build = &everything(place.store()).await[0];
-    assert_eq!(build.state, State::Failed);
+    assert_eq!((build.state, &build.outcome), (State::Failed, &Some(given_up(ATTEMPTS))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,8 +82,9 @@ impl Cluster {
         command
     }
 
+    /// One that would keep no binaries: at its start it looks for those that nobody needed for an hour.
     fn server(&self, name: &str) -> Service {
-        Service::start(self.command("server", name).args(["--jobs", "0"]))
+        Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
 
     fn worker(&self, name: &str) -> Worker {
@@ -396,6 +397,36 @@ fn whoever_is_killed_no_accepted_build_is_lost() {
     }
     println!("{rounds} rounds, {} builds, {attempts} attempts, {} compiles", ids.len(), cluster.compiles());
     let _ = (&cluster.s3, &cluster.proxy);
+}
+
+#[test]
+fn nats_is_reached_by_tls() {
+    let sandbox = Sandbox::new();
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.path().join(name));
+    fs::write(&certificate, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let nats = match NatsServer::start_with(&format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\nauthorization {{ user: vx, password: \"s3cret?\" }}",
+        certificate.display(),
+        key.display()
+    )) {
+        Ok(nats) => nats,
+        Err(error) => return skip("NATS is reached by TLS", &error.to_string()),
+    };
+    let url = nats.url().replace("nats://", "tls://vx:s3cret%3F@");
+    let binaries = sandbox.path().join("binaries").display().to_string();
+    let arguments = ["server", "--data", "one", "--jobs", "0", "--nats", &url, "--artifacts", &binaries];
+    let command = || sandbox.command(env!("CARGO_BIN_EXE_vx"), &arguments);
+    let server = Service::start(command().env("SSL_CERT_FILE", &certificate));
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
+
+    // A certificate that nobody vouches for.
+    let output = command().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("certificate") && !said.contains("s3cret"), "{said}");
 }
 
 #[test]

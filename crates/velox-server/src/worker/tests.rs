@@ -204,7 +204,13 @@ async fn a_cancelled_build_ends_soon() {
 async fn what_runs_at_the_shutdown_is_given_back() {
     let mut place = Place::working().await;
     let id = place.submit("waits").await;
-    place.until(id, |build| build.state == State::Running).await;
+    let begun = async {
+        // By then the worker knows of it, not the store alone.
+        while place.texts(id).await.is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), begun).await.expect("it begins soon");
     place.shutdown.cancel();
     place.worker.take().unwrap().await.unwrap();
     let build = place.store.get(id).await.unwrap().unwrap();

@@ -3,6 +3,7 @@
 //! ```text
 //!   KV_vx-builds     $KV.vx-builds.ID     a record: the build, and the lease that has it; changed by revision
 //!   KV_vx-keys       $KV.vx-keys.KEY      the build that the key of a spec stands for; changed by revision
+//!                    $KV.vx-keys.gate     who adds a build to the queue
 //!   KV_vx-artifacts  $KV.vx-artifacts.SHA what an artifact is
 //!   vx-jobs          vx.jobs.LANE.ID      a job that waits or is in a worker's hands (work queue; discards what is new)
 //!   vx-logs          vx.logs.ID           a piece of a log
@@ -10,7 +11,7 @@
 //!
 //! A build is queued in three steps, each of which anyone can do again: the key points to it (the compare-and-set that makes
 //! one build of many requests; the pointer holds the whole build), its record is made, its job is published (unless
-//! the stream has it). Who dies after the first has answered nobody; whoever asks for the same goes on from there. A build
+//! the stream has it). One node at a time does the first two ([`gate`]). Who dies after the first has answered nobody; whoever asks for the same goes on from there. A build
 //! that has a record but no job is found by any node ([`reconcile`]). A job whose record is over is acked away.
 //!
 //! All of it needs NATS 2.9 and its file storage, nothing newer. A NATS server that is killed loses nothing that it
@@ -26,7 +27,7 @@ mod queue;
 mod reconcile;
 mod record;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_nats::{
     ConnectOptions, Event, HeaderMap, ServerAddr,
@@ -233,10 +234,17 @@ async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::
         }
         options.connect(servers.as_slice()).await.map_err(|error| Trouble {
             why: format!("{} ({error})", shown(cluster)),
-            again: !matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation),
+            again: !is_refused(&error),
         })
     })
     .await
+}
+
+/// Whether the one doesn't let in the other: for want of a password, or of a certificate that somebody known vouches for.
+fn is_refused(error: &async_nats::ConnectError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation)
+        || source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The servers' addresses, without what else their URLs hold.
@@ -271,13 +279,7 @@ impl Shared {
     async fn follow_builds(&self, whole: tokio::sync::oneshot::Sender<()>) {
         let mut whole = Some(whole);
         loop {
-            let config = OrderedConfig {
-                deliver_subject: self.context.client().new_inbox(),
-                filter_subject: self.builds.subject(">"),
-                deliver_policy: DeliverPolicy::LastPerSubject,
-                headers_only: true,
-                ..OrderedConfig::default()
-            };
+            let config = self.builds.heads_from(DeliverPolicy::LastPerSubject);
             let followed = follow(self.builds.stream(), config, |message, rest| {
                 if let Some(message) = message {
                     self.see(message);
@@ -312,14 +314,8 @@ impl Shared {
 
     async fn follow_logs(&self) {
         loop {
-            let config = OrderedConfig {
-                deliver_subject: self.context.client().new_inbox(),
-                filter_subject: self.logs.subject(">"),
-                // One that was told before: after a reconnection it goes on from there.
-                deliver_policy: DeliverPolicy::Last,
-                headers_only: true,
-                ..OrderedConfig::default()
-            };
+            // One that was told before: after a reconnection it goes on from there.
+            let config = self.logs.heads_from(DeliverPolicy::Last);
             let followed = follow(self.logs.stream(), config, |message, _| {
                 let name = message.and_then(|message| self.logs.name(&message.subject));
                 if let Some(id) = name.and_then(|name| name.parse().ok()) {

@@ -173,16 +173,21 @@ impl Subjects {
         .await
     }
 
+    /// Tells of messages, without their content.
+    pub(super) fn heads_from(&self, deliver_policy: DeliverPolicy) -> OrderedConfig {
+        OrderedConfig {
+            deliver_subject: self.context.client().new_inbox(),
+            filter_subject: self.subject(">"),
+            deliver_policy,
+            headers_only: true,
+            ..OrderedConfig::default()
+        }
+    }
+
     /// What the last message of each subject is, without its content.
     pub(super) async fn heads(&self) -> Result<Vec<Head>, StoreError> {
         patiently("tell what it has", || async {
-            let config = OrderedConfig {
-                deliver_subject: self.context.client().new_inbox(),
-                filter_subject: self.subject(">"),
-                deliver_policy: DeliverPolicy::LastPerSubject,
-                headers_only: true,
-                ..OrderedConfig::default()
-            };
+            let config = self.heads_from(DeliverPolicy::LastPerSubject);
             let consumer = self.stream.create_consumer(config).await.map_err(Trouble::again)?;
             let mut left = consumer.cached_info().num_pending;
             let mut messages = consumer.messages().await.map_err(Trouble::again)?;

@@ -335,3 +335,78 @@ async fn no_secret_is_in_an_error() {
         assert!(!error.contains("s3cret") && error.starts_with("NATS can't be reached"), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_credentials_of_a_file_let_in() {
+    let started =
+        NatsServer::start_with_operator().and_then(|of| Ok((of, NatsServer::start_with_operator()?)));
+    let ((server, right), (_, wrong)) = match started {
+        Ok(started) => started,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let connect = async |credentials: &str| {
+        let cluster = Cluster { credentials: Some(SecretString::from(credentials)), ..cluster(&server) };
+        JetStream::connect(&cluster, options(Setup::LARGE)).await
+    };
+    let store = connect(&right).await.expect("it connects");
+    store.submit(new("a", "ann")).await.expect("it is taken");
+    store.finish(&lease(&store).await, made("ba")).await.expect("it ends");
+    let error = connect(&wrong).await.expect_err("they are another operator's").to_string();
+    let secrets = wrong.lines().filter(|line| line.len() > 40);
+    assert!(error.starts_with("NATS can't be reached"), "{error}");
+    assert!(secrets.into_iter().all(|secret| !error.contains(secret)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_servers_go_on_without_one() {
+    let mut servers = match NatsServer::cluster(3) {
+        Ok(servers) => servers,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let cluster = Cluster {
+        nats: servers.iter().map(|server| server.url().parse().expect("it is a URL")).collect(),
+        replicas: 3,
+        ..cluster(&servers[0])
+    };
+    let options = JetStreamOptions { replicas: 3, ..options(Setup::LARGE) };
+    let store = JetStream::connect(&cluster, options).await.expect("it connects");
+    let first = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
+    let leased = lease(&store).await;
+    store.append(&leased, vec![entry("before")]).await.expect("it is kept");
+
+    for (round, server) in servers.iter_mut().enumerate() {
+        tokio::task::block_in_place(|| server.kill()).expect("it can be killed");
+        // The others go on: nothing waits for it.
+        let name = format!("b{round}");
+        store.submit(new(&name, "ann")).await.expect("it is taken");
+        store.append(&leased, vec![entry("meanwhile")]).await.expect("it is kept");
+        store.extend(&leased).await.expect("it is still there");
+        let other = lease(&store).await;
+        store.finish(&other, made("bb")).await.expect("it ends");
+        tokio::task::block_in_place(|| server.restart()).expect("it starts");
+        until_replicated(&store).await;
+    }
+    let log = store.log(first, 0, 99).await.expect("it can be read");
+    assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    store.finish(&leased, made("bb")).await.expect("it ends");
+    until_depth(&store, 0, 0).await;
+}
+
+/// Waits until all servers have all that one of them has.
+async fn until_replicated(store: &JetStream) {
+    let since = Instant::now();
+    let Shared { builds, keys, artifacts, logs, jobs, .. } = &*store.shared;
+    for stream in [builds, keys, artifacts, logs, jobs] {
+        loop {
+            let info = stream.stream().get_info().await.ok().and_then(|info| info.cluster);
+            let whole = |info: &async_nats::jetstream::stream::ClusterInfo| {
+                info.leader.is_some() && info.replicas.iter().all(|peer| peer.current && !peer.offline)
+            };
+            if info.as_ref().is_some_and(whole) {
+                break;
+            }
+            assert!(since.elapsed() < 3 * SOON, "{info:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}

@@ -141,14 +141,23 @@ impl Place {
 
     /// The build, once it is as it should be.
     async fn until(&self, id: BuildId, reached: impl Fn(&Build) -> bool) -> Build {
+        self.once(id, async || self.store.get(id).await.unwrap().filter(&reached)).await
+    }
+
+    /// Waits for a line of the build's log.
+    async fn said(&self, id: BuildId, line: &str) {
+        self.once(id, async || self.texts(id).await.into_iter().find(|text| text == line)).await;
+    }
+
+    /// What is looked for after each change of the build, once it is there.
+    async fn once<T>(&self, id: BuildId, find: impl AsyncFn() -> Option<T>) -> T {
         let wait = async {
             use futures::StreamExt as _;
             let mut changes = self.store.changes(id).await.unwrap();
             loop {
                 changes.next().await.unwrap();
-                let build = self.store.get(id).await.unwrap().unwrap();
-                if reached(&build) {
-                    return build;
+                if let Some(found) = find().await {
+                    return found;
                 }
             }
         };
@@ -204,7 +213,8 @@ async fn a_cancelled_build_ends_soon() {
 async fn what_runs_at_the_shutdown_is_given_back() {
     let mut place = Place::working().await;
     let id = place.submit("waits").await;
-    place.until(id, |build| build.state == State::Running).await;
+    // It isn't only taken: the worker has it in hand.
+    place.said(id, "waiting").await;
     place.shutdown.cancel();
     place.worker.take().unwrap().await.unwrap();
     let build = place.store.get(id).await.unwrap().unwrap();

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, ops::Range, sync::atomic::AtomicU64};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -50,7 +51,7 @@ fn made(name: &str) -> Ran {
     let file = directory.path().join("rr");
     std::fs::write(&file, name).unwrap();
     let artifact = ArtifactInfo {
-        sha256: Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: HEXLOWER.encode(&Sha256::digest(name)),
         size: name.len() as u64,
         file_name: "rr".to_owned(),
         target: "linux/amd64".to_owned(),

@@ -114,6 +114,7 @@ fn before(now: SystemTime, age: Duration) -> Timestamp {
 mod tests {
     use std::collections::BTreeMap;
 
+    use data_encoding::HEXLOWER;
     use sha2::{Digest as _, Sha256};
     use url::Url;
     use velox_testkit::NatsServer;
@@ -177,7 +178,7 @@ mod tests {
 
         /// Stores what nobody heard of.
         async fn orphan(&self, bytes: &[u8]) -> String {
-            let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
             let file = self.directory.path().join("rr");
             std::fs::write(&file, bytes).unwrap();
             self.artifacts.put(&sha256, &file).await.unwrap();

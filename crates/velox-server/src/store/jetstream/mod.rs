@@ -89,7 +89,6 @@ pub struct JetStream {
 #[derive(Debug)]
 pub(super) struct Shared {
     options: JetStreamOptions,
-    context: jetstream::Context,
     builds: Subjects,
     keys: Subjects,
     artifacts: Subjects,
@@ -156,7 +155,6 @@ impl JetStream {
         let (builds, keys, artifacts, jobs, logs) = tokio::try_join!(builds, keys, artifacts, jobs, logs)?;
         let shared = Shared {
             options,
-            context,
             builds,
             keys,
             artifacts,

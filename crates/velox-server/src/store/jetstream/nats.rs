@@ -103,7 +103,7 @@ pub(super) enum Put {
 #[derive(Debug, Clone)]
 pub(super) struct Subjects {
     stream: Stream,
-    context: jetstream::Context,
+    pub(super) context: jetstream::Context,
     prefix: String,
 }
 

@@ -173,7 +173,7 @@ async fn a_stream_that_takes_no_more_leaves_nothing_behind() {
     let there = shared.jobs.stream().cached_info().config.clone();
     assert_eq!((there.max_messages, there.discard), (1200, DiscardPolicy::New));
     let small = Config { max_messages: 1, ..there };
-    shared.context.update_stream(&small).await.expect("it can be changed");
+    shared.jobs.context.update_stream(&small).await.expect("it can be changed");
     store.submit(new("a", "ann")).await.expect("it is taken");
     assert!(matches!(store.submit(new("b", "ann")).await, Err(StoreError::Full { .. })));
     assert_eq!(store.recent(9).await.expect("it can be read").len(), 1);

@@ -298,11 +298,17 @@ fn a_worker_tells_of_itself() {
     let body = build("v1.2.3").to_string();
     let asked = id(&server.ask("POST", "/v1/builds", &headers, body.as_bytes()));
     assert_eq!(server.built(&asked)["state"], "succeeded");
-    let metrics = worker.get("/metrics").text();
-    let value =
-        |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-    assert_eq!(value("vx_builds_total{state=\"succeeded\"}"), Some(1.0), "{metrics}");
-    assert!(value("vx_build_downloaded_bytes_total").is_some_and(|bytes| bytes > 1000.0), "{metrics}");
+    let value = |name: &str| {
+        let metrics = worker.get("/metrics").text();
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    // The worker counts a build once all of its end is written.
+    let since = Instant::now();
+    while value("vx_builds_total{state=\"succeeded\"}") != Some(1.0) {
+        assert!(since.elapsed() < PATIENCE, "{}", worker.get("/metrics").text());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(value("vx_build_downloaded_bytes_total").is_some_and(|bytes| bytes > 1000.0));
     let downloaded = "vx_build_downloaded_bytes_total 0";
     assert!(server.get("/metrics").text().contains(downloaded), "nothing is built by the server");
 

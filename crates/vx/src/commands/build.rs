@@ -24,7 +24,10 @@ pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> Exit
         (None, None) => Output::Directory(working_directory.to_owned()),
     };
     let dry_run = arguments.dry_run;
-    let goal = |directory: &Path| if dry_run { Goal::Plan } else { Goal::Build(output(directory)) };
+    let goal = |directory: &Path| match dry_run {
+        true => Goal::DryRun(output(directory)),
+        false => Goal::Build(output(directory)),
+    };
     let options = Options {
         debug: arguments.debug,
         race: arguments.race,

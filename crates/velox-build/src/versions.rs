@@ -262,7 +262,11 @@ pub(crate) fn gather(chains: Vec<Chain>, answers: &mut [Versions]) {
 /// What the proxies have of a module, over all its majors.
 pub(crate) async fn offered(fetcher: &Fetcher, module: &str) -> Versions {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
-    let start = if base == ROADRUNNER { format!("{base}/v{FIRST_YEAR}") } else { base.to_owned() };
+    let start = match base {
+        ROADRUNNER => format!("{base}/v{FIRST_YEAR}"),
+        _ if base.starts_with("gopkg.in/") => module.to_owned(),
+        _ => base.to_owned(),
+    };
     let mut chains = vec![Chain::new(0, &start)];
     let mut answers = [Versions::default()];
     // Only a go command could fail here.

@@ -378,7 +378,10 @@ impl Sources<'_> {
         if semver::is_valid(&with_v) {
             return Some(format!("did you mean {with_v}?"));
         }
-        let versions = offered(fetcher, &module.path).await;
+        let versions = tokio::select! {
+            versions = offered(fetcher, &module.path) => versions,
+            () = self.proxies.children.cancel.cancelled() => return None,
+        };
         let is_there = versions.majors.iter().any(|major| major.versions.contains(&module.version));
         match versions.nearest(&module.version).as_slice() {
             [] => meant(&module.path).map(|meant| format!("did you mean {meant}?")),

@@ -1,6 +1,6 @@
 use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Event, Goal, Options, Output};
+use velox_build::{Goal, Options, Output};
 
 use crate::{
     cli,
@@ -79,9 +79,7 @@ async fn run(
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    for warning in std::mem::take(&mut prepared.warnings) {
-        prepared.report.report(Event::Warning(warning));
-    }
+    prepared.warn();
     let Prepared { request, report, cancel, .. } = &prepared;
     match velox_build::build(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(summary) => match report.finished(&request.goal, &summary, started.elapsed()) {

@@ -108,20 +108,7 @@ mod tests {
         }
 
         async fn submit(&self, version: &str) -> Submitted {
-            let spec = Spec {
-                roadrunner: version.to_owned(),
-                plugins: vec![Plugin { module: "example.com/a".to_owned(), reference: "v1.0.0".to_owned() }],
-                replaces: Vec::new(),
-                excludes: Vec::new(),
-                target: "linux/amd64".to_owned(),
-                tags: Vec::new(),
-                debug: false,
-                race: false,
-                strict: false,
-                dependencies: None,
-                stamp_version: None,
-                stamp_time: None,
-            };
+            let spec = Spec::new(version, vec![Plugin::new("example.com/a", "v1.0.0")]);
             let tenant = Tenant("somebody".to_owned());
             self.store.submit(NewBuild { spec, tenant, force: false, at_once: None }).await.unwrap()
         }

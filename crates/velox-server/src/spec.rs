@@ -104,7 +104,32 @@ pub(crate) fn host() -> String {
     GoTarget::host().to_string()
 }
 
+impl Plugin {
+    /// The module at the tag, branch or commit.
+    pub fn new(module: impl Into<String>, reference: impl Into<String>) -> Self {
+        Self { module: module.into(), reference: reference.into() }
+    }
+}
+
 impl Spec {
+    /// These plugins for this platform, and all else as where a request leaves it out.
+    pub fn new(roadrunner: impl Into<String>, plugins: Vec<Plugin>) -> Self {
+        Self {
+            roadrunner: roadrunner.into(),
+            plugins,
+            replaces: Vec::new(),
+            excludes: Vec::new(),
+            target: host(),
+            tags: Vec::new(),
+            debug: false,
+            race: false,
+            strict: false,
+            dependencies: None,
+            stamp_version: None,
+            stamp_time: None,
+        }
+    }
+
     /// The same in one order, so that equal requests are equal.
     ///
     /// # Errors
@@ -171,7 +196,7 @@ impl Spec {
                     replaces.push(Replace { old: module.value.clone(), new: format!("{path}@{version}") });
                 }
             }
-            plugins.push(Plugin { module: module.value.clone(), reference: plugin.reference.value.clone() });
+            plugins.push(Plugin::new(&module.value, &plugin.reference.value));
         }
         for replace in &manifest.replaces {
             let (path, version) = &replace.old.value;
@@ -398,27 +423,11 @@ mod tests {
     use super::*;
 
     fn spec() -> Spec {
-        let plugin = |module: &str, reference: &str| Plugin {
-            module: module.to_owned(),
-            reference: reference.to_owned(),
-        };
-        Spec {
-            roadrunner: "v2025.1.5".to_owned(),
-            plugins: vec![
-                plugin("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
-                plugin("github.com/roadrunner-server/http/v5", "v5.2.7"),
-            ],
-            replaces: Vec::new(),
-            excludes: Vec::new(),
-            target: "linux/arm64".to_owned(),
-            tags: Vec::new(),
-            debug: false,
-            race: false,
-            strict: false,
-            dependencies: None,
-            stamp_version: None,
-            stamp_time: None,
-        }
+        let plugins = vec![
+            Plugin::new("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
+            Plugin::new("github.com/roadrunner-server/http/v5", "v5.2.7"),
+        ];
+        Spec { target: "linux/arm64".to_owned(), ..Spec::new("v2025.1.5", plugins) }
     }
 
     fn fields(spec: Spec) -> Vec<String> {

@@ -20,7 +20,7 @@ struct Told;
 #[async_trait]
 impl Runner for Told {
     async fn run(&self, build: &Build, log: mpsc::Sender<Entry>, cancel: CancellationToken) -> Ran {
-        let say = |text: String| Entry { level: Level::Output, ..warning(text) };
+        let say = |text: String| Entry::new(Level::Output, text);
         match build.spec.roadrunner.as_str() {
             "waits" => {
                 log.send(say("waiting".to_owned())).await.unwrap();
@@ -134,20 +134,7 @@ impl Place {
     }
 
     async fn submit(&self, roadrunner: &str) -> BuildId {
-        let spec = Spec {
-            roadrunner: roadrunner.to_owned(),
-            plugins: vec![Plugin { module: "example.com/a".to_owned(), reference: "v1.0.0".to_owned() }],
-            replaces: Vec::new(),
-            excludes: Vec::new(),
-            target: "linux/amd64".to_owned(),
-            tags: Vec::new(),
-            debug: false,
-            race: false,
-            strict: false,
-            dependencies: None,
-            stamp_version: None,
-            stamp_time: None,
-        };
+        let spec = Spec::new(roadrunner, vec![Plugin::new("example.com/a", "v1.0.0")]);
         let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None };
         self.store.submit(new).await.unwrap().build().id
     }
@@ -256,6 +243,6 @@ async fn trouble_with_a_store_passes() {
 #[test]
 fn long_lines_are_cut_between_letters() {
     let mut budget = Budget::new(1 << 20);
-    let entry = budget.admit(warning("é".repeat(LINE))).unwrap();
+    let entry = budget.admit(Entry::new(Level::Warning, "é".repeat(LINE))).unwrap();
     assert!(entry.text.ends_with(&format!("é… ({LINE} bytes more)")), "{}", &entry.text[LINE - 4..]);
 }

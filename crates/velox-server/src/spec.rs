@@ -494,7 +494,7 @@ mod tests {
     #[test]
     fn no_name_is_given_twice() {
         let mut alike = spec();
-        for module in ["example.com/a/x", "example.com/b/x", "example.com/c/x-2", "example.com/d/x/v2"] {
+        for module in ["example.com/a/x", "example.com/b/x", "example.com/c/x-2", "example.com/d/x"] {
             alike.plugins.push(Plugin { module: module.to_owned(), reference: "v1.0.0".to_owned() });
         }
         let names = alike.names();

@@ -106,8 +106,8 @@ impl Jobs {
         remove_leftovers(&jobs);
         if !fence::is_whole() {
             tracing::warn!(
-                "this kernel has no Landlock (Linux 6.7 or newer): nothing but its environment keeps a build from this \
-                 machine's files and ports"
+                "there is no Landlock (Linux 6.7 or newer has it, unless a filter of system calls refuses it): nothing but \
+                 its environment keeps a build from this machine's files and ports"
             );
         }
         let relay = Relay::start(&options.environment, &options.policy)?;

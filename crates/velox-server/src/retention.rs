@@ -86,6 +86,8 @@ impl Retention {
 mod tests {
     use sha2::{Digest as _, Sha256};
 
+    use data_encoding::HEXLOWER;
+
     use super::*;
     use crate::{
         ArtifactInfo, Artifacts as _, BuildId, Made, NewBuild, Outcome, Plugin, Queue as _, Spec,
@@ -117,7 +119,7 @@ mod tests {
         async fn made(&self, version: &str, bytes: &[u8]) -> (BuildId, String) {
             self.submit(version).await;
             let lease = self.store.lease("worker").await.unwrap();
-            let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
             let file = self.directory.path().join("rr");
             std::fs::write(&file, bytes).unwrap();
             self.folder.put(&sha256, &file).await.unwrap();

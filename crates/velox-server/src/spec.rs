@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, ops::Range};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -267,7 +268,7 @@ impl Spec {
     pub fn key(&self) -> String {
         // A structure of strings and lists can always be written.
         let text = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&Sha256::digest(text))
     }
 
     /// Whether every ref names one version for good: then what was built once is never stale.

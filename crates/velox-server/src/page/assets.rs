@@ -1,11 +1,12 @@
 //! The page's own style, script and picture. Each has a name that changes with its content, so that browsers keep it.
 
-use std::{fmt::Write as _, sync::LazyLock};
+use std::sync::LazyLock;
 
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::http::body::Name;
@@ -28,11 +29,8 @@ pub(super) static ICON: LazyLock<Asset> =
 
 impl Asset {
     fn new(stem: &str, ending: &str, kind: &'static str, text: &'static str) -> Self {
-        let mut hash = String::new();
-        for byte in Sha256::digest(text).iter().take(6) {
-            // Writing to a String can't fail.
-            let _ = write!(hash, "{byte:02x}");
-        }
+        let mut hash = HEXLOWER.encode(&Sha256::digest(text));
+        hash.truncate(12);
         Self { path: format!("/assets/{stem}-{hash}.{ending}"), kind, text }
     }
 }

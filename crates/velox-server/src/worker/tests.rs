@@ -4,6 +4,7 @@ use std::{collections::VecDeque, ops::Range, sync::atomic::AtomicU64};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -50,7 +51,7 @@ fn made(name: &str) -> Ran {
     let file = directory.path().join("rr");
     std::fs::write(&file, name).unwrap();
     let artifact = ArtifactInfo {
-        sha256: Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: HEXLOWER.encode(&Sha256::digest(name)),
         size: name.len() as u64,
         file_name: "rr".to_owned(),
         target: "linux/amd64".to_owned(),
@@ -141,14 +142,23 @@ impl Place {
 
     /// The build, once it is as it should be.
     async fn until(&self, id: BuildId, reached: impl Fn(&Build) -> bool) -> Build {
+        self.once(id, async || self.store.get(id).await.unwrap().filter(&reached)).await
+    }
+
+    /// Waits for a line of the build's log.
+    async fn said(&self, id: BuildId, line: &str) {
+        self.once(id, async || self.texts(id).await.into_iter().find(|text| text == line)).await;
+    }
+
+    /// What is looked for after each change of the build, once it is there.
+    async fn once<T>(&self, id: BuildId, find: impl AsyncFn() -> Option<T>) -> T {
         let wait = async {
             use futures::StreamExt as _;
             let mut changes = self.store.changes(id).await.unwrap();
             loop {
                 changes.next().await.unwrap();
-                let build = self.store.get(id).await.unwrap().unwrap();
-                if reached(&build) {
-                    return build;
+                if let Some(found) = find().await {
+                    return found;
                 }
             }
         };
@@ -204,7 +214,8 @@ async fn a_cancelled_build_ends_soon() {
 async fn what_runs_at_the_shutdown_is_given_back() {
     let mut place = Place::working().await;
     let id = place.submit("waits").await;
-    place.until(id, |build| build.state == State::Running).await;
+    // It isn't only taken: the worker has it in hand.
+    place.said(id, "waiting").await;
     place.shutdown.cancel();
     place.worker.take().unwrap().await.unwrap();
     let build = place.store.get(id).await.unwrap().unwrap();

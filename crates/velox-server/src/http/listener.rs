@@ -47,8 +47,9 @@ const STALLED: Duration = Duration::from_secs(60);
 /// How often a connection of HTTP/2 is asked whether somebody is still there.
 const PING: Duration = Duration::from_secs(30);
 
-/// What is kept ready to be sent on one stream of HTTP/2, in bytes.
-const AHEAD: usize = 256 << 10;
+/// What is kept ready to be sent on one connection of HTTP/1 or one stream of HTTP/2, in bytes, beside one piece of a body:
+/// what a client costs that takes nothing of it. With HTTP/1 it is the longest head of a request, too.
+const AHEAD: usize = 32 << 10;
 
 /// How long to wait where the system has no more descriptors.
 const BREATH: Duration = Duration::from_millis(50);
@@ -121,7 +122,7 @@ async fn pause(error: &io::Error) {
 
 fn http() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,7 @@ use crate::{
     api::{BuildView, Problem, Submit},
     http::{
         Site,
-        body::{self, Query},
+        body::{self, Name, Query},
         problem::Wrong,
         who::{Builder, Reader},
     },
@@ -130,7 +130,7 @@ pub(crate) struct Wait {
 pub(crate) async fn get(
     State(site): State<Arc<Site>>,
     _: Reader,
-    Path(id): Path<String>,
+    Name(id): Name,
     Query(query): Query<Wait>,
     headers: HeaderMap,
 ) -> Result<Response, Wrong> {
@@ -163,7 +163,7 @@ pub(crate) async fn get(
 pub(crate) async fn cancel(
     State(site): State<Arc<Site>>,
     Builder(caller): Builder,
-    Path(id): Path<String>,
+    Name(id): Name,
 ) -> Result<Response, Wrong> {
     let build = site.service.cancel(&caller, named(&id)?).await?;
     let status = if build.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -182,7 +182,7 @@ pub(crate) async fn cancel(
 pub(crate) async fn configuration(
     State(site): State<Arc<Site>>,
     _: Reader,
-    Path(id): Path<String>,
+    Name(id): Name,
 ) -> Result<Response, Wrong> {
     let build = site.service.build(named(&id)?).await?;
     let text = match build.outcome {
@@ -205,7 +205,7 @@ pub(crate) async fn configuration(
 pub(crate) async fn lock(
     State(site): State<Arc<Site>>,
     _: Reader,
-    Path(id): Path<String>,
+    Name(id): Name,
 ) -> Result<Response, Wrong> {
     let build = site.service.build(named(&id)?).await?;
     match build.outcome {

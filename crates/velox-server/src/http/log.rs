@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -18,7 +18,13 @@ use utoipa::IntoParams;
 use crate::{
     Entry, State as Progress, StoreError, Told,
     api::{BuildView, Problem},
-    http::{Site, body::Query, builds::named, problem::Wrong, who::Reader},
+    http::{
+        Site,
+        body::{Name, Query},
+        builds::named,
+        problem::Wrong,
+        who::Reader,
+    },
 };
 
 /// The header with which a browser that comes back says what it has
@@ -63,7 +69,7 @@ pub(crate) struct Start {
 pub(crate) async fn follow(
     State(site): State<Arc<Site>>,
     _: Reader,
-    Path(id): Path<String>,
+    Name(id): Name,
     Query(start): Query<Start>,
     headers: HeaderMap,
 ) -> Result<Response, Wrong> {

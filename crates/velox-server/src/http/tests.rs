@@ -600,8 +600,13 @@ async fn an_artifact_whole_and_in_parts() {
         (206, &"bytes 2-4/10".parse().expect("a value"))
     );
     assert_eq!(text(part).await, "234");
-    let head = fixture.ask(Request::head(&path).body(Body::empty()).expect("a request")).await;
-    assert_eq!(head.headers()["content-length"], "10");
+    // A range is for GET alone.
+    let head = Request::head(&path).header("range", "bytes=2-4").body(Body::empty()).expect("a request");
+    let head = fixture.ask(head).await;
+    assert_eq!(
+        (head.status().as_u16(), &head.headers()["content-length"]),
+        (200, &"10".parse().expect("a value"))
+    );
     assert_eq!(text(head).await, "");
 }
 
@@ -688,6 +693,39 @@ async fn every_wrong_field_of_a_call_is_named() {
         let request = Request::post(CALL).header("content-type", "application/json");
         let response = fixture.ask(request.body(Body::from(malformed)).expect("a request")).await;
         assert_eq!(response.status(), 400, "{malformed}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_longer_than_any_servers_is_not_kept() {
+    let fixture = Fixture::new();
+    let cases: [(Change, &str); 6] = [
+        (|build| build["roadrunner"] = json!("v1".repeat(2000)), "build.roadrunner"),
+        (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0]"),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "x".repeat(2000)}]),
+            "build.replaces[0]",
+        ),
+        (|build| build["tags"] = json!(["ok", "x".repeat(2000)]), "build.tags[1]"),
+        (|build| build["stamp_version"] = json!("x".repeat(2000)), "build.stamp_version"),
+        (|build| build["plugins"] = json!(vec![build["plugins"][0].clone(); 501]), "build.plugins"),
+    ];
+    for (change, field) in cases {
+        let mut build = spec();
+        change(&mut build);
+        let (status, problem) = whole(fixture.post("/v1/builds", &json!({ "build": build })).await).await;
+        assert_eq!((status.as_u16(), &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_names_nothing() {
+    let fixture = Fixture::new();
+    for path in ["/v1/builds/%ff", "/v1/builds/%ff/log", "/v1/artifacts/%ff", "/builds/%ff", "/assets/%ff"] {
+        let answer = fixture.ask(Request::get(path).body(Body::empty()).expect("a request")).await;
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+        let (status, problem) = whole(answer).await;
+        assert_eq!((status.as_u16(), &problem["type"]), (404, &json!("not_found")), "{path}");
     }
 }
 

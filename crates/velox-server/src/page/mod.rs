@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -33,7 +33,7 @@ use self::{
 use crate::{
     BuildId, Catalogue, Refusal, Releases, Service, ServiceError, StoreError,
     http::{
-        body::read,
+        body::{Name, read},
         problem::Wrong as Refused,
         who::{Builder, Reader},
     },
@@ -139,7 +139,7 @@ async fn submit(
 async fn show(
     State(pages): State<Arc<Pages>>,
     _: Reader,
-    Path(id): Path<String>,
+    Name(id): Name,
     caller: Result<Builder, Refused>,
 ) -> Response {
     match pages.shown(&id, caller.ok().as_ref()).await {
@@ -152,7 +152,7 @@ async fn show(
 async fn cancel(
     State(pages): State<Arc<Pages>>,
     Builder(caller): Builder,
-    Path(id): Path<String>,
+    Name(id): Name,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {

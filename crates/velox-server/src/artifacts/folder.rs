@@ -32,11 +32,11 @@ const PUT: &str = ".put-";
 /// How much is copied at once on the way in.
 const COPY: usize = 1 << 20;
 /// How many large pieces of binaries are in memory, for all that are being sent together…
-const LARGE_PIECES: usize = 32;
+const LARGE_PIECES: usize = 16;
 /// … and how large one is.
 const LARGE: usize = 128 << 10;
 /// A piece for whoever is slow, or comes while all large ones are in use: nobody waits for others' connections.
-const SMALL: usize = 16 << 10;
+const SMALL: usize = 8 << 10;
 /// Whoever takes longer than this over a piece is slow.
 const SLOW: Duration = Duration::from_millis(100);
 /// How many pieces are read at once: each takes a thread.

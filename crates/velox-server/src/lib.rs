@@ -63,8 +63,8 @@ pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{
-    Depth, Forgets, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing,
-    StoreError, Submitted,
+    Depth, Forgets, JetStream, JetStreamOptions, Lease, Position, Queue, Records, Sqlite, SqliteOptions,
+    Standing, StoreError, Submitted,
 };
 pub use work::work;
 pub use worker::Worker;

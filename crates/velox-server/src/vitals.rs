@@ -39,7 +39,7 @@ impl Vitals {
 }
 
 async fn metrics(State(vitals): State<Arc<Vitals>>) -> Result<Response, Wrong> {
-    Ok(vitals.telemetry.metrics(&*vitals.queue).await?)
+    Ok(health::openmetrics(vitals.telemetry.metrics(vitals.queue.depth().await?)))
 }
 
 async fn ready(State(vitals): State<Arc<Vitals>>) -> Result<Response, Wrong> {

@@ -168,6 +168,8 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
     assert_eq!((same.status, same.body.len()), (304, 0));
 
+    many_who_take_nothing(&sandbox, &service, path);
+
     // What comes along makes the same server elsewhere.
     for file in ["velox.toml", "velox.lock"] {
         let text = service.get(&format!("/v1/builds/{id}/{file}"));
@@ -189,6 +191,40 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     assert_eq!(service.get(path).body, binary.body);
     assert!(service.get(&format!("/v1/builds/{id}/log")).text().contains("event: end"));
     assert_eq!(fetches(), fetched, "nothing was fetched again");
+}
+
+/// Clients that ask for the artifact and don't read it cost little memory, and keep nobody waiting.
+fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
+    const CLIENTS: u64 = 256;
+    // More than the system takes off the service's hands.
+    const SIZE: u64 = 64 << 20;
+    let sha256 = path.rsplit('/').next().unwrap();
+    let file = sandbox.path().join("data/artifacts").join(&sha256[..2]).join(sha256);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    let size = file.metadata().unwrap().len();
+    file.set_len(SIZE).unwrap();
+
+    let before = service.memory();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let idle: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = service.connect();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).unwrap();
+            assert_eq!(&start, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(service.get(path).body.len() as u64, SIZE);
+    }
+    let (took, more) = (start.elapsed(), service.memory().saturating_sub(before));
+    assert!(took < Duration::from_secs(30), "others wait: {took:?}");
+    assert!(more < CLIENTS * (128 << 10), "{CLIENTS} clients that take nothing cost {more} bytes");
+    drop(idle);
+    file.set_len(size).unwrap();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `/healthz`: the process answers. `/readyz`: it can be sent requests.
+//! `/healthz`: the process answers. `/readyz`: it can be sent requests. `/metrics`: what it did so far.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use crate::{
     StoreError,
     api::Problem,
-    http::{Site, problem::Wrong},
+    http::{Site, problem::Wrong, who::Observer},
 };
 
 /// Answers while the process runs: restart it where this doesn't answer.
@@ -47,6 +47,16 @@ impl From<NotReady> for Wrong {
             NotReady::Store(error) => error.into(),
         }
     }
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
+    Ok(openmetrics(site.telemetry.metrics(site.service.depth().await?)))
+}
+
+pub(crate) fn openmetrics(text: String) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 pub(crate) fn fine() -> Response {

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    net::IpAddr,
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -10,7 +11,29 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::request::Asked;
+tokio::task_local! {
+    /// The request that is being answered.
+    static ASKED: Asked;
+}
+
+/// What names a request in the audit log.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) id: String,
+    pub(super) from: Option<IpAddr>,
+}
+
+impl Asked {
+    /// The request that is being answered here, where there is one.
+    pub(super) fn now() -> Option<Self> {
+        ASKED.try_with(Self::clone).ok()
+    }
+
+    /// Answers it.
+    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> T {
+        ASKED.scope(self.clone(), answer).await
+    }
+}
 
 /// The audit log; without a file nothing is written.
 pub(super) struct Audit(Option<Mutex<File>>);

@@ -1,26 +1,14 @@
 //! The metrics, in the text format of OpenMetrics (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
-use axum::{
-    extract::State,
-    http::header,
-    response::{IntoResponse, Response},
-};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
-use super::Telemetry;
-use crate::{
-    Queue, StoreError,
-    http::{Site, problem::Wrong, who::Observer},
-};
+use crate::Depth;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
@@ -37,7 +25,7 @@ pub(super) struct Metrics {
     busy: Gauge,
     depth: Family<Labels<1>, Gauge>,
     artifact_bytes: Counter,
-    downloaded: Counter,
+    pub(super) downloaded: Counter,
     denied: Family<Labels<1>, Counter>,
 }
 
@@ -144,30 +132,16 @@ impl Metrics {
     pub(super) fn served(&self, bytes: u64) {
         self.artifact_bytes.inc_by(bytes);
     }
-}
 
-impl Telemetry {
-    /// Counts what builds download.
-    pub(crate) fn downloaded(&self) -> Counter {
-        self.metrics.downloaded.clone()
-    }
-
-    /// All that is counted and measured.
-    pub(crate) async fn metrics(&self, queue: &dyn Queue) -> Result<Response, StoreError> {
-        let depth = queue.depth().await?;
+    /// All of them, with the queue at this depth.
+    pub(super) fn text(&self, depth: Depth) -> String {
         for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.depth.get_or_create(&[("state", state.to_owned())]).set(count);
+            self.depth.get_or_create(&[("state", state.to_owned())]).set(count);
         }
         let mut text = String::new();
         // A String can be written to.
-        let _ = encode(&mut text, &self.metrics.registry);
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+        let _ = encode(&mut text, &self.registry);
+        text
     }
-}
-
-/// `GET /metrics`.
-pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
-    Ok(site.telemetry.metrics(&*site.service.queue).await?)
 }

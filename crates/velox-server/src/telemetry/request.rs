@@ -1,7 +1,7 @@
 //! What is seen of a request: its id, a span, a line in the log, a count, and, where it is refused, an entry in the audit
 //! log.
 
-use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
@@ -15,32 +15,16 @@ use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
-use super::{Telemetry, audit::Act};
-use crate::{auth::Denied, http::who::Identity};
+use super::{
+    Telemetry,
+    audit::{Act, Asked},
+};
+use crate::auth::{Denied, Identity};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a client.
 const LONGEST: usize = 64;
-
-tokio::task_local! {
-    /// The request that is being answered.
-    static ASKED: Asked;
-}
-
-/// What names a request in the audit log.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) id: String,
-    pub(super) from: Option<IpAddr>,
-}
-
-impl Asked {
-    /// The request that is being answered here, where there is one.
-    pub(super) fn now() -> Option<Self> {
-        ASKED.try_with(Self::clone).ok()
-    }
-}
 
 /// Watches a request from its start to its answer.
 pub(crate) async fn observe(
@@ -69,8 +53,7 @@ pub(crate) async fn observe(
     // Without traces nothing is to be set.
     let _ = span.set_parent(parent);
     let asked = Asked { id: id.clone(), from };
-    let answer = ASKED.scope(asked.clone(), next.run(request)).instrument(span.clone());
-    let mut response = answer.await;
+    let mut response = asked.answered(next.run(request)).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), started.elapsed());
     span.record("http.response.status_code", status);
     if status >= 500 {

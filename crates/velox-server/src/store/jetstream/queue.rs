@@ -25,7 +25,8 @@ use super::{
     record::{Change, Found, Record},
 };
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Lease, Level, Outcome, Queue, Standing, State, StoreError,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Lease, Level, Outcome, Position, Queue, Standing, State,
+    StoreError,
 };
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
@@ -381,5 +382,9 @@ impl Queue for JetStream {
 
     async fn depth(&self) -> Result<Depth, StoreError> {
         Ok(self.shared.mirror.depth())
+    }
+
+    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+        Ok(self.shared.mirror.position(id))
     }
 }

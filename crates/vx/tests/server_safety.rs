@@ -271,7 +271,7 @@ fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));
     let failure = ended.failed();
-    assert_eq!(failure.kind, FailureKind::Failed, "{failure:?}");
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure:?}");
     for text in ["plugin hello", "^^^^", "404 Not Found"] {
         assert!(failure.message.contains(text), "{}", failure.message);
     }

@@ -156,6 +156,7 @@ fn outcome(build: &Build) -> Result<String, ConnectError> {
             Err(match failure.kind {
                 FailureKind::Invalid => ConnectError::invalid_argument(message),
                 FailureKind::Limit => ConnectError::resource_exhausted(message),
+                FailureKind::Unavailable => ConnectError::unavailable(message),
                 FailureKind::Failed | FailureKind::Internal => ConnectError::internal(message),
             })
         }

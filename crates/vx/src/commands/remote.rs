@@ -520,15 +520,19 @@ fn failed(view: &BuildView) -> Trouble {
         let message = format!("build {} was cancelled", view.id);
         return Trouble::new(Ending::Build, &message, "somebody with the same token may have done it");
     };
-    let (ending, message) = match failure.kind {
-        FailureKind::Invalid => (Ending::Configuration, "the build service can't build this"),
-        FailureKind::Failed => (Ending::Build, "the build failed at the build service"),
-        FailureKind::Limit => (Ending::Build, "the build ran into a limit of the build service"),
-        FailureKind::Internal => (Ending::Build, "the build service itself is in trouble"),
+    let (message, help) = match failure.kind {
+        FailureKind::Invalid => ("the build service can't build this", ""),
+        FailureKind::Failed => ("the build failed at the build service", ""),
+        FailureKind::Unavailable => (
+            "the build service can't get the modules",
+            "try again in a while, or tell whoever runs the service",
+        ),
+        FailureKind::Limit => ("the build ran into a limit of the build service", ""),
+        FailureKind::Internal => ("the build service itself is in trouble", ""),
     };
     Trouble {
         output: failure.message.lines().map(str::to_owned).collect(),
-        ..Trouble::new(ending, message, "")
+        ..Trouble::new(Ending::Build, message, help)
     }
 }
 

@@ -58,6 +58,9 @@ impl Audit {
             from: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             request_id: Option<&'a str>,
+            /// What a call's message has as its `request_id`.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            call_id: Option<&'a str>,
         }
         let Some(file) = &self.0 else { return };
         let line = Line {
@@ -65,6 +68,7 @@ impl Audit {
             act,
             from: asked.and_then(|asked| asked.from).map(|from| from.to_string()),
             request_id: asked.map(|asked| asked.id.as_str()),
+            call_id: asked.and_then(|asked| asked.call.id.get()).map(String::as_str),
         };
         // Texts and numbers can always be written.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
@@ -78,6 +82,8 @@ impl Audit {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -86,7 +92,8 @@ mod tests {
         let file = place.path().join("audit.jsonl");
         for _ in 0..2 {
             let audit = Audit::open(Some(&file)).unwrap();
-            let asked = Asked { id: "a1".to_owned(), from: Some([192, 0, 2, 1].into()) };
+            let asked =
+                Asked { id: "a1".to_owned(), from: Some([192, 0, 2, 1].into()), call: Arc::default() };
             let who = Some("ci\n{\"who\":\"root\"}");
             let act =
                 Act { action: "submit", decision: "queued", who, build: None, status: None, route: None };

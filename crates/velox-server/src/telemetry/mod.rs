@@ -13,7 +13,11 @@ use std::{io, path::Path, sync::Arc};
 
 pub use self::logs::{Logs, LogsOptions};
 use self::{audit::Audit, metrics::Metrics, spans::Spans};
-pub(crate) use self::{metrics::metrics, observed::Observed, request::observe};
+pub(crate) use self::{
+    metrics::metrics,
+    observed::Observed,
+    request::{called, judged, observe},
+};
 
 /// Where what happens is counted and written down.
 pub(crate) struct Telemetry {

@@ -1,11 +1,15 @@
 //! What is seen of a request: its id, a span, a line in the log, a count, and, where it is refused, an entry in the audit
 //! log.
 
-use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
@@ -33,6 +37,28 @@ tokio::task_local! {
 pub(super) struct Asked {
     pub(super) id: String,
     pub(super) from: Option<IpAddr>,
+    pub(super) call: Arc<Call>,
+}
+
+/// What only a call itself tells: over gRPC every answer has the status 200, and the client's id of it is in its message.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    status: OnceLock<u16>,
+    pub(super) id: OnceLock<String>,
+}
+
+/// The call that is being answered here is taken, or refused: as HTTP would say it.
+pub(crate) fn judged(status: StatusCode) {
+    if let Some(Asked { call, .. }) = Asked::now() {
+        let _ = call.status.set(status.as_u16());
+    }
+}
+
+/// The call that is being answered here has an id of the client's.
+pub(crate) fn called(id: &str) {
+    if let Some(Asked { call, .. }) = Asked::now() {
+        let _ = call.id.set(id.to_owned());
+    }
 }
 
 impl Asked {
@@ -68,7 +94,7 @@ pub(crate) async fn observe(
     let parent = global::get_text_map_propagator(|known| known.extract(&HeaderExtractor(request.headers())));
     // Without traces nothing is to be set.
     let _ = span.set_parent(parent);
-    let asked = Asked { id: id.clone(), from };
+    let asked = Asked { id: id.clone(), from, call: Arc::default() };
     let answer = ASKED.scope(asked.clone(), next.run(request)).instrument(span.clone());
     let mut response = answer.await;
     let (status, took) = (response.status().as_u16(), started.elapsed());
@@ -78,10 +104,12 @@ pub(crate) async fn observe(
     }
     telemetry.metrics.request(method, &route, status, took);
     let identity = response.extensions_mut().remove::<Identity>().map(|Identity(caller)| caller);
-    telemetry.refusal(&asked, method, &route, status, identity);
+    let judged = asked.call.status.get().copied().unwrap_or(status);
+    telemetry.refusal(&asked, method, &route, judged, identity);
     let from = from.map(|from| from.to_string()).unwrap_or_default();
     let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
-    span.in_scope(|| tracing::info!(status, milliseconds, from, "answered"));
+    let call_id = asked.call.id.get();
+    span.in_scope(|| tracing::info!(status, milliseconds, from, call_id, "answered"));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -101,7 +129,7 @@ impl Telemetry {
         let changes = matches!(method, "POST" | "DELETE");
         let (why, who) = match &identity {
             // Some paths need no token.
-            Some(Err(Denied::Missing)) if status < 400 && !changes => return,
+            Some(Err(Denied::Missing)) if status < 400 => return,
             Some(Err(denied)) => (denied.word(), None),
             Some(Ok(caller)) if status == 403 => ("forbidden", Some(caller.tenant.0.as_str())),
             Some(Ok(caller)) if changes && status >= 400 => ("refused", Some(caller.tenant.0.as_str())),

@@ -589,9 +589,12 @@ impl Telling {
             (EntryLevel::Info, Some(phase), Some(done)) => {
                 self.report.report(Event::Progress { phase, done, total, item: text, bytes: None });
             }
-            (EntryLevel::Output, ..) => self.report.report(Event::Output { program: "go", line: text }),
-            (EntryLevel::Info | EntryLevel::Error, ..) => {
-                self.report.report(Event::Output { program: "server", line: text });
+            _ => {
+                let (program, line) = match text.strip_prefix("go: ") {
+                    Some(line) => ("go", line.to_owned()),
+                    None => ("server", text),
+                };
+                self.report.report(Event::Output { program, line });
             }
         }
     }

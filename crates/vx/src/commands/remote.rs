@@ -179,6 +179,10 @@ impl Trouble {
             ClientError::Address { .. } | ClientError::Exposed { .. } | ClientError::Token => {
                 Self::new(Ending::Configuration, &message, "")
             }
+            ClientError::Untrusted { .. } => {
+                let help = "SSL_CERT_FILE names a file with the certificate of the authority that signed it";
+                Self::new(Ending::Build, &message, help)
+            }
             ClientError::Network { .. } | ClientError::BadAnswer { .. } => {
                 let help = "look at the address (--remote, VX_REMOTE) and whether the service runs: its /healthz tells";
                 Self::new(Ending::Build, &message, help)

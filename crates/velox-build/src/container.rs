@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// The generated `container/plugins.go`: the one file of RoadRunner's tree that says which plugins are inside.
@@ -44,8 +45,8 @@ fn import_name(module: &str) -> String {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
         .collect();
-    let digest = Sha256::digest(module.as_bytes());
-    let tail: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let mut tail = HEXLOWER.encode(&Sha256::digest(module.as_bytes()));
+    tail.truncate(8);
     format!("p_{last}_{tail}")
 }
 

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// The size and the SHA-256 of a file.
@@ -20,14 +21,5 @@ pub(crate) fn of_file(path: &Path) -> io::Result<(u64, String)> {
         hash.update(chunk);
         size += read as u64;
     }
-    Ok((size, hex(&hash.finalize())))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Ok((size, HEXLOWER.encode(&hash.finalize())))
 }

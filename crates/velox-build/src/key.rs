@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::{
     Error,
-    digest::hex,
     lock::{Lock, LockedReplacement, Variant},
     settings::Settings,
     stamp::Stamp,
@@ -64,7 +64,7 @@ pub(crate) fn of(
         field(name);
         field(&tree::digest(directory)?);
     }
-    Ok(Some(hex(&hash.finalize())))
+    Ok(Some(HEXLOWER.encode(&hash.finalize())))
 }
 
 /// The copies of replacing directories in a workspace: what is compiled, whatever becomes of the originals meanwhile.

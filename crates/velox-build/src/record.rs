@@ -1,10 +1,11 @@
 use std::io::{self, Read};
 
+use data_encoding::HEXLOWER;
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{digest::hex, lock::Lock, settings::Settings, stamp::Stamp};
+use crate::{lock::Lock, settings::Settings, stamp::Stamp};
 
 /// What a record begins with; nothing else in a server does.
 const START: &[u8] = br#"{"vx_record":"#;
@@ -45,7 +46,7 @@ impl Record {
             version: lock.roadrunner.version.clone(),
             plugins,
             // go.sum stays out: it grows with every target that is locked, which must not change the others' bytes.
-            modules: hex(&Sha256::digest(&lock.go_mod)),
+            modules: HEXLOWER.encode(&Sha256::digest(&lock.go_mod)),
             stamp_version: stamp.version.clone(),
             stamp_time: stamp.time.clone(),
             debug: settings.debug,

@@ -5,9 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, digest::hex};
+use crate::Error;
 
 /// Copies a directory; the copy can be written, whatever the original (the module cache is read-only).
 ///
@@ -39,7 +40,7 @@ pub(crate) fn digest(tree: &Path) -> Result<String, Error> {
         Ok(())
     })
     .map_err(|error| Error::file("read", tree, &error))?;
-    Ok(hex(&hash.finalize()))
+    Ok(HEXLOWER.encode(&hash.finalize()))
 }
 
 enum Entry<'a> {

@@ -14,6 +14,7 @@ mod serve;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -83,22 +84,9 @@ pub(crate) type Id = [u8; 32];
 
 /// The stored name of an id.
 pub(crate) fn hex(id: &Id) -> String {
-    use std::fmt::Write as _;
-    id.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(id)
 }
 
 pub(crate) fn unhex(text: &str) -> Option<Id> {
-    let bytes = text.as_bytes();
-    let mut id = [0; 32];
-    if bytes.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (slot, pair) in id.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *slot = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(id)
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }

@@ -5,13 +5,13 @@
 //! it unpacks to therefore have the same sum, however the zip was packed.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::modzip::MAX_ZIP_FILE;
@@ -100,11 +100,7 @@ pub fn hash_zip(path: &Path) -> Result<String, Error> {
 /// (<https://go.dev/ref/mod#go-sum-files>).
 #[must_use]
 pub fn hash_go_mod(content: &[u8]) -> String {
-    let mut lines = String::new();
-    line(&mut lines, Sha256::digest(content).as_slice());
-    let mut lines = lines.into_bytes();
-    lines.extend_from_slice(b"  go.mod\n");
-    seal(&lines)
+    seal(format!("{}  go.mod\n", HEXLOWER.encode(&Sha256::digest(content))).as_bytes())
 }
 
 /// Appends the files below `dir`, links among them, with the names that the sum gives them.
@@ -152,21 +148,12 @@ fn hash1(mut files: Vec<(Vec<u8>, [u8; 32])>) -> Result<String, Error> {
         if name.contains(&b'\n') {
             return Err(Error::Newline { name: String::from_utf8_lossy(&name).into_owned() });
         }
-        let mut hexadecimal = String::with_capacity(64);
-        line(&mut hexadecimal, &content);
-        lines.extend_from_slice(hexadecimal.as_bytes());
+        lines.extend_from_slice(HEXLOWER.encode(&content).as_bytes());
         lines.extend_from_slice(b"  ");
         lines.extend_from_slice(&name);
         lines.push(b'\n');
     }
     Ok(seal(&lines))
-}
-
-fn line(text: &mut String, digest: &[u8]) {
-    for byte in digest {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-    }
 }
 
 fn seal(lines: &[u8]) -> String {

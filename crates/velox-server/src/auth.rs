@@ -265,6 +265,7 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use data_encoding::HEXLOWER;
     use secrecy::ExposeSecret as _;
 
     use super::*;
@@ -324,7 +325,7 @@ mod tests {
         let (_place, file, token) = one();
         let tokens = Tokens::open(Some(&file)).unwrap();
         assert_eq!(tokens.caller(&HeaderMap::new(), PEER), Err(Denied::Missing));
-        let hash = file::hex(&file::hash(&token));
+        let hash = HEXLOWER.encode(&file::hash(&token));
         for wrong in [
             "Bearer",
             "Bearer ",

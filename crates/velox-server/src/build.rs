@@ -217,3 +217,18 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
 }
+
+impl Entry {
+    /// A line that is said now, of no phase.
+    pub fn new(level: Level, text: impl Into<String>) -> Self {
+        Self {
+            seq: 0,
+            time: Timestamp::now(),
+            level,
+            text: text.into(),
+            phase: None,
+            done: None,
+            total: None,
+        }
+    }
+}

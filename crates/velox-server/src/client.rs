@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
@@ -581,7 +582,7 @@ fn sum(file: &mut File) -> io::Result<String> {
             Some(bytes) => digest.update(bytes),
         }
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&digest.finalize()))
 }
 
 fn host(url: &Url) -> String {

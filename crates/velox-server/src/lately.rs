@@ -42,11 +42,10 @@ impl Lately {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BuildId, State, Tenant};
+    use crate::{BuildId, Plugin, State, Tenant};
 
     fn spec(reference: &str) -> Spec {
-        let plugin = serde_json::json!({"module": "github.com/roadrunner-server/http/v5", "ref": reference});
-        serde_json::from_value(serde_json::json!({"roadrunner": "v2025.1.5", "plugins": [plugin]})).unwrap()
+        Spec::new("v2025.1.5", vec![Plugin::new("github.com/roadrunner-server/http/v5", reference)])
     }
 
     #[test]

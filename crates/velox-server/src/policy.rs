@@ -174,11 +174,7 @@ mod tests {
     }
 
     fn spec(module: &str) -> Spec {
-        let json = serde_json::json!({
-            "roadrunner": "v2025.1.5",
-            "plugins": [Plugin { module: module.to_owned(), reference: "v1.0.0".to_owned() }],
-        });
-        serde_json::from_value(json).unwrap()
+        Spec::new("v2025.1.5", vec![Plugin::new(module, "v1.0.0")])
     }
 
     fn policy(modules: &[&str], direct: &[&str]) -> Policy {

@@ -86,6 +86,8 @@ impl Retention {
 mod tests {
     use sha2::{Digest as _, Sha256};
 
+    use data_encoding::HEXLOWER;
+
     use super::*;
     use crate::{
         ArtifactInfo, Artifacts as _, BuildId, Made, NewBuild, Outcome, Plugin, Queue as _, Spec,
@@ -108,20 +110,7 @@ mod tests {
         }
 
         async fn submit(&self, version: &str) -> Submitted {
-            let spec = Spec {
-                roadrunner: version.to_owned(),
-                plugins: vec![Plugin { module: "example.com/a".to_owned(), reference: "v1.0.0".to_owned() }],
-                replaces: Vec::new(),
-                excludes: Vec::new(),
-                target: "linux/amd64".to_owned(),
-                tags: Vec::new(),
-                debug: false,
-                race: false,
-                strict: false,
-                dependencies: None,
-                stamp_version: None,
-                stamp_time: None,
-            };
+            let spec = Spec::new(version, vec![Plugin::new("example.com/a", "v1.0.0")]);
             let tenant = Tenant("somebody".to_owned());
             self.store.submit(NewBuild { spec, tenant, force: false, at_once: None }).await.unwrap()
         }
@@ -130,7 +119,7 @@ mod tests {
         async fn made(&self, version: &str, bytes: &[u8]) -> (BuildId, String) {
             self.submit(version).await;
             let lease = self.store.lease("worker").await.unwrap();
-            let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
             let file = self.directory.path().join("rr");
             std::fs::write(&file, bytes).unwrap();
             self.folder.put(&sha256, &file).await.unwrap();

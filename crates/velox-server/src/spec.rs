@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -104,7 +105,32 @@ pub(crate) fn host() -> String {
     GoTarget::host().to_string()
 }
 
+impl Plugin {
+    /// The module at the tag, branch or commit.
+    pub fn new(module: impl Into<String>, reference: impl Into<String>) -> Self {
+        Self { module: module.into(), reference: reference.into() }
+    }
+}
+
 impl Spec {
+    /// These plugins for this platform, and all else as where a request leaves it out.
+    pub fn new(roadrunner: impl Into<String>, plugins: Vec<Plugin>) -> Self {
+        Self {
+            roadrunner: roadrunner.into(),
+            plugins,
+            replaces: Vec::new(),
+            excludes: Vec::new(),
+            target: host(),
+            tags: Vec::new(),
+            debug: false,
+            race: false,
+            strict: false,
+            dependencies: None,
+            stamp_version: None,
+            stamp_time: None,
+        }
+    }
+
     /// The same in one order, so that equal requests are equal.
     ///
     /// # Errors
@@ -163,7 +189,7 @@ impl Spec {
                     replaces.push(Replace { old: module.value.clone(), new: format!("{path}@{version}") });
                 }
             }
-            plugins.push(Plugin { module: module.value.clone(), reference: plugin.reference.value.clone() });
+            plugins.push(Plugin::new(&module.value, &plugin.reference.value));
         }
         for replace in &manifest.replaces {
             let (path, version) = &replace.old.value;
@@ -234,7 +260,7 @@ impl Spec {
     pub fn key(&self) -> String {
         // A structure of strings and lists can always be written.
         let text = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&Sha256::digest(text))
     }
 
     /// Whether every ref names one version for good: then what was built once is never stale.
@@ -390,27 +416,11 @@ mod tests {
     use super::*;
 
     fn spec() -> Spec {
-        let plugin = |module: &str, reference: &str| Plugin {
-            module: module.to_owned(),
-            reference: reference.to_owned(),
-        };
-        Spec {
-            roadrunner: "v2025.1.5".to_owned(),
-            plugins: vec![
-                plugin("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
-                plugin("github.com/roadrunner-server/http/v5", "v5.2.7"),
-            ],
-            replaces: Vec::new(),
-            excludes: Vec::new(),
-            target: "linux/arm64".to_owned(),
-            tags: Vec::new(),
-            debug: false,
-            race: false,
-            strict: false,
-            dependencies: None,
-            stamp_version: None,
-            stamp_time: None,
-        }
+        let plugins = vec![
+            Plugin::new("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
+            Plugin::new("github.com/roadrunner-server/http/v5", "v5.2.7"),
+        ];
+        Spec { target: "linux/arm64".to_owned(), ..Spec::new("v2025.1.5", plugins) }
     }
 
     fn fields(spec: Spec) -> Vec<String> {

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -356,12 +355,13 @@ impl Budget {
         self.cut += 1;
         (self.cut == 1).then(|| {
             let text = format!("the log is longer than {} bytes: what follows of it is left out", self.limit);
-            warning(text)
+            Entry::new(Level::Warning, text)
         })
     }
 
     fn end(&self) -> Option<Entry> {
-        (self.cut > 0).then(|| warning(format!("{} lines of the log were left out", self.cut)))
+        (self.cut > 0)
+            .then(|| Entry::new(Level::Warning, format!("{} lines of the log were left out", self.cut)))
     }
 }
 
@@ -387,11 +387,6 @@ impl Backoff {
 
 fn internal(message: String) -> Failure {
     Failure { kind: FailureKind::Internal, message }
-}
-
-fn warning(text: String) -> Entry {
-    let time = Timestamp::now();
-    Entry { seq: 0, time, level: Level::Warning, text, phase: None, done: None, total: None }
 }
 
 #[cfg(test)]

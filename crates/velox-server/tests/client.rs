@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use data_encoding::HEXLOWER;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ const LONG: std::time::Duration = std::time::Duration::from_secs(60);
 const BINARY: &[u8] = b"0123456789";
 
 fn sum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 fn artifact(bytes: &[u8]) -> ArtifactInfo {

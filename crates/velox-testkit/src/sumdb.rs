@@ -6,6 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
 
@@ -171,7 +172,7 @@ impl Log {
 pub(crate) fn go_sum_lines(path: &str, version: &str, files: &Files, go_mod: &[u8]) -> String {
     let of = |names: &mut dyn Iterator<Item = (String, &[u8])>| {
         let mut lines: Vec<(String, String)> =
-            names.map(|(name, content)| (name, hex(&Sha256::digest(content)))).collect();
+            names.map(|(name, content)| (name, HEXLOWER.encode(&Sha256::digest(content)))).collect();
         lines.sort();
         let text: String = lines.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
         STANDARD.encode(Sha256::digest(text))
@@ -179,10 +180,6 @@ pub(crate) fn go_sum_lines(path: &str, version: &str, files: &Files, go_mod: &[u
     let zip = of(&mut files.iter().map(|(name, content)| (format!("{path}@{version}/{name}"), &**content)));
     let go_mod = of(&mut std::iter::once(("go.mod".to_owned(), go_mod)));
     format!("{path} {version} h1:{zip}\n{path} {version}/go.mod h1:{go_mod}\n")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn key_hash(public: &[u8]) -> [u8; 4] {

@@ -19,6 +19,7 @@ use std::{
 };
 
 use browser::Browser;
+use data_encoding::HEXLOWER;
 use fantoccini::key::Key;
 use sandbox::Sandbox;
 use serde_json::json;
@@ -171,7 +172,7 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
         let path = browser.find("[data-download]").await.attr("href").await.unwrap().unwrap();
         let answer = browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
         let bytes = answer.bytes().await.unwrap();
-        let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
         assert_eq!(sum, sha256);
         assert!(bytes.len() > 1_000_000, "{} bytes", bytes.len());
 
@@ -432,7 +433,7 @@ fn it_works_without_a_script() {
             .bytes()
             .await
             .unwrap();
-        let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
         assert_eq!(sum, sha256);
 
         // The same again is the same build.

@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::HEXLOWER;
 use sandbox::Sandbox;
 use serde_json::{Value, json};
 use service::{Answer, PATIENCE, Service};
@@ -286,7 +287,7 @@ fn what_was_accepted_survives_every_crash() {
         );
         attempts += build["attempts"].as_u64().unwrap();
         let artifact = service.get(build["artifact"]["path"].as_str().unwrap());
-        let sum: String = Sha256::digest(&artifact.body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum = HEXLOWER.encode(&Sha256::digest(&artifact.body));
         assert_eq!(build["artifact"]["sha256"], sum);
         let again = service.post("/v1/builds", &request(*version));
         assert_eq!((again.status, self::id(&again)), (200, id.clone()), "it is there already");

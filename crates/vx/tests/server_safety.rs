@@ -174,24 +174,7 @@ impl Ended {
 }
 
 fn spec(plugins: &[(&str, &str)]) -> Spec {
-    let plugin = |(module, reference): &(&str, &str)| Plugin {
-        module: (*module).to_owned(),
-        reference: (*reference).to_owned(),
-    };
-    Spec {
-        roadrunner: RELEASE.to_owned(),
-        plugins: plugins.iter().map(plugin).collect(),
-        replaces: Vec::new(),
-        excludes: Vec::new(),
-        target: velox_manifest::GoTarget::host().to_string(),
-        tags: Vec::new(),
-        debug: false,
-        race: false,
-        strict: false,
-        dependencies: None,
-        stamp_version: None,
-        stamp_time: None,
-    }
+    Spec::new(RELEASE, plugins.iter().map(|(module, reference)| Plugin::new(*module, *reference)).collect())
 }
 
 /// Waits for what another process does.

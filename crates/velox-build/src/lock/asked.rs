@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement};
 
@@ -136,7 +137,8 @@ fn needs(directory: &Path) -> String {
         hash.update(import);
         hash.update("\n");
     }
-    let hex: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = HEXLOWER.encode(&hash.finalize());
+    hex.truncate(16);
     format!("needs {hex}")
 }
 

@@ -21,6 +21,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use sha2::{Digest as _, Sha256};
 
@@ -269,7 +270,7 @@ fn copy_in(mut source: File, place: &Path) -> io::Result<Copied> {
         sum.update(part);
         file.write_all(part)?;
     }
-    let sha256 = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = HEXLOWER.encode(&sum.finalize());
     Ok(Copied { sha256, file })
 }
 
@@ -354,7 +355,7 @@ mod tests {
     use super::*;
 
     fn sha256(bytes: &[u8]) -> String {
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&Sha256::digest(bytes))
     }
 
     struct Place {

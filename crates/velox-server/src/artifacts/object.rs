@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, ops::Range, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::{
     StreamExt,
     stream::{self, BoxStream, FuturesUnordered},
@@ -126,7 +127,7 @@ impl Objects {
 }
 
 fn verified(sha256: &str, digest: Sha256) -> Result<(), StoreError> {
-    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = HEXLOWER.encode(&digest.finalize());
     if found == sha256 {
         Ok(())
     } else {
@@ -226,7 +227,7 @@ mod tests {
         let content: Vec<u8> = (0..size).map(|at| (at / 3 + at / 8191) as u8).collect();
         let mut file = NamedTempFile::new().expect("it can be made");
         file.write_all(&content).expect("it can be written");
-        let sha256 = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&content));
         (file, content, sha256)
     }
 

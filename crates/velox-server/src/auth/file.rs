@@ -18,6 +18,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -125,7 +126,10 @@ pub(super) fn read(file: &Path) -> Result<Vec<(Hash, TokenEntry)>, TokenFileErro
         if !is_name(&name) {
             return Err(wrong(TokenFileError::Name(name).to_string()));
         }
-        let hash = unhex(&token.sha256)
+        let hash = HEXLOWER_PERMISSIVE
+            .decode(token.sha256.as_bytes())
+            .ok()
+            .and_then(|hash| Hash::try_from(hash).ok())
             .ok_or_else(|| of_token("sha256 is no SHA-256 in hexadecimal: 64 digits".to_owned()))?;
         if !known.insert(hash) {
             return Err(of_token("another token has the same sha256".to_owned()));
@@ -169,7 +173,7 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
     getrandom::fill(&mut bits).map_err(|error| TokenFileError::Random(error.to_string()))?;
     let token = format!("vx_{}", BASE64_URL_SAFE_NO_PAD.encode(bits));
     let mut lines = Table::new();
-    lines.insert("sha256", value(hex(&hash(&token))));
+    lines.insert("sha256", value(HEXLOWER.encode(&hash(&token))));
     let word = |scope: &Scope| scope.word();
     lines.insert("scopes", value(entry.scopes.iter().map(word).collect::<Array>()));
     for (key, number) in
@@ -298,19 +302,4 @@ fn moment(time: &Datetime) -> Result<Timestamp, String> {
     at.ok_or_else(|| {
         format!("expires is {text}: write a day (2027-01-01), or a time in UTC (2027-01-01T12:00:00Z)")
     })
-}
-
-pub(super) fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Hash> {
-    let mut hash = Hash::default();
-    if text.len() != 2 * hash.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(hash)
 }

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use data_encoding::HEXLOWER;
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -233,8 +234,7 @@ pub(crate) fn named(id: &str) -> Result<BuildId, Wrong> {
 fn shown(build: &Build, headers: &HeaderMap) -> Response {
     // A view is made of texts, numbers and lists, for which JSON has a form.
     let body = serde_json::to_vec(&BuildView::new(build)).unwrap_or_default();
-    let digest: String = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{digest}\"");
+    let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
     let known = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
     let known = known.is_some_and(|(known, tag)| !known.precondition_passes(&tag));
     let common = [

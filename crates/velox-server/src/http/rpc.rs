@@ -249,24 +249,17 @@ pub(crate) fn spec(request: BuildRequest) -> Result<Spec, Vec<Violation>> {
     }
     let target =
         platform.map_or_else(crate::spec::host, |platform| format!("{}/{}", platform.os, platform.arch));
-    let plugin =
-        |it: crate::proto::api::request::v1::Plugin| Plugin { module: it.module_name, reference: it.tag };
     let replace = |it: crate::proto::api::request::v1::Replace| Replace { old: it.old, new: it.new };
     let exclude =
         |it: crate::proto::api::request::v1::Exclude| Exclude { module: it.module, version: it.version };
+    let plugins = request.plugins.into_iter().map(|it| Plugin::new(it.module_name, it.tag)).collect();
     Ok(Spec {
-        roadrunner: request.rr_version,
-        plugins: request.plugins.into_iter().map(plugin).collect(),
         replaces: request.replaces.into_iter().map(replace).collect(),
         excludes: request.excludes.into_iter().map(exclude).collect(),
         target,
-        tags: Vec::new(),
         debug: request.debug,
         race: request.race,
-        strict: false,
-        dependencies: None,
-        stamp_version: None,
-        stamp_time: None,
+        ..Spec::new(request.rr_version, plugins)
     })
 }
 

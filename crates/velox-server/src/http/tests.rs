@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{body::Body, extract::ConnectInfo, http::Request, response::Response};
+use data_encoding::HEXLOWER;
 use futures::{StreamExt, stream::BoxStream};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -73,8 +74,7 @@ impl Memory {
 
     /// A binary of these bytes, as a build's outcome.
     fn made(&self, bytes: &[u8]) -> Outcome {
-        let sha256: String =
-            <sha2::Sha256 as sha2::Digest>::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256: String = HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(bytes));
         let artifact = ArtifactInfo {
             sha256: sha256.clone(),
             size: bytes.len() as u64,

@@ -10,7 +10,7 @@ use std::{
 use velox_build::{Event, Phase, Reporter, render};
 use velox_manifest::Source;
 
-use super::{entry, task::Said};
+use super::task::Said;
 use crate::{Entry, Level};
 
 /// How often a phase's progress is told.
@@ -50,7 +50,7 @@ impl Reporter for Log {
             Event::Progress { phase, done, total, item, .. } => {
                 if self.is_due(phase, Some(done) == total) {
                     let done = Some(done);
-                    tell(Entry { phase: name(phase), done, total, ..entry(Level::Info, &item) });
+                    tell(Entry { phase: name(phase), done, total, ..Entry::new(Level::Info, item) });
                 }
             }
             Event::Resolved { version, plugins, .. } => {
@@ -61,14 +61,14 @@ impl Reporter for Log {
                     phased(Phase::Resolve, &text);
                 }
             }
-            Event::Raised(raised) => tell(entry(Level::Warning, &raised.to_string())),
+            Event::Raised(raised) => tell(Entry::new(Level::Warning, raised.to_string())),
             Event::Warning(warning) => {
                 lines(Level::Warning, &render::plain(&render::render(&warning, Some(&self.source))));
             }
-            Event::Note(note) => tell(entry(Level::Info, &note.to_string())),
+            Event::Note(note) => tell(Entry::new(Level::Info, note.to_string())),
             // The packages are told as progress.
             Event::Output { line, .. } if !line.contains([' ', ':']) => {}
-            Event::Output { program, line } => tell(entry(Level::Output, &format!("{program}: {line}"))),
+            Event::Output { program, line } => tell(Entry::new(Level::Output, format!("{program}: {line}"))),
         }
     }
 }
@@ -96,12 +96,12 @@ fn tell(mut entry: Entry) {
 
 fn lines(level: Level, text: &str) {
     for line in text.lines() {
-        tell(entry(level, line));
+        tell(Entry::new(level, line));
     }
 }
 
 fn phased(phase: Phase, text: &str) {
-    tell(Entry { phase: name(phase), ..entry(Level::Info, text) });
+    tell(Entry { phase: name(phase), ..Entry::new(Level::Info, text) });
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it is an entry's field")]

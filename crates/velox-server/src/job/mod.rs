@@ -38,7 +38,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -215,7 +214,7 @@ impl Jobs {
             }
         };
         for line in failure.message.lines() {
-            let _ = log.send(entry(Level::Error, line)).await;
+            let _ = log.send(Entry::new(Level::Error, line)).await;
         }
         Ok(Ran::Failed(failure))
     }
@@ -316,18 +315,6 @@ fn died(how: &str, words: &[String], memory: u64) -> Failure {
     }
     let message = format!("the build's process ended without an answer ({how})");
     Failure { kind: FailureKind::Internal, message }
-}
-
-fn entry(level: Level, text: &str) -> Entry {
-    Entry {
-        seq: 0,
-        time: Timestamp::now(),
-        level,
-        text: text.to_owned(),
-        phase: None,
-        done: None,
-        total: None,
-    }
 }
 
 /// The job itself may be ill: what it prints is for the service's log, not for who asked.

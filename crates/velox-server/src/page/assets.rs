@@ -1,12 +1,13 @@
 //! The page's own style, script and picture. Each has a name that changes with its content, so that browsers keep it.
 
-use std::{fmt::Write as _, sync::LazyLock};
+use std::sync::LazyLock;
 
 use axum::{
     extract::Path,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// A file of the page.
@@ -27,11 +28,8 @@ pub(super) static ICON: LazyLock<Asset> =
 
 impl Asset {
     fn new(stem: &str, ending: &str, kind: &'static str, text: &'static str) -> Self {
-        let mut hash = String::new();
-        for byte in Sha256::digest(text).iter().take(6) {
-            // Writing to a String can't fail.
-            let _ = write!(hash, "{byte:02x}");
-        }
+        let mut hash = HEXLOWER.encode(&Sha256::digest(text));
+        hash.truncate(12);
         Self { path: format!("/assets/{stem}-{hash}.{ending}"), kind, text }
     }
 }

@@ -83,7 +83,7 @@ impl Sent {
                     sent.named = true;
                     if !text.is_empty() {
                         let (module, reference) = text.split_once('@').unwrap_or((&text, ""));
-                        choice.plugins.push(plugin(module, reference));
+                        choice.plugins.push(Plugin::new(module, reference));
                     }
                 }
                 "more" => choice.more = value.trim_end().replace("\r\n", "\n"),
@@ -130,7 +130,7 @@ impl Sent {
             choice.target.clone_from(&catalogue.target);
         }
         let offered = |module: &str| catalogue.plugins().find(|offered| offered.module == module);
-        let own = |offered: &CataloguePlugin| plugin(&offered.module, offered.reference());
+        let own = |offered: &CataloguePlugin| Plugin::new(&offered.module, offered.reference());
         let mut chosen: Vec<Plugin> = Vec::new();
         for Plugin { module, mut reference } in std::mem::take(&mut choice.plugins) {
             if reference.is_empty() {
@@ -144,7 +144,7 @@ impl Sent {
             match (now, offered(&module)) {
                 (Some(now), _) if follows => chosen.push(own(now)),
                 (_, Some(offered)) if reference.is_empty() => chosen.push(own(offered)),
-                (_, Some(_)) => chosen.push(plugin(&module, &reference)),
+                (_, Some(_)) => chosen.push(Plugin::new(&module, &reference)),
                 (_, None) => {
                     let reference = if reference.is_empty() { "latest" } else { &reference };
                     let gap = if choice.more.is_empty() { "" } else { "\n" };
@@ -248,7 +248,9 @@ impl Choice {
         let mut plugins = self.plugins.clone();
         for line in lines(&self.more) {
             match line.split_once('@') {
-                Some((module, reference)) if !reference.is_empty() => plugins.push(plugin(module, reference)),
+                Some((module, reference)) if !reference.is_empty() => {
+                    plugins.push(Plugin::new(module, reference))
+                }
                 _ => wrong.push(Violation::new(
                     "more",
                     format!("`{line}` has no version: write it as module@version, or module@latest"),
@@ -307,10 +309,6 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty())
 }
 
-fn plugin(module: &str, reference: &str) -> Plugin {
-    Plugin { module: module.to_owned(), reference: reference.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -352,7 +350,7 @@ mod tests {
     async fn a_link_shows_the_same_choice_again() {
         let spec = Spec {
             roadrunner: "feature/a b&c".to_owned(),
-            plugins: vec![plugin("example.com/acme/x", "master"), plugin(HTTP, "v5.2.7")],
+            plugins: vec![Plugin::new("example.com/acme/x", "master"), Plugin::new(HTTP, "v5.2.7")],
             replaces: vec![Replace { old: "a.b/c".to_owned(), new: "a.b/d@v1.0.0+incompatible".to_owned() }],
             excludes: vec![Exclude { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
             target: "windows/arm64".to_owned(),

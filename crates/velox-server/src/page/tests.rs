@@ -130,23 +130,12 @@ impl Artifacts for Store {
 }
 
 fn build(state: Progress, outcome: Option<Outcome>) -> Build {
-    let plugin = |name: &str, reference: &str| Plugin {
-        module: format!("github.com/roadrunner-server/{name}/v5"),
-        reference: reference.to_owned(),
+    let plugin = |name: &str, reference: &str| {
+        Plugin::new(format!("github.com/roadrunner-server/{name}/v5"), reference)
     };
     let spec = Spec {
-        roadrunner: "v2025.1.15".to_owned(),
-        plugins: vec![plugin("http", "v5.3.0"), plugin("rpc", "v5.1.9")],
-        replaces: Vec::new(),
-        excludes: Vec::new(),
         target: "linux/amd64".to_owned(),
-        tags: Vec::new(),
-        debug: false,
-        race: false,
-        strict: false,
-        dependencies: None,
-        stamp_version: None,
-        stamp_time: None,
+        ..Spec::new("v2025.1.15", vec![plugin("http", "v5.3.0"), plugin("rpc", "v5.1.9")])
     };
     let now = Timestamp::now();
     Build {

@@ -70,20 +70,7 @@ pub(crate) use every_behaviour;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 fn spec(name: &str, reference: &str) -> Spec {
-    Spec {
-        roadrunner: "v2025.1.5".to_owned(),
-        plugins: vec![Plugin { module: format!("github.com/acme/{name}"), reference: reference.to_owned() }],
-        replaces: Vec::new(),
-        excludes: Vec::new(),
-        target: "linux/amd64".to_owned(),
-        tags: Vec::new(),
-        debug: false,
-        race: false,
-        strict: false,
-        dependencies: None,
-        stamp_version: None,
-        stamp_time: None,
-    }
+    Spec::new("v2025.1.5", vec![Plugin::new(format!("github.com/acme/{name}"), reference)])
 }
 
 fn tenant(name: &str) -> Tenant {
@@ -115,15 +102,7 @@ fn failed() -> Outcome {
 }
 
 pub(crate) fn entry(text: &str) -> Entry {
-    Entry {
-        seq: 0,
-        time: Timestamp::UNIX_EPOCH,
-        level: Level::Output,
-        text: text.to_owned(),
-        phase: None,
-        done: None,
-        total: None,
-    }
+    Entry { time: Timestamp::UNIX_EPOCH, ..Entry::new(Level::Output, text) }
 }
 
 async fn queued(store: &impl Records, name: &str, who: &str) -> BuildId {

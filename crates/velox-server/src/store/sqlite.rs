@@ -443,16 +443,7 @@ impl Kept {
         for tenant in &self.build.wanted_by {
             wait(connection, self.number, tenant, Place::Before)?;
         }
-        let entry = Entry {
-            seq: 0,
-            time: Timestamp::now(),
-            level: Level::Info,
-            text: why.to_owned(),
-            phase: None,
-            done: None,
-            total: None,
-        };
-        append(connection, self.number, vec![entry])
+        append(connection, self.number, vec![Entry::new(Level::Info, why)])
     }
 
     /// It leaves the lines, and the worker's hands.

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, ops::Range, sync::atomic::AtomicU64};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -20,7 +21,7 @@ struct Told;
 #[async_trait]
 impl Runner for Told {
     async fn run(&self, build: &Build, log: mpsc::Sender<Entry>, cancel: CancellationToken) -> Ran {
-        let say = |text: String| Entry { level: Level::Output, ..warning(text) };
+        let say = |text: String| Entry::new(Level::Output, text);
         match build.spec.roadrunner.as_str() {
             "waits" => {
                 log.send(say("waiting".to_owned())).await.unwrap();
@@ -50,7 +51,7 @@ fn made(name: &str) -> Ran {
     let file = directory.path().join("rr");
     std::fs::write(&file, name).unwrap();
     let artifact = ArtifactInfo {
-        sha256: Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: HEXLOWER.encode(&Sha256::digest(name)),
         size: name.len() as u64,
         file_name: "rr".to_owned(),
         target: "linux/amd64".to_owned(),
@@ -134,34 +135,30 @@ impl Place {
     }
 
     async fn submit(&self, roadrunner: &str) -> BuildId {
-        let spec = Spec {
-            roadrunner: roadrunner.to_owned(),
-            plugins: vec![Plugin { module: "example.com/a".to_owned(), reference: "v1.0.0".to_owned() }],
-            replaces: Vec::new(),
-            excludes: Vec::new(),
-            target: "linux/amd64".to_owned(),
-            tags: Vec::new(),
-            debug: false,
-            race: false,
-            strict: false,
-            dependencies: None,
-            stamp_version: None,
-            stamp_time: None,
-        };
+        let spec = Spec::new(roadrunner, vec![Plugin::new("example.com/a", "v1.0.0")]);
         let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None };
         self.store.submit(new).await.unwrap().build().id
     }
 
     /// The build, once it is as it should be.
     async fn until(&self, id: BuildId, reached: impl Fn(&Build) -> bool) -> Build {
+        self.once(id, async || self.store.get(id).await.unwrap().filter(&reached)).await
+    }
+
+    /// Waits for a line of the build's log.
+    async fn said(&self, id: BuildId, line: &str) {
+        self.once(id, async || self.texts(id).await.into_iter().find(|text| text == line)).await;
+    }
+
+    /// What is looked for after each change of the build, once it is there.
+    async fn once<T>(&self, id: BuildId, find: impl AsyncFn() -> Option<T>) -> T {
         let wait = async {
             use futures::StreamExt as _;
             let mut changes = self.store.changes(id).await.unwrap();
             loop {
                 changes.next().await.unwrap();
-                let build = self.store.get(id).await.unwrap().unwrap();
-                if reached(&build) {
-                    return build;
+                if let Some(found) = find().await {
+                    return found;
                 }
             }
         };
@@ -217,7 +214,8 @@ async fn a_cancelled_build_ends_soon() {
 async fn what_runs_at_the_shutdown_is_given_back() {
     let mut place = Place::working().await;
     let id = place.submit("waits").await;
-    place.until(id, |build| build.state == State::Running).await;
+    // It isn't only taken: the worker has it in hand.
+    place.said(id, "waiting").await;
     place.shutdown.cancel();
     place.worker.take().unwrap().await.unwrap();
     let build = place.store.get(id).await.unwrap().unwrap();
@@ -256,6 +254,6 @@ async fn trouble_with_a_store_passes() {
 #[test]
 fn long_lines_are_cut_between_letters() {
     let mut budget = Budget::new(1 << 20);
-    let entry = budget.admit(warning("é".repeat(LINE))).unwrap();
+    let entry = budget.admit(Entry::new(Level::Warning, "é".repeat(LINE))).unwrap();
     assert!(entry.text.ends_with(&format!("é… ({LINE} bytes more)")), "{}", &entry.text[LINE - 4..]);
 }

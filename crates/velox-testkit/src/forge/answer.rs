@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use data_encoding::HEXLOWER;
 use futures::Stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -156,7 +157,7 @@ impl Answer {
         if self.status != 200 {
             return self;
         }
-        let digest: String = Sha256::digest(&self.body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&Sha256::digest(&self.body));
         let tag = format!("W/\"{digest}\"");
         if asked.header("if-none-match").is_some_and(|known| known.split(',').any(|it| it.trim() == tag)) {
             self.status = 304;

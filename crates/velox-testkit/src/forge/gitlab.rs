@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -191,7 +192,7 @@ impl Project<'_> {
             return message(404, "File Not Found");
         };
         let last = git_view::log(repo, &commit, path, 0, 1).into_iter().next().map(|it| it.id);
-        let digest: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&Sha256::digest(&content));
         let executable = entry.mode == "100755";
         let last = last.unwrap_or_else(|| commit.clone());
         Answer::json(

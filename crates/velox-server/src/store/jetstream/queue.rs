@@ -198,7 +198,8 @@ impl Shared {
         };
         let mut end = self.begin_log(id, &token).await?;
         if was_running {
-            let said = vec![info("the worker stopped answering: another one has the build")];
+            let said =
+                vec![Entry::new(Level::Info, "the worker stopped answering: another one has the build")];
             self.append_log(id, &token, said, &mut end).await?;
         }
         let end = Mutex::new(end);
@@ -265,18 +266,6 @@ impl Shared {
     }
 }
 
-fn info(text: &str) -> Entry {
-    Entry {
-        seq: 0,
-        time: Timestamp::now(),
-        level: Level::Info,
-        text: text.to_owned(),
-        phase: None,
-        done: None,
-        total: None,
-    }
-}
-
 fn end(build: &mut Build, state: State) {
     build.state = state;
     build.finished = Some(Timestamp::now());
@@ -290,7 +279,7 @@ fn put_back(build: &mut Build) {
 impl JetStream {
     /// Adds a line to the log; the build goes on without it.
     async fn say(&self, lease: &Lease, text: &str) {
-        if let Err(error) = self.append(lease, vec![info(text)]).await {
+        if let Err(error) = self.append(lease, vec![Entry::new(Level::Info, text)]).await {
             tracing::warn!(build = %lease.build.id, %error, "a line of the log is lost");
         }
     }

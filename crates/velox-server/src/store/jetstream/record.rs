@@ -2,6 +2,7 @@
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -141,8 +142,9 @@ pub(super) fn tenants_of(build: &Build) -> Vec<String> {
 }
 
 pub(super) fn digest(tenant: &Tenant) -> String {
-    let digest = Sha256::digest(tenant.0.as_bytes());
-    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = HEXLOWER.encode(&Sha256::digest(tenant.0.as_bytes()));
+    digest.truncate(24);
+    digest
 }
 
 /// The lane of a tenant of this digest.

@@ -26,20 +26,7 @@ every_behaviour!(open);
 
 fn spec(version: u32) -> Spec {
     let reference = format!("v1.0.{version}");
-    Spec {
-        roadrunner: "v2025.1.5".to_owned(),
-        plugins: vec![Plugin { module: "github.com/roadrunner-server/rpc/v5".to_owned(), reference }],
-        replaces: Vec::new(),
-        excludes: Vec::new(),
-        target: "linux/amd64".to_owned(),
-        tags: Vec::new(),
-        debug: false,
-        race: false,
-        strict: false,
-        dependencies: None,
-        stamp_version: None,
-        stamp_time: None,
-    }
+    Spec::new("v2025.1.5", vec![Plugin::new("github.com/roadrunner-server/rpc/v5", reference)])
 }
 
 fn branch() -> Spec {
@@ -75,15 +62,7 @@ fn failure() -> Outcome {
 }
 
 fn line(text: &str) -> Entry {
-    Entry {
-        seq: 0,
-        time: Timestamp::now(),
-        level: Level::Output,
-        text: text.to_owned(),
-        phase: None,
-        done: None,
-        total: None,
-    }
+    Entry::new(Level::Output, text)
 }
 
 /// A store in a directory of its own, which can be closed and opened again.

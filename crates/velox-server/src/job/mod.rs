@@ -194,7 +194,7 @@ impl Jobs {
         drop(stdin);
         let words = words.await.unwrap_or_default();
         for refused in pass.refused() {
-            let _ = log.send(entry(Level::Warning, &refused)).await;
+            let _ = log.send(Entry::new(Level::Warning, refused)).await;
         }
         let failure = match end {
             End::Cancelled => return Ok(Ran::Cancelled),

@@ -455,7 +455,7 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
         ("folder", "file scheme disallowed"),
         ("shell", "transport 'ssh' not allowed"),
         ("proxy", "intranet.acme.test:443 is nothing that a build may reach here"),
-        ("proxy-folder", "file"),
+        ("local", "file scheme disallowed"),
     ];
     moved("metadata", "https://169.254.169.254/latest/meta-data".to_owned());
     moved("mapped", "https://[::ffff:127.0.0.1]/?go-get=1".to_owned());
@@ -465,7 +465,7 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
     page("folder", &format!("git {}", inner.url()));
     page("shell", "git ssh://git@intranet.acme.test/secret");
     page("proxy", "mod https://intranet.acme.test/modules");
-    page("proxy-folder", &format!("mod file://{}", outside.path().display()));
+    page("local", &format!("mod file://{}", outside.path().display()));
 
     let machine =
         internet.environment().iter().fold(Machine::new(), |machine, (name, value)| machine.env(name, value));

@@ -66,18 +66,31 @@ impl Compile<'_> {
     }
 }
 
-fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> Result<Vec<String>, Error> {
+/// What `-ldflags` carries, for a RoadRunner of this module path.
+///
+/// # Errors
+/// A value that no quotes can hold together.
+pub(crate) fn linker_flags(
+    settings: &Settings,
+    roadrunner: &str,
+    stamp: &Stamp,
+) -> Result<Vec<String>, Error> {
     let mut linker: Vec<String> = Vec::new();
     if settings.strip() {
         linker.push("-s".to_owned());
     }
-    let stamped = stamp.definitions(&lock.roadrunner.module);
+    let stamped = stamp.definitions(roadrunner);
     for (name, value) in
         settings.arguments.definitions.iter().map(|(k, v)| (k.clone(), v.clone())).chain(stamped)
     {
         linker.push("-X".to_owned());
         linker.push(quote(&format!("{name}={value}"))?);
     }
+    Ok(linker)
+}
+
+fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> Result<Vec<String>, Error> {
+    let linker = linker_flags(settings, &lock.roadrunner.module, stamp)?;
     let tags = settings.tags();
     let mut arguments: Vec<String> =
         ["build", "-v", "-trimpath", "-buildvcs=false"].map(str::to_owned).into();

@@ -45,6 +45,7 @@ mod text_file;
 mod toolchain;
 mod tree;
 mod verify;
+mod versions;
 mod workspace;
 
 pub use cache::cache_directory;
@@ -54,7 +55,7 @@ pub use doctor::{Observation, State, examine};
 pub use elsewhere::{Elsewhere, Exact, LockFate, Receiving, Settled};
 pub use error::{Error, ErrorKind, Fault};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
-pub use inquiry::{Inquiry, Major, RoadRunnerRelease, Subject, Versions};
+pub use inquiry::{Inquiry, RoadRunnerRelease, Subject};
 pub use inspect::{InsideModule, Inspection, inspect};
 pub use list::{ListedPlugin, PluginList, list};
 pub use lock::{
@@ -71,4 +72,5 @@ pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};
 pub use study::{Demanded, Demander, StudiedModule, Study, Why, study};
 pub use text_file::write_text;
+pub use versions::{Major, Versions};
 pub use workspace::Workspace;

@@ -13,7 +13,7 @@ use crate::{
     Binary, CompileCache, Error, ErrorKind, Event, Fault, Goal, Note, Output, Phase, Reporter, Request,
     Store, Summary, archive,
     cache::cache_directory,
-    compile::Compile,
+    compile::{Compile, linker_flags},
     compile_cache, container,
     error::finding,
     key,
@@ -110,9 +110,14 @@ impl<'a> Pipeline<'a> {
 
 impl Pipeline<'_> {
     async fn run(self) -> Result<Summary, Error> {
-        if let Goal::Build(output) = &self.request.goal {
+        let output = match &self.request.goal {
+            Goal::Build(output) | Goal::DryRun(output) => Some(output),
+            Goal::Plan | Goal::Lock | Goal::CheckLock | Goal::Fetch => None,
+        };
+        if let Some(output) = output {
             output.check_for(self.settings)?;
             compile_cache::check(self.request)?;
+            self.check_stamp()?;
         }
         self.check_names()?;
         let started = Instant::now();
@@ -128,18 +133,24 @@ impl Pipeline<'_> {
             if matches!(self.request.goal, Goal::CheckLock | Goal::Plan) {
                 return Ok(summary);
             }
-            if let Goal::Build(output) = &self.request.goal {
+            if let Some(output) = output {
                 let stamp = self.stamp(lock);
                 let wanted = self.wanted(lock, &stamp, output, &self.replaced(lock))?;
-                if wanted.iter().all(|wanted| wanted.artifact.is_some()) {
+                let is_made = wanted.iter().all(|wanted| wanted.artifact.is_some());
+                if !is_made {
+                    output.probe(self.settings)?;
+                }
+                if matches!(self.request.goal, Goal::DryRun(_)) {
+                    return Ok(summary);
+                }
+                if is_made {
                     return self.publish_all(summary, wanted.iter()).await;
                 }
             }
-        }
-
-        if let Goal::Build(output) = &self.request.goal {
+        } else if let Some(output) = output {
             output.probe(self.settings)?;
         }
+
         let mut tools = self.tools(&found, fits.as_ref()).await?;
         let (lock, workspace) = match fits {
             Some(lock) => self.restore(&tools, &found, lock).await?,
@@ -148,6 +159,13 @@ impl Pipeline<'_> {
         let summary = self.summary(&lock, &self.stamp(&lock));
         let Goal::Build(output) = &self.request.goal else { return Ok(summary) };
         self.compile_all(&tools, &lock, &workspace, output, summary).await
+    }
+
+    /// The stamp, as far as it is known beforehand, is one that the linker's flags can carry.
+    fn check_stamp(&self) -> Result<(), Error> {
+        let Request { options, environment, .. } = self.request;
+        let stamp = Stamp::choose(options, &self.manifest.build_args, environment, "", 0);
+        linker_flags(self.settings, "", &stamp).map(drop)
     }
 
     /// `vx lock --upgrade NAME` names what is there.
@@ -239,8 +257,15 @@ impl Pipeline<'_> {
             }
         }
         self.report_resolved(&lock)?;
+        if let Some(trusted @ 1..) = tools.fetcher.as_ref().map(Fetcher::trusted) {
+            let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
+            let text = format!(
+                "no checksum database was asked about {modules} (GONOSUMDB, GOSUMDB=off): the first use is trusted, and kept in the lock"
+            );
+            self.reporter.report(Event::Note(Note::Text { text }));
+        }
         if !self.must_fit()
-            && self.request.goal != Goal::Plan
+            && !matches!(self.request.goal, Goal::Plan | Goal::DryRun(_))
             && self.request.unchanged
             && let Err(why) = found.write(&lock)
         {

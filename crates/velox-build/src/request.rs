@@ -27,8 +27,10 @@ pub struct Request {
 /// How far a build goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Goal {
-    /// To the exact versions, and no further; nothing is written (`vx build --dry-run`).
+    /// To the exact versions, and no further; nothing is written.
     Plan,
+    /// The same, and whether a build into this output would be refused (`vx build --dry-run`).
+    DryRun(Output),
     /// To the lock (`vx lock`).
     Lock,
     /// To a lock that says what the configuration asks for, which is not changed (`vx lock --check`).

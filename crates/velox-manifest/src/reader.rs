@@ -335,13 +335,13 @@ fn uninterpolated(failure: &Failure) -> Diagnostic {
     }
 }
 
-/// The nearest of `known` to what was written.
+/// The nearest of `known` to what was written: one letter too many, too few or wrong is always near.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&given, name), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
+        .filter(|(likeness, name)| *likeness > 0.75 || strsim::osa_distance(&given, name) == 1)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, name)| name)
 }

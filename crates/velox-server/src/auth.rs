@@ -94,6 +94,10 @@ impl Denied {
     }
 }
 
+/// Who asks, or why nobody knows: in the extensions of requests and answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(pub(crate) Result<Caller, Denied>);
+
 impl Caller {
     /// Whether they may.
     ///
@@ -254,7 +258,7 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
 
 /// The network that stands for one client: an IPv4 address, or what a provider gives out of IPv6
 /// (<https://www.rfc-editor.org/rfc/rfc6177>).
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address => address,

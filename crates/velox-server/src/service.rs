@@ -6,8 +6,9 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Queue, Records,
-    Refusal, Spec, StoreError, Submitted, Tenant, Violation, lately::Lately, rate::Rates,
+    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Position,
+    Queue, Records, Refusal, Spec, State, StoreError, Submitted, Tenant, Violation, lately::Lately,
+    rate::Rates,
 };
 
 /// How many entries of a log are read at once.
@@ -15,6 +16,8 @@ const ENTRIES: usize = 256;
 
 /// How long a list of a request may be.
 const LONGEST: usize = 500;
+/// How long a path, a ref or another text of a request may be, in bytes: all of it is kept for as long as the build is.
+const LONGEST_TEXT: usize = 1024;
 
 /// For how long a change that nobody told may go unnoticed.
 const RECHECK: Duration = Duration::from_secs(15);
@@ -199,6 +202,14 @@ impl Service {
         self.queue.depth().await
     }
 
+    /// Where a build stands in the queue; `None`: it doesn't wait.
+    ///
+    /// # Errors
+    /// The store is in trouble.
+    pub async fn position(&self, build: &Build) -> Result<Option<Position>, StoreError> {
+        if build.state == State::Queued { self.queue.position(build.id).await } else { Ok(None) }
+    }
+
     /// Whether the stores answer.
     ///
     /// # Errors
@@ -208,7 +219,7 @@ impl Service {
     }
 }
 
-/// Lists that are longer than any server's would keep all others waiting while they are looked through.
+/// Lists and texts that are longer than any server's would keep all others waiting while they are looked through.
 fn too_long(spec: &Spec) -> Result<(), Vec<Violation>> {
     let lists = [
         ("plugins", spec.plugins.len()),
@@ -217,9 +228,37 @@ fn too_long(spec: &Spec) -> Result<(), Vec<Violation>> {
         ("tags", spec.tags.len()),
     ];
     let long = lists.into_iter().filter(|(_, length)| *length > LONGEST);
-    let wrong: Vec<Violation> = long
+    let mut wrong: Vec<Violation> = long
         .map(|(field, length)| Violation::new(field, format!("there are {length}, and {LONGEST} may be")))
         .collect();
+    let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
+        if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > LONGEST_TEXT) {
+            let message = format!("it has {length} bytes, and may have {LONGEST_TEXT}");
+            wrong.push(Violation::new(field(), message));
+        }
+    };
+    let single = [
+        ("roadrunner", spec.roadrunner.as_str()),
+        ("target", &spec.target),
+        ("dependencies", spec.dependencies.as_deref().unwrap_or_default()),
+        ("stamp_version", spec.stamp_version.as_deref().unwrap_or_default()),
+        ("stamp_time", spec.stamp_time.as_deref().unwrap_or_default()),
+    ];
+    for (field, text) in single {
+        texts(&|| field.to_owned(), &[text]);
+    }
+    for (at, plugin) in spec.plugins.iter().enumerate() {
+        texts(&|| format!("plugins[{at}]"), &[&plugin.module, &plugin.reference]);
+    }
+    for (at, replace) in spec.replaces.iter().enumerate() {
+        texts(&|| format!("replaces[{at}]"), &[&replace.old, &replace.new]);
+    }
+    for (at, exclude) in spec.excludes.iter().enumerate() {
+        texts(&|| format!("excludes[{at}]"), &[&exclude.module, &exclude.version]);
+    }
+    for (at, tag) in spec.tags.iter().enumerate() {
+        texts(&|| format!("tags[{at}]"), &[tag]);
+    }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 

@@ -1,6 +1,6 @@
 //! What is asked for: one server for one target, whichever way it was said.
 
-use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
+use std::{collections::BTreeSet, fmt::Write as _, ops::Range};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,14 @@ impl Spec {
     /// All that can't be built from, whatever the service allows.
     pub fn checked(mut self) -> Result<Self, Vec<Violation>> {
         self.manifest()?;
+        // https://pkg.go.dev/cmd/go#hdr-Build_constraints; in the manifest, a tag with a comma or a space is two.
+        let is_tag = |tag: &String| {
+            !tag.is_empty() && tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
+        };
+        if let Some(wrong) = self.tags.iter().find(|tag| !is_tag(tag)) {
+            let why = format!("{wrong:?} is no build tag: letters, digits, `_` and `.` make one");
+            return Err(vec![Violation::new("tags", why)]);
+        }
         self.plugins.sort();
         self.replaces.sort();
         self.excludes.sort();
@@ -359,7 +367,7 @@ impl Spec {
 
     /// What the plugins are called: as the catalogue has it, else by the end of their paths; none twice.
     fn names(&self) -> Vec<String> {
-        let mut taken: BTreeMap<String, u32> = BTreeMap::new();
+        let mut taken = BTreeSet::new();
         let name = |plugin: &Plugin| {
             let known = catalogue::find(&plugin.module).map(|known| known.name.clone());
             known.unwrap_or_else(|| {
@@ -373,9 +381,9 @@ impl Spec {
         };
         let unique = |plugin| {
             let name = name(plugin);
-            let count = taken.entry(name.clone()).or_default();
-            *count += 1;
-            if *count == 1 { name } else { format!("{name}-{count}") }
+            let numbered = (2..).map(|number| format!("{name}-{number}"));
+            let free = [name.clone()].into_iter().chain(numbered).find(|name| taken.insert(name.clone()));
+            free.unwrap_or(name)
         };
         self.plugins.iter().map(unique).collect()
     }
@@ -472,6 +480,27 @@ mod tests {
         let whole = whole.checked().expect("it is right");
         let read = Spec::of_configuration(&whole.configuration(), None).expect("it can be read");
         assert_eq!(read, [whole]);
+    }
+
+    #[test]
+    fn flags_in_tags_are_no_tags() {
+        for bad in ["", "a b", "a,b", "-toolexec=/bin/sh", "a\n", "a'", "a=b", "$HOME"] {
+            let tagged = Spec { tags: vec!["good".to_owned(), bad.to_owned()], ..spec() };
+            assert_eq!(fields(tagged), ["tags"], "{bad:?}");
+        }
+        let tagged = Spec { tags: vec!["go1.22".to_owned(), "debug_x".to_owned()], ..spec() };
+        tagged.checked().expect("it is right");
+    }
+
+    #[test]
+    fn no_name_is_given_twice() {
+        let mut alike = spec();
+        for module in ["example.com/a/x", "example.com/b/x", "example.com/c/x-2", "example.com/d/x"] {
+            alike.plugins.push(Plugin { module: module.to_owned(), reference: "v1.0.0".to_owned() });
+        }
+        let names = alike.names();
+        assert_eq!(names[2..], ["x", "x-2", "x-2-2", "x-3"]);
+        alike.checked().expect("it is right");
     }
 
     #[test]

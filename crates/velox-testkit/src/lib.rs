@@ -3,6 +3,7 @@
 //! Everything is blocking to use, listens on 127.0.0.1 only, and is gone when it is dropped.
 
 mod forge;
+mod localhost;
 mod repo;
 mod tls;
 

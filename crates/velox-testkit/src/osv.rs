@@ -10,6 +10,8 @@ use hyper::{Request, Response, StatusCode, body::Bytes, server::conn::http1, ser
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
+use crate::localhost;
+
 /// A database of vulnerabilities on localhost that answers as OSV's does: <https://google.github.io/osv.dev/api/>.
 ///
 /// ```
@@ -35,14 +37,7 @@ struct State {
 impl Osv {
     /// An empty one on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("osv")
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let listener =
-            runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
+        let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State::default());
         let served = Arc::clone(&state);

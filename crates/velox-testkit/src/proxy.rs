@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    Files, Repo,
+    Files, Repo, localhost,
     sumdb::{SumDb, go_sum_lines},
     tls::Authority,
 };
@@ -40,7 +40,8 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 /// ```
 /// # use velox_testkit::{ModuleProxy, plugin};
 /// let proxy = ModuleProxy::start();
-/// proxy.module("example.com/acme/hello", "v1.0.0", plugin("example.com/acme/hello", "hello").files());
+/// proxy.roadrunner("v2025.0.77").plugin("example.com/acme/hello", "v1.0.0");
+/// proxy.module("example.com/acme/bye", "v1.0.0", plugin("example.com/acme/bye", "farewell").files());
 /// assert!(proxy.url().starts_with("http://127.0.0.1:"));
 /// ```
 ///
@@ -119,14 +120,7 @@ impl ModuleProxy {
     }
 
     fn listen(scheme: &'static str, tls: Option<TlsAcceptor>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("module-proxy")
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let listener =
-            runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
+        let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State {
             sum_db: SumDb::new(),
@@ -162,6 +156,19 @@ impl ModuleProxy {
     pub fn module(&self, path: &str, version: &str, files: Files) -> &Self {
         self.state.modules().entry(path.to_owned()).or_default().versions.insert(version.to_owned(), files);
         self
+    }
+
+    /// Adds the small RoadRunner at a version of a year (`v2025.0.77`).
+    pub fn roadrunner(&self, version: &str) -> &Self {
+        let year = version.split('.').next().unwrap_or(version);
+        let path = format!("github.com/roadrunner-server/roadrunner/{year}");
+        self.module(&path, version, crate::roadrunner(year).files())
+    }
+
+    /// Adds a plugin with the name that its module path ends with.
+    pub fn plugin(&self, path: &str, version: &str) -> &Self {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        self.module(path, version, crate::plugin(path, name).files())
     }
 
     /// Lets a query (a branch's name, a commit) mean a version that was added with [`module`](Self::module).

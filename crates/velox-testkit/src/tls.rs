@@ -22,7 +22,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Forge;
-use crate::forge::{Request, Shared, serve, serve_on_localhost, stop};
+use crate::forge::{Request, Shared, serve};
+use crate::localhost;
 
 const PUBLIC_NAMES: [&str; 5] =
     ["github.com", "www.github.com", "api.github.com", "codeload.github.com", "gitlab.com"];
@@ -77,7 +78,7 @@ impl Internet {
         std::fs::write(dir.path().join(BUNDLE_FILE), bundle).expect("a file for all CAs");
         let state = State { names: PUBLIC_NAMES.map(str::to_owned).to_vec(), ..State::default() };
         let proxy = Arc::new(Proxy { forge: Arc::clone(&forge.shared), authority, state: Mutex::new(state) });
-        let (runtime, listener) = serve_on_localhost();
+        let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("a bound socket has an address");
         let server = Arc::clone(&proxy);
         runtime.spawn(async move {
@@ -145,7 +146,7 @@ impl Internet {
 
 impl Drop for Internet {
     fn drop(&mut self) {
-        stop(self.runtime.take());
+        localhost::stop(self.runtime.take());
     }
 }
 

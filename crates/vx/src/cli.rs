@@ -444,7 +444,7 @@ pub(crate) struct Edit {
     /// The configuration
     #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
     pub(crate) config: PathBuf,
-    /// Leave velox.lock as it is: the next build brings it up to date
+    /// Leave velox.lock as it is: the next build brings it up to date, and finds out whether the versions are there
     #[arg(long)]
     pub(crate) no_lock: bool,
     /// The go command to use [default: the one on the PATH]
@@ -468,7 +468,8 @@ pub(crate) struct Add {
     /// What to compile in its place: a directory, or another module
     #[arg(long, value_name = "DIR|MODULE[@REF]", value_parser = parse_replacement)]
     pub(crate) replace: Option<Replacement>,
-    /// What velox.toml calls it [default: the name, else the last part of the path]
+    /// What velox.toml calls it; a plugin that is there already keeps its name [default: the name, else the last part
+    /// of the path]
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) name: Option<String>,
     #[command(flatten)]

@@ -18,9 +18,7 @@ impl Ending {
         match self {
             Self::Build => 1,
             Self::Configuration => 2,
-            // What a shell reports for a program that a signal ended: 128 and the signal's number.
-            Self::Interrupted(Signal::Interrupt) => 130,
-            Self::Interrupted(Signal::Terminate) => 143,
+            Self::Interrupted(signal) => signal.exit_code(),
         }
     }
 

@@ -13,6 +13,8 @@ mod cli;
 mod commands;
 mod configuration;
 mod exit;
+#[cfg(test)]
+mod packaging;
 mod panics;
 #[cfg(test)]
 mod reference;

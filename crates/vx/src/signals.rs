@@ -11,6 +11,16 @@ pub(crate) enum Signal {
     Terminate,
 }
 
+impl Signal {
+    /// What a shell reports for a program that it ended: 128 and the signal's number.
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
 /// The first signal that came since [`watch`].
 #[derive(Debug)]
 pub(crate) struct Received {
@@ -44,7 +54,7 @@ pub(crate) fn watch(
         cancel.cancel();
         told(signal);
         let again = source.next().await;
-        std::process::exit(crate::exit::Ending::Interrupted(again).number().into());
+        std::process::exit(again.exit_code().into());
     });
     Ok(Received { first, watcher: watcher.abort_handle() })
 }

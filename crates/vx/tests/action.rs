@@ -14,7 +14,7 @@ use std::{fs, path::PathBuf};
 
 use releases::{release, serve};
 use sandbox::{Ran, Sandbox};
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::ModuleProxy;
 
 const CONFIGURATION: &str = r#"
 [roadrunner]
@@ -34,10 +34,7 @@ struct Job {
 impl Job {
     fn new(inputs: &[(&str, &str)]) -> Self {
         let proxy = ModuleProxy::start();
-        let module = "github.com/roadrunner-server/roadrunner/v2025";
-        proxy.module(module, "v2025.0.77", roadrunner("v2025").files());
-        let files = plugin("example.com/acme/hello", "hello").files();
-        proxy.module("example.com/acme/hello", "v1.0.0", files);
+        proxy.roadrunner("v2025.0.77").plugin("example.com/acme/hello", "v1.0.0");
         let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
         let temporary = sandbox.home();
         let sandbox = inputs.iter().fold(sandbox, |sandbox, (name, value)| sandbox.env(name, value));

@@ -13,15 +13,14 @@ use std::{
 
 use sandbox::{Ran, Sandbox};
 use serde_json::Value;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::ModuleProxy;
 
 const CONFIGURATION: &str = "[roadrunner]\nref = \"v2025.0.77\"\n\n[plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
 const BUILD: [&str; 5] = ["build", "-o", "out", "--format", "json"];
 
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", "v2025.0.77", roadrunner("v2025").files());
-    proxy.module("example.com/acme/hello", "v1.0.0", plugin("example.com/acme/hello", "hello").files());
+    proxy.roadrunner("v2025.0.77").plugin("example.com/acme/hello", "v1.0.0");
     proxy
 }
 
@@ -71,7 +70,7 @@ fn what_one_machine_compiled_no_other_compiles() {
     // What came is the go command's own: without the remote nothing is compiled either, but what is new.
     let off = [&BUILD[..], &["--remote-cache", "off", "--no-cache", "-vv"]].concat();
     assert_eq!(compiled(&other.vx(&off)), [""; 0]);
-    proxy.module("example.com/acme/bye", "v1.0.0", plugin("example.com/acme/bye", "bye").files());
+    proxy.plugin("example.com/acme/bye", "v1.0.0");
     let more = "\n[plugins.bye]\nmodule_name = \"example.com/acme/bye\"\ntag = \"v1.0.0\"\n";
     let other = other.file("velox.toml", configuration + more);
     let packages = compiled(&other.vx(&off));

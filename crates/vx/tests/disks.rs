@@ -13,14 +13,14 @@ use std::{
 
 use sandbox::{Ran, Sandbox, skip};
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, plugin};
 
 const CONFIGURATION: &str = "[roadrunner]\nref = \"v2025.0.79\"\n\n[plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
 const BUILD: [&str; 3] = ["build", "-o", "out"];
 
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", "v2025.0.79", roadrunner("v2025").files());
+    proxy.roadrunner("v2025.0.79");
     let module = "example.com/acme/hello";
     // Incompressible enough to fill a small disk.
     let mut noise = 1_u32;

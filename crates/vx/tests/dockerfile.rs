@@ -14,7 +14,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use image::{Builder, Image, instructions};
 use sandbox::{Sandbox, skip};
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::ModuleProxy;
 
 const RELEASE: &str = "v2025.0.77";
 
@@ -43,8 +43,7 @@ fn desk(test: &str) -> Option<Desk> {
         return None;
     }
     let proxy = ModuleProxy::start();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-    proxy.module("github.com/acme/hello", "v1.0.0", plugin("github.com/acme/hello", "hello").files());
+    proxy.roadrunner(RELEASE).plugin("github.com/acme/hello", "v1.0.0");
     let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
     Some(Desk { _proxy: proxy, sandbox })
 }

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use book::{Block, Page, pages};
 use sandbox::{Ran, Sandbox};
 use velox_manifest::{Manifest, Origin, Plugin, Project, Source};
-use velox_testkit::{Forge, Internet, ModuleProxy, plugin, roadrunner};
+use velox_testkit::{Forge, Internet, ModuleProxy, plugin};
 
 const RELEASE: &str = "v2025.1.15";
 
@@ -203,7 +203,7 @@ impl User {
     /// Somebody whose network has all that a page's configurations name.
     fn of(page: &Page) -> Self {
         let (forge, proxy) = (Forge::start(), ModuleProxy::start());
-        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+        proxy.roadrunner(RELEASE);
         forge.github_token("the-github-token");
         for block in page.blocks().iter().filter(|block| block.remark.as_deref() == Some("file: velox.toml"))
         {

@@ -16,10 +16,10 @@ const RELEASE: &str = "v2025.0.77";
 /// A proxy with a small RoadRunner, two plugins and a library that both need at versions of their own.
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    proxy.roadrunner(RELEASE);
     let lib = "example.com/acme/lib";
     for version in ["v1.0.0", "v1.2.0"] {
-        proxy.module(lib, version, plugin(lib, "lib").files());
+        proxy.plugin(lib, version);
     }
     let hello = "example.com/acme/hello";
     proxy.module(hello, "v1.0.0", plugin(hello, "hello").imports(lib, "v1.0.0").files());
@@ -276,11 +276,9 @@ fn check_finds_what_is_wrong() {
     let proxy = proxy();
     let (status, ws) =
         ("github.com/roadrunner-server/status/v4", "github.com/roadrunner-server/websockets/v3");
-    proxy.module(status, "v4.9.0", plugin(status, "status").files());
-    proxy.module(ws, "v3.0.1", plugin(ws, "websockets").files());
+    proxy.plugin(status, "v4.9.0").plugin(ws, "v3.0.1");
     let (endure, api) = ("github.com/roadrunner-server/endure", "github.com/roadrunner-server/api/v3");
-    proxy.module(endure, "v1.4.5", plugin(endure, "endure").files());
-    proxy.module(api, "v3.0.0", plugin(api, "api").files());
+    proxy.plugin(endure, "v1.4.5").plugin(api, "v3.0.0");
     let old = "example.com/acme/old";
     let files = plugin(old, "old")
         .requires(endure, "v1.4.5")

@@ -9,14 +9,14 @@ use std::fs;
 
 use sandbox::Sandbox;
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, ProxyFault, plugin};
 
 const RELEASE: &str = "v2025.0.77";
 
 /// A proxy with a small RoadRunner and two plugins, the second at two versions of its branch.
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    proxy.roadrunner(RELEASE);
     for name in ["hello", "bye"] {
         let module = format!("example.com/acme/{name}");
         for version in ["v1.0.0", "v1.1.0"] {
@@ -206,15 +206,36 @@ fn slips_of_the_pen_cost_nothing() {
     let proxy = proxy();
     let text = configuration(&[("hello", "v1.0.0")]);
     let sandbox = machine(&proxy).file("velox.toml", &text);
-    let said = sandbox.vx(&["build", "--output-file", "velox.toml"]).fails(2);
-    assert!(said.contains("velox.toml is there already, and is no program"), "{said}");
+    let nowhere = sandbox.path().join("nowhere").display().to_string();
+    let folder = sandbox.path().display().to_string();
+    for (code, flags, sign) in [
+        (2, ["--output-file", "velox.toml"], "velox.toml is there already, and is no program"),
+        (1, ["-o", "/proc/nowhere"], "can't write /proc/nowhere/rr"),
+        (2, ["--stamp-version", "1\n2"], "control character"),
+        (2, ["--remote-cache", "s4://bucket"], "s4://bucket"),
+        (2, ["--go", &nowhere], "nowhere isn't there"),
+        (2, ["--go", &folder], "work is a directory"),
+        (1, ["--go", "/bin/true"], "is what --go names a go command?"),
+    ] {
+        for dry in [&[][..], &["--dry-run"]] {
+            let said = sandbox.vx(&[&["build"][..], &flags, dry].concat()).fails(code);
+            assert!(said.contains(sign), "{flags:?}: {said}");
+        }
+    }
+    assert_eq!(proxy.requests(), [""; 0], "it is told before anything is asked");
     assert_eq!(fs::read_to_string(sandbox.path().join("velox.toml")).unwrap(), text);
     let said = sandbox.vx(&["lock", "--upgrade", "helo"]).fails(2);
     assert!(said.contains("there is no plugin `helo`") && said.contains("roadrunner, hello"), "{said}");
-    let said = sandbox.vx(&["build", "-o", "/proc/nowhere"]).fails(1);
-    assert!(said.contains("can't write /proc/nowhere/rr") && !said.contains("Compil"), "{said}");
-    let said = sandbox.vx(&["build", "--stamp-version", "1\n2"]).fails(2);
-    assert!(said.contains("control character"), "{said}");
+
+    let replaced = format!("{text}replace = \"./mine\"\n");
+    let sandbox =
+        sandbox.file("velox.toml", replaced).file("mine/deep/go.mod", "module example.com/acme/hello\n");
+    let said = sandbox.vx(&["lock"]).fails(2);
+    assert!(said.contains("mine has no go.mod") && said.contains("mine/deep: name that directory"), "{said}");
+    let sandbox =
+        sandbox.file("mine/go.mod", "module example.com/acme/hello\n").file("mine/a_test.go", "package a\n");
+    let said = sandbox.vx(&["lock"]).fails(2);
+    assert!(said.contains("no Go package beside it"), "{said}");
 }
 
 #[test]

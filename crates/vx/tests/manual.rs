@@ -43,6 +43,15 @@ impl Company {
         self
     }
 
+    /// Hosts a private plugin for those with a token; the configuration that names both.
+    fn hidden_plugin(&self) -> String {
+        self.forge.github_token("ghp_secret");
+        let hidden = self.forge.github("acme/hidden").private().token("ghp_secret");
+        hidden.files(plugin("github.com/acme/hidden", "hidden").files()).commit("first").tag("v1.0.0");
+        let hidden = with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#);
+        format!("[github.token]\ntoken = \"${{RT_TOKEN}}\"\n\n{hidden}")
+    }
+
     fn configured(mut self, text: &str) -> Self {
         self.sandbox = self.sandbox.file("velox.toml", text);
         self
@@ -291,13 +300,7 @@ fn the_dockerfiles_undefined_arguments_count_as_none() {
 #[test]
 fn environment_variables_bring_the_tokens_and_these_show_nowhere() {
     let company = company();
-    company.forge.github_token("ghp_secret");
-    let hidden = company.forge.github("acme/hidden").private().token("ghp_secret");
-    hidden.files(plugin("github.com/acme/hidden", "hidden").files()).commit("first").tag("v1.0.0");
-    let text = format!(
-        "[github.token]\ntoken = \"${{RT_TOKEN}}\"\n\n{}",
-        with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#)
-    );
+    let text = company.hidden_plugin();
     let company = company.configured(&text).env("RT_TOKEN", "ghp_secret");
     let ran = company.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out", "-vv"]);
     ran.ok();
@@ -360,13 +363,7 @@ fn private_repositories_over_ssh_with_exactly_the_two_steps() {
 #[test]
 fn private_repositories_over_https_with_the_configured_token_for_git() {
     let company = company();
-    company.forge.github_token("ghp_secret");
-    let hidden = company.forge.github("acme/hidden").private().token("ghp_secret");
-    hidden.files(plugin("github.com/acme/hidden", "hidden").files()).commit("first").tag("v1.0.0");
-    let text = format!(
-        "[github.token]\ntoken = \"${{RT_TOKEN}}\"\n\n{}",
-        with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#)
-    );
+    let text = company.hidden_plugin();
     let company =
         company.configured(&text).env("RT_TOKEN", "ghp_secret").env("GOPRIVATE", "github.com/acme/*");
     assert_eq!(company.build().module("github.com/acme/hidden").as_deref(), Some("v1.0.0"));

@@ -11,7 +11,7 @@ use std::fs;
 use sandbox::Sandbox;
 use support::place;
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{ModuleProxy, roadrunner};
+use velox_testkit::ModuleProxy;
 
 const RELEASE: &str = "v2025.0.77";
 
@@ -46,8 +46,7 @@ fn what_is_said() {
 #[test]
 fn it_passes_its_own_tests_and_compiles_into_a_server() {
     let proxy = ModuleProxy::start();
-    let server = roadrunner("v2025").files();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, server);
+    proxy.roadrunner(RELEASE);
     let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
     sandbox.vx(&["new", "plugin", "hello-there"]).ok();
     let unformatted = sandbox.run("gofmt", &["-l", "hello-there"]);
@@ -74,8 +73,7 @@ fn it_runs_in_the_server_that_comes_with_it() {
     };
 
     let proxy = ModuleProxy::start();
-    let server = roadrunner("v2025").files();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, server);
+    proxy.roadrunner(RELEASE);
     let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
     sandbox.vx(&["new", "plugin", "hello", "--dir", "."]).ok();
     // No port that another test has.

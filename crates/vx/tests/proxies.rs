@@ -13,7 +13,7 @@ use std::{
 
 use sandbox::Sandbox;
 use velox_gomod::{modcache::ModCache, module::Version};
-use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, ProxyFault};
 
 const RELEASE: &str = "v2025.0.78";
 const HELLO: &str = "example.com/acme/hello";
@@ -27,8 +27,7 @@ tag = "v1.0.0"
 "#;
 
 fn fill(proxy: ModuleProxy) -> ModuleProxy {
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-    proxy.module(HELLO, "v1.0.0", plugin(HELLO, "hello").files());
+    proxy.roadrunner(RELEASE).plugin(HELLO, "v1.0.0");
     proxy
 }
 
@@ -68,7 +67,7 @@ fn every_fault_names_the_plugin_the_host_and_a_way_out() {
     for (part, fault, sign, way_out) in [
         (".zip", ProxyFault::Status(500), "500 Internal Server Error", "try again"),
         (".mod", ProxyFault::Status(404), "404 Not Found", ""),
-        (".info", ProxyFault::Status(403), "403 Forbidden", "machine HOST login"),
+        (".info", ProxyFault::Status(403), "403 Forbidden", "a login at the proxy"),
         (".zip", ProxyFault::Busy(3600), "429 Too Many Requests", "try again later"),
         (".zip", ProxyFault::Cut, "EOF", "try again"),
         (".zip", ProxyFault::Reset, "EOF", "try again"),
@@ -86,6 +85,30 @@ fn every_fault_names_the_plugin_the_host_and_a_way_out() {
     sandbox.vx(&["lock"]).ok();
     sandbox.vx(&["fetch", "--locked"]).ok();
     assert!(cache(&sandbox).contains(&hello()));
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let proxy = fill(ModuleProxy::start());
+    // No forge can be asked.
+    let said = |text: &str| {
+        let sandbox = machine(&proxy.url()).file("velox.toml", text).env("HTTPS_PROXY", "http://127.0.0.1:1");
+        sandbox.vx(&["lock"]).fails(1)
+    };
+    let missing = CONFIGURATION.replace("v1.0.0", "v1.0.1");
+    for status in [403, 404, 410] {
+        proxy.fail(&format!("{HELLO}/@v/v1.0.1"), ProxyFault::Status(status));
+        let said = said(&missing);
+        let [nearest, login] = ["the nearest are v1.0.0", "a login"].map(|text| said.find(text));
+        assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{said}");
+        assert_eq!(login.is_some(), status == 403, "{said}");
+        proxy.heal();
+    }
+    let misspelt =
+        CONFIGURATION.replace(HELLO, "github.com/roadrunner-server/htpp/v5").replace("v1.0.0", "v5.1.0");
+    let said = said(&misspelt);
+    assert!(said.contains("404 Not Found"), "{said}");
+    assert!(said.contains("did you mean github.com/roadrunner-server/http/v5?"), "{said}");
 }
 
 #[test]

@@ -12,15 +12,14 @@ use std::{
 };
 
 use sandbox::Sandbox;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, plugin};
 
 const FILE: &str = "[roadrunner]\nref = \"v2025.0.77\"\n\n\
                     [plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
 
 fn machine() -> (Sandbox, ModuleProxy) {
     let proxy = ModuleProxy::start();
-    let server = roadrunner("v2025").files();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", "v2025.0.77", server);
+    proxy.roadrunner("v2025.0.77");
     let hello = plugin("example.com/acme/hello", "hello").says("hello v1.0.0").files();
     proxy.module("example.com/acme/hello", "v1.0.0", hello);
     let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());

@@ -10,6 +10,7 @@ mod service;
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -167,6 +168,8 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
     assert_eq!((same.status, same.body.len()), (304, 0));
 
+    many_who_take_nothing(&sandbox, &service, path);
+
     // What comes along makes the same server elsewhere.
     for file in ["velox.toml", "velox.lock"] {
         let text = service.get(&format!("/v1/builds/{id}/{file}"));
@@ -188,6 +191,40 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     assert_eq!(service.get(path).body, binary.body);
     assert!(service.get(&format!("/v1/builds/{id}/log")).text().contains("event: end"));
     assert_eq!(fetches(), fetched, "nothing was fetched again");
+}
+
+/// Clients that ask for the artifact and don't read it cost little memory, and keep nobody waiting.
+fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
+    const CLIENTS: u64 = 256;
+    // More than the system takes off the service's hands.
+    const SIZE: u64 = 64 << 20;
+    let sha256 = path.rsplit('/').next().unwrap();
+    let file = sandbox.path().join("data/artifacts").join(&sha256[..2]).join(sha256);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    let size = file.metadata().unwrap().len();
+    file.set_len(SIZE).unwrap();
+
+    let before = service.memory();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let idle: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = service.connect();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).unwrap();
+            assert_eq!(&start, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(service.get(path).body.len() as u64, SIZE);
+    }
+    let (took, more) = (start.elapsed(), service.memory().saturating_sub(before));
+    assert!(took < Duration::from_secs(30), "others wait: {took:?}");
+    assert!(more < CLIENTS * (128 << 10), "{CLIENTS} clients that take nothing cost {more} bytes");
+    drop(idle);
+    file.set_len(size).unwrap();
 }
 
 #[test]
@@ -498,6 +535,195 @@ fn grpcurl_lists_describes_and_calls() {
     let data = call("hello").to_string();
     let built = ask(&["-d", &data, &address, "api.service.v1.BuildService/Build"]);
     assert!(built.contains("\"path\": \"/v1/artifacts/"), "{built}");
+}
+
+/// The Go program of tests/connect, compiled with what protoc generates of the protobuf files.
+fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
+    const FILES: [&str; 3] =
+        ["api/request/v1/request.proto", "api/response/v1/response.proto", "api/service/v1/service.proto"];
+    let directory = sandbox.path().join("client");
+    let tools = directory.join("tools");
+    std::fs::create_dir(&directory).unwrap();
+    for name in ["go.mod", "go.sum", "main.go"] {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/connect").join(name);
+        std::fs::copy(own, directory.join(name)).unwrap();
+    }
+    if service::program("protoc").is_none() {
+        println!("skipped: no protoc on the PATH (Debian's protobuf-compiler)");
+        return None;
+    }
+    let run = |program: &str, arguments: &[String]| {
+        let path = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths([tools.clone()].into_iter().chain(std::env::split_paths(&path)));
+        let mut command = Command::new(program);
+        command.args(arguments).env("PATH", path.unwrap()).current_dir(&directory);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    };
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    if let Err(said) = run("go", &words("build -o tools/ tool")) {
+        println!("skipped: the modules of the client can't be had: {said}");
+        return None;
+    }
+    let mut arguments = vec![concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../velox-server/proto").to_owned()];
+    for plugin in ["go", "connect-go"] {
+        arguments.extend(words(&format!("--{plugin}_out=. --{plugin}_opt=module=client")));
+        // The files are no Go program's: each becomes a package of the client's.
+        arguments.extend(FILES.map(|file| {
+            let folder = file.rsplit_once('/').unwrap().0;
+            let package = folder.replace("api/", "").replace('/', "");
+            format!("--{plugin}_opt=M{file}=client/{folder};{package}")
+        }));
+    }
+    arguments.extend(FILES.map(str::to_owned));
+    run("protoc", &arguments).unwrap();
+    run("go", &words("build -o client .")).unwrap();
+    Some(directory.join("client"))
+}
+
+#[test]
+fn a_connect_client_in_go() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let Some(client) = go_client(&sandbox) else { return };
+    let ask = |service: &Service, calls: &[Value]| -> Vec<Value> {
+        let calls: Vec<String> = calls.iter().map(Value::to_string).collect();
+        std::fs::write(sandbox.path().join("calls"), calls.join("\n")).unwrap();
+        let calls = std::fs::File::open(sandbox.path().join("calls")).unwrap();
+        let output = Command::new(&client).arg(&service.url).stdin(calls).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answers: Vec<Value> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        answers
+    };
+    let with = |protocol: &str, changes: Value| {
+        let mut call = json!({"protocol": protocol, "version": RELEASE, "module": "example.com/acme/hello",
+            "tag": "v1.0.0", "os": "linux", "arch": go_arch()});
+        call.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        call
+    };
+    let protocols = ["connect", "connect over HTTP/2", "grpc", "grpc-web"];
+    let right = [json!({}), json!({"json": true}), json!({"gzip": true})];
+    let wrong = [
+        (json!({"version": "2025"}), "invalid_argument", "rr_version"),
+        (json!({"os": "plan9"}), "invalid_argument", "target_platform"),
+        (json!({"race": true}), "failed_precondition", "race"),
+        (json!({"module": "example.com/acme/broken"}), "internal", "undefined: missing"),
+    ];
+
+    let service = Service::start(&mut server(&sandbox, &[]));
+    for protocol in protocols {
+        let calls: Vec<Value> =
+            right.iter().chain(wrong.iter().map(|(changes, ..)| changes)).cloned().collect();
+        let calls: Vec<Value> = calls.into_iter().map(|changes| with(protocol, changes)).collect();
+        let answers = ask(&service, &calls);
+        assert_eq!(answers.len(), calls.len());
+        let (built, refused) = answers.split_at(right.len());
+        for answer in built {
+            let path = answer["path"].as_str().unwrap();
+            assert!(path.starts_with("/v1/artifacts/") && answer["logs"] != "", "{protocol}: {answer}");
+            assert_eq!(service.ask("HEAD", path, &[], b"").status, 200);
+        }
+        for (answer, (changes, code, said)) in refused.iter().zip(&wrong) {
+            let message = answer["message"].as_str().unwrap();
+            assert!(answer["code"] == *code && message.contains(said), "{protocol}, {changes}: {answer}");
+        }
+    }
+
+    let token = sandbox.vx(&["server", "token", "new", "go", "--file", "tokens.toml"]).ok();
+    let arguments = ["--jobs", "0", "--queue", "1", "--tokens", "tokens.toml", "--data", "other"];
+    let service = Service::start(
+        Command::new(env!("CARGO_BIN_EXE_vx")).arg("server").args(arguments).current_dir(sandbox.path()),
+    );
+    for protocol in protocols {
+        let token = json!({"token": token.trim(), "deadline": 300});
+        let mut other = token.clone();
+        other["module"] = json!("example.com/acme/other");
+        let answers = ask(
+            &service,
+            &[json!({}), json!({"token": "vx_wrong"}), token, other].map(|changes| with(protocol, changes)),
+        );
+        let codes: Vec<_> = answers.iter().map(|answer| answer["code"].as_str().unwrap()).collect();
+        assert_eq!(
+            codes,
+            ["unauthenticated", "unauthenticated", "deadline_exceeded", "resource_exhausted"],
+            "{protocol}: {answers:?}"
+        );
+        assert!(
+            answers[3]["retry_after"].as_str().unwrap().parse::<u64>().is_ok(),
+            "{protocol}: {answers:?}"
+        );
+    }
+}
+
+/// The machine's own GOARCH.
+fn go_arch() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// What the existing service's load test asks for, as it asks for it.
+#[test]
+fn the_existing_load_tests_requests() {
+    const PLUGINS: &str = "app-logger v5.1.8, logger v5.1.8, lock v5.1.8, rpc v5.1.8, centrifuge v5.1.8, \
+        roadrunner-temporal v5.7.0, metrics v5.1.8, otel v5.1.8, http v5.2.7, gzip v5.1.8, prometheus v5.1.7, \
+        headers v5.1.8, static v5.1.6, proxy_ip_parser v5.1.8, send v5.1.5, server v5.2.9, service v5.1.8, jobs v5.1.8, \
+        amqp v5.2.2, sqs v5.1.8, beanstalk v5.1.8, nats v5.1.8, kafka v5.2.4, google-pub-sub v5.1.8, kv v5.2.8, \
+        boltdb v5.1.8, memory v5.2.8, redis v5.1.9, memcached v5.1.8, fileserver v5.1.8, grpc v5.2.2, status v5.1.8, \
+        tcp v5.1.8";
+    let proxy = ModuleProxy::start();
+    // Its own commands use the real plugins, whose places small ones take here.
+    let workers =
+        "package workers\n\nimport \"io\"\n\nfunc Run(string, []string, io.Writer) error { return nil }\n";
+    let small = roadrunner("v2025").file("internal/cli/workers/workers.go", workers);
+    proxy.module(small.module(), "v2025.1.2", small.files());
+    let plugins: Vec<Value> = PLUGINS
+        .split(", ")
+        .map(|plugin| {
+            let (name, tag) = plugin.split_once(' ').unwrap();
+            let owner = if name == "roadrunner-temporal" { "temporalio" } else { "roadrunner-server" };
+            let module = format!("github.com/{owner}/{name}/v5");
+            proxy.module(&module, tag, velox_testkit::plugin(&module, &name.replace('-', "")).files());
+            json!({"module_name": module, "tag": tag})
+        })
+        .collect();
+    let ask = |service: &Service, user: u32, os: &str, arch: &str, more: &[(&str, &str)]| {
+        let call = json!({
+            "request_id": format!("00000000-0000-4000-8000-{user:012}"),
+            "force_rebuild": true,
+            "target_platform": {"os": os, "arch": arch},
+            "rr_version": "v2025.1.2",
+            "plugins": plugins,
+        });
+        let headers = [&[JSON, ("Accept", "application/json")], more].concat();
+        service.ask("POST", CALL, &headers, call.to_string().as_bytes())
+    };
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    // Its users ask for the same at once, where the existing service answers all but one with 409.
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let (ask, service) = (&ask, &service);
+        let users: Vec<_> =
+            (1..=4).map(|user| scope.spawn(move || ask(service, user, "linux", go_arch(), &[]))).collect();
+        users.into_iter().map(|user| user.join().unwrap()).collect()
+    });
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.header("content-type").contains("application/json"), "{answer:?}");
+        let path = answer.json()["path"].as_str().unwrap().to_owned();
+        assert_eq!(service.ask("HEAD", &path, &[], b"").status, 200);
+    }
+    // All of its platforms are taken; what they compile to is other stories' concern.
+    let (_sandbox, idle) = idle();
+    for os in ["linux", "windows", "darwin"] {
+        for arch in ["amd64", "arm64"] {
+            let late = ask(&idle, 5, os, arch, &[("Connect-Timeout-Ms", "100")]);
+            assert_eq!(late.json()["code"], "deadline_exceeded", "{os}/{arch}: {late:?}");
+        }
+    }
 }
 
 #[test]

@@ -531,6 +531,21 @@ fn an_assembler_includes_no_file_of_this_machine() {
 }
 
 #[test]
+fn a_name_without_end_is_not_kept_whole() {
+    const LENGTH: usize = 1 << 20;
+    let machine = Machine::new();
+    let module = "example.com/acme/endless";
+    let mut files = plugin(module, "endless").files();
+    let name = "x".repeat(LENGTH);
+    files.insert("endless.go".to_owned(), format!("package endless\n\nvar _ = {name}\n").into());
+    machine.proxy.module(module, "v1.0.0", files);
+    let ended = machine.run(spec(&[(module, "v1.0.0")]));
+    let message = &ended.failed().message;
+    assert!(message.contains("undefined: xxx") && message.ends_with("the log has more of it"));
+    assert!(message.len() < LENGTH / 8 && ended.log().len() < LENGTH / 8, "{}", message.len());
+}
+
+#[test]
 fn every_limit_ends_a_build() {
     const SLEEP: &str = r#"case "$1" in build) echo $$ > $HOME/pid; exec sleep 600;; esac"#;
     const FILL: &str = r#"case "$1" in build) for n in 1 2 3 4 5 6; do head -c 8000000 /dev/zero > $TMPDIR/$n; done; exec sleep 600;; esac"#;

@@ -73,18 +73,18 @@ fn proxy() -> ModuleProxy {
         .collect();
     files.insert("go.mod".to_owned(), go_mod.into_bytes());
     proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, files);
-    proxy.module("example.com/acme/hello", "v1.0.0", plugin("example.com/acme/hello", "hello").files());
+    proxy.plugin("example.com/acme/hello", "v1.0.0");
     proxy
 }
 
-/// A machine whose PATH has everything but Go.
+/// A machine whose PATH has everything but Go, and that no checksum database vouches for.
 fn machine(proxy: &ModuleProxy) -> Sandbox {
     let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
     let path = std::env::var_os("PATH").unwrap();
     let without = std::env::split_paths(&path).filter(|folder| !folder.join("go").is_file());
     let path = std::env::join_paths(without).unwrap();
     let used = sandbox.path().join("used");
-    sandbox.env("PATH", path).env("USED", used).without("GOTOOLCHAIN")
+    sandbox.env("PATH", path).env("USED", used).env("GOSUMDB", "off").without("GOTOOLCHAIN")
 }
 
 /// A go command on the PATH that calls itself another version.
@@ -178,9 +178,8 @@ fn without_go_the_right_one_is_downloaded() {
 fn the_checksum_database_vouches_for_a_toolchain() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
-    let spared = "[^eg]*,github.com,go.*,golang.org/x,google.golang.org,gopkg.in";
-    let verified =
-        |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", spared);
+    // No pattern spares a toolchain, as the go command has it.
+    let verified = |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", "*");
     let said = verified(&proxy).vx(&["fetch"]);
     said.ok();
     assert!(!said.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", said.stderr());
@@ -244,7 +243,7 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
     }
     // A plugin may need it where RoadRunner doesn't.
     let other = ModuleProxy::start();
-    other.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    other.roadrunner(RELEASE);
     let demanding = plugin("example.com/acme/hello", "hello").go(version.trim_start_matches("go"));
     other.module("example.com/acme/hello", "v1.0.0", demanding.files());
     toolchain(&other, &version);
@@ -302,6 +301,26 @@ fn gotoolchain_and_go_say_what_may_compile() {
     let said = named.env("GOTOOLCHAIN", "go1.24.1").vx(&[&BUILD[..], &["--no-cache"]].concat()).fails(1);
     assert!(said.contains(&format!("the lock wants {version}, this is go1.24.1")), "{said}");
     assert_eq!(downloads(&proxy), [""; 0]);
+}
+
+#[test]
+fn without_a_home_every_place_has_to_be_named() {
+    let proxy = proxy();
+    let homeless = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
+    let homeless = homeless.without("HOME");
+    // The go command on the PATH, and none at all.
+    for sandbox in [with_go(machine(&proxy), &version()), machine(&proxy)] {
+        let places = ["GOMODCACHE", "GOCACHE"].into_iter().fold(sandbox.without("HOME"), Sandbox::without);
+        let said = places.vx(&BUILD).fails(1);
+        assert!(
+            said.contains("set HOME to a directory") && said.contains("GOMODCACHE, GOCACHE, GOPATH"),
+            "{said}"
+        );
+    }
+    let said = homeless.vx(&BUILD).fails(1);
+    assert!(said.contains("no absolute path is set for: GOPATH"), "{said}");
+    let gopath = homeless.path().join("gopath");
+    homeless.env("GOPATH", gopath).vx(&BUILD).ok();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs;
 
 use sandbox::Sandbox;
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, plugin};
 
 const RELEASE: &str = "v2025.0.77";
 /// The plugin of [`mine`], as the build information names it.
@@ -18,9 +18,7 @@ const MINE: &str = "example.com/me/mine => ./replace/example.com_me_mine (devel)
 /// A small RoadRunner, two plugins at two versions each, and a fork of the first.
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
-    let server = roadrunner("v2025").files();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, server.clone());
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", "v2025.0.78", server);
+    proxy.roadrunner(RELEASE).roadrunner("v2025.0.78");
     for name in ["hello", "bye"] {
         let module = format!("example.com/acme/{name}");
         for version in ["v1.0.0", "v1.1.0"] {

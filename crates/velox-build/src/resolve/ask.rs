@@ -9,8 +9,7 @@ use velox_gomod::{
 };
 use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
 
-use super::pin::Pinned;
-use crate::{Error, error::checksum_mismatch, lock::Lock};
+use crate::{Error, lock::Lock};
 
 /// The repository that RoadRunner itself lives in.
 const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
@@ -152,19 +151,6 @@ impl Ask {
             zip_sums: list(known.and_then(|known| known.zip_sum.as_ref())),
             mod_sums: list(known.and_then(|known| known.mod_sum.as_ref())),
         }
-    }
-
-    /// No version may change its content, wherever it comes from.
-    pub(super) fn agrees_with(&self, pinned: &Pinned) -> Result<(), Error> {
-        let Pinned { module, zip_sum, mod_sum, .. } = pinned;
-        let Wanted { zip_sums, mod_sums, .. } = self.wanted(module);
-        for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
-            if let Some(known) = known.first().filter(|known| *known != found) {
-                let text = format!("its {file} has the sum {found}\nthe lock says   {known}");
-                return Err(checksum_mismatch(&format!("{} {}", module.path, module.version), &text));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -44,7 +44,7 @@ impl Resolver<'_> {
                 .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
                 .map(|module| Wanted::verified_by(sums, module.clone()))
                 .collect();
-            for (module, fetched) in goproxy::fetch(&sources, fetcher, wanted, Phase::Fetch).await? {
+            for (module, fetched) in sources.proxies.fetch(fetcher, wanted, Phase::Fetch).await? {
                 match fetched {
                     Ok(_) => missing.retain(|other| *other != module),
                     Err(proxies) => drop(tried.insert(module.path, proxies)),
@@ -63,8 +63,7 @@ impl Resolver<'_> {
             }
             missing.retain(|other| *other != module);
         }
-        let answers =
-            goproxy::by_go(self.go, self.children, &missing.iter().collect::<Vec<_>>(), &mut tried).await?;
+        let answers = sources.proxies.by_go(&missing.iter().collect::<Vec<_>>(), &mut tried).await?;
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);

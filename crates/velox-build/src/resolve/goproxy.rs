@@ -8,15 +8,14 @@ use std::{
 
 use serde::Deserialize;
 use velox_gomod::{
-    fetch::{Error as FetchError, Fetched, Fetcher, Tried, Verified, Wanted},
+    fetch::{Error as FetchError, Fetched, Fetcher, Tried, Wanted},
     modcache::{self, ModCache, Part},
     module::Version,
     semver, sumdb,
 };
 
-use super::pin::Sources;
 use crate::{
-    Error, Event, Fault, Note, Phase,
+    Error, Event, Fault, Phase,
     error::checksum_mismatch,
     process::Children,
     toolchain::{Mode, Toolchain},
@@ -47,92 +46,171 @@ pub(super) struct Origin {
     pub(super) hash: String,
 }
 
-/// Downloads all that is wanted: exact versions from the module proxies; queries, and what the proxies can't serve, with
-/// one go command. The answer has an entry for each of them.
-///
-/// # Errors
-/// A module whose checksum is wrong ends the build: no other source may stand in for it.
-pub(super) async fn download(
-    sources: &Sources<'_>,
-    wanted: &[Wanted],
-) -> Result<BTreeMap<Version, Download>, Error> {
-    let (mut answers, mut tried) = native(sources, wanted).await?;
-    let modules = wanted.iter().map(|wanted| &wanted.module);
-    let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
-    answers.extend(by_go(sources.go, sources.children, &rest, &mut tried).await?);
-    Ok(answers)
+/// Who is asked for modules.
+#[derive(Clone, Copy)]
+pub(crate) struct Proxies<'a> {
+    pub(crate) go: &'a Toolchain,
+    pub(crate) children: &'a Children,
+    /// `None`: the go command alone may ask.
+    pub(crate) fetcher: Option<&'a Fetcher>,
 }
 
 /// By a module's path: the proxies that couldn't serve it.
 pub(super) type TriedProxies = BTreeMap<String, Vec<Tried>>;
 
-/// What the module proxies have of exact versions.
-async fn native(
-    sources: &Sources<'_>,
-    wanted: &[Wanted],
-) -> Result<(BTreeMap<Version, Download>, TriedProxies), Error> {
-    let (mut answers, mut tried) = (BTreeMap::new(), TriedProxies::new());
-    let Some(fetcher) = sources.fetcher else { return Ok((answers, tried)) };
-    let is_exact = |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
-    let wanted: Vec<Wanted> = wanted
-        .iter()
-        .filter(|Wanted { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
-        .cloned()
-        .collect();
-    let cache = ModCache::new(&sources.go.settings().gomodcache);
-    for (module, fetched) in fetch(sources, fetcher, wanted, Phase::Resolve).await? {
-        let place = |part| cache.path(&module, part);
-        let fetched = match fetched {
-            Ok(fetched) => fetched,
-            Err(proxies) => {
-                tried.insert(module.path, proxies);
-                continue;
+impl Proxies<'_> {
+    pub(super) fn cache(&self) -> ModCache {
+        ModCache::new(&self.go.settings().gomodcache)
+    }
+
+    /// Downloads all that is wanted: exact versions from the module proxies; queries, and what the proxies can't serve,
+    /// with one go command. The answer has an entry for each of them.
+    ///
+    /// # Errors
+    /// A module whose checksum is wrong ends the build: no other source may stand in for it.
+    pub(super) async fn download(&self, wanted: &[Wanted]) -> Result<BTreeMap<Version, Download>, Error> {
+        let (mut answers, mut tried) = self.native(wanted).await?;
+        let modules = wanted.iter().map(|wanted| &wanted.module);
+        let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
+        answers.extend(self.by_go(&rest, &mut tried).await?);
+        Ok(answers)
+    }
+
+    /// What the module proxies have of exact versions.
+    async fn native(&self, wanted: &[Wanted]) -> Result<(BTreeMap<Version, Download>, TriedProxies), Error> {
+        let (mut answers, mut tried) = (BTreeMap::new(), TriedProxies::new());
+        let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
+        let is_exact =
+            |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
+        let wanted: Vec<Wanted> = wanted
+            .iter()
+            .filter(|Wanted { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
+            .cloned()
+            .collect();
+        let cache = self.cache();
+        for (module, fetched) in self.fetch(fetcher, wanted, Phase::Resolve).await? {
+            let place = |part| cache.path(&module, part);
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                Err(proxies) => {
+                    tried.insert(module.path, proxies);
+                    continue;
+                }
+            };
+            if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module))
+            {
+                let origin = std::fs::read_to_string(&info).ok();
+                let origin = origin.and_then(|text| serde_json::from_str::<Info>(&text).ok()?.origin);
+                let answer = Download {
+                    path: module.path.clone(),
+                    version: module.version.clone(),
+                    info,
+                    go_mod,
+                    dir,
+                    sum: fetched.sums.zip,
+                    go_mod_sum: fetched.sums.go_mod,
+                    origin,
+                    ..Download::default()
+                };
+                answers.insert(module, answer);
+            }
+        }
+        Ok((answers, tried))
+    }
+
+    /// Fetches from the proxies; for what these can't serve, and another source may, what they said.
+    ///
+    /// # Errors
+    /// A module that is not what it has to be, a database that contradicts itself, a cache that can't be used, an interruption.
+    pub(super) async fn fetch(
+        &self,
+        fetcher: &Fetcher,
+        wanted: Vec<Wanted>,
+        phase: Phase,
+    ) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
+        let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
+        let progress = Progress::new(self.children, phase, u64::try_from(wanted.len()).ok());
+        let arrived = |module: &Version, bytes| progress.one(module, bytes);
+        let answers = tokio::select! {
+            answers = fetcher.fetch(wanted, &arrived) => answers,
+            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+        };
+        let mut fetched = Vec::new();
+        for (module, answer) in modules.into_iter().zip(answers) {
+            let answer = judge(&module, answer)?;
+            fetched.push((module, answer));
+        }
+        Ok(fetched)
+    }
+
+    pub(super) async fn by_go(
+        &self,
+        modules: &[&Version],
+        tried: &mut TriedProxies,
+    ) -> Result<BTreeMap<Version, Download>, Error> {
+        if modules.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // Outside of any module, so that no go.mod on the way changes what a query means.
+        let outside = tempfile::tempdir()
+            .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
+        let queries: Vec<String> =
+            modules.iter().map(|module| format!("{}@{}", module.path, module.version)).collect();
+        let arguments: Vec<&str> = ["mod", "download", "-json", "--"]
+            .into_iter()
+            .chain(queries.iter().map(String::as_str))
+            .collect();
+        let total = u64::try_from(modules.len()).ok();
+        let on_line = |line: &str| {
+            if let Some(item) = line.strip_prefix("go: downloading ") {
+                let event = Event::Progress {
+                    phase: Phase::Resolve,
+                    done: 0,
+                    total,
+                    item: item.to_owned(),
+                    bytes: None,
+                };
+                self.children.reporter.report(event);
             }
         };
-        if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module)) {
-            let origin = std::fs::read_to_string(&info).ok();
-            let origin = origin.and_then(|text| serde_json::from_str::<Info>(&text).ok()?.origin);
-            let answer = Download {
-                path: module.path.clone(),
-                version: module.version.clone(),
-                info,
-                go_mod,
-                dir,
-                sum: fetched.sums.zip,
-                go_mod_sum: fetched.sums.go_mod,
-                origin,
-                ..Download::default()
-            };
-            answers.insert(module, answer);
-        }
-    }
-    Ok((answers, tried))
-}
+        let finished =
+            self.go.run(Mode::Complete, None, &arguments, outside.path(), false, Some(&on_line)).await?;
 
-/// Fetches from the proxies; for what these can't serve, and another source may, what they said.
-///
-/// # Errors
-/// A module that is not what it has to be, a database that contradicts itself, a cache that can't be used, an interruption.
-pub(super) async fn fetch(
-    sources: &Sources<'_>,
-    fetcher: &Fetcher,
-    wanted: Vec<Wanted>,
-    phase: Phase,
-) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
-    let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
-    let progress = Progress::new(sources.children, phase, u64::try_from(wanted.len()).ok());
-    let arrived = |module: &Version, bytes| progress.one(module, bytes);
-    let answers = tokio::select! {
-        answers = fetcher.fetch(wanted, &arrived) => answers,
-        () = sources.children.cancel.cancelled() => return Err(Error::interrupted()),
-    };
-    let mut fetched = Vec::new();
-    for (module, answer) in modules.into_iter().zip(answers) {
-        let answer = progress.judge(&module, answer)?;
-        fetched.push((module, answer));
+        let mut said: Vec<Download> = Vec::new();
+        for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Download>() {
+            let answer = answer.map_err(|error| {
+                Error::build(format!("can't read what `go mod download -json` says: {error}"))
+                    .output(finished.stderr.clone())
+            })?;
+            if is_security_error(&answer.error) {
+                return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
+            }
+            said.push(answer);
+        }
+        let why = finished
+            .stderr
+            .last()
+            .cloned()
+            .unwrap_or_else(|| "the go command says nothing about it".to_owned());
+        if is_security_error(&why) {
+            return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
+        }
+        let answer = |module: &Version| {
+            let of_path = || said.iter().filter(|answer| answer.path == module.path);
+            let asked =
+                |answer: &&Download| answer.query == module.version || answer.version == module.version;
+            // A query that names no version in its answer is told by its path, where nothing else was asked of that.
+            of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
+        };
+        let mut answers = BTreeMap::new();
+        for module in modules {
+            let mut answer =
+                answer(module).unwrap_or_else(|| Download { error: why.clone(), ..Download::default() });
+            answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
+            answers.insert((*module).clone(), answer);
+        }
+        Ok(answers)
     }
-    progress.tell_of_trust();
-    Ok(fetched)
 }
 
 /// What goes on while modules are fetched, for the user.
@@ -142,13 +220,11 @@ pub(super) struct Progress<'a> {
     total: Option<u64>,
     done: AtomicU64,
     bytes: AtomicU64,
-    trusted: AtomicU64,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(children: &'a Children, phase: Phase, total: Option<u64>) -> Self {
-        let [done, bytes, trusted] = [(); 3].map(|()| AtomicU64::new(0));
-        Self { children, phase, total, done, bytes, trusted }
+        Self { children, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
     /// A module is there; one that was there before is no news.
@@ -162,38 +238,20 @@ impl<'a> Progress<'a> {
         let (phase, total) = (self.phase, self.total);
         self.children.reporter.report(Event::Progress { phase, done, total, item, bytes });
     }
+}
 
-    /// What an answer means: for what the proxies can't serve and another source may, what they said.
-    ///
-    /// # Errors
-    /// What no other source may make good.
-    pub(super) fn judge(
-        &self,
-        module: &Version,
-        answer: Result<Fetched, FetchError>,
-    ) -> Result<Result<Fetched, Vec<Tried>>, Error> {
-        match answer {
-            Ok(fetched) => {
-                if fetched.verified == Verified::Nothing && fetched.bytes > 0 {
-                    self.trusted.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(Ok(fetched))
-            }
-            Err(error) => unserved(&format!("{} {}", module.path, module.version), error).map(Err),
-        }
-    }
-
-    /// Says how many modules nothing vouched for.
-    pub(super) fn tell_of_trust(&self) {
-        let trusted = self.trusted.load(Ordering::Relaxed);
-        if trusted > 0 {
-            let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
-            let text = format!(
-                "no checksum database was asked about {modules} (GONOSUMDB, GOSUMDB=off): the first use is trusted, and kept in the lock"
-            );
-            self.children.reporter.report(Event::Note(Note::Text { text }));
-        }
-    }
+/// What an answer means: for what the proxies can't serve and another source may, what they said.
+///
+/// # Errors
+/// What no other source may make good.
+pub(super) fn judge(
+    module: &Version,
+    answer: Result<Fetched, FetchError>,
+) -> Result<Result<Fetched, Vec<Tried>>, Error> {
+    answer.map_or_else(
+        |error| unserved(&format!("{} {}", module.path, module.version), error).map(Err),
+        |fetched| Ok(Ok(fetched)),
+    )
 }
 
 /// What the proxies said of a module that the go command may get yet.
@@ -262,6 +320,11 @@ fn without_names(why: &str) -> String {
     why.split_whitespace().filter(|word| !word.contains('/')).collect::<Vec<_>>().join(" ")
 }
 
+/// Whether a proxy may have meant so, where it told it otherwise.
+pub(super) fn may_be_missing(why: &str) -> bool {
+    why.contains("403 ") || is_not_found(why)
+}
+
 /// What to do about a module that can't be had, by what was said of it.
 pub(crate) fn advice(why: &str) -> Option<&'static str> {
     let text = without_names(why);
@@ -270,9 +333,13 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
         Some(
             "GOPROXY allows no download: name a proxy with GOPROXY=https://…, or fill the module cache otherwise",
         )
-    } else if says(&["401 ", "403 ", "407 "]) {
+    } else if says(&["401 ", "407 "]) {
         Some(
             "the proxy wants to know who asks: put `machine HOST login NAME password TOKEN` into ~/.netrc (or $NETRC), or set GOAUTH",
+        )
+    } else if says(&["403 "]) {
+        Some(
+            "proxies say so of what they don't have, too: check the name and the version; a private module is named in GOPRIVATE, or needs a login at the proxy (~/.netrc, $NETRC, GOAUTH)",
         )
     } else if says(&["plain HTTP", "insecure URL"]) {
         Some("write https:// in GOPROXY, or put the password into ~/.netrc")
@@ -311,64 +378,6 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
 #[serde(rename_all = "PascalCase")]
 struct Info {
     origin: Option<Origin>,
-}
-
-pub(super) async fn by_go(
-    go: &Toolchain,
-    children: &Children,
-    modules: &[&Version],
-    tried: &mut TriedProxies,
-) -> Result<BTreeMap<Version, Download>, Error> {
-    if modules.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    // Outside of any module, so that no go.mod on the way changes what a query means.
-    let outside = tempfile::tempdir()
-        .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
-    let queries: Vec<String> =
-        modules.iter().map(|module| format!("{}@{}", module.path, module.version)).collect();
-    let arguments: Vec<&str> =
-        ["mod", "download", "-json", "--"].into_iter().chain(queries.iter().map(String::as_str)).collect();
-    let total = u64::try_from(modules.len()).ok();
-    let on_line = |line: &str| {
-        if let Some(item) = line.strip_prefix("go: downloading ") {
-            let event =
-                Event::Progress { phase: Phase::Resolve, done: 0, total, item: item.to_owned(), bytes: None };
-            children.reporter.report(event);
-        }
-    };
-    let finished = go.run(Mode::Complete, None, &arguments, outside.path(), false, Some(&on_line)).await?;
-
-    let mut said: Vec<Download> = Vec::new();
-    for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Download>() {
-        let answer = answer.map_err(|error| {
-            Error::build(format!("can't read what `go mod download -json` says: {error}"))
-                .output(finished.stderr.clone())
-        })?;
-        if is_security_error(&answer.error) {
-            return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
-        }
-        said.push(answer);
-    }
-    let why =
-        finished.stderr.last().cloned().unwrap_or_else(|| "the go command says nothing about it".to_owned());
-    if is_security_error(&why) {
-        return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
-    }
-    let answer = |module: &Version| {
-        let of_path = || said.iter().filter(|answer| answer.path == module.path);
-        let asked = |answer: &&Download| answer.query == module.version || answer.version == module.version;
-        // A query that names no version in its answer is told by its path, where nothing else was asked of that.
-        of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
-    };
-    let mut answers = BTreeMap::new();
-    for module in modules {
-        let mut answer =
-            answer(module).unwrap_or_else(|| Download { error: why.clone(), ..Download::default() });
-        answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
-        answers.insert((*module).clone(), answer);
-    }
-    Ok(answers)
 }
 
 fn is_security_error(text: &str) -> bool {

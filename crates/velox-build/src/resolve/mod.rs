@@ -28,6 +28,7 @@ use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement
 
 use self::{
     ask::{Ask, Known, PluginAsk},
+    goproxy::Proxies,
     listing::Listing,
     pin::{Pinned, Sources},
 };
@@ -35,7 +36,6 @@ pub(crate) use self::{
     ask::{Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
     forge::{Configured, Forges, tag_prefix},
     goproxy::{advice, unserved},
-    pin::FIRST_YEAR,
 };
 use crate::{
     Error, ErrorKind, Raised, Request,
@@ -166,10 +166,8 @@ impl Resolver<'_> {
 
     fn sources(&self) -> Sources<'_> {
         Sources {
-            go: self.go,
-            children: self.children,
+            proxies: Proxies { go: self.go, children: self.children, fetcher: self.fetcher },
             forges: self.forges,
-            fetcher: self.fetcher,
             scratch: self.scratch,
             offline: self.request.options.offline,
             proxies_only: self.request.options.proxies_only,
@@ -574,6 +572,12 @@ fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<Resolved,
     let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
     let directory = &base.join(&path);
     let (declared, go_mod) = local_go_mod(directory, &span)?;
+    if !has_package(directory) {
+        let message = format!("{} has a go.mod, and no Go package beside it", directory.display());
+        let mut diagnostic = finding(message, span, Some("relative to the configuration file"));
+        diagnostic.help.push("the package of a plugin lies where its go.mod is, and not below".to_owned());
+        return Err(diagnostic);
+    }
     if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
         && *module != declared
     {
@@ -619,11 +623,15 @@ fn local_go_mod(directory: &Path, span: &Option<Range<usize>>) -> Result<(String
     if !directory.is_dir() {
         return Err(wrong(format!("there is no directory {}", directory.display()), "check the path"));
     }
-    let text = fs::read_to_string(&path).map_err(|error| {
-        wrong(
-            format!("can't read {}: {error}", path.display()),
-            "a replacement is a Go module: it needs a go.mod",
-        )
+    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let help = match modules_below(directory).as_slice() {
+                [] => "`go mod init MODULE` there makes it a Go module".to_owned(),
+                names => format!("a Go module is in {}: name that directory", names.join(", ")),
+            };
+            wrong(format!("{} has no go.mod", directory.display()), &help)
+        }
+        _ => wrong(format!("can't read {}: {error}", path.display()), "check its permissions"),
     })?;
     let go_mod = GoMod::parse_lax(&text).map_err(|error| {
         wrong(
@@ -635,6 +643,26 @@ fn local_go_mod(directory: &Path, span: &Option<Range<usize>>) -> Result<(String
         wrong(format!("{} has no module line", path.display()), "start it with `module PATH`")
     })?;
     Ok((module, go_mod))
+}
+
+/// The directories right below this one that hold a go.mod, three at most.
+fn modules_below(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("go.mod").is_file())
+        .map(|entry| entry.path().display().to_string())
+        .collect();
+    names.sort();
+    names.truncate(3);
+    names
+}
+
+/// Whether a package could be compiled here: tests make none.
+fn has_package(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .any(|name| name.ends_with(".go") && !name.ends_with("_test.go") && !name.starts_with(['_', '.']))
 }
 
 /// Two entries for one module would be compiled in once, at one version: which one was meant?

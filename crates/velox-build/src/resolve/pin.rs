@@ -10,30 +10,31 @@ use serde::Deserialize;
 use velox_forge::{ForgeError, Repository};
 use velox_gomod::{
     dirhash,
-    fetch::{Fetcher, Wanted},
-    modcache::{ModCache, Part},
+    fetch::Wanted,
+    modcache::Part,
     modfile,
     module::{Version, split_path_version},
+    semver,
 };
-use velox_manifest::Diagnostic;
+use velox_manifest::{Diagnostic, catalogue};
 
 use super::{
     ask::{Ask, Host, Known, Place},
     forge::{self, Forges, Located},
-    goproxy::{self, Download},
+    goproxy::{self, Download, Proxies},
 };
 use crate::{
-    Error, ErrorKind, Event, Fault, Phase, error::finding, lock::is_commit, process::Children,
-    toolchain::Toolchain,
+    Error, ErrorKind, Event, Fault, Phase,
+    error::{checksum_mismatch, finding},
+    lock::is_commit,
+    versions::{FIRST_YEAR, offered},
 };
 
 /// How many forge requests run at once.
 const FORGE_REQUESTS: usize = 8;
-/// RoadRunner's majors were years from this one on.
-pub(crate) const FIRST_YEAR: u64 = 2023;
 /// Why nobody could be asked.
 const NOWHERE: &str = "no source has it";
-/// How many years are asked about.
+/// How many years RoadRunner is looked for in.
 const YEARS: u64 = 12;
 
 /// A module at an exact version, with its files on this machine.
@@ -53,14 +54,27 @@ pub(crate) struct Pinned {
 
 /// The sources, and what they need.
 pub(crate) struct Sources<'a> {
-    pub(crate) go: &'a Toolchain,
-    pub(crate) children: &'a Children,
+    pub(super) proxies: Proxies<'a>,
     pub(super) forges: &'a Forges,
-    pub(crate) fetcher: Option<&'a Fetcher>,
     pub(crate) scratch: &'a Path,
     pub(crate) offline: bool,
     /// Whether forges may be asked about what GONOPROXY covers, and nothing else.
     pub(crate) proxies_only: bool,
+}
+
+impl Pinned {
+    /// No version may change its content, wherever it comes from.
+    fn agrees_with(&self, ask: &Ask) -> Result<(), Error> {
+        let Self { module, zip_sum, mod_sum, .. } = self;
+        let Wanted { zip_sums, mod_sums, .. } = ask.wanted(module);
+        for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
+            if let Some(known) = known.first().filter(|known| *known != found) {
+                let text = format!("its {file} has the sum {found}\nthe lock says   {known}");
+                return Err(checksum_mismatch(&format!("{} {}", module.path, module.version), &text));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where an ask stands.
@@ -132,14 +146,14 @@ impl Sources<'_> {
             let fault = [Fault::Request, Fault::Sources].into_iter().find(|fault| faults.contains(fault));
             return Err(Error::many(ErrorKind::Build, failed).fault(fault.unwrap_or_default()));
         }
-        asks.iter().zip(&pinned).try_for_each(|(ask, pinned)| ask.agrees_with(pinned))?;
+        asks.iter().zip(&pinned).try_for_each(|(ask, pinned)| pinned.agrees_with(ask))?;
         Ok(pinned)
     }
 
     /// What a previous lock found, where the module cache has it with the lock's sums.
     fn cached(&self, ask: &Ask) -> Option<Pinned> {
         let Known { module, commit, time, zip_sum, mod_sum } = ask.known.clone()?;
-        let cache = ModCache::new(&self.go.settings().gomodcache);
+        let cache = self.proxies.cache();
         let (zip_sum, mod_sum) = (zip_sum?, mod_sum?);
         if !cache.is_unpacked(&module, &zip_sum) {
             return None;
@@ -161,7 +175,7 @@ impl Sources<'_> {
                 _ => None,
             })
             .collect();
-        let answers = goproxy::download(self, &wanted).await?;
+        let answers = self.proxies.download(&wanted).await?;
         let total = u64::try_from(asks.len()).ok();
         for (done, (ask, state)) in asks.iter().zip(states.iter_mut()).enumerate() {
             let State::AskGo { module, located } = state else { continue };
@@ -171,13 +185,14 @@ impl Sources<'_> {
                 (Err(_), Some(located)) => State::Take(located),
                 (Err(why), _) if ask.place.is_some() => State::AskForge { why: Some(why) },
                 (Err(why), _) => {
-                    let help: Vec<String> = goproxy::advice(&why).map(str::to_owned).into_iter().collect();
+                    let advice = goproxy::advice(&why).map(str::to_owned);
+                    let help: Vec<String> = self.instead(ask, &why).await.into_iter().chain(advice).collect();
                     State::Failed(goproxy::fault(&why), unresolved(ask, &why, &help))
                 }
             };
             let item = ask.subject.clone();
             let done = u64::try_from(done).unwrap_or_default();
-            self.children.reporter.report(Event::Progress {
+            self.proxies.children.reporter.report(Event::Progress {
                 phase: Phase::Resolve,
                 done,
                 total,
@@ -248,7 +263,7 @@ impl Sources<'_> {
             .collect::<Vec<_>>();
         let answers = tokio::select! {
             answers = answers => answers,
-            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+            () = self.proxies.children.cancel.cancelled() => return Err(Error::interrupted()),
         };
         for (index, state) in answers {
             if let Some(slot) = states.get_mut(index) {
@@ -269,18 +284,18 @@ impl Sources<'_> {
             ("", Host::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
             (path, _) => path.to_owned(),
         };
-        if self.proxies_only && !self.go.settings().is_private(&path) {
+        if self.proxies_only && !self.proxies.go.settings().is_private(&path) {
             if let (true, Some(reference)) = (ask.path.is_empty() && proxy.is_none(), &ask.reference)
                 && let Some(module) = self.of_any_year(&path, reference).await
             {
                 return State::AskGo { module, located: None };
             }
             let why = proxy.unwrap_or_else(|| "no module proxy can be asked for it".to_owned());
-            let advice = goproxy::advice(&why).map(str::to_owned);
-            let help = advice.unwrap_or_else(|| {
-                "only module proxies are asked here: a tag of a published module always works".to_owned()
-            });
-            return State::Failed(goproxy::fault(&why), unresolved(ask, &why, &[help]));
+            let advice = goproxy::advice(&why)
+                .unwrap_or("only module proxies are asked here: a tag of a published module always works");
+            let instead = self.instead(ask, &why).await;
+            let help: Vec<String> = instead.into_iter().chain([advice.to_owned()]).collect();
+            return State::Failed(goproxy::fault(&why), unresolved(ask, &why, &help));
         }
         // A ref may have moved since the lock.
         let commit = ask.known.as_ref().and_then(|known| known.commit.clone());
@@ -319,7 +334,7 @@ impl Sources<'_> {
         let wanted: Vec<Wanted> = years
             .map(|year| Wanted { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
             .collect();
-        let answers = goproxy::download(self, &wanted).await.ok()?;
+        let answers = self.proxies.download(&wanted).await.ok()?;
         let served =
             |wanted: &Wanted| answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty());
         wanted.into_iter().rev().find(served).map(|wanted| wanted.module)
@@ -342,7 +357,7 @@ impl Sources<'_> {
         if ask.replacement {
             located.path = with_suffix_of(&ask.path, &located.module);
         }
-        let private = self.go.settings().is_private(&located.path);
+        let private = self.proxies.go.settings().is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
         if !public {
             return State::Take(Box::new(located));
@@ -352,11 +367,11 @@ impl Sources<'_> {
     }
 
     async fn take(&self, located: Located) -> Result<Pinned, Error> {
-        let cache = ModCache::new(&self.go.settings().gomodcache);
-        let stored = located.store(&cache, self.scratch, self.children.reporter.as_ref());
+        let (cache, children) = (self.proxies.cache(), self.proxies.children);
+        let stored = located.store(&cache, self.scratch, children.reporter.as_ref());
         let stored = tokio::select! {
             stored = stored => stored?,
-            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+            () = children.cancel.cancelled() => return Err(Error::interrupted()),
         };
         Ok(Pinned {
             module: stored.version,
@@ -369,6 +384,30 @@ impl Sources<'_> {
         })
     }
 
+    /// What there is instead of a version or a module that the proxies don't have: they say it of a private one, too.
+    async fn instead(&self, ask: &Ask, why: &str) -> Option<String> {
+        let (Some(module), Some(fetcher)) = (&ask.module, self.proxies.fetcher) else { return None };
+        if !goproxy::may_be_missing(why) || fetcher.needs_go(&module.path) {
+            return None;
+        }
+        let with_v = format!("v{}", module.version);
+        if semver::is_valid(&with_v) {
+            return Some(format!("did you mean {with_v}?"));
+        }
+        let versions = tokio::select! {
+            versions = offered(fetcher, &module.path) => versions,
+            () = self.proxies.children.cancel.cancelled() => return None,
+        };
+        let is_there = versions.majors.iter().any(|major| major.versions.contains(&module.version));
+        match versions.nearest(&module.version).as_slice() {
+            [] => meant(&module.path).map(|meant| format!("did you mean {meant}?")),
+            nearest if semver::is_valid(&module.version) && !is_there => {
+                Some(format!("the nearest are {}", nearest.join(", ")))
+            }
+            _ => None,
+        }
+    }
+
     async fn not_found(
         &self,
         ask: &Ask,
@@ -376,28 +415,48 @@ impl Sources<'_> {
         error: &ForgeError,
         proxy: Option<String>,
     ) -> Diagnostic {
-        let mut help = error.help();
-        if let (ForgeError::NotFound { .. }, Some(wanted)) = (error, ask.reference.as_deref()) {
-            let nearest = repository.nearest_refs(wanted).await;
-            if !nearest.is_empty() {
-                help.insert(0, format!("the nearest are {}", nearest.join(", ")));
-            }
-        }
-        let error = self.children.redactor.redact(&error.to_string());
-        match proxy {
-            // That the proxies don't have it is usual; where they had trouble, it is what has to be mended.
-            Some(proxy) if !goproxy::is_not_found(&proxy) => {
+        let nearest = match (error, ask.reference.as_deref()) {
+            (ForgeError::NotFound { .. }, Some(wanted)) => repository.nearest_refs(wanted).await,
+            _ => Vec::new(),
+        };
+        let instead = match (nearest.as_slice(), &proxy) {
+            ([], Some(proxy)) => self.instead(ask, proxy).await,
+            ([], None) => None,
+            (nearest, _) => Some(format!("the nearest are {}", nearest.join(", "))),
+        };
+        let told = matches!(error, ForgeError::NotFound { .. } | ForgeError::Unauthorized { .. });
+        let help = error.help();
+        let error = self.proxies.children.redactor.redact(&error.to_string());
+        let (why, help): (String, Vec<String>) = match proxy {
+            // That the proxies don't have it is usual; where they had trouble, or the forge can't tell, it is what has to
+            // be mended.
+            Some(proxy) if !told || !goproxy::is_not_found(&proxy) => {
                 let advice = goproxy::advice(&proxy).map(str::to_owned);
-                let help: Vec<String> = advice.into_iter().chain(help).collect();
-                unresolved(ask, &format!("{proxy}; after that, {error}"), &help)
+                (format!("{proxy}; after that, {error}"), advice.into_iter().chain(help).collect())
             }
             Some(proxy) => {
-                help.push(format!("the module proxy was asked first: {proxy}"));
-                unresolved(ask, &error, &help)
+                let first = format!("the module proxy was asked first: {proxy}");
+                (error, help.into_iter().chain([first]).collect())
             }
-            None => unresolved(ask, &error, &help),
-        }
+            None if ask.reference.is_none() && !told => {
+                let tag = "a release named by its tag can come from a module proxy: `ref = \"v…\"`";
+                (error, std::iter::once(tag.to_owned()).chain(help).collect())
+            }
+            None => (error, help),
+        };
+        unresolved(ask, &why, &instead.into_iter().chain(help).collect::<Vec<_>>())
     }
+}
+
+/// Names of modules that are less alike than this are no slip of the pen.
+const ALIKE: f64 = 0.9;
+
+/// The known plugin whose module path was meant, if it was.
+fn meant(module: &str) -> Option<String> {
+    let base = split_path_version(module).map_or(module, |(base, _)| base);
+    let alike = |plugin: &&catalogue::KnownPlugin| strsim::jaro_winkler(&plugin.module, base) >= ALIKE;
+    let near = catalogue::nearest(base).into_iter().find(alike)?;
+    (near.module != base).then(|| near.module_path())
 }
 
 /// `path` with the major suffix of another module path.

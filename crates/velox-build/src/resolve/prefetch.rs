@@ -101,9 +101,7 @@ impl Resolver<'_> {
                 () = self.children.cancel.cancelled() => Err(Error::interrupted()),
             }
         };
-        phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
-        progress.tell_of_trust();
-        Ok(())
+        phase(self.children.reporter.as_ref(), Phase::Fetch, work).await
     }
 }
 
@@ -145,8 +143,7 @@ impl Prefetch<'_> {
             let Some((module, fetched)) = running.next().await else { return Ok(()) };
             let version = self.source(&module);
             let fetched = match &version {
-                Some(version) => progress
-                    .judge(version, fetched)?
+                Some(version) => goproxy::judge(version, fetched)?
                     .inspect(|fetched| progress.one(version, fetched.bytes))
                     .ok(),
                 None => None,

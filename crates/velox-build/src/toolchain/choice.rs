@@ -48,9 +48,22 @@ impl Installed {
         given: Option<&Path>,
         directory: &Path,
     ) -> Result<Self, Error> {
+        if let Some(given) = given.filter(|given| !given.is_file()) {
+            let what = if given.is_dir() { "is a directory" } else { "isn't there" };
+            return Err(Error::configuration(format!(
+                "--go names no go command: {} {what}",
+                given.display()
+            ))
+            .help("name the program itself, such as /usr/local/go/bin/go")
+            .help("without --go, vx takes the one on the PATH, or downloads the right one"));
+        }
         let (settings, program) = match given.map(Path::to_owned).or_else(|| children.find("go")) {
             Some(program) => {
-                let (settings, version) = Settings::of(&program, children, directory).await?;
+                let found = Settings::of(&program, children, directory).await;
+                let (settings, version) = match given {
+                    Some(_) => found.map_err(|error| error.help("is what --go names a go command?"))?,
+                    None => found?,
+                };
                 (settings, Some((program, version)))
             }
             None => (Settings::without_go(&children.inherited, directory)?, None),

@@ -89,6 +89,7 @@ impl Settings {
         }
         let Own { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
             .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
+        settings.check_places()?;
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
         settings.goenv = without_experiments(&env, directory)?;
@@ -101,18 +102,10 @@ impl Settings {
         directory: &Path,
     ) -> Result<Self, Error> {
         let env = GoEnv::read(environment, None);
-        let place = |name: &str, path: Option<PathBuf>| {
-            path.filter(|path| path.is_absolute()).ok_or_else(|| {
-                Error::build(format!(
-                    "{name} is no absolute path, and no home directory is known to take its place"
-                ))
-                .help(format!("set {name}, or HOME"))
-            })
-        };
-        Ok(Self {
-            gomodcache: place("GOMODCACHE", env.gomodcache())?,
-            gocache: place("GOCACHE", env.gocache())?,
-            gopath: place("GOPATH", env.gopath())?,
+        let settings = Self {
+            gomodcache: env.gomodcache().unwrap_or_default(),
+            gocache: env.gocache().unwrap_or_default(),
+            gopath: env.gopath().unwrap_or_default(),
             gocacheprog: env.value("GOCACHEPROG"),
             goproxy: env.value("GOPROXY"),
             gosumdb: env.value("GOSUMDB"),
@@ -123,7 +116,23 @@ impl Settings {
             gonoproxy: env.value("GONOPROXY"),
             gotoolchain: env.value("GOTOOLCHAIN"),
             goenv: without_experiments(&env, directory)?,
-        })
+        };
+        settings.check_places()?;
+        Ok(settings)
+    }
+
+    /// Without a home directory, Go has no places of its own; it says so late, in few words.
+    fn check_places(&self) -> Result<(), Error> {
+        let places = [("GOMODCACHE", &self.gomodcache), ("GOCACHE", &self.gocache), ("GOPATH", &self.gopath)];
+        let missing: Vec<&str> =
+            places.iter().filter(|(_, path)| !path.is_absolute()).map(|(name, _)| *name).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names = missing.join(", ");
+        let message = format!("no home directory is known, and no absolute path is set for: {names}");
+        let help = format!("set HOME to a directory that can be written, or set {names}");
+        Err(Error::build(message).help(help))
     }
 
     /// Whether the user wants modules that can be written.

@@ -13,7 +13,10 @@ use std::{
     fmt,
     io::{self, Write as _},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,7 +64,7 @@ pub struct Options {
     pub no_proxy: String,
     /// GOSUMDB; `None`: off.
     pub sum_db: Option<SumDb>,
-    /// GONOSUMDB: the modules that the database isn't asked about.
+    /// GONOSUMDB: the modules that the database isn't asked about; it is about toolchains all the same.
     pub no_sum_db: String,
     /// `$GOPATH/pkg/sumdb`, where the newest signed tree is kept.
     pub sum_db_state: PathBuf,
@@ -231,6 +234,7 @@ struct Inner {
     slots: Semaphore,
     /// Hashing and unpacking keep a core busy: more at once only take memory.
     busy: Semaphore,
+    trusted: AtomicU64,
 }
 
 /// The proxies, and how to ask them.
@@ -278,7 +282,15 @@ impl Fetcher {
             .map(|db| Database::new(db, proxies.clone(), options.sum_db_state.clone(), cache));
         let cores = std::thread::available_parallelism().map_or(4, usize::from);
         let (slots, busy) = (Semaphore::new(options.at_once.max(1)), Semaphore::new(cores));
-        Self { inner: Arc::new(Inner { options, proxies, database, slots, busy }) }
+        Self {
+            inner: Arc::new(Inner { options, proxies, database, slots, busy, trusted: AtomicU64::new(0) }),
+        }
+    }
+
+    /// Of how many modules nothing vouched for the sums so far, those among them that were in the cache.
+    #[must_use]
+    pub fn trusted(&self) -> u64 {
+        self.inner.trusted.load(Ordering::Relaxed)
     }
 
     /// Whether only the go command can fetch this module.
@@ -330,8 +342,8 @@ impl Fetcher {
     /// Fetches a toolchain's module and makes it ready to run; `known` are the sums that it may have. The answer has
     /// downloaded nothing where another process did it meanwhile.
     ///
-    /// The go command asks the checksum database about toolchains whatever GONOSUMDB says, and refuses them with
-    /// GOSUMDB=off; here the known sums are enough, and where a user wants no database the first use is trusted.
+    /// As for the go command, GONOSUMDB spares no toolchain; with GOSUMDB=off, where that one refuses them, the first use
+    /// is trusted.
     ///
     /// # Errors
     /// A toolchain that no proxy has, that isn't what its sum says, or that the cache can't keep.
@@ -481,6 +493,9 @@ impl Inner {
                 }
             };
             cache.unpack(&lock, &module, inner.options.writable)?;
+            if verified == Verified::Nothing {
+                inner.trusted.fetch_add(1, Ordering::Relaxed);
+            }
             Ok(Fetched { sums, verified, bytes })
         };
         blocking(&label, keep).await?
@@ -564,8 +579,10 @@ impl Inner {
         Err(Error::Mismatch { module, file, found, expected })
     }
 
+    /// A toolchain is never a private module, whatever the patterns cover.
     fn database_for(&self, path: &str) -> Option<&Database> {
-        self.database.as_ref().filter(|_| !match_prefix_patterns(&self.options.no_sum_db, path))
+        let spared = path != toolchain::MODULE && match_prefix_patterns(&self.options.no_sum_db, path);
+        self.database.as_ref().filter(|_| !spared)
     }
 
     async fn download(&self, module: &Version, name: &str) -> Result<(Files, u64), Error> {

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use crate::{
     ArtifactInfo,
     api::Problem,
-    http::{Site, problem::Wrong, who::Reader},
+    http::{Site, body::Name, problem::Wrong, who::Reader},
 };
 
 /// Downloads a binary. Ranges and ETags are honoured: a download that broke off can go on.
@@ -41,9 +41,9 @@ use crate::{
 pub(crate) async fn get(
     State(site): State<Arc<Site>>,
     _: Reader,
-    Path(sha256): Path<String>,
+    Name(sha256): Name,
     method: Method,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
 ) -> Result<Response, Wrong> {
     let nothing = || Wrong::nothing(format!("there is no artifact {sha256}"));
     // It becomes the name of a file.
@@ -51,6 +51,10 @@ pub(crate) async fn get(
         return Err(nothing());
     }
     let info = site.service.artifact(&sha256).await?.ok_or_else(nothing)?;
+    if method == Method::HEAD {
+        // Parts are for GET alone (https://www.rfc-editor.org/rfc/rfc9110#section-14.2).
+        headers.remove(header::RANGE);
+    }
     let part = part(&headers, &info)?;
     let (status, range) = match part {
         Part::Known => return Ok((StatusCode::NOT_MODIFIED, described(&info)).into_response()),

@@ -1,10 +1,10 @@
-//! Bodies and queries of requests: read whole, within limits of size and time.
+//! Bodies, queries and names of requests: read whole, within limits of size and time.
 
 use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{Violation, http::problem::Wrong};
+use crate::{
+    Violation,
+    http::problem::{Wrong, no_such_path},
+};
 
 /// The largest body that is read: a thousand plugins fit in a fifth of it.
 pub(crate) const LIMIT: usize = 1 << 20;
@@ -162,6 +165,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 "The query of the URL is wrong",
                 error.body_text(),
             )),
+        }
+    }
+}
+
+/// What stands in a path where its route leaves a place open.
+pub(crate) struct Name(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Wrong;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Wrong> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(no_such_path(&parts.uri)),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Connections: how many, how slow they may be, and how they end.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -29,9 +30,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::auth::network;
+
 /// How many connections there may be at once; more wait until others end.
 const CONNECTIONS: usize = 4096;
 
+/// How many of them may come from one network: nobody takes the place of all others.
+const OF_ONE: usize = CONNECTIONS / 4 * 3;
 /// How many requests there may be at once on a connection of HTTP/2.
 const STREAMS: u32 = 128;
 
@@ -47,8 +52,12 @@ const STALLED: Duration = Duration::from_secs(60);
 /// How often a connection of HTTP/2 is asked whether somebody is still there.
 const PING: Duration = Duration::from_secs(30);
 
-/// What is kept ready to be sent on one stream of HTTP/2, in bytes.
-const AHEAD: usize = 256 << 10;
+/// What is kept ready to be sent on a connection of HTTP/1, in bytes, beside one piece of a body: what a client costs that
+/// takes nothing of it. It is the longest head of a request, too.
+const AHEAD: usize = 16 << 10;
+
+/// The same on one stream of HTTP/2, whose frames are as long as the above.
+const STREAM_AHEAD: usize = 64 << 10;
 
 /// How long to wait where the system has no more descriptors.
 const BREATH: Duration = Duration::from_millis(50);
@@ -63,6 +72,7 @@ pub(crate) async fn run(
 ) {
     let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls)));
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let guests = Arc::new(Guests::default());
     let open = GracefulShutdown::new();
     let http = Arc::new(http());
     loop {
@@ -81,6 +91,10 @@ pub(crate) async fn run(
                 pause(&error).await;
                 continue;
             }
+        };
+        let Some(guest) = guests.enter(network(peer.ip()), OF_ONE) else {
+            tracing::debug!(%peer, "it has too many connections");
+            continue;
         };
         // Answers are written whole: waiting for more only delays them.
         let _ = stream.set_nodelay(true);
@@ -101,13 +115,48 @@ pub(crate) async fn run(
                 () = served => {}
                 () = closing.cancelled() => {}
             }
-            drop(place);
+            drop((place, guest));
         });
     }
     drop(listener);
     tokio::select! {
         () = open.shutdown() => {}
         () = closing.cancelled() => {}
+    }
+}
+
+/// How many connections there are from where.
+#[derive(Default)]
+struct Guests(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them; dropped with its connection.
+struct Guest {
+    guests: Arc<Guests>,
+    from: IpAddr,
+}
+
+impl Guests {
+    /// One more from there, unless there are `most` already.
+    fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Option<Guest> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(from).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Guest { guests: Arc::clone(self), from })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.from) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
@@ -121,11 +170,11 @@ async fn pause(error: &io::Error) {
 
 fn http() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
-        .max_send_buf_size(AHEAD)
+        .max_send_buf_size(STREAM_AHEAD)
         .keep_alive_interval(PING)
         .keep_alive_timeout(HEAD);
     http
@@ -179,4 +228,23 @@ async fn answer(
 ) -> Result<Response, Infallible> {
     request.extensions_mut().insert(ConnectInfo(peer));
     app.oneshot(request.map(Body::new)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_all_places() {
+        let guests = Arc::new(Guests::default());
+        let from = |last| IpAddr::from([10, 0, 0, last]);
+        let first = guests.enter(from(1), 2);
+        let second = guests.enter(from(1), 2);
+        assert!(first.is_some() && second.is_some() && guests.enter(from(1), 2).is_none());
+        assert!(guests.enter(from(2), 2).is_some(), "another's places are another's");
+        drop(first);
+        assert!(guests.enter(from(1), 2).is_some());
+        drop(second);
+        assert!(guests.0.lock().expect("nobody panicked").is_empty());
+    }
 }

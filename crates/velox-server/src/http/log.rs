@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -18,7 +18,13 @@ use utoipa::IntoParams;
 use crate::{
     Entry, State as Progress, StoreError, Told,
     api::{BuildView, Problem},
-    http::{Site, body::Query, builds::named, problem::Wrong, who::Reader},
+    http::{
+        Site,
+        body::{Name, Query},
+        builds::named,
+        problem::Wrong,
+        who::Reader,
+    },
 };
 
 /// The header with which a browser that comes back says what it has
@@ -46,7 +52,7 @@ pub(crate) struct Start {
 /// Follows a build's log.
 ///
 /// The events are its entries, with their numbers as `id`; beside them come `state`, the build whenever it is at another
-/// state, and `end`, the build at its end. As `text/plain`, it is the entries' lines.
+/// state, and `end`, the build at its end. As `text/plain`, and for browsers, it is the entries' lines.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/log", tag = "builds", operation_id = "getLog",
     params(("id" = crate::BuildId, Path, description = "The build"), Start,
@@ -63,7 +69,7 @@ pub(crate) struct Start {
 pub(crate) async fn follow(
     State(site): State<Arc<Site>>,
     _: Reader,
-    Path(id): Path<String>,
+    Name(id): Name,
     Query(start): Query<Start>,
     headers: HeaderMap,
 ) -> Result<Response, Wrong> {
@@ -120,10 +126,12 @@ fn trouble(error: StoreError) -> StoreError {
     error
 }
 
-/// Whether lines are wanted: browsers and clients that say nothing get events.
+/// Whether lines are wanted: people who open the log in a browser read lines, too; scripts and clients that say nothing
+/// get events.
 fn is_plain(headers: &HeaderMap) -> bool {
     let accepted: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let accepted = accepted.join(",").to_ascii_lowercase();
-    accepted.contains("text/plain") && !accepted.contains("text/event-stream")
+    let lines = accepted.contains("text/plain") || accepted.contains("text/html");
+    lines && !accepted.contains("text/event-stream")
 }

@@ -22,12 +22,11 @@ use crate::{
     Build, BuildId, Exclude, FailureKind, Outcome, Plugin, Refusal, Replace, Scope, ServiceError, Spec,
     State, StoreError, Submitted, Violation,
     api::artifact_path,
-    auth::Denied,
+    auth::{Denied, Identity},
     http::{
         Site,
         body::{self, LIMIT, Unread},
         problem::sentences,
-        who::Identity,
     },
     proto::api::{
         request::v1::BuildRequest,

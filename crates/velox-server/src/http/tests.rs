@@ -22,7 +22,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Made,
-    NewBuild, Outcome, Policy, Queue, Records, Spec, Standing, State, StoreError, Stored, Submitted, Tenant,
+    NewBuild, Outcome, Policy, Position, Queue, Records, Spec, Standing, State, StoreError, Stored,
+    Submitted, Tenant,
 };
 
 /// All stores, in memory.
@@ -202,6 +203,10 @@ impl Queue for Memory {
 
     async fn release(&self, _: &Lease) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn position(&self, _: BuildId) -> Result<Option<Position>, StoreError> {
+        Ok(Some(Position { at: 2, of: 5 }))
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {
@@ -412,6 +417,39 @@ async fn problems_are_problems_everywhere() {
 }
 
 #[tokio::test]
+async fn people_read_problems_as_pages() {
+    let fixture = Fixture::with(&Entrance { own_names: true, ..Entrance::default() });
+    let ask = async |method: &str, path: &str, host: &str, accept: &'static str| {
+        let request =
+            Request::builder().method(method).uri(path).header("host", host).header("accept", accept);
+        fixture.ask(request.body(Body::empty()).expect("a request")).await
+    };
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let cases = [
+        ("GET", "/nowhere", "localhost", 404, "There is no /nowhere;"),
+        ("GET", "/v1/builds/x", "localhost", 404, "There is no build x."),
+        ("PUT", "/v1/builds", "localhost", 405, "PUT isn't for /v1/builds;"),
+        ("GET", "/", "other.example", 421, "use localhost"),
+    ];
+    for (method, path, host, status, said) in cases {
+        let response = ask(method, path, host, BROWSER).await;
+        assert_eq!(response.status(), status);
+        let headers = response.headers().clone();
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8", "{path}");
+        assert_eq!(headers[header::VARY], "accept");
+        assert_eq!(headers.contains_key(header::ALLOW), status == 405, "{headers:?}");
+        let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
+        assert!(policy.contains("style-src 'self'"), "{policy}");
+        let page = text(response).await;
+        assert!(page.contains(said) && page.contains("<main"), "{page}");
+        for accept in ["*/*", "application/json", "text/event-stream"] {
+            let response = ask(method, path, host, accept).await;
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{accept}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_wrong_field_is_named() {
     let fixture = Fixture::new();
     let wrong = |change: fn(&mut Value)| {
@@ -562,8 +600,13 @@ async fn an_artifact_whole_and_in_parts() {
         (206, &"bytes 2-4/10".parse().expect("a value"))
     );
     assert_eq!(text(part).await, "234");
-    let head = fixture.ask(Request::head(&path).body(Body::empty()).expect("a request")).await;
-    assert_eq!(head.headers()["content-length"], "10");
+    // A range is for GET alone.
+    let head = Request::head(&path).header("range", "bytes=2-4").body(Body::empty()).expect("a request");
+    let head = fixture.ask(head).await;
+    assert_eq!(
+        (head.status().as_u16(), &head.headers()["content-length"]),
+        (200, &"10".parse().expect("a value"))
+    );
     assert_eq!(text(head).await, "");
 }
 
@@ -651,6 +694,39 @@ async fn every_wrong_field_of_a_call_is_named() {
         let request = Request::post(CALL).header("content-type", "application/json");
         let response = fixture.ask(request.body(Body::from(malformed)).expect("a request")).await;
         assert_eq!(response.status(), 400, "{malformed}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_longer_than_any_servers_is_not_kept() {
+    let fixture = Fixture::new();
+    let cases: [(Change, &str); 6] = [
+        (|build| build["roadrunner"] = json!("v1".repeat(2000)), "build.roadrunner"),
+        (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0]"),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "x".repeat(2000)}]),
+            "build.replaces[0]",
+        ),
+        (|build| build["tags"] = json!(["ok", "x".repeat(2000)]), "build.tags[1]"),
+        (|build| build["stamp_version"] = json!("x".repeat(2000)), "build.stamp_version"),
+        (|build| build["plugins"] = json!(vec![build["plugins"][0].clone(); 501]), "build.plugins"),
+    ];
+    for (change, field) in cases {
+        let mut build = spec();
+        change(&mut build);
+        let (status, problem) = whole(fixture.post("/v1/builds", &json!({ "build": build })).await).await;
+        assert_eq!((status.as_u16(), &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_names_nothing() {
+    let fixture = Fixture::new();
+    for path in ["/v1/builds/%ff", "/v1/builds/%ff/log", "/v1/artifacts/%ff", "/builds/%ff", "/assets/%ff"] {
+        let answer = fixture.ask(Request::get(path).body(Body::empty()).expect("a request")).await;
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+        let (status, problem) = whole(answer).await;
+        assert_eq!((status.as_u16(), &problem["type"]), (404, &json!("not_found")), "{path}");
     }
 }
 

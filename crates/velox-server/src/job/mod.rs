@@ -60,6 +60,9 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(10);
 /// No line of a job is longer, save for what it made.
 const LONGEST_LINE: u64 = 64 << 20;
+/// How much of a failure's message is kept with the build, in bytes: a compiler quotes names of any length, and whoever
+/// looks at the build gets the message.
+const LONGEST_MESSAGE: usize = 64 << 10;
 /// How much of a job's last words is kept for the service's own log.
 const LAST_WORDS: usize = 20;
 
@@ -103,8 +106,8 @@ impl Jobs {
         remove_leftovers(&jobs);
         if !fence::is_whole() {
             tracing::warn!(
-                "this kernel has no Landlock (Linux 6.7 or newer): nothing but its environment keeps a build from this \
-                 machine's files and ports"
+                "there is no Landlock (Linux 6.7 or newer has it, unless a filter of system calls refuses it): nothing but \
+                 its environment keeps a build from this machine's files and ports"
             );
         }
         let relay = Relay::start(&options.environment, &options.policy)?;
@@ -256,7 +259,7 @@ impl Jobs {
                     let _ = log.send(entry).await;
                 }
                 Ok(Said::Failed(failure)) => {
-                    let message = hide(&failure.message);
+                    let message = shortened(hide(&failure.message));
                     return Ok(End::Said(Some(Said::Failed(Failure { message, ..failure }))));
                 }
                 Ok(made) => return Ok(End::Said(Some(made))),
@@ -306,6 +309,14 @@ fn refused(refusal: Refusal) -> Failure {
 
 fn limit(message: String) -> Failure {
     Failure { kind: FailureKind::Limit, message }
+}
+
+fn shortened(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        message.push_str("…\nthe log has more of it");
+    }
+    message
 }
 
 /// What the end of a job means that said nothing.

@@ -3,12 +3,13 @@
 use std::sync::LazyLock;
 
 use axum::{
-    extract::Path,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+
+use crate::http::body::Name;
 
 /// A file of the page.
 pub(super) struct Asset {
@@ -35,7 +36,7 @@ impl Asset {
 }
 
 /// `GET /assets/{name}`
-pub(super) async fn serve(Path(name): Path<String>) -> Response {
+pub(super) async fn serve(Name(name): Name) -> Response {
     let assets = [&*STYLE, &*SCRIPT, &*ICON];
     let Some(asset) = assets.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&name))
     else {

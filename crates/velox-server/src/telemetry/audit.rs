@@ -3,14 +3,60 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    net::IpAddr,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::request::Asked;
+tokio::task_local! {
+    /// The request that is being answered.
+    static ASKED: Asked;
+}
+
+/// What names a request in the audit log.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) id: String,
+    pub(super) from: Option<IpAddr>,
+    pub(super) call: Arc<Call>,
+}
+
+/// What only a call itself tells: over gRPC every answer has the status 200, and the client's id of it is in its message.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    pub(super) status: OnceLock<u16>,
+    pub(super) id: OnceLock<String>,
+}
+
+/// The call that is being answered here is taken, or refused: as HTTP would say it.
+pub(crate) fn judged(status: StatusCode) {
+    if let Some(Asked { call, .. }) = Asked::now() {
+        let _ = call.status.set(status.as_u16());
+    }
+}
+
+/// The call that is being answered here has an id of the client's.
+pub(crate) fn called(id: &str) {
+    if let Some(Asked { call, .. }) = Asked::now() {
+        let _ = call.id.set(id.to_owned());
+    }
+}
+
+impl Asked {
+    /// The request that is being answered here, where there is one.
+    pub(super) fn now() -> Option<Self> {
+        ASKED.try_with(Self::clone).ok()
+    }
+
+    /// Answers it.
+    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> T {
+        ASKED.scope(self.clone(), answer).await
+    }
+}
 
 /// The audit log; without a file nothing is written.
 pub(super) struct Audit(Option<Mutex<File>>);
@@ -82,8 +128,6 @@ impl Audit {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]

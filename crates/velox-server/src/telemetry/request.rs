@@ -1,15 +1,11 @@
 //! What is seen of a request: its id, a span, a line in the log, a count, and, where it is refused, an entry in the audit
 //! log.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
     middleware::Next,
     response::Response,
 };
@@ -19,54 +15,16 @@ use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
-use super::{Telemetry, audit::Act};
-use crate::{auth::Denied, http::who::Identity};
+use super::{
+    Telemetry,
+    audit::{Act, Asked},
+};
+use crate::auth::{Denied, Identity};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a client.
 const LONGEST: usize = 64;
-
-tokio::task_local! {
-    /// The request that is being answered.
-    static ASKED: Asked;
-}
-
-/// What names a request in the audit log.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) id: String,
-    pub(super) from: Option<IpAddr>,
-    pub(super) call: Arc<Call>,
-}
-
-/// What only a call itself tells: over gRPC every answer has the status 200, and the client's id of it is in its message.
-#[derive(Debug, Default)]
-pub(super) struct Call {
-    status: OnceLock<u16>,
-    pub(super) id: OnceLock<String>,
-}
-
-/// The call that is being answered here is taken, or refused: as HTTP would say it.
-pub(crate) fn judged(status: StatusCode) {
-    if let Some(Asked { call, .. }) = Asked::now() {
-        let _ = call.status.set(status.as_u16());
-    }
-}
-
-/// The call that is being answered here has an id of the client's.
-pub(crate) fn called(id: &str) {
-    if let Some(Asked { call, .. }) = Asked::now() {
-        let _ = call.id.set(id.to_owned());
-    }
-}
-
-impl Asked {
-    /// The request that is being answered here, where there is one.
-    pub(super) fn now() -> Option<Self> {
-        ASKED.try_with(Self::clone).ok()
-    }
-}
 
 /// Watches a request from its start to its answer.
 pub(crate) async fn observe(
@@ -95,8 +53,7 @@ pub(crate) async fn observe(
     // Without traces nothing is to be set.
     let _ = span.set_parent(parent);
     let asked = Asked { id: id.clone(), from, call: Arc::default() };
-    let answer = ASKED.scope(asked.clone(), next.run(request)).instrument(span.clone());
-    let mut response = answer.await;
+    let mut response = asked.answered(next.run(request)).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), started.elapsed());
     span.record("http.response.status_code", status);
     if status >= 500 {

@@ -16,9 +16,12 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::faults::HungUp;
-
 pub(super) type Body = UnsyncBoxBody<Bytes, HungUp>;
+
+/// The end of a connection in the middle of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the fault that the test asked for")]
+pub(super) struct HungUp;
 
 pub(super) struct Asked {
     pub(super) method: Method,

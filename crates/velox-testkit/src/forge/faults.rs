@@ -8,7 +8,7 @@ use hyper::body::{Bytes, Frame};
 use hyper::{Method, Response};
 use serde_json::json;
 
-use super::answer::{Answer, Asked, Body};
+use super::answer::{Answer, Asked, Body, HungUp};
 use super::{LONGEST_PAUSE, below, gitlab};
 
 /// A way for a request to go wrong.
@@ -145,11 +145,6 @@ impl Faults {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The end of a connection in the middle of an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the fault that the test asked for")]
-pub(super) struct HungUp;
 
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -9,7 +9,7 @@ mod go_get;
 mod smart_http;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use faults::{Fault, FaultRule};
 
-use crate::Repo;
+use crate::{Repo, localhost};
 use answer::{Answer, Asked};
 
 /// A forge on localhost: GitHub's REST API, GitLab's REST API and git's smart HTTP protocol over [`Repo`]s.
@@ -108,7 +108,7 @@ impl Request {
 impl Forge {
     /// Starts a forge without repositories on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        let (runtime, listener) = serve_on_localhost();
+        let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared { address, state: Mutex::default(), faults: faults::Faults::default() });
         let server = Arc::clone(&shared);
@@ -204,7 +204,7 @@ impl Forge {
 
 impl Drop for Forge {
     fn drop(&mut self) {
-        stop(self.runtime.take());
+        localhost::stop(self.runtime.take());
         // An Internet may still hold the rest; the directories go now.
         let repos = std::mem::take(&mut self.shared.state().repos);
         drop(repos);
@@ -214,31 +214,6 @@ impl Drop for Forge {
 impl std::fmt::Debug for Forge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Forge").field("address", &self.shared.address).finish_non_exhaustive()
-    }
-}
-
-/// A runtime with its own threads, and a listener of it on a free port.
-pub(crate) fn serve_on_localhost() -> (tokio::runtime::Runtime, tokio::net::TcpListener) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("testkit")
-        .enable_all()
-        .build()
-        .expect("threads for the test server");
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port on 127.0.0.1");
-    listener.set_nonblocking(true).expect("a socket that doesn't block");
-    let listener = {
-        let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener).expect("a listening socket")
-    };
-    (runtime, listener)
-}
-
-/// Ends a runtime and what runs on it, and waits for it: a test's process may end right after.
-pub(crate) fn stop(runtime: Option<tokio::runtime::Runtime>) {
-    if let Some(runtime) = runtime {
-        // On a thread of its own, since the caller may be inside another runtime, which forbids waiting.
-        let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
     }
 }
 
@@ -263,7 +238,7 @@ async fn respond(
     shared: &Arc<Shared>,
     request: hyper::Request<Incoming>,
     name: Option<String>,
-) -> Result<hyper::Response<answer::Body>, faults::HungUp> {
+) -> Result<hyper::Response<answer::Body>, answer::HungUp> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, LARGEST_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use velox_build::{Error, Inquiry, RoadRunnerRelease, Subject, Versions};
+use velox_build::{Error, Event, Inquiry, Note, RoadRunnerRelease, Subject, Versions};
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{
     Diagnostic, Format, Replacement, catalogue,
@@ -42,13 +42,24 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
         return editing.refused(error("--name and --replace are for one plugin".to_owned(), help));
     }
     let github = host(&editing.manifest().github, "github.com");
-    match plan(&editing.inquiry(), &arguments.plugins, arguments.name.as_deref(), &github).await {
+    match plan(&editing.inquiry(), &arguments.plugins, &github).await {
         Ok(plugins) => {
+            let mut unchecked = Vec::new();
             for (named, module, reference) in plugins {
-                let done = write(&mut editing, &named, &module, &reference, arguments.replace.as_ref());
-                if let Err(diagnostic) = done {
+                let (name, replace) = (arguments.name.as_deref(), arguments.replace.as_ref());
+                if let Err(diagnostic) = write(&mut editing, &named, name, &module, &reference, replace) {
                     return editing.refused(diagnostic);
                 }
+                if named.reference.is_some() {
+                    unchecked.push(format!("{reference} of {module}"));
+                }
+            }
+            if arguments.edit.no_lock && !unchecked.is_empty() {
+                let text = format!(
+                    "with --no-lock nobody was asked whether there is {}: the next build, or `vx lock`, does it",
+                    unchecked.join(", ")
+                );
+                editing.prepared.report.report(Event::Note(Note::Text { text }));
             }
             editing.save(!arguments.edit.no_lock).await
         }
@@ -61,13 +72,12 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
 pub(super) async fn plan(
     inquiry: &Inquiry<'_>,
     plugins: &[String],
-    name: Option<&str>,
     github: &str,
 ) -> Result<Vec<(Named, String, String)>, Refusal> {
     let mut named = Vec::new();
     let mut release = None;
     for text in plugins {
-        let mut plugin = match Named::parse(text, github) {
+        let plugin = match Named::parse(text, github) {
             Ok(plugin) => plugin,
             // A name that isn't in the catalogue may be one that this RoadRunner was released with.
             Err(unknown) => {
@@ -75,9 +85,6 @@ pub(super) async fn plan(
                 unknown.among(release).ok_or_else(|| Refusal::Usage(unknown.diagnostic(release)))?
             }
         };
-        if let Some(name) = name {
-            name.clone_into(&mut plugin.name);
-        }
         named.push(plugin);
     }
 
@@ -226,6 +233,7 @@ impl Unknown {
 fn write(
     editing: &mut Editing,
     named: &Named,
+    name: Option<&str>,
     module: &str,
     reference: &str,
     replace: Option<&Replacement>,
@@ -235,7 +243,13 @@ fn write(
         identity(plugin, manifest).is_some_and(|known| known.eq_ignore_ascii_case(base(module)))
     });
     if let Some(same) = same {
-        let (name, from) = (same.name.value.clone(), same.reference.value.clone());
+        let (known, from) = (same.name.value.clone(), same.reference.value.clone());
+        if let Some(name) = name.filter(|name| *name != known) {
+            let message =
+                format!("{module} is there already, and called `{known}`: --name {name} can't rename it");
+            return Err(error(message, "leave --name out, or change the name in the file"));
+        }
+        let name = known;
         editing.editor.set_ref(&name, reference)?;
         editing.editor.set_module(&name, module)?;
         if let Some(replace) = replace {
@@ -254,15 +268,16 @@ fn write(
         Format::Modules => NewOrigin::Module(module.to_owned()),
         Format::Manual | Format::Ancestor => repository_of(editing, module)?,
     };
+    let name = name.unwrap_or(&named.name).to_owned();
     editing.editor.add(&NewPlugin {
-        name: named.name.clone(),
+        name: name.clone(),
         origin,
         reference: reference.to_owned(),
         replace: replace.cloned(),
     })?;
     editing.changes.push(Change {
         change: "added",
-        name: named.name.clone(),
+        name,
         module: Some(module.to_owned()),
         from: None,
         to: Some(reference.to_owned()),

@@ -1,6 +1,6 @@
 use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Event, Goal, Options, Output};
+use velox_build::{Goal, Options, Output};
 
 use crate::{
     cli,
@@ -24,7 +24,10 @@ pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> Exit
         (None, None) => Output::Directory(working_directory.to_owned()),
     };
     let dry_run = arguments.dry_run;
-    let goal = |directory: &Path| if dry_run { Goal::Plan } else { Goal::Build(output(directory)) };
+    let goal = |directory: &Path| match dry_run {
+        true => Goal::DryRun(output(directory)),
+        false => Goal::Build(output(directory)),
+    };
     let options = Options {
         debug: arguments.debug,
         race: arguments.race,
@@ -76,9 +79,7 @@ async fn run(
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    for warning in std::mem::take(&mut prepared.warnings) {
-        prepared.report.report(Event::Warning(warning));
-    }
+    prepared.warn();
     let Prepared { request, report, cancel, .. } = &prepared;
     match velox_build::build(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(summary) => match report.finished(&request.goal, &summary, started.elapsed()) {

@@ -2,18 +2,18 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Error, Goal, Inquiry, Options, Subject, Versions};
-use velox_gomod::{module::split_path_version, semver};
+use velox_build::{Goal, Inquiry, Options};
+use velox_gomod::module::split_path_version;
 use velox_manifest::{
     Diagnostic, Level, Manifest, Origin, Plugin, Source,
-    edit::{Editor, NewOrigin, NewPlugin, module_of},
+    edit::{Editor, NewOrigin, NewPlugin},
 };
 
 use crate::{
     cli,
     commands::request::{Prepared, misconfigured, read, working_directory},
     exit::Ending,
-    report::{self, Change, Failure, Report},
+    report::{self, Change, Failure},
     settings::Settings,
 };
 
@@ -100,7 +100,12 @@ impl Editing {
             request.options.upgrade_only.clone_from(&self.renew);
             match velox_build::build(&request, Arc::clone(&report) as _, self.prepared.cancel.clone()).await {
                 Ok(summary) => Some((report, summary)),
-                Err(error) => return self.not_locked(&*report, &request.manifest, error).await,
+                Err(mut error) => {
+                    if let Some(first) = error.diagnostics.first_mut() {
+                        first.help.push(self.unchanged());
+                    }
+                    return self.prepared.failed_on(&*report, &error);
+                }
             }
         } else {
             None
@@ -136,42 +141,9 @@ impl Editing {
         misconfigured(&self.settings, Some(source.clone()), &diagnostics)
     }
 
-    /// Ends with what kept the lock from being made, and with the versions that there are instead.
-    async fn not_locked(&self, report: &dyn Report, manifest: &Manifest, mut error: Error) -> ExitCode {
-        let changed: Vec<&Plugin> = manifest
-            .plugins
-            .iter()
-            .filter(|plugin| self.changes.iter().any(|change| change.name == plugin.name.value))
-            .filter(|plugin| semver::is_valid(&plugin.reference.value) && plugin.replace.is_none())
-            .collect();
-        let subjects: Vec<Subject> =
-            changed.iter().filter_map(|plugin| module_of(plugin, manifest)).map(Subject::Module).collect();
-        let answers = match subjects.len() == changed.len() && !self.prepared.cancel.is_cancelled() {
-            true => self.inquiry().versions(&subjects).await.unwrap_or_default(),
-            false => Vec::new(),
-        };
-        if let Some(first) = error.diagnostics.first_mut() {
-            for (plugin, versions) in changed.iter().zip(&answers) {
-                first.help.extend(instead(plugin, versions));
-            }
-            first.help.push(self.unchanged());
-        }
-        self.prepared.failed_on(report, &error)
-    }
-
     fn unchanged(&self) -> String {
         format!("{} was left as it was", self.source.name)
     }
-}
-
-/// `v5.9.9 isn't there; the nearest are …`
-fn instead(plugin: &Plugin, versions: &Versions) -> Option<String> {
-    let wanted = &plugin.reference.value;
-    let is_there = versions.majors.iter().any(|major| major.versions.contains(wanted));
-    let nearest = versions.nearest(wanted);
-    (!is_there && !nearest.is_empty()).then(|| {
-        format!("`{}` has no version {wanted}; the nearest are {}", plugin.name.value, nearest.join(", "))
-    })
 }
 
 /// What a configuration says beside its plugins, of which it has none yet.

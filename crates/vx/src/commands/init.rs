@@ -169,7 +169,7 @@ async fn text(
     } else {
         chosen.extend(ask(settings, &release)?);
     }
-    let named = plan(&inquiry, &chosen, None, "github.com").await.map_err(Stop::Refused)?;
+    let named = plan(&inquiry, &chosen, "github.com").await.map_err(Stop::Refused)?;
     for (named, module, reference) in named {
         entries.retain(|known| base(&known.module) != base(&module));
         entries.push(Entry { name: named.name, module, tag: reference, replace: None, remark: None });

@@ -91,9 +91,7 @@ impl Remote {
             Ok(prepared) => prepared,
             Err(code) => return code,
         };
-        for warning in std::mem::take(&mut prepared.warnings) {
-            prepared.report.report(Event::Warning(warning));
-        }
+        prepared.warn();
         let http = match velox_build::http_client(&prepared.request.environment) {
             Ok(http) => http,
             Err(error) => return prepared.failed(&error),

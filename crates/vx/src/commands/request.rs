@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Goal, Options, Request, Study};
+use velox_build::{Error, Event, Goal, Options, Request, Study};
 use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source, edit::module_of};
 
 use crate::{
@@ -94,6 +94,13 @@ impl Prepared {
             cancel,
             received,
         })
+    }
+
+    /// Tells what reading the configuration warned of.
+    pub(super) fn warn(&mut self) {
+        for warning in std::mem::take(&mut self.warnings) {
+            self.report.report(Event::Warning(warning));
+        }
     }
 
     /// Ends with what the command was asked for.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use velox_build::{Event, Goal, Options, Output, cache_directory};
+use velox_build::{Goal, Options, Output, cache_directory};
 use velox_manifest::GoTarget;
 
 use super::request::{Asked, Prepared, working_directory};
@@ -27,9 +27,7 @@ pub(crate) async fn run(settings: Settings, arguments: cli::Run) -> ExitCode {
         Err(code) => return code,
     };
     let started = Instant::now();
-    for warning in std::mem::take(&mut prepared.warnings) {
-        prepared.report.report(Event::Warning(warning));
-    }
+    prepared.warn();
     let Prepared { request, report, cancel, received, .. } = &prepared;
     let summary = match velox_build::build(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(summary) => summary,

@@ -42,7 +42,10 @@ fn chosen(editing: &Editing, names: &[String]) -> Result<Vec<String>, ExitCode> 
     }
     for name in names.iter().filter(|name| *name != ROADRUNNER) {
         // Setting what is there already finds out whether it is there.
-        if let Err(diagnostic) = editing.editor.clone().set_ref(name, "latest") {
+        if let Err(mut diagnostic) = editing.editor.clone().set_ref(name, "latest") {
+            if name.contains('@') {
+                diagnostic.help.insert(0, format!("`vx add {name}` sets a version of your choice"));
+            }
             return Err(editing.refused(diagnostic));
         }
     }

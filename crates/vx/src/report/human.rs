@@ -252,7 +252,7 @@ impl Report for Human {
         if self.verbosity >= Verbosity::Normal {
             self.summarize(state, goal, summary, time);
         }
-        if *goal == Goal::Plan { super::print(&plan(summary)) } else { Ok(()) }
+        if let Goal::DryRun(_) = goal { super::print(&plan(summary)) } else { Ok(()) }
     }
 }
 
@@ -262,7 +262,7 @@ impl Human {
         let time = elapsed(time);
         let lock = summary.lock.as_ref().map_or("the lock".into(), |lock| lock.to_string_lossy());
         let done = match goal {
-            Goal::Plan => format!("the dry run in {time}: nothing was compiled"),
+            Goal::Plan | Goal::DryRun(_) => format!("the dry run in {time}: nothing was compiled"),
             Goal::Lock => format!("{} in {time}", clean(&lock)),
             Goal::CheckLock => format!("{} says what the configuration asks for", clean(&lock)),
             Goal::Fetch => format!("fetching in {time}: `vx build --offline` has all that it needs"),

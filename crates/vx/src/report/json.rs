@@ -154,13 +154,13 @@ impl Report for Json {
 
     fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
         let mut value = serde_json::to_value(summary)?;
-        if *goal != Goal::Plan
+        if !matches!(goal, Goal::DryRun(_))
             && let Some(fields) = value.as_object_mut()
         {
             fields.remove("go_mod");
         }
         let goal = match goal {
-            Goal::Plan => "plan",
+            Goal::Plan | Goal::DryRun(_) => "plan",
             Goal::Lock => "lock",
             Goal::CheckLock => "check_lock",
             Goal::Fetch => "fetch",

@@ -304,7 +304,9 @@ fn a_terminal_without_unicode_shows_ascii() {
 fn events_for_programs() {
     let (report, written) = json(Verbosity::Everything);
     play(&report);
-    report.finished(&Goal::Plan, &summary(false), Duration::from_secs(1)).unwrap();
+    report
+        .finished(&Goal::DryRun(Output::Directory("out".into())), &summary(false), Duration::from_secs(1))
+        .unwrap();
     insta::assert_snapshot!(written.text());
 }
 

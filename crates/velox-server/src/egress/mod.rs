@@ -14,7 +14,7 @@ mod tunnel;
 mod upstream;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
@@ -74,6 +74,8 @@ struct Account {
     spent: CancellationToken,
     /// The job is over.
     over: CancellationToken,
+    /// Where it wanted to get and may not, a sentence each.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 /// A job's way out, as long as it is held.
@@ -112,7 +114,8 @@ impl Relay {
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let [spent, over] = [(); 2].map(|()| CancellationToken::new());
         let (downloaded, by_all) = (AtomicU64::new(0), self.shared.downloaded.clone());
-        let account = Arc::new(Account { downloaded, by_all, limit, spent, over });
+        let refused = Mutex::default();
+        let account = Arc::new(Account { downloaded, by_all, limit, spent, over, refused });
         self.shared.accounts().insert(secret.clone(), Arc::clone(&account));
         Pass { secret, address: self.address, shared: Arc::clone(&self.shared), account }
     }
@@ -149,6 +152,11 @@ impl Pass {
         self.account.spent.cancelled().await;
     }
 
+    /// Where the job wanted to get so far and may not, a sentence each.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        self.account.refusals().iter().cloned().collect()
+    }
+
     /// A text for people, in which the way out is called what it stands for.
     pub(crate) fn hidden(&self, text: &str) -> String {
         let text = text.replace(&self.proxy(), "GOPROXY").replace(&self.address.to_string(), "GOPROXY");
@@ -168,6 +176,10 @@ impl Drop for Pass {
 }
 
 impl Account {
+    fn refusals(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts what arrived.
     fn take(&self, bytes: usize) -> io::Result<()> {
         self.by_all.inc_by(bytes as u64);

@@ -646,6 +646,7 @@ async fn calls_fail_as_the_build_does() {
     let kinds = [
         (FailureKind::Invalid, 400, "invalid_argument"),
         (FailureKind::Failed, 500, "internal"),
+        (FailureKind::Unavailable, 503, "unavailable"),
         (FailureKind::Limit, 429, "resource_exhausted"),
     ];
     for (kind, status, code) in kinds {

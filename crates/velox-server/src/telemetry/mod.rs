@@ -15,7 +15,11 @@ use prometheus_client::metrics::counter::Counter;
 
 pub use self::logs::{Logs, LogsOptions};
 use self::{audit::Audit, metrics::Metrics, spans::Spans};
-pub(crate) use self::{observed::Observed, request::observe};
+pub(crate) use self::{
+    audit::{called, judged},
+    observed::Observed,
+    request::observe,
+};
 use crate::Depth;
 
 /// Where what happens is counted and written down.

@@ -241,7 +241,7 @@ async fn reads(server: &Server) -> Result<Vec<Row>> {
             rate
         })?;
         let memory = megabytes(peak.load(Ordering::Relaxed));
-        let bar = *alone_memory.get_or_insert(memory) * 1.5;
+        let bar = *alone_memory.get_or_insert(memory) * 1.25;
         rows.push(alone(
             &format!("download, {clients} clients"),
             Unit::GigabytesPerSecond,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ArtifactInfo, Build, BuildId, Failure, Outcome, Spec, State, Violation};
+use crate::{ArtifactInfo, Build, BuildId, Failure, Outcome, Position, Spec, State, Violation};
 
 /// The body of `POST /v1/builds`: `build`, or `configuration`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -33,6 +33,9 @@ pub struct BuildView {
     pub state: State,
     /// What is asked for.
     pub build: Spec,
+    /// Where it waits; with `GET /v1/builds/{id}` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Position>,
     /// How often a worker took it.
     pub attempts: u32,
     /// When it was asked for.
@@ -124,6 +127,7 @@ impl BuildView {
             id: build.id,
             state: build.state,
             build: build.spec.clone(),
+            queue: None,
             attempts: build.attempts,
             created: build.created,
             started: build.started,

@@ -94,6 +94,10 @@ impl Denied {
     }
 }
 
+/// Who asks, or why nobody knows: in the extensions of requests and answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(pub(crate) Result<Caller, Denied>);
+
 impl Caller {
     /// Whether they may.
     ///

@@ -167,10 +167,13 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// What was asked for can't be built: no such version, for example.
+    /// What was asked for can't be built: no such version, for example. A version may be published later: who asks
+    /// again gets another try.
     Invalid,
     /// The compiler, or something on the way to it, failed.
     Failed,
+    /// Where modules come from doesn't answer as it should: the same may work in a while.
+    Unavailable,
     /// It ran into a limit of time, memory, disk or output.
     Limit,
     /// The service itself is in trouble.

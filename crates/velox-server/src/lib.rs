@@ -62,8 +62,8 @@ pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{
-    Depth, JetStream, JetStreamOptions, Lease, Queue, Records, Sqlite, SqliteOptions, Standing, StoreError,
-    Submitted,
+    Depth, JetStream, JetStreamOptions, Lease, Position, Queue, Records, Sqlite, SqliteOptions, Standing,
+    StoreError, Submitted,
 };
 pub use work::work;
 pub use worker::Worker;

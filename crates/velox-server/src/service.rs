@@ -6,8 +6,9 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Queue, Records,
-    Refusal, Spec, StoreError, Submitted, Tenant, Violation, lately::Lately, rate::Rates,
+    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Position,
+    Queue, Records, Refusal, Spec, State, StoreError, Submitted, Tenant, Violation, lately::Lately,
+    rate::Rates,
 };
 
 /// How many entries of a log are read at once.
@@ -199,6 +200,14 @@ impl Service {
     /// The store is in trouble.
     pub async fn depth(&self) -> Result<Depth, StoreError> {
         self.queue.depth().await
+    }
+
+    /// Where a build stands in the queue; `None`: it doesn't wait.
+    ///
+    /// # Errors
+    /// The store is in trouble.
+    pub async fn position(&self, build: &Build) -> Result<Option<Position>, StoreError> {
+        if build.state == State::Queued { self.queue.position(build.id).await } else { Ok(None) }
     }
 
     /// Whether the stores answer.

@@ -47,12 +47,14 @@ const BROKEN: &str = "github.com/acme/rr-broken";
 struct Service {
     url: String,
     process: Child,
-    _sandbox: Sandbox,
+    /// Where a token is needed: one that may everything.
+    token: Option<String>,
+    sandbox: Sandbox,
     _proxy: ModuleProxy,
 }
 
 impl Service {
-    fn start() -> Self {
+    fn start(needs_token: bool) -> Self {
         let proxy = ModuleProxy::start();
         for (major, version) in [("v2025", RELEASE), ("v2024", OLDER), ("v2023", UNKNOWN)] {
             let module = format!("github.com/roadrunner-server/roadrunner/{major}");
@@ -60,11 +62,15 @@ impl Service {
         }
         proxy.module(BROKEN, "v1.0.0", plugin(BROKEN, "broken").compile_error().files());
         let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
-        let mut process = sandbox
-            .command(
-                env!("CARGO_BIN_EXE_vx"),
-                &["server", "--address", "127.0.0.1:0", "--data", "data", "--jobs", "1"],
-            )
+        let mut command = sandbox.command(
+            env!("CARGO_BIN_EXE_vx"),
+            &["server", "--address", "127.0.0.1:0", "--data", "data", "--jobs", "1"],
+        );
+        let token = needs_token.then(|| {
+            command.args(["--tokens", "tokens.toml"]);
+            sandbox.vx(&["server", "token", "new", "me"]).ok().trim().to_owned()
+        });
+        let mut process = command
             .stdout(Stdio::piped())
             .stderr(fs::File::create(sandbox.path().join("server.log")).unwrap())
             .spawn()
@@ -72,7 +78,7 @@ impl Service {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let url = lines.next().unwrap().unwrap().split_whitespace().last().unwrap().to_owned();
         std::thread::spawn(move || lines.for_each(drop));
-        Self { url, process, _sandbox: sandbox, _proxy: proxy }
+        Self { url, process, token, sandbox, _proxy: proxy }
     }
 
     /// The path and query that show a choice.
@@ -93,11 +99,15 @@ impl Drop for Service {
 
 /// Runs a story with a service and a browser; where there is no browser, it says so.
 fn story(name: &str, told: impl AsyncFnOnce(&Service, &Browser)) {
+    story_with(name, false, told);
+}
+
+fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Service, &Browser)) {
     if let Some(why) = browser::missing() {
         return sandbox::skip(name, &why);
     }
     // The proxy has a runtime of its own, which can't be started within another one.
-    let service = Service::start();
+    let service = Service::start(needs_token);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let browser = Browser::start().await;
         browser.size(1280, 960, false).await;
@@ -369,8 +379,56 @@ async fn pictures(browser: &Browser, name: &str) {
 }
 
 #[test]
+fn a_token_is_the_password() {
+    story_with("a_token_is_the_password", true, async |service, browser| {
+        // What a browser shows to whoever doesn't type one.
+        let seen = async |token: Option<&str>| {
+            let request = browser::http().get(&service.url).header("accept", "text/html");
+            let request = match token {
+                Some(token) => request.basic_auth("me", Some(token)),
+                None => request,
+            };
+            let answer = request.send().await.unwrap();
+            let challenges = answer.headers().get_all("www-authenticate").iter();
+            assert!(challenges.into_iter().any(|challenge| challenge.as_bytes().starts_with(b"Basic ")));
+            assert_eq!(answer.status(), 401);
+            answer.text().await.unwrap()
+        };
+        assert!(seen(None).await.contains("<h1>Sign in</h1>"));
+        assert!(seen(Some("vx_wrong")).await.contains("<h1>That token doesn’t count</h1>"));
+
+        let host = service.url.strip_prefix("http://").unwrap();
+        browser.goto(&format!("http://me:{}@{host}/", service.token.as_ref().unwrap())).await;
+        assert_eq!(browser.text("h1").await, "Build a RoadRunner server");
+
+        // The browser keeps it for all that the page does: forms, the live log, files, downloads.
+        browser.goto(&service.link(&[("rpc", "v5.1.9")])).await;
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until("location.pathname.startsWith('/builds/')").await;
+        browser.script("window.stays = true").await;
+        browser.until("window.stays && document.querySelectorAll('[data-lines] .text').length > 2").await;
+        browser.until(READY).await;
+        browser.script("document.querySelector('[data-file]').open = true").await;
+        browser
+            .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
+            .await;
+        let place = service.sandbox.path().join("downloads");
+        browser.downloads(&place).await;
+        browser.find("[data-download]").await.click().await.unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        // It has another name until it is whole.
+        while !place.join("rr").exists() {
+            assert!(Instant::now() < end, "it isn't downloaded");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let sum = HEXLOWER.encode(&Sha256::digest(fs::read(place.join("rr")).unwrap()));
+        assert_eq!(sum, browser.text("#sha256").await);
+    });
+}
+
+#[test]
 fn it_works_without_a_script() {
-    let service = Service::start();
+    let service = Service::start(false);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let http = browser::http();
         let get = async |path: &str| {

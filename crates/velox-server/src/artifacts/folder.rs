@@ -10,13 +10,11 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    mem,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -24,6 +22,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::{Artifacts, Stored};
 use crate::StoreError;
@@ -32,12 +31,16 @@ use crate::StoreError;
 const PUT: &str = ".put-";
 /// How much is copied at once on the way in.
 const COPY: usize = 1 << 20;
-/// How much of the binaries that are being sent is in memory, for all of them together…
-const SENT: usize = 8 << 20;
-/// … as long as each gets at least this much,
-const SMALLEST: usize = 32 << 10;
-/// and at most this much.
-const LARGEST: usize = 1 << 20;
+/// How many large pieces of binaries are in memory, for all that are being sent together…
+const LARGE_PIECES: usize = 16;
+/// … and how large one is.
+const LARGE: usize = 128 << 10;
+/// A piece for whoever is slow, or comes while all large ones are in use: nobody waits for others' connections.
+const SMALL: usize = 8 << 10;
+/// Whoever takes longer than this over a piece is slow.
+const SLOW: Duration = Duration::from_millis(100);
+/// How many pieces are read at once: each takes a thread.
+const READS: usize = 4;
 /// How old a file's time of use may be: not every request writes to the disk.
 const USE: Duration = Duration::from_secs(600);
 
@@ -50,7 +53,9 @@ pub struct Folder {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    readers: AtomicUsize,
+    reading: Arc<Semaphore>,
+    /// The large pieces' memory that isn't in use. It is allocated with its first use, and kept.
+    buffers: Mutex<Vec<Vec<u8>>>,
     /// Held while a file is found to be there and marked as used, and while it is removed since it isn't.
     removing: Mutex<()>,
 }
@@ -72,8 +77,12 @@ impl Folder {
     /// # Errors
     /// It can't be read or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let shared =
-            Shared { path: path.to_owned(), readers: AtomicUsize::new(0), removing: Mutex::default() };
+        let shared = Shared {
+            path: path.to_owned(),
+            reading: Arc::new(Semaphore::new(READS)),
+            buffers: Mutex::new(vec![Vec::new(); LARGE_PIECES]),
+            removing: Mutex::default(),
+        };
         let clean = || {
             fs::create_dir_all(path)?;
             for directory in fs::read_dir(path)? {
@@ -180,7 +189,7 @@ impl Artifacts for Folder {
             })
             .await?;
         let left = range.end.saturating_sub(range.start);
-        Ok(Reading::new(Arc::clone(&self.shared), file, left).stream())
+        Ok(Reading { shared: Arc::clone(&self.shared), file, left, given: None }.stream())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -291,26 +300,25 @@ struct Reading {
     shared: Arc<Shared>,
     file: File,
     left: u64,
+    /// When the last piece was.
+    given: Option<Instant>,
 }
 
 impl Reading {
-    fn new(shared: Arc<Shared>, file: File, left: u64) -> Self {
-        shared.readers.fetch_add(1, Ordering::Relaxed);
-        Self { shared, file, left }
-    }
-
-    /// How much of it may be in memory.
-    fn size(&self) -> u64 {
-        let readers = self.shared.readers.load(Ordering::Relaxed).max(1);
-        (SENT / readers).clamp(SMALLEST, LARGEST) as u64
-    }
-
     fn stream(self) -> BoxStream<'static, Result<Bytes, StoreError>> {
         stream::try_unfold(self, |mut this| async move {
             if this.left == 0 {
                 return Ok(None);
             }
-            let read = tokio::task::spawn_blocking(move || this.piece().map(|piece| (piece, this)));
+            let is_slow = this.given.is_some_and(|given| given.elapsed() > SLOW);
+            // It is never closed.
+            let turn = Arc::clone(&this.shared.reading).acquire_owned().await.ok();
+            let read = tokio::task::spawn_blocking(move || {
+                let piece = this.piece(is_slow);
+                drop(turn);
+                this.given = Some(Instant::now());
+                piece.map(|piece| (piece, this))
+            });
             match read.await {
                 Ok(read) => read.map(Some),
                 Err(error) => Err(StoreError::Trouble(format!("reading an artifact broke off: {error}"))),
@@ -319,24 +327,67 @@ impl Reading {
         .boxed()
     }
 
-    fn piece(&mut self) -> Result<Bytes, StoreError> {
-        let size = self.size().min(self.left);
-        // Not a zeroed buffer: that would be a second pass over the memory.
-        let mut piece = Vec::with_capacity(usize::try_from(size).unwrap_or(LARGEST));
-        let read = (&self.file).take(size).read_to_end(&mut piece);
-        let read = read.map_err(|error| self.shared.trouble("can't be read", &error))? as u64;
-        if read < size {
-            let short = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return Err(self.shared.trouble("has a file that is shorter than it was", &short));
-        }
-        self.left -= read;
-        Ok(piece.into())
+    fn piece(&mut self, is_slow: bool) -> Result<Bytes, StoreError> {
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let large = if is_slow || left <= SMALL { None } else { Large::lent(&self.shared) };
+        let piece = match large {
+            Some(mut large) => {
+                large.size = left.min(LARGE);
+                self.fill(large.as_mut())?;
+                Bytes::from_owner(large)
+            }
+            None => {
+                let mut small = vec![0; left.min(SMALL)];
+                self.fill(&mut small)?;
+                small.into()
+            }
+        };
+        self.left -= piece.len() as u64;
+        Ok(piece)
+    }
+
+    fn fill(&mut self, piece: &mut [u8]) -> Result<(), StoreError> {
+        self.file.read_exact(piece).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                self.shared.trouble("has a file that is shorter than it was", &error)
+            }
+            _ => self.shared.trouble("can't be read", &error),
+        })
     }
 }
 
-impl Drop for Reading {
+/// A large piece. Its memory is the next one's once it is sent.
+struct Large {
+    shared: Arc<Shared>,
+    memory: Vec<u8>,
+    size: usize,
+}
+
+impl Large {
+    /// `None`: all are in use.
+    fn lent(shared: &Arc<Shared>) -> Option<Self> {
+        let mut memory = shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        memory.resize(LARGE, 0);
+        Some(Self { shared: Arc::clone(shared), memory, size: LARGE })
+    }
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        self.memory.get(..self.size).unwrap_or_default()
+    }
+}
+
+impl AsMut<[u8]> for Large {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(..self.size).unwrap_or_default()
+    }
+}
+
+impl Drop for Large {
     fn drop(&mut self) {
-        self.shared.readers.fetch_sub(1, Ordering::Relaxed);
+        let memory = mem::take(&mut self.memory);
+        self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
 }
 
@@ -404,6 +455,33 @@ mod tests {
         assert_eq!(place.read(&name, 0..3_000_001).await, bytes);
         assert_eq!(place.read(&name, 1_048_570..1_048_590).await, bytes[1_048_570..1_048_590]);
         assert!(place.read(&name, 5..5).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_holds_little_and_keeps_nobody_waiting() {
+        const SLOW_ONES: usize = 256;
+        let place = Place::new();
+        let bytes = vec![7; 1_000_000];
+        let name = place.put(&bytes).await;
+        let mut held = Vec::new();
+        for _ in 0..SLOW_ONES {
+            let mut pieces = place.folder.read(&name, 0..1_000_000).await.unwrap();
+            held.push((pieces.next().await.unwrap().unwrap(), pieces));
+        }
+        let memory: usize = held.iter().map(|(piece, _)| piece.len()).sum();
+        assert_eq!(memory, LARGE_PIECES * LARGE + (SLOW_ONES - LARGE_PIECES) * SMALL);
+        assert!(place.read(&name, 0..1_000_000).await == bytes, "others go on");
+
+        // What was sent is the next one's.
+        drop(held);
+        let first = async |given: Option<Instant>| {
+            let file = File::open(place.folder.shared.place(&name).unwrap()).unwrap();
+            let reading = Reading { shared: Arc::clone(&place.folder.shared), file, left: 1_000_000, given };
+            reading.stream().next().await.unwrap().unwrap().len()
+        };
+        assert_eq!(first(None).await, LARGE);
+        assert_eq!(first(Some(Instant::now() + 600 * SLOW)).await, LARGE);
+        assert_eq!(first(Instant::now().checked_sub(2 * SLOW)).await, SMALL);
     }
 
     #[tokio::test]

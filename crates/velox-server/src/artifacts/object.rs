@@ -1,6 +1,6 @@
 //! The binaries in an object store: `ROOT/3f/3f9a…`, each under its SHA-256.
 
-use std::{collections::BTreeMap, ops::Range, path::Path, time::Duration};
+use std::{collections::BTreeMap, iter, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,9 +24,14 @@ use crate::StoreError;
 const PART: usize = 8 << 20;
 /// How many parts are on their way at once.
 const PARTS: usize = 3;
-/// How much is asked for at once: a client that reads slowly holds no answer of the store open, only one piece in memory.
+/// How much is asked for at once, at most: a client that reads slowly holds no answer of the store open, only some pieces
+/// in memory…
 const PIECE: u64 = 4 << 20;
-/// How many pieces a client may be ahead of what it reads.
+/// … which are smaller the more clients there are, so that all of them together have about this much,
+const SENT: u64 = 64 << 20;
+/// but not smaller than this.
+const SMALLEST: u64 = 64 << 10;
+/// How many pieces a client may be ahead of the one that it reads.
 const AHEAD: usize = 2;
 /// How long a part or a piece may take.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -34,10 +39,12 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// An object store, or a bucket's folder in one.
 #[derive(Debug)]
 pub struct Objects {
-    store: std::sync::Arc<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     root: Location,
     /// What errors call it.
     name: String,
+    /// One for each client that reads.
+    readers: Arc<()>,
 }
 
 impl Objects {
@@ -62,11 +69,11 @@ impl Objects {
             |error: velox_gocache::Error| StoreError::Trouble(format!("the artifact store: {error}"));
         let url = parse_remote(url.as_str()).map_err(trouble)?;
         let (store, root) = open_remote(&url, environment, ANSWER).map_err(trouble)?;
-        let store: std::sync::Arc<dyn ObjectStore> = match url.scheme() {
-            "file" => std::sync::Arc::new(LocalFileSystem::new().with_fsync(true)),
+        let store: Arc<dyn ObjectStore> = match url.scheme() {
+            "file" => Arc::new(LocalFileSystem::new().with_fsync(true)),
             _ => store.into(),
         };
-        Ok(Self { store, root, name: url.to_string() })
+        Ok(Self { store, root, name: url.to_string(), readers: Arc::default() })
     }
 
     /// `None`: it is no name of an artifact, so that there is none.
@@ -126,6 +133,12 @@ impl Objects {
     }
 }
 
+/// How large a piece is, with so many readers beside the store itself.
+fn size(readers: &Arc<()>) -> u64 {
+    let pieces = (Arc::strong_count(readers) as u64 - 1).max(1) * (AHEAD as u64 + 1);
+    (SENT / pieces).clamp(SMALLEST, PIECE)
+}
+
 fn verified(sha256: &str, digest: Sha256) -> Result<(), StoreError> {
     let found = HEXLOWER.encode(&digest.finalize());
     if found == sha256 {
@@ -183,12 +196,13 @@ impl Artifacts for Objects {
         let Some(location) = self.location(sha256) else {
             return Err(StoreError::Trouble(format!("`{sha256}` is no SHA-256")));
         };
-        let (store, name) = (std::sync::Arc::clone(&self.store), self.name.clone());
-        let pieces = (range.start..range.end).step_by(PIECE as usize);
-        let pieces = stream::iter(pieces.map(move |start| {
-            let (store, location, name) = (std::sync::Arc::clone(&store), location.clone(), name.clone());
-            let piece = start..range.end.min(start + PIECE);
-            async move {
+        let (store, name, readers) = (Arc::clone(&self.store), self.name.clone(), Arc::clone(&self.readers));
+        let mut start = range.start;
+        let pieces = iter::from_fn(move || {
+            let (store, location, name) = (Arc::clone(&store), location.clone(), name.clone());
+            let piece = start..range.end.min(start + size(&readers));
+            start = piece.end;
+            (!piece.is_empty()).then(|| async move {
                 let read = store.get_range(&location, piece.clone()).await;
                 let read = read.map_err(|error| {
                     StoreError::Trouble(format!("{name} can't give an artifact: {}", kind_of_trouble(&error)))
@@ -198,9 +212,9 @@ impl Artifacts for Objects {
                 } else {
                     Err(StoreError::Trouble(format!("{name} has less of an artifact than it should")))
                 }
-            }
-        }));
-        Ok(pieces.buffered(AHEAD).boxed())
+            })
+        });
+        Ok(stream::iter(pieces).buffered(AHEAD).boxed())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -300,6 +314,18 @@ mod tests {
         let objects = Objects::open(&url, &environment).expect("it can be opened");
         let error = objects.ready().await.expect_err("it is refused").to_string();
         assert!(error.contains("s3://") && !error.contains("wr0ng"), "{error}");
+    }
+
+    #[test]
+    fn pieces_are_smaller_for_many_clients() {
+        let readers = Arc::new(());
+        let of = |clients: usize| {
+            let _clients = vec![Arc::clone(&readers); clients];
+            size(&readers)
+        };
+        assert_eq!([of(0), of(1), of(5)], [PIECE; 3]);
+        assert!(of(256) * 256 * 3 <= SENT && of(256) > SMALLEST, "{}", of(256));
+        assert_eq!(of(5000), SMALLEST);
     }
 
     #[test]

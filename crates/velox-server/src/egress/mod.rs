@@ -14,7 +14,7 @@ mod tunnel;
 mod upstream;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
@@ -70,6 +70,8 @@ struct Account {
     spent: CancellationToken,
     /// The job is over.
     over: CancellationToken,
+    /// Where it wanted to get and may not, a sentence each.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 /// A job's way out, as long as it is held.
@@ -101,7 +103,8 @@ impl Relay {
     pub(crate) fn open(&self, limit: u64) -> Pass {
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let [spent, over] = [(); 2].map(|()| CancellationToken::new());
-        let account = Arc::new(Account { downloaded: AtomicU64::new(0), limit, spent, over });
+        let (downloaded, refused) = (AtomicU64::new(0), Mutex::default());
+        let account = Arc::new(Account { downloaded, limit, spent, over, refused });
         self.shared.accounts().insert(secret.clone(), Arc::clone(&account));
         Pass { secret, address: self.address, shared: Arc::clone(&self.shared), account }
     }
@@ -138,6 +141,11 @@ impl Pass {
         self.account.spent.cancelled().await;
     }
 
+    /// Where the job wanted to get so far and may not, a sentence each.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        self.account.refusals().iter().cloned().collect()
+    }
+
     /// A text for people, in which the way out is called what it stands for.
     pub(crate) fn hidden(&self, text: &str) -> String {
         let text = text.replace(&self.proxy(), "GOPROXY").replace(&self.address.to_string(), "GOPROXY");
@@ -157,6 +165,10 @@ impl Drop for Pass {
 }
 
 impl Account {
+    fn refusals(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts what arrived.
     fn take(&self, bytes: usize) -> io::Result<()> {
         let sum = self.downloaded.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;

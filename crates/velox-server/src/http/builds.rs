@@ -120,7 +120,7 @@ pub(crate) struct Wait {
         ("if-none-match" = Option<String>, Header, description = "The ETag of an earlier answer")),
     responses(
         (status = 200, description = "The build", body = BuildView,
-            headers(("etag" = String, description = "Changes when the build does"))),
+            headers(("etag" = String, description = "Changes when the build or its place in the queue does"))),
         (status = 304, description = "It is as the ETag says"),
         (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
@@ -144,7 +144,8 @@ pub(crate) async fn get(
             () = site.draining.cancelled() => site.service.build(id).await?,
         }
     };
-    Ok(shown(&build, &headers))
+    let queue = site.service.position(&build).await?;
+    Ok(shown(&BuildView { queue, ..BuildView::new(&build) }, &headers))
 }
 
 /// Cancels a build of one's own. It ends where nobody else wants it.
@@ -231,9 +232,9 @@ pub(crate) fn named(id: &str) -> Result<BuildId, Wrong> {
 }
 
 /// The build, unless it is the one that the request knows.
-fn shown(build: &Build, headers: &HeaderMap) -> Response {
+fn shown(view: &BuildView, headers: &HeaderMap) -> Response {
     // A view is made of texts, numbers and lists, for which JSON has a form.
-    let body = serde_json::to_vec(&BuildView::new(build)).unwrap_or_default();
+    let body = serde_json::to_vec(view).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
     let known = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
     let known = known.is_some_and(|(known, tag)| !known.precondition_passes(&tag));

@@ -1,4 +1,4 @@
-//! `/healthz`: the process answers. `/readyz`: it can be sent requests.
+//! `/healthz`: the process answers. `/readyz`: it can be sent requests. `/metrics`: what it did so far.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use crate::{
     StoreError,
     api::Problem,
-    http::{Site, problem::Wrong},
+    http::{Site, problem::Wrong, who::Observer},
 };
 
 /// Answers while the process runs: restart it where this doesn't answer.
@@ -42,6 +42,13 @@ pub(crate) async fn ready(State(site): State<Arc<Site>>) -> Result<Response, Wro
         )),
         Err(NotReady::Store(error)) => Err(error.into()),
     }
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
+    let text = site.telemetry.metrics(site.service.depth().await?);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 fn fine() -> Response {

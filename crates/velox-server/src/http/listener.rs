@@ -52,8 +52,12 @@ const STALLED: Duration = Duration::from_secs(60);
 /// How often a connection of HTTP/2 is asked whether somebody is still there.
 const PING: Duration = Duration::from_secs(30);
 
-/// What is kept ready to be sent on one stream of HTTP/2, in bytes.
-const AHEAD: usize = 256 << 10;
+/// What is kept ready to be sent on a connection of HTTP/1, in bytes, beside one piece of a body: what a client costs that
+/// takes nothing of it. It is the longest head of a request, too.
+const AHEAD: usize = 16 << 10;
+
+/// The same on one stream of HTTP/2, whose frames are as long as the above.
+const STREAM_AHEAD: usize = 64 << 10;
 
 /// How long to wait where the system has no more descriptors.
 const BREATH: Duration = Duration::from_millis(50);
@@ -166,11 +170,11 @@ async fn pause(error: &io::Error) {
 
 fn http() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
-        .max_send_buf_size(AHEAD)
+        .max_send_buf_size(STREAM_AHEAD)
         .keep_alive_interval(PING)
         .keep_alive_timeout(HEAD);
     http

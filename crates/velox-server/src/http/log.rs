@@ -52,7 +52,7 @@ pub(crate) struct Start {
 /// Follows a build's log.
 ///
 /// The events are its entries, with their numbers as `id`; beside them come `state`, the build whenever it is at another
-/// state, and `end`, the build at its end. As `text/plain`, it is the entries' lines.
+/// state, and `end`, the build at its end. As `text/plain`, and for browsers, it is the entries' lines.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/log", tag = "builds", operation_id = "getLog",
     params(("id" = crate::BuildId, Path, description = "The build"), Start,
@@ -126,10 +126,12 @@ fn trouble(error: StoreError) -> StoreError {
     error
 }
 
-/// Whether lines are wanted: browsers and clients that say nothing get events.
+/// Whether lines are wanted: people who open the log in a browser read lines, too; scripts and clients that say nothing
+/// get events.
 fn is_plain(headers: &HeaderMap) -> bool {
     let accepted: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let accepted = accepted.join(",").to_ascii_lowercase();
-    accepted.contains("text/plain") && !accepted.contains("text/event-stream")
+    let lines = accepted.contains("text/plain") || accepted.contains("text/html");
+    lines && !accepted.contains("text/event-stream")
 }

@@ -114,7 +114,7 @@ pub(crate) fn router(site: &Arc<Site>, entrance: &Entrance) -> Result<Router, Re
     };
     let mut router = api
         .merge(page::routes(site.service.clone(), site.releases.clone()))
-        .route("/metrics", get(telemetry::metrics))
+        .route("/metrics", get(health::metrics))
         .route("/v1/openapi.json", get(document))
         .route("/api.service.v1.BuildService/{method}", unary)
         .route("/grpc.health.v1.Health/{method}", streaming.clone())
@@ -146,6 +146,7 @@ pub(crate) fn router(site: &Arc<Site>, entrance: &Entrance) -> Result<Router, Re
                     header::CONTENT_SECURITY_POLICY,
                     "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
                 ))
+                .layer(from_fn(page::for_people))
                 .layer(CatchPanicLayer::custom(|_| {
                     let title = "The service has a defect";
                     let detail = "what it was asked to do made it fail; please report it";

@@ -89,9 +89,11 @@ pub(crate) fn sentences(errors: &[Violation]) -> String {
 
 impl IntoResponse for Wrong {
     fn into_response(self) -> Response {
-        let mut response = (self.status, self.headers, Json(self.problem)).into_response();
+        let mut response = (self.status, self.headers, Json(&self.problem)).into_response();
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
+        // Whoever reads HTML gets a page instead.
+        response.extensions_mut().insert(*self.problem);
         response
     }
 }

@@ -22,7 +22,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Made,
-    NewBuild, Outcome, Policy, Queue, Records, Spec, Standing, State, StoreError, Stored, Submitted, Tenant,
+    NewBuild, Outcome, Policy, Position, Queue, Records, Spec, Standing, State, StoreError, Stored,
+    Submitted, Tenant,
 };
 
 /// All stores, in memory.
@@ -202,6 +203,10 @@ impl Queue for Memory {
 
     async fn release(&self, _: &Lease) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn position(&self, _: BuildId) -> Result<Option<Position>, StoreError> {
+        Ok(Some(Position { at: 2, of: 5 }))
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {
@@ -412,6 +417,39 @@ async fn problems_are_problems_everywhere() {
 }
 
 #[tokio::test]
+async fn people_read_problems_as_pages() {
+    let fixture = Fixture::with(&Entrance { own_names: true, ..Entrance::default() });
+    let ask = async |method: &str, path: &str, host: &str, accept: &'static str| {
+        let request =
+            Request::builder().method(method).uri(path).header("host", host).header("accept", accept);
+        fixture.ask(request.body(Body::empty()).expect("a request")).await
+    };
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let cases = [
+        ("GET", "/nowhere", "localhost", 404, "There is no /nowhere;"),
+        ("GET", "/v1/builds/x", "localhost", 404, "There is no build x."),
+        ("PUT", "/v1/builds", "localhost", 405, "PUT isn't for /v1/builds;"),
+        ("GET", "/", "other.example", 421, "use localhost"),
+    ];
+    for (method, path, host, status, said) in cases {
+        let response = ask(method, path, host, BROWSER).await;
+        assert_eq!(response.status(), status);
+        let headers = response.headers().clone();
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8", "{path}");
+        assert_eq!(headers[header::VARY], "accept");
+        assert_eq!(headers.contains_key(header::ALLOW), status == 405, "{headers:?}");
+        let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
+        assert!(policy.contains("style-src 'self'"), "{policy}");
+        let page = text(response).await;
+        assert!(page.contains(said) && page.contains("<main"), "{page}");
+        for accept in ["*/*", "application/json", "text/event-stream"] {
+            let response = ask(method, path, host, accept).await;
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{accept}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_wrong_field_is_named() {
     let fixture = Fixture::new();
     let wrong = |change: fn(&mut Value)| {
@@ -603,6 +641,7 @@ async fn calls_fail_as_the_build_does() {
     let kinds = [
         (FailureKind::Invalid, 400, "invalid_argument"),
         (FailureKind::Failed, 500, "internal"),
+        (FailureKind::Unavailable, 503, "unavailable"),
         (FailureKind::Limit, 429, "resource_exhausted"),
     ];
     for (kind, status, code) in kinds {

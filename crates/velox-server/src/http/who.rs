@@ -14,13 +14,9 @@ use axum::{
 
 use crate::{
     Caller, Scope,
-    auth::{CHALLENGES, Denied},
+    auth::{CHALLENGES, Denied, Identity},
     http::{Site, problem::Wrong},
 };
-
-/// What [`identify`] found out, in the extensions of the request.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity(pub(crate) Result<Caller, Denied>);
 
 /// Finds out who asks; what they may is up to the handlers.
 pub(crate) async fn identify(State(site): State<Arc<Site>>, mut request: Request, next: Next) -> Response {

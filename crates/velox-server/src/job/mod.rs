@@ -196,6 +196,9 @@ impl Jobs {
         // Only now: the job takes its end for the service's.
         drop(stdin);
         let words = words.await.unwrap_or_default();
+        for refused in pass.refused() {
+            let _ = log.send(Entry::new(Level::Warning, refused)).await;
+        }
         let failure = match end {
             End::Cancelled => return Ok(Ran::Cancelled),
             End::Limit(message) => limit(message),

@@ -5,7 +5,10 @@ use maud::{Markup, html};
 use velox_build::{Lock, LockedReplacement};
 
 use super::{choice::Choice, layout::Page};
-use crate::{Build, Depth, Entry, Failure, FailureKind, Level, Made, Outcome, State, api::artifact_path};
+use crate::{
+    ArtifactInfo, Build, Entry, Failure, FailureKind, Level, Made, Outcome, Position, State,
+    api::artifact_path,
+};
 
 /// The phases in their order, and what each does.
 const PHASES: [(&str, &str); 7] = [
@@ -27,8 +30,10 @@ pub(super) struct Known<'a> {
     pub(super) build: &'a Build,
     /// Its log so far.
     pub(super) log: &'a [Entry],
-    /// How long the queue is, where it waits and that is known.
-    pub(super) depth: Option<Depth>,
+    /// Where it waits, where that is known.
+    pub(super) position: Option<Position>,
+    /// How many others run, where it waits.
+    pub(super) running: u64,
     /// Whether who looks at it is among those who want it.
     pub(super) theirs: bool,
     pub(super) now: Timestamp,
@@ -91,6 +96,26 @@ fn sentence(build: &Build) -> &'static str {
     state(build.state).1
 }
 
+fn running_builds(count: u64) -> String {
+    match count {
+        0 => "no build is running".to_owned(),
+        1 => "1 build is running".to_owned(),
+        _ => format!("{count} builds are running"),
+    }
+}
+
+/// `1st`, `2nd`, …
+fn ordinal(number: u64) -> String {
+    let ending = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
 fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
@@ -111,14 +136,14 @@ fn took(build: &Build, seconds: i64) -> String {
 }
 
 fn going_on(known: &Known<'_>, change: &str) -> Markup {
-    let Known { build, depth, theirs, .. } = known;
+    let Known { build, position, running, theirs, .. } = known;
     html! {
         section.panel aria-label="Progress" {
             @match build.state {
-                State::Queued => p.lead data-lead {
-                    @match depth {
-                        Some(Depth { queued, running }) if queued + running > 1 => {
-                            "It waits for its turn: " (running) " running and " (queued) " waiting on this service, this one included."
+                State::Queued => p.lead role="status" data-lead {
+                    @match position {
+                        Some(Position { at, of }) if of + running > 1 => {
+                            "It is " (ordinal(*at)) " of " (of) " in the queue; " (running_builds(*running)) "."
                         }
                         _ => "It is about to begin.",
                     }
@@ -175,7 +200,7 @@ fn phases(log: &[Entry], state: State) -> Markup {
 
 fn result(made: &Made) -> Markup {
     let artifact = &made.artifact;
-    let check = format!("echo \"{}  {}\" | sha256sum --check", artifact.sha256, artifact.file_name);
+    let check = check(artifact);
     html! {
         section.panel.good aria-label="Download" {
             div.download {
@@ -210,6 +235,16 @@ fn result(made: &Made) -> Markup {
     }
 }
 
+/// The command that checks the binary where it runs. Browsers save files that can't be run.
+fn check(ArtifactInfo { sha256, file_name, target, .. }: &ArtifactInfo) -> String {
+    let program = match target.split('/').next() {
+        Some("windows") => return format!("(Get-FileHash {file_name}).Hash -eq \"{sha256}\""),
+        Some("darwin") => "shasum --algorithm 256",
+        _ => "sha256sum",
+    };
+    format!("echo \"{sha256}  {file_name}\" | {program} --check && chmod +x {file_name}")
+}
+
 /// A size for people.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["bytes", "kB", "MB", "GB"];
@@ -230,7 +265,10 @@ fn failed(failure: &Failure, change: &str) -> Markup {
         }
         FailureKind::Failed => {
             "A plugin that doesn’t compile is often too old or too new for this RoadRunner, whose own versions fit \
-             together. What couldn’t be fetched may be there in a while."
+             together."
+        }
+        FailureKind::Unavailable => {
+            "What modules come from didn’t answer as it should. Nothing is wrong with your choice: try the same again in a while."
         }
         FailureKind::Limit => "It needed more than this service gives to one build. Fewer plugins need less.",
         FailureKind::Internal => "The service is in trouble, not your choice. Try the same again in a while.",
@@ -238,7 +276,7 @@ fn failed(failure: &Failure, change: &str) -> Markup {
     html! {
         section.panel.bad aria-label="Why it failed" {
             h2 { "There is no binary" }
-            pre.message tabindex="0" aria-label="The message" { (failure.message.trim_end()) }
+            pre.message tabindex="0" role="group" aria-label="The message" { (failure.message.trim_end()) }
             p { (advice) }
             div.actions {
                 a.button.primary href=(change) data-change { "Change and try again" }
@@ -346,12 +384,12 @@ fn files(build: &Build, change: &str) -> Markup {
             }
             details.file {
                 summary { "Show velox.toml" }
-                pre tabindex="0" aria-label="velox.toml" { code { (configuration) } }
+                pre tabindex="0" role="group" aria-label="velox.toml" { code { (configuration) } }
             }
             @if lock.is_some() {
                 details.file.script data-file=(of("velox.lock")) {
                     summary { "Show velox.lock" }
-                    pre tabindex="0" aria-label="velox.lock" { code { "…" } }
+                    pre tabindex="0" role="group" aria-label="velox.lock" { code { "…" } }
                 }
             }
         }
@@ -361,6 +399,23 @@ fn files(build: &Build, change: &str) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checks_are_for_where_it_runs() {
+        let of = |target: &str, file_name: &str| {
+            let (sha256, target, file_name) = ("5e".to_owned(), target.to_owned(), file_name.to_owned());
+            check(&ArtifactInfo { sha256, size: 1, file_name, target })
+        };
+        assert_eq!(of("linux/arm64", "rr"), "echo \"5e  rr\" | sha256sum --check && chmod +x rr");
+        assert!(of("darwin/arm64", "rr").contains("| shasum --algorithm 256 --check &&"));
+        assert_eq!(of("windows/amd64", "rr.exe"), "(Get-FileHash rr.exe).Hash -eq \"5e\"");
+    }
+
+    #[test]
+    fn places_are_for_people() {
+        let said: Vec<String> = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal).into();
+        assert_eq!(said, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]);
+    }
 
     #[test]
     fn sizes_are_for_people() {

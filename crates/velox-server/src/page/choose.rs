@@ -2,7 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::{choice::Choice, layout::Page};
+use super::{
+    choice::Choice,
+    layout::{Page, prose},
+};
 use crate::{Catalogue, CataloguePlugin, Spec, Violation};
 
 /// The same choice again, with what is wrong with it.
@@ -259,15 +262,6 @@ fn card(plugin: &CataloguePlugin, choice: &Choice, wrong: &Wrong) -> Markup {
     }
 }
 
-/// A text in which backquotes stand around code.
-fn prose(text: &str) -> Markup {
-    html! {
-        @for (at, part) in text.split('`').enumerate() {
-            @if at % 2 == 1 { code { (part) } } @else { (part) }
-        }
-    }
-}
-
 fn target(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
     let systems: Vec<&str> = {
         let mut systems: Vec<&str> =
@@ -421,7 +415,7 @@ fn summary(choice: &Choice) -> Markup {
             dl.script {
                 div { dt { "RoadRunner" } dd data-said="rr" { (choice.roadrunner) } }
                 div { dt { "Target" } dd data-said="target" { (choice.target) } }
-                div { dt { "Plugins" } dd data-said="count" role="status" { (count) } }
+                div { dt { "Plugins" } dd { span role="status" data-said="count" { (count) } } }
             }
             p.chips.script data-chips {
                 @for plugin in &choice.plugins {
@@ -430,9 +424,10 @@ fn summary(choice: &Choice) -> Markup {
             }
             div.actions {
                 button.primary type="submit" { "Build" }
-                a.button.quiet href=(choice.link()) data-link {
+                a.button.quiet.script href=(choice.link()) data-link {
                     span data-copied="Copied" { "Copy link" }
                 }
+                a.button.quiet.no-script href=(choice.link()) { "Link to this choice" }
             }
             p.hidden role="status" data-announce {}
         }

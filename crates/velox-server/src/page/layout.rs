@@ -69,6 +69,15 @@ impl Page {
     }
 }
 
+/// A text in which backquotes stand around code.
+pub(super) fn prose(text: &str) -> Markup {
+    html! {
+        @for (at, part) in text.split('`').enumerate() {
+            @if at % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
 /// A page that says one thing.
 pub(super) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
     let main = html! {

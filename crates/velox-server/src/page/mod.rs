@@ -8,6 +8,7 @@ mod build;
 mod choice;
 mod choose;
 mod layout;
+mod problem;
 #[cfg(test)]
 mod tests;
 
@@ -23,13 +24,14 @@ use axum::{
 };
 use jiff::Timestamp;
 
+pub(crate) use self::problem::for_people;
 use self::{
     choice::{Choice, Sent},
     choose::Wrong,
     layout::notice,
 };
 use crate::{
-    BuildId, Catalogue, Refusal, Releases, Service, ServiceError, State as Progress, StoreError,
+    BuildId, Catalogue, Refusal, Releases, Service, ServiceError, StoreError,
     http::{
         body::{Name, read},
         problem::Wrong as Refused,
@@ -190,13 +192,15 @@ impl Pages {
                 break;
             }
         }
-        // The length of the queue is of use, but nobody's build depends on it.
-        let depth = match build.state {
-            Progress::Queued => self.service.depth().await.ok(),
-            _ => None,
+        // Where it waits is of use, but nobody's build depends on it.
+        let position = self.service.position(&build).await.ok().flatten();
+        let running = match position {
+            Some(_) => self.service.depth().await.map_or(0, |depth| depth.running),
+            None => 0,
         };
         let theirs = caller.is_some_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
-        let known = build::Known { build: &build, log: &log, depth, theirs, now: Timestamp::now() };
+        let known =
+            build::Known { build: &build, log: &log, position, running, theirs, now: Timestamp::now() };
         Ok(build::page(&known).answer(StatusCode::OK))
     }
 }

@@ -255,6 +255,19 @@ function watch(build) {
     passed.hidden = false;
   }, 1000);
 
+  // Nobody tells how the queue moves: the service is asked.
+  setInterval(async () => {
+    const lead = one("[data-lead]", build);
+    if (build.dataset.state !== "queued" || !lead) return;
+    try {
+      const answer = await fetch(location.pathname, { headers: { accept: "text/html" } });
+      const fresh = one("[data-lead]", new DOMParser().parseFromString(await answer.text(), "text/html"));
+      if (fresh && fresh.textContent !== lead.textContent) lead.textContent = fresh.textContent;
+    } catch {
+      // The log says that the service is gone.
+    }
+  }, 5000);
+
   const events = new EventSource(`${build.dataset.log}?after=${lines.dataset.after}`);
   events.onopen = () => { live.textContent = "live"; };
   events.onerror = () => { live.textContent = "connecting again…"; };

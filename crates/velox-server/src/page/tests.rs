@@ -12,8 +12,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     ArtifactInfo, Artifacts, Build, Caller, Depth, Entry, Failure, FailureKind, Lease, Level, Made, NewBuild,
-    Outcome, Plugin, Policy, Queue, Records, Scope, Spec, Standing, Stored, Submitted, Tenant,
-    http::who::Identity,
+    Outcome, Plugin, Policy, Position, Queue, Records, Scope, Spec, Standing, State as Progress, Stored,
+    Submitted, Tenant, auth::Identity,
 };
 
 const ME: &str = "127.0.0.1";
@@ -103,6 +103,10 @@ impl Queue for Store {
 
     async fn depth(&self) -> Result<Depth, StoreError> {
         Ok(Depth { queued: 3, running: 2 })
+    }
+
+    async fn position(&self, _: BuildId) -> Result<Option<Position>, StoreError> {
+        Ok(Some(Position { at: 3, of: 7 }))
     }
 }
 
@@ -305,7 +309,7 @@ async fn a_form_is_a_build() {
     let path = headers[header::LOCATION].to_str().unwrap();
     let text = page(&router, path).await;
     assert!(text.contains("RoadRunner v2025.1.15 with 1 plugin<"), "{text}");
-    assert!(text.contains("2 running and 3 waiting"), "{text}");
+    assert!(text.contains("It is 3rd of 7 in the queue; 2 builds are running."), "{text}");
     assert!(text.contains("Cancel this build"), "{text}");
     let again = format!("/?rr=v2025.1.15&amp;p={HTTP}@v5.2.7&amp;target=");
     assert!(text.contains(&again), "{text}");

@@ -7,7 +7,7 @@ use futures::{StreamExt, future::join_all};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use super::{Depth, Lease, Queue, Records, Standing, StoreError, Submitted};
+use super::{Depth, Lease, Position, Queue, Records, Standing, StoreError, Submitted};
 use crate::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, Plugin, Spec,
     State, Tenant,
@@ -42,6 +42,7 @@ macro_rules! every_behaviour {
             a_full_queue_takes_no_more_of_the_same_tenant(SHORT_QUEUE)
             a_tenant_has_no_more_builds_than_it_may(LARGE)
             tenants_take_turns(LARGE)
+            who_waits_knows_where(LARGE)
             logs_have_numbers_without_gaps(LARGE)
             who_waits_for_changes_misses_none(LARGE)
             a_lease_that_is_not_extended_ends(SHORT_LEASE)
@@ -275,6 +276,28 @@ pub(crate) async fn tenants_take_turns(store: &(impl Records + Queue)) {
         left.push(leased.build.spec.plugins[0].module.clone());
     }
     assert_eq!(left, ["github.com/acme/a3", "github.com/acme/a4", "github.com/acme/a5"]);
+}
+
+pub(crate) async fn who_waits_knows_where(store: &(impl Records + Queue)) {
+    let mut ids = Vec::new();
+    for (name, who) in [("a0", "ann"), ("a1", "ann"), ("a2", "ann"), ("b", "bob")] {
+        ids.push(queued(store, name, who).await);
+    }
+    until_depth(store, 4, 0).await;
+    let position = async |id| store.position(id).await.expect("it can be counted");
+    for (id, at) in ids.iter().zip([1, 3, 4, 2]) {
+        assert_eq!(position(*id).await, Some(Position { at, of: 4 }), "bob's turn is after ann's first");
+    }
+
+    let leased = lease(store).await;
+    until_depth(store, 3, 1).await;
+    assert_eq!(position(leased.build.id).await, None);
+    let mut left = Vec::new();
+    for id in ids {
+        left.extend(position(id).await.map(|position| position.at));
+    }
+    left.sort_unstable();
+    assert_eq!(left, [1, 2, 3]);
 }
 
 pub(crate) async fn logs_have_numbers_without_gaps(store: &(impl Records + Queue)) {

@@ -5,8 +5,12 @@ mod behaviour;
 mod jetstream;
 mod sqlite;
 
+use std::collections::{BTreeMap, HashMap};
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::{
     jetstream::{JetStream, JetStreamOptions},
@@ -121,6 +125,36 @@ pub struct Depth {
     pub running: u64,
 }
 
+/// Where a build stands in the queue. Others may still come before it: tenants take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Position {
+    /// From 1, which is next.
+    pub at: u64,
+    /// How many builds wait, this one included.
+    pub of: u64,
+}
+
+impl Position {
+    /// Of a build in a queue whose lines take turns: `waiting` has the builds of each line in their order, `running` how
+    /// many of a line are in workers' hands.
+    fn of<L: std::hash::Hash + Eq>(
+        id: BuildId,
+        waiting: impl IntoIterator<Item = (L, BuildId)>,
+        mut running: HashMap<L, u64>,
+    ) -> Option<Self> {
+        let mut rounds = BTreeMap::new();
+        for (line, build) in waiting {
+            let round = running.entry(line).or_default();
+            *round += 1;
+            rounds.entry(build).and_modify(|least: &mut u64| *least = (*least).min(*round)).or_insert(*round);
+        }
+        let turn = |(build, round): (&BuildId, &u64)| (*round, *build);
+        let mine = turn(rounds.get_key_value(&id)?);
+        let at = rounds.iter().filter(|other| turn(*other) <= mine).count() as u64;
+        Some(Self { at, of: rounds.len() as u64 })
+    }
+}
+
 /// Who is built next. A lease ends by itself when it isn't extended: then the build is queued again.
 #[async_trait]
 pub trait Queue: Send + Sync {
@@ -150,4 +184,7 @@ pub trait Queue: Send + Sync {
 
     /// How long it is.
     async fn depth(&self) -> Result<Depth, StoreError>;
+
+    /// Where the build stands; `None`: it doesn't wait.
+    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError>;
 }

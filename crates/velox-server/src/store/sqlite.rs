@@ -28,8 +28,8 @@ use self::{
     watch::Watches,
 };
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, NewBuild, Outcome, Queue,
-    Records, Standing, State, StoreError, Submitted, Tenant,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, NewBuild, Outcome,
+    Position, Queue, Records, Standing, State, StoreError, Submitted, Tenant,
 };
 
 /// How often a build is tried whose workers die: it may be what kills them.
@@ -351,6 +351,10 @@ impl Queue for Sqlite {
         };
         self.database.read(look).await
     }
+
+    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+        self.database.read(move |connection| position(connection, id)).await
+    }
 }
 
 /// A build, and its place in the database.
@@ -527,6 +531,20 @@ fn count(connection: &Connection, state: State) -> Result<u64, StoreError> {
         _ => "SELECT count(*) FROM builds WHERE state = 'running'",
     };
     Ok(connection.prepare_cached(text)?.query_row([], |row| row.get(0))?)
+}
+
+fn position(connection: &Connection, id: BuildId) -> Result<Option<Position>, StoreError> {
+    let mut waiting = connection.prepare_cached(
+        "SELECT waiting.tenant, builds.id FROM waiting JOIN builds ON builds.number = waiting.build
+         ORDER BY place, number",
+    )?;
+    let waiting = waiting.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    let waiting: Vec<(String, String)> = waiting.collect::<Result<_, _>>()?;
+    let named = |(tenant, id): (String, String)| Some((tenant, id.parse().ok()?));
+    let mut running = connection
+        .prepare_cached("SELECT tenant, count(*) FROM builds WHERE state = 'running' GROUP BY tenant")?;
+    let running = running.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Position::of(id, waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
 }
 
 fn submit(

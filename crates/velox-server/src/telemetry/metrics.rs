@@ -1,23 +1,14 @@
 //! The metrics, in the text format of OpenMetrics (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
-use axum::{
-    extract::State,
-    http::header,
-    response::{IntoResponse, Response},
-};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
-use super::Telemetry;
-use crate::http::{Site, problem::Wrong, who::Observer};
+use crate::Depth;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
@@ -133,19 +124,16 @@ impl Metrics {
     pub(super) fn served(&self, bytes: u64) {
         self.artifact_bytes.inc_by(bytes);
     }
-}
 
-/// `GET /metrics`.
-pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
-    let Telemetry { metrics, .. } = &*site.telemetry;
-    let depth = site.service.depth().await?;
-    for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.depth.get_or_create(&[("state", state.to_owned())]).set(count);
+    /// All of them, with the queue at this depth.
+    pub(super) fn text(&self, depth: Depth) -> String {
+        for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.depth.get_or_create(&[("state", state.to_owned())]).set(count);
+        }
+        let mut text = String::new();
+        // A String can be written to.
+        let _ = encode(&mut text, &self.registry);
+        text
     }
-    let mut text = String::new();
-    // A String can be written to.
-    let _ = encode(&mut text, &metrics.registry);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

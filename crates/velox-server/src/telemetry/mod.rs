@@ -13,7 +13,12 @@ use std::{io, path::Path, sync::Arc};
 
 pub use self::logs::{Logs, LogsOptions};
 use self::{audit::Audit, metrics::Metrics, spans::Spans};
-pub(crate) use self::{metrics::metrics, observed::Observed, request::observe};
+pub(crate) use self::{
+    audit::{called, judged},
+    observed::Observed,
+    request::observe,
+};
+use crate::Depth;
 
 /// Where what happens is counted and written down.
 pub(crate) struct Telemetry {
@@ -30,5 +35,10 @@ impl Telemetry {
     pub(crate) fn new(audit: Option<&Path>) -> io::Result<Arc<Self>> {
         let audit = Audit::open(audit)?;
         Ok(Arc::new(Self { metrics: Metrics::new(), audit, spans: Spans::default() }))
+    }
+
+    /// The metrics in OpenMetrics' format, with the queue at this depth.
+    pub(crate) fn metrics(&self, depth: Depth) -> String {
+        self.metrics.text(depth)
     }
 }

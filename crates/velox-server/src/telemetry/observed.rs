@@ -6,10 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 
-use super::{Telemetry, audit::Act, request::Asked};
+use super::{
+    Telemetry,
+    audit::{Act, Asked},
+};
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Queue, Records,
-    Standing, StoreError, Stored, Submitted, Tenant,
+    ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Position, Queue,
+    Records, Standing, StoreError, Stored, Submitted, Tenant,
 };
 
 /// A store, watched.
@@ -149,6 +152,10 @@ impl<T: Queue + ?Sized> Queue for Observed<T> {
 
     async fn depth(&self) -> Result<Depth, StoreError> {
         self.inner.depth().await
+    }
+
+    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+        self.inner.position(id).await
     }
 }
 

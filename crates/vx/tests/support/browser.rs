@@ -5,6 +5,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -106,6 +107,12 @@ impl Browser {
             { "name": "prefers-reduced-motion", "value": "reduce" },
         ]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// Where downloads go.
+    pub async fn downloads(&self, place: &Path) {
+        let parameters = json!({ "behavior": "allow", "downloadPath": place });
+        self.devtools("Browser.setDownloadBehavior", parameters).await;
     }
 
     /// The size of what is seen, in CSS pixels.

@@ -68,6 +68,13 @@ impl Service {
         self.child.as_ref().unwrap().id()
     }
 
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
     /// What it said on stderr so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()

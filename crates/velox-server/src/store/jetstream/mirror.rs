@@ -14,7 +14,8 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{BuildId, Depth, State, StoreError};
+use super::record::lane;
+use crate::{BuildId, Depth, Position, State, StoreError};
 
 /// How many of the newest builds are known by name.
 const NEWEST: usize = 1000;
@@ -136,10 +137,25 @@ impl Mirror {
         let known = self.hold();
         for build in known.unfinished.values().filter(|build| build.state == State::Running) {
             if let Some(tenant) = build.tenants.first() {
-                *running.entry(super::record::lane(tenant).to_owned()).or_default() += 1;
+                *running.entry(lane(tenant).to_owned()).or_default() += 1;
             }
         }
         running
+    }
+
+    /// Where a build stands in the queue.
+    pub(super) fn position(&self, id: BuildId) -> Option<Position> {
+        let running = self.running();
+        let known = self.hold();
+        let mut waiting: Vec<(BuildId, &Unfinished)> =
+            known.unfinished.iter().map(|(id, build)| (*id, build)).collect();
+        waiting.retain(|(_, build)| build.state == State::Queued);
+        waiting.sort_unstable_by_key(|(id, _)| *id);
+        let lines = waiting.into_iter().flat_map(|(id, build)| {
+            let lanes: BTreeSet<&str> = build.tenants.iter().map(|tenant| lane(tenant)).collect();
+            lanes.into_iter().map(move |lane| (lane.to_owned(), id))
+        });
+        Position::of(id, lines, running)
     }
 
     pub(super) fn depth(&self) -> Depth {

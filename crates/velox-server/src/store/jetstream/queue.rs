@@ -27,8 +27,8 @@ use super::{
     record::{Change, Found, Record, written},
 };
 use crate::{
-    Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Standing, State,
-    StoreError,
+    Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Position, Queue, Standing,
+    State, StoreError,
 };
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
@@ -391,5 +391,9 @@ impl Queue for JetStream {
 
     async fn depth(&self) -> Result<Depth, StoreError> {
         Ok(self.shared.mirror.depth())
+    }
+
+    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+        Ok(self.shared.mirror.position(id))
     }
 }

@@ -137,6 +137,19 @@ impl Spec {
     /// All that can't be built from, whatever the service allows.
     pub fn checked(mut self) -> Result<Self, Vec<Violation>> {
         self.manifest()?;
+        let unversioned = self.replaces.iter().enumerate().filter(|(_, replace)| !replace.new.contains('@'));
+        let unversioned: Vec<Violation> = unversioned
+            .map(|(at, replace)| {
+                let why = format!(
+                    "`{}` is no module at a version: a build service knows no directories",
+                    replace.new
+                );
+                Violation::new(format!("replaces[{at}].new"), why)
+            })
+            .collect();
+        if !unversioned.is_empty() {
+            return Err(unversioned);
+        }
         // https://pkg.go.dev/cmd/go#hdr-Build_constraints; in the manifest, a tag with a comma or a space is two.
         let is_tag = |tag: &String| {
             !tag.is_empty() && tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
@@ -501,6 +514,15 @@ mod tests {
         let names = alike.names();
         assert_eq!(names[2..], ["x", "x-2", "x-2-2", "x-3"]);
         alike.checked().expect("it is right");
+    }
+
+    #[test]
+    fn a_replacement_is_a_module_at_a_version() {
+        for new in ["github.com/acme/y", "./y", "/etc"] {
+            let replaces = vec![Replace { old: "github.com/acme/x".to_owned(), new: new.to_owned() }];
+            let wrong = Spec { replaces, ..spec() }.checked().expect_err(new);
+            assert_eq!(wrong[0].field, "replaces[0].new", "{new}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use velox_manifest::Diagnostic;
 
 use crate::{
-    Error, ErrorKind, Event, Phase, Reporter, Request,
+    Error, ErrorKind, Event, Fault, Phase, Reporter, Request,
     compose::module_of,
     error::finding,
     lock::{Lock, LockedReplacement, LockedTarget, Variant},
@@ -206,7 +206,10 @@ fn explain(
             .help
             .push("--race needs cgo, and so a C compiler for the target: install gcc or clang".to_owned());
     }
-    Error::many(ErrorKind::Build, diagnostics).output(lines)
+    // What doesn't fit into the generated list of plugins is no plugin.
+    let is_no_plugin = lines.iter().any(|line| line.starts_with("container/plugins.go:"));
+    let fault = if is_no_plugin { Fault::Request } else { Fault::Other };
+    Error::many(ErrorKind::Build, diagnostics).fault(fault).output(lines)
 }
 
 fn blamed(request: &Request, lock: &Lock, locked: &LockedTarget, package: &str, lines: &str) -> Diagnostic {

@@ -13,6 +13,18 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// Who can do something about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fault {
+    /// Whoever asked: the same request comes to nothing as long as what it names is as it is.
+    Request,
+    /// The module proxies, forges and databases: the same request may work once they answer.
+    Sources,
+    /// Anybody else: the author of what doesn't compile, or the owner of this machine.
+    #[default]
+    Other,
+}
+
 /// Why a build ended without a binary.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", diagnostics.first().map_or("interrupted", |d| d.message.as_str()))]
@@ -24,6 +36,8 @@ pub struct Error {
     pub diagnostics: Vec<Diagnostic>,
     /// Lines of the compiler or another child command that explain it, already redacted.
     pub output: Vec<String>,
+    /// Who can do something about it.
+    pub fault: Fault,
 }
 
 impl Error {
@@ -36,12 +50,18 @@ impl Error {
     }
 
     pub(crate) fn interrupted() -> Self {
-        Self { kind: ErrorKind::Interrupted, diagnostics: Vec::new(), output: Vec::new() }
+        Self::many(ErrorKind::Interrupted, Vec::new())
     }
 
     /// Many findings at once; the kind is the first one's to choose.
     pub(crate) fn many(kind: ErrorKind, diagnostics: Vec<Diagnostic>) -> Self {
-        Self { kind, diagnostics, output: Vec::new() }
+        let fault = if kind == ErrorKind::Configuration { Fault::Request } else { Fault::Other };
+        Self { kind, diagnostics, output: Vec::new(), fault }
+    }
+
+    pub(crate) fn fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
     }
 
     /// An operation on a file that didn't work.

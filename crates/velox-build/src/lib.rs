@@ -53,7 +53,7 @@ pub use check::{Checked, Finding, LookedUp, Rule, check};
 pub use compile_cache::serve_compile_cache;
 pub use doctor::{Observation, State, examine};
 pub use elsewhere::{Elsewhere, Exact, LockFate, Receiving, Settled};
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Fault};
 pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
 pub use inquiry::{Inquiry, RoadRunnerRelease, Subject};
 pub use inspect::{InsideModule, Inspection, inspect};

@@ -10,8 +10,8 @@ use velox_gomod::fetch::Fetcher;
 use velox_manifest::{GoTarget, Manifest};
 
 use crate::{
-    Binary, CompileCache, Error, ErrorKind, Event, Goal, Note, Output, Phase, Reporter, Request, Store,
-    Summary, archive,
+    Binary, CompileCache, Error, ErrorKind, Event, Fault, Goal, Note, Output, Phase, Reporter, Request,
+    Store, Summary, archive,
     cache::cache_directory,
     compile::{Compile, linker_flags},
     compile_cache, container,
@@ -358,7 +358,7 @@ impl Pipeline<'_> {
             wrong.push(diagnostic);
         }
         if !wrong.is_empty() {
-            return Err(Error::many(ErrorKind::Build, wrong));
+            return Err(Error::many(ErrorKind::Build, wrong).fault(Fault::Request));
         }
         self.reporter.report(Event::Resolved {
             roadrunner: lock.roadrunner.module.clone(),

@@ -141,7 +141,8 @@ impl Children {
             if let Some(on_line) = on_line {
                 on_line(&line);
             }
-            self.reporter.report(Event::Output { program, line: line.clone() });
+            let own = line.strip_prefix(program).and_then(|rest| rest.strip_prefix(": "));
+            self.reporter.report(Event::Output { program, line: own.unwrap_or(&line).to_owned() });
             lines.push(line);
         }
         lines
@@ -220,5 +221,50 @@ impl Drop for Group {
         if !self.ended {
             self.signal(true);
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::getpgrp;
+
+    use super::*;
+    use crate::{Goal, Options};
+
+    struct Nobody;
+
+    impl Reporter for Nobody {
+        fn report(&self, _: Event) {}
+    }
+
+    async fn group_of_child(one_group: bool) -> String {
+        let request = Request {
+            manifest: velox_manifest::Manifest::without_a_file(),
+            source: None,
+            base: PathBuf::new(),
+            environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
+            options: Options { one_group, ..Options::default() },
+            goal: Goal::Plan,
+            lock: None,
+            unchanged: true,
+        };
+        let reporter: Arc<dyn Reporter> = Arc::new(Nobody);
+        let children = Children::new(&request, &reporter, &CancellationToken::new());
+        let invocation = Invocation {
+            name: "sh",
+            program: Path::new("/bin/sh"),
+            arguments: vec!["-c".into(), "cut -d' ' -f5 /proc/$$/stat".into()],
+            directory: Path::new("/"),
+            environment: Vec::new(),
+            on_line: None,
+        };
+        children.run(invocation).await.unwrap().stdout.trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn children_stay_in_this_group_where_it_ends_as_a_whole() {
+        let own = getpgrp().as_raw_nonzero().to_string();
+        assert_eq!(group_of_child(true).await, own);
+        assert_ne!(group_of_child(false).await, own);
     }
 }

@@ -68,6 +68,14 @@ pub enum ClientError {
         /// Why.
         why: String,
     },
+    /// Nobody vouches for the service's certificate.
+    #[error("the certificate of the build service at {host} isn't trusted: {why}")]
+    Untrusted {
+        /// The service's host.
+        host: String,
+        /// Why.
+        why: String,
+    },
     /// The service says no.
     #[error("{}", said(.0))]
     Refused(Box<Problem>),
@@ -470,7 +478,13 @@ impl Client {
     async fn answer(&self, request: RequestBuilder) -> Attempt<Response> {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Attempt::Again(self.lost(&error), None),
+            Err(error) => {
+                return match self.lost(&error) {
+                    // The next try would meet the same one.
+                    error @ ClientError::Untrusted { .. } => Attempt::Failed(error),
+                    error => Attempt::Again(error, None),
+                };
+            }
         };
         let status = response.status();
         if status.is_success() {
@@ -506,7 +520,11 @@ impl Client {
         while let Some(next) = cause.source() {
             cause = next;
         }
-        ClientError::Network { host: self.host(), why: cause.to_string() }
+        let (host, why) = (self.host(), cause.to_string());
+        match why.contains("certificate") {
+            true => ClientError::Untrusted { host, why },
+            false => ClientError::Network { host, why },
+        }
     }
 
     fn bad(&self, why: String) -> ClientError {

@@ -60,6 +60,7 @@ mod tests {
             state: State::Succeeded,
             tenant: Tenant("one".to_owned()),
             wanted_by: [].into(),
+            trace: None,
             attempts: 1,
             created: jiff::Timestamp::UNIX_EPOCH,
             started: None,
@@ -69,11 +70,21 @@ mod tests {
         let lately = Lately::default();
         lately.put(words.clone(), build.clone());
         assert_eq!(lately.get(&words), Some(build.clone()));
+        let newer = Build { id: BuildId::new(), ..build.clone() };
+        lately.put(words.clone(), newer.clone());
+        assert_eq!(lately.get(&words), Some(newer));
         assert_eq!(lately.get(&Lately::words(&spec("v5.2.8")).unwrap()), None);
         // However many are asked for, no more than that are kept.
         for number in 0..2 * MOST {
             lately.put(number.to_le_bytes().to_vec(), build.clone());
         }
         assert!(lately.0.lock().unwrap().len() <= MOST);
+        // What was a while ago counts no more, and makes room.
+        let Some(then) = Instant::now().checked_sub(FRESH) else { return };
+        lately.0.lock().unwrap().values_mut().for_each(|(since, _)| *since = then);
+        assert_eq!(lately.get(&words), None);
+        lately.put(b"new".to_vec(), build.clone());
+        assert_eq!(lately.get(b"new"), Some(build));
+        assert_eq!(lately.0.lock().unwrap().len(), 1);
     }
 }

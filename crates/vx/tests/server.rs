@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use sandbox::Sandbox;
 use serde_json::{Value, json};
 use service::{Answer, Service};
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{Files, ModuleProxy, ProxyFault as Fault, plugin, roadrunner};
 
 /// Makes something wrong of what is right.
 type Change = fn(&mut Value);
@@ -240,19 +240,108 @@ fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
 }
 
 #[test]
-fn a_version_that_is_nowhere_fails_with_its_name() {
+fn a_build_that_fails_says_whose_fault_it_is() {
     let proxy = proxy();
-    let sandbox = Sandbox::new().own_caches().env("GOPROXY", proxy.url());
-    let service = Service::start(&mut server(&sandbox, &[]));
-    let view = service.built(&id(&service.post("/v1/builds", &json!({ "build": build("missing") }))));
-    let message = view["failure"]["message"].as_str().unwrap_or_else(|| panic!("{view}"));
-    assert!(
-        view["state"] == "failed" && message.contains("can't resolve v1.0.0 of plugin missing"),
-        "{view}"
-    );
-    let missing = service.post(CALL, &call("missing"));
-    assert_eq!((missing.status, &missing.json()["code"]), (500, &json!("internal")), "{missing:?}");
-    assert!(missing.text().contains("can't resolve v1.0.0"), "{missing:?}");
+    let module = |name: &str, files: Files| {
+        proxy.module(&format!("example.com/acme/{name}"), "v1.0.0", files);
+    };
+    let made = |name: &str| plugin(&format!("example.com/acme/{name}"), name);
+    let without_code = |name: &str| {
+        let mut files = made(name).files();
+        files.retain(|file, _| !file.ends_with(".go"));
+        files
+    };
+    module("nothing", without_code("nothing"));
+    let mut library = without_code("library");
+    library.insert("library.go".to_owned(), b"package library\n".to_vec());
+    module("library", library);
+    module("renamed", made("original").files());
+    module("needy", made("needy").imports("example.com/acme/gone", "v1.0.0").files());
+    module("demanding", made("demanding").requires("example.com/acme/hello", "v1.1.0").files());
+    let newer = plugin("example.com/acme/hello", "hello").says("newer");
+    proxy.module("example.com/acme/hello", "v1.1.0", newer.files());
+    // What proxies and their networks do.
+    for (name, fault) in [
+        ("down", Fault::Status(503)),
+        ("dead", Fault::Reset),
+        ("busy", Fault::Busy(60)),
+        ("resetter-locked", Fault::Status(403)),
+    ] {
+        module(name, made(name).files());
+        proxy.fail(&format!("/acme/{name}/"), fault);
+    }
+    module("leaning", made("leaning").imports("example.com/acme/down", "v1.0.0").files());
+
+    let sandbox = Sandbox::new().own_module_cache();
+    // Whatever the others say of modules that only this test has: the last word is the proxy's.
+    let others = sandbox.value("GOPROXY");
+    let sandbox = sandbox.env("GOPROXY", format!("{}|{}", others.trim_end_matches(",direct"), proxy.url()));
+    let service = Service::start(&mut server(&sandbox, &["--jobs", "2"]));
+    let with = |name: &str, field: &str, value: Value| {
+        let mut build = build(name);
+        build[field] = value;
+        build
+    };
+    let at = |name: &str, reference: &str| {
+        let module = format!("example.com/acme/{name}");
+        with(name, "plugins", json!([{"module": module, "ref": reference}]))
+    };
+    let demanding = json!([
+        {"module": "example.com/acme/hello", "ref": "v1.0.0"},
+        {"module": "example.com/acme/demanding", "ref": "v1.0.0"},
+    ]);
+    let mut strict = with("hello", "plugins", demanding);
+    strict["strict"] = json!(true);
+    let replaced = json!([{"old": "example.com/acme/hello", "new": "example.com/acme/nowhere@v1.0.0"}]);
+    let cases = [
+        (at("hello", "v1.0.9"), "invalid", "can't resolve v1.0.9 of plugin hello"),
+        (at("hello", "no-branch"), "invalid", "can't resolve no-branch of plugin hello"),
+        (build("missing"), "invalid", "can't resolve v1.0.0 of plugin missing"),
+        (build("resetter-missing"), "invalid", "can't resolve v1.0.0 of plugin resetter-missing"),
+        (
+            with("hello", "roadrunner", json!("v2025.0.99")),
+            "invalid",
+            "can't resolve v2025.0.99 of RoadRunner",
+        ),
+        (with("hello", "replaces", replaced), "invalid", "example.com/acme/nowhere"),
+        (build("nothing"), "invalid", "is this module a RoadRunner plugin"),
+        (build("library"), "invalid", "p_library_"),
+        (build("renamed"), "invalid", "module_name = \"example.com/acme/original\""),
+        (build("needy"), "invalid", "example.com/acme/gone"),
+        (strict, "invalid", "would be compiled at v1.1.0, not at v1.0.0"),
+        (build("broken"), "failed", "plugin broken (example.com/acme/broken v1.0.0) doesn't compile"),
+        (build("down"), "unavailable", "503"),
+        (build("dead"), "unavailable", "can't resolve v1.0.0 of plugin dead"),
+        (build("busy"), "unavailable", "429"),
+        (build("resetter-locked"), "unavailable", "403"),
+        (build("leaning"), "unavailable", "example.com/acme/down"),
+    ];
+    let asked: Vec<String> =
+        cases.iter().map(|(build, ..)| id(&service.post("/v1/builds", &json!({ "build": build })))).collect();
+    for (id, (build, kind, said)) in asked.iter().zip(&cases) {
+        let failure = service.built(id)["failure"].clone();
+        let message = failure["message"].as_str().unwrap_or_default();
+        assert!(failure["kind"] == *kind && message.contains(said), "{build}: {kind}, {said}: {failure:#}");
+    }
+    for (plugin, status, code) in
+        [("missing", 400, "invalid_argument"), ("broken", 500, "internal"), ("down", 503, "unavailable")]
+    {
+        let failed = service.post(CALL, &call(plugin));
+        assert_eq!((failed.status, &failed.json()["code"]), (status, &json!(code)), "{failed:?}");
+    }
+    let missing = frame(&message(RELEASE, "example.com/acme/missing", "v1.0.0"));
+    let (_, trailers) = grpc(&service, CALL, missing);
+    assert_eq!(trailer(&trailers, "grpc-status"), "3", "{trailers:?}");
+    assert!(trailer(&trailers, "grpc-message").contains("plugin missing"), "{trailers:?}");
+
+    // Nobody is told what was true a while ago: the version is published, and the proxy is well again.
+    module("missing", made("missing").files());
+    proxy.heal();
+    for name in ["missing", "down"] {
+        let again = service.post("/v1/builds", &json!({ "build": build(name) }));
+        assert_eq!(again.status, 202, "{again:?}");
+        assert_eq!(service.built(&id(&again))["state"], "succeeded", "{name}");
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use velox_server::{
     Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
     Runner as _, Spec, State, Tenant, job::Jobs,
 };
-use velox_testkit::{Forge, Internet, ModuleProxy, plugin, roadrunner};
+use velox_testkit::{Fault, Forge, Internet, ModuleProxy, Repo, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.78";
 const HELLO: &str = "example.com/acme/hello";
@@ -129,6 +129,7 @@ impl Machine {
             state: State::Running,
             tenant: Tenant("test".to_owned()),
             wanted_by: [Tenant("test".to_owned())].into(),
+            trace: None,
             attempts: 1,
             created: jiff::Timestamp::now(),
             started: None,
@@ -254,7 +255,7 @@ fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));
     let failure = ended.failed();
-    assert_eq!(failure.kind, FailureKind::Failed, "{failure:?}");
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure:?}");
     for text in ["plugin hello", "^^^^", "404 Not Found"] {
         assert!(failure.message.contains(text), "{}", failure.message);
     }
@@ -420,6 +421,66 @@ fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
     assert!(ended.failed().message.contains("canary.localhost"), "{:?}", ended.failed());
     assert!(machine.home().join("tried").exists());
     assert!(!machine.home().join("reached").exists() && !stray.exists());
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn pages_that_are_reached_and_mislead_lead_nowhere() {
+    const HOST: &str = "go.acme.test";
+    let (port, asked) = canary();
+    let outside = tempfile::tempdir().unwrap();
+    let inner = Repo::new().file("word", "word_of_the_service\n").commit("inner");
+    fs::write(outside.path().join("secret"), "word_of_the_service\n").unwrap();
+    let forge = Forge::start();
+    forge
+        .github("acme/honest")
+        .files(plugin("go.acme.test/honest", "honest").files())
+        .commit("1")
+        .tag("v1.0.0");
+    let internet = Internet::start(&forge).offline().github_at(HOST);
+    let page = |name: &str, import: &str| {
+        let html =
+            format!("<html><head><meta name=\"go-import\" content=\"{HOST}/{name} {import}\"></head></html>");
+        forge.fault(Fault::Page(html)).on("GET", &format!("/{name}*")).host(HOST);
+    };
+    let moved = |name: &str, to: String| {
+        forge.fault(Fault::Redirect(to)).on("GET", &format!("/{name}*")).host(HOST);
+    };
+    page("honest", &format!("git https://{HOST}/acme/honest"));
+    let cases = [
+        ("metadata", "169.254.169.254:443 is nothing that a build may reach here"),
+        ("mapped", "is nothing that a build may reach here"),
+        ("loopback", "127.0.0.1:"),
+        ("plain", "insecure"),
+        ("repository", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("folder", "file scheme disallowed"),
+        ("shell", "transport 'ssh' not allowed"),
+        ("proxy", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("local", "file scheme disallowed"),
+    ];
+    moved("metadata", "https://169.254.169.254/latest/meta-data".to_owned());
+    moved("mapped", "https://[::ffff:127.0.0.1]/?go-get=1".to_owned());
+    moved("loopback", format!("https://127.0.0.1:{port}/?go-get=1"));
+    moved("plain", format!("http://127.0.0.1:{port}/?go-get=1"));
+    page("repository", "git https://intranet.acme.test/secret");
+    page("folder", &format!("git {}", inner.url()));
+    page("shell", "git ssh://git@intranet.acme.test/secret");
+    page("proxy", "mod https://intranet.acme.test/modules");
+    page("local", &format!("mod file://{}", outside.path().display()));
+
+    let machine =
+        internet.environment().iter().fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
+    let policy = Policy { direct: vec![HOST.to_owned()], ..Policy::default() };
+    let machine = Machine { options: Options { policy, ..machine.options }, ..machine };
+    machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
+    for (name, said) in cases {
+        let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
+        let all = ended.log() + &ended.failed().message;
+        assert!(all.contains(said), "{name}: {all}");
+        assert!(!all.contains("word_of_the_service"), "{name}: {all}");
+        let asked: Vec<_> = forge.requests().into_iter().filter(|request| request.host != HOST).collect();
+        assert!(asked.is_empty(), "{name}: {asked:?}");
+    }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 

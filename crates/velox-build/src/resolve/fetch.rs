@@ -83,7 +83,9 @@ impl Resolver<'_> {
             return Ok(());
         }
         let advice = failed.iter().find_map(|why| goproxy::advice(why));
-        let error = Error::build(format!("can't get {} of the lock's modules", failed.len())).output(failed);
+        let error = Error::build(format!("can't get {} of the lock's modules", failed.len()))
+            .fault(goproxy::fault(&failed.join("\n")))
+            .output(failed);
         Err(match advice {
             Some(advice) => error.help(advice),
             None => error,

@@ -15,7 +15,7 @@ use velox_gomod::{
 };
 
 use crate::{
-    Error, Event, Phase,
+    Error, Event, Fault, Phase,
     error::checksum_mismatch,
     process::Children,
     toolchain::{Mode, Toolchain},
@@ -283,7 +283,8 @@ pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Er
                 .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
                 .output(source.to_string().lines().map(str::to_owned).collect()))
         }
-        error @ (FetchError::Cache(_) | FetchError::Module(_)) => Err(Error::build(error.to_string())),
+        error @ FetchError::Module(_) => Err(Error::build(error.to_string()).fault(Fault::Request)),
+        error @ FetchError::Cache(_) => Err(Error::build(error.to_string())),
         error => Ok(one("vx", error.to_string())),
     }
 }
@@ -292,7 +293,31 @@ pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Er
 pub(super) fn is_not_found(why: &str) -> bool {
     let signs =
         ["404 ", "410 ", "ot found", "no matching versions", "unknown revision", "unrecognized import path"];
-    signs.iter().any(|sign| why.contains(sign)) && advice(why).is_none()
+    says(&without_names(why), &signs) && advice(why).is_none()
+}
+
+/// Who can do something about a module that can't be had, by what was said of it.
+pub(super) fn fault(why: &str) -> Fault {
+    let text = without_names(why);
+    let is_gone = says(&text, &["404 Not Found", "410 Gone"])
+        && !says(&text, &["401 ", "403 ", "407 ", "429 ", "500 ", "502 ", "503 ", "504 ", "off`", "=off"]);
+    // A proxy may say why it has no such module: that another host didn't answer it, for example.
+    if is_gone || is_not_found(why) || says(&text, &["invalid version", "malformed"]) {
+        Fault::Request
+    } else if advice(why).is_some() {
+        Fault::Sources
+    } else {
+        Fault::Other
+    }
+}
+
+fn says(text: &str, signs: &[&str]) -> bool {
+    signs.iter().any(|sign| text.contains(sign))
+}
+
+/// What was said, without addresses and module paths: a module may be called `dns` or `resetter`.
+fn without_names(why: &str) -> String {
+    why.split_whitespace().filter(|word| !word.contains('/')).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a proxy may have meant so, where it told it otherwise.
@@ -302,7 +327,8 @@ pub(super) fn may_be_missing(why: &str) -> bool {
 
 /// What to do about a module that can't be had, by what was said of it.
 pub(crate) fn advice(why: &str) -> Option<&'static str> {
-    let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
+    let text = without_names(why);
+    let says = |signs: &[&str]| says(&text, signs);
     if says(&["`off`", "GOPROXY list is not the empty string", "GOPROXY=off"]) {
         Some(
             "GOPROXY allows no download: name a proxy with GOPROXY=https://…, or fill the module cache otherwise",

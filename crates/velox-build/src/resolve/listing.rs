@@ -11,8 +11,9 @@ use velox_gomod::{
     module::Version,
 };
 
+use super::goproxy::fault;
 use crate::{
-    Error, Event, Phase,
+    Error, Event, Fault, Phase,
     lock::{LockedTarget, Variant},
     process::Children,
     toolchain::{Mode, Toolchain},
@@ -120,10 +121,11 @@ impl Listing {
 
 /// The go command ended before it looked at packages.
 fn unloaded(lines: Vec<String>) -> Error {
-    let mut error = Error::build("Go can't load the modules of this server");
     let text = lines.join("\n");
+    let mut error = Error::build("Go can't load the modules of this server").fault(fault(&text));
     if text.contains("requires go >= ") {
         error = error
+            .fault(Fault::Request)
             .help("a module needs a newer Go than may be used here: GOTOOLCHAIN=auto lets it be downloaded");
     } else if text.contains("download go1") {
         error = error.help("a module needs a newer Go, and the go command can't download it: GOTOOLCHAIN=go1.X.Y+auto lets vx do it");
@@ -133,20 +135,25 @@ fn unloaded(lines: Vec<String>) -> Error {
 
 /// The go command's words on packages that can't be loaded.
 fn unloadable(errors: Vec<String>) -> Error {
-    let mut error = Error::build(format!("Go can't load {} of this server's packages", errors.len()));
     let text = errors.join("\n");
-    if text.contains("@latest found") {
+    let mut error =
+        Error::build(format!("Go can't load {} of this server's packages", errors.len())).fault(fault(&text));
+    let is_no_plugin = errors.iter().any(|line| {
+        line.split_once(": module ").is_some_and(|(package, rest)| rest.starts_with(&format!("{package}@")))
+    });
+    if text.contains("@latest found") && !is_no_plugin {
         // The go command looked for the package everywhere: the module that had it was raised past it.
-        error = error.help(
+        error = error.fault(Fault::Request).help(
             "something in this server needs a newer module than the plugin that imports this package was written for: take plugin versions of one time, those that one RoadRunner release names",
         );
     } else if text.contains("no required module provides package")
         || text.contains("does not contain package")
     {
-        error = error.help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
+        error = error.fault(Fault::Request).help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
     }
     if text.contains("build constraints exclude all Go files") {
         error = error
+            .fault(Fault::Request)
             .help("a package has no files for this target: leave the plugin out, or choose another target");
     }
     let mut seen = BTreeSet::new();

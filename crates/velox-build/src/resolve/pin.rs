@@ -24,7 +24,7 @@ use super::{
     goproxy::{self, Download, Proxies},
 };
 use crate::{
-    Error, ErrorKind, Event, Phase,
+    Error, ErrorKind, Event, Fault, Phase,
     error::{checksum_mismatch, finding},
     lock::is_commit,
     versions::{FIRST_YEAR, offered},
@@ -32,6 +32,8 @@ use crate::{
 
 /// How many forge requests run at once.
 const FORGE_REQUESTS: usize = 8;
+/// Why nobody could be asked.
+const NOWHERE: &str = "no source has it";
 /// How many years RoadRunner is looked for in.
 const YEARS: u64 = 12;
 
@@ -89,7 +91,7 @@ enum State {
     /// The forge has it, and no proxy may or can.
     Take(Box<Located>),
     Done(Box<Pinned>),
-    Failed(Diagnostic),
+    Failed(Fault, Diagnostic),
 }
 
 impl Sources<'_> {
@@ -118,21 +120,31 @@ impl Sources<'_> {
 
         let mut pinned = Vec::with_capacity(asks.len());
         let mut failed = Vec::new();
+        let mut faults = Vec::new();
+        let mut fail = |fault, diagnostic| {
+            faults.push(fault);
+            failed.push(diagnostic);
+        };
         for (ask, state) in asks.iter().zip(states) {
             match state {
                 State::Done(module) => pinned.push(*module),
                 State::Take(located) | State::AskGo { located: Some(located), .. } => {
                     pinned.push(self.take(*located).await?);
                 }
-                State::Failed(diagnostic) => failed.push(diagnostic),
-                State::AskGo { located: None, .. } => failed.push(unresolved(ask, "no source has it", &[])),
+                State::Failed(fault, diagnostic) => fail(fault, diagnostic),
+                State::AskGo { located: None, .. } => {
+                    fail(Fault::Request, unresolved(ask, NOWHERE, &[]));
+                }
                 State::AskForge { why } => {
-                    failed.push(unresolved(ask, why.as_deref().unwrap_or("no source has it"), &[]))
+                    let why = why.as_deref().unwrap_or(NOWHERE);
+                    fail(goproxy::fault(why), unresolved(ask, why, &[]));
                 }
             }
         }
         if !failed.is_empty() {
-            return Err(Error::many(ErrorKind::Build, failed));
+            // Where one is nowhere, no waiting helps.
+            let fault = [Fault::Request, Fault::Sources].into_iter().find(|fault| faults.contains(fault));
+            return Err(Error::many(ErrorKind::Build, failed).fault(fault.unwrap_or_default()));
         }
         asks.iter().zip(&pinned).try_for_each(|(ask, pinned)| pinned.agrees_with(ask))?;
         Ok(pinned)
@@ -175,7 +187,7 @@ impl Sources<'_> {
                 (Err(why), _) => {
                     let advice = goproxy::advice(&why).map(str::to_owned);
                     let help: Vec<String> = self.instead(ask, &why).await.into_iter().chain(advice).collect();
-                    State::Failed(unresolved(ask, &why, &help))
+                    State::Failed(goproxy::fault(&why), unresolved(ask, &why, &help))
                 }
             };
             let item = ask.subject.clone();
@@ -201,7 +213,7 @@ impl Sources<'_> {
         if ask.by_path {
             let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
-            return State::Failed(diagnostic);
+            return State::Failed(Fault::Request, diagnostic);
         }
         State::AskGo { module: Version { path: declared, version: module.version.clone() }, located: None }
     }
@@ -266,7 +278,7 @@ impl Sources<'_> {
         if self.offline {
             let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
             let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
-            return State::Failed(unresolved(ask, &format!("{why} (offline)"), &help));
+            return State::Failed(Fault::Other, unresolved(ask, &format!("{why} (offline)"), &help));
         }
         let path = match (ask.path.as_str(), &place.host) {
             ("", Host::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
@@ -283,7 +295,7 @@ impl Sources<'_> {
                 .unwrap_or("only module proxies are asked here: a tag of a published module always works");
             let instead = self.instead(ask, &why).await;
             let help: Vec<String> = instead.into_iter().chain([advice.to_owned()]).collect();
-            return State::Failed(unresolved(ask, &why, &help));
+            return State::Failed(goproxy::fault(&why), unresolved(ask, &why, &help));
         }
         // A ref may have moved since the lock.
         let commit = ask.known.as_ref().and_then(|known| known.commit.clone());
@@ -307,7 +319,11 @@ impl Sources<'_> {
         {
             return self.route(ask, place, located).await;
         }
-        State::Failed(self.not_found(ask, &repository, &error, proxy).await)
+        let fault = match &proxy {
+            Some(why) if goproxy::fault(why) != Fault::Request => goproxy::fault(why),
+            _ => fault_of_forge(&error),
+        };
+        State::Failed(fault, self.not_found(ask, &repository, &error, proxy).await)
     }
 
     /// RoadRunner at a branch or a commit, where only proxies can be asked: its major is a year, and of all years the one
@@ -334,7 +350,7 @@ impl Sources<'_> {
             let declared = located.module;
             let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
-            return State::Failed(diagnostic);
+            return State::Failed(Fault::Request, diagnostic);
         }
         // A fork keeps the original's module line; as a replacement it goes by its own path, with that major.
         let mut located = located;
@@ -448,6 +464,14 @@ fn with_suffix_of(path: &str, other: &str) -> String {
     let base = split_path_version(path).map_or(path, |(base, _)| base);
     let suffix = split_path_version(other).map_or("", |(_, suffix)| suffix);
     format!("{base}{suffix}")
+}
+
+fn fault_of_forge(error: &ForgeError) -> Fault {
+    match error {
+        ForgeError::NotFound { .. } => Fault::Request,
+        ForgeError::RateLimited { .. } | ForgeError::Network { .. } => Fault::Sources,
+        _ => Fault::Other,
+    }
 }
 
 fn unresolved(ask: &Ask, why: &str, help: &[String]) -> Diagnostic {

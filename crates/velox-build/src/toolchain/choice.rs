@@ -17,7 +17,7 @@ use super::{
     allowed::{Allowed, Others},
 };
 use crate::{
-    Error, Event, Note, Phase,
+    Error, Event, Fault, Note, Phase,
     error::checksum_mismatch,
     pipeline::phase,
     process::{Children, Invocation},
@@ -168,6 +168,7 @@ impl Toolchains {
         let installed = &go.version;
         if self.installed.allowed.others == Others::None {
             return Err(Error::build(format!("{module} needs Go {line} or newer; this is {installed}"))
+                .fault(Fault::Request)
                 .help("install a newer Go from https://go.dev/dl/")
                 .help(match self.installed.allowed.said.as_str() {
                     "--go" => "or leave --go out: vx then downloads the right one".to_owned(),
@@ -401,9 +402,10 @@ fn explain(what: &str, error: FetchError) -> Error {
     };
     if unverified {
         return Error::build(format!("can't verify {what}: {tried}"))
+            .fault(Fault::Sources)
             .help("the checksum database has to be reached, by GOPROXY or directly; where a network has none, GOSUMDB=off trusts the first use and keeps its sum in velox.lock");
     }
-    let error = Error::build(format!("can't download {what}: {tried}"));
+    let error = Error::build(format!("can't download {what}: {tried}")).fault(Fault::Sources);
     advice(&tried)
         .into_iter()
         .fold(error, |error, advice| error.help(advice))

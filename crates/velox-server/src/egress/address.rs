@@ -92,7 +92,62 @@ impl Resolve for PublicOnly {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Any address, and many of those that nobody may reach.
+    fn any_v4() -> impl Strategy<Value = Ipv4Addr> {
+        let special = [
+            [0, 0, 0, 0],
+            [10, 0, 0, 0],
+            [100, 64, 0, 0],
+            [127, 0, 0, 0],
+            [169, 254, 169, 254],
+            [172, 16, 0, 0],
+            [192, 168, 0, 0],
+            [198, 18, 0, 0],
+            [224, 0, 0, 0],
+        ];
+        let near = (prop::sample::select(special.to_vec()), any::<u16>()).prop_map(|([a, b, c, d], low)| {
+            let [high, low] = low.to_be_bytes();
+            Ipv4Addr::new(a, b, c ^ high, d ^ low)
+        });
+        prop_oneof![any::<u32>().prop_map(Ipv4Addr::from), near]
+    }
+
+    /// An IPv6 address of these segments, with an IPv4 address in two of them.
+    fn wrapped(mut segments: [u16; 8], at: usize, inner: Ipv4Addr) -> IpAddr {
+        let bits = u32::from(inner);
+        segments[at] = (bits >> 16) as u16;
+        segments[at + 1] = bits as u16;
+        Ipv6Addr::from(segments).into()
+    }
+
+    proptest! {
+        #[test]
+        fn no_wrapping_makes_an_address_public(inner in any_v4(), other in any::<[u16; 8]>()) {
+            let public = is_public(inner.into());
+            prop_assert_eq!(is_public(wrapped([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 6, inner)), public);
+            let [.., a, b, c, d, e] = other;
+            prop_assert_eq!(is_public(wrapped([0x2002, 0, 0, a, b, c, d, e], 1, inner)), public);
+            for (prefix, at) in [
+                // Local NAT64 (RFC 8215), IPv4-mapped, -translated and -compatible.
+                ([0x64, 0xff9b, 1, a, b, c, 0, 0], 6),
+                ([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 6),
+                ([0, 0, 0, 0, 0, 0xffff, 0, 0], 6),
+                ([0, 0, 0, 0, 0xffff, 0, 0, 0], 6),
+                ([0, 0, 0, 0, 0, 0, 0, 0], 6),
+                // Teredo (RFC 4380): the server's address as it is, the client's turned over.
+                ([0x2001, 0, 0, 0, a, b, c, d], 2),
+                ([0x2001, 0, a, b, c, d, 0, 0], 6),
+            ] {
+                prop_assert!(!is_public(wrapped(prefix, at, inner)), "{prefix:x?} {inner}");
+                let turned = Ipv4Addr::from(!u32::from(inner));
+                prop_assert!(!is_public(wrapped(prefix, at, turned)), "{prefix:x?} {turned}");
+            }
+        }
+    }
 
     #[test]
     fn only_addresses_of_the_public_network_are_public() {

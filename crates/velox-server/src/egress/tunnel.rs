@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
+    ext::ReasonPhrase,
     header,
     upgrade::{OnUpgrade, Upgraded},
 };
@@ -28,6 +29,8 @@ type Stream = Either<TokioIo<Upgraded>, TcpStream>;
 
 /// All that is tunnelled is HTTPS.
 const PORT: u16 = 443;
+/// How many of a job's vain attempts are told.
+const REFUSALS: usize = 20;
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -56,9 +59,11 @@ pub(super) async fn open(shared: &Shared, mut request: Request<Incoming>) -> Res
         return response;
     };
     let to = request.uri().authority().map(|to| (to.host().to_ascii_lowercase(), to.port_u16()));
-    let Some((host, Some(PORT))) = to.filter(|(host, _)| shared.tunnels.contains(host)) else {
-        return refusal(StatusCode::FORBIDDEN, "this service's builds may not reach that host");
-    };
+    let (host, port) = to.unwrap_or_default();
+    if port != Some(PORT) || !shared.tunnels.contains(&host) {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        return forbidden(&account, &format!("{host}{port} is nothing that a build may reach here"));
+    }
     let connected = async {
         match &shared.upstream.proxy {
             Some(proxy) => tokio::time::timeout(PATIENCE, by_proxy(proxy, &host)).await?.map(Stream::Left),
@@ -74,10 +79,23 @@ pub(super) async fn open(shared: &Shared, mut request: Request<Incoming>) -> Res
             Response::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            refusal(StatusCode::FORBIDDEN, &error.to_string())
+            forbidden(&account, &error.to_string())
         }
         Err(error) => refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
     }
+}
+
+/// Says no where people see it: git tells the status alone, and the go command the words behind it.
+fn forbidden(account: &Account, why: &str) -> Response<Body> {
+    let mut refused = account.refusals();
+    if refused.len() < REFUSALS {
+        refused.insert(why.to_owned());
+    }
+    let mut response = refusal(StatusCode::FORBIDDEN, why);
+    if let Ok(words) = ReasonPhrase::try_from(why.as_bytes()) {
+        response.extensions_mut().insert(words);
+    }
+    response
 }
 
 /// Through the operator's own proxy: what it may reach is for it to say.

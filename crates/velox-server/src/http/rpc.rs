@@ -33,6 +33,7 @@ use crate::{
         response::v1::BuildResponse,
         service::v1::{BUILD_SERVICE_SERVICE_NAME, BuildService, BuildServiceExt},
     },
+    telemetry,
 };
 
 /// How much of a log is sent along: clients of gRPC take 4 MiB at most where nobody told them otherwise.
@@ -75,7 +76,11 @@ pub(crate) async fn unary(services: ConnectRpcService, request: Request) -> Resp
     let (parts, body) = request.into_parts();
     match body::read(&parts.headers, body).await {
         Ok(body) => streaming(services, Request::from_parts(parts, Body::from(body))).await,
-        Err(unread) => unread_error(unread).into_http_response(&parts.headers).map(Body::new),
+        Err(unread) => {
+            let error = unread_error(unread);
+            telemetry::judged(error.http_status());
+            error.into_http_response(&parts.headers).map(Body::new)
+        }
     }
 }
 
@@ -108,13 +113,9 @@ impl BuildService for Builds {
         request: ServiceRequest<'_, BuildRequest>,
     ) -> ServiceResult<impl Encodable<BuildResponse> + Send + use<'a>> {
         let site = &self.0;
-        let Some(Identity(caller)) = context.extensions().get() else { return Err(denied(Denied::Missing)) };
-        let caller = caller.clone().map_err(denied)?;
-        caller.may(Scope::Build).map_err(denied)?;
-        let request = request.to_owned_message();
-        let force = request.force_rebuild;
-        let spec = spec(request).map_err(invalid)?;
-        let submitted = site.service.submit(&caller, spec, force).await.map_err(refused)?;
+        let submitted = self.submit(&context, request.to_owned_message()).await;
+        telemetry::judged(submitted.as_ref().map_or_else(ConnectError::http_status, |_| StatusCode::OK));
+        let submitted = submitted?;
         let id = submitted.build().id;
         let (build, is_new) = match submitted {
             Submitted::Finished(build) => (build, false),
@@ -128,6 +129,20 @@ impl BuildService for Builds {
             format!("built before: the log is at /v1/builds/{id}/log\n")
         };
         connectrpc::Response::ok(BuildResponse { path, logs, ..BuildResponse::default() })
+    }
+}
+
+impl Builds {
+    async fn submit(&self, context: &RequestContext, call: BuildRequest) -> Result<Submitted, ConnectError> {
+        let Some(Identity(caller)) = context.extensions().get() else { return Err(denied(Denied::Missing)) };
+        let caller = caller.clone().map_err(denied)?;
+        caller.may(Scope::Build).map_err(denied)?;
+        if Uuid::try_parse(&call.request_id).is_ok() {
+            telemetry::called(&call.request_id);
+        }
+        let force = call.force_rebuild;
+        let spec = spec(call).map_err(invalid)?;
+        self.0.service.submit(&caller, spec, force).await.map_err(refused)
     }
 }
 
@@ -155,6 +170,7 @@ fn outcome(build: &Build) -> Result<String, ConnectError> {
             Err(match failure.kind {
                 FailureKind::Invalid => ConnectError::invalid_argument(message),
                 FailureKind::Limit => ConnectError::resource_exhausted(message),
+                FailureKind::Unavailable => ConnectError::unavailable(message),
                 FailureKind::Failed | FailureKind::Internal => ConnectError::internal(message),
             })
         }

@@ -122,6 +122,7 @@ impl Records for Memory {
             state: State::Queued,
             wanted_by: BTreeSet::from([new.tenant.clone()]),
             tenant: new.tenant,
+            trace: None,
             attempts: 0,
             created: Timestamp::UNIX_EPOCH,
             started: None,
@@ -190,6 +191,10 @@ impl Queue for Memory {
     }
 
     async fn append(&self, _: &Lease, _: Vec<Entry>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -641,6 +646,7 @@ async fn calls_fail_as_the_build_does() {
     let kinds = [
         (FailureKind::Invalid, 400, "invalid_argument"),
         (FailureKind::Failed, 500, "internal"),
+        (FailureKind::Unavailable, 503, "unavailable"),
         (FailureKind::Limit, 429, "resource_exhausted"),
     ];
     for (kind, status, code) in kinds {

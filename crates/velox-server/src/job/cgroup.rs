@@ -133,6 +133,90 @@ mod tests {
         (root, own)
     }
 
+    /// A group that the kernel itself keeps, with a process in it that stands for the service.
+    #[cfg(target_os = "linux")]
+    struct Real {
+        root: PathBuf,
+        own: PathBuf,
+        service: std::process::Child,
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Real {
+        /// `None` where this machine has no such groups, or lets nobody make one.
+        fn new() -> Option<Self> {
+            let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+            let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let root = PathBuf::from(mounts.find(|fields| fields.get(2) == Some(&"cgroup2"))?[1]);
+            let own = root.join(format!("vx-test-{}", std::process::id()));
+            fs::create_dir(&own).ok()?;
+            let service = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+            let real = Self { root, own, service };
+            fs::write(real.own.join("cgroup.procs"), real.service.id().to_string()).ok()?;
+            Some(real)
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Drop for Real {
+        fn drop(&mut self) {
+            let _ = self.service.kill();
+            let _ = self.service.wait();
+            // A group goes once the kernel is done with its processes.
+            for _ in 0..200 {
+                for group in [self.own.join("vx-job-AbC"), self.own.join(SERVICE), self.own.clone()] {
+                    let _ = fs::remove_dir(group);
+                }
+                if !self.own.exists() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            assert!(std::thread::panicking(), "{} stays", self.own.display());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_ends_a_job_with_all_that_it_started() {
+        use std::{
+            io::Write as _,
+            os::unix::process::ExitStatusExt as _,
+            process::{Command, Stdio},
+        };
+        let Some(real) = Real::new() else {
+            println!("skipped: nobody may make a control group here");
+            return;
+        };
+        let memberships = format!("0::/{}\n", real.own.file_name().unwrap().to_string_lossy());
+        let limits = Limits { memory: 32 << 20, ..Limits::default() };
+        let groups = Cgroups::below(&real.root, &memberships, real.service.id());
+        let job = if let Some(groups) = &groups {
+            groups.job("AbC", &limits).unwrap()
+        } else {
+            println!("skipped in part: memory isn't counted by cgroup v2 here");
+            let directory = real.own.join("vx-job-AbC");
+            fs::create_dir(&directory).unwrap();
+            Cgroup(directory)
+        };
+        let greedy = "sleep 600 & read line; head -c 300000000 /dev/zero | tail -c 300000000; wait";
+        let mut greedy = Command::new("sh")
+            .args(["-c", greedy])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        job.add(greedy.id()).unwrap();
+        greedy.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        if groups.is_some() {
+            assert_eq!(greedy.wait().unwrap().signal(), Some(9));
+            assert!(job.ran_out_of_memory());
+        }
+        assert_eq!(job.0.parent(), Some(real.own.as_path()));
+        drop(job);
+        assert_eq!(greedy.wait().unwrap().signal(), Some(9));
+    }
+
     const MEMBERSHIPS: &str = "1:name=systemd:/x\n0::/system.slice/vx.service\n";
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, ErrorKind, Goal, Options, Output, Request, Summary, render};
+use velox_build::{Error, ErrorKind, Fault, Goal, Options, Output, Request, Summary, render};
 use velox_manifest::Source;
 
 use super::{
@@ -153,9 +153,10 @@ fn failure(error: &Error, source: &Source, memory: u64) -> Failure {
     if !error.output.is_empty() {
         parts.push(error.output.iter().map(|line| format!("{}\n", render::clean(line))).collect());
     }
-    let mut kind = match error.kind {
-        ErrorKind::Configuration => FailureKind::Invalid,
-        ErrorKind::Build | ErrorKind::Interrupted => FailureKind::Failed,
+    let mut kind = match error.fault {
+        Fault::Request => FailureKind::Invalid,
+        Fault::Sources => FailureKind::Unavailable,
+        Fault::Other => FailureKind::Failed,
     };
     if error.output.iter().any(|line| is_out_of_memory(line)) {
         kind = FailureKind::Limit;

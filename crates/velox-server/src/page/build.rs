@@ -265,7 +265,10 @@ fn failed(failure: &Failure, change: &str) -> Markup {
         }
         FailureKind::Failed => {
             "A plugin that doesn’t compile is often too old or too new for this RoadRunner, whose own versions fit \
-             together. What couldn’t be fetched may be there in a while."
+             together."
+        }
+        FailureKind::Unavailable => {
+            "What modules come from didn’t answer as it should. Nothing is wrong with your choice: try the same again in a while."
         }
         FailureKind::Limit => "It needed more than this service gives to one build. Fewer plugins need less.",
         FailureKind::Internal => "The service is in trouble, not your choice. Try the same again in a while.",

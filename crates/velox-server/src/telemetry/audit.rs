@@ -5,9 +5,10 @@ use std::{
     io::{self, Write as _},
     net::IpAddr,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -21,6 +22,28 @@ tokio::task_local! {
 pub(super) struct Asked {
     pub(super) id: String,
     pub(super) from: Option<IpAddr>,
+    pub(super) call: Arc<Call>,
+}
+
+/// What only a call itself tells: over gRPC every answer has the status 200, and the client's id of it is in its message.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    pub(super) status: OnceLock<u16>,
+    pub(super) id: OnceLock<String>,
+}
+
+/// The call that is being answered here is taken, or refused: as HTTP would say it.
+pub(crate) fn judged(status: StatusCode) {
+    if let Some(Asked { call, .. }) = Asked::now() {
+        let _ = call.status.set(status.as_u16());
+    }
+}
+
+/// The call that is being answered here has an id of the client's.
+pub(crate) fn called(id: &str) {
+    if let Some(Asked { call, .. }) = Asked::now() {
+        let _ = call.id.set(id.to_owned());
+    }
 }
 
 impl Asked {
@@ -81,6 +104,9 @@ impl Audit {
             from: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             request_id: Option<&'a str>,
+            /// What a call's message has as its `request_id`.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            call_id: Option<&'a str>,
         }
         let Some(file) = &self.0 else { return };
         let line = Line {
@@ -88,6 +114,7 @@ impl Audit {
             act,
             from: asked.and_then(|asked| asked.from).map(|from| from.to_string()),
             request_id: asked.map(|asked| asked.id.as_str()),
+            call_id: asked.and_then(|asked| asked.call.id.get()).map(String::as_str),
         };
         // Texts and numbers can always be written.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
@@ -109,7 +136,8 @@ mod tests {
         let file = place.path().join("audit.jsonl");
         for _ in 0..2 {
             let audit = Audit::open(Some(&file)).unwrap();
-            let asked = Asked { id: "a1".to_owned(), from: Some([192, 0, 2, 1].into()) };
+            let asked =
+                Asked { id: "a1".to_owned(), from: Some([192, 0, 2, 1].into()), call: Arc::default() };
             let who = Some("ci\n{\"who\":\"root\"}");
             let act =
                 Act { action: "submit", decision: "queued", who, build: None, status: None, route: None };

@@ -52,7 +52,7 @@ pub(crate) async fn observe(
     let parent = global::get_text_map_propagator(|known| known.extract(&HeaderExtractor(request.headers())));
     // Without traces nothing is to be set.
     let _ = span.set_parent(parent);
-    let asked = Asked { id: id.clone(), from };
+    let asked = Asked { id: id.clone(), from, call: Arc::default() };
     let mut response = asked.answered(next.run(request)).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), started.elapsed());
     span.record("http.response.status_code", status);
@@ -61,10 +61,12 @@ pub(crate) async fn observe(
     }
     telemetry.metrics.request(method, &route, status, took);
     let identity = response.extensions_mut().remove::<Identity>().map(|Identity(caller)| caller);
-    telemetry.refusal(&asked, method, &route, status, identity);
+    let judged = asked.call.status.get().copied().unwrap_or(status);
+    telemetry.refusal(&asked, method, &route, judged, identity);
     let from = from.map(|from| from.to_string()).unwrap_or_default();
     let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
-    span.in_scope(|| tracing::info!(status, milliseconds, from, "answered"));
+    let call_id = asked.call.id.get();
+    span.in_scope(|| tracing::info!(status, milliseconds, from, call_id, "answered"));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -84,7 +86,7 @@ impl Telemetry {
         let changes = matches!(method, "POST" | "DELETE");
         let (why, who) = match &identity {
             // Some paths need no token.
-            Some(Err(Denied::Missing)) if status < 400 && !changes => return,
+            Some(Err(Denied::Missing)) if status < 400 => return,
             Some(Err(denied)) => (denied.word(), None),
             Some(Ok(caller)) if status == 403 => ("forbidden", Some(caller.tenant.0.as_str())),
             Some(Ok(caller)) if changes && status >= 400 => ("refused", Some(caller.tenant.0.as_str())),

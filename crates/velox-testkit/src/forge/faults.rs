@@ -35,6 +35,10 @@ pub enum Fault {
     SlowBody(Duration),
     /// 302 to the same URL.
     RedirectLoop,
+    /// 302 to this address.
+    Redirect(String),
+    /// 200 with this HTML.
+    Page(String),
     /// 200 with a body that isn't the JSON that its content type promises.
     GarbageJson,
     /// The connection breaks before any answer.
@@ -164,6 +168,8 @@ pub(super) fn instead(fault: &Fault, asked: &Asked) -> Option<Answer> {
             let query = if asked.query.is_empty() { String::new() } else { format!("?{}", asked.query) };
             Answer::redirect(302, &format!("{}{}{query}", asked.origin(), asked.path))
         }
+        Fault::Redirect(to) => Answer::redirect(302, to),
+        Fault::Page(html) => Answer::new(200, "text/html; charset=utf-8", html.clone()),
         Fault::GarbageJson => {
             Answer::new(200, "application/json; charset=utf-8", "{\"message\": <html>, \u{0}\u{fffd}")
         }

@@ -177,6 +177,10 @@ impl Trouble {
             ClientError::Address { .. } | ClientError::Exposed { .. } | ClientError::Token => {
                 Self::new(Ending::Configuration, &message, "")
             }
+            ClientError::Untrusted { .. } => {
+                let help = "SSL_CERT_FILE names a file with the certificate of the authority that signed it";
+                Self::new(Ending::Build, &message, help)
+            }
             ClientError::Network { .. } | ClientError::BadAnswer { .. } => {
                 let help = "look at the address (--remote, VX_REMOTE) and whether the service runs: its /healthz tells";
                 Self::new(Ending::Build, &message, help)
@@ -518,15 +522,19 @@ fn failed(view: &BuildView) -> Trouble {
         let message = format!("build {} was cancelled", view.id);
         return Trouble::new(Ending::Build, &message, "somebody with the same token may have done it");
     };
-    let (ending, message) = match failure.kind {
-        FailureKind::Invalid => (Ending::Configuration, "the build service can't build this"),
-        FailureKind::Failed => (Ending::Build, "the build failed at the build service"),
-        FailureKind::Limit => (Ending::Build, "the build ran into a limit of the build service"),
-        FailureKind::Internal => (Ending::Build, "the build service itself is in trouble"),
+    let (message, help) = match failure.kind {
+        FailureKind::Invalid => ("the build service can't build this", ""),
+        FailureKind::Failed => ("the build failed at the build service", ""),
+        FailureKind::Unavailable => (
+            "the build service can't get the modules",
+            "try again in a while, or tell whoever runs the service",
+        ),
+        FailureKind::Limit => ("the build ran into a limit of the build service", ""),
+        FailureKind::Internal => ("the build service itself is in trouble", ""),
     };
     Trouble {
         output: failure.message.lines().map(str::to_owned).collect(),
-        ..Trouble::new(ending, message, "")
+        ..Trouble::new(Ending::Build, message, help)
     }
 }
 
@@ -583,9 +591,12 @@ impl Telling {
             (EntryLevel::Info, Some(phase), Some(done)) => {
                 self.report.report(Event::Progress { phase, done, total, item: text, bytes: None });
             }
-            (EntryLevel::Output, ..) => self.report.report(Event::Output { program: "go", line: text }),
-            (EntryLevel::Info | EntryLevel::Error, ..) => {
-                self.report.report(Event::Output { program: "server", line: text });
+            _ => {
+                let (program, line) = match text.strip_prefix("go: ") {
+                    Some(line) => ("go", line.to_owned()),
+                    None => ("server", text),
+                };
+                self.report.report(Event::Output { program, line });
             }
         }
     }

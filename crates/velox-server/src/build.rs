@@ -83,6 +83,8 @@ pub struct NewBuild {
     pub force: bool,
     /// How many builds of the tenant may be queued or running with this one; `None`: as many as the queue takes.
     pub at_once: Option<u64>,
+    /// [`Build::trace`].
+    pub trace: Option<String>,
 }
 
 /// A build as the store keeps it.
@@ -102,6 +104,10 @@ pub struct Build {
     pub tenant: Tenant,
     /// Who still wants it; where the last one cancels, it ends.
     pub wanted_by: BTreeSet<Tenant>,
+    /// The `traceparent` of the request that asked first (<https://www.w3.org/TR/trace-context/#traceparent-header>), where
+    /// traces are kept: whichever process builds, its trace leads there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// How often a worker took it: more than once where one died.
     pub attempts: u32,
     /// When it was asked for.

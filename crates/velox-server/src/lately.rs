@@ -60,6 +60,7 @@ mod tests {
             state: State::Succeeded,
             tenant: Tenant("one".to_owned()),
             wanted_by: [].into(),
+            trace: None,
             attempts: 1,
             created: jiff::Timestamp::UNIX_EPOCH,
             started: None,

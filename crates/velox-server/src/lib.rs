@@ -42,10 +42,11 @@ mod spec;
 mod store;
 mod stores;
 pub mod telemetry;
+mod vitals;
 mod work;
 mod worker;
 
-pub use artifacts::{Artifacts, Filed, Folder, Objects, Stored};
+pub use artifacts::{Artifacts, Clears, Filed, Folder, Objects, Stored};
 pub use build::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
 };
@@ -62,8 +63,8 @@ pub use serve::{ServeError, serve};
 pub use service::{Service, ServiceError, Told};
 pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
 pub use store::{
-    Depth, JetStream, JetStreamOptions, Lease, Position, Queue, Records, Sqlite, SqliteOptions, Standing,
-    StoreError, Submitted,
+    Depth, Forgets, JetStream, JetStreamOptions, Lease, Position, Queue, Records, Sqlite, SqliteOptions,
+    Standing, StoreError, Submitted,
 };
 pub use work::work;
 pub use worker::Worker;

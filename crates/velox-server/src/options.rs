@@ -33,7 +33,7 @@ pub struct Options {
     pub policy: Policy,
     /// What a build may use.
     pub limits: Limits,
-    /// What is kept, and for how long, where this node is alone.
+    /// What is kept, and for how long.
     pub retention: Retention,
     /// Many nodes; `None`: this one alone.
     pub cluster: Option<Cluster>,

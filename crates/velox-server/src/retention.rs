@@ -1,23 +1,28 @@
-//! What an embedded service keeps, and for how long.
+//! What a service keeps, and for how long.
 //!
 //! Builds go with their logs and binaries: first the records, then the bytes, so that nothing leads to a binary that isn't
-//! there.
+//! there. Bytes that no build knows of, since whoever stored them died, go too. Of many nodes each does it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use jiff::Timestamp;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Folder, Records as _, Sqlite, StoreError};
+use crate::{Clears, Filed, Forgets, StoreError};
 
 /// How often it is looked after.
 const EVERY: Duration = Duration::from_secs(600);
 /// What was asked for within this time is needed still, whatever the limits are: a client may be about to download it, and
 /// a build about to end with it.
-const NEEDED: Duration = Duration::from_secs(3600);
+pub(crate) const NEEDED: Duration = Duration::from_secs(3600);
+/// How long removing a binary may take once it is forgotten: after that a build may store it anew.
+const REMOVAL: Duration = Duration::from_secs(60);
 
-/// What an embedded service keeps, and for how long.
+/// What a service keeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// For how long a finished build is kept.
@@ -36,35 +41,52 @@ impl Default for Retention {
 
 impl Retention {
     /// Keeps to it until the shutdown.
-    pub async fn keep(self, store: Sqlite, folder: Folder, shutdown: CancellationToken) {
+    pub async fn keep(
+        self,
+        store: Arc<dyn Forgets>,
+        artifacts: Arc<dyn Clears>,
+        shutdown: CancellationToken,
+    ) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = self.apply(&store, &folder, SystemTime::now()).await {
+            if let Err(error) = self.apply(&*store, &*artifacts, SystemTime::now()).await {
                 tracing::warn!(%error, "old builds can't be tidied up; it is tried again");
             }
         }
     }
 
-    async fn apply(&self, store: &Sqlite, folder: &Folder, now: SystemTime) -> Result<(), StoreError> {
-        let age = i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
-        let before = Timestamp::try_from(now).unwrap_or(Timestamp::MAX).as_second().saturating_sub(age);
-        let before = Timestamp::from_second(before).unwrap_or(Timestamp::MIN);
-        let pruned = store.prune(before, self.builds).await?;
-        let mut all = folder.list().await?;
-        all.sort_by_key(|filed| filed.used);
+    async fn apply(
+        &self,
+        store: &dyn Forgets,
+        artifacts: &dyn Clears,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        let pruned = store.prune(before(now, self.age), self.builds, before(now, NEEDED)).await?;
+        let mut all = artifacts.list().await?;
+        // After the list: what is stored meanwhile isn't in it.
+        let known = store.artifacts().await?;
+        let used = |filed: &Filed| {
+            let used = Timestamp::try_from(filed.used).unwrap_or(Timestamp::MAX);
+            known.get(&filed.sha256).map_or(used, |known| used.max(*known))
+        };
+        all.sort_by_key(used);
         let mut total: u64 = all.iter().map(|filed| filed.size).sum();
         let mut removed = 0;
         for filed in all {
-            let needed = now.duration_since(filed.used).map_or(true, |age| age < NEEDED);
+            let needed = used(&filed) > before(now, NEEDED);
             let fits = total <= self.artifacts;
-            if needed || (fits && store.artifact(&filed.sha256).await?.is_some()) {
+            if needed || (fits && known.contains_key(&filed.sha256)) {
                 continue;
             }
-            store.forget(&filed.sha256).await?;
-            let size = filed.size;
-            if folder.remove(filed).await? {
-                total -= size;
+            // It goes, or another node is at it, or it was asked for just now: the next look counts anew.
+            total -= filed.size;
+            let until = Instant::now() + REMOVAL;
+            if !store.forget(&filed.sha256, before(now, NEEDED)).await? {
+                continue;
+            }
+            let late = |_| StoreError::Trouble("the artifact store takes long to remove a binary".to_owned());
+            if timeout_at(until, artifacts.remove(filed)).await.map_err(late)?? {
                 removed += 1;
             }
         }
@@ -82,47 +104,101 @@ impl Retention {
     }
 }
 
+fn before(now: SystemTime, age: Duration) -> Timestamp {
+    let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    let second = Timestamp::try_from(now).unwrap_or(Timestamp::MAX).as_second().saturating_sub(age);
+    Timestamp::from_second(second).unwrap_or(Timestamp::MIN)
+}
+
 #[cfg(test)]
 mod tests {
-    use sha2::{Digest as _, Sha256};
+    use std::collections::BTreeMap;
 
     use data_encoding::HEXLOWER;
+    use sha2::{Digest as _, Sha256};
+    use url::Url;
+    use velox_testkit::NatsServer;
 
     use super::*;
     use crate::{
-        ArtifactInfo, Artifacts as _, BuildId, Made, NewBuild, Outcome, Plugin, Queue as _, Spec,
-        SqliteOptions, Submitted, Tenant,
+        ArtifactInfo, BuildId, Cluster, Folder, JetStream, JetStreamOptions, Made, NewBuild, Objects,
+        Outcome, Plugin, Queue, Spec, Sqlite, SqliteOptions, Submitted, Tenant,
     };
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    trait Store: Forgets + Queue {}
+    impl<T: Forgets + Queue> Store for T {}
 
     struct Place {
         directory: tempfile::TempDir,
-        store: Sqlite,
-        folder: Folder,
+        store: Box<dyn Store>,
+        artifacts: Box<dyn Clears>,
+        _nats: Option<NatsServer>,
     }
 
     impl Place {
-        async fn new() -> Self {
+        async fn embedded() -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let store =
-                Sqlite::open(&directory.path().join("builds.db"), SqliteOptions::default()).await.unwrap();
+            let file = directory.path().join("builds.db");
+            let store = Sqlite::open(&file, SqliteOptions::default()).await.unwrap();
             let folder = Folder::open(&directory.path().join("artifacts")).unwrap();
-            Self { directory, store, folder }
+            Self { store: Box::new(store), artifacts: Box::new(folder), directory, _nats: None }
+        }
+
+        /// `None`: there is no NATS server here.
+        async fn shared() -> Option<Self> {
+            let nats = NatsServer::start().inspect_err(|error| println!("skipped: {error}")).ok()?;
+            let directory = tempfile::tempdir().unwrap();
+            let cluster = Cluster {
+                nats: vec![nats.url().parse().unwrap()],
+                credentials: None,
+                artifacts: Url::from_directory_path(directory.path().join("artifacts")).unwrap(),
+                replicas: 1,
+                lease_time: Duration::from_secs(30),
+            };
+            let options = JetStreamOptions {
+                queue: Some(9),
+                time_to_live: DAY,
+                lease_time: cluster.lease_time,
+                replicas: 1,
+            };
+            let artifacts = Objects::open(&cluster.artifacts, &BTreeMap::new()).unwrap();
+            Some(Self {
+                store: Box::new(JetStream::connect(&cluster, options).await.unwrap()),
+                artifacts: Box::new(artifacts),
+                directory,
+                _nats: Some(nats),
+            })
+        }
+
+        async fn keep(&self, retention: Retention, now: SystemTime) {
+            retention.apply(&*self.store, &*self.artifacts, now).await.unwrap();
+        }
+
+        /// Stores what nobody heard of.
+        async fn orphan(&self, bytes: &[u8]) -> String {
+            let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
+            let file = self.directory.path().join("rr");
+            std::fs::write(&file, bytes).unwrap();
+            self.artifacts.put(&sha256, &file).await.unwrap();
+            sha256
         }
 
         async fn submit(&self, version: &str) -> Submitted {
             let spec = Spec::new(version, vec![Plugin::new("example.com/a", "v1.0.0")]);
             let tenant = Tenant("somebody".to_owned());
-            self.store.submit(NewBuild { spec, tenant, force: false, at_once: None }).await.unwrap()
+            self.store
+                .submit(NewBuild { spec, tenant, force: false, at_once: None, trace: None })
+                .await
+                .unwrap()
         }
 
         /// A build that made these bytes.
         async fn made(&self, version: &str, bytes: &[u8]) -> (BuildId, String) {
             self.submit(version).await;
             let lease = self.store.lease("worker").await.unwrap();
-            let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
-            let file = self.directory.path().join("rr");
-            std::fs::write(&file, bytes).unwrap();
-            self.folder.put(&sha256, &file).await.unwrap();
+            let sha256 = self.orphan(bytes).await;
             let artifact = ArtifactInfo {
                 sha256: sha256.clone(),
                 size: bytes.len() as u64,
@@ -142,28 +218,41 @@ mod tests {
         }
 
         async fn there(&self, sha256: &str) -> bool {
-            self.folder.find(sha256).await.unwrap().is_some()
+            self.artifacts.find(sha256).await.unwrap().is_some()
         }
     }
 
-    const DAY: Duration = Duration::from_secs(86_400);
-
     #[tokio::test]
-    async fn binaries_go_with_their_builds_and_builds_with_their_binaries() {
-        let place = Place::new().await;
+    async fn an_embedded_service_keeps_to_it() {
+        keeps_to_it(Place::embedded().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cluster_keeps_to_it() {
+        if let Some(place) = Place::shared().await {
+            keeps_to_it(place).await;
+        }
+    }
+
+    /// Binaries go with their builds, builds with their binaries, and what no build knows of goes too.
+    async fn keeps_to_it(place: Place) {
         let (first, one) = place.made("v1.0.0", b"one").await;
         let (second, two) = place.made("v2.0.0", b"binary two").await;
-        let tomorrow = SystemTime::now() + DAY;
+        let lost = place.orphan(b"whoever stored it died").await;
+        let (now, tomorrow) = (SystemTime::now(), SystemTime::now() + DAY);
         let keep = Retention::default();
-        keep.apply(&place.store, &place.folder, tomorrow).await.unwrap();
-        assert!(place.there(&one).await && place.there(&two).await);
         let little = Retention { artifacts: 1, ..keep };
-        little.apply(&place.store, &place.folder, SystemTime::now()).await.unwrap();
+        place.keep(little, now).await;
         assert!(place.there(&one).await && place.there(&two).await, "they are needed still");
-        Retention { builds: 1, ..keep }.apply(&place.store, &place.folder, tomorrow).await.unwrap();
+        assert!(place.there(&lost).await, "a build may be about to end with it");
+        place.keep(keep, tomorrow).await;
+        assert!(place.there(&one).await && place.there(&two).await && !place.there(&lost).await);
+        // Any number of nodes does it at once.
+        let fewer = Retention { builds: 1, ..keep };
+        tokio::join!(place.keep(fewer, tomorrow), place.keep(fewer, tomorrow));
         assert!(place.store.get(first).await.unwrap().is_none());
         assert!(!place.there(&one).await && place.there(&two).await);
-        little.apply(&place.store, &place.folder, tomorrow).await.unwrap();
+        tokio::join!(place.keep(little, tomorrow), place.keep(little, tomorrow));
         assert!(!place.there(&two).await);
         assert!(place.store.get(second).await.unwrap().is_none());
         assert!(matches!(place.submit("v2.0.0").await, Submitted::Queued(_)), "it is built again");

@@ -91,7 +91,11 @@ pub async fn serve(
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
     let stores = Stores::open(&options, &draining).await?.observed(&telemetry);
-    let runner = if options.jobs > 0 { Some(Jobs::new(&options).map_err(in_data)?) } else { None };
+    let runner = if options.jobs > 0 {
+        Some(Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?)
+    } else {
+        None
+    };
     let site = Arc::new(Site {
         telemetry,
         service: Service {

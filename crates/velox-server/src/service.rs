@@ -93,7 +93,7 @@ impl Service {
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
         // Whoever has no build left may still join others, and have what was built.
         let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
-        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once };
+        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: None };
         let mut submitted = self.records.submit(new.clone()).await;
         if let Ok(Submitted::Finished(build)) = &submitted
             && let Some(Outcome::Made(made)) = &build.outcome

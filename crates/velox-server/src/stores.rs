@@ -21,7 +21,11 @@ impl Stores {
     /// Those of a node that takes requests.
     pub(crate) async fn open(options: &Options, shutdown: &CancellationToken) -> Result<Self, StoreError> {
         match &options.cluster {
-            Some(cluster) => Self::shared(options, cluster, Some(options.queue)).await,
+            Some(cluster) => {
+                let (jetstream, objects) = connect(options, cluster, Some(options.queue)).await?;
+                tokio::spawn(options.retention.keep(jetstream.clone(), objects.clone(), shutdown.clone()));
+                Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: objects })
+            }
             None => Self::own(options, shutdown).await,
         }
     }
@@ -33,28 +37,16 @@ impl Stores {
             time_to_live: options.time_to_live,
             ..SqliteOptions::default()
         };
-        let sqlite = Sqlite::open(&options.data.join("builds.sqlite"), lasting).await?;
-        let folder = Folder::open(&options.data.join("artifacts"))?;
+        let sqlite = Arc::new(Sqlite::open(&options.data.join("builds.sqlite"), lasting).await?);
+        let folder = Arc::new(Folder::open(&options.data.join("artifacts"))?);
         tokio::spawn(options.retention.keep(sqlite.clone(), folder.clone(), shutdown.clone()));
-        Ok(Self { records: Arc::new(sqlite.clone()), queue: Arc::new(sqlite), artifacts: Arc::new(folder) })
+        Ok(Self { records: sqlite.clone(), queue: sqlite, artifacts: folder })
     }
 
-    /// Those that many nodes share; with the length of the queue where the node takes requests.
-    pub(crate) async fn shared(
-        options: &Options,
-        cluster: &Cluster,
-        queue: Option<u64>,
-    ) -> Result<Self, StoreError> {
-        let artifacts = Objects::open(&cluster.artifacts, &options.environment)?;
-        artifacts.ready().await?;
-        let lasting = JetStreamOptions {
-            queue,
-            time_to_live: options.time_to_live,
-            lease_time: cluster.lease_time,
-            replicas: cluster.replicas,
-        };
-        let jetstream = Arc::new(JetStream::connect(cluster, lasting).await?);
-        Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: Arc::new(artifacts) })
+    /// Those that many nodes share, for one that builds only.
+    pub(crate) async fn shared(options: &Options, cluster: &Cluster) -> Result<Self, StoreError> {
+        let (jetstream, objects) = connect(options, cluster, None).await?;
+        Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: objects })
     }
 
     /// The same, watched.
@@ -65,4 +57,21 @@ impl Stores {
             artifacts: Arc::new(Observed::new(self.artifacts, telemetry)),
         }
     }
+}
+
+/// With the length of the queue where the node takes requests.
+async fn connect(
+    options: &Options,
+    cluster: &Cluster,
+    queue: Option<u64>,
+) -> Result<(Arc<JetStream>, Arc<Objects>), StoreError> {
+    let artifacts = Objects::open(&cluster.artifacts, &options.environment)?;
+    artifacts.ready().await?;
+    let lasting = JetStreamOptions {
+        queue,
+        time_to_live: options.time_to_live,
+        lease_time: cluster.lease_time,
+        replicas: cluster.replicas,
+    };
+    Ok((Arc::new(JetStream::connect(cluster, lasting).await?), Arc::new(artifacts)))
 }

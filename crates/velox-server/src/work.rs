@@ -1,28 +1,53 @@
 //! A worker as a whole: what it shares with the nodes that take requests, and the builds that it runs.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Cluster, Options, ServeError, Worker, job::Jobs, stores::Stores, telemetry::Telemetry};
+use crate::{
+    Cluster, Options, ServeError, Worker, http::listener, job::Jobs, stores::Stores, telemetry::Telemetry,
+    vitals::Vitals,
+};
 
 /// Builds what nodes of the cluster were asked for, until `shutdown` is cancelled and what was on its way is done or given back
-/// to the queue; `ready` is called once it can build. Of the options, those count that aren't about requests.
+/// to the queue; `ready` is called once it can build, with the address at which it tells of itself where it is to (`watched`).
+/// Of the options, those count that aren't about requests.
 ///
 /// # Errors
 /// It can't be started.
 pub async fn work(
     options: Options,
     cluster: Cluster,
+    watched: Option<SocketAddr>,
     shutdown: CancellationToken,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(Option<SocketAddr>),
 ) -> Result<(), ServeError> {
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
-    let runner = Jobs::new(&options).map_err(in_data)?;
-    // Nobody asks a worker for metrics, but its builds have their spans.
+    let listener = match watched {
+        Some(address) => {
+            let listening = |error| ServeError::Listen { address, error };
+            let listener = TcpListener::bind(address).await.map_err(listening)?;
+            Some((listener.local_addr().map_err(listening)?, listener))
+        }
+        None => None,
+    };
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
-    let stores = Stores::shared(&options, &cluster, None).await?.observed(&telemetry);
+    let runner = Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?;
+    let stores = Stores::shared(&options, &cluster).await?.observed(&telemetry);
+    let over = CancellationToken::new();
+    let address = listener.map(|(address, listener)| {
+        let vitals = Vitals {
+            telemetry,
+            records: stores.records,
+            queue: Arc::clone(&stores.queue),
+            artifacts: Arc::clone(&stores.artifacts),
+            draining: shutdown.clone(),
+        };
+        tokio::spawn(listener::run(listener, None, vitals.router(), over.clone(), over.clone()));
+        address
+    });
     let system = rustix::system::uname();
     let worker = Worker {
         queue: stores.queue,
@@ -33,7 +58,8 @@ pub async fn work(
         log: options.limits.log,
         drain: options.drain,
     };
-    ready();
+    ready(address);
     worker.work(shutdown).await;
+    over.cancel();
     Ok(())
 }

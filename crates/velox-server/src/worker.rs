@@ -21,8 +21,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifacts, BuildId, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Ran, Runner, Standing,
-    StoreError,
+    ArtifactInfo, Artifacts, BuildId, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Ran, Runner,
+    Standing, StoreError,
 };
 
 /// How long a cancelled build goes on at most before its worker hears of it.
@@ -165,7 +165,7 @@ impl Worker {
         let id = held.id();
         match ran {
             Ran::Made { made, file, directory } => {
-                let outcome = match self.keep(held, &made.artifact.sha256, &file).await {
+                let outcome = match self.keep(held, &made.artifact, &file).await {
                     Ok(()) => Outcome::Made(made),
                     Err(failure) => Outcome::Failed(failure),
                 };
@@ -207,11 +207,15 @@ impl Worker {
     }
 
     /// Stores the binary.
-    async fn keep(&self, held: &Held, sha256: &str, file: &Path) -> Result<(), Failure> {
+    async fn keep(&self, held: &Held, artifact: &ArtifactInfo, file: &Path) -> Result<(), Failure> {
         let until = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new();
         loop {
-            let Err(error) = self.artifacts.put(sha256, file).await else { return Ok(()) };
+            let stored = async {
+                self.queue.announce(&held.lease, artifact).await?;
+                self.artifacts.put(&artifact.sha256, file).await
+            };
+            let Err(error) = stored.await else { return Ok(()) };
             tracing::warn!(%error, build = %held.id(), "a binary can't be stored; it is tried again");
             if held.is_over() || Instant::now() > until {
                 let message = "the binary was made, but it can't be stored: ask whoever runs this service, \

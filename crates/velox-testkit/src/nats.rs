@@ -1,11 +1,14 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::server::free_port;
@@ -40,6 +43,53 @@ impl NatsServer {
             }
         }
         Err(io::Error::other("nats-server didn't start"))
+    }
+
+    /// Starts so many that are one: each has what the others have, as far as replicas are asked for.
+    pub fn cluster(size: usize) -> io::Result<Vec<Self>> {
+        let free = || TcpListener::bind(("127.0.0.1", 0));
+        let listeners: Vec<TcpListener> = (0..size).map(|_| free()).collect::<io::Result<_>>()?;
+        let ports: Vec<u16> =
+            listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<io::Result<_>>()?;
+        drop(listeners);
+        let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let start = |(number, port): (usize, &u16)| {
+            Self::start_with(&format!(
+                "server_name: testkit-{number}\ncluster {{ name: testkit, listen: \"127.0.0.1:{port}\", routes: [{}] }}",
+                routes.join(", ")
+            ))
+        };
+        ports.iter().enumerate().map(start).collect()
+    }
+
+    /// Starts one that lets in whoever has credentials of its operator, as `nsc` makes them
+    /// (<https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>); with the text of such a
+    /// file.
+    pub fn start_with_operator() -> io::Result<(Self, String)> {
+        let (operator, system, account, user) =
+            (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
+        let limits = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
+            "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+        });
+        let of_operator = jwt(&operator, &operator, &json!({ "type": "operator", "version": 2 }))?;
+        let of_system = jwt(&operator, &system, &json!({ "type": "account", "version": 2 }))?;
+        let of_account =
+            jwt(&operator, &account, &json!({ "type": "account", "version": 2, "limits": limits }))?;
+        let server = Self::start_with(&format!(
+            "operator: {of_operator}\nsystem_account: {system}\nresolver: MEMORY\n\
+             resolver_preload: {{ {system}: {of_system}, {account}: {of_account} }}",
+            system = system.public_key(),
+            account = account.public_key(),
+        ))?;
+        let claims = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+        let credentials = format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            jwt(&account, &user, &claims)?,
+            user.seed().map_err(io::Error::other)?,
+        );
+        Ok((server, credentials))
     }
 
     /// The directory of its files.
@@ -93,6 +143,18 @@ fn run(directory: &TempDir, port: u16, configuration: &str) -> io::Result<Child>
         }
         _ => error,
     })
+}
+
+/// What the issuer says of somebody.
+fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> io::Result<String> {
+    let claims = json!({
+        "jti": subject.public_key(), "iat": 1_700_000_000, "iss": issuer.public_key(), "name": "testkit",
+        "sub": subject.public_key(), "nats": claims,
+    });
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let said = format!("{}.{}", part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })), part(&claims));
+    let signature = issuer.sign(said.as_bytes()).map_err(io::Error::other)?;
+    Ok(format!("{said}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
 /// Waits until it greets.

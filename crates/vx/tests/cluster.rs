@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/collector.rs"]
+mod collector;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 #[path = "support/service.rs"]
@@ -10,7 +12,8 @@ mod service;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -18,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use collector::Collector;
 use sandbox::{Sandbox, skip};
 use serde_json::{Value, json};
 use service::{Answer, PATIENCE, Service, program};
@@ -78,8 +82,9 @@ impl Cluster {
         command
     }
 
+    /// One that would keep no binaries: at its start it looks for those that nobody needed for an hour.
     fn server(&self, name: &str) -> Service {
-        Service::start(self.command("server", name).args(["--jobs", "0"]))
+        Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
 
     fn worker(&self, name: &str) -> Worker {
@@ -116,18 +121,23 @@ fn executable(path: &Path, script: &str) {
 }
 
 /// A `vx worker` that runs; it is killed at the end.
-struct Worker(Child);
+struct Worker {
+    child: Child,
+    /// Where it tells of itself: `http://127.0.0.1:4321`, if it does.
+    url: Option<String>,
+}
 
 impl Worker {
     fn start(command: &mut Command) -> Self {
         command.args(["--format", "json"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut worker = Self(child);
-        let mut stdout = BufReader::new(worker.0.stdout.take().unwrap());
+        let mut worker = Self { child, url: None };
+        let mut stdout = BufReader::new(worker.child.stdout.take().unwrap());
         let mut line = String::new();
         while stdout.read_line(&mut line).unwrap() > 0 {
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["event"] == "working" {
+                worker.url = event["url"].as_str().map(str::to_owned);
                 return worker;
             }
             line.clear();
@@ -135,16 +145,30 @@ impl Worker {
         panic!("the worker didn't start");
     }
 
+    /// What it tells of itself.
+    fn get(&self, path: &str) -> Answer {
+        let address = self.url.as_deref().unwrap().trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::read(&mut stream, false)
+    }
+
+    fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -179,7 +203,6 @@ fn is_whole(sandbox: &Sandbox, service: &Service, view: &Value) {
 }
 
 #[test]
-
 fn two_nodes_asked_at_once_compile_once() {
     let Some(cluster) = Cluster::start("two nodes asked at once") else { return };
     cluster.hold();
@@ -211,7 +234,6 @@ fn two_nodes_asked_at_once_compile_once() {
 }
 
 #[test]
-
 fn a_worker_that_is_killed_leaves_its_build_to_another() {
     let Some(cluster) = Cluster::start("a worker that is killed") else { return };
     cluster.hold();
@@ -236,7 +258,6 @@ fn a_worker_that_is_killed_leaves_its_build_to_another() {
 }
 
 #[test]
-
 fn a_worker_that_is_shut_down_gives_its_build_back() {
     let Some(cluster) = Cluster::start("a worker that is shut down") else { return };
     cluster.hold();
@@ -245,9 +266,8 @@ fn a_worker_that_is_shut_down_gives_its_build_back() {
         Worker::start(cluster.command("worker", "two").args(["--drain", "0s", "--lease-time", "1h"]));
     let asked = id(&server.post("/v1/builds", &build("v1.2.3")));
     cluster.until_compiling(&server, &asked, 1);
-    let terminated = Command::new("kill").args(["-TERM", &worker.0.id().to_string()]).status().unwrap();
-    assert!(terminated.success());
-    assert!(worker.0.wait().unwrap().success());
+    worker.terminate();
+    assert!(worker.child.wait().unwrap().success());
     assert_eq!(server.get(&format!("/v1/builds/{asked}")).json()["state"], "queued");
     // The lease would have lasted an hour.
     let _other = cluster.worker("three");
@@ -255,6 +275,51 @@ fn a_worker_that_is_shut_down_gives_its_build_back() {
     cluster.go_on();
     let view = server.built(&asked);
     assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(1)), "{view}");
+}
+
+#[test]
+fn a_worker_tells_of_itself() {
+    let Some(cluster) = Cluster::start("a worker tells of itself") else { return };
+    let (of_server, of_worker) = (Collector::start(), Collector::start());
+    let traced = |mut command: Command, collector: &Collector| {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+        command
+    };
+    let server = Service::start(traced(cluster.command("server", "one"), &of_server).args(["--jobs", "0"]));
+    let arguments = ["--jobs", "1", "--metrics-address", "127.0.0.1:0"];
+    let mut worker = Worker::start(traced(cluster.command("worker", "two"), &of_worker).args(arguments));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(worker.get(path).text(), "ok\n", "{path}");
+    }
+    assert_eq!(worker.get("/v1/builds").status, 404);
+
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("Content-Type", "application/json"), ("traceparent", parent)];
+    let body = build("v1.2.3").to_string();
+    let asked = id(&server.ask("POST", "/v1/builds", &headers, body.as_bytes()));
+    assert_eq!(server.built(&asked)["state"], "succeeded");
+    let value = |name: &str| {
+        let metrics = worker.get("/metrics").text();
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    // The worker counts a build once all of its end is written.
+    let since = Instant::now();
+    while value("vx_builds_total{state=\"succeeded\"}") != Some(1.0) {
+        assert!(since.elapsed() < PATIENCE, "{}", worker.get("/metrics").text());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(value("vx_build_downloaded_bytes_total").is_some_and(|bytes| bytes > 1000.0));
+    let downloaded = "vx_build_downloaded_bytes_total 0";
+    assert!(server.get("/metrics").text().contains(downloaded), "nothing is built by the server");
+
+    worker.terminate();
+    assert!(worker.child.wait().unwrap().success());
+    for name in ["vx-worker", "compile", "vx.build.id"] {
+        assert!(of_worker.has(name.as_bytes()), "{name}: {}", of_worker.text());
+    }
+    let trace =
+        [0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c];
+    assert!(of_worker.has(&trace), "its span links to the client's trace");
 }
 
 /// Asks for a build until a node takes it: nodes come and go meanwhile.
@@ -341,7 +406,36 @@ fn whoever_is_killed_no_accepted_build_is_lost() {
 }
 
 #[test]
+fn nats_is_reached_by_tls() {
+    let sandbox = Sandbox::new();
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.path().join(name));
+    fs::write(&certificate, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let nats = match NatsServer::start_with(&format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\nauthorization {{ user: vx, password: \"s3cret?\" }}",
+        certificate.display(),
+        key.display()
+    )) {
+        Ok(nats) => nats,
+        Err(error) => return skip("NATS is reached by TLS", &error.to_string()),
+    };
+    let url = nats.url().replace("nats://", "tls://vx:s3cret%3F@");
+    let binaries = sandbox.path().join("binaries").display().to_string();
+    let arguments = ["server", "--data", "one", "--jobs", "0", "--nats", &url, "--artifacts", &binaries];
+    let command = || sandbox.command(env!("CARGO_BIN_EXE_vx"), &arguments);
+    let server = Service::start(command().env("SSL_CERT_FILE", &certificate));
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
 
+    // A certificate that nobody vouches for.
+    let output = command().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("certificate") && !said.contains("s3cret"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
     let sandbox = Sandbox::new();
     let vx = |arguments: &[&str]| {
@@ -361,6 +455,7 @@ fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--jobs", "0"], "number"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--lease-time", "1ms"], "second"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--nats-credentials", "none"], "none"),
+        (&["worker", "--nats", nats, "--artifacts", "/srv", "--metrics-address", "0.0.0.0:1"], "token"),
     ] {
         let (code, said) = vx(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {said}");

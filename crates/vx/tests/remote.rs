@@ -3,23 +3,26 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/collector.rs"]
+mod collector;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 #[path = "support/service.rs"]
 mod service;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use collector::Collector;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use sandbox::{Ran, Sandbox};
 use serde_json::Value;
@@ -468,58 +471,12 @@ fn traces_go_where_the_environment_says() {
     assert_eq!(service.built(answer.json()["id"].as_str().unwrap())["state"], "succeeded");
     service.terminate();
     assert!(service.ended().status.success());
-    let sent = collector.sent.lock().unwrap();
-    let has = |wanted: &[u8]| sent.windows(wanted.len()).any(|window| window == wanted);
     for name in ["vx-server", "POST /v1/builds", "build", "compile", "vx.build.id"] {
-        assert!(has(name.as_bytes()), "{name}: {}", String::from_utf8_lossy(&sent));
+        assert!(collector.has(name.as_bytes()), "{name}: {}", collector.text());
     }
     let trace =
         [0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c];
-    assert!(has(&trace), "the client's trace goes on");
-}
-
-/// Takes traces, as OTLP over HTTP sends them.
-struct Collector {
-    url: String,
-    sent: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Collector {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let sent = Arc::new(Mutex::new(Vec::new()));
-        let all = Arc::clone(&sent);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let all = Arc::clone(&all);
-                std::thread::spawn(move || Self::receive(stream, &all));
-            }
-        });
-        Self { url, sent }
-    }
-
-    fn receive(stream: TcpStream, all: &Mutex<Vec<u8>>) {
-        let mut reader = BufReader::new(stream);
-        loop {
-            let mut length = 0;
-            let mut line = String::new();
-            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-                if let Some((name, value)) = line.split_once(':')
-                    && name.eq_ignore_ascii_case("content-length")
-                {
-                    length = value.trim().parse().unwrap();
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            if length == 0 || reader.read_exact(&mut body).is_err() {
-                return;
-            }
-            all.lock().unwrap().extend(body);
-            let _ = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        }
-    }
+    assert!(collector.has(&trace), "the client's trace goes on");
 }
 
 fn metric(service: &Service, line: &str) -> bool {

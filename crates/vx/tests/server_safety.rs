@@ -129,6 +129,7 @@ impl Machine {
             state: State::Running,
             tenant: Tenant("test".to_owned()),
             wanted_by: [Tenant("test".to_owned())].into(),
+            trace: None,
             attempts: 1,
             created: jiff::Timestamp::now(),
             started: None,

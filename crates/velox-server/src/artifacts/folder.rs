@@ -24,7 +24,7 @@ use futures::{StreamExt as _, stream, stream::BoxStream};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{Artifacts, Stored};
+use super::{Artifacts, Clears, Filed, Stored};
 use crate::StoreError;
 
 /// What begins the names of files on their way.
@@ -60,17 +60,6 @@ struct Shared {
     removing: Mutex<()>,
 }
 
-/// A binary of a [`Folder`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filed {
-    /// Its name.
-    pub sha256: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When it was last asked for, within some minutes.
-    pub used: SystemTime,
-}
-
 impl Folder {
     /// Opens the directory, or makes it, and removes what a crash left half-way.
     ///
@@ -101,25 +90,6 @@ impl Folder {
         };
         clean().map_err(|error: io::Error| shared.trouble("can't be opened", &error))?;
         Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// All binaries that are there, in no order.
-    ///
-    /// # Errors
-    /// The directory can't be read.
-    pub async fn list(&self) -> Result<Vec<Filed>, StoreError> {
-        self.blocking(|shared| shared.list().map_err(|error| shared.trouble("can't be listed", &error))).await
-    }
-
-    /// Removes a binary, unless it was asked for since it was listed: then `false`.
-    ///
-    /// # Errors
-    /// The directory can't be written.
-    pub async fn remove(&self, filed: Filed) -> Result<bool, StoreError> {
-        self.blocking(move |shared| {
-            shared.remove(&filed).map_err(|error| shared.trouble("can't be tidied up", &error))
-        })
-        .await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -201,6 +171,20 @@ impl Artifacts for Folder {
     }
 }
 
+#[async_trait]
+impl Clears for Folder {
+    async fn list(&self) -> Result<Vec<Filed>, StoreError> {
+        self.blocking(|shared| shared.list().map_err(|error| shared.trouble("can't be listed", &error))).await
+    }
+
+    async fn remove(&self, filed: Filed) -> Result<bool, StoreError> {
+        self.blocking(move |shared| {
+            shared.remove(&filed).map_err(|error| shared.trouble("can't be tidied up", &error))
+        })
+        .await
+    }
+}
+
 impl Shared {
     /// Where it is, if that is a name at all.
     fn place(&self, sha256: &str) -> Option<PathBuf> {
@@ -249,11 +233,12 @@ impl Shared {
     fn remove(&self, filed: &Filed) -> io::Result<bool> {
         let Some(place) = self.place(&filed.sha256) else { return Ok(false) };
         let _removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
-        if fs::metadata(&place)?.modified()? != filed.used {
-            return Ok(false);
+        match fs::metadata(&place) {
+            Ok(about) if about.modified()? == filed.used => fs::remove_file(&place).map(|()| true),
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
-        fs::remove_file(&place)?;
-        Ok(true)
     }
 
     fn trouble(&self, what: &str, error: &io::Error) -> StoreError {

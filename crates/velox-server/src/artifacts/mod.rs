@@ -3,16 +3,13 @@
 mod folder;
 mod object;
 
-use std::{ops::Range, path::Path};
+use std::{ops::Range, path::Path, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use self::{
-    folder::{Filed, Folder},
-    object::Objects,
-};
+pub use self::{folder::Folder, object::Objects};
 use crate::StoreError;
 
 /// A binary that is there.
@@ -40,4 +37,25 @@ pub trait Artifacts: Send + Sync {
 
     /// Whether the store answers: for readiness.
     async fn ready(&self) -> Result<(), StoreError>;
+}
+
+/// A binary in a list of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filed {
+    /// Its name.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored or, where that is known, last asked for, within some minutes.
+    pub used: SystemTime,
+}
+
+/// Artifacts that can be removed.
+#[async_trait]
+pub trait Clears: Artifacts {
+    /// All that are there, in no order; what has no artifact's name is none.
+    async fn list(&self) -> Result<Vec<Filed>, StoreError>;
+
+    /// Removes one, unless it was used or stored since it was listed: then `false`, as where it is gone already.
+    async fn remove(&self, filed: Filed) -> Result<bool, StoreError>;
 }

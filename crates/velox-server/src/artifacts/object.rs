@@ -1,12 +1,19 @@
 //! The binaries in an object store: `ROOT/3f/3f9a…`, each under its SHA-256.
 
-use std::{collections::BTreeMap, iter, ops::Range, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    iter,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures::{
-    StreamExt,
+    StreamExt, TryStreamExt,
     stream::{self, BoxStream, FuturesUnordered},
 };
 use object_store::{
@@ -17,7 +24,7 @@ use tokio::{fs::File, io::AsyncReadExt, time::timeout};
 use url::Url;
 use velox_gocache::{kind_of_trouble, open_remote, parse_remote};
 
-use super::{Artifacts, Stored};
+use super::{Artifacts, Clears, Filed, Stored};
 use crate::StoreError;
 
 /// How much is sent at once; all services take parts of this size, and 10,000 of them.
@@ -223,6 +230,36 @@ impl Artifacts for Objects {
         match timeout(Duration::from_secs(2), self.store.head(&nothing)).await.map_err(|_| silent())? {
             Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.trouble("be reached", &error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Clears for Objects {
+    async fn list(&self) -> Result<Vec<Filed>, StoreError> {
+        let all = self.store.list(Some(&self.root)).try_filter_map(async |object| {
+            let sha256 = object.location.filename().unwrap_or_default().to_owned();
+            let is_artifact = self.location(&sha256).is_some_and(|location| location == object.location);
+            let used = object.last_modified.into();
+            Ok(is_artifact.then_some(Filed { sha256, size: object.size, used }))
+        });
+        all.try_collect().await.map_err(|error| self.trouble("be listed", &error))
+    }
+
+    async fn remove(&self, filed: Filed) -> Result<bool, StoreError> {
+        let Some(location) = self.location(&filed.sha256) else { return Ok(false) };
+        let removed = async {
+            let found = self.store.head(&location).await?;
+            let is_same = SystemTime::from(found.last_modified) == filed.used;
+            if is_same {
+                self.store.delete(&location).await?;
+            }
+            Ok(is_same)
+        };
+        match removed.await {
+            Ok(removed) => Ok(removed),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.trouble("remove an artifact", &error)),
         }
     }
 }

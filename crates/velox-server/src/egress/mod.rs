@@ -35,6 +35,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use velox_gomod::goenv::GoEnv;
 
@@ -60,11 +61,14 @@ struct Shared {
     accounts: Mutex<HashMap<String, Arc<Account>>>,
     /// The hosts that tunnels may lead to.
     tunnels: Vec<String>,
+    /// What all jobs have downloaded.
+    downloaded: Counter,
 }
 
 /// What a job has downloaded, and may.
 struct Account {
     downloaded: AtomicU64,
+    by_all: Counter,
     limit: u64,
     /// It has more than it may.
     spent: CancellationToken,
@@ -83,8 +87,13 @@ pub(crate) struct Pass {
 }
 
 impl Relay {
-    /// Listens for the jobs of a service with this environment; to be called inside a tokio runtime.
-    pub(crate) fn start(environment: &BTreeMap<String, String>, policy: &Policy) -> io::Result<Self> {
+    /// Listens for the jobs of a service with this environment, and counts what they download; to be called inside a tokio
+    /// runtime.
+    pub(crate) fn start(
+        environment: &BTreeMap<String, String>,
+        policy: &Policy,
+        downloaded: Counter,
+    ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -93,6 +102,7 @@ impl Relay {
             upstream: Upstream::new(environment)?,
             accounts: Mutex::default(),
             tunnels: tunnel::hosts(&policy.direct),
+            downloaded,
         });
         let database = upstream::database_of_job(&GoEnv::read(environment, None).value("GOSUMDB"));
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
@@ -103,8 +113,9 @@ impl Relay {
     pub(crate) fn open(&self, limit: u64) -> Pass {
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let [spent, over] = [(); 2].map(|()| CancellationToken::new());
-        let (downloaded, refused) = (AtomicU64::new(0), Mutex::default());
-        let account = Arc::new(Account { downloaded, limit, spent, over, refused });
+        let (downloaded, by_all) = (AtomicU64::new(0), self.shared.downloaded.clone());
+        let refused = Mutex::default();
+        let account = Arc::new(Account { downloaded, by_all, limit, spent, over, refused });
         self.shared.accounts().insert(secret.clone(), Arc::clone(&account));
         Pass { secret, address: self.address, shared: Arc::clone(&self.shared), account }
     }
@@ -171,6 +182,7 @@ impl Account {
 
     /// Counts what arrived.
     fn take(&self, bytes: usize) -> io::Result<()> {
+        self.by_all.inc_by(bytes as u64);
         let sum = self.downloaded.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if sum > self.limit {
             self.spent.cancel();
@@ -297,7 +309,7 @@ mod tests {
         let environment: BTreeMap<String, String> =
             [("GOPROXY", goproxy), ("GOENV", "off")].map(|(name, value)| (name.into(), value.into())).into();
         let direct = direct.iter().map(|pattern| (*pattern).to_owned()).collect();
-        Relay::start(&environment, &Policy { direct, ..Policy::default() }).unwrap()
+        Relay::start(&environment, &Policy { direct, ..Policy::default() }, Counter::default()).unwrap()
     }
 
     async fn get(pass: &Pass, path: &str) -> (u16, String) {
@@ -341,6 +353,7 @@ mod tests {
         assert_eq!(asked.load(Ordering::SeqCst), 0);
         let relay = relay(&format!("http://{canary}"), &[]);
         assert_eq!(get(&relay.open(1 << 20), LIST).await, (200, "secret".to_owned()));
+        assert_eq!(relay.shared.downloaded.get(), "secret".len() as u64);
     }
 
     #[tokio::test]

@@ -32,26 +32,34 @@ pub(crate) async fn alive() -> Response {
     )
 )]
 pub(crate) async fn ready(State(site): State<Arc<Site>>) -> Result<Response, Wrong> {
-    match site.is_ready().await {
-        Ok(()) => Ok(fine()),
-        Err(NotReady::Draining) => Err(Wrong::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutting_down",
-            "The service is being shut down",
-            "send requests to another node",
-        )),
-        Err(NotReady::Store(error)) => Err(error.into()),
+    Ok(site.is_ready().await.map(|()| fine())?)
+}
+
+impl From<NotReady> for Wrong {
+    fn from(why: NotReady) -> Self {
+        match why {
+            NotReady::Draining => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutting_down",
+                "The service is being shut down",
+                "send requests to another node",
+            ),
+            NotReady::Store(error) => error.into(),
+        }
     }
 }
 
 /// `GET /metrics`
 pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
-    let text = site.telemetry.metrics(site.service.depth().await?);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(openmetrics(site.telemetry.metrics(site.service.depth().await?)))
 }
 
-fn fine() -> Response {
+pub(crate) fn openmetrics(text: String) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+pub(crate) fn fine() -> Response {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 

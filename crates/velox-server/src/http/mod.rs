@@ -4,7 +4,7 @@ mod artifacts;
 pub(crate) mod body;
 pub(crate) mod builds;
 mod catalogue;
-mod health;
+pub(crate) mod health;
 pub(crate) mod listener;
 mod log;
 pub(crate) mod problem;

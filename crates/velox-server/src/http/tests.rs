@@ -122,6 +122,7 @@ impl Records for Memory {
             state: State::Queued,
             wanted_by: BTreeSet::from([new.tenant.clone()]),
             tenant: new.tenant,
+            trace: None,
             attempts: 0,
             created: Timestamp::UNIX_EPOCH,
             started: None,
@@ -190,6 +191,10 @@ impl Queue for Memory {
     }
 
     async fn append(&self, _: &Lease, _: Vec<Entry>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
         Ok(())
     }
 

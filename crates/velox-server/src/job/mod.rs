@@ -38,6 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -94,6 +95,11 @@ impl Jobs {
     /// # Errors
     /// The directory can't be used, or another service uses it.
     pub fn new(options: &Options) -> io::Result<Self> {
+        Self::counted(options, Counter::default())
+    }
+
+    /// The same, which counts what the jobs download.
+    pub(crate) fn counted(options: &Options, downloaded: Counter) -> io::Result<Self> {
         let jobs = options.data.join("jobs");
         for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
             fs::create_dir_all(directory)?;
@@ -110,7 +116,7 @@ impl Jobs {
                  its environment keeps a build from this machine's files and ports"
             );
         }
-        let relay = Relay::start(&options.environment, &options.policy)?;
+        let relay = Relay::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
             relay,
             cgroups: Cgroups::find(),

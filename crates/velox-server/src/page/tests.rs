@@ -89,6 +89,10 @@ impl Queue for Store {
         Ok(())
     }
 
+    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn finish(&self, _: &Lease, _: Outcome) -> Result<(), StoreError> {
         Ok(())
     }
@@ -150,6 +154,7 @@ fn build(state: Progress, outcome: Option<Outcome>) -> Build {
         state,
         tenant: Tenant(ME.to_owned()),
         wanted_by: BTreeSet::from([Tenant(ME.to_owned())]),
+        trace: None,
         attempts: 1,
         created: now,
         started: (state != Progress::Queued).then_some(now),

@@ -7,7 +7,7 @@ use futures::{StreamExt, future::join_all};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use super::{Depth, Lease, Position, Queue, Records, Standing, StoreError, Submitted};
+use super::{Depth, Forgets, Lease, Position, Queue, Records, Standing, StoreError, Submitted};
 use crate::{
     ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, Plugin, Spec,
     State, Tenant,
@@ -52,6 +52,8 @@ macro_rules! every_behaviour {
             a_cancelled_build_goes_on_for_who_asks_in_time(LARGE)
             a_released_build_is_next(LARGE)
             the_newest_builds_come_first(LARGE)
+            old_builds_are_forgotten(LARGE)
+            nothing_leads_to_a_forgotten_artifact(LARGE)
         }
     };
     ($open:path: $($name:ident($setup:ident))*) => {
@@ -79,17 +81,21 @@ fn tenant(name: &str) -> Tenant {
 }
 
 pub(crate) fn new(name: &str, who: &str) -> NewBuild {
-    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None }
+    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None, trace: None }
+}
+
+pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
+    ArtifactInfo {
+        sha256: sha256.repeat(32),
+        size: 7,
+        file_name: "rr".to_owned(),
+        target: "linux/amd64".to_owned(),
+    }
 }
 
 pub(crate) fn made(sha256: &str) -> Outcome {
     Outcome::Made(Box::new(Made {
-        artifact: ArtifactInfo {
-            sha256: sha256.repeat(32),
-            size: 7,
-            file_name: "rr".to_owned(),
-            target: "linux/amd64".to_owned(),
-        },
+        artifact: artifact_of(sha256),
         version: "v2025.1.5".to_owned(),
         go_version: "go1.26.8".to_owned(),
         configuration: "[roadrunner]\n".to_owned(),
@@ -191,8 +197,13 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Record
 }
 
 pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Queue)) {
-    let branch =
-        || NewBuild { spec: spec("a", "master"), tenant: tenant("ann"), force: false, at_once: None };
+    let branch = || NewBuild {
+        spec: spec("a", "master"),
+        tenant: tenant("ann"),
+        force: false,
+        at_once: None,
+        trace: None,
+    };
     for new in [branch(), new("b", "ann")] {
         store.submit(new).await.expect("it is taken");
         let leased = lease(store).await;
@@ -456,4 +467,61 @@ pub(crate) async fn the_newest_builds_come_first(store: &(impl Records + Queue))
     };
     assert_eq!(recent(10).await, ids);
     assert_eq!(recent(2).await, ids[..2]);
+}
+
+pub(crate) async fn old_builds_are_forgotten(store: &(impl Queue + Forgets)) {
+    let mut ids = Vec::new();
+    for number in 0..4 {
+        ids.push(queued(store, &format!("a{number}"), "ann").await);
+    }
+    for sha256 in ["0a", "0b", "0c"] {
+        let leased = lease(store).await;
+        store.append(&leased, vec![entry("hello")]).await.expect("it is kept");
+        store.announce(&leased, &artifact_of(sha256)).await.expect("it is kept");
+        store.finish(&leased, made(sha256)).await.expect("it ends");
+    }
+    let (now, past) = (Timestamp::now(), Timestamp::UNIX_EPOCH);
+    let prune =
+        async |before, most, needed| store.prune(before, most, needed).await.expect("it can be tidied up");
+    assert_eq!(prune(past, 9, past).await, 0);
+    assert_eq!(prune(past, 2, past).await, 1);
+    assert_eq!(store.get(ids[0]).await.expect("it can be read"), None);
+    assert_eq!(store.log(ids[0], 0, 10).await.expect("it can be read"), []);
+    assert_eq!(store.log(ids[1], 0, 10).await.expect("it can be read").len(), 1);
+    let again = queued(store, "a0", "ann").await;
+    assert!(
+        matches!(store.submit(new("a1", "ann")).await, Ok(Submitted::Finished(build)) if build.id == ids[1])
+    );
+
+    let later = now + Duration::from_secs(60);
+    assert_eq!(prune(past, 2, later).await, 0);
+    let left = store.artifacts().await.expect("they can be read");
+    let left: std::collections::BTreeSet<&str> = left.keys().map(|sha256| &sha256[..2]).collect();
+    assert_eq!(left, ["0b", "0c"].into());
+    assert_eq!(store.artifact(&"0a".repeat(32)).await.expect("it can be looked for"), None);
+    assert_eq!(prune(later, 9, later).await, 2);
+    assert!(store.artifacts().await.expect("they can be read").is_empty());
+    // What isn't finished stays.
+    let recent = store.recent(9).await.expect("it can be read");
+    assert_eq!(recent.iter().map(|build| build.id).collect::<Vec<_>>(), [again, ids[3]]);
+}
+
+pub(crate) async fn nothing_leads_to_a_forgotten_artifact(store: &(impl Queue + Forgets)) {
+    let mut ids = Vec::new();
+    for (name, sha256) in [("a", "0a"), ("b", "0a"), ("c", "0c")] {
+        ids.push(queued(store, name, "ann").await);
+        store.finish(&lease(store).await, made(sha256)).await.expect("it ends");
+    }
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let forget =
+        async |sha256: &str| store.forget(&sha256.repeat(32), later).await.expect("it can be tidied up");
+    assert!(forget("0a").await && forget("0e").await);
+    for id in &ids[..2] {
+        assert_eq!(store.get(*id).await.expect("it can be read"), None);
+    }
+    assert_eq!(store.artifact(&"0a".repeat(32)).await.expect("it can be looked for"), None);
+    assert!(store.artifact(&"0c".repeat(32)).await.expect("it can be looked for").is_some());
+    assert!(matches!(store.submit(new("c", "bob")).await, Ok(Submitted::Finished(_))));
+    queued(store, "a", "bob").await;
+    until_depth(store, 1, 0).await;
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,7 +17,21 @@ pub use self::{
     jetstream::{JetStream, JetStreamOptions},
     sqlite::{Sqlite, SqliteOptions},
 };
-use crate::{Build, BuildId, Entry, NewBuild, Outcome, Tenant};
+use crate::{Build, BuildId, Entry, Failure, FailureKind, NewBuild, Outcome, Tenant};
+
+/// How often a build is tried whose workers die: it may be what kills them.
+const ATTEMPTS: u32 = 25;
+
+/// The end of a build that was tried so often.
+fn given_up(attempts: u32) -> Outcome {
+    let message = format!(
+        "the build is given up: {attempts} times it was taken, and each time the process that built it was gone before the \
+         end. It may be the build that ends them, by the memory or the disk that it takes. Whoever runs the service \
+         finds the reason in the logs of the workers and of their machines, where they name the build; once it is mended, \
+         ask for the build again."
+    );
+    Outcome::Failed(Failure { kind: FailureKind::Internal, message })
+}
 
 /// What went wrong in a store.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +113,22 @@ pub trait Records: Send + Sync {
     async fn ready(&self) -> Result<(), StoreError>;
 }
 
+/// A store that forgets what is old. Any number of nodes may make it do so at once, while others build and download.
+#[async_trait]
+pub trait Forgets: Records {
+    /// Forgets finished builds and their logs: those that ended before `before`, and the oldest beyond `most`. How many. Of
+    /// artifacts that no build is left of it forgets those that nobody needed since `needed`.
+    async fn prune(&self, before: Timestamp, most: u64, needed: Timestamp) -> Result<u64, StoreError>;
+
+    /// The artifacts that builds made or are about to store, by SHA-256, each with when it was needed last as far as this
+    /// store knows.
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError>;
+
+    /// Forgets an artifact and the builds that made it: its bytes are to be removed next, within a minute, and nothing may
+    /// lead to them. `false`: it was needed since `before` as far as this store knows, and stays.
+    async fn forget(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError>;
+}
+
 /// A build in a worker's hands, until the lease ends.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -172,6 +203,10 @@ pub trait Queue: Send + Sync {
 
     /// Adds to the build's log; gives the entries their numbers.
     async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError>;
+
+    /// The artifact is about to be stored, and is the build's for an hour from now: nobody removes it. To be called each time
+    /// before it is stored, even where it seems to be there.
+    async fn announce(&self, lease: &Lease, artifact: &crate::ArtifactInfo) -> Result<(), StoreError>;
 
     /// It ended. The artifact is in the artifact store by then.
     async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError>;

@@ -11,6 +11,7 @@ mod database;
 mod watch;
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,13 +28,11 @@ use self::{
     database::{Database, transaction},
     watch::Watches,
 };
+use super::{ATTEMPTS, given_up};
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, NewBuild, Outcome,
-    Position, Queue, Records, Standing, State, StoreError, Submitted, Tenant,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Forgets, Lease, Level, NewBuild, Outcome, Position, Queue,
+    Records, Standing, State, StoreError, Submitted, Tenant,
 };
-
-/// How often a build is tried whose workers die: it may be what kills them.
-const ATTEMPTS: u32 = 25;
 
 /// How an embedded store is set up.
 #[derive(Debug, Clone)]
@@ -113,35 +112,6 @@ impl Sqlite {
             );
         }
         Ok(this)
-    }
-
-    /// Forgets finished builds and their logs: those that ended before `before`, and the oldest beyond `most`.
-    ///
-    /// # Errors
-    /// The database is in trouble.
-    pub async fn prune(&self, before: Timestamp, most: u64) -> Result<u64, StoreError> {
-        let mut pruned = 0;
-        loop {
-            let some = self.database.write(move |connection| prune(connection, before, most), |_| {}).await?;
-            pruned += some;
-            if some == 0 {
-                return Ok(pruned);
-            }
-        }
-    }
-
-    /// Forgets the builds that made this artifact: it is to go, and nothing may lead to it.
-    ///
-    /// # Errors
-    /// The database is in trouble.
-    pub async fn forget(&self, sha256: &str) -> Result<(), StoreError> {
-        let sha256 = sha256.to_owned();
-        let forget = move |connection: &Connection| {
-            let mut find = connection.prepare_cached("SELECT number FROM builds WHERE sha256 = ?")?;
-            let numbers = find.query_map([&sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-            numbers.into_iter().try_for_each(|number| delete(connection, number))
-        };
-        self.database.write(forget, |()| {}).await
     }
 
     /// A write that changes a build.
@@ -259,6 +229,42 @@ impl Records for Sqlite {
 }
 
 #[async_trait]
+impl Forgets for Sqlite {
+    async fn prune(&self, before: Timestamp, most: u64, _: Timestamp) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let some = self.database.write(move |connection| prune(connection, before, most), |_| {}).await?;
+            pruned += some;
+            if some == 0 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    /// The directory knows when they were used.
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
+        let look = |connection: &Connection| {
+            let mut select =
+                connection.prepare_cached("SELECT DISTINCT sha256 FROM builds WHERE sha256 IS NOT NULL")?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, Timestamp::UNIX_EPOCH)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.database.read(look).await
+    }
+
+    async fn forget(&self, sha256: &str, _: Timestamp) -> Result<bool, StoreError> {
+        let sha256 = sha256.to_owned();
+        let forget = move |connection: &Connection| {
+            let mut find = connection.prepare_cached("SELECT number FROM builds WHERE sha256 = ?")?;
+            let numbers = find.query_map([&sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+            numbers.into_iter().try_for_each(|number| delete(connection, number))
+        };
+        self.database.write(forget, |()| {}).await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
 impl Queue for Sqlite {
     async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
         loop {
@@ -309,6 +315,11 @@ impl Queue for Sqlite {
             Ok(kept.build)
         };
         self.with_lease(lease, step).await
+    }
+
+    /// The directory marks what is stored as used.
+    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
@@ -433,12 +444,8 @@ impl Kept {
             return self.end(connection, State::Cancelled, None);
         }
         if self.build.attempts >= ATTEMPTS {
-            let message = format!(
-                "{} workers that took this build ended before it did: see the service's own log for why",
-                self.build.attempts
-            );
-            let failure = Failure { kind: FailureKind::Internal, message };
-            return self.end(connection, State::Failed, Some(Outcome::Failed(failure)));
+            let given_up = given_up(self.build.attempts);
+            return self.end(connection, State::Failed, Some(given_up));
         }
         self.leave(connection)?;
         self.build.state = State::Queued;
@@ -594,6 +601,7 @@ fn submit(
         state: State::Queued,
         wanted_by: [new.tenant.clone()].into(),
         tenant: new.tenant,
+        trace: new.trace,
         attempts: 0,
         created: Timestamp::now(),
         started: None,

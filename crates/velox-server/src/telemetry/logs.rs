@@ -20,6 +20,8 @@ const LAST: Duration = Duration::from_secs(5);
 /// How the process tells what goes on.
 #[derive(Debug, Clone)]
 pub struct LogsOptions {
+    /// What traces call the process, unless `OTEL_SERVICE_NAME` does.
+    pub service: &'static str,
     /// JSON objects instead of lines for people.
     pub json: bool,
     /// Whether stderr takes colours.
@@ -59,7 +61,7 @@ impl Logs {
                 .with_filter(filter)
                 .boxed()
         };
-        let provider = traces(&options.environment)?;
+        let provider = traces(options.service, &options.environment)?;
         let spans = provider.as_ref().map(|provider| {
             global::set_text_map_propagator(TraceContextPropagator::new());
             global::set_tracer_provider(provider.clone());
@@ -87,7 +89,10 @@ impl Logs {
 }
 
 /// Where the environment says that traces go (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
-fn traces(environment: &BTreeMap<String, String>) -> Result<Option<SdkTracerProvider>, String> {
+fn traces(
+    service: &'static str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Option<SdkTracerProvider>, String> {
     let set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
     let disabled = environment.get("OTEL_SDK_DISABLED").is_some_and(|value| value == "true");
     if disabled || !(set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")) {
@@ -103,7 +108,7 @@ fn traces(environment: &BTreeMap<String, String>) -> Result<Option<SdkTracerProv
         .map_err(|error| wrong(&error))?;
     let mut resource = Resource::builder();
     if !set("OTEL_SERVICE_NAME") {
-        resource = resource.with_service_name("vx-server");
+        resource = resource.with_service_name(service);
     }
     Ok(Some(
         SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build(),

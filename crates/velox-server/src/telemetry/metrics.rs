@@ -25,6 +25,7 @@ pub(super) struct Metrics {
     busy: Gauge,
     depth: Family<Labels<1>, Gauge>,
     artifact_bytes: Counter,
+    pub(super) downloaded: Counter,
     denied: Family<Labels<1>, Counter>,
 }
 
@@ -47,6 +48,7 @@ impl Metrics {
             busy: Gauge::default(),
             depth: Family::default(),
             artifact_bytes: Counter::<u64, AtomicU64>::default(),
+            downloaded: Counter::default(),
             denied: Family::default(),
             registry: Registry::default(),
         };
@@ -82,6 +84,12 @@ impl Metrics {
             "What was sent of binaries",
             Unit::Bytes,
             metrics.artifact_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "build_downloaded",
+            "What builds in this process downloaded",
+            Unit::Bytes,
+            metrics.downloaded.clone(),
         );
         registry.register("denied", "Callers that weren't let in, by why", metrics.denied.clone());
         Self { registry, ..metrics }

@@ -11,6 +11,8 @@ mod spans;
 
 use std::{io, path::Path, sync::Arc};
 
+use prometheus_client::metrics::counter::Counter;
+
 pub use self::logs::{Logs, LogsOptions};
 use self::{audit::Audit, metrics::Metrics, spans::Spans};
 pub(crate) use self::{
@@ -35,6 +37,11 @@ impl Telemetry {
     pub(crate) fn new(audit: Option<&Path>) -> io::Result<Arc<Self>> {
         let audit = Audit::open(audit)?;
         Ok(Arc::new(Self { metrics: Metrics::new(), audit, spans: Spans::default() }))
+    }
+
+    /// Counts what builds download.
+    pub(crate) fn downloaded(&self) -> Counter {
+        self.metrics.downloaded.clone()
     }
 
     /// The metrics in OpenMetrics' format, with the queue at this depth.

@@ -9,6 +9,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 use super::{
     Telemetry,
     audit::{Act, Asked},
+    spans,
 };
 use crate::{
     ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Position, Queue,
@@ -52,14 +53,11 @@ impl<T: ?Sized> Observed<T> {
 impl<T: Records + ?Sized> Records for Observed<T> {
     async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
         let tenant = new.tenant.clone();
-        let submitted = self.inner.submit(new).await;
+        let submitted = self.inner.submit(NewBuild { trace: spans::current(), ..new }).await;
         if let Ok(submitted) = &submitted {
             let id = submitted.build().id;
             let result = match submitted {
-                Submitted::Queued(_) => {
-                    self.telemetry.spans.asked(id);
-                    "queued"
-                }
+                Submitted::Queued(_) => "queued",
                 Submitted::Joined(_) => "joined",
                 Submitted::Finished(_) => "finished",
             };
@@ -126,6 +124,10 @@ impl<T: Queue + ?Sized> Queue for Observed<T> {
     async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.phases(self.telemetry.spans.entries(lease.build.id, &entries));
         self.inner.append(lease, entries).await
+    }
+
+    async fn announce(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError> {
+        self.inner.announce(lease, artifact).await
     }
 
     async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {

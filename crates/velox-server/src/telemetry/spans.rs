@@ -9,26 +9,21 @@ use std::{
 use opentelemetry::{
     Context, KeyValue, global,
     global::BoxedSpan,
-    trace::{Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _},
+    trace::{Link, Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{BuildId, Entry, Lease};
 
-/// Requests whose builds didn't begin yet are forgotten beyond this.
-const REMEMBERED: usize = 10_000;
+/// What a request's span is called in the headers of others
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+const PARENT: &str = "traceparent";
 
-/// The builds that run here, and who asked for those to come.
+/// The builds that run here.
 #[derive(Default)]
-pub(super) struct Spans(Mutex<Known>);
+pub(super) struct Spans(Mutex<HashMap<BuildId, Running>>);
 
-#[derive(Default)]
-struct Known {
-    asked: HashMap<BuildId, SpanContext>,
-    running: HashMap<BuildId, Running>,
-}
-
-struct Running {
+pub(super) struct Running {
     context: Context,
     started: Instant,
     phase: Option<Phase>,
@@ -40,40 +35,47 @@ struct Phase {
     span: BoxedSpan,
 }
 
+/// The span of the request that is being answered; `None`: traces aren't kept.
+pub(super) fn current() -> Option<String> {
+    let mut headers = HashMap::new();
+    let context = tracing::Span::current().context();
+    global::get_text_map_propagator(|known| known.inject_context(&context, &mut headers));
+    headers.remove(PARENT)
+}
+
+/// The span that is called so, in whichever process it was.
+fn link(parent: &str) -> Option<Link> {
+    let headers = HashMap::from([(PARENT.to_owned(), parent.to_owned())]);
+    let context = global::get_text_map_propagator(|known| known.extract(&headers));
+    let asked = context.span().span_context().clone();
+    asked.is_valid().then(|| Link::with_context(asked))
+}
+
 impl Spans {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn running(&self) -> MutexGuard<'_, HashMap<BuildId, Running>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The request that is being answered asked for this build.
-    pub(super) fn asked(&self, id: BuildId) {
-        let context = tracing::Span::current().context().span().span_context().clone();
-        let mut known = self.known();
-        if context.is_valid() && known.asked.len() < REMEMBERED {
-            known.asked.insert(id, context);
-        }
-    }
-
+    /// A build begins here; it links to the request that asked first.
     pub(super) fn begin(&self, lease: &Lease) {
         let id = lease.build.id;
-        let mut known = self.known();
         let tracer = global::tracer("vx");
         let mut span = tracer.span_builder("build").with_kind(SpanKind::Consumer).with_attributes([
             KeyValue::new("vx.build.id", id.to_string()),
             KeyValue::new("vx.build.target", lease.build.spec.target.clone()),
             KeyValue::new("vx.build.attempt", i64::from(lease.build.attempts)),
         ]);
-        if let Some(asked) = known.asked.remove(&id) {
-            span = span.with_links(vec![opentelemetry::trace::Link::with_context(asked)]);
+        if let Some(link) = lease.build.trace.as_deref().and_then(link) {
+            span = span.with_links(vec![link]);
         }
         let context = Context::new().with_span(span.start_with_context(&tracer, &Context::new()));
-        known.running.insert(id, Running { context, started: Instant::now(), phase: None });
+        self.running().insert(id, Running { context, started: Instant::now(), phase: None });
     }
 
     /// What the log says of phases; each one that ended, and how long it took.
     pub(super) fn entries(&self, id: BuildId, entries: &[Entry]) -> Vec<(String, Duration)> {
-        let mut known = self.known();
-        let Some(running) = known.running.get_mut(&id) else { return Vec::new() };
+        let mut builds = self.running();
+        let Some(running) = builds.get_mut(&id) else { return Vec::new() };
         let mut ended = Vec::new();
         for entry in entries {
             let Some(name) = &entry.phase else { continue };
@@ -96,7 +98,7 @@ impl Spans {
         id: BuildId,
         how: &'static str,
     ) -> Option<(Option<(String, Duration)>, Duration)> {
-        let mut running = self.known().running.remove(&id)?;
+        let mut running = self.running().remove(&id)?;
         let last = running.end_phase(SystemTime::now());
         let span = running.context.span();
         span.set_attribute(KeyValue::new("vx.build.state", how));

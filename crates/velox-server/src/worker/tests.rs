@@ -136,7 +136,7 @@ impl Place {
 
     async fn submit(&self, roadrunner: &str) -> BuildId {
         let spec = Spec::new(roadrunner, vec![Plugin::new("example.com/a", "v1.0.0")]);
-        let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None };
+        let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None, trace: None };
         self.store.submit(new).await.unwrap().build().id
     }
 

@@ -87,6 +87,9 @@ pub(crate) struct Work {
     /// How long builds may go on after a signal to stop
     #[arg(long, env = "VX_SERVER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub(crate) drain: Duration,
+    /// Answer /metrics, /healthz and /readyz there, for programs on this machine; port 0 is a free one
+    #[arg(long, env = "VX_SERVER_METRICS_ADDRESS", value_name = "ADDRESS:PORT", value_parser = parse_own)]
+    pub(crate) metrics_address: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) nodes: Nodes,
     #[command(flatten)]
@@ -225,6 +228,18 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 fn parse_lease(text: &str) -> Result<Duration, String> {
     let time = parse_time(text)?;
     if time < Duration::from_secs(1) { Err("a lease takes a second at least".to_owned()) } else { Ok(time) }
+}
+
+/// Nobody needs a token for a worker's metrics.
+fn parse_own(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "write such as 127.0.0.1:9090".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("others could reach it, and it asks for no token: write such as 127.0.0.1:9090, and let a proxy with a sign-in \
+             pass them on"
+            .to_owned())
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -59,7 +59,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    let logs = match Logs::begin(&logs(&settings)) {
+    let logs = match Logs::begin(&logs("vx-server", &settings)) {
         Ok(logs) => logs,
         Err(error) => return report::complain(&error),
     };
@@ -73,7 +73,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
 }
 
 /// As the flags ask for it: a service has no `[log]`.
-pub(crate) fn logs(settings: &Settings) -> LogsOptions {
+pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
     let level = match settings.verbosity(Log::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
@@ -82,6 +82,7 @@ pub(crate) fn logs(settings: &Settings) -> LogsOptions {
         Verbosity::Everything => tracing::Level::TRACE,
     };
     LogsOptions {
+        service,
         json: settings.format(Log::default()) == Format::Json,
         color: settings.terminal.color,
         level,

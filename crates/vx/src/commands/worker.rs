@@ -1,4 +1,8 @@
-use std::{net::Ipv4Addr, process::ExitCode, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
@@ -22,6 +26,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
     if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
         return report::complain(&format!("can't listen to signals: {error}"));
     }
+    let watched = arguments.metrics_address;
     let (options, cluster) = match options(&settings, arguments) {
         Ok(options) => options,
         Err(error) => {
@@ -30,20 +35,24 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
         }
     };
     let (format, jobs) = (settings.format(Log::default()), options.jobs);
-    let ready = || {
+    let ready = |watched: Option<SocketAddr>| {
+        let url = watched.map(|address| format!("http://{address}"));
         let line = match format {
-            Format::Json => report::event("working", &serde_json::json!({ "jobs": jobs })),
-            Format::Human if jobs == 1 => "working, a build at a time\n".to_owned(),
-            Format::Human => format!("working, up to {jobs} builds at once\n"),
+            Format::Json => report::event("working", &serde_json::json!({ "jobs": jobs, "url": url })),
+            Format::Human => {
+                let most = if jobs == 1 { "a build".to_owned() } else { format!("up to {jobs} builds") };
+                let watched = url.map_or_else(String::new, |url| format!("; metrics: {url}/metrics"));
+                format!("working, {most} at a time{watched}\n")
+            }
         };
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    let logs = match Logs::begin(&logs(&settings)) {
+    let logs = match Logs::begin(&logs("vx-worker", &settings)) {
         Ok(logs) => logs,
         Err(error) => return report::complain(&error),
     };
-    let code = match work(options, cluster, shutdown, ready).await {
+    let code = match work(options, cluster, watched, shutdown, ready).await {
         // It was told to stop, and did.
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
@@ -53,7 +62,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
 }
 
 fn options(settings: &Settings, arguments: cli::server::Work) -> Result<(Options, Cluster), String> {
-    let cli::server::Work { data, jobs, drain, nodes, allowed, limits } = arguments;
+    let cli::server::Work { data, jobs, drain, metrics_address: _, nodes, allowed, limits } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("worker"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
     let cluster = cluster(nodes)?.ok_or("a worker needs --nats and --artifacts")?;

@@ -31,8 +31,8 @@ pub(super) struct Mirror {
 struct Known {
     unfinished: HashMap<BuildId, Unfinished>,
     newest: BTreeSet<BuildId>,
-    /// The tenants of builds that are about to be queued by this node.
-    coming: Vec<String>,
+    /// Up to this revision all records were told.
+    reached: u64,
     waiting: HashMap<BuildId, watch::Sender<()>>,
 }
 
@@ -43,21 +43,6 @@ struct Unfinished {
     since: Instant,
     /// Digests of the tenants who want it, as [`super::record::digest`] gives them; the first is whose lane it is in.
     tenants: Vec<String>,
-}
-
-/// A place in the queue, held for a build that is about to take it.
-pub(super) struct Place<'a> {
-    mirror: &'a Mirror,
-    tenant: String,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut known = self.mirror.hold();
-        if let Some(at) = known.coming.iter().position(|tenant| *tenant == self.tenant) {
-            known.coming.swap_remove(at);
-        }
-    }
 }
 
 impl Mirror {
@@ -104,31 +89,34 @@ impl Mirror {
         self.queued.notify_waiters();
     }
 
-    /// Holds a place for a tenant in a queue of this length. One who has none waiting may add one beyond that, up to twice
-    /// as many in all: a full queue of one tenant doesn't keep out the others.
-    pub(super) fn place(
-        &self,
-        tenant: &str,
-        bound: u64,
-        at_once: Option<u64>,
-    ) -> Result<Place<'_>, StoreError> {
+    /// All records up to this revision were told, in their order.
+    pub(super) fn reach(&self, revision: u64) {
         let mut known = self.hold();
-        let coming = known.coming.iter().filter(|coming| *coming == tenant).count() as u64;
+        known.reached = known.reached.max(revision);
+    }
+
+    pub(super) fn reached(&self) -> u64 {
+        self.hold().reached
+    }
+
+    /// Whether there is room for a tenant's build in a queue of this length. One who has none waiting may add one beyond that,
+    /// up to twice as many in all: a full queue of one tenant doesn't keep out the others.
+    pub(super) fn room(&self, tenant: &str, bound: u64, at_once: Option<u64>) -> Result<(), StoreError> {
+        let known = self.hold();
         let theirs = |only: Option<State>| {
             let counts = |build: &&Unfinished| {
                 only.is_none_or(|only| build.state == only) && build.tenants.iter().any(|of| of == tenant)
             };
-            known.unfinished.values().filter(counts).count() as u64 + coming
+            known.unfinished.values().filter(counts).count() as u64
         };
         if let Some(limit) = at_once.filter(|limit| theirs(None) >= *limit) {
             return Err(StoreError::Busy { limit });
         }
-        let waiting = known.depth().queued + known.coming.len() as u64;
+        let waiting = known.depth().queued;
         if waiting >= bound && (theirs(Some(State::Queued)) > 0 || waiting >= bound.saturating_mul(2)) {
             return Err(StoreError::Full { waiting });
         }
-        known.coming.push(tenant.to_owned());
-        Ok(Place { mirror: self, tenant: tenant.to_owned() })
+        Ok(())
     }
 
     /// How many builds of each lane are in workers' hands.
@@ -225,22 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn places_in_the_queue_are_held_until_they_are_taken() {
+    fn there_is_room_up_to_the_bounds() {
         let mirror = Mirror::default();
-        let one = mirror.place("00ab", 2, None).expect("there is room");
-        let two = mirror.place("00ab", 2, None).expect("there is room");
-        assert!(matches!(mirror.place("00ab", 2, None), Err(StoreError::Full { waiting: 2 })));
+        let room = |tenant: &str, at_once| mirror.room(tenant, 1, at_once);
+        assert!(room("00ab", Some(1)).is_ok());
         let id = BuildId::new();
         mirror.saw(id, 1, State::Queued, tenant());
-        drop(one);
-        assert!(mirror.place("00ab", 2, None).is_err());
+        assert!(matches!(room("00ab", None), Err(StoreError::Full { waiting: 1 })));
         // Another tenant has none waiting.
-        assert!(mirror.place("11ab", 2, None).is_ok());
+        assert!(room("11ab", None).is_ok());
         mirror.saw(id, 2, State::Running, tenant());
-        assert!(mirror.place("00ab", 2, None).is_ok());
-        assert!(matches!(mirror.place("00ab", 2, Some(2)), Err(StoreError::Busy { limit: 2 })));
-        drop(two);
-        assert!(mirror.place("00ab", 2, Some(2)).is_ok());
+        assert!(room("00ab", None).is_ok());
+        assert!(matches!(room("00ab", Some(1)), Err(StoreError::Busy { limit: 1 })));
         assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
         assert_eq!(mirror.running(), HashMap::from([("00".to_owned(), 1)]));
     }

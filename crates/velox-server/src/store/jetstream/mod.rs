@@ -3,6 +3,7 @@
 //! ```text
 //!   KV_vx-builds     $KV.vx-builds.ID     a record: the build, and the lease that has it; changed by revision
 //!   KV_vx-keys       $KV.vx-keys.KEY      the build that the key of a spec stands for; changed by revision
+//!                    $KV.vx-keys.gate     who adds a build to the queue
 //!   KV_vx-artifacts  $KV.vx-artifacts.SHA what an artifact is
 //!   vx-jobs          vx.jobs.LANE.ID      a job that waits or is in a worker's hands (work queue; discards what is new)
 //!   vx-logs          vx.logs.ID           a piece of a log
@@ -10,13 +11,15 @@
 //!
 //! A build is queued in three steps, each of which anyone can do again: the key points to it (the compare-and-set that makes
 //! one build of many requests; the pointer holds the whole build), its record is made, its job is published (unless
-//! the stream has it). Who dies after the first has answered nobody; whoever asks for the same goes on from there. A build
+//! the stream has it). One node at a time does the first two ([`gate`]). Who dies after the first has answered nobody; whoever asks for the same goes on from there. A build
 //! that has a record but no job is found by any node ([`reconcile`]). A job whose record is over is acked away.
 //!
 //! All of it needs NATS 2.9 and its file storage, nothing newer. A NATS server that is killed loses nothing that it
 //! answered; one whose machine loses power may lose what it didn't sync (every two minutes, in 2.9): three replicas
 //! keep it.
 
+mod forget;
+mod gate;
 mod log;
 mod mirror;
 mod nats;
@@ -24,7 +27,7 @@ mod queue;
 mod reconcile;
 mod record;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_nats::{
     ConnectOptions, Event, HeaderMap, ServerAddr,
@@ -41,18 +44,20 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use tokio::{
+    sync::Mutex,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use url::Url;
 
 use self::{
+    gate::no_more_keys,
     mirror::Mirror,
     nats::{ANSWER, Kept, PATIENCE, Put, Subjects, Trouble, is_removal, patiently},
     record::{Change, Found, Pointer, digest, lane, read, state_of, tenants_in, written},
 };
 use super::{Records, StoreError, Submitted};
-use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, State, Tenant};
+use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, Outcome, State, Tenant};
 
 /// How often others may be faster before a submission is given up.
 const TRIES: u32 = 100;
@@ -84,13 +89,14 @@ pub struct JetStream {
 #[derive(Debug)]
 pub(super) struct Shared {
     options: JetStreamOptions,
-    context: jetstream::Context,
     builds: Subjects,
     keys: Subjects,
     artifacts: Subjects,
     jobs: Subjects,
     logs: Subjects,
     mirror: Arc<Mirror>,
+    /// At the gate.
+    turn: Mutex<()>,
     places: log::Places,
     hands: queue::Hands,
 }
@@ -149,13 +155,13 @@ impl JetStream {
         let (builds, keys, artifacts, jobs, logs) = tokio::try_join!(builds, keys, artifacts, jobs, logs)?;
         let shared = Shared {
             options,
-            context,
             builds,
             keys,
             artifacts,
             jobs,
             logs,
             mirror,
+            turn: Mutex::default(),
             places: log::Places::default(),
             hands: queue::Hands::default(),
         };
@@ -226,10 +232,17 @@ async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::
         }
         options.connect(servers.as_slice()).await.map_err(|error| Trouble {
             why: format!("{} ({error})", shown(cluster)),
-            again: !matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation),
+            again: !is_refused(&error),
         })
     })
     .await
+}
+
+/// Whether the one doesn't let in the other: for want of a password, or of a certificate that somebody known vouches for.
+fn is_refused(error: &async_nats::ConnectError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation)
+        || source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The servers' addresses, without what else their URLs hold.
@@ -264,13 +277,7 @@ impl Shared {
     async fn follow_builds(&self, whole: tokio::sync::oneshot::Sender<()>) {
         let mut whole = Some(whole);
         loop {
-            let config = OrderedConfig {
-                deliver_subject: self.context.client().new_inbox(),
-                filter_subject: self.builds.subject(">"),
-                deliver_policy: DeliverPolicy::LastPerSubject,
-                headers_only: true,
-                ..OrderedConfig::default()
-            };
+            let config = self.builds.heads_from(DeliverPolicy::LastPerSubject);
             let followed = follow(self.builds.stream(), config, |message, rest| {
                 if let Some(message) = message {
                     self.see(message);
@@ -290,27 +297,23 @@ impl Shared {
     fn see(&self, message: &Message) {
         let id = self.builds.name(&message.subject).and_then(|name| name.parse().ok());
         let (Some(id), Ok(info)) = (id, message.info()) else { return };
+        let sequence = info.stream_sequence;
         match &message.headers {
             Some(headers) if is_removal(headers) => self.mirror.saw_removal(id),
             Some(headers) => {
                 if let Some(state) = state_of(headers) {
-                    self.mirror.saw(id, info.stream_sequence, state, tenants_in(headers));
+                    self.mirror.saw(id, sequence, state, tenants_in(headers));
                 }
             }
             None => {}
         }
+        self.mirror.reach(sequence);
     }
 
     async fn follow_logs(&self) {
         loop {
-            let config = OrderedConfig {
-                deliver_subject: self.context.client().new_inbox(),
-                filter_subject: self.logs.subject(">"),
-                // One that was told before: after a reconnection it goes on from there.
-                deliver_policy: DeliverPolicy::Last,
-                headers_only: true,
-                ..OrderedConfig::default()
-            };
+            // One that was told before: after a reconnection it goes on from there.
+            let config = self.logs.heads_from(DeliverPolicy::Last);
             let followed = follow(self.logs.stream(), config, |message, _| {
                 let name = message.and_then(|message| self.logs.name(&message.subject));
                 if let Some(id) = name.and_then(|name| name.parse().ok()) {
@@ -327,42 +330,65 @@ impl Shared {
     async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submitted>, StoreError> {
         let (pointer, revision): (Option<Pointer>, u64) = match self.keys.read(&build.key).await? {
             Kept::Absent => (None, 0),
-            Kept::Removed { revision } => (None, revision),
+            Kept::Removed { revision, .. } => (None, revision),
             Kept::There(message) => (Some(read(&message.payload)?), message.sequence),
         };
         let mut made = None;
         if let Some(pointer) = pointer {
             // It was kept, and the answer was lost.
             if pointer.build.id == build.id {
-                return self.enqueue(build, revision).await.map(Some);
+                let added = self.record_of(build, revision).await?;
+                return self.enqueue(build, added).await.map(Some);
             }
             match self.join(&pointer, new).await? {
                 Joined::Good(submitted) => return Ok(Some(*submitted)),
                 Joined::Over(last) => made = last,
             }
         }
-        let queue = self.options.queue.unwrap_or(u64::MAX);
-        let _place = self.mirror.place(&digest(&build.tenant), queue, new.at_once)?;
-        let pointer = written(&Pointer { build: build.clone(), made })?;
-        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
-            Put::Done(revision) => self.enqueue(build, revision).await.map(Some),
-            Put::Conflict => Ok(None),
-            Put::Full | Put::TooLarge => {
-                Err(StoreError::Trouble("NATS takes no more keys: look at its limits".to_owned()))
-            }
+        let admission = self.admit(new).await?;
+        let added = self.add(build, made, revision).await;
+        let record = added.as_ref().ok().and_then(|added| added.as_ref()?.record);
+        self.leave(admission, record).await;
+        match added? {
+            Some(added) => self.enqueue(build, added).await.map(Some),
+            None => Ok(None),
         }
     }
 
-    /// Makes the record and the job of a build to which its key points at this revision.
-    async fn enqueue(&self, build: &Build, pointer: u64) -> Result<Submitted, StoreError> {
-        let made = self.create_record(build).await?;
+    /// Makes this build the one that its key stands for, in the place of what is there at this revision, and makes its record.
+    /// `None`: somebody else was faster.
+    async fn add(
+        &self,
+        build: &Build,
+        made: Option<BuildId>,
+        revision: u64,
+    ) -> Result<Option<Added>, StoreError> {
+        let pointer = written(&Pointer { build: build.clone(), made })?;
+        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
+            Put::Done(pointer) => self.record_of(build, pointer).await.map(Some),
+            Put::Conflict => Ok(None),
+            Put::Full | Put::TooLarge => Err(no_more_keys()),
+        }
+    }
+
+    /// Makes the record of a build to which its key points at this revision, unless who joined it did.
+    async fn record_of(&self, build: &Build, pointer: u64) -> Result<Added, StoreError> {
+        let record = match self.create_record(build).await? {
+            Put::Done(revision) => Some(revision),
+            _ => None,
+        };
+        Ok(Added { pointer, record })
+    }
+
+    /// Makes the job of a build.
+    async fn enqueue(&self, build: &Build, added: Added) -> Result<Submitted, StoreError> {
         if self.publish(build, &build.tenant).await? == Put::Full {
             // Who has joined it meanwhile waits until there is room.
-            if let Put::Done(revision) = made
+            if let Some(revision) = added.record
                 && let Put::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
             {
                 self.mirror.saw_removal(build.id);
-                self.keys.remove(&build.key, pointer).await?;
+                self.keys.remove(&build.key, added.pointer).await?;
                 return Err(StoreError::Full { waiting: self.mirror.depth().queued });
             }
         }
@@ -417,7 +443,7 @@ impl Shared {
                     (over, _) => over,
                 };
                 Ok(match made {
-                    Some(made) if !new.force && self.is_good(&made) => {
+                    Some(made) if !new.force && self.is_good(&made).await? => {
                         Joined::Good(Box::new(Submitted::Finished(made)))
                     }
                     made => Joined::Over(made.map(|made| made.id)),
@@ -426,11 +452,19 @@ impl Shared {
         }
     }
 
-    /// Whether a build that succeeded isn't stale.
-    fn is_good(&self, build: &Build) -> bool {
+    /// Whether a build that succeeded isn't stale, and what it made isn't about to be removed.
+    async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
         let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
-        build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live)
+        let fresh = build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live);
+        let Some(Outcome::Made(made)) = build.outcome.as_ref().filter(|_| fresh) else { return Ok(false) };
+        Ok(self.touch(&made.artifact.sha256, None).await?.is_some())
     }
+}
+
+/// The revisions of what makes a build one; `None`: somebody else made its record.
+struct Added {
+    pointer: u64,
+    record: Option<u64>,
 }
 
 /// What became of a try to join a build.
@@ -465,18 +499,25 @@ impl Records for JetStream {
             state: State::Queued,
             tenant: new.tenant.clone(),
             wanted_by: [new.tenant.clone()].into(),
+            trace: new.trace.clone(),
             attempts: 0,
             created: Timestamp::now(),
             started: None,
             finished: None,
             outcome: None,
         };
-        for _ in 0..TRIES {
-            if let Some(submitted) = self.shared.try_submit(&new, &build).await? {
-                return Ok(submitted);
+        let shared = Arc::clone(&self.shared);
+        // A task of its own: who breaks off in the gate would keep all others waiting.
+        let submitting = tokio::spawn(async move {
+            for _ in 0..TRIES {
+                if let Some(submitted) = shared.try_submit(&new, &build).await? {
+                    return Ok(submitted);
+                }
             }
-        }
-        Err(StoreError::Trouble("too many ask for the same at once: try again".to_owned()))
+            Err(StoreError::Trouble("too many ask for the same at once: try again".to_owned()))
+        });
+        let broke_off = |error| StoreError::Trouble(format!("the submission broke off: {error}"));
+        submitting.await.map_err(broke_off)?
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
@@ -525,10 +566,7 @@ impl Records for JetStream {
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        Ok(match self.shared.artifacts.read(sha256).await? {
-            Kept::There(message) => Some(read(&message.payload)?),
-            Kept::Absent | Kept::Removed { .. } => None,
-        })
+        self.shared.touch(sha256, None).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

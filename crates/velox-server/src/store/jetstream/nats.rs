@@ -7,13 +7,16 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         self, ErrorCode,
+        consumer::{DeliverPolicy, push::OrderedConfig},
         context::{PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
         stream::{LastRawMessageError, LastRawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::StoreError;
 
@@ -69,9 +72,18 @@ pub(super) enum Kept {
     /// There never was one.
     Absent,
     /// It was removed.
-    Removed { revision: u64 },
+    Removed { revision: u64, at: Timestamp },
     /// It is there.
     There(StreamMessage),
+}
+
+/// The last message of a subject, without its content.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) name: String,
+    pub(super) revision: u64,
+    pub(super) at: Timestamp,
+    pub(super) headers: HeaderMap,
 }
 
 /// What became of a write.
@@ -91,7 +103,7 @@ pub(super) enum Put {
 #[derive(Debug, Clone)]
 pub(super) struct Subjects {
     stream: Stream,
-    context: jetstream::Context,
+    pub(super) context: jetstream::Context,
     prefix: String,
 }
 
@@ -122,7 +134,9 @@ impl Subjects {
         .await?;
         Ok(match kept {
             None => Kept::Absent,
-            Some(message) if is_removal(&message.headers) => Kept::Removed { revision: message.sequence },
+            Some(message) if is_removal(&message.headers) => {
+                Kept::Removed { revision: message.sequence, at: when(message.time.unix_timestamp()) }
+            }
             Some(message) => Kept::There(message),
         })
     }
@@ -159,7 +173,53 @@ impl Subjects {
         .await
     }
 
-    /// Removes what has this revision.
+    /// Tells of messages, without their content.
+    pub(super) fn heads_from(&self, deliver_policy: DeliverPolicy) -> OrderedConfig {
+        OrderedConfig {
+            deliver_subject: self.context.client().new_inbox(),
+            filter_subject: self.subject(">"),
+            deliver_policy,
+            headers_only: true,
+            ..OrderedConfig::default()
+        }
+    }
+
+    /// What the last message of each subject is, without its content.
+    pub(super) async fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        patiently("tell what it has", || async {
+            let config = self.heads_from(DeliverPolicy::LastPerSubject);
+            let consumer = self.stream.create_consumer(config).await.map_err(Trouble::again)?;
+            let mut left = consumer.cached_info().num_pending;
+            let mut messages = consumer.messages().await.map_err(Trouble::again)?;
+            let mut heads = Vec::new();
+            while left > 0 {
+                let next = timeout(ANSWER, messages.next()).await.map_err(Trouble::again)?;
+                let message = next.ok_or_else(|| Trouble::again("it broke off"))?.map_err(Trouble::again)?;
+                let info = message.info().map_err(Trouble::again)?;
+                left = info.pending;
+                heads.extend(self.name(&message.subject).map(|name| Head {
+                    name: name.to_owned(),
+                    revision: info.stream_sequence,
+                    at: when(info.published.unix_timestamp()),
+                    headers: message.headers.clone().unwrap_or_default(),
+                }));
+            }
+            Ok(heads)
+        })
+        .await
+    }
+
+    /// Removes all messages of a subject up to one of this sequence, without a mark.
+    pub(super) async fn purge(&self, name: &str, last: u64) -> Result<(), StoreError> {
+        let subject = self.subject(name);
+        patiently("remove", || async {
+            let purge = self.stream.purge().filter(&subject).sequence(last.saturating_add(1));
+            purge.await.map(drop).map_err(Trouble::again)
+        })
+        .await
+    }
+
+    /// Removes what has this revision, with a mark in its place.
     pub(super) async fn remove(&self, name: &str, expected: u64) -> Result<Put, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(OPERATION, "PURGE");
@@ -171,6 +231,11 @@ impl Subjects {
 /// Whether a message of a bucket says that its key was removed.
 pub(super) fn is_removal(headers: &HeaderMap) -> bool {
     headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
+}
+
+/// A time in seconds since 1970.
+pub(super) fn when(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap_or(Timestamp::MIN)
 }
 
 fn unless_missing(

@@ -6,13 +6,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{
-    HeaderMap,
-    jetstream::{
-        AckKind,
-        consumer::{AckPolicy, PullConsumer, pull},
-        message::Message,
-    },
+use async_nats::jetstream::{
+    AckKind,
+    consumer::{AckPolicy, PullConsumer, pull},
+    message::Message,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -21,23 +18,21 @@ use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    super::{ATTEMPTS, given_up},
     JetStream, Shared,
     log::End,
-    nats::{ANSWER, Kept, Put, Trouble, patiently},
-    record::{Change, Found, Record, written},
+    nats::{ANSWER, Trouble, patiently},
+    record::{Change, Found, Record},
 };
 use crate::{
-    Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Outcome, Position, Queue, Standing,
-    State, StoreError,
+    ArtifactInfo, Build, BuildId, Depth, Entry, Lease, Level, Outcome, Position, Queue, Standing, State,
+    StoreError,
 };
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
 /// and nobody tells when a lease ended.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
-
-/// How often a build is tried whose workers die: it may be what kills them.
-const ATTEMPTS: u32 = 25;
 
 /// The jobs in this worker's hands, and whose turn it is.
 #[derive(Debug, Default)]
@@ -177,12 +172,8 @@ impl Shared {
                 return Change::Put(None);
             }
             if build.attempts >= ATTEMPTS {
-                let message = format!(
-                    "{} workers that took this build ended before it did: see the service's own log for why",
-                    build.attempts
-                );
                 end(build, State::Failed);
-                build.outcome = Some(Outcome::Failed(Failure { kind: FailureKind::Internal, message }));
+                build.outcome = Some(given_up(build.attempts));
                 return Change::Put(None);
             }
             *lease = Some(token.clone());
@@ -242,26 +233,10 @@ impl Shared {
     }
 
     /// The job goes back, before all others of its lane.
-    async fn give_back(&self, lease: &Lease) {
+    pub(super) async fn give_back(&self, lease: &Lease) {
         if let Some(held) = self.hands.let_go(lease) {
             // Without it the lease ends by itself.
             let _ = held.message.double_ack_with(AckKind::Nak(None)).await;
-        }
-    }
-
-    async fn keep_artifact(&self, outcome: &Outcome) -> Result<(), StoreError> {
-        let Outcome::Made(made) = outcome else { return Ok(()) };
-        let info = &made.artifact;
-        let revision = match self.artifacts.read(&info.sha256).await? {
-            Kept::There(_) => return Ok(()),
-            Kept::Absent => 0,
-            Kept::Removed { revision } => revision,
-        };
-        match self.artifacts.put(&info.sha256, written(info)?, &HeaderMap::new(), revision).await? {
-            Put::Done(_) | Put::Conflict => Ok(()),
-            Put::Full | Put::TooLarge => {
-                Err(StoreError::Trouble("NATS takes no more artifacts: look at its limits".to_owned()))
-            }
         }
     }
 }
@@ -282,6 +257,27 @@ impl JetStream {
         if let Err(error) = self.append(lease, vec![Entry::new(Level::Info, text)]).await {
             tracing::warn!(build = %lease.build.id, %error, "a line of the log is lost");
         }
+    }
+
+    /// Queues the build again, before all others of its lane.
+    async fn put_back(&self, lease: &Lease, why: &str) -> Result<(), StoreError> {
+        let released = self.shared.change_leased(lease, |build| {
+            if build.state != State::Running {
+                return Change::Keep(());
+            }
+            if build.wanted_by.is_empty() {
+                end(build, State::Cancelled);
+            } else {
+                put_back(build);
+                // It wasn't the build's doing.
+                build.attempts = build.attempts.saturating_sub(1);
+            }
+            Change::Put(())
+        });
+        released.await?;
+        self.say(lease, why).await;
+        self.shared.give_back(lease).await;
+        Ok(())
     }
 }
 
@@ -328,8 +324,19 @@ impl Queue for JetStream {
         self.shared.append_log(lease.build.id, &lease.token, entries, &mut end).await
     }
 
+    async fn announce(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError> {
+        self.shared.hands.held(lease)?;
+        self.shared.touch(&artifact.sha256, Some(artifact)).await.map(drop)
+    }
+
     async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
-        self.shared.keep_artifact(&outcome).await?;
+        if let Outcome::Made(made) = &outcome
+            && !self.shared.is_stored(&made.artifact).await?
+        {
+            return self
+                .put_back(lease, "the binary was removed before the build ended: it is queued again")
+                .await;
+        }
         let finished = self.shared.change_leased(lease, |build| {
             if build.state.is_final() {
                 return Change::Keep(());
@@ -370,23 +377,7 @@ impl Queue for JetStream {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let released = self.shared.change_leased(lease, |build| {
-            if build.state != State::Running {
-                return Change::Keep(());
-            }
-            if build.wanted_by.is_empty() {
-                end(build, State::Cancelled);
-            } else {
-                put_back(build);
-                // It wasn't the build's doing.
-                build.attempts = build.attempts.saturating_sub(1);
-            }
-            Change::Put(())
-        });
-        released.await?;
-        self.say(lease, "the worker is shut down: the build is queued again").await;
-        self.shared.give_back(lease).await;
-        Ok(())
+        self.put_back(lease, "the worker is shut down: the build is queued again").await
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {

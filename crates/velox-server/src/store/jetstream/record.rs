@@ -17,6 +17,8 @@ const TRIES: u32 = 200;
 /// Tell the state, and who wants the build, to those who read headers only.
 const STATE: &str = "Vx-State";
 const TENANTS: &str = "Vx-Tenants";
+/// The artifact that the build made.
+const ARTIFACT: &str = "Vx-Artifact";
 
 /// A build, and who has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,6 +74,9 @@ impl Shared {
         headers.insert(STATE, state_word(record.build.state));
         let tenants = tenants_of(&record.build);
         headers.insert(TENANTS, tenants.join(","));
+        if let Some(Outcome::Made(made)) = &record.build.outcome {
+            headers.insert(ARTIFACT, made.artifact.sha256.as_str());
+        }
         let put = self.builds.put(&record.build.id.to_string(), written(record)?, &headers, expected).await?;
         if let Put::Done(revision) = put {
             self.mirror.saw(record.build.id, revision, record.build.state, tenants);
@@ -155,6 +160,10 @@ pub(super) fn lane(digest: &str) -> &str {
 pub(super) fn tenants_in(headers: &HeaderMap) -> Vec<String> {
     let tenants = headers.get(TENANTS).map(|tenants| tenants.as_str()).unwrap_or_default();
     tenants.split(',').map(str::to_owned).collect()
+}
+
+pub(super) fn artifact_in(headers: &HeaderMap) -> Option<&str> {
+    headers.get(ARTIFACT).map(|sha256| sha256.as_str())
 }
 
 pub(super) fn state_of(headers: &HeaderMap) -> Option<State> {

@@ -1,13 +1,17 @@
 //! On a real NATS server.
 
+use std::time::Instant;
+
 use futures::future::join_all;
 use secrecy::SecretString;
 use velox_testkit::NatsServer;
 
 use super::*;
 use crate::{
-    Queue,
-    store::behaviour::{SOON, Setup, entry, every_behaviour, lease, made, new, until, until_depth},
+    Forgets, Queue,
+    store::behaviour::{
+        SOON, Setup, artifact_of, entry, every_behaviour, lease, made, new, until, until_depth,
+    },
 };
 
 fn server() -> Option<NatsServer> {
@@ -59,6 +63,7 @@ fn build_of(new: &NewBuild) -> Build {
         state: State::Queued,
         tenant: new.tenant.clone(),
         wanted_by: [new.tenant.clone()].into(),
+        trace: new.trace.clone(),
         attempts: 0,
         created: Timestamp::now(),
         started: None,
@@ -95,6 +100,31 @@ async fn two_nodes_asked_at_once_make_one_build() {
     }
     until_depth(&one, 0, 0).await;
     until_depth(&other, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bounds_hold_on_many_nodes() {
+    let Some(server) = server() else { return };
+    let setup = Setup { queue: 10, ..Setup::LARGE };
+    let nodes = join_all((0..4).map(|_| node(&server, setup))).await;
+    let submit = |at: usize, who: &str, at_once| {
+        let new = NewBuild { at_once, ..new(&format!("{who}{at}"), who) };
+        nodes[at % 4].submit(new)
+    };
+    let mut asked = join_all((0..8).map(|at| submit(at, "bob", Some(3)))).await;
+    let busy = asked.iter().filter(|answer| matches!(answer, Err(StoreError::Busy { limit: 3 }))).count();
+    assert_eq!(busy, 5, "{asked:?}");
+    asked = join_all((0..40).map(|at| submit(at, "ann", None))).await;
+    let full = asked.iter().filter(|answer| matches!(answer, Err(StoreError::Full { waiting: 10 }))).count();
+    assert_eq!(full, 33, "{asked:?}");
+    until_depth(&nodes[0], 10, 0).await;
+
+    // A node that dies in the gate is waited for, and no longer.
+    let store = &nodes[0];
+    drop(store.shared.admit(&new("gate", "cid")).await.expect("there is room"));
+    let since = Instant::now();
+    assert!(matches!(nodes[1].submit(new("cid", "cid")).await, Ok(Submitted::Queued(_))));
+    assert!(since.elapsed() < SOON);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +173,7 @@ async fn a_stream_that_takes_no_more_leaves_nothing_behind() {
     let there = shared.jobs.stream().cached_info().config.clone();
     assert_eq!((there.max_messages, there.discard), (1200, DiscardPolicy::New));
     let small = Config { max_messages: 1, ..there };
-    shared.context.update_stream(&small).await.expect("it can be changed");
+    shared.jobs.context.update_stream(&small).await.expect("it can be changed");
     store.submit(new("a", "ann")).await.expect("it is taken");
     assert!(matches!(store.submit(new("b", "ann")).await, Err(StoreError::Full { .. })));
     assert_eq!(store.recent(9).await.expect("it can be read").len(), 1);
@@ -191,6 +221,84 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_artifact_that_is_needed_is_not_forgotten() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    store.submit(new("a", "ann")).await.expect("it is taken");
+    let (artifact, sha256) = (artifact_of("a1"), "a1".repeat(32));
+    let hour_ago = Timestamp::now() - crate::retention::NEEDED;
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let forget = async |before| store.forget(&sha256, before).await.expect("it can be tidied up");
+
+    let leased = lease(&store).await;
+    store.announce(&leased, &artifact).await.expect("it is kept");
+    store.prune(later, 9, hour_ago).await.expect("it can be tidied up");
+    assert!(!forget(hour_ago).await, "it is about to be stored");
+    // The build took more than an hour to end: nobody gets what isn't there.
+    assert!(forget(later).await);
+    let error = store.announce(&leased, &artifact).await.expect_err("its bytes are on their way out");
+    assert!(error.to_string().contains("just being removed"), "{error}");
+    store.finish(&leased, made("a1")).await.expect("it is put back");
+    let leased = lease(&store).await;
+    let log = store.log(leased.build.id, 0, 9).await.expect("it can be read");
+    assert!(log.last().is_some_and(|last| last.text.contains("removed before the build ended")), "{log:?}");
+
+    // Once the mark is gone, the bytes are.
+    store.prune(hour_ago, 9, later).await.expect("it can be tidied up");
+    store.announce(&leased, &artifact).await.expect("it is kept");
+    store.finish(&leased, made("a1")).await.expect("it ends");
+    assert!(!forget(hour_ago).await);
+    assert!(store.artifact(&sha256).await.expect("it can be looked for").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_what_is_forgotten() {
+    let Some(server) = server() else { return };
+    let (one, other) = tokio::join!(node(&server, Setup::LARGE), node(&server, Setup::LARGE));
+    for number in 0..20 {
+        one.submit(new(&format!("a{number}"), "ann")).await.expect("it is taken");
+        let leased = lease(&one).await;
+        one.append(&leased, vec![entry("hello")]).await.expect("it is kept");
+        one.finish(&leased, made(&format!("{number:02x}"))).await.expect("it ends");
+    }
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let (some, others) = tokio::join!(one.prune(later, 9, later), other.prune(later, 9, later));
+    assert_eq!(some.expect("it can be tidied up") + others.expect("it can be tidied up"), 20);
+    one.prune(later, 9, later).await.expect("it can be tidied up");
+    let Shared { builds, keys, artifacts, logs, jobs, .. } = &*one.shared;
+    for stream in [builds, keys, artifacts, logs, jobs] {
+        let info = stream.stream().get_info().await.expect("it answers");
+        // The gate stands among the keys.
+        let left = u64::from(info.config.name == "KV_vx-keys");
+        assert_eq!(info.state.messages, left, "{}", info.config.name);
+    }
+    until_depth(&other, 0, 0).await;
+    let submitted = other.submit(new("a1", "ann")).await.expect("it is taken");
+    assert!(matches!(submitted, Submitted::Queued(_)), "{submitted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kills_its_workers_is_given_up() {
+    let Some(server) = server() else { return };
+    let store = node(&server, Setup::LARGE).await;
+    let id = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
+    for attempt in 1..=super::super::ATTEMPTS {
+        let leased = lease(&store).await;
+        assert_eq!(leased.build.attempts, attempt);
+        // As if its lease had ended.
+        store.shared.give_back(&leased).await;
+    }
+    let ended = until(&store, id, |build| build.state.is_final());
+    let (build, nothing) = tokio::join!(ended, timeout(Duration::from_secs(1), store.lease("worker")));
+    assert!(nothing.is_err());
+    let Some(Outcome::Failed(failure)) = build.outcome else { panic!("{build:?}") };
+    assert!(
+        failure.message.contains("25 times") && failure.message.contains("logs of the workers"),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_nobody_waits_for_goes_back() {
     let Some(server) = server() else { return };
     // What was taken in the very moment of breaking off comes back with the end of its lease.
@@ -225,5 +333,80 @@ async fn no_secret_is_in_an_error() {
     for (user, credentials) in [("vx:s3cret", None), ("vx:s3cret", Some("s3cret"))] {
         let error = connect(user, credentials).await.expect_err("it is refused").to_string();
         assert!(!error.contains("s3cret") && error.starts_with("NATS can't be reached"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_credentials_of_a_file_let_in() {
+    let started =
+        NatsServer::start_with_operator().and_then(|of| Ok((of, NatsServer::start_with_operator()?)));
+    let ((server, right), (_, wrong)) = match started {
+        Ok(started) => started,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let connect = async |credentials: &str| {
+        let cluster = Cluster { credentials: Some(SecretString::from(credentials)), ..cluster(&server) };
+        JetStream::connect(&cluster, options(Setup::LARGE)).await
+    };
+    let store = connect(&right).await.expect("it connects");
+    store.submit(new("a", "ann")).await.expect("it is taken");
+    store.finish(&lease(&store).await, made("ba")).await.expect("it ends");
+    let error = connect(&wrong).await.expect_err("they are another operator's").to_string();
+    let secrets = wrong.lines().filter(|line| line.len() > 40);
+    assert!(error.starts_with("NATS can't be reached"), "{error}");
+    assert!(secrets.into_iter().all(|secret| !error.contains(secret)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_servers_go_on_without_one() {
+    let mut servers = match NatsServer::cluster(3) {
+        Ok(servers) => servers,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let cluster = Cluster {
+        nats: servers.iter().map(|server| server.url().parse().expect("it is a URL")).collect(),
+        replicas: 3,
+        ..cluster(&servers[0])
+    };
+    let options = JetStreamOptions { replicas: 3, ..options(Setup::LARGE) };
+    let store = JetStream::connect(&cluster, options).await.expect("it connects");
+    let first = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
+    let leased = lease(&store).await;
+    store.append(&leased, vec![entry("before")]).await.expect("it is kept");
+
+    for (round, server) in servers.iter_mut().enumerate() {
+        tokio::task::block_in_place(|| server.kill()).expect("it can be killed");
+        // The others go on: nothing waits for it.
+        let name = format!("b{round}");
+        store.submit(new(&name, "ann")).await.expect("it is taken");
+        store.append(&leased, vec![entry("meanwhile")]).await.expect("it is kept");
+        store.extend(&leased).await.expect("it is still there");
+        let other = lease(&store).await;
+        store.finish(&other, made("bb")).await.expect("it ends");
+        tokio::task::block_in_place(|| server.restart()).expect("it starts");
+        until_replicated(&store).await;
+    }
+    let log = store.log(first, 0, 99).await.expect("it can be read");
+    assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    store.finish(&leased, made("bb")).await.expect("it ends");
+    until_depth(&store, 0, 0).await;
+}
+
+/// Waits until all servers have all that one of them has.
+async fn until_replicated(store: &JetStream) {
+    let since = Instant::now();
+    let Shared { builds, keys, artifacts, logs, jobs, .. } = &*store.shared;
+    for stream in [builds, keys, artifacts, logs, jobs] {
+        loop {
+            let info = stream.stream().get_info().await.ok().and_then(|info| info.cluster);
+            let whole = |info: &async_nats::jetstream::stream::ClusterInfo| {
+                info.leader.is_some() && info.replicas.iter().all(|peer| peer.current && !peer.offline)
+            };
+            if info.as_ref().is_some_and(whole) {
+                break;
+            }
+            assert!(since.elapsed() < 3 * SOON, "{info:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Made, Plugin, Spec,
+    Failure, FailureKind, Made, Plugin, Spec,
     store::behaviour::{Setup, every_behaviour},
 };
 
@@ -38,7 +38,7 @@ fn tenant(number: usize) -> Tenant {
 }
 
 fn new(tenant_number: usize, version: u32) -> NewBuild {
-    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None }
+    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None, trace: None }
 }
 
 fn outcome(sha256: &str) -> Outcome {
@@ -480,32 +480,7 @@ async fn what_kills_its_workers_is_given_up() {
         place.expire(&lease).await;
     }
     let build = &everything(place.store()).await[0];
-    assert_eq!(build.state, State::Failed);
-}
-
-#[tokio::test]
-async fn old_builds_are_forgotten() {
-    let place = Place::new(SqliteOptions::default()).await;
-    let mut ids = Vec::new();
-    for version in 0..4 {
-        ids.push(place.store().submit(new(0, version)).await.unwrap().build().id);
-    }
-    for sha256 in ["aa", "bb", "cc"] {
-        let lease = place.store().lease("worker").await.unwrap();
-        place.store().append(&lease, vec![line("hello")]).await.unwrap();
-        place.store().finish(&lease, outcome(sha256)).await.unwrap();
-    }
-    assert_eq!(place.store().prune(Timestamp::UNIX_EPOCH, 2).await.unwrap(), 1);
-    assert_eq!(place.store().get(ids[0]).await.unwrap(), None);
-    assert_eq!(place.store().log(ids[0], 0, 10).await.unwrap(), []);
-    assert!(place.store().artifact("aa").await.unwrap().is_none());
-    assert_eq!(place.store().artifact("bb").await.unwrap().unwrap().size, 3);
-    place.store().forget("bb").await.unwrap();
-    assert!(matches!(place.store().submit(new(0, 1)).await.unwrap(), Submitted::Queued(_)));
-    let later = Timestamp::now() + Duration::from_secs(60);
-    place.store().prune(later, 100).await.unwrap();
-    let left: Vec<State> = everything(place.store()).await.iter().map(|build| build.state).collect();
-    assert_eq!(left, [State::Queued, State::Queued], "what isn't finished stays");
+    assert_eq!((build.state, &build.outcome), (State::Failed, &Some(given_up(ATTEMPTS))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,7 +209,7 @@ impl Artifacts for Objects {
             let (store, location, name) = (Arc::clone(&store), location.clone(), name.clone());
             let piece = start..range.end.min(start + size(&readers));
             start = piece.end;
-            (!piece.is_empty()).then(|| async move {
+            (!piece.is_empty()).then_some(async move {
                 let read = store.get_range(&location, piece.clone()).await;
                 let read = read.map_err(|error| {
                     StoreError::Trouble(format!("{name} can't give an artifact: {}", kind_of_trouble(&error)))

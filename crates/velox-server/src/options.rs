@@ -71,6 +71,8 @@ pub struct Limits {
     pub log: u64,
     /// How large its binary may be, in bytes.
     pub artifact: u64,
+    /// How much the caches that all builds share may take, in bytes. When they take more, they begin anew.
+    pub cache: u64,
 }
 
 /// The services that many nodes share.
@@ -112,6 +114,7 @@ impl Default for Limits {
             download: 2 * GIB,
             log: 8 << 20,
             artifact: GIB,
+            cache: 20 * GIB,
         }
     }
 }

@@ -240,6 +240,24 @@ fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
 }
 
 #[test]
+fn caches_that_grew_too_large_begin_anew() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
+    let modules = sandbox.path().join("data/go/pkg");
+    for what in ["with an empty cache", "after it was emptied"] {
+        let asked = service.post("/v1/builds", &json!({ "build": build("hello"), "force": true }));
+        assert_eq!(service.built(&id(&asked))["state"], "succeeded", "{what}");
+        let start = Instant::now();
+        while what == "with an empty cache" && modules.exists() {
+            assert!(start.elapsed() < service::PATIENCE, "{}", service.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert!(service.said().contains("they begin anew"), "{}", service.said());
+}
+
+#[test]
 fn a_build_that_fails_says_whose_fault_it_is() {
     let proxy = proxy();
     let module = |name: &str, files: Files| {

@@ -46,7 +46,7 @@ impl Disk {
 }
 
 /// The space that the files below a directory take, in bytes. What goes away meanwhile takes none.
-fn taken(directory: &Path) -> io::Result<u64> {
+pub(super) fn taken(directory: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(directory)?.flatten() {
         let Ok(data) = entry.metadata() else { continue };

@@ -19,6 +19,7 @@
 //!       out/rr  velox.lock
 //! ```
 
+mod caches;
 mod cgroup;
 mod child;
 mod disk;
@@ -34,6 +35,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -48,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::child::run;
 use self::{
+    caches::Caches,
     cgroup::{Cgroup, Cgroups},
     disk::Disk,
     group::Group,
@@ -75,6 +78,7 @@ pub struct Jobs {
     limits: Limits,
     policy: Policy,
     relay: Relay,
+    caches: Arc<Caches>,
     cgroups: Option<Cgroups>,
     _lock: File,
 }
@@ -116,9 +120,13 @@ impl Jobs {
                  its environment keeps a build from this machine's files and ports"
             );
         }
+        let is_named =
+            |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());
+        let caches = Arc::new(Caches::new(&data, is_named, options.limits.cache));
         let relay = Relay::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
             relay,
+            caches,
             cgroups: Cgroups::find(),
             program: options.program.clone(),
             data,
@@ -139,6 +147,9 @@ impl Jobs {
         if let Err(refusal) = self.policy.check_for(&build.spec, None) {
             return Ok(Ran::Failed(refused(refusal)));
         }
+        let Some(_used) = cancel.run_until_cancelled(self.caches.used()).await else {
+            return Ok(Ran::Cancelled);
+        };
         let directory = tempfile::Builder::new().prefix("job-").tempdir_in(self.data.join("jobs"))?;
         for folder in ["tmp", "work", "out"] {
             fs::create_dir(directory.path().join(folder))?;
@@ -295,7 +306,12 @@ impl Jobs {
 #[async_trait]
 impl Runner for Jobs {
     async fn run(&self, build: &Build, log: mpsc::Sender<Entry>, cancel: CancellationToken) -> Ran {
-        self.attempt(build, &log, &cancel).await.unwrap_or_else(|error| {
+        let ran = self.attempt(build, &log, &cancel).await;
+        tokio::spawn({
+            let caches = Arc::clone(&self.caches);
+            async move { caches.look_after().await }
+        });
+        ran.unwrap_or_else(|error| {
             tracing::error!(build = %build.id, %error, "a job can't be run");
             let message = "the service can't run the build: its log says why".to_owned();
             Ran::Failed(Failure { kind: FailureKind::Internal, message })

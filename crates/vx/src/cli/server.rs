@@ -200,6 +200,9 @@ pub(crate) struct Limits {
     /// The binary
     #[arg(long = "limit-artifact", env = "VX_SERVER_LIMIT_ARTIFACT", value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub(crate) artifact: u64,
+    /// The caches of modules and compiled packages that all builds share: when they take more, they begin anew
+    #[arg(long = "limit-cache", env = "VX_SERVER_LIMIT_CACHE", value_name = "SIZE", default_value = "20G", value_parser = parse_size)]
+    pub(crate) cache: u64,
 }
 
 /// What is kept.

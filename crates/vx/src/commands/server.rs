@@ -149,6 +149,7 @@ pub(super) fn of_builds(limits: &cli::server::Limits) -> Limits {
         download: limits.download,
         log: limits.log,
         artifact: limits.artifact,
+        cache: limits.cache,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,10 @@ const MOST: usize = 128;
 
 /// Finished builds by the words in which they were asked for.
 #[derive(Debug, Default)]
-pub struct Lately(Mutex<HashMap<Vec<u8>, (Instant, Build)>>);
+pub struct Lately(Mutex<HashMap<Vec<u8>, Known>>);
+
+/// A build, and since when it is known.
+type Known = (Instant, Arc<Build>);
 
 impl Lately {
     /// The words of a request; `None` where its answer may be another one by now.
@@ -23,12 +26,12 @@ impl Lately {
         spec.is_exact().then(|| serde_json::to_vec(spec).ok()).flatten()
     }
 
-    pub(crate) fn get(&self, words: &[u8]) -> Option<Build> {
+    pub(crate) fn get(&self, words: &[u8]) -> Option<Arc<Build>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(words).filter(|(since, _)| since.elapsed() < FRESH).map(|(_, build)| build.clone())
+        known.get(words).filter(|(since, _)| since.elapsed() < FRESH).map(|(_, build)| Arc::clone(build))
     }
 
-    pub(crate) fn put(&self, words: Vec<u8>, build: Build) {
+    pub(crate) fn put(&self, words: Vec<u8>, build: Arc<Build>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST {
             known.retain(|_, (since, _)| since.elapsed() < FRESH);
@@ -52,7 +55,7 @@ mod tests {
     fn what_may_mean_something_else_by_now_is_not_remembered() {
         assert!(Lately::words(&spec("master")).is_none());
         let words = Lately::words(&spec("v5.2.7")).unwrap();
-        let build = Build {
+        let build = Arc::new(Build {
             id: BuildId::new(),
             key: spec("v5.2.7").key(),
             spec: spec("v5.2.7"),
@@ -66,11 +69,11 @@ mod tests {
             started: None,
             finished: None,
             outcome: None,
-        };
+        });
         let lately = Lately::default();
         lately.put(words.clone(), build.clone());
         assert_eq!(lately.get(&words), Some(build.clone()));
-        let newer = Build { id: BuildId::new(), ..build.clone() };
+        let newer = Arc::new(Build { id: BuildId::new(), ..(*build).clone() });
         lately.put(words.clone(), newer.clone());
         assert_eq!(lately.get(&words), Some(newer));
         assert_eq!(lately.get(&Lately::words(&spec("v5.2.8")).unwrap()), None);

@@ -120,7 +120,7 @@ impl BuildService for Builds {
         let (build, is_new) = match submitted {
             Submitted::Finished(build) => (build, false),
             // When the client's deadline is over, only this waiting ends.
-            Submitted::Queued(_) | Submitted::Joined(_) => (ended(site, id).await?, true),
+            Submitted::Queued(_) | Submitted::Joined(_) => (Arc::new(ended(site, id).await?), true),
         };
         let path = outcome(&build)?;
         let logs = if is_new {

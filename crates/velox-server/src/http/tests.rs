@@ -105,7 +105,7 @@ impl Records for Memory {
         }
         if let Some(build) = state.builds.values().filter(like).find(|build| build.state == State::Succeeded)
         {
-            return Ok(Submitted::Finished(build.clone()));
+            return Ok(Submitted::Finished(Arc::new(build.clone())));
         }
         if state.broken {
             return Err(StoreError::Trouble("the password of the database is wrong".to_owned()));

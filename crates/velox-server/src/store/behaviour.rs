@@ -186,7 +186,7 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Record
     store.finish(&leased, made("0b")).await.expect("it ends");
     let Ok(Submitted::Finished(build)) = store.submit(new("a", "bob")).await else { panic!("it is made") };
     assert_eq!((build.id, build.state, &build.outcome), (id, State::Succeeded, &Some(made("0b"))));
-    assert_eq!(get(store, id).await, build);
+    assert_eq!(get(store, id).await, *build);
     let artifact = store.artifact(&"0b".repeat(32)).await.expect("it can be looked for");
     assert_eq!(artifact.map(|artifact| artifact.size), Some(7));
     assert_eq!(store.artifact(&"0c".repeat(32)).await.expect("it can be looked for"), None);

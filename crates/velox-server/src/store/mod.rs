@@ -5,7 +5,10 @@ mod behaviour;
 mod jetstream;
 mod sqlite;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -64,7 +67,7 @@ pub enum Submitted {
     /// There is one like it on its way; the tenant is among those who want it now.
     Joined(Build),
     /// There is one like it that succeeded, and it isn't stale.
-    Finished(Build),
+    Finished(Arc<Build>),
 }
 
 impl Submitted {
@@ -72,7 +75,8 @@ impl Submitted {
     #[must_use]
     pub fn build(&self) -> &Build {
         match self {
-            Self::Queued(build) | Self::Joined(build) | Self::Finished(build) => build,
+            Self::Queued(build) | Self::Joined(build) => build,
+            Self::Finished(build) => build,
         }
     }
 }

@@ -163,7 +163,7 @@ impl Records for Sqlite {
                 })
             };
             if let Some(build) = self.database.read(look).await? {
-                return Ok(Submitted::Finished(build));
+                return Ok(Submitted::Finished(Arc::new(build)));
             }
         }
         let queue = self.options.queue;
@@ -574,7 +574,7 @@ fn submit(
     if !new.force
         && let Some(build) = made(connection, &key, new.spec.is_exact(), good)?
     {
-        return Ok(Submitted::Finished(build));
+        return Ok(Submitted::Finished(Arc::new(build)));
     }
     if let Some(limit) = new.at_once {
         let theirs = "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND tenant = ?";

@@ -444,7 +444,7 @@ impl Shared {
                 };
                 Ok(match made {
                     Some(made) if !new.force && self.is_good(&made).await? => {
-                        Joined::Good(Box::new(Submitted::Finished(made)))
+                        Joined::Good(Box::new(Submitted::Finished(Arc::new(made))))
                     }
                     made => Joined::Over(made.map(|made| made.id)),
                 })

@@ -426,7 +426,7 @@ async fn branches_are_good_for_a_while() {
     let Submitted::Finished(again) = place.store().submit(asked()).await.unwrap() else {
         panic!("it is fresh")
     };
-    assert_eq!((again.id, again.outcome), (first, Some(outcome("aa"))));
+    assert_eq!((again.id, again.outcome.as_ref()), (first, Some(&outcome("aa"))));
     place.options.time_to_live = Duration::ZERO;
     place.reopen().await;
     assert!(matches!(place.store().submit(asked()).await.unwrap(), Submitted::Queued(_)));

@@ -101,11 +101,10 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn new(subject: usize, path: &str) -> Self {
         let (base, suffix) = split_path_version(path).unwrap_or((path, ""));
-        let digits = suffix.trim_start_matches(['/', '.']).trim_start_matches('v');
         let mut chain = Self {
             subject,
             base: base.to_owned(),
-            start: digits.parse().unwrap_or(1),
+            start: number_of(suffix),
             asked: None,
             highest: None,
             ended: false,
@@ -170,14 +169,18 @@ pub(crate) fn number(version: &str) -> u64 {
         .map_or(1, |n: u64| n.max(1))
 }
 
+/// The number of the major that a module path's suffix names (`/v2`, `.v3`).
+fn number_of(suffix: &str) -> u64 {
+    suffix.trim_start_matches(['/', '.']).trim_start_matches('v').parse().unwrap_or(1)
+}
+
 pub(crate) fn with_major(base: &str, major: u64) -> String {
     if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
 }
 
 /// Where a major stands: RoadRunner's years came after its v2, and v3 after them.
 fn rank(module: &str) -> (u8, u64) {
-    let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
-    let major: u64 = suffix.trim_start_matches(['/', '.']).trim_start_matches('v').parse().unwrap_or(1);
+    let major = split_path_version(module).map_or(1, |(_, suffix)| number_of(suffix));
     match major {
         FIRST_YEAR.. => (1, major),
         3.. if module.starts_with(ROADRUNNER) => (2, major),

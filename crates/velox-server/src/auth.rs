@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 
@@ -97,6 +97,19 @@ impl Denied {
 /// Who asks, or why nobody knows: in the extensions of requests and answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity(pub(crate) Result<Caller, Denied>);
+
+impl Identity {
+    /// The caller of a request with these extensions, who may do this.
+    ///
+    /// # Errors
+    /// Nobody knows who it is, or they may not.
+    pub(crate) fn caller(extensions: &Extensions, scope: Scope) -> Result<Caller, Denied> {
+        let Some(Self(caller)) = extensions.get() else { return Err(Denied::Missing) };
+        let caller = caller.clone()?;
+        caller.may(scope)?;
+        Ok(caller)
+    }
+}
 
 impl Caller {
     /// Whether they may.

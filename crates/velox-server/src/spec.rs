@@ -509,7 +509,7 @@ mod tests {
     fn no_name_is_given_twice() {
         let mut alike = spec();
         for module in ["example.com/a/x", "example.com/b/x", "example.com/c/x-2", "example.com/d/x"] {
-            alike.plugins.push(Plugin { module: module.to_owned(), reference: "v1.0.0".to_owned() });
+            alike.plugins.push(Plugin::new(module, "v1.0.0"));
         }
         let names = alike.names();
         assert_eq!(names[2..], ["x", "x-2", "x-2-2", "x-3"]);

@@ -134,9 +134,7 @@ impl BuildService for Builds {
 
 impl Builds {
     async fn submit(&self, context: &RequestContext, call: BuildRequest) -> Result<Submitted, ConnectError> {
-        let Some(Identity(caller)) = context.extensions().get() else { return Err(denied(Denied::Missing)) };
-        let caller = caller.clone().map_err(denied)?;
-        caller.may(Scope::Build).map_err(denied)?;
+        let caller = Identity::caller(context.extensions(), Scope::Build).map_err(denied)?;
         if Uuid::try_parse(&call.request_id).is_ok() {
             telemetry::called(&call.request_id);
         }

@@ -31,13 +31,6 @@ pub(crate) async fn identify(State(site): State<Arc<Site>>, mut request: Request
     response
 }
 
-fn caller(parts: &Parts, scope: Scope) -> Result<Caller, Denied> {
-    let Some(Identity(caller)) = parts.extensions.get() else { return Err(Denied::Missing) };
-    let caller = caller.clone()?;
-    caller.may(scope)?;
-    Ok(caller)
-}
-
 /// A caller who may ask for builds.
 pub(crate) struct Builder(pub(crate) Caller);
 
@@ -51,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Builder {
     type Rejection = Wrong;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
-        Ok(Self(caller(parts, Scope::Build)?))
+        Ok(Self(Identity::caller(&parts.extensions, Scope::Build)?))
     }
 }
 
@@ -59,7 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Reader {
     type Rejection = Wrong;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
-        caller(parts, Scope::Read)?;
+        Identity::caller(&parts.extensions, Scope::Read)?;
         Ok(Self)
     }
 }
@@ -68,7 +61,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Observer {
     type Rejection = Wrong;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
-        caller(parts, Scope::Metrics)?;
+        Identity::caller(&parts.extensions, Scope::Metrics)?;
         Ok(Self)
     }
 }

@@ -13,7 +13,11 @@ use std::{
 use tokio::sync::{RwLock, RwLockReadGuard};
 use velox_gomod::modzip;
 
-use super::{disk::taken, size};
+use super::{
+    disk::taken,
+    environment::{MODULES, PACKAGES},
+    size,
+};
 
 /// How often it is looked how much they take: it means to look at every file.
 const OFTEN_ENOUGH: Duration = Duration::from_secs(300);
@@ -31,7 +35,7 @@ impl Caches {
     /// Those in the service's directory `data`, which may take `limit` bytes together. What a service that was killed was
     /// about to remove is removed.
     pub(super) fn new(data: &Path, is_named: impl Fn(&str) -> bool, limit: u64) -> Self {
-        let own = [("GOMODCACHE", "go/pkg"), ("GOCACHE", "cache/go-build")];
+        let own = [("GOMODCACHE", MODULES), ("GOCACHE", PACKAGES)];
         let own = own.into_iter().filter(|(variable, _)| !is_named(variable));
         let directories: Vec<PathBuf> = own.map(|(_, path)| data.join(path)).collect();
         directories.iter().for_each(|directory| remove(directory));

@@ -21,6 +21,11 @@ const PASSED: [&str; 9] = [
     "SystemDrive",
 ];
 
+/// Where the modules are in the directory of the service, with what Go knows of them.
+pub(super) const MODULES: &str = "go/pkg";
+/// Where the compiled packages are in it.
+pub(super) const PACKAGES: &str = "cache/go-build";
+
 /// The Go settings of the operator that hold for jobs too.
 const SETTINGS: [&str; 2] = ["GONOSUMDB", "GOTOOLCHAIN"];
 
@@ -34,8 +39,8 @@ pub(super) fn of_job(
     let mut environment = BTreeMap::new();
     let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
-    set("GOMODCACHE", path(data.join("go/pkg/mod")));
-    set("GOCACHE", path(data.join("cache/go-build")));
+    set("GOMODCACHE", path(data.join(MODULES).join("mod")));
+    set("GOCACHE", path(data.join(PACKAGES)));
     for name in PASSED {
         if let Some(value) = service.get(name).filter(|value| !value.is_empty()) {
             set(name, value.clone());

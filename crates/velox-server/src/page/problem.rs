@@ -13,24 +13,26 @@ use crate::api::Problem;
 
 /// Answers browsers with a page where the answer is a [`Problem`]; the status and the headers stay.
 pub(crate) async fn for_people(request: Request, next: Next) -> Response {
-    let people = are_people(request.headers());
-    let here = match *request.method() {
-        Method::GET | Method::HEAD => request.uri().path_and_query().map_or("/", |here| here.as_str()),
-        _ => "/",
-    };
-    // With more than one slash in front it would lead to another host.
-    let here = format!("/{}", here.trim_start_matches(['/', '\\']));
+    let here = are_people(request.headers()).then(|| here(&request));
     let mut response = next.run(request).await;
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
-    if !people {
-        return response;
-    }
+    let Some(here) = here else { return response };
     let (mut parts, _) = response.into_parts();
     let (page, body) = page(&problem, &here).answer(parts.status).into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.extend(page.headers);
     Response::from_parts(parts, body)
+}
+
+/// Where a link leads back to.
+fn here(request: &Request) -> String {
+    let here = match *request.method() {
+        Method::GET | Method::HEAD => request.uri().path_and_query().map_or("/", |here| here.as_str()),
+        _ => "/",
+    };
+    // With more than one slash in front it would lead to another host.
+    format!("/{}", here.trim_start_matches(['/', '\\']))
 }
 
 /// Scripts and programs ask for what they can read, or for anything.

@@ -34,16 +34,12 @@ pub(super) struct Call {
 
 /// The call that is being answered here is taken, or refused: as HTTP would say it.
 pub(crate) fn judged(status: StatusCode) {
-    if let Some(Asked { call, .. }) = Asked::now() {
-        let _ = call.status.set(status.as_u16());
-    }
+    let _ = ASKED.try_with(|asked| asked.call.status.set(status.as_u16()));
 }
 
 /// The call that is being answered here has an id of the client's.
 pub(crate) fn called(id: &str) {
-    if let Some(Asked { call, .. }) = Asked::now() {
-        let _ = call.id.set(id.to_owned());
-    }
+    let _ = ASKED.try_with(|asked| asked.call.id.set(id.to_owned()));
 }
 
 impl Asked {

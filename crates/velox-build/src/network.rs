@@ -9,7 +9,7 @@ use std::{
 
 use secrecy::SecretString;
 use url::Url;
-use velox_forge::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
+use velox_fetch::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
 use velox_gomod::{
     fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
     modcache::ModCache,
@@ -123,7 +123,7 @@ pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::
 }
 
 /// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
-pub(crate) fn impatient(request: &Request) -> Result<Http, velox_forge::ForgeError> {
+pub(crate) fn impatient(request: &Request) -> Result<Http, velox_fetch::ForgeError> {
     Http::new(HttpOptions {
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(15),
@@ -140,7 +140,7 @@ pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Cl
     http_options(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
 }
 
-fn no_https(error: velox_forge::ForgeError) -> Error {
+fn no_https(error: velox_fetch::ForgeError) -> Error {
     Error::build(format!("can't set up HTTPS: {error}"))
 }
 
@@ -198,11 +198,11 @@ async fn access(
     let mut ssh_hosts = Vec::new();
     let socket = request.environment.get("SSH_AUTH_SOCK").map(Path::new);
     if let (Some(git), Some(_)) = (git, socket)
-        && velox_forge::ssh_agent_answers(socket).await
+        && velox_fetch::ssh_agent_answers(socket).await
     {
         for host in private_hosts(settings) {
             let has_token = tokens.iter().any(|(url, _, _)| url.host_str() == Some(host.as_str()));
-            if !has_token && !velox_forge::has_own_rewrite(git, &request.environment, &host).await {
+            if !has_token && !velox_fetch::has_own_rewrite(git, &request.environment, &host).await {
                 ssh_hosts.push(host);
             }
         }

@@ -13,7 +13,7 @@ use tokio::{
     process::{Child, Command},
 };
 use tokio_util::sync::CancellationToken;
-use velox_forge::Redactor;
+use velox_fetch::Redactor;
 
 use crate::{Error, Event, Reporter, Request};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::{Timestamp, tz::TimeZone};
-use velox_forge::{ForgeError, Quota, TokenFacts, about_github_token, about_gitlab_token, ssh_agent_keys};
+use velox_fetch::{ForgeError, Quota, TokenFacts, about_github_token, about_gitlab_token, ssh_agent_keys};
 use velox_gomod::fetch::{ProxyList, SumDb, probe_proxies, probe_sum_db};
 use velox_manifest::{Forge, Origin};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use secrecy::SecretString;
-use velox_forge::{Commit, ForgeError, GitLabProject, GitOptions, Http, Repository};
+use velox_fetch::{Commit, ForgeError, GitLabProject, GitOptions, Http, Repository};
 use velox_gomod::{
     modcache::ModCache,
     modfile,
@@ -131,7 +131,7 @@ async fn resolve(
     repository: &Repository,
     folder: &str,
     reference: Option<&str>,
-) -> Result<velox_forge::Resolved, ForgeError> {
+) -> Result<velox_fetch::Resolved, ForgeError> {
     let prefix = tag_prefix(folder);
     match reference {
         Some("latest") => {

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use velox_forge::{ForgeError, Repository};
+use velox_fetch::{ForgeError, Repository};
 use velox_gomod::{
     dirhash,
     fetch::Wanted,

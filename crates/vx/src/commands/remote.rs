@@ -15,7 +15,7 @@ use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options
 use velox_manifest::{
     Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
 };
-use velox_server::{
+use velox_service::{
     BuildId, Entry, FailureKind, Level as EntryLevel, Spec, State, Violation,
     api::{BuildView, Problem, Submit},
     client::{Client, ClientError, Happening},

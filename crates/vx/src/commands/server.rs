@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_build::cache_directory;
 use velox_manifest::{Diagnostic, Level, Log};
-use velox_server::{
+use velox_service::{
     Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve,
     telemetry::{Logs, LogsOptions},
 };

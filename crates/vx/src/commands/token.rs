@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use velox_manifest::{Diagnostic, Level, Log};
-use velox_server::auth::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
+use velox_service::auth::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
 
 use crate::{
     cli::{

@@ -7,7 +7,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
 use velox_manifest::Log;
-use velox_server::{Cluster, Options, Retention, telemetry::Logs, work};
+use velox_service::{Cluster, Options, Retention, telemetry::Logs, work};
 
 use super::server::{cluster, failed, logs, of_builds, policy};
 use crate::{

@@ -1,0 +1,95 @@
+//! The steps of the GitHub Action (action.yml), as a runner would run them one after the other.
+
+#![cfg(target_os = "linux")]
+
+use std::{fs, path::PathBuf};
+
+use crate::support::release::{release, serve};
+use crate::support::sandbox::{Ran, Sandbox};
+use velox_testkit::ModuleProxy;
+
+const CONFIGURATION: &str = r#"
+[roadrunner]
+ref = "v2025.0.77"
+
+[plugins.hello]
+module_name = "example.com/acme/hello"
+tag = "v1.0.0"
+"#;
+
+/// A job on a runner: steps hand things on through the files that GITHUB_PATH and GITHUB_OUTPUT name.
+struct Job {
+    _proxy: ModuleProxy,
+    sandbox: Sandbox,
+}
+
+impl Job {
+    fn new(inputs: &[(&str, &str)]) -> Self {
+        let proxy = ModuleProxy::start();
+        proxy.roadrunner("v2025.0.77").plugin("example.com/acme/hello", "v1.0.0");
+        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
+        let temporary = sandbox.home();
+        let sandbox = inputs.iter().fold(sandbox, |sandbox, (name, value)| sandbox.env(name, value));
+        let sandbox = sandbox
+            .env("RUNNER_TEMP", &temporary)
+            .env("GITHUB_PATH", temporary.join("path"))
+            .env("GITHUB_OUTPUT", temporary.join("output"))
+            .env("VX_ACTION_FROM", serve(release().to_owned()));
+        Self { _proxy: proxy, sandbox }
+    }
+
+    fn step(&self, name: &str) -> Ran {
+        let path: PathBuf = crate::support::book::top().join("packaging/action");
+        // What earlier steps added to the PATH goes first.
+        let added = fs::read_to_string(self.sandbox.home().join("path")).unwrap_or_default();
+        let path_variable = format!("{}:{}", added.trim(), std::env::var("PATH").unwrap());
+        Ran(self.sandbox.command(path, &[name]).env("PATH", path_variable).output().unwrap())
+    }
+
+    fn outputs(&self) -> String {
+        fs::read_to_string(self.sandbox.home().join("output")).unwrap()
+    }
+}
+
+#[test]
+fn a_job_installs_vx_names_its_caches_and_builds() {
+    let job = Job::new(&[
+        ("VX_ACTION_VERSION", "latest"),
+        ("VX_ACTION_CONFIG", "velox.toml"),
+        ("VX_ACTION_OUTPUT", "bin"),
+        ("VX_ACTION_ARGUMENTS", "--stamp-version 9.8.7"),
+    ]);
+    assert!(job.step("install").ok().starts_with("vx "));
+    job.step("caches").ok();
+    let outputs = job.outputs();
+    let cache = job.sandbox.run(env!("CARGO_BIN_EXE_vx"), &["cache", "dir"]);
+    let modules = job.sandbox.run("go", &["env", "GOMODCACHE"]);
+    assert!(outputs.starts_with(&format!("directories<<END\n{cache}{modules}")), "{outputs}");
+    assert!(outputs.ends_with("\nEND\n"), "{outputs}");
+
+    job.step("build").ok();
+    assert!(job.outputs().ends_with("\ndirectory=bin\n"));
+    let version = job.sandbox.run(job.sandbox.path().join("bin/rr"), &["--version"]);
+    assert!(version.starts_with("rr version 9.8.7 "), "{version}");
+    assert!(job.sandbox.path().join("velox.lock").is_file());
+
+    // A lock that was committed has to fit.
+    let changed = CONFIGURATION.replace("[plugins.hello]", "[plugins.other]");
+    fs::write(job.sandbox.path().join("velox.toml"), changed).unwrap();
+    assert!(job.step("build").fails(2).contains("vx lock"));
+}
+
+#[test]
+fn the_action_gives_its_script_what_the_script_reads() {
+    let text = |name: &str| fs::read_to_string(crate::support::book::top().join(name)).unwrap();
+    let (action, script) = (text("action.yml"), text("packaging/action"));
+    for name in script.split("VX_ACTION_").skip(1) {
+        let name: String = name.chars().take_while(|c| c.is_ascii_uppercase()).collect();
+        let input = format!("VX_ACTION_{name}: ${{{{ inputs.{} }}}}", name.to_lowercase());
+        assert!(action.contains(&input), "action.yml has no {input}");
+    }
+    for step in ["install", "caches", "build"] {
+        let run = format!("run: '\"$GITHUB_ACTION_PATH/packaging/action\" {step}'");
+        assert!(action.contains(&run), "action.yml has no {run}");
+    }
+}

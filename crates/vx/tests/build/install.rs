@@ -1,0 +1,190 @@
+//! What a release has, and its installer: packed by scripts/pack, served on localhost, installed as a user would.
+
+#![cfg(target_os = "linux")]
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use crate::support::release::{pack, release, serve, target};
+use tempfile::TempDir;
+
+/// What installing needs besides a program that downloads and one that makes sums.
+const TOOLS: &[&str] = &["cat", "grep", "gzip", "mkdir", "mktemp", "mv", "rm", "sed", "sh", "tar", "uname"];
+
+/// A user with a home, and a PATH that has these programs.
+struct User {
+    home: TempDir,
+    url: String,
+}
+
+impl User {
+    fn of(release: &Path, programs: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("bin")).unwrap();
+        for name in TOOLS.iter().chain(programs) {
+            let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .map(|folder| folder.join(name))
+                .find(|file| file.is_file());
+            let found = found.unwrap_or_else(|| panic!("{name} is needed for this test"));
+            symlink(found, home.path().join("bin").join(name)).unwrap();
+        }
+        Self { home, url: serve(release.to_owned()) }
+    }
+
+    fn install(&self, arguments: &[&str]) -> Output {
+        Command::new(self.home.path().join("bin/sh"))
+            .arg(crate::support::book::top().join("packaging/install.sh"))
+            .args(["--from", &self.url])
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("PATH", self.home.path().join("bin"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn installs(&self, arguments: &[&str]) -> String {
+        let output = self.install(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Fails, and leaves nothing behind; what it said.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.install(arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+        let left = fs::read_dir(self.home.path().join(".local/bin")).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "nothing is left");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn version(&self, vx: &str) -> String {
+        let output = Command::new(self.home.path().join(vx)).arg("--version").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+const VERSION: &str = concat!("vx ", env!("CARGO_PKG_VERSION"), "\n");
+
+#[test]
+fn the_newest_release_with_curl() {
+    let user = User::of(release(), &["curl", "sha256sum"]);
+    let said = user.installs(&[]);
+    assert!(
+        said.contains(" is in ") && said.contains("isn't in your PATH") && said.contains("vx needs Go"),
+        "{said}"
+    );
+    assert_eq!(user.version(".local/bin/vx"), VERSION);
+
+    // Over an older one, and nothing else is left.
+    fs::write(user.home.path().join(".local/bin/vx"), "older").unwrap();
+    user.installs(&[]);
+    assert_eq!(user.version(".local/bin/vx"), VERSION);
+    assert_eq!(fs::read_dir(user.home.path().join(".local/bin")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_certain_release_with_wget_in_a_certain_directory() {
+    let user = User::of(release(), &["wget", "openssl"]);
+    let directory = user.home.path().join("new/bin");
+    for version in ["v9.9.9", "9.9.9"] {
+        user.installs(&["--version", version, "--dir", &directory.to_string_lossy()]);
+        assert_eq!(user.version("new/bin/vx"), VERSION);
+        fs::remove_file(directory.join("vx")).unwrap();
+    }
+    let said = user.fails(&["--version", "v0.0.1"]);
+    assert!(said.contains("can't download") && said.contains("/download/v0.0.1/SHA256SUMS"), "{said}");
+}
+
+#[test]
+fn what_is_not_what_was_released_is_not_installed() {
+    let archive = format!("vx-{}.tar.gz", target());
+    let altered = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(release()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), altered.path().join(entry.file_name())).unwrap();
+    }
+    let sums = fs::read_to_string(altered.path().join("SHA256SUMS")).unwrap();
+    let line = sums.lines().find(|line| line.ends_with(&archive)).unwrap();
+    let another = line.replacen(&line[..4], if line.starts_with("0000") { "1111" } else { "0000" }, 1);
+    let user = User::of(altered.path(), &["curl", "sha256sum"]);
+
+    fs::write(altered.path().join("SHA256SUMS"), sums.replace(line, &another)).unwrap();
+    let said = user.fails(&[]);
+    assert!(said.contains("isn't what was released") && said.contains(&line[..64]), "{said}");
+
+    // A sum for another file is none for this one.
+    fs::write(altered.path().join("SHA256SUMS"), sums.replace(&archive, &format!("{archive}.asc"))).unwrap();
+    assert!(user.fails(&[]).contains("has no sum for"));
+
+    fs::remove_file(altered.path().join("SHA256SUMS")).unwrap();
+    assert!(user.fails(&[]).contains("can't download"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert!(User::of(release(), &["sha256sum"]).fails(&[]).contains("curl or wget is needed"));
+    assert!(User::of(release(), &["curl"]).fails(&[]).contains("sha256sum, shasum or openssl is needed"));
+    let user = User::of(release(), &["curl", "sha256sum"]);
+    assert!(user.fails(&["--directory", "x"]).contains("--directory isn't known"));
+    assert!(user.fails(&["--dir"]).contains("--dir needs a value"));
+    assert!(user.installs(&["--help"]).contains("--version VERSION"));
+}
+
+#[test]
+fn a_release_packed_twice_is_the_same() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Any file is a program to the packer, and a small one is packed sooner.
+    let program = crate::support::book::top().join("LICENSE");
+    for out in [&one, &two] {
+        pack(out.path(), &["x86_64-unknown-linux-musl", "x86_64-pc-windows-msvc"], &program);
+    }
+    let sums = fs::read_to_string(one.path().join("SHA256SUMS")).unwrap();
+    assert_eq!(sums, fs::read_to_string(two.path().join("SHA256SUMS")).unwrap());
+    let names: Vec<&str> = sums.lines().filter_map(|line| line.split("  ").nth(1)).collect();
+    assert_eq!(names, ["install.sh", "vx-x86_64-pc-windows-msvc.zip", "vx-x86_64-unknown-linux-musl.tar.gz"]);
+    let listed = Command::new("tar").arg("-tzf").arg(one.path().join(names[2])).output().unwrap();
+    assert_eq!(String::from_utf8(listed.stdout).unwrap(), "LICENSE\nREADME.md\nvx\n");
+}
+
+#[test]
+fn cargo_binstall_and_cargo_deb_ask_for_what_a_release_has() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let workspace: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = workspace["packages"].as_array().unwrap();
+    let vx = packages.iter().find(|package| package["name"] == "vx").unwrap();
+    let binstall = &vx["metadata"]["binstall"];
+
+    let script = fs::read_to_string(crate::support::book::top().join("scripts/release")).unwrap();
+    let targets = script.split_once("targets=(").unwrap().1.split_once(')').unwrap().0;
+    let targets: Vec<&str> = targets.split_whitespace().collect();
+    assert_eq!(targets.len(), 5);
+    let workflow = fs::read_to_string(crate::support::book::top().join(".github/workflows/release.yml")).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    pack(out.path(), &targets, &crate::support::book::top().join("LICENSE"));
+    for target in targets {
+        let own = &binstall["overrides"][target]["pkg-url"];
+        let url = own.as_str().or(binstall["pkg-url"].as_str()).unwrap().replace("{ target }", target);
+        let file = url.rsplit('/').next().unwrap();
+        assert!(out.path().join(file).is_file(), "{target}: a release has no {file}");
+        assert!(workflow.contains(&format!("target: {target},")), "release.yml doesn't compile {target}");
+    }
+    for over in ["x86_64", "aarch64"].map(|arch| format!("{arch}-unknown-linux-gnu")) {
+        let url = binstall["overrides"][&over]["pkg-url"].as_str().unwrap();
+        assert!(out.path().join(url.rsplit('/').next().unwrap()).is_file(), "{over}");
+    }
+    for asset in vx["metadata"]["deb"]["assets"].as_array().unwrap() {
+        let path = asset[0].as_str().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).parent().unwrap().to_owned();
+        assert!(path.starts_with("target/") || folder.is_dir(), "{path}");
+    }
+}

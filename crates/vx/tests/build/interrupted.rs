@@ -1,0 +1,74 @@
+//! A build that is told to stop.
+#![cfg(unix)]
+
+use std::{
+    fs,
+    io::Read,
+    net::{TcpListener, TcpStream},
+    process::{Child, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use crate::support::place::{Place, place};
+
+/// A build in the middle of a question to a module proxy that never answers.
+struct Waiting {
+    place: Place,
+    child: Child,
+    /// Kept open: a closed connection would be an answer.
+    _question: TcpStream,
+}
+
+fn waiting(arguments: &[&str]) -> Waiting {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = place().file(
+        "velox.toml",
+        "[roadrunner]\nref = \"v2025.1.15\"\n\n\
+         [plugins.http]\nmodule_name = \"github.com/roadrunner-server/http/v5\"\ntag = \"v5.2.7\"\n",
+    );
+    let mut command = place.command(arguments);
+    let child = command
+        .env("GOPROXY", format!("http://{}", proxy.local_addr().unwrap()))
+        .env("GOSUMDB", "off")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (question, _) = proxy.accept().unwrap();
+    Waiting { place, child, _question: question }
+}
+
+impl Waiting {
+    fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Exit code, stdout, stderr.
+    fn ended(&mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code(), out, err)
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_build_with_130_and_leaves_nothing() {
+    let mut build = waiting(&["build", "-o", "out"]);
+    build.send(Signal::INT);
+    let (code, out, err) = build.ended();
+    assert_eq!((code, out.as_str()), (Some(130), ""), "{err}");
+    assert!(err.ends_with("error: interrupted\n"), "{err}");
+    let left = fs::read_dir(build.place.path().join("out")).into_iter().flatten().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn sigterm_ends_a_build_with_143() {
+    let mut build = waiting(&["build", "--format", "json"]);
+    build.send(Signal::TERM);
+    let (code, out, err) = build.ended();
+    assert_eq!((code, err.as_str()), (Some(143), ""), "{out}");
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.contains(r#""event":"failed","kind":"interrupted","exit_code":143"#), "{out}");
+}

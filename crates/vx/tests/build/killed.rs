@@ -1,0 +1,134 @@
+//! kill -9 and two builds at once: the output directory never holds a partial file, and the next build succeeds.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use crate::support::sandbox::{Sandbox, alone, module_tree};
+use velox_gomod::buildinfo::BuildInfo;
+
+const CONFIGURATION: &str = r#"
+[roadrunner]
+ref = "v2025.1.15"
+
+[plugins.logger]
+module_name = "github.com/roadrunner-server/logger/v5"
+tag = "v5.1.9"
+
+[plugins.rpc]
+module_name = "github.com/roadrunner-server/rpc/v5"
+tag = "v5.1.9"
+"#;
+
+/// When to kill: so long after the first event of a phase.
+const MOMENTS: [(&str, u64); 20] = [
+    ("resolve", 0),
+    ("resolve", 20),
+    ("resolve", 60),
+    ("fetch", 0),
+    ("fetch", 40),
+    ("prepare", 0),
+    ("prepare", 5),
+    ("compile", 0),
+    ("compile", 20),
+    ("compile", 100),
+    ("compile", 300),
+    ("link", 0),
+    ("link", 30),
+    ("link", 100),
+    ("link", 400),
+    ("link", 800),
+    ("verify", 0),
+    ("publish", 0),
+    ("publish", 3),
+    ("publish", 10),
+];
+
+fn start(sandbox: &Sandbox, out: &str) -> Child {
+    let mut command = sandbox.command(
+        env!("CARGO_BIN_EXE_vx"),
+        &["build", "-c", "velox.toml", "-o", out, "--format", "json", "-v"],
+    );
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Reads events until the phase begins (the rest is read aside); false when the build ended before.
+fn reached(child: &mut Child, phase: &str) -> bool {
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let found = events.any(|line| {
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        event["event"] == "phase_started" && event["phase"] == phase
+    });
+    std::thread::spawn(move || events.for_each(drop));
+    found
+}
+
+/// What a user would find: nothing, or a whole server (and hidden unfinished files).
+fn assert_whole(out: &Path) {
+    for entry in fs::read_dir(out).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name == "rr" {
+            BuildInfo::read(&entry.path()).unwrap();
+        } else {
+            assert!(name.starts_with(".rr.") && name.ends_with(".tmp"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn after_kill_9_at_any_moment_the_next_build_succeeds() {
+    let Some(_tree) = module_tree("kill -9 at twenty moments of a build") else { return };
+    let _alone = alone();
+    let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
+    let out = sandbox.path().join("out");
+    let mut killed = 0;
+    for (phase, after) in MOMENTS {
+        let mut child = start(&sandbox, "out");
+        if reached(&mut child, phase) {
+            std::thread::sleep(Duration::from_millis(after));
+            killed += u32::from(child.kill().is_ok());
+        }
+        child.wait().unwrap();
+        assert_whole(&out);
+    }
+    assert!(killed >= 15, "only {killed} builds were still running when they were to be killed");
+
+    // A kill in the middle of downloads, into a module cache of its own.
+    let fetching = Sandbox::new().own_module_cache().file("velox.toml", CONFIGURATION);
+    for (phase, after) in [("resolve", 20), ("fetch", 0), ("fetch", 30), ("fetch", 300)] {
+        let mut child = start(&fetching, "out");
+        assert!(reached(&mut child, phase));
+        std::thread::sleep(Duration::from_millis(after));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    fetching.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+
+    sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+    let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["rr"], "unfinished files of killed builds are removed");
+    // A go command may have outlived its vx for a moment, and written on in a workspace that was just removed.
+    sandbox.vx(&["fetch", "-c", "velox.toml"]).ok();
+    let workspaces = fs::read_dir(sandbox.path().join("../cache/workspaces-v0")).unwrap().count();
+    assert_eq!(workspaces, 0, "workspaces of killed builds are removed");
+}
+
+#[test]
+fn two_builds_at_once_in_one_directory_both_succeed() {
+    let Some(_tree) = module_tree("two builds at once") else { return };
+    let _alone = alone();
+    let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
+    let (mut one, mut other) = (start(&sandbox, "out"), start(&sandbox, "out"));
+    for child in [&mut one, &mut other] {
+        assert!(reached(child, "publish"));
+    }
+    assert!(one.wait().unwrap().success());
+    assert!(other.wait().unwrap().success());
+    assert_whole(&sandbox.path().join("out"));
+    assert_eq!(fs::read_dir(sandbox.path().join("out")).unwrap().count(), 1);
+}

@@ -1,0 +1,28 @@
+//! Building: from a velox.toml to a binary, and all that can go wrong on the way.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support"]
+mod support {
+    pub mod book;
+    pub mod image;
+    pub mod place;
+    pub mod release;
+    pub mod sandbox;
+}
+
+mod action;
+mod compile_cache;
+mod disks;
+mod dockerfile;
+mod install;
+mod interrupted;
+mod killed;
+mod lock;
+mod manual;
+mod proxies;
+mod real_roadrunner;
+mod run;
+mod toolchain;
+mod with;
+mod wrong_configurations;

@@ -1,0 +1,477 @@
+//! The manual, statement by statement: its tables, its hint boxes, its whole example.
+//!
+//! github.com and gitlab.com are the testkit's forge, redirected as a company would do it (HTTPS_PROXY and a certificate
+//! authority of its own), so that nothing in vx knows of tests. RoadRunner is the testkit's small server; the plugins are
+//! real ones from the module proxy, or made here.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+
+use crate::support::sandbox::{Sandbox, alone, module_tree, skip};
+use velox_gomod::buildinfo::BuildInfo;
+use velox_testkit::{Forge, Internet, Repo, Sshd, plugin, roadrunner};
+
+/// A release that the real RoadRunner never had, so that no public proxy has it either.
+const RELEASE: &str = "v2025.0.77";
+
+struct Company {
+    forge: Forge,
+    roadrunner: Repo,
+    _internet: Internet,
+    sandbox: Sandbox,
+}
+
+/// A machine behind a company's proxy, with RoadRunner at `RELEASE` and on `master`.
+fn company() -> Company {
+    let forge = Forge::start();
+    let repository = forge.github("roadrunner-server/roadrunner");
+    roadrunner("v2025").commit_to(&repository).tag(RELEASE).branch("master").default_branch("master");
+    let internet = Internet::start(&forge);
+    let sandbox = Sandbox::new().own_module_cache().envs(internet.environment());
+    Company { forge, roadrunner: repository, _internet: internet, sandbox }
+}
+
+impl Company {
+    /// A plugin of this company on GitHub: `github.com/acme/NAME`.
+    fn plugin(self, name: &str, tag: &str) -> Self {
+        let files = plugin(&format!("github.com/acme/{name}"), name).says(&format!("{name} {tag}")).files();
+        self.forge.github(&format!("acme/{name}")).files(files).commit("first").tag(tag);
+        self
+    }
+
+    /// Hosts a private plugin for those with a token; the configuration that names both.
+    fn hidden_plugin(&self) -> String {
+        self.forge.github_token("ghp_secret");
+        let hidden = self.forge.github("acme/hidden").private().token("ghp_secret");
+        hidden.files(plugin("github.com/acme/hidden", "hidden").files()).commit("first").tag("v1.0.0");
+        let hidden = with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#);
+        format!("[github.token]\ntoken = \"${{RT_TOKEN}}\"\n\n{hidden}")
+    }
+
+    fn configured(mut self, text: &str) -> Self {
+        self.sandbox = self.sandbox.file("velox.toml", text);
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.sandbox = self.sandbox.env(name, value);
+        self
+    }
+
+    /// As the manual says it: `vx build -c velox.toml -o DIR`.
+    fn build(&self) -> Built {
+        self.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+        let binary = self.sandbox.path().join("out/rr");
+        let info = BuildInfo::read(&binary).unwrap();
+        let version = self.sandbox.run(&binary, &["--version"]);
+        Built { binary, info, version }
+    }
+
+    fn fails(&self) -> String {
+        self.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).fails(1)
+    }
+}
+
+struct Built {
+    binary: PathBuf,
+    info: BuildInfo,
+    version: String,
+}
+
+impl Built {
+    fn module(&self, path: &str) -> Option<String> {
+        self.info.deps.iter().find(|module| module.path == path).map(|module| match &module.replace {
+            Some(new) => format!("{} => {} {}", module.version, new.path, new.version),
+            None => module.version.clone(),
+        })
+    }
+}
+
+/// `[roadrunner]`, and one line of `[github.plugins]`.
+fn with(reference: &str, line: &str) -> String {
+    format!("[roadrunner]\nref = \"{reference}\"\n\n[github.plugins]\n{line}\n")
+}
+
+const HELLO: &str = r#"hello = { ref = "v1.0.0", owner = "acme", repository = "hello" }"#;
+
+#[test]
+fn the_manuals_file_verbatim() {
+    let Some(_tree) = module_tree("the manual's file verbatim") else { return };
+    let _alone = alone();
+    let company = company();
+    // A RoadRunner of those plugins' time: a newer one's own requirements raise go.temporal.io/api past the manual's temporal.
+    let tree = roadrunner("v2025").files();
+    let newer = String::from_utf8(tree["go.mod"].clone()).unwrap();
+    let (direct, _indirect) = newer.split_once("\n)\n").unwrap();
+    let older = direct.replace("fileserver/v5 v5.1.9", "fileserver/v5 v5.0.1").replace("v5.1.9", "v5.0.2");
+    company.roadrunner.file("go.mod", format!("{older}\n)\n")).commit("as it was in July 2024");
+    company.forge.github_token("a-github-token");
+    for (id, name) in [(36_405_203, "test_plugin_1"), (36_405_235, "test_plugin_2")] {
+        let project =
+            company.forge.gitlab(&format!("rustatian/{name}")).id(id).private().token("a-gitlab-token");
+        project.files(plugin(&format!("gitlab.com/rustatian/{name}"), name).files()).commit("first");
+    }
+    let manual = include_str!("../manual.toml");
+    let company = company
+        .configured(manual)
+        .env("RT_TOKEN", "a-github-token")
+        .env("GL_TOKEN", "a-gitlab-token")
+        .env("VERSION", "2024.2.1")
+        .env("TIME", "2024-09-12");
+    let built = company.build();
+
+    assert!(built.version.contains("2024.2.1 (build time: 2024-09-12"), "{}", built.version);
+    let mut checked = 0;
+    for line in manual.lines().filter(|line| line.contains("owner = ") && !line.contains("rustatian")) {
+        let quoted: Vec<&str> = line.split('"').collect();
+        let module = format!("github.com/{}/{}/v5", quoted[3], quoted[5]);
+        assert_eq!(built.module(&module).as_deref(), Some(quoted[1]), "{line}");
+        checked += 1;
+    }
+    assert_eq!(checked, 32);
+    for name in ["test_plugin_1", "test_plugin_2"] {
+        let version = built.module(&format!("gitlab.com/rustatian/{name}")).unwrap();
+        assert!(version.starts_with("v0.0.0-20240101"), "{version}");
+    }
+    let asked = company.forge.requests();
+    assert!(asked.iter().any(|request| request.path.contains("/projects/36405203") && request.had_token));
+}
+
+#[test]
+fn ref_is_a_tag_a_branch_or_a_commit_of_roadrunner() {
+    let company = company().plugin("hello", "v1.0.0");
+    let mut sandbox = company.sandbox;
+    for (reference, version) in [(RELEASE, "2025.0.77 "), ("master", "2025.0.77 "), ("", "2025.0.77 ")] {
+        let text = if reference.is_empty() {
+            format!("[github.plugins]\n{HELLO}\n")
+        } else {
+            with(reference, HELLO)
+        };
+        sandbox = sandbox.file("velox.toml", text);
+        sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+        let said = sandbox.run(sandbox.path().join("out/rr"), &["--version"]);
+        assert!(said.contains(version), "{reference}: {said}");
+    }
+}
+
+#[test]
+fn roadrunners_module_path_follows_its_go_mod_on_every_major() {
+    let company = company().plugin("hello", "v1.0.0");
+    let mut sandbox = company.sandbox;
+    // Each release's go.mod names its own path, and the stamp has to follow it.
+    for (major, tag) in [("v2", "v2.99.1"), ("v2023", "v2023.99.1"), ("v3", "v3.99.1")] {
+        roadrunner(major).commit_to(&company.roadrunner).tag(tag);
+        sandbox = sandbox.file("velox.toml", with(tag, HELLO));
+        sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+        let binary = sandbox.path().join("out/rr");
+        let info = BuildInfo::read(&binary).unwrap();
+        assert_eq!(info.path, format!("github.com/roadrunner-server/roadrunner/{major}/cmd/rr"));
+        let said = sandbox.run(&binary, &["--version"]);
+        assert!(said.contains(tag.trim_start_matches('v')), "{said}");
+    }
+}
+
+#[test]
+fn debug_keeps_the_symbols() {
+    let plain = company().plugin("hello", "v1.0.0").configured(&with(RELEASE, HELLO));
+    let debug = company()
+        .plugin("hello", "v1.0.0")
+        .configured(&format!("{}\n[debug]\nenabled = true\n", with(RELEASE, HELLO)));
+    let (plain, debug) = (plain.build(), debug.build());
+    let has_symbols = |built: &Built| {
+        let bytes = fs::read(&built.binary).unwrap();
+        bytes.windows(7).any(|window| window == b".symtab")
+    };
+    assert!(!has_symbols(&plain) && has_symbols(&debug));
+    let tags = debug.info.settings.iter().find(|(name, _)| name == "-tags").map(|(_, value)| value.as_str());
+    assert_eq!(tags, Some("debug"));
+}
+
+#[test]
+fn ref_of_a_plugin_is_a_tag_a_commit_hash_or_a_branch() {
+    let company = company();
+    let hello = company.forge.github("acme/hello");
+    hello.files(plugin("github.com/acme/hello", "hello").files()).commit("first").tag("v1.0.0");
+    let next = hello.file("README.md", "more").commit("second").branch("next").head();
+    let pseudo = format!("v1.0.1-0.20240101000100-{}", &next[..12]);
+    let mut sandbox = company.sandbox;
+    for (reference, version) in [
+        ("v1.0.0", "v1.0.0"),
+        (next.as_str(), pseudo.as_str()),
+        (&next[..8], &pseudo),
+        ("next", &pseudo),
+        ("latest", "v1.0.0"),
+    ] {
+        sandbox = sandbox.file("velox.toml", with(RELEASE, &HELLO.replacen("v1.0.0", reference, 1)));
+        sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+        let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
+        let module = info.deps.iter().find(|module| module.path == "github.com/acme/hello").unwrap();
+        assert_eq!(module.version, version, "{reference}");
+    }
+}
+
+#[test]
+fn folder_holds_a_plugin_with_its_own_go_mod() {
+    let company = company();
+    let souin = company.forge.github("darkweak-fork/souin");
+    let files = plugin("github.com/darkweak-fork/souin/plugins/roadrunner", "cache")
+        .folder("plugins/roadrunner")
+        .files();
+    souin
+        .file("go.mod", "module github.com/darkweak-fork/souin\n\ngo 1.22\n")
+        .files(files)
+        .commit("first")
+        .tag("v1.6.18");
+    let line = |reference: &str| {
+        format!(
+            r#"cache = {{ ref = "{reference}", owner = "darkweak-fork", repository = "souin", folder="plugins/roadrunner" }}"#
+        )
+    };
+    // Without a tag of the folder's own, Go makes a pseudo-version for the commit that the root's tag names.
+    let company = company.configured(&with(RELEASE, &line("v1.6.18")));
+    let built = company.build();
+    let pseudo = format!("v0.0.0-20240101000000-{}", &souin.head()[..12]);
+    assert_eq!(built.module("github.com/darkweak-fork/souin/plugins/roadrunner"), Some(pseudo));
+
+    souin.file("README.md", "more").commit("second").tag("plugins/roadrunner/v1.7.0");
+    let company = company.configured(&with(RELEASE, &line("v1.7.0")));
+    let built = company.build();
+    assert_eq!(built.module("github.com/darkweak-fork/souin/plugins/roadrunner").as_deref(), Some("v1.7.0"));
+}
+
+#[test]
+fn replace_takes_a_remote_module_at_the_entrys_own_ref() {
+    let company = company();
+    // A fork keeps the original's module line. The original isn't there at all: nothing may fetch it.
+    let fork = company.forge.github("owner2/repo2");
+    fork.files(plugin("github.com/owner/repo", "mine").files()).commit("first").branch("master");
+    let line = r#"mine = { ref = "master", owner = "owner", repository = "repo", replace="github.com/owner2/repo2" }"#;
+    let built = company.configured(&with(RELEASE, line)).build();
+    let replaced = built.module("github.com/owner/repo").unwrap();
+    let expected = format!(" => github.com/owner2/repo2 v0.0.0-20240101000000-{}", &fork.head()[..12]);
+    assert!(replaced.ends_with(&expected), "{replaced}");
+}
+
+#[test]
+fn replace_takes_a_local_directory_relative_to_the_configuration() {
+    let mut company = company();
+    for (name, content) in plugin("github.com/owner/repo", "mine").files() {
+        company.sandbox = company.sandbox.file(&format!("../plugins/mine/{name}"), content);
+    }
+    let line =
+        r#"mine = { ref = "master", owner = "owner", repository = "repo", replace="../plugins/mine" }"#;
+    let company = company.configured(&with(RELEASE, line));
+    let built = company.build();
+    let replaced = built.module("github.com/owner/repo").unwrap();
+    assert!(replaced.contains(" => ./replace/github.com_owner_repo "), "{replaced}");
+    assert!(
+        company.forge.requests().iter().all(|request| !request.path.contains("/owner/")),
+        "the original isn't asked for"
+    );
+}
+
+#[test]
+fn version_and_time_are_written_into_the_binary() {
+    let company = company()
+        .plugin("hello", "v1.0.0")
+        .configured(&with(RELEASE, HELLO))
+        .env("VERSION", "v9.8.7")
+        .env("TIME", "2026-01-02T03:04:05+0000");
+    let built = company.build();
+    assert!(built.version.contains("9.8.7 (build time: 2026-01-02T03:04:05+0000"), "{}", built.version);
+}
+
+#[test]
+fn the_dockerfiles_undefined_arguments_count_as_none() {
+    let company = company()
+        .plugin("hello", "v1.0.0")
+        .configured(&with(RELEASE, HELLO))
+        .env("APP_VERSION", "undefined")
+        .env("BUILD_TIME", "undefined")
+        .env("CGO_ENABLED", "0");
+    let version = company.build().version;
+    assert!(version.contains("2025.0.77 (build time: 2024-01-01T00:00:00Z"), "{version}");
+}
+
+#[test]
+fn environment_variables_bring_the_tokens_and_these_show_nowhere() {
+    let company = company();
+    let text = company.hidden_plugin();
+    let company = company.configured(&text).env("RT_TOKEN", "ghp_secret");
+    let ran = company.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out", "-vv"]);
+    ran.ok();
+    assert!(!ran.stdout().contains("ghp_secret") && !ran.stderr().contains("ghp_secret"));
+    let secret = Command::new("grep")
+        .args(["-rlF", "ghp_secret"])
+        .arg(company.sandbox.path().parent().unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&secret.stdout), "", "the token is in no file");
+}
+
+#[test]
+fn without_a_token_the_rate_limit_is_told_with_its_reset() {
+    let company = company();
+    company
+        .forge
+        .github("acme/hello")
+        .files(plugin("github.com/acme/hello", "hello").files())
+        .commit("first");
+    company.forge.github_rate_limits(0, 5000);
+    let company = company.configured(&with("master", &HELLO.replacen("v1.0.0", "main", 1)));
+    // git needs no API; a user without it has only the limit.
+    let programs = company.sandbox.home().join("bin");
+    fs::create_dir(&programs).unwrap();
+    let go = company.sandbox.run("sh", &["-c", "command -v go"]);
+    std::os::unix::fs::symlink(go.trim(), programs.join("go")).unwrap();
+    let company = company.env("PATH", &programs.to_string_lossy());
+    let said = company.fails();
+    assert!(said.contains("rate limit") && said.contains("UTC") && said.contains("token"), "{said}");
+}
+
+#[test]
+fn private_repositories_over_ssh_with_exactly_the_two_steps() {
+    let company = company();
+    let hidden = company.forge.github("acme/hidden").private();
+    hidden.files(plugin("github.com/acme/hidden", "hidden").files()).commit("first").tag("v1.0.0");
+    let sshd = match Sshd::start() {
+        Ok(sshd) => sshd,
+        Err(why) => return skip("private repositories over ssh", &why.to_string()),
+    };
+    sshd.repository("acme/hidden", &hidden).unwrap();
+    let mut company = company
+        .configured(&with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#));
+    company.sandbox = company.sandbox.envs(sshd.environment());
+    // The manual's second step, in a fresh HOME.
+    for variable in ["GOPRIVATE", "GONOSUMDB"] {
+        company.sandbox.run("go", &["env", "-w", &format!("{variable}=github.com/acme/*,gitlab.com/acme/*")]);
+    }
+    // What `go env -w` wrote counts only where the environment says nothing.
+    company.sandbox = company.sandbox.without("GONOSUMDB").env("GOSUMDB", "off");
+    let built = company.build();
+    assert_eq!(built.module("github.com/acme/hidden").as_deref(), Some("v1.0.0"));
+    assert!(
+        company.forge.requests().iter().all(|request| !request.path.starts_with("/repos/acme/")),
+        "only over ssh"
+    );
+}
+
+#[test]
+fn private_repositories_over_https_with_the_configured_token_for_git() {
+    let company = company();
+    let text = company.hidden_plugin();
+    let company =
+        company.configured(&text).env("RT_TOKEN", "ghp_secret").env("GOPRIVATE", "github.com/acme/*");
+    assert_eq!(company.build().module("github.com/acme/hidden").as_deref(), Some("v1.0.0"));
+}
+
+#[test]
+fn gitlab_plugins_by_number_and_by_path_with_the_token() {
+    let company = company();
+    let token = "glpat-secret";
+    for (id, name) in [(11, "one"), (12, "two")] {
+        let project = company.forge.gitlab(&format!("acme/tools/{name}")).id(id).private().token(token);
+        project
+            .files(plugin(&format!("gitlab.com/acme/tools/{name}"), name).files())
+            .commit("first")
+            .tag("v1.0.0");
+    }
+    let text = format!(
+        "[roadrunner]\nref = \"{RELEASE}\"\n\n[gitlab.token]\ntoken = \"${{GL_TOKEN}}\"\n\n\
+         [gitlab.endpoint]\nendpoint = \"https://gitlab.com\"\n\n[gitlab.plugins]\n\
+         one = {{ ref = \"main\", owner = \"acme\", repository = \"11\" }}\n\
+         two = {{ ref = \"v1.0.0\", owner = \"acme\", repository = \"acme/tools/two\" }}\n"
+    );
+    let built = company.configured(&text).env("GL_TOKEN", token).build();
+    assert_eq!(built.module("gitlab.com/acme/tools/two").as_deref(), Some("v1.0.0"));
+    let one = built.module("gitlab.com/acme/tools/one").unwrap();
+    // main is where v1.0.0 is.
+    assert_eq!(one, "v1.0.0");
+}
+
+#[test]
+fn one_major_of_plugins_is_what_the_warning_box_asks_for() {
+    // A plugin of another major than RoadRunner's own is another module: both would be in the server.
+    let company = company();
+    let old = company.forge.github("acme/broken");
+    old.files(plugin("github.com/acme/broken", "broken").compile_error().files())
+        .commit("first")
+        .tag("v1.0.0");
+    let company = company
+        .configured(&with(RELEASE, r#"broken = { ref = "v1.0.0", owner = "acme", repository = "broken" }"#));
+    let said = company.fails();
+    assert!(said.contains("undefined: missing"), "the compiler's own line: {said}");
+    assert!(
+        said.contains("plugin broken (github.com/acme/broken v1.0.0)"),
+        "the plugin it belongs to: {said}"
+    );
+    assert!(said.contains("velox.toml:5:"), "and its place: {said}");
+    assert!(said.contains("all of one major"), "and what helps: {said}");
+}
+
+#[test]
+fn the_options_c_and_o_are_the_configuration_and_the_directory() {
+    let company = company().plugin("hello", "v1.0.0");
+    let mut sandbox = company.sandbox.file("configurations/mine.toml", with(RELEASE, HELLO));
+    fs::create_dir_all(sandbox.home().join("Downloads")).unwrap();
+    let downloads = sandbox.home().join("Downloads");
+    sandbox.vx(&["build", "-c", "configurations/mine.toml", "-o", &downloads.to_string_lossy()]).ok();
+    assert!(downloads.join("rr").is_file());
+    // A directory that isn't there yet is made; a file is named by another option.
+    sandbox = sandbox.file("keep", "");
+    sandbox.vx(&["build", "-c", "configurations/mine.toml", "-o", "new/folder"]).ok();
+    assert!(sandbox.path().join("new/folder/rr").is_file());
+    sandbox.vx(&["build", "-c", "configurations/mine.toml", "--output-file", "bin/server"]).ok();
+    assert!(sandbox.path().join("bin/server").is_file());
+}
+
+#[test]
+fn log_level_and_mode_say_how_much_and_in_which_form() {
+    let company = company().plugin("hello", "v1.0.0");
+    let mut sandbox = company.sandbox;
+    let text = |level: &str, mode: &str| {
+        format!("{}\n[log]\nlevel = \"{level}\"\nmode = \"{mode}\"\n", with(RELEASE, HELLO))
+    };
+    sandbox = sandbox.file("velox.toml", text("info", "production"));
+    let production = sandbox.vx(&["build", "-c", "velox.toml", "--dry-run"]);
+    production.ok();
+    for line in production.stdout().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["v"], 1, "{line}");
+    }
+    sandbox = sandbox.file("velox.toml", text("info", "development"));
+    let development = sandbox.vx(&["build", "-c", "velox.toml", "--dry-run"]);
+    assert!(development.ok().contains("github.com/acme/hello"));
+    assert!(!development.stderr().starts_with('{'));
+    sandbox = sandbox.file("velox.toml", text("error", "development"));
+    assert_eq!(sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).stderr(), "");
+    assert!(!sandbox.vx(&["build", "-c", "velox.toml", "-o", "out", "-v"]).stderr().is_empty(), "flags win");
+}
+
+#[test]
+fn self_hosted_github_and_gitlab() {
+    let forge = Forge::start();
+    let repository = forge.github("roadrunner-server/roadrunner");
+    roadrunner("v2025").commit_to(&repository).tag(RELEASE);
+    forge
+        .github("acme/hello")
+        .files(plugin("ghe.test/acme/hello", "hello").files())
+        .commit("first")
+        .tag("v1.0.0");
+    let project = forge.gitlab("acme/deep/down/other").id(7);
+    project.files(plugin("gitlab.test/acme/deep/down/other", "other").files()).commit("first").tag("v0.3.0");
+    let text = format!(
+        "[roadrunner]\nref = \"{RELEASE}\"\n\n[github.endpoint]\nendpoint = \"{}\"\n\n[github.plugins]\n{HELLO}\n\n\
+         [gitlab.endpoint]\nendpoint = \"{}\"\n\n[gitlab.plugins]\n\
+         other = {{ ref = \"v0.3.0\", owner = \"acme\", repository = \"7\" }}\n",
+        forge.github_url(),
+        forge.gitlab_url()
+    );
+    let sandbox = Sandbox::new().own_module_cache().file("velox.toml", text);
+    let ran = sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]);
+    ran.ok();
+    let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
+    let inside: BTreeMap<_, _> =
+        info.deps.iter().map(|module| (module.path.as_str(), module.version.as_str())).collect();
+    assert_eq!(inside.get("ghe.test/acme/hello"), Some(&"v1.0.0"));
+    assert_eq!(inside.get("gitlab.test/acme/deep/down/other"), Some(&"v0.3.0"));
+}

@@ -1,0 +1,141 @@
+//! The real RoadRunner, from the module tree that VX_TEST_GOPROXY names.
+//!
+//! One cold build of all 35 plugins; the others stand on its caches. With VX_TEST_COLD=1 (`make acceptance`) every one of
+//! them starts with empty caches.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
+
+use crate::support::sandbox::{Sandbox, alone, module_tree, skip};
+use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod};
+
+const ALL_35: &str = include_str!("../real-35-plugins.toml");
+const MANUAL: &str = include_str!("../manual.toml");
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    if std::env::var_os("VX_TEST_COLD").is_some() { sandbox.cold() } else { sandbox }
+}
+
+/// Builds, and says how long it took.
+fn build(sandbox: &Sandbox, arguments: &[&str]) -> std::path::PathBuf {
+    let since = Instant::now();
+    sandbox.vx(&[&["build", "-o", "out"], arguments].concat()).ok();
+    println!("vx build {}: {:.1} s", arguments.join(" "), since.elapsed().as_secs_f64());
+    sandbox.path().join("out/rr")
+}
+
+/// The versions inside a binary, by module path.
+fn versions(binary: &Path) -> BTreeMap<String, String> {
+    let info = BuildInfo::read(binary).unwrap();
+    info.deps.into_iter().map(|module| (module.path, module.version)).collect()
+}
+
+/// The versions that a release's go.mod names.
+fn release(tree: &Path, module: &str, version: &str) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(tree.join(format!("{module}/@v/{version}.mod"))).unwrap();
+    GoMod::parse(&text).unwrap().require.into_iter().map(|line| (line.path, line.version)).collect()
+}
+
+/// `[plugins.NAME]` tables: module path and tag.
+fn asked(text: &str) -> BTreeMap<String, String> {
+    let value = |line: &str| line.split('"').nth(1).unwrap().to_owned();
+    let tags = text.lines().filter(|line| line.starts_with("tag")).map(value);
+    let modules = text.lines().filter(|line| line.starts_with("module_name")).map(value);
+    modules.zip(tags).collect()
+}
+
+#[test]
+fn all_35_plugins_at_their_exact_versions_and_everything_else_at_the_releases() {
+    let Some(tree) = module_tree("the real RoadRunner with all its plugins") else { return };
+    let _alone = alone();
+    let sandbox = sandbox().file("velox.toml", ALL_35);
+    let binary = build(&sandbox, &["-c", "velox.toml"]);
+
+    let version = sandbox.run(&binary, &["--version"]);
+    assert!(version.contains("2025.1.15 "), "{version}");
+    let inside = versions(&binary);
+    let asked = asked(ALL_35);
+    assert_eq!(asked.len(), 35);
+    for (module, tag) in &asked {
+        assert_eq!(inside.get(module), Some(tag), "{module}");
+    }
+    let release = release(&tree, "github.com/roadrunner-server/roadrunner/v2025", "v2025.1.15");
+    let strangers: Vec<_> =
+        inside.iter().filter(|(path, version)| release.get(*path) != Some(*version)).collect();
+    assert!(strangers.is_empty(), "not what the release's go.mod names: {strangers:?}");
+    assert!(inside.len() > 150, "{} modules", inside.len());
+}
+
+#[test]
+fn the_manuals_own_plugins_on_the_release_that_they_were_written_for() {
+    let Some(_tree) = module_tree("the manual's plugins on RoadRunner v2024.2.1") else { return };
+    let _alone = alone();
+    // The GitLab plugins of the example are on the author's own project pages.
+    let github = MANUAL.split("[gitlab]").next().unwrap();
+    let text = github.replacen("ref = \"master\"", "ref = \"v2024.2.1\"", 1);
+    let sandbox = sandbox().file("velox.toml", text);
+    let binary = build(&sandbox, &["-c", "velox.toml"]);
+
+    let version = sandbox.run(&binary, &["--version"]);
+    assert!(version.contains("2024.2.1 "), "{version}");
+    let inside = versions(&binary);
+    let mut checked = 0;
+    for line in github.lines().filter(|line| line.contains("owner = ")) {
+        let quoted: Vec<&str> = line.split('"').collect();
+        let (tag, owner, repository) = (quoted[1], quoted[3], quoted[5]);
+        assert_eq!(
+            inside.get(&format!("github.com/{owner}/{repository}/v5")).map(String::as_str),
+            Some(tag),
+            "{line}"
+        );
+        checked += 1;
+    }
+    assert_eq!(checked, 32);
+}
+
+const SMALL: &str = r#"
+[roadrunner]
+ref = "v2025.1.15"
+
+[github.plugins]
+http = { ref = "v5.3.0", owner = "roadrunner-server", repository = "http" }
+server = { ref = "v5.2.10", owner = "roadrunner-server", repository = "server" }
+rpc = { ref = "v5.1.9", owner = "roadrunner-server", repository = "rpc" }
+logger = { ref = "v5.1.9", owner = "roadrunner-server", repository = "logger" }
+"#;
+
+#[test]
+fn four_plugins_answer_a_request_with_a_php_worker() {
+    let Some(_tree) = module_tree("a small server with a PHP worker") else { return };
+    if Command::new("php").arg("--version").output().is_err() {
+        return skip("a small server with a PHP worker", "there is no php on the PATH (Debian: php-cli)");
+    }
+    let _alone = alone();
+    let sandbox = sandbox().file("velox.toml", SMALL);
+    let binary = build(&sandbox, &["-c", "velox.toml"]);
+    let answer = velox_testkit::worker::answer_of(&binary, &sandbox.path()).unwrap();
+    assert!(answer.contains("hello"), "{answer}");
+}
+
+#[test]
+fn other_targets_get_their_own_file_formats_and_names() {
+    let Some(_tree) = module_tree("other targets") else { return };
+    let _alone = alone();
+    let sandbox = sandbox().file("velox.toml", SMALL);
+    // The file header's first bytes, and the machine where they name it.
+    for (target, name, magic, machine) in [
+        ("linux/arm64", "rr", &b"\x7fELF"[..], (18, &b"\xb7\x00"[..])),
+        ("darwin/arm64", "rr", &b"\xcf\xfa\xed\xfe"[..], (4, &b"\x0c\x00\x00\x01"[..])),
+        ("windows/amd64", "rr.exe", &b"MZ"[..], (0, &b"MZ"[..])),
+    ] {
+        let out = format!("out-{}", target.replace('/', "-"));
+        sandbox.vx(&["build", "-c", "velox.toml", "-o", &out, "--target", target]).ok();
+        let file = sandbox.path().join(&out).join(name);
+        let bytes = fs::read(&file).unwrap();
+        assert!(bytes.starts_with(magic), "{target}");
+        assert!(bytes[machine.0..].starts_with(machine.1), "{target}");
+        let settings: BTreeMap<_, _> = BuildInfo::read(&file).unwrap().settings.into_iter().collect();
+        assert_eq!(format!("{}/{}", settings["GOOS"], settings["GOARCH"]), target);
+        assert_eq!(fs::read_dir(sandbox.path().join(&out)).unwrap().count(), 1);
+    }
+}

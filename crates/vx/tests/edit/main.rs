@@ -1,0 +1,13 @@
+//! The commands that change a velox.toml or begin one.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support"]
+mod support {
+    pub mod place;
+    pub mod sandbox;
+}
+
+mod editing;
+mod init;
+mod new_plugin;

@@ -1,0 +1,324 @@
+//! The documentation does what it says: its configurations are read, its commands run, its links lead somewhere.
+//!
+//! Each page is a user who types its blocks one after the other. github.com and gitlab.com are the testkit's forge, and the
+//! module proxy has what the page's configurations name: RoadRunner is the testkit's small server, plugins that it doesn't
+//! know are made here. A block that can't be run says why, in a comment that readers don't see.
+
+#![cfg(target_os = "linux")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use crate::support::book::{Block, Page, pages};
+use crate::support::sandbox::{Ran, Sandbox};
+use velox_manifest::{Manifest, Origin, Plugin, Project, Source};
+use velox_testkit::{Forge, Internet, ModuleProxy, plugin};
+
+const RELEASE: &str = "v2025.1.15";
+
+/// The small RoadRunner is made of these: for them the real ones are taken.
+const REAL: &[&str] = &["fileserver", "informer", "logger", "metrics", "resetter", "rpc", "status"];
+
+const LANGUAGES: &[&str] = &["console", "dockerfile", "json", "text", "toml", "yaml"];
+
+#[test]
+fn every_block_says_what_it_is() {
+    for block in pages().iter().flat_map(Page::blocks) {
+        assert!(LANGUAGES.contains(&&*block.language), "{}: what is `{}`?", block.place, block.language);
+        let Some(remark) = &block.remark else { continue };
+        let (kind, text) = remark.split_once(": ").unwrap_or_else(|| panic!("{}: {remark}", block.place));
+        assert!(matches!(kind, "not run" | "file") && !text.is_empty(), "{}: {remark}", block.place);
+    }
+}
+
+#[test]
+fn every_configuration_is_read() {
+    let mut read = 0;
+    for block in pages().iter().flat_map(Page::blocks).filter(|block| block.language == "toml") {
+        // A page may show a few keys alone; the plugins that every file has to have are added to them.
+        let whole = if block.text.contains("plugins") {
+            block.text.clone()
+        } else {
+            format!(
+                "{}\n[plugins.http]\nmodule_name = \"github.com/acme/http\"\ntag = \"v1.0.0\"\n",
+                block.text
+            )
+        };
+        manifest(&block.place, &whole);
+        read += 1;
+    }
+    for entry in fs::read_dir(crate::support::book::top().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            manifest(&path.to_string_lossy(), &fs::read_to_string(&path).unwrap());
+            read += 1;
+        }
+    }
+    assert!(read > 5);
+}
+
+#[test]
+fn whoever_comes_from_velox_finds_every_key() {
+    let text = crate::support::book::page("docs/coming-from-velox.md").text;
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    for table in velox_manifest::TABLES {
+        let header = table.name.strip_suffix(".NAME").unwrap_or(table.name);
+        for key in table.keys {
+            let about = |row: &&&str| {
+                let cell = row.split(" | ").next().unwrap();
+                let words: Vec<&str> =
+                    cell.split(|c: char| !c.is_alphanumeric() && !"._-".contains(c)).collect();
+                (header.is_empty() || words.contains(&header) || words.contains(&table.name))
+                    && words.contains(&key.name)
+            };
+            assert!(
+                rows.iter().any(|row| about(&row)),
+                "docs/coming-from-velox.md: no row for [{header}] {}",
+                key.name
+            );
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let anchors: BTreeMap<String, Vec<String>> =
+        pages().iter().map(|page| (page.name.clone(), page.anchors())).collect();
+    for page in pages() {
+        for (link, place) in page.links() {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            let (path, anchor) =
+                link.split_once('#').map_or((&*link, None), |(path, anchor)| (path, Some(anchor)));
+            let name = match path {
+                "" => page.name.clone(),
+                path => {
+                    let folder = crate::support::book::top().join(&page.name).parent().unwrap().to_owned();
+                    let target = folder
+                        .join(path)
+                        .canonicalize()
+                        .unwrap_or_else(|_| panic!("{place}: {link} isn't there"));
+                    target.strip_prefix(crate::support::book::top()).unwrap().to_string_lossy().into_owned()
+                }
+            };
+            // The book has its own pages only.
+            let outside = page.name.starts_with("docs/") && !name.starts_with("docs/");
+            assert!(!outside, "{place}: {link} leads out of the book");
+            if let Some(anchor) = anchor {
+                assert!(
+                    anchors[&name].iter().any(|known| known == anchor),
+                    "{place}: {name} has no #{anchor}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_page_is_in_the_book() {
+    let summary = crate::support::book::page("docs/SUMMARY.md");
+    let mut listed: Vec<String> =
+        summary.links().into_iter().map(|(link, _)| format!("docs/{link}")).collect();
+    listed.push(summary.name);
+    listed.sort();
+    let there: Vec<String> =
+        pages().into_iter().map(|page| page.name).filter(|name| name.starts_with("docs/")).collect();
+    assert_eq!(listed, there);
+}
+
+/// One test for each page: they run beside each other, and a failure names the page.
+macro_rules! pages_that_run {
+    ($($test:ident: $page:literal),* $(,)?) => {
+        $(#[test] fn $test() { run($page); })*
+
+        #[test]
+        fn every_page_with_commands_is_run() {
+            let run = [$($page),*];
+            for page in pages() {
+                let commands = page.blocks().iter().any(runs);
+                assert_eq!(commands, run.contains(&&*page.name), "{}: pages_that_run! has to agree", page.name);
+            }
+        }
+    };
+}
+
+pages_that_run! {
+    build_service: "docs/build-service.md",
+    building_a_server: "docs/building-a-server.md",
+    ci: "docs/ci.md",
+    developing_plugins: "docs/developing-plugins.md",
+    editing: "docs/editing.md",
+    how_it_works: "docs/how-it-works.md",
+    installing: "docs/installing.md",
+    knowing: "docs/knowing.md",
+    private_repositories: "docs/private-repositories.md",
+    quick_start: "docs/quick-start.md",
+    readme: "README.md",
+}
+
+fn runs(block: &Block) -> bool {
+    block.language == "console" && !not_run(block)
+}
+
+fn not_run(block: &Block) -> bool {
+    block.remark.as_ref().is_some_and(|remark| remark.starts_with("not run: "))
+}
+
+fn run(name: &str) {
+    let page = crate::support::book::page(name);
+    let mut user = User::of(&page);
+    for block in page.blocks() {
+        if let Some(file) = block.remark.as_ref().and_then(|remark| remark.strip_prefix("file: ")) {
+            user.sandbox = user.sandbox.file(file, &block.text);
+        } else if runs(&block) {
+            user.types(&block);
+        }
+    }
+    // What a CI's job would run, in the same place.
+    for block in page.blocks().iter().filter(|block| block.language == "yaml" && !not_run(block)) {
+        for line in block.text.lines() {
+            let line = line.trim_start_matches([' ', '-']);
+            let line = line.strip_prefix("run: ").unwrap_or(line);
+            if line.starts_with("vx ") {
+                user.shell(&block.place, line);
+            }
+        }
+    }
+}
+
+struct User {
+    _forge: Forge,
+    _internet: Internet,
+    _proxy: ModuleProxy,
+    sandbox: Sandbox,
+}
+
+impl User {
+    /// Somebody whose network has all that a page's configurations name.
+    fn of(page: &Page) -> Self {
+        let (forge, proxy) = (Forge::start(), ModuleProxy::start());
+        proxy.roadrunner(RELEASE);
+        forge.github_token("the-github-token");
+        for block in page.blocks().iter().filter(|block| block.remark.as_deref() == Some("file: velox.toml"))
+        {
+            for plugin in manifest(&block.place, &block.text).plugins {
+                publish(&plugin, &forge, &proxy);
+            }
+        }
+        let internet = Internet::start(&forge);
+        let vx = Path::new(env!("CARGO_BIN_EXE_vx")).parent().unwrap();
+        let path = format!("{}:{}", vx.display(), std::env::var("PATH").unwrap());
+        let sandbox = Sandbox::new()
+            .own_module_cache()
+            .envs(internet.environment())
+            .proxy(&proxy.url())
+            .env("PATH", path)
+            .env("LANG", "C.UTF-8");
+        Self { _forge: forge, _internet: internet, _proxy: proxy, sandbox }
+    }
+
+    /// Types a block's commands in one shell; the lines that it shows have to come, in this order.
+    fn types(&self, block: &Block) {
+        let (mut script, mut shown, mut continued) = (String::new(), Vec::new(), false);
+        for line in block.text.lines() {
+            match line.strip_prefix("$ ").or(continued.then_some(line)) {
+                Some(command) => {
+                    script.push_str(command);
+                    script.push('\n');
+                    continued = command.ends_with('\\');
+                }
+                None => shown.push(line),
+            }
+        }
+        assert!(!script.is_empty(), "{}: a console block without a command", block.place);
+        let output = self.shell(&block.place, &script);
+        let mut lines = output.lines();
+        for wanted in shown.into_iter().filter(|line| !line.trim().is_empty()) {
+            assert!(
+                lines.any(|line| fits(wanted, line)),
+                "{}: there is no {wanted}\nin\n{output}",
+                block.place
+            );
+        }
+    }
+
+    fn shell(&self, place: &str, script: &str) -> String {
+        let script = format!("set -euo pipefail\nexec 2>&1\n{script}");
+        let ran = Ran(self.sandbox.command("bash", &["-c", &script]).output().unwrap());
+        assert!(ran.code() == Some(0), "{place}: {script}\n{}{}", ran.stdout(), ran.stderr());
+        ran.stdout()
+    }
+}
+
+/// Puts a plugin where its entry says that it is: what is `acme`'s is private.
+fn publish(entry: &Plugin, forge: &Forge, proxy: &ModuleProxy) {
+    let (name, reference) = (&entry.name.value, &entry.reference.value);
+    match &entry.origin {
+        Origin::GitHub { owner, repository, .. } if owner.value == "acme" => {
+            let path = format!("acme/{}", repository.value);
+            let repo = forge.github(&path).private().token("the-github-token");
+            repo.files(plugin(&format!("github.com/{path}"), name).files()).commit("first").tag(reference);
+        }
+        Origin::GitHub { owner, repository, .. } => {
+            let major = reference.split('.').next().unwrap();
+            let module = format!("github.com/{}/{}/{major}", owner.value, repository.value);
+            if !REAL.contains(&&*repository.value) {
+                proxy.module(&module, reference, plugin(&module, name).files());
+            }
+        }
+        Origin::GitLab { project, .. } => {
+            let repo = match &project.value {
+                Project::Id(id) => forge.gitlab(&format!("me/{name}")).id(*id),
+                Project::Path(path) => forge.gitlab(path).private().token("the-gitlab-token"),
+            };
+            let path = match &project.value {
+                Project::Id(_) => format!("me/{name}"),
+                Project::Path(path) => path.clone(),
+            };
+            repo.files(plugin(&format!("gitlab.com/{path}"), name).files()).commit("first").branch(reference);
+        }
+        Origin::Module(path) => {
+            if !REAL.iter().any(|real| path.value.contains(&format!("/{real}/"))) {
+                proxy.module(&path.value, reference, plugin(&path.value, name).files());
+            }
+        }
+    }
+}
+
+fn manifest(place: &str, text: &str) -> Manifest {
+    let source = Source { name: place.to_owned(), text: text.to_owned() };
+    match Manifest::parse(&source, &|_| Some("1".to_owned())) {
+        Ok((manifest, warnings)) => {
+            assert!(warnings.is_empty(), "{place}: {warnings:?}");
+            manifest
+        }
+        Err(errors) => panic!("{place}: {errors:?}\n{text}"),
+    }
+}
+
+/// Whether a line is what a page shows, where `…` stands for anything.
+fn fits(shown: &str, line: &str) -> bool {
+    let (shown, line) = (shown.trim(), line.trim());
+    let mut parts = shown.split('…');
+    let first = parts.next().unwrap();
+    let Some(mut rest) = line.strip_prefix(first) else { return false };
+    if !shown.contains('…') {
+        return rest.is_empty();
+    }
+    let mut parts: Vec<&str> = parts.collect();
+    let last = parts.pop().unwrap();
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[test]
+fn dots_stand_for_anything() {
+    assert!(fits("Built … for linux/…", "   Built RoadRunner for linux/amd64"));
+    assert!(fits("…built before…", "x built before y") && fits("a", "a"));
+    assert!(!fits("a", "ab") && !fits("a…b", "acd") && !fits("a…b…c", "ac"));
+}

@@ -1,0 +1,16 @@
+//! The commands that answer questions, the command line itself, and the documentation.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support"]
+mod support {
+    pub mod book;
+    pub mod place;
+    pub mod sandbox;
+}
+
+mod command_line;
+mod docs;
+mod doctor;
+mod knowing;
+mod shell;

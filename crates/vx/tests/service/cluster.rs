@@ -1,0 +1,455 @@
+//! `vx server` and `vx worker`, many of each, on NATS and an object store: what was accepted is built, once, whoever dies.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::collector::Collector;
+use crate::support::sandbox::{Sandbox, skip};
+use serde_json::{Value, json};
+use crate::support::service::{Answer, PATIENCE, Service, program};
+use velox_testkit::{ModuleProxy, NatsServer, S3Server, plugin, roadrunner};
+
+const RELEASE: &str = "v2025.0.77";
+
+/// What all nodes share, and a machine for them.
+struct Cluster {
+    nats: NatsServer,
+    s3: S3Server,
+    sandbox: Sandbox,
+    proxy: ModuleProxy,
+    /// A line for each time that a server was compiled.
+    compiled: PathBuf,
+    /// As long as this is there, compiling waits.
+    hold: PathBuf,
+}
+
+impl Cluster {
+    fn start(test: &str) -> Option<Self> {
+        let nats = match NatsServer::start() {
+            Ok(nats) => nats,
+            Err(error) => {
+                skip(test, &error.to_string());
+                return None;
+            }
+        };
+        let s3 = S3Server::start().unwrap();
+        let proxy = ModuleProxy::start();
+        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+        let hello = plugin("example.com/acme/hello", "hello").says("hello");
+        proxy.module("example.com/acme/hello", "v1.0.0", hello.files());
+        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).envs(s3.environment());
+        // A job can write to few places.
+        let modules = PathBuf::from(sandbox.value("GOMODCACHE"));
+        fs::create_dir_all(&modules).unwrap();
+        let (compiled, hold) = (modules.join("compiled"), modules.join("hold"));
+        let bin = sandbox.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in build*./cmd/rr)\n    echo \"$*\" >>'{}'\n    while [ -e '{}' ]; do sleep 0.05; \
+             done ;;\nesac\nexec '{}' \"$@\"\n",
+            compiled.display(),
+            hold.display(),
+            program("go").unwrap().display()
+        );
+        executable(&bin.join("go"), &script);
+        let path = format!("{}:{}", bin.display(), sandbox.value("PATH"));
+        let sandbox = sandbox.env("PATH", path);
+        Some(Self { nats, s3, sandbox, proxy, compiled, hold })
+    }
+
+    fn command(&self, command: &str, data: &str) -> Command {
+        let nats = self.nats.url();
+        let mut command = self.sandbox.command(env!("CARGO_BIN_EXE_vx"), &[command, "--data", data]);
+        command.args(["--nats", &nats, "--artifacts", "s3://builds/rr"]);
+        command
+    }
+
+    /// One that would keep no binaries: at its start it looks for those that nobody needed for an hour.
+    fn server(&self, name: &str) -> Service {
+        Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
+    }
+
+    fn worker(&self, name: &str) -> Worker {
+        Worker::start(self.command("worker", name).args(["--jobs", "1", "--lease-time", "3s"]))
+    }
+
+    fn compiles(&self) -> usize {
+        fs::read_to_string(&self.compiled).unwrap_or_default().lines().count()
+    }
+
+    fn hold(&self) {
+        fs::write(&self.hold, "").unwrap();
+    }
+
+    fn go_on(&self) {
+        fs::remove_file(&self.hold).unwrap();
+    }
+
+    fn until_compiling(&self, server: &Service, id: &str, how_often: usize) {
+        let since = Instant::now();
+        while self.compiles() < how_often {
+            let view = server.get(&format!("/v1/builds/{id}")).json();
+            let is_over = view["finished"].is_string() || since.elapsed() > PATIENCE;
+            assert!(!is_over, "nothing is compiled: {view}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn executable(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A `vx worker` that runs; it is killed at the end.
+struct Worker {
+    child: Child,
+    /// Where it tells of itself: `http://127.0.0.1:4321`, if it does.
+    url: Option<String>,
+}
+
+impl Worker {
+    fn start(command: &mut Command) -> Self {
+        command.args(["--format", "json"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut worker = Self { child, url: None };
+        let mut stdout = BufReader::new(worker.child.stdout.take().unwrap());
+        let mut line = String::new();
+        while stdout.read_line(&mut line).unwrap() > 0 {
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == "working" {
+                worker.url = event["url"].as_str().map(str::to_owned);
+                return worker;
+            }
+            line.clear();
+        }
+        panic!("the worker didn't start");
+    }
+
+    /// What it tells of itself.
+    fn get(&self, path: &str) -> Answer {
+        let address = self.url.as_deref().unwrap().trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::read(&mut stream, false)
+    }
+
+    fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A small server; what is stamped into it makes it another one.
+fn build(stamp: &str) -> Value {
+    json!({ "build": {
+        "roadrunner": RELEASE,
+        "plugins": [{ "module": "example.com/acme/hello", "ref": "v1.0.0" }],
+        "stamp_version": stamp,
+    }})
+}
+
+fn id(answer: &Answer) -> String {
+    answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+/// The numbers of a log's entries, and what it says.
+fn entries(log: &str) -> (Vec<u64>, String) {
+    let numbers = log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    (numbers, log.to_owned())
+}
+
+/// Downloads what a build made, and compares it with its name.
+fn is_whole(sandbox: &Sandbox, service: &Service, view: &Value) {
+    let artifact = &view["artifact"];
+    let binary = service.get(artifact["path"].as_str().unwrap());
+    assert_eq!(binary.status, 200, "{view}");
+    assert_eq!(Some(binary.body.len() as u64), artifact["size"].as_u64());
+    fs::write(sandbox.path().join("rr"), &binary.body).unwrap();
+    let sum = sandbox.run("sha256sum", &["rr"]);
+    assert_eq!(sum.split(' ').next(), artifact["sha256"].as_str());
+}
+
+#[test]
+fn two_nodes_asked_at_once_compile_once() {
+    let Some(cluster) = Cluster::start("two nodes asked at once") else { return };
+    cluster.hold();
+    let servers = [cluster.server("one"), cluster.server("two")];
+    let _workers = [cluster.worker("three"), cluster.worker("four")];
+    let ids: Vec<String> = thread::scope(|scope| {
+        let ask = |at: usize| {
+            let answer = servers[at % 2].post("/v1/builds", &build("v1.2.3"));
+            assert_eq!(answer.status, 202, "{answer:?}");
+            id(&answer)
+        };
+        let asking: Vec<_> = (0..24).map(|at| scope.spawn(move || ask(at))).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    cluster.until_compiling(&servers[0], &ids[0], 1);
+    cluster.go_on();
+    for server in &servers {
+        let view = server.built(&ids[0]);
+        assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(1)), "{view}");
+        is_whole(&cluster.sandbox, server, &view);
+        let log = server.get(&format!("/v1/builds/{}/log", ids[0])).text();
+        let (numbers, log) = entries(&log);
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 2, "{log}");
+        assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 200);
+        assert!(server.get("/readyz").status == 200);
+    }
+    assert_eq!(cluster.compiles(), 1);
+}
+
+#[test]
+fn a_worker_that_is_killed_leaves_its_build_to_another() {
+    let Some(cluster) = Cluster::start("a worker that is killed") else { return };
+    cluster.hold();
+    let server = cluster.server("one");
+    let mut worker = cluster.worker("two");
+    let asked = id(&server.post("/v1/builds", &build("v1.2.3")));
+    cluster.until_compiling(&server, &asked, 1);
+    thread::scope(|scope| {
+        // One client follows all the while.
+        let log = scope.spawn(|| server.get(&format!("/v1/builds/{asked}/log")).text());
+        worker.kill();
+        let _other = cluster.worker("three");
+        cluster.until_compiling(&server, &asked, 2);
+        cluster.go_on();
+        let view = server.built(&asked);
+        assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(2)), "{view}");
+        is_whole(&cluster.sandbox, &server, &view);
+        let (numbers, log) = entries(&log.join().unwrap());
+        assert!(log.contains("\nevent: end\n") && log.contains("stopped answering"), "{log}");
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 4, "{log}");
+    });
+}
+
+#[test]
+fn a_worker_that_is_shut_down_gives_its_build_back() {
+    let Some(cluster) = Cluster::start("a worker that is shut down") else { return };
+    cluster.hold();
+    let server = cluster.server("one");
+    let mut worker =
+        Worker::start(cluster.command("worker", "two").args(["--drain", "0s", "--lease-time", "1h"]));
+    let asked = id(&server.post("/v1/builds", &build("v1.2.3")));
+    cluster.until_compiling(&server, &asked, 1);
+    worker.terminate();
+    assert!(worker.child.wait().unwrap().success());
+    assert_eq!(server.get(&format!("/v1/builds/{asked}")).json()["state"], "queued");
+    // The lease would have lasted an hour.
+    let _other = cluster.worker("three");
+    cluster.until_compiling(&server, &asked, 2);
+    cluster.go_on();
+    let view = server.built(&asked);
+    assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(1)), "{view}");
+}
+
+#[test]
+fn a_worker_tells_of_itself() {
+    let Some(cluster) = Cluster::start("a worker tells of itself") else { return };
+    let (of_server, of_worker) = (Collector::start(), Collector::start());
+    let traced = |mut command: Command, collector: &Collector| {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+        command
+    };
+    let server = Service::start(traced(cluster.command("server", "one"), &of_server).args(["--jobs", "0"]));
+    let arguments = ["--jobs", "1", "--metrics-address", "127.0.0.1:0"];
+    let mut worker = Worker::start(traced(cluster.command("worker", "two"), &of_worker).args(arguments));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(worker.get(path).text(), "ok\n", "{path}");
+    }
+    assert_eq!(worker.get("/v1/builds").status, 404);
+
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("Content-Type", "application/json"), ("traceparent", parent)];
+    let body = build("v1.2.3").to_string();
+    let asked = id(&server.ask("POST", "/v1/builds", &headers, body.as_bytes()));
+    assert_eq!(server.built(&asked)["state"], "succeeded");
+    let value = |name: &str| {
+        let metrics = worker.get("/metrics").text();
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    // The worker counts a build once all of its end is written.
+    let since = Instant::now();
+    while value("vx_builds_total{state=\"succeeded\"}") != Some(1.0) {
+        assert!(since.elapsed() < PATIENCE, "{}", worker.get("/metrics").text());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(value("vx_build_downloaded_bytes_total").is_some_and(|bytes| bytes > 1000.0));
+    let downloaded = "vx_build_downloaded_bytes_total 0";
+    assert!(server.get("/metrics").text().contains(downloaded), "nothing is built by the server");
+
+    worker.terminate();
+    assert!(worker.child.wait().unwrap().success());
+    for name in ["vx-worker", "compile", "vx.build.id"] {
+        assert!(of_worker.has(name.as_bytes()), "{name}: {}", of_worker.text());
+    }
+    let trace =
+        [0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c];
+    assert!(of_worker.has(&trace), "its span links to the client's trace");
+}
+
+/// Asks for a build until a node takes it: nodes come and go meanwhile.
+fn accepted(url: &Mutex<String>, stamp: &str) -> String {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let since = Instant::now();
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
+    loop {
+        let url = format!("{}/v1/builds", url.lock().unwrap());
+        let answer = runtime.block_on(async {
+            let answer = client.post(url).json(&build(stamp)).send().await?;
+            let status = answer.status();
+            Ok::<_, reqwest::Error>((status, answer.json::<Value>().await?))
+        });
+        match answer {
+            Ok((status, view)) if status.is_success() => return view["id"].as_str().unwrap().to_owned(),
+            Ok((status, problem)) => assert!([429, 503].contains(&status.as_u16()), "{status}: {problem}"),
+            Err(_) => {}
+        }
+        assert!(since.elapsed() < PATIENCE, "nobody takes a build");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// `VX_TEST_ROUNDS` says how often someone is killed; 3 where it is unset.
+#[test]
+fn whoever_is_killed_no_accepted_build_is_lost() {
+    let rounds = std::env::var("VX_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let Some(mut cluster) = Cluster::start("whoever is killed") else { return };
+    let mut servers = [cluster.server("one"), cluster.server("two")].map(Some);
+    let names = ["three", "four"];
+    let mut workers = names.map(|name| cluster.worker(name));
+    let urls = [0, 1].map(|at: usize| Mutex::new(servers[at].as_ref().unwrap().url.clone()));
+    let ids = Mutex::new(BTreeMap::new());
+    for round in 0..rounds {
+        thread::scope(|scope| {
+            for at in 0..3 {
+                let (url, ids) = (&urls[at % 2], &ids);
+                scope.spawn(move || {
+                    let stamp = format!("v1.{round}.{at}");
+                    let id = accepted(url, &stamp);
+                    ids.lock().unwrap().insert(id, stamp);
+                });
+            }
+            // In the middle of it, each time at another moment.
+            thread::sleep(Duration::from_millis(137 * (round as u64 % 7)));
+            let at = round / 3 % 2;
+            match round % 3 {
+                0 => {
+                    servers[at].take().unwrap().kill();
+                    let server = cluster.server(["one", "two"][at]);
+                    *urls[at].lock().unwrap() = server.url.clone();
+                    servers[at] = Some(server);
+                }
+                1 => {
+                    workers[at].kill();
+                    workers[at] = cluster.worker(names[at]);
+                }
+                _ => {
+                    cluster.nats.kill().unwrap();
+                    thread::sleep(Duration::from_millis(200));
+                    cluster.nats.restart().unwrap();
+                }
+            }
+        });
+    }
+    let ids = ids.into_inner().unwrap();
+    assert_eq!(ids.len(), rounds * 3, "each is another build: {ids:?}");
+    let server = servers[0].as_ref().unwrap();
+    let mut attempts = 0;
+    for (id, stamp) in &ids {
+        let view = server.built(id);
+        assert_eq!(
+            (&view["state"], &view["build"]["stamp_version"]),
+            (&json!("succeeded"), &json!(stamp)),
+            "{view}"
+        );
+        attempts += view["attempts"].as_u64().unwrap();
+        is_whole(&cluster.sandbox, server, &view);
+    }
+    println!("{rounds} rounds, {} builds, {attempts} attempts, {} compiles", ids.len(), cluster.compiles());
+    let _ = (&cluster.s3, &cluster.proxy);
+}
+
+#[test]
+fn nats_is_reached_by_tls() {
+    let sandbox = Sandbox::new();
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.path().join(name));
+    fs::write(&certificate, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let nats = match NatsServer::start_with(&format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\nauthorization {{ user: vx, password: \"s3cret?\" }}",
+        certificate.display(),
+        key.display()
+    )) {
+        Ok(nats) => nats,
+        Err(error) => return skip("NATS is reached by TLS", &error.to_string()),
+    };
+    let url = nats.url().replace("nats://", "tls://vx:s3cret%3F@");
+    let binaries = sandbox.path().join("binaries").display().to_string();
+    let arguments = ["server", "--data", "one", "--jobs", "0", "--nats", &url, "--artifacts", &binaries];
+    let command = || sandbox.command(env!("CARGO_BIN_EXE_vx"), &arguments);
+    let server = Service::start(command().env("SSL_CERT_FILE", &certificate));
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
+
+    // A certificate that nobody vouches for.
+    let output = command().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("certificate") && !said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
+    let sandbox = Sandbox::new();
+    let vx = |arguments: &[&str]| {
+        let output = sandbox.command(env!("CARGO_BIN_EXE_vx"), arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("s3cret"), "{said}");
+        (output.status.code(), said)
+    };
+    let nats = "nats://vx:s3cret@127.0.0.1:1";
+    for (arguments, why) in [
+        (&["worker"][..], "--nats"),
+        (&["worker", "--nats", nats], "--artifacts"),
+        (&["server", "--nats", nats], "--artifacts"),
+        (&["worker", "--nats", "vx:s3cret@host", "--artifacts", "/srv"], "nats://host:4222"),
+        (&["worker", "--nats", nats, "--artifacts", "http://host"], "s3://"),
+        (&["worker", "--nats", nats, "--artifacts", "s3://a:s3cret@b"], "environment"),
+        (&["worker", "--nats", nats, "--artifacts", "/srv", "--jobs", "0"], "number"),
+        (&["worker", "--nats", nats, "--artifacts", "/srv", "--lease-time", "1ms"], "second"),
+        (&["worker", "--nats", nats, "--artifacts", "/srv", "--nats-credentials", "none"], "none"),
+        (&["worker", "--nats", nats, "--artifacts", "/srv", "--metrics-address", "0.0.0.0:1"], "token"),
+    ] {
+        let (code, said) = vx(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The build service and its clients.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support"]
+mod support {
+    pub mod browser;
+    pub mod collector;
+    pub mod sandbox;
+    pub mod service;
+}
+
+mod cluster;
+mod page;
+mod remote;
+mod server;
+mod server_crash;
+mod server_safety;

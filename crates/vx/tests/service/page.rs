@@ -1,0 +1,496 @@
+//! The build service's page, in a real browser and without a script.
+//!
+//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test page` draws the pictures of the documentation anew;
+//! `pngquant --force --ext .png docs/images/page-*.png` makes them small.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::support::browser::Browser;
+use data_encoding::HEXLOWER;
+use fantoccini::key::Key;
+use crate::support::sandbox::Sandbox;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+/// RoadRunner's releases in these stories: small servers with the names of real ones, whose plugins vx knows.
+const RELEASE: &str = "v2025.1.15";
+const OLDER: &str = "v2024.2.1";
+/// One that only the module proxy tells of.
+const UNKNOWN: &str = "v2023.9.9";
+/// The real plugins that the small server is made for.
+const PLUGINS: [(&str, &str); 5] = [
+    ("fileserver", "v5.1.9"),
+    ("logger", "v5.1.9"),
+    ("metrics", "v5.2.0"),
+    ("rpc", "v5.1.9"),
+    ("status", "v5.1.9"),
+];
+
+/// A plugin that doesn't compile.
+const BROKEN: &str = "github.com/acme/rr-broken";
+
+/// `vx server` on a machine of its own.
+struct Service {
+    url: String,
+    process: Child,
+    /// Where a token is needed: one that may everything.
+    token: Option<String>,
+    sandbox: Sandbox,
+    _proxy: ModuleProxy,
+}
+
+impl Service {
+    fn start(needs_token: bool) -> Self {
+        let proxy = ModuleProxy::start();
+        for (major, version) in [("v2025", RELEASE), ("v2024", OLDER), ("v2023", UNKNOWN)] {
+            let module = format!("github.com/roadrunner-server/roadrunner/{major}");
+            proxy.module(&module, version, roadrunner(major).files());
+        }
+        proxy.module(BROKEN, "v1.0.0", plugin(BROKEN, "broken").compile_error().files());
+        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
+        let mut command = sandbox.command(
+            env!("CARGO_BIN_EXE_vx"),
+            &["server", "--address", "127.0.0.1:0", "--data", "data", "--jobs", "1"],
+        );
+        let token = needs_token.then(|| {
+            command.args(["--tokens", "tokens.toml"]);
+            sandbox.vx(&["server", "token", "new", "me"]).ok().trim().to_owned()
+        });
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(sandbox.path().join("server.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let url = lines.next().unwrap().unwrap().split_whitespace().last().unwrap().to_owned();
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { url, process, token, sandbox, _proxy: proxy }
+    }
+
+    /// The path and query that show a choice.
+    fn link(&self, plugins: &[(&str, &str)]) -> String {
+        let plugin =
+            |(name, version): &(&str, &str)| format!("&p=github.com/roadrunner-server/{name}/v5@{version}");
+        let plugins: String = plugins.iter().map(plugin).collect();
+        format!("{}/?rr={RELEASE}{plugins}&target=linux/amd64", self.url)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs a story with a service and a browser; where there is no browser, it says so.
+fn story(name: &str, told: impl AsyncFnOnce(&Service, &Browser)) {
+    story_with(name, false, told);
+}
+
+fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Service, &Browser)) {
+    if let Some(why) = crate::support::browser::missing() {
+        return crate::support::sandbox::skip(name, &why);
+    }
+    // The proxy has a runtime of its own, which can't be started within another one.
+    let service = Service::start(needs_token);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let browser = Browser::start().await;
+        browser.size(1280, 960, false).await;
+        told(&service, &browser).await;
+        let complaints = browser.complaints().await;
+        assert_eq!(complaints, Vec::<String>::new(), "the console is quiet");
+        browser.close().await;
+    });
+}
+
+const READY: &str = "document.querySelector('[data-download]')";
+
+#[test]
+fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
+    story("a_server_is_chosen_and_built_with_the_keyboard_alone", async |service, browser| {
+        browser.goto(&service.url).await;
+        browser.until(&format!("document.querySelector('#rr').value === '{RELEASE}'")).await;
+        let tab = String::from(char::from(Key::Tab));
+
+        // The first stop leads past the header, and can be seen.
+        browser.press(&tab).await;
+        assert_eq!(browser.focus().await, "Skip to the content");
+        assert_eq!(
+            browser.value("document.activeElement.getBoundingClientRect().top > 0").await,
+            json!(true)
+        );
+        browser.press(&String::from(char::from(Key::Enter))).await;
+        browser.tab_to("Clear").await;
+        browser.press(" ").await;
+        assert_eq!(browser.text("[data-said=count]").await, "0");
+
+        // A slash is enough to search.
+        browser.press("/").await;
+        assert_eq!(browser.focus().await, "search");
+        browser.press("health checks").await;
+        assert_eq!(browser.text("[data-found]").await, "1 plugin");
+        // Enter looks for it; it doesn't build.
+        browser.press(&String::from(char::from(Key::Enter))).await;
+        browser.tab_to("p-status").await;
+        browser.press(" ").await;
+        assert_eq!(browser.text("[data-said=count]").await, "1");
+        assert_eq!(browser.text("[data-chips]").await, "status");
+        browser.press("/").await;
+        browser.press(&String::from(char::from(Key::Escape))).await;
+        assert_eq!(browser.text("[data-found]").await, "");
+        browser.tab_to("p-rpc").await;
+        browser.press(" ").await;
+        assert_eq!(browser.text("[data-said=count]").await, "2");
+
+        // Every stop on the way shows that it has the focus.
+        let ring = "(() => { const at = document.activeElement, card = at.closest('.card'); \
+                    return [at, card].some((it) => it && getComputedStyle(it).outlineStyle === 'solid'); })()";
+        let mut stops = 0;
+        while browser.focus().await != "Build" {
+            assert_eq!(browser.value(ring).await, json!(true), "{} shows no focus", browser.focus().await);
+            browser.press(&tab).await;
+            stops += 1;
+            assert!(stops < 300, "Build is never reached");
+        }
+        browser.press(&String::from(char::from(Key::Enter))).await;
+        browser.until("location.pathname.startsWith('/builds/')").await;
+
+        // The log grows on the page that is open, which is another one once it is done.
+        browser.script("window.stays = true").await;
+        browser.until("window.stays && document.querySelectorAll('[data-lines] .text').length > 2").await;
+        browser.until(READY).await;
+        assert_eq!(browser.text("h1").await, format!("RoadRunner {RELEASE} with 2 plugins"));
+        assert_eq!(browser.text("[data-state-word]").await, "Ready");
+
+        // What is downloaded is what the page says.
+        let sha256 = browser.text("#sha256").await;
+        let path = browser.find("[data-download]").await.attr("href").await.unwrap().unwrap();
+        let answer = crate::support::browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
+        let bytes = answer.bytes().await.unwrap();
+        let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
+        assert_eq!(sum, sha256);
+        assert!(bytes.len() > 1_000_000, "{} bytes", bytes.len());
+
+        // The files are there, and the lock is shown when it is asked for.
+        browser.script("document.querySelector('[data-file]').open = true").await;
+        browser
+            .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
+            .await;
+        let toml = browser.find("[data-configuration]").await.attr("href").await.unwrap().unwrap();
+        let toml =
+            crate::support::browser::http().get(format!("{}{toml}", service.url)).send().await.unwrap().text().await.unwrap();
+        assert!(toml.contains("[plugins.status]") && toml.contains(RELEASE), "{toml}");
+
+        // The way back shows the same choice, which is there at once.
+        browser.goto(&format!("{}{}", service.url, again(browser).await)).await;
+        assert_eq!(checked(browser).await, json!(["rpc", "status"]));
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until(READY).await;
+    });
+}
+
+async fn again(browser: &Browser) -> String {
+    browser.find("[data-again]").await.attr("href").await.unwrap().unwrap()
+}
+
+/// The names of what is chosen, in the page's order.
+async fn checked(browser: &Browser) -> serde_json::Value {
+    browser
+        .value(
+            "[...document.querySelectorAll('[data-plugin]')].filter((card) => card.querySelector(':checked')).\
+             map((card) => card.querySelector('label').textContent)",
+        )
+        .await
+}
+
+#[test]
+fn the_address_is_the_choice() {
+    story("the_address_is_the_choice", async |service, browser| {
+        let link = service.link(&[("kv", "v5.0.0"), ("http", "v5.3.0")]);
+        browser.goto(&format!("{link}&more=example.com/acme/x@v1.0.0&tags=one,two&strict=1")).await;
+        assert_eq!(checked(browser).await, json!(["http", "kv"]));
+        let before = browser.client.current_url().await.unwrap();
+        browser.client.refresh().await.unwrap();
+        assert_eq!(browser.client.current_url().await.unwrap(), before);
+        assert_eq!(checked(browser).await, json!(["http", "kv"]));
+        assert_eq!(browser.value("document.querySelector('#v-kv').value").await, json!("v5.0.0"));
+        assert_eq!(
+            browser.value("document.querySelector('#more').value").await,
+            json!("example.com/acme/x@v1.0.0")
+        );
+        assert_eq!(browser.value("document.querySelector('#strict').checked").await, json!(true));
+        assert_eq!(browser.value("document.querySelector('.advanced').open").await, json!(true));
+
+        // It follows what is chosen, and so does what is copied.
+        browser.find("label[for=p-redis]").await.click().await.unwrap();
+        browser.client.refresh().await.unwrap();
+        assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
+        let link = browser.find("[data-link]").await.attr("href").await.unwrap().unwrap();
+        assert_eq!(browser.value("location.pathname + location.search").await, json!(link));
+        browser.find("[data-link]").await.click().await.unwrap();
+        browser.until("document.querySelector('[data-link]').textContent === 'Copied'").await;
+
+        // Another RoadRunner has other versions; what was changed by hand stays.
+        let release = "const rr = document.querySelector('#rr'); rr.value = 'OLDER'; \
+                       for (const name of ['input', 'change']) rr.dispatchEvent(new Event(name, { bubbles: true }))";
+        browser.script(&release.replace("OLDER", OLDER)).await;
+        browser.until("document.querySelector('#v-http').value === 'v5.0.4'").await;
+        assert_eq!(browser.value("document.querySelector('#v-kv').value").await, json!("v5.0.0"));
+        assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
+
+        // All of RoadRunner's own, and none.
+        browser.find("[data-set=release]").await.click().await.unwrap();
+        assert_eq!(
+            browser.value("document.querySelectorAll('[data-plugin] :checked').length").await,
+            json!(35)
+        );
+        browser.find("[data-set=none]").await.click().await.unwrap();
+        browser.client.refresh().await.unwrap();
+        assert_eq!(checked(browser).await, json!([]));
+
+        // Nothing came from elsewhere, and not much came at all.
+        let sizes = "performance.getEntries().filter((entry) => entry.name.startsWith('http')).\
+                     map((entry) => [entry.name, entry.decodedBodySize])";
+        let sizes = browser.value(sizes).await;
+        let sizes: Vec<(String, u64)> = serde_json::from_value(sizes).unwrap();
+        assert!(
+            sizes.len() >= 3 && sizes.iter().all(|(name, _)| name.starts_with(&service.url)),
+            "{sizes:?}"
+        );
+        let total: u64 = sizes.iter().map(|(_, size)| size).sum();
+        assert!(total < 100_000, "{total} bytes: {sizes:?}");
+    });
+}
+
+#[test]
+fn mistakes_stand_beside_their_fields() {
+    story("mistakes_stand_beside_their_fields", async |service, browser| {
+        browser.goto(&service.link(&[("http", "v5.3.0")])).await;
+        let version = browser.find("#v-http").await;
+        version.clear().await.unwrap();
+        version.send_keys("no version").await.unwrap();
+        browser.find("#more").await.send_keys("example.com/acme/x").await.unwrap();
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until("document.querySelector('#wrong')").await;
+        assert_eq!(browser.focus().await, "wrong");
+        assert!(browser.text("#v-http-wrong").await.contains("no version"));
+        assert!(browser.text("#more-wrong").await.contains("example.com/acme/x"));
+        assert_eq!(browser.value("document.querySelector('#v-http').value").await, json!("no version"));
+        browser.find("#wrong a[href='#v-http']").await.click().await.unwrap();
+        assert_eq!(browser.focus().await, "v-http");
+        let described =
+            "document.getElementById(document.activeElement.getAttribute('aria-describedby')).textContent";
+        assert!(browser.value(described).await.as_str().unwrap().contains("no version"));
+        // The answer is an error: browsers say so.
+        let complaints = browser.complaints().await;
+        assert!(complaints.iter().all(|said| said.contains("422")), "{complaints:?}");
+
+        // What only the compiler finds out is said on the build's page, with a way back to the choice.
+        browser.goto(&format!("{}&more={BROKEN}@v1.0.0", service.link(&[("status", "v5.1.9")]))).await;
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until("document.querySelector('.message')").await;
+        let message = browser.text(".message").await;
+        assert!(message.contains("undefined: missing"), "{message}");
+        assert_eq!(browser.text("[data-state-word]").await, "Failed");
+        pictures(browser, "failed").await;
+        browser.find("[data-change]").await.click().await.unwrap();
+        browser.until("location.pathname === '/'").await;
+        assert_eq!(
+            browser.value("document.querySelector('#more').value").await,
+            json!(format!("{BROKEN}@v1.0.0"))
+        );
+    });
+}
+
+#[test]
+fn the_pages_are_for_everybody() {
+    story("the_pages_are_for_everybody", async |service, browser| {
+        browser.goto(&service.link(&PLUGINS)).await;
+        for scheme in ["light", "dark"] {
+            browser.scheme(scheme).await;
+            audit(browser, &format!("choosing, {scheme}")).await;
+        }
+        pictures(browser, "choose").await;
+
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until("document.querySelector('[data-phase=compile].now') || document.querySelector('[data-download]')").await;
+        if browser.value(READY).await.is_null() {
+            audit(browser, "building").await;
+            pictures(browser, "building").await;
+        }
+        browser.until(READY).await;
+        browser.script("for (const part of document.querySelectorAll('details')) part.open = true").await;
+        for scheme in ["light", "dark"] {
+            browser.scheme(scheme).await;
+            audit(browser, &format!("ready, {scheme}")).await;
+        }
+        browser.client.refresh().await.unwrap();
+        pictures(browser, "ready").await;
+
+        // On a phone nothing is cut off.
+        browser.size(360, 740, true).await;
+        for path in ["", &format!("{}?", browser.client.current_url().await.unwrap().path())] {
+            browser.goto(&format!("{}{path}", service.url)).await;
+            let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            assert_eq!(browser.value(overflow).await, json!(0), "{path} is wider than a phone");
+        }
+    });
+}
+
+/// Asserts what can be asserted without eyes: names, headings, landmarks, references, contrast.
+async fn audit(browser: &Browser, what: &str) {
+    let found = browser.script(include_str!("../support/audit.js")).await;
+    assert_eq!(found, json!([]), "{what}");
+}
+
+/// Draws the page for the documentation, where that is wanted.
+async fn pictures(browser: &Browser, name: &str) {
+    let Some(directory) = env::var_os("VX_SCREENSHOTS").map(PathBuf::from) else { return };
+    // Tests run in their package.
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory);
+    fs::create_dir_all(&directory).unwrap();
+    for (kind, scheme, width, height, mobile) in [
+        ("light", "light", 1280, 960, false),
+        ("dark", "dark", 1280, 960, false),
+        ("phone", "light", 390, 844, true),
+    ] {
+        browser.scheme(scheme).await;
+        browser.size(width, height, mobile).await;
+        browser.script("scrollTo(0, 0)").await;
+        fs::write(directory.join(format!("page-{name}-{kind}.png")), browser.picture().await).unwrap();
+    }
+    browser.scheme("light").await;
+    browser.size(1280, 960, false).await;
+}
+
+#[test]
+fn a_token_is_the_password() {
+    story_with("a_token_is_the_password", true, async |service, browser| {
+        // What a browser shows to whoever doesn't type one.
+        let seen = async |token: Option<&str>| {
+            let request = crate::support::browser::http().get(&service.url).header("accept", "text/html");
+            let request = match token {
+                Some(token) => request.basic_auth("me", Some(token)),
+                None => request,
+            };
+            let answer = request.send().await.unwrap();
+            let challenges = answer.headers().get_all("www-authenticate").iter();
+            assert!(challenges.into_iter().any(|challenge| challenge.as_bytes().starts_with(b"Basic ")));
+            assert_eq!(answer.status(), 401);
+            answer.text().await.unwrap()
+        };
+        assert!(seen(None).await.contains("<h1>Sign in</h1>"));
+        assert!(seen(Some("vx_wrong")).await.contains("<h1>That token doesn’t count</h1>"));
+
+        let host = service.url.strip_prefix("http://").unwrap();
+        browser.goto(&format!("http://me:{}@{host}/", service.token.as_ref().unwrap())).await;
+        assert_eq!(browser.text("h1").await, "Build a RoadRunner server");
+
+        // The browser keeps it for all that the page does: forms, the live log, files, downloads.
+        browser.goto(&service.link(&[("rpc", "v5.1.9")])).await;
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until("location.pathname.startsWith('/builds/')").await;
+        browser.script("window.stays = true").await;
+        browser.until("window.stays && document.querySelectorAll('[data-lines] .text').length > 2").await;
+        browser.until(READY).await;
+        browser.script("document.querySelector('[data-file]').open = true").await;
+        browser
+            .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
+            .await;
+        let place = service.sandbox.path().join("downloads");
+        browser.downloads(&place).await;
+        browser.find("[data-download]").await.click().await.unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        // It has another name until it is whole.
+        while !place.join("rr").exists() {
+            assert!(Instant::now() < end, "it isn't downloaded");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let sum = HEXLOWER.encode(&Sha256::digest(fs::read(place.join("rr")).unwrap()));
+        assert_eq!(sum, browser.text("#sha256").await);
+    });
+}
+
+#[test]
+fn it_works_without_a_script() {
+    let service = Service::start(false);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let http = crate::support::browser::http();
+        let get = async |path: &str| {
+            let answer = http.get(format!("{}{path}", service.url)).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let post = async |path: &str, body: String, site: &str| {
+            let request =
+                http.post(format!("{}{path}", service.url)).body(body).header("sec-fetch-site", site);
+            let answer =
+                request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+            let location = answer.headers().get("location").map(|path| path.to_str().unwrap().to_owned());
+            (answer.status().as_u16(), location, answer.text().await.unwrap())
+        };
+        let (status, text) = get("/").await;
+        assert_eq!(status, 200);
+        assert!(text.contains("<form class=\"choose\" method=\"post\" action=\"/build\""), "{text}");
+
+        // The list of releases, and what each has, comes from the module proxy, while nobody waits for it.
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (_, text) = get(&format!("/?rr={UNKNOWN}")).await;
+            let listed = text.contains(&format!("<option value=\"{UNKNOWN}\" selected"));
+            if listed && text.contains("have the versions of this release") {
+                break;
+            }
+            assert!(Instant::now() < end, "{text}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+
+        let rpc = "github.com/roadrunner-server/rpc/v5";
+        let form = format!(
+            "was={RELEASE}&rr={RELEASE}&ref=&p={rpc}&v.{rpc}=v5.1.9&more=&target=linux%2Famd64&tags="
+        );
+        assert_eq!(post("/build", form.clone(), "cross-site").await.0, 403);
+        let (status, location, _) = post("/build", form.clone(), "same-origin").await;
+        assert_eq!(status, 303);
+        let location = location.unwrap();
+        let end = Instant::now() + Duration::from_secs(240);
+        let mut seen_waiting = false;
+        let text = loop {
+            let (status, text) = get(&location).await;
+            assert_eq!(status, 200);
+            if text.contains("data-state=\"succeeded\"") {
+                break text;
+            }
+            assert!(!text.contains("data-state=\"failed\""), "{text}");
+            seen_waiting |= text.contains("<meta http-equiv=\"refresh\"");
+            assert!(Instant::now() < end, "{text}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert!(seen_waiting && !text.contains("http-equiv=\"refresh\""), "{text}");
+        let (_, rest) = text.split_once("href=\"/v1/artifacts/").unwrap();
+        let sha256 = rest.split('"').next().unwrap();
+        let bytes = http
+            .get(format!("{}/v1/artifacts/{sha256}", service.url))
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
+        let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
+        assert_eq!(sum, sha256);
+
+        // The same again is the same build.
+        assert_eq!(post("/build", form, "same-origin").await.1, Some(location));
+        let (status, _, text) = post("/build", "p=".to_owned(), "same-origin").await;
+        assert_eq!(status, 422);
+        assert!(text.contains("choose at least one"), "{text}");
+    });
+}

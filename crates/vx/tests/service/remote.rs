@@ -1,0 +1,490 @@
+//! `vx build --remote`: the service builds, and all else is as if it had been built here.
+
+#![cfg(target_os = "linux")]
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::support::collector::Collector;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use crate::support::sandbox::{Ran, Sandbox};
+use serde_json::Value;
+use crate::support::service::{PATIENCE, Service};
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+const RELEASE: &str = "v2025.0.77";
+
+/// In the manual's format, with names of its own.
+const CONFIGURATION: &str = r#"
+[roadrunner]
+ref = "v2025.0.77"
+
+[github.plugins]
+mine = { ref = "v1.0.0", owner = "acme", repository = "hello" }
+"#;
+
+/// Where modules come from, a service that builds from them, and somebody without Go or a proxy.
+struct Story {
+    proxy: ModuleProxy,
+    machine: Sandbox,
+    user: Sandbox,
+}
+
+impl Story {
+    fn new() -> Self {
+        let proxy = ModuleProxy::start();
+        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+        let hello = plugin("github.com/acme/hello", "hello").says("hello");
+        proxy.module("github.com/acme/hello", "v1.0.0", hello.files());
+        let broken = plugin("github.com/acme/broken", "broken").compile_error();
+        proxy.module("github.com/acme/broken", "v1.0.0", broken.files());
+        let machine = Sandbox::new().own_module_cache().proxy(&proxy.url());
+        let user = Sandbox::new()
+            .file("velox.toml", CONFIGURATION)
+            .env("GOPROXY", "off")
+            .env("GOTOOLCHAIN", "local");
+        Self { proxy, machine, user }
+    }
+
+    fn serve(&self, arguments: &[&str]) -> Service {
+        let mut command = self.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+        command.args(arguments);
+        Service::start(&mut command)
+    }
+
+    fn command(&self, service: &Service, arguments: &[&str]) -> Command {
+        let mut command = self.user.command(env!("CARGO_BIN_EXE_vx"), &["build", "--remote", &service.url]);
+        // Nothing of Go is found, save where the service builds.
+        command.args(arguments).env("PATH", "/nonexistent");
+        command
+    }
+
+    fn build(&self, service: &Service, arguments: &[&str]) -> Ran {
+        Ran(self.command(service, arguments).output().unwrap())
+    }
+}
+
+#[test]
+fn a_server_comes_from_the_service_with_its_lock() {
+    let story = Story::new();
+    let service = story.serve(&[]);
+    let ran = story.build(&service, &[]);
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    assert!(ran.stderr().contains("Resolved") && ran.stderr().contains("Finished"), "{}", ran.stderr());
+    let rr = Command::new(story.user.path().join("rr")).arg("--version").output().unwrap();
+    assert!(rr.status.success(), "{rr:?}");
+    // The lock says it in the user's words: a build here holds to it.
+    let lock = std::fs::read_to_string(story.user.path().join("velox.lock")).unwrap();
+    assert!(lock.contains("mine") && lock.contains("github.com/acme/hello v1.0.0"), "{lock}");
+    let checked = story.machine.command(env!("CARGO_BIN_EXE_vx"), &["lock", "--check"]);
+    let checked = Ran(at(checked, &story.user).output().unwrap());
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr());
+
+    // Again: nothing is built, and nothing is written.
+    let ran = story.build(&service, &["--locked", "--format", "json"]);
+    assert_eq!(ran.code(), Some(0), "{}", ran.stdout());
+    let events: Vec<Value> = ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "finished");
+    assert_eq!(last["binaries"][0]["reused"], true);
+    assert_eq!(std::fs::read_to_string(story.user.path().join("velox.lock")).unwrap(), lock);
+    assert_eq!(
+        story.proxy.requests().iter().filter(|path| path.contains("acme/hello/@v/v1.0.0.zip")).count(),
+        1
+    );
+}
+
+#[test]
+fn a_token_is_needed_and_never_shown() {
+    let story = Story::new();
+    let made =
+        story.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "token", "new", "ci"]).output().unwrap();
+    let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    assert!(token.starts_with("vx_"), "{}", String::from_utf8_lossy(&made.stderr));
+    let service = story.serve(&[
+        "--tokens",
+        "tokens.toml",
+        "--audit-log",
+        "audit.jsonl",
+        "--allow-module",
+        "github.com/roadrunner-server/*,github.com/acme/*",
+        "-vv",
+    ]);
+
+    let ran = story.build(&service, &[]);
+    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    assert!(ran.stderr().contains("VX_REMOTE_TOKEN"), "{}", ran.stderr());
+    let mut wrong = story.command(&service, &[]);
+    let ran = Ran(wrong.env("VX_REMOTE_TOKEN", "vx_wrong_token").output().unwrap());
+    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    assert!(!ran.stderr().contains("vx_wrong_token"), "{}", ran.stderr());
+
+    let made = ["server", "token", "new", "watcher", "--scope", "read"];
+    let watcher = story.machine.command(env!("CARGO_BIN_EXE_vx"), &made).output().unwrap();
+    let watcher = String::from_utf8(watcher.stdout).unwrap();
+    let start = Instant::now();
+    let ran = loop {
+        let mut may_look = story.command(&service, &[]);
+        let ran = Ran(may_look.env("VX_REMOTE_TOKEN", &watcher).output().unwrap());
+        // The service looks for changes of the file every second.
+        if !ran.stderr().contains("VX_REMOTE_TOKEN") {
+            break ran;
+        }
+        assert!(start.elapsed() < PATIENCE, "{}", ran.stderr());
+    };
+    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    assert!(ran.stderr().contains("ask whoever runs the service"), "{}", ran.stderr());
+    assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
+
+    let mut right = story.command(&service, &["-vv"]);
+    let ran = Ran(right.env("VX_REMOTE_TOKEN", &token).output().unwrap());
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+
+    // The id that a client gave is in the answer, in the log and in the audit log.
+    let bearer = format!("Bearer {token}");
+    let answer = service.ask(
+        "DELETE",
+        "/v1/builds/00000000-0000-7000-8000-000000000000",
+        &[("Authorization", &bearer), ("X-Request-Id", "mine-1")],
+        b"",
+    );
+    assert_eq!((answer.status, answer.header("x-request-id")), (404, "mine-1"));
+    assert_eq!(service.get("/metrics").status, 401);
+    assert_eq!(service.ask("GET", "/metrics", &[("Authorization", &bearer)], b"").status, 403);
+
+    // Over gRPC-web and Connect too, where the client's id of a call is in its message.
+    let call = |id: &str, module: &str, token: &str, kind: &str| {
+        let body = format!(
+            r#"{{"request_id": "{id}", "rr_version": "{RELEASE}", "plugins": [{{"module_name": "{module}", "tag": "v1.0.0"}}]}}"#
+        );
+        let headers = [("Authorization", token), ("Content-Type", kind), ("X-Request-Id", &id[..4])];
+        service.ask("POST", "/api.service.v1.BuildService/Build", &headers, body.as_bytes())
+    };
+    let [looks, private, fine] = [1, 2, 3].map(|n| format!("{n}aaaaaaa-0000-7000-8000-000000000000"));
+    let watcher = format!("Bearer {}", watcher.trim());
+    assert_eq!(call(&looks, "github.com/acme/hello", &watcher, "application/json").status, 403);
+    assert_eq!(call(&private, "github.com/stranger/x", &bearer, "application/json").status, 403);
+    assert_eq!(call(&fine, "github.com/acme/hello", &bearer, "application/json").status, 200);
+    let grpc_web = [&[0; 5][..], &[]].concat();
+    let headers = [("Authorization", watcher.as_str()), ("Content-Type", "application/grpc-web+proto")];
+    let headers = [&headers[..], &[("X-Request-Id", "web-1")]].concat();
+    let refused = service.ask("POST", "/api.service.v1.BuildService/Build", &headers, &grpc_web);
+    assert_eq!(refused.status, 200, "{refused:?}");
+
+    let audit = std::fs::read_to_string(story.machine.path().join("audit.jsonl")).unwrap();
+    let acts: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let decisions: Vec<&str> = acts.iter().map(|act| act["decision"].as_str().unwrap()).collect();
+    for decision in ["token_missing", "token_unknown", "queued", "refused", "forbidden"] {
+        assert!(decisions.contains(&decision), "{decision}: {audit}");
+    }
+    let queued = acts.iter().find(|act| act["decision"] == "queued").unwrap();
+    assert_eq!((&queued["who"], &queued["from"]), (&"ci".into(), &"127.0.0.1".into()));
+    assert!(acts.iter().any(|act| act["request_id"] == "mine-1"), "{audit}");
+    for (request, id, who, decision, status) in [
+        ("1aaa", None, "watcher", "forbidden", Some(403)),
+        ("2aaa", Some(&private), "ci", "forbidden", Some(403)),
+        ("3aaa", Some(&fine), "ci", "finished", None),
+        ("web-1", None, "watcher", "forbidden", Some(403)),
+    ] {
+        let act = acts.iter().find(|act| act["request_id"] == request).unwrap_or_else(|| panic!("{audit}"));
+        assert_eq!((&act["who"], &act["decision"]), (&who.into(), &decision.into()), "{act}");
+        assert_eq!(act["status"].as_u64(), status, "{act}");
+        assert_eq!(act["call_id"].as_str(), id.map(String::as_str), "{act}");
+    }
+    let said = service.said();
+    assert!(said.contains("mine-1") && said.contains("answered"), "{said}");
+    assert!(said.lines().any(|line| line.contains("3aaa") && line.contains(&fine)), "{said}");
+    for text in [&said, &audit, &ran.stderr()] {
+        assert!(!text.contains(&token[3..]) && !text.contains("wrong_token"), "{text}");
+    }
+}
+
+#[test]
+fn what_the_service_counts() {
+    let story = Story::new();
+    let service = story.serve(&[]);
+    assert_eq!(story.build(&service, &["-q"]).code(), Some(0));
+    assert_eq!(story.build(&service, &["-q"]).code(), Some(0));
+    let metrics = service.get("/metrics");
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in [
+        "vx_submissions_total{result=\"queued\"} 1",
+        "vx_submissions_total{result=\"finished\"} 1",
+        "vx_builds_total{state=\"succeeded\"} 1",
+        "vx_workers_busy 0",
+        "vx_queue_depth{state=\"queued\"} 0",
+        "vx_requests_total{method=\"POST\",route=\"/v1/builds\",status=\"202\"} 1",
+        "vx_build_phase_duration_seconds_count{phase=\"compile\"} 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+    assert!(text.contains("vx_artifact_served_bytes_total"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_is_shown_where_it_is() {
+    let story = Story::new();
+    let service = story.serve(&["--allow-module", "github.com/roadrunner-server/*"]);
+    let ran = story.build(&service, &[]);
+    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    assert!(ran.stderr().contains("velox.toml:6"), "{}", ran.stderr());
+
+    for (arguments, said) in [
+        (&["--offline"][..], "--offline is for builds on this machine"),
+        (&["--go", "/usr/bin/go"], "--go is for builds on this machine"),
+        (&["--with", "github.com/acme/hello=./mine"], "directory"),
+        (&["--locked"], "velox.lock"),
+    ] {
+        let ran = story.build(&service, arguments);
+        assert_eq!(ran.code(), Some(2), "{arguments:?}: {}", ran.stderr());
+        assert!(ran.stderr().contains(said), "{arguments:?}: {}", ran.stderr());
+    }
+    let mut plain = story.user.command(env!("CARGO_BIN_EXE_vx"), &["build", "--remote", "http://192.0.2.1"]);
+    let ran = Ran(plain.env("VX_REMOTE_TOKEN", "vx_secret").output().unwrap());
+    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    assert!(ran.stderr().contains("https") && !ran.stderr().contains("vx_secret"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_failed_build_says_what_the_compiler_said() {
+    let story = Story::new();
+    let service = story.serve(&[]);
+    let ran = story.build(&service, &["--with", "github.com/acme/broken@v1.0.0"]);
+    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
+    assert!(ran.stderr().contains("broken"), "{}", ran.stderr());
+    assert!(!story.user.path().join("rr").exists());
+    let ran = story.build(&service, &["--with", "github.com/acme/nowhere@v1.0.0"]);
+    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
+    assert!(ran.stderr().contains("nowhere"), "{}", ran.stderr());
+}
+
+#[test]
+fn ctrl_c_cancels_the_build_there() {
+    let story = Story::new();
+    // It is accepted, and nobody builds it.
+    let service = story.serve(&["--jobs", "0"]);
+    let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let submitted = || metric(&service, "vx_submissions_total{result=\"queued\"} 1");
+    wait(submitted, &service);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ran = Ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code(), Some(130), "{}", ran.stderr());
+    assert!(metric(&service, "vx_queue_depth{state=\"queued\"} 0"), "it was cancelled");
+}
+
+#[test]
+fn the_service_is_killed_in_mid_build_and_the_client_waits() {
+    let story = Story::new();
+    // The first compile never ends.
+    let bin = story.machine.path().join("bin");
+    let path = story.machine.value("PATH");
+    let go = std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
+    let once = "if [ \"$1\" = build ] && ! [ -e $HOME/once ]; then touch $HOME/once; exec sleep 600; fi";
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(bin.join("go"), format!("#!/bin/sh\n{once}\nexec {} \"$@\"\n", go.display())).unwrap();
+    std::fs::set_permissions(bin.join("go"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let serve = || {
+        let mut command = story.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+        command.env("PATH", format!("{}:{path}", bin.display()));
+        command
+    };
+    let service = Service::start(&mut serve());
+    let address = service.address().to_string();
+    let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait(|| story.machine.path().join("data/home/once").exists(), &service);
+    service.kill();
+    let mut again = serve();
+    let mut again =
+        again.args(["--address", &address]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let ran = Ran(child.wait_with_output().unwrap());
+    again.kill().unwrap();
+    again.wait().unwrap();
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    assert!(story.user.path().join("rr").exists());
+}
+
+#[test]
+fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
+    let story = Story::new();
+    let place = story.user.path();
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(place.join(name), params.self_signed(&key).unwrap().pem()).unwrap();
+        Issuer::new(params, key)
+    };
+    authority("others.pem");
+    let ours = authority("ours.pem");
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, private) = (place.join("server.pem"), place.join("server.key"));
+    std::fs::write(&certificate, params.signed_by(&key, &ours).unwrap().pem()).unwrap();
+    std::fs::write(&private, key.serialize_pem()).unwrap();
+    let [certificate, private] = [&certificate, &private].map(|file| file.to_str().unwrap());
+    let service = story.serve(&["--tls-cert", certificate, "--tls-key", private]);
+    assert!(service.url.starts_with("https://"), "{}", service.url);
+
+    let trusting = |file: &str| {
+        let mut command = story.command(&service, &[]);
+        Ran(command.env("SSL_CERT_FILE", file).output().unwrap())
+    };
+    let ran = trusting("others.pem");
+    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
+    assert!(
+        ran.stderr().contains("certificate") && ran.stderr().contains("SSL_CERT_FILE"),
+        "{}",
+        ran.stderr()
+    );
+    assert!(!story.user.path().join("rr").exists());
+    let ran = trusting("ours.pem");
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    assert!(story.user.path().join("rr").exists());
+}
+
+#[test]
+fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
+    let story = Story::new();
+    let service = story.serve(&["--jobs", "2"]);
+    let targets = ["--target", "linux/amd64", "--target", "windows/amd64"];
+    let ran = story.build(&service, &targets);
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    let place = |name: &str| story.user.path().join(name);
+    for (file, start) in [("rr-linux-amd64", &b"\x7fELF"[..]), ("rr-windows-amd64.exe", b"MZ")] {
+        let bytes = std::fs::read(place(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(bytes.starts_with(start), "{file}");
+    }
+    let lock = std::fs::read_to_string(place("velox.lock")).unwrap();
+    assert!(lock.contains("linux/amd64") && lock.contains("windows/amd64"), "{lock}");
+    let ran = story.build(&service, &[&targets[..], &["--locked"]].concat());
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+
+    // The configuration went on, the lock didn't: the service isn't even asked.
+    let submissions = || {
+        let text = service.get("/metrics").text();
+        text.lines()
+            .filter(|line| line.starts_with("vx_submissions_total"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let before = submissions();
+    let newer = CONFIGURATION.replace("v1.0.0", "v1.1.0");
+    std::fs::write(place("velox.toml"), newer).unwrap();
+    let ran = story.build(&service, &["--locked"]);
+    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    assert!(ran.stderr().contains("velox.lock doesn't fit the configuration"), "{}", ran.stderr());
+    assert_eq!(submissions(), before);
+    assert_eq!(std::fs::read_to_string(place("velox.lock")).unwrap(), lock);
+}
+
+#[test]
+fn a_binary_that_is_changed_on_its_way_is_not_published() {
+    let story = Story::new();
+    let service = story.serve(&[]);
+    let between = tampering(service.address());
+    let mut command = story.user.command(env!("CARGO_BIN_EXE_vx"), &["build", "--remote", &between]);
+    let ran = Ran(command.env("PATH", "/nonexistent").output().unwrap());
+    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
+    assert!(ran.stderr().contains("isn't the one that the service made"), "{}", ran.stderr());
+    let left: Vec<_> = std::fs::read_dir(story.user.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "velox.toml")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(story.build(&service, &[]).code(), Some(0));
+}
+
+/// A way to a service on which binaries lose their first byte's value.
+fn tampering(service: SocketAddr) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let server = TcpStream::connect(service).unwrap();
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let is_binary = Arc::new(AtomicBool::new(false));
+                let seen = Arc::clone(&is_binary);
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1 << 16];
+                    while let Ok(length @ 1..) = from.read(&mut buffer) {
+                        if buffer.starts_with(b"GET /v1/artifacts/") {
+                            seen.store(true, Ordering::SeqCst);
+                        }
+                        if to.write_all(&buffer[..length]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+                let (mut from, mut to) = (server, client);
+                let mut buffer = [0; 1 << 16];
+                while let Ok(length @ 1..) = from.read(&mut buffer) {
+                    // A piece of a binary, not its head.
+                    if is_binary.load(Ordering::SeqCst) && !buffer.starts_with(b"HTTP/1.1") {
+                        buffer[0] ^= 1;
+                    }
+                    if to.write_all(&buffer[..length]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn traces_go_where_the_environment_says() {
+    let story = Story::new();
+    let collector = Collector::start();
+    let mut command = story.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    let service = Service::start(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url));
+    let body = serde_json::json!({"build": {
+        "roadrunner": RELEASE, "plugins": [{"module": "github.com/acme/hello", "ref": "v1.0.0"}],
+    }});
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("Content-Type", "application/json"), ("traceparent", parent)];
+    let answer = service.ask("POST", "/v1/builds", &headers, body.to_string().as_bytes());
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(service.built(answer.json()["id"].as_str().unwrap())["state"], "succeeded");
+    service.terminate();
+    assert!(service.ended().status.success());
+    for name in ["vx-server", "POST /v1/builds", "build", "compile", "vx.build.id"] {
+        assert!(collector.has(name.as_bytes()), "{name}: {}", collector.text());
+    }
+    let trace =
+        [0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c];
+    assert!(collector.has(&trace), "the client's trace goes on");
+}
+
+fn metric(service: &Service, line: &str) -> bool {
+    String::from_utf8(service.get("/metrics").body).unwrap().lines().any(|known| known == line)
+}
+
+fn wait(condition: impl Fn() -> bool, service: &Service) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{}", service.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The command, in another's directory.
+fn at(mut command: Command, user: &Sandbox) -> Command {
+    command.current_dir(user.path());
+    command
+}

@@ -1,0 +1,851 @@
+//! `vx server`: what is asked for over HTTP is built once, told as it goes, and downloaded; what is wrong is said.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use http_body_util::BodyExt;
+use crate::support::sandbox::Sandbox;
+use serde_json::{Value, json};
+use crate::support::service::{Answer, Service};
+use velox_testkit::{Files, ModuleProxy, ProxyFault as Fault, plugin, roadrunner};
+
+/// Makes something wrong of what is right.
+type Change = fn(&mut Value);
+
+const RELEASE: &str = "v2025.0.77";
+/// Method, path, headers, body, and the statuses that are right.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], &'a [u16]);
+
+const CALL: &str = "/api.service.v1.BuildService/Build";
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A small RoadRunner, a plugin that compiles, and one that doesn't.
+fn proxy() -> ModuleProxy {
+    let proxy = ModuleProxy::start();
+    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+    let hello = plugin("example.com/acme/hello", "hello").says("hello");
+    proxy.module("example.com/acme/hello", "v1.0.0", hello.files());
+    let broken = plugin("example.com/acme/broken", "broken").compile_error();
+    proxy.module("example.com/acme/broken", "v1.0.0", broken.files());
+    proxy
+}
+
+fn machine(proxy: &ModuleProxy) -> Sandbox {
+    Sandbox::new().own_module_cache().proxy(&proxy.url())
+}
+
+fn server(sandbox: &Sandbox, arguments: &[&str]) -> Command {
+    let mut command = sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    command.args(arguments);
+    command
+}
+
+/// A service that builds nothing.
+fn idle() -> (Sandbox, Service) {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&mut server(&sandbox, &["--jobs", "0"]));
+    (sandbox, service)
+}
+
+fn build(plugin: &str) -> Value {
+    let module = format!("example.com/acme/{plugin}");
+    json!({"roadrunner": RELEASE, "plugins": [{"module": module, "ref": "v1.0.0"}]})
+}
+
+fn call(plugin: &str) -> Value {
+    json!({"rr_version": RELEASE, "plugins": [{"module_name": format!("example.com/acme/{plugin}"), "tag": "v1.0.0"}]})
+}
+
+fn id(answer: &Answer) -> String {
+    answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+/// A protobuf field with bytes in it (<https://protobuf.dev/programming-guides/encoding/>).
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut length = bytes.len();
+    let mut field = vec![number << 3 | 2];
+    while length >= 0x80 {
+        field.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    field.push(length as u8);
+    field.extend_from_slice(bytes);
+    field
+}
+
+/// A `BuildRequest` in protobuf.
+fn message(version: &str, module: &str, tag: &str) -> Vec<u8> {
+    let plugin = [field(1, module.as_bytes()), field(2, tag.as_bytes())].concat();
+    [field(2, version.as_bytes()), field(5, &plugin)].concat()
+}
+
+/// A message of gRPC (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
+}
+
+/// Calls over gRPC on HTTP/2 without TLS: the message of the answer, and its trailers.
+fn grpc(service: &Service, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, String)>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+        let request = client
+            .post(format!("{}{path}", service.url))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body);
+        let response: http::Response<reqwest::Body> = request.send().await.unwrap().into();
+        assert_eq!(response.status(), 200);
+        let headers = response.headers().clone();
+        let body = response.into_body().collect().await.unwrap();
+        // An error without a message has its trailers where the headers are.
+        let trailers = body.trailers().cloned().unwrap_or(headers);
+        let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            (name.to_string(), value.to_str().unwrap_or_default().to_owned())
+        };
+        let trailers = trailers.iter().map(text).collect();
+        (body.to_bytes().get(5..).unwrap_or_default().to_vec(), trailers)
+    })
+}
+
+fn trailer<'a>(trailers: &'a [(String, String)], name: &str) -> &'a str {
+    trailers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+}
+
+#[test]
+fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let asked = service.post("/v1/builds", &json!({ "build": build("hello") }));
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let id = id(&asked);
+    assert_eq!(asked.header("location"), format!("/v1/builds/{id}"));
+
+    // Whoever asks for the same gets the same, whichever way.
+    let call = std::thread::scope(|scope| {
+        let call = scope.spawn(|| service.post(CALL, &call("hello")));
+        let log = service.get(&format!("/v1/builds/{id}/log"));
+        assert_eq!(log.header("content-type"), "text/event-stream");
+        let log = log.text();
+        assert!(log.contains("\nevent: end\n") && log.contains("\"succeeded\""), "{log}");
+        let numbers: Vec<u64> =
+            log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 2, "{numbers:?}");
+        call.join().unwrap()
+    });
+    let view = service.built(&id);
+    let path = view["artifact"]["path"].as_str().unwrap();
+    assert_eq!((call.status, &call.json()["path"]), (200, &json!(path)), "{call:?}");
+    assert!(call.json()["logs"].as_str().unwrap().lines().count() > 2, "{call:?}");
+
+    let binary = service.get(path);
+    assert_eq!(binary.body.len() as u64, view["artifact"]["size"].as_u64().unwrap());
+    assert!(
+        binary.header("content-disposition").contains("filename=\"rr"),
+        "{}",
+        binary.header("content-disposition")
+    );
+    std::fs::write(sandbox.path().join("rr"), &binary.body).unwrap();
+    let sum = sandbox.run("sha256sum", &["rr"]);
+    assert_eq!(sum.split(' ').next(), view["artifact"]["sha256"].as_str());
+    let start = binary.body.len() - 100;
+    let end = service.ask("GET", path, &[("Range", &format!("bytes={start}-"))], b"");
+    assert_eq!((end.status, end.body.as_slice()), (206, &binary.body[start..]));
+    let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
+    assert_eq!((same.status, same.body.len()), (304, 0));
+
+    many_who_take_nothing(&sandbox, &service, path);
+
+    // What comes along makes the same server elsewhere.
+    for file in ["velox.toml", "velox.lock"] {
+        let text = service.get(&format!("/v1/builds/{id}/{file}"));
+        assert_eq!(text.status, 200, "{text:?}");
+        std::fs::write(sandbox.path().join(file), text.body).unwrap();
+    }
+    std::fs::remove_file(sandbox.path().join("rr")).unwrap();
+    sandbox.vx(&["build", "--locked"]).ok();
+    assert_eq!(sandbox.run("sha256sum", &["rr"]), sum);
+
+    // The catalogue asks for versions of its own accord; the plugin is only fetched for a build.
+    let fetches = || proxy.requests().iter().filter(|request| request.contains("acme/hello")).count();
+    let fetched = fetches();
+    assert_eq!(service.post("/v1/builds", &json!({ "build": build("hello") })).status, 200);
+    service.kill();
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let again = service.post("/v1/builds", &json!({ "build": build("hello") }));
+    assert_eq!((again.status, &again.json()["id"]), (200, &json!(id)));
+    assert_eq!(service.get(path).body, binary.body);
+    assert!(service.get(&format!("/v1/builds/{id}/log")).text().contains("event: end"));
+    assert_eq!(fetches(), fetched, "nothing was fetched again");
+}
+
+/// Clients that ask for the artifact and don't read it cost little memory, and keep nobody waiting.
+fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
+    const CLIENTS: u64 = 256;
+    // More than the system takes off the service's hands.
+    const SIZE: u64 = 64 << 20;
+    let sha256 = path.rsplit('/').next().unwrap();
+    let file = sandbox.path().join("data/artifacts").join(&sha256[..2]).join(sha256);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    let size = file.metadata().unwrap().len();
+    file.set_len(SIZE).unwrap();
+
+    let before = service.memory();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let idle: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = service.connect();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).unwrap();
+            assert_eq!(&start, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(service.get(path).body.len() as u64, SIZE);
+    }
+    let (took, more) = (start.elapsed(), service.memory().saturating_sub(before));
+    assert!(took < Duration::from_secs(30), "others wait: {took:?}");
+    assert!(more < CLIENTS * (128 << 10), "{CLIENTS} clients that take nothing cost {more} bytes");
+    drop(idle);
+    file.set_len(size).unwrap();
+}
+
+#[test]
+fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let failed = service.post(CALL, &call("broken"));
+    let error = failed.json();
+    assert_eq!((failed.status, &error["code"]), (500, &json!("internal")), "{failed:?}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("broken"), "{message}");
+}
+
+#[test]
+fn caches_that_grew_too_large_begin_anew() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
+    let modules = sandbox.path().join("data/go/pkg");
+    for what in ["with an empty cache", "after it was emptied"] {
+        let asked = service.post("/v1/builds", &json!({ "build": build("hello"), "force": true }));
+        assert_eq!(service.built(&id(&asked))["state"], "succeeded", "{what}");
+        let start = Instant::now();
+        while what == "with an empty cache" && modules.exists() {
+            assert!(start.elapsed() < crate::support::service::PATIENCE, "{}", service.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert!(service.said().contains("they begin anew"), "{}", service.said());
+}
+
+#[test]
+fn a_build_that_fails_says_whose_fault_it_is() {
+    let proxy = proxy();
+    let module = |name: &str, files: Files| {
+        proxy.module(&format!("example.com/acme/{name}"), "v1.0.0", files);
+    };
+    let made = |name: &str| plugin(&format!("example.com/acme/{name}"), name);
+    let without_code = |name: &str| {
+        let mut files = made(name).files();
+        files.retain(|file, _| !file.ends_with(".go"));
+        files
+    };
+    module("nothing", without_code("nothing"));
+    let mut library = without_code("library");
+    library.insert("library.go".to_owned(), b"package library\n".to_vec());
+    module("library", library);
+    module("renamed", made("original").files());
+    module("needy", made("needy").imports("example.com/acme/gone", "v1.0.0").files());
+    module("demanding", made("demanding").requires("example.com/acme/hello", "v1.1.0").files());
+    let newer = plugin("example.com/acme/hello", "hello").says("newer");
+    proxy.module("example.com/acme/hello", "v1.1.0", newer.files());
+    // What proxies and their networks do.
+    for (name, fault) in [
+        ("down", Fault::Status(503)),
+        ("dead", Fault::Reset),
+        ("busy", Fault::Busy(60)),
+        ("resetter-locked", Fault::Status(403)),
+    ] {
+        module(name, made(name).files());
+        proxy.fail(&format!("/acme/{name}/"), fault);
+    }
+    module("leaning", made("leaning").imports("example.com/acme/down", "v1.0.0").files());
+
+    let sandbox = Sandbox::new().own_module_cache();
+    // Whatever the others say of modules that only this test has: the last word is the proxy's.
+    let others = sandbox.value("GOPROXY");
+    let sandbox = sandbox.env("GOPROXY", format!("{}|{}", others.trim_end_matches(",direct"), proxy.url()));
+    let service = Service::start(&mut server(&sandbox, &["--jobs", "2"]));
+    let with = |name: &str, field: &str, value: Value| {
+        let mut build = build(name);
+        build[field] = value;
+        build
+    };
+    let at = |name: &str, reference: &str| {
+        let module = format!("example.com/acme/{name}");
+        with(name, "plugins", json!([{"module": module, "ref": reference}]))
+    };
+    let demanding = json!([
+        {"module": "example.com/acme/hello", "ref": "v1.0.0"},
+        {"module": "example.com/acme/demanding", "ref": "v1.0.0"},
+    ]);
+    let mut strict = with("hello", "plugins", demanding);
+    strict["strict"] = json!(true);
+    let replaced = json!([{"old": "example.com/acme/hello", "new": "example.com/acme/nowhere@v1.0.0"}]);
+    let cases = [
+        (at("hello", "v1.0.9"), "invalid", "can't resolve v1.0.9 of plugin hello"),
+        (at("hello", "no-branch"), "invalid", "can't resolve no-branch of plugin hello"),
+        (build("missing"), "invalid", "can't resolve v1.0.0 of plugin missing"),
+        (build("resetter-missing"), "invalid", "can't resolve v1.0.0 of plugin resetter-missing"),
+        (
+            with("hello", "roadrunner", json!("v2025.0.99")),
+            "invalid",
+            "can't resolve v2025.0.99 of RoadRunner",
+        ),
+        (with("hello", "replaces", replaced), "invalid", "example.com/acme/nowhere"),
+        (build("nothing"), "invalid", "is this module a RoadRunner plugin"),
+        (build("library"), "invalid", "p_library_"),
+        (build("renamed"), "invalid", "module_name = \"example.com/acme/original\""),
+        (build("needy"), "invalid", "example.com/acme/gone"),
+        (strict, "invalid", "would be compiled at v1.1.0, not at v1.0.0"),
+        (build("broken"), "failed", "plugin broken (example.com/acme/broken v1.0.0) doesn't compile"),
+        (build("down"), "unavailable", "503"),
+        (build("dead"), "unavailable", "can't resolve v1.0.0 of plugin dead"),
+        (build("busy"), "unavailable", "429"),
+        (build("resetter-locked"), "unavailable", "403"),
+        (build("leaning"), "unavailable", "example.com/acme/down"),
+    ];
+    let asked: Vec<String> =
+        cases.iter().map(|(build, ..)| id(&service.post("/v1/builds", &json!({ "build": build })))).collect();
+    for (id, (build, kind, said)) in asked.iter().zip(&cases) {
+        let failure = service.built(id)["failure"].clone();
+        let message = failure["message"].as_str().unwrap_or_default();
+        assert!(failure["kind"] == *kind && message.contains(said), "{build}: {kind}, {said}: {failure:#}");
+    }
+    for (plugin, status, code) in
+        [("missing", 400, "invalid_argument"), ("broken", 500, "internal"), ("down", 503, "unavailable")]
+    {
+        let failed = service.post(CALL, &call(plugin));
+        assert_eq!((failed.status, &failed.json()["code"]), (status, &json!(code)), "{failed:?}");
+    }
+    let missing = frame(&message(RELEASE, "example.com/acme/missing", "v1.0.0"));
+    let (_, trailers) = grpc(&service, CALL, missing);
+    assert_eq!(trailer(&trailers, "grpc-status"), "3", "{trailers:?}");
+    assert!(trailer(&trailers, "grpc-message").contains("plugin missing"), "{trailers:?}");
+
+    // Nobody is told what was true a while ago: the version is published, and the proxy is well again.
+    module("missing", made("missing").files());
+    proxy.heal();
+    for name in ["missing", "down"] {
+        let again = service.post("/v1/builds", &json!({ "build": build(name) }));
+        assert_eq!(again.status, 202, "{again:?}");
+        assert_eq!(service.built(&id(&again))["state"], "succeeded", "{name}");
+    }
+}
+
+#[test]
+fn every_field_wrong_in_turn_over_json_and_protobuf() {
+    let (_sandbox, service) = idle();
+    let rest: [(Change, &str); 8] = [
+        (|build| build["roadrunner"] = json!(""), "build.roadrunner"),
+        (|build| build["plugins"][0]["module"] = json!("../hello"), "build.plugins[0].module"),
+        (|build| build["plugins"][0]["ref"] = json!("one two"), "build.plugins[0].ref"),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/acme/hello", "new": "../hello"}]),
+            "build.replaces[0].new",
+        ),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/acme/hello", "new": "/etc"}]),
+            "build.replaces[0].new",
+        ),
+        (|build| build["tags"] = json!(["a b"]), "build.tags"),
+        (|build| build["target"] = json!("linux"), "build.target"),
+        (|build| build["stamp_version"] = json!(7), "build.stamp_version"),
+    ];
+    for (change, field) in rest {
+        let mut build = build("hello");
+        change(&mut build);
+        let answer = service.post("/v1/builds", &json!({ "build": build }));
+        assert!(matches!(answer.status, 403 | 422), "{build}: {answer:?}");
+        let fields: Vec<_> =
+            answer.json()["errors"].as_array().unwrap().iter().map(|it| it["field"].clone()).collect();
+        assert!(fields.contains(&json!(field)), "{build}: {fields:?}");
+    }
+    let proto = ("Content-Type", "application/proto");
+    let wrong = [
+        (message("", "example.com/acme/hello", "v1.0.0"), "rr_version"),
+        (message("2025", "example.com/acme/hello", "v1.0.0"), "rr_version"),
+        (message(RELEASE, "", "v1.0.0"), "plugins[0].module_name"),
+        (message(RELEASE, "example.com/acme/hello", ""), "plugins[0].tag"),
+        (field(2, RELEASE.as_bytes()), "plugins"),
+        ([message(RELEASE, "example.com/acme/hello", "v1.0.0"), field(1, b"no-uuid")].concat(), "request_id"),
+    ];
+    for (message, field) in wrong {
+        let answer = service.ask("POST", CALL, &[proto], &message);
+        assert_eq!(answer.status, 400, "{field}: {answer:?}");
+        let error = answer.json();
+        assert_eq!(error["code"], "invalid_argument", "{field}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(field), "{field}: {error}");
+        let (_, trailers) = grpc(&service, CALL, frame(&message));
+        assert_eq!(trailer(&trailers, "grpc-status"), "3", "{field}: {trailers:?}");
+    }
+    let race = service.post(
+        CALL,
+        &json!({"rr_version": RELEASE, "race": true,
+        "plugins": [{"module_name": "example.com/acme/hello", "tag": "v1.0.0"}]}),
+    );
+    assert_eq!(race.json()["code"], "failed_precondition", "{race:?}");
+}
+
+#[test]
+fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
+    let (_sandbox, service) = idle();
+    let large = vec![b' '; 3 << 20];
+    let mut bytes: Vec<u8> = (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let proto = ("Content-Type", "application/proto");
+    let web = ("Content-Type", "application/grpc-web+proto");
+    let cases: [Case<'_>; 17] = [
+        ("POST", "/v1/builds", &[JSON], &large, &[413]),
+        ("POST", CALL, &[JSON], &large, &[413]),
+        ("POST", CALL, &[proto], &large, &[413]),
+        ("POST", "/v1/builds", &[JSON], b"\xff\xfe{", &[400]),
+        ("POST", "/v1/builds", &[JSON], b"{\"build\":null}", &[422]),
+        ("POST", "/v1/builds", &[JSON, ("Content-Encoding", "gzip")], b"{}", &[415]),
+        ("POST", "/v1/builds", &[("Content-Type", "application/x-www-form-urlencoded")], b"a=b", &[415]),
+        ("POST", CALL, &[("Content-Type", "text/html")], b"{}", &[415]),
+        ("POST", CALL, &[JSON], b"{\"plugins\": [", &[400]),
+        ("POST", CALL, &[JSON], b"{\"rr_version\": 7}", &[400]),
+        ("POST", CALL, &[proto], b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", &[400]),
+        ("POST", CALL, &[proto], b"\x2a\x03\x0a\x01", &[400]),
+        ("POST", CALL, &[web], b"\x00\x00\x00\x00", &[200]),
+        ("GET", CALL, &[], b"", &[405, 415]),
+        ("POST", "/api.service.v1.BuildService/Other", &[JSON], b"{}", &[404, 501]),
+        ("POST", "/api.service.v2.BuildService/Build", &[JSON], b"{}", &[404, 501]),
+        ("PATCH", "/v1/builds", &[], b"", &[405]),
+    ];
+    for (method, path, headers, body, wanted) in cases {
+        let answer = service.ask(method, path, headers, body);
+        assert!(wanted.contains(&answer.status), "{method} {path} {headers:?}: {answer:?}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path}");
+    }
+    // Bytes of every length, and every one of a right message changed.
+    let right = message(RELEASE, "example.com/acme/hello", "no such ref");
+    for at in 0..right.len() {
+        let mut wrong = right.clone();
+        wrong[at] ^= 0xff;
+        let answer = service.ask("POST", CALL, &[proto], &wrong);
+        assert_eq!(answer.status, 400, "byte {at}: {answer:?}");
+        bytes.rotate_left(7);
+        let answer = service.ask("POST", CALL, &[proto], &bytes[..at]);
+        assert_eq!(answer.status, 400, "{at} bytes: {answer:?}");
+    }
+    for raw in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b",
+        b"\0\0\0\0",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense of some length",
+    ] {
+        let mut stream = service.connect();
+        stream.write_all(raw).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(service.get("/readyz").text(), "ok\n");
+    assert_eq!(service.get("/v1/builds/00000000-0000-7000-8000-000000000000").status, 404);
+    let said = service.said();
+    assert!(!said.contains("panic") && !said.contains("defect"), "{said}");
+}
+
+#[test]
+fn slow_clients_are_hung_up_on() {
+    let (_sandbox, service) = idle();
+    // Half a head, nothing at all, the start of HTTP/2's preface; and a body that never ends.
+    let heads: [&[u8]; 3] = [b"GET /healthz HTTP/1.1\r\nHost: local", b"", b"PRI * HT"];
+    let mut heads = heads.map(|start| {
+        let mut stream = service.connect();
+        stream.write_all(start).unwrap();
+        stream
+    });
+    let body = |path: &str| {
+        let mut stream = service.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+        stream.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes()).unwrap();
+        stream
+    };
+    let mut bodies = [body("/v1/builds"), body(CALL)];
+    let start = Instant::now();
+    for stream in &mut bodies {
+        assert_eq!(Answer::read(stream, false).status, 408);
+    }
+    for stream in &mut heads {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!(service.get("/healthz").status, 200);
+}
+
+#[test]
+fn grpc_and_grpc_web_with_health_and_reflection() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let request = frame(&message(RELEASE, "example.com/acme/hello", "v1.0.0"));
+    let (answer, trailers) = grpc(&service, CALL, request.clone());
+    assert_eq!(trailer(&trailers, "grpc-status"), "0", "{trailers:?}");
+    assert!(String::from_utf8_lossy(&answer).contains("/v1/artifacts/"), "{answer:?}");
+    let web = service.ask("POST", CALL, &[("Content-Type", "application/grpc-web+proto")], &request);
+    assert_eq!((web.status, web.header("content-type")), (200, "application/grpc-web+proto"));
+    let text = web.text();
+    assert!(text.contains("/v1/artifacts/") && text.contains("grpc-status: 0"), "{text}");
+    let (health, trailers) = grpc(&service, "/grpc.health.v1.Health/Check", frame(b""));
+    assert_eq!((health.as_slice(), trailer(&trailers, "grpc-status")), (&[8, 1][..], "0"));
+    let (_, trailers) = grpc(&service, "/grpc.health.v1.Health/Check", frame(&field(1, b"other")));
+    assert_eq!(trailer(&trailers, "grpc-status"), "5");
+    // list_services
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let (services, _) = grpc(&service, &path, frame(&field(7, b"")));
+        assert!(String::from_utf8_lossy(&services).contains("api.service.v1.BuildService"), "{services:?}");
+    }
+    let (_, trailers) = grpc(&service, "/api.service.v2.BuildService/Build", request);
+    assert_eq!(trailer(&trailers, "grpc-status"), "12", "{trailers:?}");
+}
+
+#[test]
+fn grpcurl_lists_describes_and_calls() {
+    let Some(grpcurl) = crate::support::service::program("grpcurl") else {
+        println!(
+            "skipped: no grpcurl on the PATH (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest)"
+        );
+        return;
+    };
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let address = service.address().to_string();
+    let ask = |arguments: &[&str]| sandbox.run(&grpcurl, &[&["-plaintext"], arguments].concat());
+    let listed = ask(&[&address, "list"]);
+    assert!(listed.lines().any(|line| line == "api.service.v1.BuildService"), "{listed}");
+    let described = ask(&[&address, "describe", "api.request.v1.BuildRequest"]);
+    assert!(described.contains("string rr_version = 2;"), "{described}");
+    let data = call("hello").to_string();
+    let built = ask(&["-d", &data, &address, "api.service.v1.BuildService/Build"]);
+    assert!(built.contains("\"path\": \"/v1/artifacts/"), "{built}");
+}
+
+/// The Go program of tests/connect, compiled with what protoc generates of the protobuf files.
+fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
+    const FILES: [&str; 3] =
+        ["api/request/v1/request.proto", "api/response/v1/response.proto", "api/service/v1/service.proto"];
+    let directory = sandbox.path().join("client");
+    let tools = directory.join("tools");
+    std::fs::create_dir(&directory).unwrap();
+    for name in ["go.mod", "go.sum", "main.go"] {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/connect").join(name);
+        std::fs::copy(own, directory.join(name)).unwrap();
+    }
+    if crate::support::service::program("protoc").is_none() {
+        println!("skipped: no protoc on the PATH (Debian's protobuf-compiler)");
+        return None;
+    }
+    let run = |program: &str, arguments: &[String]| {
+        let path = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths([tools.clone()].into_iter().chain(std::env::split_paths(&path)));
+        let mut command = Command::new(program);
+        command.args(arguments).env("PATH", path.unwrap()).current_dir(&directory);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    };
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    if let Err(said) = run("go", &words("build -o tools/ tool")) {
+        println!("skipped: the modules of the client can't be had: {said}");
+        return None;
+    }
+    let mut arguments = vec![concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../velox-service/proto").to_owned()];
+    for plugin in ["go", "connect-go"] {
+        arguments.extend(words(&format!("--{plugin}_out=. --{plugin}_opt=module=client")));
+        // The files are no Go program's: each becomes a package of the client's.
+        arguments.extend(FILES.map(|file| {
+            let folder = file.rsplit_once('/').unwrap().0;
+            let package = folder.replace("api/", "").replace('/', "");
+            format!("--{plugin}_opt=M{file}=client/{folder};{package}")
+        }));
+    }
+    arguments.extend(FILES.map(str::to_owned));
+    run("protoc", &arguments).unwrap();
+    run("go", &words("build -o client .")).unwrap();
+    Some(directory.join("client"))
+}
+
+#[test]
+fn a_connect_client_in_go() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let Some(client) = go_client(&sandbox) else { return };
+    let ask = |service: &Service, calls: &[Value]| -> Vec<Value> {
+        let calls: Vec<String> = calls.iter().map(Value::to_string).collect();
+        std::fs::write(sandbox.path().join("calls"), calls.join("\n")).unwrap();
+        let calls = std::fs::File::open(sandbox.path().join("calls")).unwrap();
+        let output = Command::new(&client).arg(&service.url).stdin(calls).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answers: Vec<Value> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        answers
+    };
+    let with = |protocol: &str, changes: Value| {
+        let mut call = json!({"protocol": protocol, "version": RELEASE, "module": "example.com/acme/hello",
+            "tag": "v1.0.0", "os": "linux", "arch": go_arch()});
+        call.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        call
+    };
+    let protocols = ["connect", "connect over HTTP/2", "grpc", "grpc-web"];
+    let right = [json!({}), json!({"json": true}), json!({"gzip": true})];
+    let wrong = [
+        (json!({"version": "2025"}), "invalid_argument", "rr_version"),
+        (json!({"os": "plan9"}), "invalid_argument", "target_platform"),
+        (json!({"race": true}), "failed_precondition", "race"),
+        (json!({"module": "example.com/acme/broken"}), "internal", "undefined: missing"),
+    ];
+
+    let service = Service::start(&mut server(&sandbox, &[]));
+    for protocol in protocols {
+        let calls: Vec<Value> =
+            right.iter().chain(wrong.iter().map(|(changes, ..)| changes)).cloned().collect();
+        let calls: Vec<Value> = calls.into_iter().map(|changes| with(protocol, changes)).collect();
+        let answers = ask(&service, &calls);
+        assert_eq!(answers.len(), calls.len());
+        let (built, refused) = answers.split_at(right.len());
+        for answer in built {
+            let path = answer["path"].as_str().unwrap();
+            assert!(path.starts_with("/v1/artifacts/") && answer["logs"] != "", "{protocol}: {answer}");
+            assert_eq!(service.ask("HEAD", path, &[], b"").status, 200);
+        }
+        for (answer, (changes, code, said)) in refused.iter().zip(&wrong) {
+            let message = answer["message"].as_str().unwrap();
+            assert!(answer["code"] == *code && message.contains(said), "{protocol}, {changes}: {answer}");
+        }
+    }
+
+    let token = sandbox.vx(&["server", "token", "new", "go", "--file", "tokens.toml"]).ok();
+    let arguments = ["--jobs", "0", "--queue", "1", "--tokens", "tokens.toml", "--data", "other"];
+    let service = Service::start(
+        Command::new(env!("CARGO_BIN_EXE_vx")).arg("server").args(arguments).current_dir(sandbox.path()),
+    );
+    for protocol in protocols {
+        let token = json!({"token": token.trim(), "deadline": 300});
+        let mut other = token.clone();
+        other["module"] = json!("example.com/acme/other");
+        let answers = ask(
+            &service,
+            &[json!({}), json!({"token": "vx_wrong"}), token, other].map(|changes| with(protocol, changes)),
+        );
+        let codes: Vec<_> = answers.iter().map(|answer| answer["code"].as_str().unwrap()).collect();
+        assert_eq!(
+            codes,
+            ["unauthenticated", "unauthenticated", "deadline_exceeded", "resource_exhausted"],
+            "{protocol}: {answers:?}"
+        );
+        assert!(
+            answers[3]["retry_after"].as_str().unwrap().parse::<u64>().is_ok(),
+            "{protocol}: {answers:?}"
+        );
+    }
+}
+
+/// The machine's own GOARCH.
+fn go_arch() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// What the existing service's load test asks for, as it asks for it.
+#[test]
+fn the_existing_load_tests_requests() {
+    const PLUGINS: &str = "app-logger v5.1.8, logger v5.1.8, lock v5.1.8, rpc v5.1.8, centrifuge v5.1.8, \
+        roadrunner-temporal v5.7.0, metrics v5.1.8, otel v5.1.8, http v5.2.7, gzip v5.1.8, prometheus v5.1.7, \
+        headers v5.1.8, static v5.1.6, proxy_ip_parser v5.1.8, send v5.1.5, server v5.2.9, service v5.1.8, jobs v5.1.8, \
+        amqp v5.2.2, sqs v5.1.8, beanstalk v5.1.8, nats v5.1.8, kafka v5.2.4, google-pub-sub v5.1.8, kv v5.2.8, \
+        boltdb v5.1.8, memory v5.2.8, redis v5.1.9, memcached v5.1.8, fileserver v5.1.8, grpc v5.2.2, status v5.1.8, \
+        tcp v5.1.8";
+    let proxy = ModuleProxy::start();
+    // Its own commands use the real plugins, whose places small ones take here.
+    let workers =
+        "package workers\n\nimport \"io\"\n\nfunc Run(string, []string, io.Writer) error { return nil }\n";
+    let small = roadrunner("v2025").file("internal/cli/workers/workers.go", workers);
+    proxy.module(small.module(), "v2025.1.2", small.files());
+    let plugins: Vec<Value> = PLUGINS
+        .split(", ")
+        .map(|plugin| {
+            let (name, tag) = plugin.split_once(' ').unwrap();
+            let owner = if name == "roadrunner-temporal" { "temporalio" } else { "roadrunner-server" };
+            let module = format!("github.com/{owner}/{name}/v5");
+            proxy.module(&module, tag, velox_testkit::plugin(&module, &name.replace('-', "")).files());
+            json!({"module_name": module, "tag": tag})
+        })
+        .collect();
+    let ask = |service: &Service, user: u32, os: &str, arch: &str, more: &[(&str, &str)]| {
+        let call = json!({
+            "request_id": format!("00000000-0000-4000-8000-{user:012}"),
+            "force_rebuild": true,
+            "target_platform": {"os": os, "arch": arch},
+            "rr_version": "v2025.1.2",
+            "plugins": plugins,
+        });
+        let headers = [&[JSON, ("Accept", "application/json")], more].concat();
+        service.ask("POST", CALL, &headers, call.to_string().as_bytes())
+    };
+    let sandbox = machine(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    // Its users ask for the same at once, where the existing service answers all but one with 409.
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let (ask, service) = (&ask, &service);
+        let users: Vec<_> =
+            (1..=4).map(|user| scope.spawn(move || ask(service, user, "linux", go_arch(), &[]))).collect();
+        users.into_iter().map(|user| user.join().unwrap()).collect()
+    });
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.header("content-type").contains("application/json"), "{answer:?}");
+        let path = answer.json()["path"].as_str().unwrap().to_owned();
+        assert_eq!(service.ask("HEAD", &path, &[], b"").status, 200);
+    }
+    // All of its platforms are taken; what they compile to is other stories' concern.
+    let (_sandbox, idle) = idle();
+    for os in ["linux", "windows", "darwin"] {
+        for arch in ["amd64", "arm64"] {
+            let late = ask(&idle, 5, os, arch, &[("Connect-Timeout-Ms", "100")]);
+            assert_eq!(late.json()["code"], "deadline_exceeded", "{os}/{arch}: {late:?}");
+        }
+    }
+}
+
+#[test]
+fn the_clients_deadline_ends_its_waiting_and_not_the_build() {
+    let (_sandbox, service) = idle();
+    let headers = [JSON, ("Connect-Timeout-Ms", "200")];
+    let late = service.ask("POST", CALL, &headers, call("hello").to_string().as_bytes());
+    assert_eq!(late.json()["code"], "deadline_exceeded", "{late:?}");
+    let asked = service.post("/v1/builds", &json!({ "build": build("hello") }));
+    assert_eq!((asked.status, &asked.json()["state"]), (202, &json!("queued")), "{asked:?}");
+    let path = format!("/v1/builds/{}", id(&asked));
+    assert_eq!(service.delete(&path).json()["state"], "cancelled");
+    assert_eq!(service.get(&path).json()["state"], "cancelled");
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_back() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&mut server(&sandbox, &["--jobs", "0", "--queue", "2"]));
+    let asked: Vec<Answer> = (0..6)
+        .map(|at| service.post("/v1/builds", &json!({ "build": build(&format!("plugin{at}")) })))
+        .collect();
+    let statuses: BTreeSet<u16> = asked.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, BTreeSet::from([202, 429]), "{asked:?}");
+    let full = asked.last().unwrap();
+    assert!(
+        full.header("retry-after").parse::<u64>().is_ok() && full.json()["type"] == "queue_full",
+        "{full:?}"
+    );
+    // What is there can be had all the same.
+    assert_eq!(service.post("/v1/builds", &json!({ "build": build("plugin0") })).status, 202);
+    let (_, trailers) = grpc(&service, CALL, frame(&message(RELEASE, "example.com/acme/other", "v1.0.0")));
+    assert_eq!(trailer(&trailers, "grpc-status"), "8", "{trailers:?}");
+}
+
+#[test]
+fn a_signal_lets_what_is_on_its_way_come_to_an_end() {
+    let (_sandbox, service) = idle();
+    let id = id(&service.post("/v1/builds", &json!({ "build": build("hello") })));
+    let (log, call) = std::thread::scope(|scope| {
+        let log = scope.spawn(|| service.get(&format!("/v1/builds/{id}/log")));
+        let call = scope.spawn(|| service.post(CALL, &call("hello")));
+        // Both are there once the queue knows of them: the second one joined.
+        std::thread::sleep(Duration::from_millis(500));
+        service.terminate();
+        (log.join().unwrap(), call.join().unwrap())
+    });
+    assert!(log.text().contains("event: state") && !log.text().contains("event: end"), "{log:?}");
+    assert_eq!(call.json()["code"], "unavailable", "{call:?}");
+    let ended = service.ended();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn wrong_usage_is_told_before_anything_starts() {
+    let sandbox = Sandbox::new().file("cert.pem", "no certificate").file("key.pem", "no key");
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["--address", "0.0.0.0:0"], 2, "--tokens"),
+        (&["--address", "nowhere"], 2, "--address"),
+        (&["--tls-cert", "cert.pem"], 2, "--tls-key"),
+        (&["--tls-cert", "cert.pem", "--tls-key", "key.pem"], 2, "cert.pem"),
+        (&["--cors-origin", "*"], 2, "origin"),
+        (&["--tokens", "missing.toml"], 2, "missing.toml"),
+        (&["--limit-time", "soon"], 2, "90s"),
+    ];
+    for (arguments, code, hint) in cases {
+        let output = server(&sandbox, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(hint), "{arguments:?}: {said}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = server(&sandbox, &["--address", &address]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains(&address), "{said}");
+}
+
+#[test]
+fn tls_with_http_2_and_a_certificate_that_is_renewed() {
+    let sandbox = Sandbox::new();
+    let write = |name: &str| {
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(sandbox.path().join(format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+        std::fs::write(sandbox.path().join(format!("{name}.pem")), pair.cert.pem()).unwrap();
+        reqwest::Certificate::from_pem(pair.cert.pem().as_bytes()).unwrap()
+    };
+    let first = write("server");
+    let service = Service::start(&mut server(
+        &sandbox,
+        &["--jobs", "0", "--tls-cert", "server.pem", "--tls-key", "server.key"],
+    ));
+    assert!(service.url.starts_with("https://"), "{}", service.url);
+    let url = format!("https://localhost:{}/healthz", service.address().port());
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let get = async |certificate: &reqwest::Certificate| {
+        let client =
+            reqwest::Client::builder().tls_certs_only([certificate.clone()]).no_proxy().build().unwrap();
+        client.get(&url).send().await
+    };
+    runtime.block_on(async {
+        let answer = get(&first).await.unwrap();
+        assert_eq!((answer.version(), answer.status().as_u16()), (http::Version::HTTP_2, 200));
+        assert!(answer.headers().contains_key("strict-transport-security"));
+        let second = write("server");
+        let start = Instant::now();
+        while get(&second).await.is_err() {
+            assert!(start.elapsed() < crate::support::service::PATIENCE, "the new certificate isn't used");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(get(&first).await.is_err());
+    });
+}

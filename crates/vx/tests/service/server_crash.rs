@@ -1,0 +1,377 @@
+//! A build service that is killed again and again: nothing that it accepted is lost, nothing that it made is wrong, and
+//! nothing is made twice.
+//!
+//! `VX_TEST_LONG=1` makes the stories longer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use data_encoding::HEXLOWER;
+use crate::support::sandbox::Sandbox;
+use serde_json::{Value, json};
+use crate::support::service::{Answer, PATIENCE, Service};
+use sha2::{Digest, Sha256};
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+const RELEASE: &str = "v2025.0.79";
+const HELLO: &str = "example.com/acme/hello";
+
+/// One number for each run, another for longer ones.
+fn long(short: usize, long: usize) -> usize {
+    if std::env::var_os("VX_TEST_LONG").is_some() { long } else { short }
+}
+
+/// Each story has the machine for itself: what they measure is the service, not the other story.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A machine whose `go` counts how often it links a server.
+struct Machine {
+    sandbox: Sandbox,
+    _proxy: ModuleProxy,
+}
+
+impl Machine {
+    /// With so many versions of a plugin, each of which is a server of its own.
+    fn new(versions: usize) -> Self {
+        let proxy = ModuleProxy::start();
+        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+        for version in 0..versions {
+            let hello = plugin(HELLO, "hello").says(&format!("hello {version}"));
+            proxy.module(HELLO, &format!("v1.0.{version}"), hello.files());
+        }
+        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
+        let path = sandbox.value("PATH");
+        let go =
+            std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
+        let bin = sandbox.path().join("bin");
+        // A job writes nowhere else.
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *./cmd/rr) echo \"$1\" >> \"$HOME/compiled\";; esac\nexec '{}' \"$@\"\n",
+            go.display()
+        );
+        let sandbox = sandbox.file("bin/go", script);
+        fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+        let sandbox = sandbox.env("PATH", format!("{}:{path}", bin.display()));
+        Self { sandbox, _proxy: proxy }
+    }
+
+    fn server(&self, arguments: &[&str]) -> Service {
+        let mut command = self.sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+        command.args(arguments);
+        Service::start(&mut command)
+    }
+
+    /// How often a server was compiled.
+    fn compiled(&self) -> usize {
+        let compiled = fs::read_to_string(self.sandbox.path().join("data/home/compiled")).unwrap_or_default();
+        compiled.lines().filter(|line| *line == "build").count()
+    }
+}
+
+fn request(version: usize) -> Value {
+    let plugins = json!([{ "module": HELLO, "ref": format!("v1.0.{version}") }]);
+    json!({ "build": { "roadrunner": RELEASE, "plugins": plugins } })
+}
+
+fn id(answer: &Answer) -> String {
+    answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+/// One request to a service that may die at any moment: `None`, if it did.
+fn try_ask(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n{headers}\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body.as_bytes()).ok()?;
+    Some(stream)
+}
+
+/// Asks for a build; its status and its name, if the whole answer came.
+fn try_submit(address: SocketAddr, version: usize) -> Option<(u16, Value)> {
+    let stream = try_ask(address, "POST", "/v1/builds", "", &request(version).to_string())?;
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let mut body = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut body).ok()?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, serde_json::from_str(&body).ok()?))
+}
+
+/// A log that somebody follows, whatever becomes of the service.
+#[derive(Default)]
+struct Followed {
+    lines: Vec<(u64, String)>,
+    ended: bool,
+}
+
+impl Followed {
+    /// Follows it until the connection breaks off, or it ends.
+    fn read(&mut self, address: SocketAddr, id: &str) {
+        let last = self.lines.last().map_or(0, |(seq, _)| *seq);
+        let headers = format!("Accept: text/event-stream\r\nLast-Event-ID: {last}\r\n");
+        let Some(stream) = try_ask(address, "GET", &format!("/v1/builds/{id}/log"), &headers, "") else {
+            return;
+        };
+        let (mut name, mut data) = (String::new(), String::new());
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        // Half a line is none: the rest of it never came.
+        while reader.read_line(&mut line).is_ok_and(|length| length > 0) && line.ends_with('\n') {
+            let text = line.trim_end();
+            if let Some(id) = text.strip_prefix("id:") {
+                name = id.trim().to_owned();
+            } else if let Some(json) = text.strip_prefix("data:") {
+                data = json.trim().to_owned();
+            } else if text.is_empty() && !data.is_empty() {
+                if name == "end" {
+                    self.ended = true;
+                    return;
+                }
+                let entry: Value = serde_json::from_str(&data).unwrap();
+                if let (Ok(seq), Some(text)) = (name.parse(), entry["text"].as_str()) {
+                    self.lines.push((seq, text.to_owned()));
+                }
+                (name, data) = (String::new(), String::new());
+            }
+            line.clear();
+        }
+    }
+}
+
+/// What goes on while the service dies and comes back.
+struct Crowd {
+    address: Mutex<SocketAddr>,
+    /// How many versions are asked for by now.
+    versions: AtomicUsize,
+    over: AtomicBool,
+    /// The builds that were accepted, by their names.
+    accepted: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Crowd {
+    fn address(&self) -> SocketAddr {
+        *self.address.lock().unwrap()
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Asks for one build after the other.
+    fn ask(&self, mut version: usize) {
+        while !self.is_over() {
+            version = (version * 7 + 3) % self.versions.load(Ordering::Relaxed);
+            if let Some((status, build)) = try_submit(self.address(), version) {
+                assert!([200, 202, 429].contains(&status), "{status}: {build}");
+                if let Some(id) = build["id"].as_str() {
+                    self.accepted.lock().unwrap().insert(id.to_owned(), version);
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Follows the log of a build to its end.
+    fn follow(&self) -> Option<(String, Followed)> {
+        let id = loop {
+            match self.accepted.lock().unwrap().keys().next_back() {
+                Some(id) => break id.clone(),
+                None if self.is_over() => return None,
+                None => {}
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        let (mut followed, start) = (Followed::default(), Instant::now());
+        while !followed.ended {
+            followed.read(self.address(), &id);
+            assert!(start.elapsed() < PATIENCE * 3, "the log of {id} doesn't end: {:?}", followed.lines);
+            thread::sleep(Duration::from_millis(20));
+        }
+        Some((id, followed))
+    }
+}
+
+/// Numbers without an order, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn what_was_accepted_survives_every_crash() {
+    let _alone = alone();
+    let rounds = long(20, 100);
+    // A build that never had the time to end would be given up in the end.
+    let apart = long(900, 2500) as u64;
+    let machine = Machine::new(rounds / 2 + 2);
+    let arguments = ["--jobs", "2", "--queue", "50"];
+    let service = machine.server(&arguments);
+    let crowd = Crowd {
+        address: Mutex::new(service.address()),
+        versions: AtomicUsize::new(2),
+        over: AtomicBool::new(false),
+        accepted: Mutex::default(),
+    };
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let (service, logs) = thread::scope(|scope| {
+        let mut service = service;
+        for number in 0..3 {
+            let crowd = &crowd;
+            scope.spawn(move || crowd.ask(number));
+        }
+        let first = scope.spawn(|| crowd.follow());
+        let mut later = None;
+        for round in 0..rounds {
+            crowd.versions.store(2 + round / 2, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(50 + random.below(apart)));
+            service.kill();
+            service = machine.server(&arguments);
+            *crowd.address.lock().unwrap() = service.address();
+            if round == rounds / 2 {
+                later = Some(scope.spawn(|| crowd.follow()));
+            }
+        }
+        crowd.over.store(true, Ordering::Relaxed);
+        let logs = [Some(first), later].into_iter().flatten().filter_map(|log| log.join().unwrap());
+        let logs: Vec<_> = logs.collect();
+        (service, logs)
+    });
+    let accepted = crowd.accepted.into_inner().unwrap();
+    assert!(accepted.len() > rounds / 4, "{accepted:?}");
+    let mut attempts = 0;
+    for (id, version) in &accepted {
+        let build = service.built(id);
+        assert_eq!(
+            build["state"],
+            "succeeded",
+            "{build}; {}",
+            service.get(&format!("/v1/builds/{id}/log")).text()
+        );
+        attempts += build["attempts"].as_u64().unwrap();
+        let artifact = service.get(build["artifact"]["path"].as_str().unwrap());
+        let sum = HEXLOWER.encode(&Sha256::digest(&artifact.body));
+        assert_eq!(build["artifact"]["sha256"], sum);
+        let again = service.post("/v1/builds", &request(*version));
+        assert_eq!((again.status, self::id(&again)), (200, id.clone()), "it is there already");
+    }
+    println!("{rounds} crashes, {} builds, {attempts} attempts", accepted.len());
+    assert_eq!(logs.len(), 2);
+    for (id, followed) in logs {
+        let mut whole = Followed::default();
+        whole.read(service.address(), &id);
+        assert!(whole.ended && whole.lines.len() > 3, "{:?}", whole.lines);
+        assert_eq!(followed.lines, whole.lines, "who came back has all of it once");
+        assert!(followed.lines.iter().map(|(seq, _)| *seq).eq(1..=followed.lines.len() as u64));
+    }
+    let left: Vec<_> = fs::read_dir(machine.sandbox.path().join("data/jobs"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.starts_with("job-"))
+        .collect();
+    assert!(left.is_empty(), "jobs that died left {left:?}");
+}
+
+#[test]
+fn equal_requests_are_one_compile() {
+    let _alone = alone();
+    let machine = Machine::new(1);
+    let service = machine.server(&["--jobs", "2"]);
+    let ids: BTreeSet<String> = thread::scope(|scope| {
+        let ask = || {
+            let answer = service.post("/v1/builds", &request(0));
+            assert!([200, 202].contains(&answer.status), "{answer:?}");
+            id(&answer)
+        };
+        let crowd: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
+        crowd.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let build = service.built(ids.first().unwrap());
+    assert_eq!(build["state"], "succeeded", "{build}");
+    assert_eq!(machine.compiled(), 1);
+    assert_eq!(service.post("/v1/builds", &request(0)).status, 200);
+    // Nobody gets a link to a binary that isn't there.
+    let sum = build["artifact"]["sha256"].as_str().unwrap();
+    let artifacts = machine.sandbox.path().join("data/artifacts");
+    fs::remove_file(artifacts.join(&sum[..2]).join(sum)).unwrap();
+    let again = service.post("/v1/builds", &request(0));
+    assert_eq!(again.status, 202, "{again:?}");
+    let again = service.built(&id(&again));
+    assert_eq!(again["artifact"]["sha256"], sum, "{again}");
+    assert_eq!(service.get(again["artifact"]["path"].as_str().unwrap()).status, 200);
+}
+
+#[test]
+fn many_different_requests_are_all_answered() {
+    let _alone = alone();
+    let count = long(10, 50);
+    let machine = Machine::new(count);
+    let service = machine.server(&["--jobs", "2", "--queue", "4"]);
+    let refused = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for version in 0..count {
+            let (service, refused) = (&service, &refused);
+            scope.spawn(move || {
+                let start = Instant::now();
+                let id = loop {
+                    let answer = service.post("/v1/builds", &request(version));
+                    if answer.status == 202 {
+                        break id(&answer);
+                    }
+                    assert_eq!(answer.status, 429, "{answer:?}");
+                    assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{answer:?}");
+                    assert!(start.elapsed() < PATIENCE * 3, "there is never room");
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(200));
+                };
+                let build = service.built(&id);
+                assert_eq!(build["state"], "succeeded", "{build}");
+            });
+        }
+    });
+    assert!(refused.into_inner() > 0, "the queue was never full");
+    assert_eq!(machine.compiled(), count);
+}
+
+#[test]
+fn a_directory_has_one_server() {
+    let machine = Machine::new(0);
+    let _service = machine.server(&["--jobs", "0"]);
+    let mut second: Command =
+        machine.sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    let second = second.args(["--address", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another server is using data: stop it"), "{said}");
+}

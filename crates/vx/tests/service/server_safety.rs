@@ -1,0 +1,660 @@
+//! A build service runs what strangers ask for: what a job can't do, and what stops it.
+#![cfg(unix)]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::support::sandbox::Sandbox;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use velox_service::{
+    Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
+    Runner as _, Spec, State, Tenant, job::Jobs,
+};
+use velox_testkit::{Fault, Forge, Internet, ModuleProxy, Repo, plugin, roadrunner};
+
+const RELEASE: &str = "v2025.0.78";
+const HELLO: &str = "example.com/acme/hello";
+
+/// A service on a machine of its own, with a module proxy of its operator's.
+struct Machine {
+    sandbox: Sandbox,
+    proxy: ModuleProxy,
+    options: Options,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self::with(ModuleProxy::start())
+    }
+
+    fn with(proxy: ModuleProxy) -> Self {
+        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+        proxy.module(HELLO, "v1.0.0", plugin(HELLO, "hello").files());
+        let sandbox = Sandbox::new().own_module_cache();
+        // What is public comes from the tests' shared cache, the rest is the proxy's to serve.
+        let public = sandbox.value("GOPROXY");
+        let shared = public.split(',').next().unwrap();
+        let sandbox = sandbox.env("GOPROXY", format!("{shared},{}", proxy.url()));
+        let environment = ["PATH", "HOME", "GOMODCACHE", "GOCACHE", "GOPROXY", "GONOSUMDB"]
+            .map(|name| (name.to_owned(), sandbox.value(name)));
+        let options = Options {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data: sandbox.path().join("data"),
+            jobs: 1,
+            queue: 10,
+            time_to_live: Duration::from_secs(60),
+            tls: None,
+            tokens: None,
+            anonymous: false,
+            origins: Vec::new(),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            retention: velox_service::Retention::default(),
+            cluster: None,
+            audit: None,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_vx")),
+            environment: environment.into(),
+            drain: Duration::ZERO,
+        };
+        Self { sandbox, proxy, options }
+    }
+
+    /// Sets a variable of the service's environment.
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.options.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Puts a shell script before the go command; `$GO` is the real one, and `$HOME` is where it may leave things.
+    fn go(self, script: &str) -> Self {
+        let path = self.sandbox.value("PATH");
+        let go =
+            std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
+        let folder = self.sandbox.path().join("bin");
+        fs::create_dir(&folder).unwrap();
+        let text = format!("#!/bin/sh\nGO={}\n{script}\nexec $GO \"$@\"\n", go.display());
+        fs::write(folder.join("go"), text).unwrap();
+        fs::set_permissions(folder.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+        self.env("PATH", &format!("{}:{path}", folder.display()))
+    }
+
+    fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.options.limits);
+        self
+    }
+
+    /// The jobs' home.
+    fn home(&self) -> PathBuf {
+        self.options.data.join("home")
+    }
+
+    /// The directories of jobs that are still there.
+    fn jobs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.options.data.join("jobs")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+
+    fn run(&self, spec: Spec) -> Ended {
+        self.run_until(spec, CancellationToken::new())
+    }
+
+    fn run_until(&self, spec: Spec, cancel: CancellationToken) -> Ended {
+        // Whatever listens on this machine for a test has a runtime of its own.
+        tokio::runtime::Runtime::new().unwrap().block_on(self.attempt(spec, cancel))
+    }
+
+    async fn attempt(&self, spec: Spec, cancel: CancellationToken) -> Ended {
+        let jobs = Jobs::new(&self.options).unwrap();
+        let build = Build {
+            id: BuildId::new(),
+            key: spec.key(),
+            spec,
+            force: false,
+            state: State::Running,
+            tenant: Tenant("test".to_owned()),
+            wanted_by: [Tenant("test".to_owned())].into(),
+            trace: None,
+            attempts: 1,
+            created: jiff::Timestamp::now(),
+            started: None,
+            finished: None,
+            outcome: None,
+        };
+        let (sender, mut receiver) = mpsc::channel(16);
+        let log = tokio::spawn(async move {
+            let mut log = Vec::new();
+            while let Some(entry) = receiver.recv().await {
+                log.push(entry);
+            }
+            log
+        });
+        let ran = jobs.run(&build, sender, cancel).await;
+        Ended { ran, log: log.await.unwrap() }
+    }
+}
+
+struct Ended {
+    ran: Ran,
+    log: Vec<Entry>,
+}
+
+impl Ended {
+    fn log(&self) -> String {
+        self.log.iter().map(|entry| format!("{}\n", entry.text)).collect()
+    }
+
+    fn made(&self) -> (&Made, &PathBuf) {
+        match &self.ran {
+            Ran::Made { made, file, .. } => (made, file),
+            other => panic!("{other:?}\n{}", self.log()),
+        }
+    }
+
+    fn failed(&self) -> &Failure {
+        match &self.ran {
+            Ran::Failed(failure) => failure,
+            other => panic!("{other:?}\n{}", self.log()),
+        }
+    }
+}
+
+fn spec(plugins: &[(&str, &str)]) -> Spec {
+    Spec::new(RELEASE, plugins.iter().map(|(module, reference)| Plugin::new(*module, *reference)).collect())
+}
+
+/// Waits for what another process does.
+fn wait_for(what: &str, is: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is() {
+        assert!(since.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The process whose number a script left, if it is still there.
+fn is_running(file: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(file) else { return false };
+    let status = fs::read_to_string(format!("/proc/{}/status", text.trim())).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
+}
+
+/// A server that answers all with the same, and how often it was asked.
+fn server(answer: String) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (port, asked)
+}
+
+/// A server that nobody may ask.
+fn canary() -> (u16, Arc<AtomicUsize>) {
+    server("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret".to_owned())
+}
+
+#[test]
+fn a_job_makes_a_server_and_says_what_goes_on() {
+    let machine = Machine::new();
+    let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
+    let (made, file) = ended.made();
+    assert_eq!((made.version.as_str(), made.artifact.file_name.as_str()), (RELEASE, "rr"));
+    assert_eq!(fs::metadata(file).unwrap().len(), made.artifact.size);
+    assert!(made.lock.contains(HELLO) && made.configuration.contains(HELLO));
+    let sum = made.artifact.sha256.clone();
+    let log = ended.log();
+    assert!(log.contains(&format!("hello {HELLO} v1.0.0")), "{log}");
+    let phases: Vec<&str> = ended.log.iter().filter_map(|entry| entry.phase.as_deref()).collect();
+    assert!(phases.contains(&"resolve") && phases.contains(&"compile"), "{phases:?}");
+    // All that is left is what other jobs can use.
+    let Ran::Made { directory, .. } = ended.ran else { unreachable!() };
+    directory.close().unwrap();
+    assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
+    let again = machine.run(spec(&[(HELLO, "v1.0.0")]));
+    let phases: Vec<&str> = again.log.iter().filter_map(|entry| entry.phase.as_deref()).collect();
+    assert!(!phases.contains(&"compile"), "{phases:?}");
+    assert_eq!(again.made().0.artifact.sha256, sum);
+}
+
+#[test]
+fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
+    const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
+    let machine = Machine::new();
+    machine.proxy.query(ROADRUNNER, "master", RELEASE);
+    let ended = machine.run(Spec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    assert_eq!(ended.made().0.version, RELEASE);
+    let ended = machine.run(Spec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    assert!(ended.failed().message.contains("nowhere of RoadRunner"), "{}", ended.failed().message);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
+    let machine = Machine::new();
+    let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));
+    let failure = ended.failed();
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure:?}");
+    for text in ["plugin hello", "^^^^", "404 Not Found"] {
+        assert!(failure.message.contains(text), "{}", failure.message);
+    }
+    let all = ended.log() + &failure.message;
+    assert!(ended.log().contains("plugin hello"), "{all}");
+    for text in ["127.0.0.1", "/mod/", &machine.options.data.to_string_lossy()] {
+        assert!(!all.contains(text), "{text} in {all}");
+    }
+    assert!(machine.jobs().is_empty());
+}
+
+#[test]
+fn nothing_of_the_services_environment_reaches_a_child() {
+    const SECRET: &str = "s3cret-of-the-service";
+    let machine = Machine::with(ModuleProxy::start_tls());
+    machine.proxy.demand_login("operator", SECRET);
+    let netrc = machine.sandbox.path().join("netrc");
+    let host = machine.proxy.host();
+    fs::write(&netrc, format!("machine {host} login operator password {SECRET}\n")).unwrap();
+    let roots = machine.sandbox.path().join("roots.pem");
+    fs::write(&roots, machine.proxy.ca()).unwrap();
+    // Jobs may write into their home, and what they leave there stays.
+    let mut machine = machine
+        .go("env >> $HOME/seen; cat /proc/$PPID/environ | tr '\\0' '\\n' >> $HOME/seen")
+        .env("NETRC", netrc.to_str().unwrap())
+        .env("SSL_CERT_FILE", roots.to_str().unwrap());
+    for name in [
+        "GITHUB_TOKEN",
+        "GITLAB_TOKEN",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "SSH_AUTH_SOCK",
+        "NATS_CREDENTIALS",
+        "VX_TOKENS",
+        "GOFLAGS",
+        "GIT_SSH_COMMAND",
+        "CGO_CFLAGS",
+        "VERSION",
+    ] {
+        machine = machine.env(name, SECRET);
+    }
+    let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
+    ended.made();
+    let seen = fs::read_to_string(machine.home().join("seen")).unwrap();
+    assert!(seen.contains("GOVCS=*:off") && seen.contains("CGO_ENABLED=0"), "{seen}");
+    for text in [SECRET, "netrc", &host] {
+        assert!(!seen.contains(text), "{text} in {seen}");
+        assert!(!ended.log().contains(text), "{}", ended.log());
+    }
+}
+
+#[test]
+fn the_code_of_others_is_compiled_and_never_run() {
+    let machine = Machine::new();
+    let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.path().join(name));
+    let mut files = plugin(HELLO, "hello").files();
+    let own = files.iter().find(|(name, _)| name.ends_with(".go") && !name.ends_with("_test.go")).unwrap();
+    let package =
+        String::from_utf8_lossy(own.1).lines().find(|line| line.starts_with("package ")).unwrap().to_owned();
+    let init = format!(
+        "{package}\n\nimport \"os\"\n\n//go:generate touch {}\n\nfunc init() {{ os.WriteFile({:?}, nil, 0o600) }}\n",
+        generated.display(),
+        run
+    );
+    files.insert("init.go".to_owned(), init.into_bytes());
+    // With cgo this would be no C.
+    let c = format!("{package}\n\n/*\n#error a C compiler saw this\n*/\nimport \"C\"\n");
+    files.insert("native.go".to_owned(), c.into_bytes());
+    machine.proxy.module(HELLO, "v1.1.0", files);
+    let ended = machine.run(spec(&[(HELLO, "v1.1.0")]));
+    let (_, file) = ended.made();
+    assert!(!run.exists() && !generated.exists());
+    // It was that code.
+    let status = Command::new(file).arg("--version").stdout(Stdio::null()).status().unwrap();
+    assert!(status.success() && run.exists());
+}
+
+#[test]
+fn no_directory_and_no_flag_comes_in_by_a_request() {
+    let machine = Machine::new();
+    let ran = machine.sandbox.path().join("ran");
+    let tool = machine.sandbox.path().join("tool");
+    fs::write(&tool, format!("#!/bin/sh\ntouch {}\nexec \"$@\"\n", ran.display())).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let flag = format!("-toolexec={}", tool.display());
+    let good = || spec(&[(HELLO, "v1.0.0")]);
+    let replaced = |new: &str| {
+        let new = new.to_owned();
+        Spec { replaces: vec![Replace { old: HELLO.to_owned(), new }], ..good() }
+    };
+    let mut bad = vec![
+        replaced("/etc"),
+        replaced("../../../../etc"),
+        replaced("file:///etc"),
+        replaced("./x@v1.0.0"),
+        replaced("localhost/x@v1.0.0"),
+        replaced(&format!("{HELLO}@{flag}")),
+        spec(&[(HELLO, &flag)]),
+        spec(&[(HELLO, &format!("v1.0.0 {flag}"))]),
+        spec(&[(HELLO, "v1.0.0\nreplace x => /etc")]),
+        spec(&[("/etc", "v1.0.0")]),
+        spec(&[("127.0.0.1/x", "v1.0.0")]),
+        Spec { roadrunner: flag.clone(), ..good() },
+        Spec { target: format!("linux/amd64 {flag}"), ..good() },
+        Spec { dependencies: Some(flag.clone()), ..good() },
+        Spec { race: true, ..good() },
+    ];
+    for tag in [flag.clone(), format!("x {flag}"), format!("x' {flag} '"), format!("x,{flag}")] {
+        bad.push(Spec { tags: vec![tag], ..good() });
+    }
+    for spec in bad {
+        let ended = machine.run(spec.clone());
+        assert_eq!(ended.failed().kind, FailureKind::Invalid, "{spec:?}: {:?}", ended.failed());
+    }
+    // A stamp is text, whatever it looks like.
+    let stamped = Spec { stamp_version: Some(format!("1 {flag}")), ..good() };
+    let ended = machine.run(stamped);
+    let (_, file) = ended.made();
+    let version = Command::new(file).arg("--version").output().unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).contains(&flag));
+    assert!(!ran.exists());
+}
+
+#[test]
+fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
+    let (port, asked) = canary();
+    for to in [
+        format!("http://127.0.0.1:{port}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://[::1]:{port}/"),
+    ] {
+        let (redirector, _) = server(format!(
+            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ));
+        let machine = Machine::new();
+        let goproxy = format!("{},http://127.0.0.1:{redirector}", machine.sandbox.value("GOPROXY"));
+        let machine = machine.env("GOPROXY", &goproxy);
+        let ended = machine.run(spec(&[("example.com/stranger/x", "v1.0.0")]));
+        let said = &ended.failed().message;
+        assert!(said.contains("no address of the public network"), "{said}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
+    if !has_fence() {
+        return;
+    }
+    let (port, asked) = canary();
+    // Whatever a page says and wherever it redirects to: the go command and git get there as this script does.
+    let outside = tempfile::tempdir().unwrap();
+    let stray = outside.path().join("stray");
+    let script = format!(
+        "bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached > $HOME/reached'
+         echo wrote > {} && echo wrote > $HOME/reached
+         echo tried > $HOME/tried",
+        stray.display()
+    );
+    let mut machine = Machine::new().go(&script);
+    machine.options.policy.direct = vec!["canary.localhost".to_owned()];
+    let ended = machine.run(spec(&[("canary.localhost/x", "v1.0.0")]));
+    assert!(ended.failed().message.contains("canary.localhost"), "{:?}", ended.failed());
+    assert!(machine.home().join("tried").exists());
+    assert!(!machine.home().join("reached").exists() && !stray.exists());
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn pages_that_are_reached_and_mislead_lead_nowhere() {
+    const HOST: &str = "go.acme.test";
+    let (port, asked) = canary();
+    let outside = tempfile::tempdir().unwrap();
+    let inner = Repo::new().file("word", "word_of_the_service\n").commit("inner");
+    fs::write(outside.path().join("secret"), "word_of_the_service\n").unwrap();
+    let forge = Forge::start();
+    forge
+        .github("acme/honest")
+        .files(plugin("go.acme.test/honest", "honest").files())
+        .commit("1")
+        .tag("v1.0.0");
+    let internet = Internet::start(&forge).offline().github_at(HOST);
+    let page = |name: &str, import: &str| {
+        let html =
+            format!("<html><head><meta name=\"go-import\" content=\"{HOST}/{name} {import}\"></head></html>");
+        forge.fault(Fault::Page(html)).on("GET", &format!("/{name}*")).host(HOST);
+    };
+    let moved = |name: &str, to: String| {
+        forge.fault(Fault::Redirect(to)).on("GET", &format!("/{name}*")).host(HOST);
+    };
+    page("honest", &format!("git https://{HOST}/acme/honest"));
+    let cases = [
+        ("metadata", "169.254.169.254:443 is nothing that a build may reach here"),
+        ("mapped", "is nothing that a build may reach here"),
+        ("loopback", "127.0.0.1:"),
+        ("plain", "insecure"),
+        ("repository", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("folder", "file scheme disallowed"),
+        ("shell", "transport 'ssh' not allowed"),
+        ("proxy", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("local", "file scheme disallowed"),
+    ];
+    moved("metadata", "https://169.254.169.254/latest/meta-data".to_owned());
+    moved("mapped", "https://[::ffff:127.0.0.1]/?go-get=1".to_owned());
+    moved("loopback", format!("https://127.0.0.1:{port}/?go-get=1"));
+    moved("plain", format!("http://127.0.0.1:{port}/?go-get=1"));
+    page("repository", "git https://intranet.acme.test/secret");
+    page("folder", &format!("git {}", inner.url()));
+    page("shell", "git ssh://git@intranet.acme.test/secret");
+    page("proxy", "mod https://intranet.acme.test/modules");
+    page("local", &format!("mod file://{}", outside.path().display()));
+
+    let machine =
+        internet.environment().iter().fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
+    let policy = Policy { direct: vec![HOST.to_owned()], ..Policy::default() };
+    let machine = Machine { options: Options { policy, ..machine.options }, ..machine };
+    machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
+    for (name, said) in cases {
+        let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
+        let all = ended.log() + &ended.failed().message;
+        assert!(all.contains(said), "{name}: {all}");
+        assert!(!all.contains("word_of_the_service"), "{name}: {all}");
+        let asked: Vec<_> = forge.requests().into_iter().filter(|request| request.host != HOST).collect();
+        assert!(asked.is_empty(), "{name}: {asked:?}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// Whether the kernel keeps a job from files and ports, which is asked for where it does.
+fn has_fence() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    let whole = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
+    if !whole {
+        println!("skipped: only newer kernels keep a job from this machine's files and ports");
+    }
+    whole
+}
+
+#[test]
+fn an_assembler_includes_no_file_of_this_machine() {
+    if !has_fence() {
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret.h");
+    fs::write(&secret, "word_of_the_service 1\n").unwrap();
+    let machine = Machine::new();
+    let module = "example.com/acme/reader";
+    let reader = |included: &str| {
+        let mut files = plugin(module, "reader").files();
+        files.extend(
+            [
+                ("shown.s", format!("#include \"{included}\"\n")),
+                ("own.h", "word_of_its_own 1\n".to_owned()),
+                ("shown.go", "package reader\n\nfunc shown()\n".to_owned()),
+            ]
+            .map(|(name, text)| (name.to_owned(), text.into())),
+        );
+        files
+    };
+    machine.proxy.module(module, "v1.0.0", reader("own.h"));
+    let ended = machine.run(spec(&[(module, "v1.0.0")]));
+    let own = ended.log() + &ended.failed().message;
+    assert!(own.contains("word_of_its_own"), "the assembler quotes what it reads: {own}");
+    // Nor does a message say where the service keeps modules.
+    assert!(!own.contains(&machine.sandbox.value("GOMODCACHE")), "{own}");
+
+    machine.proxy.module(module, "v1.0.1", reader(&secret.to_string_lossy()));
+    let ended = machine.run(spec(&[(module, "v1.0.1")]));
+    let all = ended.log() + &ended.failed().message;
+    assert!(all.contains("#include: open"), "{all}");
+    assert!(!all.contains("word_of_the_service"), "{all}");
+}
+
+#[test]
+fn a_name_without_end_is_not_kept_whole() {
+    const LENGTH: usize = 1 << 20;
+    let machine = Machine::new();
+    let module = "example.com/acme/endless";
+    let mut files = plugin(module, "endless").files();
+    let name = "x".repeat(LENGTH);
+    files.insert("endless.go".to_owned(), format!("package endless\n\nvar _ = {name}\n").into());
+    machine.proxy.module(module, "v1.0.0", files);
+    let ended = machine.run(spec(&[(module, "v1.0.0")]));
+    let message = &ended.failed().message;
+    assert!(message.contains("undefined: xxx") && message.ends_with("the log has more of it"));
+    assert!(message.len() < LENGTH / 8 && ended.log().len() < LENGTH / 8, "{}", message.len());
+}
+
+#[test]
+fn every_limit_ends_a_build() {
+    const SLEEP: &str = r#"case "$1" in build) echo $$ > $HOME/pid; exec sleep 600;; esac"#;
+    const FILL: &str = r#"case "$1" in build) for n in 1 2 3 4 5 6; do head -c 8000000 /dev/zero > $TMPDIR/$n; done; exec sleep 600;; esac"#;
+    const MIB: u64 = 1 << 20;
+    let cases: [(Machine, &str); 6] = [
+        (
+            Machine::new().go(SLEEP).limits(|limits| limits.time = Duration::from_secs(8)),
+            "longer than the 8 seconds",
+        ),
+        (Machine::new().go(FILL).limits(|limits| limits.disk = 32 * MIB), "32 MiB of disk"),
+        (Machine::new().limits(|limits| limits.download = 2000), "downloaded more than the 2000 bytes"),
+        (Machine::new().limits(|limits| limits.log = 100), "its log grew past the 100 bytes"),
+        (Machine::new().limits(|limits| limits.artifact = 1000), "may have 1000 bytes here"),
+        (Machine::new().limits(|limits| limits.memory = 48 * MIB), "48 MiB of memory"),
+    ];
+    for (machine, sentence) in cases {
+        let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
+        let failure = ended.failed();
+        assert_eq!(failure.kind, FailureKind::Limit, "{sentence}: {failure:?}\n{}", ended.log());
+        assert!(failure.message.contains(sentence), "{}", failure.message);
+        assert!(ended.log().contains(sentence), "{}", ended.log());
+        assert!(!is_running(&machine.home().join("pid")));
+        assert!(machine.jobs().is_empty());
+    }
+}
+
+#[test]
+fn a_cancelled_build_leaves_no_process() {
+    let machine = Machine::new().go(r#"case "$1" in build) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
+    let pid = machine.home().join("pid");
+    let cancel = CancellationToken::new();
+    let ended = std::thread::scope(|scope| {
+        let running = scope.spawn(|| machine.run_until(spec(&[(HELLO, "v1.0.0")]), cancel.clone()));
+        wait_for("the compiler starts", || is_running(&pid));
+        cancel.cancel();
+        running.join().unwrap()
+    });
+    assert!(matches!(ended.ran, Ran::Cancelled), "{:?}", ended.ran);
+    assert!(!is_running(&pid));
+    assert!(machine.jobs().is_empty());
+}
+
+#[test]
+fn a_job_ends_with_its_service() {
+    let machine = Machine::new().go(r#"case "$1" in env) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
+    let (home, pid) = (machine.home(), machine.home().join("pid"));
+    let directory = machine.sandbox.path().join("job");
+    for folder in [&home, &directory.join("work")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let task = serde_json::json!({
+        "spec": spec(&[(HELLO, "v1.0.0")]), "force": false, "directory": directory, "memory": 0, "port": 1,
+    });
+    let mut job = Command::new(env!("CARGO_BIN_EXE_vx"));
+    let environment = machine.options.environment.iter().filter(|(name, _)| *name != "HOME");
+    std::os::unix::process::CommandExt::process_group(&mut job, 0);
+    let mut job = job
+        .arg("job")
+        .env_clear()
+        .envs(environment)
+        .env("HOME", &home)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = job.stdin.take().unwrap();
+    input.write_all(format!("{task}\n").as_bytes()).unwrap();
+    wait_for("the go command starts", || is_running(&pid));
+    // As the kernel does it when the service is killed.
+    drop(input);
+    assert!(!job.wait().unwrap().success());
+    wait_for("its children end too", || !is_running(&pid));
+}
+
+#[test]
+fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
+    const DIRECT: &str = "github.com/acme/direct";
+    let forge = Forge::start();
+    forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
+    let internet = Internet::start(&forge).offline();
+    let behind = |patterns: &[&str]| {
+        let machine = internet
+            .environment()
+            .iter()
+            .fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
+        let direct = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Machine {
+            options: Options { policy: Policy { direct, ..Policy::default() }, ..machine.options },
+            ..machine
+        }
+    };
+    for patterns in [&[][..], &["github.com/stranger/*"], &["gitlab.com/acme"]] {
+        let ended = behind(patterns).run(spec(&[(DIRECT, "v1.0.0")]));
+        let said = &ended.failed().message;
+        assert!(said.contains("only module proxies are asked here"), "{said}");
+    }
+    assert!(forge.requests().is_empty(), "{:?}", forge.requests());
+    behind(&["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();
+    assert!(!forge.requests().is_empty());
+}
+
+#[test]
+fn what_jobs_of_a_killed_service_left_is_removed_and_no_two_services_share_a_directory() {
+    let machine = Machine::new();
+    let left = machine.options.data.join("jobs/job-left/tmp");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("half"), "half").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let jobs = Jobs::new(&machine.options).unwrap();
+    assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
+    let error = Jobs::new(&machine.options).err().unwrap();
+    assert!(error.to_string().contains("another service"), "{error}");
+    drop(jobs);
+    Jobs::new(&machine.options).unwrap();
+}

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Goal, Inquiry, Options};
+use velox_build::{Goal, Options, Session};
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
     Diagnostic, Level, Manifest, Origin, Plugin, Source,
@@ -69,9 +69,9 @@ impl Editing {
         &self.prepared.request.manifest
     }
 
-    pub(super) fn inquiry(&self) -> Inquiry<'_> {
+    pub(super) fn session(&self) -> Session<'_> {
         let Prepared { request, report, cancel, .. } = &self.prepared;
-        Inquiry::new(request, Arc::clone(report) as _, cancel.clone())
+        Session::new(request, Arc::clone(report) as _, cancel.clone())
     }
 
     /// Ends with a mistake of the user's; the file stays as it was.

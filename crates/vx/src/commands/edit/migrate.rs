@@ -5,10 +5,10 @@ use velox_manifest::{Format, Manifest, Source, edit::migrate as move_text};
 
 use crate::{
     cli,
-    commands::{editing::Editing, request::misconfigured},
-    exit::Ending,
+    commands::{edit::session::Editing, session::misconfigured},
     report::{self, Change},
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx migrate`.

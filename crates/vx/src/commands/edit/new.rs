@@ -3,12 +3,12 @@ use std::{path::PathBuf, process::ExitCode};
 use velox_build::{Error, Skeleton};
 use velox_manifest::Log;
 
-use super::request::working_directory;
+use crate::commands::session::working_directory;
 use crate::{
     cli::{self, Format},
-    exit::Ending,
     report::{self, Failure},
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx new`.

@@ -8,17 +8,17 @@ use tokio_util::sync::CancellationToken;
 use velox_build::{Event, Goal, Observation, Options, Reporter, State};
 use velox_manifest::Log;
 
-use super::request::{Asked, Misconfigured, working_directory};
+use crate::commands::session::{Asked, Misconfigured, working_directory};
 use crate::{
     cli::{self, Format},
     configuration::USUAL_NAME,
-    exit::Ending,
     report::{
         self,
         text::{clean, count},
     },
     settings::{Settings, Verbosity},
     signals,
+    status::Ending,
 };
 
 /// `vx doctor`: a line for each finding; exit code 1 where a build will fail.

@@ -6,9 +6,9 @@ use velox_manifest::Log;
 
 use crate::{
     cli::{Cache, Format},
-    exit::Ending,
     report,
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx compile-cache`: the go command talks to it through its standard streams.

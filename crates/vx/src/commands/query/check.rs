@@ -6,14 +6,14 @@ use velox_manifest::{Level, Source};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
-    exit::Ending,
+    commands::session::Prepared,
     report::{
         self,
         diagnostics::{position, render_explained, within},
         text::count,
     },
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx check`.

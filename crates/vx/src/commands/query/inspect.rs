@@ -5,12 +5,12 @@ use velox_manifest::Log;
 
 use crate::{
     cli::{self, Format},
-    exit::Ending,
     report::{
         self, Failure,
         text::{clean, count, table},
     },
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx inspect`.

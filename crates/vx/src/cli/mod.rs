@@ -1,7 +1,7 @@
 // Doc comments here are help texts: their brackets are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
-pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod token;
 
 use std::path::PathBuf;
@@ -145,10 +145,10 @@ pub(crate) enum Command {
     Check(Box<Check>),
     /// Build servers for others, over HTTP
     #[command(mut_args(|argument| argument.hide_env(true)))]
-    Server(Box<server::Serve>),
+    Server(Box<service::Serve>),
     /// Build what servers of the same cluster were asked for
     #[command(mut_args(|argument| argument.hide_env(true)))]
-    Worker(Box<server::Work>),
+    Worker(Box<service::Work>),
     /// Show or remove what vx keeps of earlier builds
     #[command(after_help = examples::CACHE)]
     Cache {

@@ -10,12 +10,12 @@ use crate::{
         Format,
         token::{New, Token},
     },
-    exit::Ending,
     report::{
         self, Failure,
         text::{clean, table},
     },
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx server token`.

@@ -9,16 +9,16 @@ use velox_manifest::{
 use crate::{
     cli,
     commands::{
-        add::{Refusal, plan},
-        editing::{base, error},
-        prompt,
-        request::{Prepared, misconfigured, working_directory},
+        edit::add::{Refusal, plan},
+        edit::prompt,
+        edit::session::{base, error},
+        session::{Prepared, misconfigured, working_directory},
     },
     configuration::Configuration,
-    exit::Ending,
     report::{self, Change, Failure},
     settings::Settings,
     signals::Signal,
+    status::Ending,
 };
 
 /// The smallest server that runs PHP: what is chosen on a terminal before the user chooses.

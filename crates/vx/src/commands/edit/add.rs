@@ -9,15 +9,15 @@ use velox_manifest::{
 
 use crate::{
     cli,
-    commands::editing::{Editing, base, error, host, identity},
+    commands::edit::session::{Editing, base, error, host, identity},
     report::Change,
     settings::Settings,
 };
 
 /// A plugin as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) name: String,
+pub(crate) struct Named {
+    pub(crate) name: String,
     /// Module path, with its major where the user wrote one.
     path: String,
     /// The module path at the major that vx knows.
@@ -26,7 +26,7 @@ pub(super) struct Named {
 }
 
 /// Why there is nothing to add.
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     Usage(Diagnostic),
     Failed(Error),
 }
@@ -69,7 +69,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
 }
 
 /// Every plugin with its module path and its ref.
-pub(super) async fn plan(
+pub(crate) async fn plan(
     inquiry: &Inquiry<'_>,
     plugins: &[String],
     github: &str,

@@ -8,9 +8,9 @@ use velox_manifest::{
 
 use crate::{
     cli::{self, Format},
-    exit::Ending,
     report::{self, Failure},
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx search`.

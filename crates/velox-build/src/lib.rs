@@ -60,7 +60,7 @@ pub use resolve::{
     RoadRunnerRelease, module_in,
     versions::{Major, Versions},
 };
-pub use session::{LockStatus, ResolvedModules, Session, VersionSubject};
+pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use skeleton::Skeleton;
 pub use stamp::Stamp;
 pub use store::{Contents, DEFAULT_LIMIT, Store};

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A request that is not built: queries resolve as much of it as they need, the way its build would.
-pub struct Session<'a> {
+pub struct QuerySession<'a> {
     request: &'a Request,
     manifest: Manifest,
     settings: Settings,
@@ -75,7 +75,7 @@ pub enum VersionSubject {
     RoadRunner,
 }
 
-impl<'a> Session<'a> {
+impl<'a> QuerySession<'a> {
     /// The goal and the output options of the request are ignored.
     #[must_use]
     pub fn new(request: &'a Request, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Lock, Reporter, Request, ResolvedModules, Session};
+use velox_build::{Error, Lock, QuerySession, Reporter, Request, ResolvedModules};
 use velox_gomod::{
     module::{Version, match_prefix_patterns},
     semver,
@@ -74,7 +74,7 @@ impl ModuleGraph {
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
     ) -> Result<Self, Error> {
-        let resolved = Session::new(request, reporter, cancel).resolve().await?;
+        let resolved = QuerySession::new(request, reporter, cancel).resolve().await?;
         Ok(Self { resolved })
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Origin, Plugin};
 
-use velox_build::{Error, ErrorKind, Lock, Reporter, Request, RoadRunnerRelease, Session};
+use velox_build::{Error, ErrorKind, Lock, QuerySession, Reporter, Request, RoadRunnerRelease};
 
 use crate::without_major;
 
@@ -57,7 +57,7 @@ pub async fn list(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<PluginList, Error> {
-    let session = Session::new(request, reporter, cancel);
+    let session = QuerySession::new(request, reporter, cancel);
     let status = session.lock_status()?;
     let release = match session.release().await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),

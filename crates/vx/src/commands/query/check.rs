@@ -2,19 +2,19 @@ use std::{process::ExitCode, sync::Arc};
 
 use serde_json::{Value, json};
 use velox_build::{Goal, Options};
-use velox_manifest::{Level, Source};
+use velox_manifest::{Level, SourceFile};
 use velox_query::{CheckReport, Finding, LookedUp, Rule};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
-    exit::Ending,
+    commands::session::Prepared,
     report::{
         self,
         diagnostics::{position, render_explained, within},
         text::count,
     },
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx check`.
@@ -45,7 +45,7 @@ fn of_level(checked: &CheckReport, level: Level) -> usize {
     checked.findings.iter().filter(|finding| finding.diagnostic.level == level).count()
 }
 
-fn shown(checked: &CheckReport, source: Option<&Source>) -> String {
+fn shown(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text = String::new();
     for Finding { diagnostic, explanation, .. } in &checked.findings {
         text += &render_explained(diagnostic, explanation, source);
@@ -74,7 +74,7 @@ fn shown(checked: &CheckReport, source: Option<&Source>) -> String {
     text + &format!("{of}{found}{looked_up}\n")
 }
 
-fn events(checked: &CheckReport, source: Option<&Source>) -> String {
+fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text: String =
         checked.findings.iter().map(|finding| report::event("finding", &fields(finding, source))).collect();
     let (looked_up, why) = match &checked.looked_up {
@@ -92,7 +92,7 @@ fn events(checked: &CheckReport, source: Option<&Source>) -> String {
     text
 }
 
-fn fields(finding: &Finding, source: Option<&Source>) -> Value {
+fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
     let Finding { rule, diagnostic, explanation, vulnerabilities } = finding;
     let mut fields = json!({
         "rule": rule,

@@ -7,10 +7,10 @@ use velox_query::{GraphModule, ModuleGraph, Requirement, Requirer, Why};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
-    exit::Ending,
+    commands::session::Prepared,
     report::{self, Failure, text::clean},
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx why`.

@@ -5,7 +5,7 @@ use velox_query::{ListedPlugin, PluginList};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
+    commands::session::Prepared,
     report::{
         self,
         text::{clean, table},

@@ -9,7 +9,7 @@ use velox_query::{GraphModule, ModuleGraph};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
+    commands::session::Prepared,
     report::{self, text::clean},
     settings::Settings,
 };

@@ -403,7 +403,8 @@ mod tests {
     async fn connect(access: &ProxyAccess, login: Option<&str>, to: &str) -> String {
         use data_encoding::BASE64;
         let mut stream = TcpStream::connect(access.address).await.unwrap();
-        let login = login.map(|login| format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(login.as_bytes())));
+        let login =
+            login.map(|login| format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(login.as_bytes())));
         let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{}\r\n", login.unwrap_or_default());
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = vec![0; 1024];

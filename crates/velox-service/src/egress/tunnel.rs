@@ -70,9 +70,9 @@ pub(super) async fn open(state: &ProxyState, mut request: Request<Incoming>) -> 
     }
     let connected = async {
         match &state.upstream.proxy {
-            Some(proxy) => {
-                tokio::time::timeout(CONNECT_TIMEOUT, connect_by_proxy(proxy, &host)).await?.map(Upstream::Left)
-            }
+            Some(proxy) => tokio::time::timeout(CONNECT_TIMEOUT, connect_by_proxy(proxy, &host))
+                .await?
+                .map(Upstream::Left),
             None => {
                 let addresses = resolve_public(&host, HTTPS_PORT).await?;
                 let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*addresses)).await?;

@@ -57,7 +57,8 @@ use self::{
     task::{Said, Task},
 };
 use crate::{
-    Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Refusal, Runner, egress::EgressProxy,
+    Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Refusal, Runner,
+    egress::EgressProxy,
 };
 
 /// How long a job may take to end by itself once it was asked to, or once it said what came of it.
@@ -156,8 +157,9 @@ impl Jobs {
         }
         let access = self.egress.grant(self.limits.download);
         let mut environment = environment::of_job(&self.environment, &self.data, directory.path());
-        environment
-            .extend(self.egress.environment(&access).into_iter().map(|(name, value)| (name.to_owned(), value)));
+        environment.extend(
+            self.egress.environment(&access).into_iter().map(|(name, value)| (name.to_owned(), value)),
+        );
         let mut command = Command::new(&self.program);
         command
             .arg("job")

@@ -22,9 +22,9 @@ use velox_manifest::{Diagnostic, LogConfig, SourceFile};
 
 use crate::{
     cli::Format,
-    exit::Ending,
     settings::{Settings, Verbosity},
     signals::Signal,
+    status::Ending,
 };
 
 /// A build's reporter, from its first event to its end.

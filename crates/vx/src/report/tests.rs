@@ -21,9 +21,9 @@ use super::{
     json::Json,
 };
 use crate::{
-    exit::Ending,
     settings::{Terminal, Verbosity},
     signals::Signal,
+    status::Ending,
 };
 
 /// What a reporter wrote.

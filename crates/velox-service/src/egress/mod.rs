@@ -40,7 +40,7 @@ use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use velox_gomod::goenv::GoEnv;
 
 use self::upstream::{Asked, Found, Upstream};
-use crate::Policy;
+use crate::policy::BuildPolicy;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -91,7 +91,7 @@ impl Relay {
     /// runtime.
     pub(crate) fn start(
         environment: &BTreeMap<String, String>,
-        policy: &Policy,
+        policy: &BuildPolicy,
         downloaded: Counter,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -309,7 +309,8 @@ mod tests {
         let environment: BTreeMap<String, String> =
             [("GOPROXY", goproxy), ("GOENV", "off")].map(|(name, value)| (name.into(), value.into())).into();
         let direct = direct.iter().map(|pattern| (*pattern).to_owned()).collect();
-        Relay::start(&environment, &Policy { direct, ..Policy::default() }, Counter::default()).unwrap()
+        Relay::start(&environment, &BuildPolicy { direct, ..BuildPolicy::default() }, Counter::default())
+            .unwrap()
     }
 
     async fn get(pass: &Pass, path: &str) -> (u16, String) {

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_build::cache_directory;
-use velox_manifest::{Diagnostic, Level, Log};
+use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{
     BuildPolicy, ClusterOptions, JobLimits, Objects, Retention, ServeError, ServiceOptions, TlsOptions,
     serve,
@@ -14,15 +14,15 @@ use velox_service::{
 
 use crate::{
     cli::{self, Cli, Format, token::ServerCommand},
-    commands::token::token,
-    exit::Ending,
+    commands::service::token::token,
     report::{self, Failure},
     settings::{Settings, Verbosity},
     signals,
+    status::Ending,
 };
 
 /// `vx server`: serves until a signal, and leaves nothing undone that was promised.
-pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve) -> ExitCode {
+pub(crate) async fn server(settings: Settings, mut arguments: cli::service::Serve) -> ExitCode {
     if let Some(ServerCommand::Token { command }) = arguments.command.take() {
         return token(&settings, command);
     }
@@ -36,7 +36,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
         let _ = Cli::command().error(ErrorKind::MissingRequiredArgument, message).print();
         return Ending::Configuration.into();
     }
-    let report = report::open(&settings, Log::default(), None);
+    let report = report::open(&settings, LogConfig::default(), None);
     let shutdown = CancellationToken::new();
     let told = Arc::clone(&report);
     if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
@@ -50,7 +50,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
             return Ending::Configuration.into();
         }
     };
-    let format = settings.format(Log::default());
+    let format = settings.format(LogConfig::default());
     let ready = |address: SocketAddr| {
         let url = format!("{scheme}://{address}");
         let line = match format {
@@ -75,7 +75,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
 
 /// As the flags ask for it: a service has no `[log]`.
 pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
-    let level = match settings.verbosity(Log::default()) {
+    let level = match settings.verbosity(LogConfig::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
         Verbosity::Normal => tracing::Level::INFO,
@@ -84,14 +84,14 @@ pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
     };
     LogsOptions {
         service,
-        json: settings.format(Log::default()) == Format::Json,
+        json: settings.format(LogConfig::default()) == Format::Json,
         color: settings.terminal.color,
         level,
         environment: settings.environment.clone(),
     }
 }
 
-pub(super) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
+pub(crate) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
     let ending = if error.is_of_options() { Ending::Configuration } else { Ending::Build };
     let (level, message) = (Level::Error, error.to_string());
     let diagnostic = Diagnostic { level, message, span: None, label: None, help: Vec::new() };
@@ -99,8 +99,8 @@ pub(super) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCod
     ending.into()
 }
 
-fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<ServiceOptions, String> {
-    let cli::server::Serve {
+fn options(settings: &Settings, arguments: cli::service::Serve) -> Result<ServiceOptions, String> {
+    let cli::service::Serve {
         address,
         data,
         jobs,
@@ -141,11 +141,11 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Service
     })
 }
 
-pub(super) fn policy(allowed: cli::server::Allowed) -> BuildPolicy {
+pub(crate) fn policy(allowed: cli::service::Allowed) -> BuildPolicy {
     BuildPolicy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo }
 }
 
-pub(super) fn of_builds(limits: &cli::server::Limits) -> JobLimits {
+pub(crate) fn of_builds(limits: &cli::service::Limits) -> JobLimits {
     JobLimits {
         time: limits.time,
         memory: limits.memory,
@@ -158,7 +158,7 @@ pub(super) fn of_builds(limits: &cli::server::Limits) -> JobLimits {
 }
 
 /// What many nodes share, if this is one of many.
-pub(super) fn cluster(nodes: cli::server::Nodes) -> Result<Option<ClusterOptions>, String> {
+pub(crate) fn cluster(nodes: cli::service::Nodes) -> Result<Option<ClusterOptions>, String> {
     let Some(artifacts) = nodes.artifacts else { return Ok(None) };
     let artifacts = Objects::parse(&artifacts)?;
     let nats = nodes.nats.iter().map(|text| {

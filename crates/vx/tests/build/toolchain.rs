@@ -70,7 +70,7 @@ fn proxy() -> ModuleProxy {
 
 /// A machine whose PATH has everything but Go, and that no checksum database vouches for.
 fn machine(proxy: &ModuleProxy) -> Sandbox {
-    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    let sandbox = Sandbox::behind(proxy).plugins("hello@v1.0.0");
     let path = std::env::var_os("PATH").unwrap();
     let without = std::env::split_paths(&path).filter(|folder| !folder.join("go").is_file());
     let path = std::env::join_paths(without).unwrap();

@@ -7,12 +7,12 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{Forge, Internet, Repo, Sshd, plugin, roadrunner};
+use velox_testkit::{Internet, Repo, Sshd, TestForge, plugin, roadrunner};
 
 use crate::support::sandbox::{RELEASE, Sandbox, exclusive, module_tree, skip};
 
 struct Company {
-    forge: Forge,
+    forge: TestForge,
     roadrunner: Repo,
     _internet: Internet,
     sandbox: Sandbox,
@@ -20,7 +20,7 @@ struct Company {
 
 /// A machine behind a company's proxy, with RoadRunner at `RELEASE` and on `master`.
 fn company() -> Company {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE).branch("master").default_branch("master");
     let internet = Internet::start(&forge);
@@ -444,7 +444,7 @@ fn log_level_and_mode_say_how_much_and_in_which_form() {
 
 #[test]
 fn self_hosted_github_and_gitlab() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE);
     forge

@@ -190,7 +190,7 @@ fn run(name: &str) {
 }
 
 struct User {
-    _forge: Forge,
+    _forge: TestForge,
     _internet: Internet,
     _proxy: ModuleProxy,
     sandbox: Sandbox,
@@ -199,7 +199,7 @@ struct User {
 impl User {
     /// Somebody whose network has all that a page's configurations name.
     fn of(page: &Page) -> Self {
-        let (forge, proxy) = (Forge::start(), ModuleProxy::start());
+        let (forge, proxy) = (TestForge::start(), ModuleProxy::start());
         proxy.roadrunner(RELEASE);
         forge.github_token("the-github-token");
         for block in page.blocks().iter().filter(|block| block.remark.as_deref() == Some("file: velox.toml"))
@@ -254,7 +254,7 @@ impl User {
 }
 
 /// Puts a plugin where its entry says that it is: what is `acme`'s is private.
-fn publish(entry: &Plugin, forge: &Forge, proxy: &ModuleProxy) {
+fn publish(entry: &Plugin, forge: &TestForge, proxy: &ModuleProxy) {
     let (name, reference) = (&entry.name.value, &entry.reference.value);
     match &entry.origin {
         Origin::GitHub { owner, repository, .. } if owner.value == "acme" => {
@@ -289,7 +289,7 @@ fn publish(entry: &Plugin, forge: &Forge, proxy: &ModuleProxy) {
 }
 
 fn manifest(place: &str, text: &str) -> Manifest {
-    let source = Source { name: place.to_owned(), text: text.to_owned() };
+    let source = SourceFile { name: place.to_owned(), text: text.to_owned() };
     match Manifest::parse(&source, &|_| Some("1".to_owned())) {
         Ok((manifest, warnings)) => {
             assert!(warnings.is_empty(), "{place}: {warnings:?}");

@@ -423,7 +423,7 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let inner = Repo::new().file("word", "word_of_the_service\n").commit("inner");
     fs::write(outside.path().join("secret"), "word_of_the_service\n").unwrap();
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge
         .github("acme/honest")
         .files(plugin("go.acme.test/honest", "honest").files())
@@ -615,7 +615,7 @@ fn a_job_ends_with_its_service() {
 #[test]
 fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
     const DIRECT: &str = "github.com/acme/direct";
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
     let internet = Internet::start(&forge).offline();
     let behind = |patterns: &[&str]| {

@@ -5,8 +5,8 @@ use velox_build::{Goal, Options, Output};
 use crate::{
     cli,
     commands::{
-        remote::Remote,
-        request::{Prepared, misconfigured},
+        build::remote::Remote,
+        session::{Prepared, misconfigured},
     },
     report,
     settings::Settings,

@@ -9,12 +9,12 @@ use std::{
 use velox_build::{Goal, Options, Output, cache_directory};
 use velox_manifest::GoTarget;
 
-use super::request::{Asked, Prepared, working_directory};
+use crate::commands::session::{Asked, Prepared, working_directory};
 use crate::{
     cli::{self, Format},
-    exit::Ending,
     report::{self, Patient},
     settings::{Settings, Verbosity},
+    status::Ending,
 };
 
 /// How long a build may take before it is spoken of.

@@ -3,21 +3,21 @@ use std::process::ExitCode;
 use velox_build::{Error, Event, Inquiry, Note, RoadRunnerRelease, Subject, Versions};
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{
-    Diagnostic, Format, Replacement, catalogue,
+    Diagnostic, ManifestFormat, Replacement, catalogue,
     edit::{NewOrigin, NewPlugin},
 };
 
 use crate::{
     cli,
-    commands::editing::{Editing, base, error, host, identity},
+    commands::edit::session::{Editing, base, error, host, identity},
     report::Change,
     settings::Settings,
 };
 
 /// A plugin as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) name: String,
+pub(crate) struct Named {
+    pub(crate) name: String,
     /// Module path, with its major where the user wrote one.
     path: String,
     /// The module path at the major that vx knows.
@@ -26,7 +26,7 @@ pub(super) struct Named {
 }
 
 /// Why there is nothing to add.
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     Usage(Diagnostic),
     Failed(Error),
 }
@@ -69,7 +69,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
 }
 
 /// Every plugin with its module path and its ref.
-pub(super) async fn plan(
+pub(crate) async fn plan(
     inquiry: &Inquiry<'_>,
     plugins: &[String],
     github: &str,
@@ -265,8 +265,8 @@ fn write(
         return Ok(());
     }
     let origin = match editing.editor.format() {
-        Format::Modules => NewOrigin::Module(module.to_owned()),
-        Format::Manual | Format::Ancestor => repository_of(editing, module)?,
+        ManifestFormat::Modules => NewOrigin::Module(module.to_owned()),
+        ManifestFormat::Manual | ManifestFormat::Ancestor => repository_of(editing, module)?,
     };
     let name = name.unwrap_or(&named.name).to_owned();
     editing.editor.add(&NewPlugin {

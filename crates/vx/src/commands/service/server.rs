@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_build::cache_directory;
-use velox_manifest::{Diagnostic, Level, Log};
+use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{
     Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve,
     telemetry::{Logs, LogsOptions},
@@ -13,15 +13,15 @@ use velox_service::{
 
 use crate::{
     cli::{self, Cli, Format, token::ServerCommand},
-    commands::token::token,
-    exit::Ending,
+    commands::service::token::token,
     report::{self, Failure},
     settings::{Settings, Verbosity},
     signals,
+    status::Ending,
 };
 
 /// `vx server`: serves until a signal, and leaves nothing undone that was promised.
-pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve) -> ExitCode {
+pub(crate) async fn server(settings: Settings, mut arguments: cli::service::Serve) -> ExitCode {
     if let Some(ServerCommand::Token { command }) = arguments.command.take() {
         return token(&settings, command);
     }
@@ -35,7 +35,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
         let _ = Cli::command().error(ErrorKind::MissingRequiredArgument, message).print();
         return Ending::Configuration.into();
     }
-    let report = report::open(&settings, Log::default(), None);
+    let report = report::open(&settings, LogConfig::default(), None);
     let shutdown = CancellationToken::new();
     let told = Arc::clone(&report);
     if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
@@ -49,7 +49,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
             return Ending::Configuration.into();
         }
     };
-    let format = settings.format(Log::default());
+    let format = settings.format(LogConfig::default());
     let ready = |address: SocketAddr| {
         let url = format!("{scheme}://{address}");
         let line = match format {
@@ -74,7 +74,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
 
 /// As the flags ask for it: a service has no `[log]`.
 pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
-    let level = match settings.verbosity(Log::default()) {
+    let level = match settings.verbosity(LogConfig::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
         Verbosity::Normal => tracing::Level::INFO,
@@ -83,14 +83,14 @@ pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
     };
     LogsOptions {
         service,
-        json: settings.format(Log::default()) == Format::Json,
+        json: settings.format(LogConfig::default()) == Format::Json,
         color: settings.terminal.color,
         level,
         environment: settings.environment.clone(),
     }
 }
 
-pub(super) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
+pub(crate) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCode {
     let ending = if error.is_of_options() { Ending::Configuration } else { Ending::Build };
     let (level, message) = (Level::Error, error.to_string());
     let diagnostic = Diagnostic { level, message, span: None, label: None, help: Vec::new() };
@@ -98,8 +98,8 @@ pub(super) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCod
     ending.into()
 }
 
-fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options, String> {
-    let cli::server::Serve {
+fn options(settings: &Settings, arguments: cli::service::Serve) -> Result<Options, String> {
+    let cli::service::Serve {
         address,
         data,
         jobs,
@@ -137,11 +137,11 @@ fn options(settings: &Settings, arguments: cli::server::Serve) -> Result<Options
     })
 }
 
-pub(super) fn policy(allowed: cli::server::Allowed) -> Policy {
+pub(crate) fn policy(allowed: cli::service::Allowed) -> Policy {
     Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo }
 }
 
-pub(super) fn of_builds(limits: &cli::server::Limits) -> Limits {
+pub(crate) fn of_builds(limits: &cli::service::Limits) -> Limits {
     Limits {
         time: limits.time,
         memory: limits.memory,
@@ -154,7 +154,7 @@ pub(super) fn of_builds(limits: &cli::server::Limits) -> Limits {
 }
 
 /// What many nodes share, if this is one of many.
-pub(super) fn cluster(nodes: cli::server::Nodes) -> Result<Option<Cluster>, String> {
+pub(crate) fn cluster(nodes: cli::service::Nodes) -> Result<Option<Cluster>, String> {
     let Some(artifacts) = nodes.artifacts else { return Ok(None) };
     let artifacts = Objects::parse(&artifacts)?;
     let nats = nodes.nats.iter().map(|text| {

@@ -11,14 +11,14 @@ use dialoguer::{
 use crate::settings::Terminal;
 
 /// One of several; the first is the default.
-pub(super) fn one(terminal: Terminal, question: &str, items: &[String]) -> io::Result<Option<usize>> {
+pub(crate) fn one(terminal: Terminal, question: &str, items: &[String]) -> io::Result<Option<usize>> {
     let theme = theme(terminal);
     let asked = Select::with_theme(&*theme).with_prompt(question).items(items).default(0).interact_opt();
     answered(asked)
 }
 
 /// Any number of things: a name, a line about it, and whether it is chosen beforehand.
-pub(super) fn many(
+pub(crate) fn many(
     terminal: Terminal,
     title: &str,
     items: &[(String, String, bool)],
@@ -48,7 +48,7 @@ pub(super) fn many(
 }
 
 /// A line of text.
-pub(super) fn line(terminal: Terminal, question: &str) -> io::Result<Option<String>> {
+pub(crate) fn line(terminal: Terminal, question: &str) -> io::Result<Option<String>> {
     let theme = theme(terminal);
     answered(Input::<String>::with_theme(&*theme).with_prompt(question).interact_text().map(Some))
 }

@@ -6,26 +6,26 @@ use velox_manifest::edit::module_of;
 
 use crate::{
     cli::{self, Format},
-    commands::editing::{Editing, ROADRUNNER},
+    commands::edit::session::{Editing, ROADRUNNER},
     report::{self, text},
     settings::Settings,
 };
 
 /// A plugin, or RoadRunner itself, among the versions that there are.
-pub(super) struct Standing {
-    pub(super) name: String,
-    pub(super) subject: Subject,
+pub(crate) struct Standing {
+    pub(crate) name: String,
+    pub(crate) subject: Subject,
     /// As far as it is known.
-    pub(super) module: String,
-    pub(super) asked: String,
-    pub(super) locked: Option<String>,
-    pub(super) replaced: bool,
-    pub(super) versions: Versions,
+    pub(crate) module: String,
+    pub(crate) asked: String,
+    pub(crate) locked: Option<String>,
+    pub(crate) replaced: bool,
+    pub(crate) versions: Versions,
 }
 
 impl Standing {
     /// The newest version of the same module path.
-    pub(super) fn newest_of_same(&self) -> Option<(&str, &str)> {
+    pub(crate) fn newest_of_same(&self) -> Option<(&str, &str)> {
         let version =
             self.locked.as_deref().filter(|_| !semver::is_valid(&self.asked)).unwrap_or(&self.asked);
         let suffix =
@@ -47,7 +47,7 @@ impl Standing {
     }
 
     /// The newest version of the newest major.
-    pub(super) fn newest_of_all(&self) -> Option<(&str, &str)> {
+    pub(crate) fn newest_of_all(&self) -> Option<(&str, &str)> {
         let major = self.versions.newest_major()?;
         Some((major.module.as_str(), major.newest()?))
     }
@@ -65,7 +65,7 @@ impl Standing {
 }
 
 /// The plugins of these names (`roadrunner` is RoadRunner itself) with the versions that there are.
-pub(super) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec<Standing>, Error> {
+pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec<Standing>, Error> {
     let manifest = editing.manifest();
     let locked = velox_build::locked(&editing.prepared.request)?;
     let mut standings = Vec::new();

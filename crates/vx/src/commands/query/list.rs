@@ -4,7 +4,7 @@ use velox_build::{Event, Goal, ListedPlugin, Note, Options, PluginList};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
+    commands::session::Prepared,
     report::{
         self,
         text::{clean, table},

@@ -8,7 +8,7 @@ use velox_build::{Goal, Options, StudiedModule, Study};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
+    commands::session::Prepared,
     report::{self, text::clean},
     settings::Settings,
 };

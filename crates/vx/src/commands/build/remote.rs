@@ -23,10 +23,10 @@ use velox_service::{
 
 use crate::{
     cli,
-    commands::request::Prepared,
-    exit::Ending,
+    commands::session::Prepared,
     report::{self, Failure, Report},
     settings::Settings,
+    status::Ending,
 };
 
 /// How long a service may take to hear that nobody wants its builds.
@@ -36,14 +36,14 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const TOKEN: &str = "VX_REMOTE_TOKEN";
 
 /// The service that is to build.
-pub(super) struct Remote {
+pub(crate) struct Remote {
     address: String,
     token: Option<SecretString>,
 }
 
 impl Remote {
     /// The service that the flags or the environment name; `None`: this machine builds. The token leaves the environment.
-    pub(super) fn asked_for(
+    pub(crate) fn asked_for(
         settings: &mut Settings,
         arguments: &cli::Build,
     ) -> Result<Option<Self>, Diagnostic> {
@@ -78,7 +78,7 @@ impl Remote {
     }
 
     /// Has the configuration, as the flags change it, built there, one build for each target.
-    pub(super) async fn build(
+    pub(crate) async fn build(
         self,
         settings: Settings,
         server: cli::Server,

@@ -6,10 +6,10 @@ use velox_manifest::{Diagnostic, Level};
 
 use crate::{
     cli::{self, Format},
-    commands::request::Prepared,
-    exit::Ending,
+    commands::session::Prepared,
     report::{self, Failure, text::clean},
     settings::Settings,
+    status::Ending,
 };
 
 /// `vx why`.

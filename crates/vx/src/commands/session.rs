@@ -9,31 +9,31 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, Event, Goal, Options, Request, Study};
-use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source, edit::module_of};
+use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
 
 use crate::{
     cli::{self, Format},
     configuration::{self, Configuration, USUAL_NAME},
-    exit::Ending,
     report::{self, Failure, Report},
     settings::Settings,
     signals::{self, Received},
+    status::Ending,
 };
 
 /// A request with a reporter, and with an ear for signals.
-pub(super) struct Prepared {
-    pub(super) request: Request,
-    pub(super) report: Arc<dyn Report>,
-    pub(super) cancel: CancellationToken,
-    pub(super) format: Format,
+pub(crate) struct Prepared {
+    pub(crate) request: Request,
+    pub(crate) report: Arc<dyn Report>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) format: Format,
     /// What reading the configuration warned of, told by nobody yet.
-    pub(super) warnings: Vec<Diagnostic>,
-    pub(super) received: Received,
+    pub(crate) warnings: Vec<Diagnostic>,
+    pub(crate) received: Received,
 }
 
 impl Prepared {
     /// Reads the configuration; the goal is told the working directory.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: Settings,
         server: cli::Server,
         goal: impl FnOnce(&Path) -> Goal,
@@ -43,7 +43,7 @@ impl Prepared {
     }
 
     /// As [`Prepared::new`], with what flags change.
-    pub(super) fn changed(
+    pub(crate) fn changed(
         settings: Settings,
         server: cli::Server,
         changes: &cli::Changes,
@@ -61,7 +61,7 @@ impl Prepared {
     }
 
     /// With a manifest that was read from the configuration, or stands for it.
-    pub(super) fn of(
+    pub(crate) fn of(
         settings: Settings,
         Configuration { source, base, file }: Configuration,
         manifest: Manifest,
@@ -75,7 +75,7 @@ impl Prepared {
     }
 
     /// With a reporter that is there already.
-    pub(super) fn told_by(
+    pub(crate) fn told_by(
         report: Arc<dyn Report>,
         settings: Settings,
         mut asked: Asked,
@@ -97,26 +97,26 @@ impl Prepared {
     }
 
     /// Tells what reading the configuration warned of.
-    pub(super) fn warn(&mut self) {
+    pub(crate) fn warn(&mut self) {
         for warning in std::mem::take(&mut self.warnings) {
             self.report.report(Event::Warning(warning));
         }
     }
 
     /// Ends with what the command was asked for.
-    pub(super) fn answer(&self, text: &str) -> ExitCode {
+    pub(crate) fn answer(&self, text: &str) -> ExitCode {
         self.report.answered();
         report::answer(text)
     }
 
     /// What the server is made from.
-    pub(super) async fn study(&self) -> Result<Study, ExitCode> {
+    pub(crate) async fn study(&self) -> Result<Study, ExitCode> {
         let study = velox_build::study(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
         study.await.map_err(|error| self.failed(&error))
     }
 
     /// The plugins' module paths: from the lock where that fits; what neither it nor the file tells is resolved.
-    pub(super) async fn modules(&self) -> Result<BTreeMap<String, String>, ExitCode> {
+    pub(crate) async fn modules(&self) -> Result<BTreeMap<String, String>, ExitCode> {
         let manifest = &self.request.manifest;
         let locked = velox_build::locked(&self.request).map_err(|error| self.failed(&error))?.plugins;
         let mut known: BTreeMap<String, String> =
@@ -141,12 +141,12 @@ impl Prepared {
     }
 
     /// Ends with an error of the build.
-    pub(super) fn failed(&self, error: &Error) -> ExitCode {
+    pub(crate) fn failed(&self, error: &Error) -> ExitCode {
         self.failed_on(&*self.report, error)
     }
 
     /// As [`Prepared::failed`], where the error points into another text.
-    pub(super) fn failed_on(&self, report: &dyn Report, error: &Error) -> ExitCode {
+    pub(crate) fn failed_on(&self, report: &dyn Report, error: &Error) -> ExitCode {
         let ending = Ending::of(error.kind, self.received.signal());
         report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
         ending.into()
@@ -155,7 +155,7 @@ impl Prepared {
 
 impl cli::ServerSource {
     /// What these flags say too.
-    pub(super) fn options(self, options: Options, working_directory: &Path) -> Options {
+    pub(crate) fn options(self, options: Options, working_directory: &Path) -> Options {
         Options {
             dependencies: self.dependencies.map(Into::into),
             offline: self.offline,
@@ -166,11 +166,11 @@ impl cli::ServerSource {
 }
 
 /// What is to be built: the configuration, as the flags change it.
-pub(super) struct Asked {
-    pub(super) manifest: Manifest,
-    pub(super) warnings: Vec<Diagnostic>,
+pub(crate) struct Asked {
+    pub(crate) manifest: Manifest,
+    pub(crate) warnings: Vec<Diagnostic>,
     /// The configuration's text; `None`: there is none, and the flags say it all.
-    pub(super) source: Option<Source>,
+    pub(crate) source: Option<SourceFile>,
     base: PathBuf,
     lock: Option<PathBuf>,
     unchanged: bool,
@@ -178,7 +178,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Reads the configuration, where there is one, and the flags.
-    pub(super) fn read(
+    pub(crate) fn read(
         settings: &Settings,
         config: Option<&Path>,
         changes: &cli::Changes,
@@ -188,8 +188,13 @@ impl Asked {
         let module_in = |directory: &Path| {
             velox_build::module_in(&working_directory.join(directory).components().collect::<PathBuf>())
         };
-        let flags = Flags::read(changes.roadrunner.as_deref(), &changes.with, &changes.without, module_in)
-            .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
+        let flags = ManifestOverrides::read(
+            changes.roadrunner.as_deref(),
+            &changes.with,
+            &changes.without,
+            module_in,
+        )
+        .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
         let unchanged = flags.is_empty();
         let usual = Path::new(USUAL_NAME);
         if config.is_none() && !flags.with.is_empty() && !working_directory.join(usual).exists() {
@@ -213,7 +218,7 @@ impl Asked {
     }
 
     /// Nothing but RoadRunner: for a command that can do without a configuration.
-    pub(super) fn nothing(working_directory: &Path) -> Self {
+    pub(crate) fn nothing(working_directory: &Path) -> Self {
         Self {
             manifest: Manifest::without_a_file(),
             warnings: Vec::new(),
@@ -225,7 +230,7 @@ impl Asked {
     }
 
     /// The request for it.
-    pub(super) fn request(self, settings: Settings, options: Options, goal: Goal) -> Request {
+    pub(crate) fn request(self, settings: Settings, options: Options, goal: Goal) -> Request {
         Request {
             manifest: self.manifest,
             source: self.source,
@@ -240,31 +245,31 @@ impl Asked {
 }
 
 /// What ends a command before `[log]` could say how to tell it: it is told by the flags alone.
-pub(super) struct Misconfigured {
-    source: Option<Source>,
-    pub(super) diagnostics: Vec<Diagnostic>,
+pub(crate) struct Misconfigured {
+    source: Option<SourceFile>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 impl Misconfigured {
-    pub(super) fn tell(
+    pub(crate) fn tell(
         self,
-        open: impl FnOnce(&Settings, Log, Option<Source>) -> Arc<dyn Report>,
+        open: impl FnOnce(&Settings, LogConfig, Option<SourceFile>) -> Arc<dyn Report>,
         settings: &Settings,
     ) -> ExitCode {
         let Self { source, diagnostics } = self;
         let ending = Ending::Configuration;
         let failure = Failure { ending, diagnostics: &diagnostics, output: &[] };
-        open(settings, Log::default(), source).failed(&failure);
+        open(settings, LogConfig::default(), source).failed(&failure);
         ending.into()
     }
 }
 
-pub(super) fn working_directory() -> Result<PathBuf, ExitCode> {
+pub(crate) fn working_directory() -> Result<PathBuf, ExitCode> {
     std::env::current_dir()
         .map_err(|error| report::complain(&format!("can't tell the working directory: {error}")))
 }
 
-pub(super) fn read(
+pub(crate) fn read(
     settings: &Settings,
     config: &Path,
     working_directory: &Path,
@@ -279,12 +284,16 @@ fn lock_beside(configuration: PathBuf) -> PathBuf {
 }
 
 /// Ends before `[log]` could say how to tell it: by the flags alone.
-pub(super) fn misconfigured(
+pub(crate) fn misconfigured(
     settings: &Settings,
-    source: Option<Source>,
+    source: Option<SourceFile>,
     diagnostics: &[Diagnostic],
 ) -> ExitCode {
     let ending = Ending::Configuration;
-    report::open(settings, Log::default(), source).failed(&Failure { ending, diagnostics, output: &[] });
+    report::open(settings, LogConfig::default(), source).failed(&Failure {
+        ending,
+        diagnostics,
+        output: &[],
+    });
     ending.into()
 }

@@ -6,21 +6,21 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 use velox_service::{Cluster, Options, Retention, telemetry::Logs, work};
 
-use super::server::{cluster, failed, logs, of_builds, policy};
+use crate::commands::service::server::{cluster, failed, logs, of_builds, policy};
 use crate::{
     cli::{self, Format},
-    exit::Ending,
     report,
     settings::Settings,
     signals,
+    status::Ending,
 };
 
 /// `vx worker`: builds until a signal; what it can't bring to an end by then goes back to the queue.
-pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> ExitCode {
-    let report = report::open(&settings, Log::default(), None);
+pub(crate) async fn worker(settings: Settings, arguments: cli::service::Work) -> ExitCode {
+    let report = report::open(&settings, LogConfig::default(), None);
     let shutdown = CancellationToken::new();
     let told = Arc::clone(&report);
     if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
@@ -34,7 +34,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
             return Ending::Configuration.into();
         }
     };
-    let (format, jobs) = (settings.format(Log::default()), options.jobs);
+    let (format, jobs) = (settings.format(LogConfig::default()), options.jobs);
     let ready = |watched: Option<SocketAddr>| {
         let url = watched.map(|address| format!("http://{address}"));
         let line = match format {
@@ -61,8 +61,8 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
     code
 }
 
-fn options(settings: &Settings, arguments: cli::server::Work) -> Result<(Options, Cluster), String> {
-    let cli::server::Work { data, jobs, drain, metrics_address: _, nodes, allowed, limits } = arguments;
+fn options(settings: &Settings, arguments: cli::service::Work) -> Result<(Options, Cluster), String> {
+    let cli::service::Work { data, jobs, drain, metrics_address: _, nodes, allowed, limits } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("worker"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
     let cluster = cluster(nodes)?.ok_or("a worker needs --nats and --artifacts")?;

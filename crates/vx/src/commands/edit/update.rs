@@ -6,8 +6,8 @@ use velox_gomod::semver;
 use crate::{
     cli,
     commands::{
-        editing::{Editing, ROADRUNNER},
-        outdated::{Standing, standings},
+        edit::session::{Editing, ROADRUNNER},
+        query::outdated::{Standing, standings},
     },
     report::Change,
     settings::Settings,
@@ -77,7 +77,7 @@ fn update_one(
         let message = format!("can't tell the versions of {name}: {why}");
         editing.prepared.report.report(Event::Warning(velox_manifest::Diagnostic {
             level: velox_manifest::Level::Warning,
-            ..super::editing::error(message, "it stays at what it is")
+            ..crate::commands::edit::session::error(message, "it stays at what it is")
         }));
         return Ok(());
     }

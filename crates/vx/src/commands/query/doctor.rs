@@ -6,19 +6,19 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use tokio_util::sync::CancellationToken;
 use velox_build::{Event, Goal, Observation, Options, Reporter, State};
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 
-use super::request::{Asked, Misconfigured, working_directory};
+use crate::commands::session::{Asked, Misconfigured, working_directory};
 use crate::{
     cli::{self, Format},
     configuration::USUAL_NAME,
-    exit::Ending,
     report::{
         self,
         text::{clean, count},
     },
     settings::{Settings, Verbosity},
     signals,
+    status::Ending,
 };
 
 /// `vx doctor`: a line for each finding; exit code 1 where a build will fail.
@@ -110,8 +110,8 @@ struct Told {
 impl Teller {
     fn new(settings: &Settings) -> Self {
         Self {
-            json: settings.format(Log::default()) == Format::Json,
-            quiet: settings.verbosity(Log::default()) < Verbosity::Normal,
+            json: settings.format(LogConfig::default()) == Format::Json,
+            quiet: settings.verbosity(LogConfig::default()) < Verbosity::Normal,
             told: Mutex::default(),
         }
     }

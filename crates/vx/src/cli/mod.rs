@@ -1,7 +1,7 @@
 // Doc comments here are help texts: their brackets are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
-pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod token;
 
 use std::path::PathBuf;
@@ -145,10 +145,10 @@ pub(crate) enum Command {
     Check(Box<Check>),
     /// Build servers for others, over HTTP
     #[command(mut_args(|argument| argument.hide_env(true)))]
-    Server(Box<server::Serve>),
+    Server(Box<service::Serve>),
     /// Build what servers of the same cluster were asked for
     #[command(mut_args(|argument| argument.hide_env(true)))]
-    Worker(Box<server::Work>),
+    Worker(Box<service::Work>),
     /// Show or remove what vx keeps of earlier builds
     #[command(after_help = examples::CACHE)]
     Cache {
@@ -407,8 +407,8 @@ pub(crate) struct Init {
     #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) plugins: Vec<String>,
     /// All plugins of a group that this RoadRunner is released with; may be given several times
-    #[arg(long = "group", value_name = "GROUP", value_parser = Group::parse)]
-    pub(crate) groups: Vec<Group>,
+    #[arg(long = "group", value_name = "GROUP", value_parser = PluginGroup::parse)]
+    pub(crate) groups: Vec<PluginGroup>,
     /// Exactly the plugins that this RoadRunner is released with
     #[arg(long, conflicts_with_all = ["groups", "from"])]
     pub(crate) default: bool,
@@ -425,14 +425,14 @@ pub(crate) struct Init {
 
 /// One argument of `--group`; `None` is what no group has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Group(pub(crate) Option<catalogue::Group>);
+pub(crate) struct PluginGroup(pub(crate) Option<catalogue::PluginGroup>);
 
-impl Group {
+impl PluginGroup {
     fn parse(text: &str) -> Result<Self, String> {
-        let word = |group: catalogue::Group| format!("{group:?}").to_lowercase();
-        let found = catalogue::Group::ALL.into_iter().find(|group| word(*group) == text.to_lowercase());
+        let word = |group: catalogue::PluginGroup| format!("{group:?}").to_lowercase();
+        let found = catalogue::PluginGroup::ALL.into_iter().find(|group| word(*group) == text.to_lowercase());
         found.map(|group| Self(Some(group))).ok_or_else(|| {
-            let known: Vec<String> = catalogue::Group::ALL.into_iter().map(word).collect();
+            let known: Vec<String> = catalogue::PluginGroup::ALL.into_iter().map(word).collect();
             format!("there is no group `{text}`; there are {}", known.join(", "))
         })
     }

@@ -5,39 +5,39 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 use velox_build::{Goal, Inquiry, Options};
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
-    Diagnostic, Level, Manifest, Origin, Plugin, Source,
+    Diagnostic, Level, Manifest, Origin, Plugin, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin},
 };
 
 use crate::{
     cli,
-    commands::request::{Prepared, misconfigured, read, working_directory},
-    exit::Ending,
+    commands::session::{Prepared, misconfigured, read, working_directory},
     report::{self, Change, Failure},
     settings::Settings,
+    status::Ending,
 };
 
 /// The name that RoadRunner itself goes by among plugins.
-pub(super) const ROADRUNNER: &str = "roadrunner";
+pub(crate) const ROADRUNNER: &str = "roadrunner";
 
 /// A configuration file that is being edited.
-pub(super) struct Editing {
+pub(crate) struct Editing {
     /// With the manifest as it was.
-    pub(super) prepared: Prepared,
-    pub(super) editor: Editor,
-    pub(super) source: Source,
-    pub(super) file: PathBuf,
+    pub(crate) prepared: Prepared,
+    pub(crate) editor: Editor,
+    pub(crate) source: SourceFile,
+    pub(crate) file: PathBuf,
     /// What was done to it, for the user.
-    pub(super) changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// The plugins whose versions in the lock don't stay.
-    pub(super) renew: Vec<String>,
+    pub(crate) renew: Vec<String>,
     settings: Settings,
     started: Instant,
 }
 
 impl Editing {
     /// Reads the file. One without any plugin can be edited, although no server could be built from it.
-    pub(super) fn open(settings: Settings, arguments: &cli::Edit) -> Result<Self, ExitCode> {
+    pub(crate) fn open(settings: Settings, arguments: &cli::Edit) -> Result<Self, ExitCode> {
         let started = Instant::now();
         let working_directory = working_directory()?;
         let configuration = read(&settings, &arguments.config, &working_directory)?;
@@ -65,28 +65,28 @@ impl Editing {
         Ok(Self { prepared, editor, source, file, changes: Vec::new(), renew: Vec::new(), settings, started })
     }
 
-    pub(super) fn manifest(&self) -> &Manifest {
+    pub(crate) fn manifest(&self) -> &Manifest {
         &self.prepared.request.manifest
     }
 
-    pub(super) fn inquiry(&self) -> Inquiry<'_> {
+    pub(crate) fn inquiry(&self) -> Inquiry<'_> {
         let Prepared { request, report, cancel, .. } = &self.prepared;
         Inquiry::new(request, Arc::clone(report) as _, cancel.clone())
     }
 
     /// Ends with a mistake of the user's; the file stays as it was.
-    pub(super) fn refused(&self, diagnostic: Diagnostic) -> ExitCode {
+    pub(crate) fn refused(&self, diagnostic: Diagnostic) -> ExitCode {
         let failure = Failure { ending: Ending::Configuration, diagnostics: &[diagnostic], output: &[] };
         self.prepared.report.failed(&failure);
         Ending::Configuration.into()
     }
 
     /// Brings the lock up to date, then writes the file: where no lock can be made, neither changes.
-    pub(super) async fn save(self, lock: bool) -> ExitCode {
+    pub(crate) async fn save(self, lock: bool) -> ExitCode {
         if self.editor.text() == self.source.text && self.renew.is_empty() {
             return self.told(&[]);
         }
-        let source = Source { name: self.source.name.clone(), text: self.editor.text().to_owned() };
+        let source = SourceFile { name: self.source.name.clone(), text: self.editor.text().to_owned() };
         let lookup = |name: &str| self.settings.environment.get(name).cloned();
         let manifest = match Manifest::parse(&source, &lookup) {
             Ok((manifest, _)) => manifest,
@@ -134,7 +134,7 @@ impl Editing {
         }
     }
 
-    fn would_be_wrong(&self, source: &Source, mut diagnostics: Vec<Diagnostic>) -> ExitCode {
+    fn would_be_wrong(&self, source: &SourceFile, mut diagnostics: Vec<Diagnostic>) -> ExitCode {
         if let Some(first) = diagnostics.first_mut() {
             first.help.push(self.unchanged());
         }
@@ -149,7 +149,7 @@ impl Editing {
 /// What a configuration says beside its plugins, of which it has none yet.
 fn without_plugins(
     editor: &Editor,
-    source: &Source,
+    source: &SourceFile,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Manifest> {
     let mut editor = editor.clone();
@@ -160,28 +160,28 @@ fn without_plugins(
         reference: "latest".to_owned(),
         replace: None,
     };
-    if editor.format() != velox_manifest::Format::Modules {
+    if editor.format() != velox_manifest::ManifestFormat::Modules {
         let (owner, repository) = ("example".to_owned(), "stand-in".to_owned());
         stand_in.origin = NewOrigin::GitHub { owner, repository, folder: None };
     }
     editor.add(&stand_in).ok()?;
-    let source = Source { name: source.name.clone(), text: editor.text().to_owned() };
+    let source = SourceFile { name: source.name.clone(), text: editor.text().to_owned() };
     let (mut manifest, _) = Manifest::parse(&source, lookup).ok()?;
     manifest.plugins.clear();
     Some(manifest)
 }
 
-pub(super) fn error(message: String, help: &str) -> Diagnostic {
+pub(crate) fn error(message: String, help: &str) -> Diagnostic {
     Diagnostic { level: Level::Error, message, span: None, label: None, help: vec![help.to_owned()] }
 }
 
 /// A module path without its major suffix.
-pub(super) fn base(module: &str) -> &str {
+pub(crate) fn base(module: &str) -> &str {
     split_path_version(module).map_or(module, |(base, _)| base)
 }
 
 /// The path of a plugin without its major, to compare plugins by.
-pub(super) fn identity(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
+pub(crate) fn identity(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
     let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
         folder.as_ref().map(|folder| format!("/{}", folder.value)).unwrap_or_default()
     };
@@ -201,7 +201,7 @@ pub(super) fn identity(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
 }
 
 /// The host of a forge that a manifest configures.
-pub(super) fn host(forge: &velox_manifest::Forge, public: &str) -> String {
+pub(crate) fn host(forge: &velox_manifest::Forge, public: &str) -> String {
     let own = forge.endpoint.as_ref().and_then(|endpoint| {
         let rest = endpoint.value.split_once("://")?.1;
         rest.split(['/', ':']).next().map(str::to_owned)

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use crate::{
     cli,
-    commands::editing::{Editing, error},
+    commands::edit::session::{Editing, error},
     report::Change,
     settings::Settings,
 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use velox_testkit::{Forge, ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, ProxyFault, TestForge, plugin, roadrunner};
 
 use crate::support::sandbox::{RELEASE, Sandbox};
 

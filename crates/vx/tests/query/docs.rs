@@ -8,8 +8,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use velox_manifest::{Manifest, Origin, Plugin, Project, Source};
-use velox_testkit::{Forge, Internet, ModuleProxy, plugin};
+use velox_manifest::{Manifest, Origin, Plugin, Project, SourceFile};
+use velox_testkit::{Internet, ModuleProxy, TestForge, plugin};
 
 use crate::support::{
     book::{Block, Page, page, pages, top},

@@ -4,7 +4,7 @@
 
 use std::{fs, os::unix::net::UnixListener};
 
-use velox_testkit::{Fault, Forge, Internet, ModuleProxy, ProxyFault, Repo};
+use velox_testkit::{Fault, Internet, ModuleProxy, ProxyFault, Repo, TestForge};
 
 use crate::support::sandbox::{CommandOutput, Sandbox};
 

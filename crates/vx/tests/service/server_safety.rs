@@ -21,7 +21,7 @@ use velox_service::{
     Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
     Runner as _, Spec, State, Tenant, job::Jobs,
 };
-use velox_testkit::{Fault, Forge, Internet, ModuleProxy, Repo, plugin};
+use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
 use crate::support::sandbox::{RELEASE, Sandbox, VX, program};
 

@@ -8,8 +8,9 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Event, Goal, Options, Request, Study};
+use velox_build::{Error, Event, Goal, Options, Request};
 use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
+use velox_query::ModuleGraph;
 
 use crate::{
     cli::{self, Format},
@@ -110,9 +111,9 @@ impl Prepared {
     }
 
     /// What the server is made from.
-    pub(crate) async fn study(&self) -> Result<Study, ExitCode> {
-        let study = velox_build::study(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
-        study.await.map_err(|error| self.failed(&error))
+    pub(crate) async fn module_graph(&self) -> Result<ModuleGraph, ExitCode> {
+        let graph = ModuleGraph::load(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
+        graph.await.map_err(|error| self.failed(&error))
     }
 
     /// The plugins' module paths: from the lock where that fits; what neither it nor the file tells is resolved.

@@ -213,7 +213,7 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
     for (fault, said) in [
         (Fault::Status(500), "answers 500"),
         (Fault::CutBody, "can't reach"),
-        (Fault::SlowBody(Duration::from_secs(5)), "can't reach"),
+        (Fault::StalledBody(Duration::from_secs(5)), "can't reach"),
         (Fault::RedirectLoop, "redirects in circles"),
         (Fault::GarbageJson, "answers something else than its API says"),
     ] {

@@ -1,0 +1,17 @@
+use velox_build::{Goal, Options};
+
+use crate::{
+    cli::build::{FetchCommand, OverrideArgs},
+    commands::session::Session,
+    settings::Settings,
+    status::CommandResult,
+};
+
+/// `vx fetch`.
+pub(crate) async fn fetch(settings: Settings, arguments: FetchCommand) -> CommandResult {
+    let options = Options { locked: arguments.locked, ..Options::default() };
+    let overrides = OverrideArgs::default();
+    let mut session =
+        Session::build(settings, arguments.project, &overrides, options, Goal::Fetch)?;
+    session.run().await.map(drop)
+}

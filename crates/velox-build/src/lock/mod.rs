@@ -17,7 +17,7 @@ use velox_gomod::{
 };
 use velox_manifest::GoTarget;
 
-pub use self::carry::{Locked, carried_over, locked};
+pub use self::carry::{Locked, carried_over, locked, locked_go_version};
 pub(crate) use self::{asked::Asked, file::LockFile};
 use crate::{Error, PluginRow, Raised, settings::Settings};
 
@@ -131,7 +131,9 @@ pub struct Selected {
 }
 
 impl LockedPlugin {
-    pub(crate) fn row(&self) -> PluginRow {
+    /// It as reports show it.
+    #[must_use]
+    pub fn row(&self) -> PluginRow {
         let local = matches!(self.replacement, Some(LockedReplacement::Directory { .. }));
         PluginRow {
             name: self.name.clone(),
@@ -148,7 +150,8 @@ impl LockedPlugin {
     }
 
     /// The module whose files are compiled; `None`: a directory's.
-    pub(crate) fn source(&self) -> Option<Version> {
+    #[must_use]
+    pub fn source(&self) -> Option<Version> {
         match &self.replacement {
             None => Some(Version { path: self.module.clone(), version: self.version.clone() }),
             Some(LockedReplacement::Module { path, version }) => {
@@ -170,7 +173,8 @@ impl Variant {
 
 impl Lock {
     /// RoadRunner's own module.
-    pub(crate) fn roadrunner(&self) -> Version {
+    #[must_use]
+    pub fn roadrunner(&self) -> Version {
         Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
     }
 

@@ -8,6 +8,7 @@ mod goproxy;
 pub(crate) mod listing;
 mod pin;
 mod prefetch;
+pub(crate) mod versions;
 
 use std::{
     collections::BTreeMap,
@@ -86,11 +87,13 @@ struct Resolved {
 
 /// A RoadRunner as it was released.
 #[derive(Debug, Clone)]
-pub(crate) struct Release {
-    pub(crate) module: Version,
-    pub(crate) go_mod: GoMod,
+pub struct RoadRunnerRelease {
+    /// Its module, with the exact version.
+    pub module: Version,
+    /// Its go.mod.
+    pub go_mod: GoMod,
     /// The plugins of its `container/plugins.go`.
-    pub(crate) plugins: Vec<Version>,
+    pub plugins: Vec<Version>,
 }
 
 /// Whom a pinned module belongs to, by its index in the manifest.
@@ -147,7 +150,7 @@ impl Resolver<'_> {
     }
 
     /// RoadRunner alone: what it was released with.
-    pub(crate) async fn release(&self) -> Result<Release, Error> {
+    pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
         let mut ask = Ask::roadrunner(self.manifest);
         ask.known = self.known_roadrunner()?;
         let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
@@ -161,7 +164,7 @@ impl Resolver<'_> {
             .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
             .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
             .collect();
-        Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
+        Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
     fn sources(&self) -> Sources<'_> {

@@ -27,7 +27,7 @@ use crate::{
     Error, ErrorKind, Event, Fault, Phase,
     error::{checksum_mismatch, finding},
     lock::is_commit,
-    versions::{FIRST_YEAR, offered},
+    resolve::versions::{FIRST_YEAR, offered},
 };
 
 /// How many forge requests run at once.

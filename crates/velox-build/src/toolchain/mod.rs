@@ -15,7 +15,7 @@ use velox_manifest::GoTarget;
 
 use self::allowed::Others;
 pub(crate) use self::{
-    choice::{Installed, Toolchains, is_older},
+    choice::{Installed, Toolchains},
     settings::Settings,
 };
 use crate::{

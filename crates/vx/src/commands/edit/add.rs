@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use velox_build::{Error, Event, Inquiry, Note, RoadRunnerRelease, Subject, Versions};
+use velox_build::{Error, Event, Note, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{
     Diagnostic, ManifestFormat, Replacement, catalogue,
@@ -42,7 +42,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
         return editing.refused(error("--name and --replace are for one plugin".to_owned(), help));
     }
     let github = host(&editing.manifest().github, "github.com");
-    match plan(&editing.inquiry(), &arguments.plugins, &github).await {
+    match plan(&editing.session(), &arguments.plugins, &github).await {
         Ok(plugins) => {
             let mut unchecked = Vec::new();
             for (named, module, reference) in plugins {
@@ -70,7 +70,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
 
 /// Every plugin with its module path and its ref.
 pub(crate) async fn plan(
-    inquiry: &Inquiry<'_>,
+    session: &QuerySession<'_>,
     plugins: &[String],
     github: &str,
 ) -> Result<Vec<(Named, String, String)>, Refusal> {
@@ -81,7 +81,7 @@ pub(crate) async fn plan(
             Ok(plugin) => plugin,
             // A name that isn't in the catalogue may be one that this RoadRunner was released with.
             Err(unknown) => {
-                let release = released(inquiry, &mut release).await?;
+                let release = released(session, &mut release).await?;
                 unknown.among(release).ok_or_else(|| Refusal::Usage(unknown.diagnostic(release)))?
             }
         };
@@ -100,14 +100,14 @@ pub(crate) async fn plan(
             planned.push((place, (plugin, module, reference)));
             continue;
         }
-        let release = released(inquiry, &mut release).await?;
-        let own = release.requires.iter().find(|(path, _)| match has_major {
-            true => **path == plugin.path,
-            false => base(path) == plugin.path,
+        let release = released(session, &mut release).await?;
+        let own = release.go_mod.require.iter().find(|line| match has_major {
+            true => line.path == plugin.path,
+            false => base(&line.path) == plugin.path,
         });
         match (own, reference.is_empty()) {
-            (Some((path, version)), true) => planned.push((place, (plugin, path.clone(), version.clone()))),
-            (Some((path, _)), false) => planned.push((place, (plugin, path.clone(), reference))),
+            (Some(line), true) => planned.push((place, (plugin, line.path.clone(), line.version.clone()))),
+            (Some(line), false) => planned.push((place, (plugin, line.path.clone(), reference))),
             (None, false) if plugin.known.is_some() => {
                 let module = plugin.known.clone().unwrap_or_default();
                 planned.push((place, (plugin, module, reference)));
@@ -115,9 +115,10 @@ pub(crate) async fn plan(
             (None, _) => open.push((place, plugin)),
         }
     }
-    let subjects: Vec<Subject> = open.iter().map(|(_, plugin)| Subject::Module(start(plugin))).collect();
+    let subjects: Vec<VersionSubject> =
+        open.iter().map(|(_, plugin)| VersionSubject::Module(start(plugin))).collect();
     if !open.is_empty() {
-        let answers = inquiry.versions(&subjects).await.map_err(Refusal::Failed)?;
+        let answers = session.versions(&subjects).await.map_err(Refusal::Failed)?;
         for ((place, plugin), versions) in open.into_iter().zip(answers) {
             planned.push((place, newest(plugin, &versions).map_err(Refusal::Usage)?));
         }
@@ -133,11 +134,11 @@ fn start(plugin: &Named) -> String {
 }
 
 async fn released<'a>(
-    inquiry: &Inquiry<'_>,
+    session: &QuerySession<'_>,
     release: &'a mut Option<RoadRunnerRelease>,
 ) -> Result<&'a RoadRunnerRelease, Refusal> {
     if release.is_none() {
-        *release = Some(inquiry.release().await.map_err(Refusal::Failed)?);
+        *release = Some(session.release().await.map_err(Refusal::Failed)?);
     }
     release
         .as_ref()
@@ -204,7 +205,7 @@ struct Unknown {
 
 impl Unknown {
     fn among(&self, release: &RoadRunnerRelease) -> Option<Named> {
-        let mut modules = release.plugins.iter().map(|(module, _)| module);
+        let mut modules = release.plugins.iter().map(|plugin| &plugin.path);
         let module = modules.find(|module| base(module).rsplit('/').next() == Some(&self.name))?;
         Some(Named {
             name: self.name.clone(),
@@ -223,7 +224,7 @@ impl Unknown {
             diagnostic.help.insert(0, format!("did you mean {}?", near.join(", ")));
         }
         if release.plugins.is_empty() {
-            diagnostic.help.push(format!("{} has no plugins of its own to look among", release.module));
+            diagnostic.help.push(format!("{} has no plugins of its own to look among", release.module.path));
         }
         diagnostic
     }

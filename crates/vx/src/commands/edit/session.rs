@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Goal, Inquiry, Options};
+use velox_build::{Goal, Options, QuerySession};
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
     Diagnostic, Level, Manifest, Origin, Plugin, SourceFile,
@@ -69,9 +69,9 @@ impl Editing {
         &self.prepared.request.manifest
     }
 
-    pub(crate) fn inquiry(&self) -> Inquiry<'_> {
+    pub(crate) fn session(&self) -> QuerySession<'_> {
         let Prepared { request, report, cancel, .. } = &self.prepared;
-        Inquiry::new(request, Arc::clone(report) as _, cancel.clone())
+        QuerySession::new(request, Arc::clone(report) as _, cancel.clone())
     }
 
     /// Ends with a mistake of the user's; the file stays as it was.

@@ -3,13 +3,12 @@
 use std::{fs::File, io::BufReader, path::Path};
 
 use serde::Serialize;
-use velox_gomod::{
-    buildinfo::{BuildInfo, Module},
-    module::split_path_version,
-};
+use velox_gomod::buildinfo::{BuildInfo, Module};
 use velox_manifest::catalogue;
 
-use crate::{Error, record::Record};
+use velox_build::{Error, Record};
+
+use crate::without_major;
 
 const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 
@@ -33,14 +32,14 @@ pub struct Inspection {
     /// The settings of the build that Go keeps, `key=value` each, and those that vx keeps.
     pub flags: Vec<String>,
     /// The plugins, sorted by name. In a binary that isn't ours: the modules that the catalogue knows as plugins.
-    pub plugins: Vec<InsideModule>,
+    pub plugins: Vec<BinaryModule>,
     /// The other modules that are compiled in, sorted by path.
-    pub modules: Vec<InsideModule>,
+    pub modules: Vec<BinaryModule>,
 }
 
 /// A module inside a binary.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct InsideModule {
+pub struct BinaryModule {
     /// The catalogue's name, else the last part of the module path.
     pub name: String,
     /// Module path.
@@ -66,7 +65,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
             .help("name a RoadRunner binary, such as the `rr` that `vx build` made")
     })?;
     let all = || std::iter::once(&info.main).chain(&info.deps);
-    let Some(roadrunner) = all().find(|module| base(&module.path) == ROADRUNNER) else {
+    let Some(roadrunner) = all().find(|module| without_major(&module.path) == ROADRUNNER) else {
         let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
         return Err(Error::build(format!("{} is not RoadRunner: it is built from {main}", path.display())));
     };
@@ -87,7 +86,7 @@ fn described(info: &BuildInfo, roadrunner: &Module, record: Option<Record>) -> I
         .filter(|module| module.path != roadrunner.path)
         .partition(|module| is_plugin(module));
     let sorted = |modules: Vec<&Module>| {
-        let mut modules: Vec<InsideModule> = modules.into_iter().map(inside).collect();
+        let mut modules: Vec<BinaryModule> = modules.into_iter().map(inside).collect();
         modules.sort();
         modules
     };
@@ -112,10 +111,11 @@ fn described(info: &BuildInfo, roadrunner: &Module, record: Option<Record>) -> I
     }
 }
 
-fn inside(module: &Module) -> InsideModule {
+fn inside(module: &Module) -> BinaryModule {
     let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
-    InsideModule {
-        name: name.unwrap_or_else(|| base(&module.path).rsplit('/').next().unwrap_or_default().to_owned()),
+    BinaryModule {
+        name: name
+            .unwrap_or_else(|| without_major(&module.path).rsplit('/').next().unwrap_or_default().to_owned()),
         module: module.path.clone(),
         version: module.version.clone(),
         replacement: module
@@ -144,10 +144,6 @@ fn stamp_in(ldflags: &str, name: &str) -> Option<String> {
     let (_, rest) = ldflags.split_once(&start)?;
     let value = rest.split(|c: char| c.is_whitespace() || c == '\'' || c == '"').next()?;
     (!value.is_empty()).then(|| value.to_owned())
-}
-
-fn base(module: &str) -> &str {
-    split_path_version(module).map_or(module, |(base, _)| base)
 }
 
 #[cfg(test)]

@@ -6,14 +6,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Origin, Plugin};
 
-use crate::{
-    Error, ErrorKind, Reporter, Request,
-    lock::{Lock, LockFile},
-    pipeline::Pipeline,
-    resolve::{Release, with_replaces_at_plugins},
-    settings::Settings,
-    study::base,
-};
+use velox_build::{Error, ErrorKind, Lock, QuerySession, Reporter, Request, RoadRunnerRelease};
+
+use crate::without_major;
 
 /// The plugins that a configuration, its lock and RoadRunner's own release name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,36 +57,28 @@ pub async fn list(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<PluginList, Error> {
-    let manifest = with_replaces_at_plugins(&request.manifest);
-    let settings = Settings::new(&manifest, &request.options, &request.environment);
-    let pipeline = Pipeline::new(request, &manifest, &settings, reporter, cancel);
-    let found = LockFile::read(request)?;
-    let lock = found.lock.as_ref();
-    let release = async {
-        let tools = pipeline.tools(&found, None).await?;
-        pipeline.resolver(&tools, lock).release().await
-    };
-    let release = match release.await {
+    let session = QuerySession::new(request, reporter, cancel);
+    let status = session.lock_status()?;
+    let release = match session.release().await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         release => release,
     };
     let unknown = release.as_ref().err().map(ToString::to_string);
     let release = release.ok();
-    let reference = manifest.roadrunner.reference.as_ref().map(|reference| reference.value.clone());
+    let lock = status.lock.as_ref();
+    let reference = session.manifest().roadrunner.reference.as_ref().map(|reference| reference.value.clone());
     Ok(PluginList {
         roadrunner_asked: reference,
-        roadrunner_locked: lock
-            .filter(|lock| lock.roadrunner.from == pipeline.asked.roadrunner)
-            .map(|lock| lock.roadrunner.version.clone()),
+        roadrunner_locked: lock.filter(|_| status.has_roadrunner).map(|lock| lock.roadrunner.version.clone()),
         release: release.as_ref().map(|release| release.module.version.clone()),
         release_unknown: unknown,
         has_lock: lock.is_some(),
-        differences: lock.map(|lock| pipeline.asked.differences(lock)).unwrap_or_default(),
-        plugins: rows(&manifest.plugins, lock, release.as_ref()),
+        differences: status.differences.clone(),
+        plugins: rows(&session.manifest().plugins, lock, release.as_ref()),
     })
 }
 
-fn rows(asked: &[Plugin], lock: Option<&Lock>, release: Option<&Release>) -> Vec<ListedPlugin> {
+fn rows(asked: &[Plugin], lock: Option<&Lock>, release: Option<&RoadRunnerRelease>) -> Vec<ListedPlugin> {
     let locked = lock.map_or(&[][..], |lock| &lock.plugins);
     let mut rows: Vec<ListedPlugin> = Vec::new();
     for plugin in asked {
@@ -124,14 +111,16 @@ fn rows(asked: &[Plugin], lock: Option<&Lock>, release: Option<&Release>) -> Vec
     let plugins = release.map_or(&[][..], |release| &release.plugins);
     let mut listed = BTreeSet::new();
     for row in &mut rows {
-        if let Some(plugin) = plugins.iter().find(|plugin| base(&plugin.path) == base(&row.module)) {
+        if let Some(plugin) =
+            plugins.iter().find(|plugin| without_major(&plugin.path) == without_major(&row.module))
+        {
             row.released = Some(plugin.version.clone());
             listed.insert(plugin.path.as_str());
         }
     }
     let others = plugins.iter().filter(|plugin| !listed.contains(plugin.path.as_str()));
     rows.extend(others.map(|plugin| ListedPlugin {
-        name: base(&plugin.path).rsplit('/').next().unwrap_or_default().to_owned(),
+        name: without_major(&plugin.path).rsplit('/').next().unwrap_or_default().to_owned(),
         module: plugin.path.clone(),
         asked: None,
         locked: None,

@@ -3,15 +3,11 @@
 use std::path::Path;
 
 use jiff::{Timestamp, tz::TimeZone};
-use velox_fetch::{ForgeError, Quota, TokenFacts, about_github_token, about_gitlab_token, ssh_agent_keys};
+use velox_fetch::{ForgeError, Quota, TokenFacts, ssh_agent_keys};
 use velox_gomod::fetch::{ProxyList, SumDb, probe_proxies, probe_sum_db};
 use velox_manifest::{Forge, Origin};
 
-use super::{Observation, Patient, State};
-use crate::{
-    network::{Credentials, impatient, private_hosts},
-    process::Invocation,
-};
+use super::{Diagnosis, DoctorContext, Health};
 
 /// A module that every public proxy has; one that hasn't says so, which is an answer as well.
 const KNOWN: &str = "github.com/roadrunner-server/errors";
@@ -20,40 +16,41 @@ const FEW: u64 = 20;
 /// A token that ends within so many days is told of.
 const SOON: i64 = 7;
 
-pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
-    let Some(go) = patient.go else { return Vec::new() };
-    let list = match ProxyList::parse(&go.settings.goproxy) {
+pub(super) async fn proxies(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let Some(go) = context.go else { return Vec::new() };
+    let list = match ProxyList::parse(&go.proxy) {
         Ok(list) => list,
         Err(error) => {
             let remedy = "mend it: `go env -w GOPROXY=https://proxy.golang.org,direct`";
-            return vec![Observation::error("proxy", error.to_string(), remedy)];
+            return vec![Diagnosis::error("proxy", error.to_string(), remedy)];
         }
     };
     if !list.has_proxy() {
-        let value = &go.settings.goproxy;
+        let value = &go.proxy;
         return vec![match value.as_str() {
-            "off" => Observation::error(
+            "off" => Diagnosis::error(
                 "proxy",
                 "GOPROXY=off: no module can be fetched",
                 "unset it: `go env -u GOPROXY`, or build with --offline what the caches hold",
             ),
-            _ => Observation::warning(
+            _ => Diagnosis::warning(
                 "proxy",
                 "GOPROXY names no proxy: every module is fetched from its own repository, which is slow",
                 "`go env -w GOPROXY=https://proxy.golang.org,direct`",
             ),
         }];
     }
-    let Credentials { client, netrc } = match Credentials::new(patient.request, &go.settings) {
-        Ok(credentials) => credentials,
-        Err(error) => return vec![super::broken("proxy", &error)],
+    let (client, netrc) = match context.environment.proxy_client() {
+        Some(Ok(client)) => client,
+        Some(Err(error)) => return vec![super::broken("proxy", &error)],
+        None => return Vec::new(),
     };
     let probes = probe_proxies(&client, &list, &netrc, KNOWN).await;
     let last = probes.len().saturating_sub(1);
     let tell = |(index, probe): (usize, velox_gomod::fetch::Probe)| {
         let name = &probe.name;
         let Some(trouble) = probe.trouble else {
-            return Observation::ok("proxy", format!("{name} answers"));
+            return Diagnosis::ok("proxy", format!("{name} answers"));
         };
         let message = format!("{name} doesn't serve modules: {trouble}");
         let refused = trouble.starts_with("401") || trouble.starts_with("403") || trouble.starts_with("407");
@@ -68,43 +65,43 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
         // Behind a comma the next proxy is asked for what isn't found, and not after a failure.
         let goes_on = probe.passed_over && index < last;
         match goes_on {
-            true => Observation::warning("proxy", format!("{message}; the next one is asked"), remedy),
-            false => Observation::error("proxy", message, remedy),
+            true => Diagnosis::warning("proxy", format!("{message}; the next one is asked"), remedy),
+            false => Diagnosis::error("proxy", message, remedy),
         }
     };
     probes.into_iter().enumerate().map(tell).collect()
 }
 
-pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Observation> {
-    let Some(go) = patient.go else { return Vec::new() };
-    let settings = &go.settings;
-    let database = match SumDb::parse(&settings.gosumdb) {
+pub(super) async fn sum_db(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let Some(go) = context.go else { return Vec::new() };
+    let settings = go;
+    let database = match SumDb::parse(&settings.sum_db) {
         Ok(Some(database)) => database,
         Ok(None) => {
-            return vec![Observation::warning(
+            return vec![Diagnosis::warning(
                 "sumdb",
                 "GOSUMDB=off: the first use of a module is trusted, whatever it is",
                 "`go env -u GOSUMDB`; GONOSUMDB is enough for private modules",
             )];
         }
-        Err(error) => return vec![Observation::error("sumdb", error.to_string(), "`go env -u GOSUMDB`")],
+        Err(error) => return vec![Diagnosis::error("sumdb", error.to_string(), "`go env -u GOSUMDB`")],
     };
-    if settings.gonosumdb == "*" {
-        return vec![Observation::warning(
+    if settings.no_sum_db == "*" {
+        return vec![Diagnosis::warning(
             "sumdb",
             "GONOSUMDB=*: the database is asked about no module, and the first use of each is trusted",
             "name the private ones alone, such as GONOSUMDB=git.example.com",
         )];
     }
-    let (Ok(list), Ok(Credentials { client, netrc })) =
-        (ProxyList::parse(&settings.goproxy), Credentials::new(patient.request, &go.settings))
+    let (Ok(list), Some(Ok((client, netrc)))) =
+        (ProxyList::parse(&settings.proxy), context.environment.proxy_client())
     else {
         // The proxies' own check says why.
         return Vec::new();
     };
     match probe_sum_db(&client, &list, &netrc, &database).await {
-        Ok(host) => vec![Observation::ok("sumdb", format!("{host} answers"))],
-        Err((host, why)) => vec![Observation::error(
+        Ok(host) => vec![Diagnosis::ok("sumdb", format!("{host} answers"))],
+        Err((host, why)) => vec![Diagnosis::error(
             "sumdb",
             format!("the checksum database can't be asked: {host}: {why}"),
             "check the network and HTTPS_PROXY; GOSUMDB names another database",
@@ -112,40 +109,30 @@ pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Observation> {
     }
 }
 
-pub(super) async fn github(patient: &Patient<'_>) -> Vec<Observation> {
-    let Some(network) = patient.network else { return Vec::new() };
-    let forge = &patient.request.manifest.github;
-    let configured = &network.forges.github;
-    let facts = match impatient(patient.request) {
-        Ok(http) => about_github_token(&http, configured.endpoint.as_ref(), configured.token.clone()).await,
-        Err(error) => Err(error),
-    };
+pub(super) async fn github(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let forge = &context.request.manifest.github;
+    let Some(facts) = context.environment.github_token().await else { return Vec::new() };
     let needed = |scopes: &[String]| {
         let reads = scopes.iter().any(|scope| scope == "repo");
         (!reads)
             .then_some("`repo`, or for this a fine-grained token that may read the repositories' contents")
     };
-    tell_forge("github", "GitHub", forge, patient, facts, needed)
+    tell_forge("github", "GitHub", forge, context, facts, needed)
 }
 
-pub(super) async fn gitlab(patient: &Patient<'_>) -> Vec<Observation> {
-    let Some(network) = patient.network else { return Vec::new() };
-    let manifest = &patient.request.manifest;
+pub(super) async fn gitlab(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let manifest = &context.request.manifest;
     let forge = &manifest.gitlab;
     let used = manifest.plugins.iter().any(|plugin| matches!(plugin.origin, Origin::GitLab { .. }));
     if !used && forge.token.is_none() && forge.endpoint.is_none() {
         return Vec::new();
     }
-    let configured = &network.forges.gitlab;
-    let facts = match impatient(patient.request) {
-        Ok(http) => about_gitlab_token(&http, configured.endpoint.as_ref(), configured.token.clone()).await,
-        Err(error) => Err(error),
-    };
+    let Some(facts) = context.environment.gitlab_token().await else { return Vec::new() };
     let needed = |scopes: &[String]| {
         let reads = scopes.iter().any(|scope| matches!(scope.as_str(), "api" | "read_api"));
         (!reads).then_some("`read_api`, and `read_repository` for git")
     };
-    tell_forge("gitlab", "GitLab", forge, patient, facts, needed)
+    tell_forge("gitlab", "GitLab", forge, context, facts, needed)
 }
 
 /// What a forge said of itself and of the token.
@@ -153,10 +140,10 @@ fn tell_forge(
     check: &'static str,
     name: &str,
     forge: &Forge,
-    patient: &Patient<'_>,
+    context: &DoctorContext<'_>,
     facts: Result<TokenFacts, ForgeError>,
     needed: impl Fn(&[String]) -> Option<&'static str>,
-) -> Vec<Observation> {
+) -> Vec<Diagnosis> {
     let facts = match facts {
         Ok(facts) => facts,
         Err(error) => {
@@ -170,8 +157,8 @@ fn tell_forge(
             let needs_it = forge.endpoint.is_some() || forge.token.is_some();
             let message = format!("{name}: {error}");
             return vec![match needs_it {
-                true => Observation::error(check, message, remedy),
-                false => Observation::warning(check, message, remedy),
+                true => Diagnosis::error(check, message, remedy),
+                false => Diagnosis::warning(check, message, remedy),
             }];
         }
     };
@@ -188,25 +175,25 @@ fn tell_forge(
     let missing = scopes.as_deref().filter(|_| forge.token.is_some()).and_then(&needed);
     findings.push(match (missing, quota) {
         (Some(missing), _) => {
-            Observation::warning(check, message, format!("private repositories need {missing}"))
+            Diagnosis::warning(check, message, format!("private repositories need {missing}"))
         }
         (None, Some(Quota { remaining, .. })) if *remaining < FEW => {
             let remedy = match forge.token {
                 Some(_) => "wait for the reset",
                 None => "set a token: with one the limit is far higher",
             };
-            Observation::warning(check, message, remedy)
+            Diagnosis::warning(check, message, remedy)
         }
-        _ => Observation::ok(check, message),
+        _ => Diagnosis::ok(check, message),
     });
     let days = expires.as_deref().and_then(days_until);
     if let (Some(expires), Some(days)) = (expires, days.filter(|days| *days <= SOON)) {
         let message = format!("the token for {host} ends on {expires}");
-        let state = if days < 0 { State::Error } else { State::Warning };
+        let state = if days < 0 { Health::Error } else { Health::Warning };
         let remedy = Some(format!("make a new one, and set it under [{check}.token]"));
-        findings.push(Observation { check, state, message, remedy });
+        findings.push(Diagnosis { check, state, message, remedy });
     }
-    findings.extend(unused(check, forge, patient));
+    findings.extend(unused(check, forge, context));
     findings
 }
 
@@ -224,59 +211,59 @@ fn days_until(expires: &str) -> Option<i64> {
 }
 
 /// A token that waits in the environment for a configuration to name it.
-fn unused(check: &'static str, forge: &Forge, patient: &Patient<'_>) -> Option<Observation> {
+fn unused(check: &'static str, forge: &Forge, context: &DoctorContext<'_>) -> Option<Diagnosis> {
     let names = match check {
         "github" => ["GITHUB_TOKEN", "GH_TOKEN"],
         _ => ["GITLAB_TOKEN", "CI_JOB_TOKEN"],
     };
-    let set = |name: &&str| patient.request.environment.get(*name).is_some_and(|value| !value.is_empty());
-    let name = names.into_iter().find(set).filter(|_| patient.configured && forge.token.is_none())?;
+    let set = |name: &&str| context.request.environment.get(*name).is_some_and(|value| !value.is_empty());
+    let name = names.into_iter().find(set).filter(|_| context.configured && forge.token.is_none())?;
     let message = format!("{name} is set, and velox.toml doesn't use it");
     let remedy = Some(format!("for private plugins: token = \"${{{name}}}\" under [{check}.token]"));
-    Some(Observation { check, state: State::Ok, message, remedy })
+    Some(Diagnosis { check, state: Health::Ok, message, remedy })
 }
 
-pub(super) async fn ssh(patient: &Patient<'_>) -> Vec<Observation> {
-    let socket = patient.request.environment.get("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
-    let private = patient.go.is_some_and(|go| !private_hosts(&go.settings).is_empty());
+pub(super) async fn ssh(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let socket = context.request.environment.get("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+    let private = context.go.is_some_and(|go| !go.private_hosts.is_empty());
     let hosts = "hosts of GOPRIVATE without a token are reached over ssh";
     match socket {
         None if private => {
-            vec![Observation::warning(
+            vec![Diagnosis::warning(
                 "ssh",
                 "no ssh-agent is running",
                 format!("{hosts}: start one, and ssh-add"),
             )]
         }
-        None => vec![Observation::ok("ssh", "no ssh-agent is running (it is needed for private hosts only)")],
+        None => vec![Diagnosis::ok("ssh", "no ssh-agent is running (it is needed for private hosts only)")],
         Some(socket) => vec![match ssh_agent_keys(Path::new(socket)).await {
-            None => Observation::warning(
+            None => Diagnosis::warning(
                 "ssh",
                 "SSH_AUTH_SOCK is set, and no ssh-agent answers there",
                 "start one: `eval $(ssh-agent)`, then `ssh-add`",
             ),
-            Some(0) => Observation::warning("ssh", "the ssh-agent holds no key", "`ssh-add` gives it yours"),
-            Some(1) => Observation::ok("ssh", "the ssh-agent holds one key"),
-            Some(keys) => Observation::ok("ssh", format!("the ssh-agent holds {keys} keys")),
+            Some(0) => Diagnosis::warning("ssh", "the ssh-agent holds no key", "`ssh-add` gives it yours"),
+            Some(1) => Diagnosis::ok("ssh", "the ssh-agent holds one key"),
+            Some(keys) => Diagnosis::ok("ssh", format!("the ssh-agent holds {keys} keys")),
         }],
     }
 }
 
 /// Whether git reaches the hosts that GOPRIVATE keeps from the proxies.
-pub(super) async fn private(patient: &Patient<'_>) -> Vec<Observation> {
-    let Some(go) = patient.go else { return Vec::new() };
-    let hosts = private_hosts(&go.settings);
+pub(super) async fn private(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let Some(go) = context.go else { return Vec::new() };
+    let hosts = &go.private_hosts;
     if hosts.is_empty() {
         return Vec::new();
     }
-    let Some(git) = patient.git else {
+    let Some(git) = context.git else {
         let message = format!("GOPRIVATE covers {}, and there is no git", join(hosts.iter()));
-        return vec![Observation::error("private", message, "install git")];
+        return vec![Diagnosis::error("private", message, "install git")];
     };
     let mut findings = Vec::new();
     for host in hosts {
         // A repository that the configuration names tells more than the host itself does.
-        let module = patient.request.manifest.plugins.iter().find_map(|plugin| match &plugin.origin {
+        let module = context.request.manifest.plugins.iter().find_map(|plugin| match &plugin.origin {
             Origin::Module(path) if path.value.starts_with(&format!("{host}/")) => Some(path.value.clone()),
             _ => None,
         });
@@ -284,27 +271,12 @@ pub(super) async fn private(patient: &Patient<'_>) -> Vec<Observation> {
             Some(module) => module.split('/').take(3).collect::<Vec<_>>().join("/"),
             None => format!("{host}/vx-doctor/no-such-repository"),
         };
-        let asked = Invocation {
-            name: "git",
-            program: git,
-            arguments: ["ls-remote", "--heads"]
-                .map(Into::into)
-                .into_iter()
-                .chain([format!("https://{path}").into()])
-                .collect(),
-            directory: patient.scratch,
-            environment: vec![
-                ("GIT_TERMINAL_PROMPT", "0".to_owned()),
-                ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10".to_owned()),
-                ("LC_ALL", "C".to_owned()),
-            ],
-            on_line: None,
-        };
-        findings.push(match patient.children.run(asked).await {
+        let url = format!("https://{path}");
+        findings.push(match context.environment.run_git(git, &["ls-remote", "--heads", &url]).await {
             Ok(finished) if finished.status.success() => {
-                Observation::ok("private", format!("git reads {path}"))
+                Diagnosis::ok("private", format!("git reads {path}"))
             }
-            Ok(finished) => judged(&host, module.as_deref(), &finished.stderr),
+            Ok(finished) => judged(host, module.as_deref(), &finished.stderr),
             Err(error) => super::broken("private", &error),
         });
     }
@@ -312,7 +284,7 @@ pub(super) async fn private(patient: &Patient<'_>) -> Vec<Observation> {
 }
 
 /// What git's own words mean; these are the same in every version, untranslated.
-fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Observation {
+fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Diagnosis {
     let text = lines.join("\n");
     let says = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
     let last = lines.iter().rev().find(|line| line.contains("fatal:") || line.contains("ERROR"));
@@ -328,11 +300,11 @@ fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Observation {
         "certificate",
     ]) {
         let message = format!("git can't reach {host}: {why}");
-        return Observation::error("private", message, "check the network, the VPN, HTTPS_PROXY");
+        return Diagnosis::error("private", message, "check the network, the VPN, HTTPS_PROXY");
     }
     if says(&["Host key verification failed"]) {
         let message = format!("git doesn't know the host key of {host}");
-        return Observation::error("private", message, format!("connect once by hand: `ssh git@{host}`"));
+        return Diagnosis::error("private", message, format!("connect once by hand: `ssh git@{host}`"));
     }
     if says(&[
         "Permission denied (publickey",
@@ -345,17 +317,17 @@ fn judged(host: &str, module: Option<&str>, lines: &[String]) -> Observation {
         let message = format!("{host} answers git, and wants credentials: {why}");
         let remedy = "set a token in velox.toml, add a key to the ssh-agent, or a credential helper to git";
         return match module {
-            Some(_) => Observation::error("private", message, remedy),
-            None => Observation::warning("private", message, remedy),
+            Some(_) => Diagnosis::error("private", message, remedy),
+            None => Diagnosis::warning("private", message, remedy),
         };
     }
     match module {
-        Some(module) => Observation::error(
+        Some(module) => Diagnosis::error(
             "private",
             format!("git can't read {module}: {why}"),
             "does the repository exist, and may this user read it?",
         ),
-        None => Observation::ok("private", format!("git reaches {host}")),
+        None => Diagnosis::ok("private", format!("git reaches {host}")),
     }
 }
 
@@ -371,14 +343,14 @@ mod tests {
     fn gits_words_are_understood() {
         let state = |module: Option<&str>, line: &str| judged("git.test", module, &[line.to_owned()]).state;
         let nothing = "fatal: unable to access 'https://git.test/': Could not resolve host: git.test";
-        assert_eq!(state(None, nothing), State::Error);
+        assert_eq!(state(None, nothing), Health::Error);
         let prompt = "fatal: could not read Username for 'https://git.test': terminal prompts disabled";
-        assert_eq!(state(None, prompt), State::Warning);
-        assert_eq!(state(Some("git.test/a/b"), prompt), State::Error);
+        assert_eq!(state(None, prompt), Health::Warning);
+        assert_eq!(state(Some("git.test/a/b"), prompt), Health::Error);
         let missing = "fatal: repository 'https://git.test/a/b/' not found";
-        assert_eq!(state(None, missing), State::Ok);
-        assert_eq!(state(Some("git.test/a/b"), missing), State::Error);
-        assert_eq!(state(None, "Host key verification failed."), State::Error);
+        assert_eq!(state(None, missing), Health::Ok);
+        assert_eq!(state(Some("git.test/a/b"), missing), Health::Error);
+        assert_eq!(state(None, "Host key verification failed."), Health::Error);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Diagnostic, Level};
 
-use crate::{Error, ErrorKind, Event, Reporter, Request, osv::Vulnerability, study::study};
+use velox_build::{Error, ErrorKind, Event, Reporter, Request};
+
+use crate::{ModuleGraph, Vulnerability};
 
 /// What was looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -48,7 +50,7 @@ pub struct Finding {
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckReport {
     /// In the order of the configuration; what has no place in it comes last.
     pub findings: Vec<Finding>,
     /// RoadRunner's version; `None`: it couldn't be resolved.
@@ -66,7 +68,7 @@ pub struct LookedUp {
     pub private: usize,
 }
 
-/// Checks the server of a request. As with [`study`], nothing but caches is written.
+/// Checks the server of a request. As with [`ModuleGraph::load`], nothing but caches is written.
 ///
 /// # Errors
 /// An interruption, and nothing else: what is wrong is found, not failed with.
@@ -74,13 +76,13 @@ pub async fn check(
     request: &Request,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-) -> Result<Checked, Error> {
+) -> Result<CheckReport, Error> {
     let quiet = Arc::new(WithoutRaised(Arc::clone(&reporter)));
     // A raised plugin is a finding like any other, and no reason to look no further.
     let mut lenient = request.clone();
     lenient.manifest.strict = false;
     lenient.options.strict = false;
-    let studied = match study(&lenient, quiet, cancel.clone()).await {
+    let studied = match ModuleGraph::load(&lenient, quiet, cancel.clone()).await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         studied => studied,
     };
@@ -96,12 +98,16 @@ pub async fn check(
                 findings.extend(vulnerable);
                 asked
             });
-            Checked { findings, roadrunner: Some(study.lock.roadrunner.version.clone()), looked_up }
+            CheckReport {
+                findings,
+                roadrunner: Some(study.resolved.lock.roadrunner.version.clone()),
+                looked_up,
+            }
         }
         Err(error) => {
             findings.extend(rules::of_failure(&request.manifest, error));
             let why = "the versions aren't known".to_owned();
-            Checked { findings, roadrunner: None, looked_up: Err(why) }
+            CheckReport { findings, roadrunner: None, looked_up: Err(why) }
         }
     };
     checked.findings.sort_by_key(|finding| {

@@ -3,30 +3,31 @@ use velox_gomod::{module::Version, semver};
 use velox_manifest::{Forge, Level, Origin};
 
 use super::{Finding, LookedUp, Rule};
+use velox_build::{LockedPlugin, Request, http_client};
+
 use crate::{
-    LockedPlugin, Request, network,
+    ModuleGraph,
     osv::{self, Vulnerability},
-    study::Study,
 };
 
 /// Asks OSV about everything that is compiled in.
-pub(super) async fn find(request: &Request, study: &Study) -> Result<(LookedUp, Vec<Finding>), String> {
+pub(super) async fn find(request: &Request, study: &ModuleGraph) -> Result<(LookedUp, Vec<Finding>), String> {
     if request.options.offline {
         return Err("--offline forbids to ask".to_owned());
     }
     let address = request.environment.get("VX_OSV_URL").filter(|url| !url.is_empty());
     let base = Url::parse(address.map_or(osv::PUBLIC, String::as_str))
         .map_err(|error| format!("VX_OSV_URL is no URL: {error}"))?;
-    let client = network::client(&request.environment).map_err(|error| error.to_string())?;
-    let compiled = study.compiled().iter();
+    let client = http_client(&request.environment).map_err(|error| error.to_string())?;
+    let compiled = study.resolved.compiled.iter();
     let (private, mut modules): (Vec<Version>, Vec<Version>) = compiled
         .filter_map(|(path, selected)| match &selected.replacement {
             None => Some(Version { path: path.clone(), version: selected.version.clone() }),
             Some((path, version)) => Some(Version { path: path.clone(), version: version.clone()? }),
         })
-        .chain([study.lock.roadrunner()])
+        .chain([study.resolved.lock.roadrunner()])
         .partition(|module| is_private(request, study, &module.path));
-    modules.extend(standard_library(&study.lock.go_version));
+    modules.extend(standard_library(&study.resolved.lock.go_version));
     let found = osv::vulnerabilities(&client, &base, &modules).await?;
     let looked_up = LookedUp { asked: modules.len(), private: private.len() };
     let findings = found.into_iter().map(|(module, known)| finding(request, study, &module, known)).collect();
@@ -34,7 +35,7 @@ pub(super) async fn find(request: &Request, study: &Study) -> Result<(LookedUp, 
 }
 
 /// Names that the go command keeps from public services stay here too, and so does what a forge of the user's own has.
-fn is_private(request: &Request, study: &Study, path: &str) -> bool {
+fn is_private(request: &Request, study: &ModuleGraph, path: &str) -> bool {
     let host_of =
         |forge: &Forge| Url::parse(&forge.endpoint.as_ref()?.value).ok()?.host_str().map(str::to_owned);
     let manifest = &request.manifest;
@@ -48,10 +49,10 @@ fn is_private(request: &Request, study: &Study, path: &str) -> bool {
             Origin::Module(_) => false,
         })
     };
-    let mut plugins = study.lock.plugins.iter();
+    let mut plugins = study.resolved.lock.plugins.iter();
     study.is_private(path)
         || own_host
-        || (path == study.lock.roadrunner.module && manifest.github.endpoint.is_some())
+        || (path == study.resolved.lock.roadrunner.module && manifest.github.endpoint.is_some())
         || plugins
             .any(|plugin| plugin.source().is_some_and(|source| source.path == path) && from_own_forge(plugin))
 }
@@ -62,9 +63,9 @@ fn standard_library(go_version: &str) -> Option<Version> {
     semver::is_valid(&version).then(|| Version { path: osv::STANDARD_LIBRARY.to_owned(), version })
 }
 
-fn finding(request: &Request, study: &Study, module: &Version, known: Vec<Vulnerability>) -> Finding {
+fn finding(request: &Request, study: &ModuleGraph, module: &Version, known: Vec<Vulnerability>) -> Finding {
     let standard = module.path == osv::STANDARD_LIBRARY;
-    let plugin = study.lock.plugins.iter().find(|plugin| plugin.source().as_ref() == Some(module));
+    let plugin = study.resolved.lock.plugins.iter().find(|plugin| plugin.source().as_ref() == Some(module));
     let asked = plugin
         .and_then(|plugin| request.manifest.plugins.iter().find(|asked| asked.name.value == plugin.name));
     let name = if standard {
@@ -76,7 +77,7 @@ fn finding(request: &Request, study: &Study, module: &Version, known: Vec<Vulner
         1 => "1 known vulnerability".to_owned(),
         many => format!("{many} known vulnerabilities"),
     };
-    let roadrunner = module.path == study.lock.roadrunner.module;
+    let roadrunner = module.path == study.resolved.lock.roadrunner.module;
     let reference = match asked {
         Some(asked) => Some(&asked.reference),
         None => request.manifest.roadrunner.reference.as_ref().filter(|_| roadrunner),
@@ -113,7 +114,7 @@ fn finding(request: &Request, study: &Study, module: &Version, known: Vec<Vulner
 }
 
 /// How a module comes into the server.
-fn chain(study: &Study, path: &str) -> Option<String> {
+fn chain(study: &ModuleGraph, path: &str) -> Option<String> {
     let chains = study.plugins().into_iter().filter_map(|plugin| study.chain(&plugin, path));
     let shortest = chains.min_by_key(Vec::len)?;
     let names: Vec<String> =

@@ -7,11 +7,9 @@ use velox_manifest::{
 };
 
 use super::{Finding, Rule};
-use crate::{
-    Error, LockedPlugin, Request,
-    list::place,
-    study::{Study, base},
-};
+use velox_build::{Error, LockedPlugin, Request};
+
+use crate::{ModuleGraph, list::place, without_major};
 
 /// RoadRunner's own team keeps its plugins at one major.
 const OFFICIAL: &str = "github.com/roadrunner-server/";
@@ -46,7 +44,7 @@ const INTERFACES: [(&str, Level, &str); 5] = [
 ];
 
 /// What the configuration alone shows; `study` has better remedies.
-pub(super) fn of_configuration(manifest: &Manifest, study: Option<&Study>) -> Vec<Finding> {
+pub(super) fn of_configuration(manifest: &Manifest, study: Option<&ModuleGraph>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(moving_roadrunner(manifest, study));
     for plugin in &manifest.plugins {
@@ -57,16 +55,16 @@ pub(super) fn of_configuration(manifest: &Manifest, study: Option<&Study>) -> Ve
 }
 
 /// What needs the exact versions.
-pub(super) fn of_study(request: &Request, study: &Study) -> Vec<Finding> {
+pub(super) fn of_study(request: &Request, study: &ModuleGraph) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for locked in study.lock.plugins.iter().filter(|locked| locked.from.is_some()) {
+    for locked in study.resolved.lock.plugins.iter().filter(|locked| locked.from.is_some()) {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == locked.name);
         let span = plugin.and_then(|plugin| plugin.reference.span.clone());
         findings.extend(plugin_major(locked, span.clone(), study));
         findings.extend(interfaces(locked, span, study));
     }
     let strict = request.manifest.strict || request.options.strict;
-    for raised in &study.lock.raised {
+    for raised in &study.resolved.lock.raised {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == raised.name);
         let message = format!(
             "plugin {} is compiled at {}, not at {} as asked",
@@ -124,7 +122,7 @@ fn near(plugin: &Plugin) -> Option<String> {
     Some(format!("did you mean {}?", known.module_path()))
 }
 
-fn moving_roadrunner(manifest: &Manifest, study: Option<&Study>) -> Option<Finding> {
+fn moving_roadrunner(manifest: &Manifest, study: Option<&ModuleGraph>) -> Option<Finding> {
     let reference = manifest.roadrunner.reference.as_ref();
     let message = match reference {
         Some(reference) if is_fixed(&reference.value) => return None,
@@ -132,7 +130,7 @@ fn moving_roadrunner(manifest: &Manifest, study: Option<&Study>) -> Option<Findi
         None => "RoadRunner has no ref, which means its default branch".to_owned(),
     };
     let release = study
-        .map(|study| study.lock.roadrunner.version.as_str())
+        .map(|study| study.resolved.lock.roadrunner.version.as_str())
         .filter(|version| !pseudo::is_pseudo_version(version));
     let span = reference.and_then(|reference| reference.span.clone());
     Some(moving(message, span).remedy(match release {
@@ -141,7 +139,7 @@ fn moving_roadrunner(manifest: &Manifest, study: Option<&Study>) -> Option<Findi
     }))
 }
 
-fn moving_ref(plugin: &Plugin, study: Option<&Study>) -> Option<Finding> {
+fn moving_ref(plugin: &Plugin, study: Option<&ModuleGraph>) -> Option<Finding> {
     let Spanned { value, span } = match &plugin.replace {
         Some(Spanned { value: Replacement::Directory(_), .. }) => return None,
         Some(Spanned { value: Replacement::Module { version: Some(version), .. }, span }) => {
@@ -154,8 +152,13 @@ fn moving_ref(plugin: &Plugin, study: Option<&Study>) -> Option<Finding> {
     }
     let place = place(&plugin.origin);
     let released = study.and_then(|study| {
-        let plugin = study.release.plugins.iter().find(|plugin| base(&plugin.path) == base(&place))?;
-        Some((study.release.module.version.as_str(), plugin.version.as_str()))
+        let plugin = study
+            .resolved
+            .release
+            .plugins
+            .iter()
+            .find(|plugin| without_major(&plugin.path) == without_major(&place))?;
+        Some((study.resolved.release.module.version.as_str(), plugin.version.as_str()))
     });
     let finding = moving(format!("plugin {}: {value} is a branch", plugin.name.value), span);
     Some(match released {
@@ -196,10 +199,11 @@ fn deprecated(plugin: &Plugin) -> Option<Finding> {
 }
 
 /// The manual: "use tags with the same major version".
-fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study) -> Option<Finding> {
+fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, study: &ModuleGraph) -> Option<Finding> {
     let own = major(&locked.module, &locked.version);
-    let release = &study.release;
-    let of_release = release.plugins.iter().find(|plugin| base(&plugin.path) == base(&locked.module));
+    let release = &study.resolved.release;
+    let of_release =
+        release.plugins.iter().find(|plugin| without_major(&plugin.path) == without_major(&locked.module));
     let wanted = match of_release {
         Some(plugin) => major(&plugin.path, &plugin.version),
         None if locked.module.starts_with(OFFICIAL) => common_major(&release.plugins)?,
@@ -225,7 +229,11 @@ fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study
     );
     Some(match of_release {
         Some(plugin) => {
-            let same = if study.lock.plugins.len() > 1 { ", and the same major for all plugins" } else { "" };
+            let same = if study.resolved.lock.plugins.len() > 1 {
+                ", and the same major for all plugins"
+            } else {
+                ""
+            };
             finding.remedy(format!(
                 "ask for {} {}, which RoadRunner {} was released with{same}",
                 plugin.path, plugin.version, release.module.version
@@ -248,15 +256,17 @@ fn common_major(plugins: &[Version]) -> Option<u64> {
     majors.iter().copied().max_by_key(|major| majors.iter().filter(|other| *other == major).count())
 }
 
-fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study) -> Vec<Finding> {
+fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, study: &ModuleGraph) -> Vec<Finding> {
     let module = Version { path: locked.module.clone(), version: locked.version.clone() };
-    let release = &study.release.go_mod.require;
+    let release = &study.resolved.release.go_mod.require;
     let mut findings = Vec::new();
-    for line in study.graph.requirements(&module).iter().filter(|line| !line.indirect) {
-        let Some((path, level, why)) = INTERFACES.iter().find(|(path, ..)| base(&line.path) == *path) else {
+    for line in study.resolved.graph.requirements(&module).iter().filter(|line| !line.indirect) {
+        let Some((path, level, why)) =
+            INTERFACES.iter().find(|(path, ..)| without_major(&line.path) == *path)
+        else {
             continue;
         };
-        let of_release: Vec<_> = release.iter().filter(|other| base(&other.path) == *path).collect();
+        let of_release: Vec<_> = release.iter().filter(|other| without_major(&other.path) == *path).collect();
         if of_release.is_empty() || of_release.iter().any(|other| other.path == line.path) {
             continue;
         }
@@ -265,7 +275,7 @@ fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study) 
             "plugin {} is written for {}, RoadRunner {} for {}",
             locked.name,
             line.path,
-            study.release.module.version,
+            study.resolved.release.module.version,
             theirs.join(" and ")
         );
         let name = path.rsplit('/').next().unwrap_or_default();

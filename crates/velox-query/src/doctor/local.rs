@@ -6,88 +6,83 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Observation, Patient, broken, places};
-use crate::{
-    Error, Request, Store,
-    cache::cache_directory,
-    lock::LockFile,
-    process::Invocation,
-    toolchain::{Installed, is_older},
-};
+use super::{Diagnosis, DoctorContext, broken, places};
+use velox_build::{Error, GoInstallation, Request, Store, cache_directory};
+use velox_gomod::goversion::GoVersion;
+
+/// Whether a go command of version `installed` (`go1.25.1`) is older than `line` (`1.26`).
+fn is_older_than(installed: &str, line: &str) -> bool {
+    match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
+        (Some(installed), Ok(line)) => installed < line,
+        _ => false,
+    }
+}
 
 /// The oldest Go that compiles a RoadRunner of today, where it may not fetch another.
 const OLDEST: &str = "1.26";
 /// How long the files of a cache are counted.
 const COUNTING: Duration = Duration::from_millis(1500);
 
-pub(super) fn go(request: &Request, found: Result<&Installed, &Error>) -> Vec<Observation> {
+pub(super) fn go(request: &Request, found: Result<&GoInstallation, &Error>) -> Vec<Diagnosis> {
     let go = match found {
         Ok(go) => go,
         Err(error) => return vec![broken("go", error)],
     };
-    let said = go.said();
-    let Some((program, installed)) = go.program() else {
+    let said = &go.policy;
+    let Some((program, installed)) = &go.program else {
         let none = "there is no go command on the PATH";
         let install = "install Go from https://go.dev/dl/ and put its bin directory on the PATH";
-        return vec![if go.stays() {
-            Observation::error("go", format!("{none}, and {said} allows no other"), install)
+        return vec![if go.is_fixed {
+            Diagnosis::error("go", format!("{none}, and {said} allows no other"), install)
         } else if request.options.offline {
-            Observation::warning(
+            Diagnosis::warning(
                 "go",
                 format!("{none}: --offline takes one that was downloaded before"),
                 install,
             )
         } else {
-            Observation::ok("go", format!("{none}: the right one is downloaded"))
+            Diagnosis::ok("go", format!("{none}: the right one is downloaded"))
         }];
     };
     let place = format!("{installed}, {}", program.display());
-    let locked = LockFile::read(request).ok().and_then(|found| found.lock).map(|lock| lock.go_version);
-    if let Some(locked) = locked.filter(|locked| go.stays() && go.version() != Some(locked.as_str())) {
-        return vec![Observation::error(
+    let locked = velox_build::locked_go_version(request);
+    if let Some(locked) = locked.filter(|locked| go.is_fixed && go.version.as_ref() != Some(locked)) {
+        return vec![Diagnosis::error(
             "go",
             format!("{place}: velox.lock wants {locked}, and {said} allows no other"),
             format!("install {locked}, or let vx download it: GOTOOLCHAIN=auto"),
         )];
     }
-    if go.stays() && is_older(installed, OLDEST) {
-        return vec![Observation::warning(
+    if go.is_fixed && is_older_than(installed, OLDEST) {
+        return vec![Diagnosis::warning(
             "go",
             format!("{place}: older than a RoadRunner of today wants, and {said} allows no other"),
             "install a newer Go from https://go.dev/dl/, or let vx download it: GOTOOLCHAIN=auto",
         )];
     }
-    let others = match go.stays() {
+    let others = match go.is_fixed {
         true => format!("{said}: no other is downloaded"),
         false => "another one is downloaded where it is needed".to_owned(),
     };
-    vec![Observation::ok("go", format!("{place} ({others})"))]
+    vec![Diagnosis::ok("go", format!("{place} ({others})"))]
 }
 
-pub(super) async fn git(patient: &Patient<'_>) -> Vec<Observation> {
-    let Some(git) = patient.git else {
-        return vec![Observation::warning(
+pub(super) async fn git(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let Some(git) = context.git else {
+        return vec![Diagnosis::warning(
             "git",
             "there is no git on the PATH: modules come from proxies and the forges' APIs only",
             "install git, for private repositories and for GOPROXY=direct",
         )];
     };
-    let version = Invocation {
-        name: "git",
-        program: git,
-        arguments: vec!["--version".into()],
-        directory: patient.scratch,
-        environment: Vec::new(),
-        on_line: None,
-    };
-    match patient.children.run(version).await {
+    match context.environment.run_git(git, &["--version"]).await {
         Ok(finished) if finished.status.success() => {
             let version = finished.stdout.trim().trim_start_matches("git version ").to_owned();
-            vec![Observation::ok("git", format!("{version}, {}", git.display()))]
+            vec![Diagnosis::ok("git", format!("{version}, {}", git.display()))]
         }
         Ok(finished) => {
             let why = finished.stderr.first().cloned().unwrap_or_else(|| finished.status.to_string());
-            vec![Observation::warning(
+            vec![Diagnosis::warning(
                 "git",
                 format!("{} doesn't work: {why}", git.display()),
                 "install it anew",
@@ -98,17 +93,17 @@ pub(super) async fn git(patient: &Patient<'_>) -> Vec<Observation> {
 }
 
 /// Whether each cache can be written, and how large it is.
-pub(super) async fn caches(patient: &Patient<'_>) -> Vec<Observation> {
-    let cache = cache_directory(&patient.request.environment);
+pub(super) async fn caches(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+    let cache = cache_directory(&context.request.environment);
     let mut findings = Vec::new();
-    for (name, path) in places(patient) {
+    for (name, path) in places(context) {
         if let Err(error) = writable(&path) {
             let variable = match name {
                 "Go's module cache" => "GOMODCACHE",
                 "Go's compile cache" => "GOCACHE",
                 _ => "VX_CACHE_DIR",
             };
-            findings.push(Observation::error(
+            findings.push(Diagnosis::error(
                 "caches",
                 format!("{name} can't be written: {}: {error}", path.display()),
                 format!("mend its permissions, or set {variable} to another directory"),
@@ -124,7 +119,7 @@ pub(super) async fn caches(patient: &Patient<'_>) -> Vec<Observation> {
                 tokio::task::spawn_blocking(move || size_of(&counted)).await.unwrap_or((0, false));
             format!("{}{}", if all { "" } else { "more than " }, size(bytes))
         };
-        findings.push(Observation::ok("caches", format!("{name}: {} ({size})", path.display())));
+        findings.push(Diagnosis::ok("caches", format!("{name}: {} ({size})", path.display())));
     }
     findings
 }
@@ -168,11 +163,11 @@ fn size(bytes: u64) -> String {
 
 /// The space that is left where a build writes, each file system once.
 #[cfg(unix)]
-pub(super) async fn disk(patient: &Patient<'_>) -> Vec<Observation> {
+pub(super) async fn disk(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     use std::os::unix::fs::MetadataExt as _;
-    let mut places = places(patient);
+    let mut places = places(context);
     // The go command compiles there, unless GOTMPDIR says otherwise.
-    let variable = |name: &str| patient.request.environment.get(name).filter(|value| !value.is_empty());
+    let variable = |name: &str| context.request.environment.get(name).filter(|value| !value.is_empty());
     let temporary = variable("GOTMPDIR").or_else(|| variable("TMPDIR")).map_or("/tmp", String::as_str);
     places.push(("the temporary directory", PathBuf::from(temporary)));
     let mut seen: Vec<u64> = Vec::new();
@@ -191,28 +186,28 @@ pub(super) async fn disk(patient: &Patient<'_>) -> Vec<Observation> {
 }
 
 #[cfg(not(unix))]
-pub(super) async fn disk(_: &Patient<'_>) -> Vec<Observation> {
+pub(super) async fn disk(_: &DoctorContext<'_>) -> Vec<Diagnosis> {
     Vec::new()
 }
 
 /// A first build of RoadRunner downloads and compiles some two GiB.
 #[cfg_attr(not(unix), expect(dead_code, reason = "nothing asks for the space there yet"))]
-fn space(name: &str, path: &Path, free: u64) -> Observation {
+fn space(name: &str, path: &Path, free: u64) -> Diagnosis {
     const TOO_LITTLE: u64 = 512 << 20;
     const LITTLE: u64 = 3 << 30;
     let message = format!("{} free for {name} ({})", size(free), path.display());
     let remedy = "make space: `vx cache prune`, `go clean -cache`, `go clean -modcache`";
     match free {
-        ..TOO_LITTLE => Observation::error("disk", message, remedy),
-        TOO_LITTLE..LITTLE => Observation::warning("disk", message, remedy),
-        _ => Observation::ok("disk", message),
+        ..TOO_LITTLE => Diagnosis::error("disk", message, remedy),
+        TOO_LITTLE..LITTLE => Diagnosis::warning("disk", message, remedy),
+        _ => Diagnosis::ok("disk", message),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::State;
+    use crate::doctor::Health;
 
     #[test]
     fn sizes_stay_short() {
@@ -222,7 +217,7 @@ mod tests {
     #[test]
     fn little_space_is_told() {
         let state = |free: u64| space("a cache", Path::new("/x"), free).state;
-        assert_eq!([1 << 20, 1 << 30, 1 << 40].map(state), [State::Error, State::Warning, State::Ok]);
+        assert_eq!([1 << 20, 1 << 30, 1 << 40].map(state), [Health::Error, Health::Warning, Health::Ok]);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Event, Goal, Note, Options, Reporter, Request, Summary};
+use velox_build::{Error, Event, Goal, Note, Options, QuerySession, Reporter, Request, Summary};
 use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
+use velox_query::ModuleGraph;
 
 use crate::{
     cli::{OutputFormat, ProjectArgs, SourceArgs, build::OverrideArgs},
@@ -35,11 +36,11 @@ pub(crate) struct Session {
 impl Session {
     /// A session for a query on the configuration.
     pub(crate) fn open(settings: Settings, project: ProjectArgs) -> CommandResult<Self> {
-        Self::build(settings, project, &OverrideArgs::default(), Options::default(), Goal::Plan)
+        Self::with_overrides(settings, project, &OverrideArgs::default(), Options::default(), Goal::Plan)
     }
 
     /// A session for a build of the configuration, changed by `overrides`.
-    pub(crate) fn build(
+    pub(crate) fn with_overrides(
         settings: Settings,
         project: ProjectArgs,
         overrides: &OverrideArgs,
@@ -96,13 +97,27 @@ impl Session {
         report::print(text)
     }
 
-    /// Runs the build to its goal, and reports the summary.
+    /// A query on the request.
+    pub(crate) fn query(&self) -> QuerySession<'_> {
+        QuerySession::new(&self.request, self.reporter(), self.cancel.clone())
+    }
+
+    /// All modules of the binary, and the requirements between them.
+    pub(crate) async fn module_graph(&self) -> CommandResult<ModuleGraph> {
+        let graph = ModuleGraph::load(&self.request, self.reporter(), self.cancel.clone());
+        graph.await.map_err(|error| self.failed(&error))
+    }
+
+    /// Runs the build to its goal, and reports the result.
     pub(crate) async fn run(&mut self) -> CommandResult<Summary> {
         self.report_warnings();
-        let build = velox_build::build(&self.request, self.reporter(), self.cancel.clone());
-        let summary = build.await.map_err(|error| self.failed(&error))?;
+        let summary = self.build().await.map_err(|error| self.failed(&error))?;
         self.finished(&summary)?;
         Ok(summary)
+    }
+
+    pub(crate) async fn build(&self) -> Result<Summary, Error> {
+        velox_build::build(&self.request, self.reporter(), self.cancel.clone()).await
     }
 
     /// Reports the summary of a build.
@@ -135,13 +150,8 @@ impl Session {
 
     /// Reports an error of the build.
     pub(crate) fn failed(&self, error: &Error) -> ExitStatus {
-        self.failed_with(&*self.report, error)
-    }
-
-    /// Reports an error that points into the source of another reporter.
-    pub(crate) fn failed_with(&self, report: &dyn Report, error: &Error) -> ExitStatus {
         let status = self.signals.received().map_or(error.kind.into(), ExitStatus::Interrupted);
-        report.failed(status, &error.diagnostics, &error.output);
+        self.report.failed(status, &error.diagnostics, &error.output);
         status
     }
 

@@ -35,7 +35,7 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
         cache_program: std::env::current_exe().ok(),
         ..Options::default()
     };
-    let mut session = Session::build(settings, arguments.project, &arguments.overrides, options, goal)?;
+    let mut session = Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;
     match remote {
         Some(remote) => remote.build(session).await,
         None => session.run().await.map(drop),

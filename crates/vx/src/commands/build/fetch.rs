@@ -12,6 +12,6 @@ pub(crate) async fn fetch(settings: Settings, arguments: FetchCommand) -> Comman
     let options = Options { locked: arguments.locked, ..Options::default() };
     let overrides = OverrideArgs::default();
     let mut session =
-        Session::build(settings, arguments.project, &overrides, options, Goal::Fetch)?;
+        Session::with_overrides(settings, arguments.project, &overrides, options, Goal::Fetch)?;
     session.run().await.map(drop)
 }

@@ -16,5 +16,5 @@ pub(crate) async fn lock(settings: Settings, arguments: LockCommand) -> CommandR
         ..Options::default()
     };
     let overrides = OverrideArgs::default();
-    Session::build(settings, arguments.project, &overrides, options, goal)?.run().await.map(drop)
+    Session::with_overrides(settings, arguments.project, &overrides, options, goal)?.run().await.map(drop)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement};
+use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement};
 
 use super::Lock;
 use crate::{imports::imports_of, settings::Settings};
@@ -24,7 +24,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
     pub(crate) fn new(manifest: &Manifest, settings: &Settings, base: &Path) -> Self {
-        let github = host(&manifest.github, "github.com");
+        let github = host(&manifest.github);
         let reference =
             manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());
         let plugins = manifest
@@ -98,16 +98,12 @@ fn from(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
     let place = match &plugin.origin {
         Origin::Module(path) => path.value.clone(),
         Origin::GitHub { owner, repository, folder: inner } => {
-            let host = host(&manifest.github, "github.com");
+            let host = host(&manifest.github);
             format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner))
         }
         Origin::GitLab { project, folder: inner } => {
-            let host = host(&manifest.gitlab, "gitlab.com");
-            let project = match &project.value {
-                Project::Id(id) => format!("projects/{id}"),
-                Project::Path(path) => path.clone(),
-            };
-            format!("{host}/{project}{}", folder(inner))
+            let host = host(&manifest.gitlab);
+            format!("{host}/{}{}", project.value, folder(inner))
         }
     };
     let replaced = plugin
@@ -142,12 +138,10 @@ fn needs(directory: &Path) -> String {
     format!("needs {hex}")
 }
 
-/// The public forge by its name, a company's own by its URL, which never carries user information into the lock.
-fn host(forge: &Forge, public: &str) -> String {
-    let Some(endpoint) = &forge.endpoint else { return public.to_owned() };
-    let Ok(mut url) = url::Url::parse(&endpoint.value) else { return public.to_owned() };
-    // These fail only for URLs that can't carry user information.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.as_str().trim_end_matches('/').to_owned()
+/// A forge as a lock names it: the endpoint, or the public host.
+fn host(forge: &Forge) -> String {
+    forge.endpoint.as_ref().map_or_else(
+        || forge.host().to_owned(),
+        |endpoint| endpoint.value.as_str().trim_end_matches('/').to_owned(),
+    )
 }

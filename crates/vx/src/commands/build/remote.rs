@@ -17,9 +17,7 @@ use velox_api::{
     client::{ClientError, ClientEvent, ServiceClient},
 };
 use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options, Phase, Settled};
-use velox_manifest::{
-    Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
-};
+use velox_manifest::{Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned};
 
 use crate::{
     cli,
@@ -295,7 +293,7 @@ async fn modules(prepared: &Prepared) -> Result<BTreeMap<String, String>, ExitCo
     let mut known: BTreeMap<String, String> = manifest
         .plugins
         .iter()
-        .filter_map(|plugin| Some((plugin.name.value.clone(), module_of(plugin, manifest)?)))
+        .filter_map(|plugin| Some((plugin.name.value.clone(), plugin.module_path(manifest)?)))
         .collect();
     if known.len() < manifest.plugins.len() {
         let resolved = prepared.modules().await?;

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, Major, QuerySession, Reporter, Request, VersionSubject, Versions, locked};
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::edit::module_of;
 
 /// The name of RoadRunner itself among the plugins.
 pub const ROADRUNNER: &str = "roadrunner";
@@ -57,7 +56,7 @@ pub async fn available_versions(
         Some(AvailableVersions {
             name: name.clone(),
             is_roadrunner: false,
-            module: module.or_else(|| module_of(plugin, manifest)).unwrap_or_default(),
+            module: module.or_else(|| plugin.module_path(manifest)).unwrap_or_default(),
             requested: plugin.reference.value.clone(),
             locked: locked.map(|locked| locked.version.clone()),
             is_replaced: plugin.replace.is_some(),
@@ -85,7 +84,9 @@ impl AvailableVersions {
     pub fn latest_compatible(&self) -> Option<(&str, &str)> {
         let is_tag = semver::is_valid(&self.requested);
         let version = self.locked.as_ref().filter(|_| !is_tag).unwrap_or(&self.requested);
-        let suffix = |module| split_path_version(module).map(|(_, suffix)| suffix).unwrap_or_default();
+        fn suffix(module: &str) -> &str {
+            split_path_version(module).map(|(_, suffix)| suffix).unwrap_or_default()
+        }
         let is_same = |major: &&Major| match suffix(&self.module) {
             "" => major.module == self.module,
             own => suffix(&major.module) == own,

@@ -48,9 +48,11 @@ pub async fn select_plugins(
             Ok(plugin) => plugin,
             Err(unknown) => unknown.find_in(release.get().await?)?,
         };
-        let Some(reference) = plugin.reference.as_ref().filter(|reference| {
-            !reference.is_empty() && (plugin.has_major() || semver::is_valid(reference))
-        }) else {
+        let Some(reference) = plugin
+            .reference
+            .as_ref()
+            .filter(|reference| !reference.is_empty() && (plugin.has_major() || semver::is_valid(reference)))
+        else {
             match plugin.released(release.get().await?) {
                 Some(plugin) => selected.push((index, plugin)),
                 None => unresolved.push((index, plugin)),

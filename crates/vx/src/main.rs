@@ -29,6 +29,8 @@ use clap::Parser;
 
 #[cfg(feature = "service")]
 use crate::commands::service;
+#[cfg(not(feature = "service"))]
+use crate::commands::service_disabled;
 use crate::{
     cli::{Cli, CliCommand},
     commands::{build, edit, query, shell, version},
@@ -94,7 +96,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         #[cfg(feature = "service")]
         CliCommand::Job => service::job::job(settings).await,
         #[cfg(not(feature = "service"))]
-        CliCommand::MissingService { .. } => Err(commands::missing_service(&settings)),
+        CliCommand::MissingService { .. } => service_disabled::service_disabled(&settings),
         CliCommand::Completions { shell } => shell::completions(shell),
         CliCommand::Man { directory } => shell::man(directory.as_deref()),
         CliCommand::Schema => shell::schema(),

@@ -24,11 +24,8 @@ fn message(literal: Option<&'static str>, place: Option<&Location<'_>>, trace: &
     if let Some(place) = place {
         let _ = writeln!(text, "  at {place}");
     }
-    let _ = writeln!(
-        text,
-        "  this is a bug in vx; please report it at {}/issues",
-        env!("CARGO_PKG_REPOSITORY")
-    );
+    let _ =
+        writeln!(text, "  this is a bug in vx; please report it at {}/issues", env!("CARGO_PKG_REPOSITORY"));
     if trace.status() == BacktraceStatus::Captured {
         let _ = writeln!(text, "{trace}");
     } else {
@@ -48,6 +45,10 @@ mod tests {
         assert!(text.contains("internal error in vx") && text.contains(": a literal\n"), "{text}");
         assert!(text.contains("panics.rs:") && text.contains("/issues"), "{text}");
         let without = message(None, Some(place), &Backtrace::disabled());
-        assert!(without.starts_with(concat!("error: internal error in vx ", env!("CARGO_PKG_VERSION"), "\n")));
+        assert!(without.starts_with(concat!(
+            "error: internal error in vx ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )));
     }
 }

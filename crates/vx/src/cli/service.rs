@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::parse_size;
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   vx server                                        # local only, at http://127.0.0.1:8080
   vx server --tokens tokens.toml --address 0.0.0.0:8443 \\
@@ -18,7 +20,8 @@ Examples:
          {\"module\": \"github.com/roadrunner-server/http/v5\", \"ref\": \"v5.3.0\"}]}}'
 
 SIGINT and SIGTERM shut the service down gracefully; a second signal stops it immediately. Every option has an
-environment variable, such as VX_SERVER_ADDRESS for --address.")]
+environment variable, such as VX_SERVER_ADDRESS for --address."
+)]
 pub(crate) struct ServerCommand {
     #[command(subcommand)]
     pub(crate) command: Option<ServerSubcommand>,
@@ -293,7 +296,7 @@ pub(crate) enum ScopeArg {
     Metrics,
 }
 
-impl From<ScopeArg> for velox_service::Scope {
+impl From<ScopeArg> for velox_service::TokenScope {
     fn from(scope: ScopeArg) -> Self {
         match scope {
             ScopeArg::Build => Self::Build,
@@ -326,13 +329,17 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn parse_jobs(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a number greater than 0".to_owned())
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| "expected a number greater than 0".to_owned())
 }
 
 fn parse_expiry(text: &str) -> Result<Timestamp, String> {
     let after = |lifetime: jiff::SignedDuration| Timestamp::now().checked_add(lifetime).ok();
     let expiry = text.parse().ok().or_else(|| text.parse().ok().and_then(after));
-    expiry.ok_or_else(|| "expected a time such as 2027-01-01T12:00:00Z, or a duration such as 720h".to_owned())
+    expiry
+        .ok_or_else(|| "expected a time such as 2027-01-01T12:00:00Z, or a duration such as 720h".to_owned())
 }
 
 #[cfg(test)]

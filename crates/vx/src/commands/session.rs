@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, Event, Goal, Note, Options, QuerySession, Reporter, Request, Summary};
-use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
+use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, SourceFile};
 use velox_query::ModuleGraph;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     config_file::{ConfigFile, DEFAULT_FILE_NAME},
     report::{self, Report},
     settings::Settings,
-    signals::{self, SignalWatch},
+    signals::{self, Signal, SignalWatch},
     status::{CommandResult, ExitStatus},
 };
 
@@ -65,7 +65,8 @@ impl Session {
         goal: Goal,
     ) -> CommandResult<Self> {
         let cancel = CancellationToken::new();
-        let signals = watch_signals(&report, &cancel)?;
+        let interrupted = Arc::clone(&report);
+        let signals = watch_signals(&cancel, move |signal| interrupted.interrupted(signal))?;
         Ok(Self {
             format: settings.format(loaded.manifest.log),
             warnings: std::mem::take(&mut loaded.warnings),
@@ -137,7 +138,7 @@ impl Session {
         if manifest
             .plugins
             .iter()
-            .any(|plugin| unknown(&plugin.name.value) && module_of(plugin, manifest).is_none())
+            .any(|plugin| unknown(&plugin.name.value) && plugin.module_path(manifest).is_none())
         {
             let request = Request { goal: Goal::Plan, ..self.request.clone() };
             let build = velox_build::build(&request, self.reporter(), self.cancel.clone());
@@ -266,22 +267,16 @@ impl From<Vec<Diagnostic>> for LoadError {
     }
 }
 
-/// The reporter of a command without a configuration.
-pub(crate) fn default_report(settings: &Settings) -> Arc<dyn Report> {
-    report::open(settings, LogConfig::default(), None)
-}
-
 pub(crate) fn working_directory() -> CommandResult<PathBuf> {
     std::env::current_dir()
         .map_err(|error| report::complain(&format!("failed to get the current directory: {error}")))
 }
 
-/// Cancels `cancel` on the first signal.
+/// Cancels `cancel` and calls `on_signal` on the first signal.
 pub(crate) fn watch_signals(
-    report: &Arc<dyn Report>,
     cancel: &CancellationToken,
+    on_signal: impl FnOnce(Signal) + Send + 'static,
 ) -> CommandResult<SignalWatch> {
-    let report = Arc::clone(report);
-    signals::watch(cancel.clone(), move |signal| report.interrupted(signal))
+    signals::watch(cancel.clone(), on_signal)
         .map_err(|error| report::complain(&format!("failed to handle signals: {error}")))
 }

@@ -88,7 +88,14 @@ impl HumanReport {
         self.write(state, &format!("{} {text}\n", column(style, verb)));
     }
 
-    fn progress(&self, state: &mut HumanState, phase: Phase, progress: PhaseProgress, total: Option<u64>, item: &str) {
+    fn progress(
+        &self,
+        state: &mut HumanState,
+        phase: Phase,
+        progress: PhaseProgress,
+        total: Option<u64>,
+        item: &str,
+    ) {
         state.progress.insert(phase, progress);
         let PhaseProgress { count: done, bytes } = progress;
         if self.verbosity >= Verbosity::Everything {
@@ -130,7 +137,9 @@ impl HumanReport {
                 ("Fetched", format!("{}{size}", count(modules, "module")))
             }
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
-            Phase::Compile => ("Compiled", progress.map_or("all packages".to_owned(), |done| count(done.count, "package"))),
+            Phase::Compile => {
+                ("Compiled", progress.map_or("all packages".to_owned(), |done| count(done.count, "package")))
+            }
             Phase::Link => ("Linked", "the binary".to_owned()),
             Phase::Verify => ("Verified", "the binary".to_owned()),
             Phase::Publish => ("Published", "the binary".to_owned()),
@@ -198,7 +207,12 @@ impl Report for HumanReport {
         let state = &mut *self.state();
         self.clear_bars(state);
         if self.verbosity >= Verbosity::Warnings {
-            self.row(state, RUNNING_STYLE, "Stopping", "and cleaning up (press Ctrl-C again to exit immediately)");
+            self.row(
+                state,
+                RUNNING_STYLE,
+                "Stopping",
+                "and cleaning up (press Ctrl-C again to exit immediately)",
+            );
         }
     }
 

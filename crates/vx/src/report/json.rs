@@ -94,7 +94,9 @@ impl Reporter for JsonReport {
         }
         self.send(&match &event {
             Event::Started(phase) => JsonEvent::PhaseStarted { phase: *phase },
-            Event::Finished(phase, time) => JsonEvent::PhaseFinished { phase: *phase, seconds: seconds(*time) },
+            Event::Finished(phase, time) => {
+                JsonEvent::PhaseFinished { phase: *phase, seconds: seconds(*time) }
+            }
             Event::Progress { phase, done, total, item, bytes } => {
                 JsonEvent::Progress { phase: *phase, done: *done, total: *total, item, bytes: *bytes }
             }

@@ -1,6 +1,6 @@
 use velox_build::{Goal, Options, Output};
 
-use super::remote::Remote;
+use super::remote::RemoteService;
 use crate::{
     cli::build::BuildCommand,
     commands::session::{Session, working_directory},
@@ -11,7 +11,7 @@ use crate::{
 
 /// `vx build`.
 pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> CommandResult {
-    let remote = Remote::select(&mut settings, &arguments)
+    let remote = RemoteService::select(&mut settings, &arguments)
         .map_err(|error| report::invalid(&settings, None, &[error]))?;
     let directory = working_directory()?;
     let output = match (arguments.output_file, arguments.output_dir) {
@@ -35,7 +35,8 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
         cache_program: std::env::current_exe().ok(),
         ..Options::default()
     };
-    let mut session = Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;
+    let mut session =
+        Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;
     match remote {
         Some(remote) => remote.build(session).await,
         None => session.run().await.map(drop),

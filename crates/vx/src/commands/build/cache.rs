@@ -4,7 +4,7 @@ use velox_manifest::LogConfig;
 
 use crate::{
     cli::{OutputFormat, build::CacheCommand},
-    report::{self, text::count_irregular},
+    report,
     settings::Settings,
     status::CommandResult,
 };
@@ -21,7 +21,8 @@ pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResul
                 serde_json::json!({ "directory": directory, "artifacts": artifacts, "bytes": bytes });
             return report::event(event, &fields);
         }
-        format!("{label}{}, {}\n", count_irregular(artifacts, "binary", "binaries"), HumanBytes(bytes))
+        let noun = if artifacts == 1 { "binary" } else { "binaries" };
+        format!("{label}{artifacts} {noun}, {}\n", HumanBytes(bytes))
     };
     let text = match command {
         CacheCommand::Dir => format!("{}\n", directory.display()),

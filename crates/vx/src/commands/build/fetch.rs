@@ -11,7 +11,6 @@ use crate::{
 pub(crate) async fn fetch(settings: Settings, arguments: FetchCommand) -> CommandResult {
     let options = Options { locked: arguments.locked, ..Options::default() };
     let overrides = OverrideArgs::default();
-    let mut session =
-        Session::with_overrides(settings, arguments.project, &overrides, options, Goal::Fetch)?;
+    let mut session = Session::with_overrides(settings, arguments.project, &overrides, options, Goal::Fetch)?;
     session.run().await.map(drop)
 }

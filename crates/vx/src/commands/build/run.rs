@@ -6,7 +6,7 @@ use velox_manifest::GoTarget;
 use crate::{
     cli::{OutputFormat, build::RunCommand},
     commands::session::{LoadedManifest, Session, working_directory},
-    report::{self, DelayedReport, Report},
+    report::{self, DelayedReport},
     settings::{Settings, Verbosity},
     status::{CommandResult, ExitStatus},
 };
@@ -21,15 +21,15 @@ const UNCACHED_DIRECTORY: &str = "run-v0";
 pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandResult {
     let RunCommand { mut source, overrides, debug, race, arguments } = arguments;
     let directory = working_directory()?;
-    let loaded = LoadedManifest::load(&settings, source.config.take(), &overrides, &directory).map_err(
-        |error| {
+    let loaded =
+        LoadedManifest::load(&settings, source.config.take(), &overrides, &directory).map_err(|error| {
             let report = report::open_stderr(&settings, Default::default(), error.source);
             report.failed(ExitStatus::Configuration, &error.diagnostics, &[]);
             ExitStatus::Configuration
-        },
-    )?;
+        })?;
     let log = loaded.manifest.log;
-    let is_default = settings.format(log) == OutputFormat::Human && settings.verbosity(log) <= Verbosity::Normal;
+    let is_default =
+        settings.format(log) == OutputFormat::Human && settings.verbosity(log) <= Verbosity::Normal;
     let delay = if is_default { PROGRESS_DELAY } else { Duration::ZERO };
     let report = DelayedReport::new(report::open_stderr(&settings, log, loaded.source.clone()), delay);
     let binary_name = format!("rr{}", std::env::consts::EXE_SUFFIX);

@@ -93,7 +93,8 @@ fn open_session(settings: &Settings, arguments: &InitCommand, directory: &Path) 
     })?;
     let go = arguments.config.go.as_ref().map(|go| directory.join(go));
     let report = report::open(settings, LogConfig::default(), None);
-    let loaded = LoadedManifest { manifest, ..LoadedManifest::empty(directory) };
+    let mut loaded = LoadedManifest::empty(directory);
+    loaded.manifest = manifest;
     Session::new(report, settings.clone(), loaded, Options { go, ..Options::default() }, Goal::Plan)
 }
 
@@ -187,7 +188,8 @@ async fn select_roadrunner(
     let recent = versions.majors.iter().flat_map(|major| major.versions.iter().cloned()).rev();
     let mut shown: Vec<String> = recent.take(SHOWN_VERSIONS).filter(|version| *version != latest).collect();
     shown.insert(0, latest);
-    let index = prompt::select(settings.terminal, "RoadRunner version", &shown).map_err(InitError::Terminal)?;
+    let index =
+        prompt::select(settings.terminal, "RoadRunner version", &shown).map_err(InitError::Terminal)?;
     index.and_then(|index| shown.get(index).cloned()).ok_or(InitError::Canceled)
 }
 
@@ -204,9 +206,9 @@ fn prompt_plugins(settings: &Settings, release: &RoadRunnerRelease) -> Result<Ve
             choices.push(prompt::Choice { is_selected: PRESELECTED.contains(&&*name), name, about });
             values.push(format!("{}@{}", plugin.path, plugin.version));
         }
-        let third_party = catalogue::catalogue().iter().filter(|known| {
-            Some(known.group) == shown && known.status == PluginStatus::ThirdParty
-        });
+        let third_party = catalogue::catalogue()
+            .iter()
+            .filter(|known| Some(known.group) == shown && known.status == PluginStatus::ThirdParty);
         for known in third_party {
             let about = format!("{} (third-party)", known.description);
             choices.push(prompt::Choice { name: known.name.clone(), about, is_selected: false });
@@ -215,8 +217,7 @@ fn prompt_plugins(settings: &Settings, release: &RoadRunnerRelease) -> Result<Ve
         if choices.is_empty() {
             continue;
         }
-        let picked =
-            prompt::multi_select(settings.terminal, title, &choices).map_err(InitError::Terminal)?;
+        let picked = prompt::multi_select(settings.terminal, title, &choices).map_err(InitError::Terminal)?;
         let picked = picked.ok_or(InitError::Canceled)?;
         selectors.extend(picked.into_iter().filter_map(|index| values.get(index).cloned()));
     }

@@ -34,9 +34,8 @@ pub(crate) async fn migrate(settings: Settings, arguments: MigrateCommand) -> Co
     let lock = velox_build::carried_over(&session.request, &manifest).unwrap_or_default();
     // If writing the configuration fails, the lock is only out of date.
     if let Some((lock, path)) = lock.zip(session.request.lock.as_ref()) {
-        write_text(path, &lock).map_err(|error| {
-            report::complain(&format!("failed to write `{}`: {error}", path.display()))
-        })?;
+        write_text(path, &lock)
+            .map_err(|error| report::complain(&format!("failed to write `{}`: {error}", path.display())))?;
     }
     editing.write(&migrated.text)?;
     editing.finish(&[Change {

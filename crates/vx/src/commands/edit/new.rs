@@ -16,7 +16,8 @@ pub(crate) fn new(settings: &Settings, command: NewCommand) -> CommandResult {
     let NewCommand::Plugin { name, module, dir } = command;
     let relative = dir.unwrap_or_else(|| PathBuf::from(&name));
     let directory: PathBuf = working_directory()?.join(&relative).components().collect();
-    let skeleton = Skeleton::new(&name, module.as_deref()).map_err(|error| report::failed(settings, &error))?;
+    let skeleton =
+        Skeleton::new(&name, module.as_deref()).map_err(|error| report::failed(settings, &error))?;
     let files = skeleton.write(&directory).map_err(|error| report::failed(settings, &error))?;
     let module = skeleton.module();
     report::print(&match settings.format(LogConfig::default()) {

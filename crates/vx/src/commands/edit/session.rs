@@ -52,8 +52,7 @@ impl EditSession {
             }
             Err(errors) => return Err(invalid(&errors)),
         };
-        let options =
-            Options { go: config.go.as_ref().map(|go| directory.join(go)), ..Options::default() };
+        let options = Options { go: config.go.as_ref().map(|go| directory.join(go)), ..Options::default() };
         let report = report::open(&settings, manifest.log, Some(source.clone()));
         let loaded = LoadedManifest::new(opened, manifest);
         let session = Session::new(report, settings.clone(), loaded, options, Goal::Lock)?;
@@ -84,7 +83,9 @@ impl EditSession {
         let manifest = match Manifest::parse(&source, &lookup) {
             Ok((manifest, _)) => manifest,
             Err(mut errors) => {
-                errors.first_mut().into_iter().for_each(|first| first.help.push(unchanged));
+                if let Some(first) = errors.first_mut() {
+                    first.help.push(unchanged);
+                }
                 return Err(report::invalid(&self.settings, Some(source), &errors));
             }
         };
@@ -95,12 +96,14 @@ impl EditSession {
             request.manifest = manifest;
             request.source = Some(source.clone());
             request.options.upgrade_only.clone_from(&self.upgrade);
-            let build = self.session.build().await.map_err(|error| self.session.failed(&error.help(unchanged)))?;
+            let build =
+                self.session.build().await.map_err(|error| self.session.failed(&error.help(unchanged)))?;
             summary = Some(build);
         }
         // Another program may have changed the file meanwhile.
         if std::fs::read_to_string(&self.file).is_ok_and(|text| text != self.source.text) {
-            let message = format!("`{}` was changed by another program; run the command again", self.file.display());
+            let message =
+                format!("`{}` was changed by another program; run the command again", self.file.display());
             return Err(report::complain(&message));
         }
         self.write(&source.text)?;
@@ -109,9 +112,8 @@ impl EditSession {
     }
 
     pub(crate) fn write(&self, text: &str) -> CommandResult {
-        write_text(&self.file, text).map_err(|error| {
-            report::complain(&format!("failed to write `{}`: {error}", self.file.display()))
-        })
+        write_text(&self.file, text)
+            .map_err(|error| report::complain(&format!("failed to write `{}`: {error}", self.file.display())))
     }
 
     pub(crate) fn finish(&self, changes: &[Change]) -> CommandResult {

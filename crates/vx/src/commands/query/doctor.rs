@@ -11,7 +11,7 @@ use velox_query::{Diagnosis, Health};
 
 use crate::{
     cli::{OutputFormat, build::OverrideArgs, query::DoctorCommand},
-    commands::session::{LoadError, LoadedManifest, default_report, watch_signals, working_directory},
+    commands::session::{LoadError, LoadedManifest, watch_signals, working_directory},
     config_file::DEFAULT_FILE_NAME,
     report::{
         self,
@@ -40,8 +40,7 @@ pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> Comm
         }
     }
     let cancel = CancellationToken::new();
-    // Progress is not shown, and so not interrupted.
-    let _signals = watch_signals(&default_report(&settings), &cancel)?;
+    watch_signals(&cancel, |_| ())?;
     let options = source.options(Options::default(), &directory);
     let request = loaded.into_request(settings, options, Goal::Plan);
     velox_query::diagnose(&request, Arc::new(NoReport), cancel, |diagnosis| printer.print(&diagnosis))

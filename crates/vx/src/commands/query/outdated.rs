@@ -17,8 +17,7 @@ pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> 
     let session = &editing.session;
     let mut names = vec![ROADRUNNER.to_owned()];
     names.extend(editing.editor.names().into_iter().filter(|name| name != ROADRUNNER));
-    let rows =
-        available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
+    let rows = available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
     let rows = rows.map_err(|error| session.failed(&error))?;
     session.print(&match session.format {
         OutputFormat::Json => json(&rows),

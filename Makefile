@@ -41,11 +41,12 @@ book: ## write the generated pages of docs/ anew, and make the website target/bo
 	@scripts/book
 
 .PHONY: lint
-lint: ## formatting, lints, documentation, scripts and Dockerfiles, licences
+lint: ## formatting, lints, cycles between modules, documentation, scripts and Dockerfiles, licences
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@scripts/module-cycles
 	@scripts/lint-packaging
 	@scripts/book
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi

@@ -9,29 +9,7 @@ use tokio_util::sync::CancellationToken;
 use velox_gomod::fetch::Fetcher;
 use velox_manifest::{GoTarget, Manifest};
 
-use crate::{
-    Binary, CompileCache, Error, ErrorKind, Event, Fault, Goal, Note, Output, Phase, Reporter, Request,
-    Store, Summary, archive,
-    cache::cache_directory,
-    compile::{Compile, linker_flags},
-    compile_cache, container,
-    error::finding,
-    key,
-    lock::{Asked, Lock, LockFile, LockedTarget, Variant},
-    network::Network,
-    precompile,
-    process::Children,
-    publish::publish,
-    record::Record,
-    resolve::{Forges, Resolver, roadrunner_release, with_replaces_at_plugins},
-    scratch::Scratch,
-    settings::Settings,
-    stamp::Stamp,
-    store::{Artifact, DEFAULT_LIMIT},
-    toolchain::{Installed, Toolchain, Toolchains},
-    verify,
-    workspace::Workspace,
-};
+use crate::{artifact::{archive, publish::publish, record::BuildRecord, store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact}}, cache_directory::cache_directory, compile::{compile_cache, go_build::linker_flags, key, precompile, verify, Compile}, error::{finding, Blame, Error, ErrorKind}, event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, Reporter}, lock::{Lock, LockFile, LockedTarget, RequestedVersions, TargetVariant}, process::CommandRunner, request::{BuildRequest, Goal, Output}, resolve::{forge::Forges, network::Network, roadrunner_release, with_plugin_replacements, Resolver}, settings::BuildSettings, stamp::Stamp, toolchain::{InstalledGo, Toolchain, Toolchains}, workspace::{plugins_go, scratch::ScratchDirectory, Workspace}};
 
 /// How many targets are compiled at once: while one links, on one core, another uses the rest.
 const TARGETS_AT_ONCE: usize = 2;
@@ -44,62 +22,62 @@ const TARGETS_AT_ONCE: usize = 2;
 /// # Errors
 /// An [`Error`] whose diagnostics say what was asked, what happened and what to do.
 pub async fn build(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-) -> Result<Summary, Error> {
-    let manifest = with_replaces_at_plugins(&request.manifest);
-    let settings = Settings::new(&manifest, &request.options, &request.environment);
+) -> Result<BuildSummary, Error> {
+    let manifest = with_plugin_replacements(&request.manifest);
+    let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
     Pipeline::new(request, &manifest, &settings, reporter, cancel).run().await
 }
 
 pub(crate) struct Pipeline<'a> {
-    pub(crate) request: &'a Request,
+    pub(crate) request: &'a BuildRequest,
     /// With its replaces at its plugins.
     pub(crate) manifest: &'a Manifest,
-    settings: &'a Settings,
-    pub(crate) asked: Asked,
-    variants: Vec<Variant>,
-    store: Store,
+    settings: &'a BuildSettings,
+    pub(crate) asked: RequestedVersions,
+    variants: Vec<TargetVariant>,
+    store: ArtifactStore,
     pub(crate) reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 }
 
 /// One binary to make.
-struct Wanted<'a> {
-    variant: &'a Variant,
+struct BuildTarget<'a> {
+    variant: &'a TargetVariant,
     file: PathBuf,
     key: Option<String>,
     /// `None`: it has to be compiled.
-    artifact: Option<Artifact>,
+    artifact: Option<StoredArtifact>,
     /// Whether the store had it.
     reused: bool,
-    compile_cache: Option<CompileCache>,
+    compile_cache: Option<CompileCacheStats>,
 }
 
 /// What a build needs beyond its own values: a directory, a go command, the network.
-pub(crate) struct Tools {
-    pub(crate) scratch: Scratch,
+pub(crate) struct BuildTools {
+    pub(crate) scratch: ScratchDirectory,
     pub(crate) go: Toolchain,
     toolchains: Toolchains,
-    children: Children,
+    children: CommandRunner,
     forges: Forges,
     fetcher: Option<Fetcher>,
 }
 
 impl<'a> Pipeline<'a> {
     pub(crate) fn new(
-        request: &'a Request,
+        request: &'a BuildRequest,
         manifest: &'a Manifest,
-        settings: &'a Settings,
+        settings: &'a BuildSettings,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
     ) -> Self {
         Self {
             request,
-            asked: Asked::new(manifest, settings, &request.base),
-            variants: settings.targets.iter().map(|target| Variant::new(target, settings)).collect(),
-            store: Store::new(&cache_directory(&request.environment)),
+            asked: RequestedVersions::new(manifest, settings, &request.base),
+            variants: settings.targets.iter().map(|target| TargetVariant::new(target, settings)).collect(),
+            store: ArtifactStore::new(&cache_directory(&request.environment)),
             manifest,
             settings,
             reporter,
@@ -109,7 +87,7 @@ impl<'a> Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    async fn run(self) -> Result<Summary, Error> {
+    async fn run(self) -> Result<BuildSummary, Error> {
         let output = match &self.request.goal {
             Goal::Build(output) | Goal::DryRun(output) => Some(output),
             Goal::Plan | Goal::Lock | Goal::CheckLock | Goal::Fetch => None,
@@ -163,7 +141,7 @@ impl Pipeline<'_> {
 
     /// The stamp, as far as it is known beforehand, is one that the linker's flags can carry.
     fn check_stamp(&self) -> Result<(), Error> {
-        let Request { options, environment, .. } = self.request;
+        let BuildRequest { options, environment, .. } = self.request;
         let stamp = Stamp::choose(options, &self.manifest.build_args, environment, "", 0);
         linker_flags(self.settings, "", &stamp).map(drop)
     }
@@ -189,13 +167,13 @@ impl Pipeline<'_> {
     }
 
     /// `fits`: the lock, where no version is asked for any more.
-    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
+    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<BuildTools, Error> {
         let request = self.request;
         let place =
             request.options.workspaces.clone().unwrap_or_else(|| cache_directory(&request.environment));
-        let scratch = Scratch::create(&place, request.options.keep_workspace)?;
-        let plain = Children::new(request, &self.reporter, &self.cancel);
-        let installed = Installed::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
+        let scratch = ScratchDirectory::create(&place, request.options.keep_workspace)?;
+        let plain = CommandRunner::new(request, &self.reporter, &self.cancel);
+        let installed = InstalledGo::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
         let Network { children, forges, fetcher } =
             Network::new(request, &installed.settings, scratch.path(), &plain).await?;
         let toolchains = Toolchains {
@@ -214,14 +192,14 @@ impl Pipeline<'_> {
             },
             (None, _) => self.any_go(&toolchains).await?,
         };
-        Ok(Tools { scratch, go, toolchains, children, forges, fetcher })
+        Ok(BuildTools { scratch, go, toolchains, children, forges, fetcher })
     }
 
     async fn any_go(&self, toolchains: &Toolchains) -> Result<Toolchain, Error> {
         toolchains.for_release(roadrunner_release(self.manifest).as_ref()).await
     }
 
-    pub(crate) fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
+    pub(crate) fn resolver<'a>(&'a self, tools: &'a BuildTools, previous: Option<&'a Lock>) -> Resolver<'a> {
         Resolver {
             request: self.request,
             manifest: self.manifest,
@@ -240,7 +218,7 @@ impl Pipeline<'_> {
     /// Asks for versions, where the lock doesn't say them all.
     pub(crate) async fn resolve(
         &self,
-        tools: &mut Tools,
+        tools: &mut BuildTools,
         found: &LockFile,
     ) -> Result<(Lock, Workspace), Error> {
         let previous = found.lock.as_ref();
@@ -280,7 +258,7 @@ impl Pipeline<'_> {
     /// Makes the workspace of a lock that fits; only files that the caches lack are asked for.
     async fn restore(
         &self,
-        tools: &Tools,
+        tools: &BuildTools,
         found: &LockFile,
         mut lock: Lock,
     ) -> Result<(Lock, Workspace), Error> {
@@ -306,7 +284,7 @@ impl Pipeline<'_> {
     }
 
     /// Runs `work`; where a compile follows, it begins meanwhile with what needs no modules.
-    async fn beside<T>(&self, work: impl Future<Output = T>, tools: &Tools) -> T {
+    async fn beside<T>(&self, work: impl Future<Output = T>, tools: &BuildTools) -> T {
         match (&self.request.goal, self.settings.targets.first()) {
             // A shared compile cache has the standard library compiled already.
             (Goal::Build(_), Some(target)) if !compile_cache::is_wanted(self.request) => {
@@ -327,7 +305,7 @@ impl Pipeline<'_> {
     }
 
     /// Tells of a lock that needed no resolving.
-    fn resolved(&self, lock: &Lock, started: Instant) -> Result<Summary, Error> {
+    fn resolved(&self, lock: &Lock, started: Instant) -> Result<BuildSummary, Error> {
         self.reporter.report(Event::Started(Phase::Resolve));
         self.report_resolved(lock)?;
         self.reporter.report(Event::Finished(Phase::Resolve, started.elapsed()));
@@ -358,7 +336,7 @@ impl Pipeline<'_> {
             wrong.push(diagnostic);
         }
         if !wrong.is_empty() {
-            return Err(Error::many(ErrorKind::Build, wrong).fault(Fault::Request));
+            return Err(Error::many(ErrorKind::Build, wrong).fault(Blame::Request));
         }
         self.reporter.report(Event::Resolved {
             roadrunner: lock.roadrunner.module.clone(),
@@ -378,7 +356,7 @@ impl Pipeline<'_> {
         stamp: &Stamp,
         output: &Output,
         replaced: &[(String, PathBuf)],
-    ) -> Result<Vec<Wanted<'_>>, Error> {
+    ) -> Result<Vec<BuildTarget<'_>>, Error> {
         self.variants
             .iter()
             .map(|variant| {
@@ -387,7 +365,7 @@ impl Pipeline<'_> {
                     .as_deref()
                     .filter(|_| !self.request.options.no_cache && !self.request.options.keep_workspace);
                 let artifact = usable.and_then(|key| self.store.get(key));
-                Ok(Wanted {
+                Ok(BuildTarget {
                     reused: artifact.is_some(),
                     artifact,
                     compile_cache: None,
@@ -401,19 +379,19 @@ impl Pipeline<'_> {
 
     async fn compile_all(
         &self,
-        tools: &Tools,
+        tools: &BuildTools,
         lock: &Lock,
         workspace: &Workspace,
         output: &Output,
-        summary: Summary,
-    ) -> Result<Summary, Error> {
+        summary: BuildSummary,
+    ) -> Result<BuildSummary, Error> {
         let stamp = self.stamp(lock);
         phase(&*self.reporter, Phase::Prepare, async { prepare(lock, &stamp, self.settings, workspace) })
             .await?;
         let copies = key::copies(lock, workspace, self.replaced(lock))?;
         let wanted = self.wanted(lock, &stamp, output, &copies)?;
         let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
-        let made: Vec<Wanted<'_>> = stream::iter(wanted)
+        let made: Vec<BuildTarget<'_>> = stream::iter(wanted)
             .map(async |wanted| match wanted.artifact {
                 Some(_) => Ok(wanted),
                 None => self.compile_one(tools, lock, &stamp, workspace, license.as_deref(), wanted).await,
@@ -423,7 +401,7 @@ impl Pipeline<'_> {
             .await?;
         let summary = self.publish_all(summary, made.iter()).await?;
         let made: Vec<&str> = made.iter().filter_map(|wanted| wanted.key.as_deref()).collect();
-        self.store.keep_within(self.request.options.cache_limit.unwrap_or(DEFAULT_LIMIT), &made);
+        self.store.keep_within(self.request.options.cache_limit.unwrap_or(DEFAULT_STORE_LIMIT_BYTES), &made);
         if self.request.options.keep_workspace {
             let path = workspace.directory().to_owned();
             self.reporter.report(Event::Note(Note::WorkspaceKept { path }));
@@ -433,15 +411,15 @@ impl Pipeline<'_> {
 
     async fn compile_one<'w>(
         &self,
-        tools: &Tools,
+        tools: &BuildTools,
         lock: &Lock,
         stamp: &Stamp,
         workspace: &Workspace,
         license: Option<&[u8]>,
-        mut wanted: Wanted<'w>,
-    ) -> Result<Wanted<'w>, Error> {
-        let Wanted { variant, .. } = wanted;
-        let Tools { go, children, scratch, .. } = tools;
+        mut wanted: BuildTarget<'w>,
+    ) -> Result<BuildTarget<'w>, Error> {
+        let BuildTarget { variant, .. } = wanted;
+        let BuildTools { go, children, scratch, .. } = tools;
         let shared = compile_cache::Use::new(self.request, go, &lock.go_version, variant, scratch.path())?;
         let with_cache = match &shared {
             Some(Ok(shared)) => Some(go.with_environment(&shared.environment)),
@@ -479,18 +457,18 @@ impl Pipeline<'_> {
         );
         wanted.artifact = Some(match &wanted.key {
             Some(key) => self.store.put(key, &binary, license, about)?,
-            None => Artifact::outside(&binary, license, about)?,
+            None => StoredArtifact::outside(&binary, license, about)?,
         });
         Ok(wanted)
     }
 
     async fn publish_all<'w>(
         &self,
-        mut summary: Summary,
-        made: impl Iterator<Item = &'w Wanted<'w>>,
-    ) -> Result<Summary, Error> {
+        mut summary: BuildSummary,
+        made: impl Iterator<Item = &'w BuildTarget<'w>>,
+    ) -> Result<BuildSummary, Error> {
         let mut binaries = Vec::new();
-        for Wanted { variant, file, key, artifact, reused, compile_cache } in made {
+        for BuildTarget { variant, file, key, artifact, reused, compile_cache } in made {
             let Some(artifact) = artifact.clone() else { continue };
             let stays = key.is_some() && matches!(self.request.goal, Goal::Build(Output::Store(_)));
             if let Some(did) = compile_cache.clone() {
@@ -501,7 +479,7 @@ impl Pipeline<'_> {
                 target: variant.target.clone(),
             });
             binaries.push((
-                Binary {
+                BuiltBinary {
                     target: variant.target.to_string(),
                     path: if stays { artifact.binary() } else { file.clone() },
                     size: artifact.size,
@@ -537,8 +515,8 @@ impl Pipeline<'_> {
         Ok(summary)
     }
 
-    fn summary(&self, lock: &Lock, stamp: &Stamp) -> Summary {
-        Summary {
+    fn summary(&self, lock: &Lock, stamp: &Stamp) -> BuildSummary {
+        BuildSummary {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
             plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
@@ -555,21 +533,9 @@ impl Pipeline<'_> {
     }
 }
 
-pub(crate) async fn phase<T>(
-    reporter: &dyn Reporter,
-    phase: Phase,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    reporter.report(Event::Started(phase));
-    let since = Instant::now();
-    let done = work.await?;
-    reporter.report(Event::Finished(phase, since.elapsed()));
-    Ok(done)
-}
-
 /// Makes the workspace what the Lock says, with the record of this build inside.
-fn prepare(lock: &Lock, stamp: &Stamp, settings: &Settings, workspace: &Workspace) -> Result<(), Error> {
-    let record = serde_json::to_string(&Record::new(lock, stamp, settings))
+fn prepare(lock: &Lock, stamp: &Stamp, settings: &BuildSettings, workspace: &Workspace) -> Result<(), Error> {
+    let record = serde_json::to_string(&BuildRecord::new(lock, stamp, settings))
         .map_err(|error| Error::build(format!("can't write the record of this build: {error}")))?;
     let modules: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
     workspace.write("go.mod", &lock.go_mod)?;

@@ -4,7 +4,7 @@ use velox_manifest::{Dependencies, GoTarget, Manifest, Source};
 
 /// All that a build is made from.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct BuildRequest {
     /// What the user asked for.
     pub manifest: Manifest,
     /// The text that `manifest` was read from, for errors that point into it.
@@ -14,7 +14,7 @@ pub struct Request {
     /// The environment that the build sees, and its children inherit (the process's own, in the program).
     pub environment: BTreeMap<String, String>,
     /// What flags say; they win over the manifest.
-    pub options: Options,
+    pub options: BuildOptions,
     /// What is to be done.
     pub goal: Goal,
     /// The lock beside the configuration; `None`: there is no place for one (a configuration from a pipe, or none at all).
@@ -56,7 +56,7 @@ pub enum Output {
 
 /// What flags say; `None` and `false` leave it to the manifest.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct BuildOptions {
     /// `--target os/arch`, as often as it was given.
     pub targets: Vec<GoTarget>,
     /// `--debug`.
@@ -99,6 +99,6 @@ pub struct Options {
     pub remote_cache: Option<String>,
     /// The program that speaks Go's GOCACHEPROG protocol with this crate's compile cache; `None`: none is used.
     pub cache_program: Option<PathBuf>,
-    /// The size that the artifact store is kept below, in bytes; `None`: [`crate::DEFAULT_LIMIT`].
+    /// The size that the artifact store is kept below, in bytes; `None`: [`crate::DEFAULT_STORE_LIMIT_BYTES`].
     pub cache_limit: Option<u64>,
 }

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use velox_manifest::{BuildArgs, Dependencies, GoTarget, Manifest};
 
-use crate::Options;
+use crate::request::BuildOptions;
 
 /// What the manifest and the flags say together; flags win.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct BuildSettings {
     /// At least one, none twice.
     pub(crate) targets: Vec<GoTarget>,
     pub(crate) debug: bool,
@@ -17,10 +17,10 @@ pub(crate) struct Settings {
     pub(crate) arguments: BuildArgs,
 }
 
-impl Settings {
+impl BuildSettings {
     pub(crate) fn new(
         manifest: &Manifest,
-        options: &Options,
+        options: &BuildOptions,
         environment: &BTreeMap<String, String>,
     ) -> Self {
         let race = options.race || manifest.build_args.race;

@@ -5,10 +5,7 @@ use std::{future::Future, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use velox_manifest::GoTarget;
 
-use crate::{
-    settings::Settings,
-    toolchain::{Mode, Toolchain},
-};
+use crate::{settings::BuildSettings, toolchain::{ModuleMode, Toolchain}};
 
 /// Work that is done sooner waits for nothing worth filling.
 const WORTHWHILE: Duration = Duration::from_millis(1500);
@@ -37,7 +34,7 @@ const PACKAGES: [&str; 15] = [
 pub(crate) async fn beside<T>(
     work: impl Future<Output = T>,
     go: &Toolchain,
-    settings: &Settings,
+    settings: &BuildSettings,
     target: &GoTarget,
     directory: &Path,
 ) -> T {
@@ -55,7 +52,7 @@ pub(crate) async fn beside<T>(
         }
         arguments.extend(PACKAGES);
         // It only warms the cache: what goes wrong here, the real compile will tell.
-        let _ = go.run(Mode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
+        let _ = go.run(ModuleMode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
     };
     let work = async {
         let done = work.await;

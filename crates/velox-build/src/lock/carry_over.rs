@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use velox_gomod::module::Version;
 use velox_manifest::Manifest;
 
-use super::{Asked, LockFile};
-use crate::{Error, Request, resolve::with_replaces_at_plugins, settings::Settings};
+use super::{file::LockFile, requested::RequestedVersions};
+use crate::{error::Error, request::BuildRequest, resolve::with_plugin_replacements, settings::BuildSettings};
 
 /// What a lock has of the things that the configuration asks for still as it did then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Locked {
+pub struct LockedVersions {
     /// RoadRunner.
     pub roadrunner: Option<Version>,
     /// The plugins, by their names.
@@ -21,9 +21,9 @@ pub struct Locked {
 ///
 /// # Errors
 /// A lock that can't be read.
-pub fn locked(request: &Request) -> Result<Locked, Error> {
+pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> {
     let found = LockFile::read(request)?;
-    let Some(lock) = found.lock else { return Ok(Locked::default()) };
+    let Some(lock) = found.lock else { return Ok(LockedVersions::default()) };
     let asked = asked(request);
     let roadrunner = Some(lock.roadrunner()).filter(|_| lock.roadrunner.from == asked.roadrunner);
     let plugins = lock
@@ -32,7 +32,7 @@ pub fn locked(request: &Request) -> Result<Locked, Error> {
         .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == asked.plugins.get(&plugin.name))
         .map(|plugin| (plugin.name, Version { path: plugin.module, version: plugin.version }))
         .collect();
-    Ok(Locked { roadrunner, plugins })
+    Ok(LockedVersions { roadrunner, plugins })
 }
 
 /// The text of the lock of `old`, saying that it is made from `new`, where that names the same modules in other words;
@@ -40,10 +40,10 @@ pub fn locked(request: &Request) -> Result<Locked, Error> {
 ///
 /// # Errors
 /// A lock that can't be read.
-pub fn carried_over(old: &Request, new: &Manifest) -> Result<Option<String>, Error> {
+pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
     let found = LockFile::read(old)?;
     let Ok(lock) = found.fitting(&asked(old)) else { return Ok(None) };
-    let renamed = asked(&Request { manifest: new.clone(), ..old.clone() });
+    let renamed = asked(&BuildRequest { manifest: new.clone(), ..old.clone() });
     let mut lock = lock.clone();
     for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {
         plugin.from = renamed.plugins.get(&plugin.name).cloned();
@@ -52,8 +52,8 @@ pub fn carried_over(old: &Request, new: &Manifest) -> Result<Option<String>, Err
     Ok(Some(lock.to_string()))
 }
 
-fn asked(request: &Request) -> Asked {
-    let manifest = with_replaces_at_plugins(&request.manifest);
-    let settings = Settings::new(&manifest, &request.options, &request.environment);
-    Asked::new(&manifest, &settings, &request.base)
+fn asked(request: &BuildRequest) -> RequestedVersions {
+    let manifest = with_plugin_replacements(&request.manifest);
+    let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
+    RequestedVersions::new(&manifest, &settings, &request.base)
 }

@@ -11,8 +11,8 @@ use velox_gomod::{
 };
 use velox_manifest::parse_target;
 
-use super::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Variant};
-use crate::{Error, Raised};
+use super::model::{self, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, TargetVariant};
+use crate::{error::Error, event::RaisedPlugin};
 
 /// The format that this vx writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -220,7 +220,7 @@ impl Lock {
     /// nothing that was ever tried.
     fn check(&self) -> Result<(), String> {
         let commits = self.plugins.iter().map(|plugin| &plugin.commit).chain([&self.roadrunner.commit]);
-        if let Some(commit) = commits.flatten().find(|commit| !super::is_commit(commit)) {
+        if let Some(commit) = commits.flatten().find(|commit| !model::is_commit(commit)) {
             return Err(format!("{commit:?} is no commit"));
         }
         let go_mod = GoMod::parse(&self.go_mod)
@@ -256,7 +256,7 @@ impl Lock {
                 ));
             }
             let at = Version { path: module.clone(), version: version.clone() };
-            let replaced = super::replacement_of(&go_mod.replace, &at);
+            let replaced = model::replacement_of(&go_mod.replace, &at);
             let same = match (replacement, replaced) {
                 (None, _) => true,
                 (Some(LockedReplacement::Directory { .. }), Some(new)) => new.new_version.is_none(),

@@ -1,10 +1,3 @@
-//! `velox.lock`: everything that a server is made from, exactly.
-
-mod asked;
-mod carry;
-mod file;
-mod format;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -17,9 +10,7 @@ use velox_gomod::{
 };
 use velox_manifest::GoTarget;
 
-pub use self::carry::{Locked, carried_over, locked};
-pub(crate) use self::{asked::Asked, file::LockFile};
-use crate::{Error, PluginRow, Raised, settings::Settings};
+use crate::{error::Error, event::{PluginRow, RaisedPlugin}, settings::BuildSettings};
 
 /// Everything that a server is made from, exactly: the answer to "which versions".
 ///
@@ -37,9 +28,9 @@ pub struct Lock {
     /// What else of the configuration it was made from: replaces, excludes, the choice of dependencies.
     pub settings: Vec<String>,
     /// The plugins that minimal version selection raised.
-    pub raised: Vec<Raised>,
+    pub raised: Vec<RaisedPlugin>,
     /// What is compiled in, for each target that was asked for so far.
-    pub targets: BTreeMap<Variant, LockedTarget>,
+    pub targets: BTreeMap<TargetVariant, LockedTarget>,
     /// The complete go.mod.
     pub go_mod: String,
     /// The complete go.sum.
@@ -100,7 +91,7 @@ pub enum LockedReplacement {
 
 /// What of a target changes which packages are compiled in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Variant {
+pub struct TargetVariant {
     /// The target.
     pub target: GoTarget,
     /// Whether C code is compiled in.
@@ -123,7 +114,7 @@ pub struct LockedTarget {
 
 /// A module that is compiled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selected {
+pub struct SelectedModule {
     /// The version that minimal version selection chose.
     pub version: String,
     /// The replacement's path and version (none for a directory).
@@ -159,8 +150,8 @@ impl LockedPlugin {
     }
 }
 
-impl Variant {
-    pub(crate) fn new(target: &GoTarget, settings: &Settings) -> Self {
+impl TargetVariant {
+    pub(crate) fn new(target: &GoTarget, settings: &BuildSettings) -> Self {
         let mut tags = settings.tags();
         tags.sort();
         tags.dedup();
@@ -190,7 +181,7 @@ impl Lock {
     }
 
     /// Every module that is compiled in, by its path, as the build information of the binary will name it.
-    pub(crate) fn selected(&self, target: &LockedTarget) -> Result<BTreeMap<String, Selected>, Error> {
+    pub(crate) fn selected(&self, target: &LockedTarget) -> Result<BTreeMap<String, SelectedModule>, Error> {
         let replaces = self.go_mod()?.replace;
         Ok(target
             .modules
@@ -198,7 +189,7 @@ impl Lock {
             .map(|module| {
                 let replacement = replacement_of(&replaces, module)
                     .map(|replace| (replace.new_path.clone(), replace.new_version.clone()));
-                (module.path.clone(), Selected { version: module.version.clone(), replacement })
+                (module.path.clone(), SelectedModule { version: module.version.clone(), replacement })
             })
             .collect())
     }
@@ -216,6 +207,25 @@ impl Lock {
             Some(Replace { new_version: None, .. }) => None,
         };
         Ok(std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect())
+    }
+
+    /// Takes over what another lock of the very same modules knows of other targets. What local replacements import is
+    /// part of that: it may change without go.mod.
+    pub(crate) fn adopt_targets(&mut self, other: &Self) {
+        if other.go_mod == self.go_mod
+            && other.go_version == self.go_version
+            && other.plugins == self.plugins
+            && other.settings == self.settings
+        {
+            for (variant, target) in &other.targets {
+                self.targets.entry(variant.clone()).or_insert_with(|| target.clone());
+            }
+        }
+    }
+
+    /// Whether all of these were locked.
+    pub(crate) fn covers(&self, variants: &[TargetVariant]) -> bool {
+        variants.iter().all(|variant| self.targets.contains_key(variant))
     }
 }
 

@@ -9,21 +9,21 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement};
 
-use super::Lock;
-use crate::{imports::imports_of, settings::Settings};
+use super::model::Lock;
+use crate::{imports::imports_of, settings::BuildSettings};
 
 /// What a configuration asks for, in words that a [`Lock`] keeps.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RequestedVersions {
     pub(crate) roadrunner: String,
     /// By the user's name.
     pub(crate) plugins: BTreeMap<String, String>,
     pub(crate) settings: Vec<String>,
 }
 
-impl Asked {
+impl RequestedVersions {
     /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
-    pub(crate) fn new(manifest: &Manifest, settings: &Settings, base: &Path) -> Self {
+    pub(crate) fn new(manifest: &Manifest, settings: &BuildSettings, base: &Path) -> Self {
         let github = host(&manifest.github, "github.com");
         let reference =
             manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());

@@ -19,14 +19,11 @@ use velox_gomod::{
 };
 use velox_manifest::{GoTarget, Manifest};
 
-use super::{Resolved, Resolver, ask::own_place_of_module, goproxy};
-use crate::{
-    Error, Phase, compose::module_of, imports::imports_of_package, lock::replacement_of, pipeline::phase,
-    workspace::Workspace,
-};
+use super::{ResolvedPlugin, Resolver, ask::own_place_of_module, download};
+use crate::{error::Error, event::{phase, Phase}, imports::imports_of_package, lock::replacement_of, resolve::compose::module_of, workspace::Workspace};
 
 /// Where the files of a module are.
-enum Files {
+enum ModuleFiles {
     There(PathBuf),
     /// These packages of it wait to be read.
     Coming(Vec<String>),
@@ -47,7 +44,7 @@ struct Prefetch<'a> {
     /// For the forges that it names as its own: what lies there is nobody else's business.
     manifest: &'a Manifest,
     /// By module path, as imports name it.
-    files: BTreeMap<String, Files>,
+    files: BTreeMap<String, ModuleFiles>,
 }
 
 impl Resolver<'_> {
@@ -60,7 +57,7 @@ impl Resolver<'_> {
         &self,
         workspace: &Workspace,
         go_mod: &GoMod,
-        plugins: &[Resolved],
+        plugins: &[ResolvedPlugin],
         sums: &GoSum,
     ) -> Result<(), Error> {
         let (Some(fetcher), Some(main)) = (self.fetcher, &go_mod.module) else { return Ok(()) };
@@ -77,7 +74,7 @@ impl Resolver<'_> {
             manifest: self.manifest,
             files: BTreeMap::new(),
         };
-        let progress = goproxy::Progress::new(self.children, Phase::Fetch, None);
+        let progress = download::DownloadProgress::new(self.children, Phase::Fetch, None);
         let work = async {
             tokio::select! {
                 done = prefetch.follow_imports(&progress) => done?,
@@ -106,9 +103,9 @@ impl Resolver<'_> {
 }
 
 impl Prefetch<'_> {
-    async fn follow_imports(&mut self, progress: &goproxy::Progress<'_>) -> Result<(), Error> {
+    async fn follow_imports(&mut self, progress: &download::DownloadProgress<'_>) -> Result<(), Error> {
         let here = self.workspace.directory().to_owned();
-        self.files.insert(self.main.to_owned(), Files::There(here));
+        self.files.insert(self.main.to_owned(), ModuleFiles::There(here));
         let mut open = vec![format!("{}/cmd/rr", self.main)];
         let mut seen = BTreeSet::new();
         let mut running = FuturesUnordered::new();
@@ -128,44 +125,44 @@ impl Prefetch<'_> {
                     }
                 }
                 match self.files.get_mut(&module) {
-                    Some(Files::There(directory)) => {
+                    Some(ModuleFiles::There(directory)) => {
                         let inside = package.get(module.len()..).unwrap_or_default().trim_start_matches('/');
                         open.extend(imports_of_package(&directory.join(inside), self.targets));
                     }
-                    Some(Files::Coming(waiting)) => waiting.push(package.clone()),
-                    Some(Files::Nowhere) | None => {}
+                    Some(ModuleFiles::Coming(waiting)) => waiting.push(package.clone()),
+                    Some(ModuleFiles::Nowhere) | None => {}
                 }
                 // One that waits is looked at again.
-                if !matches!(self.files.get(&module), Some(Files::Coming(_))) {
+                if !matches!(self.files.get(&module), Some(ModuleFiles::Coming(_))) {
                     seen.insert(package);
                 }
             }
             let Some((module, fetched)) = running.next().await else { return Ok(()) };
             let version = self.source(&module);
             let fetched = match &version {
-                Some(version) => goproxy::judge(version, fetched)?
+                Some(version) => download::judge(version, fetched)?
                     .inspect(|fetched| progress.one(version, fetched.bytes))
                     .ok(),
                 None => None,
             };
             let directory = fetched.and(version).and_then(|version| self.cache.dir(&version).ok());
-            let files = directory.map_or(Files::Nowhere, Files::There);
-            if let Some(Files::Coming(waiting)) = self.files.insert(module, files) {
+            let files = directory.map_or(ModuleFiles::Nowhere, ModuleFiles::There);
+            if let Some(ModuleFiles::Coming(waiting)) = self.files.insert(module, files) {
                 open.extend(waiting);
             }
         }
     }
 
     /// A module that no import named before: where its files are, and what is to be fetched for that.
-    fn look_for(&self, module: &str) -> (Files, Option<Wanted>) {
+    fn look_for(&self, module: &str) -> (ModuleFiles, Option<Wanted>) {
         match (self.replaced(module), self.source(module)) {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
-                (Files::There(self.workspace.directory().join(new_path)), None)
+                (ModuleFiles::There(self.workspace.directory().join(new_path)), None)
             }
             (_, Some(version)) if self.may_ask(&version) => {
-                (Files::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
+                (ModuleFiles::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
             }
-            _ => (Files::Nowhere, None),
+            _ => (ModuleFiles::Nowhere, None),
         }
     }
 
@@ -196,7 +193,7 @@ impl Prefetch<'_> {
 
 /// The highest version that the composed go.mod and the plugins' own name of each module: a plugin's go.mod lists all that
 /// its packages need (<https://go.dev/ref/mod#graph-pruning>).
-fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [Resolved]) -> BTreeMap<&'a str, &'a str> {
+fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [ResolvedPlugin]) -> BTreeMap<&'a str, &'a str> {
     let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
     let of_plugins = plugins.iter().filter_map(|plugin| plugin.go_mod.as_ref());
     for line in [go_mod].into_iter().chain(of_plugins).flat_map(|go_mod| &go_mod.require) {

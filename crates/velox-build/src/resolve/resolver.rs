@@ -27,28 +27,17 @@ use velox_gomod::{
 use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
 
 use self::{
-    ask::{Ask, Known, PluginAsk},
-    goproxy::Proxies,
-    listing::Listing,
-    pin::{Pinned, Sources},
+    ask::{ModuleRequest, PreviousResolution, PluginSource},
+    goproxy::ModuleProxies,
+    listing::PackageList,
+    pin::{ResolvedModule, ModuleSources},
 };
 pub(crate) use self::{
-    ask::{Place, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
-    forge::{Configured, Forges, tag_prefix},
+    ask::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
+    forge::{ForgeAccess, Forges, tag_prefix},
     goproxy::{advice, unserved},
 };
-use crate::{
-    Error, ErrorKind, Raised, Request,
-    compose::{Composition, Wanted, provides},
-    container,
-    error::finding,
-    imports::imports_of,
-    lock::{Asked, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, Variant},
-    process::Children,
-    settings::Settings,
-    toolchain::{Mode, Toolchain, Toolchains},
-    workspace::Workspace,
-};
+use crate::{compose::Wanted, error::{finding, Error, ErrorKind}, event::RaisedPlugin, imports::imports_of, lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant}, process::CommandRunner, request::BuildRequest, resolve::compose::{provides, GoModComposition}, settings::BuildSettings, toolchain::{ModuleMode, Toolchain, Toolchains}, workspace::{plugins_go, Workspace}};
 
 /// The plugins behind `rr workers` and `rr reset`: part of every server.
 const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
@@ -56,23 +45,23 @@ const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/
 /// Everything that resolving needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
-    pub(crate) request: &'a Request,
+    pub(crate) request: &'a BuildRequest,
     /// The request's manifest, with its replaces at its plugins.
     pub(crate) manifest: &'a Manifest,
-    pub(crate) asked: &'a Asked,
+    pub(crate) asked: &'a RequestedVersions,
     /// What stays as it was where the configuration still asks for it.
     pub(crate) previous: Option<&'a Lock>,
-    pub(crate) settings: &'a Settings,
+    pub(crate) settings: &'a BuildSettings,
     pub(crate) go: &'a Toolchain,
     pub(crate) toolchains: &'a Toolchains,
-    pub(crate) children: &'a Children,
+    pub(crate) children: &'a CommandRunner,
     pub(crate) forges: &'a Forges,
     pub(crate) fetcher: Option<&'a Fetcher>,
     pub(crate) scratch: &'a Path,
 }
 
 /// A plugin with everything known of it before Go has selected versions.
-struct Resolved {
+struct ResolvedPlugin {
     name: String,
     span: Option<Range<usize>>,
     asked: String,
@@ -95,23 +84,23 @@ pub(crate) struct Release {
 
 /// Whom a pinned module belongs to, by its index in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
+enum ModuleOwner {
     RoadRunner,
     Plugin(usize),
     Replace(usize),
 }
 
-type PinnedBy = BTreeMap<Owner, Pinned>;
+type ResolvedByOwner = BTreeMap<ModuleOwner, ResolvedModule>;
 
 impl Resolver<'_> {
     /// Resolves; the workspace that it was tried in comes along, since it is most of what the next stage makes.
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
-        let (owners, asks): (Vec<Owner>, Vec<Ask>) = self.asks(manifest)?.into_iter().unzip();
+        let (owners, asks): (Vec<ModuleOwner>, Vec<ModuleRequest>) = self.asks(manifest)?.into_iter().unzip();
         let sources = self.sources();
-        let pinned: PinnedBy = owners.into_iter().zip(sources.pin(&asks).await?).collect();
+        let pinned: ResolvedByOwner = owners.into_iter().zip(sources.pin(&asks).await?).collect();
         let roadrunner = pinned
-            .get(&Owner::RoadRunner)
+            .get(&ModuleOwner::RoadRunner)
             .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
         let release = release(roadrunner)?;
         let mut plugins = self.plugins(manifest, &pinned)?;
@@ -129,9 +118,9 @@ impl Resolver<'_> {
     async fn complete(
         &self,
         release: &GoMod,
-        roadrunner: &Pinned,
-        pinned: &PinnedBy,
-        plugins: Vec<Resolved>,
+        roadrunner: &ResolvedModule,
+        pinned: &ResolvedByOwner,
+        plugins: Vec<ResolvedPlugin>,
     ) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
@@ -148,7 +137,7 @@ impl Resolver<'_> {
 
     /// RoadRunner alone: what it was released with.
     pub(crate) async fn release(&self) -> Result<Release, Error> {
-        let mut ask = Ask::roadrunner(self.manifest);
+        let mut ask = ModuleRequest::roadrunner(self.manifest);
         ask.known = self.known_roadrunner()?;
         let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
         let roadrunner = pinned.first().ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
@@ -164,9 +153,9 @@ impl Resolver<'_> {
         Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
-    fn sources(&self) -> Sources<'_> {
-        Sources {
-            proxies: Proxies { go: self.go, children: self.children, fetcher: self.fetcher },
+    fn sources(&self) -> ModuleSources<'_> {
+        ModuleSources {
+            proxies: ModuleProxies { go: self.go, children: self.children, fetcher: self.fetcher },
             forges: self.forges,
             scratch: self.scratch,
             offline: self.request.options.offline,
@@ -175,14 +164,14 @@ impl Resolver<'_> {
     }
 
     /// What has to be asked of the sources; local directories need no asking.
-    fn asks(&self, manifest: &Manifest) -> Result<Vec<(Owner, Ask)>, Error> {
-        let mut roadrunner = Ask::roadrunner(manifest);
+    fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
+        let mut roadrunner = ModuleRequest::roadrunner(manifest);
         roadrunner.known = self.known_roadrunner()?;
-        let mut asks = vec![(Owner::RoadRunner, roadrunner)];
+        let mut asks = vec![(ModuleOwner::RoadRunner, roadrunner)];
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            if let PluginAsk::Remote(mut ask) = PluginAsk::new(plugin, manifest) {
+            if let PluginSource::Remote(mut ask) = PluginSource::new(plugin, manifest) {
                 ask.known = self.known_plugin(&plugin.name.value)?;
-                asks.push((Owner::Plugin(index), *ask));
+                asks.push((ModuleOwner::Plugin(index), *ask));
             }
         }
         let mut wrong = Vec::new();
@@ -192,8 +181,8 @@ impl Resolver<'_> {
                 Some(version) if semver::canonical(version).as_deref() == Some(version) => {}
                 Some(version) => {
                     let subject = format!("the replacement of {}", replace.old.value.0);
-                    let ask = Ask::replacement(subject, path, version, replace.new.span.clone(), manifest);
-                    asks.push((Owner::Replace(index), ask));
+                    let ask = ModuleRequest::replacement(subject, path, version, replace.new.span.clone(), manifest);
+                    asks.push((ModuleOwner::Replace(index), ask));
                 }
                 None => {
                     let message = format!("the replacement of {} has no version", replace.old.value.0);
@@ -210,16 +199,16 @@ impl Resolver<'_> {
     }
 
     /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
-    fn known_roadrunner(&self) -> Result<Option<Known>, Error> {
+    fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
         let fits =
             |lock: &&Lock| lock.roadrunner.from == self.asked.roadrunner && !self.is_renewed("roadrunner");
         let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
-        Known::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
+        PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
     }
 
     /// A plugin as the previous lock has it, whatever the user called it then.
-    fn known_plugin(&self, name: &str) -> Result<Option<Known>, Error> {
+    fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
         let Some(lock) = self.previous.filter(|_| !self.is_renewed(name)) else { return Ok(None) };
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
@@ -228,7 +217,7 @@ impl Resolver<'_> {
         locked
             .filter(|plugin| !raised(&plugin.module))
             .and_then(|plugin| Some((plugin.source()?, plugin.commit.clone())))
-            .map(|(module, commit)| Known::new(lock, module, commit, None))
+            .map(|(module, commit)| PreviousResolution::new(lock, module, commit, None))
             .transpose()
     }
 
@@ -237,14 +226,14 @@ impl Resolver<'_> {
     }
 
     /// The manifest's plugins with what was found of them; every mistake of theirs at once.
-    fn plugins(&self, manifest: &Manifest, pinned: &PinnedBy) -> Result<Vec<Resolved>, Error> {
+    fn plugins(&self, manifest: &Manifest, pinned: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
         let mut plugins = Vec::new();
         let mut wrong = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            let resolved = match (PluginAsk::new(plugin, manifest), pinned.get(&Owner::Plugin(index))) {
-                (PluginAsk::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
-                (PluginAsk::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, pinned)),
-                (PluginAsk::Remote(_), None) => continue,
+            let resolved = match (PluginSource::new(plugin, manifest), pinned.get(&ModuleOwner::Plugin(index))) {
+                (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
+                (PluginSource::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, pinned)),
+                (PluginSource::Remote(_), None) => continue,
             };
             match resolved {
                 Ok(plugin) => plugins.push(plugin),
@@ -259,8 +248,8 @@ impl Resolver<'_> {
         &self,
         manifest: &Manifest,
         release: &GoMod,
-        plugins: &[Resolved],
-        pinned: &PinnedBy,
+        plugins: &[ResolvedPlugin],
+        pinned: &ResolvedByOwner,
         workspace: &Workspace,
     ) -> Result<GoMod, Error> {
         let mut replaces = Vec::new();
@@ -281,7 +270,7 @@ impl Resolver<'_> {
         }
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let (old_path, old_version) = replace.old.value.clone();
-            let (new_path, new_version) = match (&replace.new.value, pinned.get(&Owner::Replace(index))) {
+            let (new_path, new_version) = match (&replace.new.value, pinned.get(&ModuleOwner::Replace(index))) {
                 (Replacement::Directory(directory), _) => {
                     let directory = self.request.base.join(directory);
                     local_go_mod(&directory, &replace.new.span)
@@ -307,7 +296,7 @@ impl Resolver<'_> {
                 go_mod: plugin.go_mod.clone(),
             })
             .collect();
-        let composition = Composition {
+        let composition = GoModComposition {
             release,
             registered: &imports(&|path| path == "container/plugins.go")?,
             imported: &imports(&|path| path != "container/plugins.go" && !path.starts_with("replace/"))?,
@@ -329,15 +318,15 @@ impl Resolver<'_> {
     /// Lets the go command select versions and fetch what the build needs: the one resolving command.
     async fn lock(
         &self,
-        roadrunner: &Pinned,
-        plugins: Vec<Resolved>,
+        roadrunner: &ResolvedModule,
+        plugins: Vec<ResolvedPlugin>,
         workspace: &Workspace,
     ) -> Result<Lock, Error> {
         let mut targets = BTreeMap::new();
         let mut selected = BTreeMap::new();
         for target in &self.settings.targets {
-            let variant = Variant::new(target, self.settings);
-            let listing = Listing::of(self.go, self.children, &variant, Mode::Complete, workspace).await;
+            let variant = TargetVariant::new(target, self.settings);
+            let listing = PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
             let listing = listing.map_err(|error| self.blame(error, &plugins))?;
             selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
             targets.insert(variant, listing.target);
@@ -390,7 +379,7 @@ impl Resolver<'_> {
     fn sums<'a>(
         &self,
         workspace: &Workspace,
-        pinned: impl Iterator<Item = &'a Pinned>,
+        pinned: impl Iterator<Item = &'a ResolvedModule>,
     ) -> Result<GoSum, Error> {
         let release = workspace.directory().join("go.sum");
         let text = fs::read_to_string(&release).unwrap_or_default();
@@ -399,7 +388,7 @@ impl Resolver<'_> {
         if let Some(previous) = self.previous {
             sums.merge(previous.sums()?);
         }
-        for Pinned { module, zip_sum, mod_sum, .. } in pinned {
+        for ResolvedModule { module, zip_sum, mod_sum, .. } in pinned {
             sums.insert(&module.path, &module.version, zip_sum);
             sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
         }
@@ -409,17 +398,17 @@ impl Resolver<'_> {
     /// The plugins that are compiled at another version than asked for, and who demands it.
     async fn raised(
         &self,
-        plugins: &[Resolved],
+        plugins: &[ResolvedPlugin],
         selected: &BTreeMap<String, String>,
         workspace: &Workspace,
-    ) -> Result<Vec<Raised>, Error> {
-        let mut raised: Vec<Raised> = plugins
+    ) -> Result<Vec<RaisedPlugin>, Error> {
+        let mut raised: Vec<RaisedPlugin> = plugins
             .iter()
             // An added one has no asked version: the newest that anyone demands is what it should be.
             .filter(|plugin| plugin.replacement.is_none() && !plugin.added)
             .filter_map(|plugin| {
                 let selected = selected.get(&plugin.module)?;
-                (*selected != plugin.version).then(|| Raised {
+                (*selected != plugin.version).then(|| RaisedPlugin {
                     name: plugin.name.clone(),
                     module: plugin.module.clone(),
                     asked: plugin.version.clone(),
@@ -439,7 +428,7 @@ impl Resolver<'_> {
     }
 
     /// Points an error of the go command at the plugin whose module it names.
-    fn blame(&self, mut error: Error, plugins: &[Resolved]) -> Error {
+    fn blame(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
         let text = error.output.join("\n");
         let named = plugins
             .iter()
@@ -458,13 +447,13 @@ impl Resolver<'_> {
 
 /// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
 pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
-    let module = Ask::roadrunner(manifest).module?;
+    let module = ModuleRequest::roadrunner(manifest).module?;
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
 
 /// A `[[replaces]]` that names a plugin's module is that plugin's replacement: so the replaced module isn't fetched, and
 /// one without a version takes the plugin's ref.
-pub(crate) fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
+pub(crate) fn with_plugin_replacements(manifest: &Manifest) -> Manifest {
     let mut manifest = manifest.clone();
     let plugins = &mut manifest.plugins;
     manifest.replaces.retain(|replace| {
@@ -488,8 +477,8 @@ pub(crate) fn with_replaces_at_plugins(manifest: &Manifest) -> Manifest {
 /// The newest Go that RoadRunner or a plugin asks for, and who does.
 fn newest_go_line<'a>(
     release: &'a GoMod,
-    roadrunner: &'a Pinned,
-    plugins: &'a [Resolved],
+    roadrunner: &'a ResolvedModule,
+    plugins: &'a [ResolvedPlugin],
 ) -> (Option<&'a str>, &'a str) {
     let of_plugins = plugins.iter().map(|plugin| (plugin.go_mod.as_ref(), plugin.module.as_str()));
     std::iter::once((Some(release), roadrunner.module.path.as_str()))
@@ -501,7 +490,7 @@ fn newest_go_line<'a>(
         .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))
 }
 
-fn release(roadrunner: &Pinned) -> Result<GoMod, Error> {
+fn release(roadrunner: &ResolvedModule) -> Result<GoMod, Error> {
     GoMod::parse(&roadrunner.go_mod).map_err(|error| {
         Error::build(format!(
             "can't read the go.mod of {} {}: {error}",
@@ -510,7 +499,7 @@ fn release(roadrunner: &Pinned) -> Result<GoMod, Error> {
     })
 }
 
-fn remote_plugin(plugin: &Plugin, pinned: &Pinned) -> Resolved {
+fn remote_plugin(plugin: &Plugin, pinned: &ResolvedModule) -> ResolvedPlugin {
     let go_mod = GoMod::parse_lax(&pinned.go_mod).ok();
     let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| pinned.module.path.clone());
     let asked = plugin.reference.value.clone();
@@ -522,7 +511,7 @@ fn remote_plugin(plugin: &Plugin, pinned: &Pinned) -> Resolved {
         let Version { path, version: new } = pinned.module.clone();
         (module, version, Some(LockedReplacement::Module { path, version: new }))
     };
-    Resolved {
+    ResolvedPlugin {
         name: plugin.name.value.clone(),
         span: plugin.reference.span.clone(),
         asked,
@@ -568,7 +557,7 @@ fn placeholder_version(module: &str, asked: &str) -> String {
     pseudo::zero_pseudo_version(suffix.trim_start_matches(['/', '.']))
 }
 
-fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<Resolved, Diagnostic> {
+fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<ResolvedPlugin, Diagnostic> {
     let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
     let directory = &base.join(&path);
     let (declared, go_mod) = local_go_mod(directory, &span)?;
@@ -590,7 +579,7 @@ fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<Resolved,
             .push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
         return Err(diagnostic);
     }
-    Ok(Resolved {
+    Ok(ResolvedPlugin {
         name: plugin.name.value.clone(),
         span: plugin.reference.span.clone(),
         asked: plugin.reference.value.clone(),
@@ -666,8 +655,8 @@ fn has_package(directory: &Path) -> bool {
 }
 
 /// Two entries for one module would be compiled in once, at one version: which one was meant?
-fn same_modules(plugins: &[Resolved]) -> Vec<Diagnostic> {
-    let mut seen: BTreeMap<&str, &Resolved> = BTreeMap::new();
+fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
+    let mut seen: BTreeMap<&str, &ResolvedPlugin> = BTreeMap::new();
     let mut wrong = Vec::new();
     for plugin in plugins {
         if let Some(first) = seen.insert(&plugin.module, plugin) {
@@ -682,14 +671,14 @@ fn same_modules(plugins: &[Resolved]) -> Vec<Diagnostic> {
 }
 
 /// informer and resetter at RoadRunner's own version, where the user didn't list them.
-fn added(release: &GoMod, plugins: &[Resolved]) -> Vec<Resolved> {
+fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
     let is =
         |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
     ALWAYS
         .iter()
         .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
         .filter_map(|base| release.require.iter().find(|line| is(&line.path, base)))
-        .map(|Require { path, version, .. }| Resolved {
+        .map(|Require { path, version, .. }| ResolvedPlugin {
             name: split_path_version(path)
                 .map_or(path.as_str(), |(prefix, _)| prefix)
                 .rsplit('/')

@@ -1,9 +1,5 @@
 //! The go command that compiles: found on this machine, or brought as a module.
 
-mod allowed;
-mod choice;
-mod settings;
-
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,37 +9,30 @@ use tokio_util::sync::CancellationToken;
 use velox_gomod::goversion;
 use velox_manifest::GoTarget;
 
-use self::allowed::Others;
-pub(crate) use self::{
-    choice::{Installed, Toolchains, is_older},
-    settings::Settings,
-};
-use crate::{
-    Error,
-    process::{Children, Finished, Invocation},
-};
+use super::{go_env::GoSettings, policy::ToolchainSwitching};
+use crate::{error::Error, process::{CommandOutput, CommandRunner, Invocation}};
 
 /// A go command, with the settings that go with it.
 #[derive(Clone)]
 pub(crate) struct Toolchain {
-    program: PathBuf,
+    pub(super) program: PathBuf,
     /// `go1.26.8`
-    version: String,
+    pub(super) version: String,
     /// Its GOROOT, where it lies in the module cache.
-    root: Option<PathBuf>,
+    pub(super) root: Option<PathBuf>,
     /// Whether it may not put a newer one in its own place, whatever a go.mod demands.
-    fixed: bool,
-    others: Others,
+    pub(super) fixed: bool,
+    pub(super) others: ToolchainSwitching,
     /// Whether it was downloaded just now, and nothing vouches for it.
-    trusted: bool,
-    children: Children,
-    settings: Settings,
+    pub(super) trusted: bool,
+    pub(super) children: CommandRunner,
+    pub(super) settings: GoSettings,
 }
 
 /// What a go command may do to go.mod, and so what `GOFLAGS` says: it replaces the user's own, which would make the same
 /// Lock build different bytes.
 #[derive(Clone, Copy)]
-pub(crate) enum Mode {
+pub(crate) enum ModuleMode {
     /// Complete go.mod and go.sum (`-mod=mod`).
     Complete,
     /// Leave them alone (`-mod=readonly`).
@@ -51,7 +40,7 @@ pub(crate) enum Mode {
 }
 
 impl Toolchain {
-    pub(crate) fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &GoSettings {
         &self.settings
     }
 
@@ -64,7 +53,7 @@ impl Toolchain {
     pub(crate) fn with_environment(&self, variables: &[(&'static str, String)]) -> Self {
         let mut inherited = (*self.children.inherited).clone();
         inherited.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let children = Children { inherited: Arc::new(inherited), ..self.children.clone() };
+        let children = CommandRunner { inherited: Arc::new(inherited), ..self.children.clone() };
         Self { children, ..self.clone() }
     }
 
@@ -79,7 +68,7 @@ impl Toolchain {
                 () = forward.cancelled() => {}
             }
         });
-        let children = Children { cancel, ..self.children.clone() };
+        let children = CommandRunner { cancel, ..self.children.clone() };
         Self { children, ..self.clone() }
     }
 
@@ -89,24 +78,24 @@ impl Toolchain {
     /// enough to make the same bytes (GOENV stays, since GOPRIVATE and GOPROXY live there).
     pub(crate) async fn run(
         &self,
-        mode: Mode,
+        mode: ModuleMode,
         target: Option<&GoTarget>,
         arguments: &[&str],
         directory: &Path,
         cgo: bool,
         on_line: Option<&(dyn Fn(&str) + Sync)>,
-    ) -> Result<Finished, Error> {
+    ) -> Result<CommandOutput, Error> {
         let target = target.cloned().unwrap_or_else(GoTarget::host);
         let flags = match (mode, self.settings.writable_modules()) {
-            (Mode::Complete, false) => "-mod=mod",
-            (Mode::ReadOnly, false) => "-mod=readonly",
-            (Mode::Complete, true) => "-mod=mod -modcacherw",
-            (Mode::ReadOnly, true) => "-mod=readonly -modcacherw",
+            (ModuleMode::Complete, false) => "-mod=mod",
+            (ModuleMode::ReadOnly, false) => "-mod=readonly",
+            (ModuleMode::Complete, true) => "-mod=mod -modcacherw",
+            (ModuleMode::ReadOnly, true) => "-mod=readonly -modcacherw",
         };
         let switching = match (self.fixed, self.others) {
-            (true, _) | (false, Others::None) => "local",
-            (false, Others::Path) => "path",
-            (false, Others::Any) => "auto",
+            (true, _) | (false, ToolchainSwitching::None) => "local",
+            (false, ToolchainSwitching::Path) => "path",
+            (false, ToolchainSwitching::Any) => "auto",
         };
         let environment = [
             ("GOTOOLCHAIN", switching),
@@ -154,7 +143,7 @@ impl Toolchain {
 
     /// The Go version that compiles in `directory`: its go.mod may demand a newer one, which the go command then fetches.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
-        let finished = self.run(Mode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;
+        let finished = self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;
         if !finished.status.success() {
             return Err(Error::build("`go env GOVERSION` failed").output(finished.stderr));
         }

@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, tree};
+use crate::{error::Error, workspace::tree};
 
 /// RoadRunner's tree at the locked version, with the `container/plugins.go`, go.mod and go.sum of this server:
 /// what `go build` can compile.

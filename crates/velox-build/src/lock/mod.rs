@@ -1,0 +1,19 @@
+//! `velox.lock`: the exact versions that a binary is compiled from.
+
+mod carry_over;
+mod file;
+mod format;
+mod model;
+mod requested;
+
+pub use self::{
+    carry_over::{LockedVersions, carry_over_lock, locked_versions},
+    model::{
+        Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, SelectedModule, TargetVariant,
+    },
+};
+pub(crate) use self::{
+    file::LockFile,
+    model::{is_commit, replacement_of},
+    requested::RequestedVersions,
+};

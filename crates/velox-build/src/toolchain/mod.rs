@@ -1,0 +1,12 @@
+//! The go command that compiles: installed on this machine, or downloaded as a module.
+
+mod go_command;
+mod go_env;
+mod policy;
+mod select;
+
+pub(crate) use self::{
+    go_command::{ModuleMode, Toolchain},
+    go_env::GoSettings,
+    select::{InstalledGo, Toolchains, is_older},
+};

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
-use velox_manifest::{Dependencies, GoTarget, Manifest, Source};
+use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
 /// All that a build is made from.
 #[derive(Debug, Clone)]
@@ -8,7 +8,7 @@ pub struct BuildRequest {
     /// What the user asked for.
     pub manifest: Manifest,
     /// The text that `manifest` was read from, for errors that point into it.
-    pub source: Option<Source>,
+    pub source: Option<SourceFile>,
     /// The directory that relative replacements start from: the configuration file's.
     pub base: PathBuf,
     /// The environment that the build sees, and its children inherit (the process's own, in the program).

@@ -13,8 +13,8 @@ pub struct Spanned<T> {
 
 /// The generation of `velox.toml` that a text was written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Releases v1.x: as [`Format::Manual`], with `[velox] build_args`.
+pub enum ManifestFormat {
+    /// Releases v1.x: as [`ManifestFormat::Manual`], with `[velox] build_args`.
     Ancestor,
     /// The manual's: `[github.plugins]`, `[gitlab.plugins]`; every release up to v2025.1.x.
     Manual,
@@ -26,9 +26,9 @@ pub enum Format {
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// The format that it was read from.
-    pub format: Format,
+    pub format: ManifestFormat,
     /// `[roadrunner]`.
-    pub roadrunner: RoadRunner,
+    pub roadrunner: RoadRunnerConfig,
     /// `[debug] enabled`: keep debug symbols, for pprof and delve.
     pub debug: bool,
     /// `strict = true` at the top level: a plugin raised above its asked version is an error.
@@ -36,19 +36,19 @@ pub struct Manifest {
     /// The plugins, in the file's order.
     pub plugins: Vec<Plugin>,
     /// `[[replaces]]`, and nothing else: a plugin's own `replace` stays with the [`Plugin`].
-    pub replaces: Vec<Replace>,
+    pub replaces: Vec<ReplaceDirective>,
     /// `[[excludes]]`.
-    pub excludes: Vec<Exclude>,
+    pub excludes: Vec<ExcludeDirective>,
     /// `[target_platform]` or `[[targets]]`, in the file's order, none twice; empty: the host's.
     pub targets: Vec<Spanned<GoTarget>>,
     /// `[cache]`.
-    pub cache: Cache,
+    pub cache: CacheConfig,
     /// `[github]`: endpoint and token.
     pub github: Forge,
     /// `[gitlab]`: endpoint and token.
     pub gitlab: Forge,
     /// `[log]`.
-    pub log: Log,
+    pub log: LogConfig,
     /// `[velox] build_args`, as far as they are safe.
     pub build_args: BuildArgs,
 }
@@ -64,7 +64,7 @@ pub enum Dependencies {
 
 /// `[roadrunner]`.
 #[derive(Debug, Clone)]
-pub struct RoadRunner {
+pub struct RoadRunnerConfig {
     /// Tag, branch or commit; `None`: the default branch.
     pub reference: Option<Spanned<String>>,
     /// `dependencies = "release" | "minimal"`; `None`: the default rule (see velox-build's composition of go.mod).
@@ -132,7 +132,7 @@ pub enum Replacement {
 
 /// `[[replaces]] old, new`.
 #[derive(Debug, Clone)]
-pub struct Replace {
+pub struct ReplaceDirective {
     /// Module path, optionally with a version.
     pub old: Spanned<(String, Option<String>)>,
     /// What takes its place.
@@ -141,7 +141,7 @@ pub struct Replace {
 
 /// `[[excludes]] module, version`.
 #[derive(Debug, Clone)]
-pub struct Exclude {
+pub struct ExcludeDirective {
     /// Module path.
     pub module: Spanned<String>,
     /// The version never to use.
@@ -172,7 +172,7 @@ pub struct Forge {
 
 /// `[cache]`: the compile cache that a team shares.
 #[derive(Debug, Clone, Default)]
-pub struct Cache {
+pub struct CacheConfig {
     /// Where it is: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: there is none.
     pub remote: Option<Spanned<String>>,
     /// Whether this machine only takes from it.
@@ -181,7 +181,7 @@ pub struct Cache {
 
 /// `[log]`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Log {
+pub struct LogConfig {
     /// `level`.
     pub level: Option<LogLevel>,
     /// `mode`.

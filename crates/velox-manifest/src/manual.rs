@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::{
     Diagnostic, Forge, Origin, Plugin, Project, Spanned, keys,
-    reader::{Field, Known, Section},
-    refs::{self, Wrong},
+    reader::{AllowedKeys, Field, Section},
+    refs::{self, InvalidValue},
 };
 
 const OWNER: &str = "the user or organization, such as owner = \"roadrunner-server\"";
@@ -43,11 +43,11 @@ fn read(
     public: &[&str],
     origin: impl Fn(&Section<'_>) -> Option<Origin>,
 ) -> (Forge, Vec<Plugin>) {
-    let Some(section) = root.section(name, Known::Keys(keys::FORGE)) else {
+    let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
         return (Forge::default(), Vec::new());
     };
     let forge = Forge { endpoint: endpoint(&section, public), token: token(&section) };
-    let plugins = section.section("plugins", Known::Names).map_or_else(Vec::new, |plugins| {
+    let plugins = section.section("plugins", AllowedKeys::Names).map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });
     (forge, plugins)
@@ -55,7 +55,7 @@ fn read(
 
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(Known::Keys(keys::REPOSITORY))?;
+    let section = field.section(AllowedKeys::Keys(keys::REPOSITORY))?;
     let reference = section.required("ref", REFERENCE);
     let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
     let origin = origin(&section);
@@ -99,7 +99,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     let repository = field.text()?;
     if !repository.value.is_empty() && repository.value.bytes().all(|b| b.is_ascii_digit()) {
         let id = converted(section, "repository", &repository, |digits| {
-            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| Wrong::new("is no project's id"))
+            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| InvalidValue::new("is no project's id"))
         })?;
         return Some(Spanned { value: Project::Id(id), span: repository.span });
     }
@@ -119,7 +119,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
 }
 
 fn token(forge: &Section<'_>) -> Option<SecretString> {
-    let section = forge.section("token", Known::Keys(keys::TOKEN))?;
+    let section = forge.section("token", AllowedKeys::Keys(keys::TOKEN))?;
     let field = section.field("token")?;
     let token = field.reader.secret(field.raw()?)?;
     if token.chars().all(|c| c.is_ascii_graphic()) {
@@ -136,7 +136,7 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
 /// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
 fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
-    let section = forge.section("endpoint", Known::Keys(keys::ENDPOINT));
+    let section = forge.section("endpoint", AllowedKeys::Keys(keys::ENDPOINT));
     let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
     if let (Some(base), Some(endpoint)) = (&base, &endpoint)
         && base.value != endpoint.value
@@ -186,7 +186,7 @@ pub(crate) fn checked(
     section: &Section<'_>,
     key: &str,
     text: Spanned<String>,
-    check: impl FnOnce(&str) -> Result<(), Wrong>,
+    check: impl FnOnce(&str) -> Result<(), InvalidValue>,
 ) -> Option<Spanned<String>> {
     converted(section, key, &text, check)?;
     Some(text)
@@ -197,7 +197,7 @@ pub(crate) fn converted<T>(
     section: &Section<'_>,
     key: &str,
     text: &Spanned<String>,
-    convert: impl FnOnce(&str) -> Result<T, Wrong>,
+    convert: impl FnOnce(&str) -> Result<T, InvalidValue>,
 ) -> Option<T> {
     match convert(&text.value) {
         Ok(value) => Some(value),
@@ -212,7 +212,7 @@ pub(crate) fn converted<T>(
     }
 }
 
-pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: Wrong) -> Diagnostic {
+pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(message).at(span.clone()).label(wrong.why);
     match wrong.help {
         Some(help) => diagnostic.help(help),

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
     GoTarget,
-    catalogue::{self, Group, KnownPlugin},
+    catalogue::{self, KnownPlugin, PluginGroup},
 };
 
 use crate::Releases;
@@ -88,7 +88,7 @@ impl CataloguePlugin {
 
 /// The known plugins, and those that a release has besides.
 fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
-    let mut groups: Vec<CatalogueGroup> = Group::ALL
+    let mut groups: Vec<CatalogueGroup> = PluginGroup::ALL
         .iter()
         .map(|group| CatalogueGroup {
             title: group.title().to_owned(),

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use velox_gomod::semver;
 use velox_manifest::{
-    Dependencies, Diagnostic, GoTarget, Manifest, Origin, Replacement, Source, catalogue,
+    Dependencies, Diagnostic, GoTarget, Manifest, Origin, Replacement, SourceFile, catalogue,
     edit::{key, string},
 };
 
@@ -172,7 +172,7 @@ impl Spec {
     /// # Errors
     /// What is wrong with it, and what a service can't do: directories, tokens, other forges.
     pub fn of_configuration(text: &str, target: Option<&str>) -> Result<Vec<Self>, Vec<Violation>> {
-        let source = Source { name: NAME.to_owned(), text: text.to_owned() };
+        let source = SourceFile { name: NAME.to_owned(), text: text.to_owned() };
         let (manifest, _) = Manifest::parse(&source, &|_| None).map_err(|wrong| {
             let said = |wrong: Diagnostic| {
                 let place = wrong.span.as_ref().map(|span| source.line_column(span.start));
@@ -309,9 +309,9 @@ impl Spec {
     ///
     /// # Errors
     /// What is wrong, by the fields of this.
-    pub fn manifest(&self) -> Result<(Manifest, Source), Vec<Violation>> {
+    pub fn manifest(&self) -> Result<(Manifest, SourceFile), Vec<Violation>> {
         let Written { text, fields } = self.written();
-        let source = Source { name: NAME.to_owned(), text };
+        let source = SourceFile { name: NAME.to_owned(), text };
         match Manifest::parse(&source, &|_| None) {
             Ok((manifest, _)) => Ok((manifest, source)),
             Err(wrong) => {

@@ -407,8 +407,8 @@ pub(crate) struct Init {
     #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) plugins: Vec<String>,
     /// All plugins of a group that this RoadRunner is released with; may be given several times
-    #[arg(long = "group", value_name = "GROUP", value_parser = Group::parse)]
-    pub(crate) groups: Vec<Group>,
+    #[arg(long = "group", value_name = "GROUP", value_parser = PluginGroup::parse)]
+    pub(crate) groups: Vec<PluginGroup>,
     /// Exactly the plugins that this RoadRunner is released with
     #[arg(long, conflicts_with_all = ["groups", "from"])]
     pub(crate) default: bool,
@@ -425,14 +425,14 @@ pub(crate) struct Init {
 
 /// One argument of `--group`; `None` is what no group has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Group(pub(crate) Option<catalogue::Group>);
+pub(crate) struct PluginGroup(pub(crate) Option<catalogue::PluginGroup>);
 
-impl Group {
+impl PluginGroup {
     fn parse(text: &str) -> Result<Self, String> {
-        let word = |group: catalogue::Group| format!("{group:?}").to_lowercase();
-        let found = catalogue::Group::ALL.into_iter().find(|group| word(*group) == text.to_lowercase());
+        let word = |group: catalogue::PluginGroup| format!("{group:?}").to_lowercase();
+        let found = catalogue::PluginGroup::ALL.into_iter().find(|group| word(*group) == text.to_lowercase());
         found.map(|group| Self(Some(group))).ok_or_else(|| {
-            let known: Vec<String> = catalogue::Group::ALL.into_iter().map(word).collect();
+            let known: Vec<String> = catalogue::PluginGroup::ALL.into_iter().map(word).collect();
             format!("there is no group `{text}`; there are {}", known.join(", "))
         })
     }

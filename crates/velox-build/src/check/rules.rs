@@ -3,7 +3,7 @@ use std::ops::Range;
 use velox_gomod::{module::Version, module::split_path_version, pseudo, semver};
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned,
-    catalogue::{self, Status},
+    catalogue::{self, PluginStatus},
 };
 
 use super::{Finding, Rule};
@@ -183,7 +183,8 @@ fn is_fixed(reference: &str) -> bool {
 }
 
 fn deprecated(plugin: &Plugin) -> Option<Finding> {
-    let known = catalogue::find(&place(&plugin.origin)).filter(|known| known.status == Status::Deprecated)?;
+    let known =
+        catalogue::find(&place(&plugin.origin)).filter(|known| known.status == PluginStatus::Deprecated)?;
     let message = format!("plugin {} is deprecated", plugin.name.value);
     let label = "nobody looks after it any more";
     let finding = Finding::new(Rule::Deprecated, Level::Warning, message, plugin.name.span.clone(), label)

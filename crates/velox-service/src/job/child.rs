@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, ErrorKind, Fault, Goal, Options, Output, Request, Summary, render};
-use velox_manifest::Source;
+use velox_manifest::SourceFile;
 
 use super::{
     fence,
@@ -144,7 +144,7 @@ fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
 }
 
 /// As `vx build` shows it: the places in the configuration, and what the compiler printed.
-fn failure(error: &Error, source: &Source, memory: u64) -> Failure {
+fn failure(error: &Error, source: &SourceFile, memory: u64) -> Failure {
     let mut parts: Vec<String> = error
         .diagnostics
         .iter()

@@ -8,7 +8,7 @@ use std::{
 };
 
 use velox_build::{Event, Phase, Reporter, render};
-use velox_manifest::Source;
+use velox_manifest::SourceFile;
 
 use super::task::Said;
 use crate::{Entry, Level};
@@ -21,12 +21,12 @@ const LONGEST: usize = 8 << 10;
 /// Says on the standard output what goes on.
 pub(super) struct Log {
     /// The configuration, which warnings point into.
-    source: Source,
+    source: SourceFile,
     told: Mutex<HashMap<Phase, Instant>>,
 }
 
 impl Log {
-    pub(super) fn new(source: Source) -> Self {
+    pub(super) fn new(source: SourceFile) -> Self {
         Self { source, told: Mutex::default() }
     }
 

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use velox_build::{Error, Event, Inquiry, Note, RoadRunnerRelease, Subject, Versions};
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{
-    Diagnostic, Format, Replacement, catalogue,
+    Diagnostic, ManifestFormat, Replacement, catalogue,
     edit::{NewOrigin, NewPlugin},
 };
 
@@ -265,8 +265,8 @@ fn write(
         return Ok(());
     }
     let origin = match editing.editor.format() {
-        Format::Modules => NewOrigin::Module(module.to_owned()),
-        Format::Manual | Format::Ancestor => repository_of(editing, module)?,
+        ManifestFormat::Modules => NewOrigin::Module(module.to_owned()),
+        ManifestFormat::Manual | ManifestFormat::Ancestor => repository_of(editing, module)?,
     };
     let name = name.unwrap_or(&named.name).to_owned();
     editing.editor.add(&NewPlugin {

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 use velox_build::{Contents, Store, cache_directory};
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 
 use crate::{
     cli::{Cache, Format},
@@ -25,7 +25,7 @@ pub(crate) async fn compile_cache(settings: Settings) -> ExitCode {
 pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
     let directory = cache_directory(&settings.environment);
     let store = Store::new(&directory);
-    let json = settings.format(Log::default()) == Format::Json;
+    let json = settings.format(LogConfig::default()) == Format::Json;
     let told = |event: &str, contents: &Contents, sentence: &str| {
         if json {
             let line = serde_json::json!({
@@ -61,7 +61,7 @@ pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
                 diagnostics: &error.diagnostics,
                 output: &error.output,
             };
-            report::open(settings, Log::default(), None).failed(&failure);
+            report::open(settings, LogConfig::default(), None).failed(&failure);
             Ending::Build.into()
         }
     }

@@ -2,7 +2,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use serde_json::{Value, json};
 use velox_build::{Checked, Finding, Goal, LookedUp, Options, Rule};
-use velox_manifest::{Level, Source};
+use velox_manifest::{Level, SourceFile};
 
 use crate::{
     cli::{self, Format},
@@ -44,7 +44,7 @@ fn of_level(checked: &Checked, level: Level) -> usize {
     checked.findings.iter().filter(|finding| finding.diagnostic.level == level).count()
 }
 
-fn shown(checked: &Checked, source: Option<&Source>) -> String {
+fn shown(checked: &Checked, source: Option<&SourceFile>) -> String {
     let mut text = String::new();
     for Finding { diagnostic, explanation, .. } in &checked.findings {
         text += &render_explained(diagnostic, explanation, source);
@@ -73,7 +73,7 @@ fn shown(checked: &Checked, source: Option<&Source>) -> String {
     text + &format!("{of}{found}{looked_up}\n")
 }
 
-fn events(checked: &Checked, source: Option<&Source>) -> String {
+fn events(checked: &Checked, source: Option<&SourceFile>) -> String {
     let mut text: String =
         checked.findings.iter().map(|finding| report::event("finding", &fields(finding, source))).collect();
     let (looked_up, why) = match &checked.looked_up {
@@ -91,7 +91,7 @@ fn events(checked: &Checked, source: Option<&Source>) -> String {
     text
 }
 
-fn fields(finding: &Finding, source: Option<&Source>) -> Value {
+fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
     let Finding { rule, diagnostic, explanation, vulnerabilities } = finding;
     let mut fields = json!({
         "rule": rule,

@@ -6,7 +6,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use tokio_util::sync::CancellationToken;
 use velox_build::{Event, Goal, Observation, Options, Reporter, State};
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 
 use super::request::{Asked, Misconfigured, working_directory};
 use crate::{
@@ -110,8 +110,8 @@ struct Told {
 impl Teller {
     fn new(settings: &Settings) -> Self {
         Self {
-            json: settings.format(Log::default()) == Format::Json,
-            quiet: settings.verbosity(Log::default()) < Verbosity::Normal,
+            json: settings.format(LogConfig::default()) == Format::Json,
+            quiet: settings.verbosity(LogConfig::default()) < Verbosity::Normal,
             told: Mutex::default(),
         }
     }

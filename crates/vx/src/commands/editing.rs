@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 use velox_build::{Goal, Inquiry, Options};
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
-    Diagnostic, Level, Manifest, Origin, Plugin, Source,
+    Diagnostic, Level, Manifest, Origin, Plugin, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Editing {
     /// With the manifest as it was.
     pub(super) prepared: Prepared,
     pub(super) editor: Editor,
-    pub(super) source: Source,
+    pub(super) source: SourceFile,
     pub(super) file: PathBuf,
     /// What was done to it, for the user.
     pub(super) changes: Vec<Change>,
@@ -86,7 +86,7 @@ impl Editing {
         if self.editor.text() == self.source.text && self.renew.is_empty() {
             return self.told(&[]);
         }
-        let source = Source { name: self.source.name.clone(), text: self.editor.text().to_owned() };
+        let source = SourceFile { name: self.source.name.clone(), text: self.editor.text().to_owned() };
         let lookup = |name: &str| self.settings.environment.get(name).cloned();
         let manifest = match Manifest::parse(&source, &lookup) {
             Ok((manifest, _)) => manifest,
@@ -134,7 +134,7 @@ impl Editing {
         }
     }
 
-    fn would_be_wrong(&self, source: &Source, mut diagnostics: Vec<Diagnostic>) -> ExitCode {
+    fn would_be_wrong(&self, source: &SourceFile, mut diagnostics: Vec<Diagnostic>) -> ExitCode {
         if let Some(first) = diagnostics.first_mut() {
             first.help.push(self.unchanged());
         }
@@ -149,7 +149,7 @@ impl Editing {
 /// What a configuration says beside its plugins, of which it has none yet.
 fn without_plugins(
     editor: &Editor,
-    source: &Source,
+    source: &SourceFile,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Manifest> {
     let mut editor = editor.clone();
@@ -160,12 +160,12 @@ fn without_plugins(
         reference: "latest".to_owned(),
         replace: None,
     };
-    if editor.format() != velox_manifest::Format::Modules {
+    if editor.format() != velox_manifest::ManifestFormat::Modules {
         let (owner, repository) = ("example".to_owned(), "stand-in".to_owned());
         stand_in.origin = NewOrigin::GitHub { owner, repository, folder: None };
     }
     editor.add(&stand_in).ok()?;
-    let source = Source { name: source.name.clone(), text: editor.text().to_owned() };
+    let source = SourceFile { name: source.name.clone(), text: editor.text().to_owned() };
     let (mut manifest, _) = Manifest::parse(&source, lookup).ok()?;
     manifest.plugins.clear();
     Some(manifest)

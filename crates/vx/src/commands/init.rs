@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, process::ExitC
 
 use velox_build::{Error, Goal, Inquiry, Inspection, Options, RoadRunnerRelease, Subject};
 use velox_manifest::{
-    Diagnostic, GoTarget, Manifest, Source,
-    catalogue::{self, Group},
+    Diagnostic, GoTarget, Manifest, SourceFile,
+    catalogue::{self, PluginGroup},
 };
 
 use crate::{
@@ -74,7 +74,7 @@ pub(crate) async fn init(settings: Settings, arguments: cli::Init) -> ExitCode {
     };
     match text(&settings, &arguments, &prepared, &working_directory).await {
         Ok((text, told)) => {
-            let source = Source { name, text };
+            let source = SourceFile { name, text };
             if let Err(diagnostics) =
                 Manifest::parse(&source, &|name| settings.environment.get(name).cloned())
             {
@@ -107,7 +107,7 @@ fn prepared(
     arguments: &cli::Init,
     working_directory: &Path,
 ) -> Result<Prepared, ExitCode> {
-    let source = Source { name: "velox.toml".to_owned(), text: String::new() };
+    let source = SourceFile { name: "velox.toml".to_owned(), text: String::new() };
     let manifest = manifest(arguments.roadrunner.as_deref()).map_err(|diagnostics| {
         let message = format!("`{}` can't be a ref", arguments.roadrunner.as_deref().unwrap_or_default());
         let help = diagnostics.first().and_then(|first| first.label.clone()).unwrap_or_default();
@@ -125,7 +125,7 @@ fn manifest(roadrunner: Option<&str>) -> Result<Manifest, Vec<Diagnostic>> {
         "[roadrunner]\n{}[plugins.stand-in]\nmodule_name = \"example.com/stand-in\"\ntag = \"latest\"\n",
         reference.unwrap_or_default()
     );
-    let (mut manifest, _) = Manifest::parse(&Source { name: String::new(), text }, &|_| None)?;
+    let (mut manifest, _) = Manifest::parse(&SourceFile { name: String::new(), text }, &|_| None)?;
     manifest.plugins.clear();
     Ok(manifest)
 }
@@ -164,7 +164,7 @@ async fn text(
     let mut chosen = arguments.plugins.clone();
     if by_flags {
         let wanted =
-            |module: &str| arguments.default || arguments.groups.contains(&cli::Group(group(module)));
+            |module: &str| arguments.default || arguments.groups.contains(&cli::PluginGroup(group(module)));
         entries.extend(release.plugins.iter().filter(|(module, _)| wanted(module)).map(of_release));
     } else {
         chosen.extend(ask(settings, &release)?);
@@ -217,8 +217,8 @@ async fn newest(inquiry: &Inquiry<'_>, settings: &Settings, pick: bool) -> Resul
 /// The plugins that the user picks, group by group, as arguments of `vx add`.
 fn ask(settings: &Settings, release: &RoadRunnerRelease) -> Result<Vec<String>, Stop> {
     let mut chosen = Vec::new();
-    let mut groups: Vec<(Option<Group>, &str)> =
-        Group::ALL.into_iter().map(|group| (Some(group), group.title())).collect();
+    let mut groups: Vec<(Option<PluginGroup>, &str)> =
+        PluginGroup::ALL.into_iter().map(|group| (Some(group), group.title())).collect();
     groups.push((None, "Others"));
     for (group_asked, title) in groups {
         let mut items: Vec<(String, String, String, bool)> = release
@@ -233,7 +233,7 @@ fn ask(settings: &Settings, release: &RoadRunnerRelease) -> Result<Vec<String>, 
             })
             .collect();
         let others = catalogue::catalogue().iter().filter(|known| {
-            Some(known.group) == group_asked && known.status == catalogue::Status::ThirdParty
+            Some(known.group) == group_asked && known.status == catalogue::PluginStatus::ThirdParty
         });
         items.extend(others.map(|known| {
             (known.name.clone(), format!("{} (third-party)", known.description), known.module_path(), false)
@@ -336,7 +336,7 @@ fn name_of(module: &str) -> String {
     known.unwrap_or_else(|| base(module).rsplit('/').next().unwrap_or(module).to_owned())
 }
 
-fn group(module: &str) -> Option<Group> {
+fn group(module: &str) -> Option<PluginGroup> {
     catalogue::find(module).map(|known| known.group)
 }
 
@@ -350,7 +350,7 @@ fn written(roadrunner: &str, entries: &[Entry], title: &str) -> String {
          ref = {}\n",
         quoted(roadrunner)
     );
-    let mut groups: BTreeMap<Option<Group>, Vec<&Entry>> = BTreeMap::new();
+    let mut groups: BTreeMap<Option<PluginGroup>, Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
         groups.entry(group(&entry.module)).or_default().push(entry);
     }

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use velox_build::{InsideModule, Inspection};
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 
 use crate::{
     cli::{self, Format},
@@ -20,11 +20,11 @@ pub(crate) fn inspect(settings: &Settings, arguments: &cli::Inspect) -> ExitCode
         Err(error) => {
             let ending = Ending::of(error.kind, None);
             let failure = Failure { ending, diagnostics: &error.diagnostics, output: &error.output };
-            report::open(settings, Log::default(), None).failed(&failure);
+            report::open(settings, LogConfig::default(), None).failed(&failure);
             return ending.into();
         }
     };
-    let text = match settings.format(Log::default()) {
+    let text = match settings.format(LogConfig::default()) {
         Format::Json => report::event("inspected", &inspection),
         Format::Human => clean(&shown(&inspection, arguments.all)).into_owned(),
     };

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use velox_build::{Event, Note};
-use velox_manifest::{Format, Manifest, Source, edit::migrate as move_text};
+use velox_manifest::{Manifest, ManifestFormat, SourceFile, edit::migrate as move_text};
 
 use crate::{
     cli,
@@ -19,7 +19,7 @@ pub(crate) async fn migrate(settings: Settings, arguments: cli::Migrate) -> Exit
         Err(code) => return code,
     };
     let note = |text: String| editing.prepared.report.report(Event::Note(Note::Text { text }));
-    if editing.manifest().format == Format::Modules {
+    if editing.manifest().format == ManifestFormat::Modules {
         note(format!("{} is in the newest format", editing.source.name));
         return ExitCode::SUCCESS;
     }
@@ -39,7 +39,7 @@ pub(crate) async fn migrate(settings: Settings, arguments: cli::Migrate) -> Exit
     for dropped in &migration.dropped {
         note(format!("left out: {dropped}"));
     }
-    let migrated = Source { name: editing.source.name.clone(), text: migration.text };
+    let migrated = SourceFile { name: editing.source.name.clone(), text: migration.text };
     let lock = match Manifest::parse(&migrated, &lookup) {
         Ok((manifest, _)) => {
             velox_build::carried_over(&editing.prepared.request, &manifest).unwrap_or_default()

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use velox_build::{Error, Skeleton};
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 
 use super::request::working_directory;
 use crate::{
@@ -27,7 +27,7 @@ pub(crate) fn new(settings: &Settings, command: cli::New) -> ExitCode {
     match made() {
         Ok((files, skeleton)) => {
             let module = skeleton.module();
-            let text = if settings.format(Log::default()) == Format::Json {
+            let text = if settings.format(LogConfig::default()) == Format::Json {
                 let event = serde_json::json!({
                     "v": 1, "event": "plugin_created", "name": name, "module": module,
                     "directory": directory, "files": files,
@@ -49,7 +49,7 @@ pub(crate) fn new(settings: &Settings, command: cli::New) -> ExitCode {
         Err(error) => {
             let ending = Ending::of(error.kind, None);
             let failure = Failure { ending, diagnostics: &error.diagnostics, output: &error.output };
-            report::open(settings, Log::default(), None).failed(&failure);
+            report::open(settings, LogConfig::default(), None).failed(&failure);
             ending.into()
         }
     }

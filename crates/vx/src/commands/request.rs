@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{Error, Event, Goal, Options, Request, Study};
-use velox_manifest::{Diagnostic, Flags, Log, Manifest, Source, edit::module_of};
+use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
 
 use crate::{
     cli::{self, Format},
@@ -170,7 +170,7 @@ pub(super) struct Asked {
     pub(super) manifest: Manifest,
     pub(super) warnings: Vec<Diagnostic>,
     /// The configuration's text; `None`: there is none, and the flags say it all.
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<SourceFile>,
     base: PathBuf,
     lock: Option<PathBuf>,
     unchanged: bool,
@@ -188,8 +188,13 @@ impl Asked {
         let module_in = |directory: &Path| {
             velox_build::module_in(&working_directory.join(directory).components().collect::<PathBuf>())
         };
-        let flags = Flags::read(changes.roadrunner.as_deref(), &changes.with, &changes.without, module_in)
-            .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
+        let flags = ManifestOverrides::read(
+            changes.roadrunner.as_deref(),
+            &changes.with,
+            &changes.without,
+            module_in,
+        )
+        .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
         let unchanged = flags.is_empty();
         let usual = Path::new(USUAL_NAME);
         if config.is_none() && !flags.with.is_empty() && !working_directory.join(usual).exists() {
@@ -241,20 +246,20 @@ impl Asked {
 
 /// What ends a command before `[log]` could say how to tell it: it is told by the flags alone.
 pub(super) struct Misconfigured {
-    source: Option<Source>,
+    source: Option<SourceFile>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 impl Misconfigured {
     pub(super) fn tell(
         self,
-        open: impl FnOnce(&Settings, Log, Option<Source>) -> Arc<dyn Report>,
+        open: impl FnOnce(&Settings, LogConfig, Option<SourceFile>) -> Arc<dyn Report>,
         settings: &Settings,
     ) -> ExitCode {
         let Self { source, diagnostics } = self;
         let ending = Ending::Configuration;
         let failure = Failure { ending, diagnostics: &diagnostics, output: &[] };
-        open(settings, Log::default(), source).failed(&failure);
+        open(settings, LogConfig::default(), source).failed(&failure);
         ending.into()
     }
 }
@@ -281,10 +286,14 @@ fn lock_beside(configuration: PathBuf) -> PathBuf {
 /// Ends before `[log]` could say how to tell it: by the flags alone.
 pub(super) fn misconfigured(
     settings: &Settings,
-    source: Option<Source>,
+    source: Option<SourceFile>,
     diagnostics: &[Diagnostic],
 ) -> ExitCode {
     let ending = Ending::Configuration;
-    report::open(settings, Log::default(), source).failed(&Failure { ending, diagnostics, output: &[] });
+    report::open(settings, LogConfig::default(), source).failed(&Failure {
+        ending,
+        diagnostics,
+        output: &[],
+    });
     ending.into()
 }

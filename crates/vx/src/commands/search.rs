@@ -2,8 +2,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use velox_manifest::{
-    Diagnostic, Level, Log,
-    catalogue::{self, KnownPlugin, Status},
+    Diagnostic, Level, LogConfig,
+    catalogue::{self, KnownPlugin, PluginStatus},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ pub(crate) fn search(settings: &Settings, arguments: &cli::Search) -> ExitCode {
     if found.is_empty() {
         return nothing(settings, &wanted);
     }
-    let text = match settings.format(Log::default()) {
+    let text = match settings.format(LogConfig::default()) {
         Format::Json => found.iter().map(|plugin| report::event("plugin", &fields(plugin))).collect(),
         Format::Human => groups(&found, wanted.trim().is_empty()),
     };
@@ -31,7 +31,7 @@ pub(crate) fn search(settings: &Settings, arguments: &cli::Search) -> ExitCode {
 fn groups(found: &[&KnownPlugin], whole: bool) -> String {
     let width = found.iter().map(|plugin| plugin.name.len()).max().unwrap_or_default();
     let mut text = String::new();
-    for group in catalogue::Group::ALL {
+    for group in catalogue::PluginGroup::ALL {
         let plugins: Vec<_> = found.iter().filter(|plugin| plugin.group == group).collect();
         if plugins.is_empty() {
             continue;
@@ -55,10 +55,10 @@ fn groups(found: &[&KnownPlugin], whole: bool) -> String {
 
 fn remark(plugin: &KnownPlugin) -> String {
     match (plugin.status, &plugin.replaced_by) {
-        (Status::Supported, _) => String::new(),
-        (Status::ThirdParty, _) => " (third-party)".to_owned(),
-        (Status::Deprecated, Some(other)) => format!(" (deprecated: use {other})"),
-        (Status::Deprecated, None) => " (deprecated)".to_owned(),
+        (PluginStatus::Supported, _) => String::new(),
+        (PluginStatus::ThirdParty, _) => " (third-party)".to_owned(),
+        (PluginStatus::Deprecated, Some(other)) => format!(" (deprecated: use {other})"),
+        (PluginStatus::Deprecated, None) => " (deprecated)".to_owned(),
     }
 }
 
@@ -83,6 +83,6 @@ fn nothing(settings: &Settings, wanted: &str) -> ExitCode {
     let message = format!("no known plugin matches `{wanted}`");
     let diagnostic = Diagnostic { level: Level::Error, message, span: None, label: None, help };
     let failure = Failure { ending: Ending::Build, diagnostics: &[diagnostic], output: &[] };
-    report::open(settings, Log::default(), None).failed(&failure);
+    report::open(settings, LogConfig::default(), None).failed(&failure);
     Ending::Build.into()
 }

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_build::cache_directory;
-use velox_manifest::{Diagnostic, Level, Log};
+use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{
     Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve,
     telemetry::{Logs, LogsOptions},
@@ -35,7 +35,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
         let _ = Cli::command().error(ErrorKind::MissingRequiredArgument, message).print();
         return Ending::Configuration.into();
     }
-    let report = report::open(&settings, Log::default(), None);
+    let report = report::open(&settings, LogConfig::default(), None);
     let shutdown = CancellationToken::new();
     let told = Arc::clone(&report);
     if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
@@ -49,7 +49,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
             return Ending::Configuration.into();
         }
     };
-    let format = settings.format(Log::default());
+    let format = settings.format(LogConfig::default());
     let ready = |address: SocketAddr| {
         let url = format!("{scheme}://{address}");
         let line = match format {
@@ -74,7 +74,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::server::Serve
 
 /// As the flags ask for it: a service has no `[log]`.
 pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
-    let level = match settings.verbosity(Log::default()) {
+    let level = match settings.verbosity(LogConfig::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
         Verbosity::Normal => tracing::Level::INFO,
@@ -83,7 +83,7 @@ pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
     };
     LogsOptions {
         service,
-        json: settings.format(Log::default()) == Format::Json,
+        json: settings.format(LogConfig::default()) == Format::Json,
         color: settings.terminal.color,
         level,
         environment: settings.environment.clone(),

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use velox_manifest::{Diagnostic, Level, Log};
+use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::auth::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
 
 use crate::{
@@ -93,7 +93,7 @@ fn list(settings: &Settings, tokens: &[TokenEntry]) -> String {
 }
 
 fn format(settings: &Settings) -> Format {
-    settings.format(Log::default())
+    settings.format(LogConfig::default())
 }
 
 fn failed(settings: &Settings, error: &TokenFileError) -> ExitCode {
@@ -104,6 +104,6 @@ fn failed(settings: &Settings, error: &TokenFileError) -> ExitCode {
     let message = error.to_string();
     let diagnostic = Diagnostic { level: Level::Error, message, span: None, label: None, help: Vec::new() };
     let failure = Failure { ending, diagnostics: &[diagnostic], output: &[] };
-    report::open(settings, Log::default(), None).failed(&failure);
+    report::open(settings, LogConfig::default(), None).failed(&failure);
     ending.into()
 }

@@ -6,7 +6,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 use velox_service::{Cluster, Options, Retention, telemetry::Logs, work};
 
 use super::server::{cluster, failed, logs, of_builds, policy};
@@ -20,7 +20,7 @@ use crate::{
 
 /// `vx worker`: builds until a signal; what it can't bring to an end by then goes back to the queue.
 pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> ExitCode {
-    let report = report::open(&settings, Log::default(), None);
+    let report = report::open(&settings, LogConfig::default(), None);
     let shutdown = CancellationToken::new();
     let told = Arc::clone(&report);
     if let Err(error) = signals::watch(shutdown.clone(), move |signal| told.interrupted(signal)) {
@@ -34,7 +34,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::server::Work) -> 
             return Ending::Configuration.into();
         }
     };
-    let (format, jobs) = (settings.format(Log::default()), options.jobs);
+    let (format, jobs) = (settings.format(LogConfig::default()), options.jobs);
     let ready = |watched: Option<SocketAddr>| {
         let url = watched.map(|address| format!("http://{address}"));
         let line = match format {

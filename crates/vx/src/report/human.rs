@@ -9,7 +9,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use velox_build::{Binary, CompileCache, Event, Goal, Note, Output, Phase, PluginRow, Reporter, Summary};
-use velox_manifest::{Level, Source};
+use velox_manifest::{Level, SourceFile};
 
 use crate::{
     report::{
@@ -32,7 +32,7 @@ const DOING: Style = AnsiColor::Cyan.on_default().bold();
 /// asked for and goes to stdout.
 pub(crate) struct Human {
     verbosity: Verbosity,
-    source: Option<Source>,
+    source: Option<SourceFile>,
     bars: Option<Bars>,
     state: Mutex<State>,
 }
@@ -62,7 +62,7 @@ impl Human {
         out: Box<dyn Write + Send>,
         bars: Option<Bars>,
         verbosity: Verbosity,
-        source: Option<Source>,
+        source: Option<SourceFile>,
     ) -> Self {
         let state =
             State { out, running: HashMap::new(), done: HashMap::new(), resolved: None, resolving: None };

@@ -30,7 +30,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
-use velox_manifest::{Diagnostic, Level, Source};
+use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
     report::{Change, Failure, Report, diagnostics, threshold},
@@ -43,7 +43,7 @@ pub(crate) struct Json {
     out: Mutex<Box<dyn Write + Send>>,
     now: fn() -> Timestamp,
     verbosity: Verbosity,
-    source: Option<Source>,
+    source: Option<SourceFile>,
 }
 
 impl Json {
@@ -51,7 +51,7 @@ impl Json {
         out: Box<dyn Write + Send>,
         now: fn() -> Timestamp,
         verbosity: Verbosity,
-        source: Option<Source>,
+        source: Option<SourceFile>,
     ) -> Self {
         Self { out: Mutex::new(out), now, verbosity, source }
     }

@@ -18,7 +18,7 @@ use std::{
 
 use serde::Serialize;
 use velox_build::{Event, Goal, Reporter, Summary};
-use velox_manifest::{Diagnostic, Log, Source};
+use velox_manifest::{Diagnostic, LogConfig, SourceFile};
 
 use crate::{
     cli::Format,
@@ -74,19 +74,23 @@ pub(crate) struct Failure<'a> {
 }
 
 /// The reporter that the flags and `[log]` ask for; diagnostics point into `source`.
-pub(crate) fn open(settings: &Settings, log: Log, source: Option<Source>) -> Arc<dyn Report> {
+pub(crate) fn open(settings: &Settings, log: LogConfig, source: Option<SourceFile>) -> Arc<dyn Report> {
     open_with(settings, log, source, Box::new(io::stdout()))
 }
 
 /// The same, with JSON events on stderr too: for a command whose stdout is another program's.
-pub(crate) fn open_beside(settings: &Settings, log: Log, source: Option<Source>) -> Arc<dyn Report> {
+pub(crate) fn open_beside(
+    settings: &Settings,
+    log: LogConfig,
+    source: Option<SourceFile>,
+) -> Arc<dyn Report> {
     open_with(settings, log, source, Box::new(io::stderr()))
 }
 
 fn open_with(
     settings: &Settings,
-    log: Log,
-    source: Option<Source>,
+    log: LogConfig,
+    source: Option<SourceFile>,
     events: Box<dyn Write + Send>,
 ) -> Arc<dyn Report> {
     let verbosity = settings.verbosity(log);

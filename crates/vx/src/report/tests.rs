@@ -12,7 +12,7 @@ use anstream::StripStream;
 use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
 use jiff::Timestamp;
 use velox_build::{Binary, Event, Goal, Note, Output, Phase, PluginRow, Raised, Reporter, Summary};
-use velox_manifest::{Diagnostic, GoTarget, Level, Source};
+use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
     Failure, Report,
@@ -46,8 +46,8 @@ impl Written {
     }
 }
 
-fn source() -> Source {
-    Source { name: "velox.toml".into(), text: "[roadrunner]\nref = \"v2024.2.1\"\nräf = 1\n".into() }
+fn source() -> SourceFile {
+    SourceFile { name: "velox.toml".into(), text: "[roadrunner]\nref = \"v2024.2.1\"\nräf = 1\n".into() }
 }
 
 fn diagnostic(level: Level) -> Diagnostic {
@@ -336,7 +336,7 @@ fn a_span_that_does_not_fit_is_cut_to_the_text() {
     assert_eq!(position(text, 3), Position { line: 1, column: 3 });
     for (start, end) in [(0, 0), (5, 5), (2, 2), (90, 1), (3, 4)] {
         for text in ["", "aä\nb", "\r\n\r\n", "\u{feff}x\u{1b}[2J\ty"] {
-            let source = Source { name: "velox.toml".into(), text: text.into() };
+            let source = SourceFile { name: "velox.toml".into(), text: text.into() };
             let odd = Diagnostic { span: Some(start..end), ..diagnostic(Level::Error) };
             assert!(render(&odd, Some(&source)).contains("velox.toml"));
         }

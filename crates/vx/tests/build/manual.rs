@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use crate::support::sandbox::{Sandbox, alone, module_tree, skip};
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{Forge, Internet, Repo, Sshd, plugin, roadrunner};
+use velox_testkit::{Internet, Repo, Sshd, TestForge, plugin, roadrunner};
 
 /// A release that the real RoadRunner never had, so that no public proxy has it either.
 const RELEASE: &str = "v2025.0.77";
 
 struct Company {
-    forge: Forge,
+    forge: TestForge,
     roadrunner: Repo,
     _internet: Internet,
     sandbox: Sandbox,
@@ -22,7 +22,7 @@ struct Company {
 
 /// A machine behind a company's proxy, with RoadRunner at `RELEASE` and on `master`.
 fn company() -> Company {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE).branch("master").default_branch("master");
     let internet = Internet::start(&forge);
@@ -449,7 +449,7 @@ fn log_level_and_mode_say_how_much_and_in_which_form() {
 
 #[test]
 fn self_hosted_github_and_gitlab() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE);
     forge

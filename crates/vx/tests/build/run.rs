@@ -83,7 +83,7 @@ fn signals_reach_the_server_and_vx_ends_as_it_does() {
 fn a_plugin_that_is_being_written() {
     let (sandbox, _proxy) = machine();
     let mine = |says: &str| plugin("example.com/me/mine", "mine").says(says);
-    let write = |sandbox: Sandbox, plugin: velox_testkit::Plugin| {
+    let write = |sandbox: Sandbox, plugin: velox_testkit::PluginModule| {
         plugin
             .files()
             .into_iter()

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::sandbox::Sandbox;
-use velox_testkit::{Forge, ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, ProxyFault, TestForge, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";
 
@@ -359,7 +359,7 @@ fn a_link_stays_a_link_and_permissions_stay() {
 
 #[test]
 fn plugins_of_ones_own_forges_are_updated_by_their_tags() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE).tag("v2025.1.0");
     for (name, module) in [("hello", "127.0.0.1/acme/hello"), ("bye", "127.0.0.1/acme/bye")] {

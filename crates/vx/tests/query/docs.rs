@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::support::book::{Block, Page, pages};
 use crate::support::sandbox::{Ran, Sandbox};
-use velox_manifest::{Manifest, Origin, Plugin, Project, Source};
-use velox_testkit::{Forge, Internet, ModuleProxy, plugin};
+use velox_manifest::{Manifest, Origin, Plugin, Project, SourceFile};
+use velox_testkit::{Internet, ModuleProxy, TestForge, plugin};
 
 const RELEASE: &str = "v2025.1.15";
 
@@ -187,7 +187,7 @@ fn run(name: &str) {
 }
 
 struct User {
-    _forge: Forge,
+    _forge: TestForge,
     _internet: Internet,
     _proxy: ModuleProxy,
     sandbox: Sandbox,
@@ -196,7 +196,7 @@ struct User {
 impl User {
     /// Somebody whose network has all that a page's configurations name.
     fn of(page: &Page) -> Self {
-        let (forge, proxy) = (Forge::start(), ModuleProxy::start());
+        let (forge, proxy) = (TestForge::start(), ModuleProxy::start());
         proxy.roadrunner(RELEASE);
         forge.github_token("the-github-token");
         for block in page.blocks().iter().filter(|block| block.remark.as_deref() == Some("file: velox.toml"))
@@ -251,7 +251,7 @@ impl User {
 }
 
 /// Puts a plugin where its entry says that it is: what is `acme`'s is private.
-fn publish(entry: &Plugin, forge: &Forge, proxy: &ModuleProxy) {
+fn publish(entry: &Plugin, forge: &TestForge, proxy: &ModuleProxy) {
     let (name, reference) = (&entry.name.value, &entry.reference.value);
     match &entry.origin {
         Origin::GitHub { owner, repository, .. } if owner.value == "acme" => {
@@ -286,7 +286,7 @@ fn publish(entry: &Plugin, forge: &Forge, proxy: &ModuleProxy) {
 }
 
 fn manifest(place: &str, text: &str) -> Manifest {
-    let source = Source { name: place.to_owned(), text: text.to_owned() };
+    let source = SourceFile { name: place.to_owned(), text: text.to_owned() };
     match Manifest::parse(&source, &|_| Some("1".to_owned())) {
         Ok((manifest, warnings)) => {
             assert!(warnings.is_empty(), "{place}: {warnings:?}");

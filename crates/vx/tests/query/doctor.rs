@@ -5,7 +5,7 @@
 use std::{fs, os::unix::net::UnixListener};
 
 use crate::support::sandbox::Sandbox;
-use velox_testkit::{Fault, Forge, Internet, ModuleProxy, ProxyFault, Repo};
+use velox_testkit::{Fault, Internet, ModuleProxy, ProxyFault, Repo, TestForge};
 
 const TOKEN: &str = "ghp_s3cret";
 
@@ -29,13 +29,13 @@ far = { ref = "v1.0.0", owner = "acme", repository = "far" }
 /// A machine on which all is well; each test breaks something.
 struct Machine {
     sandbox: Sandbox,
-    forge: Forge,
+    forge: TestForge,
     proxy: ModuleProxy,
     _internet: Internet,
 }
 
 fn machine() -> Machine {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge.github_token(TOKEN);
     forge.token_facts(TOKEN, &["repo", "read:org"], None);
     forge.gitlab_token("glpat_s3cret");

@@ -22,7 +22,7 @@ use velox_service::{
     Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
     Runner as _, Spec, State, Tenant, job::Jobs,
 };
-use velox_testkit::{Fault, Forge, Internet, ModuleProxy, Repo, plugin, roadrunner};
+use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.78";
 const HELLO: &str = "example.com/acme/hello";
@@ -427,7 +427,7 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let inner = Repo::new().file("word", "word_of_the_service\n").commit("inner");
     fs::write(outside.path().join("secret"), "word_of_the_service\n").unwrap();
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge
         .github("acme/honest")
         .files(plugin("go.acme.test/honest", "honest").files())
@@ -619,7 +619,7 @@ fn a_job_ends_with_its_service() {
 #[test]
 fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
     const DIRECT: &str = "github.com/acme/direct";
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
     let internet = Internet::start(&forge).offline();
     let behind = |patterns: &[&str]| {

@@ -9,7 +9,30 @@ use tokio_util::sync::CancellationToken;
 use velox_gomod::fetch::Fetcher;
 use velox_manifest::{GoTarget, Manifest};
 
-use crate::{artifact::{archive, publish::publish, record::BuildRecord, store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact}}, cache_directory::cache_directory, compile::{compile_cache, go_build::linker_flags, key, precompile, verify, Compile}, error::{finding, Blame, Error, ErrorKind}, event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, Reporter}, lock::{Lock, LockFile, LockedTarget, RequestedVersions, TargetVariant}, process::CommandRunner, request::{BuildRequest, Goal, Output}, resolve::{forge::Forges, network::Network, roadrunner_release, with_plugin_replacements, Resolver}, settings::BuildSettings, stamp::Stamp, toolchain::{InstalledGo, Toolchain, Toolchains}, workspace::{plugins_go, scratch::ScratchDirectory, Workspace}};
+use crate::{
+    artifact::{
+        archive::{self, ArchiveName},
+        publish::publish,
+        record::BuildRecord,
+        store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
+    },
+    cache_directory::cache_directory,
+    compile::{
+        compile_cache::{self, CompileCacheSession},
+        go_build::{GoBuild, linker_flags},
+        key, precompile, verify,
+    },
+    error::{Blame, Error, ErrorKind, finding},
+    event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, Reporter, phase},
+    lock::{Lock, LockFile, LockedPlugin, LockedTarget, RequestedVersions, TargetVariant},
+    process::CommandRunner,
+    request::{BuildRequest, Goal, Output},
+    resolve::{Resolver, forge::Forges, network::Network, roadrunner_release},
+    settings::BuildSettings,
+    stamp::Stamp,
+    toolchain::{InstalledGo, Toolchain, Toolchains},
+    workspace::{Workspace, plugins_go, scratch::ScratchDirectory},
+};
 
 /// How many targets are compiled at once: while one links, on one core, another uses the rest.
 const TARGETS_AT_ONCE: usize = 2;
@@ -26,7 +49,7 @@ pub async fn build(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<BuildSummary, Error> {
-    let manifest = with_plugin_replacements(&request.manifest);
+    let manifest = request.manifest.with_plugin_replacements();
     let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
     Pipeline::new(request, &manifest, &settings, reporter, cancel).run().await
 }
@@ -103,7 +126,7 @@ impl Pipeline<'_> {
         let fits = match found.fitting(&self.asked) {
             Ok(lock) if lock.covers(&self.variants) && !self.renews() => Some(lock.clone()),
             Ok(_) => None,
-            Err(differences) if self.must_fit() => return Err(does_not_fit(&found, &differences)),
+            Err(differences) if self.must_fit() => return Err(found.mismatch(&differences)),
             Err(_) => None,
         };
         if let Some(lock) = &fits {
@@ -231,7 +254,7 @@ impl Pipeline<'_> {
             lock.adopt_targets(previous);
             if self.must_fit() && previous.go_mod != lock.go_mod {
                 let message = "the modules for this target aren't all in it".to_owned();
-                return Err(does_not_fit(found, &[message]));
+                return Err(found.mismatch(&[message]));
             }
         }
         self.report_resolved(&lock)?;
@@ -341,7 +364,7 @@ impl Pipeline<'_> {
         self.reporter.report(Event::Resolved {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         });
         Ok(())
     }
@@ -420,13 +443,13 @@ impl Pipeline<'_> {
     ) -> Result<BuildTarget<'w>, Error> {
         let BuildTarget { variant, .. } = wanted;
         let BuildTools { go, children, scratch, .. } = tools;
-        let shared = compile_cache::Use::new(self.request, go, &lock.go_version, variant, scratch.path())?;
+        let shared = CompileCacheSession::new(self.request, go, &lock.go_version, variant, scratch.path())?;
         let with_cache = match &shared {
             Some(Ok(shared)) => Some(go.with_environment(&shared.environment)),
             _ => None,
         };
         let go = with_cache.as_ref().unwrap_or(go);
-        let binary = Compile {
+        let binary = GoBuild {
             request: self.request,
             settings: self.settings,
             go,
@@ -474,7 +497,7 @@ impl Pipeline<'_> {
             if let Some(did) = compile_cache.clone() {
                 summary.compile_cache.get_or_insert_default().add(did);
             }
-            let archived = self.request.options.archive.then(|| archive::Release {
+            let archived = self.request.options.archive.then(|| ArchiveName {
                 version: summary.stamp_version.clone(),
                 target: variant.target.clone(),
             });
@@ -519,7 +542,7 @@ impl Pipeline<'_> {
         BuildSummary {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
             raised: lock.raised.clone(),
             targets: self.settings.targets.clone(),
             go_version: lock.go_version.clone(),
@@ -540,19 +563,9 @@ fn prepare(lock: &Lock, stamp: &Stamp, settings: &BuildSettings, workspace: &Wor
     let modules: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
     workspace.write("go.mod", &lock.go_mod)?;
     workspace.write("go.sum", &lock.go_sum)?;
-    workspace.write("container/plugins.go", &container::plugins_go(&modules, &record))
+    workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, &record))
 }
 
 fn parent(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
-}
-
-pub(crate) fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
-    let mut error = if found.lock.is_some() {
-        Error::configuration(format!("{} doesn't fit the configuration", found.name()))
-    } else {
-        Error::configuration(format!("there is no {} to hold to", found.name()))
-    };
-    error = error.help("`vx lock` brings it up to date: commit what it changes");
-    if found.lock.is_some() { error.output(differences.to_vec()) } else { error }
 }

@@ -15,7 +15,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use velox_fetch::Redactor;
 
-use crate::{error::Error, event::{Event, Reporter}, request::BuildRequest};
+use crate::{
+    error::Error,
+    event::{Event, Reporter},
+    request::BuildRequest,
+};
 
 /// How long a child may take to end by itself once it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,7 +58,11 @@ pub(crate) struct Invocation<'a> {
 
 impl CommandRunner {
     /// Children with the build's environment, and no secrets yet.
-    pub(crate) fn new(request: &BuildRequest, reporter: &Arc<dyn Reporter>, cancel: &CancellationToken) -> Self {
+    pub(crate) fn new(
+        request: &BuildRequest,
+        reporter: &Arc<dyn Reporter>,
+        cancel: &CancellationToken,
+    ) -> Self {
         let mut inherited = request.environment.clone();
         if request.options.offline {
             // What the caches hold was verified when it came.
@@ -124,6 +132,14 @@ impl CommandRunner {
             .map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
         Ok(CommandOutput { status, stdout, stderr })
+    }
+
+    /// Runs `work` until it is done or the build is cancelled.
+    pub(crate) async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Error::interrupted()),
+        }
     }
 
     async fn lines(

@@ -6,7 +6,16 @@ use std::{collections::BTreeMap, fs::File, path::PathBuf};
 use velox_gomod::pseudo::is_pseudo_version;
 use velox_manifest::{Dependencies, GoTarget, Manifest};
 
-use crate::{artifact::publish::{is_executable, PartialFile}, digest, error::Error, event::{BuildSummary, Event, RaisedPlugin, Reporter}, lock::{Lock, LockFile, RequestedVersions}, pipeline::does_not_fit, request::{BuildRequest, Goal, Output}, resolve::with_plugin_replacements, settings::BuildSettings, stamp::Stamp};
+use crate::{
+    artifact::publish::{PartialFile, is_executable},
+    digest,
+    error::Error,
+    event::{BuildSummary, Event, RaisedPlugin, Reporter},
+    lock::{Lock, LockFile, LockedPlugin, RequestedVersions},
+    request::{BuildRequest, Goal, Output},
+    settings::BuildSettings,
+    stamp::Stamp,
+};
 
 /// What this machine has to do with a build that is done elsewhere.
 pub struct RemoteBuild<'a> {
@@ -69,7 +78,7 @@ impl<'a> RemoteBuild<'a> {
         let Goal::Build(output) = &request.goal else {
             return Err(Error::configuration("only a build can be done elsewhere"));
         };
-        let manifest = with_plugin_replacements(&request.manifest);
+        let manifest = request.manifest.with_plugin_replacements();
         let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
         output.check_for(&settings)?;
         output.probe(&settings)?;
@@ -77,7 +86,7 @@ impl<'a> RemoteBuild<'a> {
         let found = LockFile::read(request)?;
         let fits = match found.fitting(&asked) {
             Ok(_) => true,
-            Err(differences) if request.options.locked => return Err(does_not_fit(&found, &differences)),
+            Err(differences) if request.options.locked => return Err(found.mismatch(&differences)),
             Err(_) => false,
         };
         Ok(Self { request, output, settings, asked, found, fits })
@@ -173,7 +182,7 @@ impl<'a> RemoteBuild<'a> {
         reporter.report(Event::Resolved {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         });
     }
 
@@ -190,7 +199,7 @@ impl<'a> RemoteBuild<'a> {
         BuildSummary {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
             raised: lock.raised.clone(),
             targets: self.settings.targets.clone(),
             go_version: lock.go_version.clone(),

@@ -10,6 +10,7 @@ mod diagnostic;
 pub mod edit;
 mod findings;
 mod flags;
+mod identity;
 mod interpolate;
 mod keys;
 mod manifest;

@@ -161,8 +161,10 @@ pub struct GoTarget {
 pub type Architecture = String;
 
 /// `[github]` or `[gitlab]`: how to reach the forge.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Forge {
+    /// The host name of the public instance (`github.com`).
+    pub public_host: &'static str,
     /// Base URL of a self-hosted instance (`base_url`, `[*.endpoint] endpoint`); `None`: the public one
     /// (an endpoint that names the public one is `None` too).
     pub endpoint: Option<Spanned<String>>,

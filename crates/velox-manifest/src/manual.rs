@@ -18,7 +18,7 @@ const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 
 /// `[github]`.
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, "github", &["github.com", "www.github.com", "api.github.com"], |section| {
+    read(root, "github", Forge::github(), &["github.com", "www.github.com", "api.github.com"], |section| {
         let owner = section.required("owner", OWNER);
         let repository = section.required("repository", REPOSITORY);
         let owner = owner.and_then(|owner| checked(section, "owner", owner, refs::github_name));
@@ -30,7 +30,7 @@ pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
 
 /// `[gitlab]`.
 pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, "gitlab", &["gitlab.com", "www.gitlab.com"], |section| {
+    read(root, "gitlab", Forge::gitlab(), &["gitlab.com", "www.gitlab.com"], |section| {
         let project = project(section);
         let folder = folder(section);
         Some(Origin::GitLab { project: project?, folder: folder? })
@@ -40,13 +40,14 @@ pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
 fn read(
     root: &Section<'_>,
     name: &str,
-    public: &[&str],
+    public: Forge,
+    hosts: &[&str],
     origin: impl Fn(&Section<'_>) -> Option<Origin>,
 ) -> (Forge, Vec<Plugin>) {
     let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
-        return (Forge::default(), Vec::new());
+        return (public, Vec::new());
     };
-    let forge = Forge { endpoint: endpoint(&section, public), token: token(&section) };
+    let forge = Forge { endpoint: endpoint(&section, hosts), token: token(&section), ..public };
     let plugins = section.section("plugins", AllowedKeys::Names).map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });

@@ -8,7 +8,12 @@ use std::{
 
 use velox_manifest::GoTarget;
 
-use crate::{artifact::{publish::write_whole, store::StoredArtifact}, digest, error::Error, event::BuiltBinary};
+use crate::{
+    artifact::{publish::write_whole, store::StoredArtifact},
+    digest,
+    error::Error,
+    event::BuiltBinary,
+};
 
 /// What an archive's name is made of.
 pub(crate) struct ArchiveName {
@@ -30,7 +35,11 @@ impl ArchiveName {
 
 /// Writes `NAME.tar.gz`, for Windows `NAME.zip`, with the binary and RoadRunner's licence in a folder NAME. Nothing in it
 /// says when or by whom it was made: the same binary makes the same archive.
-pub(crate) fn write(release: &ArchiveName, artifact: &StoredArtifact, directory: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn write(
+    release: &ArchiveName,
+    artifact: &StoredArtifact,
+    directory: &Path,
+) -> Result<PathBuf, Error> {
     let name = release.name();
     let windows = release.target.os == "windows";
     let file = directory.join(format!("{name}{}", if windows { ".zip" } else { ".tar.gz" }));

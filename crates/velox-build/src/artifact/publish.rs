@@ -10,7 +10,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{artifact::store::StoredArtifact, digest, error::Error, request::Output, settings::BuildSettings};
+use crate::{
+    artifact::store::StoredArtifact, digest, error::Error, request::Output, settings::BuildSettings,
+};
 
 /// The name of a file that isn't finished begins and ends so.
 const UNFINISHED: (&str, &str) = (".rr.", ".tmp");
@@ -293,7 +295,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("rr"), "#!").unwrap();
         let (size, sha256) = digest::of_file(&place.path().join("rr")).unwrap();
-        let artifact = StoredArtifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
+        let artifact =
+            StoredArtifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
         let file = place.path().join("a/b/rr");
         fs::create_dir_all(place.path().join("a/b")).unwrap();
         fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();

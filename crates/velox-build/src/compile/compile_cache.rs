@@ -11,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 use velox_gocache::Stats;
 
-use crate::{error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest, toolchain::Toolchain};
+use crate::{
+    error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest, toolchain::Toolchain,
+};
 
 /// The variable that carries [`CompileCacheConfig`] to the program.
 const VARIABLE: &str = "VX_COMPILE_CACHE";

@@ -12,7 +12,17 @@ use std::{
 
 use velox_manifest::Diagnostic;
 
-use crate::{error::{finding, Blame, Error, ErrorKind}, event::{Event, Phase, Reporter}, lock::{Lock, LockedReplacement, LockedTarget, TargetVariant}, request::BuildRequest, resolve::compose::module_of, settings::BuildSettings, stamp::Stamp, toolchain::{ModuleMode, Toolchain}, workspace::Workspace};
+use crate::{
+    error::{Blame, Error, ErrorKind, finding},
+    event::{Event, Phase, Reporter},
+    lock::{Lock, LockedReplacement, LockedTarget, TargetVariant},
+    request::BuildRequest,
+    resolve::compose::module_of,
+    settings::BuildSettings,
+    stamp::Stamp,
+    toolchain::{ModuleMode, Toolchain},
+    workspace::Workspace,
+};
 
 /// One `go build` of the workspace.
 pub(crate) struct GoBuild<'a> {
@@ -80,7 +90,12 @@ pub(crate) fn linker_flags(
     Ok(linker)
 }
 
-fn arguments(settings: &BuildSettings, lock: &Lock, stamp: &Stamp, binary: &Path) -> Result<Vec<String>, Error> {
+fn arguments(
+    settings: &BuildSettings,
+    lock: &Lock,
+    stamp: &Stamp,
+    binary: &Path,
+) -> Result<Vec<String>, Error> {
     let linker = linker_flags(settings, &lock.roadrunner.module, stamp)?;
     let tags = settings.tags();
     let mut arguments: Vec<String> =
@@ -203,7 +218,13 @@ fn explain(
     Error::many(ErrorKind::Build, diagnostics).fault(fault).output(lines)
 }
 
-fn blamed(request: &BuildRequest, lock: &Lock, locked: &LockedTarget, package: &str, lines: &str) -> Diagnostic {
+fn blamed(
+    request: &BuildRequest,
+    lock: &Lock,
+    locked: &LockedTarget,
+    package: &str,
+    lines: &str,
+) -> Diagnostic {
     let module = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
     let Some(module) = module else {
         let mut diagnostic = finding(format!("RoadRunner's package {package} doesn't compile"), None, None);

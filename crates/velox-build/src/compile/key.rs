@@ -5,7 +5,13 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::{error::Error, lock::{Lock, LockedReplacement, TargetVariant}, settings::BuildSettings, stamp::Stamp, workspace::{tree, Workspace}};
+use crate::{
+    error::Error,
+    lock::{Lock, LockedReplacement, TargetVariant},
+    settings::BuildSettings,
+    stamp::Stamp,
+    workspace::{Workspace, tree},
+};
 
 /// Grows when vx compiles the same input to other bytes, or verifies it in another way.
 const GENERATION: &str = "vx-artifact-2";

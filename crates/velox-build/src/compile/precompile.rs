@@ -5,7 +5,10 @@ use std::{future::Future, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use velox_manifest::GoTarget;
 
-use crate::{settings::BuildSettings, toolchain::{ModuleMode, Toolchain}};
+use crate::{
+    settings::BuildSettings,
+    toolchain::{ModuleMode, Toolchain},
+};
 
 /// Work that is done sooner waits for nothing worth filling.
 const WORTHWHILE: Duration = Duration::from_millis(1500);

@@ -4,7 +4,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use velox_gomod::{buildinfo::BuildInfo, goversion};
 
-use crate::{error::Error, lock::{Lock, LockedTarget}, process::{CommandRunner, Invocation}, stamp::Stamp};
+use crate::{
+    error::Error,
+    lock::{Lock, LockedTarget},
+    process::{CommandRunner, Invocation},
+    stamp::Stamp,
+};
 
 const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
 

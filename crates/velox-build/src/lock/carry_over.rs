@@ -6,7 +6,7 @@ use velox_gomod::module::Version;
 use velox_manifest::Manifest;
 
 use super::{file::LockFile, requested::RequestedVersions};
-use crate::{error::Error, request::BuildRequest, resolve::with_plugin_replacements, settings::BuildSettings};
+use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
 
 /// What a lock has of the things that the configuration asks for still as it did then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<Stri
 }
 
 fn asked(request: &BuildRequest) -> RequestedVersions {
-    let manifest = with_plugin_replacements(&request.manifest);
+    let manifest = request.manifest.with_plugin_replacements();
     let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
     RequestedVersions::new(&manifest, &settings, &request.base)
 }

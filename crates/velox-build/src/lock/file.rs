@@ -48,6 +48,19 @@ impl LockFile {
         if differences.is_empty() { Ok(lock) } else { Err(differences) }
     }
 
+    /// The error of a lock that has to fit the configuration, but doesn't.
+    pub(crate) fn mismatch(&self, differences: &[String]) -> Error {
+        let help = "`vx lock` brings it up to date: commit what it changes";
+        match self.lock {
+            Some(_) => Error::configuration(format!("{} does not match the configuration", self.name()))
+                .help(help)
+                .output(differences.to_vec()),
+            None => {
+                Error::configuration(format!("{} does not exist, but is required", self.name())).help(help)
+            }
+        }
+    }
+
     /// Writes it, unless it says the same already. Where nothing can be written, that is no reason not to build: the
     /// answer is why.
     pub(crate) fn write(&self, lock: &Lock) -> Result<(), String> {

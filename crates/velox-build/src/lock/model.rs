@@ -10,7 +10,11 @@ use velox_gomod::{
 };
 use velox_manifest::GoTarget;
 
-use crate::{error::Error, event::{PluginRow, RaisedPlugin}, settings::BuildSettings};
+use crate::{
+    error::Error,
+    event::{PluginRow, RaisedPlugin},
+    settings::BuildSettings,
+};
 
 /// Everything that a server is made from, exactly: the answer to "which versions".
 ///

@@ -7,7 +7,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement};
+use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement, Spanned};
 
 use super::model::Lock;
 use crate::{imports::imports_of, settings::BuildSettings};
@@ -24,13 +24,13 @@ pub(crate) struct RequestedVersions {
 impl RequestedVersions {
     /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
     pub(crate) fn new(manifest: &Manifest, settings: &BuildSettings, base: &Path) -> Self {
-        let github = host(&manifest.github, "github.com");
+        let github = manifest.github.address();
         let reference =
             manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());
         let plugins = manifest
             .plugins
             .iter()
-            .map(|plugin| (plugin.name.value.clone(), from(plugin, manifest, base)))
+            .map(|plugin| (plugin.name.value.clone(), plugin_source(plugin, manifest, base)))
             .collect();
         let mut rest: Vec<String> = manifest
             .replaces
@@ -90,32 +90,25 @@ impl RequestedVersions {
     }
 }
 
-/// Where a plugin comes from, at which ref, and what replaces it.
-fn from(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
-    let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
-        folder.as_ref().map(|folder| format!("//{}", folder.value)).unwrap_or_default()
+/// The origin of a plugin, its ref, and its replacement.
+fn plugin_source(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
+    let origin = match (&plugin.origin, plugin.origin.forge(manifest)) {
+        (Origin::GitLab { project: Spanned { value: Project::Id(id), .. }, .. }, Some(forge)) => {
+            format!("{}/projects/{id}", forge.address())
+        }
+        (origin, Some(forge)) => format!("{}/{}", forge.address(), origin.repository().unwrap_or_default()),
+        (origin, None) => origin.path(Forge::host, manifest).unwrap_or_default(),
     };
-    let place = match &plugin.origin {
-        Origin::Module(path) => path.value.clone(),
-        Origin::GitHub { owner, repository, folder: inner } => {
-            let host = host(&manifest.github, "github.com");
-            format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner))
-        }
-        Origin::GitLab { project, folder: inner } => {
-            let host = host(&manifest.gitlab, "gitlab.com");
-            let project = match &project.value {
-                Project::Id(id) => format!("projects/{id}"),
-                Project::Path(path) => path.clone(),
-            };
-            format!("{host}/{project}{}", folder(inner))
-        }
+    let folder = match plugin.origin.folder() {
+        "" => String::new(),
+        folder => format!("//{folder}"),
     };
     let replaced = plugin
         .replace
         .as_ref()
         .map(|new| format!(" => {}", replacement(&new.value, base)))
         .unwrap_or_default();
-    format!("{place} {}{replaced}", plugin.reference.value)
+    format!("{origin}{folder} {}{replaced}", plugin.reference.value)
 }
 
 fn replacement(replacement: &Replacement, base: &Path) -> String {
@@ -140,14 +133,4 @@ fn needs(directory: &Path) -> String {
     let mut hex = HEXLOWER.encode(&hash.finalize());
     hex.truncate(16);
     format!("needs {hex}")
-}
-
-/// The public forge by its name, a company's own by its URL, which never carries user information into the lock.
-fn host(forge: &Forge, public: &str) -> String {
-    let Some(endpoint) = &forge.endpoint else { return public.to_owned() };
-    let Ok(mut url) = url::Url::parse(&endpoint.value) else { return public.to_owned() };
-    // These fail only for URLs that can't carry user information.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.as_str().trim_end_matches('/').to_owned()
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use velox_gomod::{fetch::Wanted, gosum::GoSum, modcache::ModCache, module::Version};
 
-use super::{
-    Resolver,
-    ask::ModuleRequest,
-    download::{self, ProxyFailures},
-    pin::ResolvedModule,
+use super::{download::ProxyFailures, pin::ResolvedModule, request::ModuleRequest, resolver::Resolver};
+use crate::{
+    download_failure,
+    error::{Error, checksum_mismatch},
+    event::{Phase, phase},
+    lock::Lock,
 };
-use crate::{error::{checksum_mismatch, Error}, event::{phase, Phase}, lock::Lock};
 
 impl Resolver<'_> {
     /// Brings `modules` into the module cache, each verified by the lock's sum; the answer is RoadRunner's own tree.
@@ -82,9 +82,9 @@ impl Resolver<'_> {
         if failed.is_empty() {
             return Ok(());
         }
-        let advice = failed.iter().find_map(|why| download::advice(why));
+        let advice = failed.iter().find_map(|why| download_failure::advice(why));
         let error = Error::build(format!("can't get {} of the lock's modules", failed.len()))
-            .fault(download::fault(&failed.join("\n")))
+            .fault(download_failure::fault(&failed.join("\n")))
             .output(failed);
         Err(match advice {
             Some(advice) => error.help(advice),

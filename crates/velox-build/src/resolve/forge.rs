@@ -16,8 +16,11 @@ use velox_gomod::{
 };
 use velox_manifest::Project;
 
-use super::ask::{ModuleRequest, RepositoryHost, RepositoryLocation};
-use crate::{error::Error, event::{Event, Note, Reporter}};
+use super::request::{ModuleRequest, RepositoryHost, RepositoryLocation};
+use crate::{
+    error::Error,
+    event::{Event, Note, Reporter},
+};
 
 /// How many tags are asked about, from the newest on, whether the commit has them behind it.
 const ANCESTORS_ASKED: usize = 25;
@@ -104,7 +107,11 @@ impl Forges {
 }
 
 /// Finds the ref of `ask` and the module at it.
-pub(super) async fn locate(repository: Repository, place: &RepositoryLocation, ask: &ModuleRequest) -> Result<LocatedModule, ForgeError> {
+pub(super) async fn locate(
+    repository: Repository,
+    place: &RepositoryLocation,
+    ask: &ModuleRequest,
+) -> Result<LocatedModule, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
     let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;

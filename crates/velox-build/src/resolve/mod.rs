@@ -8,9 +8,10 @@ pub(crate) mod forge;
 pub(crate) mod network;
 pub(crate) mod packages;
 mod pin;
+mod plugin;
 mod prefetch;
 pub(crate) mod request;
 mod resolver;
 
-pub(crate) use self::resolver::{Release, Resolver, roadrunner_release};
-pub use self::resolver::module_in;
+pub use self::plugin::module_in;
+pub(crate) use self::resolver::{Resolver, roadrunner_release};

@@ -16,7 +16,14 @@ use velox_gomod::{
 };
 use velox_manifest::Forge;
 
-use crate::{error::Error, event::{Event, Note}, process::CommandRunner, request::BuildRequest, resolve::forge::{ForgeAccess, Forges}, toolchain::GoSettings};
+use crate::{
+    error::Error,
+    event::{Event, Note},
+    process::CommandRunner,
+    request::BuildRequest,
+    resolve::forge::{ForgeAccess, Forges},
+    toolchain::GoSettings,
+};
 
 /// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
 const DOWNLOADS: usize = 24;

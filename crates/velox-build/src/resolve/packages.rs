@@ -11,8 +11,15 @@ use velox_gomod::{
     module::Version,
 };
 
-use super::goproxy::fault;
-use crate::{error::{Blame, Error}, event::{Event, Phase}, lock::{LockedTarget, TargetVariant}, process::CommandRunner, toolchain::{ModuleMode, Toolchain}, workspace::Workspace};
+use crate::{
+    download_failure::fault,
+    error::{Blame, Error},
+    event::{Event, Phase},
+    lock::{LockedTarget, TargetVariant},
+    process::CommandRunner,
+    toolchain::{ModuleMode, Toolchain},
+    workspace::Workspace,
+};
 
 /// What a server is compiled from.
 pub(crate) struct PackageList {

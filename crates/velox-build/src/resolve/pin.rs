@@ -19,11 +19,17 @@ use velox_gomod::{
 use velox_manifest::{Diagnostic, catalogue};
 
 use super::{
-    ask::{ModuleRequest, RepositoryHost, PreviousResolution, RepositoryLocation},
+    download::{GoDownload, ModuleProxies},
     forge::{self, Forges, LocatedModule},
-    goproxy::{self, GoDownload, ModuleProxies},
+    request::{ModuleRequest, PreviousResolution, RepositoryHost, RepositoryLocation},
 };
-use crate::{error::{checksum_mismatch, finding, Blame, Error, ErrorKind}, event::{Event, Phase}, lock::is_commit, versions::{offered, FIRST_YEAR}};
+use crate::{
+    download_failure,
+    error::{Blame, Error, ErrorKind, checksum_mismatch, finding},
+    event::{Event, Phase},
+    lock::is_commit,
+    versions::{FIRST_YEAR, offered},
+};
 
 /// How many forge requests run at once.
 const FORGE_REQUESTS: usize = 8;
@@ -102,7 +108,9 @@ impl ModuleSources<'_> {
                 match (self.cached(ask), known.or(ask.module.as_ref()), &ask.module) {
                     (Some(pinned), ..) => ResolutionState::Done(Box::new(pinned)),
                     // What no proxy was asked for at first, none is asked for later.
-                    (None, Some(module), Some(_)) => ResolutionState::AskGo { module: module.clone(), located: None },
+                    (None, Some(module), Some(_)) => {
+                        ResolutionState::AskGo { module: module.clone(), located: None }
+                    }
                     (None, ..) => ResolutionState::AskForge { why: None },
                 }
             })
@@ -132,7 +140,7 @@ impl ModuleSources<'_> {
                 }
                 ResolutionState::AskForge { why } => {
                     let why = why.as_deref().unwrap_or(NOWHERE);
-                    fail(goproxy::fault(why), unresolved(ask, why, &[]));
+                    fail(download_failure::fault(why), unresolved(ask, why, &[]));
                 }
             }
         }
@@ -157,7 +165,15 @@ impl ModuleSources<'_> {
         if dirhash::hash_go_mod(go_mod.as_bytes()) != mod_sum {
             return None;
         }
-        Some(ResolvedModule { tree: cache.dir(&module).ok()?, module, commit, time, go_mod, zip_sum, mod_sum })
+        Some(ResolvedModule {
+            tree: cache.dir(&module).ok()?,
+            module,
+            commit,
+            time,
+            go_mod,
+            zip_sum,
+            mod_sum,
+        })
     }
 
     /// One go command for everything that it can be asked.
@@ -180,9 +196,9 @@ impl ModuleSources<'_> {
                 (Err(_), Some(located)) => ResolutionState::Take(located),
                 (Err(why), _) if ask.place.is_some() => ResolutionState::AskForge { why: Some(why) },
                 (Err(why), _) => {
-                    let advice = goproxy::advice(&why).map(str::to_owned);
+                    let advice = download_failure::advice(&why).map(str::to_owned);
                     let help: Vec<String> = self.instead(ask, &why).await.into_iter().chain(advice).collect();
-                    ResolutionState::Failed(goproxy::fault(&why), unresolved(ask, &why, &help))
+                    ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help))
                 }
             };
             let item = ask.subject.clone();
@@ -210,7 +226,10 @@ impl ModuleSources<'_> {
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
-        ResolutionState::AskGo { module: Version { path: declared, version: module.version.clone() }, located: None }
+        ResolutionState::AskGo {
+            module: Version { path: declared, version: module.version.clone() },
+            located: None,
+        }
     }
 
     /// What the go command downloaded, or why it couldn't.
@@ -269,11 +288,19 @@ impl ModuleSources<'_> {
     }
 
     /// The forge's API; where that can't answer, git, which may have a key or a credential that the API doesn't.
-    async fn ask_forge(&self, ask: &ModuleRequest, place: &RepositoryLocation, proxy: Option<String>) -> ResolutionState {
+    async fn ask_forge(
+        &self,
+        ask: &ModuleRequest,
+        place: &RepositoryLocation,
+        proxy: Option<String>,
+    ) -> ResolutionState {
         if self.offline {
             let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
             let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
-            return ResolutionState::Failed(Blame::Other, unresolved(ask, &format!("{why} (offline)"), &help));
+            return ResolutionState::Failed(
+                Blame::Other,
+                unresolved(ask, &format!("{why} (offline)"), &help),
+            );
         }
         let path = match (ask.path.as_str(), &place.host) {
             ("", RepositoryHost::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
@@ -286,11 +313,11 @@ impl ModuleSources<'_> {
                 return ResolutionState::AskGo { module, located: None };
             }
             let why = proxy.unwrap_or_else(|| "no module proxy can be asked for it".to_owned());
-            let advice = goproxy::advice(&why)
+            let advice = download_failure::advice(&why)
                 .unwrap_or("only module proxies are asked here: a tag of a published module always works");
             let instead = self.instead(ask, &why).await;
             let help: Vec<String> = instead.into_iter().chain([advice.to_owned()]).collect();
-            return ResolutionState::Failed(goproxy::fault(&why), unresolved(ask, &why, &help));
+            return ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help));
         }
         // A ref may have moved since the lock.
         let commit = ask.known.as_ref().and_then(|known| known.commit.clone());
@@ -315,7 +342,7 @@ impl ModuleSources<'_> {
             return self.route(ask, place, located).await;
         }
         let fault = match &proxy {
-            Some(why) if goproxy::fault(why) != Blame::Request => goproxy::fault(why),
+            Some(why) if download_failure::fault(why) != Blame::Request => download_failure::fault(why),
             _ => fault_of_forge(&error),
         };
         ResolutionState::Failed(fault, self.not_found(ask, &repository, &error, proxy).await)
@@ -337,7 +364,12 @@ impl ModuleSources<'_> {
 
     /// A module of a public repository on a public forge comes from the proxy, at the commit that the forge named: that
     /// way the checksum database vouches for it. A private one's name must not reach the proxy.
-    async fn route(&self, ask: &ModuleRequest, place: &RepositoryLocation, located: LocatedModule) -> ResolutionState {
+    async fn route(
+        &self,
+        ask: &ModuleRequest,
+        place: &RepositoryLocation,
+        located: LocatedModule,
+    ) -> ResolutionState {
         if ask.by_path
             && !ask.replacement
             && ask.module.as_ref().is_some_and(|module| module.path != located.module)
@@ -382,7 +414,7 @@ impl ModuleSources<'_> {
     /// What there is instead of a version or a module that the proxies don't have: they say it of a private one, too.
     async fn instead(&self, ask: &ModuleRequest, why: &str) -> Option<String> {
         let (Some(module), Some(fetcher)) = (&ask.module, self.proxies.fetcher) else { return None };
-        if !goproxy::may_be_missing(why) || fetcher.needs_go(&module.path) {
+        if !download_failure::may_be_missing(why) || fetcher.needs_go(&module.path) {
             return None;
         }
         let with_v = format!("v{}", module.version);
@@ -425,8 +457,8 @@ impl ModuleSources<'_> {
         let (why, help): (String, Vec<String>) = match proxy {
             // That the proxies don't have it is usual; where they had trouble, or the forge can't tell, it is what has to
             // be mended.
-            Some(proxy) if !told || !goproxy::is_not_found(&proxy) => {
-                let advice = goproxy::advice(&proxy).map(str::to_owned);
+            Some(proxy) if !told || !download_failure::is_not_found(&proxy) => {
+                let advice = download_failure::advice(&proxy).map(str::to_owned);
                 (format!("{proxy}; after that, {error}"), advice.into_iter().chain(help).collect())
             }
             Some(proxy) => {

@@ -19,8 +19,19 @@ use velox_gomod::{
 };
 use velox_manifest::{GoTarget, Manifest};
 
-use super::{ResolvedPlugin, Resolver, ask::own_place_of_module, download};
-use crate::{error::Error, event::{phase, Phase}, imports::imports_of_package, lock::replacement_of, resolve::compose::module_of, workspace::Workspace};
+use super::{
+    download::{self, DownloadProgress, ModuleProxies},
+    plugin::ResolvedPlugin,
+    request::own_place_of_module,
+};
+use crate::{
+    error::Error,
+    event::{Phase, phase},
+    imports::imports_of_package,
+    lock::replacement_of,
+    resolve::compose::module_of,
+    workspace::Workspace,
+};
 
 /// Where the files of a module are.
 enum ModuleFiles {
@@ -47,63 +58,50 @@ struct Prefetch<'a> {
     files: BTreeMap<String, ModuleFiles>,
 }
 
-impl Resolver<'_> {
-    /// Fetches the modules that the workspace's packages come from, as far as its go.mod and the plugins' own tell, and
-    /// the go.mod of all that it requires.
-    ///
-    /// # Errors
-    /// A module that isn't what its sum says; an interruption.
-    pub(super) async fn prefetch(
-        &self,
-        workspace: &Workspace,
-        go_mod: &GoMod,
-        plugins: &[ResolvedPlugin],
-        sums: &GoSum,
-    ) -> Result<(), Error> {
-        let (Some(fetcher), Some(main)) = (self.fetcher, &go_mod.module) else { return Ok(()) };
-        let cache = ModCache::new(&self.go.settings().gomodcache);
-        let mut prefetch = Prefetch {
-            fetcher,
-            cache: &cache,
-            main,
-            replaces: &go_mod.replace,
-            versions: versions(go_mod, plugins),
-            sums,
-            workspace,
-            targets: &self.settings.targets,
-            manifest: self.manifest,
-            files: BTreeMap::new(),
-        };
-        let progress = download::DownloadProgress::new(self.children, Phase::Fetch, None);
-        let work = async {
-            tokio::select! {
-                done = prefetch.follow_imports(&progress) => done?,
-                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
-            }
-            // What only a plugin's go.mod names, the go command may never look at.
-            let required = go_mod.require.iter().flat_map(|line| {
-                let path = line.path.as_str();
-                [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
-            });
-            let wanted = required
-                .filter_map(|(path, version)| Some((path, version?)))
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .filter_map(|(path, version)| prefetch.source_of(path, version))
-                .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
-                .map(|module| Wanted::verified_by(sums, module))
-                .collect();
-            tokio::select! {
-                () = fetcher.fetch_go_mods(wanted) => Ok(()),
-                () = self.children.cancel.cancelled() => Err(Error::interrupted()),
-            }
-        };
-        phase(self.children.reporter.as_ref(), Phase::Fetch, work).await
-    }
+/// Downloads the modules that the workspace's packages come from, as far as its go.mod and the plugins' own name them, and
+/// the go.mod of every module that it requires.
+///
+/// # Errors
+/// A checksum mismatch or an interruption.
+pub(super) async fn prefetch(
+    proxies: ModuleProxies<'_>,
+    manifest: &Manifest,
+    targets: &[GoTarget],
+    workspace: &Workspace,
+    go_mod: &GoMod,
+    plugins: &[ResolvedPlugin],
+    sums: &GoSum,
+) -> Result<(), Error> {
+    let (Some(fetcher), Some(main)) = (proxies.fetcher, &go_mod.module) else { return Ok(()) };
+    let (cache, versions) = (&proxies.cache(), versions(go_mod, plugins));
+    let (replaces, files) = (&go_mod.replace, BTreeMap::new());
+    let mut prefetch =
+        Prefetch { fetcher, cache, main, replaces, versions, sums, workspace, targets, manifest, files };
+    let progress = DownloadProgress::new(proxies.children, Phase::Fetch, None);
+    let work = async {
+        prefetch.follow_imports(&progress).await?;
+        // What only a plugin's go.mod names, the go command may never look at.
+        let required = go_mod.require.iter().flat_map(|line| {
+            let path = line.path.as_str();
+            [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
+        });
+        let wanted = required
+            .filter_map(|(path, version)| Some((path, version?)))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter_map(|(path, version)| prefetch.source_of(path, version))
+            .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
+            .map(|module| Wanted::verified_by(sums, module))
+            .collect();
+        fetcher.fetch_go_mods(wanted).await;
+        Ok(())
+    };
+    let work = proxies.children.until_cancelled(work);
+    phase(proxies.children.reporter.as_ref(), Phase::Fetch, async { work.await? }).await
 }
 
 impl Prefetch<'_> {
-    async fn follow_imports(&mut self, progress: &download::DownloadProgress<'_>) -> Result<(), Error> {
+    async fn follow_imports(&mut self, progress: &DownloadProgress<'_>) -> Result<(), Error> {
         let here = self.workspace.directory().to_owned();
         self.files.insert(self.main.to_owned(), ModuleFiles::There(here));
         let mut open = vec![format!("{}/cmd/rr", self.main)];

@@ -166,7 +166,13 @@ impl PluginSource {
                     Some(version) => (version, span),
                     None => (&plugin.reference.value, &plugin.reference.span),
                 };
-                Self::Remote(Box::new(ModuleRequest::replacement(subject, path, reference, span.clone(), manifest)))
+                Self::Remote(Box::new(ModuleRequest::replacement(
+                    subject,
+                    path,
+                    reference,
+                    span.clone(),
+                    manifest,
+                )))
             }
             None => Self::Remote(Box::new(Self::original(subject, plugin, manifest))),
         }
@@ -182,7 +188,10 @@ impl PluginSource {
             Origin::GitHub { owner, repository, folder } => {
                 let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
                 let root = join(&format!("github.com/{}/{}", owner.value, repository.value), &folder);
-                let host = RepositoryHost::GitHub { owner: owner.value.clone(), repository: repository.value.clone() };
+                let host = RepositoryHost::GitHub {
+                    owner: owner.value.clone(),
+                    repository: repository.value.clone(),
+                };
                 let own = manifest.github.endpoint.is_some();
                 (module_at_tag(&root, reference), Some(RepositoryLocation { host, folder, own }))
             }
@@ -195,7 +204,10 @@ impl PluginSource {
                 };
                 let host = RepositoryHost::GitLab { project: project.value.clone() };
                 let own = manifest.gitlab.endpoint.is_some();
-                (root.and_then(|root| module_at_tag(&root, reference)), Some(RepositoryLocation { host, folder, own }))
+                (
+                    root.and_then(|root| module_at_tag(&root, reference)),
+                    Some(RepositoryLocation { host, folder, own }),
+                )
             }
         };
         // A module that is named by its path is asked for by that path, wherever the manifest's own forge is.
@@ -259,11 +271,19 @@ fn place_of(module: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
         let mut parts = rest.splitn(3, '/');
         let (owner, repository) = (parts.next()?.to_owned(), parts.next()?.to_owned());
         let folder = parts.next().unwrap_or_default().to_owned();
-        return Some(RepositoryLocation { host: RepositoryHost::GitHub { owner, repository }, folder, own: own_github });
+        return Some(RepositoryLocation {
+            host: RepositoryHost::GitHub { owner, repository },
+            folder,
+            own: own_github,
+        });
     }
     if host == "gitlab.com" || own_gitlab {
         let project = Project::Path(rest.to_owned());
-        return Some(RepositoryLocation { host: RepositoryHost::GitLab { project }, folder: String::new(), own: own_gitlab });
+        return Some(RepositoryLocation {
+            host: RepositoryHost::GitLab { project },
+            folder: String::new(),
+            own: own_gitlab,
+        });
     }
     host.contains('.').then(|| RepositoryLocation {
         host: RepositoryHost::Git { url: format!("https://{path}") },

@@ -1,14 +1,6 @@
 //! From a Manifest to a [`Lock`]: every ref becomes an exact module, and these become a go.mod that the go command agrees
 //! with.
 
-mod ask;
-mod fetch;
-mod forge;
-mod goproxy;
-pub(crate) mod listing;
-mod pin;
-mod prefetch;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -26,21 +18,27 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
 
-use self::{
-    ask::{ModuleRequest, PreviousResolution, PluginSource},
-    goproxy::ModuleProxies,
-    listing::PackageList,
-    pin::{ResolvedModule, ModuleSources},
+use super::{
+    compose::{GoModComposition, Requirement, provides},
+    download::ModuleProxies,
+    forge::Forges,
+    packages::{self, PackageList},
+    pin::{ModuleSources, ResolvedModule},
+    plugin::{ResolvedPlugin, added, local_go_mod, local_plugin, remote_plugin, same_modules},
+    prefetch,
+    request::{ModuleRequest, PluginSource, PreviousResolution},
 };
-pub(crate) use self::{
-    ask::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
-    forge::{ForgeAccess, Forges, tag_prefix},
-    goproxy::{advice, unserved},
+use crate::{
+    error::{Error, ErrorKind, finding},
+    event::RaisedPlugin,
+    imports::imports_of,
+    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
+    process::CommandRunner,
+    request::BuildRequest,
+    settings::BuildSettings,
+    toolchain::{ModuleMode, Toolchain, Toolchains},
+    workspace::{Workspace, plugins_go},
 };
-use crate::{compose::Wanted, error::{finding, Error, ErrorKind}, event::RaisedPlugin, imports::imports_of, lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant}, process::CommandRunner, request::BuildRequest, resolve::compose::{provides, GoModComposition}, settings::BuildSettings, toolchain::{ModuleMode, Toolchain, Toolchains}, workspace::{plugins_go, Workspace}};
-
-/// The plugins behind `rr workers` and `rr reset`: part of every server.
-const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
 /// Everything that resolving needs.
 #[derive(Clone, Copy)]
@@ -58,19 +56,6 @@ pub(crate) struct Resolver<'a> {
     pub(crate) forges: &'a Forges,
     pub(crate) fetcher: Option<&'a Fetcher>,
     pub(crate) scratch: &'a Path,
-}
-
-/// A plugin with everything known of it before Go has selected versions.
-struct ResolvedPlugin {
-    name: String,
-    span: Option<Range<usize>>,
-    asked: String,
-    module: String,
-    version: String,
-    commit: Option<String>,
-    go_mod: Option<GoMod>,
-    replacement: Option<LockedReplacement>,
-    added: bool,
 }
 
 /// A RoadRunner as it was released.
@@ -129,8 +114,17 @@ impl Resolver<'_> {
         let sums = self.sums(&workspace, pinned.values())?;
         workspace.write("go.sum", &sums.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
-        workspace.write("container/plugins.go", &container::plugins_go(&modules, ""))?;
-        self.prefetch(&workspace, &composed, &plugins, &sums).await?;
+        workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, ""))?;
+        prefetch::prefetch(
+            self.proxies(),
+            self.manifest,
+            &self.settings.targets,
+            &workspace,
+            &composed,
+            &plugins,
+            &sums,
+        )
+        .await?;
         let lock = self.lock(roadrunner, plugins, &workspace).await?;
         Ok((lock, workspace))
     }
@@ -153,9 +147,13 @@ impl Resolver<'_> {
         Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
-    fn sources(&self) -> ModuleSources<'_> {
+    fn proxies(&self) -> ModuleProxies<'_> {
+        ModuleProxies { go: self.go, children: self.children, fetcher: self.fetcher }
+    }
+
+    pub(super) fn sources(&self) -> ModuleSources<'_> {
         ModuleSources {
-            proxies: ModuleProxies { go: self.go, children: self.children, fetcher: self.fetcher },
+            proxies: self.proxies(),
             forges: self.forges,
             scratch: self.scratch,
             offline: self.request.options.offline,
@@ -164,7 +162,7 @@ impl Resolver<'_> {
     }
 
     /// What has to be asked of the sources; local directories need no asking.
-    fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
+    pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
         let mut roadrunner = ModuleRequest::roadrunner(manifest);
         roadrunner.known = self.known_roadrunner()?;
         let mut asks = vec![(ModuleOwner::RoadRunner, roadrunner)];
@@ -181,7 +179,13 @@ impl Resolver<'_> {
                 Some(version) if semver::canonical(version).as_deref() == Some(version) => {}
                 Some(version) => {
                     let subject = format!("the replacement of {}", replace.old.value.0);
-                    let ask = ModuleRequest::replacement(subject, path, version, replace.new.span.clone(), manifest);
+                    let ask = ModuleRequest::replacement(
+                        subject,
+                        path,
+                        version,
+                        replace.new.span.clone(),
+                        manifest,
+                    );
                     asks.push((ModuleOwner::Replace(index), ask));
                 }
                 None => {
@@ -230,11 +234,12 @@ impl Resolver<'_> {
         let mut plugins = Vec::new();
         let mut wrong = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            let resolved = match (PluginSource::new(plugin, manifest), pinned.get(&ModuleOwner::Plugin(index))) {
-                (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
-                (PluginSource::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, pinned)),
-                (PluginSource::Remote(_), None) => continue,
-            };
+            let resolved =
+                match (PluginSource::new(plugin, manifest), pinned.get(&ModuleOwner::Plugin(index))) {
+                    (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
+                    (PluginSource::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, manifest, pinned)),
+                    (PluginSource::Remote(_), None) => continue,
+                };
             match resolved {
                 Ok(plugin) => plugins.push(plugin),
                 Err(diagnostic) => wrong.push(diagnostic),
@@ -270,7 +275,8 @@ impl Resolver<'_> {
         }
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let (old_path, old_version) = replace.old.value.clone();
-            let (new_path, new_version) = match (&replace.new.value, pinned.get(&ModuleOwner::Replace(index))) {
+            let (new_path, new_version) = match (&replace.new.value, pinned.get(&ModuleOwner::Replace(index)))
+            {
                 (Replacement::Directory(directory), _) => {
                     let directory = self.request.base.join(directory);
                     local_go_mod(&directory, &replace.new.span)
@@ -288,9 +294,9 @@ impl Resolver<'_> {
             imports_of(workspace.directory(), counts)
                 .map_err(|error| Error::file("read", workspace.directory(), &error))
         };
-        let wanted: Vec<Wanted> = plugins
+        let wanted: Vec<Requirement> = plugins
             .iter()
-            .map(|plugin| Wanted {
+            .map(|plugin| Requirement {
                 path: plugin.module.clone(),
                 version: plugin.version.clone(),
                 go_mod: plugin.go_mod.clone(),
@@ -326,7 +332,8 @@ impl Resolver<'_> {
         let mut selected = BTreeMap::new();
         for target in &self.settings.targets {
             let variant = TargetVariant::new(target, self.settings);
-            let listing = PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
+            let listing =
+                PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
             let listing = listing.map_err(|error| self.blame(error, &plugins))?;
             selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
             targets.insert(variant, listing.target);
@@ -420,7 +427,7 @@ impl Resolver<'_> {
         if raised.is_empty() {
             return Ok(Vec::new());
         }
-        let graph = listing::graph(self.go, workspace).await?;
+        let graph = packages::graph(self.go, workspace).await?;
         for raised in &mut raised {
             raised.demanded_by = graph.demanding(&raised.module, &raised.selected);
         }
@@ -451,29 +458,6 @@ pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
 
-/// A `[[replaces]]` that names a plugin's module is that plugin's replacement: so the replaced module isn't fetched, and
-/// one without a version takes the plugin's ref.
-pub(crate) fn with_plugin_replacements(manifest: &Manifest) -> Manifest {
-    let mut manifest = manifest.clone();
-    let plugins = &mut manifest.plugins;
-    manifest.replaces.retain(|replace| {
-        let (old, version) = &replace.old.value;
-        let owner = plugins.iter_mut().find(|plugin| {
-            version.is_none()
-                && plugin.replace.is_none()
-                && matches!(&plugin.origin, Origin::Module(path) if path.value == *old)
-        });
-        match owner {
-            Some(plugin) => {
-                plugin.replace = Some(replace.new.clone());
-                false
-            }
-            None => true,
-        }
-    });
-    manifest
-}
-
 /// The newest Go that RoadRunner or a plugin asks for, and who does.
 fn newest_go_line<'a>(
     release: &'a GoMod,
@@ -497,202 +481,4 @@ fn release(roadrunner: &ResolvedModule) -> Result<GoMod, Error> {
             roadrunner.module.path, roadrunner.module.version
         ))
     })
-}
-
-fn remote_plugin(plugin: &Plugin, pinned: &ResolvedModule) -> ResolvedPlugin {
-    let go_mod = GoMod::parse_lax(&pinned.go_mod).ok();
-    let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| pinned.module.path.clone());
-    let asked = plugin.reference.value.clone();
-    let (module, version, replacement) = if plugin.replace.is_none() {
-        (pinned.module.path.clone(), pinned.module.version.clone(), None)
-    } else {
-        let module = replaced_module(plugin, &declared, &pinned.module.path);
-        let version = placeholder_version(&module, &asked);
-        let Version { path, version: new } = pinned.module.clone();
-        (module, version, Some(LockedReplacement::Module { path, version: new }))
-    };
-    ResolvedPlugin {
-        name: plugin.name.value.clone(),
-        span: plugin.reference.span.clone(),
-        asked,
-        module,
-        version,
-        commit: pinned.commit.clone(),
-        go_mod,
-        replacement,
-        added: false,
-    }
-}
-
-/// The path of a module that is replaced and so never fetched. A fork usually keeps the original's module line; one that
-/// took its own name leaves the repository, with the fork's major.
-fn replaced_module(plugin: &Plugin, declared: &str, replacement: &str) -> String {
-    let (root, folder) = match &plugin.origin {
-        Origin::Module(path) => return path.value.clone(),
-        Origin::GitHub { owner, repository, folder } => {
-            (format!("github.com/{}/{}", owner.value, repository.value), folder)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            velox_manifest::Project::Path(path) => (format!("gitlab.com/{path}"), folder),
-            velox_manifest::Project::Id(_) => return declared.to_owned(),
-        },
-    };
-    if declared != replacement {
-        return declared.to_owned();
-    }
-    let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
-    match folder {
-        Some(folder) => format!("{root}/{}{suffix}", folder.value),
-        None => format!("{root}{suffix}"),
-    }
-}
-
-/// The version that go.mod requires of a module that is replaced: the ref where it is a version of this major, else the
-/// zero pseudo-version, which no minimal version selection notices.
-fn placeholder_version(module: &str, asked: &str) -> String {
-    let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
-    if semver::canonical(asked).as_deref() == Some(asked) && path_major_matches(asked, suffix) {
-        return asked.to_owned();
-    }
-    pseudo::zero_pseudo_version(suffix.trim_start_matches(['/', '.']))
-}
-
-fn local_plugin(plugin: &Plugin, path: PathBuf, base: &Path) -> Result<ResolvedPlugin, Diagnostic> {
-    let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
-    let directory = &base.join(&path);
-    let (declared, go_mod) = local_go_mod(directory, &span)?;
-    if !has_package(directory) {
-        let message = format!("{} has a go.mod, and no Go package beside it", directory.display());
-        let mut diagnostic = finding(message, span, Some("relative to the configuration file"));
-        diagnostic.help.push("the package of a plugin lies where its go.mod is, and not below".to_owned());
-        return Err(diagnostic);
-    }
-    if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
-        && *module != declared
-    {
-        let message =
-            format!("{} declares the module {declared}, not {module}", directory.join("go.mod").display());
-        let mut diagnostic =
-            finding(message, span, Some("a local replacement has to declare the replaced path"));
-        diagnostic
-            .help
-            .push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
-        return Err(diagnostic);
-    }
-    Ok(ResolvedPlugin {
-        name: plugin.name.value.clone(),
-        span: plugin.reference.span.clone(),
-        asked: plugin.reference.value.clone(),
-        version: placeholder_version(&declared, &plugin.reference.value),
-        module: declared,
-        commit: None,
-        go_mod: Some(go_mod),
-        replacement: Some(LockedReplacement::Directory { path }),
-        added: false,
-    })
-}
-
-/// The module path of a directory with a Go module: the `module` line of its go.mod.
-///
-/// # Errors
-/// There is no such directory, or it has no go.mod that can be read.
-pub fn module_in(directory: &Path) -> Result<String, Diagnostic> {
-    local_go_mod(directory, &None).map(|(module, _)| module)
-}
-
-/// The module path and the go.mod of a directory of the user's.
-fn local_go_mod(directory: &Path, span: &Option<Range<usize>>) -> Result<(String, GoMod), Diagnostic> {
-    let path = directory.join("go.mod");
-    let wrong = |message: String, help: &str| {
-        let label = span.is_some().then_some("relative to the configuration file");
-        let mut diagnostic = finding(message, span.clone(), label);
-        diagnostic.help.push(help.to_owned());
-        diagnostic
-    };
-    if !directory.is_dir() {
-        return Err(wrong(format!("there is no directory {}", directory.display()), "check the path"));
-    }
-    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            let help = match modules_below(directory).as_slice() {
-                [] => "`go mod init MODULE` there makes it a Go module".to_owned(),
-                names => format!("a Go module is in {}: name that directory", names.join(", ")),
-            };
-            wrong(format!("{} has no go.mod", directory.display()), &help)
-        }
-        _ => wrong(format!("can't read {}: {error}", path.display()), "check its permissions"),
-    })?;
-    let go_mod = GoMod::parse_lax(&text).map_err(|error| {
-        wrong(
-            format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message),
-            "mend that go.mod",
-        )
-    })?;
-    let module = modfile::module_line(&text).ok_or_else(|| {
-        wrong(format!("{} has no module line", path.display()), "start it with `module PATH`")
-    })?;
-    Ok((module, go_mod))
-}
-
-/// The directories right below this one that hold a go.mod, three at most.
-fn modules_below(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().join("go.mod").is_file())
-        .map(|entry| entry.path().display().to_string())
-        .collect();
-    names.sort();
-    names.truncate(3);
-    names
-}
-
-/// Whether a package could be compiled here: tests make none.
-fn has_package(directory: &Path) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .any(|name| name.ends_with(".go") && !name.ends_with("_test.go") && !name.starts_with(['_', '.']))
-}
-
-/// Two entries for one module would be compiled in once, at one version: which one was meant?
-fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
-    let mut seen: BTreeMap<&str, &ResolvedPlugin> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    for plugin in plugins {
-        if let Some(first) = seen.insert(&plugin.module, plugin) {
-            let message =
-                format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
-            let mut diagnostic = finding(message, plugin.span.clone(), Some("the second one"));
-            diagnostic.help.push("remove one of them".to_owned());
-            wrong.push(diagnostic);
-        }
-    }
-    wrong
-}
-
-/// informer and resetter at RoadRunner's own version, where the user didn't list them.
-fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
-    let is =
-        |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
-    ALWAYS
-        .iter()
-        .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
-        .filter_map(|base| release.require.iter().find(|line| is(&line.path, base)))
-        .map(|Require { path, version, .. }| ResolvedPlugin {
-            name: split_path_version(path)
-                .map_or(path.as_str(), |(prefix, _)| prefix)
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-            span: None,
-            asked: version.clone(),
-            module: path.clone(),
-            version: version.clone(),
-            commit: None,
-            go_mod: None,
-            replacement: None,
-            added: true,
-        })
-        .collect()
 }

@@ -10,7 +10,10 @@ use velox_gomod::goversion;
 use velox_manifest::GoTarget;
 
 use super::{go_env::GoSettings, policy::ToolchainSwitching};
-use crate::{error::Error, process::{CommandOutput, CommandRunner, Invocation}};
+use crate::{
+    error::Error,
+    process::{CommandOutput, CommandRunner, Invocation},
+};
 
 /// A go command, with the settings that go with it.
 #[derive(Clone)]
@@ -143,7 +146,8 @@ impl Toolchain {
 
     /// The Go version that compiles in `directory`: its go.mod may demand a newer one, which the go command then fetches.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
-        let finished = self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;
+        let finished =
+            self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;
         if !finished.status.success() {
             return Err(Error::build("`go env GOVERSION` failed").output(finished.stderr));
         }

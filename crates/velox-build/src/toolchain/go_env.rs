@@ -10,7 +10,10 @@ use std::{
 use serde::Deserialize;
 use velox_gomod::{goenv::GoEnv, goversion, module::match_prefix_patterns};
 
-use crate::{error::Error, process::{CommandRunner, Invocation}};
+use crate::{
+    error::Error,
+    process::{CommandRunner, Invocation},
+};
 
 /// The part of `go env -json` that a build needs (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
 #[derive(Debug, Clone, Deserialize)]

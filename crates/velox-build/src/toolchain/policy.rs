@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn gotoolchain_is_read_as_go_reads_it() {
-        let read = |text: &str| ToolchainPolicy::new(text, false).map(|allowed| (allowed.base, allowed.others)).ok();
+        let read =
+            |text: &str| ToolchainPolicy::new(text, false).map(|allowed| (allowed.base, allowed.others)).ok();
         let go = |name: &str| Some(name.to_owned());
         for (text, expected) in [
             ("auto", (None, ToolchainSwitching::Any)),

@@ -17,7 +17,12 @@ use super::{
     go_env::GoSettings,
     policy::{ToolchainPolicy, ToolchainSwitching},
 };
-use crate::{error::{checksum_mismatch, Blame, Error}, event::{phase, Event, Note, Phase}, process::{CommandRunner, Invocation}, resolve::download::{advice, unserved}};
+use crate::{
+    download_failure::{advice, unserved},
+    error::{Blame, Error, checksum_mismatch},
+    event::{Event, Note, Phase, phase},
+    process::{CommandRunner, Invocation},
+};
 
 /// The go command on this machine, if there is one, and what the user allows besides.
 pub(crate) struct InstalledGo {

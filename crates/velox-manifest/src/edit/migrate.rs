@@ -7,7 +7,7 @@ use super::{
     string,
     text::{TextEdits, line_end, line_ending, line_start, whole},
 };
-use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project, SourceFile, refs};
+use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, SourceFile, refs};
 
 /// An older configuration in the newest format.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,17 +22,9 @@ pub struct Migration {
 /// unreplaced. A branch, a commit, a folder and a project's number don't tell.
 #[must_use]
 pub fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let (root, folder, forge) = match &plugin.origin {
-        Origin::Module(path) => return Some(path.value.clone()),
-        Origin::GitHub { owner, repository, folder } => {
-            (format!("github.com/{}/{}", owner.value, repository.value), folder, &manifest.github)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            Project::Path(path) => (format!("gitlab.com/{path}"), folder, &manifest.gitlab),
-            Project::Id(_) => return None,
-        },
-    };
-    if folder.is_some() || plugin.replace.is_some() || forge.endpoint.is_some() {
+    let root = plugin.origin.path(|forge| forge.public_host.to_owned(), manifest)?;
+    let Some(forge) = plugin.origin.forge(manifest) else { return Some(root) };
+    if !plugin.origin.folder().is_empty() || plugin.replace.is_some() || forge.is_self_hosted() {
         return None;
     }
     let reference = &plugin.reference.value;
@@ -123,29 +115,21 @@ fn checked(
 }
 
 fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
-    let (root, own_folder) = match &plugin.origin {
-        Origin::Module(_) => return true,
-        Origin::GitHub { owner, repository, .. } => {
-            (format!("{}/{}/{}", host(&manifest.github, "github.com"), owner.value, repository.value), false)
-        }
-        Origin::GitLab { project, folder } => {
-            // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
-            let own = manifest.gitlab.endpoint.as_ref();
-            let below = own.is_some_and(|url| url::Url::parse(&url.value).is_ok_and(|url| url.path() != "/"));
-            let host = host(&manifest.gitlab, "gitlab.com");
-            match &project.value {
-                Project::Path(path) => (format!("{host}/{path}"), below || own.is_some() && folder.is_some()),
-                Project::Id(_) => (host, below || own.is_some() && folder.is_some()),
-            }
-        }
+    let Some(forge) = plugin.origin.forge(manifest) else { return true };
+    // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
+    let below = |forge: &Forge| {
+        let endpoint = forge.endpoint.as_ref().and_then(|endpoint| url::Url::parse(&endpoint.value).ok());
+        endpoint.is_some_and(|url| url.path() != "/") || !plugin.origin.folder().is_empty()
+    };
+    if matches!(plugin.origin, Origin::GitLab { .. }) && forge.is_self_hosted() && below(forge) {
+        return false;
+    }
+    let root = match plugin.origin.repository() {
+        Some(repository) => format!("{}/{repository}", forge.host()),
+        None => forge.host(),
     };
     let (module, root) = (module.to_ascii_lowercase(), root.to_ascii_lowercase());
-    !own_folder && module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn host(forge: &Forge, public: &str) -> String {
-    let own = forge.endpoint.as_ref().and_then(|endpoint| url::Url::parse(&endpoint.value).ok());
-    own.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| public.to_owned())
+    module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 struct Migrator<'a> {

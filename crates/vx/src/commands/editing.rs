@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 use velox_build::{Goal, Inquiry, Options};
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
-    Diagnostic, Level, Manifest, Origin, Plugin, SourceFile,
+    Diagnostic, Level, Manifest, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin},
 };
 
@@ -178,33 +178,4 @@ pub(super) fn error(message: String, help: &str) -> Diagnostic {
 /// A module path without its major suffix.
 pub(super) fn base(module: &str) -> &str {
     split_path_version(module).map_or(module, |(base, _)| base)
-}
-
-/// The path of a plugin without its major, to compare plugins by.
-pub(super) fn identity(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
-        folder.as_ref().map(|folder| format!("/{}", folder.value)).unwrap_or_default()
-    };
-    match &plugin.origin {
-        Origin::Module(path) => Some(base(&path.value).to_owned()),
-        Origin::GitHub { owner, repository, folder: inner } => {
-            let host = host(&manifest.github, "github.com");
-            Some(format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner)))
-        }
-        Origin::GitLab { project, folder: inner } => match &project.value {
-            velox_manifest::Project::Path(path) => {
-                Some(format!("{}/{path}{}", host(&manifest.gitlab, "gitlab.com"), folder(inner)))
-            }
-            velox_manifest::Project::Id(_) => None,
-        },
-    }
-}
-
-/// The host of a forge that a manifest configures.
-pub(super) fn host(forge: &velox_manifest::Forge, public: &str) -> String {
-    let own = forge.endpoint.as_ref().and_then(|endpoint| {
-        let rest = endpoint.value.split_once("://")?.1;
-        rest.split(['/', ':']).next().map(str::to_owned)
-    });
-    own.unwrap_or_else(|| public.to_owned())
 }

@@ -44,7 +44,10 @@ pub use lock::{
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use remote::{IncomingBinary, LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
-pub use request::{BuildOptions, BuildRequest, Goal, Output};
+pub use request::{
+    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions, Upgrade,
+    VersionOptions, WorkspaceOptions,
+};
 pub use resolve::{module_in, network::http_client};
 pub use stamp::Stamp;
 pub use workspace::Workspace;

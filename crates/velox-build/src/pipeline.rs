@@ -26,7 +26,7 @@ use crate::{
     event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, Reporter, phase},
     lock::{Lock, LockFile, LockedPlugin, LockedTarget, RequestedVersions, TargetVariant},
     process::CommandRunner,
-    request::{BuildRequest, Goal, Output},
+    request::{BuildRequest, Goal, Output, Upgrade},
     resolve::{Resolver, forge::Forges, network::Network, roadrunner_release},
     settings::BuildSettings,
     stamp::Stamp,
@@ -124,7 +124,7 @@ impl Pipeline<'_> {
         let started = Instant::now();
         let found = LockFile::read(self.request)?;
         let fits = match found.fitting(&self.asked) {
-            Ok(lock) if lock.covers(&self.variants) && !self.renews() => Some(lock.clone()),
+            Ok(lock) if lock.covers(&self.variants) && self.request.options.versions.upgrade == Upgrade::Nothing => Some(lock.clone()),
             Ok(_) => None,
             Err(differences) if self.must_fit() => return Err(found.mismatch(&differences)),
             Err(_) => None,
@@ -165,36 +165,32 @@ impl Pipeline<'_> {
     /// The stamp, as far as it is known beforehand, is one that the linker's flags can carry.
     fn check_stamp(&self) -> Result<(), Error> {
         let BuildRequest { options, environment, .. } = self.request;
-        let stamp = Stamp::choose(options, &self.manifest.build_args, environment, "", 0);
+        let stamp = Stamp::choose(&options.stamp, &self.manifest.build_args, environment, "", 0);
         linker_flags(self.settings, "", &stamp).map(drop)
     }
 
-    /// `vx lock --upgrade NAME` names what is there.
+    /// The plugins that `vx lock --upgrade NAME` names exist.
     fn check_names(&self) -> Result<(), Error> {
+        let Upgrade::Only(upgraded) = &self.request.options.versions.upgrade else { return Ok(()) };
         let names = || self.manifest.plugins.iter().map(|plugin| plugin.name.value.as_str());
-        let unknown = |only: &&String| *only != "roadrunner" && !names().any(|name| name == *only);
-        match self.request.options.upgrade_only.iter().find(unknown) {
+        let unknown = |name: &&String| *name != "roadrunner" && !names().any(|known| known == *name);
+        match upgraded.iter().find(unknown) {
             None => Ok(()),
             Some(name) => Err(Error::configuration(format!("there is no plugin `{name}`"))
-                .help(format!("there are: roadrunner, {}", names().collect::<Vec<_>>().join(", ")))),
+                .help(format!("the plugins are: roadrunner, {}", names().collect::<Vec<_>>().join(", ")))),
         }
     }
 
-    /// Whether versions of the lock are to be replaced.
-    fn renews(&self) -> bool {
-        self.request.options.upgrade || !self.request.options.upgrade_only.is_empty()
-    }
-
     pub(crate) fn must_fit(&self) -> bool {
-        self.request.options.locked || self.request.goal == Goal::CheckLock
+        self.request.options.versions.locked || self.request.goal == Goal::CheckLock
     }
 
     /// `fits`: the lock, where no version is asked for any more.
     pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<BuildTools, Error> {
         let request = self.request;
         let place =
-            request.options.workspaces.clone().unwrap_or_else(|| cache_directory(&request.environment));
-        let scratch = ScratchDirectory::create(&place, request.options.keep_workspace)?;
+            request.options.workspace.parent.clone().unwrap_or_else(|| cache_directory(&request.environment));
+        let scratch = ScratchDirectory::create(&place, request.options.workspace.keep)?;
         let plain = CommandRunner::new(request, &self.reporter, &self.cancel);
         let installed = InstalledGo::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
         let Network { children, forges, fetcher } =
@@ -203,12 +199,12 @@ impl Pipeline<'_> {
             installed,
             children: children.clone(),
             fetcher: fetcher.clone(),
-            offline: request.options.offline,
+            offline: request.options.is_offline(),
             scratch: scratch.path().to_owned(),
         };
         let go = match (fits, &found.lock) {
             (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
-            (None, Some(lock)) if !request.options.upgrade => match toolchains.allows(&lock.go_version) {
+            (None, Some(lock)) if request.options.versions.upgrade != Upgrade::Everything => match toolchains.allows(&lock.go_version) {
                 Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
                 Err(error) if self.must_fit() => return Err(error),
                 Err(_) => self.any_go(&toolchains).await?,
@@ -267,7 +263,7 @@ impl Pipeline<'_> {
         }
         if !self.must_fit()
             && !matches!(self.request.goal, Goal::Plan | Goal::DryRun(_))
-            && self.request.unchanged
+            && self.request.updates_lock
             && let Err(why) = found.write(&lock)
         {
             if self.request.goal == Goal::Lock {
@@ -319,7 +315,7 @@ impl Pipeline<'_> {
 
     fn stamp(&self, lock: &Lock) -> Stamp {
         Stamp::choose(
-            &self.request.options,
+            &self.request.options.stamp,
             &self.manifest.build_args,
             &self.request.environment,
             &lock.roadrunner.version,
@@ -386,7 +382,7 @@ impl Pipeline<'_> {
                 let key = key::of(lock, variant, self.settings, stamp, replaced)?;
                 let usable = key
                     .as_deref()
-                    .filter(|_| !self.request.options.no_cache && !self.request.options.keep_workspace);
+                    .filter(|_| !self.request.options.cache.recompile && !self.request.options.workspace.keep);
                 let artifact = usable.and_then(|key| self.store.get(key));
                 Ok(BuildTarget {
                     reused: artifact.is_some(),
@@ -424,8 +420,8 @@ impl Pipeline<'_> {
             .await?;
         let summary = self.publish_all(summary, made.iter()).await?;
         let made: Vec<&str> = made.iter().filter_map(|wanted| wanted.key.as_deref()).collect();
-        self.store.keep_within(self.request.options.cache_limit.unwrap_or(DEFAULT_STORE_LIMIT_BYTES), &made);
-        if self.request.options.keep_workspace {
+        self.store.keep_within(self.request.options.cache.store_limit_bytes.unwrap_or(DEFAULT_STORE_LIMIT_BYTES), &made);
+        if self.request.options.workspace.keep {
             let path = workspace.directory().to_owned();
             self.reporter.report(Event::Note(Note::WorkspaceKept { path }));
         }
@@ -466,7 +462,7 @@ impl Pipeline<'_> {
         let locked = lock.targets.get(variant).cloned().unwrap_or_default();
         phase(&*self.reporter, Phase::Verify, async {
             verify::build_information(&binary, lock, &locked)?;
-            if variant.target == GoTarget::host() && !self.request.options.no_smoke_test {
+            if variant.target == GoTarget::host() && !self.request.options.compile.skip_smoke_test {
                 verify::smoke_test(&binary, children, stamp, scratch.path()).await?;
             }
             Ok(())
@@ -549,7 +545,7 @@ impl Pipeline<'_> {
             stamp_version: stamp.version.clone(),
             stamp_time: stamp.time.clone(),
             go_mod: lock.go_mod.clone(),
-            lock: self.request.lock.clone().filter(|_| self.request.unchanged),
+            lock: self.request.lock.clone().filter(|_| self.request.updates_lock),
             binaries: Vec::new(),
             compile_cache: None,
         }

@@ -64,7 +64,7 @@ impl CommandRunner {
         cancel: &CancellationToken,
     ) -> Self {
         let mut inherited = request.environment.clone();
-        if request.options.offline {
+        if request.options.is_offline() {
             // What the caches hold was verified when it came.
             let nothing = [("GOPROXY", "off"), ("GOSUMDB", "off"), ("GOVCS", "*:off")];
             inherited.extend(nothing.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -75,7 +75,7 @@ impl CommandRunner {
             redactor: Arc::new(Redactor::new(Vec::new())),
             reporter: Arc::clone(reporter),
             cancel: cancel.clone(),
-            own_groups: !request.options.one_group,
+            own_groups: !request.options.share_process_group,
         }
     }
 
@@ -260,10 +260,10 @@ mod tests {
             source: None,
             base: PathBuf::new(),
             environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
-            options: BuildOptions { one_group, ..BuildOptions::default() },
+            options: BuildOptions { share_process_group: one_group, ..BuildOptions::default() },
             goal: Goal::Plan,
             lock: None,
-            unchanged: true,
+            updates_lock: true,
         };
         let reporter: Arc<dyn Reporter> = Arc::new(Nobody);
         let children = CommandRunner::new(&request, &reporter, &CancellationToken::new());

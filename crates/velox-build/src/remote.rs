@@ -86,7 +86,7 @@ impl<'a> RemoteBuild<'a> {
         let found = LockFile::read(request)?;
         let fits = match found.fitting(&asked) {
             Ok(_) => true,
-            Err(differences) if request.options.locked => return Err(found.mismatch(&differences)),
+            Err(differences) if request.options.versions.locked => return Err(found.mismatch(&differences)),
             Err(_) => false,
         };
         Ok(Self { request, output, settings, asked, found, fits })
@@ -96,7 +96,7 @@ impl<'a> RemoteBuild<'a> {
     #[must_use]
     pub fn settled(&self) -> RemoteBuildSettings {
         let BuildRequest { options, environment, .. } = self.request;
-        let (stamp_version, stamp_time) = Stamp::given(options, &self.settings.arguments, environment);
+        let (stamp_version, stamp_time) = Stamp::given(&options.stamp, &self.settings.arguments, environment);
         RemoteBuildSettings {
             targets: self.settings.targets.clone(),
             debug: self.settings.debug,
@@ -152,7 +152,7 @@ impl<'a> RemoteBuild<'a> {
     /// With `--locked`, it has other versions than the lock here.
     pub fn keep(&self, adopted: &Lock) -> Result<LockUpdate, Error> {
         let Some(known) = self.fitting() else {
-            if !self.request.unchanged || self.request.lock.is_none() {
+            if !self.request.updates_lock || self.request.lock.is_none() {
                 return Ok(LockUpdate::Stays);
             }
             return Ok(match self.found.write(adopted) {
@@ -163,7 +163,7 @@ impl<'a> RemoteBuild<'a> {
         if known.go_mod == adopted.go_mod {
             return Ok(LockUpdate::Stays);
         }
-        if self.request.options.locked {
+        if self.request.options.versions.locked {
             return Err(Error::build(format!(
                 "the build service chose other versions than {} has",
                 self.found.name()
@@ -190,7 +190,7 @@ impl<'a> RemoteBuild<'a> {
     #[must_use]
     pub fn summary(&self, lock: &Lock) -> BuildSummary {
         let stamp = Stamp::choose(
-            &self.request.options,
+            &self.request.options.stamp,
             &self.settings.arguments,
             &self.request.environment,
             &lock.roadrunner.version,

@@ -218,7 +218,7 @@ impl Proxies {
             options: Options::default(),
             goal: Goal::Plan,
             lock: None,
-            unchanged: true,
+            updates_lock: true,
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct CompileCacheSession {
 fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
     let variable = request.environment.get("VX_REMOTE_CACHE").filter(|value| !value.is_empty()).cloned();
     let configured = request.manifest.cache.remote.as_ref();
-    let (text, span) = match request.options.remote_cache.clone().or(variable) {
+    let (text, span) = match request.options.cache.remote.clone().or(variable) {
         Some(text) => (text, None),
         None => match configured {
             Some(remote) => (remote.value.clone(), remote.span.clone()),
@@ -91,8 +91,8 @@ impl CompileCacheSession {
         let unused = |why: &str| {
             Ok(Some(Err(CompileCacheStats { trouble: Some(why.to_owned()), ..CompileCacheStats::default() })))
         };
-        let Some(program) = &request.options.cache_program else { return Ok(None) };
-        if request.options.offline && remote.scheme() != "file" {
+        let Some(program) = &request.options.cache.program else { return Ok(None) };
+        if request.options.is_offline() && remote.scheme() != "file" {
             return unused("the remote isn't used, since --offline forbids it");
         }
         if !go.settings().gocacheprog.is_empty() {

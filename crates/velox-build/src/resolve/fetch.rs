@@ -19,7 +19,7 @@ impl Resolver<'_> {
         let sums = lock.sums()?;
         let missing = missing(&cache, &sums, modules)?;
         if !missing.is_empty() {
-            if self.request.options.offline {
+            if self.request.options.is_offline() {
                 return Err(offline(&missing));
             }
             let work = self.bring(&sums, missing);

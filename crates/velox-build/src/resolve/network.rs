@@ -90,7 +90,7 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
         // The go command says what is wrong with them.
         return Ok(None);
     };
-    if request.options.offline || own_credentials || !proxies.has_proxy() {
+    if request.options.is_offline() || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
     let Credentials { client, netrc } = Credentials::new(request, settings)?;

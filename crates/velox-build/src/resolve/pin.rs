@@ -28,6 +28,7 @@ use crate::{
     error::{Blame, Error, ErrorKind, checksum_mismatch, finding},
     event::{Event, Phase},
     lock::is_commit,
+    request::NetworkAccess,
     versions::{FIRST_YEAR, offered},
 };
 
@@ -58,9 +59,7 @@ pub(crate) struct ModuleSources<'a> {
     pub(super) proxies: ModuleProxies<'a>,
     pub(super) forges: &'a Forges,
     pub(crate) scratch: &'a Path,
-    pub(crate) offline: bool,
-    /// Whether forges may be asked about what GONOPROXY covers, and nothing else.
-    pub(crate) proxies_only: bool,
+    pub(super) network: NetworkAccess,
 }
 
 impl ResolvedModule {
@@ -294,7 +293,7 @@ impl ModuleSources<'_> {
         place: &RepositoryLocation,
         proxy: Option<String>,
     ) -> ResolutionState {
-        if self.offline {
+        if self.network == NetworkAccess::Offline {
             let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
             let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
             return ResolutionState::Failed(
@@ -306,7 +305,7 @@ impl ModuleSources<'_> {
             ("", RepositoryHost::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
             (path, _) => path.to_owned(),
         };
-        if self.proxies_only && !self.proxies.go.settings().is_private(&path) {
+        if self.network == NetworkAccess::ProxiesOnly && !self.proxies.go.settings().is_private(&path) {
             if let (true, Some(reference)) = (ask.path.is_empty() && proxy.is_none(), &ask.reference)
                 && let Some(module) = self.of_any_year(&path, reference).await
             {

@@ -156,8 +156,7 @@ impl Resolver<'_> {
             proxies: self.proxies(),
             forges: self.forges,
             scratch: self.scratch,
-            offline: self.request.options.offline,
-            proxies_only: self.request.options.proxies_only,
+            network: self.request.options.network,
         }
     }
 
@@ -205,7 +204,7 @@ impl Resolver<'_> {
     /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
     fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
         let fits =
-            |lock: &&Lock| lock.roadrunner.from == self.asked.roadrunner && !self.is_renewed("roadrunner");
+            |lock: &&Lock| lock.roadrunner.from == self.asked.roadrunner && !self.request.options.versions.upgrade.includes("roadrunner");
         let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
         PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
@@ -213,7 +212,7 @@ impl Resolver<'_> {
 
     /// A plugin as the previous lock has it, whatever the user called it then.
     fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
-        let Some(lock) = self.previous.filter(|_| !self.is_renewed(name)) else { return Ok(None) };
+        let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name)) else { return Ok(None) };
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
         // One that was raised is asked for at its own version, and may be raised no more.
@@ -223,10 +222,6 @@ impl Resolver<'_> {
             .and_then(|plugin| Some((plugin.source()?, plugin.commit.clone())))
             .map(|(module, commit)| PreviousResolution::new(lock, module, commit, None))
             .transpose()
-    }
-
-    fn is_renewed(&self, name: &str) -> bool {
-        self.request.options.upgrade || self.request.options.upgrade_only.iter().any(|only| only == name)
     }
 
     /// The manifest's plugins with what was found of them; every mistake of theirs at once.

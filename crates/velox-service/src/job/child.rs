@@ -96,18 +96,17 @@ async fn build(
         base: task.directory.clone(),
         environment,
         options: Options {
-            stamp_version: spec.stamp_version.clone(),
-            stamp_time: spec.stamp_time.clone(),
-            no_smoke_test: true,
-            no_cache: task.force,
-            proxies_only: true,
-            one_group: true,
-            workspaces: Some(task.directory.join("work")),
+            compile: CompileOptions { skip_smoke_test: true, ..CompileOptions::default() },
+            stamp: StampOptions { version: spec.stamp_version.clone(), time: spec.stamp_time.clone() },
+            network: NetworkAccess::ProxiesOnly,
+            cache: CacheOptions { recompile: task.force, ..CacheOptions::default() },
+            workspace: WorkspaceOptions { parent: Some(task.directory.join("work")), keep: false },
+            share_process_group: true,
             ..Options::default()
         },
         goal: Goal::Build(Output::Directory(task.directory.join("out"))),
         lock: Some(lock.clone()),
-        unchanged: true,
+        updates_lock: true,
     };
     let log = Arc::new(Log::new(source.clone()));
     let summary = match velox_build::build(&request, log, cancel).await {

@@ -29,18 +29,26 @@ pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> Exit
         false => Goal::Build(output(directory)),
     };
     let options = Options {
-        debug: arguments.debug,
-        race: arguments.race,
-        strict: arguments.strict,
-        stamp_version: arguments.stamp_version,
-        stamp_time: arguments.stamp_time,
-        keep_workspace: arguments.keep_workspace,
-        no_smoke_test: arguments.no_smoke_test,
-        locked: arguments.locked,
-        no_cache: arguments.no_cache,
+        compile: CompileOptions {
+            debug: arguments.debug,
+            race: arguments.race,
+            skip_smoke_test: arguments.no_smoke_test,
+            ..CompileOptions::default()
+        },
+        stamp: StampOptions { version: arguments.stamp_version, time: arguments.stamp_time },
+        versions: VersionOptions {
+            strict: arguments.strict,
+            locked: arguments.locked,
+            ..VersionOptions::default()
+        },
+        workspace: WorkspaceOptions { keep: arguments.keep_workspace, ..WorkspaceOptions::default() },
+        cache: CacheOptions {
+            recompile: arguments.no_cache,
+            remote: arguments.remote_cache,
+            program: std::env::current_exe().ok(),
+            ..CacheOptions::default()
+        },
         archive: arguments.archive,
-        remote_cache: arguments.remote_cache,
-        cache_program: std::env::current_exe().ok(),
         ..Options::default()
     };
     if let Some(remote) = remote {
@@ -52,9 +60,13 @@ pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> Exit
 /// `vx lock`.
 pub(crate) async fn lock(settings: Settings, arguments: cli::Lock) -> ExitCode {
     let goal = if arguments.check { Goal::CheckLock } else { Goal::Lock };
+    let upgrade = match arguments.upgrade {
+        None => Upgrade::Nothing,
+        Some(names) if names.is_empty() => Upgrade::Everything,
+        Some(names) => Upgrade::Only(names),
+    };
     let options = Options {
-        upgrade: arguments.upgrade.as_ref().is_some_and(Vec::is_empty),
-        upgrade_only: arguments.upgrade.unwrap_or_default(),
+        versions: VersionOptions { upgrade, ..VersionOptions::default() },
         ..Options::default()
     };
     run(settings, arguments.server, &cli::Changes::default(), |_| goal, options).await
@@ -62,7 +74,8 @@ pub(crate) async fn lock(settings: Settings, arguments: cli::Lock) -> ExitCode {
 
 /// `vx fetch`.
 pub(crate) async fn fetch(settings: Settings, arguments: cli::Fetch) -> ExitCode {
-    let options = Options { locked: arguments.locked, ..Options::default() };
+    let versions = VersionOptions { locked: arguments.locked, ..VersionOptions::default() };
+    let options = Options { versions, ..Options::default() };
     run(settings, arguments.server, &cli::Changes::default(), |_| Goal::Fetch, options).await
 }
 

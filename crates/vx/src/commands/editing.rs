@@ -97,7 +97,7 @@ impl Editing {
             let mut request = self.prepared.request.clone();
             request.manifest = manifest;
             request.source = Some(source.clone());
-            request.options.upgrade_only.clone_from(&self.renew);
+            request.options.versions.upgrade = Upgrade::Only(self.renew.clone());
             match velox_build::build(&request, Arc::clone(&report) as _, self.prepared.cancel.clone()).await {
                 Ok(summary) => Some((report, summary)),
                 Err(mut error) => {

@@ -384,7 +384,7 @@ impl Job<'_> {
         let mut told = Telling::new(Arc::clone(&report), self.client.host());
         let mut views = Vec::new();
         for spec in self.specs.clone() {
-            let submit = Submit { build: Some(spec), force: request.options.no_cache, ..Submit::default() };
+            let submit = Submit { build: Some(spec), force: request.options.cache.recompile, ..Submit::default() };
             let view = self.client.submit(&submit, &mut |what| told.tell(what)).await;
             let view = view.map_err(|error| self.trouble(error))?;
             self.ids.push(view.id);

@@ -48,7 +48,7 @@ impl Prepared {
         server: cli::Server,
         changes: &cli::Changes,
         goal: impl FnOnce(&Path) -> Goal,
-        options: Options,
+        mut options: Options,
     ) -> Result<Self, ExitCode> {
         let cli::Server { mut source, targets } = server;
         let working_directory = working_directory()?;
@@ -56,7 +56,8 @@ impl Prepared {
             .map_err(|wrong| wrong.tell(report::open, &settings))?;
         let report = report::open(&settings, asked.manifest.log, asked.source.clone());
         let targets = targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect();
-        let options = source.options(Options { targets, ..options }, &working_directory);
+        options.compile.targets = targets;
+        let options = source.options(options, &working_directory);
         Self::told_by(report, settings, asked, options, goal(&working_directory))
     }
 
@@ -155,13 +156,13 @@ impl Prepared {
 
 impl cli::ServerSource {
     /// What these flags say too.
-    pub(super) fn options(self, options: Options, working_directory: &Path) -> Options {
-        Options {
-            dependencies: self.dependencies.map(Into::into),
-            offline: self.offline,
-            go: self.go.map(|go| working_directory.join(go)),
-            ..options
+    pub(super) fn options(self, mut options: Options, working_directory: &Path) -> Options {
+        options.versions.dependencies = self.dependencies.map(Into::into);
+        if self.offline {
+            options.network = NetworkAccess::Offline;
         }
+        options.go = self.go.map(|go| working_directory.join(go));
+        options
     }
 }
 
@@ -239,7 +240,7 @@ impl Asked {
             options,
             goal,
             lock: self.lock,
-            unchanged: self.unchanged,
+            updates_lock: self.unchanged,
         }
     }
 }

@@ -60,10 +60,13 @@ fn prepare(settings: Settings, arguments: cli::Run) -> Result<(Prepared, Vec<OsS
     // For a server that the store can't keep, since a C compiler took part.
     let uncached = cache_directory(&settings.environment).join(UNCACHED).join(binary_name());
     let options = Options {
-        debug,
-        race,
-        targets: vec![GoTarget::host()],
-        cache_program: std::env::current_exe().ok(),
+        compile: CompileOptions {
+            debug,
+            race,
+            targets: vec![GoTarget::host()],
+            ..CompileOptions::default()
+        },
+        cache: CacheOptions { program: std::env::current_exe().ok(), ..CacheOptions::default() },
         ..Options::default()
     };
     let options = source.options(options, &working_directory);

@@ -41,7 +41,9 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn build(message: impl Into<String>) -> Self {
+    /// A failed operation.
+    #[must_use]
+    pub fn build(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Build, message.into())
     }
 
@@ -49,7 +51,9 @@ impl Error {
         Self::new(ErrorKind::Configuration, message.into())
     }
 
-    pub(crate) fn interrupted() -> Self {
+    /// The user interrupted it.
+    #[must_use]
+    pub fn interrupted() -> Self {
         Self::many(ErrorKind::Interrupted, Vec::new())
     }
 
@@ -64,12 +68,15 @@ impl Error {
         self
     }
 
-    /// An operation on a file that didn't work.
-    pub(crate) fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+    /// A failed operation on a file.
+    #[must_use]
+    pub fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::build(format!("can't {verb} {}: {error}", path.display()))
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    /// Adds a `help:` line to the first diagnostic.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         if let Some(first) = self.diagnostics.first_mut() {
             first.help.push(help.into());
         }

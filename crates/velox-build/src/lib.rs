@@ -13,6 +13,7 @@ mod cache_directory;
 mod compile;
 mod digest;
 mod download_failure;
+mod environment;
 mod error;
 mod event;
 mod imports;
@@ -24,30 +25,38 @@ mod remote;
 pub mod render;
 mod request;
 mod resolve;
+mod session;
 mod settings;
 mod stamp;
 mod toolchain;
 mod workspace;
 
+pub use artifact::record::BuildRecord;
 pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
 pub use atomic_file::write_text;
 pub use cache_directory::cache_directory;
 pub use compile::compile_cache::serve_compile_cache;
+pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
 pub use error::{Blame, Error, ErrorKind};
 pub use event::{
     BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, PluginRow, RaisedPlugin, Reporter,
 };
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
-    TargetVariant, carry_over_lock, locked_versions,
+    TargetVariant, carry_over_lock, locked_go_version, locked_versions,
 };
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use remote::{IncomingBinary, LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
-    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions, Upgrade,
-    VersionOptions, WorkspaceOptions,
+    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions,
+    Upgrade, VersionOptions, WorkspaceOptions,
 };
-pub use resolve::{module_in, network::http_client};
+pub use resolve::{
+    RoadRunnerRelease, module_in,
+    network::http_client,
+    versions::{Major, Versions},
+};
+pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use stamp::Stamp;
 pub use workspace::Workspace;

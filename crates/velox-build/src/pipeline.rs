@@ -124,7 +124,12 @@ impl Pipeline<'_> {
         let started = Instant::now();
         let found = LockFile::read(self.request)?;
         let fits = match found.fitting(&self.asked) {
-            Ok(lock) if lock.covers(&self.variants) && self.request.options.versions.upgrade == Upgrade::Nothing => Some(lock.clone()),
+            Ok(lock)
+                if lock.covers(&self.variants)
+                    && self.request.options.versions.upgrade == Upgrade::Nothing =>
+            {
+                Some(lock.clone())
+            }
             Ok(_) => None,
             Err(differences) if self.must_fit() => return Err(found.mismatch(&differences)),
             Err(_) => None,
@@ -204,11 +209,13 @@ impl Pipeline<'_> {
         };
         let go = match (fits, &found.lock) {
             (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
-            (None, Some(lock)) if request.options.versions.upgrade != Upgrade::Everything => match toolchains.allows(&lock.go_version) {
-                Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
-                Err(error) if self.must_fit() => return Err(error),
-                Err(_) => self.any_go(&toolchains).await?,
-            },
+            (None, Some(lock)) if request.options.versions.upgrade != Upgrade::Everything => {
+                match toolchains.allows(&lock.go_version) {
+                    Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
+                    Err(error) if self.must_fit() => return Err(error),
+                    Err(_) => self.any_go(&toolchains).await?,
+                }
+            }
             (None, _) => self.any_go(&toolchains).await?,
         };
         Ok(BuildTools { scratch, go, toolchains, children, forges, fetcher })
@@ -380,9 +387,9 @@ impl Pipeline<'_> {
             .iter()
             .map(|variant| {
                 let key = key::of(lock, variant, self.settings, stamp, replaced)?;
-                let usable = key
-                    .as_deref()
-                    .filter(|_| !self.request.options.cache.recompile && !self.request.options.workspace.keep);
+                let usable = key.as_deref().filter(|_| {
+                    !self.request.options.cache.recompile && !self.request.options.workspace.keep
+                });
                 let artifact = usable.and_then(|key| self.store.get(key));
                 Ok(BuildTarget {
                     reused: artifact.is_some(),
@@ -420,7 +427,10 @@ impl Pipeline<'_> {
             .await?;
         let summary = self.publish_all(summary, made.iter()).await?;
         let made: Vec<&str> = made.iter().filter_map(|wanted| wanted.key.as_deref()).collect();
-        self.store.keep_within(self.request.options.cache.store_limit_bytes.unwrap_or(DEFAULT_STORE_LIMIT_BYTES), &made);
+        self.store.keep_within(
+            self.request.options.cache.store_limit_bytes.unwrap_or(DEFAULT_STORE_LIMIT_BYTES),
+            &made,
+        );
         if self.request.options.workspace.keep {
             let path = workspace.directory().to_owned();
             self.reporter.report(Event::Note(Note::WorkspaceKept { path }));

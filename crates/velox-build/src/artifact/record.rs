@@ -18,22 +18,30 @@ const LARGEST: u64 = 4 << 30;
 /// What a server of ours carries about its own making, as JSON in its read-only data: with `-trimpath` Go leaves the
 /// linker's flags out of the build information.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BuildRecord {
+pub struct BuildRecord {
     /// Grows when the meaning of a field changes.
     vx_record: u32,
-    pub(crate) roadrunner: String,
-    pub(crate) version: String,
+    /// RoadRunner's module path.
+    pub roadrunner: String,
+    /// RoadRunner's version.
+    pub version: String,
     /// The module paths of the plugins; the build information doesn't tell these from other modules.
     #[serde(default)]
-    pub(crate) plugins: Vec<String>,
+    pub plugins: Vec<String>,
     /// SHA-256 over the composed go.mod: two servers with the same one have the same modules.
     modules: String,
-    pub(crate) stamp_version: String,
-    pub(crate) stamp_time: String,
-    pub(crate) debug: bool,
-    pub(crate) race: bool,
-    pub(crate) tags: Vec<String>,
-    pub(crate) flags: Vec<String>,
+    /// The version that `rr --version` shows.
+    pub stamp_version: String,
+    /// The build time that `rr --version` shows.
+    pub stamp_time: String,
+    /// Built with `--debug`.
+    pub debug: bool,
+    /// Built with `--race`.
+    pub race: bool,
+    /// Build tags.
+    pub tags: Vec<String>,
+    /// Extra compiler flags.
+    pub flags: Vec<String>,
 }
 
 impl BuildRecord {
@@ -57,7 +65,10 @@ impl BuildRecord {
     }
 
     /// Looks for a record in the bytes of a binary.
-    pub(crate) fn find(binary: impl Read) -> io::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// The binary can't be read.
+    pub fn find(binary: impl Read) -> io::Result<Option<Self>> {
         let mut rest = binary.take(LARGEST);
         let finder = memmem::Finder::new(START);
         let mut held: Vec<u8> = Vec::new();

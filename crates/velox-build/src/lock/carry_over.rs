@@ -35,6 +35,12 @@ pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> 
     Ok(LockedVersions { roadrunner, plugins })
 }
 
+/// The Go version in the lock of a request; `None`: there is no readable lock.
+#[must_use]
+pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
+    Some(LockFile::read(request).ok()?.lock?.go_version)
+}
+
 /// The text of the lock of `old`, saying that it is made from `new`, where that names the same modules in other words;
 /// `None`: there is no lock, or it doesn't fit the old configuration either.
 ///

@@ -7,7 +7,7 @@ mod model;
 mod requested;
 
 pub use self::{
-    carry_over::{LockedVersions, carry_over_lock, locked_versions},
+    carry_over::{LockedVersions, carry_over_lock, locked_go_version, locked_versions},
     model::{
         Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, SelectedModule, TargetVariant,
     },

@@ -126,7 +126,9 @@ pub struct SelectedModule {
 }
 
 impl LockedPlugin {
-    pub(crate) fn row(&self) -> PluginRow {
+    /// The row of the plugin in reports.
+    #[must_use]
+    pub fn row(&self) -> PluginRow {
         let local = matches!(self.replacement, Some(LockedReplacement::Directory { .. }));
         PluginRow {
             name: self.name.clone(),
@@ -143,7 +145,8 @@ impl LockedPlugin {
     }
 
     /// The module whose files are compiled; `None`: a directory's.
-    pub(crate) fn source(&self) -> Option<Version> {
+    #[must_use]
+    pub fn source(&self) -> Option<Version> {
         match &self.replacement {
             None => Some(Version { path: self.module.clone(), version: self.version.clone() }),
             Some(LockedReplacement::Module { path, version }) => {
@@ -165,7 +168,8 @@ impl TargetVariant {
 
 impl Lock {
     /// RoadRunner's own module.
-    pub(crate) fn roadrunner(&self) -> Version {
+    #[must_use]
+    pub fn roadrunner(&self) -> Version {
         Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
     }
 

@@ -12,6 +12,8 @@ mod plugin;
 mod prefetch;
 pub(crate) mod request;
 mod resolver;
+pub(crate) mod versions;
 
 pub use self::plugin::module_in;
+pub use self::resolver::RoadRunnerRelease;
 pub(crate) use self::resolver::{Resolver, roadrunner_release};

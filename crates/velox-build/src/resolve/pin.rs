@@ -29,7 +29,7 @@ use crate::{
     event::{Event, Phase},
     lock::is_commit,
     request::NetworkAccess,
-    versions::{FIRST_YEAR, offered},
+    resolve::versions::{FIRST_YEAR, offered},
 };
 
 /// How many forge requests run at once.

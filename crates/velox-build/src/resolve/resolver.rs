@@ -1,22 +1,17 @@
 //! From a Manifest to a [`Lock`]: every ref becomes an exact module, and these become a go.mod that the go command agrees
 //! with.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use velox_gomod::{
     fetch::Fetcher,
     gosum::GoSum,
     goversion::GoVersion,
-    modfile::{self, GoMod, Replace, Require},
-    module::{Version, path_major_matches, split_path_version},
-    pseudo, semver,
+    modfile::{GoMod, Replace},
+    module::Version,
+    semver,
 };
-use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
+use velox_manifest::{GoTarget, Manifest, Replacement};
 
 use super::{
     compose::{GoModComposition, Requirement, provides},
@@ -58,18 +53,20 @@ pub(crate) struct Resolver<'a> {
     pub(crate) scratch: &'a Path,
 }
 
-/// A RoadRunner as it was released.
+/// A RoadRunner release.
 #[derive(Debug, Clone)]
-pub(crate) struct Release {
-    pub(crate) module: Version,
-    pub(crate) go_mod: GoMod,
+pub struct RoadRunnerRelease {
+    /// Its module, with the exact version.
+    pub module: Version,
+    /// Its go.mod.
+    pub go_mod: GoMod,
     /// The plugins of its `container/plugins.go`.
-    pub(crate) plugins: Vec<Version>,
+    pub plugins: Vec<Version>,
 }
 
 /// Whom a pinned module belongs to, by its index in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ModuleOwner {
+pub(super) enum ModuleOwner {
     RoadRunner,
     Plugin(usize),
     Replace(usize),
@@ -130,7 +127,7 @@ impl Resolver<'_> {
     }
 
     /// RoadRunner alone: what it was released with.
-    pub(crate) async fn release(&self) -> Result<Release, Error> {
+    pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
         let mut ask = ModuleRequest::roadrunner(self.manifest);
         ask.known = self.known_roadrunner()?;
         let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
@@ -144,7 +141,7 @@ impl Resolver<'_> {
             .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
             .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
             .collect();
-        Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
+        Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
     }
 
     fn proxies(&self) -> ModuleProxies<'_> {
@@ -203,8 +200,10 @@ impl Resolver<'_> {
 
     /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
     fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
-        let fits =
-            |lock: &&Lock| lock.roadrunner.from == self.asked.roadrunner && !self.request.options.versions.upgrade.includes("roadrunner");
+        let fits = |lock: &&Lock| {
+            lock.roadrunner.from == self.asked.roadrunner
+                && !self.request.options.versions.upgrade.includes("roadrunner")
+        };
         let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
         PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
@@ -212,7 +211,10 @@ impl Resolver<'_> {
 
     /// A plugin as the previous lock has it, whatever the user called it then.
     fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
-        let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name)) else { return Ok(None) };
+        let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))
+        else {
+            return Ok(None);
+        };
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
         // One that was raised is asked for at its own version, and may be raised no more.

@@ -8,5 +8,5 @@ mod select;
 pub(crate) use self::{
     go_command::{ModuleMode, Toolchain},
     go_env::GoSettings,
-    select::{InstalledGo, Toolchains, is_older},
+    select::{InstalledGo, Toolchains},
 };

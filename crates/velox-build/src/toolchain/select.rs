@@ -413,7 +413,7 @@ fn explain(what: &str, error: FetchError) -> Error {
 }
 
 /// Whether an installed Go is older than a go line; what isn't a release (`devel …`) never is.
-pub(crate) fn is_older(installed: &str, line: &str) -> bool {
+fn is_older(installed: &str, line: &str) -> bool {
     match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
         (Some(installed), Ok(line)) => installed < line,
         _ => false,

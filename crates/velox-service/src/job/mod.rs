@@ -57,7 +57,8 @@ use self::{
     task::{Said, Task},
 };
 use crate::{
-    Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Refusal, Runner, egress::Relay,
+    Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Refusal, Runner,
+    egress::EgressProxy,
 };
 
 /// How long a job may take to end by itself once it was asked to, or once it said what came of it.
@@ -77,7 +78,7 @@ pub struct Jobs {
     environment: BTreeMap<String, String>,
     limits: Limits,
     policy: Policy,
-    relay: Relay,
+    egress: EgressProxy,
     caches: Arc<Caches>,
     cgroups: Option<Cgroups>,
     _lock: File,
@@ -123,9 +124,9 @@ impl Jobs {
         let is_named =
             |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());
         let caches = Arc::new(Caches::new(&data, is_named, options.limits.cache));
-        let relay = Relay::start(&options.environment, &options.policy, downloaded)?;
+        let egress = EgressProxy::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
-            relay,
+            egress,
             caches,
             cgroups: Cgroups::find(),
             program: options.program.clone(),
@@ -154,10 +155,11 @@ impl Jobs {
         for folder in ["tmp", "work", "out"] {
             fs::create_dir(directory.path().join(folder))?;
         }
-        let pass = self.relay.open(self.limits.download);
+        let access = self.egress.grant(self.limits.download);
         let mut environment = environment::of_job(&self.environment, &self.data, directory.path());
-        environment
-            .extend(self.relay.environment(&pass).into_iter().map(|(name, value)| (name.to_owned(), value)));
+        environment.extend(
+            self.egress.environment(&access).into_iter().map(|(name, value)| (name.to_owned(), value)),
+        );
         let mut command = Command::new(&self.program);
         command
             .arg("job")
@@ -178,7 +180,7 @@ impl Jobs {
             force: build.force,
             directory: directory.path().to_owned(),
             memory: self.limits.memory,
-            port: pass.port(),
+            port: access.port(),
         };
         let mut line = serde_json::to_vec(&task).map_err(io::Error::other)?;
         line.push(b'\n');
@@ -190,7 +192,7 @@ impl Jobs {
         let own = directory.path().to_string_lossy().into_owned();
         let modules = environment.get("GOMODCACHE").map(|cache| format!("{cache}/")).unwrap_or_default();
         let hide = |text: &str| {
-            let text = pass.hidden(text).replace(&own, "");
+            let text = access.redact(text).replace(&own, "");
             if modules.is_empty() { text } else { text.replace(&modules, "") }
         };
         let disk = Disk::new(directory.path(), &self.data, self.limits.disk);
@@ -200,7 +202,7 @@ impl Jobs {
             () = tokio::time::sleep(self.limits.time) => {
                 End::Limit(format!("it took longer than the {} that a build may take here", spoken(self.limits.time)))
             }
-            () = pass.spent() => {
+            () = access.limit_exceeded() => {
                 End::Limit(format!("it downloaded more than the {} that a build may download here", size(self.limits.download)))
             }
             full = disk.watch() => End::Limit(full),
@@ -213,8 +215,8 @@ impl Jobs {
         // Only now: the job takes its end for the service's.
         drop(stdin);
         let words = words.await.unwrap_or_default();
-        for refused in pass.refused() {
-            let _ = log.send(Entry::new(Level::Warning, refused)).await;
+        for denial in access.denials() {
+            let _ = log.send(Entry::new(Level::Warning, denial)).await;
         }
         let failure = match end {
             End::Cancelled => return Ok(Ran::Cancelled),

@@ -4,11 +4,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use crate::support::image::{Builder, Image, instructions};
-use crate::support::sandbox::{Sandbox, skip};
 use velox_testkit::ModuleProxy;
 
-const RELEASE: &str = "v2025.0.77";
+use crate::support::{
+    image::{Builder, Image, instructions},
+    sandbox::{RELEASE, Sandbox, VX, skip},
+};
 
 const CONFIGURATION: &str = r#"
 [roadrunner]
@@ -36,7 +37,7 @@ fn desk(test: &str) -> Option<Desk> {
     }
     let proxy = ModuleProxy::start();
     proxy.roadrunner(RELEASE).plugin("github.com/acme/hello", "v1.0.0");
-    let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", CONFIGURATION);
     Some(Desk { _proxy: proxy, sandbox })
 }
 
@@ -62,7 +63,7 @@ impl Desk {
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
         let rust = Image::machine()
             .file(&cargo, "/usr/local/bin/cargo")
-            .file(Path::new(env!("CARGO_BIN_EXE_vx")), "/usr/local/bin/compiled");
+            .file(Path::new(VX), "/usr/local/bin/compiled");
         let sources = tempfile::tempdir().unwrap();
         fs::write(sources.path().join("Cargo.toml"), "").unwrap();
         Builder::new(sources.path())
@@ -76,7 +77,7 @@ impl Desk {
         let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gocache");
         fs::create_dir_all(&compiled).unwrap();
         let mut image = Image::machine()
-            .mount(self.sandbox.run("go", &["env", "GOROOT"]).trim(), "/usr/local/go")
+            .mount(self.sandbox.run("go env GOROOT").trim(), "/usr/local/go")
             // Compiling the standard library for each image would take minutes.
             .shared(compiled, "/usr/local/compiled")
             .env("GOCACHE", "/usr/local/compiled")
@@ -84,7 +85,7 @@ impl Desk {
             .env("GOTOOLCHAIN", "local")
             .env("GONOSUMDB", "*");
         let mut proxies = Vec::new();
-        for proxy in self.sandbox.run("go", &["env", "GOPROXY"]).trim().split(',') {
+        for proxy in self.sandbox.run("go env GOPROXY").trim().split(',') {
             let Some(tree) = proxy.strip_prefix("file://") else {
                 proxies.push(proxy.to_owned());
                 continue;
@@ -150,7 +151,7 @@ fn every_dockerfile_of_the_documentation() {
     let blocks: Vec<crate::support::book::Block> = blocks.collect();
     assert!(!blocks.is_empty());
     // One of them copies the lock.
-    desk.sandbox.vx(&["lock"]).ok();
+    desk.sandbox.vx("lock").ok();
     for block in blocks {
         println!("{}", block.place);
         let builder = desk.builder();

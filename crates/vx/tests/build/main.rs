@@ -6,7 +6,6 @@
 mod support {
     pub mod book;
     pub mod image;
-    pub mod place;
     pub mod release;
     pub mod sandbox;
 }

@@ -11,7 +11,7 @@ use velox_gomod::{
     module::{Version, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin, Plugin, edit::module_of};
+use velox_manifest::{Manifest, Origin, Plugin};
 
 use crate::{
     compile::key::replaced_directories,
@@ -184,7 +184,7 @@ impl<'a> QuerySession<'a> {
                     else {
                         continue;
                     };
-                    let module = locked(name).or_else(|| module_of(plugin, &self.manifest));
+                    let module = locked(name).or_else(|| plugin.module_path(&self.manifest));
                     match (self.place(plugin, module.is_none()), module) {
                         (Some(place), module) => on_forges.push((index, place, module.unwrap_or_default())),
                         (None, Some(module)) => chains.push(Chain::new(index, &module)),

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BuildArgs, CacheConfig, Diagnostic, Forge, LogConfig, Manifest, ManifestFormat, Origin, Plugin,
-    Replacement, RoadRunnerConfig, Spanned,
+    BuildArgs, CacheConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat, Origin,
+    Plugin, Replacement, RoadRunnerConfig, Spanned,
     manual::shown,
     reader::nearest,
     refs::{self, InvalidValue},
@@ -159,8 +159,8 @@ impl Manifest {
             excludes: Vec::new(),
             targets: Vec::new(),
             cache: CacheConfig::default(),
-            github: Forge::github(),
-            gitlab: Forge::gitlab(),
+            github: Forge::public(ForgeKind::GitHub),
+            gitlab: Forge::public(ForgeKind::GitLab),
             log: LogConfig::default(),
             build_args: BuildArgs::default(),
         }
@@ -197,10 +197,7 @@ impl Manifest {
     }
 
     fn take_out(&mut self, name: &str) -> Result<(), Diagnostic> {
-        let named = |plugin: &Plugin| {
-            plugin.name.value == name
-                || plugin.origin.path(Forge::host, self).is_some_and(|module| same_module(&module, name))
-        };
+        let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
         let Some(index) = self.plugins.iter().position(named) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
             let diagnostic = Diagnostic::error(format!("--without: there is no plugin `{}`", shown(name)));
@@ -215,9 +212,7 @@ impl Manifest {
     }
 
     fn put_in(&mut self, with: &PluginOverride) {
-        let known = self.plugins.iter().position(|plugin| {
-            plugin.origin.path(Forge::host, self).is_some_and(|module| same_module(&module, &with.module))
-        });
+        let known = self.plugins.iter().position(|plugin| plugin.is_module(&with.module, self));
         let changes = with.reference.is_some() || with.replacement.is_some();
         if changes {
             self.replaces.retain(|replace| replace.old.value != (with.module.clone(), None));

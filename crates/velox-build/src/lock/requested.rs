@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::Path,
 };
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement, Spanned};
+use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement, Spanned};
 
 use super::model::Lock;
 use crate::{imports::imports_of, settings::BuildSettings};
@@ -24,7 +25,7 @@ pub(crate) struct RequestedVersions {
 impl RequestedVersions {
     /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
     pub(crate) fn new(manifest: &Manifest, settings: &BuildSettings, base: &Path) -> Self {
-        let github = manifest.github.address();
+        let github = address(&manifest.github);
         let reference =
             manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());
         let plugins = manifest
@@ -92,23 +93,23 @@ impl RequestedVersions {
 
 /// The origin of a plugin, its ref, and its replacement.
 fn plugin_source(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
-    let origin = match (&plugin.origin, plugin.origin.forge(manifest)) {
-        (Origin::GitLab { project: Spanned { value: Project::Id(id), .. }, .. }, Some(forge)) => {
-            format!("{}/projects/{id}", forge.address())
-        }
-        (origin, Some(forge)) => format!("{}/{}", forge.address(), origin.repository().unwrap_or_default()),
-        (origin, None) => origin.path(Forge::host, manifest).unwrap_or_default(),
+    let on_forge = |forge: &Forge, path: &dyn fmt::Display, folder: &Option<Spanned<String>>| {
+        let folder = folder.as_ref().map(|folder| format!("//{}", folder.value)).unwrap_or_default();
+        format!("{}/{path}{folder}", address(forge))
     };
-    let folder = match plugin.origin.folder() {
-        "" => String::new(),
-        folder => format!("//{folder}"),
+    let origin = match &plugin.origin {
+        Origin::Module(path) => path.value.clone(),
+        Origin::GitHub { owner, repository, folder } => {
+            on_forge(&manifest.github, &format!("{}/{}", owner.value, repository.value), folder)
+        }
+        Origin::GitLab { project, folder } => on_forge(&manifest.gitlab, &project.value, folder),
     };
     let replaced = plugin
         .replace
         .as_ref()
         .map(|new| format!(" => {}", replacement(&new.value, base)))
         .unwrap_or_default();
-    format!("{origin}{folder} {}{replaced}", plugin.reference.value)
+    format!("{origin} {}{replaced}", plugin.reference.value)
 }
 
 fn replacement(replacement: &Replacement, base: &Path) -> String {
@@ -133,4 +134,12 @@ fn needs(directory: &Path) -> String {
     let mut hex = HEXLOWER.encode(&hash.finalize());
     hex.truncate(16);
     format!("needs {hex}")
+}
+
+/// The public host, or the endpoint of a self-hosted forge.
+fn address(forge: &Forge) -> String {
+    forge.endpoint.as_ref().map_or_else(
+        || forge.host().to_owned(),
+        |endpoint| endpoint.value.as_str().trim_end_matches('/').to_owned(),
+    )
 }

@@ -152,15 +152,15 @@ replace github.com/x/y => github.com/z/y v1.0.0
         replaces: Vec<Replace>,
     ) -> GoMod {
         let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
-        let plugins: Vec<Wanted> = plugins
+        let plugins: Vec<Requirement> = plugins
             .iter()
-            .map(|(path, version, requires)| Wanted {
+            .map(|(path, version, requires)| Requirement {
                 path: (*path).to_owned(),
                 version: (*version).to_owned(),
                 go_mod: Some(GoMod::parse_lax(&format!("module {path}\n{requires}")).unwrap()),
             })
             .collect();
-        Composition {
+        GoModComposition {
             release: &GoMod::parse(RELEASE).unwrap(),
             registered: &imports(
                 &["http/v5", "kv/v5", "rpc/v5"]

@@ -49,7 +49,7 @@ impl Network {
         scratch: &Path,
         plain: &CommandRunner,
     ) -> Result<Self, Error> {
-        let (github, gitlab) = (configured(&request.manifest.github)?, configured(&request.manifest.gitlab)?);
+        let (github, gitlab) = (configured(&request.manifest.github), configured(&request.manifest.gitlab));
         let git = plain.find("git");
         let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
@@ -153,16 +153,9 @@ fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     variable("NETRC").or_else(|| Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(name)))
 }
 
-fn configured(forge: &Forge) -> Result<ForgeAccess, Error> {
-    let endpoint = forge
-        .endpoint
-        .as_ref()
-        .map(|endpoint| {
-            Url::parse(&endpoint.value)
-                .map_err(|error| Error::configuration(format!("the forge's endpoint is no URL: {error}")))
-        })
-        .transpose()?;
-    Ok(ForgeAccess { endpoint, token: forge.token.clone() })
+fn configured(forge: &Forge) -> ForgeAccess {
+    let endpoint = forge.endpoint.as_ref().map(|endpoint| endpoint.value.clone());
+    ForgeAccess { endpoint, token: forge.token.clone() }
 }
 
 fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {

@@ -12,7 +12,7 @@ use velox_gomod::{
     module::{Version, path_major_matches, split_path_version},
     pseudo, semver,
 };
-use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Spanned};
+use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
 
 use super::pin::ResolvedModule;
 use crate::{error::finding, lock::LockedReplacement};
@@ -61,12 +61,17 @@ pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &Resol
 /// The path of a module that is replaced and so never downloaded. A fork usually keeps the original's module line; for one
 /// that declares its own path, the original's repository counts, with the fork's major.
 fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replacement: &str) -> String {
-    let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
-    match (&plugin.origin, plugin.origin.path(|forge| forge.public_host.to_owned(), manifest)) {
-        (Origin::Module(path), _) => path.value.clone(),
-        (_, Some(root)) if declared == replacement => format!("{root}{suffix}"),
-        _ => declared.to_owned(),
+    match &plugin.origin {
+        Origin::Module(path) => return path.value.clone(),
+        // A number says nothing about the module's path.
+        Origin::GitLab { project: Spanned { value: Project::Id(_), .. }, .. } => {}
+        _ if declared == replacement => {
+            let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
+            return format!("{}{suffix}", plugin.identity(manifest));
+        }
+        _ => {}
     }
+    declared.to_owned()
 }
 
 /// The version that go.mod requires of a module that is replaced: the ref where it is a version of this major, else the

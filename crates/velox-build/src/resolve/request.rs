@@ -260,11 +260,7 @@ pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<Re
 fn place_of(module: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
     let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);
     let (host, rest) = path.split_once('/')?;
-    let is = |forge: &velox_manifest::Forge| {
-        forge.endpoint.as_ref().is_some_and(|endpoint| {
-            url::Url::parse(&endpoint.value).is_ok_and(|url| url.host_str() == Some(host))
-        })
-    };
+    let is = |forge: &velox_manifest::Forge| forge.is_self_hosted() && forge.host() == host;
     let own_github = is(&manifest.github);
     let own_gitlab = is(&manifest.gitlab);
     if host == "github.com" || own_github {

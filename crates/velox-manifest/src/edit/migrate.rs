@@ -7,7 +7,7 @@ use super::{
     string,
     text::{TextEdits, line_end, line_ending, line_start, whole},
 };
-use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, SourceFile, refs};
+use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project, SourceFile};
 
 /// An older configuration in the newest format.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,25 +18,8 @@ pub struct Migration {
     pub dropped: Vec<String>,
 }
 
-/// The module path of a plugin, where the configuration alone tells it: a repository at a tag, without a folder and
-/// unreplaced. A branch, a commit, a folder and a project's number don't tell.
-#[must_use]
-pub fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let root = plugin.origin.path(|forge| forge.public_host.to_owned(), manifest)?;
-    let Some(forge) = plugin.origin.forge(manifest) else { return Some(root) };
-    if !plugin.origin.folder().is_empty() || plugin.replace.is_some() || forge.is_self_hosted() {
-        return None;
-    }
-    let reference = &plugin.reference.value;
-    match refs::semver_major(reference)? {
-        _ if reference.contains('+') => None,
-        0 | 1 => Some(root),
-        major => Some(format!("{root}/v{major}")),
-    }
-}
-
 /// Writes an older configuration in the newest format. `manifest` is what `source` reads as; `modules` has the module
-/// paths of the plugins that [`module_of`] can't tell, by their names.
+/// paths of the plugins that [`Plugin::module_path`] doesn't tell, by their names.
 ///
 /// Comments stay, and so does every line that the formats share. A text in the newest format comes back as it is.
 ///
@@ -88,7 +71,7 @@ fn checked(
     for plugin in &manifest.plugins {
         let name = &plugin.name.value;
         let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
-        let Some(module) = modules.get(name).cloned().or_else(|| module_of(plugin, manifest)) else {
+        let Some(module) = modules.get(name).cloned().or_else(|| plugin.module_path(manifest)) else {
             wrong.push(
                 at(format!("the module path of `{name}` isn't known"))
                     .label("the newest format names plugins by it")
@@ -115,21 +98,24 @@ fn checked(
 }
 
 fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
-    let Some(forge) = plugin.origin.forge(manifest) else { return true };
-    // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
-    let below = |forge: &Forge| {
-        let endpoint = forge.endpoint.as_ref().and_then(|endpoint| url::Url::parse(&endpoint.value).ok());
-        endpoint.is_some_and(|url| url.path() != "/") || !plugin.origin.folder().is_empty()
-    };
-    if matches!(plugin.origin, Origin::GitLab { .. }) && forge.is_self_hosted() && below(forge) {
-        return false;
-    }
-    let root = match plugin.origin.repository() {
-        Some(repository) => format!("{}/{repository}", forge.host()),
-        None => forge.host(),
+    let (root, own_folder) = match &plugin.origin {
+        Origin::Module(_) => return true,
+        Origin::GitHub { owner, repository, .. } => {
+            (format!("{}/{}/{}", manifest.github.host(), owner.value, repository.value), false)
+        }
+        Origin::GitLab { project, folder } => {
+            // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
+            let own = manifest.gitlab.endpoint.as_ref();
+            let hidden = own.is_some_and(|url| url.value.path() != "/" || folder.is_some());
+            let host = manifest.gitlab.host();
+            match &project.value {
+                Project::Path(path) => (format!("{host}/{path}"), hidden),
+                Project::Id(_) => (host.to_owned(), hidden),
+            }
+        }
     };
     let (module, root) = (module.to_ascii_lowercase(), root.to_ascii_lowercase());
-    module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    !own_folder && module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 struct Migrator<'a> {

@@ -1,6 +1,6 @@
 use url::Url;
 use velox_gomod::{module::Version, semver};
-use velox_manifest::{Forge, Level, Origin};
+use velox_manifest::{Forge, Level};
 
 use super::{Finding, LookedUp, Rule};
 use velox_build::{BuildRequest, LockedPlugin, http_client};
@@ -39,18 +39,13 @@ pub(super) async fn find(
 
 /// Names that the go command keeps from public services stay here too, and so does what a forge of the user's own has.
 fn is_private(request: &BuildRequest, study: &ModuleGraph, path: &str) -> bool {
-    let host_of =
-        |forge: &Forge| Url::parse(&forge.endpoint.as_ref()?.value).ok()?.host_str().map(str::to_owned);
     let manifest = &request.manifest;
-    let hosts = [host_of(&manifest.github), host_of(&manifest.gitlab)];
-    let own_host = hosts.iter().flatten().any(|host| path.split('/').next() == Some(host));
+    let mut own_forges =
+        [&manifest.github, &manifest.gitlab].into_iter().filter(|forge| forge.is_self_hosted());
+    let own_host = own_forges.any(|forge| path.split('/').next() == Some(forge.host()));
     let from_own_forge = |plugin: &LockedPlugin| {
         let asked = manifest.plugins.iter().find(|asked| asked.name.value == plugin.name);
-        asked.is_some_and(|asked| match asked.origin {
-            Origin::GitHub { .. } => manifest.github.endpoint.is_some(),
-            Origin::GitLab { .. } => manifest.gitlab.endpoint.is_some(),
-            Origin::Module(_) => false,
-        })
+        asked.and_then(|asked| asked.forge(manifest)).is_some_and(Forge::is_self_hosted)
     };
     let mut plugins = study.resolved.lock.plugins.iter();
     study.is_private(path)

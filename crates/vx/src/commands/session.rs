@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildOptions, BuildRequest, Error, Event, Goal, NetworkAccess};
-use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
+use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile};
 use velox_query::ModuleGraph;
 
 use crate::{
@@ -127,7 +127,7 @@ impl Prepared {
         let is_open = manifest
             .plugins
             .iter()
-            .any(|plugin| !known.contains_key(&plugin.name.value) && module_of(plugin, manifest).is_none());
+            .any(|plugin| !known.contains_key(&plugin.name.value) && plugin.module_path(manifest).is_none());
         if is_open {
             let request = BuildRequest { goal: Goal::Plan, ..self.request.clone() };
             let build = velox_build::build(&request, Arc::clone(&self.report) as _, self.cancel.clone());

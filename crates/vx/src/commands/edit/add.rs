@@ -41,7 +41,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
         let help = "add that one plugin with a command of its own";
         return editing.refused(error("--name and --replace are for one plugin".to_owned(), help));
     }
-    let github = editing.manifest().github.host();
+    let github = editing.manifest().github.host().to_owned();
     match plan(&editing.session(), &arguments.plugins, &github).await {
         Ok(plugins) => {
             let mut unchecked = Vec::new();
@@ -240,9 +240,7 @@ fn write(
     replace: Option<&Replacement>,
 ) -> Result<(), Diagnostic> {
     let manifest = editing.manifest();
-    let same = manifest.plugins.iter().find(|plugin| {
-        plugin.identity(manifest).is_some_and(|known| known.eq_ignore_ascii_case(base(module)))
-    });
+    let same = manifest.plugins.iter().find(|plugin| plugin.is_module(module, manifest));
     if let Some(same) = same {
         let (known, from) = (same.name.value.clone(), same.reference.value.clone());
         if let Some(name) = name.filter(|name| *name != known) {
@@ -290,7 +288,7 @@ fn write(
 fn repository_of(editing: &Editing, module: &str) -> Result<NewOrigin, Diagnostic> {
     let path = base(module);
     let manifest = editing.manifest();
-    let below = |host: String| path.strip_prefix(&format!("{host}/")).map(str::to_owned);
+    let below = |host: &str| path.strip_prefix(&format!("{host}/")).map(str::to_owned);
     if let Some(rest) = below(manifest.github.host()) {
         let mut parts = rest.splitn(3, '/').map(str::to_owned);
         if let (Some(owner), Some(repository)) = (parts.next(), parts.next()) {

@@ -116,8 +116,10 @@ fn prepared(
         misconfigured(settings, None, &[error(message, &help)])
     })?;
     let configuration = Configuration { source, base: working_directory.to_owned(), file: None };
-    let options =
-        BuildOptions { go: arguments.go.as_ref().map(|go| working_directory.join(go)), ..BuildOptions::default() };
+    let options = BuildOptions {
+        go: arguments.go.as_ref().map(|go| working_directory.join(go)),
+        ..BuildOptions::default()
+    };
     Prepared::of(settings.clone(), configuration, manifest, options, Goal::Plan)
 }
 

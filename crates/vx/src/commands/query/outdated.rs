@@ -2,7 +2,6 @@ use std::process::ExitCode;
 
 use velox_build::{Error, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::edit::module_of;
 
 use crate::{
     cli::{self, Format},
@@ -92,7 +91,7 @@ pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec
             subject: VersionSubject::Plugin(name.clone()),
             module: at_lock
                 .map(|locked| locked.path.clone())
-                .or_else(|| module_of(plugin, manifest))
+                .or_else(|| plugin.module_path(manifest))
                 .unwrap_or_default(),
             asked: plugin.reference.value.clone(),
             locked: at_lock.map(|locked| locked.version.clone()),

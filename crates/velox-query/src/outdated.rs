@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Major, QuerySession, Reporter, Request, VersionSubject, Versions, locked};
+use velox_build::{
+    BuildRequest, Error, Major, QuerySession, Reporter, VersionSubject, Versions, locked_versions,
+};
 use velox_gomod::{module::split_path_version, semver};
 
 /// The name of RoadRunner itself among the plugins.
@@ -31,13 +33,13 @@ pub struct AvailableVersions {
 /// # Errors
 /// An unreadable lock, a missing go command, or an interruption. Versions that can't be listed are not an error.
 pub async fn available_versions(
-    request: &Request,
+    request: &BuildRequest,
     names: &[String],
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<Vec<AvailableVersions>, Error> {
     let manifest = &request.manifest;
-    let locked = locked(request)?;
+    let locked = locked_versions(request)?;
     let row = |name: &String| {
         let Some(plugin) = manifest.plugins.iter().find(|plugin| plugin.name.value == *name) else {
             let reference = manifest.roadrunner.reference.as_ref();

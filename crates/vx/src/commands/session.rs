@@ -8,7 +8,9 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Event, Goal, Note, Options, QuerySession, Reporter, Request, Summary};
+use velox_build::{
+    BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, QuerySession, Reporter,
+};
 use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, SourceFile};
 use velox_query::ModuleGraph;
 
@@ -23,7 +25,7 @@ use crate::{
 
 /// A build request with its reporter, canceled by signals.
 pub(crate) struct Session {
-    pub(crate) request: Request,
+    pub(crate) request: BuildRequest,
     pub(crate) report: Arc<dyn Report>,
     pub(crate) cancel: CancellationToken,
     pub(crate) format: OutputFormat,
@@ -36,7 +38,7 @@ pub(crate) struct Session {
 impl Session {
     /// A session for a query on the configuration.
     pub(crate) fn open(settings: Settings, project: ProjectArgs) -> CommandResult<Self> {
-        Self::with_overrides(settings, project, &OverrideArgs::default(), Options::default(), Goal::Plan)
+        Self::with_overrides(settings, project, &OverrideArgs::default(), BuildOptions::default(), Goal::Plan)
     }
 
     /// A session for a build of the configuration, changed by `overrides`.
@@ -44,7 +46,7 @@ impl Session {
         settings: Settings,
         project: ProjectArgs,
         overrides: &OverrideArgs,
-        options: Options,
+        mut options: BuildOptions,
         goal: Goal,
     ) -> CommandResult<Self> {
         let directory = working_directory()?;
@@ -53,7 +55,8 @@ impl Session {
             .map_err(|error| report::invalid(&settings, error.source, &error.diagnostics))?;
         let report = report::open(&settings, loaded.manifest.log, loaded.source.clone());
         let targets = targets.into_iter().flat_map(|target| target.0).collect();
-        let options = source.options(Options { targets, ..options }, &directory);
+        options.compile.targets = targets;
+        let options = source.options(options, &directory);
         Self::new(report, settings, loaded, options, goal)
     }
 
@@ -61,7 +64,7 @@ impl Session {
         report: Arc<dyn Report>,
         settings: Settings,
         mut loaded: LoadedManifest,
-        options: Options,
+        options: BuildOptions,
         goal: Goal,
     ) -> CommandResult<Self> {
         let cancel = CancellationToken::new();
@@ -110,19 +113,19 @@ impl Session {
     }
 
     /// Runs the build to its goal, and reports the result.
-    pub(crate) async fn run(&mut self) -> CommandResult<Summary> {
+    pub(crate) async fn run(&mut self) -> CommandResult<BuildSummary> {
         self.report_warnings();
         let summary = self.build().await.map_err(|error| self.failed(&error))?;
         self.finished(&summary)?;
         Ok(summary)
     }
 
-    pub(crate) async fn build(&self) -> Result<Summary, Error> {
+    pub(crate) async fn build(&self) -> Result<BuildSummary, Error> {
         velox_build::build(&self.request, self.reporter(), self.cancel.clone()).await
     }
 
     /// Reports the summary of a build.
-    pub(crate) fn finished(&self, summary: &Summary) -> CommandResult {
+    pub(crate) fn finished(&self, summary: &BuildSummary) -> CommandResult {
         let finished = self.report.finished(&self.request.goal, summary, self.started.elapsed());
         finished.map_err(report::output_error)
     }
@@ -131,7 +134,8 @@ impl Session {
     /// versions if neither has one of them.
     pub(crate) async fn module_paths(&self) -> CommandResult<BTreeMap<String, String>> {
         let manifest = &self.request.manifest;
-        let locked = velox_build::locked(&self.request).map_err(|error| self.failed(&error))?.plugins;
+        let locked =
+            velox_build::locked_versions(&self.request).map_err(|error| self.failed(&error))?.plugins;
         let mut paths: BTreeMap<String, String> =
             locked.into_iter().map(|(name, module)| (name, module.path)).collect();
         let unknown = |name: &String| !paths.contains_key(name);
@@ -140,7 +144,7 @@ impl Session {
             .iter()
             .any(|plugin| unknown(&plugin.name.value) && plugin.module_path(manifest).is_none())
         {
-            let request = Request { goal: Goal::Plan, ..self.request.clone() };
+            let request = BuildRequest { goal: Goal::Plan, ..self.request.clone() };
             let build = velox_build::build(&request, self.reporter(), self.cancel.clone());
             let summary = build.await.map_err(|error| self.failed(&error))?;
             let requested = summary.plugins.into_iter().filter(|plugin| !plugin.added);
@@ -165,13 +169,13 @@ impl Session {
 
 impl SourceArgs {
     /// Adds these flags to `options`.
-    pub(crate) fn options(self, options: Options, working_directory: &Path) -> Options {
-        Options {
-            dependencies: self.dependencies.map(Into::into),
-            offline: self.offline,
-            go: self.go.map(|go| working_directory.join(go)),
-            ..options
+    pub(crate) fn options(self, mut options: BuildOptions, working_directory: &Path) -> BuildOptions {
+        options.versions.dependencies = self.dependencies.map(Into::into);
+        if self.offline {
+            options.network = NetworkAccess::Offline;
         }
+        options.go = self.go.map(|go| working_directory.join(go));
+        options
     }
 }
 
@@ -241,8 +245,8 @@ impl LoadedManifest {
         }
     }
 
-    pub(crate) fn into_request(self, settings: Settings, options: Options, goal: Goal) -> Request {
-        Request {
+    pub(crate) fn into_request(self, settings: Settings, options: BuildOptions, goal: Goal) -> BuildRequest {
+        BuildRequest {
             manifest: self.manifest,
             source: self.source,
             base: self.base,
@@ -250,7 +254,7 @@ impl LoadedManifest {
             options,
             goal,
             lock: self.lock,
-            unchanged: self.unchanged,
+            updates_lock: self.unchanged,
         }
     }
 }

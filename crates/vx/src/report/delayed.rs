@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use velox_build::{Event, Goal, Reporter, Summary};
+use velox_build::{BuildSummary, Event, Goal, Reporter};
 use velox_manifest::Diagnostic;
 
 use super::{Change, Report, threshold};
@@ -82,7 +82,7 @@ impl Report for DelayedReport {
         self.inner.failed(status, diagnostics, output);
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()> {
         match std::mem::replace(&mut *self.state(), DelayState::Silent) {
             DelayState::Forwarding => self.inner.finished(goal, summary, elapsed),
             DelayState::Buffering(_) | DelayState::Silent => Ok(()),

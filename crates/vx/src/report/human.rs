@@ -8,7 +8,9 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use velox_build::{Binary, CompileCache, Event, Goal, Note, Output, Phase, PluginRow, Reporter, Summary};
+use velox_build::{
+    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
+};
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
@@ -263,7 +265,7 @@ impl Report for HumanReport {
         Ok(())
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, time: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, time: Duration) -> io::Result<()> {
         let state = &mut *self.state();
         self.clear_bars(state);
         if self.verbosity >= Verbosity::Normal {
@@ -274,8 +276,8 @@ impl Report for HumanReport {
 }
 
 impl HumanReport {
-    fn summarize(&self, state: &mut HumanState, goal: &Goal, summary: &Summary, time: Duration) {
-        let Summary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
+    fn summarize(&self, state: &mut HumanState, goal: &Goal, summary: &BuildSummary, time: Duration) {
+        let BuildSummary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
         let time = elapsed(time);
         let lock = summary.lock.as_ref().map_or("the lock".into(), |lock| lock.to_string_lossy());
         let done = match goal {
@@ -295,8 +297,8 @@ impl HumanReport {
                 if let Some(cache) = &summary.compile_cache {
                     self.row(state, DONE_STYLE, "Cached", &clean(&cached(cache)));
                 }
-                let describe = |binary: &Binary| {
-                    let Binary { path, size, reused, archive, .. } = binary;
+                let describe = |binary: &BuiltBinary| {
+                    let BuiltBinary { path, size, reused, archive, .. } = binary;
                     let reused = if *reused { ", cached" } else { "" };
                     let archive = archive.as_ref().map(|path| format!(", {}", path.display()));
                     let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
@@ -306,7 +308,7 @@ impl HumanReport {
                     [one] => format!("{} in {time}", describe(one)),
                     many => {
                         for binary in many {
-                            self.row(state, DONE_STYLE, "Binary", &describe(binary));
+                            self.row(state, DONE_STYLE, "BuiltBinary", &describe(binary));
                         }
                         format!("in {time}")
                     }
@@ -324,8 +326,8 @@ fn rate(bytes: u64, time: Duration) -> String {
 }
 
 /// Describes the use of a shared compile cache.
-fn cached(cache: &CompileCache) -> String {
-    let CompileCache { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
+fn cached(cache: &CompileCacheStats) -> String {
+    let CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
     let mut text = format!(
         "{remote_hits} remote hits ({}), {local_hits} local hits, {misses} misses ({} uploaded)",
         HumanBytes(*bytes_down),
@@ -393,7 +395,7 @@ fn running_verb(phase: Phase) -> &'static str {
 }
 
 /// The output of a dry run: a table of versions, and the go.mod.
-pub(crate) fn plan(summary: &Summary) -> String {
+pub(crate) fn plan(summary: &BuildSummary) -> String {
     let mut rows = vec![["NAME", "MODULE", "REQUESTED", "VERSION", "REPLACEMENT"].map(str::to_owned)];
     let blank = || "-".to_owned();
     rows.push([

@@ -17,7 +17,7 @@
 //! | `error`          | a diagnostic, as in `warning`                                                          |
 //! | `failed`         | the last event: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
 //! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; empty if the file was up to date          |
-//! | `finished`       | the last event: `seconds`, `dry_run`, and [`velox_build::Summary`]'s (`go_mod` in a dry run only) |
+//! | `finished`       | the last event: `seconds`, `dry_run`, and [`velox_build::BuildSummary`]'s (`go_mod` in a dry run only) |
 
 use std::{
     io::{self, Write},
@@ -28,7 +28,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use velox_build::{Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugin, Reporter};
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
@@ -140,7 +140,7 @@ impl Report for JsonReport {
         self.write_result(&JsonEvent::Edited { file, changes })
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()> {
         let mut value = serde_json::to_value(summary)?;
         if !matches!(goal, Goal::DryRun(_))
             && let Some(fields) = value.as_object_mut()
@@ -189,7 +189,7 @@ enum JsonEvent<'a> {
         version: &'a str,
         plugins: &'a [PluginRow],
     },
-    Raised(&'a Raised),
+    Raised(&'a RaisedPlugin),
     Warning(DiagnosticFields<'a>),
     Note(&'a Note),
     Output {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde::Serialize;
-use velox_build::{Error, Event, Goal, Reporter, Summary};
+use velox_build::{BuildSummary, Error, Event, Goal, Reporter};
 use velox_manifest::{Diagnostic, Level, LogConfig, SourceFile};
 
 use crate::{
@@ -47,7 +47,7 @@ pub(crate) trait Report: Reporter {
     ///
     /// # Errors
     /// The result can't be written. A closed pipe is not an error.
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()>;
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()>;
 }
 
 /// A change to a configuration.

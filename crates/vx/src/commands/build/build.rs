@@ -1,4 +1,6 @@
-use velox_build::{Goal, Options, Output};
+use velox_build::{
+    BuildOptions, CacheOptions, CompileOptions, Goal, Output, StampOptions, VersionOptions, WorkspaceOptions,
+};
 
 use super::remote::RemoteService;
 use crate::{
@@ -20,20 +22,28 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
         (None, None) => Output::Directory(directory),
     };
     let goal = if arguments.dry_run { Goal::DryRun(output) } else { Goal::Build(output) };
-    let options = Options {
-        debug: arguments.debug,
-        race: arguments.race,
-        strict: arguments.strict,
-        stamp_version: arguments.stamp_version,
-        stamp_time: arguments.stamp_time,
-        keep_workspace: arguments.keep_workspace,
-        no_smoke_test: arguments.no_smoke_test,
-        locked: arguments.locked,
-        no_cache: arguments.no_cache,
+    let options = BuildOptions {
+        compile: CompileOptions {
+            debug: arguments.debug,
+            race: arguments.race,
+            skip_smoke_test: arguments.no_smoke_test,
+            ..CompileOptions::default()
+        },
+        stamp: StampOptions { version: arguments.stamp_version, time: arguments.stamp_time },
+        versions: VersionOptions {
+            strict: arguments.strict,
+            locked: arguments.locked,
+            ..VersionOptions::default()
+        },
+        workspace: WorkspaceOptions { keep: arguments.keep_workspace, ..WorkspaceOptions::default() },
+        cache: CacheOptions {
+            recompile: arguments.no_cache,
+            remote: arguments.remote_cache,
+            program: std::env::current_exe().ok(),
+            ..CacheOptions::default()
+        },
         archive: arguments.archive,
-        remote_cache: arguments.remote_cache,
-        cache_program: std::env::current_exe().ok(),
-        ..Options::default()
+        ..BuildOptions::default()
     };
     let mut session =
         Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;

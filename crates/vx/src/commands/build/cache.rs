@@ -1,5 +1,5 @@
 use indicatif::HumanBytes;
-use velox_build::{Contents, Store, cache_directory};
+use velox_build::{ArtifactStore, StoreContents, cache_directory};
 use velox_manifest::LogConfig;
 
 use crate::{
@@ -12,10 +12,10 @@ use crate::{
 /// `vx cache`.
 pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResult {
     let directory = cache_directory(&settings.environment);
-    let store = Store::new(&directory);
+    let store = ArtifactStore::new(&directory);
     let json = settings.format(LogConfig::default()) == OutputFormat::Json;
-    let render = |event: &str, contents: &Contents, label: &str| {
-        let Contents { artifacts, bytes } = *contents;
+    let render = |event: &str, contents: &StoreContents, label: &str| {
+        let StoreContents { artifacts, bytes } = *contents;
         if json {
             let fields =
                 serde_json::json!({ "directory": directory, "artifacts": artifacts, "bytes": bytes });
@@ -35,7 +35,7 @@ pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResul
         CacheCommand::Verify => {
             let corrupted = store.verify().map_err(|error| report::failed(settings, &error))?;
             if json {
-                let removed = Contents { artifacts: corrupted.len() as u64, bytes: 0 };
+                let removed = StoreContents { artifacts: corrupted.len() as u64, bytes: 0 };
                 render("cache_verified", &removed, "")
             } else if corrupted.is_empty() {
                 "all cached binaries are intact\n".to_owned()

@@ -1,4 +1,4 @@
-use velox_build::{Goal, Options};
+use velox_build::{BuildOptions, Goal, VersionOptions};
 
 use crate::{
     cli::build::{FetchCommand, OverrideArgs},
@@ -9,7 +9,8 @@ use crate::{
 
 /// `vx fetch`.
 pub(crate) async fn fetch(settings: Settings, arguments: FetchCommand) -> CommandResult {
-    let options = Options { locked: arguments.locked, ..Options::default() };
+    let versions = VersionOptions { locked: arguments.locked, ..VersionOptions::default() };
+    let options = BuildOptions { versions, ..BuildOptions::default() };
     let overrides = OverrideArgs::default();
     let mut session = Session::with_overrides(settings, arguments.project, &overrides, options, Goal::Fetch)?;
     session.run().await.map(drop)

@@ -1,4 +1,4 @@
-use velox_build::{Goal, Options};
+use velox_build::{BuildOptions, Goal, Upgrade, VersionOptions};
 
 use crate::{
     cli::build::{LockCommand, OverrideArgs},
@@ -10,11 +10,13 @@ use crate::{
 /// `vx lock`.
 pub(crate) async fn lock(settings: Settings, arguments: LockCommand) -> CommandResult {
     let goal = if arguments.check { Goal::CheckLock } else { Goal::Lock };
-    let options = Options {
-        upgrade: arguments.upgrade.as_ref().is_some_and(Vec::is_empty),
-        upgrade_only: arguments.upgrade.unwrap_or_default(),
-        ..Options::default()
+    let upgrade = match arguments.upgrade {
+        None => Upgrade::Nothing,
+        Some(names) if names.is_empty() => Upgrade::Everything,
+        Some(names) => Upgrade::Only(names),
     };
+    let versions = VersionOptions { upgrade, ..VersionOptions::default() };
+    let options = BuildOptions { versions, ..BuildOptions::default() };
     let overrides = OverrideArgs::default();
     Session::with_overrides(settings, arguments.project, &overrides, options, goal)?.run().await.map(drop)
 }

@@ -1,6 +1,6 @@
 use std::{ffi::OsString, path::Path, process::Command, time::Duration};
 
-use velox_build::{Goal, Options, Output, cache_directory};
+use velox_build::{BuildOptions, CacheOptions, CompileOptions, Goal, Output, cache_directory};
 use velox_manifest::GoTarget;
 
 use crate::{
@@ -34,12 +34,10 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
     let report = DelayedReport::new(report::open_stderr(&settings, log, loaded.source.clone()), delay);
     let binary_name = format!("rr{}", std::env::consts::EXE_SUFFIX);
     let uncached = cache_directory(&settings.environment).join(UNCACHED_DIRECTORY).join(binary_name);
-    let options = Options {
-        debug,
-        race,
-        targets: vec![GoTarget::host()],
-        cache_program: std::env::current_exe().ok(),
-        ..Options::default()
+    let options = BuildOptions {
+        compile: CompileOptions { debug, race, targets: vec![GoTarget::host()], ..CompileOptions::default() },
+        cache: CacheOptions { program: std::env::current_exe().ok(), ..CacheOptions::default() },
+        ..BuildOptions::default()
     };
     let options = source.options(options, &directory);
     let goal = Goal::Build(Output::Store(uncached));

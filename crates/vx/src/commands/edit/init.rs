@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt::Write as _, io, path::Path};
 
-use velox_build::{Error, Goal, Options, QuerySession, RoadRunnerRelease, VersionSubject, write_text};
+use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject, write_text};
 use velox_manifest::{
     Diagnostic, GoTarget, LogConfig, Manifest, SourceFile,
     catalogue::{self, PluginGroup, PluginStatus},
@@ -95,7 +95,7 @@ fn open_session(settings: &Settings, arguments: &InitCommand, directory: &Path) 
     let report = report::open(settings, LogConfig::default(), None);
     let mut loaded = LoadedManifest::empty(directory);
     loaded.manifest = manifest;
-    Session::new(report, settings.clone(), loaded, Options { go, ..Options::default() }, Goal::Plan)
+    Session::new(report, settings.clone(), loaded, BuildOptions { go, ..BuildOptions::default() }, Goal::Plan)
 }
 
 /// A manifest with RoadRunner alone, parsed with a placeholder plugin.

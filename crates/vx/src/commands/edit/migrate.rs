@@ -31,7 +31,7 @@ pub(crate) async fn migrate(settings: Settings, arguments: MigrateCommand) -> Co
     let migrated = SourceFile { name: name.clone(), text: migration.text };
     let (manifest, _) = Manifest::parse(&migrated, &lookup)
         .map_err(|errors| report::invalid(&settings, Some(migrated.clone()), &errors))?;
-    let lock = velox_build::carried_over(&session.request, &manifest).unwrap_or_default();
+    let lock = velox_build::carry_over_lock(&session.request, &manifest).unwrap_or_default();
     // If writing the configuration fails, the lock is only out of date.
     if let Some((lock, path)) = lock.zip(session.request.lock.as_ref()) {
         write_text(path, &lock)

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use velox_build::Skeleton;
+use velox_build::PluginTemplate;
 use velox_manifest::LogConfig;
 
 use crate::{
@@ -17,7 +17,7 @@ pub(crate) fn new(settings: &Settings, command: NewCommand) -> CommandResult {
     let relative = dir.unwrap_or_else(|| PathBuf::from(&name));
     let directory: PathBuf = working_directory()?.join(&relative).components().collect();
     let skeleton =
-        Skeleton::new(&name, module.as_deref()).map_err(|error| report::failed(settings, &error))?;
+        PluginTemplate::new(&name, module.as_deref()).map_err(|error| report::failed(settings, &error))?;
     let files = skeleton.write(&directory).map_err(|error| report::failed(settings, &error))?;
     let module = skeleton.module();
     report::print(&match settings.format(LogConfig::default()) {

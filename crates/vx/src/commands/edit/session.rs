@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use velox_build::{Goal, Options, QuerySession, write_text};
+use velox_build::{BuildOptions, Goal, QuerySession, Upgrade, write_text};
 use velox_manifest::{
     Diagnostic, Manifest, ManifestFormat, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin},
@@ -52,7 +52,8 @@ impl EditSession {
             }
             Err(errors) => return Err(invalid(&errors)),
         };
-        let options = Options { go: config.go.as_ref().map(|go| directory.join(go)), ..Options::default() };
+        let options =
+            BuildOptions { go: config.go.as_ref().map(|go| directory.join(go)), ..BuildOptions::default() };
         let report = report::open(&settings, manifest.log, Some(source.clone()));
         let loaded = LoadedManifest::new(opened, manifest);
         let session = Session::new(report, settings.clone(), loaded, options, Goal::Lock)?;
@@ -95,7 +96,7 @@ impl EditSession {
             let request = &mut self.session.request;
             request.manifest = manifest;
             request.source = Some(source.clone());
-            request.options.upgrade_only.clone_from(&self.upgrade);
+            request.options.versions.upgrade = Upgrade::Only(self.upgrade.clone());
             let build =
                 self.session.build().await.map_err(|error| self.session.failed(&error.help(unchanged)))?;
             summary = Some(build);

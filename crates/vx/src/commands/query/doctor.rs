@@ -5,7 +5,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Options, Reporter};
+use velox_build::{BuildOptions, Event, Goal, Reporter};
 use velox_manifest::LogConfig;
 use velox_query::{Diagnosis, Health};
 
@@ -41,7 +41,7 @@ pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> Comm
     }
     let cancel = CancellationToken::new();
     watch_signals(&cancel, |_| ())?;
-    let options = source.options(Options::default(), &directory);
+    let options = source.options(BuildOptions::default(), &directory);
     let request = loaded.into_request(settings, options, Goal::Plan);
     velox_query::diagnose(&request, Arc::new(NoReport), cancel, |diagnosis| printer.print(&diagnosis))
         .await

@@ -13,7 +13,7 @@ use velox_api::{
     BuildId, BuildSpec, BuildState, BuildView, FailureKind, SubmitRequest,
     client::{ClientError, ClientEvent, ServiceClient},
 };
-use velox_build::{Binary, Elsewhere, Error, Event, LockFate, Phase, Summary};
+use velox_build::{BuildSummary, BuiltBinary, Error, Event, LockUpdate, Phase, RemoteBuild};
 use velox_manifest::{Diagnostic, GoTarget};
 
 use self::progress::{RemoteProgress, report_retry};
@@ -82,7 +82,7 @@ impl RemoteService {
         });
         let client = client.map_err(|error| session.failed(&error))?;
         spec::check_supported(&session.request.manifest).map_err(|error| session.failed(&error))?;
-        let local = Elsewhere::new(&session.request).map_err(|error| session.failed(&error))?;
+        let local = RemoteBuild::new(&session.request).map_err(|error| session.failed(&error))?;
         let modules = match spec::module_paths(&session.request.manifest) {
             Some(modules) => modules,
             None => session.module_paths().await?,
@@ -125,7 +125,7 @@ fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)
 struct RemoteBuilds<'a> {
     client: ServiceClient,
     session: &'a Session,
-    local: &'a Elsewhere<'a>,
+    local: &'a RemoteBuild<'a>,
     /// The module paths of the plugins, by name.
     modules: BTreeMap<String, String>,
     specs: Vec<BuildSpec>,
@@ -134,12 +134,12 @@ struct RemoteBuilds<'a> {
 }
 
 impl RemoteBuilds<'_> {
-    async fn run(&mut self) -> Result<Summary, Error> {
+    async fn run(&mut self) -> Result<BuildSummary, Error> {
         let report = &*self.session.report;
         let mut progress = RemoteProgress::new(report, self.client.host());
         let mut views = Vec::new();
         for spec in self.specs.clone() {
-            let force = self.session.request.options.no_cache;
+            let force = self.session.request.options.cache.recompile;
             let submit = SubmitRequest { build: Some(spec), force, ..SubmitRequest::default() };
             let view = self.client.submit(&submit, &mut |event| progress.report(event)).await;
             let view = view.map_err(|error| self.error(error))?;
@@ -177,16 +177,16 @@ impl RemoteBuilds<'_> {
         self.local.tell(&lock, report);
         let warn = |warning| report.report(Event::Warning(warning));
         match self.local.keep(&lock)? {
-            LockFate::Written | LockFate::Stays => {}
-            LockFate::Differs => warn(
+            LockUpdate::Written | LockUpdate::Stays => {}
+            LockUpdate::Differs => warn(
                 Diagnostic::warning("the build service selected other versions than velox.lock")
                     .help("make this an error with `--locked`"),
             ),
-            LockFate::Unwritable(cause) => {
+            LockUpdate::Unwritable(cause) => {
                 warn(Diagnostic::warning(cause).help("the next build resolves the versions again"));
             }
         }
-        let summary = Summary { binaries, ..self.local.summary(&lock) };
+        let summary = BuildSummary { binaries, ..self.local.summary(&lock) };
         // A raised version is reported as such.
         if summary.raised.is_empty() {
             warnings.into_iter().map(Diagnostic::warning).for_each(warn);
@@ -195,7 +195,12 @@ impl RemoteBuilds<'_> {
     }
 
     /// Downloads a binary, unless the output has the same file.
-    async fn download(&self, view: &BuildView, target: &GoTarget, reused: bool) -> Result<Binary, Error> {
+    async fn download(
+        &self,
+        view: &BuildView,
+        target: &GoTarget,
+        reused: bool,
+    ) -> Result<BuiltBinary, Error> {
         let artifact = view.artifact.as_ref().map(|artifact| &artifact.info);
         let artifact =
             artifact.filter(|artifact| artifact.target == target.to_string()).ok_or_else(|| {
@@ -223,7 +228,7 @@ impl RemoteBuilds<'_> {
             report.report(Event::Finished(Phase::Publish, started.elapsed()));
         }
         let (target, sha256) = (target.to_string(), artifact.sha256.clone());
-        Ok(Binary { target, path, size: artifact.size, sha256, reused, archive: None })
+        Ok(BuiltBinary { target, path, size: artifact.size, sha256, reused, archive: None })
     }
 
     /// An error of the client, with the violations of a rejected request at their places in the configuration.

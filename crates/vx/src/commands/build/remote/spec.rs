@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use velox_api::{BuildSpec, Violation};
-use velox_build::{Elsewhere, Error, ErrorKind, Exact};
+use velox_build::{Error, ErrorKind, LockedRefs, RemoteBuild};
 use velox_manifest::{Dependencies, Diagnostic, Manifest, Origin, Replacement, Spanned};
 
 /// Rejects directories and self-hosted forges, which the build service can't access.
@@ -40,7 +40,7 @@ pub(super) fn module_paths(manifest: &Manifest) -> Option<BTreeMap<String, Strin
 /// A request for each target, at the locked versions if the lock is up to date.
 pub(super) fn build_specs(
     manifest: &Manifest,
-    local: &Elsewhere<'_>,
+    local: &RemoteBuild<'_>,
     modules: &BTreeMap<String, String>,
 ) -> Result<Vec<BuildSpec>, Error> {
     let settings = local.settled();
@@ -75,7 +75,7 @@ pub(super) fn build_specs(
 pub(super) fn by_module(
     manifest: &Manifest,
     modules: &BTreeMap<String, String>,
-    exact: Option<&Exact>,
+    exact: Option<&LockedRefs>,
 ) -> Manifest {
     let mut manifest = manifest.clone();
     if let (Some(exact), Some(reference)) = (exact, &mut manifest.roadrunner.reference) {

@@ -94,6 +94,32 @@ impl Plugin {
     }
 }
 
+impl Manifest {
+    /// This manifest with each `[[replaces]]` of a plugin's module moved to that plugin: the replaced module is not
+    /// downloaded, and a replacement without a version takes the plugin's ref.
+    #[must_use]
+    pub fn with_plugin_replacements(&self) -> Self {
+        let mut manifest = self.clone();
+        let plugins = &mut manifest.plugins;
+        manifest.replaces.retain(|replace| {
+            let (old, version) = &replace.old.value;
+            let replaced = plugins.iter_mut().find(|plugin| {
+                version.is_none()
+                    && plugin.replace.is_none()
+                    && matches!(&plugin.origin, Origin::Module(path) if path.value == *old)
+            });
+            match replaced {
+                Some(plugin) => {
+                    plugin.replace = Some(replace.new.clone());
+                    false
+                }
+                None => true,
+            }
+        });
+        manifest
+    }
+}
+
 /// As a path below the GitLab instance: `group/project`, or `projects/ID`.
 impl std::fmt::Display for Project {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -3,7 +3,7 @@ use velox_gomod::{module::Version, semver};
 use velox_manifest::{Forge, Level};
 
 use super::{Finding, LookedUp, Rule};
-use velox_build::{LockedPlugin, Request, http_client};
+use velox_build::{BuildRequest, LockedPlugin, http_client};
 
 use crate::{
     ModuleGraph,
@@ -11,8 +11,11 @@ use crate::{
 };
 
 /// Asks OSV about everything that is compiled in.
-pub(super) async fn find(request: &Request, study: &ModuleGraph) -> Result<(LookedUp, Vec<Finding>), String> {
-    if request.options.offline {
+pub(super) async fn find(
+    request: &BuildRequest,
+    study: &ModuleGraph,
+) -> Result<(LookedUp, Vec<Finding>), String> {
+    if request.options.is_offline() {
         return Err("--offline forbids to ask".to_owned());
     }
     let address = request.environment.get("VX_OSV_URL").filter(|url| !url.is_empty());
@@ -35,7 +38,7 @@ pub(super) async fn find(request: &Request, study: &ModuleGraph) -> Result<(Look
 }
 
 /// Names that the go command keeps from public services stay here too, and so does what a forge of the user's own has.
-fn is_private(request: &Request, study: &ModuleGraph, path: &str) -> bool {
+fn is_private(request: &BuildRequest, study: &ModuleGraph, path: &str) -> bool {
     let manifest = &request.manifest;
     let mut own_forges =
         [&manifest.github, &manifest.gitlab].into_iter().filter(|forge| forge.is_self_hosted());
@@ -58,7 +61,12 @@ fn standard_library(go_version: &str) -> Option<Version> {
     semver::is_valid(&version).then(|| Version { path: osv::STANDARD_LIBRARY.to_owned(), version })
 }
 
-fn finding(request: &Request, study: &ModuleGraph, module: &Version, known: Vec<Vulnerability>) -> Finding {
+fn finding(
+    request: &BuildRequest,
+    study: &ModuleGraph,
+    module: &Version,
+    known: Vec<Vulnerability>,
+) -> Finding {
     let standard = module.path == osv::STANDARD_LIBRARY;
     let plugin = study.resolved.lock.plugins.iter().find(|plugin| plugin.source().as_ref() == Some(module));
     let asked = plugin

@@ -356,7 +356,7 @@ fn a_list_falls_through_as_its_commas_and_bars_say() {
         ("|", Fault::HangUp, true),
     ] {
         let (bad, good) = (proxy(2), proxy(2));
-        bad.fail(".mod", fault);
+        bad.fail(".mod", fault.clone());
         let machine = machine(&format!("{}{separator}{}", bad.url(), good.url()));
         match machine.fetch(0) {
             Ok(_) => assert!(falls_through, "{separator} {fault:?}"),
@@ -410,7 +410,7 @@ fn passing_faults_are_lived_through() {
         Fault::Moved,
         Fault::Delayed(Duration::from_millis(300)),
     ] {
-        proxy.fail_times(".zip", fault, 1);
+        proxy.fail_times(".zip", fault.clone(), 1);
         let machine = machine(&proxy.url());
         machine.fetch(0).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert_eq!(machine.has(0), ALL);
@@ -439,7 +439,7 @@ fn lasting_faults_are_told_and_leave_nothing() {
         (".info", Fault::Oversized(17 << 20), "16777216 bytes"),
         (".info", Fault::Oversized(10), ".info is no JSON"),
     ] {
-        proxy.fail(part, fault);
+        proxy.fail(part, fault.clone());
         let machine = machine(&proxy.url());
         let since = Instant::now();
         let said = machine.fetch(0).unwrap_err().to_string();

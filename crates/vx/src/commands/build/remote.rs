@@ -428,7 +428,7 @@ impl Job<'_> {
         let adopted = self.elsewhere.adopt(&locks, &self.modules).map_err(of_build)?;
         // There is at least one target.
         let Some(lock) = adopted else { return Ok(ExitCode::SUCCESS) };
-        self.elsewhere.tell(&lock, &*report);
+        self.elsewhere.report_versions(&lock, &*report);
         match self.elsewhere.keep(&lock).map_err(of_build)? {
             LockUpdate::Written | LockUpdate::Stays => {}
             LockUpdate::Differs => warn(
@@ -482,7 +482,7 @@ impl Job<'_> {
         };
         let started = Instant::now();
         report.report(Event::Started(Phase::Publish));
-        let mut receiving = self.elsewhere.receive(target).map_err(of_build)?;
+        let mut receiving = self.elsewhere.create_binary(target).map_err(of_build)?;
         let item = format!("{} from {}", artifact.file_name, self.client.host());
         let mut told = |what| match what {
             ClientEvent::Downloaded(bytes) => report.report(Event::Progress {
@@ -498,7 +498,7 @@ impl Job<'_> {
             .download(artifact, receiving.file(), &mut told)
             .await
             .map_err(|error| self.trouble(error))?;
-        let place = receiving.finish().map_err(of_build)?;
+        let place = self.elsewhere.persist_binary(receiving, target).map_err(of_build)?;
         report.report(Event::Finished(Phase::Publish, started.elapsed()));
         Ok(binary(place))
     }

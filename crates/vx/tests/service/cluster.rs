@@ -17,7 +17,7 @@ use velox_testkit::{ModuleProxy, NatsServer, S3Server};
 
 use crate::support::{
     collector::Collector,
-    sandbox::{RELEASE, Sandbox, VX, acme_proxy, program, skip},
+    sandbox::{RELEASE, Sandbox, VX, acme_proxy, long, program, skip},
     service::{Answer, PATIENCE, Service},
 };
 
@@ -322,10 +322,9 @@ fn accepted(url: &Mutex<String>, stamp: &str) -> String {
     }
 }
 
-/// `VX_TEST_ROUNDS` says how often someone is killed; 3 where it is unset.
 #[test]
 fn whoever_is_killed_no_accepted_build_is_lost() {
-    let rounds = std::env::var("VX_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let rounds = long(3, 30);
     let Some(mut cluster) = Cluster::start("whoever is killed") else { return };
     let mut servers = [cluster.server("one"), cluster.server("two")].map(Some);
     let names = ["three", "four"];

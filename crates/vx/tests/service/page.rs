@@ -1,6 +1,6 @@
 //! The build service's page, in a real browser and without a script.
 //!
-//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test page` draws the pictures of the documentation anew;
+//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test service page` draws the pictures of the documentation anew;
 //! `pngquant --force --ext .png docs/images/page-*.png` makes them small.
 
 use std::{

@@ -1,7 +1,7 @@
 //! A build service that is killed again and again: nothing that it accepted is lost, nothing that it made is wrong, and
 //! nothing is made twice.
 //!
-//! `VX_TEST_LONG=1` makes the stories longer.
+//! `make soak` runs the long form.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,16 +23,11 @@ use sha2::{Digest, Sha256};
 use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
-    sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, is_long, program},
+    sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, long, program},
     service::{Answer, PATIENCE, Service},
 };
 
 const HELLO: &str = "example.com/acme/hello";
-
-/// The first number, or the second in the long form.
-fn long(short: usize, long: usize) -> usize {
-    if is_long() { long } else { short }
-}
 
 /// A machine whose `go` counts how often it links a server.
 struct Machine {
@@ -217,7 +212,7 @@ impl Random {
 #[test]
 fn what_was_accepted_survives_every_crash() {
     let _exclusive = exclusive();
-    let rounds = long(20, 100);
+    let rounds = long(8, 100);
     // A build that never had the time to end would be given up in the end.
     let apart = long(900, 2500) as u64;
     let machine = Machine::new(rounds / 2 + 2);
@@ -299,7 +294,7 @@ fn equal_requests_are_one_compile() {
             assert!([200, 202].contains(&answer.status), "{answer:?}");
             id(&answer)
         };
-        let crowd: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
+        let crowd: Vec<_> = (0..long(50, 200)).map(|_| scope.spawn(ask)).collect();
         crowd.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert_eq!(ids.len(), 1, "{ids:?}");
@@ -321,7 +316,7 @@ fn equal_requests_are_one_compile() {
 #[test]
 fn many_different_requests_are_all_answered() {
     let _exclusive = exclusive();
-    let count = long(10, 50);
+    let count = long(8, 50);
     let machine = Machine::new(count);
     let service = machine.server(&["--jobs", "2", "--queue", "4"]);
     let refused = AtomicUsize::new(0);

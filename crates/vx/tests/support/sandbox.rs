@@ -72,9 +72,9 @@ pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
-/// Whether the long form of the tests is wanted (`make soak`).
-pub fn is_long() -> bool {
-    std::env::var_os("VX_TEST_LONG").is_some()
+/// The first number; the second one in the long form of the tests (`make soak`).
+pub fn long(short: usize, long: usize) -> usize {
+    if std::env::var_os("VX_TEST_LONG").is_some() { long } else { short }
 }
 
 /// Held by tests that keep all cores busy: two at once would only take turns.

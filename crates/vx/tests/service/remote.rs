@@ -11,7 +11,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -20,8 +19,8 @@ use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
     collector::Collector,
-    sandbox::{CommandOutput, RELEASE, Sandbox},
-    service::{PATIENCE, Service},
+    sandbox::{CommandOutput, RELEASE, Sandbox, wait_until},
+    service::Service,
 };
 
 /// In the manual's format, with names of its own.
@@ -123,16 +122,16 @@ fn a_token_is_needed_and_never_shown() {
     assert!(!ran.stderr().contains("vx_wrong_token"), "{}", ran.stderr());
 
     let watcher = story.machine.vx("server token new watcher --scope read").ok();
-    let start = Instant::now();
-    let ran = loop {
+    let mut ran = None;
+    // The service looks for changes of the file every second.
+    wait_until("the new token is known", || {
         let mut may_look = story.command(&service, &[]);
-        let ran = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
-        // The service looks for changes of the file every second.
-        if !ran.stderr().contains("VX_REMOTE_TOKEN") {
-            break ran;
-        }
-        assert!(start.elapsed() < PATIENCE, "{}", ran.stderr());
-    };
+        let now = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
+        let is_known = !now.stderr().contains("VX_REMOTE_TOKEN");
+        ran = Some(now);
+        is_known
+    });
+    let ran = ran.unwrap();
     ran.fails_with(2, &["ask whoever runs the service"]);
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
@@ -263,7 +262,7 @@ fn ctrl_c_cancels_the_build_there() {
     let service = story.serve(&["--jobs", "0"]);
     let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let submitted = || metric(&service, "vx_submissions_total{result=\"queued\"} 1");
-    wait(submitted, &service);
+    wait_until("the service has it", submitted);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let ran = CommandOutput(child.wait_with_output().unwrap());
     ran.fails(130);
@@ -289,7 +288,7 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
     let service = Service::start(&mut serve());
     let address = service.address().to_string();
     let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    wait(|| story.machine.has("data/home/once"), &service);
+    wait_until("the service has it", || story.machine.has("data/home/once"));
     service.kill();
     let mut again = serve();
     let mut again =
@@ -454,12 +453,4 @@ fn traces_go_where_the_environment_says() {
 
 fn metric(service: &Service, line: &str) -> bool {
     String::from_utf8(service.get("/metrics").body).unwrap().lines().any(|known| known == line)
-}
-
-fn wait(condition: impl Fn() -> bool, service: &Service) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{}", service.said());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -58,7 +58,7 @@ impl<'a> DiagnosticSink<'a> {
         list.sort_by_key(|(place, _)| *place);
         let mut sorted: Vec<_> = list.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         if self.left_out.get() > 0 {
-            sorted.push(Diagnostic::error(format!("{} more mistakes are not shown", self.left_out.get())));
+            sorted.push(Diagnostic::error(format!("{} more errors not shown", self.left_out.get())));
         }
         sorted
     }
@@ -76,7 +76,7 @@ impl<'a> DiagnosticSink<'a> {
             label: None,
             ..diagnostic
         }
-        .help("the line is not shown, since it may hold a token or a password")
+        .help("the line is not shown because it may contain a token or a password")
     }
 
     /// The whole lines that `span` touches.

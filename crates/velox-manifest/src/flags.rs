@@ -51,7 +51,7 @@ impl ManifestOverrides {
         if let Some(reference) = roadrunner
             && let Err(why) = refs::reference(reference)
         {
-            wrong.push(unusable("--roadrunner", reference, "a ref", why));
+            wrong.push(unusable("--roadrunner", reference, "ref", why));
         }
         let mut flags =
             Self { roadrunner: roadrunner.map(str::to_owned), with: Vec::new(), without: without.to_vec() };
@@ -59,8 +59,8 @@ impl ManifestOverrides {
             match PluginOverride::read(text, &directories) {
                 Ok(with) if flags.with.iter().any(|known| same_module(&known.module, &with.module)) => {
                     wrong.push(
-                        Diagnostic::error(format!("--with names {} twice", with.module))
-                            .help("a server has one version of a plugin: leave one of the two out"),
+                        Diagnostic::error(format!("duplicate --with for {}", with.module))
+                            .help("a binary has one version of a plugin: remove one of them"),
                     );
                 }
                 Ok(with) => flags.with.push(with),
@@ -95,11 +95,11 @@ impl PluginOverride {
         directories: impl Fn(&Path) -> Result<String, Diagnostic>,
     ) -> Result<Self, Diagnostic> {
         if refs::is_directory(text) {
-            let replacement = refs::replacement(text)
-                .map_err(|wrong| unusable("--with", text, "a directory with a plugin", wrong))?;
+            let replacement =
+                refs::replacement(text).map_err(|wrong| unusable("--with", text, "directory", wrong))?;
             let module = directories(Path::new(text))?;
             refs::module_path(&module)
-                .map_err(|wrong| unusable("the go.mod of --with", &module, "a module path", wrong))?;
+                .map_err(|wrong| unusable("the go.mod of --with", &module, "module path", wrong))?;
             return Ok(Self { module, reference: None, replacement: Some(replacement) });
         }
         // A URL has its user information before an `@`, which is no ref.
@@ -118,16 +118,16 @@ impl PluginOverride {
                     "write the whole path (\"github.com/roadrunner-server/{module}/v5\"), or a directory (\"./{module}\")"
                 )),
             };
-            unusable("--with", module, "a module path", wrong)
+            unusable("--with", module, "module path", wrong)
         })?;
         if let Some(reference) = reference {
             refs::reference(reference)
                 .and_then(|()| refs::majors_agree(module, reference))
-                .map_err(|wrong| unusable("--with", plugin, "a plugin", wrong))?;
+                .map_err(|wrong| unusable("--with", plugin, "plugin", wrong))?;
         }
         let replacement = replacement
             .map(|text| {
-                refs::replacement(text).map_err(|wrong| unusable("--with", text, "a replacement", wrong))
+                refs::replacement(text).map_err(|wrong| unusable("--with", text, "replacement", wrong))
             })
             .transpose()?;
         Ok(Self { module: module.to_owned(), reference: reference.map(str::to_owned), replacement })
@@ -137,7 +137,7 @@ impl PluginOverride {
 fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(match given {
         "" => format!("{flag} is empty"),
-        given => format!("{flag}: `{}` can't be {what} ({})", shown(given), wrong.why),
+        given => format!("{flag}: invalid {what} `{}`: {}", shown(given), wrong.why),
     });
     match wrong.help {
         Some(help) => diagnostic.help(help),
@@ -189,8 +189,8 @@ impl Manifest {
         }
         if self.plugins.is_empty() && wrong.is_empty() {
             wrong.push(
-                Diagnostic::error("there are no plugins to build a server from")
-                    .help("name at least one: --with github.com/roadrunner-server/http/v5@v5.3.0"),
+                Diagnostic::error("no plugins to build")
+                    .help("add at least one: --with github.com/roadrunner-server/http/v5@v5.3.0"),
             );
         }
         if wrong.is_empty() { Ok(self) } else { Err(wrong) }
@@ -200,11 +200,11 @@ impl Manifest {
         let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
         let Some(index) = self.plugins.iter().position(named) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
-            let diagnostic = Diagnostic::error(format!("--without: there is no plugin `{}`", shown(name)));
+            let diagnostic = Diagnostic::error(format!("--without: no plugin named `{}`", shown(name)));
             return Err(match nearest(name, names.iter().copied()) {
                 Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                None if names.is_empty() => diagnostic.help("there are none at all"),
-                None => diagnostic.help(format!("there are: {}", names.join(", "))),
+                None if names.is_empty() => diagnostic.help("the configuration has no plugins"),
+                None => diagnostic.help(format!("the plugins are: {}", names.join(", "))),
             });
         };
         self.plugins.remove(index);

@@ -12,7 +12,6 @@ mod findings;
 mod flags;
 mod identity;
 mod interpolate;
-mod keys;
 mod manifest;
 mod manual;
 mod modules;

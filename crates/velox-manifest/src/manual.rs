@@ -7,8 +7,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned, keys,
-    reader::{AllowedKeys, Field, Section},
+    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned,
+    reader::{Field, Section},
     refs::{self, InvalidValue},
 };
 
@@ -47,11 +47,11 @@ fn read(
         ForgeKind::GitHub => "github",
         ForgeKind::GitLab => "gitlab",
     };
-    let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
+    let Some(section) = root.section(name) else {
         return (Forge::public(kind), Vec::new());
     };
     let forge = Forge { kind, endpoint: endpoint(&section, public), token: token(&section) };
-    let plugins = section.section("plugins", AllowedKeys::Names).map_or_else(Vec::new, |plugins| {
+    let plugins = section.section("plugins").map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });
     (forge, plugins)
@@ -59,7 +59,7 @@ fn read(
 
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(AllowedKeys::Keys(keys::REPOSITORY))?;
+    let section = field.section()?;
     let reference = section.required("ref", REFERENCE);
     let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
     let origin = origin(&section);
@@ -87,23 +87,21 @@ fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
 fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     let owner = section.text("owner");
     let Some(field) = section.field("repository") else {
-        section.missing(
-            "repository",
-            "the project's numeric id (\"36405203\"), or its path (\"group/project\")",
-        );
+        section
+            .missing("repository", "the numeric project id (\"36405203\"), or its path (\"group/project\")");
         return None;
     };
     if let Some(id) = field.integer() {
         let id = u64::try_from(id).ok().filter(|id| *id > 0);
         if id.is_none() {
-            field.wrong_type("a project's id or path");
+            field.wrong_type("a project id or path");
         }
         return Some(Spanned { value: Project::Id(id?), span: field.span() });
     }
     let repository = field.text()?;
     if !repository.value.is_empty() && repository.value.bytes().all(|b| b.is_ascii_digit()) {
         let id = converted(section, "repository", &repository, |digits| {
-            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| InvalidValue::new("is no project's id"))
+            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| InvalidValue::new("not a project id"))
         })?;
         return Some(Spanned { value: Project::Id(id), span: repository.span });
     }
@@ -123,16 +121,16 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
 }
 
 fn token(forge: &Section<'_>) -> Option<SecretString> {
-    let section = forge.section("token", AllowedKeys::Keys(keys::TOKEN))?;
+    let section = forge.section("token")?;
     let field = section.field("token")?;
     let token = field.reader.secret(field.raw()?)?;
     if token.chars().all(|c| c.is_ascii_graphic()) {
         return Some(SecretString::from(token));
     }
     field.error(
-        Diagnostic::error("the token has characters in it that no token has")
+        Diagnostic::error("invalid token: contains whitespace, control or non-ASCII characters")
             .at(field.span())
-            .help("a token is one word of letters, digits and signs"),
+            .help("a token is one word of ASCII letters, digits and punctuation"),
     );
     None
 }
@@ -140,14 +138,17 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
 /// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
 fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
-    let section = forge.section("endpoint", AllowedKeys::Keys(keys::ENDPOINT));
+    let section = forge.section("endpoint");
     let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
     if let (Some(base), Some(endpoint)) = (&base, &endpoint)
         && base.value != endpoint.value
     {
-        let message = "`base_url` and `endpoint` name two instances";
+        let message = "`base_url` and `endpoint` are different URLs";
         forge.error(
-            Diagnostic::error(message).at(endpoint.span.clone()).label("not the same").help("remove one"),
+            Diagnostic::error(message)
+                .at(endpoint.span.clone())
+                .label("differs from `base_url`")
+                .help("remove one of them"),
         );
     }
     let mut given = base.or(endpoint)?;
@@ -164,25 +165,25 @@ fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
     let text = field.text()?;
     let wrong = |why: &str| {
         field.error(
-            Diagnostic::error(format!("the endpoint {why}"))
+            Diagnostic::error(format!("invalid endpoint: {why}"))
                 .at(text.span.clone())
-                .label("no endpoint")
-                .help("write where the instance's start page is, such as \"https://git.example.com\""),
+                .label("invalid URL")
+                .help("write the URL of the instance, such as \"https://git.example.com\""),
         );
         None
     };
     let url = match Url::parse(text.value.trim()) {
         Ok(url) => url,
-        Err(error) => return wrong(&format!("is no URL: {error}")),
+        Err(error) => return wrong(&error.to_string()),
     };
     if !matches!(url.scheme(), "http" | "https") {
-        return wrong("must start with https:// or http://");
+        return wrong("the scheme must be https or http");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return wrong("has a user or a password in it; a token has its own key");
+        return wrong("a user name or a password is not allowed; use the key `token`");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return wrong("has a `?` or a `#` in it");
+        return wrong("a query or a fragment is not allowed");
     }
     Some(Spanned { value: url, span: text.span })
 }
@@ -210,15 +211,15 @@ pub(crate) fn converted<T>(
         Err(wrong) => {
             let message = match text.value.as_str() {
                 "" => format!("`{key}` is empty"),
-                given => format!("`{}` can't be {}", shown(given), noun(key)),
+                given => format!("invalid {} `{}`", noun(key), shown(given)),
             };
-            section.error(cannot_be(&message, &text.span, wrong));
+            section.error(invalid(&message, &text.span, wrong));
             None
         }
     }
 }
 
-pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
+pub(crate) fn invalid(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(message).at(span.clone()).label(wrong.why);
     match wrong.help {
         Some(help) => diagnostic.help(help),
@@ -228,14 +229,13 @@ pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: Inval
 
 fn noun(key: &str) -> &str {
     match key {
-        "ref" => "a ref",
-        "tag" => "a tag, a branch or a commit",
-        "owner" => "an owner",
-        "repository" => "a repository",
-        "folder" => "a folder of a repository",
-        "module_name" | "module" | "old" => "a module path",
-        "version" => "a version",
-        _ => "a replacement",
+        "ref" | "tag" => "ref",
+        "owner" => "owner",
+        "repository" => "repository",
+        "folder" => "folder",
+        "module_name" | "module" | "old" => "module path",
+        "version" => "version",
+        _ => "replacement",
     }
 }
 

@@ -53,11 +53,10 @@ pub fn migrate(
         Ok((new, _)) if says_the_same(manifest, &new, &modules) => {
             Ok(Migration { text: migrated.text, dropped })
         }
-        _ => {
-            Err(vec![Diagnostic::error("the file is written in a way that can't be migrated for you").help(
-                "write the plugins below [github.plugins] and [gitlab.plugins], a line or a table each",
-            )])
-        }
+        _ => Err(vec![
+            Diagnostic::error("failed to migrate the file: its layout is not supported")
+                .help("write each plugin as a line or a table of `[github.plugins]` or `[gitlab.plugins]`"),
+        ]),
     }
 }
 
@@ -73,23 +72,23 @@ fn checked(
         let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
         let Some(module) = modules.get(name).cloned().or_else(|| plugin.module_path(manifest)) else {
             wrong.push(
-                at(format!("the module path of `{name}` isn't known"))
-                    .label("the newest format names plugins by it")
-                    .help("make a velox.lock with `vx lock`, or run `vx migrate` without --offline"),
+                at(format!("unknown module path of plugin `{name}`"))
+                    .label("required by the new format")
+                    .help("create velox.lock with `vx lock`, or run `vx migrate` without `--offline`"),
             );
             continue;
         };
         if plugin.replace.is_none() && !leads_back(&module, plugin, manifest) {
             wrong.push(
-                at(format!("`{name}` is the module {module}, whose path doesn't say where it comes from"))
-                    .label("the newest format has no words for that")
-                    .help("give its go.mod the path of its repository, or keep this format"),
+                at(format!("the module path {module} of plugin `{name}` doesn't lead to its repository"))
+                    .label("can't be expressed in the new format")
+                    .help("use the repository's path in its go.mod, or keep this format"),
             );
         }
         if known.insert(name.clone(), module).is_some() {
             wrong.push(
-                at(format!("there are two plugins `{name}`, and the newest format has one table for both"))
-                    .label("the second one")
+                at(format!("duplicate plugin `{name}`: the new format has one table for both"))
+                    .label("second plugin")
                     .help("rename one of them"),
             );
         }
@@ -195,11 +194,11 @@ impl Migrator<'_> {
                 }
                 TableStyle::Inline(_) | TableStyle::Nested(_) | TableStyle::Dotted => wrong.push(
                     Diagnostic::error(format!(
-                        "the plugin `{}` is written in a way that can't be migrated",
+                        "failed to migrate plugin `{}`: its layout is not supported",
                         entry.name
                     ))
                     .at(entry.key.clone())
-                    .help("write it on one line, below [github.plugins] or [gitlab.plugins]"),
+                    .help("write it on one line of `[github.plugins]` or `[gitlab.plugins]`"),
                 ),
             }
         }
@@ -288,7 +287,7 @@ impl Migrator<'_> {
         if !usual {
             return;
         }
-        self.dropped.push("[velox] build_args: vx trims, strips and stamps by itself".to_owned());
+        self.dropped.push("[velox] build_args: vx trims, strips and stamps by default".to_owned());
         match item {
             Item::Table(table) => {
                 if let Some(header) = table.span().filter(|_| !table.is_dotted() && !table.is_implicit()) {

@@ -123,10 +123,10 @@ impl Editor {
     pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
         let all = self.entries();
         if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
-            return Err(Diagnostic::error(format!("there is a plugin `{}` already", plugin.name))
+            return Err(Diagnostic::error(format!("plugin `{}` already exists", plugin.name))
                 .at(taken.key.clone())
-                .label("the name is taken")
-                .help("give it another name with `--name`"));
+                .label("name already in use")
+                .help("choose another name with `--name`"));
         }
         let shelf = plugin.shelf();
         let like = all.iter().rfind(|entry| entry.shelf == shelf);
@@ -218,8 +218,8 @@ impl Editor {
         let document = self.document()?;
         let place = document.get("roadrunner").and_then(|table| table.as_table_like()?.get("ref")?.span());
         let Some(place) = place else {
-            return Err(Diagnostic::error("the file has no `ref` in [roadrunner]")
-                .help(format!("write it: [roadrunner] ref = \"{reference}\"")));
+            return Err(Diagnostic::error("missing key `ref` in `[roadrunner]`")
+                .help(format!("add it: [roadrunner] ref = \"{reference}\"")));
         };
         let mut changes = TextEdits::default();
         changes.replace(place.clone(), self.literal(reference, Some(&place)));
@@ -240,10 +240,10 @@ impl Editor {
             return Ok(entry.clone());
         }
         let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        let unknown = Diagnostic::error(format!("there is no plugin `{name}` in the configuration"));
+        let unknown = Diagnostic::error(format!("no plugin named `{name}` in the configuration"));
         Err(match nearest(name, names.iter().copied()) {
             Some(near) => unknown.help(format!("did you mean `{near}`?")),
-            None => unknown.help(format!("there are: {}", names.join(", "))),
+            None => unknown.help(format!("the plugins are: {}", names.join(", "))),
         })
     }
 
@@ -387,11 +387,8 @@ impl Editor {
                 self.text = text;
                 Ok(())
             }
-            Err(error) => Err(Diagnostic::error(format!(
-                "the file is written in a way that can't be edited for you: {}",
-                error.message()
-            ))
-            .help("make this change by hand")),
+            Err(error) => Err(Diagnostic::error(format!("failed to edit the file: {}", error.message()))
+                .help("make this change by hand")),
         }
     }
 }
@@ -453,9 +450,8 @@ impl std::str::FromStr for Replacement {
 
     /// A directory (`../http`), or a module (`github.com/acme/http`, `github.com/acme/http@v5.0.1`).
     fn from_str(text: &str) -> Result<Self, Diagnostic> {
-        crate::refs::replacement(text).map_err(|wrong| {
-            crate::manual::cannot_be(&format!("`{text}` can't be a replacement"), &None, wrong)
-        })
+        crate::refs::replacement(text)
+            .map_err(|wrong| crate::manual::invalid(&format!("invalid replacement `{text}`"), &None, wrong))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[velox] build_args`: what a hand-written `go build` was told, as far as it is safe and still means something.
+//! `[velox] build_args`: the arguments of `go build` that are safe to apply.
 
 use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
@@ -9,8 +9,8 @@ use crate::{
     refs::semver_major,
 };
 
-/// Flags of `go build` that have no place in a configuration, and why.
-const REFUSED: &[(&str, &str)] = &[
+/// Unsupported flags of `go build`, and why.
+const UNSUPPORTED_FLAGS: &[(&str, &str)] = &[
     ("C", "it changes the directory of the build"),
     ("asan", "it needs a C compiler and its libraries"),
     ("a", "the go command decides what to recompile"),
@@ -32,8 +32,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("x", "use `vx build -v`"),
 ];
 
-/// The same of the linker, below `-ldflags`.
-const REFUSED_OF_LINKER: &[(&str, &str)] = &[
+/// Unsupported flags of the linker in `-ldflags`, and why.
+const UNSUPPORTED_LINKER_FLAGS: &[(&str, &str)] = &[
     ("extar", "it runs a program"),
     ("extld", "it runs a program"),
     ("extldflags", "it is passed to an external linker, which can run programs"),
@@ -45,12 +45,12 @@ const REFUSED_OF_LINKER: &[(&str, &str)] = &[
     ("tmpdir", "it would write outside the build"),
 ];
 
-const HONOURED: &str =
+const SUPPORTED: &str =
     "supported: -trimpath, -ldflags (-s, -w, -X), -tags, -race, -p, -gcflags and -asmflags (-N, -l)";
 
-/// Reads the arguments; what can't be honoured is a finding, by its name.
+/// Parses the arguments; unsupported ones are reported.
 ///
-/// Variables are replaced after the arguments were told apart, so that no value of a variable becomes a flag.
+/// Variables are replaced after the arguments were split, so that a variable's value can't become a flag.
 pub(crate) fn read(reader: ParseContext<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
     let mut reading = ArgumentParser { reader, result: BuildArgs::default() };
     let mut arguments = arguments.into_iter().peekable();
@@ -108,7 +108,8 @@ impl ArgumentParser<'_> {
                 }
             }
             _ => {
-                let known = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
+                let known =
+                    UNSUPPORTED_FLAGS.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
                 let why = known.unwrap_or(if name.contains(char::is_whitespace) {
                     "every argument must be a separate string"
                 } else {
@@ -123,7 +124,7 @@ impl ArgumentParser<'_> {
         }
     }
 
-    /// A switch that makes no difference, as long as it isn't turned the other way.
+    /// A switch that is the default; the opposite is an error.
     fn only(&mut self, argument: &Spanned<String>, value: Option<&str>, same: &str, why: &str) {
         if value.is_some_and(|value| value != same) {
             self.refuse(argument, why);
@@ -199,7 +200,7 @@ impl ArgumentParser<'_> {
                 }
                 _ => {
                     let name = flag.unwrap_or(field).split('=').next().unwrap_or(field);
-                    let known = REFUSED_OF_LINKER.iter().find(|(refused, _)| *refused == name);
+                    let known = UNSUPPORTED_LINKER_FLAGS.iter().find(|(refused, _)| *refused == name);
                     let why = known.map_or("it is not known to be safe", |(_, why)| why);
                     self.refuse(&Spanned { value: field.to_owned(), span: value.span.clone() }, why);
                 }
@@ -236,9 +237,12 @@ impl ArgumentParser<'_> {
         let diagnostic = Diagnostic::error(format!("build argument `{name}` is not supported: {why}"))
             .at(argument.span.clone())
             .label("remove this")
-            .help(HONOURED);
+            .help(SUPPORTED);
         let bare = name.trim_start_matches('-');
-        let unknown = ![REFUSED, REFUSED_OF_LINKER].concat().iter().any(|(refused, _)| *refused == bare);
+        let unknown = ![UNSUPPORTED_FLAGS, UNSUPPORTED_LINKER_FLAGS]
+            .concat()
+            .iter()
+            .any(|(refused, _)| *refused == bare);
         let near = nearest(bare, ["trimpath", "ldflags", "tags", "race", "gcflags", "asmflags"]);
         self.reader.findings.push(match near {
             Some(near) if unknown && near != bare => diagnostic.label(format!("did you mean `-{near}`?")),

@@ -1,4 +1,4 @@
-//! What flags change about a configuration, or say without one: `--with`, `--without`, `--roadrunner`.
+//! Command-line overrides of a manifest: `--with`, `--without`, `--roadrunner`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::{
     refs::{self, InvalidValue},
 };
 
-/// What a version is where a flag names none and no file does.
+/// The default version.
 const NEWEST: &str = "latest";
 
-/// The changes that flags make for one build.
+/// The overrides of one build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManifestOverrides {
     /// `--roadrunner REF`.
@@ -31,16 +31,16 @@ pub struct PluginOverride {
     pub module: String,
     /// Tag, branch, commit or `latest`; `None`: the file's own, else the newest release.
     pub reference: Option<String>,
-    /// What takes its place.
+    /// The replacement.
     pub replacement: Option<Replacement>,
 }
 
 impl ManifestOverrides {
-    /// Reads what the command line has. `directories` is how a directory alone (`--with ./mine`) gets its module path:
-    /// the `module` line of the go.mod there, or why there is none.
+    /// Parses the flags. `directories` gives the module path of a directory (`--with ./mine`): the `module` line of its
+    /// go.mod, or why there is none.
     ///
     /// # Errors
-    /// All that can't be read.
+    /// All invalid flags.
     pub fn read(
         roadrunner: Option<&str>,
         with: &[String],
@@ -76,7 +76,7 @@ impl ManifestOverrides {
         *self == Self::default()
     }
 
-    /// The same with its directories below `directory`, which the command line's are relative to.
+    /// Makes its directories relative to `directory`, the command line's working directory.
     #[must_use]
     pub fn below(mut self, directory: &Path) -> Self {
         for with in &mut self.with {
@@ -146,12 +146,12 @@ fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnos
 }
 
 impl Manifest {
-    /// One that names nothing but RoadRunner's newest release: what flags start from where there is no file.
+    /// A manifest with the newest RoadRunner and no plugins, which overrides start from if there is no file.
     #[must_use]
     pub fn without_a_file() -> Self {
         Self {
             format: ManifestFormat::Modules,
-            roadrunner: RoadRunnerConfig { reference: Some(unplaced(NEWEST)), dependencies: None },
+            roadrunner: RoadRunnerConfig { reference: Some(unspanned(NEWEST)), dependencies: None },
             debug: false,
             strict: false,
             plugins: Vec::new(),
@@ -166,26 +166,25 @@ impl Manifest {
         }
     }
 
-    /// This manifest as `flags` change it: first `--without`, then `--with`, so that a plugin can be taken out and
-    /// another be put in its place.
+    /// Applies overrides: first `--without`, then `--with`, so that a plugin can be replaced by another.
     ///
-    /// A `--with` whose module the manifest has already changes that plugin, whichever way the file names it, and
-    /// whatever major it had. A ref without a replacement ends the file's own replacement of that plugin.
+    /// A `--with` of a module that the manifest has, at any major, changes that plugin. A ref without a replacement
+    /// removes the file's replacement of that plugin.
     ///
     /// # Errors
-    /// A `--without` that takes nothing out, and a server without plugins.
+    /// A `--without` that matches no plugin, and a result without plugins.
     pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
         let mut wrong = Vec::new();
         if let Some(reference) = &flags.roadrunner {
-            self.roadrunner.reference = Some(unplaced(reference));
+            self.roadrunner.reference = Some(unspanned(reference));
         }
         for name in &flags.without {
-            if let Err(diagnostic) = self.take_out(name) {
+            if let Err(diagnostic) = self.remove(name) {
                 wrong.push(diagnostic);
             }
         }
         for with in &flags.with {
-            self.put_in(with);
+            self.apply(with);
         }
         if self.plugins.is_empty() && wrong.is_empty() {
             wrong.push(
@@ -196,7 +195,7 @@ impl Manifest {
         if wrong.is_empty() { Ok(self) } else { Err(wrong) }
     }
 
-    fn take_out(&mut self, name: &str) -> Result<(), Diagnostic> {
+    fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
         let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
         let Some(index) = self.plugins.iter().position(named) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
@@ -211,7 +210,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn put_in(&mut self, with: &PluginOverride) {
+    fn apply(&mut self, with: &PluginOverride) {
         let known = self.plugins.iter().position(|plugin| plugin.is_module(&with.module, self));
         let changes = with.reference.is_some() || with.replacement.is_some();
         if changes {
@@ -219,9 +218,9 @@ impl Manifest {
         }
         let Some(plugin) = known.and_then(|index| self.plugins.get_mut(index)) else {
             let plugin = Plugin {
-                name: unplaced(&self.free_name(&with.module)),
-                origin: Origin::Module(unplaced(&with.module)),
-                reference: unplaced(with.reference.as_deref().unwrap_or(NEWEST)),
+                name: unspanned(&self.free_name(&with.module)),
+                origin: Origin::Module(unspanned(&with.module)),
+                reference: unspanned(with.reference.as_deref().unwrap_or(NEWEST)),
                 replace: with.replacement.clone().map(|value| Spanned { value, span: None }),
             };
             self.plugins.push(plugin);
@@ -230,17 +229,17 @@ impl Manifest {
         if let Origin::Module(path) = &mut plugin.origin
             && path.value != with.module
         {
-            *path = unplaced(&with.module);
+            *path = unspanned(&with.module);
         }
         if let Some(reference) = &with.reference {
-            plugin.reference = unplaced(reference);
+            plugin.reference = unspanned(reference);
         }
         if changes {
             plugin.replace = with.replacement.clone().map(|value| Spanned { value, span: None });
         }
     }
 
-    /// What a plugin is called whose name nobody chose: the end of its path, or more of it where that is taken.
+    /// The name of a plugin from `--with`: the last part of its path, or more of it if that is taken.
     fn free_name(&self, module: &str) -> String {
         let base = refs::without_major(module);
         let parts: Vec<&str> = base.split('/').collect();
@@ -251,11 +250,11 @@ impl Manifest {
     }
 }
 
-/// Whether two paths are one module, at whichever major. Forges don't tell upper case from lower.
+/// Whether two paths are the same module at any major, ignoring case as forges do.
 fn same_module(one: &str, other: &str) -> bool {
     refs::without_major(one).eq_ignore_ascii_case(refs::without_major(other))
 }
 
-fn unplaced(text: &str) -> Spanned<String> {
+fn unspanned(text: &str) -> Spanned<String> {
     Spanned { value: text.to_owned(), span: None }
 }

@@ -1,5 +1,4 @@
-//! The manual's format and its ancestor: plugins by owner and repository, and the forges' settings, which the newest
-//! format shares.
+//! The formats with `[github.plugins]` and `[gitlab.plugins]`, and the settings of forges, which every format has.
 
 use std::ops::Range;
 
@@ -19,10 +18,8 @@ const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 /// `[github]`.
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
     read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], |section| {
-        let owner = section.required("owner", OWNER);
-        let repository = section.required("repository", REPOSITORY);
-        let owner = owner.and_then(|owner| checked(section, "owner", owner, refs::github_name));
-        let repository = repository.and_then(|name| checked(section, "repository", name, refs::github_name));
+        let owner = required(section, "owner", OWNER, refs::github_name);
+        let repository = required(section, "repository", REPOSITORY, refs::github_name);
         let folder = folder(section);
         Some(Origin::GitHub { owner: owner?, repository: repository?, folder: folder? })
     })
@@ -60,8 +57,7 @@ fn read(
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
     let section = field.section()?;
-    let reference = section.required("ref", REFERENCE);
-    let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
+    let reference = required(&section, "ref", REFERENCE, refs::reference);
     let origin = origin(&section);
     let replace = replace(&section);
     Some(Plugin { name, origin: origin?, reference: reference?, replace: replace? })
@@ -70,17 +66,14 @@ fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> 
 /// A plugin's own `replace`: `None` where it is wrong, `Some(None)` where there is none.
 pub(crate) fn replace(section: &Section<'_>) -> Option<Option<Spanned<crate::Replacement>>> {
     let Some(field) = section.field("replace") else { return Some(None) };
-    let text = field.text()?;
-    let value = converted(section, "replace", &text, refs::replacement)?;
-    Some(Some(Spanned { value, span: text.span }))
+    Some(Some(converted(section, "replace", &field.text()?, refs::replacement)?))
 }
 
 /// `None` where it is wrong, `Some(None)` where it is the repository's root.
 fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
     let Some(field) = section.field("folder") else { return Some(None) };
-    let text = field.text()?;
-    let folder = converted(section, "folder", &text, refs::folder)?;
-    Some(folder.map(|value| Spanned { value, span: text.span }))
+    let Spanned { value, span } = converted(section, "folder", &field.text()?, refs::folder)?;
+    Some(value.map(|value| Spanned { value, span }))
 }
 
 /// The project by its id, or by its path: `repository` alone where it has a `/`, else below `owner`.
@@ -100,10 +93,10 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     }
     let repository = field.text()?;
     if !repository.value.is_empty() && repository.value.bytes().all(|b| b.is_ascii_digit()) {
-        let id = converted(section, "repository", &repository, |digits| {
-            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| InvalidValue::new("not a project id"))
-        })?;
-        return Some(Spanned { value: Project::Id(id), span: repository.span });
+        return converted(section, "repository", &repository, |digits| {
+            let id = digits.parse().ok().filter(|id| *id > 0);
+            id.map(Project::Id).ok_or_else(|| InvalidValue::new("not a project id"))
+        });
     }
     let repository = checked(section, "repository", repository, refs::gitlab_path)?;
     if repository.value.contains('/') {
@@ -188,7 +181,17 @@ fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
     Some(Spanned { value: url, span: text.span })
 }
 
-/// The same value, where `check` has nothing against it.
+/// A required value that passes `check`; `help` says what to write.
+pub(crate) fn required(
+    section: &Section<'_>,
+    key: &str,
+    help: &str,
+    check: impl FnOnce(&str) -> Result<(), InvalidValue>,
+) -> Option<Spanned<String>> {
+    checked(section, key, section.required(key, help)?, check)
+}
+
+/// The same value if it passes `check`.
 pub(crate) fn checked(
     section: &Section<'_>,
     key: &str,
@@ -199,15 +202,15 @@ pub(crate) fn checked(
     Some(text)
 }
 
-/// What `convert` makes of it; what it has against it is a finding.
+/// The converted value; a failure is reported.
 pub(crate) fn converted<T>(
     section: &Section<'_>,
     key: &str,
     text: &Spanned<String>,
     convert: impl FnOnce(&str) -> Result<T, InvalidValue>,
-) -> Option<T> {
+) -> Option<Spanned<T>> {
     match convert(&text.value) {
-        Ok(value) => Some(value),
+        Ok(value) => Some(Spanned { value, span: text.span.clone() }),
         Err(wrong) => {
             let message = match text.value.as_str() {
                 "" => format!("`{key}` is empty"),

@@ -1,8 +1,8 @@
-//! The newest format: plugins by module path; and the lists of replaces and excludes, which every format has.
+//! The format with `[plugins]`, and the tables that every format has: replaces, excludes, targets, cache.
 
 use crate::{
     CacheConfig, Diagnostic, ExcludeDirective, GoTarget, Origin, Plugin, ReplaceDirective, Spanned,
-    manual::{checked, converted, invalid, replace},
+    manual::{converted, invalid, replace, required},
     reader::{Field, Section},
     refs,
     target::{InvalidTarget, target},
@@ -17,21 +17,19 @@ pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
 fn plugin(field: Field<'_>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
     let section = field.section()?;
-    let module = section.required(
-        "module_name",
-        "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"",
-    );
-    let tag = section.required("tag", "a tag, a branch, a commit or \"latest\", such as tag = \"v5.2.7\"");
-    let module = module.and_then(|module| checked(&section, "module_name", module, refs::module_path));
-    let tag = tag.and_then(|tag| checked(&section, "tag", tag, refs::reference));
+    let help =
+        "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"";
+    let module = required(&section, "module_name", help, refs::module_path);
+    let help = "a tag, a branch, a commit or \"latest\", such as tag = \"v5.2.7\"";
+    let tag = required(&section, "tag", help, refs::reference);
     let replace = replace(&section);
     let (module, tag) = (module?, tag?);
-    of_module(&section, &module, &tag);
+    check_major(&section, &module, &tag);
     Some(Plugin { name, origin: Origin::Module(module), reference: tag, replace: replace? })
 }
 
-/// Finds a version that is of another major than its module.
-fn of_module(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<String>) {
+/// Reports a version whose major isn't that of its module.
+fn check_major(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<String>) {
     if let Err(wrong) = refs::majors_agree(&module.value, &version.value) {
         let message = format!("`{}` is not a version of `{}`", version.value, module.value);
         section.error(invalid(&message, &version.span, wrong));
@@ -45,14 +43,8 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
     for section in field.sections() {
         let old = section.required("old", "the module to replace, such as old = \"github.com/acme/http\"");
         let new = section.required("new", "a directory (\"../http\") or a module with its version");
-        let old = old.and_then(|old| {
-            let value = converted(&section, "old", &old, refs::replaced)?;
-            Some(Spanned { value, span: old.span })
-        });
-        let new = new.and_then(|new| {
-            let value = converted(&section, "new", &new, refs::replacement)?;
-            Some(Spanned { value, span: new.span })
-        });
+        let old = old.and_then(|old| converted(&section, "old", &old, refs::replaced));
+        let new = new.and_then(|new| converted(&section, "new", &new, refs::replacement));
         let (Some(old), Some(new)) = (old, new) else { continue };
         if replaces.iter().any(|known| known.old.value == old.value) {
             section.error(
@@ -71,13 +63,12 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
 pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
     let Some(field) = root.field("excludes") else { return Vec::new() };
     let read = |section: Section<'_>| {
-        let module = section
-            .required("module", "the module's path, such as module = \"github.com/redis/go-redis/v9\"");
-        let version = section.required("version", "the version to exclude, such as version = \"v9.15.0\"");
-        let module = module.and_then(|module| checked(&section, "module", module, refs::module_path));
-        let version = version.and_then(|version| checked(&section, "version", version, refs::full_version));
+        let help = "the module path, such as module = \"github.com/redis/go-redis/v9\"";
+        let module = required(&section, "module", help, refs::module_path);
+        let help = "the version to exclude, such as version = \"v9.15.0\"";
+        let version = required(&section, "version", help, refs::full_version);
         let (module, version) = (module?, version?);
-        of_module(&section, &module, &version);
+        check_major(&section, &module, &version);
         Some(ExcludeDirective { module, version })
     };
     field.sections().into_iter().filter_map(read).collect()

@@ -12,18 +12,17 @@ use crate::{
     reference, refs,
 };
 
-/// What is shorter is no token: a placeholder, such as `x`, that would be found in every word.
-const SHORTEST_TOKEN: usize = 8;
+/// Shorter tokens are placeholders, such as `x`, which occur in every word.
+const MIN_TOKEN_LENGTH: usize = 8;
 
 const EXAMPLE: &str = r#"[github.plugins]
 http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
 
 impl Manifest {
-    /// Reads a text in whichever format it is. `environment` gives the value of a variable, `None` where it isn't set.
+    /// Reads a text in any format. `environment` gives the value of a variable, `None` if it isn't set.
     ///
     /// # Errors
-    /// All mistakes in the order of the text, each with its place, and the warnings among them. Where the text isn't
-    /// even TOML, the first place that shows it.
+    /// All errors and warnings in the order of the text, each with its span. If the text isn't TOML, the first syntax error.
     pub fn parse(
         source: &SourceFile,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -39,15 +38,15 @@ impl Manifest {
         let root = Section::root(ParseContext { findings: &findings, environment }, document.as_table());
         let manifest = assemble(&root);
         for token in [&manifest.github.token, &manifest.gitlab.token].into_iter().flatten() {
-            keep(token.expose_secret(), &manifest, &findings);
+            protect_token(token.expose_secret(), &manifest, &findings);
         }
         if findings.any_error() { Err(findings.finish()) } else { Ok((manifest, findings.finish())) }
     }
 }
 
-/// Keeps a token out of all that is told, written down or sent: a ref goes to proxies, logs and the lock.
-fn keep(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
-    if token.len() < SHORTEST_TOKEN {
+/// Keeps a token out of diagnostics and refs: a ref goes to proxies, logs and the lock.
+fn protect_token(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
+    if token.len() < MIN_TOKEN_LENGTH {
         return;
     }
     findings.conceal(token);
@@ -90,7 +89,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
     manifest
 }
 
-/// Told by what only one format has. Finds two formats in one file, and a file without plugins.
+/// Detects the format, and reports two formats in one file and a file without plugins.
 fn format(root: &Section<'_>) -> ManifestFormat {
     let plugins_of = |forge: &str| root.field(forge)?.inner("plugins");
     let (github, gitlab, modules) = (plugins_of("github"), plugins_of("gitlab"), root.field("plugins"));
@@ -98,7 +97,7 @@ fn format(root: &Section<'_>) -> ManifestFormat {
     if let Some(modules) = &modules {
         let others = [("[github.plugins]", &github), ("[gitlab.plugins]", &gitlab)];
         for (name, other) in others.into_iter().filter_map(|(name, other)| Some((name, other.as_ref()?))) {
-            mixed(root, name, &other.key_span, &modules.key_span);
+            reject_two_formats(root, name, &other.key_span, &modules.key_span);
         }
     }
     let tables = || [&github, &gitlab, &modules].into_iter().flatten();
@@ -117,7 +116,12 @@ fn format(root: &Section<'_>) -> ManifestFormat {
     }
 }
 
-fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: &Option<Range<usize>>) {
+fn reject_two_formats(
+    root: &Section<'_>,
+    name: &str,
+    other: &Option<Range<usize>>,
+    modules: &Option<Range<usize>>,
+) {
     let start = |span: &Option<Range<usize>>| span.as_ref().map_or(0, |span| span.start);
     let (first, second) = if start(other) < start(modules) { (other, modules) } else { (modules, other) };
     let line = root.reader.findings.line(start(first));
@@ -133,7 +137,7 @@ fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: 
     );
 }
 
-/// Two plugins that are the same code.
+/// Reports two plugins with the same code.
 fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
     let mut seen: HashMap<String, &Plugin> = HashMap::new();
     for plugin in &manifest.plugins {
@@ -182,7 +186,7 @@ fn log(root: &Section<'_>) -> LogConfig {
     }
 }
 
-/// One of a few words, in whichever case.
+/// One of a few words, in any case.
 fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
     let given = section.text(key)?;
     let word = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&given.value));

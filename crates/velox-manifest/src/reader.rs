@@ -93,7 +93,7 @@ impl<'a> Section<'a> {
         self.field(key)?.text()
     }
 
-    /// As [`Section::text`], and it has to be there; `help` says what to write.
+    /// As [`Section::text`] for a required key; `help` says what to write.
     pub(crate) fn required(&self, key: &str, help: &str) -> Option<Spanned<String>> {
         if !self.has(key) {
             self.missing(key, help);
@@ -102,7 +102,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
-        // It is there, misspelled, and that was said.
+        // A misspelled key was reported already.
         if self.unknown().any(|field| meant(field.key, &self.known) == Some(key)) {
             return;
         }
@@ -282,7 +282,7 @@ impl<'a> Field<'a> {
 }
 
 impl ParseContext<'_> {
-    /// The value with its variables replaced; where that can't be, the reason is a finding.
+    /// The value with its variables replaced; a failure is reported.
     pub(crate) fn interpolated(self, raw: Spanned<String>) -> Option<Spanned<String>> {
         match interpolate(&raw.value, self.environment) {
             Ok(value) => Some(Spanned { value, span: raw.span }),
@@ -293,7 +293,7 @@ impl ParseContext<'_> {
         }
     }
 
-    /// As [`ParseContext::interpolated`] for a secret, where an unset variable and an empty text mean that there is none.
+    /// As [`ParseContext::interpolated`] for a secret: an unset variable or an empty text is `None`.
     pub(crate) fn secret(self, raw: Spanned<String>) -> Option<String> {
         if raw.value.strip_prefix('$').is_some_and(is_name) {
             self.findings.push(
@@ -331,7 +331,7 @@ fn uninterpolated(failure: &InterpolationError) -> Diagnostic {
     }
 }
 
-/// The nearest of `known` to what was written: one letter too many, too few or wrong is always near.
+/// The candidate that is most similar to `given`; one inserted, missing or wrong letter is always similar.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     known

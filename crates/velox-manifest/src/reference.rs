@@ -39,6 +39,14 @@ pub enum ValueKind {
     Texts,
 }
 
+const fn table(name: &'static str, about: &'static str, keys: &'static [KeySpec]) -> TableSpec {
+    TableSpec { name, listed: false, about, keys }
+}
+
+const fn array(name: &'static str, about: &'static str, keys: &'static [KeySpec]) -> TableSpec {
+    TableSpec { listed: true, ..table(name, about, keys) }
+}
+
 const fn key(name: &'static str, default: Option<&'static str>, about: &'static str) -> KeySpec {
     KeySpec { name, kind: ValueKind::Text, default, about }
 }
@@ -114,20 +122,18 @@ pub(crate) fn is_in(parent: &str, table: &TableSpec) -> Option<&'static str> {
 
 /// All tables of velox.toml with their keys.
 pub const TABLES: &[TableSpec] = &[
-    TableSpec {
-        name: "",
-        listed: false,
-        about: "",
-        keys: &[flag(
+    table(
+        "",
+        "",
+        &[flag(
             "strict",
             "Fail, instead of warning, if Go's minimal version selection raises a plugin above the requested version.",
         )],
-    },
-    TableSpec {
-        name: "roadrunner",
-        listed: false,
-        about: "RoadRunner itself.",
-        keys: &[
+    ),
+    table(
+        "roadrunner",
+        "RoadRunner itself.",
+        &[
             key("ref", Some("the default branch"), "A tag, a branch or a commit of RoadRunner."),
             key(
                 "dependencies",
@@ -136,18 +142,12 @@ pub const TABLES: &[TableSpec] = &[
                  `minimal` uses the versions that the plugins require.",
             ),
         ],
-    },
-    TableSpec {
-        name: "debug",
-        listed: false,
-        about: "",
-        keys: &[flag("enabled", "Keep debug symbols, for pprof and delve.")],
-    },
-    TableSpec {
-        name: "plugins.NAME",
-        listed: false,
-        about: "A plugin, named by its module path. Can't be combined with `[github.plugins]` and `[gitlab.plugins]`.",
-        keys: &[
+    ),
+    table("debug", "", &[flag("enabled", "Keep debug symbols, for pprof and delve.")]),
+    table(
+        "plugins.NAME",
+        "A plugin, named by its module path. Can't be combined with `[github.plugins]` and `[gitlab.plugins]`.",
+        &[
             key(
                 "module_name",
                 None,
@@ -156,50 +156,44 @@ pub const TABLES: &[TableSpec] = &[
             key("tag", None, "A tag, a branch, a commit (full or short), or `latest`."),
             REPLACE,
         ],
-    },
-    TableSpec {
-        name: "github",
-        listed: false,
-        about: "GitHub: github.com, or an Enterprise Server.",
-        keys: &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
-    },
-    TableSpec { name: "github.token", listed: false, about: "", keys: &[TOKEN] },
-    TableSpec {
-        name: "github.endpoint",
-        listed: false,
-        about: "An alternative to `base_url`.",
-        keys: &[key("endpoint", Some("`https://github.com`"), ENDPOINT)],
-    },
-    TableSpec {
-        name: "github.plugins.NAME",
-        listed: false,
-        about: "A plugin, named by its repository on GitHub.",
-        keys: &[
+    ),
+    table(
+        "github",
+        "GitHub: github.com, or an Enterprise Server.",
+        &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
+    ),
+    table("github.token", "", &[TOKEN]),
+    table(
+        "github.endpoint",
+        "An alternative to `base_url`.",
+        &[key("endpoint", Some("`https://github.com`"), ENDPOINT)],
+    ),
+    table(
+        "github.plugins.NAME",
+        "A plugin, named by its repository on GitHub.",
+        &[
             REFERENCE,
             key("owner", None, "The user or organization."),
             key("repository", None, "The repository's name."),
             FOLDER,
             REPLACE,
         ],
-    },
-    TableSpec {
-        name: "gitlab",
-        listed: false,
-        about: "GitLab: gitlab.com, or a self-hosted instance.",
-        keys: &[key("base_url", Some("`https://gitlab.com`"), ENDPOINT)],
-    },
-    TableSpec { name: "gitlab.token", listed: false, about: "", keys: &[TOKEN] },
-    TableSpec {
-        name: "gitlab.endpoint",
-        listed: false,
-        about: "An alternative to `base_url`.",
-        keys: &[key("endpoint", Some("`https://gitlab.com`"), ENDPOINT)],
-    },
-    TableSpec {
-        name: "gitlab.plugins.NAME",
-        listed: false,
-        about: "A plugin, named by its project on GitLab.",
-        keys: &[
+    ),
+    table(
+        "gitlab",
+        "GitLab: gitlab.com, or a self-hosted instance.",
+        &[key("base_url", Some("`https://gitlab.com`"), ENDPOINT)],
+    ),
+    table("gitlab.token", "", &[TOKEN]),
+    table(
+        "gitlab.endpoint",
+        "An alternative to `base_url`.",
+        &[key("endpoint", Some("`https://gitlab.com`"), ENDPOINT)],
+    ),
+    table(
+        "gitlab.plugins.NAME",
+        "A plugin, named by its project on GitLab.",
+        &[
             REFERENCE,
             key("owner", Some("part of `repository`, if that is an ID or a path"), "The user or the group."),
             key(
@@ -210,24 +204,17 @@ pub const TABLES: &[TableSpec] = &[
             FOLDER,
             REPLACE,
         ],
-    },
-    TableSpec {
-        name: "target_platform",
-        listed: false,
-        about: "The target platform. Default: the platform of the machine that builds.",
-        keys: TARGET,
-    },
-    TableSpec {
-        name: "targets",
-        listed: true,
-        about: "Several target platforms, instead of `[target_platform]`.",
-        keys: TARGET,
-    },
-    TableSpec {
-        name: "replaces",
-        listed: true,
-        about: "A `replace` directive of go.mod, for any module of the build.",
-        keys: &[
+    ),
+    table(
+        "target_platform",
+        "The target platform. Default: the platform of the machine that builds.",
+        TARGET,
+    ),
+    array("targets", "Several target platforms, instead of `[target_platform]`.", TARGET),
+    array(
+        "replaces",
+        "A `replace` directive of go.mod, for any module of the build.",
+        &[
             key("old", None, "The module path, with `@version` to replace only that version."),
             key(
                 "new",
@@ -235,21 +222,16 @@ pub const TABLES: &[TableSpec] = &[
                 "A directory (`../http`, relative to velox.toml), or a module with its version.",
             ),
         ],
-    },
-    TableSpec {
-        name: "excludes",
-        listed: true,
-        about: "An `exclude` directive of go.mod: a version that must not be used.",
-        keys: &[
-            key("module", None, "The module path."),
-            key("version", None, "The version, such as `v1.18.0`."),
-        ],
-    },
-    TableSpec {
-        name: "cache",
-        listed: false,
-        about: "The compile cache that a team shares.",
-        keys: &[
+    ),
+    array(
+        "excludes",
+        "An `exclude` directive of go.mod: a version that must not be used.",
+        &[key("module", None, "The module path."), key("version", None, "The version, such as `v1.18.0`.")],
+    ),
+    table(
+        "cache",
+        "The compile cache that a team shares.",
+        &[
             key(
                 "remote",
                 Some("no shared cache"),
@@ -257,12 +239,11 @@ pub const TABLES: &[TableSpec] = &[
             ),
             flag("read_only", "Read from the cache, but don't write to it."),
         ],
-    },
-    TableSpec {
-        name: "log",
-        listed: false,
-        about: "The output of vx itself. Command-line flags take precedence.",
-        keys: &[
+    ),
+    table(
+        "log",
+        "The output of vx itself. Command-line flags take precedence.",
+        &[
             key("level", Some("`info`"), "`debug`, `info`, `warn` or `error`."),
             key(
                 "mode",
@@ -271,16 +252,15 @@ pub const TABLES: &[TableSpec] = &[
                  `off`, `none`: errors only.",
             ),
         ],
-    },
-    TableSpec {
-        name: "velox",
-        listed: false,
-        about: "Flags of `go build`, from the oldest format; allowed in every format.",
-        keys: &[KeySpec {
+    ),
+    table(
+        "velox",
+        "Flags of `go build`, from the oldest format; allowed in every format.",
+        &[KeySpec {
             name: "build_args",
             kind: ValueKind::Texts,
             default: Some("none"),
             about: "Arguments of `go build`. Safe ones are applied, all others are an error.",
         }],
-    },
+    ),
 ];

@@ -1,9 +1,9 @@
-//! What can be a ref, a folder, a module path, a version, a replacement. Each check returns the value as it goes into the
-//! manifest, or what is wrong with it, to be read after "the ref", "the folder", and so on.
+//! Validation of refs, folders, module paths, versions and replacements. Each function returns the value as the manifest
+//! has it, or why it is invalid.
 
 use crate::Replacement;
 
-/// Why a value can't be one: a few words for the caret, and what to do.
+/// Why a value is invalid: a label and a help text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidValue {
     pub(crate) why: String,

@@ -74,7 +74,7 @@ impl Error {
     /// A failed operation on a file.
     #[must_use]
     pub fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::build(format!("can't {verb} {}: {error}", path.display()))
+        Self::build(format!("failed to {verb} {}: {error}", path.display()))
     }
 
     /// Adds a `help:` line to the first diagnostic.
@@ -91,9 +91,9 @@ impl Error {
         // The go command names a file, not the setting that put it there.
         let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));
         if says("no space left on device") {
-            self.help("make room on that disk, or use another: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
+            self.help("free some space, or use another disk: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
         } else if says("failed to initialize build cache") {
-            self.help("GOCACHE has to name a directory that can be written")
+            self.help("set GOCACHE to a writable directory")
         } else {
             self
         }
@@ -106,8 +106,8 @@ impl Error {
 
 /// Something that was downloaded, or is in a cache, isn't what its sum says.
 pub(crate) fn checksum_mismatch(name: &str, text: &str) -> Error {
-    Error::build(format!("{name} is not what its checksum says"))
-        .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
+    Error::build(format!("verification failed: checksum mismatch for {name}"))
+        .help("the module was changed after its checksum was recorded, or in transit: find out which before you use it")
         .output(text.lines().map(str::to_owned).collect())
 }
 

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use velox_manifest::{Diagnostic, GoTarget};
 
 use crate::error::Error;
@@ -65,7 +65,8 @@ pub struct PluginRow {
 }
 
 /// A plugin that Go's minimal version selection raised above the version asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RaisedPlugin {
     /// The user's name for it.
     pub name: String,
@@ -82,10 +83,10 @@ pub struct RaisedPlugin {
 impl fmt::Display for RaisedPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, selected, asked, demanded_by, .. } = self;
-        write!(f, "`{name}` is compiled at {selected}, not {asked} as asked")?;
+        write!(f, "`{name}` was requested at {asked}, but {selected} is compiled")?;
         match demanded_by.as_slice() {
             [] => Ok(()),
-            modules => write!(f, ": demanded by {}", modules.join(", ")),
+            modules => write!(f, ": required by {}", modules.join(", ")),
         }
     }
 }
@@ -124,12 +125,12 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RateLimitWait { host, seconds } => {
-                write!(f, "waiting {seconds}s: the rate limit of {host} is used up")
+                write!(f, "rate limit exceeded for {host}; waiting {seconds}s")
             }
             Self::TrustedOnFirstUse { module, sum } => {
-                write!(f, "no checksum database knows {module}; its first use is trusted ({sum})")
+                write!(f, "{module} trusted on first use: no checksum database has it ({sum})")
             }
-            Self::WorkspaceKept { path } => write!(f, "the workspace is kept in {}", path.display()),
+            Self::WorkspaceKept { path } => write!(f, "workspace kept in {}", path.display()),
             Self::Text { text } => f.write_str(text),
         }
     }

@@ -90,26 +90,26 @@ impl PluginTemplate {
     /// # Errors
     /// A name or a path that can't be one.
     pub fn new(name: &str, module: Option<&str>) -> Result<Self, Error> {
-        let wrong = |why: &str| Error::configuration(format!("`{name}` can't be a plugin's name: {why}"));
-        let shape = "it is lower-case letters, digits and dashes, such as `my-plugin`";
+        let wrong = |why: &str| Error::configuration(format!("invalid plugin name `{name}`: {why}"));
+        let shape = "use lower-case letters, digits and dashes, such as `my-plugin`";
         let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.len() > 64 || !name.chars().all(known) || !name.starts_with(|c: char| c.is_ascii_lowercase())
         {
             return Err(
-                wrong(shape).help("the module's path can be anything: --module github.com/Me/MyPlugin")
+                wrong(shape).help("the module path can differ: --module github.com/Me/MyPlugin")
             );
         }
         if name.ends_with('-') || name.contains("--") {
-            return Err(wrong("a dash stands between two words"));
+            return Err(wrong("a dash must be between two words"));
         }
         let skeleton = Self { name: name.to_owned(), module: String::new() };
         if TAKEN.contains(&name) || TAKEN.contains(&skeleton.package().as_str()) {
-            return Err(wrong("Go or RoadRunner knows this word as something else"));
+            return Err(wrong("it is reserved by Go or RoadRunner"));
         }
         let module = module.map_or_else(|| format!("example.com/{name}"), str::to_owned);
         module::check_path(&module).map_err(|error| {
             Error::configuration(format!("--module: {error}"))
-                .help("a module path is where others fetch it from, such as github.com/me/my-plugin")
+                .help("a module path names a repository, such as github.com/me/my-plugin")
         })?;
         Ok(Self { module, ..skeleton })
     }
@@ -139,7 +139,7 @@ impl PluginTemplate {
         };
         let into_it = there.is_some();
         if there.is_some_and(has_files) {
-            let message = format!("{} is there already, and not empty", directory.display());
+            let message = format!("{} already exists and is not empty", directory.display());
             return Err(
                 Error::configuration(message).help("choose another name, or another directory with --dir")
             );

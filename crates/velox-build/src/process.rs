@@ -101,7 +101,7 @@ impl CommandRunner {
             Error::build(format!("failed to start {}: {error}", invocation.program.display()))
         })?;
         let (Some(stdout), Some(stderr)) = (group.child().stdout.take(), group.child().stderr.take()) else {
-            return Err(Error::build(format!("can't read what {} prints", invocation.name)));
+            return Err(Error::build(format!("failed to read the output of {}", invocation.name)));
         };
 
         let talk = async {
@@ -123,7 +123,7 @@ impl CommandRunner {
             }
         };
         let (status, bytes, stderr) = ended
-            .map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
+            .map_err(|error| Error::build(format!("failed to read the output of {}: {error}", invocation.name)))?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
         Ok(CommandOutput { status, stdout, stderr })
     }

@@ -78,7 +78,7 @@ impl<'a> RemoteBuild<'a> {
     /// The binaries can't be written where they should be; with `--locked`, there is no lock that fits.
     pub fn new(request: &'a BuildRequest) -> Result<Self, Error> {
         let Goal::Build(output) = &request.goal else {
-            return Err(Error::configuration("only a build can be done elsewhere"));
+            return Err(Error::configuration("only builds can run on a build service"));
         };
         let manifest = request.manifest.with_plugin_replacements();
         let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
@@ -167,10 +167,10 @@ impl<'a> RemoteBuild<'a> {
         }
         if self.request.options.versions.locked {
             return Err(Error::build(format!(
-                "the build service chose other versions than {} has",
+                "the build service resolved other versions than {}",
                 self.found.name()
             ))
-            .help("build on this machine, or bring the lock up to date: `vx lock`")
+            .help("build on this machine, or update the lock with `vx lock`")
             .output(differences(&known.go_mod, &adopted.go_mod)));
         }
         Ok(LockUpdate::Differs)

@@ -274,7 +274,7 @@ async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> R
     }
     packages::graph(&tools.go, &workspace).await.map_err(|error| {
         if context.request.options.is_offline() {
-            error.help("run it once without --offline, or `vx fetch` beforehand")
+            error.help("run it once without --offline, or run `vx fetch` first")
         } else {
             error
         }

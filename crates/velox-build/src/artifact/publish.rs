@@ -29,8 +29,8 @@ impl Output {
     /// Finds out before the compile what would fail after it.
     pub(crate) fn check(&self, settings: &BuildSettings) -> Result<(), Error> {
         if matches!(self, Self::File(_)) && settings.targets.len() > 1 {
-            return Err(Error::configuration("--output-file names one file, and there are several targets")
-                .help("name a directory with -o: it gets rr-OS-ARCH for each target"));
+            return Err(Error::configuration("--output-file names one file, but there are several targets")
+                .help("use -o DIRECTORY: it contains rr-OS-ARCH for each target"));
         }
         settings.targets.iter().try_for_each(|target| self.check_file(&settings.binary_name(target)))
     }
@@ -58,10 +58,10 @@ impl Output {
         // As `go build -o` has it: a slip of the pen shall not cost a text.
         if matches!(self, Self::File(_)) && is_something_else(&file) {
             return Err(Error::configuration(format!(
-                "{} is there already, and is no program",
+                "{} already exists and is not an executable",
                 file.display()
             ))
-            .help("name another file, or remove that one"));
+            .help("choose another file, or remove this one"));
         }
         if file.is_dir() {
             return Err(Error::configuration(format!("{} is a directory", file.display()))
@@ -89,8 +89,8 @@ pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Re
         let (_, sha256) = digest::of_file(&source).map_err(|error| Error::file("read", &source, &error))?;
         if sha256 != artifact.sha256 {
             let _ = fs::remove_dir_all(&artifact.directory);
-            return Err(Error::build(format!("{} had been changed since it was made", source.display()))
-                .help("it is removed now: build again"));
+            return Err(Error::build(format!("{} was modified after it was stored", source.display()))
+                .help("it was removed from the store; build again"));
         }
     }
     write_whole(file, FileMode::Executable, &mut |new| io::copy(&mut File::open(&source)?, new).map(drop))

@@ -111,7 +111,7 @@ impl ArtifactStore {
     ) -> Result<StoredArtifact, Error> {
         let failed = |error: io::Error| {
             Error::file("write to the artifact store", &self.root, &error)
-                .help("check the space on its disk; VX_CACHE_DIR names another directory")
+                .help("check the free space of its disk, or set VX_CACHE_DIR to another directory")
         };
         let directory = self.root.join(key.get(..2).unwrap_or("00")).join(key);
         fs::create_dir_all(directory.parent().unwrap_or(&self.root)).map_err(failed)?;

@@ -93,17 +93,17 @@ impl CompileCacheSession {
         };
         let Some(program) = &request.options.cache.program else { return Ok(None) };
         if request.options.is_offline() && remote.scheme() != "file" {
-            return unused("the remote isn't used, since --offline forbids it");
+            return unused("remote cache not used: --offline forbids it");
         }
         if !go.settings().gocacheprog.is_empty() {
-            return unused("GOCACHEPROG is set: your own program is used, not the remote");
+            return unused("remote cache not used: GOCACHEPROG is set");
         }
         // https://go.dev/doc/go1.24#go-command
         if !speaks_gocacheprog(go_version) {
-            return unused("the remote isn't used: that needs Go 1.24 or newer");
+            return unused("remote cache not used: it requires Go 1.24 or newer");
         }
         let Some(program) = quoted(&program.to_string_lossy()) else {
-            return unused("the remote isn't used: the path of vx has both kinds of quotes");
+            return unused("remote cache not used: the path of vx contains single and double quotes");
         };
         let stats = scratch.join(format!("cache-{}-{}.json", variant.target.os, variant.target.arch));
         let instructions = CompileCacheConfig {
@@ -115,7 +115,7 @@ impl CompileCacheSession {
             stats: stats.clone(),
         };
         let instructions = serde_json::to_string(&instructions)
-            .map_err(|error| Error::build(format!("can't instruct the compile cache: {error}")))?;
+            .map_err(|error| Error::build(format!("internal error: failed to configure the compile cache: {error}")))?;
         let environment = vec![("GOCACHEPROG", format!("{program} compile-cache")), (VARIABLE, instructions)];
         Ok(Some(Ok(Self { environment, stats })))
     }
@@ -124,7 +124,7 @@ impl CompileCacheSession {
     pub(crate) fn finish(&self) -> CompileCacheStats {
         let stats = std::fs::read_to_string(&self.stats).ok();
         let Some(stats) = stats.and_then(|text| serde_json::from_str::<Stats>(&text).ok()) else {
-            let trouble = Some("the compile cache ended early".to_owned());
+            let trouble = Some("the compile cache process exited early".to_owned());
             return CompileCacheStats { trouble, ..CompileCacheStats::default() };
         };
         let Stats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
@@ -153,10 +153,10 @@ pub async fn serve_compile_cache(
     stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), Error> {
     let text = environment.get(VARIABLE).ok_or_else(|| {
-        Error::configuration("this command is for the go command, which `vx build` tells to run it")
+        Error::configuration("this command is run by the go command during `vx build`")
     })?;
     let CompileCacheConfig { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
-        .map_err(|error| Error::build(format!("can't read {VARIABLE}: {error}")))?;
+        .map_err(|error| Error::build(format!("failed to parse {VARIABLE}: {error}")))?;
     let options = velox_gocache::Options {
         gocache,
         remote: Some(remote),

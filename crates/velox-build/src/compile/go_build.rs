@@ -117,15 +117,15 @@ fn arguments(
 fn quote(field: &str) -> Result<String, Error> {
     if let Some(control) = field.chars().find(|c| c.is_control()) {
         return Err(Error::configuration(format!(
-            "the stamp {field:?} has the control character {control:?}"
+            "invalid stamp {field:?}: control character {control:?}"
         ))
-        .help("a version and a time are one line of text"));
+        .help("versions and times must be a single line"));
     }
     match (field.contains('\''), field.contains('"')) {
         (false, _) => Ok(format!("'{field}'")),
         (true, false) => Ok(format!("\"{field}\"")),
-        (true, true) => Err(Error::configuration(format!("the stamp {field} has both kinds of quotes"))
-            .help("Go's linker flags can't carry that: leave one kind out")),
+        (true, true) => Err(Error::configuration(format!("invalid stamp {field}: it contains single and double quotes"))
+            .help("Go's linker flags support only one kind of quotes in a value")),
     }
 }
 
@@ -210,7 +210,7 @@ fn explain(
     if settings.race && lines.iter().any(|line| line.contains("C compiler") || line.contains("cgo")) {
         diagnostics[0]
             .help
-            .push("--race needs cgo, and so a C compiler for the target: install gcc or clang".to_owned());
+            .push("--race requires cgo and a C compiler for the target: install gcc or clang".to_owned());
     }
     // What doesn't fit into the generated list of plugins is no plugin.
     let is_no_plugin = lines.iter().any(|line| line.starts_with("container/plugins.go:"));
@@ -227,10 +227,10 @@ fn blamed(
 ) -> Diagnostic {
     let module = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
     let Some(module) = module else {
-        let mut diagnostic = finding(format!("RoadRunner's package {package} doesn't compile"), None, None);
+        let mut diagnostic = finding(format!("failed to compile RoadRunner's package {package}"), None, None);
         diagnostic
             .help
-            .push("a plugin of another major than RoadRunner's own may have raised what it needs".to_owned());
+            .push("a plugin of a different major version may have raised a module that it requires".to_owned());
         return diagnostic;
     };
     let version = locked
@@ -246,12 +246,12 @@ fn blamed(
     });
     let mut diagnostic = match owner {
         Some(owner) => finding(
-            format!("plugin {} ({module} {version}) doesn't compile", owner.name),
+            format!("failed to compile plugin {} ({module} {version})", owner.name),
             span,
-            Some("compiled in by this"),
+            Some("requested here"),
         ),
         None => {
-            finding(format!("{module} {version}, which a plugin depends on, doesn't compile"), None, None)
+            finding(format!("failed to compile {module} {version}, a dependency of a plugin"), None, None)
         }
     };
     let local =
@@ -270,11 +270,11 @@ fn blamed(
         .any(|sign| lines.contains(sign))
     {
         diagnostic.help.push(format!(
-            "it was written for other versions of what it uses: take the plugin versions that RoadRunner {} itself names, all of one major",
+            "it was written for other versions of its dependencies: use the plugin versions of RoadRunner {}, all of the same major",
             lock.roadrunner.version
         ));
         diagnostic.help.push(
-            "or start from the plugins' own demands instead of RoadRunner's: dependencies = \"minimal\" under [roadrunner]"
+            "or use the dependency versions that the plugins require: set dependencies = \"minimal\" in [roadrunner]"
                 .to_owned(),
         );
     }

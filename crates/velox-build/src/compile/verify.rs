@@ -16,12 +16,12 @@ const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
 /// Reads the build information back and compares every module with the Lock.
 pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarget) -> Result<(), Error> {
     let info = BuildInfo::read(binary).map_err(|error| {
-        Error::build(format!("can't read the build information of {}: {error}", binary.display()))
+        Error::build(format!("failed to read the build information of {}: {error}", binary.display()))
     })?;
     let mut differences = Vec::new();
     for (path, selected) in &lock.selected(target)? {
         let Some(module) = info.deps.iter().find(|module| module.path == *path) else {
-            differences.push(format!("{path} {} isn't in the binary", selected.version));
+            differences.push(format!("{path} {} is missing", selected.version));
             continue;
         };
         let replaced = module.replace.as_ref().map(|new| {
@@ -29,16 +29,16 @@ pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarge
             (new.path.clone(), (!local).then(|| new.version.clone()))
         });
         if module.version != selected.version || replaced != selected.replacement {
-            differences.push(format!("{path} is at {}, not at {}", module.version, selected.version));
+            differences.push(format!("{path} is {}, expected {}", module.version, selected.version));
         }
     }
     if goversion::name(&info.go_version) != lock.go_version {
-        differences.push(format!("compiled by {}, not by {}", info.go_version, lock.go_version));
+        differences.push(format!("compiled with {}, expected {}", info.go_version, lock.go_version));
     }
     if differences.is_empty() {
         Ok(())
     } else {
-        Err(Error::build("the binary isn't made of what was resolved").output(differences))
+        Err(Error::build("verification failed: the binary does not contain the resolved modules").output(differences))
     }
 }
 
@@ -59,14 +59,14 @@ pub(crate) async fn smoke_test(
         environment: Vec::new(),
         on_line: None,
     });
-    let skip = "leave the smoke test out with --no-smoke-test where this machine can't run it";
+    let skip = "skip the smoke test with --no-smoke-test if this machine can't run the binary";
     let finished = tokio::time::timeout(SMOKE_TEST_TIME, run).await.map_err(|_| {
-        Error::build(format!("`rr --version` didn't end within {} seconds", SMOKE_TEST_TIME.as_secs()))
+        Error::build(format!("smoke test failed: `rr --version` did not exit within {} seconds", SMOKE_TEST_TIME.as_secs()))
             .help(skip)
     })??;
     if !finished.status.success() {
         return Err(Error::build(format!(
-            "the new server fails its smoke test: `rr --version` ended with {}",
+            "smoke test failed: `rr --version` exited with {}",
             finished.status
         ))
         .help(skip)
@@ -74,11 +74,11 @@ pub(crate) async fn smoke_test(
     }
     if !finished.stdout.contains(&stamp.version) {
         return Err(Error::build(format!(
-            "the new server doesn't say its version: {} isn't in what `rr --version` prints",
+            "smoke test failed: `rr --version` does not print {}",
             stamp.version
         ))
         .help(
-            "is internal/meta of this RoadRunner another one? Leave the smoke test out with --no-smoke-test",
+            "this RoadRunner may have another internal/meta package; skip the smoke test with --no-smoke-test",
         )
         .output(finished.stdout.lines().map(str::to_owned).collect()));
     }

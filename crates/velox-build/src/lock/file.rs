@@ -23,7 +23,7 @@ impl LockFile {
                 return Ok(Self { path: Some(path), text: None, lock: None });
             }
             Err(error) => {
-                return Err(Error::configuration(format!("can't read {}: {error}", path.display())));
+                return Err(Error::configuration(format!("failed to read {}: {error}", path.display())));
             }
         };
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
@@ -50,7 +50,7 @@ impl LockFile {
 
     /// The error of a lock that has to fit the configuration, but doesn't.
     pub(crate) fn mismatch(&self, differences: &[String]) -> Error {
-        let help = "`vx lock` brings it up to date: commit what it changes";
+        let help = "update it with `vx lock` and commit the change";
         match self.lock {
             Some(_) => Error::configuration(format!("{} does not match the configuration", self.name()))
                 .help(help)
@@ -69,6 +69,6 @@ impl LockFile {
         if self.text.as_ref() == Some(&text) {
             return Ok(());
         }
-        write_text(path, &text).map_err(|error| format!("{} can't be written: {error}", path.display()))
+        write_text(path, &text).map_err(|error| format!("failed to write {}: {error}", path.display()))
     }
 }

@@ -3,6 +3,7 @@ use std::{
     path::PathBuf,
 };
 
+use serde::Deserialize;
 use velox_gomod::{
     gosum::GoSum,
     modfile::{GoMod, Replace},
@@ -42,7 +43,8 @@ pub struct Lock {
 }
 
 /// RoadRunner in a [`Lock`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LockedRoadRunner {
     /// Where it comes from, and the ref that the configuration names.
     pub from: String,
@@ -180,12 +182,12 @@ impl Lock {
 
     pub(crate) fn sums(&self) -> Result<GoSum, Error> {
         GoSum::parse(&self.go_sum)
-            .map_err(|error| Error::build(format!("the lock's go.sum can't be read: {error}")))
+            .map_err(|error| Error::build(format!("failed to parse the lock's go.sum: {error}")))
     }
 
     pub(crate) fn go_mod(&self) -> Result<GoMod, Error> {
         GoMod::parse(&self.go_mod)
-            .map_err(|error| Error::build(format!("the lock's go.mod can't be read: {error}")))
+            .map_err(|error| Error::build(format!("failed to parse the lock's go.mod: {error}")))
     }
 
     /// Every module that is compiled in, by its path, as the build information of the binary will name it.

@@ -66,7 +66,7 @@ impl RequestedVersions {
         let mut differ = |what: &str, locked: &str, asked: &str| {
             if locked != asked {
                 differences
-                    .push(format!("{what}: the lock has {locked}, the configuration asks for {asked}"));
+                    .push(format!("{what}: the lock has {locked}, the configuration requests {asked}"));
             }
         };
         differ("RoadRunner", &lock.roadrunner.from, &self.roadrunner);

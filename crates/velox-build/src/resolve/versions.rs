@@ -303,14 +303,14 @@ async fn by_go(
     }
     // Outside of any module, so that no go.mod on the way changes the answer.
     let outside = tempfile::tempdir()
-        .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
+        .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
     let arguments: Vec<&str> =
         ["list", "-m", "-e", "-versions", "-json", "--"].into_iter().chain(modules.iter().copied()).collect();
     let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), false, None).await?;
     let mut answers = BTreeMap::new();
     for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Listed>() {
         let Listed { path, versions, error } = listed.map_err(|error| {
-            Error::build(format!("can't read what `go list -m -versions` says: {error}"))
+            Error::build(format!("failed to parse the output of `go list -m -versions`: {error}"))
                 .output(finished.stderr.clone())
         })?;
         let suffix = split_path_version(&path).map_or("", |(_, suffix)| suffix).to_owned();

@@ -153,7 +153,7 @@ impl Toolchain {
         }
         let version = goversion::name(&finished.stdout);
         if !version.starts_with("go1") {
-            return Err(Error::build(format!("`{version}` is no release of Go, and no lock can name it"))
+            return Err(Error::build(format!("`{version}` is not a Go release and can't be locked"))
                 .help("use a released Go, or let vx download one: GOTOOLCHAIN=auto"));
         }
         Ok(version.to_owned())

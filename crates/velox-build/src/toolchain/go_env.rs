@@ -84,11 +84,11 @@ impl GoSettings {
             .await?;
         if !finished.status.success() {
             return Err(Error::build(format!("`go env` failed ({})", program.display()))
-                .help("check the installation of Go: `go env` has to work by itself")
+                .help("check the Go installation: `go env` must work")
                 .output(finished.stderr));
         }
         let GoEnvOutput { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
-            .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
+            .map_err(|error| Error::build(format!("failed to parse the output of `go env -json`: {error}")))?;
         settings.check_places()?;
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
@@ -130,8 +130,8 @@ impl GoSettings {
             return Ok(());
         }
         let names = missing.join(", ");
-        let message = format!("no home directory is known, and no absolute path is set for: {names}");
-        let help = format!("set HOME to a directory that can be written, or set {names}");
+        let message = format!("no home directory, and no absolute path in: {names}");
+        let help = format!("set HOME to a writable directory, or set {names}");
         Err(Error::build(message).help(help))
     }
 

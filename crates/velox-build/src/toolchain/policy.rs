@@ -54,8 +54,8 @@ impl ToolchainPolicy {
 }
 
 fn wrong(said: &str) -> Error {
-    Error::configuration(format!("{said} names no toolchain"))
-        .help("it is `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto: `go env -u GOTOOLCHAIN` gives Go's default")
+    Error::configuration(format!("invalid {said}"))
+        .help("use `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto; `go env -u GOTOOLCHAIN` restores the default")
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ impl ScratchDirectory {
     pub(crate) fn create(cache: &Path, keep: bool) -> Result<Self, Error> {
         let parent = cache.join("workspaces-v0");
         let failed = |error: io::Error| {
-            Error::file("make a workspace below", &parent, &error)
-                .help("set XDG_CACHE_HOME or VX_CACHE_DIR to a directory that can be written")
+            Error::file("create a workspace in", &parent, &error)
+                .help("set XDG_CACHE_HOME or VX_CACHE_DIR to a writable directory")
         };
         fs::create_dir_all(&parent).map_err(failed)?;
         remove_stale(&parent);

@@ -329,7 +329,7 @@ fn check_finds_refs_that_are_not_there() {
     let ran = sandbox.vx("check");
     assert_eq!(ran.code(), Some(1));
     assert!(ran.stdout().contains("--> velox.toml:6:7"), "{}", ran.stdout());
-    assert!(ran.stdout().contains("error: can't resolve v1.9.9 of plugin hello"), "{}", ran.stdout());
+    assert!(ran.stdout().contains("error: failed to resolve v1.9.9 of plugin hello"), "{}", ran.stdout());
     assert!(!sandbox.has("velox.lock"));
     // What can't even be read is the configuration's fault.
     let sandbox = sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n");

@@ -1,4 +1,4 @@
-//! Whether the binary is what was asked for: its own build information against the [`Lock`], and one run of it.
+//! Verification of a compiled binary: its build information against the [`Lock`], and a smoke test.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
 
-/// Reads the build information back and compares every module with the Lock.
+/// Compares the modules in the build information of the binary with the lock.
 pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarget) -> Result<(), Error> {
     let info = BuildInfo::read(binary).map_err(|error| {
         Error::build(format!("failed to read the build information of {}: {error}", binary.display()))
@@ -38,18 +38,19 @@ pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarge
     if differences.is_empty() {
         Ok(())
     } else {
-        Err(Error::build("verification failed: the binary does not contain the resolved modules").output(differences))
+        Err(Error::build("verification failed: the binary does not contain the resolved modules")
+            .output(differences))
     }
 }
 
-/// Runs `rr --version` and looks for the stamp in what it says.
+/// Runs `rr --version` and checks that it prints the stamp.
 pub(crate) async fn smoke_test(
     binary: &Path,
     children: &CommandRunner,
     stamp: &Stamp,
     directory: &Path,
 ) -> Result<(), Error> {
-    // Tokens are for git and go: the server is everybody's code.
+    // The binary must not see the tokens of git and go.
     let children = CommandRunner { secrets: Arc::default(), ..children.clone() };
     let run = children.run(Invocation {
         name: "rr",
@@ -61,8 +62,11 @@ pub(crate) async fn smoke_test(
     });
     let skip = "skip the smoke test with --no-smoke-test if this machine can't run the binary";
     let finished = tokio::time::timeout(SMOKE_TEST_TIME, run).await.map_err(|_| {
-        Error::build(format!("smoke test failed: `rr --version` did not exit within {} seconds", SMOKE_TEST_TIME.as_secs()))
-            .help(skip)
+        Error::build(format!(
+            "smoke test failed: `rr --version` did not exit within {} seconds",
+            SMOKE_TEST_TIME.as_secs()
+        ))
+        .help(skip)
     })??;
     if !finished.status.success() {
         return Err(Error::build(format!(

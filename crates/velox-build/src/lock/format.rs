@@ -1,5 +1,4 @@
-//! `velox.lock` as a text: TOML, in an order that never depends on anything but its content, so that a diff shows what
-//! changed and no more.
+//! The text format of `velox.lock`: TOML in a fixed order, so that diffs are minimal.
 
 use std::fmt::{self, Write as _};
 
@@ -16,7 +15,7 @@ use super::model::{
 };
 use crate::{error::Error, event::RaisedPlugin};
 
-/// The format that this vx writes, and the newest that it reads.
+/// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
 
 const HEADER: &str = "\
@@ -87,10 +86,10 @@ struct TargetSection {
 }
 
 impl Lock {
-    /// Reads a `velox.lock`; `name` is what messages call the file.
+    /// Parses a `velox.lock`; `name` is used in messages.
     ///
     /// # Errors
-    /// A text that no vx wrote, or a newer one did, with its place.
+    /// An invalid text, or one with a newer format.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let wrong = |message: String| {
             Error::configuration(format!("failed to parse {name}: {message}"))
@@ -110,7 +109,7 @@ impl Lock {
                 vec![format!("{line:>5} | {shown}"), format!("      | {:>width$}", "^", width = column + 1)];
             failed
         };
-        // The format comes first: a newer one may have other keys.
+        // First the format alone: a newer one may have other keys.
         let FormatHeader { format } = toml_edit::de::from_str(text).map_err(&located)?;
         if format > FORMAT {
             return Err(Error::configuration(format!(
@@ -187,8 +186,7 @@ impl LockDocument {
 }
 
 impl Lock {
-    /// A lock says some things twice, for its readers. One that was changed by hand may contradict itself, and then it is
-    /// nothing that was ever tried.
+    /// A lock has some values twice. They must agree: an edited lock may contradict itself.
     fn check(&self) -> Result<(), String> {
         let commits = self.plugins.iter().map(|plugin| &plugin.commit).chain([&self.roadrunner.commit]);
         if let Some(commit) = commits.flatten().find(|commit| !model::is_commit(commit)) {
@@ -197,13 +195,15 @@ impl Lock {
         let go_mod = GoMod::parse(&self.go_mod)
             .map_err(|error| format!("line {} of go.mod: {}", error.line, error.message))?;
         GoSum::parse(&self.go_sum).map_err(|error| format!("invalid go.sum: {error}"))?;
-        // A replacement is a copy in the workspace: any other directory is another machine's, or someone's trick.
+        // Local replacements are copied into the workspace; a lock must not refer to other directories.
         for Replace { old_path, new_path, .. } in
             go_mod.replace.iter().filter(|new| new.new_version.is_none())
         {
             let inside = new_path.strip_prefix("./replace/");
             if inside.is_none_or(|inside| inside.split('/').any(|part| matches!(part, "" | "." | ".."))) {
-                return Err(format!("go.mod replaces {old_path} with {new_path}, which is outside of ./replace"));
+                return Err(format!(
+                    "go.mod replaces {old_path} with {new_path}, which is outside of ./replace"
+                ));
             }
         }
         for module in
@@ -222,9 +222,7 @@ impl Lock {
             if let Some(Require { version: there, .. }) =
                 required.filter(|require| require.version != *version)
             {
-                return Err(format!(
-                    "plugin {name} is {version}, but {module} is {there} in go.mod"
-                ));
+                return Err(format!("plugin {name} is {version}, but {module} is {there} in go.mod"));
             }
             let at = Version { path: module.clone(), version: version.clone() };
             let replaced = model::replacement_of(&go_mod.replace, &at);
@@ -244,7 +242,7 @@ impl Lock {
     }
 }
 
-/// What goes into paths and command lines later has to be a module.
+/// Module paths and versions become paths and command line arguments.
 fn checked(path: &str, version: &str) -> Result<Version, String> {
     module::check(path, version).map_err(|error| error.to_string())?;
     Ok(Version { path: path.to_owned(), version: version.to_owned() })
@@ -318,17 +316,16 @@ fn quoted(text: &str) -> String {
     toml_edit::Value::from(text).to_string().trim().to_owned()
 }
 
-/// One line for each item.
 fn list(items: &[String]) -> String {
     let mut text = "[\n".to_owned();
     for item in items {
-        // Writing to a String can't fail.
+        // Writing to a String never fails.
         let _ = writeln!(text, "  {},", quoted(item));
     }
     text + "]"
 }
 
-/// A file's text, as it is wherever TOML allows that.
+/// A multi-line literal string where TOML allows it.
 fn block(text: &str) -> String {
     let literal = !text.contains("'''") && text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'));
     if literal { format!("'''\n{text}'''") } else { quoted(text) }
@@ -444,7 +441,8 @@ mod tests {
         assert!(message("version = \"v5.3.0\"", "version = \"v5.3.1\"").contains("plugin http is v5.3.1"));
         assert!(message("http/v5 v5.3.0\",\n]", "http/v5 v5.2.0\",\n]").contains("v5.2.0 in a target"));
         assert!(
-            message("acme/informer v0.0.1\"", "acme/informer v0.0.2\"").contains("replacement of plugin informer")
+            message("acme/informer v0.0.1\"", "acme/informer v0.0.2\"")
+                .contains("replacement of plugin informer")
         );
         for path in ["../../etc", "./replace/../../etc", "/etc"] {
             assert!(message("./replace/http", path).contains("outside of ./replace"), "{path}");

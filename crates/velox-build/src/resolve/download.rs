@@ -193,11 +193,7 @@ impl ModuleProxies<'_> {
             }
             said.push(answer);
         }
-        let why = finished
-            .stderr
-            .last()
-            .cloned()
-            .unwrap_or_else(|| "no output of the go command".to_owned());
+        let why = finished.stderr.last().cloned().unwrap_or_else(|| "no output of the go command".to_owned());
         if is_security_error(&why) {
             return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
         }

@@ -230,7 +230,10 @@ impl LocatedModule {
         }
         let zip = scratch.join(format!("{}.zip", self.commit.id));
         let bad = |error: String| {
-            Error::build(format!("failed to create the module zip of {}@{}: {error}", version.path, version.version))
+            Error::build(format!(
+                "failed to create the module zip of {}@{}: {error}",
+                version.path, version.version
+            ))
         };
         modzip::create_from_dir(&root, &version, &zip).map_err(|error| bad(error.to_string()))?;
         let time =

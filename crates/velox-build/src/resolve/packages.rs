@@ -89,8 +89,9 @@ impl PackageList {
         let mut imports = Vec::new();
         let mut errors = Vec::new();
         for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedPackage>() {
-            let ListedPackage { import_path, standard, module, error } = package
-                .map_err(|error| Error::build(format!("failed to parse the output of `go list -json`: {error}")))?;
+            let ListedPackage { import_path, standard, module, error } = package.map_err(|error| {
+                Error::build(format!("failed to parse the output of `go list -json`: {error}"))
+            })?;
             target.packages += 1;
             if let Some(error) = error {
                 errors.push(format!("{import_path}: {}", error.err));
@@ -105,8 +106,9 @@ impl PackageList {
         if !errors.is_empty() {
             return Err(unloadable(errors));
         }
-        let go_mod = GoMod::parse(&workspace.read("go.mod")?)
-            .map_err(|error| Error::build(format!("failed to parse the go.mod that the go command completed: {error}")))?;
+        let go_mod = GoMod::parse(&workspace.read("go.mod")?).map_err(|error| {
+            Error::build(format!("failed to parse the go.mod that the go command completed: {error}"))
+        })?;
         for Require { path, version, .. } in go_mod.require {
             let inside = |import: &String| {
                 import.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

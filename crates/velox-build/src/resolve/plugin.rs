@@ -162,9 +162,8 @@ pub(super) fn local_go_mod(
             "fix that go.mod",
         )
     })?;
-    let module = modfile::module_line(&text).ok_or_else(|| {
-        wrong(format!("{} has no module line", path.display()), "add a line `module PATH`")
-    })?;
+    let module = modfile::module_line(&text)
+        .ok_or_else(|| wrong(format!("{} has no module line", path.display()), "add a line `module PATH`"))?;
     Ok((module, go_mod))
 }
 

@@ -131,7 +131,8 @@ impl Resolver<'_> {
         let mut ask = ModuleRequest::roadrunner(self.manifest);
         ask.known = self.known_roadrunner()?;
         let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
-        let roadrunner = pinned.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
+        let roadrunner =
+            pinned.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let go_mod = release(roadrunner)?;
         let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
             .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;

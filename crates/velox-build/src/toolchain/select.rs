@@ -50,12 +50,11 @@ impl InstalledGo {
     ) -> Result<Self, Error> {
         if let Some(given) = given.filter(|given| !given.is_file()) {
             let what = if given.is_dir() { "is a directory" } else { "isn't there" };
-            return Err(Error::configuration(format!(
-                "invalid --go: {} {what}",
-                given.display()
-            ))
-            .help("use the path of the program, such as /usr/local/go/bin/go")
-            .help("without --go, vx uses the go command on the PATH, or downloads the required version"));
+            return Err(Error::configuration(format!("invalid --go: {} {what}", given.display()))
+                .help("use the path of the program, such as /usr/local/go/bin/go")
+                .help(
+                    "without --go, vx uses the go command on the PATH, or downloads the required version",
+                ));
         }
         let (settings, program) = match given.map(Path::to_owned).or_else(|| children.find("go")) {
             Some(program) => {
@@ -108,7 +107,10 @@ impl Toolchains {
         }
         let message = match self.installed.version() {
             Some(installed) => {
-                format!("the lock requires {version}, found {installed}, and {} forbids downloading another", allowed.said)
+                format!(
+                    "the lock requires {version}, found {installed}, and {} forbids downloading another",
+                    allowed.said
+                )
             }
             None => return Err(self.none()),
         };

@@ -3,10 +3,10 @@ use std::fmt::Write as _;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-/// The generated `container/plugins.go`: the one file of RoadRunner's tree that says which plugins are inside.
+/// The generated `container/plugins.go`, the list of plugins.
 ///
-/// Import names are made from the module path alone, so that neither the user's names nor the order in velox.toml
-/// change the binary. `record` is kept in the binary for whoever reads it later.
+/// Import names depend on the module path alone: neither the user's names nor the order in velox.toml change the binary.
+/// `record` is the build record.
 pub(crate) fn plugins_go(modules: &[&str], record: &str) -> String {
     let mut sorted = modules.to_vec();
     sorted.sort_unstable();
@@ -16,7 +16,7 @@ pub(crate) fn plugins_go(modules: &[&str], record: &str) -> String {
     let mut plugins = String::new();
     for module in sorted {
         let name = import_name(module);
-        // Writing to a String can't fail.
+        // Writing to a String never fails.
         let _ = writeln!(imports, "\t{name} {}", go_string(module));
         let _ = writeln!(plugins, "\t\t&{name}.Plugin{{}},");
     }
@@ -35,7 +35,7 @@ pub(crate) fn plugins_go(modules: &[&str], record: &str) -> String {
     )
 }
 
-/// A Go identifier that is the same for the same module everywhere, and that a person recognizes in a compiler's line.
+/// A Go identifier that only depends on the module path, and is recognizable in messages of the compiler.
 fn import_name(module: &str) -> String {
     let base = velox_gomod::module::split_path_version(module).map_or(module, |(prefix, _)| prefix);
     let last: String = base

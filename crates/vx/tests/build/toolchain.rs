@@ -251,10 +251,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
     assert!(said.contains("GOTOOLCHAIN=auto") && said.contains("go.dev/dl"), "{said}");
     let sandbox = sandbox.env("GOTOOLCHAIN", "path");
     sandbox.vx("build -o out").fails_with(1, &[&format!("no {version} on the PATH, and GOTOOLCHAIN=path")]);
-    sandbox
-        .env("GOTOOLCHAIN", "newest")
-        .vx("build -o out")
-        .fails_with(2, &["invalid GOTOOLCHAIN=newest"]);
+    sandbox.env("GOTOOLCHAIN", "newest").vx("build -o out").fails_with(2, &["invalid GOTOOLCHAIN=newest"]);
     assert_eq!(downloads(&proxy), [""; 0]);
 
     // As `go env -w` would have written it.

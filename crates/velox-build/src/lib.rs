@@ -58,7 +58,7 @@ pub use record::Record;
 pub use request::{Goal, Options, Output, Request};
 pub use resolve::{
     RoadRunnerRelease, module_in,
-    versions::{Major, Versions},
+    versions::{MajorVersions, Versions},
 };
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use skeleton::Skeleton;

@@ -27,7 +27,7 @@ use crate::{
     Error, ErrorKind, Event, Fault, Phase,
     error::{checksum_mismatch, finding},
     lock::is_commit,
-    resolve::versions::{FIRST_YEAR, offered},
+    resolve::versions::{FIRST_YEAR, proxy_versions},
 };
 
 /// How many forge requests run at once.
@@ -395,7 +395,7 @@ impl Sources<'_> {
             return Some(format!("did you mean {with_v}?"));
         }
         let versions = tokio::select! {
-            versions = offered(fetcher, &module.path) => versions,
+            versions = proxy_versions(fetcher, &module.path) => versions,
             () = self.proxies.children.cancel.cancelled() => return None,
         };
         let is_there = versions.majors.iter().any(|major| major.versions.contains(&module.version));

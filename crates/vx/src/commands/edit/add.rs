@@ -160,7 +160,7 @@ fn newest(plugin: Named, versions: &Versions) -> Result<(Named, String, String),
             Ok((plugin, module, version))
         }
         (None, _) => {
-            let why = versions.trouble.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+            let why = versions.error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
             let message = format!("no version of {} was found{why}", plugin.path);
             Err(error(message, &format!("name a branch or a commit: `vx add {}@main`", plugin.path)))
         }

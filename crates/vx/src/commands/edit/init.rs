@@ -201,7 +201,7 @@ async fn newest(session: &QuerySession<'_>, settings: &Settings, pick: bool) -> 
     let versions = session.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
     let newest = versions.newest_major().and_then(|major| major.newest()).map(str::to_owned);
     let Some(newest) = newest else {
-        let why = versions.trouble.map(|why| format!(": {why}")).unwrap_or_default();
+        let why = versions.error.map(|why| format!(": {why}")).unwrap_or_default();
         let message = format!("no version of RoadRunner was found{why}");
         return Err(error(message, "name one with `--roadrunner v2025.1.15`").into());
     };

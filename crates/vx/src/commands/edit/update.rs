@@ -73,7 +73,7 @@ fn update_one(
         note(format!("the ref of {name} holds a variable: it stays"));
         return Ok(());
     }
-    if let Some(why) = &versions.trouble {
+    if let Some(why) = &versions.error {
         let message = format!("can't tell the versions of {name}: {why}");
         editing.prepared.report.report(Event::Warning(velox_manifest::Diagnostic {
             level: velox_manifest::Level::Warning,

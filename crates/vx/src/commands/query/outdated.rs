@@ -34,7 +34,7 @@ impl Standing {
             Some(suffix) => split_path_version(module).is_some_and(|(_, other)| other == suffix),
             None => module == self.module,
         };
-        let by_version = |major: &&velox_build::Major| {
+        let by_version = |major: &&velox_build::MajorVersions| {
             let first = major.versions.first().and_then(|known| semver::major(known));
             let number = |major: Option<&str>| {
                 if major == Some("v0") { Some("v1".to_owned()) } else { major.map(str::to_owned) }
@@ -135,7 +135,7 @@ fn human(standings: &[Standing], all: bool) -> String {
     let shown: Vec<&Standing> = standings.iter().filter(|standing| all || standing.is_outdated()).collect();
     let trouble: String = standings
         .iter()
-        .filter_map(|standing| Some((standing, standing.versions.trouble.as_ref()?)))
+        .filter_map(|standing| Some((standing, standing.versions.error.as_ref()?)))
         .map(|(standing, why)| format!("  {}: {}\n", standing.name, text::clean(why)))
         .collect();
     let trouble = match trouble.is_empty() {
@@ -144,7 +144,7 @@ fn human(standings: &[Standing], all: bool) -> String {
     };
     let newest = standings
         .iter()
-        .filter(|standing| !standing.is_outdated() && standing.versions.trouble.is_none())
+        .filter(|standing| !standing.is_outdated() && standing.versions.error.is_none())
         .count();
     let other = if shown.is_empty() { "" } else { "the other " };
     let rest = match (newest, all) {
@@ -191,7 +191,7 @@ fn json(standings: &[Standing]) -> String {
                 "same_major": pair(standing.newest_of_same()),
                 "newest_major": pair(standing.newest_of_all()),
                 "outdated": standing.is_outdated(),
-                "trouble": standing.versions.trouble,
+                "trouble": standing.versions.error,
             })
         })
         .collect();

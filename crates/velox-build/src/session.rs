@@ -12,28 +12,34 @@ use velox_gomod::{
     module::{Version, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin, edit::module_of};
+use velox_manifest::{Manifest, Origin};
 
 use crate::{
-    Error, Reporter, Request,
-    key::replaced_directories,
-    lock::{Lock, LockFile, Selected, replacement_of},
-    pipeline::{Pipeline, Tools, does_not_fit},
+    compile::key::replaced_directories,
+    error::Error,
+    event::Reporter,
+    lock::{Lock, LockFile, SelectedModule, replacement_of},
+    pipeline::{BuildTools, Pipeline},
+    request::BuildRequest,
     resolve::{
-        Forges, Place, RoadRunnerRelease, listing, own_place_of_module, own_place_of_roadrunner,
-        place_of_plugin, tag_prefix,
-        versions::{FIRST_YEAR, MAX_CONCURRENT_LISTS, MajorSearch, MajorVersions, ROADRUNNER, Versions, list_versions, number, with_major},
-        with_replaces_at_plugins,
+        RoadRunnerRelease,
+        forge::{Forges, tag_prefix},
+        packages,
+        request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
+        versions::{
+            FIRST_YEAR, MAX_CONCURRENT_LISTS, MajorSearch, MajorVersions, ROADRUNNER, Versions,
+            list_versions, number, with_major,
+        },
     },
-    settings::Settings,
+    settings::BuildSettings,
     workspace::Workspace,
 };
 
 /// A request that is not built: queries resolve as much of it as they need, the way its build would.
 pub struct QuerySession<'a> {
-    request: &'a Request,
+    request: &'a BuildRequest,
     manifest: Manifest,
-    settings: Settings,
+    settings: BuildSettings,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 }
@@ -58,7 +64,7 @@ pub struct ResolvedModules {
     /// The requirements between modules, after minimal version selection.
     pub graph: Graph,
     /// The modules that are compiled in for at least one target.
-    pub compiled: BTreeMap<String, Selected>,
+    pub compiled: BTreeMap<String, SelectedModule>,
     /// The patterns of GONOPROXY and GONOSUMDB: module paths that public services must not learn.
     pub private_patterns: [String; 2],
 }
@@ -77,9 +83,9 @@ pub enum VersionSubject {
 impl<'a> QuerySession<'a> {
     /// The goal and the output options of the request are ignored.
     #[must_use]
-    pub fn new(request: &'a Request, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
-        let manifest = with_replaces_at_plugins(&request.manifest);
-        let settings = Settings::new(&manifest, &request.options, &request.environment);
+    pub fn new(request: &'a BuildRequest, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
+        let manifest = request.manifest.with_plugin_replacements();
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
         Self { request, manifest, settings, reporter, cancel }
     }
 
@@ -130,7 +136,7 @@ impl<'a> QuerySession<'a> {
         let mut tools = pipeline.tools(&found, found.fitting(&pipeline.asked).ok()).await?;
         let lock = match found.fitting(&pipeline.asked) {
             Ok(lock) => lock.clone(),
-            Err(differences) if pipeline.must_fit() => return Err(does_not_fit(&found, &differences)),
+            Err(differences) if pipeline.must_fit() => return Err(found.mismatch(&differences)),
             Err(_) => pipeline.resolve(&mut tools, &found).await?.0,
         };
         let release = pipeline.resolver(&tools, Some(&lock)).release().await?;
@@ -155,7 +161,7 @@ impl<'a> QuerySession<'a> {
         let found = LockFile::read(self.request).unwrap_or_default();
         let tools = pipeline.tools(&found, None).await?;
         let mut searches: Vec<MajorSearch> = Vec::new();
-        let mut repositories: Vec<(usize, Place, String)> = Vec::new();
+        let mut repositories: Vec<(usize, RepositoryLocation, String)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
             match self.version_source(subject, found.lock.as_ref()) {
                 VersionSource::Modules(paths) => {
@@ -205,7 +211,7 @@ impl<'a> QuerySession<'a> {
                 let locked = lock.and_then(|lock| lock.plugins.iter().find(|plugin| plugin.name == *name));
                 let module = match locked {
                     Some(locked) => Some(locked.module.clone()),
-                    None => module_of(plugin, &self.manifest),
+                    None => plugin.module_path(&self.manifest),
                 };
                 // The repository is listed if it is on the manifest's own forge, or if its module is unknown.
                 let place = place_of_plugin(plugin, &self.manifest).filter(|place| {
@@ -224,10 +230,13 @@ enum VersionSource {
     /// Module paths to start from.
     Modules(Vec<String>),
     /// A repository, with the module path as far as it is known.
-    Repository(Place, String),
+    Repository(RepositoryLocation, String),
 }
 
-async fn list_tags(forges: &Forges, repositories: &[(usize, Place, String)]) -> Vec<(usize, Versions)> {
+async fn list_tags(
+    forges: &Forges,
+    repositories: &[(usize, RepositoryLocation, String)],
+) -> Vec<(usize, Versions)> {
     stream::iter(repositories)
         .map(async |(index, place, module)| {
             let versions = match forges.repository(place).tags().await {
@@ -257,7 +266,7 @@ fn by_major(tags: &[Tag], prefix: &str, module: &str) -> Versions {
 }
 
 /// Loads the graph from the module cache; the go command downloads and verifies missing go.mod files.
-async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Graph, Error> {
+async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let directories: BTreeMap<String, PathBuf> =
@@ -282,8 +291,8 @@ async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Gr
     for (module, directory) in &directories {
         workspace.add_replacement(module, directory)?;
     }
-    listing::graph(&tools.go, &workspace).await.map_err(|error| {
-        if pipeline.request.options.offline {
+    packages::graph(&tools.go, &workspace).await.map_err(|error| {
+        if pipeline.request.options.is_offline() {
             error.help("run it once without `--offline`, or run `vx fetch` first")
         } else {
             error

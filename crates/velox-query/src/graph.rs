@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Lock, LockedPlugin, QuerySession, Reporter, Request, ResolvedModules};
+use velox_build::{BuildRequest, Error, Lock, LockedPlugin, QuerySession, Reporter, ResolvedModules};
 use velox_gomod::{
     modfile::Require,
     module::{Version, match_prefix_patterns},
@@ -34,7 +34,7 @@ impl ModuleGraph {
     /// # Errors
     /// As [`velox_build::build`] up to its versions.
     pub async fn load(
-        request: &Request,
+        request: &BuildRequest,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
     ) -> Result<Self, Error> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use velox_gomod::buildinfo::{BuildInfo, Module};
 use velox_manifest::catalogue;
 
-use velox_build::{Error, Record};
+use velox_build::{BuildRecord, Error};
 
 use crate::{last_part, without_major};
 
@@ -67,15 +67,18 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let all = || std::iter::once(&info.main).chain(&info.deps);
     let Some(roadrunner) = all().find(|module| without_major(&module.path) == ROADRUNNER) else {
         let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
-        return Err(Error::build(format!("{} is not a RoadRunner binary: its main module is {main}", path.display())));
+        return Err(Error::build(format!(
+            "{} is not a RoadRunner binary: its main module is {main}",
+            path.display()
+        )));
     };
     let record = File::open(path)
-        .and_then(|file| Record::find(BufReader::new(file)))
+        .and_then(|file| BuildRecord::find(BufReader::new(file)))
         .map_err(|error| Error::file("read", path, &error))?;
     Ok(describe(&info, roadrunner, record.as_ref()))
 }
 
-fn describe(info: &BuildInfo, roadrunner: &Module, record: Option<&Record>) -> Inspection {
+fn describe(info: &BuildInfo, roadrunner: &Module, record: Option<&BuildRecord>) -> Inspection {
     let is_plugin = |module: &Module| match record {
         Some(record) if !record.plugins.is_empty() => record.plugins.contains(&module.path),
         _ => catalogue::find(&module.path).is_some(),
@@ -112,7 +115,7 @@ fn binary_module(module: &Module) -> BinaryModule {
     let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
     BinaryModule {
         name: name
-            .unwrap_or_else(|| without_major(&module.path).rsplit('/').next().unwrap_or_default().to_owned()),
+            .unwrap_or_else(|| last_part(&module.path).to_owned()),
         module: module.path.clone(),
         version: module.version.clone(),
         replacement: module
@@ -122,7 +125,7 @@ fn binary_module(module: &Module) -> BinaryModule {
     }
 }
 
-fn flags(info: &BuildInfo, record: Option<&Record>) -> Vec<String> {
+fn flags(info: &BuildInfo, record: Option<&BuildRecord>) -> Vec<String> {
     let mut flags: Vec<String> = info
         .settings
         .iter()

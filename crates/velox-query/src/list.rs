@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, ErrorKind, Lock, QuerySession, Reporter, Request, RoadRunnerRelease};
-use velox_manifest::{Origin, Plugin};
+use velox_build::{BuildRequest, Error, ErrorKind, Lock, QuerySession, Reporter, RoadRunnerRelease};
+use velox_manifest::Manifest;
 
 use crate::{last_part, without_major};
 
@@ -52,7 +52,7 @@ pub struct ListedPlugin {
 /// # Errors
 /// The lock can't be read, or an interruption. An unknown release is not an error.
 pub async fn list(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<PluginList, Error> {
@@ -70,24 +70,23 @@ pub async fn list(
         release: release.as_ref().map(|release| release.module.version.clone()),
         release_unknown,
         has_lock: lock.is_some(),
-        plugins: rows(&manifest.plugins, lock, release.as_ref()),
+        plugins: rows(manifest, lock, release.as_ref()),
         differences: status.differences,
     })
 }
 
-fn rows(
-    configured: &[Plugin],
-    lock: Option<&Lock>,
-    release: Option<&RoadRunnerRelease>,
-) -> Vec<ListedPlugin> {
+fn rows(manifest: &Manifest, lock: Option<&Lock>, release: Option<&RoadRunnerRelease>) -> Vec<ListedPlugin> {
     let mut locked: Vec<_> = lock.map_or(&[][..], |lock| &lock.plugins).iter().map(|it| it.row()).collect();
     let mut rows: Vec<ListedPlugin> = Vec::new();
-    for plugin in configured {
+    for plugin in &manifest.plugins {
         let index = locked.iter().position(|locked| locked.name == plugin.name.value);
         let row = index.map(|index| locked.swap_remove(index));
         rows.push(ListedPlugin {
             name: plugin.name.value.clone(),
-            module: row.as_ref().map_or_else(|| place(&plugin.origin), |row| row.module.clone()),
+            module: match &row {
+                Some(row) => row.module.clone(),
+                None => plugin.module_path(manifest).unwrap_or_else(|| plugin.identity(manifest)),
+            },
             asked: Some(plugin.reference.value.clone()),
             // A directory has no version, but it is in the lock.
             locked: row.as_ref().map(|row| row.version.clone().unwrap_or_else(|| "local".to_owned())),
@@ -121,22 +120,4 @@ fn rows(
         ..ListedPlugin::default()
     }));
     rows
-}
-
-/// Where a plugin comes from, as far as the configuration says it.
-pub(crate) fn place(origin: &Origin) -> String {
-    let below = |root: String, folder: &Option<velox_manifest::Spanned<String>>| match folder {
-        Some(folder) => format!("{root}/{}", folder.value),
-        None => root,
-    };
-    match origin {
-        Origin::Module(path) => path.value.clone(),
-        Origin::GitHub { owner, repository, folder } => {
-            below(format!("github.com/{}/{}", owner.value, repository.value), folder)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            velox_manifest::Project::Id(id) => below(format!("gitlab.com/projects/{id}"), folder),
-            velox_manifest::Project::Path(path) => below(format!("gitlab.com/{path}"), folder),
-        },
-    }
 }

@@ -105,14 +105,18 @@ impl OsvDatabase<'_> {
             for batch in open.chunks(MAX_BATCH_QUERIES) {
                 let queries: Vec<Value> =
                     batch.iter().map(|(module, page)| query(module, page.as_deref())).collect();
-                let request = self.client.post(self.url("v1/querybatch")?).json(&json!({ "queries": queries }));
+                let request =
+                    self.client.post(self.url("v1/querybatch")?).json(&json!({ "queries": queries }));
                 let results = self.send::<BatchResponse>(request).await?.results;
                 if results.len() != batch.len() {
                     let (got, sent) = (results.len(), batch.len());
                     return Err(self.failed(&format!("{got} results for {sent} queries")));
                 }
                 for ((module, _), result) in batch.iter().zip(results) {
-                    found.entry((*module).clone()).or_default().extend(result.vulns.into_iter().map(|it| it.id));
+                    found
+                        .entry((*module).clone())
+                        .or_default()
+                        .extend(result.vulns.into_iter().map(|it| it.id));
                     let token = result.next_page_token.filter(|token| !token.is_empty());
                     next.extend(token.map(|token| (*module, Some(token))));
                 }
@@ -208,7 +212,8 @@ fn summary(record: &OsvRecord) -> String {
 /// The lowest fixed version above the module's.
 fn fixed(module: &Version, record: &OsvRecord) -> Option<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let affected = record.affected.iter().filter(|affected| affected["package"]["name"] == module.path.as_str());
+    let affected =
+        record.affected.iter().filter(|affected| affected["package"]["name"] == module.path.as_str());
     affected
         .flat_map(|affected| list(&affected["ranges"]))
         .flat_map(|range| list(&range["events"]))

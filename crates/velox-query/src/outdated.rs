@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, MajorVersions, QuerySession, Reporter, Request, VersionSubject, Versions, locked};
+use velox_build::{
+    BuildRequest, Error, MajorVersions, QuerySession, Reporter, VersionSubject, Versions, locked_versions,
+};
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::edit::module_of;
 
 /// A plugin, or RoadRunner itself, and the versions that exist of it.
 pub struct PluginVersions {
@@ -38,7 +39,8 @@ impl PluginVersions {
             None => major.module == self.module,
         };
         // v0 and v1 share a module path.
-        let number = |version: &str| semver::major(version).map(|it| if it == "v0" { "v1" } else { it }.to_owned());
+        let number =
+            |version: &str| semver::major(version).map(|it| if it == "v0" { "v1" } else { it }.to_owned());
         let by_version = |major: &&MajorVersions| {
             let first = major.versions.first().and_then(|first| number(first));
             first.is_some() && first == number(version)
@@ -75,13 +77,13 @@ const ROADRUNNER: &str = "roadrunner";
 /// # Errors
 /// The lock can't be read, the go command fails, or an interruption.
 pub async fn outdated(
-    request: &Request,
+    request: &BuildRequest,
     names: &[String],
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<Vec<PluginVersions>, Error> {
     let manifest = &request.manifest;
-    let locked = locked(request)?;
+    let locked = locked_versions(request)?;
     let mut plugins = Vec::new();
     for name in names {
         let plugin = manifest.plugins.iter().find(|plugin| plugin.name.value == *name);
@@ -89,7 +91,7 @@ pub async fn outdated(
             Some(plugin) => (
                 VersionSubject::Plugin(name.clone()),
                 locked.plugins.get(name),
-                module_of(plugin, manifest),
+                plugin.module_path(manifest),
                 plugin.reference.value.clone(),
             ),
             None if name == ROADRUNNER => {

@@ -11,8 +11,8 @@ use velox_gomod::{
 };
 
 use crate::{
-    Error,
-    toolchain::{Mode, Toolchain},
+    error::Error,
+    toolchain::{ModuleMode, Toolchain},
 };
 
 /// How many majors above the highest known one are requested: some plugins skipped numbers.
@@ -103,14 +103,7 @@ impl MajorSearch {
             true => (path, 1, 2),
             false => (base, first, first + MAJORS_AHEAD + 1),
         };
-        Self {
-            subject,
-            base: base.to_owned(),
-            first,
-            pending: first..end,
-            found: Vec::new(),
-            error: None,
-        }
+        Self { subject, base: base.to_owned(), first, pending: first..end, found: Vec::new(), error: None }
     }
 
     fn record(&mut self, module: String, versions: Result<Vec<String>, String>) {
@@ -266,7 +259,7 @@ async fn list_by_go(
         .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
     let arguments: Vec<&str> =
         ["list", "-m", "-e", "-versions", "-json", "--"].into_iter().chain(modules.iter().copied()).collect();
-    let finished = go.run(Mode::Complete, None, &arguments, outside.path(), false, None).await?;
+    let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), false, None).await?;
     let mut results = BTreeMap::new();
     for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedModule>() {
         let ListedModule { path, versions, error } = listed.map_err(|error| {
@@ -299,7 +292,8 @@ mod tests {
             let paths: Vec<String> =
                 search.pending.clone().map(|major| with_major(&search.base, major)).collect();
             for path in &paths {
-                let versions = existing.iter().find(|(module, _)| module == path).map(|(_, versions)| *versions);
+                let versions =
+                    existing.iter().find(|(module, _)| module == path).map(|(_, versions)| *versions);
                 let versions = versions.unwrap_or_default().iter().map(|it| (*it).to_owned()).collect();
                 search.record(path.clone(), Ok(versions));
             }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Diagnostic, Level};
 
-use velox_build::{Error, ErrorKind, Event, Reporter, Request};
+use velox_build::{BuildRequest, Error, ErrorKind, Event, Reporter};
 
 use crate::{ModuleGraph, Vulnerability};
 
@@ -74,7 +74,7 @@ pub struct VulnerabilityLookup {
 /// # Errors
 /// An interruption only: a failure to resolve is a finding.
 pub async fn check(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<CheckReport, Error> {
@@ -82,7 +82,7 @@ pub async fn check(
     // A raised plugin is a finding, not a reason to stop.
     let mut lenient = request.clone();
     lenient.manifest.strict = false;
-    lenient.options.strict = false;
+    lenient.options.versions.strict = false;
     let graph = match ModuleGraph::load(&lenient, quiet, cancel.clone()).await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         graph => graph,
@@ -99,11 +99,7 @@ pub async fn check(
                 findings.extend(vulnerable);
                 asked
             });
-            CheckReport {
-                findings,
-                roadrunner: Some(graph.lock().roadrunner.version.clone()),
-                looked_up,
-            }
+            CheckReport { findings, roadrunner: Some(graph.lock().roadrunner.version.clone()), looked_up }
         }
         Err(error) => {
             findings.extend(rules::of_failure(&request.manifest, error));
@@ -122,7 +118,12 @@ impl Finding {
     /// A warning of the configuration itself.
     #[must_use]
     pub fn of_warning(diagnostic: Diagnostic) -> Self {
-        Self { rule: CheckRule::Configuration, diagnostic, explanation: Vec::new(), vulnerabilities: Vec::new() }
+        Self {
+            rule: CheckRule::Configuration,
+            diagnostic,
+            explanation: Vec::new(),
+            vulnerabilities: Vec::new(),
+        }
     }
 
     fn new(rule: CheckRule, level: Level, message: String, span: Option<Range<usize>>, label: &str) -> Self {

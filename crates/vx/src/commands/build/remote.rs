@@ -11,15 +11,16 @@ use std::{
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options, Phase, Settled};
-use velox_manifest::{
-    Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
+use velox_api::{
+    BuildId, BuildSpec, BuildState, BuildView, FailureKind, LogEntry, Problem, Severity, SubmitRequest,
+    Violation,
+    client::{ClientError, ClientEvent, ServiceClient},
 };
-use velox_service::{
-    BuildId, Entry, FailureKind, Level as EntryLevel, Spec, State, Violation,
-    api::{BuildView, Problem, Submit},
-    client::{Client, ClientError, Happening},
+use velox_build::{
+    BuildOptions, BuiltBinary, Event, Goal, LockUpdate, LockedRefs, Note, Phase, RemoteBuild,
+    RemoteBuildSettings,
 };
+use velox_manifest::{Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned};
 
 use crate::{
     cli,
@@ -84,7 +85,7 @@ impl Remote {
         server: cli::Server,
         changes: &cli::Changes,
         goal: impl FnOnce(&Path) -> Goal,
-        options: Options,
+        options: BuildOptions,
     ) -> ExitCode {
         let started = Instant::now();
         let mut prepared = match Prepared::changed(settings, server, changes, goal, options) {
@@ -96,7 +97,7 @@ impl Remote {
             Ok(http) => http,
             Err(error) => return prepared.failed(&error),
         };
-        let client = match Client::new(http, &self.address, self.token.as_ref()) {
+        let client = match ServiceClient::new(http, &self.address, self.token.as_ref()) {
             Ok(client) => client,
             Err(error) => return end(&prepared, &Trouble::of(&prepared.request.manifest, &[], error)),
         };
@@ -105,7 +106,7 @@ impl Remote {
             let ending = Ending::Configuration;
             return end(&prepared, &Trouble { ending, diagnostics, output: Vec::new() });
         }
-        let elsewhere = match Elsewhere::new(&prepared.request) {
+        let elsewhere = match RemoteBuild::new(&prepared.request) {
             Ok(elsewhere) => elsewhere,
             Err(error) => return prepared.failed(&error),
         };
@@ -170,26 +171,26 @@ impl Trouble {
     }
 
     /// What a service says, at the places in the configuration that it is about.
-    fn of(manifest: &Manifest, specs: &[Spec], error: ClientError) -> Self {
+    fn of(manifest: &Manifest, specs: &[BuildSpec], error: ClientError) -> Self {
         let message = error.to_string();
         match error {
-            ClientError::Refused(problem) => Self::said(manifest, specs, &problem, &message),
-            ClientError::Address { .. } | ClientError::Exposed { .. } | ClientError::Token => {
+            ClientError::Rejected(problem) => Self::said(manifest, specs, &problem, &message),
+            ClientError::Address { .. } | ClientError::InsecureToken { .. } | ClientError::InvalidToken => {
                 Self::new(Ending::Configuration, &message, "")
             }
-            ClientError::Untrusted { .. } => {
+            ClientError::Certificate { .. } => {
                 let help = "SSL_CERT_FILE names a file with the certificate of the authority that signed it";
                 Self::new(Ending::Build, &message, help)
             }
-            ClientError::Network { .. } | ClientError::BadAnswer { .. } => {
+            ClientError::Network { .. } | ClientError::InvalidResponse { .. } => {
                 let help = "look at the address (--remote, VX_REMOTE) and whether the service runs: its /healthz tells";
                 Self::new(Ending::Build, &message, help)
             }
-            ClientError::Sum { .. } | ClientError::Io(_) => Self::new(Ending::Build, &message, ""),
+            ClientError::Checksum { .. } | ClientError::Io(_) => Self::new(Ending::Build, &message, ""),
         }
     }
 
-    fn said(manifest: &Manifest, specs: &[Spec], problem: &Problem, message: &str) -> Self {
+    fn said(manifest: &Manifest, specs: &[BuildSpec], problem: &Problem, message: &str) -> Self {
         let (ending, help) = match problem.status {
             400 | 413 | 422 => (Ending::Configuration, ""),
             401 => (
@@ -227,7 +228,7 @@ fn wrong(message: &str, help: &str) -> Diagnostic {
 }
 
 /// Where in the configuration a field of a request comes from. Lists of a request are in the order of its own.
-fn place(manifest: &Manifest, specs: &[Spec], field: &str) -> Option<std::ops::Range<usize>> {
+fn place(manifest: &Manifest, specs: &[BuildSpec], field: &str) -> Option<std::ops::Range<usize>> {
     let field = field.strip_prefix("build.").unwrap_or(field);
     if field == "roadrunner" {
         return manifest.roadrunner.reference.as_ref()?.span.clone();
@@ -295,7 +296,7 @@ async fn modules(prepared: &Prepared) -> Result<BTreeMap<String, String>, ExitCo
     let mut known: BTreeMap<String, String> = manifest
         .plugins
         .iter()
-        .filter_map(|plugin| Some((plugin.name.value.clone(), module_of(plugin, manifest)?)))
+        .filter_map(|plugin| Some((plugin.name.value.clone(), plugin.module_path(manifest)?)))
         .collect();
     if known.len() < manifest.plugins.len() {
         let resolved = prepared.modules().await?;
@@ -305,7 +306,11 @@ async fn modules(prepared: &Prepared) -> Result<BTreeMap<String, String>, ExitCo
 }
 
 /// The manifest as a service takes it: each plugin by its module path.
-fn by_module(manifest: &Manifest, modules: &BTreeMap<String, String>, exact: Option<&Exact>) -> Manifest {
+fn by_module(
+    manifest: &Manifest,
+    modules: &BTreeMap<String, String>,
+    exact: Option<&LockedRefs>,
+) -> Manifest {
     let mut manifest = manifest.clone();
     if let (Some(exact), Some(reference)) = (exact, &mut manifest.roadrunner.reference) {
         reference.value.clone_from(&exact.roadrunner);
@@ -330,17 +335,17 @@ fn by_module(manifest: &Manifest, modules: &BTreeMap<String, String>, exact: Opt
 /// The requests, one for each target.
 fn specs(
     manifest: &Manifest,
-    elsewhere: &Elsewhere<'_>,
+    elsewhere: &RemoteBuild<'_>,
     modules: &BTreeMap<String, String>,
-) -> Result<Vec<Spec>, Trouble> {
+) -> Result<Vec<BuildSpec>, Trouble> {
     let settled = elsewhere.settled();
     let exact = elsewhere.exact();
     let sent = by_module(manifest, modules, exact.as_ref());
     let of_target = |target: &GoTarget| {
-        let specs = Spec::of_manifest(&sent, Some(&target.to_string()))?;
+        let specs = BuildSpec::of_manifest(&sent, Some(&target.to_string()))?;
         specs.into_iter().map(|spec| flagged(spec, &settled).checked()).collect::<Result<Vec<_>, _>>()
     };
-    let specs: Result<Vec<Vec<Spec>>, Vec<Violation>> = settled.targets.iter().map(of_target).collect();
+    let specs: Result<Vec<Vec<BuildSpec>>, Vec<Violation>> = settled.targets.iter().map(of_target).collect();
     match specs {
         Ok(specs) => Ok(specs.into_iter().flatten().collect()),
         Err(violations) => {
@@ -351,8 +356,8 @@ fn specs(
 }
 
 /// With what flags and the environment say.
-fn flagged(spec: Spec, settled: &Settled) -> Spec {
-    Spec {
+fn flagged(spec: BuildSpec, settled: &RemoteBuildSettings) -> BuildSpec {
+    BuildSpec {
         debug: settled.debug,
         race: settled.race,
         strict: settled.strict,
@@ -368,11 +373,11 @@ fn flagged(spec: Spec, settled: &Settled) -> Spec {
 
 /// The builds at a service.
 struct Job<'a> {
-    client: Client,
+    client: ServiceClient,
     prepared: &'a Prepared,
-    elsewhere: &'a Elsewhere<'a>,
+    elsewhere: &'a RemoteBuild<'a>,
     modules: BTreeMap<String, String>,
-    specs: Vec<Spec>,
+    specs: Vec<BuildSpec>,
     /// Those that the service has.
     ids: Vec<BuildId>,
 }
@@ -384,7 +389,11 @@ impl Job<'_> {
         let mut told = Telling::new(Arc::clone(&report), self.client.host());
         let mut views = Vec::new();
         for spec in self.specs.clone() {
-            let submit = Submit { build: Some(spec), force: request.options.no_cache, ..Submit::default() };
+            let submit = SubmitRequest {
+                build: Some(spec),
+                force: request.options.cache.recompile,
+                ..SubmitRequest::default()
+            };
             let view = self.client.submit(&submit, &mut |what| told.tell(what)).await;
             let view = view.map_err(|error| self.trouble(error))?;
             self.ids.push(view.id);
@@ -394,7 +403,7 @@ impl Job<'_> {
         let mut locks = Vec::new();
         let mut warnings = BTreeSet::new();
         for (view, target) in views.into_iter().zip(self.elsewhere.settled().targets) {
-            let reused = view.state == State::Succeeded;
+            let reused = view.state == BuildState::Succeeded;
             note(&*report, format!("{} for {target}: {}", word(&view), self.client.page(view.id)));
             let view = match view.state.is_final() {
                 true => view,
@@ -404,7 +413,7 @@ impl Job<'_> {
                 }
             };
             told.phase(None, Timestamp::now());
-            if view.state != State::Succeeded {
+            if view.state != BuildState::Succeeded {
                 return Err(failed(&view));
             }
             locks.push(self.client.lock(view.id).await.map_err(|error| self.trouble(error))?);
@@ -421,13 +430,13 @@ impl Job<'_> {
         let Some(lock) = adopted else { return Ok(ExitCode::SUCCESS) };
         self.elsewhere.tell(&lock, &*report);
         match self.elsewhere.keep(&lock).map_err(of_build)? {
-            LockFate::Written | LockFate::Stays => {}
-            LockFate::Differs => warn(
+            LockUpdate::Written | LockUpdate::Stays => {}
+            LockUpdate::Differs => warn(
                 &*report,
                 "the build service chose other versions of some dependencies than velox.lock has",
                 "`--locked` makes that an error",
             ),
-            LockFate::Unwritable(why) => warn(&*report, &why, "the next build resolves the versions again"),
+            LockUpdate::Unwritable(why) => warn(&*report, &why, "the next build resolves the versions again"),
         }
         let mut summary = self.elsewhere.summary(&lock);
         if summary.raised.is_empty() {
@@ -449,13 +458,13 @@ impl Job<'_> {
         target: &GoTarget,
         reused: bool,
         report: &dyn Report,
-    ) -> Result<Binary, Trouble> {
+    ) -> Result<BuiltBinary, Trouble> {
         let artifact = view.artifact.as_ref().map(|artifact| &artifact.info);
         let Some(artifact) = artifact.filter(|artifact| artifact.target == target.to_string()) else {
             let message = format!("the build service has no binary for {target}, although it built one");
             return Err(Trouble::new(Ending::Build, &message, ""));
         };
-        let binary = |path: PathBuf| Binary {
+        let binary = |path: PathBuf| BuiltBinary {
             target: target.to_string(),
             path,
             size: artifact.size,
@@ -476,7 +485,7 @@ impl Job<'_> {
         let mut receiving = self.elsewhere.receive(target).map_err(of_build)?;
         let item = format!("{} from {}", artifact.file_name, self.client.host());
         let mut told = |what| match what {
-            Happening::Downloaded(bytes) => report.report(Event::Progress {
+            ClientEvent::Downloaded(bytes) => report.report(Event::Progress {
                 phase: Phase::Publish,
                 done: bytes >> 20,
                 total: Some(artifact.size >> 20),
@@ -508,11 +517,11 @@ impl Job<'_> {
 
 fn word(view: &BuildView) -> &'static str {
     match view.state {
-        State::Queued => "queued",
-        State::Running => "being built",
-        State::Succeeded => "built before",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
+        BuildState::Queued => "queued",
+        BuildState::Running => "being built",
+        BuildState::Succeeded => "built before",
+        BuildState::Failed => "failed",
+        BuildState::Cancelled => "cancelled",
     }
 }
 
@@ -546,8 +555,8 @@ fn warn(report: &dyn Report, message: &str, help: &str) {
     report.report(Event::Warning(Diagnostic { level: Level::Warning, ..wrong(message, help) }));
 }
 
-fn waiting(report: &dyn Report, what: Happening) {
-    if let Happening::Waiting(pause, why) = what
+fn waiting(report: &dyn Report, what: ClientEvent) {
+    if let ClientEvent::Retrying(pause, why) = what
         // Short breaks of a connection are nobody's concern.
         && pause >= Duration::from_secs(1)
     {
@@ -568,11 +577,11 @@ impl Telling {
         Self { report, host, phase: None }
     }
 
-    fn tell(&mut self, what: Happening) {
+    fn tell(&mut self, what: ClientEvent) {
         match what {
-            Happening::Entry(entry) => self.entry(entry),
-            Happening::Build(view) => {
-                if view.attempts > 1 && view.state == State::Queued {
+            ClientEvent::Log(entry) => self.entry(entry),
+            ClientEvent::State(view) => {
+                if view.attempts > 1 && view.state == BuildState::Queued {
                     self.phase(None, Timestamp::now());
                     note(&*self.report, format!("{} builds it anew: its worker went away", self.host));
                 }
@@ -581,14 +590,14 @@ impl Telling {
         }
     }
 
-    fn entry(&mut self, Entry { time, level, text, phase, done, total, .. }: Entry) {
+    fn entry(&mut self, LogEntry { time, level, text, phase, done, total, .. }: LogEntry) {
         let phase = phase.as_deref().and_then(phase_of);
         if phase.is_some() {
             self.phase(phase, time);
         }
         match (level, phase, done) {
-            (EntryLevel::Warning, ..) => warn(&*self.report, &text, ""),
-            (EntryLevel::Info, Some(phase), Some(done)) => {
+            (Severity::Warning, ..) => warn(&*self.report, &text, ""),
+            (Severity::Info, Some(phase), Some(done)) => {
                 self.report.report(Event::Progress { phase, done, total, item: text, bytes: None });
             }
             _ => {

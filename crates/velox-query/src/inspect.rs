@@ -114,8 +114,7 @@ fn describe(info: &BuildInfo, roadrunner: &Module, record: Option<&BuildRecord>)
 fn binary_module(module: &Module) -> BinaryModule {
     let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
     BinaryModule {
-        name: name
-            .unwrap_or_else(|| last_part(&module.path).to_owned()),
+        name: name.unwrap_or_else(|| last_part(&module.path).to_owned()),
         module: module.path.clone(),
         version: module.version.clone(),
         replacement: module

@@ -2,12 +2,13 @@ use std::process::ExitCode;
 
 use velox_build::{Event, Note, VersionSubject};
 use velox_gomod::semver;
+use velox_query::PluginVersions;
 
 use crate::{
     cli,
     commands::{
         edit::session::{Editing, ROADRUNNER},
-        query::outdated::{Standing, standings},
+        query::outdated::plugin_versions,
     },
     report::Change,
     settings::Settings,
@@ -23,12 +24,12 @@ pub(crate) async fn update(settings: Settings, arguments: cli::Update) -> ExitCo
         Ok(names) => names,
         Err(code) => return code,
     };
-    let standings = match standings(&editing, &names).await {
-        Ok(standings) => standings,
+    let plugins = match plugin_versions(&editing, &names).await {
+        Ok(plugins) => plugins,
         Err(error) => return editing.prepared.failed(&error),
     };
-    for standing in standings {
-        if let Err(diagnostic) = update_one(&mut editing, &standing, arguments.major) {
+    for plugin in plugins {
+        if let Err(diagnostic) = update_one(&mut editing, &plugin, arguments.major) {
             return editing.refused(diagnostic);
         }
     }
@@ -54,13 +55,13 @@ fn chosen(editing: &Editing, names: &[String]) -> Result<Vec<String>, ExitCode> 
 
 fn update_one(
     editing: &mut Editing,
-    standing: &Standing,
+    plugin: &PluginVersions,
     major: bool,
 ) -> Result<(), velox_manifest::Diagnostic> {
-    let Standing { name, asked, versions, .. } = standing;
+    let PluginVersions { name, asked, versions, .. } = plugin;
     let note = |text: String| editing.prepared.report.report(Event::Note(Note::Text { text }));
-    let is_roadrunner = matches!(standing.subject, VersionSubject::RoadRunner);
-    if standing.replaced {
+    let is_roadrunner = matches!(plugin.subject, VersionSubject::RoadRunner);
+    if plugin.replaced {
         note(format!("{name} is replaced: it stays at {asked}"));
         return Ok(());
     }
@@ -81,9 +82,9 @@ fn update_one(
         }));
         return Ok(());
     }
-    let newest = if major { standing.newest_of_all() } else { standing.newest_of_same() };
+    let newest = if major { plugin.newest() } else { plugin.newest_of_same_major() };
     let Some((module, version)) = newest else { return Ok(()) };
-    if semver::compare(version, asked).is_le() && !(is_roadrunner && module != standing.module) {
+    if semver::compare(version, asked).is_le() && !(is_roadrunner && module != plugin.module) {
         return Ok(());
     }
     let change = Change {

@@ -3,7 +3,7 @@ use std::{process::ExitCode, sync::Arc};
 use serde_json::{Value, json};
 use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Level, SourceFile};
-use velox_query::{CheckReport, Finding, LookedUp, Rule};
+use velox_query::{CheckReport, CheckRule, Finding, VulnerabilityLookup};
 
 use crate::{
     cli::{self, Format},
@@ -53,21 +53,21 @@ fn shown(checked: &CheckReport, source: Option<&SourceFile>) -> String {
         text.push('\n');
     }
     if let Err(why) = &checked.looked_up {
-        text += &format!("note: known vulnerabilities weren't looked for: {why}\n");
+        text += &format!("note: known vulnerabilities were not checked: {why}\n");
     }
     let of = checked.roadrunner.as_ref().map(|version| format!("RoadRunner {version}: ")).unwrap_or_default();
     let found = match (of_level(checked, Level::Error), of_level(checked, Level::Warning)) {
-        (0, 0) => "nothing is wrong".to_owned(),
+        (0, 0) => "no problems found".to_owned(),
         (errors, warnings) => {
             format!("{}, {}", count(errors as u64, "error"), count(warnings as u64, "warning"))
         }
     };
     let looked_up = match &checked.looked_up {
-        Ok(LookedUp { asked, private: 0 }) => {
-            format!("; {} looked up for known vulnerabilities", count(*asked as u64, "module"))
+        Ok(VulnerabilityLookup { asked, private: 0 }) => {
+            format!("; {} checked for known vulnerabilities", count(*asked as u64, "module"))
         }
-        Ok(LookedUp { asked, private }) => format!(
-            "; {} looked up for known vulnerabilities, {private} private not",
+        Ok(VulnerabilityLookup { asked, private }) => format!(
+            "; {} checked for known vulnerabilities, {private} private skipped",
             count(*asked as u64, "module")
         ),
         Err(_) => String::new(),
@@ -104,7 +104,7 @@ fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
         "help": diagnostic.help,
     });
     let Some(object) = fields.as_object_mut() else { return fields };
-    if *rule == Rule::Vulnerable {
+    if *rule == CheckRule::Vulnerable {
         object.insert("vulnerabilities".to_owned(), json!(vulnerabilities));
     }
     if let (Some(source), Some(span)) = (source, &diagnostic.span) {

@@ -44,7 +44,7 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
                 teller.tell(&Diagnosis {
                     check: "config",
                     state: Health::Ok,
-                    message: format!("{name} asks for {}", count(plugins as u64, "plugin")),
+                    message: format!("{name} lists {}", count(plugins as u64, "plugin")),
                     remedy: None,
                 });
             }
@@ -71,7 +71,7 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
 
 /// A configuration with mistakes, as one finding: `vx build` shows them all, with their places.
 fn misconfigured(wrong: &Misconfigured) -> Diagnosis {
-    let first = wrong.diagnostics.first().map_or("it can't be read", |first| first.message.as_str());
+    let first = wrong.diagnostics.first().map_or("failed to read it", |first| first.message.as_str());
     let more = match wrong.diagnostics.len() {
         0 | 1 => String::new(),
         many => format!(" (and {} more)", many - 1),
@@ -80,7 +80,7 @@ fn misconfigured(wrong: &Misconfigured) -> Diagnosis {
         check: "config",
         state: Health::Error,
         message: format!("{first}{more}"),
-        remedy: Some("`vx build --dry-run` shows where".to_owned()),
+        remedy: Some("run `vx build --dry-run` to see where".to_owned()),
     }
 }
 

@@ -42,14 +42,12 @@ pub(crate) async fn list(settings: Settings, arguments: cli::List) -> ExitCode {
 fn notes(list: &PluginList) -> Vec<String> {
     let mut notes = Vec::new();
     if !list.has_lock {
-        notes.push("there is no lock yet: `vx lock` makes one".to_owned());
+        notes.push("no lock file: run `vx lock` to create it".to_owned());
     } else if !list.differences.is_empty() {
-        notes.push(
-            "the lock doesn't say what the configuration asks for: `vx lock` brings it up to date".to_owned(),
-        );
+        notes.push("the lock does not match the configuration: run `vx lock` to update it".to_owned());
     }
     if let Some(why) = &list.release_unknown {
-        notes.push(format!("what RoadRunner was released with isn't known: {why}"));
+        notes.push(format!("the plugins of the RoadRunner release are unknown: {why}"));
     }
     notes
 }

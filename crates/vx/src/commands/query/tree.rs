@@ -76,7 +76,7 @@ impl Drawing<'_> {
             self.module(&module, "", 0);
         }
         if self.repeated {
-            self.text += "\n(*) its requirements are shown above\n";
+            self.text += "\n(*) requirements shown above\n";
         }
     }
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 use serde_json::{Value, json};
 use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Diagnostic, Level};
-use velox_query::{GraphModule, ModuleGraph, Requirement, Requirer, Why};
+use velox_query::{GraphModule, ModuleGraph, ModuleRequirement, Requirer, Why};
 
 use crate::{
     cli::{self, Format},
@@ -24,7 +24,7 @@ pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
         Ok(graph) => graph,
         Err(code) => return code,
     };
-    let path = match graph.named(&arguments.module).as_slice() {
+    let path = match graph.find(&arguments.module).as_slice() {
         [path] => (*path).to_owned(),
         paths => return not_one(&prepared, &graph, &arguments.module, paths),
     };
@@ -40,14 +40,14 @@ fn not_one(prepared: &Prepared, graph: &ModuleGraph, wanted: &str, paths: &[&str
     let (message, help) = if paths.is_empty() {
         let near = graph.nearest(wanted);
         let help = if near.is_empty() {
-            "`vx tree` shows the modules of this server".to_owned()
+            "run `vx tree` to list the modules".to_owned()
         } else {
             format!("did you mean {}?", near.join(", "))
         };
-        (format!("no module of this server is called `{wanted}`"), help)
+        (format!("no module matches `{wanted}`"), help)
     } else {
-        let message = format!("`{wanted}` may be one of {} modules", paths.len());
-        (message, format!("name one by its path: {}", paths.join(", ")))
+        let message = format!("`{wanted}` matches {} modules", paths.len());
+        (message, format!("use a module path: {}", paths.join(", ")))
     };
     let diagnostic = Diagnostic { level: Level::Error, message, span: None, label: None, help: vec![help] };
     let ending = Ending::Configuration;
@@ -62,22 +62,22 @@ fn shown(why: &Why, arrow: &str) -> String {
         text += &format!(", replaced by {replacement}");
     }
     if !compiled {
-        text += "; no package of it is compiled in";
+        text += "; none of its packages is compiled in";
     }
     text.push('\n');
     if !demanded.is_empty() {
-        text += "\nRequired at\n";
+        text += "\nRequired by\n";
     }
-    // Many ask for the same version: it is said once.
+    // A version is shown once, before the first module that requires it.
     let width = demanded.iter().map(|one| one.version.len()).max().unwrap_or_default();
     let mut last = "";
     for one in demanded {
         let version = if one.version == last { "" } else { one.version.as_str() };
         last = &one.version;
-        text += &format!("  {version:width$}  by {}\n", by(one));
+        text += &format!("  {version:width$}  {}\n", by(one));
     }
     if !chains.is_empty() {
-        text += "\nNeeded by\n";
+        text += "\nDependency paths\n";
     }
     for chain in chains {
         let names: Vec<String> = chain.iter().map(named).collect();
@@ -90,13 +90,13 @@ fn named(module: &GraphModule) -> String {
     format!("{} {}", module.path, module.version)
 }
 
-fn by(demanded: &Requirement) -> String {
+fn by(demanded: &ModuleRequirement) -> String {
     let who = match &demanded.by {
         Requirer::Configuration(name) => return format!("the configuration (plugin {name})"),
-        Requirer::RoadRunner => "RoadRunner itself".to_owned(),
+        Requirer::RoadRunner => "RoadRunner".to_owned(),
         Requirer::Module(module) => format!("{} {}", module.path, module.version),
     };
-    if demanded.indirect { who + " (indirectly)" } else { who }
+    if demanded.indirect { who + " (indirect)" } else { who }
 }
 
 fn fields(why: &Why) -> Value {

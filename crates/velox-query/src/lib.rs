@@ -4,7 +4,8 @@
 //! |-----------------|-----------------------------------------------------------------------------------|--------------------|
 //! | [`list`]        | which plugins the configuration, the lock and RoadRunner's own release contain    | `vx list`          |
 //! | [`ModuleGraph`] | which modules are compiled in and which modules require them                      | `vx tree`, `vx why`|
-//! | [`outdated`]    | which newer versions exist                                                        | `vx outdated`      |
+//! | [`available_versions`] | which newer versions exist                                                 | `vx outdated`      |
+//! | [`select_plugins`] | the module paths and versions of plugins as users name them                    | `vx add`, `vx init`|
 //! | [`check`]       | problems that show without compiling: majors, moving refs, known vulnerabilities   | `vx check`         |
 //! | [`inspect`]     | what an existing binary is built from                                             | `vx inspect`       |
 //! | [`diagnose`]    | whether this machine can build: go, git, proxies, forges, caches, disks           | `vx doctor`        |
@@ -16,6 +17,7 @@ mod inspect;
 mod list;
 mod osv;
 mod outdated;
+mod select;
 mod why;
 
 pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, check};
@@ -24,13 +26,15 @@ pub use graph::{GraphModule, ModuleGraph};
 pub use inspect::{BinaryModule, Inspection, inspect};
 pub use list::{ListedPlugin, PluginList, list};
 pub use osv::Vulnerability;
-pub use outdated::{PluginVersions, outdated};
+pub use outdated::{AvailableVersions, ROADRUNNER, available_versions};
+pub use select::{SelectedPlugin, select_plugins};
 pub use why::{ModuleRequirement, Requirer, Why};
 
 use velox_gomod::module::split_path_version;
 
 /// A module path without its major version suffix.
-fn without_major(module: &str) -> &str {
+#[must_use]
+pub fn without_major(module: &str) -> &str {
     split_path_version(module).map_or(module, |(base, _)| base)
 }
 

@@ -8,113 +8,119 @@ use velox_build::{
 };
 use velox_gomod::{module::split_path_version, semver};
 
-/// A plugin, or RoadRunner itself, and the versions that exist of it.
-pub struct PluginVersions {
-    /// The name in the configuration; `roadrunner` for RoadRunner.
+/// The name of RoadRunner itself among the plugins.
+pub const ROADRUNNER: &str = "roadrunner";
+
+/// A plugin, or RoadRunner itself, and the versions available for it.
+#[derive(Debug, Clone)]
+pub struct AvailableVersions {
+    /// The name in the configuration, or [`ROADRUNNER`].
     pub name: String,
-    /// Whose versions are listed.
-    pub subject: VersionSubject,
-    /// The module path; empty: unknown.
+    /// Whether this is RoadRunner.
+    pub is_roadrunner: bool,
+    /// The module path; empty if unknown.
     pub module: String,
     /// The ref in the configuration.
-    pub asked: String,
-    /// The version in the lock.
+    pub requested: String,
+    /// The version in an up-to-date lock.
     pub locked: Option<String>,
-    /// Whether the configuration replaces it.
-    pub replaced: bool,
-    /// All versions.
+    /// Whether the plugin is replaced.
+    pub is_replaced: bool,
+    /// All versions, by major version.
     pub versions: Versions,
 }
 
-impl PluginVersions {
-    /// The newest version of the same major, with its module path.
-    #[must_use]
-    pub fn newest_of_same_major(&self) -> Option<(&str, &str)> {
-        let version =
-            self.locked.as_deref().filter(|_| !semver::is_valid(&self.asked)).unwrap_or(&self.asked);
-        let suffix =
-            split_path_version(&self.module).map(|(_, suffix)| suffix).filter(|suffix| !suffix.is_empty());
-        let by_path = |major: &&MajorVersions| match suffix {
-            Some(suffix) => split_path_version(&major.module).is_some_and(|(_, other)| other == suffix),
-            None => major.module == self.module,
-        };
-        // v0 and v1 share a module path.
-        let number =
-            |version: &str| semver::major(version).map(|it| if it == "v0" { "v1" } else { it }.to_owned());
-        let by_version = |major: &&MajorVersions| {
-            let first = major.versions.first().and_then(|first| number(first));
-            first.is_some() && first == number(version)
-        };
-        let majors = || self.versions.majors.iter();
-        let major = majors().find(by_path).or_else(|| majors().find(by_version))?;
-        Some((major.module.as_str(), major.newest()?))
-    }
-
-    /// The newest version of the newest major, with its module path.
-    #[must_use]
-    pub fn newest(&self) -> Option<(&str, &str)> {
-        let major = self.versions.newest_major()?;
-        Some((major.module.as_str(), major.newest()?))
-    }
-
-    /// Whether a newer version or another major exists.
-    #[must_use]
-    pub fn is_outdated(&self) -> bool {
-        let current = self.locked.as_deref().unwrap_or(&self.asked);
-        let (same, newest) = (self.newest_of_same_major(), self.newest());
-        let is_newer = |(_, version): (&str, &str)| semver::compare(version, current).is_gt();
-        same.is_some_and(is_newer)
-            || newest.is_some_and(is_newer)
-            || newest.is_some_and(|(module, _)| Some(module) != same.map(|(same, _)| same))
-    }
-}
-
-/// The name that stands for RoadRunner itself, unless a plugin has it.
-const ROADRUNNER: &str = "roadrunner";
-
-/// Lists the versions of the plugins with these names, and of RoadRunner for `roadrunner`.
+/// Lists the versions of the plugins with these names, and of RoadRunner by [`ROADRUNNER`]. Other names are ignored.
 ///
 /// # Errors
-/// The lock can't be read, the go command fails, or an interruption.
-pub async fn outdated(
+/// An unreadable lock, a missing go command, or an interruption. Versions that can't be listed are not an error.
+pub async fn available_versions(
     request: &BuildRequest,
     names: &[String],
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-) -> Result<Vec<PluginVersions>, Error> {
+) -> Result<Vec<AvailableVersions>, Error> {
     let manifest = &request.manifest;
     let locked = locked_versions(request)?;
-    let mut plugins = Vec::new();
-    for name in names {
-        let plugin = manifest.plugins.iter().find(|plugin| plugin.name.value == *name);
-        let (subject, in_lock, module, asked) = match plugin {
-            Some(plugin) => (
-                VersionSubject::Plugin(name.clone()),
-                locked.plugins.get(name),
-                plugin.module_path(manifest),
-                plugin.reference.value.clone(),
-            ),
-            None if name == ROADRUNNER => {
-                let reference = manifest.roadrunner.reference.as_ref();
-                let asked = reference.map_or_else(|| "(default branch)".to_owned(), |it| it.value.clone());
-                (VersionSubject::RoadRunner, locked.roadrunner.as_ref(), None, asked)
-            }
-            None => continue,
+    let row = |name: &String| {
+        let Some(plugin) = manifest.plugins.iter().find(|plugin| plugin.name.value == *name) else {
+            let reference = manifest.roadrunner.reference.as_ref();
+            return (name == ROADRUNNER).then(|| AvailableVersions {
+                name: name.clone(),
+                is_roadrunner: true,
+                module: locked.roadrunner.as_ref().map(|locked| locked.path.clone()).unwrap_or_default(),
+                requested: reference.map_or("(default branch)", |reference| &reference.value).to_owned(),
+                locked: locked.roadrunner.as_ref().map(|locked| locked.version.clone()),
+                is_replaced: false,
+                versions: Versions::default(),
+            });
         };
-        plugins.push(PluginVersions {
+        let locked = locked.plugins.get(name);
+        let module = locked.map(|locked| locked.path.clone());
+        Some(AvailableVersions {
             name: name.clone(),
-            subject,
-            module: in_lock.map(|it| it.path.clone()).or(module).unwrap_or_default(),
-            asked,
-            locked: in_lock.map(|it| it.version.clone()),
-            replaced: plugin.is_some_and(|plugin| plugin.replace.is_some()),
+            is_roadrunner: false,
+            module: module.or_else(|| plugin.module_path(manifest)).unwrap_or_default(),
+            requested: plugin.reference.value.clone(),
+            locked: locked.map(|locked| locked.version.clone()),
+            is_replaced: plugin.replace.is_some(),
             versions: Versions::default(),
-        });
-    }
-    let subjects: Vec<VersionSubject> = plugins.iter().map(|plugin| plugin.subject.clone()).collect();
+        })
+    };
+    let mut rows: Vec<AvailableVersions> = names.iter().filter_map(row).collect();
+    let subjects: Vec<VersionSubject> = rows
+        .iter()
+        .map(|row| match row.is_roadrunner {
+            true => VersionSubject::RoadRunner,
+            false => VersionSubject::Plugin(row.name.clone()),
+        })
+        .collect();
     let versions = QuerySession::new(request, reporter, cancel).versions(&subjects).await?;
-    for (plugin, versions) in plugins.iter_mut().zip(versions) {
-        plugin.versions = versions;
+    for (row, versions) in rows.iter_mut().zip(versions) {
+        row.versions = versions;
     }
-    Ok(plugins)
+    Ok(rows)
+}
+
+impl AvailableVersions {
+    /// The newest version of the same major version, with its module path.
+    #[must_use]
+    pub fn latest_compatible(&self) -> Option<(&str, &str)> {
+        let is_tag = semver::is_valid(&self.requested);
+        let version = self.locked.as_ref().filter(|_| !is_tag).unwrap_or(&self.requested);
+        fn suffix(module: &str) -> &str {
+            split_path_version(module).map(|(_, suffix)| suffix).unwrap_or_default()
+        }
+        let is_same = |major: &&MajorVersions| match suffix(&self.module) {
+            "" => major.module == self.module,
+            own => suffix(&major.module) == own,
+        };
+        let number = |version: &str| semver::major(version).map(|major| major.replace("v0", "v1"));
+        let has_number = |major: &&MajorVersions| {
+            let first = major.versions.first().and_then(|version| number(version));
+            first.is_some() && first == number(version)
+        };
+        let majors = &self.versions.majors;
+        let major = majors.iter().find(is_same).or_else(|| majors.iter().find(has_number))?;
+        Some((major.module.as_str(), major.newest()?))
+    }
+
+    /// The newest version of all, with its module path.
+    #[must_use]
+    pub fn latest(&self) -> Option<(&str, &str)> {
+        let major = self.versions.newest_major()?;
+        Some((major.module.as_str(), major.newest()?))
+    }
+
+    /// Whether there is a newer version, or another major version.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let current = self.locked.as_ref().unwrap_or(&self.requested);
+        let (compatible, latest) = (self.latest_compatible(), self.latest());
+        let is_newer = |version: Option<(&str, &str)>| {
+            version.is_some_and(|(_, version)| semver::compare(version, current).is_gt())
+        };
+        let is_other = latest.is_some_and(|(module, _)| compatible.is_none_or(|(same, _)| same != module));
+        is_newer(compatible) || is_newer(latest) || is_other
+    }
 }

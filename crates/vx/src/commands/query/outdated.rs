@@ -1,108 +1,88 @@
-use std::{process::ExitCode, sync::Arc};
-
-use velox_build::Error;
-use velox_query::PluginVersions;
+use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
 
 use crate::{
-    cli::{self, Format},
-    commands::{
-        edit::session::{Editing, ROADRUNNER},
-        session::Prepared,
+    cli::{OutputFormat, query::OutdatedCommand},
+    commands::edit::session::EditSession,
+    report::{
+        self,
+        text::{clean, count, table},
     },
-    report::{self, text},
     settings::Settings,
+    status::CommandResult,
 };
 
-/// The plugins of these names (`roadrunner` is RoadRunner itself) with the versions that exist.
-pub(crate) async fn plugin_versions(
-    editing: &Editing,
-    names: &[String],
-) -> Result<Vec<PluginVersions>, Error> {
-    let Prepared { request, report, cancel, .. } = &editing.prepared;
-    velox_query::outdated(request, names, Arc::clone(report) as _, cancel.clone()).await
-}
-
 /// `vx outdated`.
-pub(crate) async fn outdated(settings: Settings, arguments: cli::Outdated) -> ExitCode {
-    let edit = cli::Edit { config: arguments.config, go: arguments.go, no_lock: true };
-    let editing = match Editing::open(settings, &edit) {
-        Ok(editing) => editing,
-        Err(code) => return code,
-    };
+pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> CommandResult {
+    let editing = EditSession::open(settings, &arguments.config)?;
+    let session = &editing.session;
     let mut names = vec![ROADRUNNER.to_owned()];
     names.extend(editing.editor.names().into_iter().filter(|name| name != ROADRUNNER));
-    let plugins = match plugin_versions(&editing, &names).await {
-        Ok(plugins) => plugins,
-        Err(error) => return editing.prepared.failed(&error),
-    };
-    let text = match editing.prepared.format {
-        Format::Json => json(&plugins),
-        Format::Human => human(&plugins, arguments.all),
-    };
-    match report::print(&text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
-    }
+    let rows = available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
+    let rows = rows.map_err(|error| session.failed(&error))?;
+    session.print(&match session.format {
+        OutputFormat::Json => json(&rows),
+        OutputFormat::Human => render(&rows, arguments.all),
+    })
 }
 
-fn human(plugins: &[PluginVersions], all: bool) -> String {
-    let shown: Vec<&PluginVersions> = plugins.iter().filter(|plugin| all || plugin.is_outdated()).collect();
-    let mut errors: String = plugins
-        .iter()
-        .filter_map(|plugin| Some((plugin, plugin.versions.error.as_ref()?)))
-        .map(|(plugin, error)| format!("  {}: {}\n", plugin.name, text::clean(error)))
-        .collect();
-    if !errors.is_empty() {
-        errors.insert_str(0, "failed to list the versions of\n");
+/// A table of outdated plugins, the number of others, and plugins with unknown versions.
+fn render(rows: &[AvailableVersions], all: bool) -> String {
+    let mut parts = Vec::new();
+    let shown: Vec<&AvailableVersions> = rows.iter().filter(|row| all || row.is_outdated()).collect();
+    if !shown.is_empty() {
+        parts.push(render_table(&shown));
     }
-    let current =
-        plugins.iter().filter(|plugin| !plugin.is_outdated() && plugin.versions.error.is_none()).count();
-    let current = match current {
-        _ if all => String::new(),
-        0 => String::new(),
-        current if current == plugins.len() => "everything is up to date\n".to_owned(),
-        current => format!("{current} up to date (--all shows them)\n"),
-    };
-    let table = if shown.is_empty() { String::new() } else { table(&shown) };
-    let parts = [table, current, errors];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+    let is_current = |row: &&AvailableVersions| !row.is_outdated() && row.versions.error.is_none();
+    let current = rows.iter().filter(is_current).count();
+    if current == rows.len() && !all {
+        parts.push("everything is up to date\n".to_owned());
+    } else if current > 0 && !all {
+        let verb = if current == 1 { "is" } else { "are" };
+        parts.push(format!("{} {verb} up to date (--all to show)\n", count(current as u64, "plugin")));
+    }
+    let unknown = rows.iter().filter_map(|row| Some((&row.name, row.versions.error.as_ref()?)));
+    let unknown: String = unknown.map(|(name, cause)| format!("  {name}: {}\n", clean(cause))).collect();
+    if !unknown.is_empty() {
+        parts.push(format!("failed to list the versions of\n{unknown}"));
+    }
+    parts.join("\n")
 }
 
-fn table(plugins: &[&PluginVersions]) -> String {
-    let mut rows = vec![["NAME", "ASKED", "LOCKED", "SAME MAJOR", "NEWEST MAJOR"].map(str::to_owned)];
-    for plugin in plugins {
-        let or_dash = |version: Option<&str>| version.unwrap_or("-").to_owned();
-        let same = plugin.newest_of_same_major();
-        let newest = plugin.newest().filter(|newest| Some(*newest) != same);
+fn render_table(shown: &[&AvailableVersions]) -> String {
+    let mut rows = vec![["NAME", "REQUESTED", "LOCKED", "COMPATIBLE", "LATEST"].map(str::to_owned)];
+    let or_dash = |version: Option<&str>| version.unwrap_or("-").to_owned();
+    for row in shown {
+        let compatible = row.latest_compatible();
+        let latest = row.latest().filter(|latest| Some(*latest) != compatible);
         rows.push([
-            plugin.name.clone(),
-            plugin.asked.clone(),
-            or_dash(plugin.locked.as_deref()),
-            or_dash(same.map(|(_, version)| version)),
-            or_dash(newest.map(|(_, version)| version)),
+            row.name.clone(),
+            row.requested.clone(),
+            or_dash(row.locked.as_deref()),
+            or_dash(compatible.map(|(_, version)| version)),
+            or_dash(latest.map(|(_, version)| version)),
         ]);
     }
-    text::table(&rows)
+    table(&rows)
 }
 
-fn json(plugins: &[PluginVersions]) -> String {
-    let pair = |newest: Option<(&str, &str)>| {
-        newest.map(|(module, version)| serde_json::json!({ "module": module, "version": version }))
+fn json(rows: &[AvailableVersions]) -> String {
+    let version = |latest: Option<(&str, &str)>| {
+        latest.map(|(module, version)| serde_json::json!({ "module": module, "version": version }))
     };
-    let plugins: Vec<serde_json::Value> = plugins
+    let plugins: Vec<serde_json::Value> = rows
         .iter()
-        .map(|plugin| {
+        .map(|row| {
             serde_json::json!({
-                "name": plugin.name,
-                "module": Some(&plugin.module).filter(|module| !module.is_empty()),
-                "asked": plugin.asked,
-                "locked": plugin.locked,
-                "same_major": pair(plugin.newest_of_same_major()),
-                "newest_major": pair(plugin.newest()),
-                "outdated": plugin.is_outdated(),
-                "trouble": plugin.versions.error,
+                "name": row.name,
+                "module": Some(&row.module).filter(|module| !module.is_empty()),
+                "asked": row.requested,
+                "locked": row.locked,
+                "same_major": version(row.latest_compatible()),
+                "newest_major": version(row.latest()),
+                "outdated": row.is_outdated(),
+                "trouble": row.versions.error,
             })
         })
         .collect();
-    format!("{}\n", serde_json::json!({ "v": 1, "event": "outdated", "plugins": plugins }))
+    report::event("outdated", &serde_json::json!({ "plugins": plugins }))
 }

@@ -172,7 +172,7 @@ fn missing_go_mod_files_are_downloaded() {
     assert_eq!(other.vx("tree").ok(), sandbox.vx("tree").ok());
     assert_eq!(other.read("velox.lock"), lock);
     let third = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE])).file("velox.lock", &lock);
-    assert!(third.vx("why lib --offline").fails(1).contains("--offline"));
+    third.vx("why lib --offline").fails_with(1, &["--offline"]);
 }
 
 #[test]

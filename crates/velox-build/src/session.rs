@@ -15,11 +15,11 @@ use velox_gomod::{
 use velox_manifest::{Manifest, Origin};
 
 use crate::{
-    compile::key::replaced_directories,
+    context::{BuildContext, BuildTools},
     error::Error,
     event::Reporter,
     lock::{Lock, LockFile, SelectedModule, replacement_of},
-    pipeline::{BuildTools, Pipeline},
+    pipeline,
     request::BuildRequest,
     resolve::{
         RoadRunnerRelease,
@@ -31,17 +31,12 @@ use crate::{
             list_versions, number, with_major,
         },
     },
-    settings::BuildSettings,
     workspace::Workspace,
 };
 
 /// A request that is not built: queries resolve as much of it as they need, the way its build would.
 pub struct QuerySession<'a> {
-    request: &'a BuildRequest,
-    manifest: Manifest,
-    settings: BuildSettings,
-    reporter: Arc<dyn Reporter>,
-    cancel: CancellationToken,
+    context: BuildContext<'a>,
 }
 
 /// A lock file compared with the configuration.
@@ -84,20 +79,13 @@ impl<'a> QuerySession<'a> {
     /// The goal and the output options of the request are ignored.
     #[must_use]
     pub fn new(request: &'a BuildRequest, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
-        let manifest = request.manifest.with_plugin_replacements();
-        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
-        Self { request, manifest, settings, reporter, cancel }
-    }
-
-    fn pipeline(&self) -> Pipeline<'_> {
-        let (reporter, cancel) = (Arc::clone(&self.reporter), self.cancel.clone());
-        Pipeline::new(self.request, &self.manifest, &self.settings, reporter, cancel)
+        Self { context: BuildContext::new(request, reporter, cancel) }
     }
 
     /// The manifest, with each `[[replaces]]` of a plugin moved to that plugin.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.context.manifest
     }
 
     /// Reads the lock file and compares it with the configuration.
@@ -105,11 +93,11 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// The lock file can't be read.
     pub fn lock_status(&self) -> Result<LockStatus, Error> {
-        let asked = self.pipeline().asked;
-        let lock = LockFile::read(self.request)?.lock;
+        let requested = &self.context.requested;
+        let lock = LockFile::read(self.context.request)?.lock;
         Ok(LockStatus {
-            has_roadrunner: lock.as_ref().is_some_and(|lock| lock.roadrunner.from == asked.roadrunner),
-            differences: lock.as_ref().map(|lock| asked.differences(lock)).unwrap_or_default(),
+            has_roadrunner: lock.as_ref().is_some_and(|lock| lock.roadrunner.from == requested.roadrunner),
+            differences: lock.as_ref().map(|lock| requested.differences(lock)).unwrap_or_default(),
             lock,
         })
     }
@@ -119,11 +107,11 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// Its ref can't be resolved.
     pub async fn release(&self) -> Result<RoadRunnerRelease, Error> {
-        let pipeline = self.pipeline();
+        let context = &self.context;
         // An unreadable lock counts as none: queries still work.
-        let found = LockFile::read(self.request).unwrap_or_default();
-        let tools = pipeline.tools(&found, None).await?;
-        pipeline.resolver(&tools, found.lock.as_ref()).release().await
+        let found = LockFile::read(self.context.request).unwrap_or_default();
+        let tools = context.tools(&found, None).await?;
+        context.resolver(&tools, found.lock.as_ref()).release().await
     }
 
     /// Resolves all modules. Caches may be filled; no lock is written unless the request's goal asks for one.
@@ -131,16 +119,16 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// As [`crate::build`] up to its versions.
     pub async fn resolve(&self) -> Result<ResolvedModules, Error> {
-        let pipeline = self.pipeline();
-        let found = LockFile::read(self.request)?;
-        let mut tools = pipeline.tools(&found, found.fitting(&pipeline.asked).ok()).await?;
-        let lock = match found.fitting(&pipeline.asked) {
+        let context = &self.context;
+        let found = LockFile::read(self.context.request)?;
+        let mut tools = context.tools(&found, found.matching(&context.requested).ok()).await?;
+        let lock = match found.matching(&context.requested) {
             Ok(lock) => lock.clone(),
-            Err(differences) if pipeline.must_fit() => return Err(found.mismatch(&differences)),
-            Err(_) => pipeline.resolve(&mut tools, &found).await?.0,
+            Err(differences) if context.is_locked() => return Err(found.mismatch(&differences)),
+            Err(_) => pipeline::resolve(context, &mut tools, &found).await?.0,
         };
-        let release = pipeline.resolver(&tools, Some(&lock)).release().await?;
-        let graph = graph(&pipeline, &tools, &lock).await?;
+        let release = context.resolver(&tools, Some(&lock)).release().await?;
+        let graph = graph(context, &tools, &lock).await?;
         let mut compiled = BTreeMap::new();
         for target in lock.targets.values() {
             compiled.extend(lock.selected(target)?);
@@ -156,10 +144,10 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// The go command fails, or an interruption. A subject without versions is not an error.
     pub async fn versions(&self, subjects: &[VersionSubject]) -> Result<Vec<Versions>, Error> {
-        let pipeline = self.pipeline();
+        let context = &self.context;
         // An unreadable lock counts as none: queries still work.
-        let found = LockFile::read(self.request).unwrap_or_default();
-        let tools = pipeline.tools(&found, None).await?;
+        let found = LockFile::read(self.context.request).unwrap_or_default();
+        let tools = context.tools(&found, None).await?;
         let mut searches: Vec<MajorSearch> = Vec::new();
         let mut repositories: Vec<(usize, RepositoryLocation, String)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
@@ -170,7 +158,7 @@ impl<'a> QuerySession<'a> {
                 VersionSource::Repository(place, module) => repositories.push((index, place, module)),
             }
         }
-        let resolver = pipeline.resolver(&tools, None);
+        let resolver = context.resolver(&tools, None);
         let listing = async {
             tokio::join!(
                 list_versions(resolver.fetcher, Some(resolver.go), searches, subjects.len()),
@@ -179,7 +167,7 @@ impl<'a> QuerySession<'a> {
         };
         let (versions, tagged) = tokio::select! {
             listed = listing => listed,
-            () = self.cancel.cancelled() => return Err(Error::interrupted()),
+            () = self.context.cancel.cancelled() => return Err(Error::interrupted()),
         };
         let mut versions = versions?;
         for (index, tagged) in tagged {
@@ -192,11 +180,11 @@ impl<'a> QuerySession<'a> {
 
     fn version_source(&self, subject: &VersionSubject, lock: Option<&Lock>) -> VersionSource {
         match subject {
-            VersionSubject::Module(path) => match own_place_of_module(path, &self.manifest) {
+            VersionSubject::Module(path) => match own_place_of_module(path, &self.context.manifest) {
                 Some(place) => VersionSource::Repository(place, path.clone()),
                 None => VersionSource::Modules(vec![path.clone()]),
             },
-            VersionSubject::RoadRunner => match own_place_of_roadrunner(&self.manifest) {
+            VersionSubject::RoadRunner => match own_place_of_roadrunner(&self.context.manifest) {
                 Some(place) => VersionSource::Repository(place, ROADRUNNER.to_owned()),
                 None => VersionSource::Modules(vec![
                     format!("{ROADRUNNER}/v2"),
@@ -204,17 +192,18 @@ impl<'a> QuerySession<'a> {
                 ]),
             },
             VersionSubject::Plugin(name) => {
-                let Some(plugin) = self.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
+                let Some(plugin) =
+                    self.context.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
                 else {
                     return VersionSource::Modules(Vec::new());
                 };
                 let locked = lock.and_then(|lock| lock.plugins.iter().find(|plugin| plugin.name == *name));
                 let module = match locked {
                     Some(locked) => Some(locked.module.clone()),
-                    None => plugin.module_path(&self.manifest),
+                    None => plugin.module_path(&self.context.manifest),
                 };
                 // The repository is listed if it is on the manifest's own forge, or if its module is unknown.
-                let place = place_of_plugin(plugin, &self.manifest).filter(|place| {
+                let place = place_of_plugin(plugin, &self.context.manifest).filter(|place| {
                     !matches!(plugin.origin, Origin::Module(_)) && (place.own || module.is_none())
                 });
                 match place {
@@ -269,8 +258,7 @@ fn by_major(tags: &[Tag], prefix: &str, module: &str) -> Versions {
 async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
-    let directories: BTreeMap<String, PathBuf> =
-        replaced_directories(lock, pipeline.manifest, &pipeline.request.base).into_iter().collect();
+    let directories: BTreeMap<String, PathBuf> = context.replaced(lock).into_iter().collect();
     let read = |module: &Version| {
         let path = match replacement_of(&main.replace, module) {
             None => cache.path(module, Part::Mod).ok()?,

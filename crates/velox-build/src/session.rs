@@ -280,7 +280,7 @@ async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Resu
         workspace.add_replacement(module, directory)?;
     }
     packages::graph(&tools.go, &workspace).await.map_err(|error| {
-        if pipeline.request.options.is_offline() {
+        if context.request.options.is_offline() {
             error.help("run it once without `--offline`, or run `vx fetch` first")
         } else {
             error

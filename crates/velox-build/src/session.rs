@@ -255,7 +255,7 @@ fn by_major(tags: &[Tag], prefix: &str, module: &str) -> Versions {
 }
 
 /// Loads the graph from the module cache; the go command downloads and verifies missing go.mod files.
-async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
+async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let directories: BTreeMap<String, PathBuf> = context.replaced(lock).into_iter().collect();

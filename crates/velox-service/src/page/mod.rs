@@ -98,7 +98,7 @@ async fn submit(
     let sent = Sent::read(&body);
     let (catalogue, choice) = pages.settled(sent).await;
     let (spec, mut wrong) = choice.spec();
-    if let Err(violations) = spec.clone().checked() {
+    if let Err(violations) = spec.clone().normalized() {
         // No plugins at all is said already.
         let is_new = |field: &str| !field.is_empty() || wrong.is_empty();
         let new: Vec<_> = violations.into_iter().filter(|violation| is_new(&violation.field)).collect();

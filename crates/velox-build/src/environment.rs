@@ -12,21 +12,23 @@ use velox_fetch::{ForgeError, TokenFacts, about_github_token, about_gitlab_token
 use velox_gomod::fetch::Netrc;
 
 use crate::{
-    Error, Reporter, Request,
-    cache::cache_directory,
-    network::{Credentials, Network, impatient, private_hosts},
-    process::{Children, Invocation},
-    scratch::Scratch,
-    toolchain::Installed,
+    cache_directory::cache_directory,
+    error::Error,
+    event::Reporter,
+    process::{CommandRunner, Invocation},
+    request::BuildRequest,
+    resolve::network::{Credentials, Network, impatient, private_hosts},
+    toolchain::InstalledGo,
+    workspace::scratch::ScratchDirectory,
 };
 
 /// The environment of a request's build, opened piece by piece so that each missing one can be reported.
 pub struct BuildEnvironment<'a> {
-    request: &'a Request,
-    children: Children,
+    request: &'a BuildRequest,
+    children: CommandRunner,
     directory: PathBuf,
-    _scratch: Option<Scratch>,
-    installed: Result<Installed, Error>,
+    _scratch: Option<ScratchDirectory>,
+    installed: Result<InstalledGo, Error>,
     network: Option<Result<Network, Error>>,
 }
 
@@ -69,14 +71,14 @@ pub struct ProgramOutput {
 impl<'a> BuildEnvironment<'a> {
     /// Looks for a go command and sets up the network.
     pub async fn open(
-        request: &'a Request,
+        request: &'a BuildRequest,
         reporter: &Arc<dyn Reporter>,
         cancel: &CancellationToken,
     ) -> Self {
-        let children = Children::new(request, reporter, cancel);
-        let scratch = Scratch::create(&cache_directory(&request.environment), false).ok();
+        let children = CommandRunner::new(request, reporter, cancel);
+        let scratch = ScratchDirectory::create(&cache_directory(&request.environment), false).ok();
         let directory = scratch.as_ref().map_or_else(|| request.base.clone(), |it| it.path().to_owned());
-        let installed = Installed::find(&children, request.options.go.as_deref(), &directory).await;
+        let installed = InstalledGo::find(&children, request.options.go.as_deref(), &directory).await;
         let network = match &installed {
             Ok(go) => Some(Network::new(request, &go.settings, &directory, &children).await),
             Err(_) => None,

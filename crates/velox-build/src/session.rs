@@ -11,30 +11,33 @@ use velox_gomod::{
     module::{Version, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin, Plugin, edit::module_of};
+use velox_manifest::{Manifest, Origin, Plugin};
 
 use crate::{
-    Error, Reporter, Request,
-    key::replaced_directories,
-    lock::{Lock, LockFile, Selected, replacement_of},
-    pipeline::{Pipeline, Tools, does_not_fit},
+    compile::key::replaced_directories,
+    error::Error,
+    event::Reporter,
+    lock::{Lock, LockFile, SelectedModule, replacement_of},
+    pipeline::{BuildTools, Pipeline},
+    request::BuildRequest,
     resolve::{
-        Forges, Place, RoadRunnerRelease, listing, own_place_of_module, own_place_of_roadrunner,
-        place_of_plugin, tag_prefix,
+        RoadRunnerRelease,
+        forge::{Forges, tag_prefix},
+        packages,
+        request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
         versions::{
             Chain, FIRST_YEAR, LISTS, Major, ROADRUNNER, Versions, follow, gather, number, with_major,
         },
-        with_replaces_at_plugins,
     },
-    settings::Settings,
+    settings::BuildSettings,
     workspace::Workspace,
 };
 
 /// A request that is not built: queries resolve as much of it as they need, the way its build would.
 pub struct QuerySession<'a> {
-    request: &'a Request,
+    request: &'a BuildRequest,
     manifest: Manifest,
-    settings: Settings,
+    settings: BuildSettings,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 }
@@ -59,7 +62,7 @@ pub struct ResolvedModules {
     /// The requirements between modules, after minimal version selection.
     pub graph: Graph,
     /// The modules that are compiled in for at least one target.
-    pub compiled: BTreeMap<String, Selected>,
+    pub compiled: BTreeMap<String, SelectedModule>,
     /// The patterns of GONOPROXY and GONOSUMDB: module paths that public services must not learn.
     pub private_patterns: [String; 2],
 }
@@ -78,9 +81,9 @@ pub enum VersionSubject {
 impl<'a> QuerySession<'a> {
     /// The goal and the output options of the request are ignored.
     #[must_use]
-    pub fn new(request: &'a Request, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
-        let manifest = with_replaces_at_plugins(&request.manifest);
-        let settings = Settings::new(&manifest, &request.options, &request.environment);
+    pub fn new(request: &'a BuildRequest, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
+        let manifest = request.manifest.with_plugin_replacements();
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
         Self { request, manifest, settings, reporter, cancel }
     }
 
@@ -131,7 +134,7 @@ impl<'a> QuerySession<'a> {
         let mut tools = pipeline.tools(&found, found.fitting(&pipeline.asked).ok()).await?;
         let lock = match found.fitting(&pipeline.asked) {
             Ok(lock) => lock.clone(),
-            Err(differences) if pipeline.must_fit() => return Err(does_not_fit(&found, &differences)),
+            Err(differences) if pipeline.must_fit() => return Err(found.mismatch(&differences)),
             Err(_) => pipeline.resolve(&mut tools, &found).await?.0,
         };
         let release = pipeline.resolver(&tools, Some(&lock)).release().await?;
@@ -161,7 +164,7 @@ impl<'a> QuerySession<'a> {
 
         let mut answers: Vec<Versions> = subjects.iter().map(|_| Versions::default()).collect();
         let mut chains: Vec<Chain> = Vec::new();
-        let mut on_forges: Vec<(usize, Place, String)> = Vec::new();
+        let mut on_forges: Vec<(usize, RepositoryLocation, String)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
             match subject {
                 VersionSubject::Module(path) => match own_place_of_module(path, &self.manifest) {
@@ -181,7 +184,7 @@ impl<'a> QuerySession<'a> {
                     else {
                         continue;
                     };
-                    let module = locked(name).or_else(|| module_of(plugin, &self.manifest));
+                    let module = locked(name).or_else(|| plugin.module_path(&self.manifest));
                     match (self.place(plugin, module.is_none()), module) {
                         (Some(place), module) => on_forges.push((index, place, module.unwrap_or_default())),
                         (None, Some(module)) => chains.push(Chain::new(index, &module)),
@@ -212,7 +215,7 @@ impl<'a> QuerySession<'a> {
     }
 
     /// The repository to ask for tags: one on the manifest's own forge, and one whose module isn't known.
-    fn place(&self, plugin: &Plugin, unknown: bool) -> Option<Place> {
+    fn place(&self, plugin: &Plugin, unknown: bool) -> Option<RepositoryLocation> {
         let place = place_of_plugin(plugin, &self.manifest)?;
         let named = matches!(plugin.origin, Origin::Module(_));
         (!named && (place.own || unknown)).then_some(place)
@@ -220,7 +223,7 @@ impl<'a> QuerySession<'a> {
 }
 
 /// The tags of repositories, by the majors that they are of.
-async fn tags(forges: &Forges, asked: &[(usize, Place, String)]) -> Vec<(usize, Versions)> {
+async fn tags(forges: &Forges, asked: &[(usize, RepositoryLocation, String)]) -> Vec<(usize, Versions)> {
     stream::iter(asked)
         .map(async |(index, place, module)| {
             let prefix = tag_prefix(&place.folder);
@@ -256,7 +259,7 @@ async fn tags(forges: &Forges, asked: &[(usize, Place, String)]) -> Vec<(usize, 
 }
 
 /// The graph, from the module cache; where that lacks a go.mod, the go command gets it and verifies it.
-async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Graph, Error> {
+async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let directories: BTreeMap<String, PathBuf> =
@@ -281,8 +284,8 @@ async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Gr
     for (module, directory) in &directories {
         workspace.add_replacement(module, directory)?;
     }
-    listing::graph(&tools.go, &workspace).await.map_err(|error| {
-        if pipeline.request.options.offline {
+    packages::graph(&tools.go, &workspace).await.map_err(|error| {
+        if pipeline.request.options.is_offline() {
             error.help("run it once without --offline, or `vx fetch` beforehand")
         } else {
             error

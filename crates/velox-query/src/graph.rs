@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Lock, QuerySession, Reporter, Request, ResolvedModules};
+use velox_build::{BuildRequest, Error, Lock, QuerySession, Reporter, ResolvedModules};
 use velox_gomod::{
     module::{Version, match_prefix_patterns},
     semver,
@@ -70,7 +70,7 @@ impl ModuleGraph {
     /// # Errors
     /// As [`velox_build::build`] up to its versions.
     pub async fn load(
-        request: &Request,
+        request: &BuildRequest,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
     ) -> Result<Self, Error> {

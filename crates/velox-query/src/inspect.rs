@@ -6,7 +6,7 @@ use serde::Serialize;
 use velox_gomod::buildinfo::{BuildInfo, Module};
 use velox_manifest::catalogue;
 
-use velox_build::{Error, Record};
+use velox_build::{BuildRecord, Error};
 
 use crate::without_major;
 
@@ -70,12 +70,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
         return Err(Error::build(format!("{} is not RoadRunner: it is built from {main}", path.display())));
     };
     let record = File::open(path)
-        .and_then(|file| Record::find(BufReader::new(file)))
+        .and_then(|file| BuildRecord::find(BufReader::new(file)))
         .map_err(|error| Error::file("read", path, &error))?;
     Ok(described(&info, roadrunner, record))
 }
 
-fn described(info: &BuildInfo, roadrunner: &Module, record: Option<Record>) -> Inspection {
+fn described(info: &BuildInfo, roadrunner: &Module, record: Option<BuildRecord>) -> Inspection {
     let is_plugin = |module: &Module| match &record {
         Some(record) if !record.plugins.is_empty() => record.plugins.contains(&module.path),
         _ => catalogue::find(&module.path).is_some(),
@@ -125,7 +125,7 @@ fn inside(module: &Module) -> BinaryModule {
     }
 }
 
-fn flags(info: &BuildInfo, record: Option<&Record>) -> Vec<String> {
+fn flags(info: &BuildInfo, record: Option<&BuildRecord>) -> Vec<String> {
     let mut flags: Vec<String> = info
         .settings
         .iter()

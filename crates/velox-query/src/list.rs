@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Origin, Plugin};
 
-use velox_build::{Error, ErrorKind, Lock, QuerySession, Reporter, Request, RoadRunnerRelease};
+use velox_build::{BuildRequest, Error, ErrorKind, Lock, QuerySession, Reporter, RoadRunnerRelease};
 
 use crate::without_major;
 
@@ -53,7 +53,7 @@ pub struct ListedPlugin {
 /// # Errors
 /// A lock that can't be read, or an interruption. A release that can't be found is none.
 pub async fn list(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<PluginList, Error> {

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Options, QuerySession, Reporter, Request, VersionSubject};
+use velox_build::{BuildOptions, BuildRequest, Event, Goal, QuerySession, Reporter, VersionSubject};
 use velox_gomod::semver;
 use velox_manifest::{Manifest, Spanned};
 
@@ -205,20 +205,20 @@ struct Proxies {
 }
 
 impl Proxies {
-    fn request(&self, roadrunner: Option<&str>) -> Request {
+    fn request(&self, roadrunner: Option<&str>) -> BuildRequest {
         let mut manifest = Manifest::without_a_file();
         if let Some(reference) = roadrunner {
             manifest.roadrunner.reference = Some(Spanned { value: reference.to_owned(), span: None });
         }
-        Request {
+        BuildRequest {
             manifest,
             source: None,
             base: self.directory.clone(),
             environment: self.environment.clone(),
-            options: Options::default(),
+            options: BuildOptions::default(),
             goal: Goal::Plan,
             lock: None,
-            unchanged: true,
+            updates_lock: true,
         }
     }
 }

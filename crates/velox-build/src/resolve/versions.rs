@@ -11,8 +11,8 @@ use velox_gomod::{
 };
 
 use crate::{
-    Error,
-    toolchain::{Mode, Toolchain},
+    error::Error,
+    toolchain::{ModuleMode, Toolchain},
 };
 
 /// How many majors above the highest that is there are asked about: some plugins left numbers out.
@@ -306,7 +306,7 @@ async fn by_go(
         .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
     let arguments: Vec<&str> =
         ["list", "-m", "-e", "-versions", "-json", "--"].into_iter().chain(modules.iter().copied()).collect();
-    let finished = go.run(Mode::Complete, None, &arguments, outside.path(), false, None).await?;
+    let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), false, None).await?;
     let mut answers = BTreeMap::new();
     for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Listed>() {
         let Listed { path, versions, error } = listed.map_err(|error| {

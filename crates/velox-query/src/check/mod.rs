@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Diagnostic, Level};
 
-use velox_build::{Error, ErrorKind, Event, Reporter, Request};
+use velox_build::{BuildRequest, Error, ErrorKind, Event, Reporter};
 
 use crate::{ModuleGraph, Vulnerability};
 
@@ -73,7 +73,7 @@ pub struct LookedUp {
 /// # Errors
 /// An interruption, and nothing else: what is wrong is found, not failed with.
 pub async fn check(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<CheckReport, Error> {
@@ -81,7 +81,7 @@ pub async fn check(
     // A raised plugin is a finding like any other, and no reason to look no further.
     let mut lenient = request.clone();
     lenient.manifest.strict = false;
-    lenient.options.strict = false;
+    lenient.options.versions.strict = false;
     let studied = match ModuleGraph::load(&lenient, quiet, cancel.clone()).await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         studied => studied,

@@ -7,7 +7,7 @@ use velox_manifest::{
 };
 
 use super::{Finding, Rule};
-use velox_build::{Error, LockedPlugin, Request};
+use velox_build::{BuildRequest, Error, LockedPlugin};
 
 use crate::{ModuleGraph, list::place, without_major};
 
@@ -55,7 +55,7 @@ pub(super) fn of_configuration(manifest: &Manifest, study: Option<&ModuleGraph>)
 }
 
 /// What needs the exact versions.
-pub(super) fn of_study(request: &Request, study: &ModuleGraph) -> Vec<Finding> {
+pub(super) fn of_study(request: &BuildRequest, study: &ModuleGraph) -> Vec<Finding> {
     let mut findings = Vec::new();
     for locked in study.resolved.lock.plugins.iter().filter(|locked| locked.from.is_some()) {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == locked.name);
@@ -63,7 +63,7 @@ pub(super) fn of_study(request: &Request, study: &ModuleGraph) -> Vec<Finding> {
         findings.extend(plugin_major(locked, span.clone(), study));
         findings.extend(interfaces(locked, span, study));
     }
-    let strict = request.manifest.strict || request.options.strict;
+    let strict = request.manifest.strict || request.options.versions.strict;
     for raised in &study.resolved.lock.raised {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == raised.name);
         let message = format!(

@@ -1,9 +1,9 @@
 use url::Url;
 use velox_gomod::{module::Version, semver};
-use velox_manifest::{Forge, Level, Origin};
+use velox_manifest::{Forge, Level};
 
 use super::{Finding, LookedUp, Rule};
-use velox_build::{LockedPlugin, Request, http_client};
+use velox_build::{BuildRequest, LockedPlugin, http_client};
 
 use crate::{
     ModuleGraph,
@@ -11,8 +11,11 @@ use crate::{
 };
 
 /// Asks OSV about everything that is compiled in.
-pub(super) async fn find(request: &Request, study: &ModuleGraph) -> Result<(LookedUp, Vec<Finding>), String> {
-    if request.options.offline {
+pub(super) async fn find(
+    request: &BuildRequest,
+    study: &ModuleGraph,
+) -> Result<(LookedUp, Vec<Finding>), String> {
+    if request.options.is_offline() {
         return Err("--offline forbids to ask".to_owned());
     }
     let address = request.environment.get("VX_OSV_URL").filter(|url| !url.is_empty());
@@ -35,19 +38,14 @@ pub(super) async fn find(request: &Request, study: &ModuleGraph) -> Result<(Look
 }
 
 /// Names that the go command keeps from public services stay here too, and so does what a forge of the user's own has.
-fn is_private(request: &Request, study: &ModuleGraph, path: &str) -> bool {
-    let host_of =
-        |forge: &Forge| Url::parse(&forge.endpoint.as_ref()?.value).ok()?.host_str().map(str::to_owned);
+fn is_private(request: &BuildRequest, study: &ModuleGraph, path: &str) -> bool {
     let manifest = &request.manifest;
-    let hosts = [host_of(&manifest.github), host_of(&manifest.gitlab)];
-    let own_host = hosts.iter().flatten().any(|host| path.split('/').next() == Some(host));
+    let mut own_forges =
+        [&manifest.github, &manifest.gitlab].into_iter().filter(|forge| forge.is_self_hosted());
+    let own_host = own_forges.any(|forge| path.split('/').next() == Some(forge.host()));
     let from_own_forge = |plugin: &LockedPlugin| {
         let asked = manifest.plugins.iter().find(|asked| asked.name.value == plugin.name);
-        asked.is_some_and(|asked| match asked.origin {
-            Origin::GitHub { .. } => manifest.github.endpoint.is_some(),
-            Origin::GitLab { .. } => manifest.gitlab.endpoint.is_some(),
-            Origin::Module(_) => false,
-        })
+        asked.and_then(|asked| asked.forge(manifest)).is_some_and(Forge::is_self_hosted)
     };
     let mut plugins = study.resolved.lock.plugins.iter();
     study.is_private(path)
@@ -63,7 +61,12 @@ fn standard_library(go_version: &str) -> Option<Version> {
     semver::is_valid(&version).then(|| Version { path: osv::STANDARD_LIBRARY.to_owned(), version })
 }
 
-fn finding(request: &Request, study: &ModuleGraph, module: &Version, known: Vec<Vulnerability>) -> Finding {
+fn finding(
+    request: &BuildRequest,
+    study: &ModuleGraph,
+    module: &Version,
+    known: Vec<Vulnerability>,
+) -> Finding {
     let standard = module.path == osv::STANDARD_LIBRARY;
     let plugin = study.resolved.lock.plugins.iter().find(|plugin| plugin.source().as_ref() == Some(module));
     let asked = plugin

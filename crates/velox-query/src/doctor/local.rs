@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Diagnosis, DoctorContext, broken, places};
-use velox_build::{Error, GoInstallation, Request, Store, cache_directory};
+use velox_build::{ArtifactStore, BuildRequest, Error, GoInstallation, cache_directory};
 use velox_gomod::goversion::GoVersion;
 
 /// Whether a go command of version `installed` (`go1.25.1`) is older than `line` (`1.26`).
@@ -23,7 +23,7 @@ const OLDEST: &str = "1.26";
 /// How long the files of a cache are counted.
 const COUNTING: Duration = Duration::from_millis(1500);
 
-pub(super) fn go(request: &Request, found: Result<&GoInstallation, &Error>) -> Vec<Diagnosis> {
+pub(super) fn go(request: &BuildRequest, found: Result<&GoInstallation, &Error>) -> Vec<Diagnosis> {
     let go = match found {
         Ok(go) => go,
         Err(error) => return vec![broken("go", error)],
@@ -34,7 +34,7 @@ pub(super) fn go(request: &Request, found: Result<&GoInstallation, &Error>) -> V
         let install = "install Go from https://go.dev/dl/ and put its bin directory on the PATH";
         return vec![if go.is_fixed {
             Diagnosis::error("go", format!("{none}, and {said} allows no other"), install)
-        } else if request.options.offline {
+        } else if request.options.is_offline() {
             Diagnosis::warning(
                 "go",
                 format!("{none}: --offline takes one that was downloaded before"),
@@ -111,7 +111,7 @@ pub(super) async fn caches(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
             continue;
         }
         let size = if path == cache {
-            let contents = Store::new(&cache).contents();
+            let contents = ArtifactStore::new(&cache).contents();
             format!("{} binaries, {}", contents.artifacts, size(contents.bytes))
         } else {
             let counted = path.clone();

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use velox_build::{BuildEnvironment, Error, GoInstallation, Reporter, Request, cache_directory};
+use velox_build::{BuildEnvironment, BuildRequest, Error, GoInstallation, Reporter, cache_directory};
 
 /// How long one check may take; what takes longer is a finding too.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,7 +59,7 @@ impl Diagnosis {
 
 /// All that the checks look at.
 struct DoctorContext<'a> {
-    request: &'a Request,
+    request: &'a BuildRequest,
     environment: &'a BuildEnvironment<'a>,
     /// Whether there is a configuration, which may have tokens and private plugins.
     configured: bool,
@@ -73,7 +73,7 @@ struct DoctorContext<'a> {
 /// # Errors
 /// The user interrupted it. Everything else that is wrong is a finding.
 pub async fn diagnose(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
     mut tell: impl FnMut(Diagnosis),
@@ -95,7 +95,7 @@ pub async fn diagnose(
         environment: &environment,
         git: git.as_deref(),
     };
-    let online = !request.options.offline;
+    let online = !request.options.is_offline();
     let mut checks: Vec<(&'static str, LocalBoxFuture<'_, Vec<Diagnosis>>)> =
         vec![("git", local::git(&context).boxed_local())];
     if online {

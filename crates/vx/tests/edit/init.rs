@@ -43,8 +43,7 @@ fn the_default_is_what_the_release_has() {
     }
 
     // It is there now.
-    let said = sandbox.vx("init --default").fails(2);
-    assert!(said.contains("there is velox.toml already") && said.contains("--force"), "{said}");
+    sandbox.vx("init --default").fails_with(2, &["there is velox.toml already", "--force"]);
     sandbox.vx("init --force --plugin acme/hello@v1.0.0 --roadrunner v2025.0.76").ok();
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.hello]"]);
     assert!(
@@ -65,12 +64,9 @@ fn groups_and_plugins_are_chosen_by_flags() {
     assert!(sandbox.read("velox.toml").contains("module_name = \"github.com/acme/hello\"\ntag = \"v1.1.0\""));
     sandbox.vx("build --dry-run").ok();
 
-    let said = sandbox.vx("init --group observabilty --force").fails(2);
-    assert!(said.contains("there are server, http, jobs"), "{said}");
-    let said = sandbox.vx("init -c other.toml").fails(2);
-    assert!(said.contains("--default"), "{said}");
-    let said = sandbox.vx("init -c other.toml --default --roadrunner 'v 1'").fails(2);
-    assert!(said.contains("can't be a ref"), "{said}");
+    sandbox.vx("init --group observabilty --force").fails_with(2, &["there are server, http, jobs"]);
+    sandbox.vx("init -c other.toml").fails_with(2, &["--default"]);
+    sandbox.vx("init -c other.toml --default --roadrunner 'v 1'").fails_with(2, &["can't be a ref"]);
     assert_eq!(sandbox.entries("."), ["velox.toml"]);
 }
 
@@ -107,14 +103,12 @@ fn a_foreign_binary_is_asked_about() {
     let sandbox = Sandbox::behind(&proxy);
     let sandbox = sandbox.files("tree", roadrunner("v2025").files());
     sandbox.run("go build -C tree -buildvcs=false -o ../rr ./cmd/rr");
-    let said = sandbox.vx("init --from rr").fails(2);
-    assert!(said.contains("--roadrunner"), "{said}");
+    sandbox.vx("init --from rr").fails_with(2, &["--roadrunner"]);
     sandbox.vx("init --from rr --roadrunner v2025.0.77").ok();
     assert!(headers(&sandbox).contains(&"[plugins.fileserver]".to_owned()), "{}", sandbox.read("velox.toml"));
     sandbox.vx("build --dry-run").ok();
 
-    let said = sandbox.vx("init --from velox.toml -c x.toml").fails(1);
-    assert!(said.contains("velox.toml"), "{said}");
+    sandbox.vx("init --from velox.toml -c x.toml").fails_with(1, &["velox.toml"]);
 }
 
 #[test]

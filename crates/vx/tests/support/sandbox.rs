@@ -393,6 +393,15 @@ impl CommandOutput {
         self.stderr()
     }
 
+    /// Asserts that it failed with this code, and that its standard error has all these texts.
+    #[track_caller]
+    pub fn fails_with(&self, code: i32, texts: &[&str]) {
+        let stderr = self.fails(code);
+        for text in texts {
+            assert!(stderr.contains(text), "`{text}` is missing in:\n{stderr}");
+        }
+    }
+
     /// The events of `--format json`.
     pub fn events(&self) -> Vec<Value> {
         self.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -9,7 +9,7 @@ use velox_manifest::{
 
 use crate::{
     cli,
-    commands::edit::session::{Editing, base, error, host, identity},
+    commands::edit::session::{Editing, base, error},
     report::Change,
     settings::Settings,
 };
@@ -41,7 +41,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
         let help = "add that one plugin with a command of its own";
         return editing.refused(error("--name and --replace are for one plugin".to_owned(), help));
     }
-    let github = host(&editing.manifest().github, "github.com");
+    let github = editing.manifest().github.host().to_owned();
     match plan(&editing.session(), &arguments.plugins, &github).await {
         Ok(plugins) => {
             let mut unchecked = Vec::new();
@@ -240,9 +240,7 @@ fn write(
     replace: Option<&Replacement>,
 ) -> Result<(), Diagnostic> {
     let manifest = editing.manifest();
-    let same = manifest.plugins.iter().find(|plugin| {
-        identity(plugin, manifest).is_some_and(|known| known.eq_ignore_ascii_case(base(module)))
-    });
+    let same = manifest.plugins.iter().find(|plugin| plugin.is_module(module, manifest));
     if let Some(same) = same {
         let (known, from) = (same.name.value.clone(), same.reference.value.clone());
         if let Some(name) = name.filter(|name| *name != known) {
@@ -290,14 +288,14 @@ fn write(
 fn repository_of(editing: &Editing, module: &str) -> Result<NewOrigin, Diagnostic> {
     let path = base(module);
     let manifest = editing.manifest();
-    let below = |host: String| path.strip_prefix(&format!("{host}/")).map(str::to_owned);
-    if let Some(rest) = below(host(&manifest.github, "github.com")) {
+    let below = |host: &str| path.strip_prefix(&format!("{host}/")).map(str::to_owned);
+    if let Some(rest) = below(manifest.github.host()) {
         let mut parts = rest.splitn(3, '/').map(str::to_owned);
         if let (Some(owner), Some(repository)) = (parts.next(), parts.next()) {
             return Ok(NewOrigin::GitHub { owner, repository, folder: parts.next() });
         }
     }
-    if let Some(rest) = below(host(&manifest.gitlab, "gitlab.com"))
+    if let Some(rest) = below(manifest.gitlab.host())
         && let Some((owner, repository)) = rest.rsplit_once('/')
     {
         return Ok(NewOrigin::GitLab {

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, process::ExitCode, sync::Arc};
 
-use velox_build::{Error, Goal, Options, QuerySession, RoadRunnerRelease, VersionSubject};
+use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject};
 use velox_gomod::module::Version;
 use velox_manifest::{
     Diagnostic, GoTarget, Manifest, SourceFile,
@@ -116,8 +116,10 @@ fn prepared(
         misconfigured(settings, None, &[error(message, &help)])
     })?;
     let configuration = Configuration { source, base: working_directory.to_owned(), file: None };
-    let options =
-        Options { go: arguments.go.as_ref().map(|go| working_directory.join(go)), ..Options::default() };
+    let options = BuildOptions {
+        go: arguments.go.as_ref().map(|go| working_directory.join(go)),
+        ..BuildOptions::default()
+    };
     Prepared::of(settings.clone(), configuration, manifest, options, Goal::Plan)
 }
 

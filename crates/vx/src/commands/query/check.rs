@@ -1,7 +1,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use serde_json::{Value, json};
-use velox_build::{Goal, Options};
+use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Level, SourceFile};
 use velox_query::{CheckReport, Finding, LookedUp, Rule};
 
@@ -19,10 +19,11 @@ use crate::{
 
 /// `vx check`.
 pub(crate) async fn check(settings: Settings, arguments: cli::Check) -> ExitCode {
-    let mut prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, Options::default()) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
+    let mut prepared =
+        match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
+            Ok(prepared) => prepared,
+            Err(code) => return code,
+        };
     let warnings = std::mem::take(&mut prepared.warnings);
     let Prepared { request, report, cancel, .. } = &prepared;
     let mut checked = match velox_query::check(request, Arc::clone(report) as _, cancel.clone()).await {

@@ -5,7 +5,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Options, Reporter};
+use velox_build::{BuildOptions, Event, Goal, Reporter};
 use velox_manifest::LogConfig;
 use velox_query::{Diagnosis, Health};
 
@@ -59,7 +59,7 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
     if let Err(error) = signals::watch(cancel.clone(), |_| ()) {
         return report::complain(&format!("can't listen for signals: {error}"));
     }
-    let options = source.options(Options::default(), &working_directory);
+    let options = source.options(BuildOptions::default(), &working_directory);
     let request = asked.request(settings, options, Goal::Plan);
     let ended =
         velox_query::diagnose(&request, Arc::new(Silent), cancel, |finding| teller.tell(&finding)).await;

@@ -1,6 +1,6 @@
 use std::{process::ExitCode, sync::Arc};
 
-use velox_build::{Event, Goal, Note, Options};
+use velox_build::{BuildOptions, Event, Goal, Note};
 use velox_query::{ListedPlugin, PluginList};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 
 /// `vx list`.
 pub(crate) async fn list(settings: Settings, arguments: cli::List) -> ExitCode {
-    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, Options::default()) {
+    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };

@@ -2,7 +2,6 @@ use std::process::ExitCode;
 
 use velox_build::{Error, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::edit::module_of;
 
 use crate::{
     cli::{self, Format},
@@ -67,7 +66,7 @@ impl Standing {
 /// The plugins of these names (`roadrunner` is RoadRunner itself) with the versions that there are.
 pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec<Standing>, Error> {
     let manifest = editing.manifest();
-    let locked = velox_build::locked(&editing.prepared.request)?;
+    let locked = velox_build::locked_versions(&editing.prepared.request)?;
     let mut standings = Vec::new();
     for name in names {
         if name == ROADRUNNER && !manifest.plugins.iter().any(|plugin| plugin.name.value == *name) {
@@ -92,7 +91,7 @@ pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec
             subject: VersionSubject::Plugin(name.clone()),
             module: at_lock
                 .map(|locked| locked.path.clone())
-                .or_else(|| module_of(plugin, manifest))
+                .or_else(|| plugin.module_path(manifest))
                 .unwrap_or_default(),
             asked: plugin.reference.value.clone(),
             locked: at_lock.map(|locked| locked.version.clone()),

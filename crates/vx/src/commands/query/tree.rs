@@ -4,7 +4,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use velox_build::{Goal, Options};
+use velox_build::{BuildOptions, Goal};
 use velox_query::{GraphModule, ModuleGraph};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
     let unicode = settings.terminal.unicode;
     let cli::Tree { server, depth, all } = arguments;
-    let prepared = match Prepared::new(settings, server, |_| Goal::Plan, Options::default()) {
+    let prepared = match Prepared::new(settings, server, |_| Goal::Plan, BuildOptions::default()) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };

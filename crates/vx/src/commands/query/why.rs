@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use serde_json::{Value, json};
-use velox_build::{Goal, Options};
+use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Diagnostic, Level};
 use velox_query::{GraphModule, ModuleGraph, Requirement, Requirer, Why};
 
@@ -16,7 +16,7 @@ use crate::{
 /// `vx why`.
 pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
     let arrow = if settings.terminal.unicode { "→" } else { "->" };
-    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, Options::default()) {
+    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };

@@ -2,20 +2,20 @@
 
 use velox_gomod::goversion::GoVersion;
 
-use crate::Error;
+use crate::error::Error;
 
 /// What may compile besides the go command that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Allowed {
+pub(super) struct ToolchainPolicy {
     /// The toolchain that stands in for the one on the PATH (`go1.26.4`, `go1.26.4+auto`).
     pub(super) base: Option<String>,
-    pub(super) others: Others,
+    pub(super) others: ToolchainSwitching,
     /// The setting that says so, for errors.
     pub(super) said: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Others {
+pub(super) enum ToolchainSwitching {
     /// No other.
     None,
     /// Those that lie on the PATH, by their names.
@@ -24,12 +24,12 @@ pub(super) enum Others {
     Any,
 }
 
-impl Allowed {
+impl ToolchainPolicy {
     /// Reads GOTOOLCHAIN; `given`: `--go` names a go command.
     pub(super) fn new(gotoolchain: &str, given: bool) -> Result<Self, Error> {
         let said = format!("GOTOOLCHAIN={gotoolchain}");
         if given {
-            return Ok(Self { base: None, others: Others::None, said: "--go".to_owned() });
+            return Ok(Self { base: None, others: ToolchainSwitching::None, said: "--go".to_owned() });
         }
         let (base, others) = match gotoolchain {
             "auto" => ("local", Some("auto")),
@@ -39,9 +39,9 @@ impl Allowed {
             text => text.split_once('+').map_or((text, None), |(base, others)| (base, Some(others))),
         };
         let others = match others {
-            None => Others::None,
-            Some("path") => Others::Path,
-            Some("auto") => Others::Any,
+            None => ToolchainSwitching::None,
+            Some("path") => ToolchainSwitching::Path,
+            Some("auto") => ToolchainSwitching::Any,
             Some(_) => return Err(wrong(&said)),
         };
         let base = match base {
@@ -64,22 +64,23 @@ mod tests {
 
     #[test]
     fn gotoolchain_is_read_as_go_reads_it() {
-        let read = |text: &str| Allowed::new(text, false).map(|allowed| (allowed.base, allowed.others)).ok();
+        let read =
+            |text: &str| ToolchainPolicy::new(text, false).map(|allowed| (allowed.base, allowed.others)).ok();
         let go = |name: &str| Some(name.to_owned());
         for (text, expected) in [
-            ("auto", (None, Others::Any)),
-            ("local", (None, Others::None)),
-            ("path", (None, Others::Path)),
-            ("local+auto", (None, Others::Any)),
-            ("go1.26.4", (go("go1.26.4"), Others::None)),
-            ("go1.26.4+auto", (go("go1.26.4"), Others::Any)),
-            ("go1.26.4-corp+path", (go("go1.26.4-corp"), Others::Path)),
+            ("auto", (None, ToolchainSwitching::Any)),
+            ("local", (None, ToolchainSwitching::None)),
+            ("path", (None, ToolchainSwitching::Path)),
+            ("local+auto", (None, ToolchainSwitching::Any)),
+            ("go1.26.4", (go("go1.26.4"), ToolchainSwitching::None)),
+            ("go1.26.4+auto", (go("go1.26.4"), ToolchainSwitching::Any)),
+            ("go1.26.4-corp+path", (go("go1.26.4-corp"), ToolchainSwitching::Path)),
         ] {
             assert_eq!(read(text), Some(expected), "{text}");
         }
         for wrong in ["1.26.4", "latest", "go1.26.4+", "go1.26.4+local", "auto+auto", "go1.26/../x"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
-        assert_eq!(Allowed::new("auto", true).unwrap().others, Others::None);
+        assert_eq!(ToolchainPolicy::new("auto", true).unwrap().others, ToolchainSwitching::None);
     }
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use velox_gomod::module::Version;
 use velox_manifest::Manifest;
 
-use super::{Asked, LockFile};
-use crate::{Error, Request, resolve::with_replaces_at_plugins, settings::Settings};
+use super::{file::LockFile, requested::RequestedVersions};
+use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
 
 /// What a lock has of the things that the configuration asks for still as it did then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Locked {
+pub struct LockedVersions {
     /// RoadRunner.
     pub roadrunner: Option<Version>,
     /// The plugins, by their names.
@@ -21,9 +21,9 @@ pub struct Locked {
 ///
 /// # Errors
 /// A lock that can't be read.
-pub fn locked(request: &Request) -> Result<Locked, Error> {
+pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> {
     let found = LockFile::read(request)?;
-    let Some(lock) = found.lock else { return Ok(Locked::default()) };
+    let Some(lock) = found.lock else { return Ok(LockedVersions::default()) };
     let asked = asked(request);
     let roadrunner = Some(lock.roadrunner()).filter(|_| lock.roadrunner.from == asked.roadrunner);
     let plugins = lock
@@ -32,12 +32,12 @@ pub fn locked(request: &Request) -> Result<Locked, Error> {
         .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == asked.plugins.get(&plugin.name))
         .map(|plugin| (plugin.name, Version { path: plugin.module, version: plugin.version }))
         .collect();
-    Ok(Locked { roadrunner, plugins })
+    Ok(LockedVersions { roadrunner, plugins })
 }
 
 /// The Go version in the lock of a request; `None`: there is no readable lock.
 #[must_use]
-pub fn locked_go_version(request: &Request) -> Option<String> {
+pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
     Some(LockFile::read(request).ok()?.lock?.go_version)
 }
 
@@ -46,10 +46,10 @@ pub fn locked_go_version(request: &Request) -> Option<String> {
 ///
 /// # Errors
 /// A lock that can't be read.
-pub fn carried_over(old: &Request, new: &Manifest) -> Result<Option<String>, Error> {
+pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
     let found = LockFile::read(old)?;
     let Ok(lock) = found.fitting(&asked(old)) else { return Ok(None) };
-    let renamed = asked(&Request { manifest: new.clone(), ..old.clone() });
+    let renamed = asked(&BuildRequest { manifest: new.clone(), ..old.clone() });
     let mut lock = lock.clone();
     for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {
         plugin.from = renamed.plugins.get(&plugin.name).cloned();
@@ -58,8 +58,8 @@ pub fn carried_over(old: &Request, new: &Manifest) -> Result<Option<String>, Err
     Ok(Some(lock.to_string()))
 }
 
-fn asked(request: &Request) -> Asked {
-    let manifest = with_replaces_at_plugins(&request.manifest);
-    let settings = Settings::new(&manifest, &request.options, &request.environment);
-    Asked::new(&manifest, &settings, &request.base)
+fn asked(request: &BuildRequest) -> RequestedVersions {
+    let manifest = request.manifest.with_plugin_replacements();
+    let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
+    RequestedVersions::new(&manifest, &settings, &request.base)
 }

@@ -7,21 +7,22 @@ use velox_gomod::pseudo::is_pseudo_version;
 use velox_manifest::{Dependencies, GoTarget, Manifest};
 
 use crate::{
-    Error, Event, Goal, Lock, Output, Raised, Reporter, Request, Summary, digest,
-    lock::{Asked, LockFile},
-    pipeline::does_not_fit,
-    publish::{Unfinished, is_executable},
-    resolve::with_replaces_at_plugins,
-    settings::Settings,
+    artifact::publish::{PartialFile, is_executable},
+    digest,
+    error::Error,
+    event::{BuildSummary, Event, RaisedPlugin, Reporter},
+    lock::{Lock, LockFile, LockedPlugin, RequestedVersions},
+    request::{BuildRequest, Goal, Output},
+    settings::BuildSettings,
     stamp::Stamp,
 };
 
 /// What this machine has to do with a build that is done elsewhere.
-pub struct Elsewhere<'a> {
-    request: &'a Request,
+pub struct RemoteBuild<'a> {
+    request: &'a BuildRequest,
     output: &'a Output,
-    settings: Settings,
-    asked: Asked,
+    settings: BuildSettings,
+    asked: RequestedVersions,
     found: LockFile,
     /// Whether the lock that was found says what the configuration asks for.
     fits: bool,
@@ -29,7 +30,7 @@ pub struct Elsewhere<'a> {
 
 /// What flags, configuration and environment say together of a build that is done elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
+pub struct RemoteBuildSettings {
     /// What to compile for; at least one.
     pub targets: Vec<GoTarget>,
     /// Keep debug symbols.
@@ -48,7 +49,7 @@ pub struct Settled {
 
 /// The exact refs of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exact {
+pub struct LockedRefs {
     /// RoadRunner's: a tag, or a commit.
     pub roadrunner: String,
     /// The plugins' versions, by the user's names.
@@ -57,7 +58,7 @@ pub struct Exact {
 
 /// What became of the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LockFate {
+pub enum LockUpdate {
     /// It was written.
     Written,
     /// It says the same already, or has no place.
@@ -68,24 +69,24 @@ pub enum LockFate {
     Unwritable(String),
 }
 
-impl<'a> Elsewhere<'a> {
+impl<'a> RemoteBuild<'a> {
     /// Finds out what would fail later.
     ///
     /// # Errors
     /// The binaries can't be written where they should be; with `--locked`, there is no lock that fits.
-    pub fn new(request: &'a Request) -> Result<Self, Error> {
+    pub fn new(request: &'a BuildRequest) -> Result<Self, Error> {
         let Goal::Build(output) = &request.goal else {
             return Err(Error::configuration("only a build can be done elsewhere"));
         };
-        let manifest = with_replaces_at_plugins(&request.manifest);
-        let settings = Settings::new(&manifest, &request.options, &request.environment);
+        let manifest = request.manifest.with_plugin_replacements();
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
         output.check_for(&settings)?;
         output.probe(&settings)?;
-        let asked = Asked::new(&manifest, &settings, &request.base);
+        let asked = RequestedVersions::new(&manifest, &settings, &request.base);
         let found = LockFile::read(request)?;
         let fits = match found.fitting(&asked) {
             Ok(_) => true,
-            Err(differences) if request.options.locked => return Err(does_not_fit(&found, &differences)),
+            Err(differences) if request.options.versions.locked => return Err(found.mismatch(&differences)),
             Err(_) => false,
         };
         Ok(Self { request, output, settings, asked, found, fits })
@@ -93,10 +94,10 @@ impl<'a> Elsewhere<'a> {
 
     /// What is to be built, and how.
     #[must_use]
-    pub fn settled(&self) -> Settled {
-        let Request { options, environment, .. } = self.request;
-        let (stamp_version, stamp_time) = Stamp::given(options, &self.settings.arguments, environment);
-        Settled {
+    pub fn settled(&self) -> RemoteBuildSettings {
+        let BuildRequest { options, environment, .. } = self.request;
+        let (stamp_version, stamp_time) = Stamp::given(&options.stamp, &self.settings.arguments, environment);
+        RemoteBuildSettings {
             targets: self.settings.targets.clone(),
             debug: self.settings.debug,
             race: self.settings.race,
@@ -110,7 +111,7 @@ impl<'a> Elsewhere<'a> {
     /// The exact refs, where the lock fits. With `strict` only where they are those that were asked for, since what was
     /// raised isn't told from what was asked for elsewhere.
     #[must_use]
-    pub fn exact(&self) -> Option<Exact> {
+    pub fn exact(&self) -> Option<LockedRefs> {
         let lock = self.fitting()?;
         if self.settings.strict && !lock.raised.is_empty() {
             return None;
@@ -122,7 +123,7 @@ impl<'a> Elsewhere<'a> {
         };
         let locked = lock.plugins.iter().filter(|plugin| plugin.from.is_some());
         let plugins = locked.map(|plugin| (plugin.name.clone(), plugin.version.clone())).collect();
-        Some(Exact { roadrunner, plugins })
+        Some(LockedRefs { roadrunner, plugins })
     }
 
     /// The lock that another machine made (one for each target) as it would have been made here. `modules` has the module
@@ -149,20 +150,20 @@ impl<'a> Elsewhere<'a> {
     ///
     /// # Errors
     /// With `--locked`, it has other versions than the lock here.
-    pub fn keep(&self, adopted: &Lock) -> Result<LockFate, Error> {
+    pub fn keep(&self, adopted: &Lock) -> Result<LockUpdate, Error> {
         let Some(known) = self.fitting() else {
-            if !self.request.unchanged || self.request.lock.is_none() {
-                return Ok(LockFate::Stays);
+            if !self.request.updates_lock || self.request.lock.is_none() {
+                return Ok(LockUpdate::Stays);
             }
             return Ok(match self.found.write(adopted) {
-                Ok(()) => LockFate::Written,
-                Err(why) => LockFate::Unwritable(why),
+                Ok(()) => LockUpdate::Written,
+                Err(why) => LockUpdate::Unwritable(why),
             });
         };
         if known.go_mod == adopted.go_mod {
-            return Ok(LockFate::Stays);
+            return Ok(LockUpdate::Stays);
         }
-        if self.request.options.locked {
+        if self.request.options.versions.locked {
             return Err(Error::build(format!(
                 "the build service chose other versions than {} has",
                 self.found.name()
@@ -170,7 +171,7 @@ impl<'a> Elsewhere<'a> {
             .help("build on this machine, or bring the lock up to date: `vx lock`")
             .output(differences(&known.go_mod, &adopted.go_mod)));
         }
-        Ok(LockFate::Differs)
+        Ok(LockUpdate::Differs)
     }
 
     /// Tells which versions there are.
@@ -181,24 +182,24 @@ impl<'a> Elsewhere<'a> {
         reporter.report(Event::Resolved {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         });
     }
 
     /// What a build here would answer with, without its binaries.
     #[must_use]
-    pub fn summary(&self, lock: &Lock) -> Summary {
+    pub fn summary(&self, lock: &Lock) -> BuildSummary {
         let stamp = Stamp::choose(
-            &self.request.options,
+            &self.request.options.stamp,
             &self.settings.arguments,
             &self.request.environment,
             &lock.roadrunner.version,
             lock.roadrunner.time,
         );
-        Summary {
+        BuildSummary {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
             raised: lock.raised.clone(),
             targets: self.settings.targets.clone(),
             go_version: lock.go_version.clone(),
@@ -230,9 +231,9 @@ impl<'a> Elsewhere<'a> {
     ///
     /// # Errors
     /// It can't be made.
-    pub fn receive(&self, target: &GoTarget) -> Result<Receiving, Error> {
+    pub fn receive(&self, target: &GoTarget) -> Result<IncomingBinary, Error> {
         let place = self.place(target);
-        Ok(Receiving { unfinished: Unfinished::beside(&place)?, place })
+        Ok(IncomingBinary { unfinished: PartialFile::beside(&place)?, place })
     }
 
     fn fitting(&self) -> Option<&Lock> {
@@ -253,7 +254,7 @@ impl<'a> Elsewhere<'a> {
             plugin.name = name;
         }
         lock.plugins.sort_by(|one, other| one.name.cmp(&other.name));
-        for Raised { name, module, asked, .. } in &mut lock.raised {
+        for RaisedPlugin { name, module, asked, .. } in &mut lock.raised {
             if let Some(known) = own(module) {
                 *asked = reference(&self.request.manifest, &known).unwrap_or_else(|| asked.clone());
                 *name = known;
@@ -265,12 +266,12 @@ impl<'a> Elsewhere<'a> {
 }
 
 /// A binary that comes from elsewhere, on its way.
-pub struct Receiving {
-    unfinished: Unfinished,
+pub struct IncomingBinary {
+    unfinished: PartialFile,
     place: PathBuf,
 }
 
-impl Receiving {
+impl IncomingBinary {
     /// The file that it is written into.
     pub fn file(&mut self) -> &mut File {
         self.unfinished.file()

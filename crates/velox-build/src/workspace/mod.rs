@@ -1,9 +1,15 @@
+//! The source tree that `go build` compiles.
+
+pub(crate) mod plugins_go;
+pub(crate) mod scratch;
+pub(crate) mod tree;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::{Error, tree};
+use crate::error::Error;
 
 /// RoadRunner's tree at the locked version, with the `container/plugins.go`, go.mod and go.sum of this server:
 /// what `go build` can compile.

@@ -10,7 +10,7 @@ use velox_gomod::{
 use velox_manifest::Dependencies;
 
 /// A plugin's module as it is asked for.
-pub(crate) struct Wanted {
+pub(crate) struct Requirement {
     pub(crate) path: String,
     pub(crate) version: String,
     /// Its go.mod, or its replacement's; `None` for one that RoadRunner itself names at this version.
@@ -18,21 +18,21 @@ pub(crate) struct Wanted {
 }
 
 /// All that a composition is made from.
-pub(crate) struct Composition<'a> {
+pub(crate) struct GoModComposition<'a> {
     /// RoadRunner's own go.mod.
     pub(crate) release: &'a GoMod,
     /// What the release's `container/plugins.go` imports: its plugins.
     pub(crate) registered: &'a BTreeSet<String>,
     /// What all other packages of the release import.
     pub(crate) imported: &'a BTreeSet<String>,
-    pub(crate) plugins: &'a [Wanted],
+    pub(crate) plugins: &'a [Requirement],
     pub(crate) replaces: Vec<Replace>,
     pub(crate) excludes: Vec<Version>,
     /// `None`: the rule below.
     pub(crate) dependencies: Option<Dependencies>,
 }
 
-impl Composition<'_> {
+impl GoModComposition<'_> {
     /// The module, go and godebug lines stay, and so do the direct requirements that are no plugins, the replaces and the
     /// excludes (a replace of the user's wins). The `toolchain` line goes: the go command that runs is in the Lock.
     ///
@@ -95,7 +95,7 @@ impl Composition<'_> {
 }
 
 /// An older major is another module path, and below just the same.
-fn is_below(plugin: &Wanted, release: &Require) -> bool {
+fn is_below(plugin: &Requirement, release: &Require) -> bool {
     let base =
         |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
     base(&plugin.path) == base(&release.path) && semver::compare(&plugin.version, &release.version).is_lt()
@@ -152,15 +152,15 @@ replace github.com/x/y => github.com/z/y v1.0.0
         replaces: Vec<Replace>,
     ) -> GoMod {
         let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
-        let plugins: Vec<Wanted> = plugins
+        let plugins: Vec<Requirement> = plugins
             .iter()
-            .map(|(path, version, requires)| Wanted {
+            .map(|(path, version, requires)| Requirement {
                 path: (*path).to_owned(),
                 version: (*version).to_owned(),
                 go_mod: Some(GoMod::parse_lax(&format!("module {path}\n{requires}")).unwrap()),
             })
             .collect();
-        Composition {
+        GoModComposition {
             release: &GoMod::parse(RELEASE).unwrap(),
             registered: &imports(
                 &["http/v5", "kv/v5", "rpc/v5"]

@@ -10,7 +10,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Output, digest, settings::Settings, store::Artifact};
+use crate::{
+    artifact::store::StoredArtifact, digest, error::Error, request::Output, settings::BuildSettings,
+};
 
 /// The name of a file that isn't finished begins and ends so.
 const UNFINISHED: (&str, &str) = (".rr.", ".tmp");
@@ -20,7 +22,7 @@ const TICK: Duration = Duration::from_secs(3);
 
 impl Output {
     /// Finds out before the compile what would fail after it.
-    pub(crate) fn check_for(&self, settings: &Settings) -> Result<(), Error> {
+    pub(crate) fn check_for(&self, settings: &BuildSettings) -> Result<(), Error> {
         if matches!(self, Self::File(_)) && settings.targets.len() > 1 {
             return Err(Error::configuration("--output-file names one file, and there are several targets")
                 .help("name a directory with -o: it gets rr-OS-ARCH for each target"));
@@ -37,7 +39,7 @@ impl Output {
     }
 
     /// Finds out before a compile whether the binary can be written after it.
-    pub(crate) fn probe(&self, settings: &Settings) -> Result<(), Error> {
+    pub(crate) fn probe(&self, settings: &BuildSettings) -> Result<(), Error> {
         settings.targets.iter().try_for_each(|target| {
             let file = self.file(&settings.binary_name(target));
             let existing = directory_of(&file).ancestors().find(|ancestor| ancestor.exists());
@@ -73,7 +75,7 @@ impl Output {
 
 /// Copies `artifact` beside its place, syncs it, and renames it into its place; a file that is the same already stays.
 /// One that is `fresh` was just read, and isn't read for its sum again.
-pub(crate) fn publish(artifact: &Artifact, file: &Path, fresh: bool) -> Result<(), Error> {
+pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Result<(), Error> {
     if is_published(artifact, file) {
         return Ok(());
     }
@@ -98,15 +100,15 @@ pub(crate) fn write_whole(
     write: &mut dyn FnMut(&mut File) -> io::Result<()>,
 ) -> Result<(), Error> {
     let failed = |error: io::Error| unwritable(file, &error);
-    let mut unfinished = Unfinished::beside(file)?;
+    let mut unfinished = PartialFile::beside(file)?;
     write(unfinished.file()).map_err(failed)?;
     unfinished.finish(file, false)
 }
 
 /// A file on its way to its place.
-pub(crate) struct Unfinished(tempfile::NamedTempFile);
+pub(crate) struct PartialFile(tempfile::NamedTempFile);
 
-impl Unfinished {
+impl PartialFile {
     /// An empty one in the directory of `file`, which is made when missing.
     pub(crate) fn beside(file: &Path) -> Result<Self, Error> {
         let directory = directory_of(file);
@@ -169,21 +171,21 @@ fn is_something_else(file: &Path) -> bool {
 }
 
 /// Whether the file is the artifact already. What was read once and is the same file since isn't read again.
-fn is_published(artifact: &Artifact, file: &Path) -> bool {
-    let Some(identity) = Identity::of(file).filter(|identity| identity.size == artifact.size) else {
+fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
+    let Some(identity) = FileIdentity::of(file).filter(|identity| identity.size == artifact.size) else {
         return false;
     };
     if !is_executable(file) {
         return false;
     }
     let notes = artifact.directory.join("published.json");
-    let mut known: BTreeMap<PathBuf, Identity> =
+    let mut known: BTreeMap<PathBuf, FileIdentity> =
         fs::read(&notes).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     if known.get(file) == Some(&identity) {
         return true;
     }
     let same = digest::of_file(file).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
-    if same && identity.is_settled() && Identity::of(file) == Some(identity) {
+    if same && identity.is_settled() && FileIdentity::of(file) == Some(identity) {
         known.retain(|other, _| other.exists());
         known.insert(file.to_owned(), identity);
         // Without the note it is read again.
@@ -196,7 +198,7 @@ fn is_published(artifact: &Artifact, file: &Path) -> bool {
 /// What tells a file from a changed one without reading it: whatever writes to it, or is renamed onto it, changes one of
 /// these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
@@ -204,7 +206,7 @@ struct Identity {
     changed: (i64, i64),
 }
 
-impl Identity {
+impl FileIdentity {
     #[cfg(unix)]
     fn of(file: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
@@ -293,7 +295,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("rr"), "#!").unwrap();
         let (size, sha256) = digest::of_file(&place.path().join("rr")).unwrap();
-        let artifact = Artifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
+        let artifact =
+            StoredArtifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
         let file = place.path().join("a/b/rr");
         fs::create_dir_all(place.path().join("a/b")).unwrap();
         fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();
@@ -315,7 +318,7 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("rr"), "#!").unwrap();
         let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
-        let artifact = Artifact { directory: directory.clone(), size, sha256, about: String::new() };
+        let artifact = StoredArtifact { directory: directory.clone(), size, sha256, about: String::new() };
         let file = place.path().join("out");
         publish(&artifact, &file, false).unwrap();
         let made = fs::metadata(&file).unwrap().modified().unwrap();

@@ -2,35 +2,36 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::Path,
 };
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Project, Replacement};
+use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement, Spanned};
 
-use super::Lock;
-use crate::{imports::imports_of, settings::Settings};
+use super::model::Lock;
+use crate::{imports::imports_of, settings::BuildSettings};
 
 /// What a configuration asks for, in words that a [`Lock`] keeps.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RequestedVersions {
     pub(crate) roadrunner: String,
     /// By the user's name.
     pub(crate) plugins: BTreeMap<String, String>,
     pub(crate) settings: Vec<String>,
 }
 
-impl Asked {
+impl RequestedVersions {
     /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
-    pub(crate) fn new(manifest: &Manifest, settings: &Settings, base: &Path) -> Self {
-        let github = host(&manifest.github, "github.com");
+    pub(crate) fn new(manifest: &Manifest, settings: &BuildSettings, base: &Path) -> Self {
+        let github = address(&manifest.github);
         let reference =
             manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());
         let plugins = manifest
             .plugins
             .iter()
-            .map(|plugin| (plugin.name.value.clone(), from(plugin, manifest, base)))
+            .map(|plugin| (plugin.name.value.clone(), plugin_source(plugin, manifest, base)))
             .collect();
         let mut rest: Vec<String> = manifest
             .replaces
@@ -90,32 +91,25 @@ impl Asked {
     }
 }
 
-/// Where a plugin comes from, at which ref, and what replaces it.
-fn from(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
-    let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
-        folder.as_ref().map(|folder| format!("//{}", folder.value)).unwrap_or_default()
+/// The origin of a plugin, its ref, and its replacement.
+fn plugin_source(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
+    let on_forge = |forge: &Forge, path: &dyn fmt::Display, folder: &Option<Spanned<String>>| {
+        let folder = folder.as_ref().map(|folder| format!("//{}", folder.value)).unwrap_or_default();
+        format!("{}/{path}{folder}", address(forge))
     };
-    let place = match &plugin.origin {
+    let origin = match &plugin.origin {
         Origin::Module(path) => path.value.clone(),
-        Origin::GitHub { owner, repository, folder: inner } => {
-            let host = host(&manifest.github, "github.com");
-            format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner))
+        Origin::GitHub { owner, repository, folder } => {
+            on_forge(&manifest.github, &format!("{}/{}", owner.value, repository.value), folder)
         }
-        Origin::GitLab { project, folder: inner } => {
-            let host = host(&manifest.gitlab, "gitlab.com");
-            let project = match &project.value {
-                Project::Id(id) => format!("projects/{id}"),
-                Project::Path(path) => path.clone(),
-            };
-            format!("{host}/{project}{}", folder(inner))
-        }
+        Origin::GitLab { project, folder } => on_forge(&manifest.gitlab, &project.value, folder),
     };
     let replaced = plugin
         .replace
         .as_ref()
         .map(|new| format!(" => {}", replacement(&new.value, base)))
         .unwrap_or_default();
-    format!("{place} {}{replaced}", plugin.reference.value)
+    format!("{origin} {}{replaced}", plugin.reference.value)
 }
 
 fn replacement(replacement: &Replacement, base: &Path) -> String {
@@ -142,12 +136,10 @@ fn needs(directory: &Path) -> String {
     format!("needs {hex}")
 }
 
-/// The public forge by its name, a company's own by its URL, which never carries user information into the lock.
-fn host(forge: &Forge, public: &str) -> String {
-    let Some(endpoint) = &forge.endpoint else { return public.to_owned() };
-    let Ok(mut url) = url::Url::parse(&endpoint.value) else { return public.to_owned() };
-    // These fail only for URLs that can't carry user information.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.as_str().trim_end_matches('/').to_owned()
+/// The public host, or the endpoint of a self-hosted forge.
+fn address(forge: &Forge) -> String {
+    forge.endpoint.as_ref().map_or_else(
+        || forge.host().to_owned(),
+        |endpoint| endpoint.value.as_str().trim_end_matches('/').to_owned(),
+    )
 }

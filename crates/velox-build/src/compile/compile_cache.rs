@@ -11,9 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 use velox_gocache::Stats;
 
-use crate::{CompileCache, Error, Request, lock::Variant, toolchain::Toolchain};
+use crate::{
+    error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest, toolchain::Toolchain,
+};
 
-/// The variable that carries [`Instructions`] to the program.
+/// The variable that carries [`CompileCacheConfig`] to the program.
 const VARIABLE: &str = "VX_COMPILE_CACHE";
 /// How long the remote may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -22,7 +24,7 @@ const FLUSH: Duration = Duration::from_secs(30);
 
 /// What the program is told.
 #[derive(Serialize, Deserialize)]
-struct Instructions {
+struct CompileCacheConfig {
     gocache: PathBuf,
     remote: Url,
     read_only: bool,
@@ -31,7 +33,7 @@ struct Instructions {
 }
 
 /// How one compile is told to use it.
-pub(crate) struct Use {
+pub(crate) struct CompileCacheSession {
     pub(crate) environment: Vec<(&'static str, String)>,
     stats: PathBuf,
 }
@@ -40,10 +42,10 @@ pub(crate) struct Use {
 ///
 /// # Errors
 /// One that is none.
-fn remote(request: &Request) -> Result<Option<Url>, Error> {
+fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
     let variable = request.environment.get("VX_REMOTE_CACHE").filter(|value| !value.is_empty()).cloned();
     let configured = request.manifest.cache.remote.as_ref();
-    let (text, span) = match request.options.remote_cache.clone().or(variable) {
+    let (text, span) = match request.options.cache.remote.clone().or(variable) {
         Some(text) => (text, None),
         None => match configured {
             Some(remote) => (remote.value.clone(), remote.span.clone()),
@@ -66,31 +68,31 @@ fn remote(request: &Request) -> Result<Option<Url>, Error> {
 }
 
 /// Finds out early whether the configuration names a remote that is none.
-pub(crate) fn check(request: &Request) -> Result<(), Error> {
+pub(crate) fn check(request: &BuildRequest) -> Result<(), Error> {
     remote(request).map(drop)
 }
 
 /// Whether there is a remote to look for compiled packages in.
-pub(crate) fn is_wanted(request: &Request) -> bool {
+pub(crate) fn is_wanted(request: &BuildRequest) -> bool {
     remote(request).is_ok_and(|remote| remote.is_some())
 }
 
-impl Use {
+impl CompileCacheSession {
     /// `None`: no remote is wanted. Where one is and can't be used, the answer's trouble says why, and the compile goes
     /// on without.
     pub(crate) fn new(
-        request: &Request,
+        request: &BuildRequest,
         go: &Toolchain,
         go_version: &str,
-        variant: &Variant,
+        variant: &TargetVariant,
         scratch: &Path,
-    ) -> Result<Option<Result<Self, CompileCache>>, Error> {
+    ) -> Result<Option<Result<Self, CompileCacheStats>>, Error> {
         let Some(remote) = remote(request)? else { return Ok(None) };
         let unused = |why: &str| {
-            Ok(Some(Err(CompileCache { trouble: Some(why.to_owned()), ..CompileCache::default() })))
+            Ok(Some(Err(CompileCacheStats { trouble: Some(why.to_owned()), ..CompileCacheStats::default() })))
         };
-        let Some(program) = &request.options.cache_program else { return Ok(None) };
-        if request.options.offline && remote.scheme() != "file" {
+        let Some(program) = &request.options.cache.program else { return Ok(None) };
+        if request.options.is_offline() && remote.scheme() != "file" {
             return unused("the remote isn't used, since --offline forbids it");
         }
         if !go.settings().gocacheprog.is_empty() {
@@ -104,7 +106,7 @@ impl Use {
             return unused("the remote isn't used: the path of vx has both kinds of quotes");
         };
         let stats = scratch.join(format!("cache-{}-{}.json", variant.target.os, variant.target.arch));
-        let instructions = Instructions {
+        let instructions = CompileCacheConfig {
             gocache: go.settings().gocache.clone(),
             remote,
             read_only: request.manifest.cache.read_only
@@ -119,18 +121,18 @@ impl Use {
     }
 
     /// What it did, once the compile is over.
-    pub(crate) fn finish(&self) -> CompileCache {
+    pub(crate) fn finish(&self) -> CompileCacheStats {
         let stats = std::fs::read_to_string(&self.stats).ok();
         let Some(stats) = stats.and_then(|text| serde_json::from_str::<Stats>(&text).ok()) else {
             let trouble = Some("the compile cache ended early".to_owned());
-            return CompileCache { trouble, ..CompileCache::default() };
+            return CompileCacheStats { trouble, ..CompileCacheStats::default() };
         };
         let Stats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
-        CompileCache { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble }
+        CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble }
     }
 }
 
-impl CompileCache {
+impl CompileCacheStats {
     pub(crate) fn add(&mut self, other: Self) {
         self.local_hits += other.local_hits;
         self.remote_hits += other.remote_hits;
@@ -153,7 +155,7 @@ pub async fn serve_compile_cache(
     let text = environment.get(VARIABLE).ok_or_else(|| {
         Error::configuration("this command is for the go command, which `vx build` tells to run it")
     })?;
-    let Instructions { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
+    let CompileCacheConfig { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
         .map_err(|error| Error::build(format!("can't read {VARIABLE}: {error}")))?;
     let options = velox_gocache::Options {
         gocache,

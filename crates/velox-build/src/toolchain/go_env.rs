@@ -11,14 +11,14 @@ use serde::Deserialize;
 use velox_gomod::{goenv::GoEnv, goversion, module::match_prefix_patterns};
 
 use crate::{
-    Error,
-    process::{Children, Invocation},
+    error::Error,
+    process::{CommandRunner, Invocation},
 };
 
 /// The part of `go env -json` that a build needs (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(crate) struct Settings {
+pub(crate) struct GoSettings {
     pub(crate) gomodcache: PathBuf,
     pub(crate) gocache: PathBuf,
     #[serde(default)]
@@ -43,18 +43,18 @@ pub(crate) struct Settings {
 /// A go command's own words: its version, and what it takes from its directory.
 #[derive(Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-struct Own {
+struct GoEnvOutput {
     goversion: String,
     goroot: PathBuf,
     #[serde(flatten)]
-    settings: Settings,
+    settings: GoSettings,
 }
 
-impl Settings {
+impl GoSettings {
     /// What a go command says, and its own version. Itself: not what GOTOOLCHAIN would put in its place.
     pub(super) async fn of(
         program: &Path,
-        children: &Children,
+        children: &CommandRunner,
         directory: &Path,
     ) -> Result<(Self, String), Error> {
         let names = [
@@ -87,7 +87,7 @@ impl Settings {
                 .help("check the installation of Go: `go env` has to work by itself")
                 .output(finished.stderr));
         }
-        let Own { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
+        let GoEnvOutput { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
             .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
         settings.check_places()?;
         let env = GoEnv::read(&children.inherited, Some(&goroot));

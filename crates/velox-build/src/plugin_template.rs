@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use velox_gomod::module;
 
-use crate::Error;
+use crate::error::Error;
 
 /// A plugin that does next to nothing, and passes its own tests.
 ///
@@ -15,7 +15,7 @@ use crate::Error;
 /// README.md  .gitignore
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skeleton {
+pub struct PluginTemplate {
     name: String,
     module: String,
 }
@@ -84,7 +84,7 @@ const TAKEN: &[&str] = &[
     "config",
 ];
 
-impl Skeleton {
+impl PluginTemplate {
     /// A plugin of this name, and of this module path (`example.com/NAME` where nobody says).
     ///
     /// # Errors
@@ -185,17 +185,17 @@ mod tests {
         for name in
             ["", "My", "1st", "a_b", "a b", "a--b", "a-", "-a", "go", "main", "f-unc", "../x", "é", "rpc"]
         {
-            assert!(Skeleton::new(name, None).is_err(), "{name}");
+            assert!(PluginTemplate::new(name, None).is_err(), "{name}");
         }
         for module in ["", "http", "https://example.com/x", "example.com/a b", "example.com/../x"] {
-            assert!(Skeleton::new("fine", Some(module)).is_err(), "{module}");
+            assert!(PluginTemplate::new("fine", Some(module)).is_err(), "{module}");
         }
-        assert_eq!(Skeleton::new("my-plugin2", None).unwrap().module(), "example.com/my-plugin2");
+        assert_eq!(PluginTemplate::new("my-plugin2", None).unwrap().module(), "example.com/my-plugin2");
     }
 
     #[test]
     fn nothing_of_the_template_is_left() {
-        let skeleton = Skeleton::new("my-plugin", Some("github.com/Me/MyPlugin/v2")).unwrap();
+        let skeleton = PluginTemplate::new("my-plugin", Some("github.com/Me/MyPlugin/v2")).unwrap();
         for (name, template) in FILES {
             let filled = skeleton.filled(template);
             assert!(!filled.contains("{{") && filled.ends_with('\n'), "{name}");
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_directory_with_files_stays_as_it_is() {
         let place = tempfile::tempdir().unwrap();
-        let skeleton = Skeleton::new("fine", None).unwrap();
+        let skeleton = PluginTemplate::new("fine", None).unwrap();
         fs::write(place.path().join("mine"), "").unwrap();
         assert!(skeleton.write(place.path()).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);

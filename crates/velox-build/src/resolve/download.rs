@@ -9,22 +9,23 @@ use std::{
 use serde::Deserialize;
 use velox_gomod::{
     fetch::{Error as FetchError, Fetched, Fetcher, Tried, Wanted},
-    modcache::{self, ModCache, Part},
+    modcache::{ModCache, Part},
     module::Version,
-    semver, sumdb,
+    semver,
 };
 
 use crate::{
-    Error, Event, Fault, Phase,
-    error::checksum_mismatch,
-    process::Children,
-    toolchain::{Mode, Toolchain},
+    download_failure::unserved,
+    error::{Error, checksum_mismatch},
+    event::{Event, Phase},
+    process::CommandRunner,
+    toolchain::{ModuleMode, Toolchain},
 };
 
 /// What `go mod download -json` says of one module (<https://go.dev/ref/mod#go-mod-download>).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Download {
+pub(super) struct GoDownload {
     pub(super) path: String,
     pub(super) version: String,
     pub(super) query: String,
@@ -34,7 +35,7 @@ pub(super) struct Download {
     pub(super) dir: PathBuf,
     pub(super) sum: String,
     pub(super) go_mod_sum: String,
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Option<VcsOrigin>,
     /// What the proxies said before the go command was asked.
     #[serde(skip)]
     tried: Vec<Tried>,
@@ -42,23 +43,23 @@ pub(super) struct Download {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Origin {
+pub(super) struct VcsOrigin {
     pub(super) hash: String,
 }
 
 /// Who is asked for modules.
 #[derive(Clone, Copy)]
-pub(crate) struct Proxies<'a> {
+pub(crate) struct ModuleProxies<'a> {
     pub(crate) go: &'a Toolchain,
-    pub(crate) children: &'a Children,
+    pub(crate) children: &'a CommandRunner,
     /// `None`: the go command alone may ask.
     pub(crate) fetcher: Option<&'a Fetcher>,
 }
 
 /// By a module's path: the proxies that couldn't serve it.
-pub(super) type TriedProxies = BTreeMap<String, Vec<Tried>>;
+pub(super) type ProxyFailures = BTreeMap<String, Vec<Tried>>;
 
-impl Proxies<'_> {
+impl ModuleProxies<'_> {
     pub(super) fn cache(&self) -> ModCache {
         ModCache::new(&self.go.settings().gomodcache)
     }
@@ -68,7 +69,7 @@ impl Proxies<'_> {
     ///
     /// # Errors
     /// A module whose checksum is wrong ends the build: no other source may stand in for it.
-    pub(super) async fn download(&self, wanted: &[Wanted]) -> Result<BTreeMap<Version, Download>, Error> {
+    pub(super) async fn download(&self, wanted: &[Wanted]) -> Result<BTreeMap<Version, GoDownload>, Error> {
         let (mut answers, mut tried) = self.native(wanted).await?;
         let modules = wanted.iter().map(|wanted| &wanted.module);
         let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
@@ -77,8 +78,11 @@ impl Proxies<'_> {
     }
 
     /// What the module proxies have of exact versions.
-    async fn native(&self, wanted: &[Wanted]) -> Result<(BTreeMap<Version, Download>, TriedProxies), Error> {
-        let (mut answers, mut tried) = (BTreeMap::new(), TriedProxies::new());
+    async fn native(
+        &self,
+        wanted: &[Wanted],
+    ) -> Result<(BTreeMap<Version, GoDownload>, ProxyFailures), Error> {
+        let (mut answers, mut tried) = (BTreeMap::new(), ProxyFailures::new());
         let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
         let is_exact =
             |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
@@ -100,8 +104,8 @@ impl Proxies<'_> {
             if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module))
             {
                 let origin = std::fs::read_to_string(&info).ok();
-                let origin = origin.and_then(|text| serde_json::from_str::<Info>(&text).ok()?.origin);
-                let answer = Download {
+                let origin = origin.and_then(|text| serde_json::from_str::<VersionInfo>(&text).ok()?.origin);
+                let answer = GoDownload {
                     path: module.path.clone(),
                     version: module.version.clone(),
                     info,
@@ -110,7 +114,7 @@ impl Proxies<'_> {
                     sum: fetched.sums.zip,
                     go_mod_sum: fetched.sums.go_mod,
                     origin,
-                    ..Download::default()
+                    ..GoDownload::default()
                 };
                 answers.insert(module, answer);
             }
@@ -129,7 +133,7 @@ impl Proxies<'_> {
         phase: Phase,
     ) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
         let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
-        let progress = Progress::new(self.children, phase, u64::try_from(wanted.len()).ok());
+        let progress = DownloadProgress::new(self.children, phase, u64::try_from(wanted.len()).ok());
         let arrived = |module: &Version, bytes| progress.one(module, bytes);
         let answers = tokio::select! {
             answers = fetcher.fetch(wanted, &arrived) => answers,
@@ -146,8 +150,8 @@ impl Proxies<'_> {
     pub(super) async fn by_go(
         &self,
         modules: &[&Version],
-        tried: &mut TriedProxies,
-    ) -> Result<BTreeMap<Version, Download>, Error> {
+        tried: &mut ProxyFailures,
+    ) -> Result<BTreeMap<Version, GoDownload>, Error> {
         if modules.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -173,11 +177,13 @@ impl Proxies<'_> {
                 self.children.reporter.report(event);
             }
         };
-        let finished =
-            self.go.run(Mode::Complete, None, &arguments, outside.path(), false, Some(&on_line)).await?;
+        let finished = self
+            .go
+            .run(ModuleMode::Complete, None, &arguments, outside.path(), false, Some(&on_line))
+            .await?;
 
-        let mut said: Vec<Download> = Vec::new();
-        for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Download>() {
+        let mut said: Vec<GoDownload> = Vec::new();
+        for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
             let answer = answer.map_err(|error| {
                 Error::build(format!("can't read what `go mod download -json` says: {error}"))
                     .output(finished.stderr.clone())
@@ -198,14 +204,14 @@ impl Proxies<'_> {
         let answer = |module: &Version| {
             let of_path = || said.iter().filter(|answer| answer.path == module.path);
             let asked =
-                |answer: &&Download| answer.query == module.version || answer.version == module.version;
+                |answer: &&GoDownload| answer.query == module.version || answer.version == module.version;
             // A query that names no version in its answer is told by its path, where nothing else was asked of that.
             of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
         };
         let mut answers = BTreeMap::new();
         for module in modules {
             let mut answer =
-                answer(module).unwrap_or_else(|| Download { error: why.clone(), ..Download::default() });
+                answer(module).unwrap_or_else(|| GoDownload { error: why.clone(), ..GoDownload::default() });
             answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
             answers.insert((*module).clone(), answer);
         }
@@ -214,16 +220,16 @@ impl Proxies<'_> {
 }
 
 /// What goes on while modules are fetched, for the user.
-pub(super) struct Progress<'a> {
-    children: &'a Children,
+pub(super) struct DownloadProgress<'a> {
+    children: &'a CommandRunner,
     phase: Phase,
     total: Option<u64>,
     done: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl<'a> Progress<'a> {
-    pub(super) fn new(children: &'a Children, phase: Phase, total: Option<u64>) -> Self {
+impl<'a> DownloadProgress<'a> {
+    pub(super) fn new(children: &'a CommandRunner, phase: Phase, total: Option<u64>) -> Self {
         Self { children, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
@@ -254,137 +260,18 @@ pub(super) fn judge(
     )
 }
 
-/// What the proxies said of a module that the go command may get yet.
-///
-/// # Errors
-/// What no other source may make good.
-pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
-    use sumdb::Error as Sum;
-    let one = |host: &str, why: String| vec![Tried { host: host.to_owned(), why }];
-    match error {
-        FetchError::NeedsGo { tried, .. } | FetchError::Download { tried, .. } => Ok(tried),
-        FetchError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
-        FetchError::Mismatch { file, found, expected, .. } => {
-            let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
-            Err(checksum_mismatch(module, &text))
-        }
-        FetchError::Database {
-            source: source @ (Sum::Security { .. } | Sum::Note(_) | Sum::Log(_) | Sum::Record { .. }),
-            ..
-        } => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
-            .help("nothing of it was kept: someone changed the answer on its way, or the database misbehaves; ask over another network, and tell its owner")
-            .output(source.to_string().lines().map(str::to_owned).collect())),
-        FetchError::Database { source, .. } => Ok(one("the checksum database", source.to_string())),
-        FetchError::Cache(error @ modcache::Error::File { .. }) => Err(Error::build(error.to_string()).help(
-            "check the directory's permissions and the space on its disk; GOMODCACHE names another",
-        )),
-        FetchError::Refused { host, source, .. } => {
-            Err(Error::build(format!("{host} sends a zip that is none of {module}"))
-                .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
-                .output(source.to_string().lines().map(str::to_owned).collect()))
-        }
-        error @ FetchError::Module(_) => Err(Error::build(error.to_string()).fault(Fault::Request)),
-        error @ FetchError::Cache(_) => Err(Error::build(error.to_string())),
-        error => Ok(one("vx", error.to_string())),
-    }
-}
-
-/// Whether all that was said of a module is that it isn't there.
-pub(super) fn is_not_found(why: &str) -> bool {
-    let signs =
-        ["404 ", "410 ", "ot found", "no matching versions", "unknown revision", "unrecognized import path"];
-    says(&without_names(why), &signs) && advice(why).is_none()
-}
-
-/// Who can do something about a module that can't be had, by what was said of it.
-pub(super) fn fault(why: &str) -> Fault {
-    let text = without_names(why);
-    let is_gone = says(&text, &["404 Not Found", "410 Gone"])
-        && !says(&text, &["401 ", "403 ", "407 ", "429 ", "500 ", "502 ", "503 ", "504 ", "off`", "=off"]);
-    // A proxy may say why it has no such module: that another host didn't answer it, for example.
-    if is_gone || is_not_found(why) || says(&text, &["invalid version", "malformed"]) {
-        Fault::Request
-    } else if advice(why).is_some() {
-        Fault::Sources
-    } else {
-        Fault::Other
-    }
-}
-
-fn says(text: &str, signs: &[&str]) -> bool {
-    signs.iter().any(|sign| text.contains(sign))
-}
-
-/// What was said, without addresses and module paths: a module may be called `dns` or `resetter`.
-fn without_names(why: &str) -> String {
-    why.split_whitespace().filter(|word| !word.contains('/')).collect::<Vec<_>>().join(" ")
-}
-
-/// Whether a proxy may have meant so, where it told it otherwise.
-pub(super) fn may_be_missing(why: &str) -> bool {
-    why.contains("403 ") || is_not_found(why)
-}
-
-/// What to do about a module that can't be had, by what was said of it.
-pub(crate) fn advice(why: &str) -> Option<&'static str> {
-    let text = without_names(why);
-    let says = |signs: &[&str]| says(&text, signs);
-    if says(&["`off`", "GOPROXY list is not the empty string", "GOPROXY=off"]) {
-        Some(
-            "GOPROXY allows no download: name a proxy with GOPROXY=https://…, or fill the module cache otherwise",
-        )
-    } else if says(&["401 ", "407 "]) {
-        Some(
-            "the proxy wants to know who asks: put `machine HOST login NAME password TOKEN` into ~/.netrc (or $NETRC), or set GOAUTH",
-        )
-    } else if says(&["403 "]) {
-        Some(
-            "proxies say so of what they don't have, too: check the name and the version; a private module is named in GOPRIVATE, or needs a login at the proxy (~/.netrc, $NETRC, GOAUTH)",
-        )
-    } else if says(&["plain HTTP", "insecure URL"]) {
-        Some("write https:// in GOPROXY, or put the password into ~/.netrc")
-    } else if says(&["ertificate"]) {
-        Some("the proxy's certificate isn't trusted here: SSL_CERT_FILE names a file with the authority's")
-    } else if says(&["429 "]) {
-        Some("the proxy has had enough for now: try again later")
-    } else if says(&["checksum database", "verifying module", "verifying go.mod"]) {
-        Some(
-            "a private module is unknown there: name it in GOPRIVATE, or in GONOSUMDB where a proxy serves it",
-        )
-    } else if says(&[
-        "500 ",
-        "502 ",
-        "503 ",
-        "504 ",
-        "refused",
-        "reset",
-        "breaks off",
-        "answer",
-        "reached",
-        "EOF",
-        "dns",
-        "lookup",
-    ]) {
-        Some(
-            "try again; if it lasts, name another proxy with GOPROXY (a list with `|` asks the next one after any error)",
-        )
-    } else {
-        None
-    }
-}
-
 /// The part of an `.info` file that names the commit.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Info {
-    origin: Option<Origin>,
+struct VersionInfo {
+    origin: Option<VcsOrigin>,
 }
 
 fn is_security_error(text: &str) -> bool {
     text.contains("SECURITY ERROR") || text.contains("checksum mismatch")
 }
 
-impl Download {
+impl GoDownload {
     /// What went wrong, without the module's name that Go puts before it.
     pub(super) fn reason(&self) -> String {
         let text =

@@ -8,15 +8,20 @@ use std::{
 
 use velox_manifest::GoTarget;
 
-use crate::{Binary, Error, digest, publish::write_whole, store::Artifact};
+use crate::{
+    artifact::{publish::write_whole, store::StoredArtifact},
+    digest,
+    error::Error,
+    event::BuiltBinary,
+};
 
 /// What an archive's name is made of.
-pub(crate) struct Release {
+pub(crate) struct ArchiveName {
     pub(crate) version: String,
     pub(crate) target: GoTarget,
 }
 
-impl Release {
+impl ArchiveName {
     /// `roadrunner-2025.1.15-linux-amd64`, as at <https://github.com/roadrunner-server/roadrunner/releases>.
     fn name(&self) -> String {
         let version: String = self
@@ -30,7 +35,11 @@ impl Release {
 
 /// Writes `NAME.tar.gz`, for Windows `NAME.zip`, with the binary and RoadRunner's licence in a folder NAME. Nothing in it
 /// says when or by whom it was made: the same binary makes the same archive.
-pub(crate) fn write(release: &Release, artifact: &Artifact, directory: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn write(
+    release: &ArchiveName,
+    artifact: &StoredArtifact,
+    directory: &Path,
+) -> Result<PathBuf, Error> {
     let name = release.name();
     let windows = release.target.os == "windows";
     let file = directory.join(format!("{name}{}", if windows { ".zip" } else { ".tar.gz" }));
@@ -40,7 +49,7 @@ pub(crate) fn write(release: &Release, artifact: &Artifact, directory: &Path) ->
     Ok(file)
 }
 
-fn tar_gz(name: &str, artifact: &Artifact, out: &mut File) -> io::Result<()> {
+fn tar_gz(name: &str, artifact: &StoredArtifact, out: &mut File) -> io::Result<()> {
     let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(out, flate2::Compression::default()));
     let header = |size: u64, mode: u32| {
         let mut header = tar::Header::new_gnu();
@@ -57,7 +66,7 @@ fn tar_gz(name: &str, artifact: &Artifact, out: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-fn zip(name: &str, artifact: &Artifact, out: &mut File) -> io::Result<()> {
+fn zip(name: &str, artifact: &StoredArtifact, out: &mut File) -> io::Result<()> {
     let mut zip = zip::ZipWriter::new(out);
     let options = zip::write::SimpleFileOptions::default()
         .compression_method(zip::CompressionMethod::Deflated)
@@ -73,7 +82,7 @@ fn zip(name: &str, artifact: &Artifact, out: &mut File) -> io::Result<()> {
 }
 
 /// Writes `checksums.txt` beside the archives, in the form that `sha256sum -c` reads.
-pub(crate) fn write_checksums(published: &[Binary]) -> Result<(), Error> {
+pub(crate) fn write_checksums(published: &[BuiltBinary]) -> Result<(), Error> {
     let archives: Vec<&PathBuf> = published.iter().filter_map(|binary| binary.archive.as_ref()).collect();
     let Some(directory) = archives.first().and_then(|first| first.parent()) else { return Ok(()) };
     let mut lines = Vec::new();

@@ -9,14 +9,14 @@ use velox_gomod::{
 };
 use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
 
-use crate::{Error, lock::Lock};
+use crate::{error::Error, lock::Lock};
 
 /// The repository that RoadRunner itself lives in.
 const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
 
 /// One thing to resolve: a ref of a module somewhere.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct ModuleRequest {
     /// How an error names it (`plugin http`).
     pub(crate) subject: String,
     /// Where the ref stands in the configuration.
@@ -32,14 +32,14 @@ pub(crate) struct Ask {
     /// The module as the go command can be asked for it (`path`, `query`), where that is known beforehand.
     pub(crate) module: Option<Version>,
     /// The repository, for when the go command can't tell.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<RepositoryLocation>,
     /// What a previous lock found; the ref may name something else by now.
-    pub(crate) known: Option<Known>,
+    pub(crate) known: Option<PreviousResolution>,
 }
 
 /// A module as a previous lock has it.
 #[derive(Debug, Clone)]
-pub(crate) struct Known {
+pub(crate) struct PreviousResolution {
     pub(crate) module: Version,
     pub(crate) commit: Option<String>,
     /// In seconds since 1970.
@@ -48,7 +48,7 @@ pub(crate) struct Known {
     pub(crate) mod_sum: Option<String>,
 }
 
-impl Known {
+impl PreviousResolution {
     pub(crate) fn new(
         lock: &Lock,
         module: Version,
@@ -64,8 +64,8 @@ impl Known {
 
 /// A folder of a repository on a forge or a git host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) host: Host,
+pub(crate) struct RepositoryLocation {
+    pub(crate) host: RepositoryHost,
     /// The folder that holds go.mod; empty for the root.
     pub(crate) folder: String,
     /// Whether the manifest names this forge as its own, so that no public proxy may answer for it.
@@ -73,21 +73,21 @@ pub(crate) struct Place {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
+pub(crate) enum RepositoryHost {
     GitHub { owner: String, repository: String },
     GitLab { project: Project },
     Git { url: String },
 }
 
 /// What has to be resolved for a plugin.
-pub(crate) enum PluginAsk {
+pub(crate) enum PluginSource {
     /// The plugin's own module, or a module that replaces it.
-    Remote(Box<Ask>),
+    Remote(Box<ModuleRequest>),
     /// A directory that replaces it, as the configuration names it: nothing to ask.
     Directory(PathBuf),
 }
 
-impl Ask {
+impl ModuleRequest {
     pub(crate) fn roadrunner(manifest: &Manifest) -> Self {
         let (owner, repository) = ROADRUNNER;
         let reference = manifest.roadrunner.reference.as_ref();
@@ -101,8 +101,8 @@ impl Ask {
             span: reference.and_then(|reference| reference.span.clone()),
             reference: reference.map(|reference| reference.value.clone()),
             module: reference.filter(|_| !own).and_then(|reference| module_at_tag(&root, &reference.value)),
-            place: Some(Place {
-                host: Host::GitHub { owner: owner.to_owned(), repository: repository.to_owned() },
+            place: Some(RepositoryLocation {
+                host: RepositoryHost::GitHub { owner: owner.to_owned(), repository: repository.to_owned() },
                 folder: String::new(),
                 own,
             }),
@@ -141,7 +141,7 @@ impl Ask {
     }
 }
 
-impl Ask {
+impl ModuleRequest {
     /// What is to be fetched for it: `module`, with the sums that a previous lock has of that.
     pub(super) fn wanted(&self, module: &Version) -> Wanted {
         let known = self.known.as_ref().filter(|known| known.module == *module);
@@ -154,7 +154,7 @@ impl Ask {
     }
 }
 
-impl PluginAsk {
+impl PluginSource {
     pub(crate) fn new(plugin: &Plugin, manifest: &Manifest) -> Self {
         let subject = format!("plugin {}", plugin.name.value);
         match plugin.replace.as_ref() {
@@ -166,13 +166,19 @@ impl PluginAsk {
                     Some(version) => (version, span),
                     None => (&plugin.reference.value, &plugin.reference.span),
                 };
-                Self::Remote(Box::new(Ask::replacement(subject, path, reference, span.clone(), manifest)))
+                Self::Remote(Box::new(ModuleRequest::replacement(
+                    subject,
+                    path,
+                    reference,
+                    span.clone(),
+                    manifest,
+                )))
             }
             None => Self::Remote(Box::new(Self::original(subject, plugin, manifest))),
         }
     }
 
-    fn original(subject: String, plugin: &Plugin, manifest: &Manifest) -> Ask {
+    fn original(subject: String, plugin: &Plugin, manifest: &Manifest) -> ModuleRequest {
         let reference = &plugin.reference.value;
         let (module, place) = match &plugin.origin {
             Origin::Module(path) => {
@@ -182,9 +188,12 @@ impl PluginAsk {
             Origin::GitHub { owner, repository, folder } => {
                 let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
                 let root = join(&format!("github.com/{}/{}", owner.value, repository.value), &folder);
-                let host = Host::GitHub { owner: owner.value.clone(), repository: repository.value.clone() };
+                let host = RepositoryHost::GitHub {
+                    owner: owner.value.clone(),
+                    repository: repository.value.clone(),
+                };
                 let own = manifest.github.endpoint.is_some();
-                (module_at_tag(&root, reference), Some(Place { host, folder, own }))
+                (module_at_tag(&root, reference), Some(RepositoryLocation { host, folder, own }))
             }
             Origin::GitLab { project, folder } => {
                 let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
@@ -193,15 +202,18 @@ impl PluginAsk {
                     Project::Id(_) => None,
                     Project::Path(path) => Some(join(&format!("gitlab.com/{path}"), &folder)),
                 };
-                let host = Host::GitLab { project: project.value.clone() };
+                let host = RepositoryHost::GitLab { project: project.value.clone() };
                 let own = manifest.gitlab.endpoint.is_some();
-                (root.and_then(|root| module_at_tag(&root, reference)), Some(Place { host, folder, own }))
+                (
+                    root.and_then(|root| module_at_tag(&root, reference)),
+                    Some(RepositoryLocation { host, folder, own }),
+                )
             }
         };
         // A module that is named by its path is asked for by that path, wherever the manifest's own forge is.
         let own = matches!(plugin.origin, Origin::GitHub { .. } | Origin::GitLab { .. })
             && place.as_ref().is_some_and(|place| place.own);
-        Ask {
+        ModuleRequest {
             subject,
             span: plugin.reference.span.clone(),
             reference: Some(reference.clone()),
@@ -230,43 +242,47 @@ fn module_at_tag(root: &str, reference: &str) -> Option<Version> {
 }
 
 /// RoadRunner's repository on the manifest's own forge; `None`: it is the public one.
-pub(crate) fn own_place_of_roadrunner(manifest: &Manifest) -> Option<Place> {
-    Ask::roadrunner(manifest).place.filter(|place| place.own)
+pub(crate) fn own_place_of_roadrunner(manifest: &Manifest) -> Option<RepositoryLocation> {
+    ModuleRequest::roadrunner(manifest).place.filter(|place| place.own)
 }
 
 /// The repository on the manifest's own forge that a module path names.
-pub(crate) fn own_place_of_module(path: &str, manifest: &Manifest) -> Option<Place> {
+pub(crate) fn own_place_of_module(path: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
     place_of(path, manifest).filter(|place| place.own)
 }
 
 /// The repository that a plugin comes from, where the manifest or its module path names one.
-pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<Place> {
-    PluginAsk::original(String::new(), plugin, manifest).place
+pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<RepositoryLocation> {
+    PluginSource::original(String::new(), plugin, manifest).place
 }
 
 /// The repository that a module path names by itself, where it does.
-fn place_of(module: &str, manifest: &Manifest) -> Option<Place> {
+fn place_of(module: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
     let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);
     let (host, rest) = path.split_once('/')?;
-    let is = |forge: &velox_manifest::Forge| {
-        forge.endpoint.as_ref().is_some_and(|endpoint| {
-            url::Url::parse(&endpoint.value).is_ok_and(|url| url.host_str() == Some(host))
-        })
-    };
+    let is = |forge: &velox_manifest::Forge| forge.is_self_hosted() && forge.host() == host;
     let own_github = is(&manifest.github);
     let own_gitlab = is(&manifest.gitlab);
     if host == "github.com" || own_github {
         let mut parts = rest.splitn(3, '/');
         let (owner, repository) = (parts.next()?.to_owned(), parts.next()?.to_owned());
         let folder = parts.next().unwrap_or_default().to_owned();
-        return Some(Place { host: Host::GitHub { owner, repository }, folder, own: own_github });
+        return Some(RepositoryLocation {
+            host: RepositoryHost::GitHub { owner, repository },
+            folder,
+            own: own_github,
+        });
     }
     if host == "gitlab.com" || own_gitlab {
         let project = Project::Path(rest.to_owned());
-        return Some(Place { host: Host::GitLab { project }, folder: String::new(), own: own_gitlab });
+        return Some(RepositoryLocation {
+            host: RepositoryHost::GitLab { project },
+            folder: String::new(),
+            own: own_gitlab,
+        });
     }
-    host.contains('.').then(|| Place {
-        host: Host::Git { url: format!("https://{path}") },
+    host.contains('.').then(|| RepositoryLocation {
+        host: RepositoryHost::Git { url: format!("https://{path}") },
         folder: String::new(),
         own: false,
     })

@@ -8,7 +8,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::Error;
+use crate::error::Error;
 
 /// Copies a directory; the copy can be written, whatever the original (the module cache is read-only).
 ///
@@ -19,8 +19,8 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let copy = || {
         fs::create_dir_all(to)?;
         walk(from, Path::new(""), &mut |entry| match entry {
-            Entry::Directory(path) => fs::create_dir_all(to.join(path)),
-            Entry::File(path) => {
+            TreeEntry::Directory(path) => fs::create_dir_all(to.join(path)),
+            TreeEntry::File(path) => {
                 let mut source = fs::File::open(from.join(path))?;
                 io::copy(&mut source, &mut fs::File::create(to.join(path))?).map(drop)
             }
@@ -33,7 +33,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
 pub(crate) fn digest(tree: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     walk(tree, Path::new(""), &mut |entry| {
-        if let Entry::File(path) = entry {
+        if let TreeEntry::File(path) = entry {
             let (size, sum) = crate::digest::of_file(&tree.join(path))?;
             hash.update(format!("{}\0{size}\0{sum}\n", path.to_string_lossy()));
         }
@@ -43,13 +43,13 @@ pub(crate) fn digest(tree: &Path) -> Result<String, Error> {
     Ok(HEXLOWER.encode(&hash.finalize()))
 }
 
-enum Entry<'a> {
+enum TreeEntry<'a> {
     Directory(&'a Path),
     File(&'a Path),
 }
 
 /// In an order that is the same everywhere.
-fn walk(root: &Path, below: &Path, visit: &mut dyn FnMut(Entry<'_>) -> io::Result<()>) -> io::Result<()> {
+fn walk(root: &Path, below: &Path, visit: &mut dyn FnMut(TreeEntry<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut entries: Vec<fs::DirEntry> = fs::read_dir(root.join(below))?.collect::<io::Result<_>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -62,10 +62,10 @@ fn walk(root: &Path, below: &Path, visit: &mut dyn FnMut(Entry<'_>) -> io::Resul
         }
         let path: PathBuf = below.join(&name);
         if entry.file_type()?.is_dir() {
-            visit(Entry::Directory(&path))?;
+            visit(TreeEntry::Directory(&path))?;
             walk(root, &path, visit)?;
         } else if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file()) {
-            visit(Entry::File(&path))?;
+            visit(TreeEntry::File(&path))?;
         }
     }
     Ok(())

@@ -13,38 +13,38 @@ use velox_gomod::{
 use velox_manifest::GoTarget;
 
 use super::{
-    Settings, Toolchain,
-    allowed::{Allowed, Others},
+    go_command::Toolchain,
+    go_env::GoSettings,
+    policy::{ToolchainPolicy, ToolchainSwitching},
 };
 use crate::{
-    Error, Event, Fault, Note, Phase,
-    error::checksum_mismatch,
-    pipeline::phase,
-    process::{Children, Invocation},
-    resolve::{advice, unserved},
+    download_failure::{advice, unserved},
+    error::{Blame, Error, checksum_mismatch},
+    event::{Event, Note, Phase, phase},
+    process::{CommandRunner, Invocation},
 };
 
 /// The go command on this machine, if there is one, and what the user allows besides.
-pub(crate) struct Installed {
+pub(crate) struct InstalledGo {
     program: Option<(PathBuf, String)>,
-    allowed: Allowed,
-    pub(crate) settings: Settings,
+    allowed: ToolchainPolicy,
+    pub(crate) settings: GoSettings,
 }
 
 /// All the Go that a build can have.
 pub(crate) struct Toolchains {
-    pub(crate) installed: Installed,
-    pub(crate) children: Children,
+    pub(crate) installed: InstalledGo,
+    pub(crate) children: CommandRunner,
     /// `None`: nothing may or can be downloaded but by a go command.
     pub(crate) fetcher: Option<Fetcher>,
     pub(crate) offline: bool,
     pub(crate) scratch: PathBuf,
 }
 
-impl Installed {
+impl InstalledGo {
     /// Looks at the given go command, else for one on the PATH.
     pub(crate) async fn find(
-        children: &Children,
+        children: &CommandRunner,
         given: Option<&Path>,
         directory: &Path,
     ) -> Result<Self, Error> {
@@ -59,18 +59,18 @@ impl Installed {
         }
         let (settings, program) = match given.map(Path::to_owned).or_else(|| children.find("go")) {
             Some(program) => {
-                let found = Settings::of(&program, children, directory).await;
+                let found = GoSettings::of(&program, children, directory).await;
                 let (settings, version) = match given {
                     Some(_) => found.map_err(|error| error.help("is what --go names a go command?"))?,
                     None => found?,
                 };
                 (settings, Some((program, version)))
             }
-            None => (Settings::without_go(&children.inherited, directory)?, None),
+            None => (GoSettings::without_go(&children.inherited, directory)?, None),
         };
         // One that was given is meant; saying more than that makes it a wish like the one on the PATH.
         let switched = children.inherited.get("GOTOOLCHAIN").is_some_and(|value| !value.is_empty());
-        let allowed = Allowed::new(&settings.gotoolchain, given.is_some() && !switched)?;
+        let allowed = ToolchainPolicy::new(&settings.gotoolchain, given.is_some() && !switched)?;
         Ok(Self { program, allowed, settings })
     }
 
@@ -81,7 +81,7 @@ impl Installed {
 
     /// Whether no other may be brought.
     pub(crate) fn stays(&self) -> bool {
-        self.allowed.others == Others::None
+        self.allowed.others == ToolchainSwitching::None
     }
 
     /// How the user said what is allowed.
@@ -102,8 +102,8 @@ impl Toolchains {
     /// # Errors
     /// It is neither what is installed nor may it be brought.
     pub(crate) fn allows(&self, version: &str) -> Result<(), Error> {
-        let Installed { allowed, .. } = &self.installed;
-        if self.installed.version() == Some(version) || allowed.others != Others::None {
+        let InstalledGo { allowed, .. } = &self.installed;
+        if self.installed.version() == Some(version) || allowed.others != ToolchainSwitching::None {
             return Ok(());
         }
         let message = match self.installed.version() {
@@ -134,13 +134,13 @@ impl Toolchains {
     /// What there is, where nothing is locked yet: the go command that is installed, if it can do, else what RoadRunner's
     /// go.mod names, else the newest release.
     pub(crate) async fn for_release(&self, release: Option<&Version>) -> Result<Toolchain, Error> {
-        let Installed { allowed, .. } = &self.installed;
+        let InstalledGo { allowed, .. } = &self.installed;
         if let Some(version) = self.installed.version() {
             let switches = GoVersion::of_toolchain(version).is_none_or(|version| version.switches());
-            if switches || allowed.others == Others::None {
+            if switches || allowed.others == ToolchainSwitching::None {
                 return self.get(version, None).await;
             }
-        } else if allowed.others == Others::None {
+        } else if allowed.others == ToolchainSwitching::None {
             return Err(self.none());
         }
         let named = self.named(release).await;
@@ -166,9 +166,9 @@ impl Toolchains {
     ) -> Result<Option<Toolchain>, Error> {
         let Some(line) = line.filter(|line| is_older(&go.version, line)) else { return Ok(None) };
         let installed = &go.version;
-        if self.installed.allowed.others == Others::None {
+        if self.installed.allowed.others == ToolchainSwitching::None {
             return Err(Error::build(format!("{module} needs Go {line} or newer; this is {installed}"))
-                .fault(Fault::Request)
+                .fault(Blame::Request)
                 .help("install a newer Go from https://go.dev/dl/")
                 .help(match self.installed.allowed.said.as_str() {
                     "--go" => "or leave --go out: vx then downloads the right one".to_owned(),
@@ -222,7 +222,7 @@ impl Toolchains {
         if let Some(program) = self.children.find(version) {
             return Ok(self.toolchain(program, version, None));
         }
-        if self.installed.allowed.others == Others::Path {
+        if self.installed.allowed.others == ToolchainSwitching::Path {
             let said = &self.installed.allowed.said;
             return Err(Error::build(format!("no {version} on the PATH, and {said} allows no download"))
                 .help(format!(
@@ -402,10 +402,10 @@ fn explain(what: &str, error: FetchError) -> Error {
     };
     if unverified {
         return Error::build(format!("can't verify {what}: {tried}"))
-            .fault(Fault::Sources)
+            .fault(Blame::Sources)
             .help("the checksum database has to be reached, by GOPROXY or directly; where a network has none, GOSUMDB=off trusts the first use and keeps its sum in velox.lock");
     }
-    let error = Error::build(format!("can't download {what}: {tried}")).fault(Fault::Sources);
+    let error = Error::build(format!("can't download {what}: {tried}")).fault(Blame::Sources);
     advice(&tried)
         .into_iter()
         .fold(error, |error, advice| error.help(advice))

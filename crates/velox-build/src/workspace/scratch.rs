@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Error;
+use crate::error::Error;
 
 /// A directory for one build, below the cache directory, removed when the build ends; one that a killed build left is
 /// removed by the next.
@@ -15,14 +15,14 @@ use crate::Error;
 ///   build-AbC123.lock     locked as long as its build runs
 ///   kept-AbC123/          of a build with --keep-workspace; never removed
 /// ```
-pub(crate) struct Scratch {
+pub(crate) struct ScratchDirectory {
     path: PathBuf,
     lock_path: PathBuf,
     _lock: File,
     keep: bool,
 }
 
-impl Scratch {
+impl ScratchDirectory {
     pub(crate) fn create(cache: &Path, keep: bool) -> Result<Self, Error> {
         let parent = cache.join("workspaces-v0");
         let failed = |error: io::Error| {
@@ -47,7 +47,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDirectory {
     fn drop(&mut self) {
         if !self.keep {
             let _ = fs::remove_dir_all(&self.path);
@@ -88,13 +88,13 @@ mod tests {
     fn a_workspace_goes_with_its_build_and_the_next_build_removes_a_killed_ones() {
         let cache = tempfile::tempdir().unwrap();
         let parent = cache.path().join("workspaces-v0");
-        let live = Scratch::create(cache.path(), false).unwrap();
+        let live = ScratchDirectory::create(cache.path(), false).unwrap();
         // What kill -9 leaves: a directory, and a lock file that nobody holds.
         fs::create_dir(parent.join("build-dead")).unwrap();
         fs::write(parent.join("build-dead.lock"), "").unwrap();
         fs::create_dir(parent.join("build-orphan")).unwrap();
 
-        let next = Scratch::create(cache.path(), false).unwrap();
+        let next = ScratchDirectory::create(cache.path(), false).unwrap();
         assert!(live.path().is_dir() && next.path().is_dir());
         assert!(!parent.join("build-dead").exists() && !parent.join("build-orphan").exists());
 
@@ -105,10 +105,10 @@ mod tests {
     #[test]
     fn a_kept_workspace_stays() {
         let cache = tempfile::tempdir().unwrap();
-        let kept = Scratch::create(cache.path(), true).unwrap();
+        let kept = ScratchDirectory::create(cache.path(), true).unwrap();
         let path = kept.path().to_owned();
         drop(kept);
-        drop(Scratch::create(cache.path(), false).unwrap());
+        drop(ScratchDirectory::create(cache.path(), false).unwrap());
         assert!(path.is_dir());
     }
 }

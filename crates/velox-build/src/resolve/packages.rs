@@ -11,34 +11,35 @@ use velox_gomod::{
     module::Version,
 };
 
-use super::goproxy::fault;
 use crate::{
-    Error, Event, Fault, Phase,
-    lock::{LockedTarget, Variant},
-    process::Children,
-    toolchain::{Mode, Toolchain},
+    download_failure::fault,
+    error::{Blame, Error},
+    event::{Event, Phase},
+    lock::{LockedTarget, TargetVariant},
+    process::CommandRunner,
+    toolchain::{ModuleMode, Toolchain},
     workspace::Workspace,
 };
 
 /// What a server is compiled from.
-pub(crate) struct Listing {
+pub(crate) struct PackageList {
     pub(crate) target: LockedTarget,
 }
 
 /// The part of `go list -json` that counts here (<https://pkg.go.dev/cmd/go#hdr-List_packages_or_modules>).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Package {
+struct ListedPackage {
     import_path: String,
     #[serde(default)]
     standard: bool,
-    module: Option<Module>,
+    module: Option<ListedModule>,
     error: Option<PackageError>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Module {
+struct ListedModule {
     path: String,
     #[serde(default)]
     version: String,
@@ -52,14 +53,14 @@ struct PackageError {
     err: String,
 }
 
-impl Listing {
-    /// Downloads the modules that provide a package for a target, and lists them; in [`Mode::Complete`] it completes
+impl PackageList {
+    /// Downloads the modules that provide a package for a target, and lists them; in [`ModuleMode::Complete`] it completes
     /// go.mod and go.sum besides.
     pub(crate) async fn of(
         go: &Toolchain,
-        children: &Children,
-        variant: &Variant,
-        mode: Mode,
+        children: &CommandRunner,
+        variant: &TargetVariant,
+        mode: ModuleMode,
         workspace: &Workspace,
     ) -> Result<Self, Error> {
         let tags = format!("-tags={}", variant.tags.join(","));
@@ -87,8 +88,8 @@ impl Listing {
         let mut target = LockedTarget::default();
         let mut imports = Vec::new();
         let mut errors = Vec::new();
-        for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Package>() {
-            let Package { import_path, standard, module, error } = package
+        for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedPackage>() {
+            let ListedPackage { import_path, standard, module, error } = package
                 .map_err(|error| Error::build(format!("can't read what `go list -json` says: {error}")))?;
             target.packages += 1;
             if let Some(error) = error {
@@ -125,7 +126,7 @@ fn unloaded(lines: Vec<String>) -> Error {
     let mut error = Error::build("Go can't load the modules of this server").fault(fault(&text));
     if text.contains("requires go >= ") {
         error = error
-            .fault(Fault::Request)
+            .fault(Blame::Request)
             .help("a module needs a newer Go than may be used here: GOTOOLCHAIN=auto lets it be downloaded");
     } else if text.contains("download go1") {
         error = error.help("a module needs a newer Go, and the go command can't download it: GOTOOLCHAIN=go1.X.Y+auto lets vx do it");
@@ -143,17 +144,17 @@ fn unloadable(errors: Vec<String>) -> Error {
     });
     if text.contains("@latest found") && !is_no_plugin {
         // The go command looked for the package everywhere: the module that had it was raised past it.
-        error = error.fault(Fault::Request).help(
+        error = error.fault(Blame::Request).help(
             "something in this server needs a newer module than the plugin that imports this package was written for: take plugin versions of one time, those that one RoadRunner release names",
         );
     } else if text.contains("no required module provides package")
         || text.contains("does not contain package")
     {
-        error = error.fault(Fault::Request).help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
+        error = error.fault(Blame::Request).help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
     }
     if text.contains("build constraints exclude all Go files") {
         error = error
-            .fault(Fault::Request)
+            .fault(Blame::Request)
             .help("a package has no files for this target: leave the plugin out, or choose another target");
     }
     let mut seen = BTreeSet::new();
@@ -165,20 +166,20 @@ fn without_progress(lines: Vec<String>) -> Vec<String> {
 }
 
 /// The requirements between modules, as `go mod graph` prints them.
-pub(crate) struct Graph {
+pub(crate) struct RequirementGraph {
     lines: String,
 }
 
-pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<Graph, Error> {
+pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<RequirementGraph, Error> {
     let finished =
-        go.run(Mode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
+        go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
     if !finished.status.success() {
         return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
     }
-    Ok(Graph { lines: finished.stdout })
+    Ok(RequirementGraph { lines: finished.stdout })
 }
 
-impl Graph {
+impl RequirementGraph {
     /// The modules (`path@version`) whose go.mod requires `module` at `version`.
     pub(super) fn demanding(&self, module: &str, version: &str) -> Vec<String> {
         let wanted = format!("{module}@{version}");

@@ -17,10 +17,12 @@ use velox_gomod::{
 use velox_manifest::Forge;
 
 use crate::{
-    Error, Event, Note, Request,
-    process::Children,
-    resolve::{Configured, Forges},
-    toolchain::Settings,
+    error::Error,
+    event::{Event, Note},
+    process::CommandRunner,
+    request::BuildRequest,
+    resolve::forge::{ForgeAccess, Forges},
+    toolchain::GoSettings,
 };
 
 /// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
@@ -28,7 +30,7 @@ const DOWNLOADS: usize = 24;
 
 /// The children and the forges of one build.
 pub(crate) struct Network {
-    pub(crate) children: Children,
+    pub(crate) children: CommandRunner,
     pub(crate) forges: Forges,
     /// `None`: only the go command may fetch.
     pub(crate) fetcher: Option<Fetcher>,
@@ -42,18 +44,18 @@ pub(crate) struct Credentials {
 
 impl Network {
     pub(crate) async fn new(
-        request: &Request,
-        settings: &Settings,
+        request: &BuildRequest,
+        settings: &GoSettings,
         scratch: &Path,
-        plain: &Children,
+        plain: &CommandRunner,
     ) -> Result<Self, Error> {
-        let (github, gitlab) = (configured(&request.manifest.github)?, configured(&request.manifest.gitlab)?);
+        let (github, gitlab) = (configured(&request.manifest.github), configured(&request.manifest.gitlab));
         let git = plain.find("git");
         let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
         let known: Vec<SecretString> =
             [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
-        let children = Children {
+        let children = CommandRunner {
             secrets: Arc::new(secrets),
             redactor: Arc::new(Redactor::new(known)),
             ..plain.clone()
@@ -81,14 +83,14 @@ impl Network {
 }
 
 /// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
-fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Error> {
+fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetcher>, Error> {
     let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
     let (Ok(proxies), Ok(sum_db)) = (ProxyList::parse(&settings.goproxy), SumDb::parse(&settings.gosumdb))
     else {
         // The go command says what is wrong with them.
         return Ok(None);
     };
-    if request.options.offline || own_credentials || !proxies.has_proxy() {
+    if request.options.is_offline() || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
     let Credentials { client, netrc } = Credentials::new(request, settings)?;
@@ -108,7 +110,7 @@ fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Er
 }
 
 impl Credentials {
-    pub(crate) fn new(request: &Request, settings: &Settings) -> Result<Self, Error> {
+    pub(crate) fn new(request: &BuildRequest, settings: &GoSettings) -> Result<Self, Error> {
         let netrc = netrc_file(&request.environment)
             .filter(|_| settings.goauth != "off")
             .and_then(|path| std::fs::read_to_string(path).ok());
@@ -123,7 +125,7 @@ pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::
 }
 
 /// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
-pub(crate) fn impatient(request: &Request) -> Result<Http, velox_fetch::ForgeError> {
+pub(crate) fn impatient(request: &BuildRequest) -> Result<Http, velox_fetch::ForgeError> {
     Http::new(HttpOptions {
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(15),
@@ -151,16 +153,9 @@ fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     variable("NETRC").or_else(|| Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(name)))
 }
 
-fn configured(forge: &Forge) -> Result<Configured, Error> {
-    let endpoint = forge
-        .endpoint
-        .as_ref()
-        .map(|endpoint| {
-            Url::parse(&endpoint.value)
-                .map_err(|error| Error::configuration(format!("the forge's endpoint is no URL: {error}")))
-        })
-        .transpose()?;
-    Ok(Configured { endpoint, token: forge.token.clone() })
+fn configured(forge: &Forge) -> ForgeAccess {
+    let endpoint = forge.endpoint.as_ref().map(|endpoint| endpoint.value.clone());
+    ForgeAccess { endpoint, token: forge.token.clone() }
 }
 
 fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
@@ -180,10 +175,10 @@ fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
 /// A configured token serves git as it serves the API. Hosts that GOPRIVATE names and that have no token are reached over
 /// ssh where an agent holds a key, unless the user's own git configuration already sends them elsewhere.
 async fn access(
-    request: &Request,
-    settings: &Settings,
-    github: &Configured,
-    gitlab: &Configured,
+    request: &BuildRequest,
+    settings: &GoSettings,
+    github: &ForgeAccess,
+    gitlab: &ForgeAccess,
     git: Option<&Path>,
 ) -> GitAccess {
     let mut tokens = Vec::new();
@@ -211,7 +206,7 @@ async fn access(
 }
 
 /// The hosts of GOPRIVATE's and GONOPROXY's patterns (`github.com/company/*` → `github.com`).
-pub(crate) fn private_hosts(settings: &Settings) -> BTreeSet<String> {
+pub(crate) fn private_hosts(settings: &GoSettings) -> BTreeSet<String> {
     [&settings.goprivate, &settings.gonoproxy]
         .into_iter()
         .flat_map(|patterns| patterns.split(','))

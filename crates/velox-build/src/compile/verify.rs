@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use velox_gomod::{buildinfo::BuildInfo, goversion};
 
 use crate::{
-    Error,
+    error::Error,
     lock::{Lock, LockedTarget},
-    process::{Children, Invocation},
+    process::{CommandRunner, Invocation},
     stamp::Stamp,
 };
 
@@ -45,12 +45,12 @@ pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarge
 /// Runs `rr --version` and looks for the stamp in what it says.
 pub(crate) async fn smoke_test(
     binary: &Path,
-    children: &Children,
+    children: &CommandRunner,
     stamp: &Stamp,
     directory: &Path,
 ) -> Result<(), Error> {
     // Tokens are for git and go: the server is everybody's code.
-    let children = Children { secrets: Arc::default(), ..children.clone() };
+    let children = CommandRunner { secrets: Arc::default(), ..children.clone() };
     let run = children.run(Invocation {
         name: "rr",
         program: binary,

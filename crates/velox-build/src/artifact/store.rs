@@ -9,10 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, digest};
+use crate::{digest, error::Error};
 
 /// What the store is kept below, in bytes, unless the user says otherwise: some thirty servers.
-pub const DEFAULT_LIMIT: u64 = 4 << 30;
+pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
 
 /// No build takes so long from its first byte in the store to its last.
 const UNFINISHED: Duration = Duration::from_secs(60 * 60);
@@ -29,13 +29,13 @@ const UNFINISHED: Duration = Duration::from_secs(60 * 60);
 ///   .lock                 held by whoever changes what others may read
 /// ```
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct ArtifactStore {
     root: PathBuf,
 }
 
 /// A binary in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Artifact {
+pub(crate) struct StoredArtifact {
     #[serde(skip)]
     pub(crate) directory: PathBuf,
     pub(crate) size: u64,
@@ -46,14 +46,14 @@ pub(crate) struct Artifact {
 
 /// What is in a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Contents {
+pub struct StoreContents {
     /// How many artifacts.
     pub artifacts: u64,
     /// Their size in bytes.
     pub bytes: u64,
 }
 
-impl Artifact {
+impl StoredArtifact {
     /// One that no store has.
     pub(crate) fn outside(binary: &Path, license: Option<&[u8]>, about: String) -> Result<Self, Error> {
         let directory = binary.with_extension("artifact");
@@ -76,7 +76,7 @@ impl Artifact {
     }
 }
 
-impl Store {
+impl ArtifactStore {
     /// The store below `cache` (see [`crate::cache_directory`]). It need not exist yet.
     #[must_use]
     pub fn new(cache: &Path) -> Self {
@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// The artifact of this key, now used once more.
-    pub(crate) fn get(&self, key: &str) -> Option<Artifact> {
+    pub(crate) fn get(&self, key: &str) -> Option<StoredArtifact> {
         let artifact = self.read(&self.root.join(key.get(..2)?).join(key))?;
         // A clock or a file system that can't say when is no reason to compile again.
         let _ = File::options()
@@ -94,11 +94,11 @@ impl Store {
         Some(artifact)
     }
 
-    fn read(&self, directory: &Path) -> Option<Artifact> {
+    fn read(&self, directory: &Path) -> Option<StoredArtifact> {
         let text = fs::read_to_string(directory.join("artifact.json")).ok()?;
-        let artifact: Artifact = serde_json::from_str(&text).ok()?;
+        let artifact: StoredArtifact = serde_json::from_str(&text).ok()?;
         let size = fs::metadata(directory.join("rr")).ok()?.len();
-        (size == artifact.size).then(|| Artifact { directory: directory.to_owned(), ..artifact })
+        (size == artifact.size).then(|| StoredArtifact { directory: directory.to_owned(), ..artifact })
     }
 
     /// Takes a verified binary in; it is moved where the file systems allow.
@@ -108,7 +108,7 @@ impl Store {
         binary: &Path,
         license: Option<&[u8]>,
         about: String,
-    ) -> Result<Artifact, Error> {
+    ) -> Result<StoredArtifact, Error> {
         let failed = |error: io::Error| {
             Error::file("write to the artifact store", &self.root, &error)
                 .help("check the space on its disk; VX_CACHE_DIR names another directory")
@@ -121,7 +121,7 @@ impl Store {
             fs::copy(binary, &kept).map_err(failed)?;
         }
         let (size, sha256) = digest::of_file(&kept).map_err(failed)?;
-        let artifact = Artifact { directory: directory.clone(), size, sha256, about };
+        let artifact = StoredArtifact { directory: directory.clone(), size, sha256, about };
         if let Some(license) = license {
             fs::write(new.path().join("LICENSE"), license).map_err(failed)?;
         }
@@ -147,20 +147,20 @@ impl Store {
 
     /// What is in it.
     #[must_use]
-    pub fn contents(&self) -> Contents {
-        self.artifacts().iter().fold(Contents::default(), |sum, (_, artifact)| Contents {
+    pub fn contents(&self) -> StoreContents {
+        self.artifacts().iter().fold(StoreContents::default(), |sum, (_, artifact)| StoreContents {
             artifacts: sum.artifacts + 1,
             bytes: sum.bytes + artifact.size,
         })
     }
 
     /// Removes the longest unused until what is left is within `limit` bytes; what was removed.
-    pub fn prune(&self, limit: u64) -> Contents {
+    pub fn prune(&self, limit: u64) -> StoreContents {
         self.keep_within(limit, &[])
     }
 
-    /// As [`Store::prune`], but never the artifacts of these keys.
-    pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> Contents {
+    /// As [`ArtifactStore::prune`], but never the artifacts of these keys.
+    pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> StoreContents {
         let _alone = self.root.exists().then(|| self.alone());
         self.remove_unfinished();
         self.shrink(limit, keys)
@@ -196,11 +196,11 @@ impl Store {
         Ok(damaged)
     }
 
-    fn shrink(&self, limit: u64, keep: &[&str]) -> Contents {
+    fn shrink(&self, limit: u64, keep: &[&str]) -> StoreContents {
         let mut artifacts = self.artifacts();
         artifacts.sort_by_key(|(used, _)| *used);
         let mut total: u64 = artifacts.iter().map(|(_, artifact)| artifact.size).sum();
-        let mut removed = Contents::default();
+        let mut removed = StoreContents::default();
         for (_, artifact) in artifacts {
             if total <= limit {
                 break;
@@ -222,7 +222,7 @@ impl Store {
         let _ = fs::rename(directory, old.path().join("artifact"));
     }
 
-    fn artifacts(&self) -> Vec<(SystemTime, Artifact)> {
+    fn artifacts(&self) -> Vec<(SystemTime, StoredArtifact)> {
         let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
         entries(&self.root)
             .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
@@ -239,7 +239,7 @@ impl Store {
     ///
     /// # Errors
     /// A file that can't be removed.
-    pub fn clear(&self) -> Result<Contents, Error> {
+    pub fn clear(&self) -> Result<StoreContents, Error> {
         let contents = self.contents();
         match fs::remove_dir_all(&self.root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -254,7 +254,7 @@ impl Store {
 mod tests {
     use super::*;
 
-    fn put(store: &Store, place: &Path, key: &str, content: &str) -> Artifact {
+    fn put(store: &ArtifactStore, place: &Path, key: &str, content: &str) -> StoredArtifact {
         let binary = place.join("built");
         fs::write(&binary, content).unwrap();
         store.put(key, &binary, None, key.to_owned()).unwrap()
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn what_was_put_is_found_until_it_is_the_longest_unused_over_the_limit() {
         let place = tempfile::tempdir().unwrap();
-        let store = Store::new(place.path());
+        let store = ArtifactStore::new(place.path());
         let artifact = put(&store, place.path(), "aa11", "12345678");
         assert_eq!(fs::read(artifact.binary()).unwrap(), b"12345678");
         put(&store, place.path(), "bb22", "12345678");
@@ -283,15 +283,15 @@ mod tests {
         let left = |name: &str| store.root.join(name).exists();
         assert!(!left(".old-x") && !left(".new-x") && left(".new-y"));
         assert!(store.get("bb22").is_none() && store.get("aa11").is_some() && store.get("cc33").is_some());
-        assert_eq!(store.contents(), Contents { artifacts: 2, bytes: 16 });
+        assert_eq!(store.contents(), StoreContents { artifacts: 2, bytes: 16 });
         assert_eq!(store.prune(0).artifacts, 2);
-        assert_eq!(store.clear().unwrap(), Contents::default());
+        assert_eq!(store.clear().unwrap(), StoreContents::default());
     }
 
     #[test]
     fn a_cut_artifact_is_none_and_a_changed_one_is_found_by_verify() {
         let place = tempfile::tempdir().unwrap();
-        let store = Store::new(place.path());
+        let store = ArtifactStore::new(place.path());
         let artifact = put(&store, place.path(), "aa11", "12345678");
         fs::write(artifact.binary(), "1234567x").unwrap();
         assert_eq!(store.verify().unwrap(), ["aa11"]);
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn many_put_the_same_at_once() {
         let place = tempfile::tempdir().unwrap();
-        let store = Store::new(place.path());
+        let store = ArtifactStore::new(place.path());
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let (store, place) = (&store, place.path().join(number.to_string()));
@@ -317,6 +317,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!(store.contents(), Contents { artifacts: 1, bytes: 8 });
+        assert_eq!(store.contents(), StoreContents { artifacts: 1, bytes: 8 });
     }
 }

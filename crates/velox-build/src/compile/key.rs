@@ -6,12 +6,11 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Error,
-    lock::{Lock, LockedReplacement, Variant},
-    settings::Settings,
+    error::Error,
+    lock::{Lock, LockedReplacement, TargetVariant},
+    settings::BuildSettings,
     stamp::Stamp,
-    tree,
-    workspace::Workspace,
+    workspace::{Workspace, tree},
 };
 
 /// Grows when vx compiles the same input to other bytes, or verifies it in another way.
@@ -20,8 +19,8 @@ const GENERATION: &str = "vx-artifact-2";
 /// The key, in hexadecimal; `None` where a C compiler takes part, which no lock knows.
 pub(crate) fn of(
     lock: &Lock,
-    variant: &Variant,
-    settings: &Settings,
+    variant: &TargetVariant,
+    settings: &BuildSettings,
     stamp: &Stamp,
     replaced: &[(String, PathBuf)],
 ) -> Result<Option<String>, Error> {

@@ -5,7 +5,7 @@ use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{lock::Lock, settings::Settings, stamp::Stamp};
+use crate::{lock::Lock, settings::BuildSettings, stamp::Stamp};
 
 /// What a record begins with; nothing else in a server does.
 const START: &[u8] = br#"{"vx_record":"#;
@@ -18,7 +18,7 @@ const LARGEST: u64 = 4 << 30;
 /// What a server of ours carries about its own making, as JSON in its read-only data: with `-trimpath` Go leaves the
 /// linker's flags out of the build information.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct BuildRecord {
     /// Grows when the meaning of a field changes.
     vx_record: u32,
     /// RoadRunner's module path.
@@ -44,8 +44,8 @@ pub struct Record {
     pub flags: Vec<String>,
 }
 
-impl Record {
-    pub(crate) fn new(lock: &Lock, stamp: &Stamp, settings: &Settings) -> Self {
+impl BuildRecord {
+    pub(crate) fn new(lock: &Lock, stamp: &Stamp, settings: &BuildSettings) -> Self {
         let mut plugins: Vec<String> = lock.plugins.iter().map(|plugin| plugin.module.clone()).collect();
         plugins.sort();
         Self {
@@ -108,8 +108,8 @@ mod tests {
 
     use super::*;
 
-    fn record() -> Record {
-        Record {
+    fn record() -> BuildRecord {
+        BuildRecord {
             vx_record: 1,
             roadrunner: "github.com/roadrunner-server/roadrunner/v2025".into(),
             version: "v2025.1.15".into(),
@@ -124,8 +124,8 @@ mod tests {
         }
     }
 
-    fn find(parts: &[&[u8]]) -> Option<Record> {
-        Record::find(parts.concat().as_slice()).unwrap()
+    fn find(parts: &[&[u8]]) -> Option<BuildRecord> {
+        BuildRecord::find(parts.concat().as_slice()).unwrap()
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
             vec(any::<u8>(), 0..50),
         ], 0..9), cut in 0usize..2000) {
             let bytes = parts.concat();
-            let _ = Record::find(&bytes[..cut.min(bytes.len())]);
+            let _ = BuildRecord::find(&bytes[..cut.min(bytes.len())]);
         }
     }
 

@@ -13,29 +13,30 @@ use std::{
 use velox_manifest::Diagnostic;
 
 use crate::{
-    Error, ErrorKind, Event, Fault, Phase, Reporter, Request,
-    compose::module_of,
-    error::finding,
-    lock::{Lock, LockedReplacement, LockedTarget, Variant},
-    settings::Settings,
+    error::{Blame, Error, ErrorKind, finding},
+    event::{Event, Phase, Reporter},
+    lock::{Lock, LockedReplacement, LockedTarget, TargetVariant},
+    request::BuildRequest,
+    resolve::compose::module_of,
+    settings::BuildSettings,
     stamp::Stamp,
-    toolchain::{Mode, Toolchain},
+    toolchain::{ModuleMode, Toolchain},
     workspace::Workspace,
 };
 
 /// One `go build` of the workspace.
-pub(crate) struct Compile<'a> {
-    pub(crate) request: &'a Request,
-    pub(crate) settings: &'a Settings,
+pub(crate) struct GoBuild<'a> {
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) settings: &'a BuildSettings,
     pub(crate) go: &'a Toolchain,
     pub(crate) lock: &'a Lock,
     pub(crate) stamp: &'a Stamp,
     pub(crate) workspace: &'a Workspace,
-    pub(crate) variant: &'a Variant,
+    pub(crate) variant: &'a TargetVariant,
     pub(crate) reporter: &'a dyn Reporter,
 }
 
-impl Compile<'_> {
+impl GoBuild<'_> {
     /// The answer is the binary's path inside the workspace.
     pub(crate) async fn run(&self) -> Result<PathBuf, Error> {
         let Self { request, settings, go, lock, stamp, workspace, variant, reporter } = *self;
@@ -45,11 +46,11 @@ impl Compile<'_> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
         let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
-        let progress = Progress::new(reporter, locked.packages, main_package);
+        let progress = CompileProgress::new(reporter, locked.packages, main_package);
         let on_line = |line: &str| progress.line(line);
         let finished = go
             .run(
-                Mode::ReadOnly,
+                ModuleMode::ReadOnly,
                 Some(&variant.target),
                 &arguments,
                 workspace.directory(),
@@ -71,7 +72,7 @@ impl Compile<'_> {
 /// # Errors
 /// A value that no quotes can hold together.
 pub(crate) fn linker_flags(
-    settings: &Settings,
+    settings: &BuildSettings,
     roadrunner: &str,
     stamp: &Stamp,
 ) -> Result<Vec<String>, Error> {
@@ -89,7 +90,12 @@ pub(crate) fn linker_flags(
     Ok(linker)
 }
 
-fn arguments(settings: &Settings, lock: &Lock, stamp: &Stamp, binary: &Path) -> Result<Vec<String>, Error> {
+fn arguments(
+    settings: &BuildSettings,
+    lock: &Lock,
+    stamp: &Stamp,
+    binary: &Path,
+) -> Result<Vec<String>, Error> {
     let linker = linker_flags(settings, &lock.roadrunner.module, stamp)?;
     let tags = settings.tags();
     let mut arguments: Vec<String> =
@@ -124,7 +130,7 @@ fn quote(field: &str) -> Result<String, Error> {
 }
 
 /// Counts the packages that `go build -v` names. The main package is the last: what follows is the linker.
-struct Progress<'a> {
+struct CompileProgress<'a> {
     reporter: &'a dyn Reporter,
     total: u64,
     main_package: String,
@@ -133,7 +139,7 @@ struct Progress<'a> {
     linking: Mutex<Option<Instant>>,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> CompileProgress<'a> {
     fn new(reporter: &'a dyn Reporter, total: u64, main_package: String) -> Self {
         reporter.report(Event::Started(Phase::Compile));
         let (done, linking) = (AtomicU64::new(0), Mutex::new(None));
@@ -179,8 +185,8 @@ fn is_package_name(line: &str) -> bool {
 
 /// A failed compile: the compiler's lines, and for each package the plugin that brought it in.
 fn explain(
-    request: &Request,
-    settings: &Settings,
+    request: &BuildRequest,
+    settings: &BuildSettings,
     lock: &Lock,
     locked: &LockedTarget,
     lines: Vec<String>,
@@ -208,11 +214,17 @@ fn explain(
     }
     // What doesn't fit into the generated list of plugins is no plugin.
     let is_no_plugin = lines.iter().any(|line| line.starts_with("container/plugins.go:"));
-    let fault = if is_no_plugin { Fault::Request } else { Fault::Other };
+    let fault = if is_no_plugin { Blame::Request } else { Blame::Other };
     Error::many(ErrorKind::Build, diagnostics).fault(fault).output(lines)
 }
 
-fn blamed(request: &Request, lock: &Lock, locked: &LockedTarget, package: &str, lines: &str) -> Diagnostic {
+fn blamed(
+    request: &BuildRequest,
+    lock: &Lock,
+    locked: &LockedTarget,
+    package: &str,
+    lines: &str,
+) -> Diagnostic {
     let module = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
     let Some(module) = module else {
         let mut diagnostic = finding(format!("RoadRunner's package {package} doesn't compile"), None, None);

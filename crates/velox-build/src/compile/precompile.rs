@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use velox_manifest::GoTarget;
 
 use crate::{
-    settings::Settings,
-    toolchain::{Mode, Toolchain},
+    settings::BuildSettings,
+    toolchain::{ModuleMode, Toolchain},
 };
 
 /// Work that is done sooner waits for nothing worth filling.
@@ -37,7 +37,7 @@ const PACKAGES: [&str; 15] = [
 pub(crate) async fn beside<T>(
     work: impl Future<Output = T>,
     go: &Toolchain,
-    settings: &Settings,
+    settings: &BuildSettings,
     target: &GoTarget,
     directory: &Path,
 ) -> T {
@@ -55,7 +55,7 @@ pub(crate) async fn beside<T>(
         }
         arguments.extend(PACKAGES);
         // It only warms the cache: what goes wrong here, the real compile will tell.
-        let _ = go.run(Mode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
+        let _ = go.run(ModuleMode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
     };
     let work = async {
         let done = work.await;

@@ -196,7 +196,7 @@ async fn text(site: &Site, id: BuildId) -> Result<String, ServiceError> {
     let mut text = String::new();
     let mut after = 0;
     loop {
-        let entries = site.service.records.log(id, after, 1024).await?;
+        let entries = site.service.store.log(id, after, 1024).await?;
         let Some(last) = entries.last() else { return Ok(text) };
         after = last.seq;
         for entry in &entries {

@@ -190,7 +190,7 @@ impl Pages {
         let mut log = Vec::new();
         while log.len() < READ {
             let after = log.last().map_or(0, |entry: &velox_api::LogEntry| entry.seq);
-            let entries = self.service.records.log(named, after, ENTRIES).await?;
+            let entries = self.service.store.log(named, after, ENTRIES).await?;
             let is_all = entries.len() < ENTRIES;
             log.extend(entries);
             if is_all {

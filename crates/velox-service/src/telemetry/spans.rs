@@ -37,7 +37,7 @@ struct Phase {
 }
 
 /// The span of the request that is being answered; `None`: traces aren't kept.
-pub(super) fn current() -> Option<String> {
+pub(crate) fn current() -> Option<String> {
     let mut headers = HashMap::new();
     let context = tracing::Span::current().context();
     global::get_text_map_propagator(|known| known.inject_context(&context, &mut headers));

@@ -7,8 +7,8 @@ use url::Url;
 use velox_build::cache_directory;
 use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{
-    BuildPolicy, ClusterOptions, JobLimits, Objects, Retention, ServeError, ServiceOptions, TlsOptions,
-    serve,
+    ArtifactBucket, BuildPolicy, ClusterOptions, JobLimits, Retention, ServeError, ServiceOptions,
+    TlsOptions, serve,
     telemetry::{Logs, LogsOptions},
 };
 
@@ -160,7 +160,7 @@ pub(crate) fn of_builds(limits: &cli::service::Limits) -> JobLimits {
 /// What many nodes share, if this is one of many.
 pub(crate) fn cluster(nodes: cli::service::Nodes) -> Result<Option<ClusterOptions>, String> {
     let Some(artifacts) = nodes.artifacts else { return Ok(None) };
-    let artifacts = Objects::parse(&artifacts)?;
+    let artifacts = ArtifactBucket::parse(&artifacts)?;
     let nats = nodes.nats.iter().map(|text| {
         // The text may hold a password.
         let url = text.parse().ok().filter(|url: &Url| {

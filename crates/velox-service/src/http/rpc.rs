@@ -253,7 +253,7 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     }
     let target = match platform {
         Some(platform) => parse_target(&format!("{}/{}", platform.os, platform.arch))
-            .map_err(|message| vec![Violation::new("target", message)])?,
+            .map_err(|message| vec![Violation::new("target_platform", message)])?,
         None => GoTarget::host(),
     };
     let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };

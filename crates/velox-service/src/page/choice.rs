@@ -423,6 +423,7 @@ mod tests {
             more: "example.com/x\n".to_owned(),
             replaces: "a.b/c".to_owned(),
             excludes: "a.b/c".to_owned(),
+            target: GoTarget::host().to_string(),
             ..Choice::default()
         };
         let fields: Vec<String> = choice.spec().1.into_iter().map(|wrong| wrong.field).collect();

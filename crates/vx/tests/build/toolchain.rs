@@ -10,7 +10,7 @@ use std::{
 };
 
 use velox_manifest::GoTarget;
-use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{Fault, ModuleProxy, plugin, roadrunner};
 
 use crate::support::sandbox::{RELEASE, Sandbox, configuration, program};
 
@@ -176,7 +176,7 @@ fn the_checksum_database_vouches_for_a_toolchain() {
     assert!(!root(&sandbox, &version).exists());
 
     // One that can't be asked.
-    other.fail("lookup/golang.org/toolchain", ProxyFault::Status(500));
+    other.fail("lookup/golang.org/toolchain", Fault::Status(500));
     verified(&other).vx("fetch").fails_with(1, &["can't verify Go ", "GOSUMDB=off"]);
 }
 
@@ -263,7 +263,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "GOTOOLCHAIN=local\n").unwrap();
     let sandbox = sandbox.without("XDG_CONFIG_HOME");
-    assert!(sandbox.vx("build -o out").fails(1).contains("GOTOOLCHAIN=local"));
+    sandbox.vx("build -o out").fails_with(1, &["GOTOOLCHAIN=local"]);
     // The one that `--go` names is used, and it alone.
     let given = sandbox.script("mine", &disguise("mine"));
     let mine = given.at("bin/mine").display().to_string();

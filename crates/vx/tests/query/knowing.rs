@@ -172,7 +172,7 @@ fn a_machine_that_has_only_the_lock_gets_what_it_lacks() {
     assert_eq!(other.vx("tree").ok(), sandbox.vx("tree").ok());
     assert_eq!(other.read("velox.lock"), lock);
     let third = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE])).file("velox.lock", &lock);
-    assert!(third.vx("why lib --offline").fails(1).contains("--offline"));
+    third.vx("why lib --offline").fails_with(1, &["--offline"]);
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn check_asks_for_known_vulnerabilities() {
         .file("velox.toml", configuration(&[HELLO, BYE]));
     let ran = sandbox.vx("check -q");
     snapshot!("check_vulnerabilities", shown(&ran).replace(&count_of(&ran.stdout()), "[N] modules"));
-    let asked = osv.asked();
+    let asked = osv.queries();
     assert!(asked.contains(&"example.com/acme/lib 1.2.0".to_owned()), "{asked:?}");
     assert!(asked.iter().any(|asked| asked.starts_with("stdlib 1.")), "{asked:?}");
     assert!(

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
-use velox_gocache::Stats;
+use velox_gocache::GoCacheStats;
 
 use crate::{CompileCache, Error, Request, lock::Variant, toolchain::Toolchain};
 
@@ -121,11 +121,11 @@ impl Use {
     /// What it did, once the compile is over.
     pub(crate) fn finish(&self) -> CompileCache {
         let stats = std::fs::read_to_string(&self.stats).ok();
-        let Some(stats) = stats.and_then(|text| serde_json::from_str::<Stats>(&text).ok()) else {
+        let Some(stats) = stats.and_then(|text| serde_json::from_str::<GoCacheStats>(&text).ok()) else {
             let trouble = Some("the compile cache ended early".to_owned());
             return CompileCache { trouble, ..CompileCache::default() };
         };
-        let Stats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
+        let GoCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
         CompileCache { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble }
     }
 }
@@ -155,7 +155,7 @@ pub async fn serve_compile_cache(
     })?;
     let Instructions { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
         .map_err(|error| Error::build(format!("can't read {VARIABLE}: {error}")))?;
-    let options = velox_gocache::Options {
+    let options = velox_gocache::GoCacheOptions {
         gocache,
         remote: Some(remote),
         read_only,

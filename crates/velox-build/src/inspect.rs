@@ -4,7 +4,7 @@ use std::{fs::File, io::BufReader, path::Path};
 
 use serde::Serialize;
 use velox_gomod::{
-    buildinfo::{BuildInfo, Module},
+    buildinfo::{BuildInfo, BuildModule},
     module::split_path_version,
 };
 use velox_manifest::catalogue;
@@ -43,7 +43,7 @@ pub struct Inspection {
 pub struct InsideModule {
     /// The catalogue's name, else the last part of the module path.
     pub name: String,
-    /// Module path.
+    /// BuildModule path.
     pub module: String,
     /// Version.
     pub version: String,
@@ -76,17 +76,17 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     Ok(described(&info, roadrunner, record))
 }
 
-fn described(info: &BuildInfo, roadrunner: &Module, record: Option<Record>) -> Inspection {
-    let is_plugin = |module: &Module| match &record {
+fn described(info: &BuildInfo, roadrunner: &BuildModule, record: Option<Record>) -> Inspection {
+    let is_plugin = |module: &BuildModule| match &record {
         Some(record) if !record.plugins.is_empty() => record.plugins.contains(&module.path),
         _ => catalogue::find(&module.path).is_some(),
     };
-    let (plugins, modules): (Vec<&Module>, Vec<&Module>) = info
+    let (plugins, modules): (Vec<&BuildModule>, Vec<&BuildModule>) = info
         .deps
         .iter()
         .filter(|module| module.path != roadrunner.path)
         .partition(|module| is_plugin(module));
-    let sorted = |modules: Vec<&Module>| {
+    let sorted = |modules: Vec<&BuildModule>| {
         let mut modules: Vec<InsideModule> = modules.into_iter().map(inside).collect();
         modules.sort();
         modules
@@ -112,7 +112,7 @@ fn described(info: &BuildInfo, roadrunner: &Module, record: Option<Record>) -> I
     }
 }
 
-fn inside(module: &Module) -> InsideModule {
+fn inside(module: &BuildModule) -> InsideModule {
     let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
     InsideModule {
         name: name.unwrap_or_else(|| base(&module.path).rsplit('/').next().unwrap_or_default().to_owned()),
@@ -154,8 +154,8 @@ fn base(module: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn module(path: &str, version: &str) -> Module {
-        Module { path: path.into(), version: version.into(), ..Module::default() }
+    fn module(path: &str, version: &str) -> BuildModule {
+        BuildModule { path: path.into(), version: version.into(), ..BuildModule::default() }
     }
 
     /// As the tool before vx built it: from a file, so that there is no main module.

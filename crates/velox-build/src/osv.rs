@@ -7,7 +7,7 @@ use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
-use velox_gomod::{module::Version, semver};
+use velox_gomod::{module::ModuleVersion, semver};
 
 /// The public database.
 pub(crate) const PUBLIC: &str = "https://api.osv.dev/";
@@ -44,8 +44,8 @@ pub struct Vulnerability {
 pub(crate) async fn vulnerabilities(
     client: &Client,
     base: &Url,
-    modules: &[Version],
-) -> Result<BTreeMap<Version, Vec<Vulnerability>>, String> {
+    modules: &[ModuleVersion],
+) -> Result<BTreeMap<ModuleVersion, Vec<Vulnerability>>, String> {
     let database = Database { client, base };
     let found = database.ids(modules).await?;
     let mut ids: Vec<&String> = found.values().flatten().collect();
@@ -127,9 +127,10 @@ struct Range {
 
 impl Database<'_> {
     /// The ids of what is known of each module.
-    async fn ids(&self, modules: &[Version]) -> Result<BTreeMap<Version, Vec<String>>, String> {
-        let mut found: BTreeMap<Version, Vec<String>> = BTreeMap::new();
-        let mut open: Vec<(&Version, Option<String>)> = modules.iter().map(|module| (module, None)).collect();
+    async fn ids(&self, modules: &[ModuleVersion]) -> Result<BTreeMap<ModuleVersion, Vec<String>>, String> {
+        let mut found: BTreeMap<ModuleVersion, Vec<String>> = BTreeMap::new();
+        let mut open: Vec<(&ModuleVersion, Option<String>)> =
+            modules.iter().map(|module| (module, None)).collect();
         for _ in 0..PAGES {
             if open.is_empty() {
                 break;
@@ -208,7 +209,7 @@ fn root(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-fn query(module: &Version, page: Option<&str>) -> Value {
+fn query(module: &ModuleVersion, page: Option<&str>) -> Value {
     let version = module.version.trim_start_matches('v').trim_end_matches("+incompatible");
     let mut query = json!({ "package": { "ecosystem": "Go", "name": module.path }, "version": version });
     if let (Some(fields), Some(page)) = (query.as_object_mut(), page) {
@@ -218,7 +219,11 @@ fn query(module: &Version, page: Option<&str>) -> Value {
 }
 
 /// One for each vulnerability, whatever databases have it under ids of their own.
-fn described(module: &Version, ids: &[String], entries: &BTreeMap<String, Entry>) -> Vec<Vulnerability> {
+fn described(
+    module: &ModuleVersion,
+    ids: &[String],
+    entries: &BTreeMap<String, Entry>,
+) -> Vec<Vulnerability> {
     let mut known: Vec<Vulnerability> = Vec::new();
     let mut sorted: Vec<&String> = ids.iter().collect();
     // Go's own database says exactly which modules are meant: its entry stands for the others.
@@ -254,7 +259,7 @@ fn summary(entry: &Entry) -> String {
 }
 
 /// The lowest fixed version above the one that is there.
-fn fixed(module: &Version, entry: &Entry) -> Option<String> {
+fn fixed(module: &ModuleVersion, entry: &Entry) -> Option<String> {
     let of_module =
         |affected: &&Affected| affected.package.as_ref().is_some_and(|package| package.name == module.path);
     let ranges = entry.affected.iter().filter(of_module).flat_map(|affected| &affected.ranges);
@@ -292,7 +297,7 @@ mod tests {
             entry(r#"{"id":"GO-2","withdrawn":"2024-01-01T00:00:00Z"}"#),
         ]);
         let ids = ["GHSA-1", "GO-1", "GO-2", "GO-3"].map(str::to_owned);
-        let module = Version { path: "a.b/c".into(), version: "v1.1.0".into() };
+        let module = ModuleVersion { path: "a.b/c".into(), version: "v1.1.0".into() };
         let known = described(&module, &ids, &entries);
         let ids: Vec<_> = known.iter().map(|known| (known.id.as_str(), known.fixed.as_deref())).collect();
         assert_eq!(ids, [("GO-1", Some("v1.2.3")), ("GO-3", None)]);
@@ -301,7 +306,7 @@ mod tests {
 
     #[test]
     fn versions_are_asked_for_as_the_database_writes_them() {
-        let module = Version { path: "a.b/c".into(), version: "v2.0.0+incompatible".into() };
+        let module = ModuleVersion { path: "a.b/c".into(), version: "v2.0.0+incompatible".into() };
         let query = query(&module, Some("more")).to_string();
         assert_eq!(
             query,

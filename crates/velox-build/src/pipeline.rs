@@ -6,7 +6,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
-use velox_gomod::fetch::Fetcher;
+use velox_fetch::download::Fetcher;
 use velox_manifest::{GoTarget, Manifest};
 
 use crate::{

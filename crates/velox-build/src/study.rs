@@ -8,11 +8,11 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use velox_fetch::modcache::{CacheFile, ModCache};
 use velox_gomod::{
-    graph::{Graph, Missing},
-    modcache::{ModCache, Part},
+    graph::{MissingGoMods, RequirementGraph},
     modfile::{GoMod, Replace},
-    module::{Version, match_prefix_patterns, split_path_version},
+    module::{ModuleVersion, match_prefix_patterns, split_path_version},
     semver,
 };
 use velox_manifest::catalogue;
@@ -32,7 +32,7 @@ use crate::{
 pub struct Study {
     /// The exact versions: those of velox.lock where it fits the configuration, else what a new one would say.
     pub lock: Lock,
-    pub(crate) graph: Graph,
+    pub(crate) graph: RequirementGraph,
     pub(crate) release: Release,
     /// The modules that are compiled in for one target at least.
     compiled: BTreeMap<String, Selected>,
@@ -70,7 +70,7 @@ pub enum Demander {
     /// The go.mod of RoadRunner's release.
     RoadRunner,
     /// The go.mod of a module at a version.
-    Module(Version),
+    Module(ModuleVersion),
 }
 
 /// The answer to "why is this module in my server".
@@ -118,23 +118,23 @@ pub async fn study(
 }
 
 /// The graph, from the module cache; where that lacks a go.mod, the go command gets it and verifies it.
-async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Graph, Error> {
+async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<RequirementGraph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let directories: BTreeMap<String, PathBuf> =
         replaced_directories(lock, pipeline.manifest, &pipeline.request.base).into_iter().collect();
-    let read = |module: &Version| {
+    let read = |module: &ModuleVersion| {
         let path = match replacement_of(&main.replace, module) {
-            None => cache.path(module, Part::Mod).ok()?,
+            None => cache.path(module, CacheFile::Mod).ok()?,
             Some(Replace { new_path, new_version: Some(version), .. }) => {
-                let replacement = Version { path: new_path.clone(), version: version.clone() };
-                cache.path(&replacement, Part::Mod).ok()?
+                let replacement = ModuleVersion { path: new_path.clone(), version: version.clone() };
+                cache.path(&replacement, CacheFile::Mod).ok()?
             }
             Some(Replace { new_version: None, .. }) => directories.get(&module.path)?.join("go.mod"),
         };
         GoMod::parse_lax(&fs::read_to_string(path).ok()?).ok()
     };
-    if let Ok(graph) = Graph::load(&main, &read) {
+    if let Ok(graph) = RequirementGraph::load(&main, &read) {
         return Ok(graph);
     }
     let workspace = Workspace::empty(tools.scratch.path().join("graph"))?;
@@ -150,9 +150,9 @@ async fn graph(pipeline: &Pipeline<'_>, tools: &Tools, lock: &Lock) -> Result<Gr
             error
         }
     })?;
-    Graph::load(&main, &read).map_err(|Missing(modules)| {
+    RequirementGraph::load(&main, &read).map_err(|MissingGoMods(modules)| {
         Error::build(format!("can't get the go.mod of {} modules", modules.len()))
-            .output(modules.iter().map(Version::to_string).collect())
+            .output(modules.iter().map(ModuleVersion::to_string).collect())
     })
 }
 
@@ -181,7 +181,7 @@ impl Study {
     /// What a module requires, sorted by path: directly and compiled in, or with `all` everything that its go.mod names.
     #[must_use]
     pub fn requirements(&self, module: &StudiedModule, all: bool) -> Vec<StudiedModule> {
-        let version = Version { path: module.path.clone(), version: module.version.clone() };
+        let version = ModuleVersion { path: module.path.clone(), version: module.version.clone() };
         let mut requirements: Vec<StudiedModule> = self
             .graph
             .requirements(&version)
@@ -265,7 +265,7 @@ impl Study {
             let by = Demander::RoadRunner;
             demanded.push(Demanded { by, version: line.version.clone(), indirect: line.indirect });
         }
-        demanded.extend(self.graph.demands(path).into_iter().map(|demand| Demanded {
+        demanded.extend(self.graph.edges_to(path).into_iter().map(|demand| Demanded {
             by: Demander::Module(demand.by.clone()),
             version: demand.require.version.clone(),
             indirect: demand.require.indirect,

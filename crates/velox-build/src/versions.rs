@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
+use velox_fetch::download::{DownloadError, Fetcher};
 use velox_gomod::{
-    fetch::{Error as FetchError, Fetcher},
     module::{path_major_matches, split_path_version},
     semver,
 };
@@ -205,11 +205,11 @@ pub(crate) async fn follow(
         if asked.is_empty() {
             return Ok(());
         }
-        let lists: Vec<(usize, String, Result<Vec<String>, FetchError>)> = stream::iter(asked)
+        let lists: Vec<(usize, String, Result<Vec<String>, DownloadError>)> = stream::iter(asked)
             .map(async |(index, path)| {
                 let list = match fetcher {
                     Some(fetcher) => fetcher.versions(&path).await,
-                    None => Err(FetchError::NeedsGo { module: path.clone(), tried: Vec::new() }),
+                    None => Err(DownloadError::NeedsGo { module: path.clone(), tried: Vec::new() }),
                 };
                 (index, path, list)
             })
@@ -223,7 +223,7 @@ pub(crate) async fn follow(
             .iter()
             .filter(|(index, path, list)| match list {
                 Ok(versions) => versions.is_empty() && is_first(*index, path),
-                Err(error) => matches!(error, FetchError::NeedsGo { .. }),
+                Err(error) => matches!(error, DownloadError::NeedsGo { .. }),
             })
             .map(|(_, path, _)| path.as_str())
             .collect();

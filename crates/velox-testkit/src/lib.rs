@@ -12,6 +12,7 @@ pub use repo::{FIRST_COMMIT, Repo};
 pub use tls::Internet;
 
 mod nats;
+mod oracle;
 mod osv;
 mod plugin;
 mod proxy;
@@ -23,6 +24,7 @@ mod sumdb;
 pub mod worker;
 
 pub use nats::NatsServer;
+pub use oracle::GoOracle;
 pub use osv::Osv;
 pub use plugin::{Files, Plugin, plugin};
 pub use proxy::{Fault as ProxyFault, ModuleProxy};

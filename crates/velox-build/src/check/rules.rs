@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use velox_gomod::{module::Version, module::split_path_version, pseudo, semver};
+use velox_gomod::{module::ModuleVersion, module::split_path_version, pseudo, semver};
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned,
     catalogue::{self, Status},
@@ -238,7 +238,7 @@ fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study
 }
 
 /// The major that most of RoadRunner's own plugins have.
-fn common_major(plugins: &[Version]) -> Option<u64> {
+fn common_major(plugins: &[ModuleVersion]) -> Option<u64> {
     let majors: Vec<u64> = plugins
         .iter()
         .filter(|plugin| plugin.path.starts_with(OFFICIAL))
@@ -248,7 +248,7 @@ fn common_major(plugins: &[Version]) -> Option<u64> {
 }
 
 fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, study: &Study) -> Vec<Finding> {
-    let module = Version { path: locked.module.clone(), version: locked.version.clone() };
+    let module = ModuleVersion { path: locked.module.clone(), version: locked.version.clone() };
     let release = &study.release.go_mod.require;
     let mut findings = Vec::new();
     for line in study.graph.requirements(&module).iter().filter(|line| !line.indirect) {

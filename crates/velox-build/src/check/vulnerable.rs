@@ -1,5 +1,5 @@
 use url::Url;
-use velox_gomod::{module::Version, semver};
+use velox_gomod::{module::ModuleVersion, semver};
 use velox_manifest::{Forge, Level, Origin};
 
 use super::{Finding, LookedUp, Rule};
@@ -19,10 +19,10 @@ pub(super) async fn find(request: &Request, study: &Study) -> Result<(LookedUp, 
         .map_err(|error| format!("VX_OSV_URL is no URL: {error}"))?;
     let client = network::client(&request.environment).map_err(|error| error.to_string())?;
     let compiled = study.compiled().iter();
-    let (private, mut modules): (Vec<Version>, Vec<Version>) = compiled
+    let (private, mut modules): (Vec<ModuleVersion>, Vec<ModuleVersion>) = compiled
         .filter_map(|(path, selected)| match &selected.replacement {
-            None => Some(Version { path: path.clone(), version: selected.version.clone() }),
-            Some((path, version)) => Some(Version { path: path.clone(), version: version.clone()? }),
+            None => Some(ModuleVersion { path: path.clone(), version: selected.version.clone() }),
+            Some((path, version)) => Some(ModuleVersion { path: path.clone(), version: version.clone()? }),
         })
         .chain([study.lock.roadrunner()])
         .partition(|module| is_private(request, study, &module.path));
@@ -57,12 +57,12 @@ fn is_private(request: &Request, study: &Study, path: &str) -> bool {
 }
 
 /// `go1.26.8` as a version of the module that stands for the standard library; none for a Go that is no release.
-fn standard_library(go_version: &str) -> Option<Version> {
+fn standard_library(go_version: &str) -> Option<ModuleVersion> {
     let version = format!("v{}", go_version.strip_prefix("go")?);
-    semver::is_valid(&version).then(|| Version { path: osv::STANDARD_LIBRARY.to_owned(), version })
+    semver::is_valid(&version).then(|| ModuleVersion { path: osv::STANDARD_LIBRARY.to_owned(), version })
 }
 
-fn finding(request: &Request, study: &Study, module: &Version, known: Vec<Vulnerability>) -> Finding {
+fn finding(request: &Request, study: &Study, module: &ModuleVersion, known: Vec<Vulnerability>) -> Finding {
     let standard = module.path == osv::STANDARD_LIBRARY;
     let plugin = study.lock.plugins.iter().find(|plugin| plugin.source().as_ref() == Some(module));
     let asked = plugin

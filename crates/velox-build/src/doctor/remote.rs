@@ -3,8 +3,12 @@
 use std::path::Path;
 
 use jiff::{Timestamp, tz::TimeZone};
-use velox_fetch::{ForgeError, Quota, TokenFacts, about_github_token, about_gitlab_token, ssh_agent_keys};
-use velox_gomod::fetch::{ProxyList, SumDb, probe_proxies, probe_sum_db};
+use velox_fetch::{
+    forge::{ForgeError, RateLimit, TokenInfo, github_token_info, gitlab_token_info, ssh_agent_key_count},
+    probe::{probe_proxies, probe_sum_db},
+    proxy::ProxyList,
+    sumdb::SumDbConfig,
+};
 use velox_manifest::{Forge, Origin};
 
 use super::{Observation, Patient, State};
@@ -50,7 +54,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
     };
     let probes = probe_proxies(&client, &list, &netrc, KNOWN).await;
     let last = probes.len().saturating_sub(1);
-    let tell = |(index, probe): (usize, velox_gomod::fetch::Probe)| {
+    let tell = |(index, probe): (usize, velox_fetch::probe::ProxyProbe)| {
         let name = &probe.name;
         let Some(trouble) = probe.trouble else {
             return Observation::ok("proxy", format!("{name} answers"));
@@ -78,7 +82,7 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
 pub(super) async fn sum_db(patient: &Patient<'_>) -> Vec<Observation> {
     let Some(go) = patient.go else { return Vec::new() };
     let settings = &go.settings;
-    let database = match SumDb::parse(&settings.gosumdb) {
+    let database = match SumDbConfig::parse(&settings.gosumdb) {
         Ok(Some(database)) => database,
         Ok(None) => {
             return vec![Observation::warning(
@@ -117,7 +121,7 @@ pub(super) async fn github(patient: &Patient<'_>) -> Vec<Observation> {
     let forge = &patient.request.manifest.github;
     let configured = &network.forges.github;
     let facts = match impatient(patient.request) {
-        Ok(http) => about_github_token(&http, configured.endpoint.as_ref(), configured.token.clone()).await,
+        Ok(http) => github_token_info(&http, configured.endpoint.as_ref(), configured.token.clone()).await,
         Err(error) => Err(error),
     };
     let needed = |scopes: &[String]| {
@@ -138,7 +142,7 @@ pub(super) async fn gitlab(patient: &Patient<'_>) -> Vec<Observation> {
     }
     let configured = &network.forges.gitlab;
     let facts = match impatient(patient.request) {
-        Ok(http) => about_gitlab_token(&http, configured.endpoint.as_ref(), configured.token.clone()).await,
+        Ok(http) => gitlab_token_info(&http, configured.endpoint.as_ref(), configured.token.clone()).await,
         Err(error) => Err(error),
     };
     let needed = |scopes: &[String]| {
@@ -154,7 +158,7 @@ fn tell_forge(
     name: &str,
     forge: &Forge,
     patient: &Patient<'_>,
-    facts: Result<TokenFacts, ForgeError>,
+    facts: Result<TokenInfo, ForgeError>,
     needed: impl Fn(&[String]) -> Option<&'static str>,
 ) -> Vec<Observation> {
     let facts = match facts {
@@ -175,7 +179,7 @@ fn tell_forge(
             }];
         }
     };
-    let TokenFacts { host, scopes, expires, quota } = &facts;
+    let TokenInfo { host, scopes, expires, quota } = &facts;
     let mut findings = Vec::new();
     let with = match (&forge.token, scopes) {
         (None, _) => "no token".to_owned(),
@@ -190,7 +194,7 @@ fn tell_forge(
         (Some(missing), _) => {
             Observation::warning(check, message, format!("private repositories need {missing}"))
         }
-        (None, Some(Quota { remaining, .. })) if *remaining < FEW => {
+        (None, Some(RateLimit { remaining, .. })) if *remaining < FEW => {
             let remedy = match forge.token {
                 Some(_) => "wait for the reset",
                 None => "set a token: with one the limit is far higher",
@@ -210,7 +214,7 @@ fn tell_forge(
     findings
 }
 
-fn told(Quota { remaining, limit, reset }: Quota) -> String {
+fn told(RateLimit { remaining, limit, reset }: RateLimit) -> String {
     let at = Timestamp::from_second(reset).map(|at| at.strftime("%H:%M UTC").to_string());
     let reset = at.map(|at| format!(" until {at}")).unwrap_or_default();
     format!("{remaining} of {limit} requests are left{reset}")
@@ -249,7 +253,7 @@ pub(super) async fn ssh(patient: &Patient<'_>) -> Vec<Observation> {
             )]
         }
         None => vec![Observation::ok("ssh", "no ssh-agent is running (it is needed for private hosts only)")],
-        Some(socket) => vec![match ssh_agent_keys(Path::new(socket)).await {
+        Some(socket) => vec![match ssh_agent_key_count(Path::new(socket)).await {
             None => Observation::warning(
                 "ssh",
                 "SSH_AUTH_SOCK is set, and no ssh-agent answers there",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use velox_gomod::module::Version;
+use velox_gomod::module::ModuleVersion;
 use velox_manifest::Manifest;
 
 use super::{Asked, LockFile};
@@ -12,9 +12,9 @@ use crate::{Error, Request, resolve::with_replaces_at_plugins, settings::Setting
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Locked {
     /// RoadRunner.
-    pub roadrunner: Option<Version>,
+    pub roadrunner: Option<ModuleVersion>,
     /// The plugins, by their names.
-    pub plugins: BTreeMap<String, Version>,
+    pub plugins: BTreeMap<String, ModuleVersion>,
 }
 
 /// What the lock of this request knows.
@@ -30,7 +30,7 @@ pub fn locked(request: &Request) -> Result<Locked, Error> {
         .plugins
         .into_iter()
         .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == asked.plugins.get(&plugin.name))
-        .map(|plugin| (plugin.name, Version { path: plugin.module, version: plugin.version }))
+        .map(|plugin| (plugin.name, ModuleVersion { path: plugin.module, version: plugin.version }))
         .collect();
     Ok(Locked { roadrunner, plugins })
 }

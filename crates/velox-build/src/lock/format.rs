@@ -7,7 +7,7 @@ use serde::Deserialize;
 use velox_gomod::{
     gosum::GoSum,
     modfile::{GoMod, Replace, Require},
-    module::{self, Version},
+    module::{self, ModuleVersion},
 };
 use velox_manifest::parse_target;
 
@@ -143,7 +143,7 @@ impl Lock {
 
 impl File {
     fn lock(self) -> Result<Lock, String> {
-        let version = |text: &String| -> Result<Version, String> {
+        let version = |text: &String| -> Result<ModuleVersion, String> {
             let (path, version) =
                 text.split_once(' ').ok_or_else(|| format!("`{text}` is no `path version`"))?;
             checked(path, version)
@@ -153,7 +153,7 @@ impl File {
             let Plugin { name, from, asked, module, version: at, commit, .. } = plugin;
             let replacement = match (plugin.replaced_by, plugin.replaced_by_directory) {
                 (Some(by), _) => {
-                    let Version { path, version } = version(&by)?;
+                    let ModuleVersion { path, version } = version(&by)?;
                     Some(LockedReplacement::Module { path, version })
                 }
                 (None, Some(path)) => Some(LockedReplacement::Directory { path: path.into() }),
@@ -242,7 +242,7 @@ impl Lock {
             if let Some(Require { version, .. }) =
                 required.filter(|require| require.version != module.version)
             {
-                let Version { path, version: here } = module;
+                let ModuleVersion { path, version: here } = module;
                 return Err(format!("it has {path} at {here} in a target, and at {version} in its go.mod"));
             }
         }
@@ -255,7 +255,7 @@ impl Lock {
                     "it has plugin {name} at {version}, and {module} at {there} in its go.mod"
                 ));
             }
-            let at = Version { path: module.clone(), version: version.clone() };
+            let at = ModuleVersion { path: module.clone(), version: version.clone() };
             let replaced = super::replacement_of(&go_mod.replace, &at);
             let same = match (replacement, replaced) {
                 (None, _) => true,
@@ -274,9 +274,9 @@ impl Lock {
 }
 
 /// What goes into paths and command lines later has to be a module.
-fn checked(path: &str, version: &str) -> Result<Version, String> {
+fn checked(path: &str, version: &str) -> Result<ModuleVersion, String> {
     module::check(path, version).map_err(|error| error.to_string())?;
-    Ok(Version { path: path.to_owned(), version: version.to_owned() })
+    Ok(ModuleVersion { path: path.to_owned(), version: version.to_owned() })
 }
 
 impl fmt::Display for Lock {
@@ -321,7 +321,7 @@ impl fmt::Display for Lock {
             if !tags.is_empty() {
                 writeln!(f, "tags = {}", list(tags))?;
             }
-            let lines = |modules: &std::collections::BTreeSet<Version>| {
+            let lines = |modules: &std::collections::BTreeSet<ModuleVersion>| {
                 list(&modules.iter().map(|m| format!("{} {}", m.path, m.version)).collect::<Vec<_>>())
             };
             writeln!(f, "packages = {}\nmodules = {}", locked.packages, lines(&locked.modules))?;
@@ -373,7 +373,8 @@ mod tests {
     use super::*;
 
     fn lock() -> Lock {
-        let version = |path: &str, version: &str| Version { path: path.into(), version: version.into() };
+        let version =
+            |path: &str, version: &str| ModuleVersion { path: path.into(), version: version.into() };
         let http = "github.com/roadrunner-server/http/v5";
         Lock {
             go_version: "go1.26.8".into(),

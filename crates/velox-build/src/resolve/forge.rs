@@ -7,11 +7,13 @@ use std::{
 };
 
 use secrecy::SecretString;
-use velox_fetch::{Commit, ForgeError, GitLabProject, GitOptions, Http, Repository};
-use velox_gomod::{
+use velox_fetch::{
+    forge::{ForgeClient, ForgeCommit, ForgeError, GitLabProject, GitOptions, RemoteRepository},
     modcache::ModCache,
+};
+use velox_gomod::{
     modfile,
-    module::{Version, path_major_matches, split_path_version},
+    module::{ModuleVersion, path_major_matches, split_path_version},
     modzip, pseudo, semver,
 };
 use velox_manifest::Project;
@@ -24,7 +26,7 @@ const ANCESTORS_ASKED: usize = 25;
 
 /// The forges that the manifest configures.
 pub(crate) struct Forges {
-    pub(crate) http: Http,
+    pub(crate) http: ForgeClient,
     pub(crate) github: Configured,
     pub(crate) gitlab: Configured,
     pub(crate) git: GitOptions,
@@ -38,9 +40,9 @@ pub(crate) struct Configured {
 
 /// A ref, found in a repository.
 pub(super) struct Located {
-    pub(super) repository: Repository,
+    pub(super) repository: RemoteRepository,
     pub(super) folder: String,
-    pub(super) commit: Commit,
+    pub(super) commit: ForgeCommit,
     pub(super) tag: Option<String>,
     /// The `module` line of the go.mod there.
     pub(super) module: String,
@@ -51,18 +53,18 @@ pub(super) struct Located {
 
 /// A module whose files came from a forge and lie in the module cache now.
 pub(super) struct Stored {
-    pub(super) version: Version,
+    pub(super) version: ModuleVersion,
     pub(super) tree: PathBuf,
     pub(super) zip_sum: String,
     pub(super) mod_sum: String,
 }
 
 impl Forges {
-    pub(crate) fn repository(&self, place: &Place) -> Repository {
+    pub(crate) fn repository(&self, place: &Place) -> RemoteRepository {
         match &place.host {
             Host::GitHub { owner, repository } => {
                 let Configured { endpoint, token } = self.configured(&self.github, place);
-                Repository::github(&self.http, endpoint.as_ref(), token, owner, repository)
+                RemoteRepository::github(&self.http, endpoint.as_ref(), token, owner, repository)
             }
             Host::GitLab { project } => {
                 let Configured { endpoint, token } = self.configured(&self.gitlab, place);
@@ -70,9 +72,9 @@ impl Forges {
                     Project::Id(id) => GitLabProject::Id(*id),
                     Project::Path(path) => GitLabProject::Path(path.clone()),
                 };
-                Repository::gitlab(&self.http, endpoint.as_ref(), token, project)
+                RemoteRepository::gitlab(&self.http, endpoint.as_ref(), token, project)
             }
-            Host::Git { url } => Repository::git(self.git.clone(), url.clone()),
+            Host::Git { url } => RemoteRepository::git(self.git.clone(), url.clone()),
         }
     }
 
@@ -82,7 +84,7 @@ impl Forges {
     }
 
     /// The same repository as the git program reaches it; `None` for a project that only its number names.
-    pub(super) fn by_git(&self, place: &Place) -> Option<Repository> {
+    pub(super) fn by_git(&self, place: &Place) -> Option<RemoteRepository> {
         let url = match &place.host {
             Host::GitHub { owner, repository } => {
                 format!("{}/{owner}/{repository}.git", self.web(&self.github, place, "https://github.com"))
@@ -92,7 +94,7 @@ impl Forges {
             }
             Host::GitLab { project: Project::Id(_) } | Host::Git { .. } => return None,
         };
-        Some(Repository::git(self.git.clone(), url))
+        Some(RemoteRepository::git(self.git.clone(), url))
     }
 
     fn web(&self, forge: &Configured, place: &Place, public: &str) -> String {
@@ -104,7 +106,11 @@ impl Forges {
 }
 
 /// Finds the ref of `ask` and the module at it.
-pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> Result<Located, ForgeError> {
+pub(super) async fn locate(
+    repository: RemoteRepository,
+    place: &Place,
+    ask: &Ask,
+) -> Result<Located, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
     let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
@@ -128,10 +134,10 @@ pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> 
 /// A folder's own tag wins (`plugins/roadrunner/v1.6.18`, <https://go.dev/ref/mod#vcs-version>); `latest` is the highest
 /// release tag, or the default branch where there is none.
 async fn resolve(
-    repository: &Repository,
+    repository: &RemoteRepository,
     folder: &str,
     reference: Option<&str>,
-) -> Result<velox_fetch::Resolved, ForgeError> {
+) -> Result<velox_fetch::forge::ResolvedRef, ForgeError> {
     let prefix = tag_prefix(folder);
     match reference {
         Some("latest") => {
@@ -208,7 +214,7 @@ impl Located {
         reporter: &dyn Reporter,
     ) -> Result<Stored, Error> {
         let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
-        let version = Version { path: self.path.clone(), version };
+        let version = ModuleVersion { path: self.path.clone(), version };
         let tree = scratch.join(&self.commit.id);
         self.repository
             .tree(&self.commit.id, &tree)

@@ -7,12 +7,12 @@ use std::{
 };
 
 use serde::Deserialize;
-use velox_gomod::{
-    fetch::{Error as FetchError, Fetched, Fetcher, Tried, Wanted},
-    modcache::{self, ModCache, Part},
-    module::Version,
-    semver, sumdb,
+use velox_fetch::{
+    download::{DownloadError, DownloadRequest, DownloadedModule, Fetcher, ProxyAttempt},
+    modcache::{CacheFile, ModCache, ModCacheError},
+    sumdb,
 };
+use velox_gomod::{module::ModuleVersion, semver};
 
 use crate::{
     Error, Event, Fault, Phase,
@@ -37,7 +37,7 @@ pub(super) struct Download {
     pub(super) origin: Option<Origin>,
     /// What the proxies said before the go command was asked.
     #[serde(skip)]
-    tried: Vec<Tried>,
+    tried: Vec<ProxyAttempt>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -56,7 +56,7 @@ pub(crate) struct Proxies<'a> {
 }
 
 /// By a module's path: the proxies that couldn't serve it.
-pub(super) type TriedProxies = BTreeMap<String, Vec<Tried>>;
+pub(super) type TriedProxies = BTreeMap<String, Vec<ProxyAttempt>>;
 
 impl Proxies<'_> {
     pub(super) fn cache(&self) -> ModCache {
@@ -68,23 +68,29 @@ impl Proxies<'_> {
     ///
     /// # Errors
     /// A module whose checksum is wrong ends the build: no other source may stand in for it.
-    pub(super) async fn download(&self, wanted: &[Wanted]) -> Result<BTreeMap<Version, Download>, Error> {
+    pub(super) async fn download(
+        &self,
+        wanted: &[DownloadRequest],
+    ) -> Result<BTreeMap<ModuleVersion, Download>, Error> {
         let (mut answers, mut tried) = self.native(wanted).await?;
         let modules = wanted.iter().map(|wanted| &wanted.module);
-        let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
+        let rest: Vec<&ModuleVersion> = modules.filter(|module| !answers.contains_key(module)).collect();
         answers.extend(self.by_go(&rest, &mut tried).await?);
         Ok(answers)
     }
 
     /// What the module proxies have of exact versions.
-    async fn native(&self, wanted: &[Wanted]) -> Result<(BTreeMap<Version, Download>, TriedProxies), Error> {
+    async fn native(
+        &self,
+        wanted: &[DownloadRequest],
+    ) -> Result<(BTreeMap<ModuleVersion, Download>, TriedProxies), Error> {
         let (mut answers, mut tried) = (BTreeMap::new(), TriedProxies::new());
         let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
         let is_exact =
-            |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
-        let wanted: Vec<Wanted> = wanted
+            |module: &ModuleVersion| semver::canonical(&module.version).as_deref() == Some(&module.version);
+        let wanted: Vec<DownloadRequest> = wanted
             .iter()
-            .filter(|Wanted { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
+            .filter(|DownloadRequest { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
             .cloned()
             .collect();
         let cache = self.cache();
@@ -97,7 +103,8 @@ impl Proxies<'_> {
                     continue;
                 }
             };
-            if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module))
+            if let (Ok(info), Ok(go_mod), Ok(dir)) =
+                (place(CacheFile::Info), place(CacheFile::Mod), cache.dir(&module))
             {
                 let origin = std::fs::read_to_string(&info).ok();
                 let origin = origin.and_then(|text| serde_json::from_str::<Info>(&text).ok()?.origin);
@@ -125,12 +132,12 @@ impl Proxies<'_> {
     pub(super) async fn fetch(
         &self,
         fetcher: &Fetcher,
-        wanted: Vec<Wanted>,
+        wanted: Vec<DownloadRequest>,
         phase: Phase,
-    ) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
-        let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
+    ) -> Result<Vec<(ModuleVersion, Result<DownloadedModule, Vec<ProxyAttempt>>)>, Error> {
+        let modules: Vec<ModuleVersion> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
         let progress = Progress::new(self.children, phase, u64::try_from(wanted.len()).ok());
-        let arrived = |module: &Version, bytes| progress.one(module, bytes);
+        let arrived = |module: &ModuleVersion, bytes| progress.one(module, bytes);
         let answers = tokio::select! {
             answers = fetcher.fetch(wanted, &arrived) => answers,
             () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
@@ -145,9 +152,9 @@ impl Proxies<'_> {
 
     pub(super) async fn by_go(
         &self,
-        modules: &[&Version],
+        modules: &[&ModuleVersion],
         tried: &mut TriedProxies,
-    ) -> Result<BTreeMap<Version, Download>, Error> {
+    ) -> Result<BTreeMap<ModuleVersion, Download>, Error> {
         if modules.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -195,7 +202,7 @@ impl Proxies<'_> {
         if is_security_error(&why) {
             return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
         }
-        let answer = |module: &Version| {
+        let answer = |module: &ModuleVersion| {
             let of_path = || said.iter().filter(|answer| answer.path == module.path);
             let asked =
                 |answer: &&Download| answer.query == module.version || answer.version == module.version;
@@ -228,7 +235,7 @@ impl<'a> Progress<'a> {
     }
 
     /// A module is there; one that was there before is no news.
-    pub(super) fn one(&self, module: &Version, bytes: u64) {
+    pub(super) fn one(&self, module: &ModuleVersion, bytes: u64) {
         if bytes == 0 {
             return;
         }
@@ -245,9 +252,9 @@ impl<'a> Progress<'a> {
 /// # Errors
 /// What no other source may make good.
 pub(super) fn judge(
-    module: &Version,
-    answer: Result<Fetched, FetchError>,
-) -> Result<Result<Fetched, Vec<Tried>>, Error> {
+    module: &ModuleVersion,
+    answer: Result<DownloadedModule, DownloadError>,
+) -> Result<Result<DownloadedModule, Vec<ProxyAttempt>>, Error> {
     answer.map_or_else(
         |error| unserved(&format!("{} {}", module.path, module.version), error).map(Err),
         |fetched| Ok(Ok(fetched)),
@@ -258,33 +265,33 @@ pub(super) fn judge(
 ///
 /// # Errors
 /// What no other source may make good.
-pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
-    use sumdb::Error as Sum;
-    let one = |host: &str, why: String| vec![Tried { host: host.to_owned(), why }];
+pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAttempt>, Error> {
+    use sumdb::SumDbError as Sum;
+    let one = |host: &str, why: String| vec![ProxyAttempt { host: host.to_owned(), why }];
     match error {
-        FetchError::NeedsGo { tried, .. } | FetchError::Download { tried, .. } => Ok(tried),
-        FetchError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
-        FetchError::Mismatch { file, found, expected, .. } => {
+        DownloadError::NeedsGo { tried, .. } | DownloadError::Download { tried, .. } => Ok(tried),
+        DownloadError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
+        DownloadError::Mismatch { file, found, expected, .. } => {
             let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
             Err(checksum_mismatch(module, &text))
         }
-        FetchError::Database {
+        DownloadError::Database {
             source: source @ (Sum::Security { .. } | Sum::Note(_) | Sum::Log(_) | Sum::Record { .. }),
             ..
         } => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
             .help("nothing of it was kept: someone changed the answer on its way, or the database misbehaves; ask over another network, and tell its owner")
             .output(source.to_string().lines().map(str::to_owned).collect())),
-        FetchError::Database { source, .. } => Ok(one("the checksum database", source.to_string())),
-        FetchError::Cache(error @ modcache::Error::File { .. }) => Err(Error::build(error.to_string()).help(
+        DownloadError::Database { source, .. } => Ok(one("the checksum database", source.to_string())),
+        DownloadError::Cache(error @ ModCacheError::File { .. }) => Err(Error::build(error.to_string()).help(
             "check the directory's permissions and the space on its disk; GOMODCACHE names another",
         )),
-        FetchError::Refused { host, source, .. } => {
+        DownloadError::Refused { host, source, .. } => {
             Err(Error::build(format!("{host} sends a zip that is none of {module}"))
                 .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
                 .output(source.to_string().lines().map(str::to_owned).collect()))
         }
-        error @ FetchError::Module(_) => Err(Error::build(error.to_string()).fault(Fault::Request)),
-        error @ FetchError::Cache(_) => Err(Error::build(error.to_string())),
+        error @ DownloadError::Module(_) => Err(Error::build(error.to_string()).fault(Fault::Request)),
+        error @ DownloadError::Cache(_) => Err(Error::build(error.to_string())),
         error => Ok(one("vx", error.to_string())),
     }
 }
@@ -391,8 +398,12 @@ impl Download {
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         // Where the go command had to stand in, what it met last isn't what it began with.
-        let others: Vec<String> =
-            self.tried.iter().filter(|tried| !text.contains(&tried.host)).map(Tried::to_string).collect();
+        let others: Vec<String> = self
+            .tried
+            .iter()
+            .filter(|tried| !text.contains(&tried.host))
+            .map(ProxyAttempt::to_string)
+            .collect();
         if others.is_empty() { text } else { format!("{text} (asked before: {})", others.join("; ")) }
     }
 }

@@ -16,12 +16,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use velox_fetch::download::Fetcher;
 use velox_gomod::{
-    fetch::Fetcher,
     gosum::GoSum,
     goversion::GoVersion,
     modfile::{self, GoMod, Replace, Require},
-    module::{Version, path_major_matches, split_path_version},
+    module::{ModuleVersion, path_major_matches, split_path_version},
     pseudo, semver,
 };
 use velox_manifest::{Diagnostic, GoTarget, Manifest, Origin, Plugin, Replacement, Spanned};
@@ -87,10 +87,10 @@ struct Resolved {
 /// A RoadRunner as it was released.
 #[derive(Debug, Clone)]
 pub(crate) struct Release {
-    pub(crate) module: Version,
+    pub(crate) module: ModuleVersion,
     pub(crate) go_mod: GoMod,
     /// The plugins of its `container/plugins.go`.
-    pub(crate) plugins: Vec<Version>,
+    pub(crate) plugins: Vec<ModuleVersion>,
 }
 
 /// Whom a pinned module belongs to, by its index in the manifest.
@@ -159,7 +159,7 @@ impl Resolver<'_> {
             .require
             .iter()
             .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
-            .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
+            .map(|line| ModuleVersion { path: line.path.clone(), version: line.version.clone() })
             .collect();
         Ok(Release { module: roadrunner.module.clone(), go_mod, plugins })
     }
@@ -316,7 +316,7 @@ impl Resolver<'_> {
             excludes: manifest
                 .excludes
                 .iter()
-                .map(|exclude| Version {
+                .map(|exclude| ModuleVersion {
                     path: exclude.module.value.clone(),
                     version: exclude.version.value.clone(),
                 })
@@ -457,7 +457,7 @@ impl Resolver<'_> {
 }
 
 /// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
-pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
+pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<ModuleVersion> {
     let module = Ask::roadrunner(manifest).module?;
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
@@ -519,7 +519,7 @@ fn remote_plugin(plugin: &Plugin, pinned: &Pinned) -> Resolved {
     } else {
         let module = replaced_module(plugin, &declared, &pinned.module.path);
         let version = placeholder_version(&module, &asked);
-        let Version { path, version: new } = pinned.module.clone();
+        let ModuleVersion { path, version: new } = pinned.module.clone();
         (module, version, Some(LockedReplacement::Module { path, version: new }))
     };
     Resolved {

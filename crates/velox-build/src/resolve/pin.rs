@@ -7,13 +7,14 @@ use std::{
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use velox_fetch::{ForgeError, Repository};
+use velox_fetch::{
+    download::DownloadRequest,
+    forge::{ForgeError, RemoteRepository},
+    modcache::CacheFile,
+};
 use velox_gomod::{
-    dirhash,
-    fetch::Wanted,
-    modcache::Part,
-    modfile,
-    module::{Version, split_path_version},
+    dirhash, modfile,
+    module::{ModuleVersion, split_path_version},
     semver,
 };
 use velox_manifest::{Diagnostic, catalogue};
@@ -40,7 +41,7 @@ const YEARS: u64 = 12;
 /// A module at an exact version, with its files on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Pinned {
-    pub(crate) module: Version,
+    pub(crate) module: ModuleVersion,
     pub(crate) commit: Option<String>,
     /// The version's time, in seconds since 1970.
     pub(crate) time: Option<i64>,
@@ -66,7 +67,7 @@ impl Pinned {
     /// No version may change its content, wherever it comes from.
     fn agrees_with(&self, ask: &Ask) -> Result<(), Error> {
         let Self { module, zip_sum, mod_sum, .. } = self;
-        let Wanted { zip_sums, mod_sums, .. } = ask.wanted(module);
+        let DownloadRequest { zip_sums, mod_sums, .. } = ask.wanted(module);
         for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
             if let Some(known) = known.first().filter(|known| *known != found) {
                 let text = format!("its {file} has the sum {found}\nthe lock says   {known}");
@@ -81,7 +82,7 @@ impl Pinned {
 enum State {
     /// The go command will be asked for this module; where it can't serve it, the forge has it or is asked.
     AskGo {
-        module: Version,
+        module: ModuleVersion,
         located: Option<Box<Located>>,
     },
     /// Only the forge can tell.
@@ -158,7 +159,7 @@ impl Sources<'_> {
         if !cache.is_unpacked(&module, &zip_sum) {
             return None;
         }
-        let go_mod = fs::read_to_string(cache.path(&module, Part::Mod).ok()?).ok()?;
+        let go_mod = fs::read_to_string(cache.path(&module, CacheFile::Mod).ok()?).ok()?;
         if dirhash::hash_go_mod(go_mod.as_bytes()) != mod_sum {
             return None;
         }
@@ -167,7 +168,7 @@ impl Sources<'_> {
 
     /// One go command for everything that it can be asked.
     async fn ask_go(&self, asks: &[Ask], states: &mut [State]) -> Result<(), Error> {
-        let wanted: Vec<Wanted> = asks
+        let wanted: Vec<DownloadRequest> = asks
             .iter()
             .zip(&*states)
             .filter_map(|(ask, state)| match state {
@@ -205,7 +206,7 @@ impl Sources<'_> {
 
     /// A repository may declare any module path: its go.mod is what counts. A replacement may declare the path of what
     /// it replaces.
-    fn confirm(ask: &Ask, module: &Version, pinned: Pinned) -> State {
+    fn confirm(ask: &Ask, module: &ModuleVersion, pinned: Pinned) -> State {
         let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| module.path.clone());
         if declared == module.path || ask.replacement {
             return State::Done(Box::new(pinned));
@@ -215,7 +216,10 @@ impl Sources<'_> {
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
             return State::Failed(Fault::Request, diagnostic);
         }
-        State::AskGo { module: Version { path: declared, version: module.version.clone() }, located: None }
+        State::AskGo {
+            module: ModuleVersion { path: declared, version: module.version.clone() },
+            located: None,
+        }
     }
 
     /// What the go command downloaded, or why it couldn't.
@@ -236,7 +240,7 @@ impl Sources<'_> {
             .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
         let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
         Ok(Pinned {
-            module: Version { path: answer.path.clone(), version: answer.version.clone() },
+            module: ModuleVersion { path: answer.path.clone(), version: answer.version.clone() },
             commit: located.map(|located| located.commit.id.clone()).or(origin),
             time: time.map(|time| time.as_second()),
             tree: answer.dir.clone(),
@@ -328,15 +332,16 @@ impl Sources<'_> {
 
     /// RoadRunner at a branch or a commit, where only proxies can be asked: its major is a year, and of all years the one
     /// that its go.mod declares there is served.
-    async fn of_any_year(&self, path: &str, reference: &str) -> Option<Version> {
+    async fn of_any_year(&self, path: &str, reference: &str) -> Option<ModuleVersion> {
         let years = FIRST_YEAR..FIRST_YEAR + YEARS;
-        let module = |year| Version { path: format!("{path}/v{year}"), version: reference.to_owned() };
-        let wanted: Vec<Wanted> = years
-            .map(|year| Wanted { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
+        let module = |year| ModuleVersion { path: format!("{path}/v{year}"), version: reference.to_owned() };
+        let wanted: Vec<DownloadRequest> = years
+            .map(|year| DownloadRequest { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
             .collect();
         let answers = self.proxies.download(&wanted).await.ok()?;
-        let served =
-            |wanted: &Wanted| answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty());
+        let served = |wanted: &DownloadRequest| {
+            answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty())
+        };
         wanted.into_iter().rev().find(served).map(|wanted| wanted.module)
     }
 
@@ -362,7 +367,7 @@ impl Sources<'_> {
         if !public {
             return State::Take(Box::new(located));
         }
-        let module = Version { path: located.path.clone(), version: located.commit.id.clone() };
+        let module = ModuleVersion { path: located.path.clone(), version: located.commit.id.clone() };
         State::AskGo { module, located: Some(Box::new(located)) }
     }
 
@@ -411,12 +416,12 @@ impl Sources<'_> {
     async fn not_found(
         &self,
         ask: &Ask,
-        repository: &Repository,
+        repository: &RemoteRepository,
         error: &ForgeError,
         proxy: Option<String>,
     ) -> Diagnostic {
         let nearest = match (error, ask.reference.as_deref()) {
-            (ForgeError::NotFound { .. }, Some(wanted)) => repository.nearest_refs(wanted).await,
+            (ForgeError::NotFound { .. }, Some(wanted)) => repository.similar_tags(wanted).await,
             _ => Vec::new(),
         };
         let instead = match (nearest.as_slice(), &proxy) {

@@ -46,7 +46,7 @@ impl Allowed {
         };
         let base = match base {
             "local" => None,
-            name if GoVersion::of_toolchain(name).is_some() => Some(name.to_owned()),
+            name if GoVersion::from_toolchain_name(name).is_some() => Some(name.to_owned()),
             _ => return Err(wrong(&said)),
         };
         Ok(Self { base, others, said })

@@ -22,7 +22,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::{fs::File, io::AsyncReadExt, time::timeout};
 use url::Url;
-use velox_gocache::{kind_of_trouble, open_remote, parse_remote};
+use velox_gocache::{open_remote, parse_remote, store_error_summary};
 
 use super::{Artifacts, Clears, Filed, Stored};
 use crate::StoreError;
@@ -61,7 +61,9 @@ impl Objects {
     /// What it is not, without what of it may be secret.
     pub fn parse(text: &str) -> Result<Url, String> {
         parse_remote(text).map_err(|error| match error {
-            velox_gocache::Error::Remote { text, why } => format!("`{text}` is no store of artifacts: {why}"),
+            velox_gocache::GoCacheError::Remote { text, why } => {
+                format!("`{text}` is no store of artifacts: {why}")
+            }
             error => error.to_string(),
         })
     }
@@ -73,7 +75,7 @@ impl Objects {
     /// What of the URL or the environment is wrong.
     pub fn open(url: &Url, environment: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let trouble =
-            |error: velox_gocache::Error| StoreError::Trouble(format!("the artifact store: {error}"));
+            |error: velox_gocache::GoCacheError| StoreError::Trouble(format!("the artifact store: {error}"));
         let url = parse_remote(url.as_str()).map_err(trouble)?;
         let (store, root) = open_remote(&url, environment, ANSWER).map_err(trouble)?;
         let store: Arc<dyn ObjectStore> = match url.scheme() {
@@ -91,7 +93,7 @@ impl Objects {
     }
 
     fn trouble(&self, what: &str, error: &object_store::Error) -> StoreError {
-        StoreError::Trouble(format!("{} can't {what}: {}", self.name, kind_of_trouble(error)))
+        StoreError::Trouble(format!("{} can't {what}: {}", self.name, store_error_summary(error)))
     }
 
     /// Sends the file in parts. It becomes visible with the last step, which isn't taken where the content isn't what its
@@ -212,7 +214,10 @@ impl Artifacts for Objects {
             (!piece.is_empty()).then_some(async move {
                 let read = store.get_range(&location, piece.clone()).await;
                 let read = read.map_err(|error| {
-                    StoreError::Trouble(format!("{name} can't give an artifact: {}", kind_of_trouble(&error)))
+                    StoreError::Trouble(format!(
+                        "{name} can't give an artifact: {}",
+                        store_error_summary(&error)
+                    ))
                 })?;
                 if read.len() as u64 == piece.end - piece.start {
                     Ok(read)

@@ -168,7 +168,8 @@ fn cargo_binstall_and_cargo_deb_ask_for_what_a_release_has() {
     let targets = script.split_once("targets=(").unwrap().1.split_once(')').unwrap().0;
     let targets: Vec<&str> = targets.split_whitespace().collect();
     assert_eq!(targets.len(), 5);
-    let workflow = fs::read_to_string(crate::support::book::top().join(".github/workflows/release.yml")).unwrap();
+    let workflow =
+        fs::read_to_string(crate::support::book::top().join(".github/workflows/release.yml")).unwrap();
     let out = tempfile::tempdir().unwrap();
     pack(out.path(), &targets, &crate::support::book::top().join("LICENSE"));
     for target in targets {

@@ -8,8 +8,8 @@ use std::{
     process::{Child, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use crate::support::place::{Place, place};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A build in the middle of a question to a module proxy that never answers.
 struct Waiting {

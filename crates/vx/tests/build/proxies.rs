@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::support::sandbox::Sandbox;
-use velox_gomod::{modcache::ModCache, module::Version};
+use velox_fetch::modcache::ModCache;
+use velox_gomod::module::ModuleVersion;
 use velox_testkit::{ModuleProxy, ProxyFault};
 
 const RELEASE: &str = "v2025.0.78";
@@ -39,8 +40,8 @@ fn cache(sandbox: &Sandbox) -> ModCache {
     ModCache::new(sandbox.value("GOMODCACHE"))
 }
 
-fn hello() -> Version {
-    Version { path: HELLO.to_owned(), version: "v1.0.0".to_owned() }
+fn hello() -> ModuleVersion {
+    ModuleVersion { path: HELLO.to_owned(), version: "v1.0.0".to_owned() }
 }
 
 /// Nothing that a build would take for the module is left of an attempt that failed: at most what the go command, asked

@@ -137,7 +137,10 @@ fn on_a_terminal_plugins_are_picked_by_group() {
         .stdout(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        return crate::support::sandbox::skip("on_a_terminal_plugins_are_picked_by_group", "util-linux's script is not here");
+        return crate::support::sandbox::skip(
+            "on_a_terminal_plugins_are_picked_by_group",
+            "util-linux's script is not here",
+        );
     };
     let mut keys = child.stdin.take().unwrap();
     thread::spawn(move || {

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::support::sandbox::Sandbox;
 use crate::support::place::place;
+use crate::support::sandbox::Sandbox;
 use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::ModuleProxy;
 

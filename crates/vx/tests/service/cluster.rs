@@ -14,8 +14,8 @@ use std::{
 
 use crate::support::collector::Collector;
 use crate::support::sandbox::{Sandbox, skip};
-use serde_json::{Value, json};
 use crate::support::service::{Answer, PATIENCE, Service, program};
+use serde_json::{Value, json};
 use velox_testkit::{ModuleProxy, NatsServer, S3Server, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";

@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::support::browser::Browser;
+use crate::support::sandbox::Sandbox;
 use data_encoding::HEXLOWER;
 use fantoccini::key::Key;
-use crate::support::sandbox::Sandbox;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
@@ -173,7 +173,8 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
         // What is downloaded is what the page says.
         let sha256 = browser.text("#sha256").await;
         let path = browser.find("[data-download]").await.attr("href").await.unwrap().unwrap();
-        let answer = crate::support::browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
+        let answer =
+            crate::support::browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
         let bytes = answer.bytes().await.unwrap();
         let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
         assert_eq!(sum, sha256);
@@ -185,8 +186,14 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
             .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
             .await;
         let toml = browser.find("[data-configuration]").await.attr("href").await.unwrap().unwrap();
-        let toml =
-            crate::support::browser::http().get(format!("{}{toml}", service.url)).send().await.unwrap().text().await.unwrap();
+        let toml = crate::support::browser::http()
+            .get(format!("{}{toml}", service.url))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         assert!(toml.contains("[plugins.status]") && toml.contains(RELEASE), "{toml}");
 
         // The way back shows the same choice, which is there at once.

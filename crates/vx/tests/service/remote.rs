@@ -15,10 +15,10 @@ use std::{
 };
 
 use crate::support::collector::Collector;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use crate::support::sandbox::{Ran, Sandbox};
-use serde_json::Value;
 use crate::support::service::{PATIENCE, Service};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::Value;
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
 
 const RELEASE: &str = "v2025.0.77";

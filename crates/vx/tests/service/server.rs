@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_body_util::BodyExt;
 use crate::support::sandbox::Sandbox;
-use serde_json::{Value, json};
 use crate::support::service::{Answer, Service};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 use velox_testkit::{Files, ModuleProxy, ProxyFault as Fault, plugin, roadrunner};
 
 /// Makes something wrong of what is right.

@@ -18,10 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use data_encoding::HEXLOWER;
 use crate::support::sandbox::Sandbox;
-use serde_json::{Value, json};
 use crate::support::service::{Answer, PATIENCE, Service};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
 

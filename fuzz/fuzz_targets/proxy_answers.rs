@@ -17,7 +17,7 @@ fuzz_target!(|answer: (&str, &str, &[u8])| {
     if file.write_all(zip).is_err() {
         return;
     }
-    let kept = cache.keep(&lock, &module, Some(info), go_mod, file, &mut |_| Ok::<(), ModCacheError>(()));
+    let kept = cache.store_verified(&lock, &module, Some(info), go_mod, file, &mut |_| Ok::<(), ModCacheError>(()));
     assert_eq!(kept.is_ok(), cache.contains(&module));
     let folder = place.path().join("cache/download/example.com/m/@v");
     let left = std::fs::read_dir(folder).map(Iterator::count).unwrap_or_default();

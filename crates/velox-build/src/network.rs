@@ -108,7 +108,7 @@ fn fetcher(request: &Request, settings: &Settings) -> Result<Option<Fetcher>, Er
         sum_db_state: first_path.join("pkg/sumdb"),
         netrc,
         writable: settings.writable_modules(),
-        at_once: DOWNLOADS,
+        max_downloads: DOWNLOADS,
     })))
 }
 

@@ -69,7 +69,7 @@ impl CacheFile {
             Self::Mod => "mod",
             Self::Zip => "zip",
             Self::ZipHash => "ziphash",
-            Self::ModCacheLock => "lock",
+            Self::Lock => "lock",
             Self::Partial => "partial",
         }
     }
@@ -187,13 +187,13 @@ impl ModCache {
     /// # Errors
     ///
     /// A malformed module path or version, and a folder that can't be written.
-    pub fn keep_go_mod(&self, module: &ModuleVersion, go_mod: &str) -> Result<(), ModCacheError> {
+    pub fn store_go_mod(&self, module: &ModuleVersion, go_mod: &str) -> Result<(), ModCacheError> {
         let path = self.path(module, CacheFile::Mod)?;
         if path.is_file() {
             return Ok(());
         }
         let folder = self.versions(module)?;
-        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
         self.write(&path, go_mod)
     }
 
@@ -213,11 +213,11 @@ impl ModCache {
     /// # Errors
     ///
     /// A malformed module path or version, and a lock file that can't be made.
-    pub fn lock(&self, module: &ModuleVersion) -> Result<Lock, ModCacheError> {
+    pub fn lock(&self, module: &ModuleVersion) -> Result<ModCacheLock, ModCacheError> {
         let folder = self.versions(module)?;
-        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
-        let path = self.path(module, CacheFile::ModCacheLock)?;
-        let unusable = |source| cannot(&path, source);
+        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+        let path = self.path(module, CacheFile::Lock)?;
+        let unusable = |source| file_error(&path, source);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -250,9 +250,9 @@ impl ModCache {
         let lock = self.lock(module)?;
         // The copy is what is checked: the original may change under our eyes.
         let mut copy = self.new_file(module, CacheFile::Zip)?;
-        let mut original = File::open(zip).map_err(|source| cannot(zip, source))?;
-        io::copy(&mut original, copy.as_file_mut()).map_err(|source| cannot(copy.path(), source))?;
-        self.keep(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), ModCacheError>(()))
+        let mut original = File::open(zip).map_err(|source| file_error(zip, source))?;
+        io::copy(&mut original, copy.as_file_mut()).map_err(|source| file_error(copy.path(), source))?;
+        self.store_verified(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), ModCacheError>(()))
     }
 
     /// As [`ModCache::store`], with a zip that is in the cache's folder already ([`ModCache::new_file`]) and a say for
@@ -261,9 +261,9 @@ impl ModCache {
     /// # Errors
     ///
     /// As [`ModCache::store`], and `verify`'s own.
-    pub fn keep<E: From<ModCacheError>>(
+    pub fn store_verified<E: From<ModCacheError>>(
         &self,
-        _lock: &Lock,
+        _lock: &ModCacheLock,
         module: &ModuleVersion,
         info: Option<&str>,
         go_mod: &str,
@@ -295,7 +295,7 @@ impl ModCache {
 
     /// Whether the cache has all of a version but its information: as after a build, for which the go command needs none.
     #[must_use]
-    pub fn lacks_only_information(&self, module: &ModuleVersion) -> bool {
+    pub fn lacks_only_info(&self, module: &ModuleVersion) -> bool {
         let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
         [CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash].into_iter().all(is) && !is(CacheFile::Info)
     }
@@ -305,14 +305,19 @@ impl ModCache {
     /// # Errors
     ///
     /// Information that isn't this version's, and a file that can't be written.
-    pub fn complete(&self, _lock: &Lock, module: &ModuleVersion, info: &str) -> Result<(), ModCacheError> {
+    pub fn store_info(
+        &self,
+        _lock: &ModCacheLock,
+        module: &ModuleVersion,
+        info: &str,
+    ) -> Result<(), ModCacheError> {
         check_info(module, info)?;
         self.write(&self.path(module, CacheFile::Info)?, info)
     }
 
     /// Removes the unfinished zips that a stopped process left, of the go command's or our own: whoever writes one holds
     /// the lock.
-    pub fn clear_unfinished(&self, _lock: &Lock, module: &ModuleVersion) {
+    pub fn remove_partial_zips(&self, _lock: &ModCacheLock, module: &ModuleVersion) {
         let (Ok(folder), Ok(version)) = (self.versions(module), module::escape_version(&module.version))
         else {
             return;
@@ -328,14 +333,14 @@ impl ModCache {
         }
     }
 
-    /// As [`ModCache::keep`], for a module of which the go command keeps the zip alone: a toolchain.
+    /// As [`ModCache::store_verified`], for a module of which the go command keeps the zip alone: a toolchain.
     ///
     /// # Errors
     ///
-    /// As [`ModCache::keep`].
-    pub fn keep_zip<E: From<ModCacheError>>(
+    /// As [`ModCache::store_verified`].
+    pub fn store_zip<E: From<ModCacheError>>(
         &self,
-        _lock: &Lock,
+        _lock: &ModCacheLock,
         module: &ModuleVersion,
         zip: NamedTempFile,
         verify: &mut dyn FnMut(&str) -> Result<(), E>,
@@ -373,9 +378,17 @@ impl ModCache {
     ///
     /// A file that can't be read.
     pub fn sums(&self, module: &ModuleVersion) -> Result<ModuleSums, ModCacheError> {
+        Ok(ModuleSums { zip: self.zip_sum(module)?, go_mod: self.go_mod_sum(module)? })
+    }
+
+    /// The recorded sum of a version's zip.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub fn zip_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
         let path = self.path(module, CacheFile::ZipHash)?;
-        let zip = fs::read_to_string(&path).map_err(|source| cannot(&path, source))?;
-        Ok(ModuleSums { zip: zip.trim().to_owned(), go_mod: self.go_mod_sum(module)? })
+        let sum = fs::read_to_string(&path).map_err(|source| file_error(&path, source))?;
+        Ok(sum.trim().to_owned())
     }
 
     /// The sum of a version's go.mod in the cache.
@@ -385,7 +398,7 @@ impl ModCache {
     /// A file that can't be read.
     pub fn go_mod_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
         let path = self.path(module, CacheFile::Mod)?;
-        let content = fs::read(&path).map_err(|source| cannot(&path, source))?;
+        let content = fs::read(&path).map_err(|source| file_error(&path, source))?;
         Ok(dirhash::hash_go_mod(&content))
     }
 
@@ -396,7 +409,7 @@ impl ModCache {
     /// A zip that can't be unpacked, a folder that can't be written.
     pub fn unpack(
         &self,
-        _lock: &Lock,
+        _lock: &ModCacheLock,
         module: &ModuleVersion,
         writable: bool,
     ) -> Result<PathBuf, ModCacheError> {
@@ -407,27 +420,27 @@ impl ModCache {
         let bad = |source| unusable(module, source);
         // What a stopped process left.
         modzip::remove_all(&dir).map_err(bad)?;
-        fs::write(&partial, "").map_err(|source| cannot(&partial, source))?;
+        fs::write(&partial, "").map_err(|source| file_error(&partial, source))?;
         let zip = self.path(module, CacheFile::Zip)?;
         if let Err(error) = modzip::unzip(&dir, module, &zip) {
             let _ = modzip::remove_all(&dir).map(|()| fs::remove_file(&partial));
             return Err(bad(error));
         }
-        fs::remove_file(&partial).map_err(|source| cannot(&partial, source))?;
+        fs::remove_file(&partial).map_err(|source| file_error(&partial, source))?;
         if !writable {
-            make_read_only(&dir).map_err(|source| cannot(&dir, source))?;
+            make_read_only(&dir).map_err(|source| file_error(&dir, source))?;
         }
         Ok(dir)
     }
 
-    /// A new file beside the place of one of a version's files, for [`ModCache::keep`].
+    /// A new file beside the place of one of a version's files, for [`ModCache::store_verified`].
     ///
     /// # Errors
     ///
     /// A malformed module path or version, and a folder that can't be written.
     pub fn new_file(&self, module: &ModuleVersion, part: CacheFile) -> Result<NamedTempFile, ModCacheError> {
         let folder = self.versions(module)?;
-        fs::create_dir_all(&folder).map_err(|source| cannot(&folder, source))?;
+        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
         self.beside(&self.path(module, part)?)
     }
 
@@ -439,7 +452,7 @@ impl ModCache {
     /// A new file beside `path`, named so that the go command clears it away should we be stopped.
     fn beside(&self, path: &Path) -> Result<NamedTempFile, ModCacheError> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(cannot(path, io::ErrorKind::InvalidInput.into()));
+            return Err(file_error(path, io::ErrorKind::InvalidInput.into()));
         };
         let mut builder = tempfile::Builder::new();
         builder.prefix(name).suffix(".tmp");
@@ -448,18 +461,18 @@ impl ModCache {
             use std::os::unix::fs::PermissionsExt as _;
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        builder.tempfile_in(folder).map_err(|source| cannot(folder, source))
+        builder.tempfile_in(folder).map_err(|source| file_error(folder, source))
     }
 
     fn write(&self, path: &Path, content: &str) -> Result<(), ModCacheError> {
         let mut file = self.beside(path)?;
-        file.write_all(content.as_bytes()).map_err(|source| cannot(path, source))?;
+        file.write_all(content.as_bytes()).map_err(|source| file_error(path, source))?;
         self.rename(file, path)
     }
 
     /// Whole or not at all. As the go command does it, without waiting for the disk: hundreds of modules would.
     fn rename(&self, file: NamedTempFile, path: &Path) -> Result<(), ModCacheError> {
-        file.persist(path).map_err(|error| cannot(path, error.error))?;
+        file.persist(path).map_err(|error| file_error(path, error.error))?;
         Ok(())
     }
 }
@@ -527,10 +540,10 @@ fn make_read_only(dir: &Path) -> io::Result<()> {
 fn if_there<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>, ModCacheError> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some).map_err(|source| cannot(path, source)),
+        read => read.map(Some).map_err(|source| file_error(path, source)),
     }
 }
 
-fn cannot(path: &Path, source: io::Error) -> ModCacheError {
+fn file_error(path: &Path, source: io::Error) -> ModCacheError {
     ModCacheError::File { path: path.to_owned(), source }
 }

@@ -1,24 +1,24 @@
-//! Whether the sources of modules can be reached, without fetching anything.
+//! Checks whether module sources are reachable, without downloading anything.
 
 use reqwest::Client;
 
 use crate::{
-    proxy::{Netrc, ProxyClient, ProxyError, ProxyList, ProxySource, proxy_host},
+    proxy::{Netrc, ProxyClient, ProxyError, ProxyErrorKind, ProxyList, ProxySource, ReadError, proxy_host},
     sumdb::SumDbConfig,
 };
 
-/// How one entry of GOPROXY answers.
+/// The result of checking one proxy of GOPROXY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyProbe {
-    /// The proxy's host, or its folder.
-    pub name: String,
-    /// Why it can't be asked for modules.
-    pub trouble: Option<String>,
-    /// Whether the go command goes on to the next entry after such a failure (`|`).
-    pub passed_over: bool,
+    /// The proxy's host, or the directory of a `file://` proxy.
+    pub host: String,
+    /// Why it can't serve modules.
+    pub error: Option<ProxyError>,
+    /// Whether the go command tries the next proxy after such an error (`|`).
+    pub falls_through: bool,
 }
 
-/// Asks every proxy of GOPROXY for the versions of `module`; that it doesn't know that one is an answer too.
+/// Asks every proxy of GOPROXY for the versions of `module`; one that doesn't know the module is fine, too.
 pub async fn probe_proxies(
     client: &Client,
     list: &ProxyList,
@@ -27,36 +27,35 @@ pub async fn probe_proxies(
 ) -> Vec<ProxyProbe> {
     let proxies = ProxyClient::new(client, list, netrc);
     let mut probes = Vec::new();
-    for entry in &list.0 {
+    for entry in list.entries() {
         let ProxySource::Proxy(proxy) = &entry.source else { continue };
-        let missing = proxy.scheme() == "file" && !proxy.to_file_path().is_ok_and(|folder| folder.is_dir());
-        let trouble = if missing {
-            Some("there is no such directory".to_owned())
-        } else {
-            match proxies.read(proxy, &format!("{module}/@v/list")).await {
-                Ok(_) | Err(ProxyError::NotFound(_)) => None,
-                Err(failure) => Some(failure.to_string()),
-            }
+        let is_missing =
+            proxy.scheme() == "file" && !proxy.to_file_path().is_ok_and(|directory| directory.is_dir());
+        let error = match proxies.read(proxy, &format!("{module}/@v/list")).await {
+            _ if is_missing => Some(ProxyError::new(ProxyErrorKind::NotFound, "no such directory")),
+            Err(ReadError::Proxy(error)) if error.kind != ProxyErrorKind::NotFound => Some(error),
+            Ok(_) | Err(_) => None,
         };
-        probes.push(ProxyProbe { name: proxy_host(proxy), trouble, passed_over: entry.after_any_error });
+        probes.push(ProxyProbe { host: proxy_host(proxy), error, falls_through: entry.after_any_error });
     }
     probes
 }
 
-/// Asks the checksum database for its newest tree, by the way that the go command would take: the host that answered.
+/// Asks the checksum database for its newest tree, through a proxy where the go command would; returns the host that
+/// answered.
 ///
 /// # Errors
-/// The host that was asked, and why it doesn't answer.
+/// The host, and why it didn't answer.
 pub async fn probe_sum_db(
     client: &Client,
     list: &ProxyList,
     netrc: &Netrc,
-    database: &SumDbConfig,
+    config: &SumDbConfig,
 ) -> Result<String, (String, String)> {
     let proxies = ProxyClient::new(client, list, netrc);
-    let base = database.base(&proxies).await.map_err(|why| (database.name().to_owned(), why))?;
+    let base = config.base_url(&proxies).await.map_err(|reason| (config.name().to_owned(), reason))?;
     match proxies.read(&base, "latest").await {
         Ok(_) => Ok(proxy_host(&base)),
-        Err(failure) => Err((proxy_host(&base), failure.to_string())),
+        Err(error) => Err((proxy_host(&base), error.to_string())),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     CacheId, GoCacheError, GoCacheOptions, GoCacheStats,
     disk::{ActionEntry, LocalCache},
     protocol::{self, CacheCommand, CacheRequest, CacheResponse, base64},
-    remote::Remote,
+    remote::RemoteCache,
 };
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use velox_fetch::{
     forge::{ForgeError, RateLimit, TokenInfo, github_token_info, gitlab_token_info, ssh_agent_key_count},
     probe::{probe_proxies, probe_sum_db},
-    proxy::ProxyList,
+    proxy::{ProxyErrorKind, ProxyList},
     sumdb::SumDbConfig,
 };
 use velox_manifest::{Forge, Origin};
@@ -55,22 +55,23 @@ pub(super) async fn proxies(patient: &Patient<'_>) -> Vec<Observation> {
     let probes = probe_proxies(&client, &list, &netrc, KNOWN).await;
     let last = probes.len().saturating_sub(1);
     let tell = |(index, probe): (usize, velox_fetch::probe::ProxyProbe)| {
-        let name = &probe.name;
-        let Some(trouble) = probe.trouble else {
+        let name = &probe.host;
+        let Some(error) = probe.error else {
             return Observation::ok("proxy", format!("{name} answers"));
         };
-        let message = format!("{name} doesn't serve modules: {trouble}");
-        let refused = trouble.starts_with("401") || trouble.starts_with("403") || trouble.starts_with("407");
-        let remedy = match refused {
-            true => format!("credentials for {name} go into ~/.netrc (NETRC names another file)"),
-            false if trouble.contains("certificate") => {
+        let message = format!("{name} doesn't serve modules: {error}");
+        let remedy = match error.kind {
+            ProxyErrorKind::Unauthorized | ProxyErrorKind::Status(403) => {
+                format!("credentials for {name} go into ~/.netrc (NETRC names another file)")
+            }
+            ProxyErrorKind::Certificate => {
                 "SSL_CERT_FILE names the certificates to trust, for a company's own authority".to_owned()
             }
-            false if trouble.contains("plain HTTP") => format!("name {name} with https:// in GOPROXY"),
-            false => "check the network, GOPROXY and HTTPS_PROXY".to_owned(),
+            ProxyErrorKind::Disallowed => format!("name {name} with https:// in GOPROXY"),
+            _ => "check the network, GOPROXY and HTTPS_PROXY".to_owned(),
         };
         // Behind a comma the next proxy is asked for what isn't found, and not after a failure.
-        let goes_on = probe.passed_over && index < last;
+        let goes_on = probe.falls_through && index < last;
         match goes_on {
             true => Observation::warning("proxy", format!("{message}; the next one is asked"), remedy),
             false => Observation::error("proxy", message, remedy),

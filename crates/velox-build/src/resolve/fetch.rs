@@ -43,7 +43,7 @@ impl Resolver<'_> {
             let wanted = missing
                 .iter()
                 .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
-                .map(|module| DownloadRequest::verified_by(sums, module.clone()))
+                .map(|module| DownloadRequest::with_sums(sums, module.clone()))
                 .collect();
             for (module, fetched) in sources.proxies.fetch(fetcher, wanted, Phase::Fetch).await? {
                 match fetched {

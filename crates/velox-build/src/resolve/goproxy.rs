@@ -10,7 +10,7 @@ use serde::Deserialize;
 use velox_fetch::{
     download::{DownloadError, DownloadRequest, DownloadedModule, Fetcher, ProxyAttempt},
     modcache::{CacheFile, ModCache, ModCacheError},
-    sumdb,
+    proxy::{ProxyError, ProxyErrorKind},
 };
 use velox_gomod::{module::ModuleVersion, semver};
 
@@ -139,7 +139,7 @@ impl Proxies<'_> {
         let progress = Progress::new(self.children, phase, u64::try_from(wanted.len()).ok());
         let arrived = |module: &ModuleVersion, bytes| progress.one(module, bytes);
         let answers = tokio::select! {
-            answers = fetcher.fetch(wanted, &arrived) => answers,
+            answers = fetcher.fetch_all(wanted, &arrived) => answers,
             () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
         };
         let mut fetched = Vec::new();
@@ -266,33 +266,33 @@ pub(super) fn judge(
 /// # Errors
 /// What no other source may make good.
 pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAttempt>, Error> {
-    use sumdb::SumDbError as Sum;
-    let one = |host: &str, why: String| vec![ProxyAttempt { host: host.to_owned(), why }];
+    let one = |host: &str, kind, message: String| {
+        vec![ProxyAttempt { host: host.to_owned(), error: ProxyError { kind, message } }]
+    };
     match error {
         DownloadError::NeedsGo { tried, .. } | DownloadError::Download { tried, .. } => Ok(tried),
-        DownloadError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
+        DownloadError::Off { .. } => {
+            Ok(one("GOPROXY", ProxyErrorKind::Disallowed, "`off` forbids downloads".to_owned()))
+        },
         DownloadError::Mismatch { file, found, expected, .. } => {
             let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
             Err(checksum_mismatch(module, &text))
         }
-        DownloadError::Database {
-            source: source @ (Sum::Security { .. } | Sum::Note(_) | Sum::Log(_) | Sum::Record { .. }),
-            ..
-        } => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
+        DownloadError::Database { source, .. } if source.is_verification_failure() => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
             .help("nothing of it was kept: someone changed the answer on its way, or the database misbehaves; ask over another network, and tell its owner")
             .output(source.to_string().lines().map(str::to_owned).collect())),
-        DownloadError::Database { source, .. } => Ok(one("the checksum database", source.to_string())),
+        DownloadError::Database { source, .. } => Ok(one("the checksum database", ProxyErrorKind::Unreachable, source.to_string())),
         DownloadError::Cache(error @ ModCacheError::File { .. }) => Err(Error::build(error.to_string()).help(
             "check the directory's permissions and the space on its disk; GOMODCACHE names another",
         )),
-        DownloadError::Refused { host, source, .. } => {
+        DownloadError::InvalidZip { host, source, .. } => {
             Err(Error::build(format!("{host} sends a zip that is none of {module}"))
                 .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
                 .output(source.to_string().lines().map(str::to_owned).collect()))
         }
         error @ DownloadError::Module(_) => Err(Error::build(error.to_string()).fault(Fault::Request)),
         error @ DownloadError::Cache(_) => Err(Error::build(error.to_string())),
-        error => Ok(one("vx", error.to_string())),
+        error => Ok(one("vx", ProxyErrorKind::Unreachable, error.to_string())),
     }
 }
 
@@ -365,7 +365,9 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
         "504 ",
         "refused",
         "reset",
-        "breaks off",
+        "response ended early",
+        "timed out",
+        "failed to connect",
         "answer",
         "reached",
         "EOF",

@@ -96,7 +96,7 @@ impl Resolver<'_> {
                 .into_iter()
                 .filter_map(|(path, version)| prefetch.source_of(path, version))
                 .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
-                .map(|module| DownloadRequest::verified_by(sums, module))
+                .map(|module| DownloadRequest::with_sums(sums, module))
                 .collect();
             tokio::select! {
                 () = fetcher.fetch_go_mods(wanted) => Ok(()),
@@ -126,7 +126,7 @@ impl Prefetch<'_> {
                     self.files.insert(module.clone(), files);
                     if let Some(wanted) = wanted {
                         let (fetcher, module) = (self.fetcher, module.clone());
-                        running.push(async move { (module, fetcher.fetch_one(wanted).await) });
+                        running.push(async move { (module, fetcher.fetch(wanted).await) });
                     }
                 }
                 match self.files.get_mut(&module) {
@@ -165,7 +165,7 @@ impl Prefetch<'_> {
                 (Files::There(self.workspace.directory().join(new_path)), None)
             }
             (_, Some(version)) if self.may_ask(&version) => {
-                (Files::Coming(Vec::new()), Some(DownloadRequest::verified_by(self.sums, version)))
+                (Files::Coming(Vec::new()), Some(DownloadRequest::with_sums(self.sums, version)))
             }
             _ => (Files::Nowhere, None),
         }

@@ -1,90 +1,92 @@
 use std::fmt;
 
-use velox_gomod::module;
+use velox_gomod::module::ModuleError;
 
-use crate::{ModCacheError, sumdb::SumDbError};
+use crate::{modcache::ModCacheError, proxy::ProxyError, sumdb::SumDbError};
 
-/// Why a module isn't there.
+/// Why a module can't be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {
     /// The module path or version is malformed.
     #[error(transparent)]
-    Module(#[from] module::ModuleError),
-    /// Only the go command can fetch it: GONOPROXY covers it, or only `direct` is left.
-    #[error("{module} is to be fetched without a proxy")]
+    Module(#[from] ModuleError),
+    /// Only the go command can download it: GONOPROXY matches it, or `direct` is next in GOPROXY.
+    #[error("failed to download {module}: GOPROXY or GONOPROXY require a direct download")]
     NeedsGo {
-        /// `path@version`.
+        /// `path@version`
         module: String,
-        /// The proxies that were asked before, and couldn't serve it.
+        /// The proxies that were asked before.
         tried: Vec<ProxyAttempt>,
     },
-    /// GOPROXY ends with `off`.
-    #[error("{module}: GOPROXY forbids to download it")]
+    /// GOPROXY is `off`.
+    #[error("failed to download {module}: GOPROXY is `off`")]
     Off {
-        /// `path@version`.
+        /// `path@version`
         module: String,
     },
-    /// No proxy has it.
-    #[error("{module}: {}", tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    /// No proxy serves it.
+    #[error("failed to download {module}: {}", tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Download {
-        /// `path@version`.
+        /// `path@version`
         module: String,
         /// The proxies that were asked, in their order.
         tried: Vec<ProxyAttempt>,
     },
-    /// It is not what its sum says.
-    #[error("{module} is not what its checksum says: its {file} has the sum {found}, {expected} is expected")]
+    /// Its sum is another than the expected one.
+    #[error(
+        "verification failed: checksum mismatch for the {file} of {module}: expected {expected}, found {found}"
+    )]
     Mismatch {
-        /// `path@version`.
+        /// `path@version`
         module: String,
-        /// `zip` or `go.mod`.
+        /// `zip` or `go.mod`
         file: &'static str,
         /// Its sum.
         found: String,
-        /// What it should be.
+        /// The expected sum, or several joined by "or".
         expected: String,
     },
-    /// The checksum database can't be asked, or contradicts itself.
-    #[error("{module} can't be verified: {source}")]
+    /// The checksum database can't be queried, or its answer can't be verified.
+    #[error("failed to verify {module}: {source}")]
     Database {
-        /// `path@version`.
+        /// `path@version`
         module: String,
-        /// What is wrong.
+        /// The cause.
         source: SumDbError,
     },
-    /// The zip is none of this module.
+    /// A proxy sent a zip that isn't a valid zip of this module.
     #[error("{source} (from {host})")]
-    Refused {
-        /// `path@version`.
+    InvalidZip {
+        /// `path@version`
         module: String,
-        /// The proxy that sent it.
+        /// The proxy.
         host: String,
-        /// What is wrong with it.
+        /// The cause.
         source: Box<ModCacheError>,
     },
-    /// GOMODCACHE can't be used, or has another module of this name.
+    /// GOMODCACHE can't be used, or contains another module with this path and version.
     #[error(transparent)]
     Cache(#[from] ModCacheError),
-    /// A task ended early.
-    #[error("{module}: the download was given up")]
-    Stopped {
-        /// `path@version`.
+    /// The task was cancelled.
+    #[error("download of {module} was cancelled")]
+    Cancelled {
+        /// `path@version`
         module: String,
     },
 }
 
-/// A proxy that couldn't serve a module.
+/// A proxy that didn't serve a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyAttempt {
-    /// Its host, with the port where there is one; of a `file://` proxy its folder. Never a password.
+    /// The host, with its port if the URL has one; the directory of a `file://` proxy. Never a password.
     pub host: String,
-    /// What it said.
-    pub why: String,
+    /// The cause.
+    pub error: ProxyError,
 }
 
 impl fmt::Display for ProxyAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.host, self.why)
+        write!(f, "{}: {}", self.host, self.error)
     }
 }

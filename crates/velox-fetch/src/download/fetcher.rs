@@ -1,14 +1,11 @@
-use std::{
-    fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use futures::future::join_all;
 use tempfile::NamedTempFile;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 use velox_gomod::{
     dirhash,
@@ -17,31 +14,42 @@ use velox_gomod::{
 
 use super::{DownloadError, DownloadOptions, DownloadRequest, DownloadedModule, ProxyAttempt, Verification};
 use crate::{
-    modcache::{self, CacheFile, ModCacheError, ModCacheLock, ModuleSums},
-    proxy::{ProxyClient, ProxyError, ProxySource, module_file, proxy_host, text},
-    sumdb::{ChecksumDatabase, SumDbError},
-    toolchain::{self, InstalledToolchain},
+    modcache::{CacheFile, ModCacheError, ModCacheLock, ModuleSums, check_info},
+    proxy::{ProxyClient, ProxyErrorKind, ProxySource, ReadError, module_file, proxy_host},
+    sumdb::ChecksumDatabase,
+    toolchain::{self, InstalledToolchain, TOOLCHAIN_MODULE},
 };
 
-/// Downloads modules; clones share what they know.
+/// Downloads modules into GOMODCACHE; clones share their state.
 #[derive(Clone)]
 pub struct Fetcher {
     pub(super) inner: Arc<Downloader>,
 }
 
 pub(super) struct Downloader {
-    options: DownloadOptions,
+    pub(super) options: DownloadOptions,
     pub(super) proxies: ProxyClient,
-    database: Option<ChecksumDatabase>,
-    /// As many as may download at once.
-    slots: Semaphore,
+    pub(super) database: Option<ChecksumDatabase>,
+    downloads: Semaphore,
     /// Hashing and unpacking keep a core busy: more at once only take memory.
-    busy: Semaphore,
-    trusted: AtomicU64,
+    cores: Semaphore,
+    unverified: AtomicU64,
+}
+
+/// The files of a version that a proxy sent.
+struct ReceivedFiles {
+    host: String,
+    /// Proxies that were filled by builds have none.
+    info: Option<String>,
+    /// The go.mod and the zip, unless the cache has them.
+    content: Option<(String, NamedTempFile)>,
 }
 
 impl Fetcher {
-    /// A fetcher; to be made inside a tokio runtime.
+    /// Creates a fetcher.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(options: DownloadOptions) -> Self {
         let proxies = ProxyClient::new(&options.client, &options.proxies, &options.netrc);
@@ -51,174 +59,89 @@ impl Fetcher {
             .clone()
             .map(|db| ChecksumDatabase::new(db, proxies.clone(), options.sum_db_state.clone(), cache));
         let cores = std::thread::available_parallelism().map_or(4, usize::from);
-        let (slots, busy) = (Semaphore::new(options.at_once.max(1)), Semaphore::new(cores));
-        Self {
-            inner: Arc::new(Downloader {
-                options,
-                proxies,
-                database,
-                slots,
-                busy,
-                trusted: AtomicU64::new(0),
-            }),
-        }
+        let (downloads, cores) = (Semaphore::new(options.max_downloads.max(1)), Semaphore::new(cores));
+        let unverified = AtomicU64::new(0);
+        Self { inner: Arc::new(Downloader { options, proxies, database, downloads, cores, unverified }) }
     }
 
-    /// Of how many modules nothing vouched for the sums so far, those among them that were in the cache.
+    /// The number of modules so far that nothing verified, cached ones included.
     #[must_use]
-    pub fn trusted(&self) -> u64 {
-        self.inner.trusted.load(Ordering::Relaxed)
+    pub fn unverified(&self) -> u64 {
+        self.inner.unverified.load(Ordering::Relaxed)
     }
 
-    /// Whether only the go command can fetch this module.
+    /// Whether only the go command can download this module.
     #[must_use]
     pub fn needs_go(&self, path: &str) -> bool {
         match_prefix_patterns(&self.inner.options.no_proxy, path) || !self.inner.options.proxies.has_proxy()
     }
 
-    /// Fetches modules; the answers are in the same order. `progress` is told of each that was downloaded,
-    /// with its size in bytes.
-    pub async fn fetch(
+    /// Downloads modules, and returns the results in the same order. `progress` is called for each that was not cached,
+    /// with the number of bytes.
+    pub async fn fetch_all(
         &self,
-        wanted: Vec<DownloadRequest>,
+        requests: Vec<DownloadRequest>,
         progress: &(dyn Fn(&ModuleVersion, u64) + Sync),
     ) -> Vec<Result<DownloadedModule, DownloadError>> {
-        let all = wanted.into_iter().map(async |wanted| {
-            let module = wanted.module.clone();
-            let fetched = self.fetch_one(wanted).await;
-            if let Ok(DownloadedModule { bytes: bytes @ 1.., .. }) = &fetched {
+        let downloads = requests.into_iter().map(async |request| {
+            let module = request.module.clone();
+            let downloaded = self.fetch(request).await;
+            if let Ok(DownloadedModule { bytes: bytes @ 1.., .. }) = &downloaded {
                 progress(&module, *bytes);
             }
-            fetched
+            downloaded
         });
-        join_all(all).await
+        join_all(downloads).await
     }
 
-    /// Fetches a module.
+    /// Downloads, verifies and unpacks a module, unless it is cached.
     ///
     /// # Errors
-    /// No proxy has it, nothing vouches for it, or it can't be kept.
-    pub async fn fetch_one(&self, wanted: DownloadRequest) -> Result<DownloadedModule, DownloadError> {
-        Arc::clone(&self.inner).fetch(wanted).await
+    /// [`DownloadError`]
+    pub async fn fetch(&self, request: DownloadRequest) -> Result<DownloadedModule, DownloadError> {
+        Arc::clone(&self.inner).fetch(request).await
     }
 
-    /// Fetches the go.mod of modules, and nothing else of them: what version selection reads. One that can't be had is
-    /// left to whoever needs it.
-    pub async fn fetch_go_mods(&self, wanted: Vec<DownloadRequest>) {
-        let all = wanted.into_iter().map(async |wanted| {
-            let name = format!("{}@{}", wanted.module.path, wanted.module.version);
-            if let Err(error) = Arc::clone(&self.inner).fetch_go_mod(wanted).await {
-                tracing::debug!("{name}: its go.mod: {error}");
+    /// Downloads only the go.mod of modules, which is what version selection reads. Failures are left to a later
+    /// [`Fetcher::fetch`].
+    pub async fn fetch_go_mods(&self, requests: Vec<DownloadRequest>) {
+        let downloads = requests.into_iter().map(async |request| {
+            let module = request.module.clone();
+            if let Err(error) = Arc::clone(&self.inner).fetch_go_mod(request).await {
+                tracing::debug!("go.mod of {module}: {error}");
             }
         });
-        join_all(all).await;
+        join_all(downloads).await;
     }
-}
 
-impl Fetcher {
-    /// Fetches a toolchain's module and makes it ready to run; `known` are the sums that it may have. The answer has
-    /// downloaded nothing where another process did it meanwhile.
+    /// Downloads a toolchain, and makes it ready to run; `known` are its expected sums. Also returns the number of
+    /// downloaded bytes: 0 where another process has downloaded it meanwhile.
     ///
-    /// As for the go command, GONOSUMDB spares no toolchain; with GOSUMDB=off, where that one refuses them, the first use
-    /// is trusted.
+    /// Like the go command, it ignores GONOSUMDB. With GOSUMDB=off, where the go command refuses toolchains, the first
+    /// use is trusted.
     ///
     /// # Errors
-    /// A toolchain that no proxy has, that isn't what its sum says, or that the cache can't keep.
+    /// [`DownloadError`]
     pub async fn toolchain(
         &self,
         toolchain: &ModuleVersion,
         known: Vec<String>,
-    ) -> Result<(toolchain::InstalledToolchain, Verification, u64), DownloadError> {
+    ) -> Result<(InstalledToolchain, Verification, u64), DownloadError> {
         Arc::clone(&self.inner).toolchain(toolchain.clone(), known).await
     }
 
-    /// A version's go.mod as a proxy has it: nothing has verified it, so it is good for a guess only.
+    /// Downloads a go.mod without verifying it.
     ///
     /// # Errors
-    /// No proxy has it.
+    /// [`DownloadError`]
     pub async fn unverified_go_mod(&self, module: &ModuleVersion) -> Result<String, DownloadError> {
-        let name = format!("{}@{}", module.path, module.version);
-        let go_mod = module_file(module, "mod")?;
-        let ask = async |proxy: &Url| Ok(self.inner.proxies.read(proxy, &go_mod).await.and_then(text));
-        Ok(self.inner.ask_in_turn(&module.path, &name, ask).await?.0)
+        Ok(self.inner.read_text(module, "mod").await?)
     }
 }
 
 impl Downloader {
-    async fn toolchain(
-        self: Arc<Self>,
-        module: ModuleVersion,
-        known: Vec<String>,
-    ) -> Result<(toolchain::InstalledToolchain, Verification, u64), DownloadError> {
-        let name = format!("{}@{}", module.path, module.version);
-        module::check(&module.path, &module.version)?;
-        let lock = self.lock(&module, &name).await?;
-        self.options.cache.clear_unfinished(&lock, &module);
-        let has = |part| self.options.cache.path(&module, part).is_ok_and(|path| path.is_file());
-        let downloaded = if has(CacheFile::Zip) && has(CacheFile::ZipHash) {
-            None
-        } else {
-            let zip = module_file(&module, "zip")?;
-            let ask = async |proxy: &Url| {
-                let to = self.options.cache.new_file(&module, CacheFile::Zip)?;
-                match self.proxies.save(proxy, &zip, to).await {
-                    Err(ProxyError::Local(source)) => {
-                        let path = self.options.cache.path(&module, CacheFile::Zip)?;
-                        Err(ModCacheError::File { path, source }.into())
-                    }
-                    saved => Ok(saved),
-                }
-            };
-            let ((zip, bytes), proxy) = self.ask_in_turn(&module.path, &name, ask).await?;
-            Some((zip, bytes, proxy_host(proxy)))
-        };
-        let inner = Arc::clone(&self);
-        let label = name.clone();
-        let keep = move || {
-            let cache = &inner.options.cache;
-            let mut verified = Verification::KnownSum;
-            let mut verify = |sum: &str| -> Result<(), DownloadError> {
-                verified = inner.verify_toolchain(&module, &name, sum, &known)?;
-                Ok(())
-            };
-            let (sum, bytes) = match downloaded {
-                Some((zip, bytes, host)) => {
-                    let kept = cache.keep_zip(&lock, &module, zip, &mut verify);
-                    (kept.map_err(|error| refused(error, &name, host))?, bytes)
-                }
-                None => {
-                    let path = cache.path(&module, CacheFile::ZipHash)?;
-                    let sum = std::fs::read_to_string(&path)
-                        .map_err(|source| ModCacheError::File { path, source })?
-                        .trim()
-                        .to_owned();
-                    verify(&sum)?;
-                    (sum, 0)
-                }
-            };
-            let root = cache.unpack(&lock, &module, inner.options.writable)?;
-            toolchain::finish_install(&root)?;
-            Ok((toolchain::InstalledToolchain { root, sum }, verified, bytes))
-        };
-        blocking(&label, keep).await?
-    }
-
-    fn verify_toolchain(
-        &self,
-        module: &ModuleVersion,
-        name: &str,
-        sum: &str,
-        known: &[String],
-    ) -> Result<Verification, DownloadError> {
-        if known.is_empty() && self.options.proxies.is_one_directory() {
-            return Ok(Verification::Unverified);
-        }
-        self.compare(module, name, "zip", &module.version, sum, known)
-    }
-
-    async fn fetch(self: Arc<Self>, wanted: DownloadRequest) -> Result<DownloadedModule, DownloadError> {
-        let DownloadRequest { module, zip_sums, mod_sums } = wanted;
-        let name = format!("{}@{}", module.path, module.version);
+    async fn fetch(self: Arc<Self>, request: DownloadRequest) -> Result<DownloadedModule, DownloadError> {
+        let DownloadRequest { module, zip_sums, mod_sums } = request;
         module::check(&module.path, &module.version)?;
         let cache = &self.options.cache;
         for sum in &zip_sums {
@@ -231,278 +154,232 @@ impl Downloader {
             }
         }
         // Before the lock: a lock that waits is an open file.
-        let _slot =
-            self.slots.acquire().await.map_err(|_| DownloadError::Stopped { module: name.clone() })?;
-        let lock = self.lock(&module, &name).await?;
-        // Another process may have brought it meanwhile; one that is gone may have left half a zip.
-        cache.clear_unfinished(&lock, &module);
+        let _permit = acquire(&self.downloads, &module).await?;
+        let lock = self.lock(&module).await?;
+        // Another process may have downloaded it meanwhile; a killed one may have left a partial zip.
+        cache.remove_partial_zips(&lock, &module);
         let (files, bytes) = if cache.contains(&module) {
             (None, 0)
         } else {
-            let (files, bytes) = self.download(&module, &name).await?;
+            let (files, bytes) = self.download(&module).await?;
             (Some(files), bytes)
         };
-        let _turn = self.busy.acquire().await.map_err(|_| DownloadError::Stopped { module: name.clone() })?;
+        let _core = acquire(&self.cores, &module).await?;
         let inner = Arc::clone(&self);
-        let label = name.clone();
-        let keep = move || {
+        blocking(module.clone(), move || {
             let cache = &inner.options.cache;
             let mut verified = Verification::KnownSum;
             let mut verify = |sums: &ModuleSums| -> Result<(), DownloadError> {
-                verified = inner.verify(&module, &name, sums, &zip_sums, &mod_sums)?;
+                verified = inner.verify(&module, sums, &zip_sums, &mod_sums)?;
                 Ok(())
             };
             let sums = match files {
-                Some(DownloadedFiles { host, info, rest: Some((go_mod, zip)) }) => cache
-                    .keep(&lock, &module, info.as_deref(), &go_mod, zip, &mut verify)
-                    .map_err(|error| refused(error, &name, host))?,
-                Some(DownloadedFiles { info, rest: None, .. }) => {
+                Some(ReceivedFiles { host, info, content: Some((go_mod, zip)) }) => cache
+                    .store_verified(&lock, &module, info.as_deref(), &go_mod, zip, &mut verify)
+                    .map_err(|error| name_proxy(error, &module, host))?,
+                files => {
                     let sums = cache.sums(&module)?;
                     verify(&sums)?;
-                    if let Some(info) = info {
-                        cache.complete(&lock, &module, &info)?;
+                    if let Some(info) = files.and_then(|files| files.info) {
+                        cache.store_info(&lock, &module, &info)?;
                     }
-                    sums
-                }
-                None => {
-                    let sums = cache.sums(&module)?;
-                    verify(&sums)?;
                     sums
                 }
             };
             cache.unpack(&lock, &module, inner.options.writable)?;
             if verified == Verification::Unverified {
-                inner.trusted.fetch_add(1, Ordering::Relaxed);
+                inner.unverified.fetch_add(1, Ordering::Relaxed);
             }
             Ok(DownloadedModule { sums, verified, bytes })
-        };
-        blocking(&label, keep).await?
+        })
+        .await?
     }
 
-    async fn fetch_go_mod(self: Arc<Self>, wanted: DownloadRequest) -> Result<(), DownloadError> {
-        let DownloadRequest { module, mod_sums, .. } = wanted;
-        let name = format!("{}@{}", module.path, module.version);
+    async fn fetch_go_mod(self: Arc<Self>, request: DownloadRequest) -> Result<(), DownloadError> {
+        let DownloadRequest { module, mod_sums, .. } = request;
         module::check(&module.path, &module.version)?;
-        let _slot =
-            self.slots.acquire().await.map_err(|_| DownloadError::Stopped { module: name.clone() })?;
-        let file = module_file(&module, "mod")?;
-        let read = async |proxy: &Url| Ok(self.proxies.read(proxy, &file).await.and_then(text));
-        let (go_mod, _) = self.ask_in_turn(&module.path, &name, read).await?;
+        let _permit = acquire(&self.downloads, &module).await?;
+        let go_mod = self.read_text(&module, "mod").await?;
         let inner = Arc::clone(&self);
-        let label = name.clone();
-        let keep = move || {
-            let sum = dirhash::hash_go_mod(go_mod.as_bytes());
-            inner.verify_go_mod(&module, &name, &sum, &mod_sums)?;
-            Ok(inner.options.cache.keep_go_mod(&module, &go_mod)?)
+        blocking(module.clone(), move || {
+            inner.verify_go_mod(&module, &dirhash::hash_go_mod(go_mod.as_bytes()), &mod_sums)?;
+            Ok(inner.options.cache.store_go_mod(&module, &go_mod)?)
+        })
+        .await?
+    }
+
+    async fn toolchain(
+        self: Arc<Self>,
+        module: ModuleVersion,
+        known: Vec<String>,
+    ) -> Result<(InstalledToolchain, Verification, u64), DownloadError> {
+        module::check(&module.path, &module.version)?;
+        let cache = &self.options.cache;
+        let lock = self.lock(&module).await?;
+        cache.remove_partial_zips(&lock, &module);
+        let has = |file| cache.path(&module, file).is_ok_and(|path| path.is_file());
+        let downloaded = if has(CacheFile::Zip) && has(CacheFile::ZipHash) {
+            None
+        } else {
+            let path = module_file(&module, "zip")?;
+            let save = async |proxy: &Url| {
+                let to = cache.new_file(&module, CacheFile::Zip)?;
+                self.proxies.save(proxy, &path, to).await
+            };
+            let ((zip, bytes), proxy) = self.ask_in_turn(&module.path, &module.to_string(), save).await?;
+            Some((zip, bytes, proxy_host(proxy)))
         };
-        blocking(&label, keep).await?
+        let inner = Arc::clone(&self);
+        blocking(module.clone(), move || {
+            let cache = &inner.options.cache;
+            let mut verified = Verification::KnownSum;
+            let mut verify = |sum: &str| -> Result<(), DownloadError> {
+                verified = inner.verify_toolchain(&module, sum, &known)?;
+                Ok(())
+            };
+            let (sum, bytes) = match downloaded {
+                Some((zip, bytes, host)) => {
+                    let stored = cache.store_zip(&lock, &module, zip, &mut verify);
+                    (stored.map_err(|error| name_proxy(error, &module, host))?, bytes)
+                }
+                None => {
+                    let sum = cache.zip_sum(&module)?;
+                    verify(&sum)?;
+                    (sum, 0)
+                }
+            };
+            let root = cache.unpack(&lock, &module, inner.options.writable)?;
+            toolchain::finish_install(&root)?;
+            Ok((InstalledToolchain { root, sum }, verified, bytes))
+        })
+        .await?
     }
 
     /// Waits for the lock of a version, which another process may hold for long.
-    async fn lock(&self, module: &ModuleVersion, name: &str) -> Result<ModCacheLock, DownloadError> {
-        let (cache, module) = (self.options.cache.clone(), module.clone());
-        Ok(blocking(name, move || cache.lock(&module)).await??)
+    async fn lock(&self, module: &ModuleVersion) -> Result<ModCacheLock, DownloadError> {
+        let (cache, locked) = (self.options.cache.clone(), module.clone());
+        Ok(blocking(module.clone(), move || cache.lock(&locked)).await??)
     }
 
-    fn verify(
-        &self,
-        module: &ModuleVersion,
-        name: &str,
-        sums: &ModuleSums,
-        zip_sums: &[String],
-        mod_sums: &[String],
-    ) -> Result<Verification, DownloadError> {
-        let zip = self.compare(module, name, "zip", &module.version, &sums.zip, zip_sums)?;
-        let go_mod = self.verify_go_mod(module, name, &sums.go_mod, mod_sums)?;
-        Ok(zip.max(go_mod))
-    }
-
-    fn verify_go_mod(
-        &self,
-        module: &ModuleVersion,
-        name: &str,
-        sum: &str,
-        known: &[String],
-    ) -> Result<Verification, DownloadError> {
-        self.compare(module, name, "go.mod", &format!("{}/go.mod", module.version), sum, known)
-    }
-
-    /// Compares a sum with those that are known, or else with the database's line for `version`.
-    fn compare(
-        &self,
-        module: &ModuleVersion,
-        name: &str,
-        file: &'static str,
-        version: &str,
-        found: &str,
-        known: &[String],
-    ) -> Result<Verification, DownloadError> {
-        let (known, verified) = if !known.is_empty() {
-            (known.to_vec(), Verification::KnownSum)
-        } else if let Some(database) = self.database_for(&module.path) {
-            let failed = |source| DownloadError::Database { module: name.to_owned(), source };
-            let lines = database.sums(&module.path, version).map_err(failed)?;
-            if lines.is_empty() {
-                let path = format!("{}@{version}", module.path);
-                let cause = "it has no sum of that".into();
-                return Err(failed(SumDbError::Outside { path, cause }));
-            }
-            (lines, Verification::ChecksumDatabase)
-        } else {
-            return Ok(Verification::Unverified);
-        };
-        if known.iter().any(|known| known == found) {
-            return Ok(verified);
-        }
-        let (module, found, expected) = (name.to_owned(), found.to_owned(), known.join(" or "));
-        Err(DownloadError::Mismatch { module, file, found, expected })
-    }
-
-    /// A toolchain is never a private module, whatever the patterns cover.
-    fn database_for(&self, path: &str) -> Option<&ChecksumDatabase> {
-        let spared =
-            path != toolchain::TOOLCHAIN_MODULE && match_prefix_patterns(&self.options.no_sum_db, path);
-        self.database.as_ref().filter(|_| !spared)
-    }
-
-    async fn download(
-        &self,
-        module: &ModuleVersion,
-        name: &str,
-    ) -> Result<(DownloadedFiles, u64), DownloadError> {
+    async fn download(&self, module: &ModuleVersion) -> Result<(ReceivedFiles, u64), DownloadError> {
         let from = async |proxy: &Url| self.download_from(proxy, module).await;
-        let ((mut files, bytes), proxy) = self.ask_in_turn(&module.path, name, from).await?;
+        let ((mut files, bytes), proxy) = self.ask_in_turn(&module.path, &module.to_string(), from).await?;
         if files.info.is_none() {
-            files.info = self.information_of_others(proxy, module).await;
+            // The version's time is part of a build's stamp; a later proxy may know it.
+            let later = self.options.proxies.proxies().skip_while(|(other, _)| *other != proxy).skip(1);
+            for (proxy, _) in later {
+                if let Ok(Some(info)) = self.read_info(proxy, module).await {
+                    files.info = Some(info);
+                    break;
+                }
+            }
         }
         Ok((files, bytes))
     }
 
-    /// Asks the proxies one after the other, as GOPROXY says; which one answered comes with the answer. An outer error of
-    /// `ask` is one that no other proxy can help with.
-    pub(super) async fn ask_in_turn<T>(
-        &self,
-        path: &str,
-        name: &str,
-        ask: impl AsyncFn(&Url) -> Result<Result<T, ProxyError>, DownloadError>,
-    ) -> Result<(T, &Url), DownloadError> {
-        let module_name = || name.to_owned();
-        if match_prefix_patterns(&self.options.no_proxy, path) {
-            return Err(DownloadError::NeedsGo { module: module_name(), tried: Vec::new() });
-        }
-        let mut tried = Vec::new();
-        for entry in &self.options.proxies.0 {
-            let proxy = match &entry.source {
-                ProxySource::Proxy(proxy) => proxy,
-                // No version control has toolchains: what the proxies said is the answer.
-                ProxySource::Direct if !tried.is_empty() && path == toolchain::TOOLCHAIN_MODULE => break,
-                ProxySource::Direct => return Err(DownloadError::NeedsGo { module: module_name(), tried }),
-                ProxySource::Off if tried.is_empty() => {
-                    return Err(DownloadError::Off { module: module_name() });
-                }
-                ProxySource::Off => break,
-            };
-            match ask(proxy).await? {
-                Ok(answer) => return Ok((answer, proxy)),
-                Err(failure) => {
-                    let next = matches!(failure, ProxyError::NotFound(_)) || entry.after_any_error;
-                    tried.push(ProxyAttempt { host: proxy_host(proxy), why: failure.to_string() });
-                    if !next {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(DownloadError::Download { module: module_name(), tried })
-    }
-
-    /// The outer error is one that no other proxy can help with.
     async fn download_from(
         &self,
         proxy: &Url,
         module: &ModuleVersion,
-    ) -> Result<Result<(DownloadedFiles, u64), ProxyError>, DownloadError> {
-        let (go_mod, zip) = (module_file(module, "mod")?, module_file(module, "zip")?);
+    ) -> Result<(ReceivedFiles, u64), ReadError> {
+        let file = |suffix| module_file(module, suffix).map_err(ReadError::invalid);
         let cache = &self.options.cache;
-        let read = async {
-            // The go command fetches no information where it needs none.
-            if cache.lacks_only_information(module) {
-                let info = self.information(proxy, module).await?;
-                let bytes = info.as_ref().map_or(0, String::len) as u64;
-                return Ok((DownloadedFiles { host: proxy_host(proxy), info, rest: None }, bytes));
-            }
-            let to = cache
-                .new_file(module, CacheFile::Zip)
-                .map_err(|error| ProxyError::Local(io::Error::other(error)))?;
-            let (info, go_mod, (zip, size)) = tokio::try_join!(
-                self.information(proxy, module),
-                self.proxies.read(proxy, &go_mod),
-                self.proxies.save(proxy, &zip, to),
-            )?;
-            let bytes = size + (info.as_ref().map_or(0, String::len) + go_mod.len()) as u64;
-            Ok((DownloadedFiles { host: proxy_host(proxy), info, rest: Some((text(go_mod)?, zip)) }, bytes))
-        };
-        match read.await {
-            Err(ProxyError::Local(source)) => {
-                Err(ModCacheError::File { path: cache.path(module, CacheFile::Zip)?, source }.into())
-            }
-            answer => Ok(answer),
+        let host = proxy_host(proxy);
+        // After a build by the go command, which needs no information.
+        if cache.lacks_only_info(module) {
+            let info = self.read_info(proxy, module).await?;
+            let bytes = info.as_ref().map_or(0, String::len) as u64;
+            return Ok((ReceivedFiles { host, info, content: None }, bytes));
         }
+        let to = cache.new_file(module, CacheFile::Zip)?;
+        let (go_mod, zip) = (file("mod")?, file("zip")?);
+        let (info, go_mod, (zip, size)) = tokio::try_join!(
+            self.read_info(proxy, module),
+            self.proxies.read_text(proxy, &go_mod),
+            self.proxies.save(proxy, &zip, to),
+        )?;
+        let bytes = size + (info.as_ref().map_or(0, String::len) + go_mod.len()) as u64;
+        Ok((ReceivedFiles { host, info, content: Some((go_mod, zip)) }, bytes))
     }
-}
 
-impl Downloader {
-    /// `None` where this proxy has none.
-    async fn information(&self, proxy: &Url, module: &ModuleVersion) -> Result<Option<String>, ProxyError> {
-        let wrong = |why: &dyn fmt::Display| ProxyError::Other(why.to_string());
-        let path = module_file(module, "info").map_err(|error| wrong(&error))?;
-        match self.proxies.read(proxy, &path).await {
-            Err(ProxyError::NotFound(_)) => Ok(None),
-            Err(failure) => Err(failure),
-            Ok(bytes) => {
-                let info = text(bytes)?;
-                modcache::check_info(module, &info)
-                    .map_err(|_| wrong(&"its .info is no JSON with this version"))?;
-                Ok(Some(info))
-            }
+    /// Reads a version's information; `None` where the proxy has none.
+    async fn read_info(&self, proxy: &Url, module: &ModuleVersion) -> Result<Option<String>, ReadError> {
+        let path = module_file(module, "info").map_err(ReadError::invalid)?;
+        match self.proxies.read_text(proxy, &path).await {
+            Err(error) if error.kind() == Some(ProxyErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+            Ok(info) if check_info(module, &info).is_ok() => Ok(Some(info)),
+            Ok(_) => Err(ReadError::invalid(".info is not JSON with this version")),
         }
     }
 
-    /// What the proxies behind this one know of a version: its time goes into the stamp of a server.
-    async fn information_of_others(&self, last: &Url, module: &ModuleVersion) -> Option<String> {
-        let proxies = self.options.proxies.0.iter().filter_map(|entry| match &entry.source {
-            ProxySource::Proxy(proxy) => Some(proxy),
-            ProxySource::Direct | ProxySource::Off => None,
-        });
-        for proxy in proxies.skip_while(|proxy| *proxy != last).skip(1) {
-            if let Ok(Some(info)) = self.information(proxy, module).await {
-                return Some(info);
+    /// Reads a version's text file from the first proxy that has it.
+    async fn read_text(&self, module: &ModuleVersion, suffix: &str) -> Result<String, DownloadError> {
+        let path = module_file(module, suffix)?;
+        let read = async |proxy: &Url| self.proxies.read_text(proxy, &path).await;
+        Ok(self.ask_in_turn(&module.path, &module.to_string(), read).await?.0)
+    }
+
+    /// Asks the proxies in the order of GOPROXY, and returns the first answer with the proxy that gave it.
+    pub(super) async fn ask_in_turn<T>(
+        &self,
+        path: &str,
+        name: &str,
+        ask: impl AsyncFn(&Url) -> Result<T, ReadError>,
+    ) -> Result<(T, &Url), DownloadError> {
+        let module = || name.to_owned();
+        if match_prefix_patterns(&self.options.no_proxy, path) {
+            return Err(DownloadError::NeedsGo { module: module(), tried: Vec::new() });
+        }
+        let mut tried = Vec::new();
+        for entry in self.options.proxies.entries() {
+            let proxy = match &entry.source {
+                ProxySource::Proxy(proxy) => proxy,
+                // Toolchains aren't in version control.
+                ProxySource::Direct if !tried.is_empty() && path == TOOLCHAIN_MODULE => break,
+                ProxySource::Direct => return Err(DownloadError::NeedsGo { module: module(), tried }),
+                ProxySource::Off if tried.is_empty() => {
+                    return Err(DownloadError::Off { module: module() });
+                }
+                ProxySource::Off => break,
+            };
+            match ask(proxy).await {
+                Ok(answer) => return Ok((answer, proxy)),
+                Err(ReadError::Proxy(error)) => {
+                    let falls_through = error.kind == ProxyErrorKind::NotFound || entry.after_any_error;
+                    tried.push(ProxyAttempt { host: proxy_host(proxy), error });
+                    if !falls_through {
+                        break;
+                    }
+                }
+                Err(ReadError::Local(error)) => return Err(error.into()),
             }
         }
-        None
+        Err(DownloadError::Download { module: module(), tried })
     }
 }
-/// Names the proxy whose zip is at fault.
-fn refused(error: DownloadError, module: &str, host: String) -> DownloadError {
+
+/// Adds the proxy to an error about its zip.
+fn name_proxy(error: DownloadError, module: &ModuleVersion, host: String) -> DownloadError {
     match error {
         DownloadError::Cache(source @ (ModCacheError::Zip { .. } | ModCacheError::Sum(_))) => {
-            DownloadError::Refused { module: module.to_owned(), host, source: Box::new(source) }
+            DownloadError::InvalidZip { module: module.to_string(), host, source: Box::new(source) }
         }
         error => error,
     }
 }
 
-/// What a proxy has of a version: without the rest where the cache has that.
-struct DownloadedFiles {
-    host: String,
-    /// Some proxies have none: those made of what a build left.
-    info: Option<String>,
-    rest: Option<(String, NamedTempFile)>,
+async fn acquire<'a>(
+    semaphore: &'a Semaphore,
+    module: &ModuleVersion,
+) -> Result<SemaphorePermit<'a>, DownloadError> {
+    semaphore.acquire().await.map_err(|_| DownloadError::Cancelled { module: module.to_string() })
 }
 
 async fn blocking<T: Send + 'static>(
-    name: &str,
+    module: ModuleVersion,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DownloadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| DownloadError::Stopped { module: name.to_owned() })
+    let cancelled = |_| DownloadError::Cancelled { module: module.to_string() };
+    tokio::task::spawn_blocking(work).await.map_err(cancelled)
 }

@@ -4,6 +4,7 @@
 mod error;
 mod fetcher;
 mod request;
+mod verify;
 mod versions;
 
 pub use self::{

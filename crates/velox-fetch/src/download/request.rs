@@ -9,70 +9,70 @@ use crate::{
     sumdb::SumDbConfig,
 };
 
-/// How modules are downloaded.
+/// The settings of a [`Fetcher`](super::Fetcher).
 #[derive(Debug, Clone)]
 pub struct DownloadOptions {
-    /// Follows [`redirects`], and knows the proxies and certificates of this machine.
+    /// A client with [`redirect_policy`](crate::proxy::redirect_policy).
     pub client: Client,
     /// GOMODCACHE.
     pub cache: ModCache,
     /// GOPROXY.
     pub proxies: ProxyList,
-    /// GONOPROXY: the modules that only the go command may fetch.
+    /// GONOPROXY: patterns of modules that only the go command may download.
     pub no_proxy: String,
     /// GOSUMDB; `None`: off.
     pub sum_db: Option<SumDbConfig>,
-    /// GONOSUMDB: the modules that the database isn't asked about; it is about toolchains all the same.
+    /// GONOSUMDB: patterns of modules that the database isn't asked for. Toolchains are always verified.
     pub no_sum_db: String,
-    /// `$GOPATH/pkg/sumdb`, where the newest signed tree is kept.
+    /// `$GOPATH/pkg/sumdb`, where the newest signed tree is stored.
     pub sum_db_state: PathBuf,
     /// The credentials of proxies.
     pub netrc: Netrc,
-    /// Whether unpacked modules can be written (`-modcacherw`).
+    /// Whether unpacked modules are writable (`-modcacherw`).
     pub writable: bool,
-    /// How many downloads run at once.
-    pub at_once: usize,
+    /// The number of concurrent downloads.
+    pub max_downloads: usize,
 }
 
-/// A module to fetch.
+/// A module to download.
 #[derive(Debug, Clone)]
 pub struct DownloadRequest {
     /// The module, at an exact version.
     pub module: ModuleVersion,
-    /// The sums that its zip may have, as go.sum has them; none: the checksum database is asked.
+    /// The expected sums of its zip, as in go.sum; if empty, the checksum database is asked.
     pub zip_sums: Vec<String>,
     /// The same for its go.mod.
     pub mod_sums: Vec<String>,
 }
 
 impl DownloadRequest {
-    /// A module that is verified by what a go.sum says of it, where that says anything.
+    /// A request with the sums of a go.sum.
     #[must_use]
-    pub fn verified_by(sums: &GoSum, module: ModuleVersion) -> Self {
+    pub fn with_sums(sums: &GoSum, module: ModuleVersion) -> Self {
         let all = |version: &str| sums.get(&module.path, version).map(str::to_owned).collect();
         let (zip_sums, mod_sums) = (all(&module.version), all(&format!("{}/go.mod", module.version)));
         Self { module, zip_sums, mod_sums }
     }
 }
 
-/// A module that lies in GOMODCACHE.
+/// A verified module in GOMODCACHE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DownloadedModule {
     /// Its sums.
     pub sums: ModuleSums,
-    /// What they were compared with.
+    /// How they were verified.
     pub verified: Verification,
-    /// How many bytes were downloaded; 0: it was there.
+    /// The number of downloaded bytes; 0: the module was cached.
     pub bytes: u64,
 }
 
-/// What vouches for a module, the best first.
+/// How a module was verified, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verification {
-    /// ModuleSums that were known before.
-    Known,
-    /// The checksum database.
+    /// By expected sums.
+    KnownSum,
+    /// By the checksum database.
     ChecksumDatabase,
-    /// Nothing: GOSUMDB is off, or GONOSUMDB covers it. Its first use is trusted.
-    Nothing,
+    /// Not at all: GOSUMDB is off or GONOSUMDB matches the module, so the first use is trusted.
+    Unverified,
 }

@@ -3,11 +3,14 @@ use std::path::Path;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{ForgeClient, ForgeError, GitLabProject, GitOptions, git::Git, github::GitHub, gitlab::GitLab};
+use super::{
+    ForgeClient, ForgeError, ForgeTag, GitLabProject, GitOptions, ResolvedRef, git::Git, github::GitHub,
+    gitlab::GitLab,
+};
 
 /// A repository, wherever it is.
 #[derive(Clone)]
-pub struct Repository(Kind);
+pub struct RemoteRepository(Backend);
 
 #[derive(Clone)]
 enum Backend {

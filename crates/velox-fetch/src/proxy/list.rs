@@ -2,14 +2,14 @@
 
 use url::Url;
 
-/// A GOPROXY list: proxies, each asked when the ones before can't serve a module.
+/// A parsed GOPROXY: proxies in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProxyList(pub(crate) Vec<ProxyEntry>);
+pub struct ProxyList(Vec<ProxyEntry>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProxyEntry {
     pub(crate) source: ProxySource,
-    /// Followed by `|`: the next one is asked after any error, not only after "not found".
+    /// Followed by `|`: the next one is asked after any error, not only after 404 and 410.
     pub(crate) after_any_error: bool,
 }
 
@@ -17,31 +17,31 @@ pub(crate) struct ProxyEntry {
 pub(crate) enum ProxySource {
     /// `https://`, `http://` or `file://`.
     Proxy(Url),
-    /// `direct`: the version control of the module, which only the go command can ask.
+    /// `direct`: the module's version control, which only the go command can query.
     Direct,
-    /// `off`: nothing may be downloaded.
+    /// `off`: no downloads.
     Off,
 }
 
-/// A GOPROXY that is no list of proxies.
+/// An invalid GOPROXY.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseProxyListError {
-    /// No entry at all.
-    #[error("GOPROXY has no entries")]
+    /// No entries.
+    #[error("invalid GOPROXY: no entries")]
     Empty,
-    /// An entry is no URL of a proxy. It isn't shown: it may hold a password.
-    #[error("entry {number} of GOPROXY is no https, http or file URL, nor `direct` or `off`")]
-    ProxyEntry {
-        /// Which one, from 1.
+    /// An entry isn't a proxy's URL. It isn't shown: it may contain a password.
+    #[error("invalid GOPROXY: entry {number} is neither an https, http or file URL nor `direct` or `off`")]
+    Entry {
+        /// The entry's number, from 1.
         number: usize,
     },
 }
 
 impl ProxyList {
-    /// Reads the value that `go env GOPROXY` gives.
+    /// Parses the value of `go env GOPROXY`.
     ///
     /// # Errors
-    /// An entry that is no proxy, or no entry at all.
+    /// An invalid entry, or none.
     pub fn parse(text: &str) -> Result<Self, ParseProxyListError> {
         let mut entries = Vec::new();
         let mut rest = text;
@@ -56,7 +56,6 @@ impl ProxyList {
                 "" => continue,
                 "direct" => ProxySource::Direct,
                 "off" => ProxySource::Off,
-                // "noproxy" is what the go command itself makes of GONOPROXY.
                 entry => Url::parse(entry)
                     .ok()
                     .filter(|url| matches!(url.scheme(), "https" | "http" | "file"))
@@ -66,20 +65,23 @@ impl ProxyList {
             let last = matches!(source, ProxySource::Direct | ProxySource::Off);
             entries.push(ProxyEntry { source, after_any_error });
             if last {
-                // Nothing behind these is ever asked.
+                // The entries after these are never used.
                 break;
             }
         }
         if entries.is_empty() { Err(ParseProxyListError::Empty) } else { Ok(Self(entries)) }
     }
 
-    /// Whether it is one `file://` proxy and nothing else: the files of this machine need no one to vouch for them.
-    pub(crate) fn is_one_directory(&self) -> bool {
+    pub(crate) fn entries(&self) -> &[ProxyEntry] {
+        &self.0
+    }
+
+    /// Whether it is a single `file://` proxy: local files need no checksum database.
+    pub(crate) fn is_local_directory(&self) -> bool {
         matches!(self.0.as_slice(), [ProxyEntry { source: ProxySource::Proxy(url), .. }] if url.scheme() == "file")
     }
 
-    /// The proxies in their order; with each comes whether the next one is asked after any error, and not only after
-    /// "not found".
+    /// The proxies in their order, each with whether the next one is asked after any error, not only after 404 and 410.
     pub fn proxies(&self) -> impl Iterator<Item = (&Url, bool)> {
         self.0.iter().filter_map(|entry| match &entry.source {
             ProxySource::Proxy(url) => Some((url, entry.after_any_error)),
@@ -87,7 +89,7 @@ impl ProxyList {
         })
     }
 
-    /// Whether a proxy is asked at all.
+    /// Whether it contains a proxy.
     #[must_use]
     pub fn has_proxy(&self) -> bool {
         self.0.iter().any(|entry| matches!(entry.source, ProxySource::Proxy(_)))
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_told_without_showing_it() {
+    fn an_invalid_entry_is_not_shown() {
         assert_eq!(ProxyList::parse(""), Err(ParseProxyListError::Empty));
         assert_eq!(ProxyList::parse(",,"), Err(ParseProxyListError::Empty));
         let wrong = ProxyList::parse("https://a.example,ftp://user:secret@b").unwrap_err();
@@ -120,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,100}") {
+        fn no_input_panics(text in ".{0,100}") {
             let _ = ProxyList::parse(&text);
         }
     }

@@ -15,7 +15,7 @@ struct NetrcMachine {
 }
 
 impl Netrc {
-    /// Reads a netrc file; what it doesn't understand it passes over, as the go command does.
+    /// Parses a netrc file; like the go command, it ignores unknown words.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let (mut machines, mut name, mut login, mut password) = (Vec::new(), None, None, None);
@@ -31,9 +31,9 @@ impl Netrc {
                     "machine" => (name, login, password) = (words.next(), None, None),
                     "login" => login = words.next(),
                     "password" => password = words.next(),
-                    // Lines of a macro end with an empty one.
+                    // A macro ends with an empty line.
                     "macdef" => in_macro = true,
-                    // What follows is for hosts that nobody named: the go command doesn't use it.
+                    // The go command doesn't use the default entry.
                     "default" => return Self(machines),
                     _ => {}
                 }
@@ -50,7 +50,7 @@ impl Netrc {
         Self(machines)
     }
 
-    /// Login and password for a host, with its port if it isn't HTTPS's own: as the go command matches it.
+    /// Login and password for a host, with its port if that isn't 443, as the go command matches it.
     #[must_use]
     pub fn get(&self, host: &str) -> Option<(&str, &SecretString)> {
         let machine = self.0.iter().find(|machine| machine.name == host)?;
@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(?s).{0,200}") {
+        fn no_input_panics(text in "(?s).{0,200}") {
             let _ = Netrc::parse(&text);
         }
     }

@@ -78,7 +78,7 @@ fn machine(goproxy: &str) -> Machine {
         sum_db_state: directory.path().join("pkg/sumdb"),
         netrc: Netrc::default(),
         writable: false,
-        at_once: 8,
+        max_downloads: 8,
     };
     Machine { directory, options }
 }
@@ -97,7 +97,7 @@ impl Machine {
     /// A fetcher that remembers nothing, in a process that was just started.
     fn fetch_all(&self, wanted: Vec<DownloadRequest>) -> Vec<Result<DownloadedModule, DownloadError>> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async { Fetcher::new(self.options.clone()).fetch(wanted, &|_, _| ()).await })
+        runtime.block_on(async { Fetcher::new(self.options.clone()).fetch_all(wanted, &|_, _| ()).await })
     }
 
     fn fetch(&self, number: usize) -> Result<DownloadedModule, DownloadError> {
@@ -395,7 +395,7 @@ fn off_direct_and_private_modules_ask_no_proxy() {
 
     proxy.fail("", ProxyFault::Status(404));
     match machine(&format!("{},direct", proxy.url())).fetch(0) {
-        Err(DownloadError::NeedsGo { tried, .. }) => assert!(tried[0].why.starts_with("404 Not Found")),
+        Err(DownloadError::NeedsGo { tried, .. }) => assert!(tried[0].error.message.starts_with("404 Not Found")),
         other => panic!("{other:?}"),
     }
 }
@@ -569,7 +569,7 @@ fn a_hostile_zip_is_refused_and_leaves_nothing() {
         proxy.serve("/example.com/!acme/m0/@v/v1.0.0.zip", zip);
         let machine = machine(&proxy.url());
         match machine.fetch(0) {
-            Err(DownloadError::Refused { host, module, .. }) => {
+            Err(DownloadError::InvalidZip { host, module, .. }) => {
                 assert_eq!((&*host, &*module), (&*proxy.host(), "example.com/Acme/m0@v1.0.0"), "{what}");
             }
             other => panic!("{what}: {other:?}"),

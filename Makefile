@@ -14,7 +14,7 @@ needs:
 
 .PHONY: demo
 demo: needs ## build vx, let it build a server from an example, start that server and fetch a file from it
-	@cargo build --locked -p vx -p velox-testkit --bins
+	@cargo build --locked --no-default-features -p vx -p velox-testkit --bins
 	@target/debug/velox-demo target/debug/vx
 
 .PHONY: test
@@ -41,14 +41,15 @@ book: ## write the generated pages of docs/ anew, and make the website target/bo
 	@scripts/book
 
 .PHONY: lint
-lint: ## formatting, lints, documentation, scripts and Dockerfiles, licences
+lint: ## formatting, lints, cycles between modules, documentation, scripts and Dockerfiles, licences
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@scripts/module-cycles
 	@scripts/lint-packaging
 	@scripts/book
-	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences not checked (scripts/install-tool cargo-deny)"; fi
 
 # Coverage-guided fuzzing without a nightly compiler: the flags that cargo-fuzz would set, less the sanitizer.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use velox_manifest::{Manifest, Source};
+use velox_manifest::{Manifest, SourceFile};
 
 fuzz_target!(|text: &str| {
-    let source = Source { name: "velox.toml".to_owned(), text: text.to_owned() };
+    let source = SourceFile { name: "velox.toml".to_owned(), text: text.to_owned() };
     let environment = |name: &str| (name.len() % 2 == 0).then(|| "value".to_owned());
     if let Err(mistakes) = Manifest::parse(&source, &environment) {
         assert!(!mistakes.is_empty());

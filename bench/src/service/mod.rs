@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use velox_testkit::{Forge, Internet};
+use velox_testkit::{Internet, TestForge};
 
 use self::{
     load::{Call, downloads, latencies},
@@ -129,7 +129,7 @@ impl Services<'_> {
 
     /// A github.com that has RoadRunner's release: the existing tool's service asks no other.
     fn internet(&self) -> Result<Internet> {
-        let forge = Box::leak(Box::new(Forge::start()));
+        let forge = Box::leak(Box::new(TestForge::start()));
         let repo = forge.github("roadrunner-server/roadrunner");
         let mut archive = zip::ZipArchive::new(std::fs::File::open(self.proxy.archive(RELEASE))?)?;
         for at in 0..archive.len() {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, iter, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet, renderer::DecorStyle};
 use anstyle::{AnsiColor, Style};
-use velox_manifest::{Diagnostic, Level, Source};
+use velox_manifest::{Diagnostic, Level, SourceFile};
 
 /// One message as the compiler of Rust shows its own, with a line feed at its end:
 ///
@@ -20,13 +20,13 @@ use velox_manifest::{Diagnostic, Level, Source};
 ///
 /// It is styled; write it through `anstream`, or make it [`plain`]. It is ASCII on every terminal, since editors and scripts look for `-->`.
 #[must_use]
-pub fn render(diagnostic: &Diagnostic, source: Option<&Source>) -> String {
+pub fn render(diagnostic: &Diagnostic, source: Option<&SourceFile>) -> String {
     render_explained(diagnostic, &[], source)
 }
 
 /// As [`render`], with notes on why it matters before the help.
 #[must_use]
-pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Option<&Source>) -> String {
+pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Option<&SourceFile>) -> String {
     let title = match diagnostic.level {
         Level::Error => Title::ERROR,
         Level::Warning => Title::WARNING,

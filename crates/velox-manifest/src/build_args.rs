@@ -5,7 +5,7 @@ use std::{iter::Peekable, ops::Range, vec::IntoIter};
 use crate::{
     BuildArgs, Diagnostic, Spanned,
     interpolate::interpolate,
-    reader::{Reader, nearest},
+    reader::{ParseContext, nearest},
     refs::semver_major,
 };
 
@@ -51,8 +51,8 @@ const HONOURED: &str =
 /// Reads the arguments; what can't be honoured is a finding, by its name.
 ///
 /// Variables are replaced after the arguments were told apart, so that no value of a variable becomes a flag.
-pub(crate) fn read(reader: Reader<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
-    let mut reading = Reading { reader, result: BuildArgs::default() };
+pub(crate) fn read(reader: ParseContext<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
+    let mut reading = ArgumentParser { reader, result: BuildArgs::default() };
     let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
         reading.argument(&argument, &mut arguments);
@@ -60,12 +60,12 @@ pub(crate) fn read(reader: Reader<'_>, arguments: Vec<Spanned<String>>) -> Build
     reading.result
 }
 
-struct Reading<'a> {
-    reader: Reader<'a>,
+struct ArgumentParser<'a> {
+    reader: ParseContext<'a>,
     result: BuildArgs,
 }
 
-impl Reading<'_> {
+impl ArgumentParser<'_> {
     fn argument(&mut self, argument: &Spanned<String>, rest: &mut Peekable<IntoIter<Spanned<String>>>) {
         let Some(flag) = argument.value.strip_prefix("--").or_else(|| argument.value.strip_prefix('-'))
         else {
@@ -224,8 +224,8 @@ impl Reading<'_> {
                 raw => interpolate(raw, self.reader.environment).ok().filter(|value| !value.is_empty()),
             };
             match stamp {
-                Stamp::Version => self.result.stamp_version = value,
-                Stamp::Time => self.result.stamp_time = value,
+                StampField::Version => self.result.stamp_version = value,
+                StampField::Time => self.result.stamp_time = value,
             }
         } else if let Some(value) =
             self.reader.interpolated(Spanned { value: raw.to_owned(), span: span.clone() })
@@ -256,21 +256,21 @@ impl Reading<'_> {
 
 const DEFINITION: &str = "write `-X importpath.name=value`";
 
-enum Stamp {
+enum StampField {
     Version,
     Time,
 }
 
 /// Which part of RoadRunner's own stamp a definition sets, whatever its major.
-fn stamped(name: &str) -> Option<Stamp> {
+fn stamped(name: &str) -> Option<StampField> {
     let rest = name.strip_prefix("github.com/roadrunner-server/roadrunner/")?;
     let inner = match rest.split_once('/') {
         Some((major, inner)) if semver_major(&format!("{major}.0.0")).is_some() => inner,
         _ => rest,
     };
     match inner {
-        "internal/meta.version" => Some(Stamp::Version),
-        "internal/meta.buildTime" => Some(Stamp::Time),
+        "internal/meta.version" => Some(StampField::Version),
+        "internal/meta.buildTime" => Some(StampField::Time),
         _ => None,
     }
 }

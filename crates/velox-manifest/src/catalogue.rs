@@ -18,9 +18,9 @@ pub struct KnownPlugin {
     /// The newest major that RoadRunner was released with, or that there is.
     pub major: u64,
     /// What it is for.
-    pub group: Group,
+    pub group: PluginGroup,
     /// Who looks after it.
-    pub status: Status,
+    pub status: PluginStatus,
     /// Of a deprecated one: the name of the plugin that does its work by now.
     #[serde(default)]
     pub replaced_by: Option<String>,
@@ -32,7 +32,7 @@ pub struct KnownPlugin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "Group::title says it")]
-pub enum Group {
+pub enum PluginGroup {
     Server,
     Http,
     Jobs,
@@ -47,7 +47,7 @@ pub enum Group {
 /// Who looks after a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub enum PluginStatus {
     /// RoadRunner's own team, or Temporal's.
     Supported,
     /// Somebody else.
@@ -129,7 +129,7 @@ impl KnownPlugin {
     }
 }
 
-impl Group {
+impl PluginGroup {
     /// All of them, in the order in which they are shown.
     pub const ALL: [Self; 9] = [
         Self::Server,
@@ -160,7 +160,7 @@ impl Group {
     }
 }
 
-impl Status {
+impl PluginStatus {
     /// As it is written in the catalogue.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -175,10 +175,10 @@ impl Status {
 fn parse(text: &str) -> Result<Vec<KnownPlugin>, toml_edit::de::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Catalogue {
+    struct CatalogueFile {
         plugins: Vec<KnownPlugin>,
     }
-    toml_edit::de::from_str(text).map(|Catalogue { plugins }| plugins)
+    toml_edit::de::from_str(text).map(|CatalogueFile { plugins }| plugins)
 }
 
 /// `appLogger`, `app_logger` and `app-logger` are one name.
@@ -202,7 +202,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{Manifest, Origin, Source};
+    use crate::{Manifest, Origin, SourceFile};
 
     #[test]
     fn it_is_consistent() {
@@ -211,8 +211,11 @@ mod tests {
 
         let order: Vec<_> = plugins.iter().map(|plugin| (plugin.group, normal(&plugin.name))).collect();
         assert!(order.is_sorted(), "by group, then by name");
-        assert_eq!(Group::ALL.len(), plugins.iter().map(|plugin| plugin.group).collect::<HashSet<_>>().len());
-        assert!(Group::ALL.is_sorted());
+        assert_eq!(
+            PluginGroup::ALL.len(),
+            plugins.iter().map(|plugin| plugin.group).collect::<HashSet<_>>().len()
+        );
+        assert!(PluginGroup::ALL.is_sorted());
 
         let mut names = HashSet::new();
         let mut modules = HashSet::new();
@@ -226,17 +229,18 @@ mod tests {
             assert!(plugin.description.chars().count() <= 90, "{}: too long for a line", plugin.name);
             match &plugin.replaced_by {
                 Some(other) => {
-                    assert_eq!(plugin.status, Status::Deprecated, "{}", plugin.name);
-                    assert_eq!(find(other).unwrap().status, Status::Supported, "{}", plugin.name);
+                    assert_eq!(plugin.status, PluginStatus::Deprecated, "{}", plugin.name);
+                    assert_eq!(find(other).unwrap().status, PluginStatus::Supported, "{}", plugin.name);
                 }
-                None => assert!(plugin.name == "reload" || plugin.status != Status::Deprecated),
+                None => assert!(plugin.name == "reload" || plugin.status != PluginStatus::Deprecated),
             }
         }
     }
 
     #[test]
     fn every_plugin_of_the_manual_is_known_by_the_name_that_it_has_there() {
-        let source = Source { name: "velox.toml".into(), text: include_str!("../tests/manual.toml").into() };
+        let source =
+            SourceFile { name: "velox.toml".into(), text: include_str!("../tests/manual.toml").into() };
         let (manifest, _) = Manifest::parse(&source, &|_| None).unwrap();
         let mut known = 0;
         for plugin in &manifest.plugins {
@@ -262,7 +266,7 @@ mod tests {
         assert_eq!(modules.len(), 35);
         for module in modules {
             let plugin = find(&module).unwrap();
-            assert_eq!((plugin.module_path(), plugin.status), (module, Status::Supported));
+            assert_eq!((plugin.module_path(), plugin.status), (module, PluginStatus::Supported));
         }
     }
 

@@ -2,14 +2,14 @@ use std::{fmt, ops::Range};
 
 /// A configuration text with the name under which the user knows it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Source {
+pub struct SourceFile {
     /// The file's path as the user gave it, for `--> velox.toml:3:5`.
     pub name: String,
     /// The whole text.
     pub text: String,
 }
 
-impl Source {
+impl SourceFile {
     /// Line and column of a byte offset, both from 1, the column in characters. An offset past the end counts as the end,
     /// one inside a character as that character's.
     #[must_use]
@@ -21,7 +21,7 @@ impl Source {
 }
 
 /// Without the text: a token may be written in it.
-impl fmt::Debug for Source {
+impl fmt::Debug for SourceFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
     }
@@ -43,7 +43,7 @@ pub struct Diagnostic {
     pub level: Level,
     /// What is wrong, in one line, without a full stop.
     pub message: String,
-    /// The byte range in [`Source::text`] that it is about; `None` where it is about the file as a whole.
+    /// The byte range in [`SourceFile::text`] that it is about; `None` where it is about the file as a whole.
     pub span: Option<Range<usize>>,
     /// A few words that stand beside the caret.
     pub label: Option<String>,

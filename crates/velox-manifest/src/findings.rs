@@ -3,20 +3,20 @@ use std::{
     ops::Range,
 };
 
-use crate::{Diagnostic, Level, Source, interpolate::is_name};
+use crate::{Diagnostic, Level, SourceFile, interpolate::is_name};
 
 /// Nobody reads more of them, and a file of megabytes must not make gigabytes of messages.
 const MOST: usize = 200;
 
 /// Collects what is wrong with a text.
-pub(crate) struct Findings<'a> {
-    source: &'a Source,
+pub(crate) struct DiagnosticSink<'a> {
+    source: &'a SourceFile,
     list: RefCell<Vec<(usize, Diagnostic)>>,
     left_out: Cell<usize>,
 }
 
-impl<'a> Findings<'a> {
-    pub(crate) fn new(source: &'a Source) -> Self {
+impl<'a> DiagnosticSink<'a> {
+    pub(crate) fn new(source: &'a SourceFile) -> Self {
         Self { source, list: RefCell::default(), left_out: Cell::new(0) }
     }
 

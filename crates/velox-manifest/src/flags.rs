@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BuildArgs, Cache, Diagnostic, Forge, Format, Log, Manifest, Origin, Plugin, Project, Replacement,
-    RoadRunner, Spanned,
+    BuildArgs, CacheConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat, Origin,
+    Plugin, Replacement, RoadRunnerConfig, Spanned,
     manual::shown,
     reader::nearest,
-    refs::{self, Wrong},
+    refs::{self, InvalidValue},
 };
 
 /// What a version is where a flag names none and no file does.
@@ -15,18 +15,18 @@ const NEWEST: &str = "latest";
 
 /// The changes that flags make for one build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Flags {
+pub struct ManifestOverrides {
     /// `--roadrunner REF`.
     pub roadrunner: Option<String>,
     /// `--with`, in the order of the command line.
-    pub with: Vec<With>,
+    pub with: Vec<PluginOverride>,
     /// `--without NAME`.
     pub without: Vec<String>,
 }
 
 /// One `--with MODULE[@REF][=REPLACEMENT]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct With {
+pub struct PluginOverride {
     /// The module path.
     pub module: String,
     /// Tag, branch, commit or `latest`; `None`: the file's own, else the newest release.
@@ -35,7 +35,7 @@ pub struct With {
     pub replacement: Option<Replacement>,
 }
 
-impl Flags {
+impl ManifestOverrides {
     /// Reads what the command line has. `directories` is how a directory alone (`--with ./mine`) gets its module path:
     /// the `module` line of the go.mod there, or why there is none.
     ///
@@ -56,7 +56,7 @@ impl Flags {
         let mut flags =
             Self { roadrunner: roadrunner.map(str::to_owned), with: Vec::new(), without: without.to_vec() };
         for text in with {
-            match With::read(text, &directories) {
+            match PluginOverride::read(text, &directories) {
                 Ok(with) if flags.with.iter().any(|known| same_module(&known.module, &with.module)) => {
                     wrong.push(
                         Diagnostic::error(format!("--with names {} twice", with.module))
@@ -89,7 +89,7 @@ impl Flags {
     }
 }
 
-impl With {
+impl PluginOverride {
     fn read(
         text: &str,
         directories: impl Fn(&Path) -> Result<String, Diagnostic>,
@@ -134,7 +134,7 @@ impl With {
     }
 }
 
-fn unusable(flag: &str, given: &str, what: &str, wrong: Wrong) -> Diagnostic {
+fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(match given {
         "" => format!("{flag} is empty"),
         given => format!("{flag}: `{}` can't be {what} ({})", shown(given), wrong.why),
@@ -150,18 +150,18 @@ impl Manifest {
     #[must_use]
     pub fn without_a_file() -> Self {
         Self {
-            format: Format::Modules,
-            roadrunner: RoadRunner { reference: Some(unplaced(NEWEST)), dependencies: None },
+            format: ManifestFormat::Modules,
+            roadrunner: RoadRunnerConfig { reference: Some(unplaced(NEWEST)), dependencies: None },
             debug: false,
             strict: false,
             plugins: Vec::new(),
             replaces: Vec::new(),
             excludes: Vec::new(),
             targets: Vec::new(),
-            cache: Cache::default(),
-            github: Forge::default(),
-            gitlab: Forge::default(),
-            log: Log::default(),
+            cache: CacheConfig::default(),
+            github: Forge::public(ForgeKind::GitHub),
+            gitlab: Forge::public(ForgeKind::GitLab),
+            log: LogConfig::default(),
             build_args: BuildArgs::default(),
         }
     }
@@ -174,7 +174,7 @@ impl Manifest {
     ///
     /// # Errors
     /// A `--without` that takes nothing out, and a server without plugins.
-    pub fn changed_by(mut self, flags: &Flags) -> Result<Self, Vec<Diagnostic>> {
+    pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
         let mut wrong = Vec::new();
         if let Some(reference) = &flags.roadrunner {
             self.roadrunner.reference = Some(unplaced(reference));
@@ -197,10 +197,7 @@ impl Manifest {
     }
 
     fn take_out(&mut self, name: &str) -> Result<(), Diagnostic> {
-        let named = |plugin: &Plugin| {
-            plugin.name.value == name
-                || module_of(plugin, self).is_some_and(|module| same_module(&module, name))
-        };
+        let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
         let Some(index) = self.plugins.iter().position(named) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
             let diagnostic = Diagnostic::error(format!("--without: there is no plugin `{}`", shown(name)));
@@ -214,10 +211,8 @@ impl Manifest {
         Ok(())
     }
 
-    fn put_in(&mut self, with: &With) {
-        let known = self.plugins.iter().position(|plugin| {
-            module_of(plugin, self).is_some_and(|module| same_module(&module, &with.module))
-        });
+    fn put_in(&mut self, with: &PluginOverride) {
+        let known = self.plugins.iter().position(|plugin| plugin.is_module(&with.module, self));
         let changes = with.reference.is_some() || with.replacement.is_some();
         if changes {
             self.replaces.retain(|replace| replace.old.value != (with.module.clone(), None));
@@ -253,32 +248,6 @@ impl Manifest {
             .filter_map(|count| Some(parts.get(parts.len() - count..)?.join("-")))
             .find(|name| self.plugins.iter().all(|plugin| plugin.name.value != *name))
             .unwrap_or_else(|| module.to_owned())
-    }
-}
-
-/// The module path of a plugin, as far as the configuration alone tells it.
-fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let below = |host: Option<String>, path: &str, folder: &Option<Spanned<String>>| {
-        let folder = folder.as_ref().map(|folder| format!("/{}", folder.value)).unwrap_or_default();
-        Some(format!("{}/{path}{folder}", host?))
-    };
-    match &plugin.origin {
-        Origin::Module(path) => Some(path.value.clone()),
-        Origin::GitHub { owner, repository, folder } => {
-            let path = format!("{}/{}", owner.value, repository.value);
-            below(host(&manifest.github, "github.com"), &path, folder)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            Project::Path(path) => below(host(&manifest.gitlab, "gitlab.com"), path, folder),
-            Project::Id(_) => None,
-        },
-    }
-}
-
-fn host(forge: &Forge, public: &str) -> Option<String> {
-    match &forge.endpoint {
-        None => Some(public.to_owned()),
-        Some(endpoint) => url::Url::parse(&endpoint.value).ok()?.host_str().map(str::to_owned),
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// Why a value has no text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum InterpolationError {
     /// The variable has neither a value nor a default.
     Unset(String),
     /// A `${` without its `}`.
@@ -14,7 +14,7 @@ pub(crate) enum Failure {
 pub(crate) fn interpolate(
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, Failure> {
+) -> Result<String, InterpolationError> {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -24,7 +24,7 @@ pub(crate) fn interpolate(
             result.push('$');
             rest = after;
         } else if let Some(after) = rest.strip_prefix('{') {
-            let (variable, after) = after.split_once('}').ok_or(Failure::Unclosed)?;
+            let (variable, after) = after.split_once('}').ok_or(InterpolationError::Unclosed)?;
             result.push_str(&value(variable, environment)?);
             rest = after;
         } else {
@@ -36,19 +36,19 @@ pub(crate) fn interpolate(
 }
 
 /// As a shell does it, an empty variable takes the default.
-fn value(variable: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, Failure> {
+fn value(variable: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, InterpolationError> {
     let (name, default) = match variable.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (variable, None),
     };
     if !is_name(name) {
-        return Err(Failure::Name);
+        return Err(InterpolationError::Name);
     }
     match (environment(name), default) {
         (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
         (Some(value), _) => Ok(value),
         (None, Some(default)) => Ok(default.to_owned()),
-        (None, None) => Err(Failure::Unset(name.to_owned())),
+        (None, None) => Err(InterpolationError::Unset(name.to_owned())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `velox.toml`, in every format it ever had, as one format-neutral [`Manifest`].
 //!
-//! [`Manifest::parse`] reads the text, [`Flags`] change it for one build; neither touches the file system, the network
+//! [`Manifest::parse`] reads the text, [`ManifestOverrides`] change it for one build; neither touches the file system, the network
 //! or the process environment.
 //! All mistakes of a file come back together, each a [`Diagnostic`] with its place in the text.
 
@@ -10,6 +10,7 @@ mod diagnostic;
 pub mod edit;
 mod findings;
 mod flags;
+mod identity;
 mod interpolate;
 mod keys;
 mod manifest;
@@ -22,12 +23,13 @@ mod refs;
 mod schema;
 mod target;
 
-pub use diagnostic::{Diagnostic, Level, Source};
-pub use flags::{Flags, With};
+pub use diagnostic::{Diagnostic, Level, SourceFile};
+pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
-    Architecture, BuildArgs, Cache, Dependencies, Exclude, Forge, Format, GoTarget, Log, LogLevel, LogMode,
-    Manifest, Origin, Plugin, Project, Replace, Replacement, RoadRunner, Spanned,
+    Architecture, BuildArgs, CacheConfig, Dependencies, ExcludeDirective, Forge, ForgeKind, GoTarget,
+    LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project, ReplaceDirective,
+    Replacement, RoadRunnerConfig, Spanned,
 };
-pub use reference::{Key, Kind, TABLES, Table};
+pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use schema::schema;
 pub use target::{parse_target, release_targets, targets};

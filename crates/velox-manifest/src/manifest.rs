@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use secrecy::SecretString;
+use url::Url;
 
 /// A value with its place in the configuration text (`None`: it came from a flag or a request).
 #[derive(Debug, Clone)]
@@ -13,8 +14,8 @@ pub struct Spanned<T> {
 
 /// The generation of `velox.toml` that a text was written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Releases v1.x: as [`Format::Manual`], with `[velox] build_args`.
+pub enum ManifestFormat {
+    /// Releases v1.x: as [`ManifestFormat::Manual`], with `[velox] build_args`.
     Ancestor,
     /// The manual's: `[github.plugins]`, `[gitlab.plugins]`; every release up to v2025.1.x.
     Manual,
@@ -26,9 +27,9 @@ pub enum Format {
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// The format that it was read from.
-    pub format: Format,
+    pub format: ManifestFormat,
     /// `[roadrunner]`.
-    pub roadrunner: RoadRunner,
+    pub roadrunner: RoadRunnerConfig,
     /// `[debug] enabled`: keep debug symbols, for pprof and delve.
     pub debug: bool,
     /// `strict = true` at the top level: a plugin raised above its asked version is an error.
@@ -36,19 +37,19 @@ pub struct Manifest {
     /// The plugins, in the file's order.
     pub plugins: Vec<Plugin>,
     /// `[[replaces]]`, and nothing else: a plugin's own `replace` stays with the [`Plugin`].
-    pub replaces: Vec<Replace>,
+    pub replaces: Vec<ReplaceDirective>,
     /// `[[excludes]]`.
-    pub excludes: Vec<Exclude>,
+    pub excludes: Vec<ExcludeDirective>,
     /// `[target_platform]` or `[[targets]]`, in the file's order, none twice; empty: the host's.
     pub targets: Vec<Spanned<GoTarget>>,
     /// `[cache]`.
-    pub cache: Cache,
+    pub cache: CacheConfig,
     /// `[github]`: endpoint and token.
     pub github: Forge,
     /// `[gitlab]`: endpoint and token.
     pub gitlab: Forge,
     /// `[log]`.
-    pub log: Log,
+    pub log: LogConfig,
     /// `[velox] build_args`, as far as they are safe.
     pub build_args: BuildArgs,
 }
@@ -64,7 +65,7 @@ pub enum Dependencies {
 
 /// `[roadrunner]`.
 #[derive(Debug, Clone)]
-pub struct RoadRunner {
+pub struct RoadRunnerConfig {
     /// Tag, branch or commit; `None`: the default branch.
     pub reference: Option<Spanned<String>>,
     /// `dependencies = "release" | "minimal"`; `None`: the default rule (see velox-build's composition of go.mod).
@@ -132,7 +133,7 @@ pub enum Replacement {
 
 /// `[[replaces]] old, new`.
 #[derive(Debug, Clone)]
-pub struct Replace {
+pub struct ReplaceDirective {
     /// Module path, optionally with a version.
     pub old: Spanned<(String, Option<String>)>,
     /// What takes its place.
@@ -141,7 +142,7 @@ pub struct Replace {
 
 /// `[[excludes]] module, version`.
 #[derive(Debug, Clone)]
-pub struct Exclude {
+pub struct ExcludeDirective {
     /// Module path.
     pub module: Spanned<String>,
     /// The version never to use.
@@ -161,18 +162,28 @@ pub struct GoTarget {
 pub type Architecture = String;
 
 /// `[github]` or `[gitlab]`: how to reach the forge.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Forge {
+    /// Which software it runs.
+    pub kind: ForgeKind,
     /// Base URL of a self-hosted instance (`base_url`, `[*.endpoint] endpoint`); `None`: the public one
     /// (an endpoint that names the public one is `None` too).
-    pub endpoint: Option<Spanned<String>>,
+    pub endpoint: Option<Spanned<Url>>,
     /// The token; `None` where it is missing, empty, or its variable is not set.
     pub token: Option<SecretString>,
 }
 
+/// The software of a forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ForgeKind {
+    GitHub,
+    GitLab,
+}
+
 /// `[cache]`: the compile cache that a team shares.
 #[derive(Debug, Clone, Default)]
-pub struct Cache {
+pub struct CacheConfig {
     /// Where it is: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: there is none.
     pub remote: Option<Spanned<String>>,
     /// Whether this machine only takes from it.
@@ -181,7 +192,7 @@ pub struct Cache {
 
 /// `[log]`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Log {
+pub struct LogConfig {
     /// `level`.
     pub level: Option<LogLevel>,
     /// `mode`.

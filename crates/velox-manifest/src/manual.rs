@@ -7,9 +7,9 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    Diagnostic, Forge, Origin, Plugin, Project, Spanned, keys,
-    reader::{Field, Known, Section},
-    refs::{self, Wrong},
+    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned, keys,
+    reader::{AllowedKeys, Field, Section},
+    refs::{self, InvalidValue},
 };
 
 const OWNER: &str = "the user or organization, such as owner = \"roadrunner-server\"";
@@ -18,7 +18,7 @@ const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 
 /// `[github]`.
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, "github", &["github.com", "www.github.com", "api.github.com"], |section| {
+    read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], |section| {
         let owner = section.required("owner", OWNER);
         let repository = section.required("repository", REPOSITORY);
         let owner = owner.and_then(|owner| checked(section, "owner", owner, refs::github_name));
@@ -30,7 +30,7 @@ pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
 
 /// `[gitlab]`.
 pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, "gitlab", &["gitlab.com", "www.gitlab.com"], |section| {
+    read(root, ForgeKind::GitLab, &["gitlab.com", "www.gitlab.com"], |section| {
         let project = project(section);
         let folder = folder(section);
         Some(Origin::GitLab { project: project?, folder: folder? })
@@ -39,15 +39,19 @@ pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
 
 fn read(
     root: &Section<'_>,
-    name: &str,
+    kind: ForgeKind,
     public: &[&str],
     origin: impl Fn(&Section<'_>) -> Option<Origin>,
 ) -> (Forge, Vec<Plugin>) {
-    let Some(section) = root.section(name, Known::Keys(keys::FORGE)) else {
-        return (Forge::default(), Vec::new());
+    let name = match kind {
+        ForgeKind::GitHub => "github",
+        ForgeKind::GitLab => "gitlab",
     };
-    let forge = Forge { endpoint: endpoint(&section, public), token: token(&section) };
-    let plugins = section.section("plugins", Known::Names).map_or_else(Vec::new, |plugins| {
+    let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
+        return (Forge::public(kind), Vec::new());
+    };
+    let forge = Forge { kind, endpoint: endpoint(&section, public), token: token(&section) };
+    let plugins = section.section("plugins", AllowedKeys::Names).map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });
     (forge, plugins)
@@ -55,7 +59,7 @@ fn read(
 
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(Known::Keys(keys::REPOSITORY))?;
+    let section = field.section(AllowedKeys::Keys(keys::REPOSITORY))?;
     let reference = section.required("ref", REFERENCE);
     let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
     let origin = origin(&section);
@@ -99,7 +103,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     let repository = field.text()?;
     if !repository.value.is_empty() && repository.value.bytes().all(|b| b.is_ascii_digit()) {
         let id = converted(section, "repository", &repository, |digits| {
-            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| Wrong::new("is no project's id"))
+            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| InvalidValue::new("is no project's id"))
         })?;
         return Some(Spanned { value: Project::Id(id), span: repository.span });
     }
@@ -119,7 +123,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
 }
 
 fn token(forge: &Section<'_>) -> Option<SecretString> {
-    let section = forge.section("token", Known::Keys(keys::TOKEN))?;
+    let section = forge.section("token", AllowedKeys::Keys(keys::TOKEN))?;
     let field = section.field("token")?;
     let token = field.reader.secret(field.raw()?)?;
     if token.chars().all(|c| c.is_ascii_graphic()) {
@@ -134,9 +138,9 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
 }
 
 /// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
-fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
+fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
-    let section = forge.section("endpoint", Known::Keys(keys::ENDPOINT));
+    let section = forge.section("endpoint", AllowedKeys::Keys(keys::ENDPOINT));
     let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
     if let (Some(base), Some(endpoint)) = (&base, &endpoint)
         && base.value != endpoint.value
@@ -146,12 +150,14 @@ fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
             Diagnostic::error(message).at(endpoint.span.clone()).label("not the same").help("remove one"),
         );
     }
-    let given = base.or(endpoint)?;
+    let mut given = base.or(endpoint)?;
     let host = given.value.host_str().unwrap_or_default();
     if public.contains(&host) && given.value.path() == "/" && given.value.port().is_none() {
         return None;
     }
-    Some(Spanned { value: given.value.as_str().trim_end_matches('/').to_owned(), span: given.span })
+    let path = given.value.path().trim_end_matches('/').to_owned();
+    given.value.set_path(&path);
+    Some(given)
 }
 
 fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
@@ -186,7 +192,7 @@ pub(crate) fn checked(
     section: &Section<'_>,
     key: &str,
     text: Spanned<String>,
-    check: impl FnOnce(&str) -> Result<(), Wrong>,
+    check: impl FnOnce(&str) -> Result<(), InvalidValue>,
 ) -> Option<Spanned<String>> {
     converted(section, key, &text, check)?;
     Some(text)
@@ -197,7 +203,7 @@ pub(crate) fn converted<T>(
     section: &Section<'_>,
     key: &str,
     text: &Spanned<String>,
-    convert: impl FnOnce(&str) -> Result<T, Wrong>,
+    convert: impl FnOnce(&str) -> Result<T, InvalidValue>,
 ) -> Option<T> {
     match convert(&text.value) {
         Ok(value) => Some(value),
@@ -212,7 +218,7 @@ pub(crate) fn converted<T>(
     }
 }
 
-pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: Wrong) -> Diagnostic {
+pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(message).at(span.clone()).label(wrong.why);
     match wrong.help {
         Some(help) => diagnostic.help(help),

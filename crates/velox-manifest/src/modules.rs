@@ -1,22 +1,22 @@
 //! The newest format: plugins by module path; and the lists of replaces and excludes, which every format has.
 
 use crate::{
-    Cache, Diagnostic, Exclude, GoTarget, Origin, Plugin, Replace, Spanned, keys,
+    CacheConfig, Diagnostic, ExcludeDirective, GoTarget, Origin, Plugin, ReplaceDirective, Spanned, keys,
     manual::{cannot_be, checked, converted, replace},
-    reader::{Field, Known, Section},
+    reader::{AllowedKeys, Field, Section},
     refs,
-    target::{WrongTarget, target},
+    target::{InvalidTarget, target},
 };
 
 /// `[plugins.NAME]`.
 pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
-    let Some(plugins) = root.section("plugins", Known::Names) else { return Vec::new() };
+    let Some(plugins) = root.section("plugins", AllowedKeys::Names) else { return Vec::new() };
     plugins.fields().into_iter().filter_map(plugin).collect()
 }
 
 fn plugin(field: Field<'_>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(Known::Keys(keys::MODULE))?;
+    let section = field.section(AllowedKeys::Keys(keys::MODULE))?;
     let module = section.required(
         "module_name",
         "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"",
@@ -39,9 +39,9 @@ fn of_module(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<
 }
 
 /// `[[replaces]]`.
-pub(crate) fn replaces(root: &Section<'_>) -> Vec<Replace> {
+pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
     let Some(field) = root.field("replaces") else { return Vec::new() };
-    let mut replaces: Vec<Replace> = Vec::new();
+    let mut replaces: Vec<ReplaceDirective> = Vec::new();
     for section in field.sections(keys::REPLACE) {
         let old = section.required("old", "the module to replace, such as old = \"github.com/acme/http\"");
         let new = section.required("new", "a directory (\"../http\") or a module with its version");
@@ -62,13 +62,13 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<Replace> {
                     .help("remove one of the two"),
             );
         }
-        replaces.push(Replace { old, new });
+        replaces.push(ReplaceDirective { old, new });
     }
     replaces
 }
 
 /// `[[excludes]]`.
-pub(crate) fn excludes(root: &Section<'_>) -> Vec<Exclude> {
+pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
     let Some(field) = root.field("excludes") else { return Vec::new() };
     let read = |section: Section<'_>| {
         let module = section
@@ -78,14 +78,14 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<Exclude> {
         let version = version.and_then(|version| checked(&section, "version", version, refs::full_version));
         let (module, version) = (module?, version?);
         of_module(&section, &module, &version);
-        Some(Exclude { module, version })
+        Some(ExcludeDirective { module, version })
     };
     field.sections(keys::EXCLUDE).into_iter().filter_map(read).collect()
 }
 
 /// `[target_platform]`, or many as `[[targets]]`; an empty one is none.
 pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
-    let one = root.section("target_platform", Known::Keys(keys::TARGET)).and_then(platform);
+    let one = root.section("target_platform", AllowedKeys::Keys(keys::TARGET)).and_then(platform);
     let Some(field) = root.field("targets") else { return one.into_iter().collect() };
     let mut targets: Vec<Spanned<GoTarget>> = Vec::new();
     for target in field.sections(keys::TARGET).into_iter().filter_map(platform) {
@@ -116,8 +116,8 @@ fn platform(section: Section<'_>) -> Option<Spanned<GoTarget>> {
         Ok(value) => Some(Spanned { value, span: os.span }),
         Err(wrong) => {
             let (message, span) = match wrong {
-                WrongTarget::Os(message) => (message, os.span),
-                WrongTarget::Arch(message) => (message, arch.span),
+                InvalidTarget::Os(message) => (message, os.span),
+                InvalidTarget::Arch(message) => (message, arch.span),
             };
             section.error(Diagnostic::error(message).at(span).label("no server can be compiled for it"));
             None
@@ -126,9 +126,9 @@ fn platform(section: Section<'_>) -> Option<Spanned<GoTarget>> {
 }
 
 /// `[cache]`.
-pub(crate) fn cache(root: &Section<'_>) -> Cache {
-    let Some(section) = root.section("cache", Known::Keys(keys::CACHE)) else {
-        return Cache::default();
+pub(crate) fn cache(root: &Section<'_>) -> CacheConfig {
+    let Some(section) = root.section("cache", AllowedKeys::Keys(keys::CACHE)) else {
+        return CacheConfig::default();
     };
-    Cache { remote: section.text("remote"), read_only: section.bool("read_only").unwrap_or(false) }
+    CacheConfig { remote: section.text("remote"), read_only: section.bool("read_only").unwrap_or(false) }
 }

@@ -4,10 +4,11 @@ use secrecy::ExposeSecret;
 use toml_edit::{Document, TomlError};
 
 use crate::{
-    BuildArgs, Diagnostic, Format, Log, Manifest, Origin, Plugin, Project, RoadRunner, Source, build_args,
-    findings::Findings,
+    BuildArgs, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, RoadRunnerConfig, SourceFile,
+    build_args,
+    findings::DiagnosticSink,
     keys, manual, modules,
-    reader::{Field, Known, Reader, Section, nearest},
+    reader::{AllowedKeys, Field, ParseContext, Section, nearest},
     refs,
 };
 
@@ -24,10 +25,10 @@ impl Manifest {
     /// All mistakes in the order of the text, each with its place, and the warnings among them. Where the text isn't
     /// even TOML, the first place that shows it.
     pub fn parse(
-        source: &Source,
+        source: &SourceFile,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
-        let findings = Findings::new(source);
+        let findings = DiagnosticSink::new(source);
         let document = match Document::parse(source.text.as_str()) {
             Ok(document) => document,
             Err(error) => {
@@ -35,7 +36,7 @@ impl Manifest {
                 return Err(findings.finish());
             }
         };
-        let root = Section::root(Reader { findings: &findings, environment }, document.as_table());
+        let root = Section::root(ParseContext { findings: &findings, environment }, document.as_table());
         let manifest = assemble(&root);
         for token in [&manifest.github.token, &manifest.gitlab.token].into_iter().flatten() {
             keep(token.expose_secret(), &manifest, &findings);
@@ -45,7 +46,7 @@ impl Manifest {
 }
 
 /// Keeps a token out of all that is told, written down or sent: a ref goes to proxies, logs and the lock.
-fn keep(token: &str, manifest: &Manifest, findings: &Findings<'_>) {
+fn keep(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
     if token.len() < SHORTEST_TOKEN {
         return;
     }
@@ -70,12 +71,11 @@ fn assemble(root: &Section<'_>) -> Manifest {
     plugins.extend(from_gitlab);
     plugins.extend(modules::plugins(root));
     plugins.sort_by_key(|plugin| plugin.name.span.as_ref().map_or(0, |span| span.start));
-    twice(root, &plugins);
-    Manifest {
+    let manifest = Manifest {
         format,
         roadrunner: roadrunner(root),
         debug: root
-            .section("debug", Known::Keys(keys::DEBUG))
+            .section("debug", AllowedKeys::Keys(keys::DEBUG))
             .and_then(|debug| debug.bool("enabled"))
             .unwrap_or(false),
         strict: root.bool("strict").unwrap_or(false),
@@ -88,11 +88,13 @@ fn assemble(root: &Section<'_>) -> Manifest {
         gitlab,
         log: log(root),
         build_args: build_args(root),
-    }
+    };
+    reject_duplicates(root, &manifest);
+    manifest
 }
 
 /// Told by what only one format has. Finds two formats in one file, and a file without plugins.
-fn format(root: &Section<'_>) -> Format {
+fn format(root: &Section<'_>) -> ManifestFormat {
     let plugins_of = |forge: &str| root.field(forge)?.inner("plugins");
     let (github, gitlab, modules) = (plugins_of("github"), plugins_of("gitlab"), root.field("plugins"));
     let velox = root.field("velox");
@@ -112,9 +114,9 @@ fn format(root: &Section<'_>) -> Format {
         });
     }
     match (modules, velox) {
-        (Some(_), _) => Format::Modules,
-        (None, Some(_)) => Format::Ancestor,
-        (None, None) => Format::Manual,
+        (Some(_), _) => ManifestFormat::Modules,
+        (None, Some(_)) => ManifestFormat::Ancestor,
+        (None, None) => ManifestFormat::Manual,
     }
 }
 
@@ -135,10 +137,16 @@ fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: 
 }
 
 /// Two plugins that are the same code.
-fn twice(root: &Section<'_>, plugins: &[Plugin]) {
-    let mut seen: HashMap<(u8, String), &Plugin> = HashMap::new();
-    for plugin in plugins {
-        let (identity, what) = identity(&plugin.origin);
+fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
+    let mut seen: HashMap<String, &Plugin> = HashMap::new();
+    for plugin in &manifest.plugins {
+        let (identity, what) = match &plugin.origin {
+            Origin::Module(path) => (path.value.clone(), "module"),
+            Origin::GitHub { .. } => {
+                (plugin.identity(manifest).to_ascii_lowercase(), "repository and folder")
+            }
+            Origin::GitLab { .. } => (plugin.identity(manifest).to_ascii_lowercase(), "project and folder"),
+        };
         let Some(first) = seen.get(&identity) else {
             seen.insert(identity, plugin);
             continue;
@@ -156,40 +164,22 @@ fn twice(root: &Section<'_>, plugins: &[Plugin]) {
     }
 }
 
-fn identity(origin: &Origin) -> ((u8, String), &'static str) {
-    let folder = |folder: &Option<crate::Spanned<String>>| {
-        folder.as_ref().map_or_else(String::new, |folder| folder.value.clone())
-    };
-    match origin {
-        Origin::Module(path) => ((0, path.value.clone()), "module"),
-        Origin::GitHub { owner, repository, folder: inner } => {
-            let name = format!("{}/{}", owner.value, repository.value).to_ascii_lowercase();
-            ((1, format!("{name}//{}", folder(inner))), "repository and folder")
-        }
-        Origin::GitLab { project, folder: inner } => {
-            let name = match &project.value {
-                Project::Id(id) => id.to_string(),
-                Project::Path(path) => path.to_ascii_lowercase(),
-            };
-            ((2, format!("{name}//{}", folder(inner))), "project and folder")
-        }
-    }
-}
-
-fn roadrunner(root: &Section<'_>) -> RoadRunner {
-    let Some(section) = root.section("roadrunner", Known::Keys(keys::ROADRUNNER)) else {
-        return RoadRunner { reference: None, dependencies: None };
+fn roadrunner(root: &Section<'_>) -> RoadRunnerConfig {
+    let Some(section) = root.section("roadrunner", AllowedKeys::Keys(keys::ROADRUNNER)) else {
+        return RoadRunnerConfig { reference: None, dependencies: None };
     };
     let reference = section
         .text("ref")
         .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference));
     let dependencies = choice(&section, "dependencies", keys::DEPENDENCIES);
-    RoadRunner { reference, dependencies }
+    RoadRunnerConfig { reference, dependencies }
 }
 
-fn log(root: &Section<'_>) -> Log {
-    let Some(section) = root.section("log", Known::Keys(keys::LOG)) else { return Log::default() };
-    Log { level: choice(&section, "level", keys::LEVELS), mode: choice(&section, "mode", keys::MODES) }
+fn log(root: &Section<'_>) -> LogConfig {
+    let Some(section) = root.section("log", AllowedKeys::Keys(keys::LOG)) else {
+        return LogConfig::default();
+    };
+    LogConfig { level: choice(&section, "level", keys::LEVELS), mode: choice(&section, "mode", keys::MODES) }
 }
 
 /// One of a few words, in whichever case.
@@ -213,7 +203,8 @@ fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Opt
 }
 
 fn build_args(root: &Section<'_>) -> BuildArgs {
-    let field = root.section("velox", Known::Keys(keys::VELOX)).and_then(|velox| velox.field("build_args"));
+    let field =
+        root.section("velox", AllowedKeys::Keys(keys::VELOX)).and_then(|velox| velox.field("build_args"));
     field.map_or_else(BuildArgs::default, |field| build_args::read(field.reader, field.raw_strings()))
 }
 

@@ -4,15 +4,15 @@ use toml_edit::{Item, Key, TableLike, Value};
 
 use crate::{
     Diagnostic, Spanned,
-    findings::Findings,
-    interpolate::{Failure, interpolate, is_name},
+    findings::DiagnosticSink,
+    interpolate::{InterpolationError, interpolate, is_name},
     keys::TOP,
 };
 
 /// What reading needs everywhere: where mistakes go, and what variables are worth.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
-    pub(crate) findings: &'a Findings<'a>,
+pub(crate) struct ParseContext<'a> {
+    pub(crate) findings: &'a DiagnosticSink<'a>,
     pub(crate) environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Field<'a> {
     pub(crate) key: &'a str,
     /// The key's own place.
     pub(crate) key_span: Option<Range<usize>>,
-    pub(crate) reader: Reader<'a>,
+    pub(crate) reader: ParseContext<'a>,
     /// All keys down to here, for messages.
     path: String,
     item: &'a Item,
@@ -31,7 +31,7 @@ pub(crate) struct Field<'a> {
 pub(crate) struct Section<'a> {
     /// Where something that is missing in it is reported.
     pub(crate) span: Option<Range<usize>>,
-    pub(crate) reader: Reader<'a>,
+    pub(crate) reader: ParseContext<'a>,
     path: String,
     /// Whether it is one of many, `[[path]]`.
     listed: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Section<'a> {
 }
 
 /// Which keys a table may have.
-pub(crate) enum Known {
+pub(crate) enum AllowedKeys {
     /// These, and no others.
     Keys(&'static [&'static str]),
     /// The user's own names.
@@ -69,7 +69,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
 
 impl<'a> Section<'a> {
     /// The file itself.
-    pub(crate) fn root(reader: Reader<'a>, table: &'a dyn TableLike) -> Self {
+    pub(crate) fn root(reader: ParseContext<'a>, table: &'a dyn TableLike) -> Self {
         Self { span: None, reader, path: String::new(), listed: false, known: TOP, table }.checked()
     }
 
@@ -87,7 +87,7 @@ impl<'a> Section<'a> {
         self.table.iter().filter_map(|(key, _)| self.field(key)).collect()
     }
 
-    pub(crate) fn section(&self, key: &str, known: Known) -> Option<Section<'a>> {
+    pub(crate) fn section(&self, key: &str, known: AllowedKeys) -> Option<Section<'a>> {
         self.field(key)?.section(known)
     }
 
@@ -196,10 +196,10 @@ impl<'a> Field<'a> {
         self.item.as_integer()
     }
 
-    pub(crate) fn section(self, known: Known) -> Option<Section<'a>> {
+    pub(crate) fn section(self, known: AllowedKeys) -> Option<Section<'a>> {
         let known = match known {
-            Known::Keys(known) => known,
-            Known::Names => &[],
+            AllowedKeys::Keys(known) => known,
+            AllowedKeys::Names => &[],
         };
         let Some(table) = self.item.as_table_like() else {
             let keys = if known.is_empty() { String::new() } else { format!(" with {}", known.join(", ")) };
@@ -287,7 +287,7 @@ impl<'a> Field<'a> {
     }
 }
 
-impl Reader<'_> {
+impl ParseContext<'_> {
     /// The value with its variables replaced; where that can't be, the reason is a finding.
     pub(crate) fn interpolated(self, raw: Spanned<String>) -> Option<Spanned<String>> {
         match interpolate(&raw.value, self.environment) {
@@ -299,7 +299,7 @@ impl Reader<'_> {
         }
     }
 
-    /// As [`Reader::interpolated`] for a secret, where an unset variable and an empty text mean that there is none.
+    /// As [`ParseContext::interpolated`] for a secret, where an unset variable and an empty text mean that there is none.
     pub(crate) fn secret(self, raw: Spanned<String>) -> Option<String> {
         if raw.value.strip_prefix('$').is_some_and(is_name) {
             self.findings.push(
@@ -312,7 +312,7 @@ impl Reader<'_> {
         }
         match interpolate(&raw.value, self.environment) {
             Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
-            Err(Failure::Unset(_)) => None,
+            Err(InterpolationError::Unset(_)) => None,
             Err(failure) => {
                 self.findings.push(uninterpolated(&failure).at(raw.span));
                 None
@@ -321,17 +321,21 @@ impl Reader<'_> {
     }
 }
 
-fn uninterpolated(failure: &Failure) -> Diagnostic {
+fn uninterpolated(failure: &InterpolationError) -> Diagnostic {
     match failure {
-        Failure::Unset(name) => Diagnostic::error(format!("the environment variable `{name}` is not set"))
-            .label("needed here")
-            .help(format!("set it before `vx`, or give a default: `${{{name}:-…}}`")),
-        Failure::Unclosed => Diagnostic::error("`${` without its `}`")
+        InterpolationError::Unset(name) => {
+            Diagnostic::error(format!("the environment variable `{name}` is not set"))
+                .label("needed here")
+                .help(format!("set it before `vx`, or give a default: `${{{name}:-…}}`"))
+        }
+        InterpolationError::Unclosed => Diagnostic::error("`${` without its `}`")
             .label("starts a variable that never ends")
             .help("write `${NAME}` for a variable, `$$` for a dollar"),
-        Failure::Name => Diagnostic::error("what stands in `${…}` can't be the name of a variable")
-            .label("a name has letters, digits and `_`")
-            .help("write `${NAME}` for a variable, `$$` for a dollar"),
+        InterpolationError::Name => {
+            Diagnostic::error("what stands in `${…}` can't be the name of a variable")
+                .label("a name has letters, digits and `_`")
+                .help("write `${NAME}` for a variable, `$$` for a dollar")
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 /// A table that a velox.toml may have.
 #[derive(Debug, Clone, Copy)]
-pub struct Table {
+pub struct TableSpec {
     /// Its header without brackets, `NAME` where the user chooses it; empty: the file's top.
     pub name: &'static str,
     /// Whether there may be several: `[[name]]`.
@@ -8,16 +8,16 @@ pub struct Table {
     /// What it is for, in Markdown.
     pub about: &'static str,
     /// Its keys, without the tables in it.
-    pub keys: &'static [Key],
+    pub keys: &'static [KeySpec],
 }
 
-/// A key of a [`Table`].
+/// A key of a [`TableSpec`].
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct KeySpec {
     /// As it is written.
     pub name: &'static str,
     /// What its value is.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// What holds without it; `None`: it has to be there.
     pub default: Option<&'static str>,
     /// What it means, in Markdown.
@@ -26,7 +26,7 @@ pub struct Key {
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// A string.
     Text,
     /// `true` or `false`.
@@ -35,41 +35,41 @@ pub enum Kind {
     Texts,
 }
 
-const fn key(name: &'static str, default: Option<&'static str>, about: &'static str) -> Key {
-    Key { name, kind: Kind::Text, default, about }
+const fn key(name: &'static str, default: Option<&'static str>, about: &'static str) -> KeySpec {
+    KeySpec { name, kind: ValueKind::Text, default, about }
 }
 
-const fn flag(name: &'static str, about: &'static str) -> Key {
-    Key { name, kind: Kind::Boolean, default: Some("`false`"), about }
+const fn flag(name: &'static str, about: &'static str) -> KeySpec {
+    KeySpec { name, kind: ValueKind::Boolean, default: Some("`false`"), about }
 }
 
-const FOLDER: Key = key(
+const FOLDER: KeySpec = key(
     "folder",
     Some("the repository's top"),
     "The folder that holds the plugin's go.mod, such as `plugins/roadrunner`.",
 );
-const REPLACE: Key = key(
+const REPLACE: KeySpec = key(
     "replace",
     Some("nothing is replaced"),
     "What to compile instead: a directory (`../http`, relative to velox.toml), or a module \
      (`github.com/acme/http`, at the entry's own ref, or `github.com/acme/http@v1.2.3`).",
 );
-const REFERENCE: Key = key("ref", None, "A tag, a branch, a commit (full or short), or `latest`.");
-const TOKEN: Key = key(
+const REFERENCE: KeySpec = key("ref", None, "A tag, a branch, a commit (full or short), or `latest`.");
+const TOKEN: KeySpec = key(
     "token",
     Some("no token"),
     "Used for the API and for git alike, and never printed. `${NAME}` takes it from the environment; where that variable \
      isn't set, there is no token.",
 );
 const ENDPOINT: &str = "The URL of your own instance.";
-const TARGET: &[Key] = &[
+const TARGET: &[KeySpec] = &[
     key("os", None, "The operating system as Go names it: `linux`, `darwin`, `windows`, …"),
     key("arch", None, "The processor as Go names it: `amd64`, `arm64`, …"),
 ];
 
 /// All that a velox.toml may say.
-pub const TABLES: &[Table] = &[
-    Table {
+pub const TABLES: &[TableSpec] = &[
+    TableSpec {
         name: "",
         listed: false,
         about: "",
@@ -78,7 +78,7 @@ pub const TABLES: &[Table] = &[
             "A plugin that Go's version selection raises above the version asked for is an error, not a warning.",
         )],
     },
-    Table {
+    TableSpec {
         name: "roadrunner",
         listed: false,
         about: "The server itself.",
@@ -92,13 +92,13 @@ pub const TABLES: &[Table] = &[
             ),
         ],
     },
-    Table {
+    TableSpec {
         name: "debug",
         listed: false,
         about: "",
         keys: &[flag("enabled", "Keep debug symbols, for pprof and delve.")],
     },
-    Table {
+    TableSpec {
         name: "plugins.NAME",
         listed: false,
         about: "A plugin by its module path. A file has either these, or `[github.plugins]` and `[gitlab.plugins]`.",
@@ -112,20 +112,20 @@ pub const TABLES: &[Table] = &[
             REPLACE,
         ],
     },
-    Table {
+    TableSpec {
         name: "github",
         listed: false,
         about: "GitHub, public or your own.",
         keys: &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
     },
-    Table { name: "github.token", listed: false, about: "", keys: &[TOKEN] },
-    Table {
+    TableSpec { name: "github.token", listed: false, about: "", keys: &[TOKEN] },
+    TableSpec {
         name: "github.endpoint",
         listed: false,
         about: "Another way to write `base_url`.",
         keys: &[key("endpoint", Some("`https://github.com`"), ENDPOINT)],
     },
-    Table {
+    TableSpec {
         name: "github.plugins.NAME",
         listed: false,
         about: "A plugin by its repository.",
@@ -137,20 +137,20 @@ pub const TABLES: &[Table] = &[
             REPLACE,
         ],
     },
-    Table {
+    TableSpec {
         name: "gitlab",
         listed: false,
         about: "GitLab, public or your own.",
         keys: &[key("base_url", Some("`https://gitlab.com`"), ENDPOINT)],
     },
-    Table { name: "gitlab.token", listed: false, about: "", keys: &[TOKEN] },
-    Table {
+    TableSpec { name: "gitlab.token", listed: false, about: "", keys: &[TOKEN] },
+    TableSpec {
         name: "gitlab.endpoint",
         listed: false,
         about: "Another way to write `base_url`.",
         keys: &[key("endpoint", Some("`https://gitlab.com`"), ENDPOINT)],
     },
-    Table {
+    TableSpec {
         name: "gitlab.plugins.NAME",
         listed: false,
         about: "A plugin by its project.",
@@ -170,19 +170,19 @@ pub const TABLES: &[Table] = &[
             REPLACE,
         ],
     },
-    Table {
+    TableSpec {
         name: "target_platform",
         listed: false,
         about: "The platform to compile for; without it, the machine that builds.",
         keys: TARGET,
     },
-    Table {
+    TableSpec {
         name: "targets",
         listed: true,
         about: "Several platforms to compile for, instead of `[target_platform]`.",
         keys: TARGET,
     },
-    Table {
+    TableSpec {
         name: "replaces",
         listed: true,
         about: "Any module of the build from elsewhere: a `replace` line of go.mod.",
@@ -195,7 +195,7 @@ pub const TABLES: &[Table] = &[
             ),
         ],
     },
-    Table {
+    TableSpec {
         name: "excludes",
         listed: true,
         about: "A version that must not be used: an `exclude` line of go.mod.",
@@ -204,7 +204,7 @@ pub const TABLES: &[Table] = &[
             key("version", None, "The version, such as `v1.18.0`."),
         ],
     },
-    Table {
+    TableSpec {
         name: "cache",
         listed: false,
         about: "A compile cache that a team shares.",
@@ -217,7 +217,7 @@ pub const TABLES: &[Table] = &[
             flag("read_only", "Take from it, and put nothing there."),
         ],
     },
-    Table {
+    TableSpec {
         name: "log",
         listed: false,
         about: "What vx itself tells; flags win over it.",
@@ -231,13 +231,13 @@ pub const TABLES: &[Table] = &[
             ),
         ],
     },
-    Table {
+    TableSpec {
         name: "velox",
         listed: false,
         about: "What the oldest format began; every format may have it.",
-        keys: &[Key {
+        keys: &[KeySpec {
             name: "build_args",
-            kind: Kind::Texts,
+            kind: ValueKind::Texts,
             default: Some("none"),
             about: "Arguments for `go build`: those that are safe are honoured, the rest is refused by name.",
         }],

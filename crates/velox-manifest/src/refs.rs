@@ -5,12 +5,12 @@ use crate::Replacement;
 
 /// Why a value can't be one: a few words for the caret, and what to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
+pub(crate) struct InvalidValue {
     pub(crate) why: String,
     pub(crate) help: Option<String>,
 }
 
-impl Wrong {
+impl InvalidValue {
     pub(crate) fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), help: None }
     }
@@ -21,9 +21,10 @@ impl Wrong {
 }
 
 /// A tag, branch or commit, by the rules of <https://git-scm.com/docs/git-check-ref-format>.
-pub(crate) fn reference(text: &str) -> Result<(), Wrong> {
-    let wrong =
-        |why: &str| Err(Wrong::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""));
+pub(crate) fn reference(text: &str) -> Result<(), InvalidValue> {
+    let wrong = |why: &str| {
+        Err(InvalidValue::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""))
+    };
     if text.is_empty() {
         return wrong("is empty");
     }
@@ -48,77 +49,77 @@ pub(crate) fn reference(text: &str) -> Result<(), Wrong> {
 }
 
 /// A folder of a repository, as `a/b`; `None`: its root.
-pub(crate) fn folder(text: &str) -> Result<Option<String>, Wrong> {
+pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
     const RELATIVE: &str = "the folder starts at the repository's root, such as \"plugins/roadrunner\"";
     if text.contains('\\') {
-        return Err(Wrong::new("has a backslash in it").help("separate folders with `/`, on Windows too"));
+        return Err(
+            InvalidValue::new("has a backslash in it").help("separate folders with `/`, on Windows too")
+        );
     }
     if text.chars().any(char::is_control) {
-        return Err(Wrong::new("has a control character in it"));
+        return Err(InvalidValue::new("has a control character in it"));
     }
     if text.starts_with('/') || has_drive(text) {
-        return Err(Wrong::new("is absolute").help(RELATIVE));
+        return Err(InvalidValue::new("is absolute").help(RELATIVE));
     }
     let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
-        return Err(Wrong::new("leaves the repository").help(RELATIVE));
+        return Err(InvalidValue::new("leaves the repository").help(RELATIVE));
     }
     Ok(Some(parts.join("/")).filter(|folder| !folder.is_empty()))
 }
 
 /// An owner or repository of GitHub.
-pub(crate) fn github_name(text: &str) -> Result<(), Wrong> {
+pub(crate) fn github_name(text: &str) -> Result<(), InvalidValue> {
     if text.contains("://") {
-        return Err(Wrong::new("is a URL")
+        return Err(InvalidValue::new("is a URL")
             .help("write `owner` and `repository` apart: https://github.com/OWNER/REPOSITORY"));
     }
     if text.contains('/') {
-        return Err(Wrong::new("has `/` in it")
+        return Err(InvalidValue::new("has `/` in it")
             .help("write `owner` and `repository` apart, and a folder as `folder`"));
     }
     forge_name(text)
 }
 
 /// A project's path on GitLab, `group/sub/project`.
-pub(crate) fn gitlab_path(text: &str) -> Result<(), Wrong> {
+pub(crate) fn gitlab_path(text: &str) -> Result<(), InvalidValue> {
     if text.contains("://") {
-        return Err(
-            Wrong::new("is a URL").help("write the path of the project alone, such as \"group/project\"")
-        );
+        return Err(InvalidValue::new("is a URL")
+            .help("write the path of the project alone, such as \"group/project\""));
     }
     text.split('/').try_for_each(forge_name)
 }
 
-fn forge_name(text: &str) -> Result<(), Wrong> {
+fn forge_name(text: &str) -> Result<(), InvalidValue> {
     if text.is_empty() {
-        return Err(Wrong::new("is empty"));
+        return Err(InvalidValue::new("is empty"));
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c)) {
-        return Err(
-            Wrong::new(format!("has {c:?} in it")).help("a name has letters, digits, `.`, `_` and `-`")
-        );
+        return Err(InvalidValue::new(format!("has {c:?} in it"))
+            .help("a name has letters, digits, `.`, `_` and `-`"));
     }
     if matches!(text, "." | "..") || text.starts_with('-') {
-        return Err(Wrong::new("is no name"));
+        return Err(InvalidValue::new("is no name"));
     }
     match text.strip_suffix(".git") {
         Some(name) => {
-            Err(Wrong::new("ends with `.git`").help(format!("the name alone is enough: \"{name}\"")))
+            Err(InvalidValue::new("ends with `.git`").help(format!("the name alone is enough: \"{name}\"")))
         }
         None => Ok(()),
     }
 }
 
 /// A module path, by the rules of <https://go.dev/ref/mod#go-mod-file-ident>.
-pub(crate) fn module_path(text: &str) -> Result<(), Wrong> {
+pub(crate) fn module_path(text: &str) -> Result<(), InvalidValue> {
     const SHAPE: &str = "a module path looks like \"github.com/roadrunner-server/http/v5\", as in its go.mod";
-    let wrong = |why: &str| Err(Wrong::new(why).help(SHAPE));
+    let wrong = |why: &str| Err(InvalidValue::new(why).help(SHAPE));
     if text.is_empty() {
         return wrong("is empty");
     }
     if let Some((_, rest)) = text.split_once("://") {
         let path = rest.trim_end_matches('/').trim_end_matches(".git");
-        let wrong = Wrong::new("is a URL");
+        let wrong = InvalidValue::new("is a URL");
         let shown =
             if path.contains('@') { SHAPE.to_owned() } else { format!("write the path alone: \"{path}\"") };
         return Err(wrong.help(shown));
@@ -141,7 +142,7 @@ pub(crate) fn module_path(text: &str) -> Result<(), Wrong> {
         return wrong("doesn't start with a host");
     }
     match major_suffix(text) {
-        Suffix::Wrong => wrong("no module path ends like this: majors are `/v2`, `/v3`, …"),
+        Suffix::InvalidValue => wrong("no module path ends like this: majors are `/v2`, `/v3`, …"),
         _ => Ok(()),
     }
 }
@@ -150,7 +151,7 @@ pub(crate) fn module_path(text: &str) -> Result<(), Wrong> {
 enum Suffix {
     None,
     Major(u64),
-    Wrong,
+    InvalidValue,
 }
 
 /// The major that a module path ends with (<https://go.dev/ref/mod#major-version-suffixes>).
@@ -162,7 +163,7 @@ fn major_suffix(path: &str) -> Suffix {
     }
     match digits.parse() {
         Ok(major) if gopkg || (major >= 2 && !digits.starts_with('0')) => Suffix::Major(major),
-        _ => Suffix::Wrong,
+        _ => Suffix::InvalidValue,
     }
 }
 
@@ -175,7 +176,7 @@ pub(crate) fn without_major(path: &str) -> &str {
 }
 
 /// Whether `version` (where it is one, not a branch or commit) has the major that `path` ends with.
-pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), Wrong> {
+pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
     let Some(major) = semver_major(version) else { return Ok(()) };
     let of_path = match major_suffix(path) {
         Suffix::Major(major) => major,
@@ -187,7 +188,7 @@ pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), Wrong> {
     }
     let base = without_major(path);
     let right = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
-    Err(Wrong::new(format!(
+    Err(InvalidValue::new(format!(
         "has the major v{major}, but the module path {}",
         if of_path < 2 { "has no major suffix".to_owned() } else { format!("ends with /v{of_path}") }
     ))
@@ -215,41 +216,42 @@ pub(crate) fn semver_major(text: &str) -> Option<u64> {
 }
 
 /// The right side of a replace (<https://go.dev/ref/mod#go-mod-file-replace>).
-pub(crate) fn replacement(text: &str) -> Result<Replacement, Wrong> {
+pub(crate) fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
     if text.is_empty() {
-        return Err(Wrong::new("is empty")
+        return Err(InvalidValue::new("is empty")
             .help("write a directory (\"../http\") or a module (\"github.com/acme/http\")"));
     }
     if is_directory(text) {
         if text.contains('\0') {
-            return Err(Wrong::new("has a NUL in it"));
+            return Err(InvalidValue::new("has a NUL in it"));
         }
         return match text.rsplit_once('@') {
             Some((directory, version)) if semver_major(version).is_some() => {
-                Err(Wrong::new("a directory has no version")
+                Err(InvalidValue::new("a directory has no version")
                     .help(format!("write the directory alone: \"{directory}\"")))
             }
             _ => Ok(Replacement::Directory(text.to_owned())),
         };
     }
     if text.starts_with('~') {
-        return Err(Wrong::new("`~` is not replaced").help("write the whole path, or \"${HOME}/…\""));
+        return Err(InvalidValue::new("`~` is not replaced").help("write the whole path, or \"${HOME}/…\""));
     }
     let (path, version) = with_version(text);
     if !path.contains("://") && !path.split('/').next().unwrap_or(path).contains('.') {
-        return Err(Wrong::new("is neither a directory nor a module").help(format!(
+        return Err(InvalidValue::new("is neither a directory nor a module").help(format!(
             "a directory starts with `./`, `../` or `/` (\"./{path}\"), a module with its host"
         )));
     }
     module_path(path)?;
     if let Some(version) = version {
-        reference(version).map_err(|wrong| Wrong { why: format!("the version {}", wrong.why), ..wrong })?;
+        reference(version)
+            .map_err(|wrong| InvalidValue { why: format!("the version {}", wrong.why), ..wrong })?;
     }
     Ok(Replacement::Module { path: path.to_owned(), version: version.map(str::to_owned) })
 }
 
 /// The left side of a replace: a module path, with the one version that is meant or without.
-pub(crate) fn replaced(text: &str) -> Result<(String, Option<String>), Wrong> {
+pub(crate) fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
     let (path, version) = with_version(text);
     module_path(path)?;
     if let Some(version) = version {
@@ -260,10 +262,10 @@ pub(crate) fn replaced(text: &str) -> Result<(String, Option<String>), Wrong> {
 }
 
 /// A version as go.mod takes it.
-pub(crate) fn full_version(text: &str) -> Result<(), Wrong> {
+pub(crate) fn full_version(text: &str) -> Result<(), InvalidValue> {
     match semver_major(text) {
         Some(_) => Ok(()),
-        None => Err(Wrong::new(if text.is_empty() { "is empty" } else { "is no full version" })
+        None => Err(InvalidValue::new(if text.is_empty() { "is empty" } else { "is no full version" })
             .help("write all three numbers after a `v`, such as \"v1.2.3\"")),
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Key, Kind, TABLES, Table, keys, target::TARGETS};
+use crate::{KeySpec, TABLES, TableSpec, ValueKind, keys, target::TARGETS};
 
 /// The schema, as indented JSON with a line feed at its end.
 #[must_use]
@@ -39,7 +39,7 @@ fn whole() -> Value {
 fn table(name: &str) -> Value {
     let itself = TABLES.iter().find(|table| table.name == name);
     let keys = itself.map(|table| table.keys).unwrap_or_default();
-    let below = |other: &'static Table| match name {
+    let below = |other: &'static TableSpec| match name {
         "" => other.name.split('.').next().filter(|first| !first.is_empty()),
         _ => other.name.strip_prefix(name)?.strip_prefix('.')?.split('.').next(),
     };
@@ -52,9 +52,9 @@ fn table(name: &str) -> Value {
         Some(each) => json!({ "type": "object", "minProperties": 1, "additionalProperties": each }),
         None => json!({ "type": "object", "additionalProperties": false, "properties": properties }),
     };
-    let Some(Table { about, listed, .. }) = itself else { return schema };
+    let Some(TableSpec { about, listed, .. }) = itself else { return schema };
     match keys {
-        [Key { name: "os", .. }, ..] => insert(&mut schema, targets()),
+        [KeySpec { name: "os", .. }, ..] => insert(&mut schema, targets()),
         _ => {
             let required = keys.iter().filter(|key| key.default.is_none()).map(|key| key.name);
             insert(&mut schema, [("required", required.collect())]);
@@ -70,7 +70,7 @@ fn table(name: &str) -> Value {
 }
 
 /// What a key may be, more narrowly than by its kind where words or a pattern can say it.
-fn value(table: &str, Key { name, kind, about, .. }: &Key) -> Value {
+fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
     let mut schema = match (*name, kind) {
         ("dependencies", _) => choice(keys::DEPENDENCIES),
         ("level", _) => choice(keys::LEVELS),
@@ -84,9 +84,9 @@ fn value(table: &str, Key { name, kind, about, .. }: &Key) -> Value {
             "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer", "minimum": 1 }],
         }),
         ("token" | "folder" | "arch", _) => json!({ "type": "string" }),
-        (_, Kind::Text) => json!({ "type": "string", "minLength": 1 }),
-        (_, Kind::Boolean) => json!({ "type": "boolean" }),
-        (_, Kind::Texts) => json!({ "type": "array", "items": { "type": "string" } }),
+        (_, ValueKind::Text) => json!({ "type": "string", "minLength": 1 }),
+        (_, ValueKind::Boolean) => json!({ "type": "boolean" }),
+        (_, ValueKind::Texts) => json!({ "type": "array", "items": { "type": "string" } }),
     };
     insert(&mut schema, [("description", json!(about))]);
     schema

@@ -33,7 +33,7 @@ pub fn parse_target(text: &str) -> Result<GoTarget, String> {
         .split_once('/')
         .ok_or_else(|| format!("`{text}` is no target: write os/arch, such as linux/amd64"))?;
     target(os, arch).map_err(|wrong| match wrong {
-        WrongTarget::Os(message) | WrongTarget::Arch(message) => message,
+        InvalidTarget::Os(message) | InvalidTarget::Arch(message) => message,
     })
 }
 
@@ -64,19 +64,19 @@ pub fn targets() -> Vec<GoTarget> {
 }
 
 /// Which half of a target is wrong, with a sentence about it.
-pub(crate) enum WrongTarget {
+pub(crate) enum InvalidTarget {
     Os(String),
     Arch(String),
 }
 
-pub(crate) fn target(os: &str, arch: &str) -> Result<GoTarget, WrongTarget> {
+pub(crate) fn target(os: &str, arch: &str) -> Result<GoTarget, InvalidTarget> {
     let Some((_, arches)) = TARGETS.iter().find(|(known, _)| *known == os) else {
         let known = TARGETS.iter().map(|(known, _)| *known);
-        return Err(WrongTarget::Os(unknown("operating system", os, known)));
+        return Err(InvalidTarget::Os(unknown("operating system", os, known)));
     };
     if !arches.contains(&arch) {
         let what = format!("architecture for {os}");
-        return Err(WrongTarget::Arch(unknown(&what, arch, arches.iter().copied())));
+        return Err(InvalidTarget::Arch(unknown(&what, arch, arches.iter().copied())));
     }
     Ok(GoTarget { os: os.to_owned(), arch: arch.to_owned() })
 }

@@ -1,5 +1,5 @@
 //! Targets and places in a text.
-use velox_manifest::{GoTarget, Source, parse_target};
+use velox_manifest::{GoTarget, SourceFile, parse_target};
 
 #[test]
 fn a_target_is_a_pair_that_go_compiles_for() {
@@ -17,7 +17,7 @@ fn a_target_is_a_pair_that_go_compiles_for() {
 
 #[test]
 fn columns_count_characters() {
-    let source = Source { name: "velox.toml".into(), text: "é = 1\nö = 2".into() };
+    let source = SourceFile { name: "velox.toml".into(), text: "é = 1\nö = 2".into() };
     assert_eq!(source.line_column(0), (1, 1));
     assert_eq!(source.line_column(2), (1, 2));
     assert_eq!(source.line_column(7), (2, 1));

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use proptest::{prelude::*, sample};
 use support::{right, shown, source};
 use velox_manifest::{
-    Diagnostic, Format, Manifest, Origin, Replacement,
-    edit::{Editor, Migration, NewOrigin, NewPlugin, migrate, module_of},
+    Diagnostic, Manifest, ManifestFormat, Origin, Replacement,
+    edit::{Editor, Migration, NewOrigin, NewPlugin, migrate},
 };
 
 const MANUAL: &str = include_str!("manual.toml");
@@ -51,13 +51,13 @@ fn plugin(editor: &Editor, name: &str, reference: &str, replace: Option<&str>) -
     NewPlugin {
         name: name.to_owned(),
         origin: match editor.format() {
-            Format::Modules => NewOrigin::Module("github.com/acme/added".to_owned()),
-            Format::Manual | Format::Ancestor
+            ManifestFormat::Modules => NewOrigin::Module("github.com/acme/added".to_owned()),
+            ManifestFormat::Manual | ManifestFormat::Ancestor
                 if editor.text().trim_start_matches('\u{feff}').starts_with("[gitlab") =>
             {
                 NewOrigin::GitLab { owner, repository: "added".to_owned(), folder: None }
             }
-            Format::Manual | Format::Ancestor => {
+            ManifestFormat::Manual | ManifestFormat::Ancestor => {
                 NewOrigin::GitHub { owner, repository: "added".to_owned(), folder: Some("sub".to_owned()) }
             }
         },
@@ -228,7 +228,7 @@ build_args = [ # what it was
     for text in [SUBTABLES, GITLAB] {
         let new =
             moved(text, &[("x", "gitlab.com/acme/x"), ("http", "github.com/roadrunner-server/http/v5")]);
-        assert_eq!(right(&new, &[]).format, Format::Modules);
+        assert_eq!(right(&new, &[]).format, ManifestFormat::Modules);
     }
     for text in [TABLES, DOTTED, MODULES] {
         assert_eq!(moved(text, &[]), text);
@@ -243,7 +243,7 @@ fn build_arguments_that_say_something_stay() {
     let manifest = right(&new, &[]);
     assert_eq!(
         (manifest.format, manifest.build_args.tags, manifest.build_args.strip),
-        (Format::Modules, vec!["aws".to_owned()], Some(false))
+        (ManifestFormat::Modules, vec!["aws".to_owned()], Some(false))
     );
 }
 
@@ -280,7 +280,7 @@ fn the_file_alone_tells_the_module_of_a_tag_only() {
          d = { ref = \"v0.1.0\", owner = \"o\", repository = \"d\" }\n",
         &[],
     );
-    let modules: Vec<_> = manifest.plugins.iter().map(|plugin| module_of(plugin, &manifest)).collect();
+    let modules: Vec<_> = manifest.plugins.iter().map(|plugin| plugin.module_path(&manifest)).collect();
     assert_eq!(
         modules,
         [Some("github.com/o/r/v2".to_owned()), None, None, Some("github.com/o/d".to_owned())]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use velox_manifest::{Diagnostic, Flags, Manifest, Origin, Replacement, Source};
+use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, Origin, Replacement, SourceFile};
 
 const MANUAL: &str = r#"
 [roadrunner]
@@ -30,12 +30,12 @@ new = "../http"
 "#;
 
 fn manifest(text: &str) -> Manifest {
-    Manifest::parse(&Source { name: "velox.toml".into(), text: text.into() }, &|_| None).unwrap().0
+    Manifest::parse(&SourceFile { name: "velox.toml".into(), text: text.into() }, &|_| None).unwrap().0
 }
 
-fn flags(with: &[&str], without: &[&str]) -> Flags {
+fn flags(with: &[&str], without: &[&str]) -> ManifestOverrides {
     let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    Flags::read(None, &list(with), &list(without), |_| Ok("example.com/me/mine".into())).unwrap()
+    ManifestOverrides::read(None, &list(with), &list(without), |_| Ok("example.com/me/mine".into())).unwrap()
 }
 
 /// A line for each plugin, as a person would write it.
@@ -139,7 +139,7 @@ fn without_a_file_there_is_the_newest_roadrunner() {
     flags.roadrunner = Some("v2025.1.15".into());
     assert_eq!(of(Manifest::without_a_file().changed_by(&flags).unwrap()), "v2025.1.15");
     assert_eq!(of(manifest(MODULES).changed_by(&flags).unwrap()), "v2025.1.15");
-    assert!(Manifest::without_a_file().changed_by(&Flags::default()).is_err());
+    assert!(Manifest::without_a_file().changed_by(&ManifestOverrides::default()).is_err());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn odd_flags_are_told_and_never_panic() {
         "C:\\x",
     ];
     for text in odd {
-        let read = Flags::read(None, &[text.to_owned()], &[], no_module);
+        let read = ManifestOverrides::read(None, &[text.to_owned()], &[], no_module);
         // A `=` may be in a directory's name, and nothing else of these is a plugin.
         let fine = text == "example.com/a@v1.0.0=./x=y";
         assert_eq!(read.is_ok(), fine, "{text:?}: {read:?}");

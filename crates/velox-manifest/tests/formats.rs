@@ -6,7 +6,7 @@ mod support;
 
 use secrecy::ExposeSecret;
 use support::right;
-use velox_manifest::{Dependencies, Format, LogLevel, LogMode, Origin, Plugin, Project, Replacement};
+use velox_manifest::{Dependencies, LogLevel, LogMode, ManifestFormat, Origin, Plugin, Project, Replacement};
 
 const MANUAL: &str = include_str!("manual.toml");
 
@@ -43,7 +43,7 @@ fn with_plugin(text: &str) -> String {
 #[test]
 fn the_manuals_whole_example() {
     let manifest = right(MANUAL, &[("RT_TOKEN", "hub-secret"), ("GL_TOKEN", "lab-secret")]);
-    assert_eq!(manifest.format, Format::Manual);
+    assert_eq!(manifest.format, ManifestFormat::Manual);
     let reference = manifest.roadrunner.reference.as_ref().unwrap();
     assert_eq!(
         (reference.value.as_str(), &MANUAL[reference.span.clone().unwrap()]),
@@ -76,7 +76,7 @@ fn the_ancestor() {
         "[velox]\nbuild_args = ['-trimpath', '-ldflags', '-s -X {STAMP}.version=${{VERSION}} -X {STAMP}.buildTime=${{TIME}}']\n"
     ));
     let manifest = right(&text, &[]);
-    assert_eq!(manifest.format, Format::Ancestor);
+    assert_eq!(manifest.format, ManifestFormat::Ancestor);
     let arguments = manifest.build_args;
     assert_eq!((arguments.stamp_version, arguments.stamp_time, arguments.strip), (None, None, Some(true)));
     assert!(arguments.flags.is_empty() && arguments.definitions.is_empty());
@@ -99,7 +99,7 @@ build_args = ["-v", "-race", "-buildvcs=false", "-p", "4", "-tags=a,b", "--tags"
 fn modules_of_a_real_server() {
     let text = include_str!("../../vx/tests/real-35-plugins.toml");
     let manifest = right(text, &[]);
-    assert_eq!((manifest.format, manifest.plugins.len()), (Format::Modules, 35));
+    assert_eq!((manifest.format, manifest.plugins.len()), (ManifestFormat::Modules, 35));
     assert_eq!(line(&manifest.plugins[0]), "amqp = github.com/roadrunner-server/amqp/v5 @ v5.2.3");
 }
 
@@ -140,7 +140,7 @@ version = "v9.15.0"
     );
     assert!(manifest.strict);
     assert_eq!(manifest.roadrunner.dependencies, Some(Dependencies::Minimal));
-    assert_eq!(manifest.github.endpoint.unwrap().value, "https://ghe.example.com:8443/sub");
+    assert_eq!(manifest.github.endpoint.unwrap().value.as_str(), "https://ghe.example.com:8443/sub");
     assert_eq!(manifest.github.token.unwrap().expose_secret(), "secret");
     assert_eq!((manifest.log.level, manifest.log.mode), (Some(LogLevel::Warn), Some(LogMode::Off)));
     let target = manifest.targets[0].value.clone();
@@ -154,7 +154,10 @@ version = "v9.15.0"
 fn the_newest_format_keeps_the_build_arguments_of_an_older_one() {
     let manifest =
         right("[velox]\nbuild_args = ['-tags=aws']\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'", &[]);
-    assert_eq!((manifest.format, manifest.build_args.tags), (Format::Modules, vec!["aws".to_owned()]));
+    assert_eq!(
+        (manifest.format, manifest.build_args.tags),
+        (ManifestFormat::Modules, vec!["aws".to_owned()])
+    );
 }
 
 #[test]
@@ -189,7 +192,7 @@ endpoint = "https://api.github.com/"
         "id = gitlab #36405203 @ main\nnumber = gitlab #7 @ main\npath = gitlab group/sub/project @ main\n\
          both = gitlab group/sub/other @ main"
     );
-    assert_eq!(manifest.gitlab.endpoint.unwrap().value, "http://127.0.0.1:8080/gitlab");
+    assert_eq!(manifest.gitlab.endpoint.unwrap().value.as_str(), "http://127.0.0.1:8080/gitlab");
     assert!(manifest.github.endpoint.is_none());
 }
 

@@ -4,20 +4,20 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
-use velox_manifest::{Diagnostic, Key, Kind, Manifest, Source, TABLES, Table};
+use velox_manifest::{Diagnostic, KeySpec, Manifest, SourceFile, TABLES, TableSpec, ValueKind};
 
 /// What the reader complains about.
 fn complaints(text: &str) -> Vec<Diagnostic> {
-    let source = Source { name: "velox.toml".to_owned(), text: text.to_owned() };
+    let source = SourceFile { name: "velox.toml".to_owned(), text: text.to_owned() };
     Manifest::parse(&source, &|_| None).err().unwrap_or_default()
 }
 
 /// A file with this line in this table, and a plugin where the table is none itself.
-fn file(table: &Table, line: &str) -> String {
+fn file(table: &TableSpec, line: &str) -> String {
     let header = match table {
-        Table { name: "", .. } => String::new(),
-        Table { name, listed: true, .. } => format!("[[{name}]]\n"),
-        Table { name, .. } => format!("[{name}]\n"),
+        TableSpec { name: "", .. } => String::new(),
+        TableSpec { name, listed: true, .. } => format!("[[{name}]]\n"),
+        TableSpec { name, .. } => format!("[{name}]\n"),
     };
     let plugin = if table.name.contains("plugins") {
         ""
@@ -28,8 +28,8 @@ fn file(table: &Table, line: &str) -> String {
 }
 
 /// What a table of this name has: its keys, and the tables in it.
-fn known(table: &Table) -> BTreeSet<String> {
-    let below = |other: &&Table| match table.name {
+fn known(table: &TableSpec) -> BTreeSet<String> {
+    let below = |other: &&TableSpec| match table.name {
         "" => !other.name.is_empty(),
         name => other.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')),
     };
@@ -78,11 +78,11 @@ fn what_is_required_is_asked_for_and_nothing_else() {
 #[test]
 fn values_have_the_kind_that_is_told() {
     for table in TABLES {
-        for Key { name, kind, .. } in table.keys {
+        for KeySpec { name, kind, .. } in table.keys {
             let (wrong, wanted) = match kind {
-                Kind::Text => ("true", "must be a string"),
-                Kind::Boolean => ("\"yes\"", "must be `true` or `false`"),
-                Kind::Texts => ("true", "must be a list of strings"),
+                ValueKind::Text => ("true", "must be a string"),
+                ValueKind::Boolean => ("\"yes\"", "must be `true` or `false`"),
+                ValueKind::Texts => ("true", "must be a list of strings"),
             };
             let complaints = complaints(&file(table, &format!("{name} = {wrong}")));
             assert!(
@@ -114,7 +114,7 @@ fn markdown() -> String {
          belongs to which of the three formats is in [coming from Velox](coming-from-velox.md).\n\n\
          In every string, `${NAME}` is an environment variable, `${NAME:-default}` one with a default, and `$$` a dollar.\n",
     );
-    for Table { name, listed, about, keys } in TABLES {
+    for TableSpec { name, listed, about, keys } in TABLES {
         let heading = match (*name, listed) {
             ("", _) => "At the top of the file".to_owned(),
             (name, true) => format!("`[[{name}]]`"),
@@ -125,11 +125,11 @@ fn markdown() -> String {
             writeln!(text, "{about}\n").unwrap();
         }
         text.push_str("| key | value | without it | meaning |\n|---|---|---|---|\n");
-        for Key { name, kind, default, about } in *keys {
+        for KeySpec { name, kind, default, about } in *keys {
             let kind = match kind {
-                Kind::Text => "string",
-                Kind::Boolean => "`true` or `false`",
-                Kind::Texts => "list of strings",
+                ValueKind::Text => "string",
+                ValueKind::Boolean => "`true` or `false`",
+                ValueKind::Texts => "list of strings",
             };
             let default = default.unwrap_or("an error");
             writeln!(text, "| `{name}` | {kind} | {default} | {about} |").unwrap();

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use jsonschema::Validator;
 use serde_json::Value;
-use velox_manifest::{Manifest, Source, schema};
+use velox_manifest::{Manifest, SourceFile, schema};
 
 fn validator() -> Validator {
     let schema: Value = serde_json::from_str(&schema()).unwrap();
@@ -20,7 +20,7 @@ fn read(text: &str) -> Value {
 
 fn parses(text: &str) -> bool {
     // Every variable is set, to something that suits most keys.
-    let source = Source { name: "velox.toml".into(), text: text.into() };
+    let source = SourceFile { name: "velox.toml".into(), text: text.into() };
     Manifest::parse(&source, &|_| Some("v1.0.0".into())).is_ok()
 }
 

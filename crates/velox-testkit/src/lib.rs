@@ -7,7 +7,7 @@ mod localhost;
 mod repo;
 mod tls;
 
-pub use forge::{Fault, FaultRule, Forge, Request};
+pub use forge::{Fault, FaultRule, RecordedRequest, TestForge};
 pub use repo::{FIRST_COMMIT, Repo};
 pub use tls::Internet;
 
@@ -26,9 +26,9 @@ pub mod worker;
 pub use nats::NatsServer;
 pub use oracle::GoOracle;
 pub use osv::Osv;
-pub use plugin::{Files, Plugin, plugin};
+pub use plugin::{Files, PluginModule, plugin};
 pub use proxy::{Fault as ProxyFault, ModuleProxy};
-pub use roadrunner::{Tree, roadrunner};
+pub use roadrunner::{RoadRunnerTree, roadrunner};
 pub use s3::S3Server;
-pub use server::Server;
+pub use server::RunningRoadRunner;
 pub use sshd::Sshd;

@@ -20,14 +20,14 @@ use crate::localhost;
 /// assert!(osv.url().starts_with("http://127.0.0.1:"));
 /// ```
 pub struct Osv {
-    state: Arc<State>,
+    state: Arc<OsvState>,
     address: SocketAddr,
     // Held for its end.
     _runtime: tokio::runtime::Runtime,
 }
 
 #[derive(Default)]
-struct State {
+struct OsvState {
     entries: Mutex<BTreeMap<String, Value>>,
     /// Ids by module and version.
     known: Mutex<BTreeMap<(String, String), Vec<String>>>,
@@ -39,7 +39,7 @@ impl Osv {
     pub fn start() -> Self {
         let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(State::default());
+        let state = Arc::new(OsvState::default());
         let served = Arc::clone(&state);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -72,7 +72,7 @@ impl Osv {
 
 /// The second vulnerability and those behind it come on a page of their own, so that paging is tried as well.
 async fn answer(
-    state: Arc<State>,
+    state: Arc<OsvState>,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();

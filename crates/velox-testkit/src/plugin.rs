@@ -8,7 +8,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// It compiles into [`roadrunner`](crate::roadrunner()) and into the real RoadRunner: its type has the methods that
 /// [endure](https://github.com/roadrunner-server/endure) calls, and it requires no other module unless told to.
 #[derive(Clone, Debug)]
-pub struct Plugin {
+pub struct PluginModule {
     module: String,
     name: String,
     go: String,
@@ -25,8 +25,8 @@ pub struct Plugin {
 /// let files = velox_testkit::plugin("example.com/acme/hello", "hello").files();
 /// assert!(files["go.mod"].starts_with(b"module example.com/acme/hello\n"));
 /// ```
-pub fn plugin(module: &str, name: &str) -> Plugin {
-    Plugin {
+pub fn plugin(module: &str, name: &str) -> PluginModule {
+    PluginModule {
         module: module.to_owned(),
         name: name.to_owned(),
         go: "1.22".to_owned(),
@@ -38,7 +38,7 @@ pub fn plugin(module: &str, name: &str) -> Plugin {
     }
 }
 
-impl Plugin {
+impl PluginModule {
     /// The `go` line of its go.mod (at first 1.22).
     pub fn go(mut self, version: &str) -> Self {
         version.clone_into(&mut self.go);

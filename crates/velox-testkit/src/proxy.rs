@@ -26,8 +26,8 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
     Files, Repo, localhost,
-    sumdb::{SumDb, go_sum_lines},
-    tls::Authority,
+    sumdb::{TestSumDb, go_sum_lines},
+    tls::TestAuthority,
 };
 
 /// Where a redirect leads.
@@ -47,7 +47,7 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 ///
 /// It passes questions on to a checksum database of its own, which vouches for all that it serves: [`gosumdb`](Self::gosumdb).
 pub struct ModuleProxy {
-    state: Arc<State>,
+    state: Arc<ProxyState>,
     scheme: &'static str,
     address: SocketAddr,
     ca: String,
@@ -78,16 +78,16 @@ pub enum Fault {
     Endless(usize),
 }
 
-struct State {
-    sum_db: SumDb,
+struct ProxyState {
+    sum_db: TestSumDb,
     served: Mutex<BTreeMap<String, Vec<u8>>>,
     login: Mutex<Option<String>>,
-    modules: Mutex<BTreeMap<String, Module>>,
-    faults: Mutex<Vec<Planned>>,
+    modules: Mutex<BTreeMap<String, ProxyModule>>,
+    faults: Mutex<Vec<PlannedFault>>,
     requests: Mutex<Vec<String>>,
 }
 
-struct Planned {
+struct PlannedFault {
     part: String,
     fault: Fault,
     left: Option<usize>,
@@ -96,7 +96,7 @@ struct Planned {
 }
 
 #[derive(Clone, Default)]
-struct Module {
+struct ProxyModule {
     versions: BTreeMap<String, Files>,
     queries: BTreeMap<String, String>,
     repository: Option<(Repo, String)>,
@@ -110,7 +110,7 @@ impl ModuleProxy {
 
     /// As [`start`](Self::start), over HTTPS, with a certificate that only this authority ([`ca`](Self::ca)) vouches for.
     pub fn start_tls() -> Self {
-        let authority = Authority::new().expect("a certificate authority");
+        let authority = TestAuthority::new().expect("a certificate authority");
         let mut config = authority.server("127.0.0.1").expect("a certificate");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -122,8 +122,8 @@ impl ModuleProxy {
     fn listen(scheme: &'static str, tls: Option<TlsAcceptor>) -> Self {
         let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(State {
-            sum_db: SumDb::new(),
+        let state = Arc::new(ProxyState {
+            sum_db: TestSumDb::new(),
             served: Mutex::default(),
             login: Mutex::default(),
             modules: Mutex::default(),
@@ -202,12 +202,12 @@ impl ModuleProxy {
 
     /// Does `fault` to every request whose path contains `part`, but the first `spared`.
     pub fn fail_after(&self, spared: usize, part: &str, fault: Fault) -> &Self {
-        locked(&self.state.faults).push(Planned { part: part.to_owned(), fault, left: None, spared });
+        locked(&self.state.faults).push(PlannedFault { part: part.to_owned(), fault, left: None, spared });
         self
     }
 
     fn plan(&self, part: &str, fault: Fault, left: Option<usize>) -> &Self {
-        locked(&self.state.faults).push(Planned { part: part.to_owned(), fault, left, spared: 0 });
+        locked(&self.state.faults).push(PlannedFault { part: part.to_owned(), fault, left, spared: 0 });
         self
     }
 
@@ -250,7 +250,7 @@ impl ModuleProxy {
 
     /// A value of GOSUMDB that names the database's own address besides: it is asked past all proxies.
     pub fn gosumdb_direct(&self) -> String {
-        format!("{} {}{}", self.gosumdb(), self.url(), SumDb::path())
+        format!("{} {}{}", self.gosumdb(), self.url(), TestSumDb::path())
     }
 
     /// Lets the database vouch for another sum of a version that it wasn't asked about yet; with `/go.mod` behind the
@@ -331,8 +331,8 @@ impl Drop for ModuleProxy {
     }
 }
 
-impl State {
-    fn modules(&self) -> MutexGuard<'_, BTreeMap<String, Module>> {
+impl ProxyState {
+    fn modules(&self) -> MutexGuard<'_, BTreeMap<String, ProxyModule>> {
         locked(&self.modules)
     }
 
@@ -351,7 +351,7 @@ impl State {
         if let Some(content) = locked(&self.served).get(path) {
             return Some(content.clone());
         }
-        if let Some(asked) = path.strip_prefix(&SumDb::path()) {
+        if let Some(asked) = path.strip_prefix(&TestSumDb::path()) {
             return self.sum_db.answer(asked.strip_prefix('/')?, |version| self.lines(version));
         }
         let (module, question) =
@@ -375,13 +375,13 @@ impl State {
 }
 
 /// A version that a query means.
-struct Found {
+struct ResolvedVersion {
     version: String,
     time: String,
     commit: Option<String>,
 }
 
-impl Module {
+impl ProxyModule {
     /// The answer to what follows `MODULE/` in an address.
     fn answer(&self, path: &str, question: &str) -> Option<Vec<u8>> {
         if question == "@v/list" {
@@ -410,7 +410,7 @@ impl Module {
         }
     }
 
-    fn info(&self, found: &Found) -> Vec<u8> {
+    fn info(&self, found: &ResolvedVersion) -> Vec<u8> {
         let mut info = json!({"Version": found.version, "Time": found.time});
         if let (Some(commit), Some((repo, folder))) = (&found.commit, &self.repository) {
             info["Origin"] = json!({"VCS": "git", "URL": repo.url(), "Hash": commit});
@@ -453,10 +453,14 @@ impl Module {
         names
     }
 
-    fn resolve(&self, path: &str, query: &str) -> Option<Found> {
+    fn resolve(&self, path: &str, query: &str) -> Option<ResolvedVersion> {
         let asked = self.queries.get(query).map_or(query, String::as_str);
         if self.versions.contains_key(asked) {
-            return Some(Found { version: asked.to_owned(), time: PUBLISHED.to_owned(), commit: None });
+            return Some(ResolvedVersion {
+                version: asked.to_owned(),
+                time: PUBLISHED.to_owned(),
+                commit: None,
+            });
         }
         let (repo, folder) = self.repository.as_ref()?;
         let tags = tags(repo, folder, path, None);
@@ -480,11 +484,11 @@ impl Module {
                 .map_or_else(|| pseudo(repo, folder, path, &commit), |(version, _)| format!("v{version}")),
         };
         let time = committed(repo, &commit, "%Y-%m-%dT%H:%M:%SZ");
-        Some(Found { version, time, commit: Some(commit) })
+        Some(ResolvedVersion { version, time, commit: Some(commit) })
     }
 
     /// A module's files: no links, and nothing of the modules in its folders (<https://go.dev/ref/mod#zip-files>).
-    fn files(&self, found: &Found) -> Option<Files> {
+    fn files(&self, found: &ResolvedVersion) -> Option<Files> {
         let Some(commit) = &found.commit else { return self.versions.get(&found.version).cloned() };
         let (repo, folder) = self.repository.as_ref()?;
         let top = if folder.is_empty() { String::new() } else { format!("{folder}/") };
@@ -592,12 +596,12 @@ fn unescape(text: &str) -> Option<String> {
     Some(plain)
 }
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type ProxyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 async fn answer(
-    state: Arc<State>,
+    state: Arc<ProxyState>,
     request: Request<hyper::body::Incoming>,
-) -> std::io::Result<Response<Body>> {
+) -> std::io::Result<Response<ProxyBody>> {
     // Branches with a slash come as %2F.
     let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
     locked(&state.requests).push(path.clone());
@@ -649,7 +653,7 @@ async fn answer(
     }
 }
 
-fn whole(status: StatusCode, content: Vec<u8>) -> Response<Body> {
+fn whole(status: StatusCode, content: Vec<u8>) -> Response<ProxyBody> {
     let mut answer =
         Response::new(Full::new(Bytes::from(content)).map_err(|never| match never {}).boxed_unsync());
     *answer.status_mut() = status;
@@ -660,7 +664,7 @@ fn whole(status: StatusCode, content: Vec<u8>) -> Response<Body> {
 }
 
 /// Says how long the body is, sends half of it, and after some time the rest, or ends the connection.
-fn halved(content: Vec<u8>, time: Duration, cut: bool) -> Response<Body> {
+fn halved(content: Vec<u8>, time: Duration, cut: bool) -> Response<ProxyBody> {
     let length = content.len();
     let mut half = Bytes::from(content);
     let rest = half.split_off(length / 2);
@@ -670,7 +674,7 @@ fn halved(content: Vec<u8>, time: Duration, cut: bool) -> Response<Body> {
         if cut { Err(std::io::Error::other("cut, as the test wants it")) } else { Ok(Frame::data(rest)) }
     };
     let parts = futures::stream::once(async { Ok(Frame::data(half)) }).chain(futures::stream::once(end));
-    let mut answer = Response::new(Body::new(StreamBody::new(parts)));
+    let mut answer = Response::new(ProxyBody::new(StreamBody::new(parts)));
     answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     answer
 }

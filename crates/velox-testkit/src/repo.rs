@@ -26,33 +26,33 @@ pub const FIRST_COMMIT: i64 = 1_704_067_200;
 /// A mistake in the fixture (a ref that doesn't exist, a commit without a change of name) panics with git's own words.
 #[derive(Clone)]
 pub struct Repo {
-    inner: Arc<Inner>,
+    inner: Arc<RepoInner>,
 }
 
-struct Inner {
+struct RepoInner {
     // Held for its Drop.
     _dir: TempDir,
     git_dir: PathBuf,
-    state: Mutex<State>,
-    access: Mutex<Access>,
+    state: Mutex<RepoState>,
+    access: Mutex<RepoAccess>,
     address: OnceLock<String>,
 }
 
-struct State {
+struct RepoState {
     branch: String,
     // Unix seconds of the next commit or annotated tag.
     clock: i64,
-    staged: BTreeMap<String, Change>,
+    staged: BTreeMap<String, StagedChange>,
 }
 
-enum Change {
+enum StagedChange {
     Put { mode: &'static str, content: Vec<u8> },
     Remove,
 }
 
 /// What a forge has to know about a repository beyond its history.
 #[derive(Clone, Default)]
-pub(crate) struct Access {
+pub(crate) struct RepoAccess {
     pub(crate) id: Option<u64>,
     pub(crate) private: bool,
     pub(crate) tokens: Vec<String>,
@@ -77,10 +77,10 @@ impl Repo {
         let git_dir = dir.path().join("repository.git");
         run(git().args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(&git_dir), &[]);
         let repo = Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(RepoInner {
                 _dir: dir,
                 git_dir,
-                state: Mutex::new(State {
+                state: Mutex::new(RepoState {
                     branch: "main".to_owned(),
                     clock: FIRST_COMMIT,
                     staged: BTreeMap::new(),
@@ -99,17 +99,17 @@ impl Repo {
 
     /// Stages a file for the next commit.
     pub fn file(&self, path: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
-        self.stage(path, Change::Put { mode: "100644", content: content.as_ref().to_vec() })
+        self.stage(path, StagedChange::Put { mode: "100644", content: content.as_ref().to_vec() })
     }
 
     /// Stages an executable file for the next commit.
     pub fn executable(&self, path: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
-        self.stage(path, Change::Put { mode: "100755", content: content.as_ref().to_vec() })
+        self.stage(path, StagedChange::Put { mode: "100755", content: content.as_ref().to_vec() })
     }
 
     /// Stages a symbolic link to `target` for the next commit.
     pub fn symlink(&self, path: impl Into<String>, target: &str) -> Self {
-        self.stage(path, Change::Put { mode: "120000", content: target.as_bytes().to_vec() })
+        self.stage(path, StagedChange::Put { mode: "120000", content: target.as_bytes().to_vec() })
     }
 
     /// Stages many files for the next commit.
@@ -122,10 +122,10 @@ impl Repo {
 
     /// Stages the removal of a file, or of a whole folder, for the next commit.
     pub fn remove(&self, path: impl Into<String>) -> Self {
-        self.stage(path, Change::Remove)
+        self.stage(path, StagedChange::Remove)
     }
 
-    fn stage(&self, path: impl Into<String>, change: Change) -> Self {
+    fn stage(&self, path: impl Into<String>, change: StagedChange) -> Self {
         self.state().staged.insert(path.into(), change);
         self.clone()
     }
@@ -155,14 +155,14 @@ impl Repo {
             let mut quoted = String::new();
             quote(&path, &mut quoted);
             match change {
-                Change::Put { mode, content } => {
+                StagedChange::Put { mode, content } => {
                     stream.extend_from_slice(
                         format!("M {mode} inline {quoted}\ndata {}\n", content.len()).as_bytes(),
                     );
                     stream.extend_from_slice(&content);
                     stream.push(b'\n');
                 }
-                Change::Remove => stream.extend_from_slice(format!("D {quoted}\n").as_bytes()),
+                StagedChange::Remove => stream.extend_from_slice(format!("D {quoted}\n").as_bytes()),
             }
         }
         state.clock += 60;
@@ -278,7 +278,7 @@ impl Repo {
         self.clone()
     }
 
-    pub(crate) fn access(&self) -> Access {
+    pub(crate) fn access(&self) -> RepoAccess {
         self.access_mut().clone()
     }
 
@@ -303,11 +303,11 @@ impl Repo {
         command
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RepoState> {
         self.inner.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn access_mut(&self) -> MutexGuard<'_, Access> {
+    fn access_mut(&self) -> MutexGuard<'_, RepoAccess> {
         self.inner.access.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

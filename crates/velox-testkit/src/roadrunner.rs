@@ -2,7 +2,7 @@ use crate::{Files, Repo};
 
 /// The Go source of a small server with RoadRunner's layout, made by [`roadrunner()`].
 #[derive(Clone, Debug)]
-pub struct Tree {
+pub struct RoadRunnerTree {
     module: String,
     files: Files,
 }
@@ -13,14 +13,14 @@ pub struct Tree {
 /// It knows `rr serve -c FILE`, `rr workers -c FILE` and `rr --version`. Endure and the config plugin are in it, and the
 /// real plugins fileserver, informer, logger, metrics, resetter, rpc and status, all from the public module proxy.
 /// `internal/cli/workers` imports two of them, as in RoadRunner, so a build can't leave these out.
-pub fn roadrunner(major: &str) -> Tree {
+pub fn roadrunner(major: &str) -> RoadRunnerTree {
     const WRITTEN_AS: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let module = format!("github.com/roadrunner-server/roadrunner/{major}");
     let files = SOURCES
         .iter()
         .map(|(name, text)| ((*name).to_owned(), text.replace(WRITTEN_AS, &module).into_bytes()))
         .collect();
-    Tree { module, files }
+    RoadRunnerTree { module, files }
 }
 
 macro_rules! sources {
@@ -41,7 +41,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "internal/meta/meta.go",
 ];
 
-impl Tree {
+impl RoadRunnerTree {
     /// Its module path.
     pub fn module(&self) -> &str {
         &self.module

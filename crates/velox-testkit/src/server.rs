@@ -16,12 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A RoadRunner that runs (`rr serve`); killed when dropped.
 #[derive(Debug)]
-pub struct Server {
+pub struct RunningRoadRunner {
     child: Child,
     port: u16,
 }
 
-impl Server {
+impl RunningRoadRunner {
     /// Starts `binary serve -c .rr.yaml` in `directory` after writing `configuration` there. In it, `${RR_HTTP_PORT}` and
     /// `${RR_RPC_PORT}` (RoadRunner's own way to write variables) are ports of 127.0.0.1 that nobody uses.
     pub fn start(binary: &Path, directory: &Path, configuration: &str) -> io::Result<Self> {
@@ -81,7 +81,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for RunningRoadRunner {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();

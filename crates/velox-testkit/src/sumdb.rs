@@ -19,28 +19,28 @@ const ED25519: u8 = 1;
 /// How many hashes a whole tile has.
 const TILE: u64 = 256;
 
-type Hash = [u8; 32];
+type TreeHash = [u8; 32];
 
 /// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records what it is asked about
 /// when it is asked for the first time, as the public one does.
 ///
 /// It shares no code with the one that checks it: trees are computed from all records each time.
-pub(crate) struct SumDb {
-    log: Mutex<Log>,
+pub(crate) struct TestSumDb {
+    log: Mutex<RecordLog>,
 }
 
-struct Log {
+struct RecordLog {
     key: SigningKey,
-    /// Who signs; another one after [`SumDb::sign_by_another`].
+    /// Who signs; another one after [`TestSumDb::sign_by_another`].
     signer: SigningKey,
     records: Vec<String>,
     by_version: BTreeMap<String, usize>,
 }
 
-impl SumDb {
+impl TestSumDb {
     pub(crate) fn new() -> Self {
         let key = new_key();
-        let log = Log { signer: key.clone(), key, records: Vec::new(), by_version: BTreeMap::new() };
+        let log = RecordLog { signer: key.clone(), key, records: Vec::new(), by_version: BTreeMap::new() };
         Self { log: Mutex::new(log) }
     }
 
@@ -107,12 +107,12 @@ impl SumDb {
         Some(format!("{index}\n{}\n{}", log.records.get(index)?, log.signed_tree()).into_bytes())
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
+    fn log(&self) -> MutexGuard<'_, RecordLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Log {
+impl RecordLog {
     fn add(&mut self, version: &str, text: String) -> usize {
         let index = self.records.len();
         self.records.push(text);
@@ -130,7 +130,7 @@ impl Log {
     }
 
     /// The hash of the tree of these records: <https://www.rfc-editor.org/rfc/rfc6962#section-2.1>
-    fn hash(&self, records: Range<u64>) -> Hash {
+    fn hash(&self, records: Range<u64>) -> TreeHash {
         let Range { start, end } = records;
         match end - start {
             0 => Sha256::digest(b"").into(),
@@ -189,7 +189,7 @@ fn key_hash(public: &[u8]) -> [u8; 4] {
 
 /// Random enough that no two databases of a test run are taken for one.
 fn new_key() -> SigningKey {
-    let mut seed = Hash::default();
+    let mut seed = TreeHash::default();
     for part in seed.chunks_mut(8) {
         part.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
     }

@@ -21,15 +21,15 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::Forge;
-use crate::forge::{Request, Shared, serve};
+use crate::TestForge;
+use crate::forge::{ForgeServer, RecordedRequest, serve};
 use crate::localhost;
 
 const PUBLIC_NAMES: [&str; 5] =
     ["github.com", "www.github.com", "api.github.com", "codeload.github.com", "gitlab.com"];
 
 /// An HTTPS proxy ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) on localhost that answers
-/// github.com, api.github.com, codeload.github.com and gitlab.com from a [`Forge`], with certificates of a test CA of
+/// github.com, api.github.com, codeload.github.com and gitlab.com from a [`TestForge`], with certificates of a test CA of
 /// its own. Other hosts are tunnelled unchanged, or refused when [`offline`](Internet::offline).
 ///
 /// Programs take it by [`environment`](Internet::environment), as in a company that inspects its traffic:
@@ -48,20 +48,20 @@ const PUBLIC_NAMES: [&str; 5] =
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Internet {
-    proxy: Arc<Proxy>,
+    proxy: Arc<InternetProxy>,
     address: SocketAddr,
     dir: TempDir,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-struct Proxy {
-    forge: Arc<Shared>,
-    authority: Authority,
-    state: Mutex<State>,
+struct InternetProxy {
+    forge: Arc<ForgeServer>,
+    authority: TestAuthority,
+    state: Mutex<InternetState>,
 }
 
 #[derive(Default)]
-struct State {
+struct InternetState {
     offline: bool,
     names: Vec<String>,
     acceptors: BTreeMap<String, TlsAcceptor>,
@@ -69,15 +69,17 @@ struct State {
 
 impl Internet {
     /// Starts the proxy on a free port of 127.0.0.1.
-    pub fn start(forge: &Forge) -> Self {
+    pub fn start(forge: &TestForge) -> Self {
         let dir = tempfile::Builder::new().prefix("testkit-ca-").tempdir().expect("a temporary directory");
-        let authority = Authority::new().expect("a certificate authority");
+        let authority = TestAuthority::new().expect("a certificate authority");
         std::fs::write(dir.path().join(CA_FILE), &authority.pem).expect("a file for the test CA");
         let mut bundle = authority.pem.clone();
         bundle.push_str(&system_roots());
         std::fs::write(dir.path().join(BUNDLE_FILE), bundle).expect("a file for all CAs");
-        let state = State { names: PUBLIC_NAMES.map(str::to_owned).to_vec(), ..State::default() };
-        let proxy = Arc::new(Proxy { forge: Arc::clone(&forge.shared), authority, state: Mutex::new(state) });
+        let state =
+            InternetState { names: PUBLIC_NAMES.map(str::to_owned).to_vec(), ..InternetState::default() };
+        let proxy =
+            Arc::new(InternetProxy { forge: Arc::clone(&forge.shared), authority, state: Mutex::new(state) });
         let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("a bound socket has an address");
         let server = Arc::clone(&proxy);
@@ -173,8 +175,8 @@ fn system_roots() -> String {
     SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read_to_string(Path::new(path)).ok()).unwrap_or_default()
 }
 
-impl Proxy {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl InternetProxy {
+    fn state(&self) -> MutexGuard<'_, InternetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,7 +212,7 @@ impl Proxy {
             });
             return Response::new(Full::default());
         }
-        self.forge.record(Request::connect(&name));
+        self.forge.record(RecordedRequest::connect(&name));
         if self.state().offline {
             return refuse(StatusCode::FORBIDDEN, "the test is offline\n");
         }
@@ -246,12 +248,12 @@ fn refuse(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
 }
 
 /// A certificate authority that nobody outside of the test trusts.
-pub(crate) struct Authority {
+pub(crate) struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
 }
 
-impl Authority {
+impl TestAuthority {
     pub(crate) fn new() -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, process::Command};
 
-use crate::Server;
+use crate::RunningRoadRunner;
 
 /// `worker.php`: answers every request with `hello from PHP` and the major version.
 pub const WORKER: &str = include_str!("../worker/worker.php");
@@ -18,7 +18,7 @@ pub fn has_php() -> bool {
 /// Starts the server `binary` in `directory` with a PHP worker, and gives what it answers to `GET /`.
 pub fn answer_of(binary: &Path, directory: &Path) -> io::Result<String> {
     fs::write(directory.join("worker.php"), WORKER)?;
-    let mut server = Server::start(binary, directory, CONFIGURATION)?;
+    let mut server = RunningRoadRunner::start(binary, directory, CONFIGURATION)?;
     let answer = server.get("/")?;
     server.stop()?;
     Ok(answer)

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use reqwest::blocking::Client;
 use reqwest::redirect::Policy;
-use velox_testkit::{Fault, Forge, Internet};
+use velox_testkit::{Fault, Internet, TestForge};
 
 fn builder() -> reqwest::blocking::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy()
 }
 
-fn forge() -> (Forge, String) {
-    let forge = Forge::start();
+fn forge() -> (TestForge, String) {
+    let forge = TestForge::start();
     forge
         .github("acme/plugin")
         .file("go.mod", "module github.com/acme/plugin\n")

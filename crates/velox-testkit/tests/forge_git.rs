@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use velox_testkit::{Fault, Forge, Internet, Repo};
+use velox_testkit::{Fault, Internet, Repo, TestForge};
 
 fn git(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("git");
@@ -43,7 +43,7 @@ fn plugin(repo: Repo) -> Repo {
 
 #[test]
 fn clone_and_fetch_by_id() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(forge.github("acme/plugin"));
     let dir = tempfile::tempdir().unwrap();
     out(git(dir.path(), &["clone", "--quiet", &repo.url(), "c"]));
@@ -65,7 +65,7 @@ fn clone_and_fetch_by_id() {
 
 #[test]
 fn a_private_repository_wants_its_token() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(forge.gitlab("group/sub/plugin")).private().token("secret");
     forge.gitlab_token("someone else's");
     let dir = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn a_private_repository_wants_its_token() {
 
 #[test]
 fn a_fault_strikes_git_as_often_as_asked() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(forge.github("acme/plugin"));
     let rule = forge.fault(Fault::Status(503)).on("GET", "/acme/*/info/refs").times(1);
     let dir = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ fn a_fault_strikes_git_as_often_as_asked() {
 
 #[test]
 fn the_internet_has_github_com_and_gitlab_com() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let hub = plugin(forge.github("acme/plugin"));
     let lab = plugin(forge.gitlab("group/sub/plugin"));
     let internet = Internet::start(&forge).offline().gitlab_at("git.example.com");
@@ -117,7 +117,7 @@ fn the_internet_has_github_com_and_gitlab_com() {
 
 #[test]
 fn the_go_command_finds_modules() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     plugin(forge.github("acme/plugin"));
     let lab = forge
         .gitlab("group/sub/plugin")
@@ -150,7 +150,7 @@ fn the_go_command_finds_modules() {
 
 #[test]
 fn other_hosts_are_tunnelled_unchanged() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let internet = Internet::start(&forge);
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = elsewhere.local_addr().unwrap();
@@ -178,7 +178,7 @@ fn other_hosts_are_tunnelled_unchanged() {
 
 #[test]
 fn nothing_is_left_after_the_drop() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let internet = Internet::start(&forge);
     let repo = plugin(forge.github("acme/plugin"));
     let (git_dir, ca) = (repo.git_dir().to_owned(), internet.ca_file());

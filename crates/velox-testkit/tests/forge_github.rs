@@ -6,9 +6,9 @@ use std::io::Cursor;
 use http_body_util::BodyExt as _;
 use octocrab::Octocrab;
 use octocrab::params::repos::Reference;
-use velox_testkit::{Fault, Forge, Repo};
+use velox_testkit::{Fault, Repo, TestForge};
 
-fn client(forge: &Forge, token: Option<&str>) -> Octocrab {
+fn client(forge: &TestForge, token: Option<&str>) -> Octocrab {
     // The build as a whole may hold two TLS providers; here one is chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Octocrab::builder().base_uri(format!("{}/api/v3", forge.github_url())).unwrap();
@@ -18,7 +18,7 @@ fn client(forge: &Forge, token: Option<&str>) -> Octocrab {
     }
 }
 
-fn plugin(forge: &Forge) -> Repo {
+fn plugin(forge: &TestForge) -> Repo {
     forge
         .github("acme/http-plugin")
         .file("go.mod", "module github.com/acme/http-plugin/v5\n")
@@ -49,7 +49,7 @@ async fn names(
 
 #[tokio::test]
 async fn repository_commits_and_refs() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(&forge);
     let crab = client(&forge, None);
     let about = crab.repos("acme", "http-plugin").get().await.unwrap();
@@ -87,7 +87,7 @@ async fn repository_commits_and_refs() {
 
 #[tokio::test]
 async fn contents_and_archives() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(&forge);
     let crab = client(&forge, None);
     let handle = crab.repos("acme", "http-plugin");
@@ -113,7 +113,7 @@ async fn contents_and_archives() {
 
 #[tokio::test]
 async fn tags_come_in_pages() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(&forge);
     for patch in 1..=70 {
         repo.tag(&format!("v2.0.{patch}"));
@@ -126,7 +126,7 @@ async fn tags_come_in_pages() {
 
 #[tokio::test]
 async fn tokens_and_limits() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     plugin(&forge).private().token("secret");
     forge.github_token("someone else's");
     let get = |token| {

@@ -10,17 +10,17 @@ use gitlab::api::projects::repository::{Archive, ArchiveFormat};
 use gitlab::api::{ApiError, Pagination, Query as _, paged, raw};
 use gitlab::{Gitlab, GitlabBuilder};
 use serde_json::Value;
-use velox_testkit::{Forge, Repo};
+use velox_testkit::{Repo, TestForge};
 
 const PROJECT: &str = "group/sub/plugin";
 
-fn client(forge: &Forge, token: &str) -> Result<Gitlab, gitlab::GitlabError> {
+fn client(forge: &TestForge, token: &str) -> Result<Gitlab, gitlab::GitlabError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let url = forge.gitlab_url();
     GitlabBuilder::new(url.trim_start_matches("http://"), token).insecure().build()
 }
 
-fn plugin(forge: &Forge) -> Repo {
+fn plugin(forge: &TestForge) -> Repo {
     forge
         .gitlab(PROJECT)
         .id(36_405_203)
@@ -39,7 +39,7 @@ fn plugin(forge: &Forge) -> Repo {
 
 #[test]
 fn project_by_id_and_by_path() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     plugin(&forge);
     let lab = client(&forge, "secret").unwrap();
     let by_id: Value = Project::builder().project(36_405_203).build().unwrap().query(&lab).unwrap();
@@ -53,7 +53,7 @@ fn project_by_id_and_by_path() {
 
 #[test]
 fn commits_tags_and_branches() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(&forge);
     let lab = client(&forge, "secret").unwrap();
     let first = repo.head();
@@ -91,7 +91,7 @@ fn commits_tags_and_branches() {
 
 #[test]
 fn files_and_archives() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = plugin(&forge);
     let lab = client(&forge, "secret").unwrap();
     let file: Value = File::builder()
@@ -132,7 +132,7 @@ fn files_and_archives() {
 
 #[test]
 fn strangers_see_nothing() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     plugin(&forge);
     forge.gitlab_token("someone else's");
     assert!(client(&forge, "wrong").is_err());

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use velox_testkit::{Files, Repo, Server, plugin, roadrunner, worker};
+use velox_testkit::{Files, Repo, RunningRoadRunner, plugin, roadrunner, worker};
 
 fn go(directory: &Path, arguments: &[&str]) -> Output {
     // Caches of the tests' own, kept between runs: the modules are the public proxy's.
@@ -52,7 +52,7 @@ fn the_small_server_compiles_says_its_version_and_serves_files() {
 
     let configuration = "version: \"3\"\nrpc: {listen: \"tcp://127.0.0.1:${RR_RPC_PORT}\"}\nlogs: {mode: none}\n\
                          fileserver:\n  address: \"127.0.0.1:${RR_HTTP_PORT}\"\n  serve: [{prefix: \"/\", root: \"container\"}]\n";
-    let mut server = Server::start(&path.join("rr"), path, configuration).unwrap();
+    let mut server = RunningRoadRunner::start(&path.join("rr"), path, configuration).unwrap();
     assert!(server.get("/plugins.go").unwrap().starts_with("package container"));
     assert!(server.get("/nothing").unwrap_err().to_string().contains("404"));
     assert!(server.stop().unwrap().success());

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use velox_manifest::{Diagnostic, Level, Source};
+use velox_manifest::{Diagnostic, Level, SourceFile};
 
 /// The file that is read where none is named.
 pub(crate) const USUAL_NAME: &str = "velox.toml";
@@ -23,7 +23,7 @@ http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
 /// A configuration that was read.
 #[derive(Debug)]
 pub(crate) struct Configuration {
-    pub(crate) source: Source,
+    pub(crate) source: SourceFile,
     /// The directory that its relative paths start from.
     pub(crate) base: PathBuf,
     /// The file itself; `None`: it came through a pipe.
@@ -53,7 +53,7 @@ pub(crate) fn read(path: &Path, working_directory: &Path) -> Result<Configuratio
     };
     let bytes = bytes.map_err(|cause| unreadable(path, &name, working_directory, &cause))?;
     let text = String::from_utf8(bytes).map_err(|cause| not_text(&name, &cause))?;
-    Ok(Configuration { source: Source { name, text }, base, file })
+    Ok(Configuration { source: SourceFile { name, text }, base, file })
 }
 
 fn bounded(source: impl Read) -> io::Result<Vec<u8>> {

@@ -12,7 +12,6 @@
 mod cli;
 mod commands;
 mod configuration;
-mod exit;
 #[cfg(test)]
 mod packaging;
 mod panics;
@@ -21,6 +20,7 @@ mod reference;
 mod report;
 mod settings;
 mod signals;
+mod status;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -31,8 +31,8 @@ use clap::Parser;
 
 use crate::{
     cli::{Cli, Command},
-    exit::Ending,
     settings::Settings,
+    status::Ending,
 };
 
 /// The system's allocator keeps what each thread once needed: with threads that hash and unpack modules in turn, that is
@@ -63,33 +63,33 @@ fn run() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match cli.command {
-            Command::Build(arguments) => commands::build(settings, *arguments).await,
-            Command::Run(arguments) => commands::run(settings, *arguments).await,
-            Command::Lock(arguments) => commands::lock(settings, *arguments).await,
-            Command::Fetch(arguments) => commands::fetch(settings, *arguments).await,
-            Command::Doctor(server) => commands::doctor(settings, server).await,
-            Command::New { command } => commands::new(&settings, command),
-            Command::Init(arguments) => commands::init(settings, *arguments).await,
-            Command::Add(arguments) => commands::add(settings, *arguments).await,
-            Command::Remove(arguments) => commands::remove(settings, *arguments).await,
-            Command::Update(arguments) => commands::update(settings, *arguments).await,
-            Command::Outdated(arguments) => commands::outdated(settings, *arguments).await,
-            Command::Migrate(arguments) => commands::migrate(settings, *arguments).await,
-            Command::Search(arguments) => commands::search(&settings, &arguments),
-            Command::List(arguments) => commands::list(settings, *arguments).await,
-            Command::Why(arguments) => commands::why(settings, *arguments).await,
-            Command::Tree(arguments) => commands::tree(settings, *arguments).await,
-            Command::Inspect(arguments) => commands::inspect(&settings, &arguments),
-            Command::Check(arguments) => commands::check(settings, *arguments).await,
-            Command::Server(arguments) => commands::server(settings, *arguments).await,
-            Command::Worker(arguments) => commands::worker(settings, *arguments).await,
-            Command::Cache { command } => commands::cache(&settings, &command),
-            Command::CompileCache => commands::compile_cache(settings).await,
-            Command::Job => commands::job(settings).await,
-            Command::Completions { shell } => commands::completions(shell),
-            Command::Man { directory } => commands::man(directory.as_deref()),
-            Command::Schema => commands::schema(),
-            Command::Version => commands::version(&settings).await,
+            Command::Build(arguments) => commands::build::build::build(settings, *arguments).await,
+            Command::Run(arguments) => commands::build::run::run(settings, *arguments).await,
+            Command::Lock(arguments) => commands::build::build::lock(settings, *arguments).await,
+            Command::Fetch(arguments) => commands::build::build::fetch(settings, *arguments).await,
+            Command::Doctor(server) => commands::query::doctor::doctor(settings, server).await,
+            Command::New { command } => commands::edit::new::new(&settings, command),
+            Command::Init(arguments) => commands::edit::init::init(settings, *arguments).await,
+            Command::Add(arguments) => commands::edit::add::add(settings, *arguments).await,
+            Command::Remove(arguments) => commands::edit::remove::remove(settings, *arguments).await,
+            Command::Update(arguments) => commands::edit::update::update(settings, *arguments).await,
+            Command::Outdated(arguments) => commands::query::outdated::outdated(settings, *arguments).await,
+            Command::Migrate(arguments) => commands::edit::migrate::migrate(settings, *arguments).await,
+            Command::Search(arguments) => commands::query::search::search(&settings, &arguments),
+            Command::List(arguments) => commands::query::list::list(settings, *arguments).await,
+            Command::Why(arguments) => commands::query::why::why(settings, *arguments).await,
+            Command::Tree(arguments) => commands::query::tree::tree(settings, *arguments).await,
+            Command::Inspect(arguments) => commands::query::inspect::inspect(&settings, &arguments),
+            Command::Check(arguments) => commands::query::check::check(settings, *arguments).await,
+            Command::Server(arguments) => commands::service::server::server(settings, *arguments).await,
+            Command::Worker(arguments) => commands::service::worker::worker(settings, *arguments).await,
+            Command::Cache { command } => commands::build::cache::cache(&settings, &command),
+            Command::CompileCache => commands::build::cache::compile_cache(settings).await,
+            Command::Job => commands::service::job::job(settings).await,
+            Command::Completions { shell } => commands::shell::completions(shell),
+            Command::Man { directory } => commands::shell::man(directory.as_deref()),
+            Command::Schema => commands::shell::schema(),
+            Command::Version => commands::version::version(&settings).await,
         }
     });
     // A read of the standard input that nobody needs any more must not hold the exit up.

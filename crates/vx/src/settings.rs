@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, io::IsTerminal};
 
 use clap::ColorChoice;
-use velox_manifest::{Log, LogLevel, LogMode};
+use velox_manifest::{LogConfig, LogLevel, LogMode};
 
 use crate::cli::{Format, Global};
 
@@ -76,7 +76,7 @@ impl Settings {
     }
 
     /// `-v` and `-q`, else `[log]`: `mode = "off"` is silence save for errors, `level` the rest.
-    pub(crate) fn verbosity(&self, log: Log) -> Verbosity {
+    pub(crate) fn verbosity(&self, log: LogConfig) -> Verbosity {
         self.verbosity.unwrap_or(match (log.mode, log.level) {
             (Some(LogMode::Off), _) | (_, Some(LogLevel::Error)) => Verbosity::Errors,
             (_, Some(LogLevel::Warn)) => Verbosity::Warnings,
@@ -86,7 +86,7 @@ impl Settings {
     }
 
     /// `--format`, else `[log]`: `mode = "production"` is JSON where nobody watches a terminal.
-    pub(crate) fn format(&self, log: Log) -> Format {
+    pub(crate) fn format(&self, log: LogConfig) -> Format {
         let watched = self.terminal.stdout || self.terminal.stderr;
         self.format.unwrap_or(match log.mode {
             Some(LogMode::Production) if !watched => Format::Json,
@@ -120,8 +120,8 @@ mod tests {
         Settings { environment: BTreeMap::new(), terminal, verbosity, format }
     }
 
-    fn log(level: Option<LogLevel>, mode: Option<LogMode>) -> Log {
-        Log { level, mode }
+    fn log(level: Option<LogLevel>, mode: Option<LogMode>) -> LogConfig {
+        LogConfig { level, mode }
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         let off = log(Some(LogLevel::Debug), Some(LogMode::Off));
         assert_eq!(settings(None, None, false).verbosity(off), Verbosity::Errors);
         assert_eq!(settings(Some(Verbosity::Verbose), None, false).verbosity(off), Verbosity::Verbose);
-        assert_eq!(settings(None, None, false).verbosity(Log::default()), Verbosity::Normal);
+        assert_eq!(settings(None, None, false).verbosity(LogConfig::default()), Verbosity::Normal);
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(settings(None, None, false).format(production), Format::Json);
         assert_eq!(settings(None, None, true).format(production), Format::Human);
         assert_eq!(settings(None, Some(Format::Human), false).format(production), Format::Human);
-        assert_eq!(settings(None, Some(Format::Json), true).format(Log::default()), Format::Json);
+        assert_eq!(settings(None, Some(Format::Json), true).format(LogConfig::default()), Format::Json);
         assert_eq!(settings(None, None, false).format(log(None, Some(LogMode::Development))), Format::Human);
     }
 

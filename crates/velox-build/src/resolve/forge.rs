@@ -18,8 +18,11 @@ use velox_gomod::{
 };
 use velox_manifest::Project;
 
-use super::ask::{Ask, Host, Place};
-use crate::{Error, Event, Note, Reporter};
+use super::request::{ModuleRequest, RepositoryHost, RepositoryLocation};
+use crate::{
+    error::Error,
+    event::{Event, Note, Reporter},
+};
 
 /// How many tags are asked about, from the newest on, whether the commit has them behind it.
 const ANCESTORS_ASKED: usize = 25;
@@ -27,19 +30,19 @@ const ANCESTORS_ASKED: usize = 25;
 /// The forges that the manifest configures.
 pub(crate) struct Forges {
     pub(crate) http: ForgeClient,
-    pub(crate) github: Configured,
-    pub(crate) gitlab: Configured,
+    pub(crate) github: ForgeAccess,
+    pub(crate) gitlab: ForgeAccess,
     pub(crate) git: GitOptions,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Configured {
+pub(crate) struct ForgeAccess {
     pub(crate) endpoint: Option<url::Url>,
     pub(crate) token: Option<SecretString>,
 }
 
 /// A ref, found in a repository.
-pub(super) struct Located {
+pub(super) struct LocatedModule {
     pub(super) repository: RemoteRepository,
     pub(super) folder: String,
     pub(super) commit: ForgeCommit,
@@ -52,7 +55,7 @@ pub(super) struct Located {
 }
 
 /// A module whose files came from a forge and lie in the module cache now.
-pub(super) struct Stored {
+pub(super) struct StoredModule {
     pub(super) version: ModuleVersion,
     pub(super) tree: PathBuf,
     pub(super) zip_sum: String,
@@ -60,44 +63,44 @@ pub(super) struct Stored {
 }
 
 impl Forges {
-    pub(crate) fn repository(&self, place: &Place) -> RemoteRepository {
+    pub(crate) fn repository(&self, place: &RepositoryLocation) -> RemoteRepository {
         match &place.host {
-            Host::GitHub { owner, repository } => {
-                let Configured { endpoint, token } = self.configured(&self.github, place);
+            RepositoryHost::GitHub { owner, repository } => {
+                let ForgeAccess { endpoint, token } = self.configured(&self.github, place);
                 RemoteRepository::github(&self.http, endpoint.as_ref(), token, owner, repository)
             }
-            Host::GitLab { project } => {
-                let Configured { endpoint, token } = self.configured(&self.gitlab, place);
+            RepositoryHost::GitLab { project } => {
+                let ForgeAccess { endpoint, token } = self.configured(&self.gitlab, place);
                 let project = match project {
                     Project::Id(id) => GitLabProject::Id(*id),
                     Project::Path(path) => GitLabProject::Path(path.clone()),
                 };
                 RemoteRepository::gitlab(&self.http, endpoint.as_ref(), token, project)
             }
-            Host::Git { url } => RemoteRepository::git(self.git.clone(), url.clone()),
+            RepositoryHost::Git { url } => RemoteRepository::git(self.git.clone(), url.clone()),
         }
     }
 
     /// A place that isn't on the manifest's own forge is on the public one, which never sees the own one's token.
-    fn configured(&self, forge: &Configured, place: &Place) -> Configured {
-        if place.own || forge.endpoint.is_none() { forge.clone() } else { Configured::default() }
+    fn configured(&self, forge: &ForgeAccess, place: &RepositoryLocation) -> ForgeAccess {
+        if place.own || forge.endpoint.is_none() { forge.clone() } else { ForgeAccess::default() }
     }
 
     /// The same repository as the git program reaches it; `None` for a project that only its number names.
-    pub(super) fn by_git(&self, place: &Place) -> Option<RemoteRepository> {
+    pub(super) fn by_git(&self, place: &RepositoryLocation) -> Option<RemoteRepository> {
         let url = match &place.host {
-            Host::GitHub { owner, repository } => {
+            RepositoryHost::GitHub { owner, repository } => {
                 format!("{}/{owner}/{repository}.git", self.web(&self.github, place, "https://github.com"))
             }
-            Host::GitLab { project: Project::Path(path) } => {
+            RepositoryHost::GitLab { project: Project::Path(path) } => {
                 format!("{}/{path}.git", self.web(&self.gitlab, place, "https://gitlab.com"))
             }
-            Host::GitLab { project: Project::Id(_) } | Host::Git { .. } => return None,
+            RepositoryHost::GitLab { project: Project::Id(_) } | RepositoryHost::Git { .. } => return None,
         };
         Some(RemoteRepository::git(self.git.clone(), url))
     }
 
-    fn web(&self, forge: &Configured, place: &Place, public: &str) -> String {
+    fn web(&self, forge: &ForgeAccess, place: &RepositoryLocation, public: &str) -> String {
         self.configured(forge, place).endpoint.map_or_else(
             || public.to_owned(),
             |url| url.as_str().trim_end_matches("/api/v3").trim_end_matches('/').to_owned(),
@@ -108,9 +111,9 @@ impl Forges {
 /// Finds the ref of `ask` and the module at it.
 pub(super) async fn locate(
     repository: RemoteRepository,
-    place: &Place,
-    ask: &Ask,
-) -> Result<Located, ForgeError> {
+    place: &RepositoryLocation,
+    ask: &ModuleRequest,
+) -> Result<LocatedModule, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
     let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
@@ -120,7 +123,7 @@ pub(super) async fn locate(
     };
     let go_mod = repository.file(&go_mod_path, &resolved.commit.id).await?.ok_or_else(missing)?;
     let module = modfile::module_line(&go_mod).ok_or_else(missing)?;
-    Ok(Located {
+    Ok(LocatedModule {
         folder: place.folder.clone(),
         commit: resolved.commit,
         tag: resolved.tag,
@@ -166,7 +169,7 @@ pub(crate) fn tag_prefix(folder: &str) -> String {
     if folder.is_empty() { String::new() } else { format!("{folder}/") }
 }
 
-impl Located {
+impl LocatedModule {
     /// The version that Go gives this commit of this module: its tag, else the pseudo-version on the highest tag that
     /// the commit has behind it (<https://go.dev/ref/mod#pseudo-versions>).
     pub(super) async fn version(&self) -> Result<String, ForgeError> {
@@ -212,7 +215,7 @@ impl Located {
         cache: &ModCache,
         scratch: &Path,
         reporter: &dyn Reporter,
-    ) -> Result<Stored, Error> {
+    ) -> Result<StoredModule, Error> {
         let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
         let version = ModuleVersion { path: self.path.clone(), version };
         let tree = scratch.join(&self.commit.id);
@@ -241,7 +244,7 @@ impl Located {
             module: format!("{}@{}", version.path, version.version),
             sum: sums.zip.clone(),
         }));
-        Ok(Stored { version, tree: root, zip_sum: sums.zip, mod_sum: sums.go_mod })
+        Ok(StoredModule { version, tree: root, zip_sum: sums.zip, mod_sum: sums.go_mod })
     }
 }
 

@@ -395,7 +395,9 @@ fn off_direct_and_private_modules_ask_no_proxy() {
 
     proxy.fail("", ProxyFault::Status(404));
     match machine(&format!("{},direct", proxy.url())).fetch(0) {
-        Err(DownloadError::NeedsGo { tried, .. }) => assert!(tried[0].error.message.starts_with("404 Not Found")),
+        Err(DownloadError::NeedsGo { tried, .. }) => {
+            assert!(tried[0].error.message.starts_with("404 Not Found"))
+        }
         other => panic!("{other:?}"),
     }
 }

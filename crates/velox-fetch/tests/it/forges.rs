@@ -16,7 +16,7 @@ use velox_fetch::{
     forge::{ForgeClient, ForgeError, GitLabProject, GitOptions, RemoteRepository},
     http::{HttpOptions, ProxySettings},
 };
-use velox_testkit::{FIRST_COMMIT, Fault, Forge, Internet, Repo};
+use velox_testkit::{FIRST_COMMIT, Fault, Internet, Repo, TestForge};
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
@@ -35,12 +35,12 @@ fn url(text: &str) -> Url {
     Url::parse(text).unwrap()
 }
 
-fn github(forge: &Forge, token: Option<&str>) -> RemoteRepository {
+fn github(forge: &TestForge, token: Option<&str>) -> RemoteRepository {
     let token = token.map(|token| SecretString::from(token.to_owned()));
     RemoteRepository::github(&http(), Some(&url(&forge.github_url())), token, "acme", "hello")
 }
 
-fn gitlab(forge: &Forge, token: Option<&str>, project: GitLabProject) -> RemoteRepository {
+fn gitlab(forge: &TestForge, token: Option<&str>, project: GitLabProject) -> RemoteRepository {
     let token = token.map(|token| SecretString::from(token.to_owned()));
     RemoteRepository::gitlab(&http(), Some(&url(&forge.gitlab_url())), token, project)
 }
@@ -94,7 +94,7 @@ fn answers(repository: &RemoteRepository, first: &str, second: &str) {
 
 #[test]
 fn github_gitlab_and_git_answer_alike() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = forge.github("acme/hello");
     let (first, second) = history(&repo);
     forge.host_gitlab("group/sub/hello", &repo);
@@ -130,7 +130,7 @@ fn a_git_tree_is_whole_whatever_its_attributes_say() {
 
 #[test]
 fn more_tags_than_a_page_has() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = forge.github("acme/hello").file("a", "a").commit("one");
     forge.host_gitlab("acme/hello", &repo);
     for number in 0..230 {
@@ -143,7 +143,7 @@ fn more_tags_than_a_page_has() {
 
 #[test]
 fn private_repositories_need_their_token() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let repo = forge.github("acme/hello").private().token("right");
     history(&repo);
     forge.host_gitlab("acme/hello", &repo);
@@ -167,7 +167,7 @@ fn private_repositories_need_their_token() {
 
 #[test]
 fn the_token_never_follows_a_redirect_to_another_host() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge.github_token("right");
     history(&forge.github("acme/hello"));
     let internet = Internet::start(&forge);
@@ -193,7 +193,7 @@ fn the_token_never_follows_a_redirect_to_another_host() {
 
 #[test]
 fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_do() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let internet = Internet::start(&forge);
     let proxy = ProxySettings { https: Some(internet.proxy_url()), ..ProxySettings::default() };
     let http = ForgeClient::new(HttpOptions { proxy, ..HttpOptions::default() }).unwrap();
@@ -205,7 +205,7 @@ fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_do() {
 #[test]
 fn what_passes_is_tried_again_and_what_stays_is_told() {
     for fault in [Fault::Status(500), Fault::HangUp, Fault::CutBody] {
-        let forge = Forge::start();
+        let forge = TestForge::start();
         history(&forge.github("acme/hello"));
         let rule = forge.fault(fault.clone()).times(2);
         assert!(wait(github(&forge, None).resolve(Some("main"))).is_ok(), "{fault:?}");
@@ -218,7 +218,7 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
         (Fault::RedirectLoop, "redirects in circles"),
         (Fault::GarbageJson, "answers something else than its API says"),
     ] {
-        let forge = Forge::start();
+        let forge = TestForge::start();
         history(&forge.github("acme/hello"));
         forge.fault(fault.clone());
         let error = wait(github(&forge, None).resolve(Some("main"))).unwrap_err().to_string();
@@ -228,7 +228,7 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
 
 #[test]
 fn a_cut_archive_leaves_nothing() {
-    let forge = Forge::start();
+    let forge = TestForge::start();
     let (first, _) = history(&forge.github("acme/hello"));
     forge.fault(Fault::CutBody);
     let place = tempfile::tempdir().unwrap();
@@ -239,7 +239,7 @@ fn a_cut_archive_leaves_nothing() {
 #[test]
 fn a_short_rate_limit_is_waited_for_and_a_long_one_told_with_its_reset() {
     for short in [Fault::TooManyRequests { retry_after: 1 }, Fault::RateLimited { reset_in: 1 }] {
-        let forge = Forge::start();
+        let forge = TestForge::start();
         history(&forge.github("acme/hello"));
         forge.fault(short.clone()).times(1);
         let waited = Arc::new(AtomicU64::new(0));
@@ -252,7 +252,7 @@ fn a_short_rate_limit_is_waited_for_and_a_long_one_told_with_its_reset() {
         assert!(wait(repository.resolve(Some("main"))).is_ok(), "{short:?}");
         assert!((1..=2).contains(&waited.load(Ordering::Relaxed)), "{short:?}");
     }
-    let forge = Forge::start();
+    let forge = TestForge::start();
     history(&forge.github("acme/hello"));
     forge.fault(Fault::RateLimited { reset_in: 3000 });
     let error = wait(github(&forge, None).resolve(Some("main"))).unwrap_err();

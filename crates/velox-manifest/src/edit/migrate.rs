@@ -3,11 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml_edit::{Document, Item};
 
 use super::{
-    outline::{Entry, Field, Shape, Shelf, entries, fields, shelf_item},
+    outline::{KeyValue, PluginEntry, PluginTable, TableStyle, entries, fields, shelf_item},
     string,
-    text::{Changes, line_end, line_ending, line_start, whole},
+    text::{TextEdits, line_end, line_ending, line_start, whole},
 };
-use crate::{Diagnostic, Forge, Format, Manifest, Origin, Plugin, Project, Source, refs};
+use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project, SourceFile};
 
 /// An older configuration in the newest format.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,62 +18,37 @@ pub struct Migration {
     pub dropped: Vec<String>,
 }
 
-/// The module path of a plugin, where the configuration alone tells it: a repository at a tag, without a folder and
-/// unreplaced. A branch, a commit, a folder and a project's number don't tell.
-#[must_use]
-pub fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let (root, folder, forge) = match &plugin.origin {
-        Origin::Module(path) => return Some(path.value.clone()),
-        Origin::GitHub { owner, repository, folder } => {
-            (format!("github.com/{}/{}", owner.value, repository.value), folder, &manifest.github)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            Project::Path(path) => (format!("gitlab.com/{path}"), folder, &manifest.gitlab),
-            Project::Id(_) => return None,
-        },
-    };
-    if folder.is_some() || plugin.replace.is_some() || forge.endpoint.is_some() {
-        return None;
-    }
-    let reference = &plugin.reference.value;
-    match refs::semver_major(reference)? {
-        _ if reference.contains('+') => None,
-        0 | 1 => Some(root),
-        major => Some(format!("{root}/v{major}")),
-    }
-}
-
 /// Writes an older configuration in the newest format. `manifest` is what `source` reads as; `modules` has the module
-/// paths of the plugins that [`module_of`] can't tell, by their names.
+/// paths of the plugins that [`Plugin::module_path`] doesn't tell, by their names.
 ///
 /// Comments stay, and so does every line that the formats share. A text in the newest format comes back as it is.
 ///
 /// # Errors
 /// Everything that the newest format has no words for, by its name.
 pub fn migrate(
-    source: &Source,
+    source: &SourceFile,
     manifest: &Manifest,
     modules: &BTreeMap<String, String>,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Migration, Vec<Diagnostic>> {
-    if manifest.format == Format::Modules {
+    if manifest.format == ManifestFormat::Modules {
         return Ok(Migration { text: source.text.clone(), dropped: Vec::new() });
     }
     let modules = checked(manifest, modules)?;
     let document = Document::parse(source.text.as_str())
         .map_err(|error| vec![crate::parse::not_toml(&source.text, &error)])?;
-    let mut migrating = Migrating {
+    let mut migrating = Migrator {
         text: &source.text,
         document: &document,
-        changes: Changes::default(),
+        changes: TextEdits::default(),
         dropped: Vec::new(),
     };
     migrating.plugins(&modules)?;
     migrating.build_args(manifest);
-    let Migrating { changes, dropped, .. } = migrating;
+    let Migrator { changes, dropped, .. } = migrating;
     let text = changes.apply(&source.text);
 
-    let migrated = Source { name: source.name.clone(), text };
+    let migrated = SourceFile { name: source.name.clone(), text };
     match Manifest::parse(&migrated, environment) {
         Ok((new, _)) if says_the_same(manifest, &new, &modules) => {
             Ok(Migration { text: migrated.text, dropped })
@@ -96,7 +71,7 @@ fn checked(
     for plugin in &manifest.plugins {
         let name = &plugin.name.value;
         let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
-        let Some(module) = modules.get(name).cloned().or_else(|| module_of(plugin, manifest)) else {
+        let Some(module) = modules.get(name).cloned().or_else(|| plugin.module_path(manifest)) else {
             wrong.push(
                 at(format!("the module path of `{name}` isn't known"))
                     .label("the newest format names plugins by it")
@@ -126,16 +101,16 @@ fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
     let (root, own_folder) = match &plugin.origin {
         Origin::Module(_) => return true,
         Origin::GitHub { owner, repository, .. } => {
-            (format!("{}/{}/{}", host(&manifest.github, "github.com"), owner.value, repository.value), false)
+            (format!("{}/{}/{}", manifest.github.host(), owner.value, repository.value), false)
         }
         Origin::GitLab { project, folder } => {
             // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
             let own = manifest.gitlab.endpoint.as_ref();
-            let below = own.is_some_and(|url| url::Url::parse(&url.value).is_ok_and(|url| url.path() != "/"));
-            let host = host(&manifest.gitlab, "gitlab.com");
+            let hidden = own.is_some_and(|url| url.value.path() != "/" || folder.is_some());
+            let host = manifest.gitlab.host();
             match &project.value {
-                Project::Path(path) => (format!("{host}/{path}"), below || own.is_some() && folder.is_some()),
-                Project::Id(_) => (host, below || own.is_some() && folder.is_some()),
+                Project::Path(path) => (format!("{host}/{path}"), hidden),
+                Project::Id(_) => (host.to_owned(), hidden),
             }
         }
     };
@@ -143,24 +118,19 @@ fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
     !own_folder && module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn host(forge: &Forge, public: &str) -> String {
-    let own = forge.endpoint.as_ref().and_then(|endpoint| url::Url::parse(&endpoint.value).ok());
-    own.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| public.to_owned())
-}
-
-struct Migrating<'a> {
+struct Migrator<'a> {
     text: &'a str,
     document: &'a Document<&'a str>,
-    changes: Changes,
+    changes: TextEdits,
     dropped: Vec<String>,
 }
 
-impl Migrating<'_> {
+impl Migrator<'_> {
     /// The first table of plugins becomes `[plugins]`. A table can't be opened twice: what stands below the second one
     /// gets tables of its own.
     fn plugins(&mut self, modules: &BTreeMap<String, String>) -> Result<(), Vec<Diagnostic>> {
-        let mut headers: Vec<(usize, Shelf)> = Vec::new();
-        for shelf in [Shelf::GitHub, Shelf::GitLab] {
+        let mut headers: Vec<(usize, PluginTable)> = Vec::new();
+        for shelf in [PluginTable::GitHub, PluginTable::GitLab] {
             if let Some(Item::Table(table)) = shelf_item(self.document, shelf)
                 && let Some(span) = table.span().filter(|_| !table.is_implicit() && !table.is_dotted())
             {
@@ -172,7 +142,7 @@ impl Migrating<'_> {
         // An empty one has nothing to keep: it would only be a second format.
         headers.retain(|(start, shelf)| {
             let used = entries.iter().any(|entry| {
-                entry.shelf == *shelf && matches!(entry.shape, Shape::Inline(_) | Shape::Dotted)
+                entry.shelf == *shelf && matches!(entry.shape, TableStyle::Inline(_) | TableStyle::Dotted)
             });
             if !used {
                 self.remove_header(*start);
@@ -197,11 +167,11 @@ impl Migrating<'_> {
             let Some(module) = modules.get(&entry.name) else { continue };
             let below_second = others.iter().any(|(_, shelf)| *shelf == entry.shelf);
             match &entry.shape {
-                Shape::Header(header) => {
+                TableStyle::Header(header) => {
                     self.changes.replace(header.start..entry.key.start, "[plugins.");
                     self.fields(entry, module);
                 }
-                Shape::Dotted if !below_second => {
+                TableStyle::Dotted if !below_second => {
                     if first != Some(entry.shelf) {
                         for field in &entry.fields {
                             self.shorten(entry.shelf, field.key.start);
@@ -209,7 +179,7 @@ impl Migrating<'_> {
                     }
                     self.fields(entry, module);
                 }
-                Shape::Inline(braces)
+                TableStyle::Inline(braces)
                     if !self.text.get(braces.clone()).unwrap_or_default().contains('\n') =>
                 {
                     let pairs = self.pairs(entry, module);
@@ -223,7 +193,7 @@ impl Migrating<'_> {
                         self.changes.replace(braces.clone(), super::inline(&pairs));
                     }
                 }
-                Shape::Inline(_) | Shape::Nested(_) | Shape::Dotted => wrong.push(
+                TableStyle::Inline(_) | TableStyle::Nested(_) | TableStyle::Dotted => wrong.push(
                     Diagnostic::error(format!(
                         "the plugin `{}` is written in a way that can't be migrated",
                         entry.name
@@ -237,7 +207,7 @@ impl Migrating<'_> {
     }
 
     /// The keys of a plugin in the newest format, with the values as they are written.
-    fn pairs(&self, entry: &Entry, module: &str) -> Vec<(&'static str, String)> {
+    fn pairs(&self, entry: &PluginEntry, module: &str) -> Vec<(&'static str, String)> {
         let raw = |name: &str| Some(self.text.get(entry.field(name)?.value.clone())?.to_owned());
         let mut pairs = vec![("module_name", string(module))];
         pairs.extend(raw("ref").map(|reference| ("tag", reference)));
@@ -246,7 +216,7 @@ impl Migrating<'_> {
     }
 
     /// `http = { … } # note` → `[plugins.http] # note`, with lines of its own.
-    fn own_table(&mut self, entry: &Entry, end: usize, pairs: &[(&str, String)], first: bool) {
+    fn own_table(&mut self, entry: &PluginEntry, end: usize, pairs: &[(&str, String)], first: bool) {
         let ending = line_ending(self.text);
         let start = line_start(self.text, entry.key.start);
         let before = line_start(self.text, start.saturating_sub(1));
@@ -260,7 +230,7 @@ impl Migrating<'_> {
     }
 
     /// The keys on lines of their own.
-    fn fields(&mut self, entry: &Entry, module: &str) {
+    fn fields(&mut self, entry: &PluginEntry, module: &str) {
         for field in &entry.fields {
             match field.name.as_str() {
                 "ref" => self.changes.replace(field.key.clone(), "tag"),
@@ -275,7 +245,7 @@ impl Migrating<'_> {
     }
 
     /// Removes a key with its value, and its line where no comment stands there.
-    fn remove(&mut self, field: &Field) {
+    fn remove(&mut self, field: &KeyValue) {
         let (start, end) = (line_start(self.text, field.key.start), line_end(self.text, field.value.end));
         match self.text.get(field.value.end..end).and_then(|rest| rest.find('#')) {
             Some(comment) => self.changes.remove(start..field.value.end + comment),
@@ -293,7 +263,7 @@ impl Migrating<'_> {
     }
 
     /// `github.plugins.http` → `plugins.http`, where the line says it in full.
-    fn shorten(&mut self, shelf: Shelf, key: usize) {
+    fn shorten(&mut self, shelf: PluginTable, key: usize) {
         let start = line_start(self.text, key);
         let prefix = self.text.get(start..key).unwrap_or_default();
         let forge = shelf.path().first().copied().unwrap_or_default();
@@ -332,7 +302,7 @@ impl Migrating<'_> {
                 if let Some(value) = item.span()
                     && let Some(key) = self.document.key("velox").and_then(toml_edit::Key::span)
                 {
-                    self.remove(&Field { name: "velox".to_owned(), key, value });
+                    self.remove(&KeyValue { name: "velox".to_owned(), key, value });
                 }
             }
         }
@@ -376,5 +346,5 @@ fn says_the_same(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, Stri
             )
         )
     };
-    new.format == Format::Modules && plugins(old) == plugins(new) && rest(old) == rest(new)
+    new.format == ManifestFormat::Modules && plugins(old) == plugins(new) && rest(old) == rest(new)
 }

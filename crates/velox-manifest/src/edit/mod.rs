@@ -9,12 +9,14 @@ use std::{fmt, ops::Range};
 
 use toml_edit::{Document, Item};
 
-pub use self::migrate::{Migration, migrate, module_of};
+pub use self::migrate::{Migration, migrate};
 use self::{
-    outline::{Entry, Shape, Shelf, entries, fields, shelf_item},
-    text::{Changes, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole},
+    outline::{PluginEntry, PluginTable, TableStyle, entries, fields, shelf_item},
+    text::{
+        TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
+    },
 };
-use crate::{Diagnostic, Format, Replacement, reader::nearest};
+use crate::{Diagnostic, ManifestFormat, Replacement, reader::nearest};
 
 /// A configuration text to be edited, in the format that it is written in.
 ///
@@ -82,17 +84,18 @@ impl Editor {
 
     /// The format that it is written in; a text without plugins has the newest, as long as nothing says otherwise.
     #[must_use]
-    pub fn format(&self) -> Format {
-        let Ok(document) = self.document() else { return Format::Modules };
-        if shelf_item(&document, Shelf::Plugins).is_some() {
-            return Format::Modules;
+    pub fn format(&self) -> ManifestFormat {
+        let Ok(document) = self.document() else { return ManifestFormat::Modules };
+        if shelf_item(&document, PluginTable::Plugins).is_some() {
+            return ManifestFormat::Modules;
         }
-        let older =
-            [Shelf::GitHub, Shelf::GitLab].into_iter().any(|shelf| shelf_item(&document, shelf).is_some());
+        let older = [PluginTable::GitHub, PluginTable::GitLab]
+            .into_iter()
+            .any(|shelf| shelf_item(&document, shelf).is_some());
         match (document.contains_key("velox"), older) {
-            (true, _) => Format::Ancestor,
-            (false, true) => Format::Manual,
-            (false, false) => Format::Modules,
+            (true, _) => ManifestFormat::Ancestor,
+            (false, true) => ManifestFormat::Manual,
+            (false, false) => ManifestFormat::Modules,
         }
     }
 
@@ -127,7 +130,7 @@ impl Editor {
         }
         let shelf = plugin.shelf();
         let like = all.iter().rfind(|entry| entry.shelf == shelf);
-        let mut changes = Changes::default();
+        let mut changes = TextEdits::default();
         let pairs = plugin.pairs(like);
         match like {
             Some(like) => self.add_like(like, plugin, &pairs, &mut changes),
@@ -142,22 +145,22 @@ impl Editor {
     /// There is no such plugin; the nearest names are told.
     pub fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
-        let mut changes = Changes::default();
+        let mut changes = TextEdits::default();
         match &entry.shape {
-            Shape::Header(_) => {
+            TableStyle::Header(_) => {
                 let mut lines = entry.lines(&self.text);
                 if is_blank(&self.text, lines.end) {
                     lines.start = blank_line_before(&self.text, lines.start).unwrap_or(lines.start);
                 }
                 changes.remove(whole(&self.text, lines));
             }
-            Shape::Inline(_) => changes.remove(whole(&self.text, entry.lines(&self.text))),
-            Shape::Dotted => {
+            TableStyle::Inline(_) => changes.remove(whole(&self.text, entry.lines(&self.text))),
+            TableStyle::Dotted => {
                 for field in &entry.fields {
                     changes.remove(self.statement(field));
                 }
             }
-            Shape::Nested(_) => {
+            TableStyle::Nested(_) => {
                 let document = self.document()?;
                 let siblings = shelf_item(&document, entry.shelf).and_then(Item::as_table_like).map(fields);
                 changes.remove(self.between_commas(&siblings.unwrap_or_default(), name));
@@ -181,7 +184,7 @@ impl Editor {
     /// There is no such plugin.
     pub fn set_module(&mut self, name: &str, module: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
-        if entry.shelf == Shelf::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
+        if entry.shelf == PluginTable::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
     }
 
     /// Sets what replaces a plugin, or leaves it unreplaced.
@@ -193,11 +196,13 @@ impl Editor {
         match replace {
             Some(replace) => self.set(&entry, "replace", &replace.to_string()),
             None => {
-                let mut changes = Changes::default();
+                let mut changes = TextEdits::default();
                 if let Some(field) = entry.field("replace") {
                     changes.remove(match entry.shape {
-                        Shape::Header(_) | Shape::Dotted => self.statement(field),
-                        Shape::Inline(_) | Shape::Nested(_) => self.between_commas(&entry.fields, "replace"),
+                        TableStyle::Header(_) | TableStyle::Dotted => self.statement(field),
+                        TableStyle::Inline(_) | TableStyle::Nested(_) => {
+                            self.between_commas(&entry.fields, "replace")
+                        }
                     });
                 }
                 self.change(changes)
@@ -216,7 +221,7 @@ impl Editor {
             return Err(Diagnostic::error("the file has no `ref` in [roadrunner]")
                 .help(format!("write it: [roadrunner] ref = \"{reference}\"")));
         };
-        let mut changes = Changes::default();
+        let mut changes = TextEdits::default();
         changes.replace(place.clone(), self.literal(reference, Some(&place)));
         self.change(changes)
     }
@@ -225,11 +230,11 @@ impl Editor {
         Document::parse(self.text.as_str()).map_err(|error| crate::parse::not_toml(&self.text, &error))
     }
 
-    fn entries(&self) -> Vec<Entry> {
+    fn entries(&self) -> Vec<PluginEntry> {
         self.document().map(|document| entries(&document)).unwrap_or_default()
     }
 
-    fn entry(&self, name: &str) -> Result<Entry, Diagnostic> {
+    fn entry(&self, name: &str) -> Result<PluginEntry, Diagnostic> {
         let entries = self.entries();
         if let Some(entry) = entries.iter().find(|entry| entry.name == name) {
             return Ok(entry.clone());
@@ -242,11 +247,17 @@ impl Editor {
         })
     }
 
-    fn add_like(&self, like: &Entry, plugin: &NewPlugin, pairs: &[(&str, String)], changes: &mut Changes) {
+    fn add_like(
+        &self,
+        like: &PluginEntry,
+        plugin: &NewPlugin,
+        pairs: &[(&str, String)],
+        changes: &mut TextEdits,
+    ) {
         let text = &self.text;
         let name = key(&plugin.name);
         match &like.shape {
-            Shape::Header(header) => {
+            TableStyle::Header(header) => {
                 let at = after_own_comments(text, like.lines(text).end);
                 let prefix = text.get(header.start..like.key.start).unwrap_or("[plugins.");
                 let mut lines = vec![format!("{prefix}{name}]")];
@@ -259,18 +270,24 @@ impl Editor {
                 lines.extend(pairs.iter().map(|(key, value)| format!("{indent}{key} = {value}")));
                 changes.insert(at, as_lines(text, at, &lines));
             }
-            Shape::Inline(_) | Shape::Dotted => {
+            TableStyle::Inline(_) | TableStyle::Dotted => {
                 let at = like.lines(text).end;
                 let prefix = text.get(line_start(text, like.key.start)..like.key.start).unwrap_or_default();
                 let line = format!("{prefix}{name} = {}", inline(pairs));
                 changes.insert(at, as_lines(text, at, &[line]));
             }
-            Shape::Nested(braces) => changes.insert(braces.end, format!(", {name} = {}", inline(pairs))),
+            TableStyle::Nested(braces) => changes.insert(braces.end, format!(", {name} = {}", inline(pairs))),
         }
     }
 
     /// The first plugin of a shelf, which may be there, and empty.
-    fn add_first(&self, shelf: Shelf, plugin: &NewPlugin, pairs: &[(&str, String)], changes: &mut Changes) {
+    fn add_first(
+        &self,
+        shelf: PluginTable,
+        plugin: &NewPlugin,
+        pairs: &[(&str, String)],
+        changes: &mut TextEdits,
+    ) {
         let text = &self.text;
         let line = format!("{} = {}", key(&plugin.name), inline(pairs));
         let document = self.document().ok();
@@ -288,12 +305,14 @@ impl Editor {
             }
             _ => {
                 let mut lines = match shelf {
-                    Shelf::Plugins => {
+                    PluginTable::Plugins => {
                         let mut lines = vec![format!("[plugins.{}]", key(&plugin.name))];
                         lines.extend(pairs.iter().map(|(key, value)| format!("{key} = {value}")));
                         lines
                     }
-                    Shelf::GitHub | Shelf::GitLab => vec![format!("[{}]", shelf.path().join(".")), line],
+                    PluginTable::GitHub | PluginTable::GitLab => {
+                        vec![format!("[{}]", shelf.path().join(".")), line]
+                    }
                 };
                 let start = line_start(text, text.len());
                 let last_is_blank = if start == text.len() {
@@ -309,8 +328,8 @@ impl Editor {
         }
     }
 
-    fn set(&mut self, entry: &Entry, name: &str, value: &str) -> Result<(), Diagnostic> {
-        let mut changes = Changes::default();
+    fn set(&mut self, entry: &PluginEntry, name: &str, value: &str) -> Result<(), Diagnostic> {
+        let mut changes = TextEdits::default();
         match (entry.field(name), entry.fields.last()) {
             (Some(field), _) => {
                 changes.replace(field.value.clone(), self.literal(value, Some(&field.value)));
@@ -318,13 +337,13 @@ impl Editor {
             (None, Some(last)) => {
                 let pair = format!("{name} = {}", self.literal(value, Some(&last.value)));
                 match entry.shape {
-                    Shape::Header(_) | Shape::Dotted => {
+                    TableStyle::Header(_) | TableStyle::Dotted => {
                         let at = line_end(&self.text, last.value.end);
                         let start = line_start(&self.text, last.key.start);
                         let prefix = self.text.get(start..last.key.start).unwrap_or_default();
                         changes.insert(at, as_lines(&self.text, at, &[format!("{prefix}{pair}")]));
                     }
-                    Shape::Inline(_) | Shape::Nested(_) => {
+                    TableStyle::Inline(_) | TableStyle::Nested(_) => {
                         changes.insert(last.value.end, format!(", {pair}"))
                     }
                 }
@@ -335,13 +354,13 @@ impl Editor {
     }
 
     /// The whole lines of a key with its value.
-    fn statement(&self, field: &outline::Field) -> Range<usize> {
+    fn statement(&self, field: &outline::KeyValue) -> Range<usize> {
         let lines = line_start(&self.text, field.key.start)..line_end(&self.text, field.value.end);
         whole(&self.text, lines)
     }
 
     /// What goes with one of the pairs between braces: the comma before it, or the one behind the first.
-    fn between_commas(&self, pairs: &[outline::Field], name: &str) -> Range<usize> {
+    fn between_commas(&self, pairs: &[outline::KeyValue], name: &str) -> Range<usize> {
         let Some(index) = pairs.iter().position(|pair| pair.name == name) else { return 0..0 };
         let before = index.checked_sub(1).and_then(|before| pairs.get(before));
         match (before, pairs.get(index), pairs.get(index + 1)) {
@@ -361,7 +380,7 @@ impl Editor {
         if single && plain { format!("'{value}'") } else { string(value) }
     }
 
-    fn change(&mut self, changes: Changes) -> Result<(), Diagnostic> {
+    fn change(&mut self, changes: TextEdits) -> Result<(), Diagnostic> {
         let text = changes.apply(&self.text);
         match Document::parse(text.as_str()) {
             Ok(_) => {
@@ -378,16 +397,16 @@ impl Editor {
 }
 
 impl NewPlugin {
-    fn shelf(&self) -> Shelf {
+    fn shelf(&self) -> PluginTable {
         match self.origin {
-            NewOrigin::Module(_) => Shelf::Plugins,
-            NewOrigin::GitHub { .. } => Shelf::GitHub,
-            NewOrigin::GitLab { .. } => Shelf::GitLab,
+            NewOrigin::Module(_) => PluginTable::Plugins,
+            NewOrigin::GitHub { .. } => PluginTable::GitHub,
+            NewOrigin::GitLab { .. } => PluginTable::GitLab,
         }
     }
 
     /// Its keys with their values, in the order that another plugin has them.
-    fn pairs(&self, like: Option<&Entry>) -> Vec<(&'static str, String)> {
+    fn pairs(&self, like: Option<&PluginEntry>) -> Vec<(&'static str, String)> {
         let mut pairs = match &self.origin {
             NewOrigin::Module(path) => vec![("module_name", string(path)), ("tag", string(&self.reference))],
             NewOrigin::GitHub { owner, repository, folder }

@@ -8,7 +8,7 @@ use super::text::{line_end, line_start};
 
 /// The table that plugins are listed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Shelf {
+pub(super) enum PluginTable {
     /// `[plugins]`, of the newest format.
     Plugins,
     /// `[github.plugins]`.
@@ -17,7 +17,7 @@ pub(super) enum Shelf {
     GitLab,
 }
 
-impl Shelf {
+impl PluginTable {
     pub(super) const ALL: [Self; 3] = [Self::Plugins, Self::GitHub, Self::GitLab];
 
     pub(super) fn path(self) -> &'static [&'static str] {
@@ -36,46 +36,46 @@ impl Shelf {
 
 /// How a table is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum TableStyle {
     /// `[plugins.http]`, with its keys on the lines below; the header's place.
     Header(Range<usize>),
     /// `http = { … }` on a line of its own; the place of the braces.
     Inline(Range<usize>),
     /// `http.tag = …` on lines of their own.
     Dotted,
-    /// As [`Shape::Inline`], within the braces of another table.
+    /// As [`TableStyle::Inline`], within the braces of another table.
     Nested(Range<usize>),
 }
 
 /// A plugin as it is written.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) shelf: Shelf,
+pub(super) struct PluginEntry {
+    pub(super) shelf: PluginTable,
     pub(super) name: String,
     /// The place of its name.
     pub(super) key: Range<usize>,
-    pub(super) shape: Shape,
+    pub(super) shape: TableStyle,
     /// In the order of the text.
-    pub(super) fields: Vec<Field>,
+    pub(super) fields: Vec<KeyValue>,
 }
 
 /// A key with its value.
 #[derive(Debug, Clone)]
-pub(super) struct Field {
+pub(super) struct KeyValue {
     pub(super) name: String,
     pub(super) key: Range<usize>,
     pub(super) value: Range<usize>,
 }
 
-impl Entry {
-    pub(super) fn field(&self, name: &str) -> Option<&Field> {
+impl PluginEntry {
+    pub(super) fn field(&self, name: &str) -> Option<&KeyValue> {
         self.fields.iter().find(|field| field.name == name)
     }
 
     pub(super) fn end(&self) -> usize {
         let own = match &self.shape {
-            Shape::Header(span) | Shape::Inline(span) | Shape::Nested(span) => span.end,
-            Shape::Dotted => self.key.end,
+            TableStyle::Header(span) | TableStyle::Inline(span) | TableStyle::Nested(span) => span.end,
+            TableStyle::Dotted => self.key.end,
         };
         self.fields.iter().map(|field| field.value.end).max().unwrap_or(own).max(own)
     }
@@ -83,7 +83,7 @@ impl Entry {
     /// The lines that it takes, where these are its own.
     pub(super) fn lines(&self, text: &str) -> Range<usize> {
         let start = match &self.shape {
-            Shape::Header(header) => header.start,
+            TableStyle::Header(header) => header.start,
             _ => self.fields.iter().map(|field| field.key.start).fold(self.key.start, usize::min),
         };
         line_start(text, start)..line_end(text, self.end())
@@ -91,8 +91,8 @@ impl Entry {
 }
 
 /// All plugins, in the order of the text.
-pub(super) fn entries(document: &Document<&str>) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Shelf::ALL
+pub(super) fn entries(document: &Document<&str>) -> Vec<PluginEntry> {
+    let mut entries: Vec<PluginEntry> = PluginTable::ALL
         .into_iter()
         .filter_map(|shelf| Some((shelf, shelf_item(document, shelf)?)))
         .flat_map(|(shelf, item)| of_shelf(shelf, item))
@@ -102,35 +102,35 @@ pub(super) fn entries(document: &Document<&str>) -> Vec<Entry> {
 }
 
 /// The item that holds the plugins of a shelf, where there is one.
-pub(super) fn shelf_item<'a>(document: &'a Document<&str>, shelf: Shelf) -> Option<&'a Item> {
+pub(super) fn shelf_item<'a>(document: &'a Document<&str>, shelf: PluginTable) -> Option<&'a Item> {
     shelf.path().iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
 }
 
-fn of_shelf(shelf: Shelf, item: &Item) -> Vec<Entry> {
+fn of_shelf(shelf: PluginTable, item: &Item) -> Vec<PluginEntry> {
     let Some(table) = item.as_table_like() else { return Vec::new() };
     let nested = matches!(item, Item::Value(_)) && !table.is_dotted();
     let entry = |(name, item): (&str, &Item)| {
         let key = table.get_key_value(name)?.0.span()?;
         let inner = item.as_table_like()?;
         let shape = match item {
-            Item::Value(Value::InlineTable(table)) if table.is_dotted() => Shape::Dotted,
-            Item::Value(Value::InlineTable(table)) if nested => Shape::Nested(table.span()?),
-            Item::Value(Value::InlineTable(table)) => Shape::Inline(table.span()?),
-            Item::Table(table) if table.is_dotted() => Shape::Dotted,
-            Item::Table(table) if !table.is_implicit() => Shape::Header(table.span()?),
+            Item::Value(Value::InlineTable(table)) if table.is_dotted() => TableStyle::Dotted,
+            Item::Value(Value::InlineTable(table)) if nested => TableStyle::Nested(table.span()?),
+            Item::Value(Value::InlineTable(table)) => TableStyle::Inline(table.span()?),
+            Item::Table(table) if table.is_dotted() => TableStyle::Dotted,
+            Item::Table(table) if !table.is_implicit() => TableStyle::Header(table.span()?),
             _ => return None,
         };
-        Some(Entry { shelf, name: name.to_owned(), key, shape, fields: fields(inner) })
+        Some(PluginEntry { shelf, name: name.to_owned(), key, shape, fields: fields(inner) })
     };
     table.iter().filter_map(entry).collect()
 }
 
-pub(super) fn fields(table: &dyn TableLike) -> Vec<Field> {
-    let mut fields: Vec<Field> = table
+pub(super) fn fields(table: &dyn TableLike) -> Vec<KeyValue> {
+    let mut fields: Vec<KeyValue> = table
         .iter()
         .filter_map(|(name, item)| {
             let key = table.get_key_value(name)?.0.span()?;
-            Some(Field { name: name.to_owned(), key, value: item.span()? })
+            Some(KeyValue { name: name.to_owned(), key, value: item.span()? })
         })
         .collect();
     fields.sort_by_key(|field| field.key.start);

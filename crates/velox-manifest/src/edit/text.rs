@@ -4,9 +4,9 @@ use std::ops::Range;
 
 /// Changes of a text that are made together; none overlaps another.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Vec<(Range<usize>, String)>);
+pub(super) struct TextEdits(Vec<(Range<usize>, String)>);
 
-impl Changes {
+impl TextEdits {
     pub(super) fn replace(&mut self, place: Range<usize>, text: impl Into<String>) {
         self.0.push((place, text.into()));
     }

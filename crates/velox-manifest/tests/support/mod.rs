@@ -2,10 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-use velox_manifest::{Diagnostic, Level, Manifest, Source};
+use velox_manifest::{Diagnostic, Level, Manifest, SourceFile};
 
-pub fn source(text: &str) -> Source {
-    Source { name: "velox.toml".into(), text: text.into() }
+pub fn source(text: &str) -> SourceFile {
+    SourceFile { name: "velox.toml".into(), text: text.into() }
 }
 
 /// Reads `text` with these variables.

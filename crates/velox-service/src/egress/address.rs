@@ -1,4 +1,4 @@
-//! Which addresses a build may reach.
+//! Which IP addresses a build may connect to.
 
 use std::{
     io,
@@ -6,11 +6,12 @@ use std::{
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::net::{TcpStream, lookup_host};
 use url::{Host, Url};
 
-/// Whether an address is one of the public network, and no way round to another one: what
+/// Whether an address is globally reachable, and no encapsulation of one that isn't, by the registries
 /// <https://www.iana.org/assignments/iana-ipv4-special-registry> and
-/// <https://www.iana.org/assignments/iana-ipv6-special-registry> give to no one are none.
+/// <https://www.iana.org/assignments/iana-ipv6-special-registry>.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -35,7 +36,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, ..] = address.segments();
-    // What the last two segments of a NAT64 address are to the one that it stands for.
+    // An embedded IPv4 address (NAT64, 6to4).
     let embedded = |high: u16, low: u16| {
         let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
         is_public_v4(Ipv4Addr::new(a, b, c, d))
@@ -49,42 +50,54 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         (0x2001, 0..=0x1ff | 0xdb8) => false,
         // Documentation (RFC 9637).
         (0x3fff, 0..=0xfff) => false,
-        // Nothing else is given out but 2000::/3: mapped, unique local, link-local and multicast addresses are outside of it.
+        // Global unicast is 2000::/3; mapped, unique local, link-local and multicast addresses are outside of it.
         _ => a & 0xe000 == 0x2000,
     }
 }
 
-/// The public addresses of a name; an error where it has none.
-pub(crate) async fn public_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let all: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+/// Resolves a host to its public addresses; an error if it has none.
+pub(crate) async fn resolve_public(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let all: Vec<SocketAddr> = match host {
+        Host::Domain(name) => lookup_host((name.as_str(), port)).await?.collect(),
+        Host::Ipv4(address) => vec![(*address, port).into()],
+        Host::Ipv6(address) => vec![(*address, port).into()],
+    };
     let public: Vec<SocketAddr> = all.into_iter().filter(|address| is_public(address.ip())).collect();
-    if public.is_empty() { Err(refused(host)) } else { Ok(public) }
+    if public.is_empty() { Err(not_public(host)) } else { Ok(public) }
 }
 
-/// An address in a URL needs no name server, and so none can refuse it.
-pub(crate) fn check_literal(url: &Url) -> io::Result<()> {
+/// Connects to a host that the operator configured, public or not.
+pub(crate) async fn connect(host: Host<&str>, port: u16) -> io::Result<TcpStream> {
+    match host {
+        Host::Domain(name) => TcpStream::connect((name, port)).await,
+        Host::Ipv4(address) => TcpStream::connect((address, port)).await,
+        Host::Ipv6(address) => TcpStream::connect((address, port)).await,
+    }
+}
+
+/// Checks an IP address in a URL, which no DNS resolver sees.
+pub(crate) fn check_ip_literal(url: &Url) -> io::Result<()> {
     let address = match url.host() {
         Some(Host::Ipv4(address)) => IpAddr::V4(address),
         Some(Host::Ipv6(address)) => IpAddr::V6(address),
         Some(Host::Domain(_)) => return Ok(()),
-        None => return Err(io::Error::other("there is no host in its address")),
+        None => return Err(io::Error::other("the URL has no host")),
     };
-    if is_public(address) { Ok(()) } else { Err(refused(&address.to_string())) }
+    if is_public(address) { Ok(()) } else { Err(not_public(address)) }
 }
 
-fn refused(host: &str) -> io::Error {
-    let why = format!("{host} is no address of the public network, and no build may reach it");
-    io::Error::new(io::ErrorKind::PermissionDenied, why)
+fn not_public(host: impl std::fmt::Display) -> io::Error {
+    let message = format!("{host} is not a public address; builds may not connect to it");
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
 }
 
-/// Knows public addresses only: what is asked here is what is connected to.
-pub(crate) struct PublicOnly;
+/// A DNS resolver for reqwest that returns public addresses only, so that the checked address is the one connected to.
+pub(crate) struct PublicResolver;
 
-impl Resolve for PublicOnly {
+impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let addresses = public_addresses(name.as_str(), 0).await?;
+            let addresses = resolve_public(&Host::Domain(name.as_str().to_owned()), 0).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -96,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Any address, and many of those that nobody may reach.
+    /// Any address, with many near special-purpose ranges.
     fn any_v4() -> impl Strategy<Value = Ipv4Addr> {
         let special = [
             [0, 0, 0, 0],
@@ -116,7 +129,7 @@ mod tests {
         prop_oneof![any::<u32>().prop_map(Ipv4Addr::from), near]
     }
 
-    /// An IPv6 address of these segments, with an IPv4 address in two of them.
+    /// An IPv6 address with an IPv4 address embedded at a segment.
     fn wrapped(mut segments: [u16; 8], at: usize, inner: Ipv4Addr) -> IpAddr {
         let bits = u32::from(inner);
         segments[at] = (bits >> 16) as u16;
@@ -126,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_wrapping_makes_an_address_public(inner in any_v4(), other in any::<[u16; 8]>()) {
+        fn encapsulation_does_not_make_an_address_public(inner in any_v4(), other in any::<[u16; 8]>()) {
             let public = is_public(inner.into());
             prop_assert_eq!(is_public(wrapped([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 6, inner)), public);
             let [.., a, b, c, d, e] = other;
@@ -150,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_of_the_public_network_are_public() {
+    fn special_purpose_addresses_are_not_public() {
         for address in
             ["1.1.1.1", "142.250.1.1", "172.15.0.1", "172.32.0.1", "100.63.0.1", "192.0.1.1", "2606:4700::1"]
         {
@@ -198,19 +211,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_of_a_private_address_has_none() {
-        let error = public_addresses("localhost", 80).await.unwrap_err();
-        assert!(error.to_string().contains("localhost is no address of the public network"), "{error}");
-        for host in ["127.0.0.1", "[::1]", "169.254.169.254"] {
-            public_addresses(host, 80).await.unwrap_err();
+    async fn private_hosts_are_not_resolved() {
+        for host in ["localhost", "127.0.0.1", "[::1]", "169.254.169.254"] {
+            let error = resolve_public(&Host::parse(host).unwrap(), 80).await.unwrap_err();
+            assert!(error.to_string().contains("is not a public address"), "{error}");
         }
     }
 
     #[test]
-    fn numbers_in_any_writing_are_addresses() {
+    fn ip_literals_are_checked_in_any_notation() {
         for url in ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://[::ffff:7f00:1]/"] {
-            check_literal(&Url::parse(url).unwrap()).unwrap_err();
+            check_ip_literal(&Url::parse(url).unwrap()).unwrap_err();
         }
-        check_literal(&Url::parse("https://proxy.golang.org/").unwrap()).unwrap();
+        check_ip_literal(&Url::parse("https://proxy.golang.org/").unwrap()).unwrap();
     }
 }

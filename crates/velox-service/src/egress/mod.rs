@@ -1,13 +1,13 @@
-//! The way out: what a job may reach of the network.
+//! The egress proxy: all the network access that a job has.
 //!
 //! ```text
-//!   job ── GOPROXY ──► /SECRET/mod/…   a module proxy: the operator's own are asked on the job's behalf
-//!       ── HTTPS_PROXY ──► CONNECT     a tunnel to the hosts of modules that may come from their version control
+//!   job ── GOPROXY ──► /TOKEN/mod/…    module proxy: forwards to the operator's own proxies
+//!       ── HTTPS_PROXY ──► CONNECT     tunnel to the hosts of modules that may come from version control
 //! ```
 //!
-//! One listener on the loopback device serves all jobs of a service; each has a secret of its own, which ends with it.
-//! What the operator's settings name may be anywhere; all else that an answer leads to has to be public, and is connected
-//! to by the very address that was looked at. What is downloaded is counted.
+//! One listener on the loopback interface serves all jobs; each job has a token that is revoked when it ends. Hosts named
+//! by the operator's settings may be anywhere. All other hosts (redirects, tunnels) must resolve to public addresses, and
+//! the connection uses the very address that was checked. Downloaded bytes are counted.
 
 pub(crate) mod address;
 mod tunnel;
@@ -15,13 +15,14 @@ mod upstream;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,230 +40,236 @@ use prometheus_client::metrics::counter::Counter;
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use velox_fetch::goenv::GoEnv;
 
-use self::upstream::{Asked, Found, Upstream};
-use crate::Policy;
+use self::upstream::{GoProxyRequest, Upstream, UpstreamResponse};
+use crate::policy::BuildPolicy;
+
+/// How long to wait before accepting again after an error, such as too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// Serves the jobs of a service.
-pub(crate) struct Relay {
+/// The HTTP proxy that serves the jobs of one service.
+pub(crate) struct EgressProxy {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     server: tokio::task::JoinHandle<()>,
-    /// Of the modules that may come from their version control.
+    /// Patterns of the modules that may be fetched from version control.
     direct: Vec<String>,
-    database: String,
+    /// The jobs' GOSUMDB.
+    sum_db: String,
 }
 
-struct Shared {
+struct ProxyState {
     upstream: Upstream,
-    /// By their secrets.
-    accounts: Mutex<HashMap<String, Arc<Account>>>,
-    /// The hosts that tunnels may lead to.
-    tunnels: Vec<String>,
-    /// What all jobs have downloaded.
+    /// The running jobs, by token.
+    jobs: Mutex<HashMap<String, Arc<JobTraffic>>>,
+    /// The hosts that tunnels may connect to.
+    tunnel_hosts: Vec<String>,
+    /// Bytes downloaded by all jobs.
     downloaded: Counter,
 }
 
-/// What a job has downloaded, and may.
-struct Account {
+/// The traffic of one job.
+struct JobTraffic {
     downloaded: AtomicU64,
-    by_all: Counter,
-    limit: u64,
-    /// It has more than it may.
-    spent: CancellationToken,
-    /// The job is over.
-    over: CancellationToken,
-    /// Where it wanted to get and may not, a sentence each.
-    refused: Mutex<BTreeSet<String>>,
+    downloaded_by_all: Counter,
+    max_bytes: u64,
+    limit_exceeded: CancellationToken,
+    job_ended: CancellationToken,
+    /// Denied connections, one message each.
+    denials: Mutex<BTreeSet<String>>,
 }
 
-/// A job's way out, as long as it is held.
-pub(crate) struct Pass {
-    secret: String,
+/// A job's access to the proxy, revoked when dropped.
+pub(crate) struct ProxyAccess {
+    token: String,
     address: SocketAddr,
-    shared: Arc<Shared>,
-    account: Arc<Account>,
+    state: Arc<ProxyState>,
+    traffic: Arc<JobTraffic>,
 }
 
-impl Relay {
-    /// Listens for the jobs of a service with this environment, and counts what they download; to be called inside a tokio
-    /// runtime.
+impl EgressProxy {
+    /// Starts the proxy for a service with this environment. Must be called inside a tokio runtime.
     pub(crate) fn start(
         environment: &BTreeMap<String, String>,
-        policy: &Policy,
+        policy: &BuildPolicy,
         downloaded: Counter,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let state = Arc::new(ProxyState {
             upstream: Upstream::new(environment)?,
-            accounts: Mutex::default(),
-            tunnels: tunnel::hosts(&policy.direct),
+            jobs: Mutex::default(),
+            tunnel_hosts: tunnel::allowed_hosts(&policy.direct),
             downloaded,
         });
-        let database = upstream::database_of_job(&GoEnv::read(environment, None).value("GOSUMDB"));
-        let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, server, direct: policy.direct.clone(), database })
+        let sum_db = upstream::sum_db_of_job(&GoEnv::read(environment, None).value("GOSUMDB"));
+        let server = tokio::spawn(serve(listener, Arc::clone(&state)));
+        Ok(Self { address, state, server, direct: policy.direct.clone(), sum_db })
     }
 
-    /// A way out for one job, which may download so many bytes.
-    pub(crate) fn open(&self, limit: u64) -> Pass {
-        let secret = uuid::Uuid::new_v4().simple().to_string();
-        let [spent, over] = [(); 2].map(|()| CancellationToken::new());
-        let (downloaded, by_all) = (AtomicU64::new(0), self.shared.downloaded.clone());
-        let refused = Mutex::default();
-        let account = Arc::new(Account { downloaded, by_all, limit, spent, over, refused });
-        self.shared.accounts().insert(secret.clone(), Arc::clone(&account));
-        Pass { secret, address: self.address, shared: Arc::clone(&self.shared), account }
+    /// Grants access to one job, which may download up to `max_bytes`.
+    pub(crate) fn grant(&self, max_bytes: u64) -> ProxyAccess {
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        let traffic = Arc::new(JobTraffic {
+            downloaded: AtomicU64::new(0),
+            downloaded_by_all: self.state.downloaded.clone(),
+            max_bytes,
+            limit_exceeded: CancellationToken::new(),
+            job_ended: CancellationToken::new(),
+            denials: Mutex::default(),
+        });
+        self.state.jobs().insert(token.clone(), Arc::clone(&traffic));
+        ProxyAccess { token, address: self.address, state: Arc::clone(&self.state), traffic }
     }
 
-    /// What the job's environment says of its way out.
-    pub(crate) fn environment(&self, pass: &Pass) -> Vec<(&'static str, String)> {
-        let tunnel = format!("http://job:{}@{}", pass.secret, self.address);
-        let by_git = self.direct.iter().map(|pattern| format!("{pattern}:git,"));
+    /// The environment variables that make a job use the proxy.
+    pub(crate) fn environment(&self, access: &ProxyAccess) -> Vec<(&'static str, String)> {
+        let https_proxy = format!("http://job:{}@{}", access.token, self.address);
+        let git_only = self.direct.iter().map(|pattern| format!("{pattern}:git,"));
         vec![
-            ("GOPROXY", pass.proxy()),
-            ("GOSUMDB", self.database.clone()),
+            ("GOPROXY", access.go_proxy()),
+            ("GOSUMDB", self.sum_db.clone()),
             ("GONOPROXY", if self.direct.is_empty() { "none".to_owned() } else { self.direct.join(",") }),
-            ("GOVCS", by_git.collect::<String>() + "*:off"),
-            ("HTTPS_PROXY", tunnel.clone()),
-            ("https_proxy", tunnel),
+            ("GOVCS", git_only.collect::<String>() + "*:off"),
+            ("HTTPS_PROXY", https_proxy.clone()),
+            ("https_proxy", https_proxy),
         ]
     }
 }
 
-impl Drop for Relay {
+impl Drop for EgressProxy {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
-impl Pass {
+impl ProxyAccess {
     /// The port that the job may connect to.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Ends when the job has downloaded more than it may.
-    pub(crate) async fn spent(&self) {
-        self.account.spent.cancelled().await;
+    /// Returns once the job has exceeded its download limit.
+    pub(crate) async fn limit_exceeded(&self) {
+        self.traffic.limit_exceeded.cancelled().await;
     }
 
-    /// Where the job wanted to get so far and may not, a sentence each.
-    pub(crate) fn refused(&self) -> Vec<String> {
-        self.account.refusals().iter().cloned().collect()
+    /// The denied connections so far, one message each.
+    pub(crate) fn denials(&self) -> Vec<String> {
+        self.traffic.denials().iter().cloned().collect()
     }
 
-    /// A text for people, in which the way out is called what it stands for.
-    pub(crate) fn hidden(&self, text: &str) -> String {
-        let text = text.replace(&self.proxy(), "GOPROXY").replace(&self.address.to_string(), "GOPROXY");
-        text.replace(&self.secret, "")
+    /// Replaces the proxy's address and token in a text that users see.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let text = text.replace(&self.go_proxy(), "GOPROXY").replace(&self.address.to_string(), "GOPROXY");
+        text.replace(&self.token, "")
     }
 
-    fn proxy(&self) -> String {
-        format!("http://{}/{}/mod", self.address, self.secret)
+    fn go_proxy(&self) -> String {
+        format!("http://{}/{}/mod", self.address, self.token)
     }
 }
 
-impl Drop for Pass {
+impl Drop for ProxyAccess {
     fn drop(&mut self) {
-        self.shared.accounts().remove(&self.secret);
-        self.account.over.cancel();
+        self.state.jobs().remove(&self.token);
+        self.traffic.job_ended.cancel();
     }
 }
 
-impl Account {
-    fn refusals(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+impl JobTraffic {
+    fn denials(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what arrived.
-    fn take(&self, bytes: usize) -> io::Result<()> {
-        self.by_all.inc_by(bytes as u64);
+    fn count(&self, bytes: usize) -> io::Result<()> {
+        self.downloaded_by_all.inc_by(bytes as u64);
         let sum = self.downloaded.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if sum > self.limit {
-            self.spent.cancel();
-            return Err(io::Error::other("the build may not download any more"));
+        if sum > self.max_bytes {
+            self.limit_exceeded.cancel();
+            return Err(io::Error::other("download limit exceeded"));
         }
         Ok(())
     }
 }
 
-impl Shared {
-    fn accounts(&self) -> MutexGuard<'_, HashMap<String, Arc<Account>>> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+impl ProxyState {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<String, Arc<JobTraffic>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn account(&self, secret: &str) -> Option<Arc<Account>> {
-        self.accounts().get(secret).cloned()
+    fn job(&self, token: &str) -> Option<Arc<JobTraffic>> {
+        self.jobs().get(token).cloned()
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         if request.method() == Method::CONNECT {
             return tunnel::open(&self, request).await;
         }
-        // A whole address is for other hosts: nothing but tunnels leads there.
         if request.uri().authority().is_some() {
-            return refusal(StatusCode::FORBIDDEN, "a build reaches nothing over plain HTTP");
+            return text_response(StatusCode::FORBIDDEN, "plain HTTP is not allowed in builds");
         }
         if request.method() != Method::GET {
-            return refusal(StatusCode::METHOD_NOT_ALLOWED, "a module proxy is only read");
+            return text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed");
         }
         let path = request.uri().path().trim_start_matches('/');
-        let asked = path.split_once("/mod/").and_then(|(secret, rest)| Some((self.account(secret)?, rest)));
-        let Some((account, rest)) = asked else {
-            return refusal(StatusCode::FORBIDDEN, "no build has this address");
+        let job = path.split_once("/mod/").and_then(|(token, rest)| Some((self.job(token)?, rest)));
+        let Some((traffic, rest)) = job else {
+            return text_response(StatusCode::FORBIDDEN, "unknown job token");
         };
-        let Some(asked) = Asked::parse(rest).filter(|_| request.uri().query().is_none()) else {
-            return refusal(StatusCode::NOT_FOUND, "not found: no path of a module proxy");
+        let Some(request) = GoProxyRequest::parse(rest).filter(|_| request.uri().query().is_none()) else {
+            return text_response(StatusCode::NOT_FOUND, "not found: not a module proxy path");
         };
-        match self.upstream.fetch(&asked).await {
-            Found::Nothing(status, words) => refusal(status, &words),
-            Found::File(file) => content(Box::pin(ReaderStream::new(file)), account),
-            Found::Response(response) => {
-                let stream =
-                    response.bytes_stream().map_err(|_| io::Error::other("the proxy's answer breaks off"));
-                content(Box::pin(stream), account)
+        match self.upstream.fetch(&request).await {
+            UpstreamResponse::Status(status, message) => text_response(status, &message),
+            UpstreamResponse::File(file) => counted_response(ReaderStream::new(file), traffic),
+            UpstreamResponse::Http(response) => {
+                let stream = response.bytes_stream();
+                counted_response(
+                    stream.map_err(|_| io::Error::other("the upstream proxy's answer breaks off")),
+                    traffic,
+                )
             }
         }
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+async fn serve(listener: tokio::net::TcpListener, state: Arc<ProxyState>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of files: others are closed meanwhile.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let shared = Arc::clone(&shared);
+        let state = Arc::clone(&state);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let answer = Arc::clone(&shared).answer(request);
-                async { Ok::<_, std::convert::Infallible>(answer.await) }
+                let response = Arc::clone(&state).handle(request);
+                async { Ok::<_, Infallible>(response.await) }
             });
-            // A job that goes away is no concern of the relay's.
+            // A job may close its connection at any time.
             let _ =
                 http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         });
     }
 }
 
-fn content(stream: Content, account: Arc<Account>) -> Response<Body> {
+fn counted_response(
+    stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    traffic: Arc<JobTraffic>,
+) -> Response<Body> {
     let counted = stream.map(move |chunk| {
         let chunk = chunk?;
-        account.take(chunk.len())?;
+        traffic.count(chunk.len())?;
         Ok(Frame::data(chunk))
     });
     Response::new(StreamBody::new(counted).boxed_unsync())
 }
 
-fn refusal(status: StatusCode, words: &str) -> Response<Body> {
-    let body = Full::new(Bytes::copy_from_slice(words.as_bytes())).map_err(|never| match never {});
+fn text_response(status: StatusCode, text: &str) -> Response<Body> {
+    let body = Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(|never| match never {});
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
@@ -272,8 +279,6 @@ fn refusal(status: StatusCode, words: &str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
@@ -281,12 +286,12 @@ mod tests {
 
     use super::*;
 
-    /// Says what it is told to, once for each connection, and counts these.
+    /// A server that sends a fixed response and counts its connections.
     async fn server(answer: String) -> (SocketAddr, Arc<AtomicU64>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&asked);
+        let connections = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
@@ -294,29 +299,31 @@ mod tests {
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
-        (address, asked)
+        (address, connections)
     }
 
-    fn redirect(to: &str) -> String {
-        format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    fn response(status: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
     }
 
-    fn text(body: &str) -> String {
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
-    }
-
-    fn relay(goproxy: &str, direct: &[&str]) -> Relay {
+    fn egress_proxy(goproxy: &str, direct: &[&str]) -> EgressProxy {
         let environment: BTreeMap<String, String> =
             [("GOPROXY", goproxy), ("GOENV", "off")].map(|(name, value)| (name.into(), value.into())).into();
         let direct = direct.iter().map(|pattern| (*pattern).to_owned()).collect();
-        Relay::start(&environment, &Policy { direct, ..Policy::default() }, Counter::default()).unwrap()
+        EgressProxy::start(
+            &environment,
+            &BuildPolicy { direct, ..BuildPolicy::default() },
+            Counter::default(),
+        )
+        .unwrap()
     }
 
-    async fn get(pass: &Pass, path: &str) -> (u16, String) {
+    async fn get(access: &ProxyAccess, path: &str) -> (u16, String) {
         let client = reqwest::Client::builder().no_proxy();
         let client = client.tls_backend_preconfigured(rustls_config()).build().unwrap();
         let answer = async {
-            let response = client.get(format!("{}/{path}", pass.proxy())).send().await?;
+            let response = client.get(format!("{}/{path}", access.go_proxy())).send().await?;
             Ok::<_, reqwest::Error>((response.status().as_u16(), response.text().await?))
         };
         answer.await.unwrap_or((0, "breaks off".to_owned()))
@@ -334,8 +341,8 @@ mod tests {
     const LIST: &str = "example.com/acme/hello/@v/list";
 
     #[tokio::test]
-    async fn what_the_operator_names_is_asked_and_nothing_else_on_this_machine() {
-        let (canary, asked) = server(text("secret")).await;
+    async fn only_operator_configured_hosts_may_be_private() {
+        let (canary, connections) = server(response("200 OK", "", "secret")).await;
         for to in [
             format!("http://{canary}/"),
             format!("http://localhost:{}/", canary.port()),
@@ -344,66 +351,65 @@ mod tests {
             format!("http://user:word@{canary}/"),
             "file:///etc/passwd".to_owned(),
         ] {
-            let (proxy, _) = server(redirect(&to)).await;
-            let relay = relay(&format!("http://{proxy}"), &[]);
-            let (status, said) = get(&relay.open(1 << 20), LIST).await;
+            let (proxy, _) = server(response("302 Found", &format!("Location: {to}\r\n"), "")).await;
+            let egress = egress_proxy(&format!("http://{proxy}"), &[]);
+            let (status, said) = get(&egress.grant(1 << 20), LIST).await;
             assert_eq!(status, 502, "{to}: {said}");
             assert!(!said.contains("secret"), "{said}");
         }
-        assert_eq!(asked.load(Ordering::SeqCst), 0);
-        let relay = relay(&format!("http://{canary}"), &[]);
-        assert_eq!(get(&relay.open(1 << 20), LIST).await, (200, "secret".to_owned()));
-        assert_eq!(relay.shared.downloaded.get(), "secret".len() as u64);
+        assert_eq!(connections.load(Ordering::SeqCst), 0);
+        let egress = egress_proxy(&format!("http://{canary}"), &[]);
+        assert_eq!(get(&egress.grant(1 << 20), LIST).await, (200, "secret".to_owned()));
+        assert_eq!(egress.state.downloaded.get(), "secret".len() as u64);
     }
 
     #[tokio::test]
-    async fn a_list_is_followed_as_the_go_command_does() {
-        let gone = "HTTP/1.1 410 Gone\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned();
-        let ill = "HTTP/1.1 500 Ill\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned();
-        let (gone, _) = server(gone).await;
-        let (ill, _) = server(ill).await;
-        let (good, _) = server(text("v1.0.0")).await;
+    async fn proxy_list_fallback_follows_go() {
+        let (gone, _) = server(response("410 Gone", "", "")).await;
+        let (failing, _) = server(response("500 Internal Server Error", "", "")).await;
+        let (good, _) = server(response("200 OK", "", "v1.0.0")).await;
         for (list, status) in [
             (format!("http://{gone},http://{good}"), 200),
-            (format!("http://{ill},http://{good}"), 500),
-            (format!("http://{ill}|http://{good}"), 200),
+            (format!("http://{failing},http://{good}"), 500),
+            (format!("http://{failing}|http://{good}"), 200),
             (format!("http://{gone},direct"), 410),
             (format!("http://{gone},off"), 410),
             ("off".to_owned(), 404),
             ("file:///nowhere".to_owned(), 404),
         ] {
-            let relay = relay(&list, &[]);
-            assert_eq!(get(&relay.open(1 << 20), LIST).await.0, status, "{list}");
+            let egress = egress_proxy(&list, &[]);
+            assert_eq!(get(&egress.grant(1 << 20), LIST).await.0, status, "{list}");
         }
     }
 
     #[tokio::test]
-    async fn a_way_out_ends_with_its_job_and_at_its_limit() {
-        let (proxy, _) = server(text(&"x".repeat(1000))).await;
-        let relay = relay(&format!("http://{proxy}"), &[]);
-        let pass = relay.open(1500);
-        assert_eq!(get(&pass, LIST).await.0, 200);
-        assert_eq!(get(&pass, "../../x").await.0, 403);
-        assert_eq!(get(&pass, "etc/passwd").await.0, 404);
-        assert_eq!(get(&pass, LIST).await.1, "breaks off");
-        pass.spent().await;
-        let shown = pass.hidden(&format!("reading {}/x: 404", pass.proxy()));
+    async fn access_ends_with_the_job_and_at_the_limit() {
+        let (proxy, _) = server(response("200 OK", "", &"x".repeat(1000))).await;
+        let egress = egress_proxy(&format!("http://{proxy}"), &[]);
+        let access = egress.grant(1500);
+        assert_eq!(get(&access, LIST).await.0, 200);
+        assert_eq!(get(&access, "../../x").await.0, 403);
+        assert_eq!(get(&access, "etc/passwd").await.0, 404);
+        assert_eq!(get(&access, LIST).await.1, "breaks off");
+        access.limit_exceeded().await;
+        let shown = access.redact(&format!("reading {}/x: 404", access.go_proxy()));
         assert_eq!(shown, "reading GOPROXY/x: 404");
-        let (ended, secret) = (relay.open(1500), pass.secret.clone());
-        drop(pass);
-        let stolen = Pass {
-            secret,
+        let (ended, token) = (egress.grant(1500), access.token.clone());
+        drop(access);
+        let stolen = ProxyAccess {
+            token,
             address: ended.address,
-            shared: Arc::clone(&ended.shared),
-            account: Arc::clone(&ended.account),
+            state: Arc::clone(&ended.state),
+            traffic: Arc::clone(&ended.traffic),
         };
         assert_eq!(get(&stolen, LIST).await.0, 403);
     }
 
-    async fn connect(pass: &Pass, login: Option<&str>, to: &str) -> String {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
-        let mut stream = TcpStream::connect(pass.address).await.unwrap();
-        let login = login.map(|login| format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(login)));
+    async fn connect(access: &ProxyAccess, login: Option<&str>, to: &str) -> String {
+        use data_encoding::BASE64;
+        let mut stream = TcpStream::connect(access.address).await.unwrap();
+        let login =
+            login.map(|login| format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(login.as_bytes())));
         let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{}\r\n", login.unwrap_or_default());
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = vec![0; 1024];
@@ -412,11 +418,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tunnels_lead_to_the_hosts_of_allowed_modules_only() {
-        let (canary, asked) = server(text("secret")).await;
-        let relay = relay("off", &["github.com/acme/*", "localhost.acme.dev", "localhost/*"]);
-        let pass = relay.open(1 << 20);
-        let login = format!("job:{}", pass.secret);
+    async fn tunnels_reach_only_allowed_hosts() {
+        let (canary, connections) = server(response("200 OK", "", "secret")).await;
+        let egress = egress_proxy("off", &["github.com/acme/*", "localhost.acme.dev", "localhost/*"]);
+        let access = egress.grant(1 << 20);
+        let login = format!("job:{}", access.token);
         for (login, to, status) in [
             (None, "github.com:443".to_owned(), "407"),
             (Some("job:wrong"), "github.com:443".to_owned(), "407"),
@@ -427,9 +433,9 @@ mod tests {
             (Some(&login), "gitlab.com:443".to_owned(), "403"),
             (Some(&login), "169.254.169.254:443".to_owned(), "403"),
         ] {
-            let said = connect(&pass, login, &to).await;
+            let said = connect(&access, login, &to).await;
             assert!(said.contains(status), "{to}: {said}");
         }
-        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        assert_eq!(connections.load(Ordering::SeqCst), 0);
     }
 }

@@ -1,10 +1,10 @@
-//! Tunnels ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) to the version control of modules that may
-//! come from there.
+//! Tunnels ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) to the version control hosts of modules
+//! that may be fetched directly.
 
 use std::{io, sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use data_encoding::BASE64;
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     Request, Response, StatusCode,
@@ -20,27 +20,29 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_util::either::Either;
-use url::Url;
+use url::{Host, Url};
 
-use super::{Account, Body, Shared, address::public_addresses, refusal};
+use super::{
+    Body, JobTraffic, ProxyState,
+    address::{connect, resolve_public},
+    text_response,
+};
 
-/// To a host: through a proxy, or at once.
-type Stream = Either<TokioIo<Upgraded>, TcpStream>;
+/// A connection to the target host, through the operator's proxy or direct.
+type Upstream = Either<TokioIo<Upgraded>, TcpStream>;
 
-/// All that is tunnelled is HTTPS.
-const PORT: u16 = 443;
-/// How many of a job's vain attempts are told.
-const REFUSALS: usize = 20;
-/// How long a connection may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const HTTPS_PORT: u16 = 443;
+/// How many denied connections are reported for one job.
+const MAX_RECORDED_DENIALS: usize = 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The hosts behind GOPRIVATE's patterns (`github.com/acme/*`): those of a forge's API are among them.
-pub(super) fn hosts(patterns: &[String]) -> Vec<String> {
+/// The hosts of GOPRIVATE-style patterns (`github.com/acme/*`), including GitHub's API hosts.
+pub(super) fn allowed_hosts(patterns: &[String]) -> Vec<String> {
     let mut hosts = Vec::new();
     for pattern in patterns {
         let host = pattern.split('/').next().unwrap_or_default();
         if host.contains(['*', '?', '[', '\\']) || host.is_empty() {
-            tracing::warn!(pattern, "direct modules need a host by its name");
+            tracing::warn!(pattern, "ignoring a pattern of direct modules without a literal host name");
             continue;
         }
         if host == "github.com" {
@@ -51,95 +53,102 @@ pub(super) fn hosts(patterns: &[String]) -> Vec<String> {
     hosts
 }
 
-pub(super) async fn open(shared: &Shared, mut request: Request<Incoming>) -> Response<Body> {
-    let Some(account) = account(shared, &request) else {
-        let mut response = refusal(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "no build has this address");
+pub(super) async fn open(state: &ProxyState, mut request: Request<Incoming>) -> Response<Body> {
+    let Some(traffic) = authenticate(state, &request) else {
+        let mut response = text_response(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "unknown job token");
         let basic = header::HeaderValue::from_static("Basic realm=\"build\"");
         response.headers_mut().insert(header::PROXY_AUTHENTICATE, basic);
         return response;
     };
-    let to = request.uri().authority().map(|to| (to.host().to_ascii_lowercase(), to.port_u16()));
-    let (host, port) = to.unwrap_or_default();
-    if port != Some(PORT) || !shared.tunnels.contains(&host) {
+    let target = request.uri().authority().and_then(|it| Some((Host::parse(it.host()).ok()?, it.port_u16())));
+    let Some((host, port)) = target else {
+        return text_response(StatusCode::BAD_REQUEST, "invalid CONNECT target");
+    };
+    if port != Some(HTTPS_PORT) || !state.tunnel_hosts.contains(&host.to_string()) {
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        return forbidden(&account, &format!("{host}{port} is nothing that a build may reach here"));
+        return deny(&traffic, &format!("{host}{port} is not an allowed host"));
     }
     let connected = async {
-        match &shared.upstream.proxy {
-            Some(proxy) => tokio::time::timeout(PATIENCE, by_proxy(proxy, &host)).await?.map(Stream::Left),
+        match &state.upstream.proxy {
+            Some(proxy) => tokio::time::timeout(CONNECT_TIMEOUT, connect_by_proxy(proxy, &host))
+                .await?
+                .map(Upstream::Left),
             None => {
-                let addresses = public_addresses(&host, PORT).await?;
-                tokio::time::timeout(PATIENCE, TcpStream::connect(&*addresses)).await?.map(Stream::Right)
+                let addresses = resolve_public(&host, HTTPS_PORT).await?;
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*addresses)).await?;
+                stream.map(Upstream::Right)
             }
         }
     };
     match connected.await {
-        Ok(server) => {
-            tokio::spawn(carry(hyper::upgrade::on(&mut request), server, account));
+        Ok(upstream) => {
+            tokio::spawn(forward(hyper::upgrade::on(&mut request), upstream, traffic));
             Response::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            forbidden(&account, &error.to_string())
-        }
-        Err(error) => refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => deny(&traffic, &error.to_string()),
+        Err(error) => text_response(StatusCode::BAD_GATEWAY, &error.to_string()),
     }
 }
 
-/// Says no where people see it: git tells the status alone, and the go command the words behind it.
-fn forbidden(account: &Account, why: &str) -> Response<Body> {
-    let mut refused = account.refusals();
-    if refused.len() < REFUSALS {
-        refused.insert(why.to_owned());
+/// Records the denial for the build's log. The reason phrase is for the go command; git shows only the status.
+fn deny(traffic: &JobTraffic, reason: &str) -> Response<Body> {
+    let mut denials = traffic.denials();
+    if denials.len() < MAX_RECORDED_DENIALS {
+        denials.insert(reason.to_owned());
     }
-    let mut response = refusal(StatusCode::FORBIDDEN, why);
-    if let Ok(words) = ReasonPhrase::try_from(why.as_bytes()) {
-        response.extensions_mut().insert(words);
+    let mut response = text_response(StatusCode::FORBIDDEN, reason);
+    if let Ok(phrase) = ReasonPhrase::try_from(reason.as_bytes()) {
+        response.extensions_mut().insert(phrase);
     }
     response
 }
 
-/// Through the operator's own proxy: what it may reach is for it to say.
-async fn by_proxy(proxy: &Url, host: &str) -> io::Result<TokioIo<Upgraded>> {
-    let (Some(name), Some(port)) = (proxy.host_str(), proxy.port_or_known_default()) else {
-        return Err(io::Error::other("HTTPS_PROXY names no host"));
+/// Connects through the operator's own proxy, which decides what may be reached.
+async fn connect_by_proxy(proxy: &Url, host: &Host) -> io::Result<TokioIo<Upgraded>> {
+    let (Some(proxy_host), Some(port)) = (proxy.host(), proxy.port_or_known_default()) else {
+        return Err(io::Error::other("HTTPS_PROXY has no host"));
     };
-    let stream = TcpStream::connect((name, port)).await?;
+    let stream = connect(proxy_host, port).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection.with_upgrades());
-    let to = format!("{host}:{PORT}");
-    let mut request = Request::connect(&to).header(header::HOST, &to);
+    let target = format!("{host}:{HTTPS_PORT}");
+    let mut request = Request::connect(&target).header(header::HOST, &target);
     if !proxy.username().is_empty() {
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let (name, password) = (decoded(proxy.username()), decoded(proxy.password().unwrap_or_default()));
-        let login = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
-        request = request.header(header::PROXY_AUTHORIZATION, login);
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (user, password) = (decode(proxy.username()), decode(proxy.password().unwrap_or_default()));
+        let credentials = format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()));
+        request = request.header(header::PROXY_AUTHORIZATION, credentials);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     if !response.status().is_success() {
-        return Err(io::Error::other(format!("the service's own proxy says {}", response.status())));
+        return Err(io::Error::other(format!("the service's own proxy answered {}", response.status())));
     }
     hyper::upgrade::on(response).await.map(TokioIo::new).map_err(io::Error::other)
 }
 
-fn account(shared: &Shared, request: &Request<Incoming>) -> Option<Arc<Account>> {
-    let login = request.headers().get(header::PROXY_AUTHORIZATION)?.to_str().ok()?;
-    let login = STANDARD.decode(login.strip_prefix("Basic ")?).ok()?;
-    let login = String::from_utf8(login).ok()?;
-    shared.account(login.strip_prefix("job:")?)
+fn authenticate(state: &ProxyState, request: &Request<Incoming>) -> Option<Arc<JobTraffic>> {
+    let credentials = request.headers().get(header::PROXY_AUTHORIZATION)?.to_str().ok()?;
+    let credentials = BASE64.decode(credentials.strip_prefix("Basic ")?.as_bytes()).ok()?;
+    state.job(str::from_utf8(&credentials).ok()?.strip_prefix("job:")?)
 }
 
-/// Until one side has had enough, or the job has.
-async fn carry(job: OnUpgrade, server: Stream, account: Arc<Account>) {
+/// Forwards bytes until one side closes, the job ends or its limit is exceeded.
+async fn forward(job: OnUpgrade, upstream: Upstream, traffic: Arc<JobTraffic>) {
     let Ok(job) = job.await else { return };
     let (from_job, to_job) = tokio::io::split(TokioIo::new(job));
-    let (from_server, to_server) = tokio::io::split(server);
-    let free = |_| Ok(());
+    let (from_upstream, to_upstream) = tokio::io::split(upstream);
+    let both_ways = async {
+        tokio::join!(
+            copy(from_job, to_upstream, |_| Ok(())),
+            copy(from_upstream, to_job, |bytes| traffic.count(bytes))
+        )
+    };
     tokio::select! {
-        () = account.over.cancelled() => {}
-        () = account.spent.cancelled() => {}
-        _ = async { tokio::join!(copy(from_job, to_server, free), copy(from_server, to_job, |bytes| account.take(bytes))) } => {}
+        () = traffic.job_ended.cancelled() => {}
+        () = traffic.limit_exceeded.cancelled() => {}
+        _ = both_ways => {}
     }
 }
 
@@ -159,12 +168,12 @@ async fn copy(
 
 #[cfg(test)]
 mod tests {
-    use super::hosts;
+    use super::allowed_hosts;
 
     #[test]
-    fn a_pattern_opens_its_host_and_no_more() {
+    fn patterns_allow_their_own_hosts_only() {
         let of = |patterns: &[&str]| {
-            hosts(&patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>())
+            allowed_hosts(&patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(of(&["go.acme.dev", "gitlab.com/acme/*"]), ["go.acme.dev", "gitlab.com"]);
         assert_eq!(of(&["github.com/acme"]), ["api.github.com", "codeload.github.com", "github.com"]);

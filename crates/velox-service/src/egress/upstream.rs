@@ -1,4 +1,4 @@
-//! The operator's module proxies and checksum database, asked on a job's behalf.
+//! The operator's module proxies and checksum database, asked on behalf of a job.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use reqwest::{
     header::{CONTENT_TYPE, LOCATION},
     redirect::Policy,
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::{fs::File, sync::OnceCell};
 use url::Url;
 use velox_fetch::{
@@ -22,42 +22,43 @@ use velox_fetch::{
 };
 use velox_gomod::module::{self, match_prefix_patterns, unescape_path, unescape_version};
 
-use super::address::{PublicOnly, check_literal};
+use super::address::{PublicResolver, check_ip_literal};
 
-/// As many as the go command follows.
-const REDIRECTS: usize = 10;
-/// How much of an answer's words on an error is passed on.
-const SHOWN: usize = 1 << 10;
-/// The public database as it is reached from mainland China.
-const CHINA: (&str, &str) = ("sum.golang.google.cn", "https://sum.golang.google.cn");
+/// The go command's own limit.
+const MAX_REDIRECTS: usize = 10;
+/// How much of an upstream's error message is passed on.
+const MAX_ERROR_BODY_BYTES: usize = 1 << 10;
+/// The mirror of sum.golang.org in mainland China, which the go command knows by name.
+const SUMDB_CHINA_MIRROR: (&str, &str) = ("sum.golang.google.cn", "https://sum.golang.google.cn");
 
-/// What a job asks for: a path of the proxy protocol (<https://go.dev/ref/mod#goproxy-protocol>), or one of the checksum
-/// database behind it (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
+/// A request of the go command: a path of the module proxy protocol (<https://go.dev/ref/mod#goproxy-protocol>), or of the
+/// checksum database behind it (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum GoProxyRequest {
     Module { path: String, file: String },
-    Database { name: String, file: String },
+    SumDb { name: String, file: String },
 }
 
-impl Asked {
-    /// `None`: it is neither.
+impl GoProxyRequest {
+    /// `None`: not a path of either protocol.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("sumdb/") {
             let (name, file) = rest.split_once('/')?;
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-._~!@+/".contains(c);
-            let safe =
-                file.chars().all(plain) && file.split('/').all(|part| !matches!(part, "" | "." | ".."));
-            let known = matches!(file, "supported" | "latest")
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~!@+/".contains(c);
+            let is_safe =
+                file.chars().all(is_plain) && file.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            let is_known = matches!(file, "supported" | "latest")
                 || file.starts_with("lookup/")
                 || file.starts_with("tile/");
-            return (safe && known).then(|| Self::Database { name: name.to_owned(), file: file.to_owned() });
+            return (is_safe && is_known)
+                .then(|| Self::SumDb { name: name.to_owned(), file: file.to_owned() });
         }
         let (escaped, file) = match text.split_once("/@v/") {
             Some((escaped, "list")) => (escaped, "@v/list".to_owned()),
             Some((escaped, file)) => {
                 let (version, kind) = file.rsplit_once('.')?;
-                let known = matches!(kind, "info" | "mod" | "zip") && unescape_version(version).is_ok();
-                known.then(|| (escaped, format!("@v/{file}")))?
+                let is_known = matches!(kind, "info" | "mod" | "zip") && unescape_version(version).is_ok();
+                is_known.then(|| (escaped, format!("@v/{file}")))?
             }
             None => (text.strip_suffix("/@latest")?, "@latest".to_owned()),
         };
@@ -67,262 +68,267 @@ impl Asked {
     }
 }
 
-/// What was found.
-pub(super) enum Found {
+/// The answer to a [`GoProxyRequest`].
+pub(super) enum UpstreamResponse {
     File(File),
-    Response(Response),
-    /// The status and the words for it.
-    Nothing(StatusCode, String),
+    Http(Response),
+    /// A status and its message.
+    Status(StatusCode, String),
 }
 
-/// Who is asked, and how.
+impl UpstreamResponse {
+    fn not_found(message: impl Into<String>) -> Self {
+        Self::Status(StatusCode::NOT_FOUND, message.into())
+    }
+
+    fn bad_gateway(error: impl ToString) -> Self {
+        Self::Status(StatusCode::BAD_GATEWAY, error.to_string())
+    }
+
+    /// Whether the next proxy of a list is tried after this answer.
+    fn falls_through(&self, after_any_error: bool) -> bool {
+        match self {
+            Self::Status(StatusCode::NOT_FOUND | StatusCode::GONE, _) => true,
+            Self::Status(..) => after_any_error,
+            Self::File(_) | Self::Http(_) => false,
+        }
+    }
+}
+
+/// Clients and settings of the operator's upstreams.
 pub(super) struct Upstream {
     proxies: ProxyList,
     no_proxy: String,
-    database: Option<Database>,
+    sum_db: Option<SumDbSource>,
     netrc: Netrc,
-    /// The hosts and ports that the operator names: these may be anywhere.
-    named: BTreeSet<(String, u16)>,
-    /// For what the operator names.
-    trusting: Client,
-    /// For what answers lead to.
-    guarded: Client,
+    /// Hosts and ports that the operator configured; these may be private.
+    trusted: BTreeSet<(String, u16)>,
+    /// Connects to `trusted` hosts.
+    trusted_client: Client,
+    /// Connects to public addresses only.
+    public_client: Client,
     /// The operator's own HTTPS_PROXY.
     pub(super) proxy: Option<Url>,
 }
 
-struct Database {
+struct SumDbSource {
     name: String,
-    /// Where it is asked past all proxies.
-    own: Url,
-    /// Whether the operator wants it to be asked there.
-    direct: bool,
+    /// The database's own URL.
+    url: Url,
+    /// GOSUMDB names a URL, so no module proxy is asked for it.
+    is_direct: bool,
     base: OnceCell<Url>,
 }
 
 impl Upstream {
-    /// What a service with this environment asks.
     pub(super) fn new(environment: &BTreeMap<String, String>) -> io::Result<Self> {
         let operator = GoEnv::read(environment, None);
         let proxies = ProxyList::parse(&operator.value("GOPROXY")).map_err(io::Error::other)?;
-        let database = Database::new(&operator.value("GOSUMDB"))?;
-        let mut named: BTreeSet<(String, u16)> =
-            proxies.proxies().filter_map(|(url, _)| place(url)).collect();
-        named.extend(database.as_ref().and_then(|database| place(&database.own)));
+        let sum_db = SumDbSource::parse(&operator.value("GOSUMDB"))?;
+        let urls = proxies.proxies().map(|(url, _)| url).chain(sum_db.as_ref().map(|sum_db| &sum_db.url));
+        let trusted = urls.filter_map(host_and_port).collect();
         let netrc = netrc_file(environment)
             .filter(|_| operator.value("GOAUTH") != "off")
             .and_then(|path| std::fs::read_to_string(path).ok())
             .unwrap_or_default();
         let options = http_options(environment);
-        let client = |guarded: bool| {
+        let client = |public_only: bool| {
             let builder = options.builder(Policy::none()).map_err(io::Error::other)?;
-            // Behind a proxy of the operator's it is that proxy which connects: what it may reach is for it to say.
-            let alone = options.proxy.https.is_none() && options.proxy.http.is_none();
-            let builder = if guarded && alone { builder.dns_resolver(PublicOnly) } else { builder };
+            // An operator's proxy resolves names itself and decides what may be reached.
+            let is_direct = options.proxy.https.is_none() && options.proxy.http.is_none();
+            let builder =
+                if public_only && is_direct { builder.dns_resolver(PublicResolver) } else { builder };
             builder.build().map_err(io::Error::other)
         };
         Ok(Self {
             no_proxy: operator.value("GONOPROXY"),
             netrc: Netrc::parse(&netrc),
-            trusting: client(false)?,
-            guarded: client(true)?,
-            proxy: proxy_of(&options)?,
+            trusted_client: client(false)?,
+            public_client: client(true)?,
+            proxy: proxy_url(&options)?,
+            trusted,
             proxies,
-            database,
-            named,
+            sum_db,
         })
     }
 
-    pub(super) async fn fetch(&self, asked: &Asked) -> Found {
-        match asked {
-            Asked::Module { path, .. } if match_prefix_patterns(&self.no_proxy, path) => {
-                let why = "this service's GONOPROXY keeps it from the module proxies";
-                Found::Nothing(StatusCode::NOT_FOUND, why.to_owned())
+    pub(super) async fn fetch(&self, request: &GoProxyRequest) -> UpstreamResponse {
+        match request {
+            GoProxyRequest::Module { path, .. } if match_prefix_patterns(&self.no_proxy, path) => {
+                UpstreamResponse::not_found("the service's GONOPROXY excludes this module from its proxies")
             }
-            Asked::Module { file, .. } => self.in_turn(file).await,
-            Asked::Database { name, file } => self.of_database(name, file).await,
+            GoProxyRequest::Module { file, .. } => self.fetch_from_list(file).await,
+            GoProxyRequest::SumDb { name, file } => self.fetch_sum_db(name, file).await,
         }
     }
 
-    /// As GOPROXY's list says it.
-    async fn in_turn(&self, file: &str) -> Found {
-        let mut last =
-            Found::Nothing(StatusCode::NOT_FOUND, "GOPROXY=off: no module proxy is asked".to_owned());
+    /// Asks the proxies of GOPROXY in order.
+    async fn fetch_from_list(&self, file: &str) -> UpstreamResponse {
+        let mut last = UpstreamResponse::not_found("GOPROXY=off: no module proxy is asked");
         for (proxy, after_any_error) in self.proxies.proxies() {
-            last = self.from(proxy, file).await;
-            match &last {
-                Found::Nothing(StatusCode::NOT_FOUND | StatusCode::GONE, _) => {}
-                Found::Nothing(..) if after_any_error => {}
-                _ => break,
+            last = self.fetch_from(proxy, file).await;
+            if !last.falls_through(after_any_error) {
+                break;
             }
         }
         last
     }
 
-    async fn of_database(&self, name: &str, file: &str) -> Found {
-        let Some(database) = self.database.as_ref().filter(|database| database.name == name) else {
-            return Found::Nothing(StatusCode::NOT_FOUND, format!("GOSUMDB doesn't name {name}"));
+    async fn fetch_sum_db(&self, name: &str, file: &str) -> UpstreamResponse {
+        let Some(sum_db) = self.sum_db.as_ref().filter(|sum_db| sum_db.name == name) else {
+            return UpstreamResponse::not_found(format!("GOSUMDB does not name {name}"));
         };
-        let base = match database.base.get_or_try_init(|| self.base(database)).await {
+        let base = match sum_db.base.get_or_try_init(|| self.sum_db_base(sum_db)).await {
             Ok(base) => base,
-            Err(found) => return found,
+            Err(error) => return error,
         };
         if file == "supported" {
-            return Found::Nothing(StatusCode::OK, String::new());
+            return UpstreamResponse::Status(StatusCode::OK, String::new());
         }
-        self.from(base, file).await
+        self.fetch_from(base, file).await
     }
 
-    /// The first proxy that passes questions on to the database, else the database itself.
-    async fn base(&self, database: &Database) -> Result<Url, Found> {
-        let through = self.proxies.proxies().filter(|_| !database.direct);
-        for (proxy, after_any_error) in through {
-            let base = format!("sumdb/{}", database.name);
-            match self.from(proxy, &format!("{base}/supported")).await {
-                Found::Response(_) | Found::File(_) => {
-                    let base = format!("{}/{base}", proxy.as_str().trim_end_matches('/'));
-                    return Url::parse(&base).map_err(|error| trouble(&error));
+    /// The first module proxy that serves the database, else the database's own URL.
+    async fn sum_db_base(&self, sum_db: &SumDbSource) -> Result<Url, UpstreamResponse> {
+        for (proxy, after_any_error) in self.proxies.proxies().filter(|_| !sum_db.is_direct) {
+            let path = format!("sumdb/{}", sum_db.name);
+            match self.fetch_from(proxy, &format!("{path}/supported")).await {
+                UpstreamResponse::Http(_) | UpstreamResponse::File(_) => {
+                    let base = format!("{}/{path}", proxy.as_str().trim_end_matches('/'));
+                    return Url::parse(&base).map_err(UpstreamResponse::bad_gateway);
                 }
-                Found::Nothing(StatusCode::NOT_FOUND | StatusCode::GONE, _) => {}
-                Found::Nothing(..) if after_any_error => {}
-                failed @ Found::Nothing(..) => return Err(failed),
+                error if error.falls_through(after_any_error) => {}
+                error => return Err(error),
             }
         }
-        Ok(database.own.clone())
+        Ok(sum_db.url.clone())
     }
 
-    async fn from(&self, proxy: &Url, file: &str) -> Found {
-        if proxy.scheme() == "file" {
-            return from_folder(proxy, file).await;
+    async fn fetch_from(&self, base: &Url, file: &str) -> UpstreamResponse {
+        if base.scheme() == "file" {
+            return open_file(base, file).await;
         }
-        let url = format!("{}/{file}", proxy.as_str().trim_end_matches('/'));
-        match Url::parse(&url) {
-            Ok(url) => self.get(url).await.unwrap_or_else(|error| trouble(&error)),
-            Err(error) => trouble(&error),
+        match Url::parse(&format!("{}/{file}", base.as_str().trim_end_matches('/'))) {
+            Ok(url) => self.get(url).await.unwrap_or_else(UpstreamResponse::bad_gateway),
+            Err(error) => UpstreamResponse::bad_gateway(error),
         }
     }
 
-    /// Follows redirects, each by the rules for where it leads.
-    async fn get(&self, mut url: Url) -> io::Result<Found> {
-        let first = place(&url);
-        let login = self.login(&url)?;
-        let (_, _) = (url.set_username(""), url.set_password(None));
-        for _ in 0..=REDIRECTS {
-            let here = place(&url);
-            let named = here.as_ref().is_some_and(|here| self.named.contains(here));
-            if !named {
-                check_literal(&url)?;
-            }
-            let client = if named { &self.trusting } else { &self.guarded };
-            let mut request = client.get(url.clone());
-            if let Some((name, password)) =
-                login.as_ref().filter(|_| here == first && url.scheme() == "https")
-            {
-                request = request.basic_auth(name, Some(password.expose_secret()));
-            }
-            let response = request.send().await.map_err(|error| io::Error::other(cause(&error)))?;
-            if !response.status().is_redirection() {
-                return Ok(judged(response).await);
-            }
-            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
-            let to = url.join(to).map_err(|_| io::Error::other("it redirects to what is no address"))?;
-            match (url.scheme(), to.scheme()) {
-                (_, "https") | ("http", "http") => url = to,
-                _ => return Err(io::Error::other("it redirects away from HTTPS")),
-            }
+    /// Sends the request and follows redirects, checking each host.
+    async fn get(&self, mut url: Url) -> io::Result<UpstreamResponse> {
+        let origin = host_and_port(&url);
+        let credentials = self.credentials(&url)?;
+        for _ in 0..=MAX_REDIRECTS {
             let (_, _) = (url.set_username(""), url.set_password(None));
+            let host = host_and_port(&url);
+            let is_trusted = host.as_ref().is_some_and(|host| self.trusted.contains(host));
+            if !is_trusted {
+                check_ip_literal(&url)?;
+            }
+            let client = if is_trusted { &self.trusted_client } else { &self.public_client };
+            let mut request = client.get(url.clone());
+            if let Some((user, password)) = &credentials
+                && host == origin
+                && url.scheme() == "https"
+            {
+                request = request.basic_auth(user, Some(password.expose_secret()));
+            }
+            let response = request.send().await.map_err(|error| io::Error::other(root_cause(&error)))?;
+            if !response.status().is_redirection() {
+                return Ok(check_status(response).await);
+            }
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let target = url.join(location.unwrap_or_default());
+            let target = target.map_err(|_| io::Error::other("invalid redirect location"))?;
+            match (url.scheme(), target.scheme()) {
+                (_, "https") | ("http", "http") => url = target,
+                _ => return Err(io::Error::other("redirect from https to an insecure URL")),
+            }
         }
-        Err(io::Error::other("it redirects more than 10 times"))
+        Err(io::Error::other("more than 10 redirects"))
     }
 
-    /// As the go command finds it: in the URL, else in netrc; over HTTPS only.
-    fn login(&self, url: &Url) -> io::Result<Option<(String, secrecy::SecretString)>> {
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    /// The credentials as the go command finds them: from the URL, else from netrc; sent over HTTPS only.
+    fn credentials(&self, url: &Url) -> io::Result<Option<(String, SecretString)>> {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let has_own = !url.username().is_empty() || url.password().is_some();
         if url.scheme() != "https" {
-            let why = "GOPROXY has a password for it, which isn't sent over plain HTTP";
-            return if has_own { Err(io::Error::other(why)) } else { Ok(None) };
+            let message = "GOPROXY has a password, which is not sent over plain HTTP";
+            return if has_own { Err(io::Error::other(message)) } else { Ok(None) };
         }
         if has_own {
-            return Ok(Some((decoded(url.username()), decoded(url.password().unwrap_or_default()).into())));
+            return Ok(Some((decode(url.username()), decode(url.password().unwrap_or_default()).into())));
         }
-        let host = match (url.host_str(), url.port()) {
-            (Some(host), Some(port)) => format!("{host}:{port}"),
-            (host, _) => host.unwrap_or_default().to_owned(),
-        };
-        Ok(self.netrc.get(&host).map(|(name, password)| (name.to_owned(), password.clone())))
+        let machine = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        Ok(self.netrc.get(machine).map(|(user, password)| (user.to_owned(), password.clone())))
     }
 }
 
-impl Database {
-    /// `None`: GOSUMDB is off.
-    fn new(setting: &str) -> io::Result<Option<Self>> {
+impl SumDbSource {
+    /// Parses the value of GOSUMDB; `None`: it is off.
+    fn parse(setting: &str) -> io::Result<Option<Self>> {
         if setting == "off" {
             return Ok(None);
         }
         let mut fields = setting.split_ascii_whitespace();
-        let (first, second) = (fields.next().unwrap_or_default(), fields.next());
-        let (key, second) =
-            if first == CHINA.0 { ("sum.golang.org", Some(CHINA.1)) } else { (first, second) };
+        let (key, url) = match (fields.next().unwrap_or_default(), fields.next()) {
+            (key, _) if key == SUMDB_CHINA_MIRROR.0 => ("sum.golang.org", Some(SUMDB_CHINA_MIRROR.1)),
+            other => other,
+        };
         let name = key.split('+').next().unwrap_or_default();
-        let own = second.map_or_else(|| format!("https://{name}"), str::to_owned);
-        let own = Url::parse(&own).map_err(|_| io::Error::other("GOSUMDB names no address"))?;
-        Ok(Some(Self { name: name.to_owned(), own, direct: second.is_some(), base: OnceCell::new() }))
+        let own = url.map_or_else(|| format!("https://{name}"), str::to_owned);
+        let own = Url::parse(&own).map_err(|_| io::Error::other("GOSUMDB has an invalid URL"))?;
+        Ok(Some(Self { name: name.to_owned(), url: own, is_direct: url.is_some(), base: OnceCell::new() }))
     }
 }
 
-/// The GOSUMDB of a job: without the address, so that it asks the service.
-pub(super) fn database_of_job(setting: &str) -> String {
-    let first = setting.split_ascii_whitespace().next().unwrap_or_default();
-    if first == CHINA.0 { "sum.golang.org".to_owned() } else { first.to_owned() }
+/// The GOSUMDB of a job: without a URL, so that the job asks this service.
+pub(super) fn sum_db_of_job(setting: &str) -> String {
+    let key = setting.split_ascii_whitespace().next().unwrap_or_default();
+    if key == SUMDB_CHINA_MIRROR.0 { "sum.golang.org".to_owned() } else { key.to_owned() }
 }
 
-fn place(url: &Url) -> Option<(String, u16)> {
+fn host_and_port(url: &Url) -> Option<(String, u16)> {
     Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
 }
 
-fn trouble(error: &dyn std::error::Error) -> Found {
-    Found::Nothing(StatusCode::BAD_GATEWAY, error.to_string())
-}
-
-async fn judged(response: Response) -> Found {
+async fn check_status(mut response: Response) -> UpstreamResponse {
     let status = response.status();
     if status == StatusCode::OK {
-        return Found::Response(response);
+        return UpstreamResponse::Http(response);
     }
-    let kind = response.headers().get(CONTENT_TYPE);
-    let is_text = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    let mut response = response;
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let is_text = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
     let chunk = if is_text { response.chunk().await.ok().flatten() } else { None };
-    let words = chunk.map(|chunk| String::from_utf8_lossy(chunk.get(..SHOWN).unwrap_or(&chunk)).into_owned());
-    // A success that isn't one says nothing of a module.
+    let message = chunk.map(|chunk| {
+        String::from_utf8_lossy(chunk.get(..MAX_ERROR_BODY_BYTES).unwrap_or(&chunk)).into_owned()
+    });
+    // Another 2xx says nothing about the module.
     let status = if status.is_success() { StatusCode::BAD_GATEWAY } else { status };
-    Found::Nothing(status, words.unwrap_or_default())
+    UpstreamResponse::Status(status, message.unwrap_or_default())
 }
 
-async fn from_folder(proxy: &Url, file: &str) -> Found {
-    let Ok(folder) = proxy.to_file_path() else {
-        return Found::Nothing(StatusCode::BAD_GATEWAY, "GOPROXY names no folder of this machine".to_owned());
+async fn open_file(base: &Url, file: &str) -> UpstreamResponse {
+    let Ok(folder) = base.to_file_path() else {
+        return UpstreamResponse::bad_gateway("GOPROXY has a file URL without a local path");
     };
     match File::open(folder.join(file)).await {
-        Ok(file) => Found::File(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Found::Nothing(StatusCode::NOT_FOUND, "not found".to_owned())
-        }
-        Err(error) => trouble(&error),
+        Ok(file) => UpstreamResponse::File(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => UpstreamResponse::not_found("not found"),
+        Err(error) => UpstreamResponse::bad_gateway(error),
     }
 }
 
-/// The innermost cause: reqwest's own words name the URL.
-fn cause(error: &reqwest::Error) -> String {
+/// The innermost cause: reqwest's own message has the URL in it.
+fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    if std::ptr::addr_eq(cause, error) { "it can't be reached".to_owned() } else { cause.to_string() }
+    if std::ptr::addr_eq(cause, error) { "the host cannot be reached".to_owned() } else { cause.to_string() }
 }
 
-/// Where the go command looks for it.
+/// Where the go command looks for netrc.
 fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
@@ -343,10 +349,10 @@ fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
     }
 }
 
-fn proxy_of(options: &HttpOptions) -> io::Result<Option<Url>> {
+fn proxy_url(options: &HttpOptions) -> io::Result<Option<Url>> {
     let Some(text) = &options.proxy.https else { return Ok(None) };
     let text = if text.contains("://") { text.clone() } else { format!("http://{text}") };
-    Url::parse(&text).map(Some).map_err(|_| io::Error::other("HTTPS_PROXY is no URL"))
+    Url::parse(&text).map(Some).map_err(|_| io::Error::other("HTTPS_PROXY is not a URL"))
 }
 
 #[cfg(test)]
@@ -354,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_paths_of_the_protocol_are_asked_for() {
+    fn only_protocol_paths_are_accepted() {
         for path in [
             "github.com/!acme/x/v2/@v/list",
             "github.com/!acme/x/v2/@v/v2.0.1.info",
@@ -365,7 +371,7 @@ mod tests {
             "sumdb/sum.golang.org/tile/8/0/x001/067.p/123",
             "sumdb/sum.golang.org/lookup/github.com/!acme/x@v1.0.0+incompatible",
         ] {
-            assert!(Asked::parse(path).is_some(), "{path}");
+            assert!(GoProxyRequest::parse(path).is_some(), "{path}");
         }
         for path in [
             "",
@@ -385,19 +391,19 @@ mod tests {
             "github.com/a?x=/@v/list",
             "http://other/@v/list",
         ] {
-            assert_eq!(Asked::parse(path), None, "{path}");
+            assert_eq!(GoProxyRequest::parse(path), None, "{path}");
         }
     }
 
     #[test]
-    fn a_job_asks_the_database_through_the_service() {
+    fn jobs_ask_the_service_for_checksums() {
         for (setting, job) in [
             ("sum.golang.org", "sum.golang.org"),
             ("off", "off"),
             ("sum.acme.dev+a+b https://sums.acme.dev", "sum.acme.dev+a+b"),
             ("sum.golang.google.cn", "sum.golang.org"),
         ] {
-            assert_eq!(database_of_job(setting), job);
+            assert_eq!(sum_db_of_job(setting), job);
         }
     }
 }

@@ -9,8 +9,12 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, ErrorKind, Fault, Goal, Options, Output, Request, Summary, render};
-use velox_manifest::Source;
+use velox_api::{ArtifactInfo, BuildFailure, FailureKind};
+use velox_build::{
+    Blame, BuildOptions, BuildRequest, BuildSummary, CacheOptions, CompileOptions, Error, ErrorKind, Goal,
+    NetworkAccess, Output, StampOptions, WorkspaceOptions, render,
+};
+use velox_manifest::SourceFile;
 
 use super::{
     fence,
@@ -18,7 +22,7 @@ use super::{
     size,
     task::{Said, Task},
 };
-use crate::{ArtifactInfo, Failure, FailureKind, Made};
+use crate::build::BuildResult;
 
 /// Does what the service asks for on the standard input, and says on the standard output what goes on. Where the input
 /// ends before that, the service is dead: this process ends with all that it started.
@@ -80,7 +84,7 @@ async fn build(
     cancel: CancellationToken,
 ) -> Result<Said, Error> {
     let spec = &task.spec;
-    let failed = |kind, message| Ok(Said::Failed(Failure { kind, message }));
+    let failed = |kind, message| Ok(Said::Failed(BuildFailure { kind, message }));
     let (manifest, source) = match spec.manifest() {
         Ok(read) => read,
         Err(violations) => {
@@ -90,24 +94,23 @@ async fn build(
         }
     };
     let lock = task.directory.join("velox.lock");
-    let request = Request {
+    let request = BuildRequest {
         manifest,
         source: Some(source.clone()),
         base: task.directory.clone(),
         environment,
-        options: Options {
-            stamp_version: spec.stamp_version.clone(),
-            stamp_time: spec.stamp_time.clone(),
-            no_smoke_test: true,
-            no_cache: task.force,
-            proxies_only: true,
-            one_group: true,
-            workspaces: Some(task.directory.join("work")),
-            ..Options::default()
+        options: BuildOptions {
+            compile: CompileOptions { skip_smoke_test: true, ..CompileOptions::default() },
+            stamp: StampOptions { version: spec.stamp_version.clone(), time: spec.stamp_time.clone() },
+            network: NetworkAccess::ProxiesOnly,
+            cache: CacheOptions { recompile: task.force, ..CacheOptions::default() },
+            workspace: WorkspaceOptions { parent: Some(task.directory.join("work")), keep: false },
+            share_process_group: true,
+            ..BuildOptions::default()
         },
         goal: Goal::Build(Output::Directory(task.directory.join("out"))),
         lock: Some(lock.clone()),
-        unchanged: true,
+        updates_lock: true,
     };
     let log = Arc::new(Log::new(source.clone()));
     let summary = match velox_build::build(&request, log, cancel).await {
@@ -125,9 +128,9 @@ async fn build(
     }
 }
 
-fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
+fn made(task: &Task, summary: BuildSummary, lock: String) -> Option<Said> {
     let binary = summary.binaries.into_iter().next()?;
-    let made = Made {
+    let made = BuildResult {
         artifact: ArtifactInfo {
             sha256: binary.sha256,
             size: binary.size,
@@ -144,7 +147,7 @@ fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
 }
 
 /// As `vx build` shows it: the places in the configuration, and what the compiler printed.
-fn failure(error: &Error, source: &Source, memory: u64) -> Failure {
+fn failure(error: &Error, source: &SourceFile, memory: u64) -> BuildFailure {
     let mut parts: Vec<String> = error
         .diagnostics
         .iter()
@@ -154,9 +157,9 @@ fn failure(error: &Error, source: &Source, memory: u64) -> Failure {
         parts.push(error.output.iter().map(|line| format!("{}\n", render::clean(line))).collect());
     }
     let mut kind = match error.fault {
-        Fault::Request => FailureKind::Invalid,
-        Fault::Sources => FailureKind::Unavailable,
-        Fault::Other => FailureKind::Failed,
+        Blame::Request => FailureKind::Invalid,
+        Blame::Sources => FailureKind::Unavailable,
+        Blame::Other => FailureKind::Failed,
     };
     if error.output.iter().any(|line| is_out_of_memory(line)) {
         kind = FailureKind::Limit;
@@ -165,7 +168,7 @@ fn failure(error: &Error, source: &Source, memory: u64) -> Failure {
         kind = FailureKind::Limit;
         parts.push("it wrote a larger file than a build may write here".to_owned());
     }
-    Failure { kind, message: parts.join("\n").trim_end().to_owned() }
+    BuildFailure { kind, message: parts.join("\n").trim_end().to_owned() }
 }
 
 /// Whether a program says that it gets no more memory.

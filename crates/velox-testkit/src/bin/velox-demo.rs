@@ -9,7 +9,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use velox_testkit::{Files, Forge, Repo, Server, roadrunner};
+use velox_testkit::{Files, Repo, RunningRoadRunner, TestForge, roadrunner};
 
 const RELEASE: &str = "v2025.1.0";
 const PLUGINS: [&str; 5] = ["fileserver", "logger", "rpc", "status", "metrics"];
@@ -47,9 +47,9 @@ fn main() -> ExitCode {
 }
 
 /// What went wrong, as a sentence.
-type Outcome<T> = Result<T, String>;
+type DemoResult<T> = Result<T, String>;
 
-fn demo(vx: &Path) -> Outcome<()> {
+fn demo(vx: &Path) -> DemoResult<()> {
     for (program, argument, remedy) in [
         ("go", "version", "install it from https://go.dev/dl/"),
         ("git", "--version", "install it with your system's package manager"),
@@ -58,10 +58,10 @@ fn demo(vx: &Path) -> Outcome<()> {
     }
     let vx = fs::canonicalize(vx)
         .map_err(|error| format!("{}: {error}; build it with: cargo build -p vx", vx.display()))?;
-    let place = Place::new()?;
+    let place = DemoDirectory::new()?;
 
     step("a forge on localhost answers for GitHub");
-    let forge = Forge::start();
+    let forge = TestForge::start();
     roadrunner("v2025").commit_to(&forge.github("roadrunner-server/roadrunner")).tag(RELEASE);
     println!("  {}: a small server with RoadRunner's layout, {RELEASE}", forge.github_url());
     for plugin in PLUGINS {
@@ -95,7 +95,7 @@ fn demo(vx: &Path) -> Outcome<()> {
     step("bin/rr serve, and a file from its fileserver plugin");
     place.write("public/hello.txt", "Hello from a RoadRunner of your own.\n")?;
     let failed = |error: std::io::Error| format!("the server that came out: {error}");
-    let mut server = Server::start(&binary, &place.directory, SERVER).map_err(failed)?;
+    let mut server = RunningRoadRunner::start(&binary, &place.directory, SERVER).map_err(failed)?;
     let answer = server.get("/hello.txt").map_err(failed)?;
     println!("  GET {}: {}", server.url("/hello.txt"), answer.trim_end());
     if answer != "Hello from a RoadRunner of your own.\n" {
@@ -128,12 +128,12 @@ fn manifest(endpoint: &str) -> String {
 }
 
 /// `target/demo` below the current directory: everything that the demo leaves behind.
-struct Place {
+struct DemoDirectory {
     directory: PathBuf,
 }
 
-impl Place {
-    fn new() -> Outcome<Self> {
+impl DemoDirectory {
+    fn new() -> DemoResult<Self> {
         let directory = Path::new("target").join("demo");
         let made = fs::create_dir_all(&directory).and_then(|()| fs::canonicalize(&directory));
         let place = Self { directory: made.map_err(|error| format!("{}: {error}", directory.display()))? };
@@ -152,7 +152,7 @@ impl Place {
         Ok(place)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Outcome<()> {
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> DemoResult<()> {
         let file = self.directory.join(name);
         let parent = file.parent().unwrap_or(&self.directory);
         fs::create_dir_all(parent)
@@ -166,7 +166,7 @@ impl Place {
     }
 
     /// Commits a plugin as its repository has it at the release, from the module proxy.
-    fn mirror(&self, plugin: &str, repo: &Repo) -> Outcome<()> {
+    fn mirror(&self, plugin: &str, repo: &Repo) -> DemoResult<()> {
         let module = format!("github.com/roadrunner-server/{plugin}/v5@{PLUGIN_RELEASE}");
         // The server's own go.sum says what the modules must be.
         let mut command = Command::new("go");
@@ -221,7 +221,7 @@ fn read(folder: &Path, prefix: &str, files: &mut Files) -> std::io::Result<()> {
 }
 
 /// What a program prints, without its last line end.
-fn said(command: &mut Command) -> Outcome<String> {
+fn said(command: &mut Command) -> DemoResult<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("{name} can't be started: {error}"))?;
     if output.status.success() {

@@ -16,14 +16,14 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-pub(super) type Body = UnsyncBoxBody<Bytes, HungUp>;
+pub(super) type ResponseBody = UnsyncBoxBody<Bytes, ConnectionCut>;
 
 /// The end of a connection in the middle of an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the fault that the test asked for")]
-pub(super) struct HungUp;
+pub(super) struct ConnectionCut;
 
-pub(super) struct Asked {
+pub(super) struct ForgeRequest {
     pub(super) method: Method,
     /// `http` or `https`.
     pub(super) scheme: &'static str,
@@ -36,7 +36,7 @@ pub(super) struct Asked {
     headers: HeaderMap,
 }
 
-impl Asked {
+impl ForgeRequest {
     pub(super) fn new(parts: Parts, body: Bytes, name: Option<String>, address: SocketAddr) -> Self {
         let scheme = if name.is_some() { "https" } else { "http" };
         let authority = match &name {
@@ -122,13 +122,13 @@ pub(super) fn decode(text: &str) -> String {
 }
 
 /// A whole answer before it goes on the wire.
-pub(super) struct Answer {
+pub(super) struct ForgeResponse {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl ForgeResponse {
     pub(super) fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }.header("content-type", content_type)
     }
@@ -156,7 +156,7 @@ impl Answer {
     }
 
     /// Gives a good answer an `ETag`, or turns it into 304 where the client has it already.
-    pub(super) fn tagged(mut self, asked: &Asked) -> Self {
+    pub(super) fn tagged(mut self, asked: &ForgeRequest) -> Self {
         if self.status != 200 {
             return self;
         }
@@ -169,7 +169,7 @@ impl Answer {
         self.header("etag", tag)
     }
 
-    pub(super) fn finish(self, method: &Method) -> Response<Body> {
+    pub(super) fn finish(self, method: &Method) -> Response<ResponseBody> {
         let body = if method == Method::HEAD { Vec::new() } else { self.body.clone() };
         let length = self.body.len();
         let mut response =
@@ -180,14 +180,14 @@ impl Answer {
         response
     }
 
-    pub(super) fn finish_streaming<S>(self, pieces: S) -> Response<Body>
+    pub(super) fn finish_streaming<S>(self, pieces: S) -> Response<ResponseBody>
     where
-        S: Stream<Item = Result<Frame<Bytes>, HungUp>> + Send + 'static,
+        S: Stream<Item = Result<Frame<Bytes>, ConnectionCut>> + Send + 'static,
     {
         self.finish_with(StreamBody::new(pieces).boxed_unsync())
     }
 
-    fn finish_with(self, body: Body) -> Response<Body> {
+    fn finish_with(self, body: ResponseBody) -> Response<ResponseBody> {
         let mut response = Response::new(body);
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

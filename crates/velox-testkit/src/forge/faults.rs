@@ -8,7 +8,7 @@ use hyper::body::{Bytes, Frame};
 use hyper::{Method, Response};
 use serde_json::json;
 
-use super::answer::{Answer, Asked, Body, HungUp};
+use super::answer::{ConnectionCut, ForgeRequest, ForgeResponse, ResponseBody};
 use super::{LONGEST_PAUSE, below, gitlab};
 
 /// A way for a request to go wrong.
@@ -48,10 +48,10 @@ pub enum Fault {
 /// Where and how often a [`Fault`] strikes. Unless told otherwise: everywhere, always.
 #[derive(Clone)]
 pub struct FaultRule {
-    rule: Arc<Mutex<Rule>>,
+    rule: Arc<Mutex<FaultState>>,
 }
 
-struct Rule {
+struct FaultState {
     fault: Fault,
     method: Option<String>,
     path: Option<String>,
@@ -88,13 +88,13 @@ impl FaultRule {
         self.lock().hits
     }
 
-    fn lock(&self) -> MutexGuard<'_, Rule> {
+    fn lock(&self) -> MutexGuard<'_, FaultState> {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Rule {
-    fn covers(&self, asked: &Asked) -> bool {
+impl FaultState {
+    fn covers(&self, asked: &ForgeRequest) -> bool {
         let method = self.method.as_ref().is_none_or(|it| it.eq_ignore_ascii_case(asked.method.as_str()));
         let host = self.host.as_ref().is_none_or(|it| it.eq_ignore_ascii_case(&asked.host));
         let path = self.path.as_ref().is_none_or(|pattern| {
@@ -113,13 +113,13 @@ fn like(pattern: &str, text: &str) -> bool {
 }
 
 #[derive(Default)]
-pub(super) struct Faults {
+pub(super) struct FaultRules {
     rules: Mutex<Vec<FaultRule>>,
 }
 
-impl Faults {
+impl FaultRules {
     pub(super) fn add(&self, fault: Fault) -> FaultRule {
-        let rule = Rule { fault, method: None, path: None, host: None, left: None, hits: 0 };
+        let rule = FaultState { fault, method: None, path: None, host: None, left: None, hits: 0 };
         let rule = FaultRule { rule: Arc::new(Mutex::new(rule)) };
         self.lock().push(rule.clone());
         rule
@@ -130,7 +130,7 @@ impl Faults {
     }
 
     /// The oldest fault that covers a request, counted as struck.
-    pub(super) fn take(&self, asked: &Asked) -> Option<Fault> {
+    pub(super) fn take(&self, asked: &ForgeRequest) -> Option<Fault> {
         self.lock().iter().find_map(|rule| {
             let mut rule = rule.lock();
             rule.covers(asked).then(|| {
@@ -151,11 +151,11 @@ pub(super) fn now() -> u64 {
 }
 
 /// The answer of a fault that doesn't need the right one.
-pub(super) fn instead(fault: &Fault, asked: &Asked) -> Option<Answer> {
+pub(super) fn instead(fault: &Fault, asked: &ForgeRequest) -> Option<ForgeResponse> {
     Some(match fault {
-        Fault::Status(status) => Answer::text(*status, "a fault that the test asked for\n"),
+        Fault::Status(status) => ForgeResponse::text(*status, "a fault that the test asked for\n"),
         Fault::RateLimited { reset_in } => rate_limited(60, now() + reset_in),
-        Fault::TooManyRequests { retry_after } => Answer::json(
+        Fault::TooManyRequests { retry_after } => ForgeResponse::json(
             429,
             &json!({
                 "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
@@ -166,20 +166,20 @@ pub(super) fn instead(fault: &Fault, asked: &Asked) -> Option<Answer> {
         .header("retry-after", retry_after),
         Fault::RedirectLoop => {
             let query = if asked.query.is_empty() { String::new() } else { format!("?{}", asked.query) };
-            Answer::redirect(302, &format!("{}{}{query}", asked.origin(), asked.path))
+            ForgeResponse::redirect(302, &format!("{}{}{query}", asked.origin(), asked.path))
         }
-        Fault::Redirect(to) => Answer::redirect(302, to),
-        Fault::Page(html) => Answer::new(200, "text/html; charset=utf-8", html.clone()),
+        Fault::Redirect(to) => ForgeResponse::redirect(302, to),
+        Fault::Page(html) => ForgeResponse::new(200, "text/html; charset=utf-8", html.clone()),
         Fault::GarbageJson => {
-            Answer::new(200, "application/json; charset=utf-8", "{\"message\": <html>, \u{0}\u{fffd}")
+            ForgeResponse::new(200, "application/json; charset=utf-8", "{\"message\": <html>, \u{0}\u{fffd}")
         }
         Fault::CutBody | Fault::SlowBody(_) | Fault::HangUp => return None,
     })
 }
 
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>
-pub(super) fn rate_limited(limit: u64, reset: u64) -> Answer {
-    Answer::json(
+pub(super) fn rate_limited(limit: u64, reset: u64) -> ForgeResponse {
+    ForgeResponse::json(
         403,
         &json!({
             "message": "API rate limit exceeded for 127.0.0.1. (But here's the good news: Authenticated requests get a higher rate limit. Check out the documentation for more details.)",
@@ -194,7 +194,11 @@ pub(super) fn rate_limited(limit: u64, reset: u64) -> Answer {
 }
 
 /// The right answer, sent the wrong way.
-pub(super) fn spoil(fault: &Fault, mut answer: Answer, method: &Method) -> Result<Response<Body>, HungUp> {
+pub(super) fn spoil(
+    fault: &Fault,
+    mut answer: ForgeResponse,
+    method: &Method,
+) -> Result<Response<ResponseBody>, ConnectionCut> {
     let body = std::mem::take(&mut answer.body);
     let length = body.len();
     match fault {
@@ -206,7 +210,7 @@ pub(super) fn spoil(fault: &Fault, mut answer: Answer, method: &Method) -> Resul
                     Some(_) => {
                         // Time for the first half to reach the wire, which is dropped along with it otherwise.
                         tokio::time::sleep(Duration::from_millis(50)).await;
-                        Some((Err(HungUp), None))
+                        Some((Err(ConnectionCut), None))
                     }
                     None => None,
                 }
@@ -226,7 +230,7 @@ pub(super) fn spoil(fault: &Fault, mut answer: Answer, method: &Method) -> Resul
             });
             Ok(answer.header("content-length", length).finish_streaming(pieces))
         }
-        Fault::HangUp => Err(HungUp),
+        Fault::HangUp => Err(ConnectionCut),
         _ => {
             answer.body = body;
             Ok(answer.finish(method))

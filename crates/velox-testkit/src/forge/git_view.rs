@@ -2,23 +2,23 @@
 
 use crate::Repo;
 
-pub(super) struct Commit {
+pub(super) struct CommitInfo {
     pub(super) id: String,
     pub(super) tree: String,
     pub(super) parents: Vec<String>,
-    pub(super) author: Person,
-    pub(super) committer: Person,
+    pub(super) author: GitPerson,
+    pub(super) committer: GitPerson,
     pub(super) message: String,
 }
 
-pub(super) struct Person {
+pub(super) struct GitPerson {
     pub(super) name: String,
     pub(super) email: String,
     /// RFC 3339, in UTC with a `Z`.
     pub(super) date: String,
 }
 
-pub(super) struct Ref {
+pub(super) struct RefInfo {
     /// Without `refs/heads/` or `refs/tags/`.
     pub(super) name: String,
     /// `commit`, or `tag` for an annotated one.
@@ -28,7 +28,7 @@ pub(super) struct Ref {
     pub(super) commit: String,
 }
 
-pub(super) struct Entry {
+pub(super) struct TreeEntry {
     pub(super) mode: String,
     /// `blob`, `tree` or `commit`.
     pub(super) kind: String,
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     pub(super) path: String,
 }
 
-impl Entry {
+impl TreeEntry {
     pub(super) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
@@ -93,7 +93,7 @@ fn is_ref_name(name: &str) -> bool {
 const COMMIT_FORMAT: &str = "--format=%H%x00%T%x00%P%x00%an%x00%ae%x00%ad%x00%cn%x00%ce%x00%cd%x00%B%x1e";
 
 /// Commits from a commit on, newest first; `path` (or `""`) narrows them to those that touch it.
-pub(super) fn log(repo: &Repo, id: &str, path: &str, skip: usize, limit: usize) -> Vec<Commit> {
+pub(super) fn log(repo: &Repo, id: &str, path: &str, skip: usize, limit: usize) -> Vec<CommitInfo> {
     let (skip, limit) = (format!("--skip={skip}"), format!("--max-count={limit}"));
     let date = "--date=format-local:%Y-%m-%dT%H:%M:%SZ";
     let text = if path.is_empty() {
@@ -104,24 +104,24 @@ pub(super) fn log(repo: &Repo, id: &str, path: &str, skip: usize, limit: usize) 
     text.unwrap_or_default().split('\u{1e}').filter_map(parse_commit).collect()
 }
 
-pub(super) fn commit(repo: &Repo, id: &str) -> Option<Commit> {
+pub(super) fn commit(repo: &Repo, id: &str) -> Option<CommitInfo> {
     log(repo, id, "", 0, 1).into_iter().next()
 }
 
-fn parse_commit(text: &str) -> Option<Commit> {
+fn parse_commit(text: &str) -> Option<CommitInfo> {
     let mut fields = text.trim_start_matches('\n').split('\0').map(str::to_owned);
-    Some(Commit {
+    Some(CommitInfo {
         id: fields.next().filter(|id| !id.is_empty())?,
         tree: fields.next()?,
         parents: fields.next()?.split_whitespace().map(str::to_owned).collect(),
-        author: Person { name: fields.next()?, email: fields.next()?, date: fields.next()? },
-        committer: Person { name: fields.next()?, email: fields.next()?, date: fields.next()? },
+        author: GitPerson { name: fields.next()?, email: fields.next()?, date: fields.next()? },
+        committer: GitPerson { name: fields.next()?, email: fields.next()?, date: fields.next()? },
         message: fields.next()?.trim_end().to_owned(),
     })
 }
 
 /// The refs below `refs/heads/` or `refs/tags/` whose name begins with `start`, by name.
-pub(super) fn refs(repo: &Repo, prefix: &str, start: &str) -> Vec<Ref> {
+pub(super) fn refs(repo: &Repo, prefix: &str, start: &str) -> Vec<RefInfo> {
     let format = "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(*objectname)";
     ask_text(repo, ["for-each-ref", format, prefix])
         .unwrap_or_default()
@@ -130,7 +130,7 @@ pub(super) fn refs(repo: &Repo, prefix: &str, start: &str) -> Vec<Ref> {
             let mut fields = line.split('\0');
             let name = fields.next()?.strip_prefix(prefix)?;
             let (kind, object, peeled) = (fields.next()?, fields.next()?, fields.next()?);
-            name.starts_with(start).then(|| Ref {
+            name.starts_with(start).then(|| RefInfo {
                 name: name.to_owned(),
                 kind: kind.to_owned(),
                 object: object.to_owned(),
@@ -141,11 +141,11 @@ pub(super) fn refs(repo: &Repo, prefix: &str, start: &str) -> Vec<Ref> {
 }
 
 /// What a path is at a commit. The root (`""`) is the commit's tree.
-pub(super) fn entry(repo: &Repo, commit: &str, path: &str) -> Option<Entry> {
+pub(super) fn entry(repo: &Repo, commit: &str, path: &str) -> Option<TreeEntry> {
     if path.is_empty() {
         let id = ask_text(repo, ["rev-parse", &format!("{commit}^{{tree}}")])?.trim_end().to_owned();
         let (mode, kind) = ("040000".to_owned(), "tree".to_owned());
-        return Some(Entry { mode, kind, id, size: None, path: String::new() });
+        return Some(TreeEntry { mode, kind, id, size: None, path: String::new() });
     }
     tree(repo, &["ls-tree", "-lz", "--full-tree", commit, "--", path])
         .into_iter()
@@ -153,7 +153,7 @@ pub(super) fn entry(repo: &Repo, commit: &str, path: &str) -> Option<Entry> {
 }
 
 /// What a folder holds at a commit.
-pub(super) fn list(repo: &Repo, commit: &str, path: &str, recursive: bool) -> Vec<Entry> {
+pub(super) fn list(repo: &Repo, commit: &str, path: &str, recursive: bool) -> Vec<TreeEntry> {
     let of = format!("{commit}:{path}");
     let flags = if recursive { "-lzrt" } else { "-lz" };
     let mut entries = tree(repo, &["ls-tree", flags, "--full-tree", "--end-of-options", &of]);
@@ -165,14 +165,14 @@ pub(super) fn list(repo: &Repo, commit: &str, path: &str, recursive: bool) -> Ve
     entries
 }
 
-fn tree(repo: &Repo, arguments: &[&str]) -> Vec<Entry> {
+fn tree(repo: &Repo, arguments: &[&str]) -> Vec<TreeEntry> {
     let Ok(output) = repo.command().args(arguments).output() else { return Vec::new() };
     String::from_utf8_lossy(&output.stdout)
         .split('\0')
         .filter_map(|line| {
             let (about, path) = line.split_once('\t')?;
             let mut about = about.split_whitespace().map(str::to_owned);
-            Some(Entry {
+            Some(TreeEntry {
                 mode: about.next()?,
                 kind: about.next()?,
                 id: about.next()?,
@@ -205,7 +205,7 @@ pub(super) fn count(repo: &Repo, from: &str, to: &str) -> usize {
 }
 
 /// The commits that `to` has and `from` has not, oldest first.
-pub(super) fn between(repo: &Repo, from: &str, to: &str) -> Vec<Commit> {
+pub(super) fn between(repo: &Repo, from: &str, to: &str) -> Vec<CommitInfo> {
     ask_text(repo, ["rev-list", "--reverse", &format!("{from}..{to}")])
         .unwrap_or_default()
         .lines()

@@ -7,43 +7,43 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::answer::{Answer, Asked, decode};
+use super::answer::{ForgeRequest, ForgeResponse, decode};
 use super::faults::{now, rate_limited};
-use super::git_view::{self, Commit, Entry, Person, Ref};
-use super::{Caller, Hosted, Kind, Shared};
+use super::git_view::{self, CommitInfo, GitPerson, RefInfo, TreeEntry};
+use super::{ForgeKind, ForgeServer, HostedRepo, TokenCheck};
 
 const HOUR: u64 = 3600;
 
 /// [Rate limits](https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api), counted for each token.
-pub(super) struct Rates {
+pub(super) struct RateLimits {
     anonymous: u64,
     with_token: u64,
-    spent: BTreeMap<Option<String>, Window>,
+    spent: BTreeMap<Option<String>, RateWindow>,
 }
 
 #[derive(Clone, Copy)]
-struct Window {
+struct RateWindow {
     used: u64,
     reset: u64,
 }
 
-impl Default for Rates {
+impl Default for RateLimits {
     fn default() -> Self {
         Self { anonymous: 60, with_token: 5000, spent: BTreeMap::new() }
     }
 }
 
-impl Rates {
+impl RateLimits {
     pub(super) fn set_limits(&mut self, anonymous: u64, with_token: u64) {
         (self.anonymous, self.with_token) = (anonymous, with_token);
     }
 
     /// The limit and the window after spending `cost` of it; nothing spent where it is used up.
-    fn spend(&mut self, token: Option<String>, cost: u64) -> (u64, Window, bool) {
+    fn spend(&mut self, token: Option<String>, cost: u64) -> (u64, RateWindow, bool) {
         let limit = if token.is_some() { self.with_token } else { self.anonymous };
-        let window = self.spent.entry(token).or_insert(Window { used: 0, reset: now() + HOUR });
+        let window = self.spent.entry(token).or_insert(RateWindow { used: 0, reset: now() + HOUR });
         if window.reset <= now() {
-            *window = Window { used: 0, reset: now() + HOUR };
+            *window = RateWindow { used: 0, reset: now() + HOUR };
         }
         let allowed = window.used + cost <= limit;
         if allowed {
@@ -53,8 +53,8 @@ impl Rates {
     }
 }
 
-fn error(status: u16, message: &str, page: &str) -> Answer {
-    Answer::json(
+fn error(status: u16, message: &str, page: &str) -> ForgeResponse {
+    ForgeResponse::json(
         status,
         &json!({
             "message": message,
@@ -64,15 +64,15 @@ fn error(status: u16, message: &str, page: &str) -> Answer {
     )
 }
 
-fn not_found(page: &str) -> Answer {
+fn not_found(page: &str) -> ForgeResponse {
     error(404, "Not Found", page)
 }
 
 /// A call of the REST API; `path` is below the API's base.
-pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
+pub(super) fn rest(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
     let token = asked.authorization();
-    let caller = shared.caller(Kind::GitHub, token.as_deref());
-    if caller == Caller::Stranger {
+    let caller = shared.caller(ForgeKind::GitHub, token.as_deref());
+    if caller == TokenCheck::Stranger {
         // https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit
         return error(401, "Bad credentials", "");
     }
@@ -87,9 +87,9 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         // https://docs.github.com/en/rest/rate-limit/rate-limit
         let core =
             json!({"limit": limit, "used": window.used, "remaining": remaining, "reset": window.reset});
-        Answer::json(200, &json!({"resources": {"core": core, "search": core}, "rate": core}))
+        ForgeResponse::json(200, &json!({"resources": {"core": core, "search": core}, "rate": core}))
     } else {
-        Api { shared, asked, token }.call(path).tagged(asked)
+        GitHubApi { shared, asked, token }.call(path).tagged(asked)
     };
     // https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
     if let Some((scopes, expires)) = facts {
@@ -109,14 +109,14 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         .header("vary", "Accept, Authorization, Cookie, X-GitHub-OTP")
 }
 
-struct Api<'a> {
-    shared: &'a Shared,
-    asked: &'a Asked,
+struct GitHubApi<'a> {
+    shared: &'a ForgeServer,
+    asked: &'a ForgeRequest,
     token: Option<String>,
 }
 
-impl Api<'_> {
-    fn call(&self, path: &str) -> Answer {
+impl GitHubApi<'_> {
+    fn call(&self, path: &str) -> ForgeResponse {
         if !matches!(self.asked.method.as_str(), "GET" | "HEAD") {
             return not_found("");
         }
@@ -125,11 +125,11 @@ impl Api<'_> {
         if first != "repos" {
             return not_found("");
         }
-        let found = self.shared.find(Kind::GitHub, &format!("{owner}/{name}"));
+        let found = self.shared.find(ForgeKind::GitHub, &format!("{owner}/{name}"));
         let Some(hosted) = found.filter(|it| it.visible_to(self.token.as_deref())) else {
             return not_found("/repos/repos#get-a-repository");
         };
-        let of = Repository { api: self, hosted: &hosted };
+        let of = RepositoryApi { api: self, hosted: &hosted };
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         match rest.as_slice() {
             [] => of.describe(),
@@ -166,12 +166,12 @@ impl Api<'_> {
     }
 }
 
-struct Repository<'a> {
-    api: &'a Api<'a>,
-    hosted: &'a Hosted,
+struct RepositoryApi<'a> {
+    api: &'a GitHubApi<'a>,
+    hosted: &'a HostedRepo,
 }
 
-impl Repository<'_> {
+impl RepositoryApi<'_> {
     fn url(&self) -> String {
         format!("{}/repos/{}", self.api.base(), self.hosted.path)
     }
@@ -181,9 +181,9 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/repos/repos#get-a-repository>
-    fn describe(&self) -> Answer {
+    fn describe(&self) -> ForgeResponse {
         let (hosted, url, html) = (self.hosted, self.url(), self.html_url());
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "id": hosted.id(),
@@ -236,7 +236,7 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/commits/commits#list-commits>
-    fn commits(&self) -> Answer {
+    fn commits(&self) -> ForgeResponse {
         let page = "/commits/commits#list-commits";
         let start = self.api.asked.parameter("sha").unwrap_or_else(|| "HEAD".to_owned());
         let Some(id) = git_view::resolve(&self.hosted.repo, &start) else { return not_found(page) };
@@ -246,14 +246,14 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/commits/commits#get-a-commit>
-    fn commit(&self, name: &str) -> Answer {
+    fn commit(&self, name: &str) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let found = git_view::resolve(repo, name).and_then(|id| git_view::commit(repo, &id));
         let Some(commit) = found else {
             return error(422, &format!("No commit found for SHA: {name}"), "/commits/commits#get-a-commit");
         };
         if self.accepts("sha") {
-            return Answer::new(200, "application/vnd.github.sha; charset=utf-8", commit.id);
+            return ForgeResponse::new(200, "application/vnd.github.sha; charset=utf-8", commit.id);
         }
         let parent = commit.parents.first().map_or(EMPTY_TREE, String::as_str);
         let files = self.files(parent, &commit.id);
@@ -262,7 +262,7 @@ impl Repository<'_> {
         json["stats"] =
             json!({"additions": sum("additions"), "deletions": sum("deletions"), "total": sum("changes")});
         json["files"] = files.into();
-        Answer::json(200, &json)
+        ForgeResponse::json(200, &json)
     }
 
     fn accepts(&self, format: &str) -> bool {
@@ -273,7 +273,7 @@ impl Repository<'_> {
             .any(|version| accept.contains(&format!("application/vnd.github.{version}{format}")))
     }
 
-    fn commit_json(&self, commit: &Commit) -> Value {
+    fn commit_json(&self, commit: &CommitInfo) -> Value {
         let (url, html, id) = (self.url(), self.html_url(), &commit.id);
         let parents: Vec<Value> = commit
             .parents
@@ -330,7 +330,7 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/repos/contents#get-repository-content>
-    fn contents(&self, path: &str) -> Answer {
+    fn contents(&self, path: &str) -> ForgeResponse {
         let page = "/repos/contents#get-repository-content";
         let repo = &self.hosted.repo;
         let name = self.api.asked.parameter("ref").filter(|name| !name.is_empty());
@@ -346,16 +346,16 @@ impl Repository<'_> {
             return if self.accepts("object") {
                 let mut json = self.content_json(&entry, &name);
                 json["entries"] = list.into();
-                Answer::json(200, &json)
+                ForgeResponse::json(200, &json)
             } else {
-                Answer::json(200, &list.into())
+                ForgeResponse::json(200, &list.into())
             };
         }
         let mut json = self.content_json(&entry, &name);
         if entry.kind == "blob" {
             let Some(content) = git_view::blob(repo, &entry.id) else { return not_found(page) };
             if self.accepts("raw") {
-                return Answer::new(200, "application/vnd.github.raw+json; charset=utf-8", content);
+                return ForgeResponse::new(200, "application/vnd.github.raw+json; charset=utf-8", content);
             }
             if entry.mode == "120000" {
                 json["target"] = String::from_utf8_lossy(&content).into();
@@ -367,10 +367,10 @@ impl Repository<'_> {
                 json["content"] = "".into();
             }
         }
-        Answer::json(200, &json)
+        ForgeResponse::json(200, &json)
     }
 
-    fn content_json(&self, entry: &Entry, name: &str) -> Value {
+    fn content_json(&self, entry: &TreeEntry, name: &str) -> Value {
         let (url, html, path) = (self.url(), self.html_url(), &entry.path);
         let (kind, object) = match (entry.kind.as_str(), entry.mode.as_str()) {
             ("tree", _) => ("dir", "trees"),
@@ -396,11 +396,11 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/repos/repos#list-repository-tags>
-    fn tags(&self) -> Answer {
+    fn tags(&self) -> ForgeResponse {
         let (url, path) = (self.url(), &self.hosted.path);
         let tags = git_view::refs(&self.hosted.repo, "refs/tags/", "").into_iter().rev();
         self.paged(
-            tags.map(|Ref { name, commit, .. }| {
+            tags.map(|RefInfo { name, commit, .. }| {
                 json!({
                     "name": name,
                     "zipball_url": format!("{url}/zipball/refs/tags/{name}"),
@@ -414,12 +414,12 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/branches/branches#list-branches>
-    fn branches(&self) -> Answer {
+    fn branches(&self) -> ForgeResponse {
         let url = self.url();
         let branches = git_view::refs(&self.hosted.repo, "refs/heads/", "").into_iter();
         self.paged(
             branches
-                .map(|Ref { name, commit, .. }| {
+                .map(|RefInfo { name, commit, .. }| {
                     json!({
                         "name": name,
                         "commit": {"sha": commit, "url": format!("{url}/commits/{commit}")},
@@ -431,7 +431,7 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/branches/branches#get-a-branch>
-    fn branch(&self, name: &str) -> Answer {
+    fn branch(&self, name: &str) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let found = git_view::refs(repo, "refs/heads/", name).into_iter().find(|it| it.name == name);
         let Some(commit) = found.and_then(|it| git_view::commit(repo, &it.commit)) else {
@@ -439,7 +439,7 @@ impl Repository<'_> {
         };
         let (own, html) =
             (format!("{}/branches/{name}", self.url()), format!("{}/tree/{name}", self.html_url()));
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "name": name,
@@ -451,7 +451,7 @@ impl Repository<'_> {
         )
     }
 
-    fn ref_json(&self, prefix: &str, found: &Ref) -> Value {
+    fn ref_json(&self, prefix: &str, found: &RefInfo) -> Value {
         let (url, name) = (self.url(), format!("{prefix}{}", found.name));
         json!({
             "ref": name,
@@ -478,22 +478,22 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/git/refs#get-a-reference>
-    fn git_ref(&self, name: &str) -> Answer {
+    fn git_ref(&self, name: &str) -> ForgeResponse {
         let full = format!("refs/{name}");
         match self.refs_below(name).into_iter().find(|(it, _)| *it == full) {
-            Some((_, json)) => Answer::json(200, &json),
+            Some((_, json)) => ForgeResponse::json(200, &json),
             None => not_found("/git/refs#get-a-reference"),
         }
     }
 
     /// <https://docs.github.com/en/rest/git/refs#list-matching-references>
-    fn matching_refs(&self, name: &str) -> Answer {
+    fn matching_refs(&self, name: &str) -> ForgeResponse {
         let refs: Vec<Value> = self.refs_below(name).into_iter().map(|(_, json)| json).collect();
-        Answer::json(200, &refs.into())
+        ForgeResponse::json(200, &refs.into())
     }
 
     /// <https://docs.github.com/en/rest/git/commits#get-a-commit-object>
-    fn git_commit(&self, id: &str) -> Answer {
+    fn git_commit(&self, id: &str) -> ForgeResponse {
         let found = full_id(id).and_then(|id| git_view::commit(&self.hosted.repo, id));
         let Some(commit) = found else { return not_found("/git/commits#get-a-commit-object") };
         let (url, html) = (self.url(), self.html_url());
@@ -504,7 +504,7 @@ impl Repository<'_> {
                 json!({"sha": it, "url": format!("{url}/git/commits/{it}"), "html_url": format!("{html}/commit/{it}")})
             })
             .collect();
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "sha": commit.id,
@@ -522,13 +522,13 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/git/tags#get-a-tag>
-    fn git_tag(&self, id: &str) -> Answer {
+    fn git_tag(&self, id: &str) -> ForgeResponse {
         let (repo, url) = (&self.hosted.repo, self.url());
         let found =
             git_view::refs(repo, "refs/tags/", "").into_iter().find(|it| it.kind == "tag" && it.object == id);
         let Some(tag) = found else { return not_found("/git/tags#get-a-tag") };
         let tagger = git_view::commit(repo, &tag.commit).map(|commit| person(&commit.committer));
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "node_id": node_id("Tag", id),
@@ -544,7 +544,7 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/git/trees#get-a-tree>
-    fn git_tree(&self, name: &str) -> Answer {
+    fn git_tree(&self, name: &str) -> ForgeResponse {
         let (repo, url) = (&self.hosted.repo, self.url());
         let root = git_view::resolve(repo, name)
             .and_then(|commit| Some(git_view::commit(repo, &commit)?.tree))
@@ -566,21 +566,21 @@ impl Repository<'_> {
                 json
             })
             .collect();
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({"sha": root, "url": format!("{url}/git/trees/{root}"), "tree": entries, "truncated": false}),
         )
     }
 
     /// <https://docs.github.com/en/rest/git/blobs#get-a-blob>
-    fn git_blob(&self, id: &str) -> Answer {
+    fn git_blob(&self, id: &str) -> ForgeResponse {
         let Some(content) = full_id(id).and_then(|id| git_view::blob(&self.hosted.repo, id)) else {
             return not_found("/git/blobs#get-a-blob");
         };
         if self.accepts("raw") {
-            return Answer::new(200, "application/vnd.github.raw+json; charset=utf-8", content);
+            return ForgeResponse::new(200, "application/vnd.github.raw+json; charset=utf-8", content);
         }
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "sha": id, "node_id": node_id("Blob", id), "size": content.len(),
@@ -591,7 +591,7 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/commits/commits#compare-two-commits>
-    fn compare(&self, range: &str) -> Answer {
+    fn compare(&self, range: &str) -> ForgeResponse {
         let page = "/commits/commits#compare-two-commits";
         let repo = &self.hosted.repo;
         let Some((base, head)) = range.split_once("...") else { return not_found(page) };
@@ -606,7 +606,7 @@ impl Repository<'_> {
         let commits: Vec<Value> =
             git_view::between(repo, &base_id, &head_id).iter().map(|it| self.commit_json(it)).collect();
         let (url, html) = (self.url(), self.html_url());
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "url": format!("{url}/compare/{range}"),
@@ -632,7 +632,7 @@ impl Repository<'_> {
     }
 
     /// <https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-zip>
-    fn archive(&self, format: &str, name: &str) -> Answer {
+    fn archive(&self, format: &str, name: &str) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let name = if name.is_empty() {
             format!("refs/heads/{}", git_view::default_branch(repo))
@@ -640,11 +640,11 @@ impl Repository<'_> {
             name.to_owned()
         };
         let location = codeload_url(self.api.asked, self.hosted, format, &name);
-        Answer::redirect(302, &location)
+        ForgeResponse::redirect(302, &location)
     }
 
     /// <https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api>
-    fn paged(&self, all: Vec<Value>) -> Answer {
+    fn paged(&self, all: Vec<Value>) -> ForgeResponse {
         let number = |name: &str| self.api.asked.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let size = number("per_page").unwrap_or(30).clamp(1, 100);
         let page = number("page").unwrap_or(1).max(1);
@@ -679,7 +679,7 @@ impl Repository<'_> {
         if page > 1 {
             links.push(link(1, "first"));
         }
-        let answer = Answer::json(200, &shown.into());
+        let answer = ForgeResponse::json(200, &shown.into());
         if links.is_empty() { answer } else { answer.header("link", links.join(", ")) }
     }
 }
@@ -692,7 +692,7 @@ fn full_id(id: &str) -> Option<&str> {
     (id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
-fn is_tree(hosted: &Hosted, id: &str) -> bool {
+fn is_tree(hosted: &HostedRepo, id: &str) -> bool {
     hosted
         .repo
         .command()
@@ -701,7 +701,7 @@ fn is_tree(hosted: &Hosted, id: &str) -> bool {
         .is_ok_and(|it| it.status.success())
 }
 
-fn person(person: &Person) -> Value {
+fn person(person: &GitPerson) -> Value {
     json!({"name": person.name, "email": person.email, "date": person.date})
 }
 
@@ -728,14 +728,14 @@ fn lined_base64(content: &[u8]) -> String {
 }
 
 /// A pass for one private repository at codeload, which isn't the caller's token.
-fn pass(hosted: &Hosted) -> Option<String> {
+fn pass(hosted: &HostedRepo) -> Option<String> {
     let access = hosted.repo.access();
     let token = access.tokens.first().filter(|_| access.private)?;
     let digest = Sha256::digest(format!("codeload {} {token}", hosted.path));
     Some(digest.iter().take(15).map(|byte| format!("{byte:02X}")).collect())
 }
 
-fn codeload_url(asked: &Asked, hosted: &Hosted, format: &str, name: &str) -> String {
+fn codeload_url(asked: &ForgeRequest, hosted: &HostedRepo, format: &str, name: &str) -> String {
     // Without subdomain isolation an Enterprise Server has it below a path:
     // https://docs.github.com/en/enterprise-server@latest/admin/configuring-settings/hardening-security-for-your-enterprise/enabling-subdomain-isolation
     let base = if asked.is_github_com() {
@@ -749,16 +749,16 @@ fn codeload_url(asked: &Asked, hosted: &Hosted, format: &str, name: &str) -> Str
 
 /// The pages of a repository that programs use: its archives.
 /// <https://docs.github.com/en/repositories/working-with-files/using-files/downloading-source-code-archives#source-code-archive-urls>
-pub(super) fn web(shared: &Shared, asked: &Asked, path: &str) -> Answer {
+pub(super) fn web(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
     let token = asked.authorization();
     let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
-    let [owner, name, rest @ ..] = parts.as_slice() else { return Answer::text(404, "Not Found") };
-    let found = shared.find(Kind::GitHub, &format!("{owner}/{name}"));
+    let [owner, name, rest @ ..] = parts.as_slice() else { return ForgeResponse::text(404, "Not Found") };
+    let found = shared.find(ForgeKind::GitHub, &format!("{owner}/{name}"));
     let Some(hosted) = found.filter(|it| it.visible_to(token.as_deref())) else {
-        return Answer::text(404, "Not Found");
+        return ForgeResponse::text(404, "Not Found");
     };
     let Some(([verb], name)) = rest.split_first_chunk::<1>() else {
-        return Answer::new(
+        return ForgeResponse::new(
             200,
             "text/html; charset=utf-8",
             format!("<!DOCTYPE html><title>{}</title>", hosted.path),
@@ -772,9 +772,9 @@ pub(super) fn web(shared: &Shared, asked: &Asked, path: &str) -> Answer {
             } else if let Some(name) = name.strip_suffix(".tar.gz") {
                 ("tar.gz", name)
             } else {
-                return Answer::text(404, "Not Found");
+                return ForgeResponse::text(404, "Not Found");
             };
-            Answer::redirect(302, &codeload_url(asked, &hosted, format, name))
+            ForgeResponse::redirect(302, &codeload_url(asked, &hosted, format, name))
         }
         "raw" => (1..=name.matches('/').count())
             .find_map(|parts| {
@@ -785,20 +785,22 @@ pub(super) fn web(shared: &Shared, asked: &Asked, path: &str) -> Answer {
                 git_view::blob(&hosted.repo, &entry.id)
             })
             .map_or_else(
-                || Answer::text(404, "404: Not Found"),
-                |content| Answer::new(200, "text/plain; charset=utf-8", content),
+                || ForgeResponse::text(404, "404: Not Found"),
+                |content| ForgeResponse::new(200, "text/plain; charset=utf-8", content),
             ),
-        _ => Answer::text(404, "Not Found"),
+        _ => ForgeResponse::text(404, "Not Found"),
     }
 }
 
 /// Where archives come from: `/OWNER/NAME/(legacy.)zip|tar.gz/REF`.
-pub(super) fn codeload(shared: &Shared, asked: &Asked, path: &str) -> Answer {
-    let missing = || Answer::text(404, "404: Not Found");
+pub(super) fn codeload(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
+    let missing = || ForgeResponse::text(404, "404: Not Found");
     let token = asked.authorization();
     let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
     let [owner, project, format, name @ ..] = parts.as_slice() else { return missing() };
-    let Some(hosted) = shared.find(Kind::GitHub, &format!("{owner}/{project}")) else { return missing() };
+    let Some(hosted) = shared.find(ForgeKind::GitHub, &format!("{owner}/{project}")) else {
+        return missing();
+    };
     let passed = asked.parameter("token").is_some_and(|given| Some(given) == pass(&hosted));
     if !passed && !hosted.visible_to(token.as_deref()) {
         return missing();
@@ -810,7 +812,7 @@ pub(super) fn codeload(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         && repo.find(&format!("refs/heads/{name}")).is_some()
         && repo.find(&format!("refs/tags/{name}")).is_some()
     {
-        return Answer::text(
+        return ForgeResponse::text(
             300,
             "the given path has multiple possibilities: #<Git::Ref:branch>, #<Git::Ref:tag>",
         );
@@ -832,7 +834,7 @@ pub(super) fn codeload(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         _ => return missing(),
     };
     match git_view::archive(repo, &id, format, &root, "") {
-        Some(bytes) => Answer::new(200, content_type, bytes)
+        Some(bytes) => ForgeResponse::new(200, content_type, bytes)
             .header("content-disposition", format!("attachment; filename={root}.{format}"))
             .tagged(asked),
         None => missing(),

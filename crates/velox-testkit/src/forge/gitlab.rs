@@ -6,19 +6,19 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::answer::{Answer, Asked, decode};
-use super::git_view::{self, Commit};
-use super::{Caller, Hosted, Kind, Shared};
+use super::answer::{ForgeRequest, ForgeResponse, decode};
+use super::git_view::{self, CommitInfo};
+use super::{ForgeKind, ForgeServer, HostedRepo, TokenCheck};
 
 /// Where GitLab is on the forge's own port.
 pub(super) const SUB_PATH: &str = "/gitlab";
 
-fn message(status: u16, text: &str) -> Answer {
-    Answer::json(status, &json!({"message": format!("{status} {text}")}))
+fn message(status: u16, text: &str) -> ForgeResponse {
+    ForgeResponse::json(status, &json!({"message": format!("{status} {text}")}))
 }
 
 /// A call of the REST API; `path` is below `/api/v4`.
-pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
+pub(super) fn rest(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
     // https://docs.gitlab.com/api/rest/authentication/
     let token = asked
         .header("private-token")
@@ -26,8 +26,8 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
         .map(str::to_owned)
         .or_else(|| asked.parameter("private_token"))
         .or_else(|| asked.authorization());
-    let caller = shared.caller(Kind::GitLab, token.as_deref());
-    if caller == Caller::Stranger {
+    let caller = shared.caller(ForgeKind::GitLab, token.as_deref());
+    if caller == TokenCheck::Stranger {
         return message(401, "Unauthorized");
     }
     if !matches!(asked.method.as_str(), "GET" | "HEAD") {
@@ -37,7 +37,7 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts.as_slice() {
         // https://docs.gitlab.com/api/users/#retrieve-the-current-user
-        ["user"] if caller == Caller::Known => Answer::json(
+        ["user"] if caller == TokenCheck::Known => ForgeResponse::json(
             200,
             &json!({
                 "id": 1, "username": "tester", "name": "A Developer", "state": "active", "locked": false,
@@ -46,10 +46,10 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
             }),
         ),
         // https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token
-        ["personal_access_tokens", "self"] if caller == Caller::Known => {
+        ["personal_access_tokens", "self"] if caller == TokenCheck::Known => {
             let facts = token.as_ref().and_then(|token| shared.state().facts.get(token).cloned());
             let (scopes, expires) = facts.unwrap_or_else(|| (vec!["api".to_owned()], None));
-            Answer::json(
+            ForgeResponse::json(
                 200,
                 &json!({
                     "id": 1, "name": "for tests", "revoked": false, "active": true, "user_id": 1,
@@ -58,17 +58,17 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
             )
         }
         // https://docs.gitlab.com/api/version/
-        ["version"] if caller == Caller::Known => {
-            Answer::json(200, &json!({"version": "18.0.0", "revision": "0000000"}))
+        ["version"] if caller == TokenCheck::Known => {
+            ForgeResponse::json(200, &json!({"version": "18.0.0", "revision": "0000000"}))
         }
         ["user" | "version"] | ["personal_access_tokens", "self"] => message(401, "Unauthorized"),
         ["projects", id, rest @ ..] => {
             let hosted = match id.parse() {
-                Ok(id) => shared.find_by_id(Kind::GitLab, id),
-                Err(_) => shared.find(Kind::GitLab, id),
+                Ok(id) => shared.find_by_id(ForgeKind::GitLab, id),
+                Err(_) => shared.find(ForgeKind::GitLab, id),
             };
             match hosted.filter(|it| it.visible_to(token.as_deref())) {
-                Some(hosted) => Project { asked, hosted: &hosted }.call(rest),
+                Some(hosted) => ProjectApi { asked, hosted: &hosted }.call(rest),
                 None => message(404, "Project Not Found"),
             }
         }
@@ -78,40 +78,41 @@ pub(super) fn rest(shared: &Shared, asked: &Asked, path: &str) -> Answer {
 
 /// The pages of a project that programs use: its archives,
 /// `/-/archive/REF/NAME.FORMAT`.
-pub(super) fn web(shared: &Shared, asked: &Asked, path: &str) -> Answer {
+pub(super) fn web(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
     let token = asked.header("private-token").map(str::to_owned).or_else(|| asked.authorization());
     let path = decode(path.trim_matches('/'));
     let (project, rest) = path.split_once("/-/").unwrap_or((&path, ""));
-    let Some(hosted) = shared.find(Kind::GitLab, project).filter(|it| it.visible_to(token.as_deref())) else {
-        return Answer::redirect(302, &format!("{}/users/sign_in", web_base(asked)));
+    let Some(hosted) = shared.find(ForgeKind::GitLab, project).filter(|it| it.visible_to(token.as_deref()))
+    else {
+        return ForgeResponse::redirect(302, &format!("{}/users/sign_in", web_base(asked)));
     };
     match rest.strip_prefix("archive/").and_then(|rest| rest.rsplit_once('/')) {
         Some((name, file)) => {
             let format = [".zip", ".tar.gz", ".tar"].iter().find(|format| file.ends_with(**format));
             let format = format.map_or("tar.gz", |format| format.trim_start_matches('.'));
-            Project { asked, hosted: &hosted }.archive_of(name, format)
+            ProjectApi { asked, hosted: &hosted }.archive_of(name, format)
         }
-        None if rest.is_empty() => Answer::new(
+        None if rest.is_empty() => ForgeResponse::new(
             200,
             "text/html; charset=utf-8",
             format!("<!DOCTYPE html><title>{}</title>", hosted.path),
         ),
-        None => Answer::text(404, "Not Found"),
+        None => ForgeResponse::text(404, "Not Found"),
     }
 }
 
-fn web_base(asked: &Asked) -> String {
+fn web_base(asked: &ForgeRequest) -> String {
     let sub_path = if asked.path.starts_with(SUB_PATH) { SUB_PATH } else { "" };
     format!("{}{sub_path}", asked.origin())
 }
 
-struct Project<'a> {
-    asked: &'a Asked,
-    hosted: &'a Hosted,
+struct ProjectApi<'a> {
+    asked: &'a ForgeRequest,
+    hosted: &'a HostedRepo,
 }
 
-impl Project<'_> {
-    fn call(&self, rest: &[&str]) -> Answer {
+impl ProjectApi<'_> {
+    fn call(&self, rest: &[&str]) -> ForgeResponse {
         match rest {
             [] => self.describe(),
             ["repository", "files", path, "raw"] => self.raw_file(path),
@@ -128,7 +129,7 @@ impl Project<'_> {
             ["repository", "archive"] => self.archive("tar.gz"),
             ["repository", file] => match file.strip_prefix("archive.") {
                 Some(format @ ("zip" | "tar" | "tar.gz")) => self.archive(format),
-                Some(_) => Answer::json(400, &json!({"error": "format does not have a valid value"})),
+                Some(_) => ForgeResponse::json(400, &json!({"error": "format does not have a valid value"})),
                 None => message(404, "Not Found"),
             },
             _ => message(404, "Not Found"),
@@ -144,10 +145,10 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/projects/#retrieve-a-project>
-    fn describe(&self) -> Answer {
+    fn describe(&self) -> ForgeResponse {
         let (hosted, web) = (self.hosted, self.web_url());
         let owner = hosted.owner();
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "id": hosted.id(),
@@ -179,9 +180,9 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/repository_files/#retrieve-a-file-from-a-repository>
-    fn file(&self, path: &str) -> Answer {
+    fn file(&self, path: &str) -> ForgeResponse {
         let Some(name) = self.asked.parameter("ref").filter(|name| !name.is_empty()) else {
-            return Answer::json(400, &json!({"error": "ref is missing, ref is empty"}));
+            return ForgeResponse::json(400, &json!({"error": "ref is missing, ref is empty"}));
         };
         let repo = &self.hosted.repo;
         let Some(commit) = git_view::resolve(repo, &name) else { return message(404, "Commit Not Found") };
@@ -195,7 +196,7 @@ impl Project<'_> {
         let digest = HEXLOWER.encode(&Sha256::digest(&content));
         let executable = entry.mode == "100755";
         let last = last.unwrap_or_else(|| commit.clone());
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "file_name": entry.name(),
@@ -225,19 +226,21 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/repository_files/#retrieve-a-raw-file-from-a-repository>
-    fn raw_file(&self, path: &str) -> Answer {
+    fn raw_file(&self, path: &str) -> ForgeResponse {
         let name = self.asked.parameter("ref").filter(|name| !name.is_empty()).unwrap_or_else(|| self.head());
         let repo = &self.hosted.repo;
         let Some(commit) = git_view::resolve(repo, &name) else { return message(404, "Commit Not Found") };
         let entry = git_view::entry(repo, &commit, path).filter(|entry| entry.kind == "blob");
         match entry.and_then(|entry| git_view::blob(repo, &entry.id)) {
-            Some(content) => Answer::text(200, "").with_body(content).header("x-gitlab-commit-id", &commit),
+            Some(content) => {
+                ForgeResponse::text(200, "").with_body(content).header("x-gitlab-commit-id", &commit)
+            }
             None => message(404, "File Not Found"),
         }
     }
 
     /// <https://docs.gitlab.com/api/repositories/#list-repository-tree>
-    fn tree(&self) -> Answer {
+    fn tree(&self) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let name = self.asked.parameter("ref").unwrap_or_else(|| self.head());
         let path = self.asked.parameter("path").unwrap_or_default();
@@ -256,7 +259,7 @@ impl Project<'_> {
         )
     }
 
-    fn commit_json(&self, commit: &Commit) -> Value {
+    fn commit_json(&self, commit: &CommitInfo) -> Value {
         let title = commit.message.lines().next().unwrap_or_default();
         json!({
             "id": commit.id,
@@ -278,7 +281,7 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/commits/#list-repository-commits>
-    fn commits(&self) -> Answer {
+    fn commits(&self) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let name = self.asked.parameter("ref_name").unwrap_or_else(|| self.head());
         let Some(id) = git_view::resolve(repo, &name) else { return message(404, "Commit Not Found") };
@@ -288,7 +291,7 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/commits/#get-a-single-commit>
-    fn commit(&self, name: &str) -> Answer {
+    fn commit(&self, name: &str) -> ForgeResponse {
         let repo = &self.hosted.repo;
         match git_view::resolve(repo, name).and_then(|id| git_view::commit(repo, &id)) {
             Some(commit) => {
@@ -304,13 +307,13 @@ impl Project<'_> {
                 json["status"] = Value::Null;
                 json["project_id"] = self.hosted.id().into();
                 json["last_pipeline"] = Value::Null;
-                Answer::json(200, &json).tagged(self.asked)
+                ForgeResponse::json(200, &json).tagged(self.asked)
             }
             None => message(404, "Commit Not Found"),
         }
     }
 
-    fn tag_json(&self, tag: &git_view::Ref) -> Option<Value> {
+    fn tag_json(&self, tag: &git_view::RefInfo) -> Option<Value> {
         let repo = &self.hosted.repo;
         let commit = git_view::commit(repo, &tag.commit)?;
         let text = if tag.kind == "tag" { git_view::tag_message(repo, &tag.object) } else { String::new() };
@@ -326,7 +329,7 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/tags/#list-all-project-repository-tags>
-    fn tags(&self) -> Answer {
+    fn tags(&self) -> ForgeResponse {
         let tags = git_view::refs(&self.hosted.repo, "refs/tags/", "");
         let mut tags: Vec<Value> = tags
             .iter()
@@ -345,15 +348,15 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/tags/#get-a-single-repository-tag>
-    fn tag(&self, name: &str) -> Answer {
+    fn tag(&self, name: &str) -> ForgeResponse {
         let tags = git_view::refs(&self.hosted.repo, "refs/tags/", name);
         match tags.iter().find(|tag| tag.name == name).and_then(|tag| self.tag_json(tag)) {
-            Some(json) => Answer::json(200, &json),
+            Some(json) => ForgeResponse::json(200, &json),
             None => message(404, "Tag Not Found"),
         }
     }
 
-    fn branch_json(&self, branch: &git_view::Ref) -> Option<Value> {
+    fn branch_json(&self, branch: &git_view::RefInfo) -> Option<Value> {
         let commit = git_view::commit(&self.hosted.repo, &branch.commit)?;
         Some(json!({
             "name": branch.name,
@@ -369,7 +372,7 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/branches/#list-repository-branches>
-    fn branches(&self) -> Answer {
+    fn branches(&self) -> ForgeResponse {
         let branches = git_view::refs(&self.hosted.repo, "refs/heads/", "");
         self.paged(
             branches
@@ -381,16 +384,16 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/branches/#get-single-repository-branch>
-    fn branch(&self, name: &str) -> Answer {
+    fn branch(&self, name: &str) -> ForgeResponse {
         let branches = git_view::refs(&self.hosted.repo, "refs/heads/", name);
         match branches.iter().find(|it| it.name == name).and_then(|it| self.branch_json(it)) {
-            Some(json) => Answer::json(200, &json),
+            Some(json) => ForgeResponse::json(200, &json),
             None => message(404, "Branch Not Found"),
         }
     }
 
     /// <https://docs.gitlab.com/api/repositories/#retrieve-the-merge-base>
-    fn merge_base(&self) -> Answer {
+    fn merge_base(&self) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let mut names = self.asked.parameters("refs[]");
         names.extend(self.asked.parameters("refs"));
@@ -411,13 +414,13 @@ impl Project<'_> {
             };
         }
         match base.and_then(|id| git_view::commit(repo, &id)) {
-            Some(commit) => Answer::json(200, &self.commit_json(&commit)),
+            Some(commit) => ForgeResponse::json(200, &self.commit_json(&commit)),
             None => message(404, "Merge Base Not Found"),
         }
     }
 
     /// <https://docs.gitlab.com/api/repositories/#compare-branches-tags-or-commits>
-    fn compare(&self) -> Answer {
+    fn compare(&self) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let end = |name: &str| git_view::resolve(repo, &self.asked.parameter(name)?);
         let Some((from, to)) = end("from").zip(end("to")) else { return message(404, "Ref Not Found") };
@@ -432,7 +435,7 @@ impl Project<'_> {
                 })
             })
             .collect();
-        Answer::json(
+        ForgeResponse::json(
             200,
             &json!({
                 "commit": git_view::commit(repo, &to).filter(|_| from != to).map(|it| self.commit_json(&it)),
@@ -446,12 +449,12 @@ impl Project<'_> {
     }
 
     /// <https://docs.gitlab.com/api/repositories/#retrieve-a-file-archive-of-a-repository>
-    fn archive(&self, format: &str) -> Answer {
+    fn archive(&self, format: &str) -> ForgeResponse {
         let name = self.asked.parameter("sha").filter(|name| !name.is_empty()).unwrap_or_else(|| self.head());
         self.archive_of(&name, format)
     }
 
-    fn archive_of(&self, name: &str, format: &str) -> Answer {
+    fn archive_of(&self, name: &str, format: &str) -> ForgeResponse {
         let repo = &self.hosted.repo;
         let Some(id) = git_view::resolve(repo, name) else { return message(404, "File Not Found") };
         let path = self.asked.parameter("path").unwrap_or_default();
@@ -466,14 +469,14 @@ impl Project<'_> {
             _ => "application/octet-stream",
         };
         match git_view::archive(repo, &id, format, &root, path) {
-            Some(bytes) => Answer::new(200, content_type, bytes)
+            Some(bytes) => ForgeResponse::new(200, content_type, bytes)
                 .header("content-disposition", format!("attachment; filename=\"{root}.{format}\"")),
             None => message(404, "File Not Found"),
         }
     }
 
     /// <https://docs.gitlab.com/api/rest/#offset-based-pagination>
-    fn paged(&self, all: Vec<Value>) -> Answer {
+    fn paged(&self, all: Vec<Value>) -> ForgeResponse {
         let number = |name: &str| self.asked.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let size = number("per_page").unwrap_or(20).clamp(1, 100);
         let page = number("page").unwrap_or(1).max(1);
@@ -500,7 +503,7 @@ impl Project<'_> {
             links.insert(0, link(page + 1, "next"));
         }
         let optional = |page: Option<usize>| page.map_or_else(String::new, |page| page.to_string());
-        Answer::json(200, &shown.into())
+        ForgeResponse::json(200, &shown.into())
             .header("link", links.join(", "))
             .header("x-page", page)
             .header("x-per-page", size)

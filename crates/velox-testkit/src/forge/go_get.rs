@@ -1,16 +1,21 @@
 //! The pages by which the go command finds a repository: <https://go.dev/ref/mod#vcs-find>
 
-use super::answer::{Answer, Asked, decode};
-use super::{Kind, Shared, git_view, gitlab};
+use super::answer::{ForgeRequest, ForgeResponse, decode};
+use super::{ForgeKind, ForgeServer, git_view, gitlab};
 
 /// The page for `?go-get=1`, or nothing where that wasn't asked.
-pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> Option<Answer> {
+pub(super) fn answer(
+    shared: &ForgeServer,
+    asked: &ForgeRequest,
+    kind: ForgeKind,
+    path: &str,
+) -> Option<ForgeResponse> {
     if asked.parameter("go-get").as_deref() != Some("1") {
         return None;
     }
     let path = decode(path.trim_matches('/'));
     if path.contains(['"', '<', '>', '&', '\'']) {
-        return Some(Answer::text(404, "Not Found"));
+        return Some(ForgeResponse::text(404, "Not Found"));
     }
     let parts: Vec<&str> = path.split('/').collect();
     let token = asked.authorization();
@@ -22,18 +27,21 @@ pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> 
         (Some(hosted), _) => (hosted.path.clone(), git_view::default_branch(&hosted.repo)),
         // GitLab doesn't tell whether a project exists: it guesses that the first two parts name it.
         // https://docs.gitlab.com/user/project/use_project_as_go_package/
-        (None, Kind::GitLab) => (parts.get(..2)?.join("/"), "main".to_owned()),
-        (None, Kind::GitHub) => return Some(Answer::text(404, "Not Found")),
+        (None, ForgeKind::GitLab) => (parts.get(..2)?.join("/"), "main".to_owned()),
+        (None, ForgeKind::GitHub) => return Some(ForgeResponse::text(404, "Not Found")),
     };
-    let sub_path =
-        if asked.path.starts_with(gitlab::SUB_PATH) && kind == Kind::GitLab { gitlab::SUB_PATH } else { "" };
+    let sub_path = if asked.path.starts_with(gitlab::SUB_PATH) && kind == ForgeKind::GitLab {
+        gitlab::SUB_PATH
+    } else {
+        ""
+    };
     let import = format!("{}{sub_path}/{project}", asked.authority());
     let web = format!("{}{sub_path}/{project}", asked.origin());
     let (tree, blob) = match kind {
-        Kind::GitHub => ("tree", "blob"),
-        Kind::GitLab => ("-/tree", "-/blob"),
+        ForgeKind::GitHub => ("tree", "blob"),
+        ForgeKind::GitLab => ("-/tree", "-/blob"),
     };
-    Some(Answer::new(
+    Some(ForgeResponse::new(
         200,
         "text/html; charset=utf-8",
         format!(

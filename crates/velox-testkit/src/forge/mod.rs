@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use faults::{Fault, FaultRule};
 
 use crate::{Repo, localhost};
-use answer::{Answer, Asked};
+use answer::{ForgeRequest, ForgeResponse};
 
 /// A forge on localhost: GitHub's REST API, GitLab's REST API and git's smart HTTP protocol over [`Repo`]s.
 ///
@@ -36,32 +36,32 @@ use answer::{Answer, Asked};
 /// let clone = format!("{}/acme/plugin.git", forge.github_url());
 /// assert_eq!(repo.url(), clone);
 /// ```
-pub struct Forge {
-    pub(crate) shared: Arc<Shared>,
+pub struct TestForge {
+    pub(crate) shared: Arc<ForgeServer>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct ForgeServer {
     pub(crate) address: SocketAddr,
-    state: Mutex<State>,
-    faults: faults::Faults,
+    state: Mutex<ForgeState>,
+    faults: faults::FaultRules,
 }
 
 #[derive(Default)]
-struct State {
-    repos: Vec<Hosted>,
+struct ForgeState {
+    repos: Vec<HostedRepo>,
     gitlab_names: Vec<String>,
     github_tokens: Vec<String>,
     gitlab_tokens: Vec<String>,
     /// What tokens may do, and when they end.
     facts: HashMap<String, (Vec<String>, Option<String>)>,
-    requests: Vec<Request>,
-    rates: github::Rates,
+    requests: Vec<RecordedRequest>,
+    rates: github::RateLimits,
 }
 
 #[derive(Clone)]
-struct Hosted {
-    kind: Kind,
+struct HostedRepo {
+    kind: ForgeKind,
     path: String,
     id: u64,
     repo: Repo,
@@ -69,7 +69,7 @@ struct Hosted {
 
 /// Which forge a host name, or a part of the localhost port, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ForgeKind {
     GitHub,
     GitLab,
 }
@@ -77,7 +77,7 @@ pub(crate) enum Kind {
 /// A request that the forge (or the [`Internet`](crate::Internet) before it) was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Request {
+pub struct RecordedRequest {
     /// `GET`, `HEAD`, `POST`; `CONNECT` for a host that the Internet tunnels or refuses.
     pub method: String,
     /// The host's name without a port: `127.0.0.1`, or what the client believes that it talks to.
@@ -92,7 +92,7 @@ pub struct Request {
     pub user_agent: String,
 }
 
-impl Request {
+impl RecordedRequest {
     pub(crate) fn connect(host: &str) -> Self {
         Self {
             method: "CONNECT".to_owned(),
@@ -105,12 +105,13 @@ impl Request {
     }
 }
 
-impl Forge {
+impl TestForge {
     /// Starts a forge without repositories on a free port of 127.0.0.1.
     pub fn start() -> Self {
         let (runtime, listener) = localhost::listen();
         let address = listener.local_addr().expect("a bound socket has an address");
-        let shared = Arc::new(Shared { address, state: Mutex::default(), faults: faults::Faults::default() });
+        let shared =
+            Arc::new(ForgeServer { address, state: Mutex::default(), faults: faults::FaultRules::default() });
         let server = Arc::clone(&shared);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -138,13 +139,13 @@ impl Forge {
     /// Shows a repository that exists already as the GitHub repository `owner/name`.
     pub fn host_github(&self, path: &str, repo: &Repo) {
         repo.set_address(format!("{}/{path}.git", self.github_url()));
-        self.shared.host(Kind::GitHub, path, repo);
+        self.shared.host(ForgeKind::GitHub, path, repo);
     }
 
     /// Shows a repository that exists already as the GitLab project `group/…/project`.
     pub fn host_gitlab(&self, path: &str, repo: &Repo) {
         repo.set_address(format!("{}/{path}.git", self.gitlab_url()));
-        self.shared.host(Kind::GitLab, path, repo);
+        self.shared.host(ForgeKind::GitLab, path, repo);
     }
 
     /// The base URL as that of a GitHub Enterprise Server, whose REST API is below `/api/v3`.
@@ -192,7 +193,7 @@ impl Forge {
     }
 
     /// What was asked since the start or the last [`clear_requests`](Forge::clear_requests), in order.
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.state().requests.clone()
     }
 
@@ -202,7 +203,7 @@ impl Forge {
     }
 }
 
-impl Drop for Forge {
+impl Drop for TestForge {
     fn drop(&mut self) {
         localhost::stop(self.runtime.take());
         // An Internet may still hold the rest; the directories go now.
@@ -211,14 +212,14 @@ impl Drop for Forge {
     }
 }
 
-impl std::fmt::Debug for Forge {
+impl std::fmt::Debug for TestForge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Forge").field("address", &self.shared.address).finish_non_exhaustive()
     }
 }
 
 /// Answers the requests of one connection. `name` is the host that the client's TLS believes in.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, name: Option<String>)
+pub(crate) async fn serve<S>(shared: Arc<ForgeServer>, stream: S, name: Option<String>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -235,17 +236,17 @@ where
 const LARGEST_REQUEST: usize = 16 << 20;
 
 async fn respond(
-    shared: &Arc<Shared>,
+    shared: &Arc<ForgeServer>,
     request: hyper::Request<Incoming>,
     name: Option<String>,
-) -> Result<hyper::Response<answer::Body>, answer::HungUp> {
+) -> Result<hyper::Response<answer::ResponseBody>, answer::ConnectionCut> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, LARGEST_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(_) => return Ok(Answer::text(413, "too large a request").finish(&parts.method)),
+        Err(_) => return Ok(ForgeResponse::text(413, "too large a request").finish(&parts.method)),
     };
-    let asked = Asked::new(parts, body, name, shared.address);
-    shared.record(Request {
+    let asked = ForgeRequest::new(parts, body, name, shared.address);
+    shared.record(RecordedRequest {
         method: asked.method.to_string(),
         host: asked.host.clone(),
         path: asked.path.clone(),
@@ -262,14 +263,14 @@ async fn respond(
     // The git program is asked, which blocks.
     let answer = tokio::task::spawn_blocking(move || route(&worker, &asked))
         .await
-        .unwrap_or_else(|error| Answer::text(500, &format!("the test forge itself failed: {error}")));
+        .unwrap_or_else(|error| ForgeResponse::text(500, &format!("the test forge itself failed: {error}")));
     match fault {
         Some(fault) => faults::spoil(&fault, answer, &method),
         None => Ok(answer.finish(&method)),
     }
 }
 
-fn route(shared: &Shared, asked: &Asked) -> Answer {
+fn route(shared: &ForgeServer, asked: &ForgeRequest) -> ForgeResponse {
     let path = asked.path.as_str();
     match asked.host.as_str() {
         "api.github.com" => github::rest(shared, asked, path),
@@ -289,18 +290,18 @@ fn route(shared: &Shared, asked: &Asked) -> Answer {
     }
 }
 
-fn github_host(shared: &Shared, asked: &Asked, path: &str) -> Answer {
-    smart_http::answer(shared, asked, Kind::GitHub, path)
-        .or_else(|| go_get::answer(shared, asked, Kind::GitHub, path))
+fn github_host(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
+    smart_http::answer(shared, asked, ForgeKind::GitHub, path)
+        .or_else(|| go_get::answer(shared, asked, ForgeKind::GitHub, path))
         .unwrap_or_else(|| github::web(shared, asked, path))
 }
 
-fn gitlab_host(shared: &Shared, asked: &Asked, path: &str) -> Answer {
+fn gitlab_host(shared: &ForgeServer, asked: &ForgeRequest, path: &str) -> ForgeResponse {
     if let Some(rest) = below(path, "/api/v4") {
         return gitlab::rest(shared, asked, rest);
     }
-    smart_http::answer(shared, asked, Kind::GitLab, path)
-        .or_else(|| go_get::answer(shared, asked, Kind::GitLab, path))
+    smart_http::answer(shared, asked, ForgeKind::GitLab, path)
+        .or_else(|| go_get::answer(shared, asked, ForgeKind::GitLab, path))
         .unwrap_or_else(|| gitlab::web(shared, asked, path))
 }
 
@@ -314,19 +315,19 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 
 /// Who asks, as far as one repository is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caller {
+enum TokenCheck {
     Anonymous,
     /// A credential that no user of the forge has.
     Stranger,
     Known,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl ForgeServer {
+    fn state(&self) -> MutexGuard<'_, ForgeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn record(&self, request: Request) {
+    pub(crate) fn record(&self, request: RecordedRequest) {
         self.state().requests.push(request);
     }
 
@@ -338,39 +339,39 @@ impl Shared {
         host == "gitlab.com" || self.state().gitlab_names.iter().any(|it| it == host)
     }
 
-    fn host(&self, kind: Kind, path: &str, repo: &Repo) {
+    fn host(&self, kind: ForgeKind, path: &str, repo: &Repo) {
         let mut state = self.state();
         assert!(
             !state.repos.iter().any(|it| it.kind == kind && it.path.eq_ignore_ascii_case(path)),
             "{path} is there already"
         );
         let id = 1000 + state.repos.len() as u64;
-        state.repos.push(Hosted { kind, path: path.to_owned(), id, repo: repo.clone() });
+        state.repos.push(HostedRepo { kind, path: path.to_owned(), id, repo: repo.clone() });
     }
 
-    fn find(&self, kind: Kind, path: &str) -> Option<Hosted> {
+    fn find(&self, kind: ForgeKind, path: &str) -> Option<HostedRepo> {
         // Both forges take a path in whatever case.
         self.state().repos.iter().find(|it| it.kind == kind && it.path.eq_ignore_ascii_case(path)).cloned()
     }
 
-    fn find_by_id(&self, kind: Kind, id: u64) -> Option<Hosted> {
+    fn find_by_id(&self, kind: ForgeKind, id: u64) -> Option<HostedRepo> {
         self.state().repos.iter().find(|it| it.kind == kind && it.id() == id).cloned()
     }
 
-    fn caller(&self, kind: Kind, token: Option<&str>) -> Caller {
-        let Some(token) = token else { return Caller::Anonymous };
+    fn caller(&self, kind: ForgeKind, token: Option<&str>) -> TokenCheck {
+        let Some(token) = token else { return TokenCheck::Anonymous };
         let state = self.state();
         let users = match kind {
-            Kind::GitHub => &state.github_tokens,
-            Kind::GitLab => &state.gitlab_tokens,
+            ForgeKind::GitHub => &state.github_tokens,
+            ForgeKind::GitLab => &state.gitlab_tokens,
         };
         let known = users.iter().any(|it| it == token)
             || state.repos.iter().filter(|it| it.kind == kind).any(|it| it.owns(token));
-        if known { Caller::Known } else { Caller::Stranger }
+        if known { TokenCheck::Known } else { TokenCheck::Stranger }
     }
 }
 
-impl Hosted {
+impl HostedRepo {
     fn id(&self) -> u64 {
         self.repo.access().id.unwrap_or(self.id)
     }

@@ -4,12 +4,17 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use super::answer::{Answer, Asked, decode};
-use super::{Caller, Kind, Shared};
+use super::answer::{ForgeRequest, ForgeResponse, decode};
+use super::{ForgeKind, ForgeServer, TokenCheck};
 use crate::repo::git;
 
 /// The answer to a request of git, or nothing where it isn't one.
-pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> Option<Answer> {
+pub(super) fn answer(
+    shared: &ForgeServer,
+    asked: &ForgeRequest,
+    kind: ForgeKind,
+    path: &str,
+) -> Option<ForgeResponse> {
     let (project, service) = ["/info/refs", "/git-upload-pack", "/git-receive-pack"]
         .iter()
         .find_map(|service| Some((path.strip_suffix(service)?, *service)))?;
@@ -18,32 +23,31 @@ pub(super) fn answer(shared: &Shared, asked: &Asked, kind: Kind, path: &str) -> 
     let token = asked.authorization();
     let caller = shared.caller(kind, token.as_deref());
     let hosted = match hosted {
-        Some(hosted) if caller != Caller::Stranger && hosted.visible_to(token.as_deref()) => hosted,
+        Some(hosted) if caller != TokenCheck::Stranger && hosted.visible_to(token.as_deref()) => hosted,
         // Neither forge tells a stranger whether a repository exists.
-        _ if caller != Caller::Known => return Some(unauthorized(kind)),
-        _ => return Some(Answer::text(404, "Repository not found.\n")),
+        _ if caller != TokenCheck::Known => return Some(unauthorized(kind)),
+        _ => return Some(ForgeResponse::text(404, "Repository not found.\n")),
     };
     // The dumb protocol has no service parameter; no forge of today speaks it.
     if service == "/info/refs" && asked.parameter("service").is_none() {
-        return Some(Answer::text(403, "Please upgrade your git client.\n"));
+        return Some(ForgeResponse::text(403, "Please upgrade your git client.\n"));
     }
     Some(
         backend(asked, &hosted.repo, service)
-            .unwrap_or_else(|| Answer::text(500, "git http-backend failed\n")),
+            .unwrap_or_else(|| ForgeResponse::text(500, "git http-backend failed\n")),
     )
 }
 
-fn unauthorized(kind: Kind) -> Answer {
+fn unauthorized(kind: ForgeKind) -> ForgeResponse {
     match kind {
-        Kind::GitHub => {
-            Answer::text(401, "Repository not found.").header("www-authenticate", "Basic realm=\"GitHub\"")
-        }
-        Kind::GitLab => Answer::text(401, "HTTP Basic: Access denied")
+        ForgeKind::GitHub => ForgeResponse::text(401, "Repository not found.")
+            .header("www-authenticate", "Basic realm=\"GitHub\""),
+        ForgeKind::GitLab => ForgeResponse::text(401, "HTTP Basic: Access denied")
             .header("www-authenticate", "Basic realm=\"GitLab\""),
     }
 }
 
-fn backend(asked: &Asked, repo: &crate::Repo, service: &str) -> Option<Answer> {
+fn backend(asked: &ForgeRequest, repo: &crate::Repo, service: &str) -> Option<ForgeResponse> {
     let mut command = git();
     command
         .arg("http-backend")
@@ -76,10 +80,10 @@ fn backend(asked: &Asked, repo: &crate::Repo, service: &str) -> Option<Answer> {
 }
 
 /// A CGI response: <https://www.rfc-editor.org/rfc/rfc3875#section-6.3>
-fn parse(output: &[u8]) -> Option<Answer> {
+fn parse(output: &[u8]) -> Option<ForgeResponse> {
     let end = output.windows(4).position(|four| four == b"\r\n\r\n")?;
     let (head, body) = (output.get(..end)?, output.get(end + 4..)?);
-    let mut answer = Answer { status: 200, headers: Vec::new(), body: body.to_vec() };
+    let mut answer = ForgeResponse { status: 200, headers: Vec::new(), body: body.to_vec() };
     for line in String::from_utf8_lossy(head).lines() {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();

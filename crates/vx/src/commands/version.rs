@@ -3,7 +3,7 @@ use std::{
     process::ExitCode,
 };
 
-use velox_manifest::Log;
+use velox_manifest::LogConfig;
 
 use crate::{cli::Format, report, settings::Settings};
 
@@ -13,7 +13,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `vx version`.
 pub(crate) async fn version(settings: &Settings) -> ExitCode {
-    let text = match settings.format(Log::default()) {
+    let text = match settings.format(LogConfig::default()) {
         Format::Human => match COMMIT {
             Some(commit) => format!("vx {VERSION} ({commit}) {OS}-{ARCH}\n"),
             None => format!("vx {VERSION} {OS}-{ARCH}\n"),

@@ -18,7 +18,7 @@
 //! | `error`          | a diagnostic, as in `warning`                                                          |
 //! | `failed`         | the last one: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
 //! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; none: nothing had to be                   |
-//! | `finished`       | the last one: `seconds`, `dry_run`, and [`velox_build::Summary`]'s (`go_mod` in a dry run only) |
+//! | `finished`       | the last one: `seconds`, `dry_run`, and [`velox_build::BuildSummary`]'s (`go_mod` in a dry run only) |
 
 use std::{
     io::{self, Write},
@@ -29,8 +29,8 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use velox_build::{Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
-use velox_manifest::{Diagnostic, Level, Source};
+use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugin, Reporter};
+use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
     report::{Change, Failure, Report, diagnostics, threshold},
@@ -43,7 +43,7 @@ pub(crate) struct Json {
     out: Mutex<Box<dyn Write + Send>>,
     now: fn() -> Timestamp,
     verbosity: Verbosity,
-    source: Option<Source>,
+    source: Option<SourceFile>,
 }
 
 impl Json {
@@ -51,7 +51,7 @@ impl Json {
         out: Box<dyn Write + Send>,
         now: fn() -> Timestamp,
         verbosity: Verbosity,
-        source: Option<Source>,
+        source: Option<SourceFile>,
     ) -> Self {
         Self { out: Mutex::new(out), now, verbosity, source }
     }
@@ -152,7 +152,7 @@ impl Report for Json {
         }
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()> {
         let mut value = serde_json::to_value(summary)?;
         if !matches!(goal, Goal::DryRun(_))
             && let Some(fields) = value.as_object_mut()
@@ -204,7 +204,7 @@ enum Fields<'a> {
         version: &'a str,
         plugins: &'a [PluginRow],
     },
-    Raised(&'a Raised),
+    Raised(&'a RaisedPlugin),
     Warning(Told<'a>),
     Note(&'a Note),
     Output {

@@ -17,14 +17,14 @@ use std::{
 };
 
 use serde::Serialize;
-use velox_build::{Event, Goal, Reporter, Summary};
-use velox_manifest::{Diagnostic, Log, Source};
+use velox_build::{BuildSummary, Event, Goal, Reporter};
+use velox_manifest::{Diagnostic, LogConfig, SourceFile};
 
 use crate::{
     cli::Format,
-    exit::Ending,
     settings::{Settings, Verbosity},
     signals::Signal,
+    status::Ending,
 };
 
 /// A build's reporter, from its first event to its end.
@@ -48,7 +48,7 @@ pub(crate) trait Report: Reporter {
     ///
     /// # Errors
     /// The result itself could not be written; a reader that left early is no error.
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()>;
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()>;
 }
 
 /// One change of a configuration.
@@ -74,19 +74,23 @@ pub(crate) struct Failure<'a> {
 }
 
 /// The reporter that the flags and `[log]` ask for; diagnostics point into `source`.
-pub(crate) fn open(settings: &Settings, log: Log, source: Option<Source>) -> Arc<dyn Report> {
+pub(crate) fn open(settings: &Settings, log: LogConfig, source: Option<SourceFile>) -> Arc<dyn Report> {
     open_with(settings, log, source, Box::new(io::stdout()))
 }
 
 /// The same, with JSON events on stderr too: for a command whose stdout is another program's.
-pub(crate) fn open_beside(settings: &Settings, log: Log, source: Option<Source>) -> Arc<dyn Report> {
+pub(crate) fn open_beside(
+    settings: &Settings,
+    log: LogConfig,
+    source: Option<SourceFile>,
+) -> Arc<dyn Report> {
     open_with(settings, log, source, Box::new(io::stderr()))
 }
 
 fn open_with(
     settings: &Settings,
-    log: Log,
-    source: Option<Source>,
+    log: LogConfig,
+    source: Option<SourceFile>,
     events: Box<dyn Write + Send>,
 ) -> Arc<dyn Report> {
     let verbosity = settings.verbosity(log);

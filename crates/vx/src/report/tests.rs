@@ -11,8 +11,10 @@ use std::{
 use anstream::StripStream;
 use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
 use jiff::Timestamp;
-use velox_build::{Binary, Event, Goal, Note, Output, Phase, PluginRow, Raised, Reporter, Summary};
-use velox_manifest::{Diagnostic, GoTarget, Level, Source};
+use velox_build::{
+    BuildSummary, BuiltBinary, Event, Goal, Note, Output, Phase, PluginRow, RaisedPlugin, Reporter,
+};
+use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
     Failure, Report,
@@ -21,9 +23,9 @@ use super::{
     json::Json,
 };
 use crate::{
-    exit::Ending,
     settings::{Terminal, Verbosity},
     signals::Signal,
+    status::Ending,
 };
 
 /// What a reporter wrote.
@@ -46,8 +48,8 @@ impl Written {
     }
 }
 
-fn source() -> Source {
-    Source { name: "velox.toml".into(), text: "[roadrunner]\nref = \"v2024.2.1\"\nräf = 1\n".into() }
+fn source() -> SourceFile {
+    SourceFile { name: "velox.toml".into(), text: "[roadrunner]\nref = \"v2024.2.1\"\nräf = 1\n".into() }
 }
 
 fn diagnostic(level: Level) -> Diagnostic {
@@ -76,8 +78,8 @@ fn plugins() -> Vec<PluginRow> {
     vec![plugin("http", "v5.0.2", "v5.3.0"), plugin("informer", "", "v5.0.2")]
 }
 
-fn raised() -> Raised {
-    Raised {
+fn raised() -> RaisedPlugin {
+    RaisedPlugin {
         name: "http".into(),
         module: "github.com/roadrunner-server/http/v5".into(),
         asked: "v5.0.2".into(),
@@ -86,8 +88,8 @@ fn raised() -> Raised {
     }
 }
 
-fn summary(binary: bool) -> Summary {
-    Summary {
+fn summary(binary: bool) -> BuildSummary {
+    BuildSummary {
         roadrunner: "github.com/roadrunner-server/roadrunner/v2024".into(),
         version: "v2024.2.1".into(),
         plugins: plugins(),
@@ -99,7 +101,7 @@ fn summary(binary: bool) -> Summary {
         go_mod: "module github.com/roadrunner-server/roadrunner/v2024\n\ngo 1.23\n".into(),
         lock: Some("/work/velox.lock".into()),
         binaries: binary
-            .then(|| Binary {
+            .then(|| BuiltBinary {
                 target: "linux/amd64".into(),
                 path: "/out/rr".into(),
                 size: 61_200_000,
@@ -336,7 +338,7 @@ fn a_span_that_does_not_fit_is_cut_to_the_text() {
     assert_eq!(position(text, 3), Position { line: 1, column: 3 });
     for (start, end) in [(0, 0), (5, 5), (2, 2), (90, 1), (3, 4)] {
         for text in ["", "aä\nb", "\r\n\r\n", "\u{feff}x\u{1b}[2J\ty"] {
-            let source = Source { name: "velox.toml".into(), text: text.into() };
+            let source = SourceFile { name: "velox.toml".into(), text: text.into() };
             let odd = Diagnostic { span: Some(start..end), ..diagnostic(Level::Error) };
             assert!(render(&odd, Some(&source)).contains("velox.toml"));
         }

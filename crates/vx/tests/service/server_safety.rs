@@ -15,23 +15,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::sandbox::Sandbox;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use velox_service::{
-    Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
-    Runner as _, Spec, State, Tenant, job::Jobs,
+use velox_api::{
+    BuildFailure, BuildId, BuildSpec, BuildState, FailureKind, LogEntry, PluginSpec, ReplaceSpec,
 };
-use velox_testkit::{Fault, Forge, Internet, ModuleProxy, Repo, plugin, roadrunner};
+use velox_service::{
+    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant, job::Jobs,
+};
+use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
-const RELEASE: &str = "v2025.0.78";
+use crate::support::sandbox::{RELEASE, Sandbox, VX, program};
+
 const HELLO: &str = "example.com/acme/hello";
 
 /// A service on a machine of its own, with a module proxy of its operator's.
 struct Machine {
     sandbox: Sandbox,
     proxy: ModuleProxy,
-    options: Options,
+    options: ServiceOptions,
 }
 
 impl Machine {
@@ -40,8 +42,7 @@ impl Machine {
     }
 
     fn with(proxy: ModuleProxy) -> Self {
-        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-        proxy.module(HELLO, "v1.0.0", plugin(HELLO, "hello").files());
+        proxy.roadrunner(RELEASE).plugin(HELLO, "v1.0.0");
         let sandbox = Sandbox::new().own_module_cache();
         // What is public comes from the tests' shared cache, the rest is the proxy's to serve.
         let public = sandbox.value("GOPROXY");
@@ -49,9 +50,9 @@ impl Machine {
         let sandbox = sandbox.env("GOPROXY", format!("{shared},{}", proxy.url()));
         let environment = ["PATH", "HOME", "GOMODCACHE", "GOCACHE", "GOPROXY", "GONOSUMDB"]
             .map(|name| (name.to_owned(), sandbox.value(name)));
-        let options = Options {
+        let options = ServiceOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
-            data: sandbox.path().join("data"),
+            data: sandbox.at("data"),
             jobs: 1,
             queue: 10,
             time_to_live: Duration::from_secs(60),
@@ -59,12 +60,12 @@ impl Machine {
             tokens: None,
             anonymous: false,
             origins: Vec::new(),
-            policy: Policy::default(),
-            limits: Limits::default(),
+            policy: BuildPolicy::default(),
+            limits: JobLimits::default(),
             retention: velox_service::Retention::default(),
             cluster: None,
             audit: None,
-            program: PathBuf::from(env!("CARGO_BIN_EXE_vx")),
+            program: PathBuf::from(VX),
             environment: environment.into(),
             drain: Duration::ZERO,
         };
@@ -79,18 +80,15 @@ impl Machine {
 
     /// Puts a shell script before the go command; `$GO` is the real one, and `$HOME` is where it may leave things.
     fn go(self, script: &str) -> Self {
-        let path = self.sandbox.value("PATH");
-        let go =
-            std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
-        let folder = self.sandbox.path().join("bin");
-        fs::create_dir(&folder).unwrap();
-        let text = format!("#!/bin/sh\nGO={}\n{script}\nexec $GO \"$@\"\n", go.display());
-        fs::write(folder.join("go"), text).unwrap();
-        fs::set_permissions(folder.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
-        self.env("PATH", &format!("{}:{path}", folder.display()))
+        let go = program("go").unwrap();
+        let sandbox = self
+            .sandbox
+            .script("go", &format!("#!/bin/sh\nGO={}\n{script}\nexec $GO \"$@\"\n", go.display()));
+        let path = sandbox.value("PATH");
+        Self { sandbox, ..self }.env("PATH", &path)
     }
 
-    fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    fn limits(mut self, change: impl FnOnce(&mut JobLimits)) -> Self {
         change(&mut self.options.limits);
         self
     }
@@ -106,23 +104,23 @@ impl Machine {
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
     }
 
-    fn run(&self, spec: Spec) -> Ended {
+    fn run(&self, spec: BuildSpec) -> Ended {
         self.run_until(spec, CancellationToken::new())
     }
 
-    fn run_until(&self, spec: Spec, cancel: CancellationToken) -> Ended {
+    fn run_until(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
         // Whatever listens on this machine for a test has a runtime of its own.
         tokio::runtime::Runtime::new().unwrap().block_on(self.attempt(spec, cancel))
     }
 
-    async fn attempt(&self, spec: Spec, cancel: CancellationToken) -> Ended {
+    async fn attempt(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
         let jobs = Jobs::new(&self.options).unwrap();
         let build = Build {
             id: BuildId::new(),
             key: spec.key(),
             spec,
             force: false,
-            state: State::Running,
+            state: BuildState::Running,
             tenant: Tenant("test".to_owned()),
             wanted_by: [Tenant("test".to_owned())].into(),
             trace: None,
@@ -146,8 +144,8 @@ impl Machine {
 }
 
 struct Ended {
-    ran: Ran,
-    log: Vec<Entry>,
+    ran: RunOutcome,
+    log: Vec<LogEntry>,
 }
 
 impl Ended {
@@ -155,23 +153,26 @@ impl Ended {
         self.log.iter().map(|entry| format!("{}\n", entry.text)).collect()
     }
 
-    fn made(&self) -> (&Made, &PathBuf) {
+    fn made(&self) -> (&BuildResult, &PathBuf) {
         match &self.ran {
-            Ran::Made { made, file, .. } => (made, file),
+            RunOutcome::Succeeded { made, file, .. } => (made, file),
             other => panic!("{other:?}\n{}", self.log()),
         }
     }
 
-    fn failed(&self) -> &Failure {
+    fn failed(&self) -> &BuildFailure {
         match &self.ran {
-            Ran::Failed(failure) => failure,
+            RunOutcome::Failed(failure) => failure,
             other => panic!("{other:?}\n{}", self.log()),
         }
     }
 }
 
-fn spec(plugins: &[(&str, &str)]) -> Spec {
-    Spec::new(RELEASE, plugins.iter().map(|(module, reference)| Plugin::new(*module, *reference)).collect())
+fn spec(plugins: &[(&str, &str)]) -> BuildSpec {
+    BuildSpec::new(
+        RELEASE,
+        plugins.iter().map(|(module, reference)| PluginSpec::new(*module, *reference)).collect(),
+    )
 }
 
 /// Waits for what another process does.
@@ -226,7 +227,7 @@ fn a_job_makes_a_server_and_says_what_goes_on() {
     let phases: Vec<&str> = ended.log.iter().filter_map(|entry| entry.phase.as_deref()).collect();
     assert!(phases.contains(&"resolve") && phases.contains(&"compile"), "{phases:?}");
     // All that is left is what other jobs can use.
-    let Ran::Made { directory, .. } = ended.ran else { unreachable!() };
+    let RunOutcome::Succeeded { directory, .. } = ended.ran else { unreachable!() };
     directory.close().unwrap();
     assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
     let again = machine.run(spec(&[(HELLO, "v1.0.0")]));
@@ -240,9 +241,9 @@ fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
     const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let machine = Machine::new();
     machine.proxy.query(ROADRUNNER, "master", RELEASE);
-    let ended = machine.run(Spec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    let ended = machine.run(BuildSpec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
     assert_eq!(ended.made().0.version, RELEASE);
-    let ended = machine.run(Spec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    let ended = machine.run(BuildSpec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
     assert!(ended.failed().message.contains("nowhere of RoadRunner"), "{}", ended.failed().message);
 }
 
@@ -268,10 +269,10 @@ fn nothing_of_the_services_environment_reaches_a_child() {
     const SECRET: &str = "s3cret-of-the-service";
     let machine = Machine::with(ModuleProxy::start_tls());
     machine.proxy.demand_login("operator", SECRET);
-    let netrc = machine.sandbox.path().join("netrc");
+    let netrc = machine.sandbox.at("netrc");
     let host = machine.proxy.host();
     fs::write(&netrc, format!("machine {host} login operator password {SECRET}\n")).unwrap();
-    let roots = machine.sandbox.path().join("roots.pem");
+    let roots = machine.sandbox.at("roots.pem");
     fs::write(&roots, machine.proxy.ca()).unwrap();
     // Jobs may write into their home, and what they leave there stays.
     let mut machine = machine
@@ -306,7 +307,7 @@ fn nothing_of_the_services_environment_reaches_a_child() {
 #[test]
 fn the_code_of_others_is_compiled_and_never_run() {
     let machine = Machine::new();
-    let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.path().join(name));
+    let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.at(name));
     let mut files = plugin(HELLO, "hello").files();
     let own = files.iter().find(|(name, _)| name.ends_with(".go") && !name.ends_with("_test.go")).unwrap();
     let package =
@@ -332,15 +333,15 @@ fn the_code_of_others_is_compiled_and_never_run() {
 #[test]
 fn no_directory_and_no_flag_comes_in_by_a_request() {
     let machine = Machine::new();
-    let ran = machine.sandbox.path().join("ran");
-    let tool = machine.sandbox.path().join("tool");
+    let ran = machine.sandbox.at("ran");
+    let tool = machine.sandbox.at("tool");
     fs::write(&tool, format!("#!/bin/sh\ntouch {}\nexec \"$@\"\n", ran.display())).unwrap();
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let flag = format!("-toolexec={}", tool.display());
     let good = || spec(&[(HELLO, "v1.0.0")]);
     let replaced = |new: &str| {
         let new = new.to_owned();
-        Spec { replaces: vec![Replace { old: HELLO.to_owned(), new }], ..good() }
+        BuildSpec { replaces: vec![ReplaceSpec { old: HELLO.to_owned(), new }], ..good() }
     };
     let mut bad = vec![
         replaced("/etc"),
@@ -354,20 +355,20 @@ fn no_directory_and_no_flag_comes_in_by_a_request() {
         spec(&[(HELLO, "v1.0.0\nreplace x => /etc")]),
         spec(&[("/etc", "v1.0.0")]),
         spec(&[("127.0.0.1/x", "v1.0.0")]),
-        Spec { roadrunner: flag.clone(), ..good() },
-        Spec { target: format!("linux/amd64 {flag}"), ..good() },
-        Spec { dependencies: Some(flag.clone()), ..good() },
-        Spec { race: true, ..good() },
+        BuildSpec { roadrunner: flag.clone(), ..good() },
+        BuildSpec { target: format!("linux/amd64 {flag}"), ..good() },
+        BuildSpec { dependencies: Some(flag.clone()), ..good() },
+        BuildSpec { race: true, ..good() },
     ];
     for tag in [flag.clone(), format!("x {flag}"), format!("x' {flag} '"), format!("x,{flag}")] {
-        bad.push(Spec { tags: vec![tag], ..good() });
+        bad.push(BuildSpec { tags: vec![tag], ..good() });
     }
     for spec in bad {
         let ended = machine.run(spec.clone());
         assert_eq!(ended.failed().kind, FailureKind::Invalid, "{spec:?}: {:?}", ended.failed());
     }
     // A stamp is text, whatever it looks like.
-    let stamped = Spec { stamp_version: Some(format!("1 {flag}")), ..good() };
+    let stamped = BuildSpec { stamp_version: Some(format!("1 {flag}")), ..good() };
     let ended = machine.run(stamped);
     let (_, file) = ended.made();
     let version = Command::new(file).arg("--version").output().unwrap();
@@ -427,7 +428,7 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let inner = Repo::new().file("word", "word_of_the_service\n").commit("inner");
     fs::write(outside.path().join("secret"), "word_of_the_service\n").unwrap();
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge
         .github("acme/honest")
         .files(plugin("go.acme.test/honest", "honest").files())
@@ -466,8 +467,8 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
 
     let machine =
         internet.environment().iter().fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
-    let policy = Policy { direct: vec![HOST.to_owned()], ..Policy::default() };
-    let machine = Machine { options: Options { policy, ..machine.options }, ..machine };
+    let policy = BuildPolicy { direct: vec![HOST.to_owned()], ..BuildPolicy::default() };
+    let machine = Machine { options: ServiceOptions { policy, ..machine.options }, ..machine };
     machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
     for (name, said) in cases {
         let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
@@ -580,7 +581,7 @@ fn a_cancelled_build_leaves_no_process() {
         cancel.cancel();
         running.join().unwrap()
     });
-    assert!(matches!(ended.ran, Ran::Cancelled), "{:?}", ended.ran);
+    assert!(matches!(ended.ran, RunOutcome::Cancelled), "{:?}", ended.ran);
     assert!(!is_running(&pid));
     assert!(machine.jobs().is_empty());
 }
@@ -589,14 +590,14 @@ fn a_cancelled_build_leaves_no_process() {
 fn a_job_ends_with_its_service() {
     let machine = Machine::new().go(r#"case "$1" in env) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
     let (home, pid) = (machine.home(), machine.home().join("pid"));
-    let directory = machine.sandbox.path().join("job");
+    let directory = machine.sandbox.at("job");
     for folder in [&home, &directory.join("work")] {
         fs::create_dir_all(folder).unwrap();
     }
     let task = serde_json::json!({
         "spec": spec(&[(HELLO, "v1.0.0")]), "force": false, "directory": directory, "memory": 0, "port": 1,
     });
-    let mut job = Command::new(env!("CARGO_BIN_EXE_vx"));
+    let mut job = Command::new(VX);
     let environment = machine.options.environment.iter().filter(|(name, _)| *name != "HOME");
     std::os::unix::process::CommandExt::process_group(&mut job, 0);
     let mut job = job
@@ -619,7 +620,7 @@ fn a_job_ends_with_its_service() {
 #[test]
 fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
     const DIRECT: &str = "github.com/acme/direct";
-    let forge = Forge::start();
+    let forge = TestForge::start();
     forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
     let internet = Internet::start(&forge).offline();
     let behind = |patterns: &[&str]| {
@@ -629,7 +630,10 @@ fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
             .fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
         let direct = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         Machine {
-            options: Options { policy: Policy { direct, ..Policy::default() }, ..machine.options },
+            options: ServiceOptions {
+                policy: BuildPolicy { direct, ..BuildPolicy::default() },
+                ..machine.options
+            },
             ..machine
         }
     };

@@ -1,0 +1,77 @@
+use std::process::ExitCode;
+
+use velox_manifest::LogConfig;
+use velox_query::{BinaryModule, Inspection};
+
+use crate::{
+    cli::{self, Format},
+    report::{
+        self, Failure,
+        text::{clean, count, table},
+    },
+    settings::Settings,
+    status::Ending,
+};
+
+/// `vx inspect`.
+pub(crate) fn inspect(settings: &Settings, arguments: &cli::Inspect) -> ExitCode {
+    let inspection = match velox_query::inspect(&arguments.file) {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            let ending = Ending::of(error.kind, None);
+            let failure = Failure { ending, diagnostics: &error.diagnostics, output: &error.output };
+            report::open(settings, LogConfig::default(), None).failed(&failure);
+            return ending.into();
+        }
+    };
+    let text = match settings.format(LogConfig::default()) {
+        Format::Json => report::event("inspected", &inspection),
+        Format::Human => clean(&shown(&inspection, arguments.all)).into_owned(),
+    };
+    report::answer(&text)
+}
+
+fn shown(inspection: &Inspection, all: bool) -> String {
+    let unknown = || "unknown".to_owned();
+    let Inspection { stamp_version, stamp_time, .. } = inspection;
+    let stamp = match (stamp_version, stamp_time) {
+        (None, None) => unknown(),
+        (version, time) => {
+            let part = |part: &Option<String>| part.clone().unwrap_or_else(unknown);
+            format!("{}, {}", part(version), part(time))
+        }
+    };
+    let rows = [
+        ["RoadRunner", &inspection.version.clone().unwrap_or_else(unknown)],
+        ["module", &inspection.roadrunner],
+        ["built by", if inspection.by_vx { "vx" } else { "unknown" }],
+        ["stamp", &stamp],
+        ["Go", &inspection.go_version],
+        ["target", &inspection.target.clone().unwrap_or_else(unknown)],
+        ["flags", &inspection.flags.join(" ")],
+    ];
+    let mut text = table(&rows.map(|row| row.map(str::to_owned)));
+    text += &format!("\n{}\n", count(inspection.plugins.len() as u64, "plugin"));
+    text += &modules(&inspection.plugins);
+    let others = count(inspection.modules.len() as u64, "other module");
+    if all {
+        text += &format!("\n{others}\n{}", modules(&inspection.modules));
+    } else {
+        text += &format!("\n{others} (--all shows them)\n");
+    }
+    text
+}
+
+fn modules(modules: &[BinaryModule]) -> String {
+    let rows: Vec<[String; 3]> = modules
+        .iter()
+        .map(|BinaryModule { name, module, version, replacement }| {
+            let module = match replacement {
+                Some(replacement) => format!("{module} => {replacement}"),
+                None => module.clone(),
+            };
+            [format!("  {name}"), version.clone(), module]
+        })
+        .collect();
+    table(&rows)
+}

@@ -1,0 +1,10 @@
+//! Commands that show something and change nothing.
+
+pub(crate) mod check;
+pub(crate) mod doctor;
+pub(crate) mod inspect;
+pub(crate) mod list;
+pub(crate) mod outdated;
+pub(crate) mod search;
+pub(crate) mod tree;
+pub(crate) mod why;

@@ -1,0 +1,6 @@
+//! Commands of the build service.
+
+pub(crate) mod job;
+pub(crate) mod server;
+pub(crate) mod token;
+pub(crate) mod worker;

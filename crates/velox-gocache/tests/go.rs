@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use velox_gocache::Stats;
+use velox_gocache::GoCacheStats;
 
 /// What the go command asks for anew each time: its index of the main module's folders, which are too young to trust.
 const OWN: u64 = 2;

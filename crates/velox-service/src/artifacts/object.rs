@@ -61,7 +61,9 @@ impl Objects {
     /// What it is not, without what of it may be secret.
     pub fn parse(text: &str) -> Result<Url, String> {
         parse_remote(text).map_err(|error| match error {
-            velox_gocache::Error::Remote { text, why } => format!("`{text}` is no store of artifacts: {why}"),
+            velox_gocache::GoCacheError::Remote { text, why } => {
+                format!("`{text}` is no store of artifacts: {why}")
+            }
             error => error.to_string(),
         })
     }

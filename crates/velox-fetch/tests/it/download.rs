@@ -22,12 +22,8 @@ use velox_fetch::{
     proxy::{Netrc, ProxyList, redirect_policy},
     sumdb::{SumDbConfig, SumDbError},
 };
-<<<<<<< HEAD:crates/velox-fetch/tests/it/download.rs
 use velox_gomod::{module::ModuleVersion, modzip};
-use velox_testkit::{ModuleProxy, ProxyFault, plugin};
-=======
 use velox_testkit::{Fault, ModuleProxy, plugin};
->>>>>>> main:crates/velox-gomod/tests/fetch.rs
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// A machine with caches of its own.
@@ -289,17 +285,10 @@ fn a_database_that_lies_is_not_believed() {
             other => panic!("{other:?}"),
         }
     };
-<<<<<<< HEAD:crates/velox-fetch/tests/it/download.rs
-    proxy.fail_times("/lookup/", ProxyFault::Altered, 1);
-    assert!(matches!(refused(5), SumDbError::Note(_)));
-    proxy.fail_times("/tile/", ProxyFault::Altered, 1);
-    assert!(matches!(refused(6), SumDbError::Log(_)));
-=======
     proxy.fail_times("/lookup/", Fault::Altered, 1);
-    assert!(matches!(refused(5), sumdb::Error::Note(_)));
+    assert!(matches!(refused(5), SumDbError::Note(_)));
     proxy.fail_times("/tile/", Fault::Altered, 1);
-    assert!(matches!(refused(6), sumdb::Error::Log(_)));
->>>>>>> main:crates/velox-gomod/tests/fetch.rs
+    assert!(matches!(refused(6), SumDbError::Log(_)));
     proxy.heal();
     // The answers are good again, and nothing of the bad ones was kept.
     machine.fetch(5).unwrap();

@@ -2,13 +2,9 @@
 
 use std::{fs, io::Read as _, process::Stdio, time::Duration};
 
-<<<<<<< HEAD
 use velox_fetch::modcache::ModCache;
 use velox_gomod::module::ModuleVersion;
-use velox_testkit::{ModuleProxy, ProxyFault};
-=======
 use velox_testkit::{Fault, ModuleProxy};
->>>>>>> main
 
 use crate::support::sandbox::{RELEASE, Sandbox, configuration};
 

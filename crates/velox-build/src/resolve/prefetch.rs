@@ -121,7 +121,7 @@ impl Prefetch<'_> {
                     self.files.insert(module.clone(), files);
                     if let Some(wanted) = wanted {
                         let (fetcher, module) = (self.fetcher, module.clone());
-                        running.push(async move { (module, fetcher.fetch_all(wanted).await) });
+                        running.push(async move { (module, fetcher.fetch(wanted).await) });
                     }
                 }
                 match self.files.get_mut(&module) {

@@ -22,11 +22,11 @@ pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAt
             Ok(one("GOPROXY", ProxyErrorKind::Disallowed, "`off` forbids downloads".to_owned()))
         },
         DownloadError::Mismatch { file, found, expected, .. } => {
-            let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
+            let text = format!("checksum of {file}\nexpected {expected}\nfound    {found}");
             Err(checksum_mismatch(module, &text))
         }
-        DownloadError::Database { source, .. } if source.is_verification_failure() => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
-            .help("nothing of it was kept: someone changed the answer on its way, or the database misbehaves; ask over another network, and tell its owner")
+        DownloadError::Database { source, .. } if source.is_verification_failure() => Err(Error::build(format!("verification failed: the checksum database's answer for {module} is not authentic"))
+            .help("nothing was stored: the answer was altered on its way, or the database is misbehaving; try another network, and report it to the database's operator")
             .output(source.to_string().lines().map(str::to_owned).collect())),
         DownloadError::Database { source, .. } => {
             Ok(one("the checksum database", ProxyErrorKind::Unreachable, source.to_string()))
@@ -35,8 +35,8 @@ pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAt
             "check the directory's permissions and the space on its disk; GOMODCACHE names another",
         )),
         DownloadError::InvalidZip { host, source, .. } => {
-            Err(Error::build(format!("{host} sends a zip that is none of {module}"))
-                .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
+            Err(Error::build(format!("invalid zip for module {module} from {host}"))
+                .help("nothing was stored: report it to the proxy's operator, or set another proxy in GOPROXY")
                 .output(source.to_string().lines().map(str::to_owned).collect()))
         }
         error @ DownloadError::Module(_) => Err(Error::build(error.to_string()).fault(Blame::Request)),

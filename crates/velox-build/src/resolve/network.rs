@@ -148,7 +148,7 @@ pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Cl
 }
 
 fn no_https(error: velox_fetch::http::HttpClientError) -> Error {
-    Error::build(format!("can't set up HTTPS: {error}"))
+    Error::build(format!("failed to set up HTTPS: {error}"))
 }
 
 /// Where the go command looks for it.

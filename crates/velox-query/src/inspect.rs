@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn module(path: &str, version: &str) -> BuildModule {
-        BuildModule { path: path.into(), version: version.into(), ..Module::default() }
+        BuildModule { path: path.into(), version: version.into(), ..BuildModule::default() }
     }
 
     /// As Velox builds it: from a file, so that there is no main module.

@@ -50,7 +50,7 @@ impl ModuleGraph {
         let mut demanded: Vec<ModuleRequirement> = self
             .resolved
             .graph
-            .demands(path)
+            .edges_to(path)
             .into_iter()
             .map(|demand| ModuleRequirement {
                 by: Requirer::Module(demand.by.clone()),

@@ -182,7 +182,7 @@ fn the_checksum_database_is_asked_and_its_word_is_final() {
     let proxy = fill(ModuleProxy::start());
     proxy.forge_sum_db();
     let sandbox = verified(&proxy);
-    sandbox.vx("lock").fails_with(1, &[HELLO, "can't be believed", "invalid signature"]);
+    sandbox.vx("lock").fails_with(1, &[HELLO, "verification failed", "signature"]);
     assert_nothing_of_hello(&sandbox);
 
     let proxy = fill(ModuleProxy::start());

@@ -4,7 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use velox_service::{Spec, fuzzing};
+use velox_api::BuildSpec;
+use velox_service::fuzzing;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((way, bytes)) = bytes.split_first() else { return };
@@ -14,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         2 => fuzzing::call_protobuf(bytes),
         _ => {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
-            let specs = Spec::of_configuration(text, None);
+            let specs = BuildSpec::of_configuration(text, None);
             specs.ok().and_then(|mut specs| specs.pop()).map(Ok)
         }
     };
@@ -23,9 +24,9 @@ fuzz_target!(|bytes: &[u8]| {
             let again = spec.clone().checked().expect("it was right");
             assert_eq!(spec.key(), again.key());
             let configuration = spec.configuration();
-            let said = Spec::of_configuration(&configuration, None).expect("its configuration is right");
+            let said = BuildSpec::of_configuration(&configuration, None).expect("its configuration is right");
             // A configuration has no stamp.
-            let stamps = Spec { stamp_version: None, stamp_time: None, ..spec };
+            let stamps = BuildSpec { stamp_version: None, stamp_time: None, ..spec };
             assert_eq!(said, [stamps], "{configuration}");
         }
         Some(Err(violations)) => assert!(!violations.is_empty()),

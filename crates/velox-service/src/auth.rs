@@ -21,7 +21,12 @@ use jiff::Timestamp;
 
 pub use file::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
 
-use crate::{Caller, Scope, Tenant, auth::file::Hash, rate::Rates};
+use crate::{
+    auth::file::Hash,
+    build::Tenant,
+    caller::{Caller, TokenScope},
+    rate::RateLimits,
+};
 
 /// How long a change of the file may go unnoticed.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -57,7 +62,7 @@ pub enum Denied {
     OtherSite,
     /// The token doesn't allow it. (403, PERMISSION_DENIED)
     #[error("the token doesn't have the scope `{}`", .0.word())]
-    Scope(Scope),
+    Scope(TokenScope),
 }
 
 impl Denied {
@@ -103,7 +108,7 @@ impl Identity {
     ///
     /// # Errors
     /// Nobody knows who it is, or they may not.
-    pub(crate) fn caller(extensions: &Extensions, scope: Scope) -> Result<Caller, Denied> {
+    pub(crate) fn caller(extensions: &Extensions, scope: TokenScope) -> Result<Caller, Denied> {
         let Some(Self(caller)) = extensions.get() else { return Err(Denied::Missing) };
         let caller = caller.clone()?;
         caller.may(scope)?;
@@ -116,7 +121,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`Denied::Scope`].
-    pub fn may(&self, scope: Scope) -> Result<(), Denied> {
+    pub fn may(&self, scope: TokenScope) -> Result<(), Denied> {
         if self.scopes.contains(&scope) { Ok(()) } else { Err(Denied::Scope(scope)) }
     }
 }
@@ -128,7 +133,7 @@ impl Caller {
 pub struct Tokens {
     file: Option<PathBuf>,
     known: Mutex<Known>,
-    failures: Rates<IpAddr>,
+    failures: RateLimits<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -155,7 +160,7 @@ impl Tokens {
         let version = file.and_then(Version::of);
         let tokens = file.map(file::read).transpose()?.unwrap_or_default().into_iter().collect();
         let known = Known { tokens: Arc::new(tokens), version, looked: Instant::now() };
-        Ok(Self { file: file.map(Path::to_owned), known: Mutex::new(known), failures: Rates::default() })
+        Ok(Self { file: file.map(Path::to_owned), known: Mutex::new(known), failures: RateLimits::default() })
     }
 
     /// Whether a token is needed.
@@ -173,7 +178,7 @@ impl Tokens {
         let Some(file) = &self.file else {
             return Ok(Caller {
                 tenant: Tenant(peer.to_string()),
-                scopes: BTreeSet::from(Scope::ALL),
+                scopes: BTreeSet::from(TokenScope::ALL),
                 builds_at_once: None,
                 builds_per_hour: None,
                 modules: None,
@@ -292,7 +297,7 @@ mod tests {
     fn entry(name: &str) -> TokenEntry {
         TokenEntry {
             name: name.to_owned(),
-            scopes: BTreeSet::from([Scope::Build, Scope::Read]),
+            scopes: BTreeSet::from([TokenScope::Build, TokenScope::Read]),
             builds_at_once: Some(2),
             builds_per_hour: None,
             modules: Some(vec!["github.com/acme/*".to_owned()]),
@@ -333,7 +338,7 @@ mod tests {
             let caller = tokens.caller(&headers, PEER).unwrap();
             assert_eq!(caller.tenant, Tenant("ci".to_owned()));
             assert_eq!(caller.builds_at_once, Some(2));
-            assert_eq!(caller.may(Scope::Metrics), Err(Denied::Scope(Scope::Metrics)));
+            assert_eq!(caller.may(TokenScope::Metrics), Err(Denied::Scope(TokenScope::Metrics)));
         }
     }
 
@@ -395,7 +400,7 @@ mod tests {
         let tokens = Tokens::open(None).unwrap();
         let tenant = |address: &str| {
             let caller = tokens.caller(&HeaderMap::new(), address.parse().unwrap()).unwrap();
-            assert!(Scope::ALL.into_iter().all(|scope| caller.may(scope).is_ok()));
+            assert!(TokenScope::ALL.into_iter().all(|scope| caller.may(scope).is_ok()));
             caller.tenant.0
         };
         assert_eq!(tenant("192.0.2.7"), "192.0.2.7");

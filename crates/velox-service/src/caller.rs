@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Tenant;
+use crate::build::Tenant;
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scope {
+pub enum TokenScope {
     /// Ask for builds, and cancel one's own.
     Build,
     /// See builds, logs and artifacts.
@@ -18,7 +18,7 @@ pub enum Scope {
     Metrics,
 }
 
-impl Scope {
+impl TokenScope {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
 
@@ -39,7 +39,7 @@ pub struct Caller {
     /// On whose account.
     pub tenant: Tenant,
     /// What they may do.
-    pub scopes: BTreeSet<Scope>,
+    pub scopes: BTreeSet<TokenScope>,
     /// How many builds of theirs may be queued or running at once; `None`: as many as the queue takes.
     pub builds_at_once: Option<u64>,
     /// How many builds they may ask for in an hour; `None`: any number.

@@ -8,11 +8,11 @@ use velox_manifest::{
     catalogue::{self, KnownPlugin, PluginGroup},
 };
 
-use crate::Releases;
+use crate::releases::Releases;
 
 /// What can be chosen from, as `GET /v1/catalogue` answers. Other plugins can be built too, by their module paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Catalogue {
+pub struct PluginCatalogue {
     /// RoadRunner's releases, the newest first.
     pub roadrunner: Vec<String>,
     /// The RoadRunner that the plugins' versions are of.
@@ -56,7 +56,7 @@ pub struct CataloguePlugin {
     pub version: Option<String>,
 }
 
-impl Catalogue {
+impl PluginCatalogue {
     /// What there is for this RoadRunner, a release or any other ref; for the newest release where none is named.
     pub async fn of(releases: &Releases, roadrunner: Option<&str>) -> Self {
         let versions = releases.versions();
@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn a_release_gives_its_plugins_their_versions() {
         let releases = Releases::built_in();
-        let newest = Catalogue::of(&releases, None).await;
+        let newest = PluginCatalogue::of(&releases, None).await;
         assert_eq!(Some(&newest.of), newest.roadrunner.first());
         assert!(newest.complete && newest.targets.contains(&newest.target));
         let http = newest.plugins().find(|plugin| plugin.name == "http").unwrap();
@@ -154,10 +154,10 @@ mod tests {
         let released = newest.plugins().filter(|plugin| plugin.version.is_some()).count();
         assert_eq!(released, 35);
 
-        let older = Catalogue::of(&releases, Some("v2024.2.1")).await;
+        let older = PluginCatalogue::of(&releases, Some("v2024.2.1")).await;
         assert_ne!(older.plugins().find(|plugin| plugin.name == "http").unwrap().version, http.version);
 
-        let branch = Catalogue::of(&releases, Some("master")).await;
+        let branch = PluginCatalogue::of(&releases, Some("master")).await;
         assert!(!branch.complete && branch.plugins().all(|plugin| plugin.reference() == "latest"));
     }
 

@@ -5,8 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use velox_api::BuildSpec;
 
-use crate::{Build, Spec};
+use crate::build::Build;
 
 /// For how long a store needn't be asked. It may remove a build meanwhile: whoever answers looks whether its binary is there.
 const FRESH: Duration = Duration::from_secs(10);
@@ -22,7 +23,7 @@ type Known = (Instant, Arc<Build>);
 
 impl Lately {
     /// The words of a request; `None` where its answer may be another one by now.
-    pub(crate) fn words(spec: &Spec) -> Option<Vec<u8>> {
+    pub(crate) fn words(spec: &BuildSpec) -> Option<Vec<u8>> {
         spec.is_exact().then(|| serde_json::to_vec(spec).ok()).flatten()
     }
 
@@ -44,11 +45,13 @@ impl Lately {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{BuildId, Plugin, State, Tenant};
+    use velox_api::{BuildId, BuildState, PluginSpec};
 
-    fn spec(reference: &str) -> Spec {
-        Spec::new("v2025.1.5", vec![Plugin::new("github.com/roadrunner-server/http/v5", reference)])
+    use super::*;
+    use crate::build::Tenant;
+
+    fn spec(reference: &str) -> BuildSpec {
+        BuildSpec::new("v2025.1.5", vec![PluginSpec::new("github.com/roadrunner-server/http/v5", reference)])
     }
 
     #[test]
@@ -60,7 +63,7 @@ mod tests {
             key: spec("v5.2.7").key(),
             spec: spec("v5.2.7"),
             force: false,
-            state: State::Succeeded,
+            state: BuildState::Succeeded,
             tenant: Tenant("one".to_owned()),
             wanted_by: [].into(),
             trace: None,

@@ -1,28 +1,25 @@
-//! The build service: RoadRunner servers on demand.
+//! The build service: RoadRunner binaries on demand.
 //!
 //! ```text
-//!   REST, Connect, gRPC, page          velox.toml of a client
-//!              │                               │
-//!              ▼                               ▼
-//!   Service ── Spec (what is asked, and its key) ── Policy (what may be asked)
+//!   REST, Connect, gRPC, web page
+//!              │
+//!              ▼
+//!   Service ── BuildSpec (the request, and its key) ── BuildPolicy (what requests may ask for)
 //!      │
-//!      ├── Records    builds and their logs      SQLite      or  NATS key-value and a stream
-//!      ├── Queue      who is built next          SQLite      or  NATS JetStream
-//!      └── Artifacts  the binaries               a directory or  an object store
+//!      ├── BuildStore       builds, logs and the queue   SQLite, or NATS JetStream
+//!      └── ArtifactBucket   the binaries                 a directory, or an object store
 //!      │
-//!   Worker ── a job: a process of its own, with limits, which runs velox_build::build and says what happens
+//!   Worker ── a job: a child process with limits that runs velox_build::build
 //! ```
 //!
-//! Identical requests share one build. Everything that was accepted is on disk before it is answered: a node or a worker
-//! that dies loses nothing.
+//! Identical requests share one build. An accepted request is on disk before it is answered: a node or a worker that dies
+//! loses nothing.
 
-pub mod api;
 mod artifacts;
 pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
-pub mod client;
 mod egress;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -38,33 +35,29 @@ mod retention;
 mod runner;
 mod serve;
 mod service;
-mod spec;
 mod store;
 mod stores;
 pub mod telemetry;
-mod vitals;
 mod work;
 mod worker;
+mod worker_status;
 
-pub use artifacts::{Artifacts, Clears, Filed, Folder, Objects, Stored};
-pub use build::{
-    ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, State, Tenant,
-};
-pub use caller::{Caller, Scope};
-pub use catalogue::{Catalogue, CatalogueGroup, CataloguePlugin};
+pub use artifacts::{Artifacts, Clears, Folder, Objects, Stored, StoredArtifact};
+pub use build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
+pub use caller::{Caller, TokenScope};
+pub use catalogue::{CatalogueGroup, CataloguePlugin, PluginCatalogue};
 pub use http::tls::TlsError;
 pub use lately::Lately;
-pub use options::{Cluster, Limits, Options, Tls};
-pub use policy::{Policy, Refusal};
+pub use options::{ClusterOptions, JobLimits, ServiceOptions, TlsOptions};
+pub use policy::{BuildPolicy, PolicyError};
 pub use releases::Releases;
 pub use retention::Retention;
-pub use runner::{Ran, Runner};
+pub use runner::{JobRunner, RunOutcome};
 pub use serve::{ServeError, serve};
-pub use service::{Service, ServiceError, Told};
-pub use spec::{Exclude, Plugin, Replace, Spec, Violation};
+pub use service::{LogEvent, Service, ServiceError};
 pub use store::{
-    Depth, Forgets, JetStream, JetStreamOptions, Lease, Position, Queue, Records, Sqlite, SqliteOptions,
-    Standing, StoreError, Submitted,
+    Forgets, JetStreamOptions, JetStreamStore, Lease, LeaseStatus, Queue, QueueDepth, Records, SqliteOptions,
+    SqliteStore, StoreError, Submission,
 };
 pub use work::work;
 pub use worker::Worker;

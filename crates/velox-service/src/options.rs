@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use secrecy::SecretString;
 use url::Url;
 
-use crate::{Policy, Retention};
+use crate::{policy::BuildPolicy, retention::Retention};
 
 /// How a service is set up.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ServiceOptions {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Its directory: the database, the artifacts, the jobs on their way.
@@ -21,7 +21,7 @@ pub struct Options {
     /// For how long a build is good whose refs may mean something else by then (branches, `latest`).
     pub time_to_live: Duration,
     /// Its certificate and key; `None`: plain HTTP.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsOptions>,
     /// The file with the hashed tokens; `None`: nobody needs one.
     pub tokens: Option<PathBuf>,
     /// Whoever reaches the address may use the service, by whatever host name. Without it and without tokens, only this
@@ -30,13 +30,13 @@ pub struct Options {
     /// Pages of these origins may use the API (CORS).
     pub origins: Vec<String>,
     /// What may be asked for.
-    pub policy: Policy,
+    pub policy: BuildPolicy,
     /// What a build may use.
-    pub limits: Limits,
+    pub limits: JobLimits,
     /// What is kept, and for how long.
     pub retention: Retention,
     /// Many nodes; `None`: this one alone.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<ClusterOptions>,
     /// The program that runs a job (`vx`).
     pub program: PathBuf,
     /// The environment of the service; of it, jobs get what they need and no more.
@@ -49,7 +49,7 @@ pub struct Options {
 
 /// A certificate chain and its key, as PEM files.
 #[derive(Debug, Clone)]
-pub struct Tls {
+pub struct TlsOptions {
     /// The chain, the server's own certificate first.
     pub certificate: PathBuf,
     /// Its private key.
@@ -58,7 +58,7 @@ pub struct Tls {
 
 /// What a build may use.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct JobLimits {
     /// From its start to its end.
     pub time: Duration,
     /// Memory of all its processes in bytes where cgroups allow it, else of each of them.
@@ -77,7 +77,7 @@ pub struct Limits {
 
 /// The services that many nodes share.
 #[derive(Clone)]
-pub struct Cluster {
+pub struct ClusterOptions {
     /// The NATS servers (`nats://host:4222`, `tls://host:4222`), with JetStream. They may hold `user:password@` or `token@`,
     /// one for all.
     pub nats: Vec<Url>,
@@ -91,7 +91,7 @@ pub struct Cluster {
     pub lease_time: Duration,
 }
 
-impl fmt::Debug for Cluster {
+impl fmt::Debug for ClusterOptions {
     /// Without the users' names and passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nats: Vec<Option<&str>> = self.nats.iter().map(Url::host_str).collect();
@@ -103,7 +103,7 @@ impl fmt::Debug for Cluster {
     }
 }
 
-impl Default for Limits {
+impl Default for JobLimits {
     /// Room for the largest RoadRunner with all its plugins, on a slow machine.
     fn default() -> Self {
         const GIB: u64 = 1 << 30;

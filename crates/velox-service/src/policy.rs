@@ -1,9 +1,10 @@
 //! What may be asked for on this service.
 
 use url::Host;
+use velox_api::{BuildSpec, Violation};
 use velox_gomod::module::{check_path, match_prefix_patterns};
 
-use crate::{Caller, Spec, Violation};
+use crate::caller::Caller;
 
 /// The ends of names that are no one's on the public network
 /// (<https://www.iana.org/assignments/special-use-domain-names>, and what is customary besides).
@@ -28,7 +29,7 @@ const PRIVATE: [&str; 16] = [
 
 /// What the operator allows.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
+pub struct BuildPolicy {
     /// The modules that plugins and replacements may come from, as GOPRIVATE's patterns
     /// (<https://go.dev/ref/mod#private-modules>); empty: any.
     pub modules: Vec<String>,
@@ -40,7 +41,7 @@ pub struct Policy {
 
 /// Why a request isn't taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PolicyError {
     /// It can't be, here or elsewhere.
     Invalid(Vec<Violation>),
     /// It isn't allowed to this caller, or to anyone.
@@ -49,17 +50,17 @@ pub enum Refusal {
     Precondition(Violation),
 }
 
-impl Policy {
+impl BuildPolicy {
     /// Whether the service takes this request of this caller.
     ///
     /// # Errors
     /// Why it doesn't.
-    pub fn check(&self, spec: &Spec, caller: &Caller) -> Result<(), Refusal> {
+    pub fn check(&self, spec: &BuildSpec, caller: &Caller) -> Result<(), PolicyError> {
         self.check_for(spec, caller.modules.as_deref())
     }
 
-    /// As [`Policy::check`], for whoever may build from these modules; `None`: from all that the service allows.
-    pub(crate) fn check_for(&self, spec: &Spec, modules: Option<&[String]>) -> Result<(), Refusal> {
+    /// As [`BuildPolicy::check`], for whoever may build from these modules; `None`: from all that the service allows.
+    pub(crate) fn check_for(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), PolicyError> {
         let mut invalid = Vec::new();
         let mut forbidden = Vec::new();
         let mut source = |field: String, path: &str| {
@@ -91,15 +92,15 @@ impl Policy {
             name(format!("excludes[{at}].module"), &exclude.module);
         }
         if !invalid.is_empty() {
-            return Err(Refusal::Invalid(invalid));
+            return Err(PolicyError::Invalid(invalid));
         }
         if !forbidden.is_empty() {
-            return Err(Refusal::Forbidden(forbidden));
+            return Err(PolicyError::Forbidden(forbidden));
         }
         if spec.race && !self.cgo {
             let message =
                 "the race detector needs a C compiler, which this service doesn't allow (--allow-cgo)";
-            return Err(Refusal::Precondition(Violation::new("race", message)));
+            return Err(PolicyError::Precondition(Violation::new("race", message)));
         }
         Ok(())
     }
@@ -145,9 +146,10 @@ fn matches_any(patterns: &[String], path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use velox_api::{ExcludeSpec, PluginSpec, ReplaceSpec};
 
     use super::*;
-    use crate::{Exclude, Plugin, Replace, Tenant};
+    use crate::build::Tenant;
 
     fn caller(modules: Option<&[&str]>) -> Caller {
         Caller {
@@ -159,18 +161,18 @@ mod tests {
         }
     }
 
-    fn spec(module: &str) -> Spec {
-        Spec::new("v2025.1.5", vec![Plugin::new(module, "v1.0.0")])
+    fn spec(module: &str) -> BuildSpec {
+        BuildSpec::new("v2025.1.5", vec![PluginSpec::new(module, "v1.0.0")])
     }
 
-    fn policy(modules: &[&str], direct: &[&str]) -> Policy {
+    fn policy(modules: &[&str], direct: &[&str]) -> BuildPolicy {
         let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        Policy { modules: list(modules), direct: list(direct), cgo: false }
+        BuildPolicy { modules: list(modules), direct: list(direct), cgo: false }
     }
 
-    fn fields(refusal: Result<(), Refusal>) -> Vec<String> {
+    fn fields(refusal: Result<(), PolicyError>) -> Vec<String> {
         match refusal {
-            Err(Refusal::Invalid(wrong) | Refusal::Forbidden(wrong)) => {
+            Err(PolicyError::Invalid(wrong) | PolicyError::Forbidden(wrong)) => {
                 wrong.into_iter().map(|wrong| wrong.field).collect()
             }
             other => panic!("{other:?}"),
@@ -216,18 +218,20 @@ mod tests {
     #[test]
     fn paths_of_this_machine_and_of_private_hosts_are_none() {
         for bad in BAD {
-            let refused = Policy::default().check(&spec(bad), &caller(None));
+            let refused = BuildPolicy::default().check(&spec(bad), &caller(None));
             assert_eq!(fields(refused), ["plugins[0].module"], "{bad}");
             let mut replaced = spec("github.com/acme/x");
             replaced
                 .replaces
-                .push(Replace { old: "github.com/acme/x".to_owned(), new: format!("{bad}@v1.0.0") });
-            let refused = Policy::default().check(&replaced, &caller(None));
+                .push(ReplaceSpec { old: "github.com/acme/x".to_owned(), new: format!("{bad}@v1.0.0") });
+            let refused = BuildPolicy::default().check(&replaced, &caller(None));
             assert_eq!(fields(refused), ["replaces[0].new"], "{bad}");
             let mut named = spec("github.com/acme/x");
-            named.replaces.push(Replace { old: bad.to_owned(), new: "github.com/acme/y@v1.0.0".to_owned() });
-            named.excludes.push(Exclude { module: bad.to_owned(), version: "v1.0.0".to_owned() });
-            let refused = Policy::default().check(&named, &caller(None));
+            named
+                .replaces
+                .push(ReplaceSpec { old: bad.to_owned(), new: "github.com/acme/y@v1.0.0".to_owned() });
+            named.excludes.push(ExcludeSpec { module: bad.to_owned(), version: "v1.0.0".to_owned() });
+            let refused = BuildPolicy::default().check(&named, &caller(None));
             assert_eq!(fields(refused), ["replaces[0].old", "excludes[0].module"], "{bad}");
         }
     }
@@ -238,7 +242,7 @@ mod tests {
         let rpc = spec("github.com/roadrunner-server/rpc/v5");
         ours.check(&rpc, &caller(None)).unwrap();
         ours.check(&rpc, &caller(Some(&["github.com/*"]))).unwrap();
-        let forbidden = |refused: Result<(), Refusal>| matches!(refused, Err(Refusal::Forbidden(_)));
+        let forbidden = |refused: Result<(), PolicyError>| matches!(refused, Err(PolicyError::Forbidden(_)));
         assert!(forbidden(ours.check(&rpc, &caller(Some(&["github.com/acme"])))));
         assert!(forbidden(ours.check(&rpc, &caller(Some(&[])))));
         assert!(forbidden(ours.check(&spec("github.com/stranger/x"), &caller(None))));
@@ -247,14 +251,14 @@ mod tests {
             "github.com/roadrunner-server/rpc/v5".to_owned(),
             "github.com/stranger/rpc/v5@v5.0.0".to_owned(),
         );
-        replaced.replaces.push(Replace { old, new });
+        replaced.replaces.push(ReplaceSpec { old, new });
         assert_eq!(fields(ours.check(&replaced, &caller(None))), ["replaces[0].new"]);
     }
 
     #[test]
     fn a_private_host_that_the_operator_names_is_meant() {
         let private = spec("git.acme.internal/x");
-        assert!(Policy::default().check(&private, &caller(None)).is_err());
+        assert!(BuildPolicy::default().check(&private, &caller(None)).is_err());
         policy(&[], &["git.acme.internal"]).check(&private, &caller(None)).unwrap();
         policy(&["git.acme.internal/*"], &[]).check(&private, &caller(None)).unwrap();
         assert!(policy(&["*"], &[]).check(&spec("127.0.0.1/x"), &caller(None)).is_err());
@@ -262,9 +266,12 @@ mod tests {
 
     #[test]
     fn race_needs_the_operators_c_compiler() {
-        let race = Spec { race: true, ..spec("github.com/acme/x") };
-        assert!(matches!(Policy::default().check(&race, &caller(None)), Err(Refusal::Precondition(_))));
-        Policy { cgo: true, ..Policy::default() }.check(&race, &caller(None)).unwrap();
+        let race = BuildSpec { race: true, ..spec("github.com/acme/x") };
+        assert!(matches!(
+            BuildPolicy::default().check(&race, &caller(None)),
+            Err(PolicyError::Precondition(_))
+        ));
+        BuildPolicy { cgo: true, ..BuildPolicy::default() }.check(&race, &caller(None)).unwrap();
     }
 
     proptest! {
@@ -272,7 +279,7 @@ mod tests {
         fn what_is_taken_is_a_module_of_a_named_host(
             path in r"([a-zA-Z0-9.:/@\\~%\[\]-]|localhost|127\.0\.0\.1|\.\./|file://|github\.com/){0,8}",
         ) {
-            if Policy::default().check(&spec(&path), &caller(None)).is_ok() {
+            if BuildPolicy::default().check(&spec(&path), &caller(None)).is_ok() {
                 let host = path.split('/').next().unwrap();
                 prop_assert!(host.contains('.') && !host.contains([':', '@', '[']), "{path}");
                 prop_assert!(host.parse::<std::net::IpAddr>().is_err(), "{path}");
@@ -283,7 +290,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(path in "(?s).{0,60}") {
-            let _ = Policy::default().check(&spec(&path), &caller(None));
+            let _ = BuildPolicy::default().check(&spec(&path), &caller(None));
         }
     }
 }

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clears, Filed, Forgets, StoreError};
+use crate::{
+    artifacts::{Clears, StoredArtifact},
+    store::{Forgets, StoreError},
+};
 
 /// How often it is looked after.
 const EVERY: Duration = Duration::from_secs(600);
@@ -66,7 +69,7 @@ impl Retention {
         let mut all = artifacts.list().await?;
         // After the list: what is stored meanwhile isn't in it.
         let known = store.artifacts().await?;
-        let used = |filed: &Filed| {
+        let used = |filed: &StoredArtifact| {
             let used = Timestamp::try_from(filed.used).unwrap_or(Timestamp::MAX);
             known.get(&filed.sha256).map_or(used, |known| used.max(*known))
         };
@@ -85,7 +88,7 @@ impl Retention {
             if !store.forget(&filed.sha256, before(now, NEEDED)).await? {
                 continue;
             }
-            let late = |_| StoreError::Trouble("the artifact store takes long to remove a binary".to_owned());
+            let late = |_| StoreError::Failed("the artifact store takes long to remove a binary".to_owned());
             if timeout_at(until, artifacts.remove(filed)).await.map_err(late)?? {
                 removed += 1;
             }
@@ -117,12 +120,15 @@ mod tests {
     use data_encoding::HEXLOWER;
     use sha2::{Digest as _, Sha256};
     use url::Url;
+    use velox_api::{ArtifactInfo, BuildId, BuildSpec, PluginSpec};
     use velox_testkit::NatsServer;
 
     use super::*;
     use crate::{
-        ArtifactInfo, BuildId, Cluster, Folder, JetStream, JetStreamOptions, Made, NewBuild, Objects,
-        Outcome, Plugin, Queue, Spec, Sqlite, SqliteOptions, Submitted, Tenant,
+        artifacts::{Folder, Objects},
+        build::{BuildOutcome, BuildResult, NewBuild, Tenant},
+        options::ClusterOptions,
+        store::{JetStreamOptions, JetStreamStore, Queue, SqliteOptions, SqliteStore, Submission},
     };
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -141,7 +147,7 @@ mod tests {
         async fn embedded() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("builds.db");
-            let store = Sqlite::open(&file, SqliteOptions::default()).await.unwrap();
+            let store = SqliteStore::open(&file, SqliteOptions::default()).await.unwrap();
             let folder = Folder::open(&directory.path().join("artifacts")).unwrap();
             Self { store: Box::new(store), artifacts: Box::new(folder), directory, _nats: None }
         }
@@ -150,7 +156,7 @@ mod tests {
         async fn shared() -> Option<Self> {
             let nats = NatsServer::start().inspect_err(|error| println!("skipped: {error}")).ok()?;
             let directory = tempfile::tempdir().unwrap();
-            let cluster = Cluster {
+            let cluster = ClusterOptions {
                 nats: vec![nats.url().parse().unwrap()],
                 credentials: None,
                 artifacts: Url::from_directory_path(directory.path().join("artifacts")).unwrap(),
@@ -165,7 +171,7 @@ mod tests {
             };
             let artifacts = Objects::open(&cluster.artifacts, &BTreeMap::new()).unwrap();
             Some(Self {
-                store: Box::new(JetStream::connect(&cluster, options).await.unwrap()),
+                store: Box::new(JetStreamStore::connect(&cluster, options).await.unwrap()),
                 artifacts: Box::new(artifacts),
                 directory,
                 _nats: Some(nats),
@@ -185,8 +191,8 @@ mod tests {
             sha256
         }
 
-        async fn submit(&self, version: &str) -> Submitted {
-            let spec = Spec::new(version, vec![Plugin::new("example.com/a", "v1.0.0")]);
+        async fn submit(&self, version: &str) -> Submission {
+            let spec = BuildSpec::new(version, vec![PluginSpec::new("example.com/a", "v1.0.0")]);
             let tenant = Tenant("somebody".to_owned());
             self.store
                 .submit(NewBuild { spec, tenant, force: false, at_once: None, trace: None })
@@ -205,7 +211,7 @@ mod tests {
                 file_name: "rr".to_owned(),
                 target: "linux/amd64".to_owned(),
             };
-            let made = Made {
+            let made = BuildResult {
                 artifact,
                 version: version.to_owned(),
                 go_version: "go1.26.8".to_owned(),
@@ -213,7 +219,7 @@ mod tests {
                 lock: String::new(),
                 warnings: Vec::new(),
             };
-            self.store.finish(&lease, Outcome::Made(Box::new(made))).await.unwrap();
+            self.store.finish(&lease, BuildOutcome::Succeeded(Box::new(made))).await.unwrap();
             (lease.build.id, sha256)
         }
 
@@ -255,6 +261,6 @@ mod tests {
         tokio::join!(place.keep(little, tomorrow), place.keep(little, tomorrow));
         assert!(!place.there(&two).await);
         assert!(place.store.get(second).await.unwrap().is_none());
-        assert!(matches!(place.submit("v2.0.0").await, Submitted::Queued(_)), "it is built again");
+        assert!(matches!(place.submit("v2.0.0").await, Submission::Queued(_)), "it is built again");
     }
 }

@@ -7,15 +7,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Options, Releases, Runner, Service, StoreError, Worker,
     auth::{TokenFileError, Tokens},
     http::{
         self, Entrance, Site, listener,
         tls::{Certificate, TlsError},
     },
     job::Jobs,
+    options::ServiceOptions,
+    releases::Releases,
+    runner::JobRunner,
+    service::Service,
+    store::StoreError,
     stores::Stores,
     telemetry::Telemetry,
+    worker::Worker,
 };
 
 /// Why a service can't go on.
@@ -70,7 +75,7 @@ impl ServeError {
 /// # Errors
 /// It can't be started.
 pub async fn serve(
-    options: Options,
+    options: ServiceOptions,
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
@@ -126,7 +131,7 @@ pub async fn serve(
     let worker = runner.map(|runner| Worker {
         queue: stores.queue,
         artifacts: stores.artifacts,
-        runner: Arc::new(runner) as Arc<dyn Runner>,
+        runner: Arc::new(runner) as Arc<dyn JobRunner>,
         jobs: options.jobs,
         name: format!("{address}"),
         log: options.limits.log,

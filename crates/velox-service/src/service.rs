@@ -4,11 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
+use velox_api::{ArtifactInfo, BuildId, BuildSpec, BuildState, LogEntry, QueuePosition, Violation};
 
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Caller, Depth, Entry, NewBuild, Outcome, Policy, Position,
-    Queue, Records, Refusal, Spec, State, StoreError, Submitted, Tenant, Violation, lately::Lately,
-    rate::Rates,
+    artifacts::Artifacts,
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    caller::Caller,
+    lately::Lately,
+    policy::{BuildPolicy, PolicyError},
+    rate::RateLimits,
+    store::{Queue, QueueDepth, Records, StoreError, Submission},
 };
 
 /// How many entries of a log are read at once.
@@ -32,9 +37,9 @@ pub struct Service {
     /// The binaries.
     pub artifacts: Arc<dyn Artifacts>,
     /// What may be asked for.
-    pub policy: Policy,
+    pub policy: BuildPolicy,
     /// How many builds each tenant queued in the last hour.
-    pub rates: Arc<Rates<Tenant>>,
+    pub rates: Arc<RateLimits<Tenant>>,
     /// What was asked for a moment ago.
     pub lately: Arc<Lately>,
 }
@@ -44,31 +49,31 @@ pub struct Service {
 pub enum ServiceError {
     /// What was asked for isn't taken.
     #[error("the request isn't taken")]
-    Refused(Refusal),
+    Rejected(PolicyError),
     /// There is no room for it, or a store is in trouble.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The caller queued as many builds in an hour as it may.
     #[error("you asked for as many builds in an hour as you may; another is taken in {} s", wait.as_secs() + 1)]
-    Often {
+    RateLimited {
         /// How long until another one is taken.
         wait: Duration,
     },
     /// Somebody else's build can't be cancelled.
     #[error("build {0} is somebody else's")]
-    NotTheirs(BuildId),
+    NotOwner(BuildId),
     /// There is no such build.
     #[error("there is no build {0}")]
-    NoBuild(BuildId),
+    NotFound(BuildId),
 }
 
 /// What a log tells.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
-    /// The build, each time that it is at another [`crate::State`]; the first one comes at once, the last one ends the log.
+pub enum LogEvent {
+    /// The build, each time that it is at another [`velox_api::BuildState`]; the first one comes at once, the last one ends the log.
     Build(Box<Build>),
     /// A line.
-    Entry(Entry),
+    Entry(LogEntry),
 }
 
 impl Service {
@@ -76,38 +81,43 @@ impl Service {
     ///
     /// # Errors
     /// It isn't taken, or there is no room.
-    pub async fn submit(&self, caller: &Caller, spec: Spec, force: bool) -> Result<Submitted, ServiceError> {
-        let invalid = |wrong| ServiceError::Refused(Refusal::Invalid(wrong));
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        spec: BuildSpec,
+        force: bool,
+    ) -> Result<Submission, ServiceError> {
+        let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
         too_long(&spec).map_err(invalid)?;
         let words = if force { None } else { Lately::words(&spec) };
         if let Some(build) = words.as_deref().and_then(|words| self.lately.get(words))
             && self.policy.check(&build.spec, caller).is_ok()
-            && let Some(Outcome::Made(made)) = &build.outcome
+            && let Some(BuildOutcome::Succeeded(made)) = &build.outcome
             && self.artifacts.find(&made.artifact.sha256).await?.is_some()
         {
-            return Ok(Submitted::Finished(build));
+            return Ok(Submission::Finished(build));
         }
         let spec = spec.checked().map_err(invalid)?;
-        self.policy.check(&spec, caller).map_err(ServiceError::Refused)?;
+        self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
         let tenant = &caller.tenant;
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
         // Whoever has no build left may still join others, and have what was built.
         let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
         let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: None };
         let mut submitted = self.records.submit(new.clone()).await;
-        if let Ok(Submitted::Finished(build)) = &submitted
-            && let Some(Outcome::Made(made)) = &build.outcome
+        if let Ok(Submission::Finished(build)) = &submitted
+            && let Some(BuildOutcome::Succeeded(made)) = &build.outcome
             && self.artifacts.find(&made.artifact.sha256).await?.is_none()
         {
             // Whoever looks after the artifacts removed it: nobody gets a link to nothing.
             submitted = self.records.submit(NewBuild { force: true, ..new }).await;
         }
-        if let (Some(words), Ok(Submitted::Finished(build))) = (words, &submitted) {
+        if let (Some(words), Ok(Submission::Finished(build))) = (words, &submitted) {
             self.lately.put(words, build.clone());
         }
         match (submitted, wait) {
-            (Err(StoreError::Busy { .. }), Some(wait)) => Err(ServiceError::Often { wait }),
-            (Ok(submitted @ Submitted::Queued(_)), _) => {
+            (Err(StoreError::TenantLimit { .. }), Some(wait)) => Err(ServiceError::RateLimited { wait }),
+            (Ok(submitted @ Submission::Queued(_)), _) => {
                 if let Some(an_hour) = caller.builds_per_hour {
                     // It was looked at before: of two at once, both may pass.
                     let _ = self.rates.take(tenant.clone(), an_hour);
@@ -123,7 +133,7 @@ impl Service {
     /// # Errors
     /// There is none.
     pub async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
-        self.records.get(id).await?.ok_or(ServiceError::NoBuild(id))
+        self.records.get(id).await?.ok_or(ServiceError::NotFound(id))
     }
 
     /// The build once it ended, or as it is at the deadline; `None` waits as long as it takes.
@@ -158,7 +168,7 @@ impl Service {
             Some(build) => Ok(build),
             None => {
                 self.build(id).await?;
-                Err(ServiceError::NotTheirs(id))
+                Err(ServiceError::NotOwner(id))
             }
         }
     }
@@ -171,7 +181,7 @@ impl Service {
         &self,
         id: BuildId,
         after: u64,
-    ) -> Result<impl Stream<Item = Result<Told, StoreError>> + Send + use<>, ServiceError> {
+    ) -> Result<impl Stream<Item = Result<LogEvent, StoreError>> + Send + use<>, ServiceError> {
         self.build(id).await?;
         let changes = self.records.changes(id).await?;
         let reading = Reading { service: self.clone(), id, after, changes, seen: None, ended: false };
@@ -198,7 +208,7 @@ impl Service {
     ///
     /// # Errors
     /// The store is in trouble.
-    pub async fn depth(&self) -> Result<Depth, StoreError> {
+    pub async fn depth(&self) -> Result<QueueDepth, StoreError> {
         self.queue.depth().await
     }
 
@@ -206,8 +216,8 @@ impl Service {
     ///
     /// # Errors
     /// The store is in trouble.
-    pub async fn position(&self, build: &Build) -> Result<Option<Position>, StoreError> {
-        if build.state == State::Queued { self.queue.position(build.id).await } else { Ok(None) }
+    pub async fn position(&self, build: &Build) -> Result<Option<QueuePosition>, StoreError> {
+        if build.state == BuildState::Queued { self.queue.position(build.id).await } else { Ok(None) }
     }
 
     /// Whether the stores answer.
@@ -220,7 +230,7 @@ impl Service {
 }
 
 /// Lists and texts that are longer than any server's would keep all others waiting while they are looked through.
-fn too_long(spec: &Spec) -> Result<(), Vec<Violation>> {
+fn too_long(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
     let lists = [
         ("plugins", spec.plugins.len()),
         ("replaces", spec.replaces.len()),
@@ -269,29 +279,29 @@ struct Reading {
     after: u64,
     changes: stream::BoxStream<'static, ()>,
     /// The state and the attempt that were told last.
-    seen: Option<(crate::State, u32)>,
+    seen: Option<(velox_api::BuildState, u32)>,
     ended: bool,
 }
 
 impl Reading {
     /// What is new, at least one thing; `None` after the end.
-    async fn next(mut self) -> Result<Option<(Vec<Told>, Self)>, StoreError> {
+    async fn next(mut self) -> Result<Option<(Vec<LogEvent>, Self)>, StoreError> {
         while !self.ended {
             // In this order: what a build said is there before its end is.
             let Some(build) = self.service.records.get(self.id).await? else { return Ok(None) };
             let entries = self.service.records.log(self.id, self.after, ENTRIES).await?;
             let whole = entries.len() < ENTRIES;
             self.after = entries.last().map_or(self.after, |entry| entry.seq);
-            let mut told: Vec<Told> = entries.into_iter().map(Told::Entry).collect();
+            let mut told: Vec<LogEvent> = entries.into_iter().map(LogEvent::Entry).collect();
             let state = (build.state, build.attempts);
             if build.state.is_final() {
                 self.ended = whole;
                 if whole {
-                    told.push(Told::Build(Box::new(build)));
+                    told.push(LogEvent::Build(Box::new(build)));
                 }
             } else if self.seen != Some(state) {
                 self.seen = Some(state);
-                told.insert(0, Told::Build(Box::new(build)));
+                told.insert(0, LogEvent::Build(Box::new(build)));
             }
             if !told.is_empty() {
                 return Ok(Some((told, self)));

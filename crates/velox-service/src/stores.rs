@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifacts, Cluster, Folder, JetStream, JetStreamOptions, Objects, Options, Queue, Records, Sqlite,
-    SqliteOptions, StoreError,
+    artifacts::{Artifacts, Folder, Objects},
+    options::{ClusterOptions, ServiceOptions},
+    store::{JetStreamOptions, JetStreamStore, Queue, Records, SqliteOptions, SqliteStore, StoreError},
     telemetry::{Observed, Telemetry},
 };
 
@@ -19,7 +20,10 @@ pub(crate) struct Stores {
 
 impl Stores {
     /// Those of a node that takes requests.
-    pub(crate) async fn open(options: &Options, shutdown: &CancellationToken) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        options: &ServiceOptions,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, StoreError> {
         match &options.cluster {
             Some(cluster) => {
                 let (jetstream, objects) = connect(options, cluster, Some(options.queue)).await?;
@@ -31,20 +35,23 @@ impl Stores {
     }
 
     /// Those of the node's own directory.
-    async fn own(options: &Options, shutdown: &CancellationToken) -> Result<Self, StoreError> {
+    async fn own(options: &ServiceOptions, shutdown: &CancellationToken) -> Result<Self, StoreError> {
         let lasting = SqliteOptions {
             queue: options.queue,
             time_to_live: options.time_to_live,
             ..SqliteOptions::default()
         };
-        let sqlite = Arc::new(Sqlite::open(&options.data.join("builds.sqlite"), lasting).await?);
+        let sqlite = Arc::new(SqliteStore::open(&options.data.join("builds.sqlite"), lasting).await?);
         let folder = Arc::new(Folder::open(&options.data.join("artifacts"))?);
         tokio::spawn(options.retention.keep(sqlite.clone(), folder.clone(), shutdown.clone()));
         Ok(Self { records: sqlite.clone(), queue: sqlite, artifacts: folder })
     }
 
     /// Those that many nodes share, for one that builds only.
-    pub(crate) async fn shared(options: &Options, cluster: &Cluster) -> Result<Self, StoreError> {
+    pub(crate) async fn shared(
+        options: &ServiceOptions,
+        cluster: &ClusterOptions,
+    ) -> Result<Self, StoreError> {
         let (jetstream, objects) = connect(options, cluster, None).await?;
         Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: objects })
     }
@@ -61,10 +68,10 @@ impl Stores {
 
 /// With the length of the queue where the node takes requests.
 async fn connect(
-    options: &Options,
-    cluster: &Cluster,
+    options: &ServiceOptions,
+    cluster: &ClusterOptions,
     queue: Option<u64>,
-) -> Result<(Arc<JetStream>, Arc<Objects>), StoreError> {
+) -> Result<(Arc<JetStreamStore>, Arc<Objects>), StoreError> {
     let artifacts = Objects::open(&cluster.artifacts, &options.environment)?;
     artifacts.ready().await?;
     let lasting = JetStreamOptions {
@@ -73,5 +80,5 @@ async fn connect(
         lease_time: cluster.lease_time,
         replicas: cluster.replicas,
     };
-    Ok((Arc::new(JetStream::connect(cluster, lasting).await?), Arc::new(artifacts)))
+    Ok((Arc::new(JetStreamStore::connect(cluster, lasting).await?), Arc::new(artifacts)))
 }

@@ -6,8 +6,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Cluster, Options, ServeError, Worker, http::listener, job::Jobs, stores::Stores, telemetry::Telemetry,
-    vitals::Vitals,
+    http::listener,
+    job::Jobs,
+    options::{ClusterOptions, ServiceOptions},
+    serve::ServeError,
+    stores::Stores,
+    telemetry::Telemetry,
+    worker::Worker,
+    worker_status::WorkerStatus,
 };
 
 /// Builds what nodes of the cluster were asked for, until `shutdown` is cancelled and what was on its way is done or given back
@@ -17,8 +23,8 @@ use crate::{
 /// # Errors
 /// It can't be started.
 pub async fn work(
-    options: Options,
-    cluster: Cluster,
+    options: ServiceOptions,
+    cluster: ClusterOptions,
     watched: Option<SocketAddr>,
     shutdown: CancellationToken,
     ready: impl FnOnce(Option<SocketAddr>),
@@ -38,7 +44,7 @@ pub async fn work(
     let stores = Stores::shared(&options, &cluster).await?.observed(&telemetry);
     let over = CancellationToken::new();
     let address = listener.map(|(address, listener)| {
-        let vitals = Vitals {
+        let vitals = WorkerStatus {
             telemetry,
             records: stores.records,
             queue: Arc::clone(&stores.queue),

@@ -19,10 +19,13 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, Severity};
 
 use crate::{
-    ArtifactInfo, Artifacts, BuildId, Entry, Failure, FailureKind, Lease, Level, Outcome, Queue, Ran, Runner,
-    Standing, StoreError,
+    artifacts::Artifacts,
+    build::BuildOutcome,
+    runner::{JobRunner, RunOutcome},
+    store::{Lease, LeaseStatus, Queue, StoreError},
 };
 
 /// How long a cancelled build goes on at most before its worker hears of it.
@@ -50,12 +53,12 @@ pub struct Worker {
     /// Where the binaries go.
     pub artifacts: Arc<dyn Artifacts>,
     /// What builds.
-    pub runner: Arc<dyn Runner>,
+    pub runner: Arc<dyn JobRunner>,
     /// Its name, for the operator.
     pub name: String,
     /// How many builds it runs at once.
     pub jobs: usize,
-    /// [`crate::Limits::log`].
+    /// [`crate::options::JobLimits::log`].
     pub log: u64,
     /// How long running builds may go on after the shutdown; then they are given back to the queue.
     pub drain: Duration,
@@ -120,12 +123,12 @@ impl Worker {
         loop {
             sleep(every).await;
             match timeout(self.queue.lease_time() / 3, self.queue.extend(&held.lease)).await {
-                Ok(Ok(Standing::Wanted)) => {}
-                Ok(Ok(Standing::Unwanted)) => {
+                Ok(Ok(LeaseStatus::Active)) => {}
+                Ok(Ok(LeaseStatus::Cancelled)) => {
                     held.unwanted.store(true, Ordering::Relaxed);
                     held.cancel.cancel();
                 }
-                Ok(Err(StoreError::LeaseOver(_))) => {
+                Ok(Err(StoreError::LeaseExpired(_))) => {
                     tracing::warn!(build = %held.id(), "the lease of a build ran out: what it makes is dropped");
                     held.lost.cancel();
                     held.cancel.cancel();
@@ -154,7 +157,9 @@ impl Worker {
             ended.cancel();
             ran.unwrap_or_else(|error| {
                 tracing::error!(%error, build = %held.id(), "a job broke off");
-                Ran::Failed(internal("the job broke off: see the service's own log for why".to_owned()))
+                RunOutcome::Failed(internal(
+                    "the job broke off: see the service's own log for why".to_owned(),
+                ))
             })
         };
         let (ran, ()) = tokio::join!(run, self.forward(held, receiver, &ended));
@@ -164,39 +169,39 @@ impl Worker {
         let unwanted = held.unwanted.load(Ordering::Relaxed);
         let id = held.id();
         match ran {
-            Ran::Made { made, file, directory } => {
+            RunOutcome::Succeeded { made, file, directory } => {
                 let outcome = match self.keep(held, &made.artifact, &file).await {
-                    Ok(()) => Outcome::Made(made),
-                    Err(failure) => Outcome::Failed(failure),
+                    Ok(()) => BuildOutcome::Succeeded(made),
+                    Err(failure) => BuildOutcome::Failed(failure),
                 };
                 self.finish(held, outcome).await;
                 // Removing many files takes a while.
                 tokio::task::spawn_blocking(move || drop(directory));
             }
             // What a cancelled build says of itself is about the end of its processes.
-            Ran::Failed(_) | Ran::Cancelled if unwanted => {
+            RunOutcome::Failed(_) | RunOutcome::Cancelled if unwanted => {
                 tracing::info!(build = %id, "a build was cancelled");
                 self.insist(held, "a cancelled build can't be marked", || self.queue.stopped(&held.lease))
                     .await;
             }
-            Ran::Failed(_) | Ran::Cancelled if held.cancel.is_cancelled() => {
+            RunOutcome::Failed(_) | RunOutcome::Cancelled if held.cancel.is_cancelled() => {
                 tracing::info!(build = %id, "a build is given back");
                 self.insist(held, "a build can't be given back", || self.queue.release(&held.lease)).await;
             }
-            Ran::Failed(failure) => self.finish(held, Outcome::Failed(failure)).await,
-            Ran::Cancelled => {
+            RunOutcome::Failed(failure) => self.finish(held, BuildOutcome::Failed(failure)).await,
+            RunOutcome::Cancelled => {
                 let failure = internal("the job ended by itself".to_owned());
-                self.finish(held, Outcome::Failed(failure)).await;
+                self.finish(held, BuildOutcome::Failed(failure)).await;
             }
         }
     }
 
-    async fn finish(&self, held: &Held, outcome: Outcome) {
+    async fn finish(&self, held: &Held, outcome: BuildOutcome) {
         match &outcome {
-            Outcome::Made(made) => {
+            BuildOutcome::Succeeded(made) => {
                 tracing::info!(build = %held.id(), sha256 = made.artifact.sha256, "a build succeeded");
             }
-            Outcome::Failed(failure) => {
+            BuildOutcome::Failed(failure) => {
                 tracing::info!(build = %held.id(), kind = ?failure.kind, "a build failed");
             }
         }
@@ -207,7 +212,7 @@ impl Worker {
     }
 
     /// Stores the binary.
-    async fn keep(&self, held: &Held, artifact: &ArtifactInfo, file: &Path) -> Result<(), Failure> {
+    async fn keep(&self, held: &Held, artifact: &ArtifactInfo, file: &Path) -> Result<(), BuildFailure> {
         let until = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new();
         loop {
@@ -235,7 +240,7 @@ impl Worker {
         let mut last = None;
         loop {
             match write().await {
-                Ok(()) | Err(StoreError::LeaseOver(_)) => return,
+                Ok(()) | Err(StoreError::LeaseExpired(_)) => return,
                 Err(error) => tracing::warn!(%error, build = %held.id(), "{trouble}; it is tried again"),
             }
             if held.stop.is_cancelled() {
@@ -252,7 +257,7 @@ impl Worker {
     }
 
     /// Writes the log, several entries at a time, until the runner ended and everything is written.
-    async fn forward(&self, held: &Held, mut receiver: mpsc::Receiver<Entry>, ended: &CancellationToken) {
+    async fn forward(&self, held: &Held, mut receiver: mpsc::Receiver<LogEntry>, ended: &CancellationToken) {
         let mut budget = Budget::new(self.log);
         let mut open = true;
         while open {
@@ -278,7 +283,8 @@ impl Worker {
                     }
                 }
             }
-            let mut entries: Vec<Entry> = entries.into_iter().flat_map(|entry| budget.admit(entry)).collect();
+            let mut entries: Vec<LogEntry> =
+                entries.into_iter().flat_map(|entry| budget.admit(entry)).collect();
             if !open {
                 entries.extend(budget.end());
             }
@@ -340,7 +346,7 @@ impl Budget {
     }
 
     /// The entry, if there is room for it; and what is to be said of those that have none.
-    fn admit(&mut self, mut entry: Entry) -> Option<Entry> {
+    fn admit(&mut self, mut entry: LogEntry) -> Option<LogEntry> {
         if entry.text.len() > LINE {
             let cut = entry.text.len() - entry.text.floor_char_boundary(LINE);
             entry.text.truncate(entry.text.floor_char_boundary(LINE));
@@ -351,7 +357,7 @@ impl Budget {
             self.left -= size;
             return Some(entry);
         }
-        let matters = matches!(entry.level, Level::Warning | Level::Error) || entry.phase.is_some();
+        let matters = matches!(entry.level, Severity::Warning | Severity::Error) || entry.phase.is_some();
         if matters && size <= self.reserve {
             self.reserve -= size;
             return Some(entry);
@@ -359,13 +365,13 @@ impl Budget {
         self.cut += 1;
         (self.cut == 1).then(|| {
             let text = format!("the log is longer than {} bytes: what follows of it is left out", self.limit);
-            Entry::new(Level::Warning, text)
+            LogEntry::new(Severity::Warning, text)
         })
     }
 
-    fn end(&self) -> Option<Entry> {
+    fn end(&self) -> Option<LogEntry> {
         (self.cut > 0)
-            .then(|| Entry::new(Level::Warning, format!("{} lines of the log were left out", self.cut)))
+            .then(|| LogEntry::new(Severity::Warning, format!("{} lines of the log were left out", self.cut)))
     }
 }
 
@@ -389,8 +395,8 @@ impl Backoff {
     }
 }
 
-fn internal(message: String) -> Failure {
-    Failure { kind: FailureKind::Internal, message }
+fn internal(message: String) -> BuildFailure {
+    BuildFailure { kind: FailureKind::Internal, message }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use futures::{StreamExt as _, stream, stream::BoxStream};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{Artifacts, Clears, Filed, Stored};
-use crate::StoreError;
+use super::{Artifacts, Clears, Stored, StoredArtifact};
+use crate::store::StoreError;
 
 /// What begins the names of files on their way.
 const PUT: &str = ".put-";
@@ -99,7 +99,7 @@ impl Folder {
         let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || work(&shared)).await {
             Ok(result) => result,
-            Err(error) => Err(StoreError::Trouble(format!("work on the artifacts broke off: {error}"))),
+            Err(error) => Err(StoreError::Failed(format!("work on the artifacts broke off: {error}"))),
         }
     }
 }
@@ -119,7 +119,7 @@ impl Artifacts for Folder {
             let made = copy_in(source, &place)
                 .map_err(|error| shared.trouble(&format!("can't take {}", file.display()), &error))?;
             if made.sha256 != sha256 {
-                return Err(StoreError::Trouble(format!(
+                return Err(StoreError::Failed(format!(
                     "{} has the SHA-256 {}, not {sha256}: it was changed on its way, and isn't kept",
                     file.display(),
                     made.sha256
@@ -173,11 +173,11 @@ impl Artifacts for Folder {
 
 #[async_trait]
 impl Clears for Folder {
-    async fn list(&self) -> Result<Vec<Filed>, StoreError> {
+    async fn list(&self) -> Result<Vec<StoredArtifact>, StoreError> {
         self.blocking(|shared| shared.list().map_err(|error| shared.trouble("can't be listed", &error))).await
     }
 
-    async fn remove(&self, filed: Filed) -> Result<bool, StoreError> {
+    async fn remove(&self, filed: StoredArtifact) -> Result<bool, StoreError> {
         self.blocking(move |shared| {
             shared.remove(&filed).map_err(|error| shared.trouble("can't be tidied up", &error))
         })
@@ -211,7 +211,7 @@ impl Shared {
         Ok(Some(about.len()))
     }
 
-    fn list(&self) -> io::Result<Vec<Filed>> {
+    fn list(&self) -> io::Result<Vec<StoredArtifact>> {
         let mut all = Vec::new();
         for directory in fs::read_dir(&self.path)? {
             let directory = directory?;
@@ -223,14 +223,14 @@ impl Shared {
                 let sha256 = file.file_name().to_string_lossy().into_owned();
                 let about = file.metadata()?;
                 if self.place(&sha256).is_some() {
-                    all.push(Filed { sha256, size: about.len(), used: about.modified()? });
+                    all.push(StoredArtifact { sha256, size: about.len(), used: about.modified()? });
                 }
             }
         }
         Ok(all)
     }
 
-    fn remove(&self, filed: &Filed) -> io::Result<bool> {
+    fn remove(&self, filed: &StoredArtifact) -> io::Result<bool> {
         let Some(place) = self.place(&filed.sha256) else { return Ok(false) };
         let _removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::metadata(&place) {
@@ -242,7 +242,7 @@ impl Shared {
     }
 
     fn trouble(&self, what: &str, error: &io::Error) -> StoreError {
-        StoreError::Trouble(format!("the directory of artifacts {} {what}: {error}", self.path.display()))
+        StoreError::Failed(format!("the directory of artifacts {} {what}: {error}", self.path.display()))
     }
 }
 
@@ -306,7 +306,7 @@ impl Reading {
             });
             match read.await {
                 Ok(read) => read.map(Some),
-                Err(error) => Err(StoreError::Trouble(format!("reading an artifact broke off: {error}"))),
+                Err(error) => Err(StoreError::Failed(format!("reading an artifact broke off: {error}"))),
             }
         })
         .boxed()
@@ -377,11 +377,11 @@ impl Drop for Large {
 }
 
 fn not_a_name(sha256: &str) -> StoreError {
-    StoreError::Trouble(format!("{sha256} is no SHA-256 in lower case"))
+    StoreError::Failed(format!("{sha256} is no SHA-256 in lower case"))
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> StoreError {
-    StoreError::Trouble(format!("the binary {} can't be read: {error}", file.display()))
+    StoreError::Failed(format!("the binary {} can't be read: {error}", file.display()))
 }
 
 #[cfg(test)]

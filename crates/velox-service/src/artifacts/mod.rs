@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{folder::Folder, object::Objects};
-use crate::StoreError;
+use crate::store::StoreError;
 
 /// A binary that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub trait Artifacts: Send + Sync {
 
 /// A binary in a list of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filed {
+pub struct StoredArtifact {
     /// Its name.
     pub sha256: String,
     /// Its size in bytes.
@@ -54,8 +54,8 @@ pub struct Filed {
 #[async_trait]
 pub trait Clears: Artifacts {
     /// All that are there, in no order; what has no artifact's name is none.
-    async fn list(&self) -> Result<Vec<Filed>, StoreError>;
+    async fn list(&self) -> Result<Vec<StoredArtifact>, StoreError>;
 
     /// Removes one, unless it was used or stored since it was listed: then `false`, as where it is gone already.
-    async fn remove(&self, filed: Filed) -> Result<bool, StoreError>;
+    async fn remove(&self, filed: StoredArtifact) -> Result<bool, StoreError>;
 }

@@ -24,8 +24,8 @@ use tokio::{fs::File, io::AsyncReadExt, time::timeout};
 use url::Url;
 use velox_gocache::{kind_of_trouble, open_remote, parse_remote};
 
-use super::{Artifacts, Clears, Filed, Stored};
-use crate::StoreError;
+use super::{Artifacts, Clears, Stored, StoredArtifact};
+use crate::store::StoreError;
 
 /// How much is sent at once; all services take parts of this size, and 10,000 of them.
 const PART: usize = 8 << 20;
@@ -73,7 +73,7 @@ impl Objects {
     /// What of the URL or the environment is wrong.
     pub fn open(url: &Url, environment: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let trouble =
-            |error: velox_gocache::Error| StoreError::Trouble(format!("the artifact store: {error}"));
+            |error: velox_gocache::Error| StoreError::Failed(format!("the artifact store: {error}"));
         let url = parse_remote(url.as_str()).map_err(trouble)?;
         let (store, root) = open_remote(&url, environment, ANSWER).map_err(trouble)?;
         let store: Arc<dyn ObjectStore> = match url.scheme() {
@@ -91,7 +91,7 @@ impl Objects {
     }
 
     fn trouble(&self, what: &str, error: &object_store::Error) -> StoreError {
-        StoreError::Trouble(format!("{} can't {what}: {}", self.name, kind_of_trouble(error)))
+        StoreError::Failed(format!("{} can't {what}: {}", self.name, kind_of_trouble(error)))
     }
 
     /// Sends the file in parts. It becomes visible with the last step, which isn't taken where the content isn't what its
@@ -151,7 +151,7 @@ fn verified(sha256: &str, digest: Sha256) -> Result<(), StoreError> {
     if found == sha256 {
         Ok(())
     } else {
-        Err(StoreError::Trouble(format!(
+        Err(StoreError::Failed(format!(
             "the artifact {sha256} has the SHA-256 {found} by now: it was damaged"
         )))
     }
@@ -161,18 +161,18 @@ fn verified(sha256: &str, digest: Sha256) -> Result<(), StoreError> {
 async fn read_part(file: &mut File) -> Result<Bytes, StoreError> {
     let mut part = Vec::with_capacity(PART);
     let read = file.take(PART as u64).read_to_end(&mut part).await;
-    read.map_err(|error| StoreError::Trouble(format!("the artifact can't be read: {error}")))?;
+    read.map_err(|error| StoreError::Failed(format!("the artifact can't be read: {error}")))?;
     Ok(part.into())
 }
 
 #[async_trait]
 impl Artifacts for Objects {
     async fn put(&self, sha256: &str, file: &Path) -> Result<(), StoreError> {
-        let reading = |error| StoreError::Trouble(format!("the artifact can't be read: {error}"));
+        let reading = |error| StoreError::Failed(format!("the artifact can't be read: {error}"));
         let mut file = File::open(file).await.map_err(reading)?;
         let size = file.metadata().await.map_err(reading)?.len();
         let Some(location) = self.location(sha256) else {
-            return Err(StoreError::Trouble(format!("`{sha256}` is no SHA-256")));
+            return Err(StoreError::Failed(format!("`{sha256}` is no SHA-256")));
         };
         if self.find(sha256).await?.is_some_and(|stored| stored.size == size) {
             return Ok(());
@@ -201,7 +201,7 @@ impl Artifacts for Objects {
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         let Some(location) = self.location(sha256) else {
-            return Err(StoreError::Trouble(format!("`{sha256}` is no SHA-256")));
+            return Err(StoreError::Failed(format!("`{sha256}` is no SHA-256")));
         };
         let (store, name, readers) = (Arc::clone(&self.store), self.name.clone(), Arc::clone(&self.readers));
         let mut start = range.start;
@@ -212,12 +212,12 @@ impl Artifacts for Objects {
             (!piece.is_empty()).then_some(async move {
                 let read = store.get_range(&location, piece.clone()).await;
                 let read = read.map_err(|error| {
-                    StoreError::Trouble(format!("{name} can't give an artifact: {}", kind_of_trouble(&error)))
+                    StoreError::Failed(format!("{name} can't give an artifact: {}", kind_of_trouble(&error)))
                 })?;
                 if read.len() as u64 == piece.end - piece.start {
                     Ok(read)
                 } else {
-                    Err(StoreError::Trouble(format!("{name} has less of an artifact than it should")))
+                    Err(StoreError::Failed(format!("{name} has less of an artifact than it should")))
                 }
             })
         });
@@ -226,7 +226,7 @@ impl Artifacts for Objects {
 
     async fn ready(&self) -> Result<(), StoreError> {
         let nothing = self.root.clone().join("ready");
-        let silent = || StoreError::Trouble(format!("{} doesn't answer within 2 s", self.name));
+        let silent = || StoreError::Failed(format!("{} doesn't answer within 2 s", self.name));
         match timeout(Duration::from_secs(2), self.store.head(&nothing)).await.map_err(|_| silent())? {
             Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.trouble("be reached", &error)),
@@ -236,17 +236,17 @@ impl Artifacts for Objects {
 
 #[async_trait]
 impl Clears for Objects {
-    async fn list(&self) -> Result<Vec<Filed>, StoreError> {
+    async fn list(&self) -> Result<Vec<StoredArtifact>, StoreError> {
         let all = self.store.list(Some(&self.root)).try_filter_map(async |object| {
             let sha256 = object.location.filename().unwrap_or_default().to_owned();
             let is_artifact = self.location(&sha256).is_some_and(|location| location == object.location);
             let used = object.last_modified.into();
-            Ok(is_artifact.then_some(Filed { sha256, size: object.size, used }))
+            Ok(is_artifact.then_some(StoredArtifact { sha256, size: object.size, used }))
         });
         all.try_collect().await.map_err(|error| self.trouble("be listed", &error))
     }
 
-    async fn remove(&self, filed: Filed) -> Result<bool, StoreError> {
+    async fn remove(&self, filed: StoredArtifact) -> Result<bool, StoreError> {
         let Some(location) = self.location(&filed.sha256) else { return Ok(false) };
         let removed = async {
             let found = self.store.head(&location).await?;

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml_edit::{Array, Datetime, DocumentMut, Item, Table, value};
 
-use crate::Scope;
+use crate::caller::TokenScope;
 
 /// More than thousands of tokens need.
 const LARGEST: u64 = 16 << 20;
@@ -36,7 +36,7 @@ pub struct TokenEntry {
     /// Its name: on whose account its builds run.
     pub name: String,
     /// What it allows.
-    pub scopes: BTreeSet<Scope>,
+    pub scopes: BTreeSet<TokenScope>,
     /// How many builds may be queued or running at once; `None`: as many as the queue takes.
     pub builds_at_once: Option<u64>,
     /// How many builds may be asked for in an hour; `None`: any number.
@@ -107,7 +107,7 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenToken {
     sha256: String,
-    scopes: BTreeSet<Scope>,
+    scopes: BTreeSet<TokenScope>,
     builds_at_once: Option<u64>,
     builds_per_hour: Option<u64>,
     modules: Option<Vec<String>>,
@@ -174,7 +174,7 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
     let token = format!("vx_{}", BASE64_URL_SAFE_NO_PAD.encode(bits));
     let mut lines = Table::new();
     lines.insert("sha256", value(HEXLOWER.encode(&hash(&token))));
-    let word = |scope: &Scope| scope.word();
+    let word = |scope: &TokenScope| scope.word();
     lines.insert("scopes", value(entry.scopes.iter().map(word).collect::<Array>()));
     for (key, number) in
         [("builds_at_once", entry.builds_at_once), ("builds_per_hour", entry.builds_per_hour)]

@@ -41,7 +41,7 @@ use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use velox_gomod::goenv::GoEnv;
 
 use self::upstream::{GoProxyRequest, Upstream, UpstreamResponse};
-use crate::policy::Policy;
+use crate::policy::BuildPolicy;
 
 /// How long to wait before accepting again after an error, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -92,7 +92,7 @@ impl EgressProxy {
     /// Starts the proxy for a service with this environment. Must be called inside a tokio runtime.
     pub(crate) fn start(
         environment: &BTreeMap<String, String>,
-        policy: &Policy,
+        policy: &BuildPolicy,
         downloaded: Counter,
     ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -311,7 +311,12 @@ mod tests {
         let environment: BTreeMap<String, String> =
             [("GOPROXY", goproxy), ("GOENV", "off")].map(|(name, value)| (name.into(), value.into())).into();
         let direct = direct.iter().map(|pattern| (*pattern).to_owned()).collect();
-        EgressProxy::start(&environment, &Policy { direct, ..Policy::default() }, Counter::default()).unwrap()
+        EgressProxy::start(
+            &environment,
+            &BuildPolicy { direct, ..BuildPolicy::default() },
+            Counter::default(),
+        )
+        .unwrap()
     }
 
     async fn get(access: &ProxyAccess, path: &str) -> (u16, String) {

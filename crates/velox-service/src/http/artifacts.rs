@@ -11,12 +11,9 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch, IfRange};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
+use velox_api::{ArtifactInfo, Problem};
 
-use crate::{
-    ArtifactInfo,
-    api::Problem,
-    http::{Site, body::Name, problem::Wrong, who::Reader},
-};
+use crate::http::{Site, body::Name, problem::Wrong, who::Reader};
 
 /// Downloads a binary. Ranges and ETags are honoured: a download that broke off can go on.
 #[utoipa::path(

@@ -11,11 +11,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use velox_api::Violation;
 
-use crate::{
-    Violation,
-    http::problem::{Wrong, no_such_path},
-};
+use crate::http::problem::{Wrong, no_such_path};
 
 /// The largest body that is read: a thousand plugins fit in a fifth of it.
 pub(crate) const LIMIT: usize = 1 << 20;
@@ -186,12 +184,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 #[cfg(test)]
 mod tests {
     use axum::response::IntoResponse;
+    use velox_api::SubmitRequest;
 
     use super::*;
-    use crate::api::Submit;
 
-    async fn problem(body: &str) -> crate::api::Problem {
-        let response = parse::<Submit>(body.as_bytes()).expect_err("it is wrong").into_response();
+    async fn problem(body: &str) -> velox_api::Problem {
+        let response = parse::<SubmitRequest>(body.as_bytes()).expect_err("it is wrong").into_response();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice(&body).expect("a problem")
     }

@@ -14,16 +14,17 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::IntoParams;
+use velox_api::{BuildId, BuildSpec, BuildView, Problem, SubmitRequest, Violation};
 
 use crate::{
-    Build, BuildId, Outcome, Spec, Submitted, Violation,
-    api::{BuildView, Problem, Submit},
+    build::{Build, BuildOutcome},
     http::{
         Site,
         body::{self, Name, Query},
         problem::Wrong,
         who::{Builder, Reader},
     },
+    store::Submission,
 };
 
 /// The longest that a request may ask to be kept waiting.
@@ -32,9 +33,9 @@ const WAIT: u64 = 60;
 /// What a request for a build asks for, and whether anew.
 ///
 /// # Errors
-/// What is wrong, by the fields of [`Submit`].
-pub(crate) fn spec(submit: Submit) -> Result<(Spec, bool), Vec<Violation>> {
-    let Submit { build, configuration, target, force } = submit;
+/// What is wrong, by the fields of [`SubmitRequest`].
+pub(crate) fn spec(submit: SubmitRequest) -> Result<(BuildSpec, bool), Vec<Violation>> {
+    let SubmitRequest { build, configuration, target, force } = submit;
     match (build, configuration) {
         (Some(spec), None) if target.is_none() => Ok((spec, force)),
         (Some(_), None) => Err(vec![Violation::new(
@@ -42,7 +43,7 @@ pub(crate) fn spec(submit: Submit) -> Result<(Spec, bool), Vec<Violation>> {
             "it goes with `configuration`: `build` has a target of its own",
         )]),
         (None, Some(text)) => {
-            let mut specs = Spec::of_configuration(&text, target.as_deref())?;
+            let mut specs = BuildSpec::of_configuration(&text, target.as_deref())?;
             match (specs.pop(), specs.len()) {
                 (Some(spec), 0) => Ok((spec, force)),
                 (Some(last), _) => {
@@ -65,7 +66,7 @@ pub(crate) fn spec(submit: Submit) -> Result<(Spec, bool), Vec<Violation>> {
 /// Asks for a build. Requests for the same server share one.
 #[utoipa::path(
     post, path = "/v1/builds", tag = "builds", operation_id = "createBuild",
-    request_body = Submit,
+    request_body = SubmitRequest,
     responses(
         (status = 200, description = "It was built before", body = BuildView,
             headers(("location" = String, description = "Its path"))),
@@ -86,7 +87,7 @@ pub(crate) fn spec(submit: Submit) -> Result<(Spec, bool), Vec<Violation>> {
 pub(crate) async fn create(
     State(site): State<Arc<Site>>,
     Builder(caller): Builder,
-    body::Json(submit): body::Json<Submit>,
+    body::Json(submit): body::Json<SubmitRequest>,
 ) -> Result<Response, Wrong> {
     let part = if submit.build.is_some() { Some("build") } else { None };
     let (spec, force) = spec(submit).map_err(Wrong::invalid)?;
@@ -95,10 +96,10 @@ pub(crate) async fn create(
         None => error.into(),
     })?;
     let status = match submitted {
-        Submitted::Finished(_) => StatusCode::OK,
-        Submitted::Queued(_) | Submitted::Joined(_) => StatusCode::ACCEPTED,
+        Submission::Finished(_) => StatusCode::OK,
+        Submission::Queued(_) | Submission::Joined(_) => StatusCode::ACCEPTED,
     };
-    let view = BuildView::new(submitted.build());
+    let view = submitted.build().view();
     let location = [(header::LOCATION, view.links.this.clone())];
     Ok((status, location, Json(view)).into_response())
 }
@@ -145,7 +146,7 @@ pub(crate) async fn get(
         }
     };
     let queue = site.service.position(&build).await?;
-    Ok(shown(&BuildView { queue, ..BuildView::new(&build) }, &headers))
+    Ok(shown(&BuildView { queue, ..build.view() }, &headers))
 }
 
 /// Cancels a build of one's own. It ends where nobody else wants it.
@@ -167,7 +168,7 @@ pub(crate) async fn cancel(
 ) -> Result<Response, Wrong> {
     let build = site.service.cancel(&caller, named(&id)?).await?;
     let status = if build.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(BuildView::new(&build))).into_response())
+    Ok((status, Json(build.view())).into_response())
 }
 
 /// The `velox.toml` that says what the build asks for.
@@ -186,7 +187,7 @@ pub(crate) async fn configuration(
 ) -> Result<Response, Wrong> {
     let build = site.service.build(named(&id)?).await?;
     let text = match build.outcome {
-        Some(Outcome::Made(made)) => made.configuration,
+        Some(BuildOutcome::Succeeded(made)) => made.configuration,
         _ => build.spec.configuration(),
     };
     Ok(file("velox.toml", text))
@@ -209,7 +210,7 @@ pub(crate) async fn lock(
 ) -> Result<Response, Wrong> {
     let build = site.service.build(named(&id)?).await?;
     match build.outcome {
-        Some(Outcome::Made(made)) => Ok(file("velox.lock", made.lock)),
+        Some(BuildOutcome::Succeeded(made)) => Ok(file("velox.lock", made.lock)),
         _ => Err(Wrong::nothing(format!("build {} has no lock: it is {}", build.id, word(&build)))),
     }
 }

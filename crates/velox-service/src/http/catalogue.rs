@@ -10,10 +10,10 @@ use axum::{
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
+use velox_api::Problem;
 
 use crate::{
-    Catalogue,
-    api::Problem,
+    catalogue::PluginCatalogue,
     http::{Site, body::Query, problem::Wrong, who::Reader},
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Choice {
     get, path = "/v1/catalogue", tag = "catalogue", operation_id = "getCatalogue",
     params(Choice),
     responses(
-        (status = 200, description = "What can be chosen from", body = Catalogue),
+        (status = 200, description = "What can be chosen from", body = PluginCatalogue),
         (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
     )
@@ -41,6 +41,6 @@ pub(crate) async fn get(
     _: Reader,
     Query(choice): Query<Choice>,
 ) -> Result<Response, Wrong> {
-    let catalogue = Catalogue::of(&site.releases, choice.roadrunner.as_deref()).await;
+    let catalogue = PluginCatalogue::of(&site.releases, choice.roadrunner.as_deref()).await;
     Ok(([(header::CACHE_CONTROL, "private, max-age=60")], Json(catalogue)).into_response())
 }

@@ -7,11 +7,11 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use velox_api::Problem;
 
 use crate::{
-    StoreError,
-    api::Problem,
     http::{Site, problem::Wrong, who::Observer},
+    store::StoreError,
 };
 
 /// Answers while the process runs: restart it where this doesn't answer.

@@ -14,10 +14,9 @@ use axum::{
 use futures::{StreamExt, future, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
+use velox_api::{BuildState, LogEntry, Problem};
 
 use crate::{
-    Entry, State as Progress, StoreError, Told,
-    api::{BuildView, Problem},
     http::{
         Site,
         body::{Name, Query},
@@ -25,6 +24,8 @@ use crate::{
         problem::Wrong,
         who::Reader,
     },
+    service::LogEvent,
+    store::StoreError,
 };
 
 /// The header with which a browser that comes back says what it has
@@ -55,11 +56,11 @@ pub(crate) struct Start {
 /// state, and `end`, the build at its end. As `text/plain`, and for browsers, it is the entries' lines.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/log", tag = "builds", operation_id = "getLog",
-    params(("id" = crate::BuildId, Path, description = "The build"), Start,
+    params(("id" = velox_api::BuildId, Path, description = "The build"), Start,
         ("last-event-id" = Option<String>, Header, description = "The `id` of the last event that came, as `after`")),
     responses(
         (status = 200, description = "Its log, until it ends", content(
-            (Entry = "text/event-stream"), (String = "text/plain"))),
+            (LogEntry = "text/event-stream"), (String = "text/plain"))),
         (status = 204, description = "All of it came before"),
         (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
@@ -88,8 +89,8 @@ pub(crate) async fn follow(
     if is_plain(&headers) {
         let lines = told.filter_map(|told| {
             future::ready(match told {
-                Ok(Told::Entry(entry)) => Some(Ok(entry.text + "\n")),
-                Ok(Told::Build(_)) => None,
+                Ok(LogEvent::Entry(entry)) => Some(Ok(entry.text + "\n")),
+                Ok(LogEvent::Build(_)) => None,
                 Err(error) => Some(Err(trouble(error))),
             })
         });
@@ -104,19 +105,21 @@ pub(crate) async fn follow(
     Ok((common, Sse::new(events).keep_alive(alive)).into_response())
 }
 
-fn event(told: Told) -> Event {
+fn event(told: LogEvent) -> Event {
     // All of these are structures of texts and numbers, for which JSON has a form without line breaks.
     let data = |event: Event, json: serde_json::Result<String>| event.data(json.unwrap_or_default());
     match told {
-        Told::Entry(entry) => data(Event::default().id(entry.seq.to_string()), serde_json::to_string(&entry)),
-        Told::Build(build) => {
+        LogEvent::Entry(entry) => {
+            data(Event::default().id(entry.seq.to_string()), serde_json::to_string(&entry))
+        }
+        LogEvent::Build(build) => {
             let event = match build.state {
-                Progress::Queued | Progress::Running => Event::default().event("state"),
-                Progress::Succeeded | Progress::Failed | Progress::Cancelled => {
+                BuildState::Queued | BuildState::Running => Event::default().event("state"),
+                BuildState::Succeeded | BuildState::Failed | BuildState::Cancelled => {
                     Event::default().event(END).id(END)
                 }
             };
-            data(event, serde_json::to_string(&BuildView::new(&build)))
+            data(event, serde_json::to_string(&build.view()))
         }
     }
 }

@@ -38,10 +38,11 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Releases, Service,
     auth::Tokens,
     http::problem::Wrong,
     page,
+    releases::Releases,
+    service::Service,
     telemetry::{self, Telemetry},
 };
 
@@ -81,7 +82,7 @@ pub(crate) struct Entrance {
         (name = "catalogue", description = "What can be chosen from"),
         (name = "operations", description = "For those who run the service"),
     ),
-    components(schemas(crate::Entry)),
+    components(schemas(velox_api::LogEntry)),
 )]
 struct Document;
 

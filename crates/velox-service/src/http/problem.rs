@@ -7,8 +7,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use velox_api::{Problem, Violation};
 
-use crate::{Refusal, ServiceError, StoreError, Violation, api::Problem};
+use crate::{policy::PolicyError, service::ServiceError, store::StoreError};
 
 /// When to ask again where the queue is full, in seconds: a build takes about as long.
 pub(crate) const FULL: u64 = 15;
@@ -101,28 +102,28 @@ impl IntoResponse for Wrong {
 impl From<ServiceError> for Wrong {
     fn from(error: ServiceError) -> Self {
         match error {
-            ServiceError::Refused(Refusal::Invalid(errors)) => Self::invalid(errors),
-            ServiceError::Refused(Refusal::Forbidden(errors)) => Self::of_fields(
+            ServiceError::Rejected(PolicyError::Invalid(errors)) => Self::invalid(errors),
+            ServiceError::Rejected(PolicyError::Forbidden(errors)) => Self::of_fields(
                 StatusCode::FORBIDDEN,
                 "forbidden",
                 "This service doesn't allow what is asked for",
                 errors,
             ),
-            ServiceError::Refused(Refusal::Precondition(error)) => Self::of_fields(
+            ServiceError::Rejected(PolicyError::Precondition(error)) => Self::of_fields(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "failed_precondition",
                 "This service isn't set up for what is asked for",
                 vec![error],
             ),
-            ServiceError::Often { wait } => Self::new(
+            ServiceError::RateLimited { wait } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_builds",
                 "Too many builds in an hour",
                 &error,
             )
             .header(header::RETRY_AFTER, wait.as_secs() + 1),
-            ServiceError::NoBuild(_) => Self::nothing(error),
-            ServiceError::NotTheirs(_) => {
+            ServiceError::NotFound(_) => Self::nothing(error),
+            ServiceError::NotOwner(_) => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", "The build is somebody else's", error)
             }
             ServiceError::Store(error) => error.into(),
@@ -133,18 +134,18 @@ impl From<ServiceError> for Wrong {
 impl From<StoreError> for Wrong {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } => {
+            StoreError::QueueFull { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "The queue is full", error)
                     .header(header::RETRY_AFTER, FULL)
             }
-            StoreError::Busy { .. } => Self::new(
+            StoreError::TenantLimit { .. } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_builds",
                 "Too many builds of yours are on their way",
                 error,
             )
             .header(header::RETRY_AFTER, FULL),
-            StoreError::LeaseOver(_) | StoreError::Trouble(_) => {
+            StoreError::LeaseExpired(_) | StoreError::Failed(_) => {
                 // What a store says may name what only the operator knows.
                 tracing::error!(%error, "a store is in trouble");
                 let title = "The service is in trouble";

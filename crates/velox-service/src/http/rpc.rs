@@ -17,22 +17,28 @@ use connectrpc_reflection::{ReflectionError, Reflector};
 use futures::stream;
 use tower::ServiceExt;
 use uuid::Uuid;
+use velox_api::{
+    BuildId, BuildSpec, BuildState, ExcludeSpec, FailureKind, PluginSpec, ReplaceSpec, Violation,
+    artifact_path,
+};
 
 use crate::{
-    Build, BuildId, Exclude, FailureKind, Outcome, Plugin, Refusal, Replace, Scope, ServiceError, Spec,
-    State, StoreError, Submitted, Violation,
-    api::artifact_path,
     auth::{Denied, Identity},
+    build::{Build, BuildOutcome},
+    caller::TokenScope,
     http::{
         Site,
         body::{self, LIMIT, Unread},
         problem::sentences,
     },
+    policy::PolicyError,
     proto::api::{
         request::v1::BuildRequest,
         response::v1::BuildResponse,
         service::v1::{BUILD_SERVICE_SERVICE_NAME, BuildService, BuildServiceExt},
     },
+    service::ServiceError,
+    store::{StoreError, Submission},
     telemetry,
 };
 
@@ -118,9 +124,9 @@ impl BuildService for Builds {
         let submitted = submitted?;
         let id = submitted.build().id;
         let (build, is_new) = match submitted {
-            Submitted::Finished(build) => (build, false),
+            Submission::Finished(build) => (build, false),
             // When the client's deadline is over, only this waiting ends.
-            Submitted::Queued(_) | Submitted::Joined(_) => (Arc::new(ended(site, id).await?), true),
+            Submission::Queued(_) | Submission::Joined(_) => (Arc::new(ended(site, id).await?), true),
         };
         let path = outcome(&build)?;
         let logs = if is_new {
@@ -133,8 +139,8 @@ impl BuildService for Builds {
 }
 
 impl Builds {
-    async fn submit(&self, context: &RequestContext, call: BuildRequest) -> Result<Submitted, ConnectError> {
-        let caller = Identity::caller(context.extensions(), Scope::Build).map_err(denied)?;
+    async fn submit(&self, context: &RequestContext, call: BuildRequest) -> Result<Submission, ConnectError> {
+        let caller = Identity::caller(context.extensions(), TokenScope::Build).map_err(denied)?;
         if Uuid::try_parse(&call.request_id).is_ok() {
             telemetry::called(&call.request_id);
         }
@@ -148,7 +154,7 @@ impl Builds {
 async fn ended(site: &Site, id: BuildId) -> Result<Build, ConnectError> {
     let left = async {
         site.draining.cancelled().await;
-        let waits = site.service.build(id).await.is_ok_and(|build| build.state == State::Queued);
+        let waits = site.service.build(id).await.is_ok_and(|build| build.state == BuildState::Queued);
         if !waits {
             site.closing.cancelled().await;
         }
@@ -162,8 +168,8 @@ async fn ended(site: &Site, id: BuildId) -> Result<Build, ConnectError> {
 /// The path of what was made, or why nothing was.
 fn outcome(build: &Build) -> Result<String, ConnectError> {
     match &build.outcome {
-        Some(Outcome::Made(made)) => Ok(artifact_path(&made.artifact.sha256)),
-        Some(Outcome::Failed(failure)) => {
+        Some(BuildOutcome::Succeeded(made)) => Ok(artifact_path(&made.artifact.sha256)),
+        Some(BuildOutcome::Failed(failure)) => {
             let message = shortened(&failure.message, build.id);
             Err(match failure.kind {
                 FailureKind::Invalid => ConnectError::invalid_argument(message),
@@ -205,8 +211,8 @@ async fn text(site: &Site, id: BuildId) -> Result<String, ServiceError> {
 /// What a request asks for.
 ///
 /// # Errors
-/// The rules of the existing service's protobuf files, by their names of the fields; [`Spec::checked`] knows more.
-pub(crate) fn spec(request: BuildRequest) -> Result<Spec, Vec<Violation>> {
+/// The rules of the existing service's protobuf files, by their names of the fields; [`BuildSpec::checked`] knows more.
+pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     let mut wrong = Vec::new();
     let mut needed = |field: String, value: &str| {
         if value.is_empty() {
@@ -245,18 +251,18 @@ pub(crate) fn spec(request: BuildRequest) -> Result<Spec, Vec<Violation>> {
         return Err(wrong);
     }
     let target =
-        platform.map_or_else(crate::spec::host, |platform| format!("{}/{}", platform.os, platform.arch));
-    let replace = |it: crate::proto::api::request::v1::Replace| Replace { old: it.old, new: it.new };
+        platform.map_or_else(velox_api::host_target, |platform| format!("{}/{}", platform.os, platform.arch));
+    let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
     let exclude =
-        |it: crate::proto::api::request::v1::Exclude| Exclude { module: it.module, version: it.version };
-    let plugins = request.plugins.into_iter().map(|it| Plugin::new(it.module_name, it.tag)).collect();
-    Ok(Spec {
+        |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };
+    let plugins = request.plugins.into_iter().map(|it| PluginSpec::new(it.module_name, it.tag)).collect();
+    Ok(BuildSpec {
         replaces: request.replaces.into_iter().map(replace).collect(),
         excludes: request.excludes.into_iter().map(exclude).collect(),
         target,
         debug: request.debug,
         race: request.race,
-        ..Spec::new(request.rr_version, plugins)
+        ..BuildSpec::new(request.rr_version, plugins)
     })
 }
 
@@ -278,7 +284,7 @@ fn is_version(text: &str) -> bool {
     is_tag || is_commit || text == "master"
 }
 
-/// The field of a [`Spec`] as the protobuf files call it.
+/// The field of a [`BuildSpec`] as the protobuf files call it.
 fn as_protobuf(violation: Violation) -> Violation {
     let Violation { field, message } = violation;
     let renamed = match field.as_str() {
@@ -299,17 +305,17 @@ fn invalid(wrong: Vec<Violation>) -> ConnectError {
 fn refused(error: ServiceError) -> ConnectError {
     let said = |wrong: Vec<Violation>| sentences(&wrong.into_iter().map(as_protobuf).collect::<Vec<_>>());
     match error {
-        ServiceError::Refused(Refusal::Invalid(wrong)) => ConnectError::invalid_argument(said(wrong)),
-        ServiceError::Refused(Refusal::Forbidden(wrong)) => ConnectError::permission_denied(said(wrong)),
-        ServiceError::Refused(Refusal::Precondition(wrong)) => {
+        ServiceError::Rejected(PolicyError::Invalid(wrong)) => ConnectError::invalid_argument(said(wrong)),
+        ServiceError::Rejected(PolicyError::Forbidden(wrong)) => ConnectError::permission_denied(said(wrong)),
+        ServiceError::Rejected(PolicyError::Precondition(wrong)) => {
             ConnectError::failed_precondition(said(vec![wrong]))
         }
-        ServiceError::NoBuild(_) => ConnectError::not_found(error.to_string()),
-        ServiceError::NotTheirs(_) => ConnectError::permission_denied(error.to_string()),
-        ServiceError::Often { wait } => {
+        ServiceError::NotFound(_) => ConnectError::not_found(error.to_string()),
+        ServiceError::NotOwner(_) => ConnectError::permission_denied(error.to_string()),
+        ServiceError::RateLimited { wait } => {
             again(ConnectError::resource_exhausted(error.to_string()), wait.as_secs() + 1)
         }
-        ServiceError::Store(error @ (StoreError::Full { .. } | StoreError::Busy { .. })) => {
+        ServiceError::Store(error @ (StoreError::QueueFull { .. } | StoreError::TenantLimit { .. })) => {
             again(ConnectError::resource_exhausted(error.to_string()), super::problem::FULL)
         }
         ServiceError::Store(error) => {

@@ -18,12 +18,17 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
+use velox_api::{
+    ArtifactInfo, BuildFailure, BuildId, BuildSpec, BuildState, FailureKind, LogEntry, QueuePosition,
+    Severity,
+};
 
 use super::*;
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Failure, FailureKind, Lease, Level, Made,
-    NewBuild, Outcome, Policy, Position, Queue, Records, Spec, Standing, State, StoreError, Stored,
-    Submitted, Tenant,
+    artifacts::{Artifacts, Stored},
+    build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant},
+    policy::BuildPolicy,
+    store::{Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission},
 };
 
 /// All stores, in memory.
@@ -35,7 +40,7 @@ struct Memory {
 #[derive(Default)]
 struct Contents {
     builds: BTreeMap<BuildId, Build>,
-    logs: BTreeMap<BuildId, Vec<Entry>>,
+    logs: BTreeMap<BuildId, Vec<LogEntry>>,
     files: BTreeMap<String, (Vec<u8>, ArtifactInfo)>,
     room: u64,
     broken: bool,
@@ -58,23 +63,35 @@ impl Memory {
             let seq = log.len() as u64 + 1;
             let time = Timestamp::UNIX_EPOCH;
             let text = text.to_owned();
-            log.push(Entry { seq, time, level: Level::Info, text, phase: None, done: None, total: None });
+            log.push(LogEntry {
+                seq,
+                time,
+                level: Severity::Info,
+                text,
+                phase: None,
+                done: None,
+                total: None,
+            });
         }
         self.changed.send_replace(());
     }
 
-    fn end(&self, id: BuildId, outcome: Outcome) {
+    fn end(&self, id: BuildId, outcome: BuildOutcome) {
         {
             let mut state = self.state();
             let build = state.builds.get_mut(&id).expect("the build");
-            build.state = if matches!(outcome, Outcome::Made(_)) { State::Succeeded } else { State::Failed };
+            build.state = if matches!(outcome, BuildOutcome::Succeeded(_)) {
+                BuildState::Succeeded
+            } else {
+                BuildState::Failed
+            };
             build.outcome = Some(outcome);
         }
         self.changed.send_replace(());
     }
 
     /// A binary of these bytes, as a build's outcome.
-    fn made(&self, bytes: &[u8]) -> Outcome {
+    fn made(&self, bytes: &[u8]) -> BuildOutcome {
         let sha256: String = HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(bytes));
         let artifact = ArtifactInfo {
             sha256: sha256.clone(),
@@ -83,7 +100,7 @@ impl Memory {
             target: "windows/amd64".to_owned(),
         };
         self.state().files.insert(sha256, (bytes.to_vec(), artifact.clone()));
-        Outcome::Made(Box::new(Made {
+        BuildOutcome::Succeeded(Box::new(BuildResult {
             artifact,
             version: "v2025.1.5".to_owned(),
             go_version: "go1.26.8".to_owned(),
@@ -96,22 +113,23 @@ impl Memory {
 
 #[async_trait]
 impl Records for Memory {
-    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let mut state = self.state();
         let key = new.spec.key();
         let like = |build: &&Build| build.key == key;
         if let Some(build) = state.builds.values().filter(like).find(|build| !build.state.is_final()) {
-            return Ok(Submitted::Joined(build.clone()));
+            return Ok(Submission::Joined(build.clone()));
         }
-        if let Some(build) = state.builds.values().filter(like).find(|build| build.state == State::Succeeded)
+        if let Some(build) =
+            state.builds.values().filter(like).find(|build| build.state == BuildState::Succeeded)
         {
-            return Ok(Submitted::Finished(Arc::new(build.clone())));
+            return Ok(Submission::Finished(Arc::new(build.clone())));
         }
         if state.broken {
-            return Err(StoreError::Trouble("the password of the database is wrong".to_owned()));
+            return Err(StoreError::Failed("the password of the database is wrong".to_owned()));
         }
         if state.room == 0 {
-            return Err(StoreError::Full { waiting: 0 });
+            return Err(StoreError::QueueFull { waiting: 0 });
         }
         state.room -= 1;
         let build = Build {
@@ -119,7 +137,7 @@ impl Records for Memory {
             key,
             spec: new.spec,
             force: new.force,
-            state: State::Queued,
+            state: BuildState::Queued,
             wanted_by: BTreeSet::from([new.tenant.clone()]),
             tenant: new.tenant,
             trace: None,
@@ -130,7 +148,7 @@ impl Records for Memory {
             outcome: None,
         };
         state.builds.insert(build.id, build.clone());
-        Ok(Submitted::Queued(build))
+        Ok(Submission::Queued(build))
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
@@ -146,11 +164,11 @@ impl Records for Memory {
         let Some(build) = state.builds.get_mut(&id).filter(|build| build.wanted_by.contains(tenant)) else {
             return Ok(None);
         };
-        build.state = State::Cancelled;
+        build.state = BuildState::Cancelled;
         Ok(Some(build.clone()))
     }
 
-    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         let state = self.state();
         let log = state.logs.get(&id).into_iter().flatten();
         Ok(log.filter(|entry| entry.seq > after).take(limit).cloned().collect())
@@ -172,7 +190,7 @@ impl Records for Memory {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        if self.state().broken { Err(StoreError::Trouble("secret".to_owned())) } else { Ok(()) }
+        if self.state().broken { Err(StoreError::Failed("secret".to_owned())) } else { Ok(()) }
     }
 }
 
@@ -186,11 +204,11 @@ impl Queue for Memory {
         Duration::from_secs(30)
     }
 
-    async fn extend(&self, _: &Lease) -> Result<Standing, StoreError> {
-        Ok(Standing::Wanted)
+    async fn extend(&self, _: &Lease) -> Result<LeaseStatus, StoreError> {
+        Ok(LeaseStatus::Active)
     }
 
-    async fn append(&self, _: &Lease, _: Vec<Entry>) -> Result<(), StoreError> {
+    async fn append(&self, _: &Lease, _: Vec<LogEntry>) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -198,7 +216,7 @@ impl Queue for Memory {
         Ok(())
     }
 
-    async fn finish(&self, _: &Lease, _: Outcome) -> Result<(), StoreError> {
+    async fn finish(&self, _: &Lease, _: BuildOutcome) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -210,12 +228,12 @@ impl Queue for Memory {
         Ok(())
     }
 
-    async fn position(&self, _: BuildId) -> Result<Option<Position>, StoreError> {
-        Ok(Some(Position { at: 2, of: 5 }))
+    async fn position(&self, _: BuildId) -> Result<Option<QueuePosition>, StoreError> {
+        Ok(Some(QueuePosition { at: 2, of: 5 }))
     }
 
-    async fn depth(&self) -> Result<Depth, StoreError> {
-        Ok(Depth::default())
+    async fn depth(&self) -> Result<QueueDepth, StoreError> {
+        Ok(QueueDepth::default())
     }
 }
 
@@ -265,7 +283,7 @@ impl Fixture {
                 records: Arc::clone(&memory) as _,
                 queue: Arc::clone(&memory) as _,
                 artifacts: Arc::clone(&memory) as _,
-                policy: Policy::default(),
+                policy: BuildPolicy::default(),
                 rates: Arc::default(),
                 lately: Arc::default(),
             },
@@ -655,7 +673,9 @@ async fn calls_fail_as_the_build_does() {
         let call = call();
         let (answer, ()) = tokio::join!(fixture.post(CALL, &call), async {
             tokio::task::yield_now().await;
-            fixture.memory.end(id, Outcome::Failed(Failure { kind, message: "no such version".to_owned() }));
+            fixture
+                .memory
+                .end(id, BuildOutcome::Failed(BuildFailure { kind, message: "no such version".to_owned() }));
         });
         let (answered, error) = whole(answer).await;
         assert_eq!((answered.as_u16(), &error["code"]), (status, &json!(code)), "{error}");
@@ -778,6 +798,6 @@ async fn a_build_is_cancelled_by_those_who_asked_for_it() {
 fn a_spec_of_a_call_is_the_spec_of_a_request() {
     let call: crate::proto::api::request::v1::BuildRequest = serde_json::from_value(call()).expect("a call");
     let of_call = rpc::spec(call).expect("it is right").checked().expect("it is right");
-    let of_request: Spec = serde_json::from_value(spec()).expect("a request");
+    let of_request: BuildSpec = serde_json::from_value(spec()).expect("a request");
     assert_eq!(of_call.key(), of_request.checked().expect("it is right").key());
 }

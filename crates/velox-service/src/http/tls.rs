@@ -15,7 +15,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::Tls;
+use crate::options::TlsOptions;
 
 /// How often the files are looked at.
 const GLANCE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub enum TlsError {
 /// The certificate as the files have it by now.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    files: Tls,
+    files: TlsOptions,
     provider: CryptoProvider,
     current: RwLock<Arc<CertifiedKey>>,
 }
@@ -64,7 +64,7 @@ impl Certificate {
     ///
     /// # Errors
     /// They can't be read, or used.
-    pub(crate) fn open(files: Tls) -> Result<Arc<Self>, TlsError> {
+    pub(crate) fn open(files: TlsOptions) -> Result<Arc<Self>, TlsError> {
         let provider = ring::default_provider();
         let current = RwLock::new(Arc::new(load(&files, &provider)?));
         Ok(Arc::new(Self { files, provider, current }))
@@ -118,7 +118,7 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-fn load(files: &Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+fn load(files: &TlsOptions, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let read = |file: &Path| fs::read(file).map_err(|error| TlsError::File { file: file.to_owned(), error });
     let pem = |file: &Path, what| TlsError::Pem { file: file.to_owned(), what };
     let certificates: Result<Vec<_>, pem::Error> =

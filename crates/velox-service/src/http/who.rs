@@ -13,8 +13,8 @@ use axum::{
 };
 
 use crate::{
-    Caller, Scope,
     auth::{CHALLENGES, Denied, Identity},
+    caller::{Caller, TokenScope},
     http::{Site, problem::Wrong},
 };
 
@@ -44,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Builder {
     type Rejection = Wrong;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
-        Ok(Self(Identity::caller(&parts.extensions, Scope::Build)?))
+        Ok(Self(Identity::caller(&parts.extensions, TokenScope::Build)?))
     }
 }
 
@@ -52,7 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Reader {
     type Rejection = Wrong;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
-        Identity::caller(&parts.extensions, Scope::Read)?;
+        Identity::caller(&parts.extensions, TokenScope::Read)?;
         Ok(Self)
     }
 }
@@ -61,7 +61,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Observer {
     type Rejection = Wrong;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
-        Identity::caller(&parts.extensions, Scope::Metrics)?;
+        Identity::caller(&parts.extensions, TokenScope::Metrics)?;
         Ok(Self)
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Limits;
+use crate::options::JobLimits;
 
 const SERVICE: &str = "vx-service";
 const JOB: &str = "vx-job-";
@@ -71,7 +71,7 @@ impl Cgroups {
     }
 
     /// A new group with these limits; `name` is told from others' by its end.
-    pub(super) fn job(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
+    pub(super) fn job(&self, name: &str, limits: &JobLimits) -> io::Result<Cgroup> {
         let directory = self.0.join(format!("{JOB}{name}"));
         fs::create_dir(&directory)?;
         let group = Cgroup(directory);
@@ -189,7 +189,7 @@ mod tests {
             return;
         };
         let memberships = format!("0::/{}\n", real.own.file_name().unwrap().to_string_lossy());
-        let limits = Limits { memory: 32 << 20, ..Limits::default() };
+        let limits = JobLimits { memory: 32 << 20, ..JobLimits::default() };
         let groups = Cgroups::below(&real.root, &memberships, real.service.id());
         let job = if let Some(groups) = &groups {
             groups.job("AbC", &limits).unwrap()
@@ -226,7 +226,7 @@ mod tests {
         let groups = Cgroups::below(root.path(), MEMBERSHIPS, 42).unwrap();
         assert_eq!(read("vx-service/cgroup.procs"), "42");
         assert_eq!(read("cgroup.subtree_control"), "+memory +pids");
-        let limits = Limits { memory: 1 << 30, ..Limits::default() };
+        let limits = JobLimits { memory: 1 << 30, ..JobLimits::default() };
         let job = groups.job("AbC", &limits).unwrap();
         job.add(77).unwrap();
         for (file, text) in [

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use velox_api::{ArtifactInfo, BuildFailure, FailureKind};
 use velox_build::{Error, ErrorKind, Fault, Goal, Options, Output, Request, Summary, render};
 use velox_manifest::SourceFile;
 
@@ -18,7 +19,7 @@ use super::{
     size,
     task::{Said, Task},
 };
-use crate::{ArtifactInfo, Failure, FailureKind, Made};
+use crate::build::BuildResult;
 
 /// Does what the service asks for on the standard input, and says on the standard output what goes on. Where the input
 /// ends before that, the service is dead: this process ends with all that it started.
@@ -80,7 +81,7 @@ async fn build(
     cancel: CancellationToken,
 ) -> Result<Said, Error> {
     let spec = &task.spec;
-    let failed = |kind, message| Ok(Said::Failed(Failure { kind, message }));
+    let failed = |kind, message| Ok(Said::Failed(BuildFailure { kind, message }));
     let (manifest, source) = match spec.manifest() {
         Ok(read) => read,
         Err(violations) => {
@@ -127,7 +128,7 @@ async fn build(
 
 fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
     let binary = summary.binaries.into_iter().next()?;
-    let made = Made {
+    let made = BuildResult {
         artifact: ArtifactInfo {
             sha256: binary.sha256,
             size: binary.size,
@@ -144,7 +145,7 @@ fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
 }
 
 /// As `vx build` shows it: the places in the configuration, and what the compiler printed.
-fn failure(error: &Error, source: &SourceFile, memory: u64) -> Failure {
+fn failure(error: &Error, source: &SourceFile, memory: u64) -> BuildFailure {
     let mut parts: Vec<String> = error
         .diagnostics
         .iter()
@@ -165,7 +166,7 @@ fn failure(error: &Error, source: &SourceFile, memory: u64) -> Failure {
         kind = FailureKind::Limit;
         parts.push("it wrote a larger file than a build may write here".to_owned());
     }
-    Failure { kind, message: parts.join("\n").trim_end().to_owned() }
+    BuildFailure { kind, message: parts.join("\n").trim_end().to_owned() }
 }
 
 /// Whether a program says that it gets no more memory.

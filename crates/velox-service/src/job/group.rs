@@ -8,7 +8,7 @@ use std::{
 
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::Limits;
+use crate::options::JobLimits;
 
 /// How long the system may take to bury what was killed.
 const BURIAL: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Group {
 
     /// Limits that hold for each process of the group, before it does anything.
     #[cfg(target_os = "linux")]
-    pub(super) fn confine(&self, limits: &Limits) {
+    pub(super) fn confine(&self, limits: &JobLimits) {
         use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setpriority_pgrp};
         /// As many files as a linker with a thousand packages opens.
         const FILES: u64 = 16 << 10;
@@ -83,7 +83,7 @@ impl Group {
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn confine(&self, _: &Limits) {}
+    pub(super) fn confine(&self, _: &JobLimits) {}
 
     #[cfg(unix)]
     fn signal(&mut self, kill: bool) {

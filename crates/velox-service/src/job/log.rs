@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use velox_api::{LogEntry, Severity};
 use velox_build::{Event, Phase, Reporter, render};
 use velox_manifest::SourceFile;
 
 use super::task::Said;
-use crate::{Entry, Level};
 
 /// How often a phase's progress is told.
 const OFTEN_ENOUGH: Duration = Duration::from_millis(250);
@@ -50,7 +50,7 @@ impl Reporter for Log {
             Event::Progress { phase, done, total, item, .. } => {
                 if self.is_due(phase, Some(done) == total) {
                     let done = Some(done);
-                    tell(Entry { phase: name(phase), done, total, ..Entry::new(Level::Info, item) });
+                    tell(LogEntry { phase: name(phase), done, total, ..LogEntry::new(Severity::Info, item) });
                 }
             }
             Event::Resolved { version, plugins, .. } => {
@@ -61,21 +61,23 @@ impl Reporter for Log {
                     phased(Phase::Resolve, &text);
                 }
             }
-            Event::Raised(raised) => tell(Entry::new(Level::Warning, raised.to_string())),
+            Event::Raised(raised) => tell(LogEntry::new(Severity::Warning, raised.to_string())),
             Event::Warning(warning) => {
-                lines(Level::Warning, &render::plain(&render::render(&warning, Some(&self.source))));
+                lines(Severity::Warning, &render::plain(&render::render(&warning, Some(&self.source))));
             }
-            Event::Note(note) => tell(Entry::new(Level::Info, note.to_string())),
+            Event::Note(note) => tell(LogEntry::new(Severity::Info, note.to_string())),
             // The packages are told as progress.
             Event::Output { line, .. } if !line.contains([' ', ':']) => {}
-            Event::Output { program, line } => tell(Entry::new(Level::Output, format!("{program}: {line}"))),
+            Event::Output { program, line } => {
+                tell(LogEntry::new(Severity::Output, format!("{program}: {line}")))
+            }
         }
     }
 }
 
 /// Says why it ended.
 pub(super) fn error(message: &str) {
-    lines(Level::Error, message);
+    lines(Severity::Error, message);
 }
 
 /// Says it on the standard output. Where nobody reads that any more, the service is dead, and this process soon is too.
@@ -87,21 +89,21 @@ pub(super) fn say(said: &Said) {
     }
 }
 
-fn tell(mut entry: Entry) {
+fn tell(mut entry: LogEntry) {
     let mut text = render::clean(&entry.text).into_owned();
     text.truncate(text.floor_char_boundary(LONGEST));
     entry.text = text;
     say(&Said::Entry(entry));
 }
 
-fn lines(level: Level, text: &str) {
+fn lines(level: Severity, text: &str) {
     for line in text.lines() {
-        tell(Entry::new(level, line));
+        tell(LogEntry::new(level, line));
     }
 }
 
 fn phased(phase: Phase, text: &str) {
-    tell(Entry { phase: name(phase), ..Entry::new(Level::Info, text) });
+    tell(LogEntry { phase: name(phase), ..LogEntry::new(Severity::Info, text) });
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it is an entry's field")]

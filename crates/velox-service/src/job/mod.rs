@@ -47,6 +47,7 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
+use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
 
 pub use self::child::run;
 use self::{
@@ -57,8 +58,11 @@ use self::{
     task::{Said, Task},
 };
 use crate::{
-    Build, Entry, Failure, FailureKind, Level, Limits, Options, Policy, Ran, Refusal, Runner,
+    build::Build,
     egress::EgressProxy,
+    options::{JobLimits, ServiceOptions},
+    policy::{BuildPolicy, PolicyError},
+    runner::{JobRunner, RunOutcome},
 };
 
 /// How long a job may take to end by itself once it was asked to, or once it said what came of it.
@@ -76,8 +80,8 @@ pub struct Jobs {
     program: PathBuf,
     data: PathBuf,
     environment: BTreeMap<String, String>,
-    limits: Limits,
-    policy: Policy,
+    limits: JobLimits,
+    policy: BuildPolicy,
     egress: EgressProxy,
     caches: Arc<Caches>,
     cgroups: Option<Cgroups>,
@@ -99,12 +103,12 @@ impl Jobs {
     ///
     /// # Errors
     /// The directory can't be used, or another service uses it.
-    pub fn new(options: &Options) -> io::Result<Self> {
+    pub fn new(options: &ServiceOptions) -> io::Result<Self> {
         Self::counted(options, Counter::default())
     }
 
     /// The same, which counts what the jobs download.
-    pub(crate) fn counted(options: &Options, downloaded: Counter) -> io::Result<Self> {
+    pub(crate) fn counted(options: &ServiceOptions, downloaded: Counter) -> io::Result<Self> {
         let jobs = options.data.join("jobs");
         for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
             fs::create_dir_all(directory)?;
@@ -141,15 +145,15 @@ impl Jobs {
     async fn attempt(
         &self,
         build: &Build,
-        log: &mpsc::Sender<Entry>,
+        log: &mpsc::Sender<LogEntry>,
         cancel: &CancellationToken,
-    ) -> io::Result<Ran> {
+    ) -> io::Result<RunOutcome> {
         // A worker may be stricter than who took the request.
         if let Err(refusal) = self.policy.check_for(&build.spec, None) {
-            return Ok(Ran::Failed(refused(refusal)));
+            return Ok(RunOutcome::Failed(refused(refusal)));
         }
         let Some(_used) = cancel.run_until_cancelled(self.caches.used()).await else {
-            return Ok(Ran::Cancelled);
+            return Ok(RunOutcome::Cancelled);
         };
         let directory = tempfile::Builder::new().prefix("job-").tempdir_in(self.data.join("jobs"))?;
         for folder in ["tmp", "work", "out"] {
@@ -216,19 +220,19 @@ impl Jobs {
         drop(stdin);
         let words = words.await.unwrap_or_default();
         for denial in access.denials() {
-            let _ = log.send(Entry::new(Level::Warning, denial)).await;
+            let _ = log.send(LogEntry::new(Severity::Warning, denial)).await;
         }
         let failure = match end {
-            End::Cancelled => return Ok(Ran::Cancelled),
+            End::Cancelled => return Ok(RunOutcome::Cancelled),
             End::Limit(message) => limit(message),
             End::Said(Some(Said::Made { made, file })) => match self.artifact(&file, directory.path()) {
-                Ok(()) => return Ok(Ran::Made { made, file, directory }),
+                Ok(()) => return Ok(RunOutcome::Succeeded { made, file, directory }),
                 Err(failure) => failure,
             },
             End::Said(_) if cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory()) => {
                 limit(child::out_of_memory(self.limits.memory))
             }
-            End::Said(Some(Said::Failed(failure))) => return Ok(Ran::Failed(failure)),
+            End::Said(Some(Said::Failed(failure))) => return Ok(RunOutcome::Failed(failure)),
             End::Said(_) => {
                 let how = status.map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
                 tracing::error!(build = %build.id, status = how, stderr = words.join("\n"), "a job ended without an answer");
@@ -236,9 +240,9 @@ impl Jobs {
             }
         };
         for line in failure.message.lines() {
-            let _ = log.send(Entry::new(Level::Error, line)).await;
+            let _ = log.send(LogEntry::new(Severity::Error, line)).await;
         }
-        Ok(Ran::Failed(failure))
+        Ok(RunOutcome::Failed(failure))
     }
 
     /// The control group of a job, which its process is in; `None`: there is none.
@@ -255,7 +259,7 @@ impl Jobs {
     async fn listen(
         &self,
         stdout: impl AsyncRead + Unpin,
-        log: &mpsc::Sender<Entry>,
+        log: &mpsc::Sender<LogEntry>,
         hide: &(dyn Fn(&str) -> String + Sync),
     ) -> io::Result<End> {
         let mut reader = BufReader::new(stdout);
@@ -279,7 +283,7 @@ impl Jobs {
                 }
                 Ok(Said::Failed(failure)) => {
                     let message = shortened(hide(&failure.message));
-                    return Ok(End::Said(Some(Said::Failed(Failure { message, ..failure }))));
+                    return Ok(End::Said(Some(Said::Failed(BuildFailure { message, ..failure }))));
                 }
                 Ok(made) => return Ok(End::Said(Some(made))),
                 Err(error) => {
@@ -290,8 +294,8 @@ impl Jobs {
     }
 
     /// Whether this is a binary of the job's own, and no larger than it may be.
-    fn artifact(&self, file: &Path, directory: &Path) -> Result<(), Failure> {
-        let internal = |message: String| Failure { kind: FailureKind::Internal, message };
+    fn artifact(&self, file: &Path, directory: &Path) -> Result<(), BuildFailure> {
+        let internal = |message: String| BuildFailure { kind: FailureKind::Internal, message };
         if !file.starts_with(directory) {
             return Err(internal("the job's binary isn't where it belongs".to_owned()));
         }
@@ -306,8 +310,8 @@ impl Jobs {
 }
 
 #[async_trait]
-impl Runner for Jobs {
-    async fn run(&self, build: &Build, log: mpsc::Sender<Entry>, cancel: CancellationToken) -> Ran {
+impl JobRunner for Jobs {
+    async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
         let ran = self.attempt(build, &log, &cancel).await;
         tokio::spawn({
             let caches = Arc::clone(&self.caches);
@@ -316,23 +320,23 @@ impl Runner for Jobs {
         ran.unwrap_or_else(|error| {
             tracing::error!(build = %build.id, %error, "a job can't be run");
             let message = "the service can't run the build: its log says why".to_owned();
-            Ran::Failed(Failure { kind: FailureKind::Internal, message })
+            RunOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
         })
     }
 }
 
-fn refused(refusal: Refusal) -> Failure {
+fn refused(refusal: PolicyError) -> BuildFailure {
     let violations = match refusal {
-        Refusal::Invalid(violations) | Refusal::Forbidden(violations) => violations,
-        Refusal::Precondition(violation) => vec![violation],
+        PolicyError::Invalid(violations) | PolicyError::Forbidden(violations) => violations,
+        PolicyError::Precondition(violation) => vec![violation],
     };
     let lines: Vec<String> =
         violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
-    Failure { kind: FailureKind::Invalid, message: lines.join("\n") }
+    BuildFailure { kind: FailureKind::Invalid, message: lines.join("\n") }
 }
 
-fn limit(message: String) -> Failure {
-    Failure { kind: FailureKind::Limit, message }
+fn limit(message: String) -> BuildFailure {
+    BuildFailure { kind: FailureKind::Limit, message }
 }
 
 fn shortened(mut message: String) -> String {
@@ -344,12 +348,12 @@ fn shortened(mut message: String) -> String {
 }
 
 /// What the end of a job means that said nothing.
-fn died(how: &str, words: &[String], memory: u64) -> Failure {
+fn died(how: &str, words: &[String], memory: u64) -> BuildFailure {
     if words.iter().any(|line| child::is_out_of_memory(line)) {
         return limit(child::out_of_memory(memory));
     }
     let message = format!("the build's process ended without an answer ({how})");
-    Failure { kind: FailureKind::Internal, message }
+    BuildFailure { kind: FailureKind::Internal, message }
 }
 
 /// The job itself may be ill: what it prints is for the service's log, not for who asked.

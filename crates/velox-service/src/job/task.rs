@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use velox_api::{BuildFailure, BuildSpec, LogEntry};
 
-use crate::{Entry, Failure, Made, Spec};
+use crate::build::BuildResult;
 
 /// What a job is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
-    pub(super) spec: Spec,
+    pub(super) spec: BuildSpec,
     /// Compile anew.
     pub(super) force: bool,
     /// The job's own directory.
@@ -25,13 +26,13 @@ pub(super) struct Task {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Said {
     /// What goes on.
-    Entry(Entry),
+    Entry(LogEntry),
     /// It is done.
     Made {
-        made: Box<Made>,
+        made: Box<BuildResult>,
         /// Where the binary is.
         file: PathBuf,
     },
     /// It is over.
-    Failed(Failure),
+    Failed(BuildFailure),
 }

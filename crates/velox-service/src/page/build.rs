@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use maud::{Markup, html};
+use velox_api::{
+    ArtifactInfo, BuildFailure, BuildState, FailureKind, LogEntry, QueuePosition, Severity, artifact_path,
+};
 use velox_build::{Lock, LockedReplacement};
 
 use super::{choice::Choice, layout::Page};
-use crate::{
-    ArtifactInfo, Build, Entry, Failure, FailureKind, Level, Made, Outcome, Position, State,
-    api::artifact_path,
-};
+use crate::build::{Build, BuildOutcome, BuildResult};
 
 /// The phases in their order, and what each does.
 const PHASES: [(&str, &str); 7] = [
@@ -29,9 +29,9 @@ const SHOWN: usize = 32 << 10;
 pub(super) struct Known<'a> {
     pub(super) build: &'a Build,
     /// Its log so far.
-    pub(super) log: &'a [Entry],
+    pub(super) log: &'a [LogEntry],
     /// Where it waits, where that is known.
-    pub(super) position: Option<Position>,
+    pub(super) position: Option<QueuePosition>,
     /// How many others run, where it waits.
     pub(super) running: u64,
     /// Whether who looks at it is among those who want it.
@@ -44,7 +44,7 @@ pub(super) fn page(known: &Known<'_>) -> Page {
     let Known { build, log, .. } = known;
     let spec = &build.spec;
     let version = match &build.outcome {
-        Some(Outcome::Made(made)) => &made.version,
+        Some(BuildOutcome::Succeeded(made)) => &made.version,
         _ => &spec.roadrunner,
     };
     let (word, _) = state(build.state);
@@ -68,12 +68,12 @@ pub(super) fn page(known: &Known<'_>) -> Page {
                 }
             }
             @match &build.outcome {
-                Some(Outcome::Made(made)) => (result(made)),
-                Some(Outcome::Failed(failure)) => (failed(failure, &change)),
+                Some(BuildOutcome::Succeeded(made)) => (result(made)),
+                Some(BuildOutcome::Failed(failure)) => (failed(failure, &change)),
                 None => (going_on(known, &change)),
             }
             (protocol(build, log))
-            @if let Some(Outcome::Made(made)) = &build.outcome { (versions(made)) }
+            @if let Some(BuildOutcome::Succeeded(made)) = &build.outcome { (versions(made)) }
             (files(build, &change))
         }
     };
@@ -82,13 +82,13 @@ pub(super) fn page(known: &Known<'_>) -> Page {
 }
 
 /// A word for scripts and styles, and one for people.
-fn state(state: State) -> (&'static str, &'static str) {
+fn state(state: BuildState) -> (&'static str, &'static str) {
     match state {
-        State::Queued => ("queued", "Waiting"),
-        State::Running => ("running", "Building"),
-        State::Succeeded => ("succeeded", "Ready"),
-        State::Failed => ("failed", "Failed"),
-        State::Cancelled => ("cancelled", "Cancelled"),
+        BuildState::Queued => ("queued", "Waiting"),
+        BuildState::Running => ("running", "Building"),
+        BuildState::Succeeded => ("succeeded", "Ready"),
+        BuildState::Failed => ("failed", "Failed"),
+        BuildState::Cancelled => ("cancelled", "Cancelled"),
     }
 }
 
@@ -140,20 +140,20 @@ fn going_on(known: &Known<'_>, change: &str) -> Markup {
     html! {
         section.panel aria-label="Progress" {
             @match build.state {
-                State::Queued => p.lead role="status" data-lead {
+                BuildState::Queued => p.lead role="status" data-lead {
                     @match position {
-                        Some(Position { at, of }) if of + running > 1 => {
+                        Some(QueuePosition { at, of }) if of + running > 1 => {
                             "It is " (ordinal(*at)) " of " (of) " in the queue; " (running_builds(*running)) "."
                         }
                         _ => "It is about to begin.",
                     }
                 },
-                State::Cancelled => p.lead { "Nobody wants it any more." },
+                BuildState::Cancelled => p.lead { "Nobody wants it any more." },
                 _ => {},
             }
             @if !build.state.is_final() { (phases(known.log, build.state)) }
             div.actions {
-                @if build.state == State::Cancelled {
+                @if build.state == BuildState::Cancelled {
                     a.button.primary href=(change) { "Choose again" }
                 } @else if *theirs {
                     form method="post" action=(format!("/builds/{}/cancel", build.id)) {
@@ -167,7 +167,7 @@ fn going_on(known: &Known<'_>, change: &str) -> Markup {
 }
 
 /// What is done, what is going on, and how far that is.
-fn phases(log: &[Entry], state: State) -> Markup {
+fn phases(log: &[LogEntry], state: BuildState) -> Markup {
     let (mut at, mut counted) = (None, None);
     for entry in log {
         let phase = PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref());
@@ -182,7 +182,7 @@ fn phases(log: &[Entry], state: State) -> Markup {
             @for (index, (name, title)) in PHASES.iter().enumerate() {
                 @let (class, said) = match at {
                     Some(at) if index < at => ("done", "done"),
-                    Some(at) if index == at && state == State::Running => ("now", "going on"),
+                    Some(at) if index == at && state == BuildState::Running => ("now", "going on"),
                     _ => ("next", "to come"),
                 };
                 li class=(class) data-phase=(name) aria-current=[(class == "now").then_some("step")] {
@@ -198,7 +198,7 @@ fn phases(log: &[Entry], state: State) -> Markup {
     }
 }
 
-fn result(made: &Made) -> Markup {
+fn result(made: &BuildResult) -> Markup {
     let artifact = &made.artifact;
     let check = check(artifact);
     html! {
@@ -258,7 +258,7 @@ fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} {name}") } else { format!("{rest:.1} {name}") }
 }
 
-fn failed(failure: &Failure, change: &str) -> Markup {
+fn failed(failure: &BuildFailure, change: &str) -> Markup {
     let advice = match failure.kind {
         FailureKind::Invalid => {
             "What was asked for can’t be built as it stands. Change what the message names."
@@ -286,7 +286,7 @@ fn failed(failure: &Failure, change: &str) -> Markup {
 }
 
 /// The log: its end, where it is long.
-fn protocol(build: &Build, log: &[Entry]) -> Markup {
+fn protocol(build: &Build, log: &[LogEntry]) -> Markup {
     let mut room = SHOWN;
     let kept = log.iter().rev().take_while(|entry| {
         room = room.saturating_sub(entry.text.len() + 64);
@@ -295,7 +295,7 @@ fn protocol(build: &Build, log: &[Entry]) -> Markup {
     let shown = log.get(log.len() - kept.count()..).unwrap_or_default();
     let first = log.first().map(|entry| entry.time);
     let last = log.last().map_or(0, |entry| entry.seq);
-    let open = build.state != State::Succeeded;
+    let open = build.state != BuildState::Succeeded;
     html! {
         details.panel.protocol open[open] {
             summary { h2 { "Log" } span.hint data-live {} }
@@ -311,20 +311,20 @@ fn protocol(build: &Build, log: &[Entry]) -> Markup {
     }
 }
 
-fn line(entry: &Entry, first: Option<Timestamp>) -> Markup {
+fn line(entry: &LogEntry, first: Option<Timestamp>) -> Markup {
     let since = first.map_or(0.0, |first| entry.time.duration_since(first).as_secs_f64().max(0.0));
     let is_count = entry.done.is_some();
     let class = match entry.level {
         _ if is_count => "output",
-        Level::Output => "output",
-        Level::Info => "info",
-        Level::Warning => "warning",
-        Level::Error => "error",
+        Severity::Output => "output",
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
     };
     html! {
         p class=(class) aria-hidden=[is_count.then_some("true")] {
             span.when { (format!("{since:.1}s")) }
-            @if let Some(word) = match entry.level { Level::Warning => Some("warning: "), Level::Error => Some("error: "), _ => None } {
+            @if let Some(word) = match entry.level { Severity::Warning => Some("warning: "), Severity::Error => Some("error: "), _ => None } {
                 span.hidden { (word) }
             }
             span.text { (entry.text) }
@@ -333,7 +333,7 @@ fn line(entry: &Entry, first: Option<Timestamp>) -> Markup {
 }
 
 /// What is compiled in, exactly.
-fn versions(made: &Made) -> Markup {
+fn versions(made: &BuildResult) -> Markup {
     // The lock is what a build of this service wrote; without it the table is missing, and nothing else.
     let Ok(lock) = Lock::parse("velox.lock", &made.lock) else { return html! {} };
     html! {
@@ -367,7 +367,7 @@ fn versions(made: &Made) -> Markup {
 fn files(build: &Build, change: &str) -> Markup {
     let of = |name: &str| format!("/v1/builds/{}/{name}", build.id);
     let (configuration, lock) = match &build.outcome {
-        Some(Outcome::Made(made)) => (made.configuration.clone(), Some(made.lock.as_str())),
+        Some(BuildOutcome::Succeeded(made)) => (made.configuration.clone(), Some(made.lock.as_str())),
         _ => (build.spec.configuration(), None),
     };
     html! {

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::form_urlencoded;
+use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
 
-use crate::{Catalogue, CataloguePlugin, Exclude, Plugin, Replace, Spec, Violation, catalogue::base};
+use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
 
 /// The smallest server that runs PHP: what is chosen before the user chooses.
 const USUAL: [&str; 4] = ["http", "logger", "rpc", "server"];
@@ -29,7 +30,7 @@ pub(super) struct Choice {
     /// RoadRunner's ref; empty: the newest release.
     pub(super) roadrunner: String,
     /// Those of the catalogue.
-    pub(super) plugins: Vec<Plugin>,
+    pub(super) plugins: Vec<PluginSpec>,
     /// Others, `module@ref`, one a line.
     pub(super) more: String,
     pub(super) target: String,
@@ -83,7 +84,7 @@ impl Sent {
                     sent.named = true;
                     if !text.is_empty() {
                         let (module, reference) = text.split_once('@').unwrap_or((&text, ""));
-                        choice.plugins.push(Plugin::new(module, reference));
+                        choice.plugins.push(PluginSpec::new(module, reference));
                     }
                 }
                 "more" => choice.more = value.trim_end().replace("\r\n", "\n"),
@@ -121,7 +122,7 @@ impl Sent {
     }
 
     /// What was chosen, of what there is; `was` is what there was for the RoadRunner that the form was shown for.
-    pub(super) fn settled(mut self, catalogue: &Catalogue, was: Option<&Catalogue>) -> Choice {
+    pub(super) fn settled(mut self, catalogue: &PluginCatalogue, was: Option<&PluginCatalogue>) -> Choice {
         let mut choice = std::mem::take(&mut self.choice);
         if choice.roadrunner.is_empty() {
             choice.roadrunner.clone_from(&catalogue.of);
@@ -130,9 +131,9 @@ impl Sent {
             choice.target.clone_from(&catalogue.target);
         }
         let offered = |module: &str| catalogue.plugins().find(|offered| offered.module == module);
-        let own = |offered: &CataloguePlugin| Plugin::new(&offered.module, offered.reference());
-        let mut chosen: Vec<Plugin> = Vec::new();
-        for Plugin { module, mut reference } in std::mem::take(&mut choice.plugins) {
+        let own = |offered: &CataloguePlugin| PluginSpec::new(&offered.module, offered.reference());
+        let mut chosen: Vec<PluginSpec> = Vec::new();
+        for PluginSpec { module, mut reference } in std::mem::take(&mut choice.plugins) {
             if reference.is_empty() {
                 let beside = self.versions.iter().find(|(of, _)| *of == module);
                 reference = beside.map(|(_, version)| version.clone()).unwrap_or_default();
@@ -144,7 +145,7 @@ impl Sent {
             match (now, offered(&module)) {
                 (Some(now), _) if follows => chosen.push(own(now)),
                 (_, Some(offered)) if reference.is_empty() => chosen.push(own(offered)),
-                (_, Some(_)) => chosen.push(Plugin::new(&module, &reference)),
+                (_, Some(_)) => chosen.push(PluginSpec::new(&module, &reference)),
                 (_, None) => {
                     let reference = if reference.is_empty() { "latest" } else { &reference };
                     let gap = if choice.more.is_empty() { "" } else { "\n" };
@@ -171,7 +172,7 @@ impl Sent {
 
 impl Choice {
     /// The choice that asks for this.
-    pub(super) fn of(spec: &Spec) -> Self {
+    pub(super) fn of(spec: &BuildSpec) -> Self {
         let lines = |lines: Vec<String>| lines.join("\n");
         Self {
             roadrunner: spec.roadrunner.clone(),
@@ -184,12 +185,12 @@ impl Choice {
             dependencies: spec.dependencies.clone().unwrap_or_default(),
             tags: spec.tags.join(","),
             replaces: lines(
-                spec.replaces.iter().map(|Replace { old, new }| format!("{old} => {new}")).collect(),
+                spec.replaces.iter().map(|ReplaceSpec { old, new }| format!("{old} => {new}")).collect(),
             ),
             excludes: lines(
                 spec.excludes
                     .iter()
-                    .map(|Exclude { module, version }| format!("{module}@{version}"))
+                    .map(|ExcludeSpec { module, version }| format!("{module}@{version}"))
                     .collect(),
             ),
             stamp_version: spec.stamp_version.clone().unwrap_or_default(),
@@ -243,13 +244,13 @@ impl Choice {
     }
 
     /// The request, its lists sorted; what can't be read of it is left out and said.
-    pub(super) fn spec(&self) -> (Spec, Vec<Violation>) {
+    pub(super) fn spec(&self) -> (BuildSpec, Vec<Violation>) {
         let mut wrong = Vec::new();
         let mut plugins = self.plugins.clone();
         for line in lines(&self.more) {
             match line.split_once('@') {
                 Some((module, reference)) if !reference.is_empty() => {
-                    plugins.push(Plugin::new(module, reference))
+                    plugins.push(PluginSpec::new(module, reference))
                 }
                 _ => wrong.push(Violation::new(
                     "more",
@@ -262,7 +263,7 @@ impl Choice {
         for line in lines(&self.replaces) {
             match line.split_once("=>").or_else(|| line.split_once(' ')) {
                 Some((old, new)) => {
-                    replaces.push(Replace { old: old.trim().to_owned(), new: new.trim().to_owned() });
+                    replaces.push(ReplaceSpec { old: old.trim().to_owned(), new: new.trim().to_owned() });
                 }
                 None => wrong.push(Violation::new(
                     "replaces",
@@ -275,7 +276,7 @@ impl Choice {
             match line.split_once('@').or_else(|| line.split_once(' ')) {
                 Some((module, version)) => {
                     let (module, version) = (module.trim().to_owned(), version.trim().to_owned());
-                    excludes.push(Exclude { module, version });
+                    excludes.push(ExcludeSpec { module, version });
                 }
                 None => wrong.push(Violation::new(
                     "excludes",
@@ -287,7 +288,7 @@ impl Choice {
             wrong.push(Violation::new("plugins", "a server is made of plugins: choose at least one"));
         }
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let spec = Spec {
+        let spec = BuildSpec {
             roadrunner: self.roadrunner.clone(),
             plugins,
             replaces,
@@ -314,12 +315,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::Releases;
+    use crate::releases::Releases;
 
     const HTTP: &str = "github.com/roadrunner-server/http/v5";
 
-    async fn catalogue(roadrunner: Option<&str>) -> Catalogue {
-        Catalogue::of(&Releases::built_in(), roadrunner).await
+    async fn catalogue(roadrunner: Option<&str>) -> PluginCatalogue {
+        PluginCatalogue::of(&Releases::built_in(), roadrunner).await
     }
 
     async fn chosen(query: &str) -> Choice {
@@ -348,11 +349,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_link_shows_the_same_choice_again() {
-        let spec = Spec {
+        let spec = BuildSpec {
             roadrunner: "feature/a b&c".to_owned(),
-            plugins: vec![Plugin::new("example.com/acme/x", "master"), Plugin::new(HTTP, "v5.2.7")],
-            replaces: vec![Replace { old: "a.b/c".to_owned(), new: "a.b/d@v1.0.0+incompatible".to_owned() }],
-            excludes: vec![Exclude { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
+            plugins: vec![PluginSpec::new("example.com/acme/x", "master"), PluginSpec::new(HTTP, "v5.2.7")],
+            replaces: vec![ReplaceSpec {
+                old: "a.b/c".to_owned(),
+                new: "a.b/d@v1.0.0+incompatible".to_owned(),
+            }],
+            excludes: vec![ExcludeSpec { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
             target: "windows/arm64".to_owned(),
             tags: vec!["one".to_owned(), "two".to_owned()],
             debug: true,
@@ -382,7 +386,7 @@ mod tests {
     async fn versions_follow_to_another_release_unless_they_were_changed() {
         let newest = catalogue(None).await;
         let older = catalogue(Some("v2024.2.1")).await;
-        let of = |catalogue: &Catalogue, module: &str| {
+        let of = |catalogue: &PluginCatalogue, module: &str| {
             catalogue.plugins().find(|plugin| plugin.module == module).unwrap().reference().to_owned()
         };
         let rpc = "github.com/roadrunner-server/rpc/v5";

@@ -1,12 +1,13 @@
 //! The page on which a server is chosen.
 
 use maud::{Markup, html};
+use velox_api::{BuildSpec, Violation};
 
 use super::{
     choice::Choice,
     layout::{Page, prose},
 };
-use crate::{Catalogue, CataloguePlugin, Spec, Violation};
+use crate::catalogue::{CataloguePlugin, PluginCatalogue};
 
 /// The same choice again, with what is wrong with it.
 pub(super) struct Wrong {
@@ -31,7 +32,7 @@ impl Wrong {
     }
 
     /// Says of each violation where on the page it is; `spec` is what was asked for.
-    pub(super) fn of(violations: &[Violation], spec: &Spec, catalogue: &Catalogue) -> Self {
+    pub(super) fn of(violations: &[Violation], spec: &BuildSpec, catalogue: &PluginCatalogue) -> Self {
         let place = |violation: &Violation| {
             let field = violation.field.as_str();
             let (list, index) = match field.split_once('[') {
@@ -105,7 +106,7 @@ impl Wrong {
     }
 }
 
-fn offered<'a>(catalogue: &'a Catalogue, module: &str) -> Option<&'a CataloguePlugin> {
+fn offered<'a>(catalogue: &'a PluginCatalogue, module: &str) -> Option<&'a CataloguePlugin> {
     catalogue.plugins().find(|plugin| plugin.module == module)
 }
 
@@ -114,7 +115,7 @@ fn version_id(plugin: &CataloguePlugin) -> String {
 }
 
 /// The page.
-pub(super) fn page(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Page {
+pub(super) fn page(catalogue: &PluginCatalogue, choice: &Choice, wrong: &Wrong) -> Page {
     let main = html! {
         div.intro {
             h1 { "Build a RoadRunner server" }
@@ -142,7 +143,7 @@ pub(super) fn page(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Pag
     Page { title: format!("{title} · velox"), refresh: None, main }
 }
 
-fn version(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
+fn version(catalogue: &PluginCatalogue, choice: &Choice, wrong: &Wrong) -> Markup {
     let listed = catalogue.roadrunner.contains(&choice.roadrunner);
     html! {
         section.step aria-labelledby="step-version" {
@@ -179,7 +180,7 @@ fn version(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
     }
 }
 
-fn plugins(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
+fn plugins(catalogue: &PluginCatalogue, choice: &Choice, wrong: &Wrong) -> Markup {
     let other = |set: &str| {
         let plain = Choice { plugins: Vec::new(), ..choice.clone() };
         format!("{}&set={set}", plain.link())
@@ -262,7 +263,7 @@ fn card(plugin: &CataloguePlugin, choice: &Choice, wrong: &Wrong) -> Markup {
     }
 }
 
-fn target(catalogue: &Catalogue, choice: &Choice, wrong: &Wrong) -> Markup {
+fn target(catalogue: &PluginCatalogue, choice: &Choice, wrong: &Wrong) -> Markup {
     let systems: Vec<&str> = {
         let mut systems: Vec<&str> =
             catalogue.targets.iter().filter_map(|target| target.split('/').next()).collect();

@@ -23,6 +23,7 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
+use velox_api::BuildId;
 
 pub(crate) use self::problem::for_people;
 use self::{
@@ -31,12 +32,16 @@ use self::{
     layout::notice,
 };
 use crate::{
-    BuildId, Catalogue, Refusal, Releases, Service, ServiceError, StoreError,
+    catalogue::PluginCatalogue,
     http::{
         body::{Name, read},
         problem::Wrong as Refused,
         who::{Builder, Reader},
     },
+    policy::PolicyError,
+    releases::Releases,
+    service::{Service, ServiceError},
+    store::StoreError,
 };
 
 /// How many entries of a log are read at once.
@@ -105,20 +110,20 @@ async fn submit(
     }
     match pages.service.submit(&caller, spec.clone(), false).await {
         Ok(submitted) => Redirect::to(&format!("/builds/{}", submitted.build().id)).into_response(),
-        Err(ServiceError::Refused(refusal)) => {
+        Err(ServiceError::Rejected(refusal)) => {
             let (status, violations) = match refusal {
-                Refusal::Invalid(violations) => (StatusCode::UNPROCESSABLE_ENTITY, violations),
-                Refusal::Forbidden(violations) => (StatusCode::FORBIDDEN, violations),
-                Refusal::Precondition(violation) => (StatusCode::UNPROCESSABLE_ENTITY, vec![violation]),
+                PolicyError::Invalid(violations) => (StatusCode::UNPROCESSABLE_ENTITY, violations),
+                PolicyError::Forbidden(violations) => (StatusCode::FORBIDDEN, violations),
+                PolicyError::Precondition(violation) => (StatusCode::UNPROCESSABLE_ENTITY, vec![violation]),
             };
             refused(status, Wrong::of(&violations, &spec, &catalogue))
         }
         Err(
-            error @ (ServiceError::Store(StoreError::Full { .. } | StoreError::Busy { .. })
-            | ServiceError::Often { .. }),
+            error @ (ServiceError::Store(StoreError::QueueFull { .. } | StoreError::TenantLimit { .. })
+            | ServiceError::RateLimited { .. }),
         ) => {
             let again = match &error {
-                ServiceError::Often { wait } => wait.as_secs() + 1,
+                ServiceError::RateLimited { wait } => wait.as_secs() + 1,
                 _ => AGAIN,
             };
             let wrong = Wrong::whole(&format!("{error}. Try again later: your choice stays here."));
@@ -168,10 +173,10 @@ async fn cancel(
 
 impl Pages {
     /// What there is to choose from, and what of it is chosen.
-    async fn settled(&self, sent: Sent) -> (Catalogue, Choice) {
-        let catalogue = Catalogue::of(&self.releases, sent.roadrunner()).await;
+    async fn settled(&self, sent: Sent) -> (PluginCatalogue, Choice) {
+        let catalogue = PluginCatalogue::of(&self.releases, sent.roadrunner()).await;
         let was = match &sent.was {
-            Some(was) if *was != catalogue.of => Some(Catalogue::of(&self.releases, Some(was)).await),
+            Some(was) if *was != catalogue.of => Some(PluginCatalogue::of(&self.releases, Some(was)).await),
             _ => None,
         };
         let choice = sent.settled(&catalogue, was.as_ref());
@@ -184,7 +189,7 @@ impl Pages {
         let build = self.service.build(named).await?;
         let mut log = Vec::new();
         while log.len() < READ {
-            let after = log.last().map_or(0, |entry: &crate::Entry| entry.seq);
+            let after = log.last().map_or(0, |entry: &velox_api::LogEntry| entry.seq);
             let entries = self.service.records.log(named, after, ENTRIES).await?;
             let is_all = entries.len() < ENTRIES;
             log.extend(entries);
@@ -231,12 +236,12 @@ fn nothing(id: &str) -> Response {
 
 fn trouble(error: &ServiceError, id: &str) -> Response {
     match error {
-        ServiceError::NoBuild(_) => nothing(id),
-        ServiceError::NotTheirs(_) => {
+        ServiceError::NotFound(_) => nothing(id),
+        ServiceError::NotOwner(_) => {
             let text = "Only who asked for a build can cancel it.";
             notice(StatusCode::FORBIDDEN, "That build is somebody else’s", text)
         }
-        ServiceError::Refused(_) | ServiceError::Often { .. } | ServiceError::Store(_) => {
+        ServiceError::Rejected(_) | ServiceError::RateLimited { .. } | ServiceError::Store(_) => {
             tracing::error!(%error, "a page can't be shown");
             let text = "It doesn’t reach what it keeps. Load this page again in a moment.";
             notice(StatusCode::SERVICE_UNAVAILABLE, "The service is in trouble", text)

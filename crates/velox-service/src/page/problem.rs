@@ -7,9 +7,9 @@ use axum::{
     response::Response,
 };
 use maud::html;
+use velox_api::Problem;
 
 use super::layout::{Page, prose};
-use crate::api::Problem;
 
 /// Answers browsers with a page where the answer is a [`Problem`]; the status and the headers stay.
 pub(crate) async fn for_people(request: Request, next: Next) -> Response {

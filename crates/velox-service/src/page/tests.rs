@@ -8,12 +8,19 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
+use velox_api::{
+    ArtifactInfo, BuildFailure, BuildSpec, BuildState, FailureKind, LogEntry, PluginSpec, QueuePosition,
+    Severity,
+};
 
 use super::*;
 use crate::{
-    ArtifactInfo, Artifacts, Build, Caller, Depth, Entry, Failure, FailureKind, Lease, Level, Made, NewBuild,
-    Outcome, Plugin, Policy, Position, Queue, Records, Scope, Spec, Standing, State as Progress, Stored,
-    Submitted, Tenant, auth::Identity,
+    artifacts::{Artifacts, Stored},
+    auth::Identity,
+    build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant},
+    caller::{Caller, TokenScope},
+    policy::BuildPolicy,
+    store::{Lease, LeaseStatus, Queue, QueueDepth, Records, Submission},
 };
 
 const ME: &str = "127.0.0.1";
@@ -22,19 +29,19 @@ const ME: &str = "127.0.0.1";
 #[derive(Default)]
 struct Store {
     builds: Mutex<Vec<Build>>,
-    log: Vec<Entry>,
+    log: Vec<LogEntry>,
     full: bool,
 }
 
 #[async_trait]
 impl Records for Store {
-    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         if self.full {
-            return Err(StoreError::Full { waiting: 64 });
+            return Err(StoreError::QueueFull { waiting: 64 });
         }
-        let build = Build { spec: new.spec, ..build(Progress::Queued, None) };
+        let build = Build { spec: new.spec, ..build(BuildState::Queued, None) };
         self.builds.lock().unwrap().push(build.clone());
-        Ok(Submitted::Queued(build))
+        Ok(Submission::Queued(build))
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
@@ -49,12 +56,12 @@ impl Records for Store {
         let mut builds = self.builds.lock().unwrap();
         let build = builds.iter_mut().find(|build| build.id == id && build.wanted_by.contains(tenant));
         Ok(build.map(|build| {
-            build.state = Progress::Cancelled;
+            build.state = BuildState::Cancelled;
             build.clone()
         }))
     }
 
-    async fn log(&self, _: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn log(&self, _: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         Ok(self.log.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect())
     }
 
@@ -81,11 +88,11 @@ impl Queue for Store {
         Duration::from_secs(1)
     }
 
-    async fn extend(&self, _: &Lease) -> Result<Standing, StoreError> {
-        Ok(Standing::Wanted)
+    async fn extend(&self, _: &Lease) -> Result<LeaseStatus, StoreError> {
+        Ok(LeaseStatus::Active)
     }
 
-    async fn append(&self, _: &Lease, _: Vec<Entry>) -> Result<(), StoreError> {
+    async fn append(&self, _: &Lease, _: Vec<LogEntry>) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -93,7 +100,7 @@ impl Queue for Store {
         Ok(())
     }
 
-    async fn finish(&self, _: &Lease, _: Outcome) -> Result<(), StoreError> {
+    async fn finish(&self, _: &Lease, _: BuildOutcome) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -105,12 +112,12 @@ impl Queue for Store {
         Ok(())
     }
 
-    async fn depth(&self) -> Result<Depth, StoreError> {
-        Ok(Depth { queued: 3, running: 2 })
+    async fn depth(&self) -> Result<QueueDepth, StoreError> {
+        Ok(QueueDepth { queued: 3, running: 2 })
     }
 
-    async fn position(&self, _: BuildId) -> Result<Option<Position>, StoreError> {
-        Ok(Some(Position { at: 3, of: 7 }))
+    async fn position(&self, _: BuildId) -> Result<Option<QueuePosition>, StoreError> {
+        Ok(Some(QueuePosition { at: 3, of: 7 }))
     }
 }
 
@@ -137,13 +144,13 @@ impl Artifacts for Store {
     }
 }
 
-fn build(state: Progress, outcome: Option<Outcome>) -> Build {
+fn build(state: BuildState, outcome: Option<BuildOutcome>) -> Build {
     let plugin = |name: &str, reference: &str| {
-        Plugin::new(format!("github.com/roadrunner-server/{name}/v5"), reference)
+        PluginSpec::new(format!("github.com/roadrunner-server/{name}/v5"), reference)
     };
-    let spec = Spec {
+    let spec = BuildSpec {
         target: "linux/amd64".to_owned(),
-        ..Spec::new("v2025.1.15", vec![plugin("http", "v5.3.0"), plugin("rpc", "v5.1.9")])
+        ..BuildSpec::new("v2025.1.15", vec![plugin("http", "v5.3.0"), plugin("rpc", "v5.1.9")])
     };
     let now = Timestamp::now();
     Build {
@@ -157,14 +164,14 @@ fn build(state: Progress, outcome: Option<Outcome>) -> Build {
         trace: None,
         attempts: 1,
         created: now,
-        started: (state != Progress::Queued).then_some(now),
+        started: (state != BuildState::Queued).then_some(now),
         finished: state.is_final().then_some(now),
         outcome,
     }
 }
 
-fn made() -> Outcome {
-    Outcome::Made(Box::new(Made {
+fn made() -> BuildOutcome {
+    BuildOutcome::Succeeded(Box::new(BuildResult {
         artifact: ArtifactInfo {
             sha256: "5e".repeat(32),
             size: 57_234_123,
@@ -173,15 +180,15 @@ fn made() -> Outcome {
         },
         version: "v2025.1.15".to_owned(),
         go_version: "go1.26.8".to_owned(),
-        configuration: build(Progress::Queued, None).spec.configuration(),
+        configuration: build(BuildState::Queued, None).spec.configuration(),
         lock: String::new(),
         warnings: vec!["kv was raised from v5.2.8 to v5.2.9: redis v5.1.10 demands it".to_owned()],
     }))
 }
 
-fn entry(seq: u64, level: Level, text: &str, phase: Option<&str>) -> Entry {
+fn entry(seq: u64, level: Severity, text: &str, phase: Option<&str>) -> LogEntry {
     let time = Timestamp::from_second(1_790_000_000 + i64::try_from(seq).unwrap()).unwrap();
-    Entry {
+    LogEntry {
         seq,
         time,
         level,
@@ -195,7 +202,7 @@ fn entry(seq: u64, level: Level, text: &str, phase: Option<&str>) -> Entry {
 fn caller() -> Caller {
     Caller {
         tenant: Tenant(ME.to_owned()),
-        scopes: BTreeSet::from([Scope::Build, Scope::Read]),
+        scopes: BTreeSet::from([TokenScope::Build, TokenScope::Read]),
         builds_at_once: None,
         builds_per_hour: None,
         modules: None,
@@ -208,7 +215,7 @@ fn routes_of(store: Store) -> Router {
         records: Arc::clone(&store) as _,
         queue: Arc::clone(&store) as _,
         artifacts: store,
-        policy: Policy::default(),
+        policy: BuildPolicy::default(),
         rates: Arc::default(),
         lately: Arc::default(),
     };
@@ -235,8 +242,8 @@ fn with(builds: &[Build]) -> Router {
     routes_of(Store { builds: Mutex::new(builds.to_vec()), ..Store::default() })
 }
 
-fn failure(message: &str) -> Outcome {
-    Outcome::Failed(Failure { kind: FailureKind::Invalid, message: message.to_owned() })
+fn failure(message: &str) -> BuildOutcome {
+    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Invalid, message: message.to_owned() })
 }
 
 const HTTP: &str = "github.com/roadrunner-server/http/v5";
@@ -244,8 +251,8 @@ const HTTP: &str = "github.com/roadrunner-server/http/v5";
 #[tokio::test]
 async fn all_of_a_first_visit_is_small() {
     const LIMIT: usize = 100_000;
-    let running = build(Progress::Running, None);
-    let log = (1..5000).map(|seq| entry(seq, Level::Output, &"x".repeat(200), Some("compile"))).collect();
+    let running = build(BuildState::Running, None);
+    let log = (1..5000).map(|seq| entry(seq, Severity::Output, &"x".repeat(200), Some("compile"))).collect();
     let builds = Mutex::new(vec![running.clone()]);
     let router = routes_of(Store { builds, log, full: false });
     let extras: usize =
@@ -266,11 +273,11 @@ async fn all_of_a_first_visit_is_small() {
 #[tokio::test]
 async fn nothing_comes_from_elsewhere_and_nothing_is_inline() {
     let builds = [
-        build(Progress::Queued, None),
-        build(Progress::Running, None),
-        build(Progress::Succeeded, Some(made())),
-        build(Progress::Failed, Some(failure("no"))),
-        build(Progress::Cancelled, None),
+        build(BuildState::Queued, None),
+        build(BuildState::Running, None),
+        build(BuildState::Succeeded, Some(made())),
+        build(BuildState::Failed, Some(failure("no"))),
+        build(BuildState::Cancelled, None),
     ];
     let router = with(&builds);
     let paths = builds.iter().map(|build| format!("/builds/{}", build.id)).chain(["/".to_owned()]);
@@ -370,7 +377,7 @@ async fn a_full_queue_keeps_the_choice() {
 
 #[tokio::test]
 async fn forms_of_other_pages_are_refused() {
-    let mine = build(Progress::Running, None);
+    let mine = build(BuildState::Running, None);
     let router = with(std::slice::from_ref(&mine));
     let cancel = format!("/builds/{}/cancel", mine.id);
     let from = |path: &str, headers: &[(&str, &str)]| {
@@ -402,14 +409,14 @@ async fn forms_of_other_pages_are_refused() {
 
 #[tokio::test]
 async fn builds_show_how_far_they_are_and_what_came_of_them() {
-    let mut others = build(Progress::Running, None);
+    let mut others = build(BuildState::Running, None);
     others.wanted_by = BTreeSet::from([Tenant("somebody".to_owned())]);
-    let ready = build(Progress::Succeeded, Some(made()));
-    let failed = build(Progress::Failed, Some(failure("http has no version <v9>\nhelp: take v5.3.0")));
+    let ready = build(BuildState::Succeeded, Some(made()));
+    let failed = build(BuildState::Failed, Some(failure("http has no version <v9>\nhelp: take v5.3.0")));
     let log = vec![
-        entry(1, Level::Info, "versions <are> looked for", Some("resolve")),
-        Entry { done: Some(3), total: Some(7), ..entry(2, Level::Info, "compiling", Some("compile")) },
-        entry(3, Level::Error, "undefined: x", None),
+        entry(1, Severity::Info, "versions <are> looked for", Some("resolve")),
+        LogEntry { done: Some(3), total: Some(7), ..entry(2, Severity::Info, "compiling", Some("compile")) },
+        entry(3, Severity::Error, "undefined: x", None),
     ];
     let builds = Mutex::new(vec![others.clone(), ready.clone(), failed.clone()]);
     let router = routes_of(Store { builds, log, full: false });

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, future::join_all};
 use jiff::Timestamp;
 use tokio::time::timeout;
-
-use super::{Depth, Forgets, Lease, Position, Queue, Records, Standing, StoreError, Submitted};
-use crate::{
-    ArtifactInfo, Build, BuildId, Entry, Failure, FailureKind, Level, Made, NewBuild, Outcome, Plugin, Spec,
-    State, Tenant,
+use velox_api::{
+    ArtifactInfo, BuildFailure, BuildId, BuildSpec, BuildState, FailureKind, LogEntry, PluginSpec,
+    QueuePosition, Severity,
 };
+
+use super::{Forgets, Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission};
+use crate::build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 
 /// How the store under test is set up.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +73,8 @@ pub(crate) use every_behaviour;
 /// Much longer than anything here takes, on any machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-fn spec(name: &str, reference: &str) -> Spec {
-    Spec::new("v2025.1.5", vec![Plugin::new(format!("github.com/acme/{name}"), reference)])
+fn spec(name: &str, reference: &str) -> BuildSpec {
+    BuildSpec::new("v2025.1.5", vec![PluginSpec::new(format!("github.com/acme/{name}"), reference)])
 }
 
 fn tenant(name: &str) -> Tenant {
@@ -93,8 +94,8 @@ pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
     }
 }
 
-pub(crate) fn made(sha256: &str) -> Outcome {
-    Outcome::Made(Box::new(Made {
+pub(crate) fn made(sha256: &str) -> BuildOutcome {
+    BuildOutcome::Succeeded(Box::new(BuildResult {
         artifact: artifact_of(sha256),
         version: "v2025.1.5".to_owned(),
         go_version: "go1.26.8".to_owned(),
@@ -104,17 +105,17 @@ pub(crate) fn made(sha256: &str) -> Outcome {
     }))
 }
 
-fn failed() -> Outcome {
-    Outcome::Failed(Failure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
+fn failed() -> BuildOutcome {
+    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
 }
 
-pub(crate) fn entry(text: &str) -> Entry {
-    Entry { time: Timestamp::UNIX_EPOCH, ..Entry::new(Level::Output, text) }
+pub(crate) fn entry(text: &str) -> LogEntry {
+    LogEntry { time: Timestamp::UNIX_EPOCH, ..LogEntry::new(Severity::Output, text) }
 }
 
 async fn queued(store: &impl Records, name: &str, who: &str) -> BuildId {
     match store.submit(new(name, who)).await.expect("it is taken") {
-        Submitted::Queued(build) => build.id,
+        Submission::Queued(build) => build.id,
         other => panic!("{other:?}"),
     }
 }
@@ -145,7 +146,7 @@ pub(crate) async fn until(store: &impl Records, id: BuildId, is: impl Fn(&Build)
 /// Waits until the queue is that long: counting may be a moment behind.
 pub(crate) async fn until_depth(store: &impl Queue, queued: u64, running: u64) {
     let since = Instant::now();
-    let wanted = Depth { queued, running };
+    let wanted = QueueDepth { queued, running };
     loop {
         let depth = store.depth().await.expect("it can be counted");
         if depth == wanted {
@@ -159,18 +160,18 @@ pub(crate) async fn until_depth(store: &impl Queue, queued: u64, running: u64) {
 pub(crate) async fn identical_requests_share_one_build(store: &(impl Records + Queue)) {
     let requests = (0..40).map(|_| store.submit(new("a", "ann")));
     let submitted = join_all(requests).await;
-    let submitted: Vec<Submitted> = submitted.into_iter().map(|one| one.expect("it is taken")).collect();
-    let queued = submitted.iter().filter(|one| matches!(one, Submitted::Queued(_))).count();
+    let submitted: Vec<Submission> = submitted.into_iter().map(|one| one.expect("it is taken")).collect();
+    let queued = submitted.iter().filter(|one| matches!(one, Submission::Queued(_))).count();
     assert_eq!(queued, 1);
     let id = submitted[0].build().id;
     assert!(submitted.iter().all(|one| one.build().id == id), "{submitted:?}");
 
-    assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submitted::Joined(build)) if build.id == id));
+    assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submission::Joined(build)) if build.id == id));
     let forced = NewBuild { force: true, ..new("a", "bob") };
-    assert!(matches!(store.submit(forced).await, Ok(Submitted::Joined(build)) if build.id == id));
+    assert!(matches!(store.submit(forced).await, Ok(Submission::Joined(build)) if build.id == id));
     let leased = lease(store).await;
-    assert_eq!((leased.build.id, leased.build.attempts, leased.build.state), (id, 1, State::Running));
-    assert!(matches!(store.submit(new("a", "cid")).await, Ok(Submitted::Joined(build)) if build.id == id));
+    assert_eq!((leased.build.id, leased.build.attempts, leased.build.state), (id, 1, BuildState::Running));
+    assert!(matches!(store.submit(new("a", "cid")).await, Ok(Submission::Joined(build)) if build.id == id));
     assert_eq!(get(store, id).await.wanted_by, [tenant("ann"), tenant("bob"), tenant("cid")].into());
     until_depth(store, 0, 1).await;
 
@@ -184,8 +185,8 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Record
     let id = queued(store, "a", "ann").await;
     let leased = lease(store).await;
     store.finish(&leased, made("0b")).await.expect("it ends");
-    let Ok(Submitted::Finished(build)) = store.submit(new("a", "bob")).await else { panic!("it is made") };
-    assert_eq!((build.id, build.state, &build.outcome), (id, State::Succeeded, &Some(made("0b"))));
+    let Ok(Submission::Finished(build)) = store.submit(new("a", "bob")).await else { panic!("it is made") };
+    assert_eq!((build.id, build.state, &build.outcome), (id, BuildState::Succeeded, &Some(made("0b"))));
     assert_eq!(get(store, id).await, *build);
     let artifact = store.artifact(&"0b".repeat(32)).await.expect("it can be looked for");
     assert_eq!(artifact.map(|artifact| artifact.size), Some(7));
@@ -193,7 +194,7 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Record
     assert_eq!(store.artifact("*").await.expect("it can be looked for"), None);
 
     let forced = NewBuild { force: true, ..new("a", "bob") };
-    assert!(matches!(store.submit(forced).await, Ok(Submitted::Queued(build)) if build.id != id));
+    assert!(matches!(store.submit(forced).await, Ok(Submission::Queued(build)) if build.id != id));
 }
 
 pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Queue)) {
@@ -210,8 +211,8 @@ pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Que
         store.finish(&leased, made("0c")).await.expect("it ends");
     }
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert!(matches!(store.submit(branch()).await, Ok(Submitted::Queued(_))));
-    assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submitted::Finished(_))));
+    assert!(matches!(store.submit(branch()).await, Ok(Submission::Queued(_))));
+    assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submission::Finished(_))));
 }
 
 pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(
@@ -220,16 +221,16 @@ pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(
     let first = queued(store, "a", "ann").await;
     store.finish(&lease(store).await, failed()).await.expect("it ends");
     let build = get(store, first).await;
-    assert_eq!((build.state, build.outcome), (State::Failed, Some(failed())));
+    assert_eq!((build.state, build.outcome), (BuildState::Failed, Some(failed())));
 
     let second = queued(store, "a", "ann").await;
     assert_ne!(first, second);
     store.finish(&lease(store).await, made("0d")).await.expect("it ends");
     let forced = NewBuild { force: true, ..new("a", "ann") };
-    assert!(matches!(store.submit(forced).await, Ok(Submitted::Queued(_))));
+    assert!(matches!(store.submit(forced).await, Ok(Submission::Queued(_))));
     store.finish(&lease(store).await, failed()).await.expect("it ends");
     assert!(
-        matches!(store.submit(new("a", "ann")).await, Ok(Submitted::Finished(build)) if build.id == second)
+        matches!(store.submit(new("a", "ann")).await, Ok(Submission::Finished(build)) if build.id == second)
     );
 }
 
@@ -237,15 +238,15 @@ pub(crate) async fn a_full_queue_takes_no_more_of_the_same_tenant(store: &(impl 
     queued(store, "a", "ann").await;
     queued(store, "b", "ann").await;
     let third = store.submit(new("c", "ann")).await;
-    assert!(matches!(third, Err(StoreError::Full { waiting: 2 })), "{third:?}");
+    assert!(matches!(third, Err(StoreError::QueueFull { waiting: 2 })), "{third:?}");
     // What was refused left nothing, and what is there can still be joined.
     assert_eq!(store.recent(9).await.expect("it can be read").len(), 2);
-    assert!(matches!(store.submit(new("a", "ann")).await, Ok(Submitted::Joined(_))));
+    assert!(matches!(store.submit(new("a", "ann")).await, Ok(Submission::Joined(_))));
     // Who has none waiting gets in, up to twice as many in all.
     queued(store, "c", "bob").await;
-    assert!(matches!(store.submit(new("d", "bob")).await, Err(StoreError::Full { waiting: 3 })));
+    assert!(matches!(store.submit(new("d", "bob")).await, Err(StoreError::QueueFull { waiting: 3 })));
     queued(store, "d", "cid").await;
-    assert!(matches!(store.submit(new("e", "dan")).await, Err(StoreError::Full { waiting: 4 })));
+    assert!(matches!(store.submit(new("e", "dan")).await, Err(StoreError::QueueFull { waiting: 4 })));
 
     lease(store).await;
     lease(store).await;
@@ -258,10 +259,10 @@ pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &(impl Record
     store.submit(new("a")).await.expect("it is taken");
     store.submit(new("b")).await.expect("it is taken");
     let leased = lease(store).await;
-    assert!(matches!(store.submit(new("c")).await, Err(StoreError::Busy { limit: 2 })));
-    assert!(matches!(store.submit(new("b")).await, Ok(Submitted::Joined(_))));
+    assert!(matches!(store.submit(new("c")).await, Err(StoreError::TenantLimit { limit: 2 })));
+    assert!(matches!(store.submit(new("b")).await, Ok(Submission::Joined(_))));
     store.finish(&leased, failed()).await.expect("it ends");
-    assert!(matches!(store.submit(new("c")).await, Ok(Submitted::Queued(_))));
+    assert!(matches!(store.submit(new("c")).await, Ok(Submission::Queued(_))));
 }
 
 pub(crate) async fn tenants_take_turns(store: &(impl Records + Queue)) {
@@ -297,7 +298,7 @@ pub(crate) async fn who_waits_knows_where(store: &(impl Records + Queue)) {
     until_depth(store, 4, 0).await;
     let position = async |id| store.position(id).await.expect("it can be counted");
     for (id, at) in ids.iter().zip([1, 3, 4, 2]) {
-        assert_eq!(position(*id).await, Some(Position { at, of: 4 }), "bob's turn is after ann's first");
+        assert_eq!(position(*id).await, Some(QueuePosition { at, of: 4 }), "bob's turn is after ann's first");
     }
 
     let leased = lease(store).await;
@@ -371,9 +372,9 @@ pub(crate) async fn a_lease_that_is_not_extended_ends(store: &(impl Records + Qu
     assert_eq!((second.build.id, second.build.attempts), (id, 2));
 
     // The one who was silent can't do anything any more.
-    assert!(matches!(store.extend(&first).await, Err(StoreError::LeaseOver(of)) if of == id));
+    assert!(matches!(store.extend(&first).await, Err(StoreError::LeaseExpired(of)) if of == id));
     assert!(store.append(&first, vec![entry("too late")]).await.is_err());
-    assert!(matches!(store.finish(&first, made("0e")).await, Err(StoreError::LeaseOver(_))));
+    assert!(matches!(store.finish(&first, made("0e")).await, Err(StoreError::LeaseExpired(_))));
     assert!(store.release(&first).await.is_err());
 
     store.append(&second, vec![entry("from the second")]).await.expect("it is kept");
@@ -393,7 +394,7 @@ pub(crate) async fn a_lease_that_is_extended_stays(store: &(impl Records + Queue
     let leased = lease(store).await;
     let since = Instant::now();
     while since.elapsed() < store.lease_time() * 3 {
-        assert_eq!(store.extend(&leased).await.expect("it is still there"), Standing::Wanted);
+        assert_eq!(store.extend(&leased).await.expect("it is still there"), LeaseStatus::Active);
         tokio::time::sleep(store.lease_time() / 10).await;
     }
     until_depth(store, 0, 1).await;
@@ -406,9 +407,9 @@ pub(crate) async fn a_build_ends_when_nobody_wants_it(store: &(impl Records + Qu
     assert_eq!(store.cancel(id, &tenant("cid")).await.expect("it can be asked"), None);
     assert_eq!(store.cancel(BuildId::new(), &tenant("ann")).await.expect("it can be asked"), None);
     let left = store.cancel(id, &tenant("ann")).await.expect("it can be asked").expect("it is theirs");
-    assert_eq!((left.state, left.wanted_by), (State::Queued, [tenant("bob")].into()));
+    assert_eq!((left.state, left.wanted_by), (BuildState::Queued, [tenant("bob")].into()));
     let left = store.cancel(id, &tenant("bob")).await.expect("it can be asked").expect("it is theirs");
-    assert_eq!(left.state, State::Cancelled);
+    assert_eq!(left.state, BuildState::Cancelled);
     assert!(left.finished.is_some());
     until_depth(store, 0, 0).await;
     assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
@@ -420,11 +421,11 @@ pub(crate) async fn a_running_build_is_stopped_when_nobody_wants_it(store: &(imp
     let id = queued(store, "a", "ann").await;
     let leased = lease(store).await;
     let left = store.cancel(id, &tenant("ann")).await.expect("it can be asked").expect("it is theirs");
-    assert_eq!(left.state, State::Running);
-    assert_eq!(store.extend(&leased).await.expect("it is still there"), Standing::Unwanted);
+    assert_eq!(left.state, BuildState::Running);
+    assert_eq!(store.extend(&leased).await.expect("it is still there"), LeaseStatus::Cancelled);
     store.stopped(&leased).await.expect("it ends");
     let build = get(store, id).await;
-    assert_eq!((build.state, build.outcome), (State::Cancelled, None));
+    assert_eq!((build.state, build.outcome), (BuildState::Cancelled, None));
     assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
 }
 
@@ -432,8 +433,8 @@ pub(crate) async fn a_cancelled_build_goes_on_for_who_asks_in_time(store: &(impl
     let id = queued(store, "a", "ann").await;
     let leased = lease(store).await;
     store.cancel(id, &tenant("ann")).await.expect("it can be asked");
-    assert_eq!(store.extend(&leased).await.expect("it is still there"), Standing::Unwanted);
-    assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submitted::Joined(build)) if build.id == id));
+    assert_eq!(store.extend(&leased).await.expect("it is still there"), LeaseStatus::Cancelled);
+    assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submission::Joined(build)) if build.id == id));
     store.stopped(&leased).await.expect("it stopped");
     let again = lease(store).await;
     assert_eq!(again.build.id, id);
@@ -446,7 +447,7 @@ pub(crate) async fn a_released_build_is_next(store: &(impl Records + Queue)) {
     let leased = lease(store).await;
     assert_eq!(leased.build.id, first);
     store.release(&leased).await.expect("it goes back");
-    let build = until(store, first, |build| build.state == State::Queued).await;
+    let build = until(store, first, |build| build.state == BuildState::Queued).await;
     assert_eq!(build.started, None);
     until_depth(store, 2, 0).await;
     assert!(store.extend(&leased).await.is_err());
@@ -490,7 +491,7 @@ pub(crate) async fn old_builds_are_forgotten(store: &(impl Queue + Forgets)) {
     assert_eq!(store.log(ids[1], 0, 10).await.expect("it can be read").len(), 1);
     let again = queued(store, "a0", "ann").await;
     assert!(
-        matches!(store.submit(new("a1", "ann")).await, Ok(Submitted::Finished(build)) if build.id == ids[1])
+        matches!(store.submit(new("a1", "ann")).await, Ok(Submission::Finished(build)) if build.id == ids[1])
     );
 
     let later = now + Duration::from_secs(60);
@@ -521,7 +522,7 @@ pub(crate) async fn nothing_leads_to_a_forgotten_artifact(store: &(impl Queue + 
     }
     assert_eq!(store.artifact(&"0a".repeat(32)).await.expect("it can be looked for"), None);
     assert!(store.artifact(&"0c".repeat(32)).await.expect("it can be looked for").is_some());
-    assert!(matches!(store.submit(new("c", "bob")).await, Ok(Submitted::Finished(_))));
+    assert!(matches!(store.submit(new("c", "bob")).await, Ok(Submission::Finished(_))));
     queued(store, "a", "bob").await;
     until_depth(store, 1, 0).await;
 }

@@ -13,27 +13,26 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use velox_api::{BuildFailure, BuildId, FailureKind, LogEntry, QueuePosition};
 
 pub use self::{
-    jetstream::{JetStream, JetStreamOptions},
-    sqlite::{Sqlite, SqliteOptions},
+    jetstream::{JetStreamOptions, JetStreamStore},
+    sqlite::{SqliteOptions, SqliteStore},
 };
-use crate::{Build, BuildId, Entry, Failure, FailureKind, NewBuild, Outcome, Tenant};
+use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
 /// How often a build is tried whose workers die: it may be what kills them.
 const ATTEMPTS: u32 = 25;
 
 /// The end of a build that was tried so often.
-fn given_up(attempts: u32) -> Outcome {
+fn given_up(attempts: u32) -> BuildOutcome {
     let message = format!(
         "the build is given up: {attempts} times it was taken, and each time the process that built it was gone before the \
          end. It may be the build that ends them, by the memory or the disk that it takes. Whoever runs the service \
          finds the reason in the logs of the workers and of their machines, where they name the build; once it is mended, \
          ask for the build again."
     );
-    Outcome::Failed(Failure { kind: FailureKind::Internal, message })
+    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
 }
 
 /// What went wrong in a store.
@@ -41,27 +40,27 @@ fn given_up(attempts: u32) -> Outcome {
 pub enum StoreError {
     /// It has no room for more queued builds.
     #[error("the queue is full: there are {waiting} builds in it")]
-    Full {
+    QueueFull {
         /// How many wait.
         waiting: u64,
     },
     /// The tenant has as many builds on their way as it may.
     #[error("{limit} builds of yours are on their way, and more aren't allowed at once")]
-    Busy {
+    TenantLimit {
         /// [`NewBuild::at_once`].
         limit: u64,
     },
     /// The lease ran out, or its build was given to another worker.
     #[error("the lease of build {0} is over")]
-    LeaseOver(BuildId),
+    LeaseExpired(BuildId),
     /// The store itself is in trouble; says which one, and how.
     #[error("{0}")]
-    Trouble(String),
+    Failed(String),
 }
 
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Submitted {
+pub enum Submission {
     /// It is a new build.
     Queued(Build),
     /// There is one like it on its way; the tenant is among those who want it now.
@@ -70,7 +69,7 @@ pub enum Submitted {
     Finished(Arc<Build>),
 }
 
-impl Submitted {
+impl Submission {
     /// The build, whichever it is.
     #[must_use]
     pub fn build(&self) -> &Build {
@@ -84,14 +83,14 @@ impl Submitted {
 /// Builds and their logs. Whatever a method answered with is there after any crash.
 #[async_trait]
 pub trait Records: Send + Sync {
-    /// Queues a build, or finds one of the same [`crate::Spec::key`]: one that is queued or running, or (without `force`)
+    /// Queues a build, or finds one of the same [`velox_api::BuildSpec::key`]: one that is queued or running, or (without `force`)
     /// one that succeeded, whose spec is exact or which is younger than the time to live of the store. Of any number of
-    /// simultaneous callers on any number of nodes, one gets [`Submitted::Queued`].
+    /// simultaneous callers on any number of nodes, one gets [`Submission::Queued`].
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Busy`] (for a build that would be queued, not for one that is joined or
+    /// [`StoreError::QueueFull`], [`StoreError::TenantLimit`] (for a build that would be queued, not for one that is joined or
     /// finished): nothing was kept.
-    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError>;
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError>;
 
     /// The build of this name.
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError>;
@@ -104,14 +103,14 @@ pub trait Records: Send + Sync {
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
 
     /// The log after the entry `after` (0: from the start), at most `limit` entries.
-    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
 
     /// An item at once, and then whenever the build or its log may have changed; it may come for nothing, and changes
     /// that follow each other quickly may share one. Who hears it reads again.
     async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;
 
     /// The artifact of any build that has this SHA-256.
-    async fn artifact(&self, sha256: &str) -> Result<Option<crate::ArtifactInfo>, StoreError>;
+    async fn artifact(&self, sha256: &str) -> Result<Option<velox_api::ArtifactInfo>, StoreError>;
 
     /// Whether the store answers: for readiness.
     async fn ready(&self) -> Result<(), StoreError>;
@@ -144,50 +143,39 @@ pub struct Lease {
 
 /// What a worker is told when it extends a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum LeaseStatus {
     /// Go on.
-    Wanted,
+    Active,
     /// Nobody wants the build any more: stop, and [`Queue::stopped`].
-    Unwanted,
+    Cancelled,
 }
 
 /// How long the queue is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Depth {
+pub struct QueueDepth {
     /// Builds that wait.
     pub queued: u64,
     /// Builds in workers' hands.
     pub running: u64,
 }
 
-/// Where a build stands in the queue. Others may still come before it: tenants take turns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Position {
-    /// From 1, which is next.
-    pub at: u64,
-    /// How many builds wait, this one included.
-    pub of: u64,
-}
-
-impl Position {
-    /// Of a build in a queue whose lines take turns: `waiting` has the builds of each line in their order, `running` how
-    /// many of a line are in workers' hands.
-    fn of<L: std::hash::Hash + Eq>(
-        id: BuildId,
-        waiting: impl IntoIterator<Item = (L, BuildId)>,
-        mut running: HashMap<L, u64>,
-    ) -> Option<Self> {
-        let mut rounds = BTreeMap::new();
-        for (line, build) in waiting {
-            let round = running.entry(line).or_default();
-            *round += 1;
-            rounds.entry(build).and_modify(|least: &mut u64| *least = (*least).min(*round)).or_insert(*round);
-        }
-        let turn = |(build, round): (&BuildId, &u64)| (*round, *build);
-        let mine = turn(rounds.get_key_value(&id)?);
-        let at = rounds.iter().filter(|other| turn(*other) <= mine).count() as u64;
-        Some(Self { at, of: rounds.len() as u64 })
+/// Of a build in a queue whose lines take turns: `waiting` has the builds of each line in their order, `running` how
+/// many of a line are in workers' hands.
+fn position_of<L: std::hash::Hash + Eq>(
+    id: BuildId,
+    waiting: impl IntoIterator<Item = (L, BuildId)>,
+    mut running: HashMap<L, u64>,
+) -> Option<QueuePosition> {
+    let mut rounds = BTreeMap::new();
+    for (line, build) in waiting {
+        let round = running.entry(line).or_default();
+        *round += 1;
+        rounds.entry(build).and_modify(|least: &mut u64| *least = (*least).min(*round)).or_insert(*round);
     }
+    let turn = |(build, round): (&BuildId, &u64)| (*round, *build);
+    let mine = turn(rounds.get_key_value(&id)?);
+    let at = rounds.iter().filter(|other| turn(*other) <= mine).count() as u64;
+    Some(QueuePosition { at, of: rounds.len() as u64 })
 }
 
 /// Who is built next. A lease ends by itself when it isn't extended: then the build is queued again.
@@ -202,18 +190,18 @@ pub trait Queue: Send + Sync {
     /// The worker is still at it.
     ///
     /// # Errors
-    /// [`StoreError::LeaseOver`]: another worker may have it; what was made is to be dropped.
-    async fn extend(&self, lease: &Lease) -> Result<Standing, StoreError>;
+    /// [`StoreError::LeaseExpired`]: another worker may have it; what was made is to be dropped.
+    async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError>;
 
     /// Adds to the build's log; gives the entries their numbers.
-    async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError>;
+    async fn append(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError>;
 
     /// The artifact is about to be stored, and is the build's for an hour from now: nobody removes it. To be called each time
     /// before it is stored, even where it seems to be there.
-    async fn announce(&self, lease: &Lease, artifact: &crate::ArtifactInfo) -> Result<(), StoreError>;
+    async fn announce(&self, lease: &Lease, artifact: &velox_api::ArtifactInfo) -> Result<(), StoreError>;
 
     /// It ended. The artifact is in the artifact store by then.
-    async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError>;
+    async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError>;
 
     /// It ended since nobody wants it.
     async fn stopped(&self, lease: &Lease) -> Result<(), StoreError>;
@@ -222,8 +210,8 @@ pub trait Queue: Send + Sync {
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// How long it is.
-    async fn depth(&self) -> Result<Depth, StoreError>;
+    async fn depth(&self) -> Result<QueueDepth, StoreError>;
 
     /// Where the build stands; `None`: it doesn't wait.
-    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError>;
+    async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError>;
 }

@@ -23,15 +23,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
+use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Severity};
 
 use self::{
     database::{Database, transaction},
     watch::Watches,
 };
-use super::{ATTEMPTS, given_up};
+use super::{ATTEMPTS, given_up, position_of};
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Forgets, Lease, Level, NewBuild, Outcome, Position, Queue,
-    Records, Standing, State, StoreError, Submitted, Tenant,
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    store::{Forgets, Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission},
 };
 
 /// How an embedded store is set up.
@@ -54,7 +55,7 @@ impl Default for SqliteOptions {
 
 /// The embedded store. Clones share it.
 #[derive(Clone)]
-pub struct Sqlite {
+pub struct SqliteStore {
     database: Arc<Database>,
     told: Arc<Told>,
     options: SqliteOptions,
@@ -72,13 +73,13 @@ struct Told {
 impl Told {
     fn changed(&self, build: &Build) {
         self.builds.tell(build.id);
-        if build.state == State::Queued {
+        if build.state == BuildState::Queued {
             self.queue.notify_waiters();
         }
     }
 }
 
-impl Sqlite {
+impl SqliteStore {
     /// Opens the database file, or makes it, in a directory that only this server uses. What was running when the last
     /// server ended is queued again.
     ///
@@ -101,7 +102,7 @@ impl Sqlite {
         let tick = (options.lease_time / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let path = path.to_owned();
         let open = move || Database::open(&path, tick, regular);
-        let broke_off = |error| StoreError::Trouble(format!("opening the database broke off: {error}"));
+        let broke_off = |error| StoreError::Failed(format!("opening the database broke off: {error}"));
         let database = tokio::task::spawn_blocking(open).await.map_err(broke_off)??;
         let this = Self { database: Arc::new(database), told, options, start };
         let recovered = this.database.write(recover, |_| {}).await?;
@@ -148,8 +149,8 @@ impl Sqlite {
 }
 
 #[async_trait]
-impl Records for Sqlite {
-    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+impl Records for SqliteStore {
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let key = new.spec.key();
         let good = self.options.time_to_live;
         if !new.force {
@@ -163,14 +164,14 @@ impl Records for Sqlite {
                 })
             };
             if let Some(build) = self.database.read(look).await? {
-                return Ok(Submitted::Finished(Arc::new(build)));
+                return Ok(Submission::Finished(Arc::new(build)));
             }
         }
         let queue = self.options.queue;
         let step = move |connection: &Connection| submit(connection, new, key, queue, good);
         self.change(step, |submitted| match submitted {
-            Submitted::Queued(build) | Submitted::Joined(build) => Some(build),
-            Submitted::Finished(_) => None,
+            Submission::Queued(build) | Submission::Joined(build) => Some(build),
+            Submission::Finished(_) => None,
         })
         .await
     }
@@ -193,7 +194,7 @@ impl Records for Sqlite {
         self.change(move |connection| cancel(connection, id, &tenant), Option::as_ref).await
     }
 
-    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         let look = move |connection: &Connection| {
             let mut select = connection.prepare_cached(
                 "SELECT entry FROM log JOIN builds ON builds.number = log.build
@@ -229,7 +230,7 @@ impl Records for Sqlite {
 }
 
 #[async_trait]
-impl Forgets for Sqlite {
+impl Forgets for SqliteStore {
     async fn prune(&self, before: Timestamp, most: u64, _: Timestamp) -> Result<u64, StoreError> {
         let mut pruned = 0;
         loop {
@@ -265,7 +266,7 @@ impl Forgets for Sqlite {
 }
 
 #[async_trait]
-impl Queue for Sqlite {
+impl Queue for SqliteStore {
     async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
         loop {
             let mut queued = std::pin::pin!(self.told.queue.notified());
@@ -280,7 +281,7 @@ impl Queue for Sqlite {
                     tracing::warn!(%error, build = %lease.build.id, "a lease that nobody waits for can't be given back");
                 }
             });
-            let ended = |_| StoreError::Trouble("the queue is closed".to_owned());
+            let ended = |_| StoreError::Failed("the queue is closed".to_owned());
             match receiver.await.map_err(ended)?? {
                 Some(lease) => return Ok(lease),
                 None => queued.await,
@@ -292,7 +293,7 @@ impl Queue for Sqlite {
         self.options.lease_time
     }
 
-    async fn extend(&self, lease: &Lease) -> Result<Standing, StoreError> {
+    async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError> {
         let (id, token) = (lease.build.id, lease.token.clone());
         let until = millis(self.start) + millis_of(self.options.lease_time);
         let step = move |connection: &Connection| {
@@ -301,15 +302,15 @@ impl Queue for Sqlite {
                  RETURNING (SELECT wanted FROM builds WHERE number = leases.build)",
             )?;
             let wanted: Option<u64> = extend.query_row(params![until, token], |row| row.get(0)).optional()?;
-            match wanted.ok_or(StoreError::LeaseOver(id))? {
-                0 => Ok(Standing::Unwanted),
-                _ => Ok(Standing::Wanted),
+            match wanted.ok_or(StoreError::LeaseExpired(id))? {
+                0 => Ok(LeaseStatus::Cancelled),
+                _ => Ok(LeaseStatus::Active),
             }
         };
         self.database.write(step, |_| {}).await
     }
 
-    async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError> {
+    async fn append(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
         let step = move |connection: &Connection, kept: Kept| {
             append(connection, kept.number, entries)?;
             Ok(kept.build)
@@ -322,11 +323,11 @@ impl Queue for Sqlite {
         Ok(())
     }
 
-    async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
+    async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError> {
         let step = |connection: &Connection, mut kept: Kept| {
             let state = match outcome {
-                Outcome::Made(_) => State::Succeeded,
-                Outcome::Failed(_) => State::Failed,
+                BuildOutcome::Succeeded(_) => BuildState::Succeeded,
+                BuildOutcome::Failed(_) => BuildState::Failed,
             };
             kept.end(connection, state, Some(outcome))?;
             Ok(kept.build)
@@ -353,17 +354,17 @@ impl Queue for Sqlite {
         self.with_lease(lease, step).await
     }
 
-    async fn depth(&self) -> Result<Depth, StoreError> {
+    async fn depth(&self) -> Result<QueueDepth, StoreError> {
         let look = |connection: &Connection| {
-            Ok(Depth {
-                queued: count(connection, State::Queued)?,
-                running: count(connection, State::Running)?,
+            Ok(QueueDepth {
+                queued: count(connection, BuildState::Queued)?,
+                running: count(connection, BuildState::Running)?,
             })
         };
         self.database.read(look).await
     }
 
-    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+    async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
         self.database.read(move |connection| position(connection, id)).await
     }
 }
@@ -397,7 +398,7 @@ impl Kept {
         // The lock is large, and as JSON it would have to be read letter by letter.
         let mut build = self.build.clone();
         let made = match &mut build.outcome {
-            Some(Outcome::Made(made)) => Some(made),
+            Some(BuildOutcome::Succeeded(made)) => Some(made),
             _ => None,
         };
         let (artifact, lock) =
@@ -428,8 +429,8 @@ impl Kept {
     fn end(
         &mut self,
         connection: &Connection,
-        state: State,
-        outcome: Option<Outcome>,
+        state: BuildState,
+        outcome: Option<BuildOutcome>,
     ) -> Result<(), StoreError> {
         self.build.state = state;
         self.build.finished = Some(Timestamp::now());
@@ -441,20 +442,20 @@ impl Kept {
     /// It comes out of a worker's hands: before all others of its tenants, unless nobody wants it.
     fn put_back(&mut self, connection: &Connection, why: &str) -> Result<(), StoreError> {
         if !self.is_wanted() {
-            return self.end(connection, State::Cancelled, None);
+            return self.end(connection, BuildState::Cancelled, None);
         }
         if self.build.attempts >= ATTEMPTS {
             let given_up = given_up(self.build.attempts);
-            return self.end(connection, State::Failed, Some(given_up));
+            return self.end(connection, BuildState::Failed, Some(given_up));
         }
         self.leave(connection)?;
-        self.build.state = State::Queued;
+        self.build.state = BuildState::Queued;
         self.build.started = None;
         self.write(connection)?;
         for tenant in &self.build.wanted_by {
             wait(connection, self.number, tenant, Place::Before)?;
         }
-        append(connection, self.number, vec![Entry::new(Level::Info, why)])
+        append(connection, self.number, vec![LogEntry::new(Severity::Info, why)])
     }
 
     /// It leaves the lines, and the worker's hands.
@@ -468,7 +469,7 @@ impl Kept {
 impl Raw {
     fn parsed(self) -> Result<Kept, StoreError> {
         let mut build: Build = parse(&self.build)?;
-        if let (Some(Outcome::Made(made)), Some(lock)) = (&mut build.outcome, self.lock) {
+        if let (Some(BuildOutcome::Succeeded(made)), Some(lock)) = (&mut build.outcome, self.lock) {
             made.lock = lock;
         }
         Ok(Kept { number: self.number, build })
@@ -528,19 +529,19 @@ fn made(
 
 fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<Kept, StoreError> {
     let condition = "JOIN leases ON leases.build = builds.number WHERE token = ?";
-    one(connection, condition, [token])?.ok_or(StoreError::LeaseOver(id))
+    one(connection, condition, [token])?.ok_or(StoreError::LeaseExpired(id))
 }
 
-fn count(connection: &Connection, state: State) -> Result<u64, StoreError> {
+fn count(connection: &Connection, state: BuildState) -> Result<u64, StoreError> {
     let text = match state {
         // Spelt out, so that the index over few rows serves.
-        State::Queued => "SELECT count(*) FROM builds WHERE state = 'queued'",
+        BuildState::Queued => "SELECT count(*) FROM builds WHERE state = 'queued'",
         _ => "SELECT count(*) FROM builds WHERE state = 'running'",
     };
     Ok(connection.prepare_cached(text)?.query_row([], |row| row.get(0))?)
 }
 
-fn position(connection: &Connection, id: BuildId) -> Result<Option<Position>, StoreError> {
+fn position(connection: &Connection, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
     let mut waiting = connection.prepare_cached(
         "SELECT waiting.tenant, builds.id FROM waiting JOIN builds ON builds.number = waiting.build
          ORDER BY place, number",
@@ -551,7 +552,7 @@ fn position(connection: &Connection, id: BuildId) -> Result<Option<Position>, St
     let mut running = connection
         .prepare_cached("SELECT tenant, count(*) FROM builds WHERE state = 'running' GROUP BY tenant")?;
     let running = running.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(Position::of(id, waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
+    Ok(position_of(id, waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
 }
 
 fn submit(
@@ -560,35 +561,35 @@ fn submit(
     key: String,
     queue: u64,
     good: Duration,
-) -> Result<Submitted, StoreError> {
+) -> Result<Submission, StoreError> {
     if let Some(mut kept) = live(connection, &key)? {
         if kept.build.wanted_by.insert(new.tenant.clone()) {
             kept.write(connection)?;
-            if kept.build.state == State::Queued {
+            if kept.build.state == BuildState::Queued {
                 let join = "INSERT INTO waiting SELECT ?, min(place), build FROM waiting WHERE build = ?";
                 connection.prepare_cached(join)?.execute(params![new.tenant.0, kept.number])?;
             }
         }
-        return Ok(Submitted::Joined(kept.build));
+        return Ok(Submission::Joined(kept.build));
     }
     if !new.force
         && let Some(build) = made(connection, &key, new.spec.is_exact(), good)?
     {
-        return Ok(Submitted::Finished(Arc::new(build)));
+        return Ok(Submission::Finished(Arc::new(build)));
     }
     if let Some(limit) = new.at_once {
         let theirs = "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND tenant = ?";
         let theirs: u64 = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
         if theirs >= limit {
-            return Err(StoreError::Busy { limit });
+            return Err(StoreError::TenantLimit { limit });
         }
     }
-    let waiting = count(connection, State::Queued)?;
+    let waiting = count(connection, BuildState::Queued)?;
     if waiting >= queue {
         let theirs = "SELECT EXISTS (SELECT 1 FROM waiting WHERE tenant = ?)";
         let theirs: bool = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
         if theirs || waiting >= queue.saturating_mul(2) {
-            return Err(StoreError::Full { waiting });
+            return Err(StoreError::QueueFull { waiting });
         }
     }
     let number = "SELECT coalesce(max(number), 0) + 1 FROM builds";
@@ -598,7 +599,7 @@ fn submit(
         key,
         spec: new.spec,
         force: new.force,
-        state: State::Queued,
+        state: BuildState::Queued,
         wanted_by: [new.tenant.clone()].into(),
         tenant: new.tenant,
         trace: new.trace,
@@ -611,7 +612,7 @@ fn submit(
     let kept = Kept { number, build };
     kept.write(connection)?;
     wait(connection, number, &kept.build.tenant, Place::Behind)?;
-    Ok(Submitted::Queued(kept.build))
+    Ok(Submission::Queued(kept.build))
 }
 
 fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
@@ -622,8 +623,8 @@ fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Optio
     }
     if wanted && !kept.build.state.is_final() {
         kept.build.wanted_by.remove(tenant);
-        if kept.build.state == State::Queued && !kept.is_wanted() {
-            kept.end(connection, State::Cancelled, None)?;
+        if kept.build.state == BuildState::Queued && !kept.is_wanted() {
+            kept.end(connection, BuildState::Cancelled, None)?;
         } else {
             kept.write(connection)?;
             let leave = "DELETE FROM waiting WHERE tenant = ? AND build = ?";
@@ -657,19 +658,19 @@ fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Leas
     connection
         .prepare_cached("INSERT INTO leases (token, build, tenant, worker, until) VALUES (?, ?, ?, ?, ?)")?
         .execute(params![token, kept.number, tenant, worker, until])?;
-    kept.build.state = State::Running;
+    kept.build.state = BuildState::Running;
     kept.build.attempts += 1;
     kept.build.started = Some(Timestamp::now());
     kept.write(connection)?;
     Ok(Some(Lease { build: kept.build, token }))
 }
 
-fn append(connection: &Connection, number: i64, entries: Vec<Entry>) -> Result<(), StoreError> {
+fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Result<(), StoreError> {
     let last = "SELECT coalesce(max(seq), 0) FROM log WHERE build = ?";
     let last: i64 = connection.prepare_cached(last)?.query_row([number], |row| row.get(0))?;
     let mut insert = connection.prepare_cached("INSERT INTO log (build, seq, entry) VALUES (?, ?, ?)")?;
     for (seq, entry) in (last.unsigned_abs() + 1..).zip(entries) {
-        insert.execute(params![number, seq, text(&Entry { seq, ..entry })?])?;
+        insert.execute(params![number, seq, text(&LogEntry { seq, ..entry })?])?;
     }
     Ok(())
 }
@@ -718,13 +719,13 @@ fn delete(connection: &Connection, number: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn word(state: State) -> &'static str {
+fn word(state: BuildState) -> &'static str {
     match state {
-        State::Queued => "queued",
-        State::Running => "running",
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
+        BuildState::Queued => "queued",
+        BuildState::Running => "running",
+        BuildState::Succeeded => "succeeded",
+        BuildState::Failed => "failed",
+        BuildState::Cancelled => "cancelled",
     }
 }
 
@@ -737,17 +738,17 @@ fn millis_of(time: Duration) -> i64 {
 }
 
 fn text(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Trouble(format!("what is to be kept: {error}")))
+    serde_json::to_string(value).map_err(|error| StoreError::Failed(format!("what is to be kept: {error}")))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Trouble(format!("the database has what this vx can't read: {error}")))
+        .map_err(|error| StoreError::Failed(format!("the database has what this vx can't read: {error}")))
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Trouble(format!("the database: {error}"))
+        Self::Failed(format!("the database: {error}"))
     }
 }
 

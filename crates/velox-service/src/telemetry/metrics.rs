@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::Depth;
+use crate::store::QueueDepth;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
@@ -134,7 +134,7 @@ impl Metrics {
     }
 
     /// All of them, with the queue at this depth.
-    pub(super) fn text(&self, depth: Depth) -> String {
+    pub(super) fn text(&self, depth: QueueDepth) -> String {
         for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.depth.get_or_create(&[("state", state.to_owned())]).set(count);

@@ -20,7 +20,7 @@ pub(crate) use self::{
     observed::Observed,
     request::observe,
 };
-use crate::Depth;
+use crate::store::QueueDepth;
 
 /// Where what happens is counted and written down.
 pub(crate) struct Telemetry {
@@ -45,7 +45,7 @@ impl Telemetry {
     }
 
     /// The metrics in OpenMetrics' format, with the queue at this depth.
-    pub(crate) fn metrics(&self, depth: Depth) -> String {
+    pub(crate) fn metrics(&self, depth: QueueDepth) -> String {
         self.metrics.text(depth)
     }
 }

@@ -5,6 +5,7 @@ use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
+use velox_api::{ArtifactInfo, BuildId, LogEntry, QueuePosition};
 
 use super::{
     Telemetry,
@@ -12,8 +13,9 @@ use super::{
     spans,
 };
 use crate::{
-    ArtifactInfo, Artifacts, Build, BuildId, Depth, Entry, Lease, NewBuild, Outcome, Position, Queue,
-    Records, Standing, StoreError, Stored, Submitted, Tenant,
+    artifacts::{Artifacts, Stored},
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    store::{Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission},
 };
 
 /// A store, watched.
@@ -51,15 +53,15 @@ impl<T: ?Sized> Observed<T> {
 
 #[async_trait]
 impl<T: Records + ?Sized> Records for Observed<T> {
-    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let tenant = new.tenant.clone();
         let submitted = self.inner.submit(NewBuild { trace: spans::current(), ..new }).await;
         if let Ok(submitted) = &submitted {
             let id = submitted.build().id;
             let result = match submitted {
-                Submitted::Queued(_) => "queued",
-                Submitted::Joined(_) => "joined",
-                Submitted::Finished(_) => "finished",
+                Submission::Queued(_) => "queued",
+                Submission::Joined(_) => "joined",
+                Submission::Finished(_) => "finished",
             };
             self.telemetry.metrics.submission(result);
             self.act("submit", result, &tenant, Some(id));
@@ -83,7 +85,7 @@ impl<T: Records + ?Sized> Records for Observed<T> {
         cancelled
     }
 
-    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         self.inner.log(id, after, limit).await
     }
 
@@ -113,15 +115,15 @@ impl<T: Queue + ?Sized> Queue for Observed<T> {
         self.inner.lease_time()
     }
 
-    async fn extend(&self, lease: &Lease) -> Result<Standing, StoreError> {
+    async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError> {
         let standing = self.inner.extend(lease).await;
-        if let Err(StoreError::LeaseOver(id)) = &standing {
+        if let Err(StoreError::LeaseExpired(id)) = &standing {
             self.ended(*id, "released");
         }
         standing
     }
 
-    async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError> {
+    async fn append(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
         self.phases(self.telemetry.spans.entries(lease.build.id, &entries));
         self.inner.append(lease, entries).await
     }
@@ -130,10 +132,10 @@ impl<T: Queue + ?Sized> Queue for Observed<T> {
         self.inner.announce(lease, artifact).await
     }
 
-    async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
+    async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError> {
         let how = match &outcome {
-            Outcome::Made(_) => "succeeded",
-            Outcome::Failed(_) => "failed",
+            BuildOutcome::Succeeded(_) => "succeeded",
+            BuildOutcome::Failed(_) => "failed",
         };
         self.inner.finish(lease, outcome).await?;
         self.ended(lease.build.id, how);
@@ -152,11 +154,11 @@ impl<T: Queue + ?Sized> Queue for Observed<T> {
         released
     }
 
-    async fn depth(&self) -> Result<Depth, StoreError> {
+    async fn depth(&self) -> Result<QueueDepth, StoreError> {
         self.inner.depth().await
     }
 
-    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+    async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
         self.inner.position(id).await
     }
 }

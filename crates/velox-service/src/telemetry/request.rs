@@ -81,7 +81,7 @@ impl Telemetry {
         method: &str,
         route: &str,
         status: u16,
-        identity: Option<Result<crate::Caller, Denied>>,
+        identity: Option<Result<crate::caller::Caller, Denied>>,
     ) {
         let changes = matches!(method, "POST" | "DELETE");
         let (why, who) = match &identity {

@@ -12,8 +12,9 @@ use opentelemetry::{
     trace::{Link, Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use velox_api::{BuildId, LogEntry};
 
-use crate::{BuildId, Entry, Lease};
+use crate::store::Lease;
 
 /// What a request's span is called in the headers of others
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
@@ -73,7 +74,7 @@ impl Spans {
     }
 
     /// What the log says of phases; each one that ended, and how long it took.
-    pub(super) fn entries(&self, id: BuildId, entries: &[Entry]) -> Vec<(String, Duration)> {
+    pub(super) fn entries(&self, id: BuildId, entries: &[LogEntry]) -> Vec<(String, Duration)> {
         let mut builds = self.running();
         let Some(running) = builds.get_mut(&id) else { return Vec::new() };
         let mut ended = Vec::new();

@@ -8,35 +8,41 @@ use data_encoding::HEXLOWER;
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use velox_api::{ArtifactInfo, BuildSpec, BuildState, PluginSpec};
 
 use super::*;
 use crate::{
-    ArtifactInfo, Build, Folder, Made, NewBuild, Plugin, Records as _, Spec, Sqlite, SqliteOptions, State,
-    Stored, Tenant,
+    artifacts::{Folder, Stored},
+    build::{Build, BuildResult, NewBuild, Tenant},
+    store::{Records as _, SqliteOptions, SqliteStore},
 };
 
 /// What a build's ref says, its run does.
 struct Told;
 
 #[async_trait]
-impl Runner for Told {
-    async fn run(&self, build: &Build, log: mpsc::Sender<Entry>, cancel: CancellationToken) -> Ran {
-        let say = |text: String| Entry::new(Level::Output, text);
+impl JobRunner for Told {
+    async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
+        let say = |text: String| LogEntry::new(Severity::Output, text);
         match build.spec.roadrunner.as_str() {
             "waits" => {
                 log.send(say("waiting".to_owned())).await.unwrap();
                 cancel.cancelled().await;
-                Ran::Cancelled
+                RunOutcome::Cancelled
             }
             "panics" => panic!("as it was told"),
-            "fails" => Ran::Failed(Failure { kind: FailureKind::Failed, message: "no".to_owned() }),
-            "leaves" => Ran::Cancelled,
+            "fails" => {
+                RunOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "no".to_owned() })
+            }
+            "leaves" => RunOutcome::Cancelled,
             "shouts" => {
                 for number in 0..2000 {
                     log.send(say(format!("{number} {}", "é".repeat(500)))).await.unwrap();
                 }
-                log.send(Entry { level: Level::Error, ..say("the last word".to_owned()) }).await.unwrap();
-                Ran::Failed(Failure { kind: FailureKind::Failed, message: "no".to_owned() })
+                log.send(LogEntry { level: Severity::Error, ..say("the last word".to_owned()) })
+                    .await
+                    .unwrap();
+                RunOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "no".to_owned() })
             }
             name => {
                 log.send(say(format!("making {name}"))).await.unwrap();
@@ -46,7 +52,7 @@ impl Runner for Told {
     }
 }
 
-fn made(name: &str) -> Ran {
+fn made(name: &str) -> RunOutcome {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rr");
     std::fs::write(&file, name).unwrap();
@@ -56,7 +62,7 @@ fn made(name: &str) -> Ran {
         file_name: "rr".to_owned(),
         target: "linux/amd64".to_owned(),
     };
-    let made = Made {
+    let made = BuildResult {
         artifact,
         version: name.to_owned(),
         go_version: "go1.26.8".to_owned(),
@@ -64,7 +70,7 @@ fn made(name: &str) -> Ran {
         lock: String::new(),
         warnings: Vec::new(),
     };
-    Ran::Made { made: Box::new(made), file, directory }
+    RunOutcome::Succeeded { made: Box::new(made), file, directory }
 }
 
 /// A folder that is in trouble for some time.
@@ -77,7 +83,7 @@ struct Troubled {
 impl Artifacts for Troubled {
     async fn put(&self, sha256: &str, file: &Path) -> Result<(), StoreError> {
         if self.puts.fetch_add(1, Ordering::Relaxed) < 2 {
-            return Err(StoreError::Trouble("no space left on device".to_owned()));
+            return Err(StoreError::Failed("no space left on device".to_owned()));
         }
         self.folder.put(sha256, file).await
     }
@@ -101,7 +107,7 @@ impl Artifacts for Troubled {
 
 struct Place {
     directory: TempDir,
-    store: Sqlite,
+    store: SqliteStore,
     folder: Folder,
     shutdown: CancellationToken,
     worker: Option<tokio::task::JoinHandle<()>>,
@@ -111,7 +117,7 @@ impl Place {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteOptions { lease_time: Duration::from_secs(3), ..SqliteOptions::default() };
-        let store = Sqlite::open(&directory.path().join("builds.db"), options).await.unwrap();
+        let store = SqliteStore::open(&directory.path().join("builds.db"), options).await.unwrap();
         let folder = Folder::open(&directory.path().join("artifacts")).unwrap();
         Self { directory, store, folder, shutdown: CancellationToken::new(), worker: None }
     }
@@ -135,7 +141,7 @@ impl Place {
     }
 
     async fn submit(&self, roadrunner: &str) -> BuildId {
-        let spec = Spec::new(roadrunner, vec![Plugin::new("example.com/a", "v1.0.0")]);
+        let spec = BuildSpec::new(roadrunner, vec![PluginSpec::new("example.com/a", "v1.0.0")]);
         let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None, trace: None };
         self.store.submit(new).await.unwrap().build().id
     }
@@ -180,7 +186,7 @@ fn tenant() -> Tenant {
 
 fn kind(build: &Build) -> Option<FailureKind> {
     match &build.outcome {
-        Some(Outcome::Failed(failure)) => Some(failure.kind),
+        Some(BuildOutcome::Failed(failure)) => Some(failure.kind),
         _ => None,
     }
 }
@@ -193,7 +199,7 @@ async fn builds_end_as_their_runs_do() {
     let broken = place.submit("panics").await;
     let odd = place.submit("leaves").await;
     let build = place.ended(good).await;
-    let Some(Outcome::Made(made)) = build.outcome else { panic!("it is made") };
+    let Some(BuildOutcome::Succeeded(made)) = build.outcome else { panic!("it is made") };
     assert_eq!(place.folder.find(&made.artifact.sha256).await.unwrap(), Some(Stored { size: 6 }));
     assert_eq!(place.texts(good).await, ["making v1.0.0"]);
     assert_eq!(kind(&place.ended(bad).await), Some(FailureKind::Failed));
@@ -205,9 +211,9 @@ async fn builds_end_as_their_runs_do() {
 async fn a_cancelled_build_ends_soon() {
     let place = Place::working().await;
     let id = place.submit("waits").await;
-    place.until(id, |build| build.state == State::Running).await;
+    place.until(id, |build| build.state == BuildState::Running).await;
     place.store.cancel(id, &tenant()).await.unwrap();
-    assert_eq!(place.ended(id).await.state, State::Cancelled);
+    assert_eq!(place.ended(id).await.state, BuildState::Cancelled);
 }
 
 #[tokio::test]
@@ -219,7 +225,7 @@ async fn what_runs_at_the_shutdown_is_given_back() {
     place.shutdown.cancel();
     place.worker.take().unwrap().await.unwrap();
     let build = place.store.get(id).await.unwrap().unwrap();
-    assert_eq!((build.state, build.attempts), (State::Queued, 0));
+    assert_eq!((build.state, build.attempts), (BuildState::Queued, 0));
     let log = place.texts(id).await;
     assert_eq!(log, ["waiting", "the worker is shut down: the build is queued again"]);
 }
@@ -245,7 +251,7 @@ async fn trouble_with_a_store_passes() {
     let worker = Worker { artifacts: Arc::new(artifacts), ..place.worker() };
     let working = tokio::spawn(worker.work(place.shutdown.clone()));
     let id = place.submit("v1.0.0").await;
-    assert_eq!(place.ended(id).await.state, State::Succeeded);
+    assert_eq!(place.ended(id).await.state, BuildState::Succeeded);
     place.shutdown.cancel();
     working.await.unwrap();
     assert!(place.directory.path().exists());
@@ -254,6 +260,6 @@ async fn trouble_with_a_store_passes() {
 #[test]
 fn long_lines_are_cut_between_letters() {
     let mut budget = Budget::new(1 << 20);
-    let entry = budget.admit(Entry::new(Level::Warning, "é".repeat(LINE))).unwrap();
+    let entry = budget.admit(LogEntry::new(Severity::Warning, "é".repeat(LINE))).unwrap();
     assert!(entry.text.ends_with(&format!("é… ({LINE} bytes more)")), "{}", &entry.text[LINE - 4..]);
 }

@@ -87,7 +87,7 @@ pub(crate) enum Scope {
     Metrics,
 }
 
-impl From<Scope> for velox_service::Scope {
+impl From<Scope> for velox_service::TokenScope {
     fn from(scope: Scope) -> Self {
         match scope {
             Scope::Build => Self::Build,

@@ -18,9 +18,11 @@ use std::{
 use crate::support::sandbox::Sandbox;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use velox_api::{
+    BuildFailure, BuildId, BuildSpec, BuildState, FailureKind, LogEntry, PluginSpec, ReplaceSpec,
+};
 use velox_service::{
-    Build, BuildId, Entry, Failure, FailureKind, Limits, Made, Options, Plugin, Policy, Ran, Replace,
-    Runner as _, Spec, State, Tenant, job::Jobs,
+    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant, job::Jobs,
 };
 use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin, roadrunner};
 
@@ -31,7 +33,7 @@ const HELLO: &str = "example.com/acme/hello";
 struct Machine {
     sandbox: Sandbox,
     proxy: ModuleProxy,
-    options: Options,
+    options: ServiceOptions,
 }
 
 impl Machine {
@@ -49,7 +51,7 @@ impl Machine {
         let sandbox = sandbox.env("GOPROXY", format!("{shared},{}", proxy.url()));
         let environment = ["PATH", "HOME", "GOMODCACHE", "GOCACHE", "GOPROXY", "GONOSUMDB"]
             .map(|name| (name.to_owned(), sandbox.value(name)));
-        let options = Options {
+        let options = ServiceOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             data: sandbox.path().join("data"),
             jobs: 1,
@@ -59,8 +61,8 @@ impl Machine {
             tokens: None,
             anonymous: false,
             origins: Vec::new(),
-            policy: Policy::default(),
-            limits: Limits::default(),
+            policy: BuildPolicy::default(),
+            limits: JobLimits::default(),
             retention: velox_service::Retention::default(),
             cluster: None,
             audit: None,
@@ -90,7 +92,7 @@ impl Machine {
         self.env("PATH", &format!("{}:{path}", folder.display()))
     }
 
-    fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    fn limits(mut self, change: impl FnOnce(&mut JobLimits)) -> Self {
         change(&mut self.options.limits);
         self
     }
@@ -106,23 +108,23 @@ impl Machine {
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
     }
 
-    fn run(&self, spec: Spec) -> Ended {
+    fn run(&self, spec: BuildSpec) -> Ended {
         self.run_until(spec, CancellationToken::new())
     }
 
-    fn run_until(&self, spec: Spec, cancel: CancellationToken) -> Ended {
+    fn run_until(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
         // Whatever listens on this machine for a test has a runtime of its own.
         tokio::runtime::Runtime::new().unwrap().block_on(self.attempt(spec, cancel))
     }
 
-    async fn attempt(&self, spec: Spec, cancel: CancellationToken) -> Ended {
+    async fn attempt(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
         let jobs = Jobs::new(&self.options).unwrap();
         let build = Build {
             id: BuildId::new(),
             key: spec.key(),
             spec,
             force: false,
-            state: State::Running,
+            state: BuildState::Running,
             tenant: Tenant("test".to_owned()),
             wanted_by: [Tenant("test".to_owned())].into(),
             trace: None,
@@ -146,8 +148,8 @@ impl Machine {
 }
 
 struct Ended {
-    ran: Ran,
-    log: Vec<Entry>,
+    ran: RunOutcome,
+    log: Vec<LogEntry>,
 }
 
 impl Ended {
@@ -155,23 +157,26 @@ impl Ended {
         self.log.iter().map(|entry| format!("{}\n", entry.text)).collect()
     }
 
-    fn made(&self) -> (&Made, &PathBuf) {
+    fn made(&self) -> (&BuildResult, &PathBuf) {
         match &self.ran {
-            Ran::Made { made, file, .. } => (made, file),
+            RunOutcome::Succeeded { made, file, .. } => (made, file),
             other => panic!("{other:?}\n{}", self.log()),
         }
     }
 
-    fn failed(&self) -> &Failure {
+    fn failed(&self) -> &BuildFailure {
         match &self.ran {
-            Ran::Failed(failure) => failure,
+            RunOutcome::Failed(failure) => failure,
             other => panic!("{other:?}\n{}", self.log()),
         }
     }
 }
 
-fn spec(plugins: &[(&str, &str)]) -> Spec {
-    Spec::new(RELEASE, plugins.iter().map(|(module, reference)| Plugin::new(*module, *reference)).collect())
+fn spec(plugins: &[(&str, &str)]) -> BuildSpec {
+    BuildSpec::new(
+        RELEASE,
+        plugins.iter().map(|(module, reference)| PluginSpec::new(*module, *reference)).collect(),
+    )
 }
 
 /// Waits for what another process does.
@@ -226,7 +231,7 @@ fn a_job_makes_a_server_and_says_what_goes_on() {
     let phases: Vec<&str> = ended.log.iter().filter_map(|entry| entry.phase.as_deref()).collect();
     assert!(phases.contains(&"resolve") && phases.contains(&"compile"), "{phases:?}");
     // All that is left is what other jobs can use.
-    let Ran::Made { directory, .. } = ended.ran else { unreachable!() };
+    let RunOutcome::Succeeded { directory, .. } = ended.ran else { unreachable!() };
     directory.close().unwrap();
     assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
     let again = machine.run(spec(&[(HELLO, "v1.0.0")]));
@@ -240,9 +245,9 @@ fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
     const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let machine = Machine::new();
     machine.proxy.query(ROADRUNNER, "master", RELEASE);
-    let ended = machine.run(Spec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    let ended = machine.run(BuildSpec { roadrunner: "master".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
     assert_eq!(ended.made().0.version, RELEASE);
-    let ended = machine.run(Spec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
+    let ended = machine.run(BuildSpec { roadrunner: "nowhere".to_owned(), ..spec(&[(HELLO, "v1.0.0")]) });
     assert!(ended.failed().message.contains("nowhere of RoadRunner"), "{}", ended.failed().message);
 }
 
@@ -340,7 +345,7 @@ fn no_directory_and_no_flag_comes_in_by_a_request() {
     let good = || spec(&[(HELLO, "v1.0.0")]);
     let replaced = |new: &str| {
         let new = new.to_owned();
-        Spec { replaces: vec![Replace { old: HELLO.to_owned(), new }], ..good() }
+        BuildSpec { replaces: vec![ReplaceSpec { old: HELLO.to_owned(), new }], ..good() }
     };
     let mut bad = vec![
         replaced("/etc"),
@@ -354,20 +359,20 @@ fn no_directory_and_no_flag_comes_in_by_a_request() {
         spec(&[(HELLO, "v1.0.0\nreplace x => /etc")]),
         spec(&[("/etc", "v1.0.0")]),
         spec(&[("127.0.0.1/x", "v1.0.0")]),
-        Spec { roadrunner: flag.clone(), ..good() },
-        Spec { target: format!("linux/amd64 {flag}"), ..good() },
-        Spec { dependencies: Some(flag.clone()), ..good() },
-        Spec { race: true, ..good() },
+        BuildSpec { roadrunner: flag.clone(), ..good() },
+        BuildSpec { target: format!("linux/amd64 {flag}"), ..good() },
+        BuildSpec { dependencies: Some(flag.clone()), ..good() },
+        BuildSpec { race: true, ..good() },
     ];
     for tag in [flag.clone(), format!("x {flag}"), format!("x' {flag} '"), format!("x,{flag}")] {
-        bad.push(Spec { tags: vec![tag], ..good() });
+        bad.push(BuildSpec { tags: vec![tag], ..good() });
     }
     for spec in bad {
         let ended = machine.run(spec.clone());
         assert_eq!(ended.failed().kind, FailureKind::Invalid, "{spec:?}: {:?}", ended.failed());
     }
     // A stamp is text, whatever it looks like.
-    let stamped = Spec { stamp_version: Some(format!("1 {flag}")), ..good() };
+    let stamped = BuildSpec { stamp_version: Some(format!("1 {flag}")), ..good() };
     let ended = machine.run(stamped);
     let (_, file) = ended.made();
     let version = Command::new(file).arg("--version").output().unwrap();
@@ -466,8 +471,8 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
 
     let machine =
         internet.environment().iter().fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
-    let policy = Policy { direct: vec![HOST.to_owned()], ..Policy::default() };
-    let machine = Machine { options: Options { policy, ..machine.options }, ..machine };
+    let policy = BuildPolicy { direct: vec![HOST.to_owned()], ..BuildPolicy::default() };
+    let machine = Machine { options: ServiceOptions { policy, ..machine.options }, ..machine };
     machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
     for (name, said) in cases {
         let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
@@ -580,7 +585,7 @@ fn a_cancelled_build_leaves_no_process() {
         cancel.cancel();
         running.join().unwrap()
     });
-    assert!(matches!(ended.ran, Ran::Cancelled), "{:?}", ended.ran);
+    assert!(matches!(ended.ran, RunOutcome::Cancelled), "{:?}", ended.ran);
     assert!(!is_running(&pid));
     assert!(machine.jobs().is_empty());
 }
@@ -629,7 +634,10 @@ fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
             .fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
         let direct = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         Machine {
-            options: Options { policy: Policy { direct, ..Policy::default() }, ..machine.options },
+            options: ServiceOptions {
+                policy: BuildPolicy { direct, ..BuildPolicy::default() },
+                ..machine.options
+            },
             ..machine
         }
     };

@@ -13,13 +13,17 @@ use std::{
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use velox_api::{ArtifactInfo, BuildId};
 
 use super::{
-    JetStream, Shared,
+    JetStreamStore, Shared,
     nats::{Kept, Put, Subjects, is_removal, when},
     record::{Found, Pointer, artifact_in, read, state_of, written},
 };
-use crate::{ArtifactInfo, BuildId, Forgets, StoreError, retention::NEEDED};
+use crate::{
+    retention::NEEDED,
+    store::{Forgets, StoreError},
+};
 
 /// An entry that is older is written anew when it is used: no use is older than [`NEEDED`] by then.
 const FRESH: Duration = Duration::from_secs(NEEDED.as_secs() / 2);
@@ -45,7 +49,7 @@ impl Shared {
                 }
                 (_, None) => return Ok(None),
                 (Kept::Removed { at, .. }, _) if !is_older(at, LEAVING) => {
-                    return Err(StoreError::Trouble(format!("the artifact {sha256} is just being removed")));
+                    return Err(StoreError::Failed(format!("the artifact {sha256} is just being removed")));
                 }
                 (Kept::Removed { revision, .. }, Some(new)) => (new.clone(), revision),
                 (Kept::Absent, Some(new)) => (new.clone(), 0),
@@ -54,7 +58,7 @@ impl Shared {
                 Put::Done(_) => return Ok(Some(info)),
                 Put::Conflict => {}
                 Put::Full | Put::TooLarge => {
-                    return Err(StoreError::Trouble(
+                    return Err(StoreError::Failed(
                         "NATS takes no more artifacts: look at its limits".to_owned(),
                     ));
                 }
@@ -103,7 +107,7 @@ impl Shared {
         // Before the builds: an entry that gets a build since is another revision by then.
         let entries = self.artifacts.heads().await?;
         let mut builds = self.builds.heads().await?;
-        builds.retain(|head| state_of(&head.headers).is_some_and(crate::State::is_final));
+        builds.retain(|head| state_of(&head.headers).is_some_and(velox_api::BuildState::is_final));
         builds.sort_by_key(|head| std::cmp::Reverse(head.revision));
         let mut pruned = 0;
         let mut made = HashSet::new();
@@ -159,7 +163,7 @@ fn is_older(at: Timestamp, age: Duration) -> bool {
 }
 
 #[async_trait]
-impl Forgets for JetStream {
+impl Forgets for JetStreamStore {
     async fn prune(&self, before: Timestamp, most: u64, needed: Timestamp) -> Result<u64, StoreError> {
         self.shared.prune(before, most, needed).await
     }

@@ -18,7 +18,7 @@ use super::{
     nats::{Kept, Put},
     record::{digest, read, written},
 };
-use crate::{NewBuild, StoreError};
+use crate::{build::NewBuild, store::StoreError};
 
 /// Its name among the keys, which have others.
 const GATE: &str = "gate";
@@ -83,5 +83,5 @@ impl Shared {
 }
 
 pub(super) fn no_more_keys() -> StoreError {
-    StoreError::Trouble("NATS takes no more keys: look at its limits".to_owned())
+    StoreError::Failed("NATS takes no more keys: look at its limits".to_owned())
 }

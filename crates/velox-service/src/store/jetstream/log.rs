@@ -6,13 +6,14 @@
 use std::{collections::HashMap, sync::Mutex};
 
 use async_nats::{HeaderMap, jetstream::message::StreamMessage};
+use velox_api::{BuildId, LogEntry};
 
 use super::{
     Shared,
     nats::{Kept, Put},
     record::{read, written},
 };
-use crate::{BuildId, Entry, StoreError};
+use crate::store::StoreError;
 
 /// The lease under which a piece was written.
 const LEASE: &str = "Vx-Lease";
@@ -97,7 +98,7 @@ impl Shared {
         &self,
         id: BuildId,
         lease: &str,
-        mut entries: Vec<Entry>,
+        mut entries: Vec<LogEntry>,
         end: &mut End,
     ) -> Result<(), StoreError> {
         for (entry, seq) in entries.iter_mut().zip(end.entry + 1..) {
@@ -125,7 +126,7 @@ impl Shared {
         &self,
         id: BuildId,
         lease: &str,
-        piece: &[Entry],
+        piece: &[LogEntry],
         end: &mut End,
     ) -> Result<(), StoreError> {
         let entry = end.entry + piece.len() as u64;
@@ -140,10 +141,10 @@ impl Shared {
                     *end = End::of(&message);
                     Ok(())
                 }
-                _ => Err(StoreError::LeaseOver(id)),
+                _ => Err(StoreError::LeaseExpired(id)),
             },
             Put::Full | Put::TooLarge => {
-                Err(StoreError::Trouble(format!("NATS takes no more of the log of build {id}")))
+                Err(StoreError::Failed(format!("NATS takes no more of the log of build {id}")))
             }
         }
     }
@@ -152,7 +153,7 @@ impl Shared {
         &self,
         id: BuildId,
         lease: &str,
-        entries: &[Entry],
+        entries: &[LogEntry],
         end: End,
     ) -> Result<Put, StoreError> {
         let mut headers = HeaderMap::new();
@@ -167,8 +168,8 @@ impl Shared {
         id: BuildId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let mut entries: Vec<Entry> = Vec::new();
+    ) -> Result<Vec<LogEntry>, StoreError> {
+        let mut entries: Vec<LogEntry> = Vec::new();
         let mut start = self.places.start(id, after);
         let name = id.to_string();
         while entries.len() < limit
@@ -176,7 +177,7 @@ impl Shared {
         {
             self.places.add(id, start, End::of(&message));
             start = message.sequence + 1;
-            let piece: Vec<Entry> = read(&message.payload)?;
+            let piece: Vec<LogEntry> = read(&message.payload)?;
             entries.extend(piece.into_iter().filter(|entry| entry.seq > after));
         }
         entries.truncate(limit);

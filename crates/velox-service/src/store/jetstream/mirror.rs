@@ -13,9 +13,10 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+use velox_api::{BuildId, BuildState, QueuePosition};
 
-use super::record::lane;
-use crate::{BuildId, Depth, Position, State, StoreError};
+use super::{super::position_of, record::lane};
+use crate::store::{QueueDepth, StoreError};
 
 /// How many of the newest builds are known by name.
 const NEWEST: usize = 1000;
@@ -38,7 +39,7 @@ struct Known {
 
 #[derive(Debug, Clone)]
 struct Unfinished {
-    state: State,
+    state: BuildState,
     revision: u64,
     since: Instant,
     /// Digests of the tenants who want it, as [`super::record::digest`] gives them; the first is whose lane it is in.
@@ -47,7 +48,7 @@ struct Unfinished {
 
 impl Mirror {
     /// A record is in this state, at this revision, and these tenants want the build.
-    pub(super) fn saw(&self, id: BuildId, revision: u64, state: State, tenants: Vec<String>) {
+    pub(super) fn saw(&self, id: BuildId, revision: u64, state: BuildState, tenants: Vec<String>) {
         let mut known = self.hold();
         if state.is_final() {
             known.unfinished.remove(&id);
@@ -61,7 +62,7 @@ impl Mirror {
         }
         known.tell(id);
         drop(known);
-        if state == State::Queued {
+        if state == BuildState::Queued {
             self.queued.notify_waiters();
         }
     }
@@ -103,18 +104,18 @@ impl Mirror {
     /// up to twice as many in all: a full queue of one tenant doesn't keep out the others.
     pub(super) fn room(&self, tenant: &str, bound: u64, at_once: Option<u64>) -> Result<(), StoreError> {
         let known = self.hold();
-        let theirs = |only: Option<State>| {
+        let theirs = |only: Option<BuildState>| {
             let counts = |build: &&Unfinished| {
                 only.is_none_or(|only| build.state == only) && build.tenants.iter().any(|of| of == tenant)
             };
             known.unfinished.values().filter(counts).count() as u64
         };
         if let Some(limit) = at_once.filter(|limit| theirs(None) >= *limit) {
-            return Err(StoreError::Busy { limit });
+            return Err(StoreError::TenantLimit { limit });
         }
         let waiting = known.depth().queued;
-        if waiting >= bound && (theirs(Some(State::Queued)) > 0 || waiting >= bound.saturating_mul(2)) {
-            return Err(StoreError::Full { waiting });
+        if waiting >= bound && (theirs(Some(BuildState::Queued)) > 0 || waiting >= bound.saturating_mul(2)) {
+            return Err(StoreError::QueueFull { waiting });
         }
         Ok(())
     }
@@ -123,7 +124,7 @@ impl Mirror {
     pub(super) fn running(&self) -> HashMap<String, u64> {
         let mut running = HashMap::new();
         let known = self.hold();
-        for build in known.unfinished.values().filter(|build| build.state == State::Running) {
+        for build in known.unfinished.values().filter(|build| build.state == BuildState::Running) {
             if let Some(tenant) = build.tenants.first() {
                 *running.entry(lane(tenant).to_owned()).or_default() += 1;
             }
@@ -132,21 +133,21 @@ impl Mirror {
     }
 
     /// Where a build stands in the queue.
-    pub(super) fn position(&self, id: BuildId) -> Option<Position> {
+    pub(super) fn position(&self, id: BuildId) -> Option<QueuePosition> {
         let running = self.running();
         let known = self.hold();
         let mut waiting: Vec<(BuildId, &Unfinished)> =
             known.unfinished.iter().map(|(id, build)| (*id, build)).collect();
-        waiting.retain(|(_, build)| build.state == State::Queued);
+        waiting.retain(|(_, build)| build.state == BuildState::Queued);
         waiting.sort_unstable_by_key(|(id, _)| *id);
         let lines = waiting.into_iter().flat_map(|(id, build)| {
             let lanes: BTreeSet<&str> = build.tenants.iter().map(|tenant| lane(tenant)).collect();
             lanes.into_iter().map(move |lane| (lane.to_owned(), id))
         });
-        Position::of(id, lines, running)
+        position_of(id, lines, running)
     }
 
-    pub(super) fn depth(&self) -> Depth {
+    pub(super) fn depth(&self) -> QueueDepth {
         self.hold().depth()
     }
 
@@ -185,9 +186,9 @@ impl Mirror {
 }
 
 impl Known {
-    fn depth(&self) -> Depth {
+    fn depth(&self) -> QueueDepth {
         let count = |state| self.unfinished.values().filter(|known| known.state == state).count() as u64;
-        Depth { queued: count(State::Queued), running: count(State::Running) }
+        QueueDepth { queued: count(BuildState::Queued), running: count(BuildState::Running) }
     }
 
     fn tell(&mut self, id: BuildId) {
@@ -218,14 +219,14 @@ mod tests {
         let room = |tenant: &str, at_once| mirror.room(tenant, 1, at_once);
         assert!(room("00ab", Some(1)).is_ok());
         let id = BuildId::new();
-        mirror.saw(id, 1, State::Queued, tenant());
-        assert!(matches!(room("00ab", None), Err(StoreError::Full { waiting: 1 })));
+        mirror.saw(id, 1, BuildState::Queued, tenant());
+        assert!(matches!(room("00ab", None), Err(StoreError::QueueFull { waiting: 1 })));
         // Another tenant has none waiting.
         assert!(room("11ab", None).is_ok());
-        mirror.saw(id, 2, State::Running, tenant());
+        mirror.saw(id, 2, BuildState::Running, tenant());
         assert!(room("00ab", None).is_ok());
-        assert!(matches!(room("00ab", Some(1)), Err(StoreError::Busy { limit: 1 })));
-        assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
+        assert!(matches!(room("00ab", Some(1)), Err(StoreError::TenantLimit { limit: 1 })));
+        assert_eq!(mirror.depth(), QueueDepth { queued: 0, running: 1 });
         assert_eq!(mirror.running(), HashMap::from([("00".to_owned(), 1)]));
     }
 
@@ -233,12 +234,12 @@ mod tests {
     fn an_older_revision_changes_nothing() {
         let mirror = Mirror::default();
         let id = BuildId::new();
-        mirror.saw(id, 2, State::Running, tenant());
-        mirror.saw(id, 1, State::Queued, tenant());
-        assert_eq!(mirror.depth(), Depth { queued: 0, running: 1 });
+        mirror.saw(id, 2, BuildState::Running, tenant());
+        mirror.saw(id, 1, BuildState::Queued, tenant());
+        assert_eq!(mirror.depth(), QueueDepth { queued: 0, running: 1 });
         assert_eq!(mirror.unfinished(Instant::now() + Duration::from_secs(1)), [id]);
-        mirror.saw(id, 3, State::Succeeded, Vec::new());
-        assert_eq!(mirror.depth(), Depth::default());
+        mirror.saw(id, 3, BuildState::Succeeded, Vec::new());
+        assert_eq!(mirror.depth(), QueueDepth::default());
         assert_eq!(mirror.newest(9), [id]);
     }
 

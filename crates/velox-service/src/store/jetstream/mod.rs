@@ -49,6 +49,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use url::Url;
+use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry};
 
 use self::{
     gate::no_more_keys,
@@ -56,8 +57,11 @@ use self::{
     nats::{ANSWER, Kept, PATIENCE, Put, Subjects, Trouble, is_removal, patiently},
     record::{Change, Found, Pointer, digest, lane, read, state_of, tenants_in, written},
 };
-use super::{Records, StoreError, Submitted};
-use crate::{ArtifactInfo, Build, BuildId, Cluster, Entry, NewBuild, Outcome, State, Tenant};
+use super::{Records, StoreError, Submission};
+use crate::{
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    options::ClusterOptions,
+};
 
 /// How often others may be faster before a submission is given up.
 const TRIES: u32 = 100;
@@ -80,7 +84,7 @@ pub struct JetStreamOptions {
 
 /// Builds and the queue on NATS.
 #[derive(Debug)]
-pub struct JetStream {
+pub struct JetStreamStore {
     shared: Arc<Shared>,
     /// What goes on as long as this is there.
     _tasks: JoinSet<()>,
@@ -101,12 +105,12 @@ pub(super) struct Shared {
     hands: queue::Hands,
 }
 
-impl JetStream {
+impl JetStreamStore {
     /// Connects, and sets up what isn't there yet.
     ///
     /// # Errors
     /// Which servers can't be reached, or what they can't do. Never a secret.
-    pub async fn connect(cluster: &Cluster, options: JetStreamOptions) -> Result<Self, StoreError> {
+    pub async fn connect(cluster: &ClusterOptions, options: JetStreamOptions) -> Result<Self, StoreError> {
         let mirror = Arc::new(Mirror::default());
         let client = connect(cluster, &mirror).await?;
         let context =
@@ -179,12 +183,12 @@ impl JetStream {
         tasks.spawn(async move { reconciling.reconcile().await });
         match timeout(PATIENCE, is_whole).await {
             Ok(Ok(())) => Ok(Self { shared, _tasks: tasks }),
-            _ => Err(StoreError::Trouble("NATS doesn't tell which builds it has".to_owned())),
+            _ => Err(StoreError::Failed("NATS doesn't tell which builds it has".to_owned())),
         }
     }
 }
 
-async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
+async fn connect(cluster: &ClusterOptions, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
     let user = cluster.nats.iter().find(|url| !url.username().is_empty());
     let server = |url: &Url| {
         let mut url = url.clone();
@@ -194,7 +198,7 @@ async fn connect(cluster: &Cluster, mirror: &Arc<Mirror>) -> Result<async_nats::
     };
     let servers: Vec<ServerAddr> =
         cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
-            StoreError::Trouble(format!("{} is no server of NATS: write nats://host:4222", shown(cluster)))
+            StoreError::Failed(format!("{} is no server of NATS: write nats://host:4222", shown(cluster)))
         })?;
     patiently("be reached", || async {
         let mirror = Arc::clone(mirror);
@@ -246,7 +250,7 @@ fn is_refused(error: &async_nats::ConnectError) -> bool {
 }
 
 /// The servers' addresses, without what else their URLs hold.
-fn shown(cluster: &Cluster) -> String {
+fn shown(cluster: &ClusterOptions) -> String {
     let shown = |url: &Url| {
         let host = url.host_str().unwrap_or_default();
         url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
@@ -327,7 +331,7 @@ impl Shared {
     }
 
     /// Tries to make this build the one that its key stands for.
-    async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submitted>, StoreError> {
+    async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submission>, StoreError> {
         let (pointer, revision): (Option<Pointer>, u64) = match self.keys.read(&build.key).await? {
             Kept::Absent => (None, 0),
             Kept::Removed { revision, .. } => (None, revision),
@@ -381,7 +385,7 @@ impl Shared {
     }
 
     /// Makes the job of a build.
-    async fn enqueue(&self, build: &Build, added: Added) -> Result<Submitted, StoreError> {
+    async fn enqueue(&self, build: &Build, added: Added) -> Result<Submission, StoreError> {
         if self.publish(build, &build.tenant).await? == Put::Full {
             // Who has joined it meanwhile waits until there is room.
             if let Some(revision) = added.record
@@ -389,10 +393,10 @@ impl Shared {
             {
                 self.mirror.saw_removal(build.id);
                 self.keys.remove(&build.key, added.pointer).await?;
-                return Err(StoreError::Full { waiting: self.mirror.depth().queued });
+                return Err(StoreError::QueueFull { waiting: self.mirror.depth().queued });
             }
         }
-        Ok(Submitted::Queued(build.clone()))
+        Ok(Submission::Queued(build.clone()))
     }
 
     /// Publishes the build's job in the lane of a tenant, unless it is there.
@@ -428,13 +432,13 @@ impl Shared {
         match joined {
             Some(build) if !build.state.is_final() => {
                 // It stands in the line of each tenant who wants it.
-                if joined_now && build.state == State::Queued {
+                if joined_now && build.state == BuildState::Queued {
                     self.publish(&build, &new.tenant).await?;
                 }
-                Ok(Joined::Good(Box::new(Submitted::Joined(build))))
+                Ok(Joined::Good(Box::new(Submission::Joined(build))))
             }
             over => {
-                let over = over.filter(|build| build.state == State::Succeeded);
+                let over = over.filter(|build| build.state == BuildState::Succeeded);
                 let made = match (over, pointer.made) {
                     (None, Some(made)) => match self.record(made).await? {
                         Found::There(record, _) => Some(record.build),
@@ -444,7 +448,7 @@ impl Shared {
                 };
                 Ok(match made {
                     Some(made) if !new.force && self.is_good(&made).await? => {
-                        Joined::Good(Box::new(Submitted::Finished(Arc::new(made))))
+                        Joined::Good(Box::new(Submission::Finished(Arc::new(made))))
                     }
                     made => Joined::Over(made.map(|made| made.id)),
                 })
@@ -456,7 +460,9 @@ impl Shared {
     async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
         let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
         let fresh = build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live);
-        let Some(Outcome::Made(made)) = build.outcome.as_ref().filter(|_| fresh) else { return Ok(false) };
+        let Some(BuildOutcome::Succeeded(made)) = build.outcome.as_ref().filter(|_| fresh) else {
+            return Ok(false);
+        };
         Ok(self.touch(&made.artifact.sha256, None).await?.is_some())
     }
 }
@@ -470,7 +476,7 @@ struct Added {
 /// What became of a try to join a build.
 enum Joined {
     /// It is good for the request.
-    Good(Box<Submitted>),
+    Good(Box<Submission>),
     /// It is over; this is the last one that succeeded.
     Over(Option<BuildId>),
 }
@@ -489,14 +495,14 @@ async fn follow(stream: &Stream, config: OrderedConfig, mut each: impl FnMut(Opt
 }
 
 #[async_trait]
-impl Records for JetStream {
-    async fn submit(&self, new: NewBuild) -> Result<Submitted, StoreError> {
+impl Records for JetStreamStore {
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let build = Build {
             id: BuildId::new(),
             key: new.spec.key(),
             spec: new.spec.clone(),
             force: new.force,
-            state: State::Queued,
+            state: BuildState::Queued,
             tenant: new.tenant.clone(),
             wanted_by: [new.tenant.clone()].into(),
             trace: new.trace.clone(),
@@ -514,9 +520,9 @@ impl Records for JetStream {
                     return Ok(submitted);
                 }
             }
-            Err(StoreError::Trouble("too many ask for the same at once: try again".to_owned()))
+            Err(StoreError::Failed("too many ask for the same at once: try again".to_owned()))
         });
-        let broke_off = |error| StoreError::Trouble(format!("the submission broke off: {error}"));
+        let broke_off = |error| StoreError::Failed(format!("the submission broke off: {error}"));
         submitting.await.map_err(broke_off)?
     }
 
@@ -541,20 +547,20 @@ impl Records for JetStream {
                 return Change::Keep(theirs.then(|| build.clone()));
             }
             tried = true;
-            if build.wanted_by.is_empty() && build.state == State::Queued {
-                build.state = State::Cancelled;
+            if build.wanted_by.is_empty() && build.state == BuildState::Queued {
+                build.state = BuildState::Cancelled;
                 build.finished = Some(Timestamp::now());
             }
             Change::Put(Some(build.clone()))
         });
         let cancelled = cancelled.await?.flatten();
-        if let Some(build) = cancelled.as_ref().filter(|build| build.state == State::Cancelled) {
+        if let Some(build) = cancelled.as_ref().filter(|build| build.state == BuildState::Cancelled) {
             self.shared.remove_jobs(build).await;
         }
         Ok(cancelled)
     }
 
-    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         self.shared.read_log(id, after, limit).await
     }
 
@@ -573,8 +579,8 @@ impl Records for JetStream {
         let answer = timeout(Duration::from_secs(2), self.shared.builds.stream().get_info()).await;
         match answer {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(StoreError::Trouble(format!("NATS doesn't answer: {error}"))),
-            Err(_) => Err(StoreError::Trouble("NATS doesn't answer within 2 s".to_owned())),
+            Ok(Err(error)) => Err(StoreError::Failed(format!("NATS doesn't answer: {error}"))),
+            Err(_) => Err(StoreError::Failed("NATS doesn't answer within 2 s".to_owned())),
         }
     }
 }

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::StoreError;
+use crate::store::StoreError;
 
 /// How long one answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(4);
@@ -60,7 +60,7 @@ pub(super) async fn patiently<T, A: Future<Output = Result<T, Trouble>>>(
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
             Err(trouble) => {
-                return Err(StoreError::Trouble(format!("NATS can't {what}: {}", trouble.why)));
+                return Err(StoreError::Failed(format!("NATS can't {what}: {}", trouble.why)));
             }
         }
     }

@@ -16,17 +16,18 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
+use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Severity};
 
 use super::{
     super::{ATTEMPTS, given_up},
-    JetStream, Shared,
+    JetStreamStore, Shared,
     log::End,
     nats::{ANSWER, Trouble, patiently},
     record::{Change, Found, Record},
 };
 use crate::{
-    ArtifactInfo, Build, BuildId, Depth, Entry, Lease, Level, Outcome, Position, Queue, Standing, State,
-    StoreError,
+    build::{Build, BuildOutcome},
+    store::{Lease, LeaseStatus, Queue, QueueDepth, StoreError},
 };
 
 /// How long to wait after nothing was found; it doubles up to [`LONGEST`]. A job is in its stream a moment after its record,
@@ -81,7 +82,7 @@ impl Drop for Delivered {
 impl Hands {
     fn held(&self, lease: &Lease) -> Result<Arc<Held>, StoreError> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get(&lease.token).cloned().ok_or(StoreError::LeaseOver(lease.build.id))
+        held.get(&lease.token).cloned().ok_or(StoreError::LeaseExpired(lease.build.id))
     }
 
     fn hold(&self, token: String, held: Held) {
@@ -163,22 +164,22 @@ impl Shared {
             if lease.as_ref() == Some(&token) {
                 return Change::Keep(Some(build.clone()));
             }
-            was_running = build.state == State::Running;
+            was_running = build.state == BuildState::Running;
             if build.state.is_final() || (was_running && lane.as_ref() != Some(&delivered.lane)) {
                 return Change::Keep(None);
             }
             if build.wanted_by.is_empty() {
-                end(build, State::Cancelled);
+                end(build, BuildState::Cancelled);
                 return Change::Put(None);
             }
             if build.attempts >= ATTEMPTS {
-                end(build, State::Failed);
+                end(build, BuildState::Failed);
                 build.outcome = Some(given_up(build.attempts));
                 return Change::Put(None);
             }
             *lease = Some(token.clone());
             *lane = Some(delivered.lane.clone());
-            build.state = State::Running;
+            build.state = BuildState::Running;
             build.attempts += 1;
             build.started = Some(Timestamp::now());
             Change::Put(Some(build.clone()))
@@ -189,8 +190,10 @@ impl Shared {
         };
         let mut end = self.begin_log(id, &token).await?;
         if was_running {
-            let said =
-                vec![Entry::new(Level::Info, "the worker stopped answering: another one has the build")];
+            let said = vec![LogEntry::new(
+                Severity::Info,
+                "the worker stopped answering: another one has the build",
+            )];
             self.append_log(id, &token, said, &mut end).await?;
         }
         let end = Mutex::new(end);
@@ -219,7 +222,7 @@ impl Shared {
             Some(answer) => Ok(answer),
             None => {
                 self.hands.let_go(lease);
-                Err(StoreError::LeaseOver(lease.build.id))
+                Err(StoreError::LeaseExpired(lease.build.id))
             }
         }
     }
@@ -241,20 +244,20 @@ impl Shared {
     }
 }
 
-fn end(build: &mut Build, state: State) {
+fn end(build: &mut Build, state: BuildState) {
     build.state = state;
     build.finished = Some(Timestamp::now());
 }
 
 fn put_back(build: &mut Build) {
-    build.state = State::Queued;
+    build.state = BuildState::Queued;
     build.started = None;
 }
 
-impl JetStream {
+impl JetStreamStore {
     /// Adds a line to the log; the build goes on without it.
     async fn say(&self, lease: &Lease, text: &str) {
-        if let Err(error) = self.append(lease, vec![Entry::new(Level::Info, text)]).await {
+        if let Err(error) = self.append(lease, vec![LogEntry::new(Severity::Info, text)]).await {
             tracing::warn!(build = %lease.build.id, %error, "a line of the log is lost");
         }
     }
@@ -262,11 +265,11 @@ impl JetStream {
     /// Queues the build again, before all others of its lane.
     async fn put_back(&self, lease: &Lease, why: &str) -> Result<(), StoreError> {
         let released = self.shared.change_leased(lease, |build| {
-            if build.state != State::Running {
+            if build.state != BuildState::Running {
                 return Change::Keep(());
             }
             if build.wanted_by.is_empty() {
-                end(build, State::Cancelled);
+                end(build, BuildState::Cancelled);
             } else {
                 put_back(build);
                 // It wasn't the build's doing.
@@ -282,7 +285,7 @@ impl JetStream {
 }
 
 #[async_trait]
-impl Queue for JetStream {
+impl Queue for JetStreamStore {
     async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
         let shared = &self.shared;
         let mut turn = shared.hands.turn.lock().await;
@@ -304,21 +307,21 @@ impl Queue for JetStream {
         self.shared.options.lease_time
     }
 
-    async fn extend(&self, lease: &Lease) -> Result<Standing, StoreError> {
+    async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError> {
         let held = self.shared.hands.held(lease)?;
         let Found::There(record, _) = self.shared.record(lease.build.id).await? else {
-            return Err(StoreError::LeaseOver(lease.build.id));
+            return Err(StoreError::LeaseExpired(lease.build.id));
         };
-        if record.lease.as_ref() != Some(&lease.token) || record.build.state != State::Running {
+        if record.lease.as_ref() != Some(&lease.token) || record.build.state != BuildState::Running {
             self.shared.hands.let_go(lease);
-            return Err(StoreError::LeaseOver(lease.build.id));
+            return Err(StoreError::LeaseExpired(lease.build.id));
         }
         let said = held.message.ack_with(AckKind::Progress).await;
-        said.map_err(|error| StoreError::Trouble(format!("NATS can't be told of the lease: {error}")))?;
-        Ok(if record.build.wanted_by.is_empty() { Standing::Unwanted } else { Standing::Wanted })
+        said.map_err(|error| StoreError::Failed(format!("NATS can't be told of the lease: {error}")))?;
+        Ok(if record.build.wanted_by.is_empty() { LeaseStatus::Cancelled } else { LeaseStatus::Active })
     }
 
-    async fn append(&self, lease: &Lease, entries: Vec<Entry>) -> Result<(), StoreError> {
+    async fn append(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
         let held = self.shared.hands.held(lease)?;
         let mut end = held.end.lock().await;
         self.shared.append_log(lease.build.id, &lease.token, entries, &mut end).await
@@ -329,8 +332,8 @@ impl Queue for JetStream {
         self.shared.touch(&artifact.sha256, Some(artifact)).await.map(drop)
     }
 
-    async fn finish(&self, lease: &Lease, outcome: Outcome) -> Result<(), StoreError> {
-        if let Outcome::Made(made) = &outcome
+    async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError> {
+        if let BuildOutcome::Succeeded(made) = &outcome
             && !self.shared.is_stored(&made.artifact).await?
         {
             return self
@@ -342,8 +345,8 @@ impl Queue for JetStream {
                 return Change::Keep(());
             }
             let state = match outcome {
-                Outcome::Made(_) => State::Succeeded,
-                Outcome::Failed(_) => State::Failed,
+                BuildOutcome::Succeeded(_) => BuildState::Succeeded,
+                BuildOutcome::Failed(_) => BuildState::Failed,
             };
             end(build, state);
             build.outcome = Some(outcome.clone());
@@ -356,11 +359,11 @@ impl Queue for JetStream {
 
     async fn stopped(&self, lease: &Lease) -> Result<(), StoreError> {
         let again = self.shared.change_leased(lease, |build| {
-            if build.state != State::Running {
-                return Change::Keep(build.state == State::Queued);
+            if build.state != BuildState::Running {
+                return Change::Keep(build.state == BuildState::Queued);
             }
             if build.wanted_by.is_empty() {
-                end(build, State::Cancelled);
+                end(build, BuildState::Cancelled);
                 return Change::Put(false);
             }
             put_back(build);
@@ -380,11 +383,11 @@ impl Queue for JetStream {
         self.put_back(lease, "the worker is shut down: the build is queued again").await
     }
 
-    async fn depth(&self) -> Result<Depth, StoreError> {
+    async fn depth(&self) -> Result<QueueDepth, StoreError> {
         Ok(self.shared.mirror.depth())
     }
 
-    async fn position(&self, id: BuildId) -> Result<Option<Position>, StoreError> {
+    async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
         Ok(self.shared.mirror.position(id))
     }
 }

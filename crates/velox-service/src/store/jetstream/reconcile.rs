@@ -4,12 +4,13 @@ use std::{collections::HashSet, time::Duration};
 
 use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
+use velox_api::BuildId;
 
 use super::{
     Shared,
     record::{Found, tenants_of},
 };
-use crate::{BuildId, StoreError};
+use crate::store::StoreError;
 
 /// How often to look. Any node does; doing it twice does no harm.
 const EVERY: Duration = Duration::from_secs(5);

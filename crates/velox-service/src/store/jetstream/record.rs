@@ -5,12 +5,16 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use velox_api::{BuildFailure, BuildId, BuildState, FailureKind};
 
 use super::{
     Shared,
     nats::{Kept, Put},
 };
-use crate::{Build, BuildId, Failure, FailureKind, Outcome, State, StoreError, Tenant};
+use crate::{
+    build::{Build, BuildOutcome, Tenant},
+    store::StoreError,
+};
 
 /// How often others may be faster before a change is given up.
 const TRIES: u32 = 200;
@@ -74,7 +78,7 @@ impl Shared {
         headers.insert(STATE, state_word(record.build.state));
         let tenants = tenants_of(&record.build);
         headers.insert(TENANTS, tenants.join(","));
-        if let Some(Outcome::Made(made)) = &record.build.outcome {
+        if let Some(BuildOutcome::Succeeded(made)) = &record.build.outcome {
             headers.insert(ARTIFACT, made.artifact.sha256.as_str());
         }
         let put = self.builds.put(&record.build.id.to_string(), written(record)?, &headers, expected).await?;
@@ -101,42 +105,42 @@ impl Shared {
             if put == Put::TooLarge {
                 let message = "what came of the build is larger than a message of NATS may be: raise its \
                                max_payload";
-                let failure = Failure { kind: FailureKind::Internal, message: message.to_owned() };
-                record.build.state = State::Failed;
-                record.build.outcome = Some(Outcome::Failed(failure));
+                let failure = BuildFailure { kind: FailureKind::Internal, message: message.to_owned() };
+                record.build.state = BuildState::Failed;
+                record.build.outcome = Some(BuildOutcome::Failed(failure));
                 put = self.put_record(&record, revision).await?;
             }
             match put {
                 Put::Done(_) => return Ok(Some(answer)),
                 Put::Conflict => {}
                 Put::Full | Put::TooLarge => {
-                    return Err(StoreError::Trouble(
+                    return Err(StoreError::Failed(
                         "NATS takes no more records: look at its limits".to_owned(),
                     ));
                 }
             }
         }
-        Err(StoreError::Trouble(format!("the record of build {id} changes all the time")))
+        Err(StoreError::Failed(format!("the record of build {id} changes all the time")))
     }
 }
 
 pub(super) fn written(value: &impl Serialize) -> Result<Bytes, StoreError> {
     let text = serde_json::to_vec(value);
-    text.map(Bytes::from).map_err(|error| StoreError::Trouble(format!("a record can't be written: {error}")))
+    text.map(Bytes::from).map_err(|error| StoreError::Failed(format!("a record can't be written: {error}")))
 }
 
 pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(text)
-        .map_err(|error| StoreError::Trouble(format!("NATS has a record that can't be read: {error}")))
+        .map_err(|error| StoreError::Failed(format!("NATS has a record that can't be read: {error}")))
 }
 
-fn state_word(state: State) -> &'static str {
+fn state_word(state: BuildState) -> &'static str {
     match state {
-        State::Queued => "queued",
-        State::Running => "running",
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
+        BuildState::Queued => "queued",
+        BuildState::Running => "running",
+        BuildState::Succeeded => "succeeded",
+        BuildState::Failed => "failed",
+        BuildState::Cancelled => "cancelled",
     }
 }
 
@@ -166,9 +170,15 @@ pub(super) fn artifact_in(headers: &HeaderMap) -> Option<&str> {
     headers.get(ARTIFACT).map(|sha256| sha256.as_str())
 }
 
-pub(super) fn state_of(headers: &HeaderMap) -> Option<State> {
+pub(super) fn state_of(headers: &HeaderMap) -> Option<BuildState> {
     let word = headers.get(STATE)?.as_str();
-    [State::Queued, State::Running, State::Succeeded, State::Failed, State::Cancelled]
-        .into_iter()
-        .find(|state| state_word(*state) == word)
+    [
+        BuildState::Queued,
+        BuildState::Running,
+        BuildState::Succeeded,
+        BuildState::Failed,
+        BuildState::Cancelled,
+    ]
+    .into_iter()
+    .find(|state| state_word(*state) == word)
 }

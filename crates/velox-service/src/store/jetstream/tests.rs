@@ -7,11 +7,9 @@ use secrecy::SecretString;
 use velox_testkit::NatsServer;
 
 use super::*;
-use crate::{
+use crate::store::{
     Forgets, Queue,
-    store::behaviour::{
-        SOON, Setup, artifact_of, entry, every_behaviour, lease, made, new, until, until_depth,
-    },
+    behaviour::{SOON, Setup, artifact_of, entry, every_behaviour, lease, made, new, until, until_depth},
 };
 
 fn server() -> Option<NatsServer> {
@@ -24,8 +22,8 @@ fn server() -> Option<NatsServer> {
     }
 }
 
-fn cluster(server: &NatsServer) -> Cluster {
-    Cluster {
+fn cluster(server: &NatsServer) -> ClusterOptions {
+    ClusterOptions {
         nats: vec![server.url().parse().expect("it is a URL")],
         credentials: None,
         artifacts: "file:///nowhere".parse().expect("it is a URL"),
@@ -43,11 +41,11 @@ fn options(setup: Setup) -> JetStreamOptions {
     }
 }
 
-async fn node(server: &NatsServer, setup: Setup) -> JetStream {
-    JetStream::connect(&cluster(server), options(setup)).await.expect("it connects")
+async fn node(server: &NatsServer, setup: Setup) -> JetStreamStore {
+    JetStreamStore::connect(&cluster(server), options(setup)).await.expect("it connects")
 }
 
-async fn open(setup: Setup) -> Option<(JetStream, NatsServer)> {
+async fn open(setup: Setup) -> Option<(JetStreamStore, NatsServer)> {
     let server = server()?;
     Some((node(&server, setup).await, server))
 }
@@ -60,7 +58,7 @@ fn build_of(new: &NewBuild) -> Build {
         key: new.spec.key(),
         spec: new.spec.clone(),
         force: new.force,
-        state: State::Queued,
+        state: BuildState::Queued,
         tenant: new.tenant.clone(),
         wanted_by: [new.tenant.clone()].into(),
         trace: new.trace.clone(),
@@ -79,9 +77,9 @@ async fn two_nodes_asked_at_once_make_one_build() {
     for round in 0..20 {
         let requests = (0..16)
             .map(|at| if at % 2 == 0 { &one } else { &other }.submit(new(&format!("r{round}"), "ann")));
-        let submitted: Vec<Submitted> =
+        let submitted: Vec<Submission> =
             join_all(requests).await.into_iter().map(|one| one.expect("it is taken")).collect();
-        let queued = submitted.iter().filter(|one| matches!(one, Submitted::Queued(_))).count();
+        let queued = submitted.iter().filter(|one| matches!(one, Submission::Queued(_))).count();
         assert_eq!(queued, 1, "{submitted:?}");
         let id = submitted[0].build().id;
         assert!(submitted.iter().all(|one| one.build().id == id));
@@ -89,7 +87,7 @@ async fn two_nodes_asked_at_once_make_one_build() {
         assert_eq!(leased.build.id, id);
         // A node hears what happens on the other.
         let elsewhere = if round % 2 == 0 { &other } else { &one };
-        let wait = until(elsewhere, id, |build| build.state == State::Succeeded);
+        let wait = until(elsewhere, id, |build| build.state == BuildState::Succeeded);
         let finish = async {
             let by = if round % 2 == 0 { &one } else { &other };
             by.append(&leased, vec![entry("it goes on")]).await.expect("it is kept");
@@ -112,10 +110,12 @@ async fn the_bounds_hold_on_many_nodes() {
         nodes[at % 4].submit(new)
     };
     let mut asked = join_all((0..8).map(|at| submit(at, "bob", Some(3)))).await;
-    let busy = asked.iter().filter(|answer| matches!(answer, Err(StoreError::Busy { limit: 3 }))).count();
+    let busy =
+        asked.iter().filter(|answer| matches!(answer, Err(StoreError::TenantLimit { limit: 3 }))).count();
     assert_eq!(busy, 5, "{asked:?}");
     asked = join_all((0..40).map(|at| submit(at, "ann", None))).await;
-    let full = asked.iter().filter(|answer| matches!(answer, Err(StoreError::Full { waiting: 10 }))).count();
+    let full =
+        asked.iter().filter(|answer| matches!(answer, Err(StoreError::QueueFull { waiting: 10 }))).count();
     assert_eq!(full, 33, "{asked:?}");
     until_depth(&nodes[0], 10, 0).await;
 
@@ -123,7 +123,7 @@ async fn the_bounds_hold_on_many_nodes() {
     let store = &nodes[0];
     drop(store.shared.admit(&new("gate", "cid")).await.expect("there is room"));
     let since = Instant::now();
-    assert!(matches!(nodes[1].submit(new("cid", "cid")).await, Ok(Submitted::Queued(_))));
+    assert!(matches!(nodes[1].submit(new("cid", "cid")).await, Ok(Submission::Queued(_))));
     assert!(since.elapsed() < SOON);
 }
 
@@ -138,7 +138,7 @@ async fn what_a_dead_node_began_is_carried_on() {
     let pointer = written(&Pointer { build: pointed.clone(), made: None }).expect("it can be written");
     shared.keys.put(&pointed.key, pointer, &HeaderMap::new(), 0).await.expect("it is kept");
     let submitted = store.submit(new("a", "bob")).await.expect("it is taken");
-    assert!(matches!(&submitted, Submitted::Joined(build) if build.id == pointed.id), "{submitted:?}");
+    assert!(matches!(&submitted, Submission::Joined(build) if build.id == pointed.id), "{submitted:?}");
     let leased = lease(&store).await;
     assert_eq!(leased.build.id, pointed.id);
     store.finish(&leased, made("ab")).await.expect("it ends");
@@ -175,11 +175,11 @@ async fn a_stream_that_takes_no_more_leaves_nothing_behind() {
     let small = Config { max_messages: 1, ..there };
     shared.jobs.context.update_stream(&small).await.expect("it can be changed");
     store.submit(new("a", "ann")).await.expect("it is taken");
-    assert!(matches!(store.submit(new("b", "ann")).await, Err(StoreError::Full { .. })));
+    assert!(matches!(store.submit(new("b", "ann")).await, Err(StoreError::QueueFull { .. })));
     assert_eq!(store.recent(9).await.expect("it can be read").len(), 1);
     until_depth(&store, 1, 0).await;
     store.finish(&lease(&store).await, made("ad")).await.expect("it ends");
-    assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submitted::Queued(_))));
+    assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submission::Queued(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,7 +193,7 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
 
     for round in 0..5 {
         server.kill().expect("it can be killed");
-        assert!(matches!(store.ready().await, Err(StoreError::Trouble(_))));
+        assert!(matches!(store.ready().await, Err(StoreError::Failed(_))));
         // These are asked while there is no server.
         let name = format!("c{round}");
         let submit = store.submit(new(&name, "ann"));
@@ -203,7 +203,7 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
             tokio::task::block_in_place(|| server.restart()).expect("it starts");
         };
         let (submitted, appended, ()) = tokio::join!(submit, append, restart);
-        assert!(matches!(submitted, Ok(Submitted::Queued(_))), "{submitted:?}");
+        assert!(matches!(submitted, Ok(Submission::Queued(_))), "{submitted:?}");
         appended.expect("it is kept");
         store.ready().await.expect("it answers");
     }
@@ -211,7 +211,7 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
     let log = store.log(first, 0, 99).await.expect("it can be read");
     assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     // News still come.
-    let wait = until(&store, first, |build| build.state == State::Succeeded);
+    let wait = until(&store, first, |build| build.state == BuildState::Succeeded);
     let (_, finished) = tokio::join!(wait, store.finish(&leased, made("ae")));
     finished.expect("it ends");
     for _ in 0..6 {
@@ -274,7 +274,7 @@ async fn nothing_is_left_of_what_is_forgotten() {
     }
     until_depth(&other, 0, 0).await;
     let submitted = other.submit(new("a1", "ann")).await.expect("it is taken");
-    assert!(matches!(submitted, Submitted::Queued(_)), "{submitted:?}");
+    assert!(matches!(submitted, Submission::Queued(_)), "{submitted:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -291,7 +291,7 @@ async fn what_kills_its_workers_is_given_up() {
     let ended = until(&store, id, |build| build.state.is_final());
     let (build, nothing) = tokio::join!(ended, timeout(Duration::from_secs(1), store.lease("worker")));
     assert!(nothing.is_err());
-    let Some(Outcome::Failed(failure)) = build.outcome else { panic!("{build:?}") };
+    let Some(BuildOutcome::Failed(failure)) = build.outcome else { panic!("{build:?}") };
     assert!(
         failure.message.contains("25 times") && failure.message.contains("logs of the workers"),
         "{failure:?}"
@@ -322,12 +322,12 @@ async fn no_secret_is_in_an_error() {
     let Ok(server) = server else { return };
     let connect = async |user: &str, credentials: Option<&str>| {
         let url = server.url().replace("nats://", &format!("nats://{user}@"));
-        let cluster = Cluster {
+        let cluster = ClusterOptions {
             nats: vec![url.parse().expect("it is a URL")],
             credentials: credentials.map(SecretString::from),
             ..cluster(&server)
         };
-        JetStream::connect(&cluster, options(Setup::LARGE)).await
+        JetStreamStore::connect(&cluster, options(Setup::LARGE)).await
     };
     connect("vx:right", None).await.expect("it connects");
     for (user, credentials) in [("vx:s3cret", None), ("vx:s3cret", Some("s3cret"))] {
@@ -345,8 +345,9 @@ async fn the_credentials_of_a_file_let_in() {
         Err(error) => return println!("skipped: {error}"),
     };
     let connect = async |credentials: &str| {
-        let cluster = Cluster { credentials: Some(SecretString::from(credentials)), ..cluster(&server) };
-        JetStream::connect(&cluster, options(Setup::LARGE)).await
+        let cluster =
+            ClusterOptions { credentials: Some(SecretString::from(credentials)), ..cluster(&server) };
+        JetStreamStore::connect(&cluster, options(Setup::LARGE)).await
     };
     let store = connect(&right).await.expect("it connects");
     store.submit(new("a", "ann")).await.expect("it is taken");
@@ -363,13 +364,13 @@ async fn three_servers_go_on_without_one() {
         Ok(servers) => servers,
         Err(error) => return println!("skipped: {error}"),
     };
-    let cluster = Cluster {
+    let cluster = ClusterOptions {
         nats: servers.iter().map(|server| server.url().parse().expect("it is a URL")).collect(),
         replicas: 3,
         ..cluster(&servers[0])
     };
     let options = JetStreamOptions { replicas: 3, ..options(Setup::LARGE) };
-    let store = JetStream::connect(&cluster, options).await.expect("it connects");
+    let store = JetStreamStore::connect(&cluster, options).await.expect("it connects");
     let first = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
     let leased = lease(&store).await;
     store.append(&leased, vec![entry("before")]).await.expect("it is kept");
@@ -393,7 +394,7 @@ async fn three_servers_go_on_without_one() {
 }
 
 /// Waits until all servers have all that one of them has.
-async fn until_replicated(store: &JetStream) {
+async fn until_replicated(store: &JetStreamStore) {
     let since = Instant::now();
     let Shared { builds, keys, artifacts, logs, jobs, .. } = &*store.shared;
     for stream in [builds, keys, artifacts, logs, jobs] {

@@ -17,7 +17,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::StoreError;
+use crate::store::StoreError;
 
 /// How many writes share a transaction at most.
 const GROUP: usize = 256;
@@ -55,18 +55,18 @@ impl Database {
     ) -> Result<Self, StoreError> {
         let lock = lock(path)?;
         let trouble = |error: rusqlite::Error| {
-            StoreError::Trouble(format!("the database {} can't be opened: {error}", path.display()))
+            StoreError::Failed(format!("the database {} can't be opened: {error}", path.display()))
         };
         let mut connection = Connection::open(path).map_err(trouble)?;
         set_up(&mut connection, path).map_err(|error| match error {
             Opening::Sqlite(error) => trouble(error),
-            Opening::Newer(sentence) => StoreError::Trouble(sentence),
+            Opening::Newer(sentence) => StoreError::Failed(sentence),
         })?;
         let (writes, inbox) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("database".to_owned())
             .spawn(move || write(connection, &inbox, tick, &regular))
-            .map_err(|error| StoreError::Trouble(format!("no thread for the database: {error}")))?;
+            .map_err(|error| StoreError::Failed(format!("no thread for the database: {error}")))?;
         Ok(Self {
             path: path.to_owned(),
             writes: Some(writes),
@@ -85,7 +85,7 @@ impl Database {
         told: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
-        let ended = || StoreError::Trouble("the database is closed".to_owned());
+        let ended = || StoreError::Failed("the database is closed".to_owned());
         let write = transaction(step, move |result| {
             if let Ok(given) = &result {
                 told(given);
@@ -102,7 +102,7 @@ impl Database {
         self: &Arc<Self>,
         look: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let ended = |_| StoreError::Trouble("the database is closed".to_owned());
+        let ended = |_| StoreError::Failed("the database is closed".to_owned());
         let _turn = self.reading.acquire().await.map_err(ended)?;
         let this = Arc::clone(self);
         let work = move || {
@@ -114,7 +114,7 @@ impl Database {
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(found) => found,
-            Err(error) => Err(StoreError::Trouble(format!("a look into the database broke off: {error}"))),
+            Err(error) => Err(StoreError::Failed(format!("a look into the database broke off: {error}"))),
         }
     }
 
@@ -145,11 +145,11 @@ pub(super) fn transaction<T: 'static>(
     Box::new(move |connection| {
         let result = match connection {
             Ok(connection) => within(connection, step),
-            Err(sentence) => Err(StoreError::Trouble(sentence.to_owned())),
+            Err(sentence) => Err(StoreError::Failed(sentence.to_owned())),
         };
         Box::new(move |kept| {
             then(match (result, kept) {
-                (Ok(_), Err(sentence)) => Err(StoreError::Trouble(sentence.to_owned())),
+                (Ok(_), Err(sentence)) => Err(StoreError::Failed(sentence.to_owned())),
                 (result, _) => result,
             });
         })
@@ -221,7 +221,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
 fn lock(path: &Path) -> Result<File, StoreError> {
     let beside = path.with_extension("lock");
     let trouble = |error: std::io::Error| {
-        StoreError::Trouble(format!("the database's lock {} can't be taken: {error}", beside.display()))
+        StoreError::Failed(format!("the database's lock {} can't be taken: {error}", beside.display()))
     };
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(trouble)?;
@@ -231,7 +231,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let directory = path.parent().unwrap_or(path).display();
-            Err(StoreError::Trouble(format!(
+            Err(StoreError::Failed(format!(
                 "another server is using {directory}: stop it, or give this one a directory of its own"
             )))
         }

@@ -8,29 +8,30 @@ use std::{
 use futures::StreamExt as _;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use velox_api::{BuildFailure, BuildSpec, FailureKind, PluginSpec};
 
 use super::*;
 use crate::{
-    Failure, FailureKind, Made, Plugin, Spec,
+    build::BuildResult,
     store::behaviour::{Setup, every_behaviour},
 };
 
-async fn open(setup: Setup) -> Option<(Sqlite, TempDir)> {
+async fn open(setup: Setup) -> Option<(SqliteStore, TempDir)> {
     let directory = tempfile::tempdir().unwrap();
     let Setup { queue, time_to_live, lease_time } = setup;
     let options = SqliteOptions { queue, time_to_live, lease_time };
-    Some((Sqlite::open(&directory.path().join("db"), options).await.unwrap(), directory))
+    Some((SqliteStore::open(&directory.path().join("db"), options).await.unwrap(), directory))
 }
 
 every_behaviour!(open);
 
-fn spec(version: u32) -> Spec {
+fn spec(version: u32) -> BuildSpec {
     let reference = format!("v1.0.{version}");
-    Spec::new("v2025.1.5", vec![Plugin::new("github.com/roadrunner-server/rpc/v5", reference)])
+    BuildSpec::new("v2025.1.5", vec![PluginSpec::new("github.com/roadrunner-server/rpc/v5", reference)])
 }
 
-fn branch() -> Spec {
-    Spec { roadrunner: "master".to_owned(), ..spec(0) }
+fn branch() -> BuildSpec {
+    BuildSpec { roadrunner: "master".to_owned(), ..spec(0) }
 }
 
 fn tenant(number: usize) -> Tenant {
@@ -41,8 +42,8 @@ fn new(tenant_number: usize, version: u32) -> NewBuild {
     NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None, trace: None }
 }
 
-fn outcome(sha256: &str) -> Outcome {
-    Outcome::Made(Box::new(Made {
+fn outcome(sha256: &str) -> BuildOutcome {
+    BuildOutcome::Succeeded(Box::new(BuildResult {
         artifact: ArtifactInfo {
             sha256: sha256.to_owned(),
             size: 3,
@@ -57,17 +58,17 @@ fn outcome(sha256: &str) -> Outcome {
     }))
 }
 
-fn failure() -> Outcome {
-    Outcome::Failed(Failure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
+fn failure() -> BuildOutcome {
+    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
 }
 
-fn line(text: &str) -> Entry {
-    Entry::new(Level::Output, text)
+fn line(text: &str) -> LogEntry {
+    LogEntry::new(Severity::Output, text)
 }
 
 /// A store in a directory of its own, which can be closed and opened again.
 struct Place {
-    store: Option<Sqlite>,
+    store: Option<SqliteStore>,
     options: SqliteOptions,
     path: PathBuf,
     _directory: TempDir,
@@ -77,17 +78,17 @@ impl Place {
     async fn new(options: SqliteOptions) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("builds.db");
-        let store = Some(Sqlite::open(&path, options.clone()).await.unwrap());
+        let store = Some(SqliteStore::open(&path, options.clone()).await.unwrap());
         Self { store, options, path, _directory: directory }
     }
 
-    fn store(&self) -> &Sqlite {
+    fn store(&self) -> &SqliteStore {
         self.store.as_ref().unwrap()
     }
 
     async fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(Sqlite::open(&self.path, self.options.clone()).await.unwrap());
+        self.store = Some(SqliteStore::open(&self.path, self.options.clone()).await.unwrap());
     }
 
     /// As if the worker had been silent for too long.
@@ -101,7 +102,7 @@ impl Place {
     }
 }
 
-async fn everything(store: &Sqlite) -> Vec<Build> {
+async fn everything(store: &SqliteStore) -> Vec<Build> {
     store.recent(1000).await.unwrap()
 }
 
@@ -148,7 +149,7 @@ struct Model {
 struct Modelled {
     id: BuildId,
     version: u32,
-    state: State,
+    state: BuildState,
     owner: Tenant,
     wanted_by: BTreeSet<Tenant>,
     /// It was taken before.
@@ -168,20 +169,20 @@ impl Model {
     }
 
     fn queued(&self) -> usize {
-        self.builds.iter().filter(|build| build.state == State::Queued).count()
+        self.builds.iter().filter(|build| build.state == BuildState::Queued).count()
     }
 
     fn waits(&self, tenant: &Tenant) -> bool {
-        self.builds.iter().any(|build| build.state == State::Queued && build.wanted_by.contains(tenant))
+        self.builds.iter().any(|build| build.state == BuildState::Queued && build.wanted_by.contains(tenant))
     }
 
     fn put_back(&mut self, at: usize) {
         let build = &mut self.builds[at];
         build.turn = None;
         if build.wanted_by.is_empty() {
-            build.state = State::Cancelled;
+            build.state = BuildState::Cancelled;
         } else {
-            build.state = State::Queued;
+            build.state = BuildState::Queued;
             build.before = true;
             build.lines += 1;
         }
@@ -190,7 +191,9 @@ impl Model {
     /// Who is next, and which build.
     fn next(&self) -> Option<(Tenant, usize)> {
         let mut lines: BTreeMap<&Tenant, Vec<(bool, usize)>> = BTreeMap::new();
-        for (at, build) in self.builds.iter().enumerate().filter(|(_, build)| build.state == State::Queued) {
+        for (at, build) in
+            self.builds.iter().enumerate().filter(|(_, build)| build.state == BuildState::Queued)
+        {
             for tenant in &build.wanted_by {
                 lines.entry(tenant).or_default().push((!build.before, at));
             }
@@ -225,28 +228,31 @@ async fn agrees(ops: Vec<Op>) {
                 let answer = store.submit(NewBuild { force, ..new(by, version) }).await;
                 let by = tenant(by);
                 if let Some(at) = model.live(version) {
-                    let Ok(Submitted::Joined(build)) = answer else { panic!("{answer:?} for a live one") };
+                    let Ok(Submission::Joined(build)) = answer else { panic!("{answer:?} for a live one") };
                     assert_eq!(build.id, model.builds[at].id);
                     model.builds[at].wanted_by.insert(by);
                 } else if let Some(done) = model
                     .builds
                     .iter()
-                    .rfind(|build| !force && build.version == version && build.state == State::Succeeded)
+                    .rfind(|build| !force && build.version == version && build.state == BuildState::Succeeded)
                 {
-                    let Ok(Submitted::Finished(build)) = answer else {
+                    let Ok(Submission::Finished(build)) = answer else {
                         panic!("{answer:?} for a finished one")
                     };
                     assert_eq!(build.id, done.id);
                 } else if model.queued() as u64 >= QUEUE
                     && (model.waits(&by) || model.queued() as u64 >= 2 * QUEUE)
                 {
-                    assert!(matches!(answer, Err(StoreError::Full { .. })), "{answer:?} of a full queue");
+                    assert!(
+                        matches!(answer, Err(StoreError::QueueFull { .. })),
+                        "{answer:?} of a full queue"
+                    );
                 } else {
-                    let Ok(Submitted::Queued(build)) = answer else { panic!("{answer:?} for a new one") };
+                    let Ok(Submission::Queued(build)) = answer else { panic!("{answer:?} for a new one") };
                     model.builds.push(Modelled {
                         id: build.id,
                         version,
-                        state: State::Queued,
+                        state: BuildState::Queued,
                         owner: by.clone(),
                         wanted_by: [by].into(),
                         before: false,
@@ -261,7 +267,7 @@ async fn agrees(ops: Vec<Op>) {
                 let taken = lease.as_ref().map(|lease| model.of(lease.build.id));
                 assert_eq!(taken, expected.as_ref().map(|(_, at)| *at), "whose turn it is");
                 if let (Some(lease), Some((tenant, at))) = (lease, expected) {
-                    model.builds[at].state = State::Running;
+                    model.builds[at].state = BuildState::Running;
                     model.builds[at].turn = Some(tenant.clone());
                     model.turns.push(tenant);
                     live_leases.insert(lease.token.clone(), at);
@@ -278,8 +284,8 @@ async fn agrees(ops: Vec<Op>) {
                 let build = &mut model.builds[at];
                 assert_eq!(answer.is_some(), build.owner == by || build.wanted_by.contains(&by));
                 let left = !build.state.is_final() && build.wanted_by.remove(&by);
-                if left && build.wanted_by.is_empty() && build.state == State::Queued {
-                    build.state = State::Cancelled;
+                if left && build.wanted_by.is_empty() && build.state == BuildState::Queued {
+                    build.state = BuildState::Cancelled;
                 }
             }
             Op::Reopen => {
@@ -311,7 +317,7 @@ async fn agrees(ops: Vec<Op>) {
                         let answer = store.extend(&lease).await;
                         if let (Some(at), Ok(standing)) = (at, &answer) {
                             let wanted = !model.builds[at].wanted_by.is_empty();
-                            assert_eq!(*standing == Standing::Wanted, wanted);
+                            assert_eq!(*standing == LeaseStatus::Active, wanted);
                         }
                         answer.map(|_| ())
                     }
@@ -323,7 +329,7 @@ async fn agrees(ops: Vec<Op>) {
                 };
                 let Some(at) = at else {
                     assert!(
-                        matches!(answer, Err(StoreError::LeaseOver(_))),
+                        matches!(answer, Err(StoreError::LeaseExpired(_))),
                         "{answer:?} of a lease that is over"
                     );
                     continue;
@@ -333,7 +339,8 @@ async fn agrees(ops: Vec<Op>) {
                     Op::Append(_) => model.builds[at].lines += 2,
                     Op::Finish { good, .. } => {
                         live_leases.remove(&lease.token);
-                        model.builds[at].state = if good { State::Succeeded } else { State::Failed };
+                        model.builds[at].state =
+                            if good { BuildState::Succeeded } else { BuildState::Failed };
                         model.builds[at].turn = None;
                     }
                     Op::Stopped(_) | Op::Release(_) => {
@@ -348,7 +355,7 @@ async fn agrees(ops: Vec<Op>) {
     }
 }
 
-async fn same(store: &Sqlite, model: &Model) {
+async fn same(store: &SqliteStore, model: &Model) {
     let mut builds = everything(store).await;
     builds.reverse();
     assert_eq!(builds.len(), model.builds.len(), "none is lost");
@@ -357,11 +364,14 @@ async fn same(store: &Sqlite, model: &Model) {
             (build.id, build.state, &build.wanted_by),
             (expected.id, expected.state, &expected.wanted_by)
         );
-        assert_eq!(build.outcome.is_some(), matches!(build.state, State::Succeeded | State::Failed));
+        assert_eq!(
+            build.outcome.is_some(),
+            matches!(build.state, BuildState::Succeeded | BuildState::Failed)
+        );
     }
     let queued = model.queued() as u64;
-    let running = model.builds.iter().filter(|build| build.state == State::Running).count() as u64;
-    assert_eq!(store.depth().await.unwrap(), Depth { queued, running });
+    let running = model.builds.iter().filter(|build| build.state == BuildState::Running).count() as u64;
+    assert_eq!(store.depth().await.unwrap(), QueueDepth { queued, running });
     if let Some(last) = model.builds.last() {
         let seqs: Vec<u64> =
             store.log(last.id, 0, 1000).await.unwrap().iter().map(|entry| entry.seq).collect();
@@ -392,7 +402,7 @@ async fn a_crowd_of_equal_requests_is_one_build() {
     });
     let answers = futures::future::join_all(crowd).await;
     let queued =
-        answers.iter().filter(|answer| matches!(answer.as_ref().unwrap(), Submitted::Queued(_))).count();
+        answers.iter().filter(|answer| matches!(answer.as_ref().unwrap(), Submission::Queued(_))).count();
     assert_eq!(queued, 1);
     let build = &everything(place.store()).await[..];
     assert_eq!(build.len(), 1);
@@ -402,7 +412,7 @@ async fn a_crowd_of_equal_requests_is_one_build() {
 #[tokio::test]
 async fn a_second_server_is_told() {
     let place = Place::new(SqliteOptions::default()).await;
-    let error = Sqlite::open(&place.path, SqliteOptions::default()).await.err().unwrap();
+    let error = SqliteStore::open(&place.path, SqliteOptions::default()).await.err().unwrap();
     assert!(error.to_string().starts_with("another server is using "), "{error}");
 }
 
@@ -411,7 +421,7 @@ async fn a_newer_database_is_left_alone() {
     let mut place = Place::new(SqliteOptions::default()).await;
     place.store = None;
     Connection::open(&place.path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = Sqlite::open(&place.path, SqliteOptions::default()).await.err().unwrap();
+    let error = SqliteStore::open(&place.path, SqliteOptions::default()).await.err().unwrap();
     assert!(error.to_string().contains("is of a newer vx (schema 99"), "{error}");
 }
 
@@ -423,13 +433,13 @@ async fn branches_are_good_for_a_while() {
     let first = place.store().submit(asked()).await.unwrap().build().id;
     let lease = place.store().lease("worker").await.unwrap();
     place.store().finish(&lease, outcome("aa")).await.unwrap();
-    let Submitted::Finished(again) = place.store().submit(asked()).await.unwrap() else {
+    let Submission::Finished(again) = place.store().submit(asked()).await.unwrap() else {
         panic!("it is fresh")
     };
     assert_eq!((again.id, again.outcome.as_ref()), (first, Some(&outcome("aa"))));
     place.options.time_to_live = Duration::ZERO;
     place.reopen().await;
-    assert!(matches!(place.store().submit(asked()).await.unwrap(), Submitted::Queued(_)));
+    assert!(matches!(place.store().submit(asked()).await.unwrap(), Submission::Queued(_)));
 }
 
 #[tokio::test]
@@ -467,8 +477,8 @@ async fn silent_workers_lose_their_builds() {
     let silent = place.store().lease("silent").await.unwrap();
     let other = place.store().lease("other").await.unwrap();
     assert_eq!((other.build.id, other.build.attempts), (silent.build.id, 2));
-    assert!(matches!(place.store().extend(&silent).await, Err(StoreError::LeaseOver(_))));
-    assert!(matches!(place.store().finish(&silent, outcome("aa")).await, Err(StoreError::LeaseOver(_))));
+    assert!(matches!(place.store().extend(&silent).await, Err(StoreError::LeaseExpired(_))));
+    assert!(matches!(place.store().finish(&silent, outcome("aa")).await, Err(StoreError::LeaseExpired(_))));
 }
 
 #[tokio::test]
@@ -480,7 +490,7 @@ async fn what_kills_its_workers_is_given_up() {
         place.expire(&lease).await;
     }
     let build = &everything(place.store()).await[0];
-    assert_eq!((build.state, &build.outcome), (State::Failed, &Some(given_up(ATTEMPTS))));
+    assert_eq!((build.state, &build.outcome), (BuildState::Failed, &Some(given_up(ATTEMPTS))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -508,7 +518,7 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
         for answer in futures::future::join_all((0..20).map(|one| submit(1 + crowd * 20 + one))).await {
             match answer.unwrap() {
                 Ok(_) => accepted += 1,
-                Err(StoreError::Trouble(_)) => refused += 1,
+                Err(StoreError::Failed(_)) => refused += 1,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -519,5 +529,5 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     pages(100_000).await.unwrap();
     place.store().append(&lease, vec![line("hello")]).await.unwrap();
     place.store().finish(&lease, outcome("aa")).await.unwrap();
-    assert!(matches!(place.store().submit(new(0, 10_000)).await, Ok(Submitted::Queued(_))));
+    assert!(matches!(place.store().submit(new(0, 10_000)).await, Ok(Submission::Queued(_))));
 }

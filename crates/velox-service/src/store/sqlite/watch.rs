@@ -8,7 +8,7 @@ use std::{
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use tokio::sync::watch;
 
-use crate::BuildId;
+use velox_api::BuildId;
 
 /// Who wants to hear of which build.
 #[derive(Default)]

@@ -11,14 +11,14 @@ use std::{
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use velox_api::{
+    BuildId, BuildSpec, BuildState, BuildView, FailureKind, LogEntry, Problem, Severity, SubmitRequest,
+    Violation,
+    client::{ClientError, ClientEvent, ServiceClient},
+};
 use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options, Phase, Settled};
 use velox_manifest::{
     Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
-};
-use velox_service::{
-    BuildId, Entry, FailureKind, Level as EntryLevel, Spec, State, Violation,
-    api::{BuildView, Problem, Submit},
-    client::{Client, ClientError, Happening},
 };
 
 use crate::{
@@ -96,7 +96,7 @@ impl Remote {
             Ok(http) => http,
             Err(error) => return prepared.failed(&error),
         };
-        let client = match Client::new(http, &self.address, self.token.as_ref()) {
+        let client = match ServiceClient::new(http, &self.address, self.token.as_ref()) {
             Ok(client) => client,
             Err(error) => return end(&prepared, &Trouble::of(&prepared.request.manifest, &[], error)),
         };
@@ -170,26 +170,26 @@ impl Trouble {
     }
 
     /// What a service says, at the places in the configuration that it is about.
-    fn of(manifest: &Manifest, specs: &[Spec], error: ClientError) -> Self {
+    fn of(manifest: &Manifest, specs: &[BuildSpec], error: ClientError) -> Self {
         let message = error.to_string();
         match error {
-            ClientError::Refused(problem) => Self::said(manifest, specs, &problem, &message),
-            ClientError::Address { .. } | ClientError::Exposed { .. } | ClientError::Token => {
+            ClientError::Rejected(problem) => Self::said(manifest, specs, &problem, &message),
+            ClientError::Address { .. } | ClientError::InsecureToken { .. } | ClientError::InvalidToken => {
                 Self::new(Ending::Configuration, &message, "")
             }
-            ClientError::Untrusted { .. } => {
+            ClientError::Certificate { .. } => {
                 let help = "SSL_CERT_FILE names a file with the certificate of the authority that signed it";
                 Self::new(Ending::Build, &message, help)
             }
-            ClientError::Network { .. } | ClientError::BadAnswer { .. } => {
+            ClientError::Network { .. } | ClientError::InvalidResponse { .. } => {
                 let help = "look at the address (--remote, VX_REMOTE) and whether the service runs: its /healthz tells";
                 Self::new(Ending::Build, &message, help)
             }
-            ClientError::Sum { .. } | ClientError::Io(_) => Self::new(Ending::Build, &message, ""),
+            ClientError::Checksum { .. } | ClientError::Io(_) => Self::new(Ending::Build, &message, ""),
         }
     }
 
-    fn said(manifest: &Manifest, specs: &[Spec], problem: &Problem, message: &str) -> Self {
+    fn said(manifest: &Manifest, specs: &[BuildSpec], problem: &Problem, message: &str) -> Self {
         let (ending, help) = match problem.status {
             400 | 413 | 422 => (Ending::Configuration, ""),
             401 => (
@@ -227,7 +227,7 @@ fn wrong(message: &str, help: &str) -> Diagnostic {
 }
 
 /// Where in the configuration a field of a request comes from. Lists of a request are in the order of its own.
-fn place(manifest: &Manifest, specs: &[Spec], field: &str) -> Option<std::ops::Range<usize>> {
+fn place(manifest: &Manifest, specs: &[BuildSpec], field: &str) -> Option<std::ops::Range<usize>> {
     let field = field.strip_prefix("build.").unwrap_or(field);
     if field == "roadrunner" {
         return manifest.roadrunner.reference.as_ref()?.span.clone();
@@ -332,15 +332,15 @@ fn specs(
     manifest: &Manifest,
     elsewhere: &Elsewhere<'_>,
     modules: &BTreeMap<String, String>,
-) -> Result<Vec<Spec>, Trouble> {
+) -> Result<Vec<BuildSpec>, Trouble> {
     let settled = elsewhere.settled();
     let exact = elsewhere.exact();
     let sent = by_module(manifest, modules, exact.as_ref());
     let of_target = |target: &GoTarget| {
-        let specs = Spec::of_manifest(&sent, Some(&target.to_string()))?;
+        let specs = BuildSpec::of_manifest(&sent, Some(&target.to_string()))?;
         specs.into_iter().map(|spec| flagged(spec, &settled).checked()).collect::<Result<Vec<_>, _>>()
     };
-    let specs: Result<Vec<Vec<Spec>>, Vec<Violation>> = settled.targets.iter().map(of_target).collect();
+    let specs: Result<Vec<Vec<BuildSpec>>, Vec<Violation>> = settled.targets.iter().map(of_target).collect();
     match specs {
         Ok(specs) => Ok(specs.into_iter().flatten().collect()),
         Err(violations) => {
@@ -351,8 +351,8 @@ fn specs(
 }
 
 /// With what flags and the environment say.
-fn flagged(spec: Spec, settled: &Settled) -> Spec {
-    Spec {
+fn flagged(spec: BuildSpec, settled: &Settled) -> BuildSpec {
+    BuildSpec {
         debug: settled.debug,
         race: settled.race,
         strict: settled.strict,
@@ -368,11 +368,11 @@ fn flagged(spec: Spec, settled: &Settled) -> Spec {
 
 /// The builds at a service.
 struct Job<'a> {
-    client: Client,
+    client: ServiceClient,
     prepared: &'a Prepared,
     elsewhere: &'a Elsewhere<'a>,
     modules: BTreeMap<String, String>,
-    specs: Vec<Spec>,
+    specs: Vec<BuildSpec>,
     /// Those that the service has.
     ids: Vec<BuildId>,
 }
@@ -384,7 +384,11 @@ impl Job<'_> {
         let mut told = Telling::new(Arc::clone(&report), self.client.host());
         let mut views = Vec::new();
         for spec in self.specs.clone() {
-            let submit = Submit { build: Some(spec), force: request.options.no_cache, ..Submit::default() };
+            let submit = SubmitRequest {
+                build: Some(spec),
+                force: request.options.no_cache,
+                ..SubmitRequest::default()
+            };
             let view = self.client.submit(&submit, &mut |what| told.tell(what)).await;
             let view = view.map_err(|error| self.trouble(error))?;
             self.ids.push(view.id);
@@ -394,7 +398,7 @@ impl Job<'_> {
         let mut locks = Vec::new();
         let mut warnings = BTreeSet::new();
         for (view, target) in views.into_iter().zip(self.elsewhere.settled().targets) {
-            let reused = view.state == State::Succeeded;
+            let reused = view.state == BuildState::Succeeded;
             note(&*report, format!("{} for {target}: {}", word(&view), self.client.page(view.id)));
             let view = match view.state.is_final() {
                 true => view,
@@ -404,7 +408,7 @@ impl Job<'_> {
                 }
             };
             told.phase(None, Timestamp::now());
-            if view.state != State::Succeeded {
+            if view.state != BuildState::Succeeded {
                 return Err(failed(&view));
             }
             locks.push(self.client.lock(view.id).await.map_err(|error| self.trouble(error))?);
@@ -476,7 +480,7 @@ impl Job<'_> {
         let mut receiving = self.elsewhere.receive(target).map_err(of_build)?;
         let item = format!("{} from {}", artifact.file_name, self.client.host());
         let mut told = |what| match what {
-            Happening::Downloaded(bytes) => report.report(Event::Progress {
+            ClientEvent::Downloaded(bytes) => report.report(Event::Progress {
                 phase: Phase::Publish,
                 done: bytes >> 20,
                 total: Some(artifact.size >> 20),
@@ -508,11 +512,11 @@ impl Job<'_> {
 
 fn word(view: &BuildView) -> &'static str {
     match view.state {
-        State::Queued => "queued",
-        State::Running => "being built",
-        State::Succeeded => "built before",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
+        BuildState::Queued => "queued",
+        BuildState::Running => "being built",
+        BuildState::Succeeded => "built before",
+        BuildState::Failed => "failed",
+        BuildState::Cancelled => "cancelled",
     }
 }
 
@@ -546,8 +550,8 @@ fn warn(report: &dyn Report, message: &str, help: &str) {
     report.report(Event::Warning(Diagnostic { level: Level::Warning, ..wrong(message, help) }));
 }
 
-fn waiting(report: &dyn Report, what: Happening) {
-    if let Happening::Waiting(pause, why) = what
+fn waiting(report: &dyn Report, what: ClientEvent) {
+    if let ClientEvent::Retrying(pause, why) = what
         // Short breaks of a connection are nobody's concern.
         && pause >= Duration::from_secs(1)
     {
@@ -568,11 +572,11 @@ impl Telling {
         Self { report, host, phase: None }
     }
 
-    fn tell(&mut self, what: Happening) {
+    fn tell(&mut self, what: ClientEvent) {
         match what {
-            Happening::Entry(entry) => self.entry(entry),
-            Happening::Build(view) => {
-                if view.attempts > 1 && view.state == State::Queued {
+            ClientEvent::Log(entry) => self.entry(entry),
+            ClientEvent::State(view) => {
+                if view.attempts > 1 && view.state == BuildState::Queued {
                     self.phase(None, Timestamp::now());
                     note(&*self.report, format!("{} builds it anew: its worker went away", self.host));
                 }
@@ -581,14 +585,14 @@ impl Telling {
         }
     }
 
-    fn entry(&mut self, Entry { time, level, text, phase, done, total, .. }: Entry) {
+    fn entry(&mut self, LogEntry { time, level, text, phase, done, total, .. }: LogEntry) {
         let phase = phase.as_deref().and_then(phase_of);
         if phase.is_some() {
             self.phase(phase, time);
         }
         match (level, phase, done) {
-            (EntryLevel::Warning, ..) => warn(&*self.report, &text, ""),
-            (EntryLevel::Info, Some(phase), Some(done)) => {
+            (Severity::Warning, ..) => warn(&*self.report, &text, ""),
+            (Severity::Info, Some(phase), Some(done)) => {
                 self.report.report(Event::Progress { phase, done, total, item: text, bytes: None });
             }
             _ => {

@@ -7,7 +7,8 @@ use url::Url;
 use velox_build::cache_directory;
 use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{
-    Cluster, Limits, Objects, Options, Policy, Retention, ServeError, Tls, serve,
+    BuildPolicy, ClusterOptions, JobLimits, Objects, Retention, ServeError, ServiceOptions, TlsOptions,
+    serve,
     telemetry::{Logs, LogsOptions},
 };
 
@@ -98,7 +99,7 @@ pub(crate) fn failed(report: &dyn report::Report, error: &ServeError) -> ExitCod
     ending.into()
 }
 
-fn options(settings: &Settings, arguments: cli::service::Serve) -> Result<Options, String> {
+fn options(settings: &Settings, arguments: cli::service::Serve) -> Result<ServiceOptions, String> {
     let cli::service::Serve {
         address,
         data,
@@ -116,13 +117,16 @@ fn options(settings: &Settings, arguments: cli::service::Serve) -> Result<Option
     } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("server"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
-    Ok(Options {
+    Ok(ServiceOptions {
         listen: address,
         data,
         jobs,
         queue,
         time_to_live,
-        tls: entrance.tls_cert.zip(entrance.tls_key).map(|(certificate, key)| Tls { certificate, key }),
+        tls: entrance
+            .tls_cert
+            .zip(entrance.tls_key)
+            .map(|(certificate, key)| TlsOptions { certificate, key }),
         tokens: entrance.tokens,
         anonymous: entrance.allow_anonymous,
         origins: entrance.origins,
@@ -137,12 +141,12 @@ fn options(settings: &Settings, arguments: cli::service::Serve) -> Result<Option
     })
 }
 
-pub(crate) fn policy(allowed: cli::service::Allowed) -> Policy {
-    Policy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo }
+pub(crate) fn policy(allowed: cli::service::Allowed) -> BuildPolicy {
+    BuildPolicy { modules: allowed.modules, direct: allowed.direct, cgo: allowed.cgo }
 }
 
-pub(crate) fn of_builds(limits: &cli::service::Limits) -> Limits {
-    Limits {
+pub(crate) fn of_builds(limits: &cli::service::Limits) -> JobLimits {
+    JobLimits {
         time: limits.time,
         memory: limits.memory,
         disk: limits.disk,
@@ -154,7 +158,7 @@ pub(crate) fn of_builds(limits: &cli::service::Limits) -> Limits {
 }
 
 /// What many nodes share, if this is one of many.
-pub(crate) fn cluster(nodes: cli::service::Nodes) -> Result<Option<Cluster>, String> {
+pub(crate) fn cluster(nodes: cli::service::Nodes) -> Result<Option<ClusterOptions>, String> {
     let Some(artifacts) = nodes.artifacts else { return Ok(None) };
     let artifacts = Objects::parse(&artifacts)?;
     let nats = nodes.nats.iter().map(|text| {
@@ -169,7 +173,7 @@ pub(crate) fn cluster(nodes: cli::service::Nodes) -> Result<Option<Cluster>, Str
         let text = std::fs::read_to_string(file);
         text.map(SecretString::from).map_err(|error| format!("can't read {}: {error}", file.display()))
     };
-    Ok(Some(Cluster {
+    Ok(Some(ClusterOptions {
         nats,
         credentials: nodes.nats_credentials.as_ref().map(read).transpose()?,
         artifacts,

@@ -7,7 +7,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
 use velox_manifest::LogConfig;
-use velox_service::{Cluster, Options, Retention, telemetry::Logs, work};
+use velox_service::{ClusterOptions, Retention, ServiceOptions, telemetry::Logs, work};
 
 use crate::commands::service::server::{cluster, failed, logs, of_builds, policy};
 use crate::{
@@ -61,12 +61,15 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::service::Work) ->
     code
 }
 
-fn options(settings: &Settings, arguments: cli::service::Work) -> Result<(Options, Cluster), String> {
+fn options(
+    settings: &Settings,
+    arguments: cli::service::Work,
+) -> Result<(ServiceOptions, ClusterOptions), String> {
     let cli::service::Work { data, jobs, drain, metrics_address: _, nodes, allowed, limits } = arguments;
     let data = data.unwrap_or_else(|| cache_directory(&settings.environment).join("worker"));
     let program = std::env::current_exe().map_err(|error| format!("can't tell where vx is: {error}"))?;
     let cluster = cluster(nodes)?.ok_or("a worker needs --nats and --artifacts")?;
-    let options = Options {
+    let options = ServiceOptions {
         data,
         jobs,
         policy: policy(allowed),

@@ -2,17 +2,20 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use crate::{ArtifactInfo, Build, BuildId, Failure, Outcome, Position, Spec, State, Violation};
+use crate::{
+    build::{ArtifactInfo, BuildFailure, BuildId, BuildState, QueuePosition},
+    spec::{BuildSpec, Violation},
+};
 
 /// The body of `POST /v1/builds`: `build`, or `configuration`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Submit {
+pub struct SubmitRequest {
     /// What is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub build: Option<Spec>,
+    pub build: Option<BuildSpec>,
     /// A `velox.toml` that asks for one target, in any of its formats, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
@@ -25,29 +28,30 @@ pub struct Submit {
 }
 
 /// A build, as `POST /v1/builds` and `GET /v1/builds/{id}` answer.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BuildView {
     /// Its name.
     pub id: BuildId,
     /// How far it is.
-    pub state: State,
+    pub state: BuildState,
     /// What is asked for.
-    pub build: Spec,
+    pub build: BuildSpec,
     /// Where it waits; with `GET /v1/builds/{id}` alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<Position>,
+    pub queue: Option<QueuePosition>,
     /// How often a worker took it.
     pub attempts: u32,
     /// When it was asked for.
-    #[schema(value_type = String, format = "date-time")]
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = "date-time"))]
     pub created: Timestamp,
     /// When a worker took it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = "date-time")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = "date-time"))]
     pub started: Option<Timestamp>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = "date-time")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = "date-time"))]
     pub finished: Option<Timestamp>,
     /// The binary.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,13 +67,14 @@ pub struct BuildView {
     pub warnings: Vec<String>,
     /// Why there is no binary.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<BuildFailure>,
     /// Where the rest is.
-    pub links: Links,
+    pub links: BuildLinks,
 }
 
 /// A binary, and where it is.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ArtifactView {
     /// What it is.
     #[serde(flatten)]
@@ -79,8 +84,9 @@ pub struct ArtifactView {
 }
 
 /// Paths on this service.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Links {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct BuildLinks {
     /// This build.
     #[serde(rename = "self")]
     pub this: String,
@@ -96,7 +102,8 @@ pub struct Links {
 }
 
 /// What is wrong with a request: `application/problem+json` (<https://www.rfc-editor.org/rfc/rfc9457>).
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A word for the kind of problem: `invalid_request`, `not_found`, `queue_full`, …
     #[serde(rename = "type")]
@@ -111,44 +118,6 @@ pub struct Problem {
     /// What is wrong, field by field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Violation>,
-}
-
-impl BuildView {
-    /// As it is shown to anyone who may see it.
-    #[must_use]
-    pub fn new(build: &Build) -> Self {
-        let (made, failure) = match &build.outcome {
-            Some(Outcome::Made(made)) => (Some(made), None),
-            Some(Outcome::Failed(failure)) => (None, Some(failure.clone())),
-            None => (None, None),
-        };
-        let this = format!("/v1/builds/{}", build.id);
-        Self {
-            id: build.id,
-            state: build.state,
-            build: build.spec.clone(),
-            queue: None,
-            attempts: build.attempts,
-            created: build.created,
-            started: build.started,
-            finished: build.finished,
-            artifact: made.map(|made| ArtifactView {
-                path: artifact_path(&made.artifact.sha256),
-                info: made.artifact.clone(),
-            }),
-            version: made.map(|made| made.version.clone()),
-            go_version: made.map(|made| made.go_version.clone()),
-            warnings: made.map(|made| made.warnings.clone()).unwrap_or_default(),
-            failure,
-            links: Links {
-                log: format!("{this}/log"),
-                configuration: format!("{this}/velox.toml"),
-                lock: made.map(|_| format!("{this}/velox.lock")),
-                page: format!("/builds/{}", build.id),
-                this,
-            },
-        }
-    }
 }
 
 /// Where an artifact is downloaded from.

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 use url::{Host, Url};
 
 use crate::{
-    ArtifactInfo, BuildId, Entry,
-    api::{BuildView, Problem, Submit},
+    build::{ArtifactInfo, BuildId, LogEntry},
+    view::{BuildView, Problem, SubmitRequest},
 };
 
 /// For how long a service may be away, or say that it has no room, before it is given up.
@@ -53,13 +53,13 @@ pub enum ClientError {
     },
     /// The token isn't sent where others could read it.
     #[error("the token isn't sent to {host} over plain http, where others could read it: use https")]
-    Exposed {
+    InsecureToken {
         /// The service's host.
         host: String,
     },
     /// The token can't be one.
     #[error("the token has characters in it that no token has")]
-    Token,
+    InvalidToken,
     /// The service can't be reached, or went away.
     #[error("the build service at {host} can't be reached: {why}")]
     Network {
@@ -70,7 +70,7 @@ pub enum ClientError {
     },
     /// Nobody vouches for the service's certificate.
     #[error("the certificate of the build service at {host} isn't trusted: {why}")]
-    Untrusted {
+    Certificate {
         /// The service's host.
         host: String,
         /// Why.
@@ -78,10 +78,10 @@ pub enum ClientError {
     },
     /// The service says no.
     #[error("{}", said(.0))]
-    Refused(Box<Problem>),
+    Rejected(Box<Problem>),
     /// What answers isn't such a service.
     #[error("{host} answers, but not as a build service does: {why}")]
-    BadAnswer {
+    InvalidResponse {
         /// The host.
         host: String,
         /// What is wrong.
@@ -91,7 +91,7 @@ pub enum ClientError {
     #[error(
         "the binary that came isn't the one that the service made: its SHA-256 is {found}, not {expected}"
     )]
-    Sum {
+    Checksum {
         /// What the service says.
         expected: String,
         /// What came.
@@ -111,20 +111,20 @@ fn said(problem: &Problem) -> String {
 
 /// What goes on, told while it does.
 #[derive(Debug, Clone)]
-pub enum Happening {
+pub enum ClientEvent {
     /// A line of the build's log.
-    Entry(Entry),
+    Log(LogEntry),
     /// The build is at another state.
-    Build(Box<BuildView>),
+    State(Box<BuildView>),
     /// The service is asked again after this time, and why.
-    Waiting(Duration, String),
+    Retrying(Duration, String),
     /// So many bytes of the binary are here.
     Downloaded(u64),
 }
 
 /// A build service, as a client sees it. Clones share their connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct ServiceClient {
     http: reqwest::Client,
     /// Ends with a slash.
     base: Url,
@@ -139,7 +139,7 @@ enum Attempt<T> {
     Failed(ClientError),
 }
 
-impl Client {
+impl ServiceClient {
     /// The service at this address (`https://builds.example.com`, with a path where a proxy put it below one). `http`
     /// should follow no redirects.
     ///
@@ -167,11 +167,11 @@ impl Client {
         }
         let token = match token {
             Some(_) if base.scheme() == "http" && !is_this_machine(&base) => {
-                return Err(ClientError::Exposed { host: host(&base) });
+                return Err(ClientError::InsecureToken { host: host(&base) });
             }
             Some(token) => {
                 let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret().trim()))
-                    .map_err(|_| ClientError::Token)?;
+                    .map_err(|_| ClientError::InvalidToken)?;
                 value.set_sensitive(true);
                 Some(value)
             }
@@ -198,8 +198,8 @@ impl Client {
     /// It isn't taken, or the service can't be reached.
     pub async fn submit(
         &self,
-        submit: &Submit,
-        told: &mut (dyn FnMut(Happening) + Send),
+        submit: &SubmitRequest,
+        told: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<BuildView, ClientError> {
         let mut waiting = Waiting::new(FIRST_PATIENCE);
         loop {
@@ -234,7 +234,7 @@ impl Client {
     pub async fn follow(
         &self,
         id: BuildId,
-        told: &mut (dyn FnMut(Happening) + Send),
+        told: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<BuildView, ClientError> {
         let mut after = 0;
         let mut waiting = Waiting::new(PATIENCE);
@@ -264,7 +264,7 @@ impl Client {
         &self,
         id: BuildId,
         after: &mut u64,
-        told: &mut (dyn FnMut(Happening) + Send),
+        told: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Attempt<Option<BuildView>> {
         let request = match self.request(Method::GET, &format!("v1/builds/{id}/log")) {
             Ok(request) => request.header(ACCEPT, "text/event-stream"),
@@ -285,16 +285,16 @@ impl Client {
             let Some(data) = event.data else { continue };
             match event.event.as_deref() {
                 None | Some("" | "message") => {
-                    let Ok(entry) = serde_json::from_str::<Entry>(&data) else { continue };
+                    let Ok(entry) = serde_json::from_str::<LogEntry>(&data) else { continue };
                     // A reconnect may bring what is known.
                     if entry.seq > *after {
                         *after = entry.seq;
-                        told(Happening::Entry(entry));
+                        told(ClientEvent::Log(entry));
                     }
                 }
                 Some("state") => {
                     if let Ok(view) = serde_json::from_str::<BuildView>(&data) {
-                        told(Happening::Build(Box::new(view)));
+                        told(ClientEvent::State(Box::new(view)));
                     }
                 }
                 Some("end") => match serde_json::from_str::<BuildView>(&data) {
@@ -348,7 +348,7 @@ impl Client {
         &self,
         artifact: &ArtifactInfo,
         file: &mut File,
-        told: &mut (dyn FnMut(Happening) + Send),
+        told: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
         let mut waiting = Waiting::new(PATIENCE);
         let mut tries = 0;
@@ -373,7 +373,7 @@ impl Client {
             }
             tries += 1;
             if tries >= DOWNLOADS {
-                return Err(ClientError::Sum { expected: artifact.sha256.clone(), found });
+                return Err(ClientError::Checksum { expected: artifact.sha256.clone(), found });
             }
             file.set_len(0)?;
         }
@@ -385,7 +385,7 @@ impl Client {
         artifact: &ArtifactInfo,
         have: u64,
         file: &mut File,
-        told: &mut (dyn FnMut(Happening) + Send),
+        told: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Attempt<()> {
         let request = match self.request(Method::GET, &format!("v1/artifacts/{}", artifact.sha256)) {
             // What is compressed on the way can't be resumed.
@@ -418,7 +418,7 @@ impl Client {
             if let Err(error) = file.write_all(&piece) {
                 return Attempt::Failed(error.into());
             }
-            told(Happening::Downloaded(at));
+            told(ClientEvent::Downloaded(at));
         }
         if at < artifact.size {
             let why = "the download ended before its end".to_owned();
@@ -481,7 +481,7 @@ impl Client {
             Err(error) => {
                 return match self.lost(&error) {
                     // The next try would meet the same one.
-                    error @ ClientError::Untrusted { .. } => Attempt::Failed(error),
+                    error @ ClientError::Certificate { .. } => Attempt::Failed(error),
                     error => Attempt::Again(error, None),
                 };
             }
@@ -501,7 +501,7 @@ impl Client {
             Attempt::Again(..) | Attempt::Failed(_) => None,
         };
         let error = match problem {
-            Some(problem) => ClientError::Refused(Box::new(problem)),
+            Some(problem) => ClientError::Rejected(Box::new(problem)),
             // A proxy before the service says it in its own way.
             None => self.bad(format!("it says {status}")),
         };
@@ -522,13 +522,13 @@ impl Client {
         }
         let (host, why) = (self.host(), cause.to_string());
         match why.contains("certificate") {
-            true => ClientError::Untrusted { host, why },
+            true => ClientError::Certificate { host, why },
             false => ClientError::Network { host, why },
         }
     }
 
     fn bad(&self, why: String) -> ClientError {
-        ClientError::BadAnswer { host: self.host(), why }
+        ClientError::InvalidResponse { host: self.host(), why }
     }
 }
 
@@ -553,17 +553,18 @@ impl Waiting {
         &mut self,
         error: ClientError,
         after: Option<Duration>,
-        told: &mut (dyn FnMut(Happening) + Send),
+        told: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
         // A service that answers is worth more patience than one that may not be there.
-        if matches!(&error, ClientError::Refused(problem) if problem.status == 429 || problem.status == 503) {
+        if matches!(&error, ClientError::Rejected(problem) if problem.status == 429 || problem.status == 503)
+        {
             self.until = self.until.max(self.started + PATIENCE);
         }
         let pause = after.unwrap_or(self.pause);
         if Instant::now() + pause > self.until {
             return Err(error);
         }
-        told(Happening::Waiting(pause, error.to_string()));
+        told(ClientEvent::Retrying(pause, error.to_string()));
         sleep(pause).await;
         self.pause = (self.pause * 2).min(PAUSES.1);
         Ok(())

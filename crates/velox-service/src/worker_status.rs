@@ -6,17 +6,18 @@ use axum::{Router, extract::State, middleware::from_fn, response::Response, rout
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifacts, Queue, Records,
+    artifacts::Artifacts,
     http::{
         health::{self, NotReady},
         problem::{self, Wrong},
         who,
     },
+    store::{Queue, Records},
     telemetry::Telemetry,
 };
 
 /// What a worker tells of itself.
-pub(crate) struct Vitals {
+pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) queue: Arc<dyn Queue>,
@@ -25,7 +26,7 @@ pub(crate) struct Vitals {
     pub(crate) draining: CancellationToken,
 }
 
-impl Vitals {
+impl WorkerStatus {
     /// The paths, for programs on this machine that call it by its own names.
     pub(crate) fn router(self) -> Router {
         Router::new()
@@ -38,11 +39,11 @@ impl Vitals {
     }
 }
 
-async fn metrics(State(vitals): State<Arc<Vitals>>) -> Result<Response, Wrong> {
+async fn metrics(State(vitals): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
     Ok(health::openmetrics(vitals.telemetry.metrics(vitals.queue.depth().await?)))
 }
 
-async fn ready(State(vitals): State<Arc<Vitals>>) -> Result<Response, Wrong> {
+async fn ready(State(vitals): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
     if vitals.draining.is_cancelled() {
         return Err(NotReady::Draining.into());
     }

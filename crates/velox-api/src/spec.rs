@@ -5,32 +5,32 @@ use std::{collections::BTreeSet, fmt::Write as _, ops::Range};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use utoipa::ToSchema;
 use velox_gomod::semver;
 use velox_manifest::{
     Dependencies, Diagnostic, GoTarget, Manifest, Origin, Replacement, SourceFile, catalogue,
     edit::{key, string},
 };
 
-/// The name under which messages know the text of [`Spec::configuration`].
+/// The name under which messages know the text of [`BuildSpec::configuration`].
 const NAME: &str = "velox.toml";
 
 /// One server for one target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Spec {
+pub struct BuildSpec {
     /// RoadRunner's tag, branch or commit (`v2025.1.15`).
     pub roadrunner: String,
     /// The plugins; at least one, none twice.
-    pub plugins: Vec<Plugin>,
+    pub plugins: Vec<PluginSpec>,
     /// Modules that take other modules' places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub replaces: Vec<Replace>,
+    pub replaces: Vec<ReplaceSpec>,
     /// Versions that are never to be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub excludes: Vec<Exclude>,
+    pub excludes: Vec<ExcludeSpec>,
     /// What to compile for, `os/arch` in Go's names; the service's own platform where it is missing.
-    #[serde(default = "host")]
+    #[serde(default = "host_target")]
     pub target: String,
     /// Build tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,10 +55,11 @@ pub struct Spec {
     pub stamp_time: Option<String>,
 }
 
-/// A plugin of a [`Spec`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// A plugin of a [`BuildSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Plugin {
+pub struct PluginSpec {
     /// The module's path (`github.com/roadrunner-server/http/v5`).
     pub module: String,
     /// A tag, a branch, a commit or `latest`.
@@ -66,20 +67,22 @@ pub struct Plugin {
     pub reference: String,
 }
 
-/// A replace of a [`Spec`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// A replace of a [`BuildSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Replace {
+pub struct ReplaceSpec {
     /// `module` or `module@version`.
     pub old: String,
     /// `module@version`.
     pub new: String,
 }
 
-/// An exclude of a [`Spec`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// An exclude of a [`BuildSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Exclude {
+pub struct ExcludeSpec {
     /// The module's path.
     pub module: String,
     /// The version that is not to be used.
@@ -87,7 +90,8 @@ pub struct Exclude {
 }
 
 /// Something in a request that can't be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Violation {
     /// The field (`plugins[2].module`); empty: the request as a whole.
     pub field: String,
@@ -96,31 +100,34 @@ pub struct Violation {
 }
 
 impl Violation {
-    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A violation of this field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }
 }
 
-pub(crate) fn host() -> String {
+/// This machine's own target, `os/arch`.
+#[must_use]
+pub fn host_target() -> String {
     GoTarget::host().to_string()
 }
 
-impl Plugin {
+impl PluginSpec {
     /// The module at the tag, branch or commit.
     pub fn new(module: impl Into<String>, reference: impl Into<String>) -> Self {
         Self { module: module.into(), reference: reference.into() }
     }
 }
 
-impl Spec {
+impl BuildSpec {
     /// These plugins for this platform, and all else as where a request leaves it out.
-    pub fn new(roadrunner: impl Into<String>, plugins: Vec<Plugin>) -> Self {
+    pub fn new(roadrunner: impl Into<String>, plugins: Vec<PluginSpec>) -> Self {
         Self {
             roadrunner: roadrunner.into(),
             plugins,
             replaces: Vec::new(),
             excludes: Vec::new(),
-            target: host(),
+            target: host_target(),
             tags: Vec::new(),
             debug: false,
             race: false,
@@ -207,17 +214,18 @@ impl Spec {
                 Some(Replacement::Directory(_)) => refuse(name, elsewhere),
                 Some(Replacement::Module { path, version }) => {
                     let version = version.as_ref().unwrap_or(&plugin.reference.value);
-                    replaces.push(Replace { old: module.value.clone(), new: format!("{path}@{version}") });
+                    replaces
+                        .push(ReplaceSpec { old: module.value.clone(), new: format!("{path}@{version}") });
                 }
             }
-            plugins.push(Plugin::new(&module.value, &plugin.reference.value));
+            plugins.push(PluginSpec::new(&module.value, &plugin.reference.value));
         }
         for replace in &manifest.replaces {
             let (path, version) = &replace.old.value;
             let old = version.as_ref().map_or_else(|| path.clone(), |version| format!("{path}@{version}"));
             match &replace.new.value {
                 Replacement::Module { path, version: Some(version) } => {
-                    replaces.push(Replace { old, new: format!("{path}@{version}") });
+                    replaces.push(ReplaceSpec { old, new: format!("{path}@{version}") });
                 }
                 Replacement::Module { .. } => {
                     refuse(&old, "its replacement needs a version, as in `module@v1.2.3`")
@@ -246,7 +254,7 @@ impl Spec {
         }
         let targets = match target {
             Some(target) => vec![target.to_owned()],
-            None if manifest.targets.is_empty() => vec![host()],
+            None if manifest.targets.is_empty() => vec![host_target()],
             None => manifest.targets.iter().map(|target| target.value.to_string()).collect(),
         };
         let of_target = |target| Self {
@@ -256,7 +264,7 @@ impl Spec {
             excludes: manifest
                 .excludes
                 .iter()
-                .map(|exclude| Exclude {
+                .map(|exclude| ExcludeSpec {
                     module: exclude.module.value.clone(),
                     version: exclude.version.value.clone(),
                 })
@@ -293,7 +301,7 @@ impl Spec {
                 || (reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit()))
         };
         let of_replace =
-            |replace: &Replace| replace.new.split_once('@').is_some_and(|(_, version)| exact(version));
+            |replace: &ReplaceSpec| replace.new.split_once('@').is_some_and(|(_, version)| exact(version));
         exact(&self.roadrunner)
             && self.plugins.iter().all(|plugin| exact(&plugin.reference))
             && self.replaces.iter().all(of_replace)
@@ -381,7 +389,7 @@ impl Spec {
     /// What the plugins are called: as the catalogue has it, else by the end of their paths; none twice.
     fn names(&self) -> Vec<String> {
         let mut taken = BTreeSet::new();
-        let name = |plugin: &Plugin| {
+        let name = |plugin: &PluginSpec| {
             let known = catalogue::find(&plugin.module).map(|known| known.name.clone());
             known.unwrap_or_else(|| {
                 let is_major = |part: &&str| {
@@ -436,15 +444,15 @@ fn sentence(wrong: &Diagnostic) -> String {
 mod tests {
     use super::*;
 
-    fn spec() -> Spec {
+    fn spec() -> BuildSpec {
         let plugins = vec![
-            Plugin::new("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
-            Plugin::new("github.com/roadrunner-server/http/v5", "v5.2.7"),
+            PluginSpec::new("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
+            PluginSpec::new("github.com/roadrunner-server/http/v5", "v5.2.7"),
         ];
-        Spec { target: "linux/arm64".to_owned(), ..Spec::new("v2025.1.5", plugins) }
+        BuildSpec { target: "linux/arm64".to_owned(), ..BuildSpec::new("v2025.1.5", plugins) }
     }
 
-    fn fields(spec: Spec) -> Vec<String> {
+    fn fields(spec: BuildSpec) -> Vec<String> {
         spec.checked().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
     }
 
@@ -455,7 +463,7 @@ mod tests {
         other.plugins.reverse();
         let other = other.checked().expect("it is right");
         assert_eq!(one.key(), other.key());
-        assert_ne!(one.key(), Spec { debug: true, ..one.clone() }.key());
+        assert_ne!(one.key(), BuildSpec { debug: true, ..one.clone() }.key());
     }
 
     #[test]
@@ -466,24 +474,29 @@ mod tests {
         let mut wrong = spec();
         wrong.plugins[0].reference = String::new();
         assert_eq!(fields(wrong), ["plugins[0].ref"]);
-        assert_eq!(fields(Spec { target: "plan9/amd64".to_owned(), ..spec() }), ["target"]);
-        assert_eq!(fields(Spec { roadrunner: "a b".to_owned(), strict: true, ..spec() }), ["roadrunner"]);
-        assert_eq!(fields(Spec { dependencies: Some("no".to_owned()), ..spec() }), ["dependencies"]);
-        assert_eq!(fields(Spec { plugins: Vec::new(), ..spec() }), [""]);
+        assert_eq!(fields(BuildSpec { target: "plan9/amd64".to_owned(), ..spec() }), ["target"]);
+        assert_eq!(
+            fields(BuildSpec { roadrunner: "a b".to_owned(), strict: true, ..spec() }),
+            ["roadrunner"]
+        );
+        assert_eq!(fields(BuildSpec { dependencies: Some("no".to_owned()), ..spec() }), ["dependencies"]);
+        assert_eq!(fields(BuildSpec { plugins: Vec::new(), ..spec() }), [""]);
         let old = "github.com/acme/a".to_owned();
-        let exclude = Exclude { module: old.clone(), version: "1".to_owned() };
-        assert_eq!(fields(Spec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
+        let exclude = ExcludeSpec { module: old.clone(), version: "1".to_owned() };
+        assert_eq!(fields(BuildSpec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
     }
 
     #[test]
     fn a_configuration_says_what_the_spec_says() {
         let mut whole = spec();
-        whole.replaces.push(Replace {
+        whole.replaces.push(ReplaceSpec {
             old: "github.com/acme/a".to_owned(),
             new: "github.com/acme/b@v1.2.3".to_owned(),
         });
-        whole.excludes.push(Exclude { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
-        let whole = Spec {
+        whole
+            .excludes
+            .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        let whole = BuildSpec {
             tags: vec!["one".to_owned(), "two".to_owned()],
             debug: true,
             strict: true,
@@ -491,17 +504,17 @@ mod tests {
             ..whole
         };
         let whole = whole.checked().expect("it is right");
-        let read = Spec::of_configuration(&whole.configuration(), None).expect("it can be read");
+        let read = BuildSpec::of_configuration(&whole.configuration(), None).expect("it can be read");
         assert_eq!(read, [whole]);
     }
 
     #[test]
     fn flags_in_tags_are_no_tags() {
         for bad in ["", "a b", "a,b", "-toolexec=/bin/sh", "a\n", "a'", "a=b", "$HOME"] {
-            let tagged = Spec { tags: vec!["good".to_owned(), bad.to_owned()], ..spec() };
+            let tagged = BuildSpec { tags: vec!["good".to_owned(), bad.to_owned()], ..spec() };
             assert_eq!(fields(tagged), ["tags"], "{bad:?}");
         }
-        let tagged = Spec { tags: vec!["go1.22".to_owned(), "debug_x".to_owned()], ..spec() };
+        let tagged = BuildSpec { tags: vec!["go1.22".to_owned(), "debug_x".to_owned()], ..spec() };
         tagged.checked().expect("it is right");
     }
 
@@ -509,7 +522,7 @@ mod tests {
     fn no_name_is_given_twice() {
         let mut alike = spec();
         for module in ["example.com/a/x", "example.com/b/x", "example.com/c/x-2", "example.com/d/x"] {
-            alike.plugins.push(Plugin::new(module, "v1.0.0"));
+            alike.plugins.push(PluginSpec::new(module, "v1.0.0"));
         }
         let names = alike.names();
         assert_eq!(names[2..], ["x", "x-2", "x-2-2", "x-3"]);
@@ -519,8 +532,8 @@ mod tests {
     #[test]
     fn a_replacement_is_a_module_at_a_version() {
         for new in ["github.com/acme/y", "./y", "/etc"] {
-            let replaces = vec![Replace { old: "github.com/acme/x".to_owned(), new: new.to_owned() }];
-            let wrong = Spec { replaces, ..spec() }.checked().expect_err(new);
+            let replaces = vec![ReplaceSpec { old: "github.com/acme/x".to_owned(), new: new.to_owned() }];
+            let wrong = BuildSpec { replaces, ..spec() }.checked().expect_err(new);
             assert_eq!(wrong[0].field, "replaces[0].new", "{new}");
         }
     }
@@ -531,6 +544,6 @@ mod tests {
         let mut branch = spec();
         branch.plugins[0].reference = "master".to_owned();
         assert!(!branch.is_exact());
-        assert!(!Spec { roadrunner: "v2025.1".to_owned(), ..spec() }.is_exact());
+        assert!(!BuildSpec { roadrunner: "v2025.1".to_owned(), ..spec() }.is_exact());
     }
 }

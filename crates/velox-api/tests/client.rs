@@ -23,10 +23,9 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use velox_service::{
-    ArtifactInfo, BuildId, Entry, Level,
-    api::Submit,
-    client::{Client, ClientError, Happening},
+use velox_api::{
+    ArtifactInfo, BuildId, LogEntry, Severity, SubmitRequest,
+    client::{ClientError, ClientEvent, ServiceClient},
 };
 
 /// What takes longer goes wrong.
@@ -56,10 +55,10 @@ fn view(state: &str) -> Value {
 }
 
 fn entry(seq: u64) -> String {
-    let entry = Entry {
+    let entry = LogEntry {
         seq,
         time: Timestamp::UNIX_EPOCH,
-        level: Level::Info,
+        level: Severity::Info,
         text: format!("line {seq}"),
         phase: None,
         done: None,
@@ -69,7 +68,7 @@ fn entry(seq: u64) -> String {
 }
 
 /// Serves what the answers say, one after the other, whatever is asked; the last one stays.
-async fn serve(answers: Vec<fn(HeaderMap) -> Response>) -> (Client, Arc<AtomicUsize>) {
+async fn serve(answers: Vec<fn(HeaderMap) -> Response>) -> (ServiceClient, Arc<AtomicUsize>) {
     type Shared = (Arc<Vec<fn(HeaderMap) -> Response>>, Arc<AtomicUsize>);
     async fn answer(State((answers, asked)): State<Shared>, headers: HeaderMap) -> Response {
         let at = asked.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
@@ -88,10 +87,10 @@ async fn serve(answers: Vec<fn(HeaderMap) -> Response>) -> (Client, Arc<AtomicUs
     (client(&format!("http://{address}"), None).unwrap(), asked)
 }
 
-fn client(address: &str, token: Option<&str>) -> Result<Client, ClientError> {
+fn client(address: &str, token: Option<&str>) -> Result<ServiceClient, ClientError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    Client::new(http, address, token.map(|token| token.to_owned().into()).as_ref())
+    ServiceClient::new(http, address, token.map(|token| token.to_owned().into()).as_ref())
 }
 
 /// These bytes, and then a broken connection; they are on their way by then.
@@ -119,7 +118,7 @@ fn events(text: String) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], text).into_response()
 }
 
-async fn downloaded(client: &Client, artifact: &ArtifactInfo) -> Result<Vec<u8>, ClientError> {
+async fn downloaded(client: &ServiceClient, artifact: &ArtifactInfo) -> Result<Vec<u8>, ClientError> {
     let mut file = tempfile::tempfile().unwrap();
     let mut nobody = |_| ();
     let download = client.download(artifact, &mut file, &mut nobody);
@@ -162,10 +161,10 @@ async fn a_wrong_sum_is_tried_once_more() {
     assert_eq!(downloaded(&client, &artifact(BINARY)).await.unwrap(), BINARY);
     let (client, asked) = serve(vec![|_| b"012345678x".into_response()]).await;
     let error = downloaded(&client, &artifact(BINARY)).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Sum { expected, .. } if *expected == sum(BINARY)), "{error}");
+    assert!(matches!(&error, ClientError::Checksum { expected, .. } if *expected == sum(BINARY)), "{error}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let (client, _) = serve(vec![|_| b"0123456789and more".into_response()]).await;
-    assert!(matches!(downloaded(&client, &artifact(BINARY)).await, Err(ClientError::BadAnswer { .. })));
+    assert!(matches!(downloaded(&client, &artifact(BINARY)).await, Err(ClientError::InvalidResponse { .. })));
 }
 
 #[tokio::test]
@@ -193,13 +192,13 @@ async fn a_log_goes_on_where_it_broke() {
     .await;
     let mut lines = Vec::new();
     let mut told = |what| {
-        if let Happening::Entry(entry) = what {
+        if let ClientEvent::Log(entry) = what {
             lines.push(entry.text);
         }
     };
     let view = tokio::time::timeout(LONG, client.follow(BuildId::default(), &mut told)).await;
     let view = view.expect("it ends").unwrap();
-    assert_eq!(view.state, velox_service::State::Succeeded);
+    assert_eq!(view.state, velox_api::BuildState::Succeeded);
     assert_eq!(lines, ["line 1", "line 2", "line 3"]);
 }
 
@@ -212,8 +211,9 @@ async fn no_room_is_waited_for_and_a_no_is_not() {
     ])
     .await;
     let mut waits = 0;
-    let view = client.submit(&Submit::default(), &mut |what| waits += usize::from(is_waiting(&what))).await;
-    assert_eq!(view.unwrap().state, velox_service::State::Queued);
+    let view =
+        client.submit(&SubmitRequest::default(), &mut |what| waits += usize::from(is_waiting(&what))).await;
+    assert_eq!(view.unwrap().state, velox_api::BuildState::Queued);
     assert_eq!((asked.load(Ordering::SeqCst), waits), (3, 2));
 
     let (client, asked) = serve(vec![|_| {
@@ -222,28 +222,28 @@ async fn no_room_is_waited_for_and_a_no_is_not() {
         (StatusCode::UNAUTHORIZED, Json(problem)).into_response()
     }])
     .await;
-    let error = client.submit(&Submit::default(), &mut |_| ()).await.unwrap_err();
+    let error = client.submit(&SubmitRequest::default(), &mut |_| ()).await.unwrap_err();
     assert_eq!(error.to_string(), "the build service says: No: a token is needed");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 
     let (client, _) =
         serve(vec![|_| (StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response()]).await;
-    let error = client.submit(&Submit::default(), &mut |_| ()).await.unwrap_err();
-    assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
+    let error = client.submit(&SubmitRequest::default(), &mut |_| ()).await.unwrap_err();
+    assert!(matches!(error, ClientError::InvalidResponse { .. }), "{error}");
     let (client, _) = serve(vec![|_| "<html>".into_response()]).await;
-    let error = client.submit(&Submit::default(), &mut |_| ()).await.unwrap_err();
-    assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
+    let error = client.submit(&SubmitRequest::default(), &mut |_| ()).await.unwrap_err();
+    assert!(matches!(error, ClientError::InvalidResponse { .. }), "{error}");
 }
 
-fn is_waiting(what: &Happening) -> bool {
-    matches!(what, Happening::Waiting(..))
+fn is_waiting(what: &ClientEvent) -> bool {
+    matches!(what, ClientEvent::Retrying(..))
 }
 
 #[tokio::test]
 async fn nobody_at_the_address() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = client(&format!("http://{free}"), None).unwrap();
-    let error = client.submit(&Submit::default(), &mut |_| ()).await.unwrap_err();
+    let error = client.submit(&SubmitRequest::default(), &mut |_| ()).await.unwrap_err();
     assert!(matches!(error, ClientError::Network { .. }), "{error}");
 }
 
@@ -260,7 +260,7 @@ fn a_token_goes_over_no_network_in_the_clear() {
     }
     for bad in ["http://a.example", "http://10.0.0.1", "http://localhost.a.example", "http://[2001:db8::1]"] {
         let error = client(bad, Some("vx_secret")).unwrap_err();
-        assert!(matches!(error, ClientError::Exposed { .. }), "{bad}: {error}");
+        assert!(matches!(error, ClientError::InsecureToken { .. }), "{bad}: {error}");
         assert!(client(bad, None).is_ok(), "{bad}");
     }
     for bad in [

@@ -1,0 +1,21 @@
+//! The build service's API: what a client sends, what the service answers, and a client.
+//!
+//! ```text
+//!   BuildSpec        what to build: RoadRunner, plugins, target, options; its key
+//!   SubmitRequest    the body of `POST /v1/builds`
+//!   BuildView        a build as the service answers, with its links
+//!   LogEntry         a line of a build's log
+//!   Problem          an error, as `application/problem+json`
+//!   ServiceClient    submits, follows, cancels, downloads
+//! ```
+
+mod build;
+pub mod client;
+mod spec;
+mod view;
+
+pub use build::{
+    ArtifactInfo, BuildFailure, BuildId, BuildState, FailureKind, LogEntry, QueuePosition, Severity,
+};
+pub use spec::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation, host_target};
+pub use view::{ArtifactView, BuildLinks, BuildView, Problem, SubmitRequest, artifact_path};

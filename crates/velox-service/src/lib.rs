@@ -32,6 +32,7 @@ mod policy;
 pub mod rate;
 mod releases;
 mod retention;
+mod router;
 mod runner;
 mod serve;
 mod service;

@@ -1,4 +1,4 @@
-//! What a worker tells those who watch it: `/metrics`, `/healthz` and `/readyz`, as a node that takes requests has them.
+//! The status endpoints of a worker: `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 
@@ -8,45 +8,45 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     artifacts::Artifacts,
     http::{
-        health::{self, NotReady},
-        problem::{self, Wrong},
-        who,
+        access,
+        error::{self, ApiError},
+        health, shutting_down,
     },
     store::{Queue, Records},
     telemetry::Telemetry,
 };
 
-/// What a worker tells of itself.
+/// The status of a worker.
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) artifacts: Arc<dyn Artifacts>,
-    /// The worker takes no more builds.
+    /// The worker is shutting down.
     pub(crate) draining: CancellationToken,
 }
 
 impl WorkerStatus {
-    /// The paths, for programs on this machine that call it by its own names.
+    /// The routes, served under this machine's own host names only.
     pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(health::alive))
             .route("/readyz", get(ready))
-            .fallback(async |uri| problem::no_such_path(&uri))
-            .layer(from_fn(who::own_names))
+            .fallback(async |uri| error::no_such_path(&uri))
+            .layer(from_fn(access::require_local_host))
             .with_state(Arc::new(self))
     }
 }
 
-async fn metrics(State(vitals): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
-    Ok(health::openmetrics(vitals.telemetry.metrics(vitals.queue.depth().await?)))
+async fn metrics(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
+    Ok(health::openmetrics(status.telemetry.metrics(status.queue.depth().await?)))
 }
 
-async fn ready(State(vitals): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
-    if vitals.draining.is_cancelled() {
-        return Err(NotReady::Draining.into());
+async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
+    if status.draining.is_cancelled() {
+        return Err(shutting_down());
     }
-    tokio::try_join!(vitals.records.ready(), vitals.artifacts.ready())?;
-    Ok(health::fine())
+    tokio::try_join!(status.records.ready(), status.artifacts.ready())?;
+    Ok(health::ok())
 }

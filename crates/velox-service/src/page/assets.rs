@@ -1,4 +1,4 @@
-//! The page's own style, script and picture. Each has a name that changes with its content, so that browsers keep it.
+//! The style, script and icon of the pages. Their names contain a hash, so that browsers can cache them indefinitely.
 
 use std::sync::LazyLock;
 
@@ -9,14 +9,12 @@ use axum::{
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::http::body::Name;
+use crate::http::body::PathParameter;
 
-/// A file of the page.
 pub(super) struct Asset {
-    /// Its path on this service.
+    /// The path on this service.
     pub(super) path: String,
     kind: &'static str,
-    /// What is in it.
     pub(super) text: &'static str,
 }
 
@@ -36,7 +34,7 @@ impl Asset {
 }
 
 /// `GET /assets/{name}`
-pub(super) async fn serve(Name(name): Name) -> Response {
+pub(super) async fn serve(PathParameter(name): PathParameter) -> Response {
     let assets = [&*STYLE, &*SCRIPT, &*ICON];
     let Some(asset) = assets.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&name))
     else {

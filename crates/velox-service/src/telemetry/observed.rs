@@ -9,7 +9,7 @@ use velox_api::{ArtifactInfo, BuildId, LogEntry, QueuePosition};
 
 use super::{
     Telemetry,
-    audit::{Act, Asked},
+    audit::{AuditEntry, AuditedRequest},
     spans,
 };
 use crate::{
@@ -33,8 +33,8 @@ impl<T: ?Sized> Observed<T> {
     fn act(&self, action: &str, decision: &str, tenant: &Tenant, build: Option<BuildId>) {
         let build = build.map(|id| id.to_string());
         let who = Some(tenant.0.as_str());
-        let act = Act { action, decision, who, build, status: None, route: None };
-        self.telemetry.audit.write(Asked::now().as_ref(), &act);
+        let act = AuditEntry { action, decision, who, build, ..AuditEntry::default() };
+        self.telemetry.audit.write(AuditedRequest::current().as_ref(), &act);
     }
 
     fn ended(&self, id: BuildId, how: &'static str) {

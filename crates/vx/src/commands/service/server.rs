@@ -9,7 +9,7 @@ use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{
     BuildPolicy, ClusterOptions, JobLimits, Objects, Retention, ServeError, ServiceOptions, TlsOptions,
     serve,
-    telemetry::{Logs, LogsOptions},
+    telemetry::{LogOptions, Logging},
 };
 
 use crate::{
@@ -60,7 +60,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::service::Serv
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    let logs = match Logs::begin(&logs("vx-server", &settings)) {
+    let logs = match Logging::start(&logs("vx-server", &settings)) {
         Ok(logs) => logs,
         Err(error) => return report::complain(&error),
     };
@@ -69,12 +69,12 @@ pub(crate) async fn server(settings: Settings, mut arguments: cli::service::Serv
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
     };
-    logs.end().await;
+    logs.finish().await;
     code
 }
 
 /// As the flags ask for it: a service has no `[log]`.
-pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
+pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogOptions {
     let level = match settings.verbosity(LogConfig::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
@@ -82,7 +82,7 @@ pub(crate) fn logs(service: &'static str, settings: &Settings) -> LogsOptions {
         Verbosity::Verbose => tracing::Level::DEBUG,
         Verbosity::Everything => tracing::Level::TRACE,
     };
-    LogsOptions {
+    LogOptions {
         service,
         json: settings.format(LogConfig::default()) == Format::Json,
         color: settings.terminal.color,

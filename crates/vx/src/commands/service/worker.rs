@@ -7,7 +7,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use velox_build::cache_directory;
 use velox_manifest::LogConfig;
-use velox_service::{ClusterOptions, Retention, ServiceOptions, telemetry::Logs, work};
+use velox_service::{ClusterOptions, Retention, ServiceOptions, telemetry::Logging, work};
 
 use crate::commands::service::server::{cluster, failed, logs, of_builds, policy};
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::service::Work) ->
         // Whoever started it and went away needs no line.
         let _ = report::print(&line);
     };
-    let logs = match Logs::begin(&logs("vx-worker", &settings)) {
+    let logs = match Logging::start(&logs("vx-worker", &settings)) {
         Ok(logs) => logs,
         Err(error) => return report::complain(&error),
     };
@@ -57,7 +57,7 @@ pub(crate) async fn worker(settings: Settings, arguments: cli::service::Work) ->
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*report, &error),
     };
-    logs.end().await;
+    logs.finish().await;
     code
 }
 

@@ -14,7 +14,7 @@ needs:
 
 .PHONY: demo
 demo: needs ## build vx, let it build a server from an example, start that server and fetch a file from it
-	@cargo build --locked -p vx -p velox-testkit --bins
+	@cargo build --locked --no-default-features -p vx -p velox-testkit --bins
 	@target/debug/velox-demo target/debug/vx
 
 .PHONY: test
@@ -49,7 +49,7 @@ lint: ## formatting, lints, cycles between modules, documentation, scripts and D
 	@scripts/module-cycles
 	@scripts/lint-packaging
 	@scripts/book
-	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny isn't installed: licences not checked (cargo install --locked cargo-deny)"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences not checked (scripts/install-tool cargo-deny)"; fi
 
 # Coverage-guided fuzzing without a nightly compiler: the flags that cargo-fuzz would set, less the sanitizer.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

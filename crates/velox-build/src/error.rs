@@ -15,7 +15,7 @@ pub enum ErrorKind {
 
 /// Who can do something about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Fault {
+pub enum Blame {
     /// Whoever asked: the same request comes to nothing as long as what it names is as it is.
     Request,
     /// The module proxies, forges and databases: the same request may work once they answer.
@@ -32,16 +32,18 @@ pub struct Error {
     /// What it is worth.
     pub kind: ErrorKind,
     /// What was asked, what happened, what to do; at least one, save for [`ErrorKind::Interrupted`].
-    /// Spans point into [`crate::Request::source`].
+    /// Spans point into [`crate::BuildRequest::source`].
     pub diagnostics: Vec<Diagnostic>,
     /// Lines of the compiler or another child command that explain it, already redacted.
     pub output: Vec<String>,
     /// Who can do something about it.
-    pub fault: Fault,
+    pub fault: Blame,
 }
 
 impl Error {
-    pub(crate) fn build(message: impl Into<String>) -> Self {
+    /// A failed operation.
+    #[must_use]
+    pub fn build(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Build, message.into())
     }
 
@@ -49,27 +51,32 @@ impl Error {
         Self::new(ErrorKind::Configuration, message.into())
     }
 
-    pub(crate) fn interrupted() -> Self {
+    /// The user interrupted it.
+    #[must_use]
+    pub fn interrupted() -> Self {
         Self::many(ErrorKind::Interrupted, Vec::new())
     }
 
     /// Many findings at once; the kind is the first one's to choose.
     pub(crate) fn many(kind: ErrorKind, diagnostics: Vec<Diagnostic>) -> Self {
-        let fault = if kind == ErrorKind::Configuration { Fault::Request } else { Fault::Other };
+        let fault = if kind == ErrorKind::Configuration { Blame::Request } else { Blame::Other };
         Self { kind, diagnostics, output: Vec::new(), fault }
     }
 
-    pub(crate) fn fault(mut self, fault: Fault) -> Self {
+    pub(crate) fn fault(mut self, fault: Blame) -> Self {
         self.fault = fault;
         self
     }
 
-    /// An operation on a file that didn't work.
-    pub(crate) fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+    /// A failed operation on a file.
+    #[must_use]
+    pub fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::build(format!("can't {verb} {}: {error}", path.display()))
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    /// Adds a `help:` line to the first diagnostic.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         if let Some(first) = self.diagnostics.first_mut() {
             first.help.push(help.into());
         }

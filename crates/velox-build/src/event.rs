@@ -1,7 +1,13 @@
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use velox_manifest::{Diagnostic, GoTarget};
+
+use crate::error::Error;
 
 /// The stages of a build, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -60,7 +66,7 @@ pub struct PluginRow {
 
 /// A plugin that Go's minimal version selection raised above the version asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Raised {
+pub struct RaisedPlugin {
     /// The user's name for it.
     pub name: String,
     /// Module path.
@@ -73,7 +79,7 @@ pub struct Raised {
     pub demanded_by: Vec<String>,
 }
 
-impl fmt::Display for Raised {
+impl fmt::Display for RaisedPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, selected, asked, demanded_by, .. } = self;
         write!(f, "`{name}` is compiled at {selected}, not {asked} as asked")?;
@@ -160,7 +166,7 @@ pub enum Event {
         plugins: Vec<PluginRow>,
     },
     /// A plugin was raised (a warning; with `--strict` an error instead).
-    Raised(Raised),
+    Raised(RaisedPlugin),
     /// A warning with a place in the configuration.
     Warning(Diagnostic),
     /// Something worth a line.
@@ -182,7 +188,7 @@ pub trait Reporter: Send + Sync {
 
 /// What a finished build made.
 #[derive(Debug, Clone, Serialize)]
-pub struct Summary {
+pub struct BuildSummary {
     /// RoadRunner's module path.
     pub roadrunner: String,
     /// RoadRunner's exact version.
@@ -190,7 +196,7 @@ pub struct Summary {
     /// The plugins, sorted by name.
     pub plugins: Vec<PluginRow>,
     /// What was raised.
-    pub raised: Vec<Raised>,
+    pub raised: Vec<RaisedPlugin>,
     /// The targets.
     #[serde(serialize_with = "as_os_arch")]
     pub targets: Vec<GoTarget>,
@@ -205,14 +211,14 @@ pub struct Summary {
     /// The lock that says all this; `None`: there is no place for one.
     pub lock: Option<PathBuf>,
     /// What was made, for each target; nothing where the goal comes before.
-    pub binaries: Vec<Binary>,
+    pub binaries: Vec<BuiltBinary>,
     /// What the compile cache did, where one took part.
-    pub compile_cache: Option<CompileCache>,
+    pub compile_cache: Option<CompileCacheStats>,
 }
 
 /// A binary that a build left.
 #[derive(Debug, Clone, Serialize)]
-pub struct Binary {
+pub struct BuiltBinary {
     /// What it was compiled for, `os/arch`.
     pub target: String,
     /// Where it is.
@@ -229,7 +235,7 @@ pub struct Binary {
 
 /// What the compile cache that a team shares did for a build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct CompileCache {
+pub struct CompileCacheStats {
     /// Answers from this machine's own GOCACHE.
     pub local_hits: u64,
     /// Answers from the remote.
@@ -246,4 +252,17 @@ pub struct CompileCache {
 
 fn as_os_arch<S: serde::Serializer>(targets: &[GoTarget], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(targets.iter().map(GoTarget::to_string))
+}
+
+/// Reports the start of `phase`, runs `work`, and reports its end with the time that it took.
+pub(crate) async fn phase<T>(
+    reporter: &dyn Reporter,
+    phase: Phase,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    reporter.report(Event::Started(phase));
+    let since = Instant::now();
+    let done = work.await?;
+    reporter.report(Event::Finished(phase, since.elapsed()));
+    Ok(done)
 }

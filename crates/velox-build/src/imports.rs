@@ -79,7 +79,7 @@ const KNOWN_ARCHITECTURES: [&str; 16] = [
 
 /// The import declarations at the top of a Go source (<https://go.dev/ref/spec#Import_declarations>).
 fn imports(source: &str) -> Vec<String> {
-    let mut tokens = Tokens { rest: source };
+    let mut tokens = GoTokens { rest: source };
     let mut paths = Vec::new();
     // package NAME
     tokens.next();
@@ -106,11 +106,11 @@ fn unquoted(token: &str) -> Option<String> {
 }
 
 /// Words, string literals and single marks; white space, semicolons and comments are passed over.
-struct Tokens<'a> {
+struct GoTokens<'a> {
     rest: &'a str,
 }
 
-impl<'a> Tokens<'a> {
+impl<'a> GoTokens<'a> {
     fn next_if(&mut self, wanted: &str) -> bool {
         let before = self.rest;
         let found = self.next() == Some(wanted);

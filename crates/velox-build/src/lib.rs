@@ -4,73 +4,59 @@
 //! Manifest ──resolve──► Lock ──prepare──► Workspace ──compile──► Artifact ──publish──► DIR/rr
 //! ```
 //!
-//! [`build`] runs it all, [`examine`] looks at what it needs; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
-//! environment: a [`Request`] brings everything, and what happened comes back as a [`Summary`] or an [`Error`].
+//! [`build`] runs all of it; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
+//! environment: a [`BuildRequest`] has all inputs, and the result is a [`BuildSummary`] or an [`Error`].
 
-mod archive;
-mod cache;
-mod check;
+mod artifact;
+mod atomic_file;
+mod cache_directory;
 mod compile;
-mod compile_cache;
-mod compose;
-mod container;
 mod digest;
-mod doctor;
-mod elsewhere;
+mod download_failure;
+mod environment;
 mod error;
 mod event;
 mod imports;
-mod inquiry;
-mod inspect;
-mod key;
-mod list;
 mod lock;
-mod network;
-mod osv;
 mod pipeline;
-mod precompile;
+mod plugin_template;
 mod process;
-mod publish;
-mod record;
+mod remote;
 pub mod render;
 mod request;
 mod resolve;
-mod scratch;
+mod session;
 mod settings;
-mod skeleton;
 mod stamp;
-mod store;
-mod study;
-mod text_file;
 mod toolchain;
-mod tree;
-mod verify;
-mod versions;
 mod workspace;
 
-pub use cache::cache_directory;
-pub use check::{Checked, Finding, LookedUp, Rule, check};
-pub use compile_cache::serve_compile_cache;
-pub use doctor::{Observation, State, examine};
-pub use elsewhere::{Elsewhere, Exact, LockFate, Receiving, Settled};
-pub use error::{Error, ErrorKind, Fault};
-pub use event::{Binary, CompileCache, Event, Note, Phase, PluginRow, Raised, Reporter, Summary};
-pub use inquiry::{Inquiry, RoadRunnerRelease, Subject};
-pub use inspect::{InsideModule, Inspection, inspect};
-pub use list::{ListedPlugin, PluginList, list};
-pub use lock::{
-    Lock, Locked, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Selected, Variant,
-    carried_over, locked,
+pub use artifact::record::BuildRecord;
+pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
+pub use atomic_file::write_text;
+pub use cache_directory::cache_directory;
+pub use compile::compile_cache::serve_compile_cache;
+pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
+pub use error::{Blame, Error, ErrorKind};
+pub use event::{
+    BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, PluginRow, RaisedPlugin, Reporter,
 };
-pub use network::http_client;
-pub use osv::Vulnerability;
+pub use lock::{
+    Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
+    TargetVariant, carry_over_lock, locked_go_version, locked_versions,
+};
 pub use pipeline::build;
-pub use request::{Goal, Options, Output, Request};
-pub use resolve::module_in;
-pub use skeleton::Skeleton;
+pub use plugin_template::PluginTemplate;
+pub use remote::{IncomingBinary, LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
+pub use request::{
+    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions,
+    Upgrade, VersionOptions, WorkspaceOptions,
+};
+pub use resolve::{
+    RoadRunnerRelease, module_in,
+    network::http_client,
+    versions::{Major, Versions},
+};
+pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use stamp::Stamp;
-pub use store::{Contents, DEFAULT_LIMIT, Store};
-pub use study::{Demanded, Demander, StudiedModule, Study, Why, study};
-pub use text_file::write_text;
-pub use versions::{Major, Versions};
 pub use workspace::Workspace;

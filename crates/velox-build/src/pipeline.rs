@@ -10,27 +10,28 @@ use velox_gomod::fetch::Fetcher;
 use velox_manifest::{GoTarget, Manifest};
 
 use crate::{
-    Binary, CompileCache, Error, ErrorKind, Event, Fault, Goal, Note, Output, Phase, Reporter, Request,
-    Store, Summary, archive,
-    cache::cache_directory,
-    compile::{Compile, linker_flags},
-    compile_cache, container,
-    error::finding,
-    key,
-    lock::{Asked, Lock, LockFile, LockedTarget, Variant},
-    network::Network,
-    precompile,
-    process::Children,
-    publish::publish,
-    record::Record,
-    resolve::{Forges, Resolver, roadrunner_release, with_replaces_at_plugins},
-    scratch::Scratch,
-    settings::Settings,
+    artifact::{
+        archive::{self, ArchiveName},
+        publish::publish,
+        record::BuildRecord,
+        store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
+    },
+    cache_directory::cache_directory,
+    compile::{
+        compile_cache::{self, CompileCacheSession},
+        go_build::{GoBuild, linker_flags},
+        key, precompile, verify,
+    },
+    error::{Blame, Error, ErrorKind, finding},
+    event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, Reporter, phase},
+    lock::{Lock, LockFile, LockedPlugin, LockedTarget, RequestedVersions, TargetVariant},
+    process::CommandRunner,
+    request::{BuildRequest, Goal, Output, Upgrade},
+    resolve::{Resolver, forge::Forges, network::Network, roadrunner_release},
+    settings::BuildSettings,
     stamp::Stamp,
-    store::{Artifact, DEFAULT_LIMIT},
-    toolchain::{Installed, Toolchain, Toolchains},
-    verify,
-    workspace::Workspace,
+    toolchain::{InstalledGo, Toolchain, Toolchains},
+    workspace::{Workspace, plugins_go, scratch::ScratchDirectory},
 };
 
 /// How many targets are compiled at once: while one links, on one core, another uses the rest.
@@ -44,62 +45,62 @@ const TARGETS_AT_ONCE: usize = 2;
 /// # Errors
 /// An [`Error`] whose diagnostics say what was asked, what happened and what to do.
 pub async fn build(
-    request: &Request,
+    request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-) -> Result<Summary, Error> {
-    let manifest = with_replaces_at_plugins(&request.manifest);
-    let settings = Settings::new(&manifest, &request.options, &request.environment);
+) -> Result<BuildSummary, Error> {
+    let manifest = request.manifest.with_plugin_replacements();
+    let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
     Pipeline::new(request, &manifest, &settings, reporter, cancel).run().await
 }
 
 pub(crate) struct Pipeline<'a> {
-    pub(crate) request: &'a Request,
+    pub(crate) request: &'a BuildRequest,
     /// With its replaces at its plugins.
     pub(crate) manifest: &'a Manifest,
-    settings: &'a Settings,
-    pub(crate) asked: Asked,
-    variants: Vec<Variant>,
-    store: Store,
+    settings: &'a BuildSettings,
+    pub(crate) asked: RequestedVersions,
+    variants: Vec<TargetVariant>,
+    store: ArtifactStore,
     pub(crate) reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 }
 
 /// One binary to make.
-struct Wanted<'a> {
-    variant: &'a Variant,
+struct BuildTarget<'a> {
+    variant: &'a TargetVariant,
     file: PathBuf,
     key: Option<String>,
     /// `None`: it has to be compiled.
-    artifact: Option<Artifact>,
+    artifact: Option<StoredArtifact>,
     /// Whether the store had it.
     reused: bool,
-    compile_cache: Option<CompileCache>,
+    compile_cache: Option<CompileCacheStats>,
 }
 
 /// What a build needs beyond its own values: a directory, a go command, the network.
-pub(crate) struct Tools {
-    pub(crate) scratch: Scratch,
+pub(crate) struct BuildTools {
+    pub(crate) scratch: ScratchDirectory,
     pub(crate) go: Toolchain,
     toolchains: Toolchains,
-    children: Children,
+    children: CommandRunner,
     forges: Forges,
     fetcher: Option<Fetcher>,
 }
 
 impl<'a> Pipeline<'a> {
     pub(crate) fn new(
-        request: &'a Request,
+        request: &'a BuildRequest,
         manifest: &'a Manifest,
-        settings: &'a Settings,
+        settings: &'a BuildSettings,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
     ) -> Self {
         Self {
             request,
-            asked: Asked::new(manifest, settings, &request.base),
-            variants: settings.targets.iter().map(|target| Variant::new(target, settings)).collect(),
-            store: Store::new(&cache_directory(&request.environment)),
+            asked: RequestedVersions::new(manifest, settings, &request.base),
+            variants: settings.targets.iter().map(|target| TargetVariant::new(target, settings)).collect(),
+            store: ArtifactStore::new(&cache_directory(&request.environment)),
             manifest,
             settings,
             reporter,
@@ -109,7 +110,7 @@ impl<'a> Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    async fn run(self) -> Result<Summary, Error> {
+    async fn run(self) -> Result<BuildSummary, Error> {
         let output = match &self.request.goal {
             Goal::Build(output) | Goal::DryRun(output) => Some(output),
             Goal::Plan | Goal::Lock | Goal::CheckLock | Goal::Fetch => None,
@@ -123,9 +124,14 @@ impl Pipeline<'_> {
         let started = Instant::now();
         let found = LockFile::read(self.request)?;
         let fits = match found.fitting(&self.asked) {
-            Ok(lock) if lock.covers(&self.variants) && !self.renews() => Some(lock.clone()),
+            Ok(lock)
+                if lock.covers(&self.variants)
+                    && self.request.options.versions.upgrade == Upgrade::Nothing =>
+            {
+                Some(lock.clone())
+            }
             Ok(_) => None,
-            Err(differences) if self.must_fit() => return Err(does_not_fit(&found, &differences)),
+            Err(differences) if self.must_fit() => return Err(found.mismatch(&differences)),
             Err(_) => None,
         };
         if let Some(lock) = &fits {
@@ -163,65 +169,63 @@ impl Pipeline<'_> {
 
     /// The stamp, as far as it is known beforehand, is one that the linker's flags can carry.
     fn check_stamp(&self) -> Result<(), Error> {
-        let Request { options, environment, .. } = self.request;
-        let stamp = Stamp::choose(options, &self.manifest.build_args, environment, "", 0);
+        let BuildRequest { options, environment, .. } = self.request;
+        let stamp = Stamp::choose(&options.stamp, &self.manifest.build_args, environment, "", 0);
         linker_flags(self.settings, "", &stamp).map(drop)
     }
 
-    /// `vx lock --upgrade NAME` names what is there.
+    /// The plugins that `vx lock --upgrade NAME` names exist.
     fn check_names(&self) -> Result<(), Error> {
+        let Upgrade::Only(upgraded) = &self.request.options.versions.upgrade else { return Ok(()) };
         let names = || self.manifest.plugins.iter().map(|plugin| plugin.name.value.as_str());
-        let unknown = |only: &&String| *only != "roadrunner" && !names().any(|name| name == *only);
-        match self.request.options.upgrade_only.iter().find(unknown) {
+        let unknown = |name: &&String| *name != "roadrunner" && !names().any(|known| known == *name);
+        match upgraded.iter().find(unknown) {
             None => Ok(()),
             Some(name) => Err(Error::configuration(format!("there is no plugin `{name}`"))
-                .help(format!("there are: roadrunner, {}", names().collect::<Vec<_>>().join(", ")))),
+                .help(format!("the plugins are: roadrunner, {}", names().collect::<Vec<_>>().join(", ")))),
         }
     }
 
-    /// Whether versions of the lock are to be replaced.
-    fn renews(&self) -> bool {
-        self.request.options.upgrade || !self.request.options.upgrade_only.is_empty()
-    }
-
     pub(crate) fn must_fit(&self) -> bool {
-        self.request.options.locked || self.request.goal == Goal::CheckLock
+        self.request.options.versions.locked || self.request.goal == Goal::CheckLock
     }
 
     /// `fits`: the lock, where no version is asked for any more.
-    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<Tools, Error> {
+    pub(crate) async fn tools(&self, found: &LockFile, fits: Option<&Lock>) -> Result<BuildTools, Error> {
         let request = self.request;
         let place =
-            request.options.workspaces.clone().unwrap_or_else(|| cache_directory(&request.environment));
-        let scratch = Scratch::create(&place, request.options.keep_workspace)?;
-        let plain = Children::new(request, &self.reporter, &self.cancel);
-        let installed = Installed::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
+            request.options.workspace.parent.clone().unwrap_or_else(|| cache_directory(&request.environment));
+        let scratch = ScratchDirectory::create(&place, request.options.workspace.keep)?;
+        let plain = CommandRunner::new(request, &self.reporter, &self.cancel);
+        let installed = InstalledGo::find(&plain, request.options.go.as_deref(), scratch.path()).await?;
         let Network { children, forges, fetcher } =
             Network::new(request, &installed.settings, scratch.path(), &plain).await?;
         let toolchains = Toolchains {
             installed,
             children: children.clone(),
             fetcher: fetcher.clone(),
-            offline: request.options.offline,
+            offline: request.options.is_offline(),
             scratch: scratch.path().to_owned(),
         };
         let go = match (fits, &found.lock) {
             (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
-            (None, Some(lock)) if !request.options.upgrade => match toolchains.allows(&lock.go_version) {
-                Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
-                Err(error) if self.must_fit() => return Err(error),
-                Err(_) => self.any_go(&toolchains).await?,
-            },
+            (None, Some(lock)) if request.options.versions.upgrade != Upgrade::Everything => {
+                match toolchains.allows(&lock.go_version) {
+                    Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
+                    Err(error) if self.must_fit() => return Err(error),
+                    Err(_) => self.any_go(&toolchains).await?,
+                }
+            }
             (None, _) => self.any_go(&toolchains).await?,
         };
-        Ok(Tools { scratch, go, toolchains, children, forges, fetcher })
+        Ok(BuildTools { scratch, go, toolchains, children, forges, fetcher })
     }
 
     async fn any_go(&self, toolchains: &Toolchains) -> Result<Toolchain, Error> {
         toolchains.for_release(roadrunner_release(self.manifest).as_ref()).await
     }
 
-    pub(crate) fn resolver<'a>(&'a self, tools: &'a Tools, previous: Option<&'a Lock>) -> Resolver<'a> {
+    pub(crate) fn resolver<'a>(&'a self, tools: &'a BuildTools, previous: Option<&'a Lock>) -> Resolver<'a> {
         Resolver {
             request: self.request,
             manifest: self.manifest,
@@ -240,7 +244,7 @@ impl Pipeline<'_> {
     /// Asks for versions, where the lock doesn't say them all.
     pub(crate) async fn resolve(
         &self,
-        tools: &mut Tools,
+        tools: &mut BuildTools,
         found: &LockFile,
     ) -> Result<(Lock, Workspace), Error> {
         let previous = found.lock.as_ref();
@@ -253,7 +257,7 @@ impl Pipeline<'_> {
             lock.adopt_targets(previous);
             if self.must_fit() && previous.go_mod != lock.go_mod {
                 let message = "the modules for this target aren't all in it".to_owned();
-                return Err(does_not_fit(found, &[message]));
+                return Err(found.mismatch(&[message]));
             }
         }
         self.report_resolved(&lock)?;
@@ -266,7 +270,7 @@ impl Pipeline<'_> {
         }
         if !self.must_fit()
             && !matches!(self.request.goal, Goal::Plan | Goal::DryRun(_))
-            && self.request.unchanged
+            && self.request.updates_lock
             && let Err(why) = found.write(&lock)
         {
             if self.request.goal == Goal::Lock {
@@ -280,7 +284,7 @@ impl Pipeline<'_> {
     /// Makes the workspace of a lock that fits; only files that the caches lack are asked for.
     async fn restore(
         &self,
-        tools: &Tools,
+        tools: &BuildTools,
         found: &LockFile,
         mut lock: Lock,
     ) -> Result<(Lock, Workspace), Error> {
@@ -306,7 +310,7 @@ impl Pipeline<'_> {
     }
 
     /// Runs `work`; where a compile follows, it begins meanwhile with what needs no modules.
-    async fn beside<T>(&self, work: impl Future<Output = T>, tools: &Tools) -> T {
+    async fn beside<T>(&self, work: impl Future<Output = T>, tools: &BuildTools) -> T {
         match (&self.request.goal, self.settings.targets.first()) {
             // A shared compile cache has the standard library compiled already.
             (Goal::Build(_), Some(target)) if !compile_cache::is_wanted(self.request) => {
@@ -318,7 +322,7 @@ impl Pipeline<'_> {
 
     fn stamp(&self, lock: &Lock) -> Stamp {
         Stamp::choose(
-            &self.request.options,
+            &self.request.options.stamp,
             &self.manifest.build_args,
             &self.request.environment,
             &lock.roadrunner.version,
@@ -327,7 +331,7 @@ impl Pipeline<'_> {
     }
 
     /// Tells of a lock that needed no resolving.
-    fn resolved(&self, lock: &Lock, started: Instant) -> Result<Summary, Error> {
+    fn resolved(&self, lock: &Lock, started: Instant) -> Result<BuildSummary, Error> {
         self.reporter.report(Event::Started(Phase::Resolve));
         self.report_resolved(lock)?;
         self.reporter.report(Event::Finished(Phase::Resolve, started.elapsed()));
@@ -358,12 +362,12 @@ impl Pipeline<'_> {
             wrong.push(diagnostic);
         }
         if !wrong.is_empty() {
-            return Err(Error::many(ErrorKind::Build, wrong).fault(Fault::Request));
+            return Err(Error::many(ErrorKind::Build, wrong).fault(Blame::Request));
         }
         self.reporter.report(Event::Resolved {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         });
         Ok(())
     }
@@ -378,16 +382,16 @@ impl Pipeline<'_> {
         stamp: &Stamp,
         output: &Output,
         replaced: &[(String, PathBuf)],
-    ) -> Result<Vec<Wanted<'_>>, Error> {
+    ) -> Result<Vec<BuildTarget<'_>>, Error> {
         self.variants
             .iter()
             .map(|variant| {
                 let key = key::of(lock, variant, self.settings, stamp, replaced)?;
-                let usable = key
-                    .as_deref()
-                    .filter(|_| !self.request.options.no_cache && !self.request.options.keep_workspace);
+                let usable = key.as_deref().filter(|_| {
+                    !self.request.options.cache.recompile && !self.request.options.workspace.keep
+                });
                 let artifact = usable.and_then(|key| self.store.get(key));
-                Ok(Wanted {
+                Ok(BuildTarget {
                     reused: artifact.is_some(),
                     artifact,
                     compile_cache: None,
@@ -401,19 +405,19 @@ impl Pipeline<'_> {
 
     async fn compile_all(
         &self,
-        tools: &Tools,
+        tools: &BuildTools,
         lock: &Lock,
         workspace: &Workspace,
         output: &Output,
-        summary: Summary,
-    ) -> Result<Summary, Error> {
+        summary: BuildSummary,
+    ) -> Result<BuildSummary, Error> {
         let stamp = self.stamp(lock);
         phase(&*self.reporter, Phase::Prepare, async { prepare(lock, &stamp, self.settings, workspace) })
             .await?;
         let copies = key::copies(lock, workspace, self.replaced(lock))?;
         let wanted = self.wanted(lock, &stamp, output, &copies)?;
         let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
-        let made: Vec<Wanted<'_>> = stream::iter(wanted)
+        let made: Vec<BuildTarget<'_>> = stream::iter(wanted)
             .map(async |wanted| match wanted.artifact {
                 Some(_) => Ok(wanted),
                 None => self.compile_one(tools, lock, &stamp, workspace, license.as_deref(), wanted).await,
@@ -423,8 +427,11 @@ impl Pipeline<'_> {
             .await?;
         let summary = self.publish_all(summary, made.iter()).await?;
         let made: Vec<&str> = made.iter().filter_map(|wanted| wanted.key.as_deref()).collect();
-        self.store.keep_within(self.request.options.cache_limit.unwrap_or(DEFAULT_LIMIT), &made);
-        if self.request.options.keep_workspace {
+        self.store.keep_within(
+            self.request.options.cache.store_limit_bytes.unwrap_or(DEFAULT_STORE_LIMIT_BYTES),
+            &made,
+        );
+        if self.request.options.workspace.keep {
             let path = workspace.directory().to_owned();
             self.reporter.report(Event::Note(Note::WorkspaceKept { path }));
         }
@@ -433,22 +440,22 @@ impl Pipeline<'_> {
 
     async fn compile_one<'w>(
         &self,
-        tools: &Tools,
+        tools: &BuildTools,
         lock: &Lock,
         stamp: &Stamp,
         workspace: &Workspace,
         license: Option<&[u8]>,
-        mut wanted: Wanted<'w>,
-    ) -> Result<Wanted<'w>, Error> {
-        let Wanted { variant, .. } = wanted;
-        let Tools { go, children, scratch, .. } = tools;
-        let shared = compile_cache::Use::new(self.request, go, &lock.go_version, variant, scratch.path())?;
+        mut wanted: BuildTarget<'w>,
+    ) -> Result<BuildTarget<'w>, Error> {
+        let BuildTarget { variant, .. } = wanted;
+        let BuildTools { go, children, scratch, .. } = tools;
+        let shared = CompileCacheSession::new(self.request, go, &lock.go_version, variant, scratch.path())?;
         let with_cache = match &shared {
             Some(Ok(shared)) => Some(go.with_environment(&shared.environment)),
             _ => None,
         };
         let go = with_cache.as_ref().unwrap_or(go);
-        let binary = Compile {
+        let binary = GoBuild {
             request: self.request,
             settings: self.settings,
             go,
@@ -465,7 +472,7 @@ impl Pipeline<'_> {
         let locked = lock.targets.get(variant).cloned().unwrap_or_default();
         phase(&*self.reporter, Phase::Verify, async {
             verify::build_information(&binary, lock, &locked)?;
-            if variant.target == GoTarget::host() && !self.request.options.no_smoke_test {
+            if variant.target == GoTarget::host() && !self.request.options.compile.skip_smoke_test {
                 verify::smoke_test(&binary, children, stamp, scratch.path()).await?;
             }
             Ok(())
@@ -479,29 +486,29 @@ impl Pipeline<'_> {
         );
         wanted.artifact = Some(match &wanted.key {
             Some(key) => self.store.put(key, &binary, license, about)?,
-            None => Artifact::outside(&binary, license, about)?,
+            None => StoredArtifact::outside(&binary, license, about)?,
         });
         Ok(wanted)
     }
 
     async fn publish_all<'w>(
         &self,
-        mut summary: Summary,
-        made: impl Iterator<Item = &'w Wanted<'w>>,
-    ) -> Result<Summary, Error> {
+        mut summary: BuildSummary,
+        made: impl Iterator<Item = &'w BuildTarget<'w>>,
+    ) -> Result<BuildSummary, Error> {
         let mut binaries = Vec::new();
-        for Wanted { variant, file, key, artifact, reused, compile_cache } in made {
+        for BuildTarget { variant, file, key, artifact, reused, compile_cache } in made {
             let Some(artifact) = artifact.clone() else { continue };
             let stays = key.is_some() && matches!(self.request.goal, Goal::Build(Output::Store(_)));
             if let Some(did) = compile_cache.clone() {
                 summary.compile_cache.get_or_insert_default().add(did);
             }
-            let archived = self.request.options.archive.then(|| archive::Release {
+            let archived = self.request.options.archive.then(|| ArchiveName {
                 version: summary.stamp_version.clone(),
                 target: variant.target.clone(),
             });
             binaries.push((
-                Binary {
+                BuiltBinary {
                     target: variant.target.to_string(),
                     path: if stays { artifact.binary() } else { file.clone() },
                     size: artifact.size,
@@ -537,56 +544,34 @@ impl Pipeline<'_> {
         Ok(summary)
     }
 
-    fn summary(&self, lock: &Lock, stamp: &Stamp) -> Summary {
-        Summary {
+    fn summary(&self, lock: &Lock, stamp: &Stamp) -> BuildSummary {
+        BuildSummary {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(crate::LockedPlugin::row).collect(),
+            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
             raised: lock.raised.clone(),
             targets: self.settings.targets.clone(),
             go_version: lock.go_version.clone(),
             stamp_version: stamp.version.clone(),
             stamp_time: stamp.time.clone(),
             go_mod: lock.go_mod.clone(),
-            lock: self.request.lock.clone().filter(|_| self.request.unchanged),
+            lock: self.request.lock.clone().filter(|_| self.request.updates_lock),
             binaries: Vec::new(),
             compile_cache: None,
         }
     }
 }
 
-pub(crate) async fn phase<T>(
-    reporter: &dyn Reporter,
-    phase: Phase,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    reporter.report(Event::Started(phase));
-    let since = Instant::now();
-    let done = work.await?;
-    reporter.report(Event::Finished(phase, since.elapsed()));
-    Ok(done)
-}
-
 /// Makes the workspace what the Lock says, with the record of this build inside.
-fn prepare(lock: &Lock, stamp: &Stamp, settings: &Settings, workspace: &Workspace) -> Result<(), Error> {
-    let record = serde_json::to_string(&Record::new(lock, stamp, settings))
+fn prepare(lock: &Lock, stamp: &Stamp, settings: &BuildSettings, workspace: &Workspace) -> Result<(), Error> {
+    let record = serde_json::to_string(&BuildRecord::new(lock, stamp, settings))
         .map_err(|error| Error::build(format!("can't write the record of this build: {error}")))?;
     let modules: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
     workspace.write("go.mod", &lock.go_mod)?;
     workspace.write("go.sum", &lock.go_sum)?;
-    workspace.write("container/plugins.go", &container::plugins_go(&modules, &record))
+    workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, &record))
 }
 
 fn parent(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("."))
-}
-
-pub(crate) fn does_not_fit(found: &LockFile, differences: &[String]) -> Error {
-    let mut error = if found.lock.is_some() {
-        Error::configuration(format!("{} doesn't fit the configuration", found.name()))
-    } else {
-        Error::configuration(format!("there is no {} to hold to", found.name()))
-    };
-    error = error.help("`vx lock` brings it up to date: commit what it changes");
-    if found.lock.is_some() { error.output(differences.to_vec()) } else { error }
 }

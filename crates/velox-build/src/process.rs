@@ -15,14 +15,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use velox_fetch::Redactor;
 
-use crate::{Error, Event, Reporter, Request};
+use crate::{
+    error::Error,
+    event::{Event, Reporter},
+    request::BuildRequest,
+};
 
 /// How long a child may take to end by itself once it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs the children of one build: with the same environment, the same redaction, the same way to end.
 #[derive(Clone)]
-pub(crate) struct Children {
+pub(crate) struct CommandRunner {
     pub(crate) inherited: Arc<BTreeMap<String, String>>,
     pub(crate) secrets: Arc<Vec<(String, SecretString)>>,
     pub(crate) redactor: Arc<Redactor>,
@@ -33,7 +37,7 @@ pub(crate) struct Children {
 }
 
 /// A child that ended: what it printed, already redacted, and how.
-pub(crate) struct Finished {
+pub(crate) struct CommandOutput {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: Vec<String>,
@@ -52,11 +56,15 @@ pub(crate) struct Invocation<'a> {
     pub(crate) on_line: Option<&'a (dyn Fn(&str) + Sync)>,
 }
 
-impl Children {
+impl CommandRunner {
     /// Children with the build's environment, and no secrets yet.
-    pub(crate) fn new(request: &Request, reporter: &Arc<dyn Reporter>, cancel: &CancellationToken) -> Self {
+    pub(crate) fn new(
+        request: &BuildRequest,
+        reporter: &Arc<dyn Reporter>,
+        cancel: &CancellationToken,
+    ) -> Self {
         let mut inherited = request.environment.clone();
-        if request.options.offline {
+        if request.options.is_offline() {
             // What the caches hold was verified when it came.
             let nothing = [("GOPROXY", "off"), ("GOSUMDB", "off"), ("GOVCS", "*:off")];
             inherited.extend(nothing.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -67,12 +75,12 @@ impl Children {
             redactor: Arc::new(Redactor::new(Vec::new())),
             reporter: Arc::clone(reporter),
             cancel: cancel.clone(),
-            own_groups: !request.options.one_group,
+            own_groups: !request.options.share_process_group,
         }
     }
 
     /// Runs a command to its end, or to the end of its whole process group when the build is interrupted.
-    pub(crate) async fn run(&self, invocation: Invocation<'_>) -> Result<Finished, Error> {
+    pub(crate) async fn run(&self, invocation: Invocation<'_>) -> Result<CommandOutput, Error> {
         let mut command = Command::new(invocation.program);
         command
             .args(&invocation.arguments)
@@ -96,7 +104,7 @@ impl Children {
         let child = command.spawn().map_err(|error| {
             Error::build(format!("can't start {}: {error}", invocation.program.display()))
         })?;
-        let mut group = Group::new(child, self.own_groups);
+        let mut group = ProcessGroup::new(child, self.own_groups);
         let (Some(stdout), Some(stderr)) = (group.child.stdout.take(), group.child.stderr.take()) else {
             return Err(Error::build(format!("can't read what {} prints", invocation.name)));
         };
@@ -123,7 +131,15 @@ impl Children {
         let (status, bytes, stderr) = ended
             .map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
-        Ok(Finished { status, stdout, stderr })
+        Ok(CommandOutput { status, stdout, stderr })
+    }
+
+    /// Runs `work` until it is done or the build is cancelled.
+    pub(crate) async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Error::interrupted()),
+        }
     }
 
     async fn lines(
@@ -160,7 +176,7 @@ impl Children {
 }
 
 /// A child with all that it started itself. Dropped while it runs, the whole group is killed.
-struct Group {
+struct ProcessGroup {
     child: Child,
     #[cfg(unix)]
     id: Option<rustix::process::Pid>,
@@ -170,7 +186,7 @@ struct Group {
     ended: bool,
 }
 
-impl Group {
+impl ProcessGroup {
     #[cfg_attr(not(unix), expect(unused_variables, reason = "there are no groups"))]
     fn new(child: Child, whole: bool) -> Self {
         Self {
@@ -216,7 +232,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if !self.ended {
             self.signal(true);
@@ -230,7 +246,7 @@ mod tests {
     use rustix::process::getpgrp;
 
     use super::*;
-    use crate::{Goal, Options};
+    use crate::request::{BuildOptions, Goal};
 
     struct Nobody;
 
@@ -239,18 +255,18 @@ mod tests {
     }
 
     async fn group_of_child(one_group: bool) -> String {
-        let request = Request {
+        let request = BuildRequest {
             manifest: velox_manifest::Manifest::without_a_file(),
             source: None,
             base: PathBuf::new(),
             environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
-            options: Options { one_group, ..Options::default() },
+            options: BuildOptions { share_process_group: one_group, ..BuildOptions::default() },
             goal: Goal::Plan,
             lock: None,
-            unchanged: true,
+            updates_lock: true,
         };
         let reporter: Arc<dyn Reporter> = Arc::new(Nobody);
-        let children = Children::new(&request, &reporter, &CancellationToken::new());
+        let children = CommandRunner::new(&request, &reporter, &CancellationToken::new());
         let invocation = Invocation {
             name: "sh",
             program: Path::new("/bin/sh"),

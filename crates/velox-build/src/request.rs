@@ -4,7 +4,7 @@ use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
 /// All that a build is made from.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct BuildRequest {
     /// What the user asked for.
     pub manifest: Manifest,
     /// The text that `manifest` was read from, for errors that point into it.
@@ -14,14 +14,13 @@ pub struct Request {
     /// The environment that the build sees, and its children inherit (the process's own, in the program).
     pub environment: BTreeMap<String, String>,
     /// What flags say; they win over the manifest.
-    pub options: Options,
+    pub options: BuildOptions,
     /// What is to be done.
     pub goal: Goal,
     /// The lock beside the configuration; `None`: there is no place for one (a configuration from a pipe, or none at all).
     pub lock: Option<PathBuf>,
-    /// Whether the manifest is what the configuration says and nothing else. Where flags changed it, the lock's versions
-    /// count for what they left alone, and the lock stays as it is.
-    pub unchanged: bool,
+    /// Whether the lock may be written: not where flags changed the manifest, whose other versions still come from it.
+    pub updates_lock: bool,
 }
 
 /// How far a build goes.
@@ -54,51 +53,125 @@ pub enum Output {
     Store(PathBuf),
 }
 
-/// What flags say; `None` and `false` leave it to the manifest.
+/// What flags say; `None`, `false` and empty leave the choice to the manifest.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct BuildOptions {
+    /// What is compiled, and for which targets.
+    pub compile: CompileOptions,
+    /// The version and build time of the binary.
+    pub stamp: StampOptions,
+    /// Which versions are resolved, and what the lock has to do with it.
+    pub versions: VersionOptions,
+    /// What may be downloaded, and from where.
+    pub network: NetworkAccess,
+    /// The artifact store and the shared compile cache.
+    pub cache: CacheOptions,
+    /// The source tree of the build.
+    pub workspace: WorkspaceOptions,
+    /// `--go PATH`: the go command, instead of the one on the PATH.
+    pub go: Option<PathBuf>,
+    /// `--archive`: a release archive for each binary.
+    pub archive: bool,
+    /// Child processes stay in the process group of this process.
+    pub share_process_group: bool,
+}
+
+/// Options of the compile.
+#[derive(Debug, Clone, Default)]
+pub struct CompileOptions {
     /// `--target os/arch`, as often as it was given.
     pub targets: Vec<GoTarget>,
     /// `--debug`.
     pub debug: bool,
     /// `--race`.
     pub race: bool,
+    /// `--no-smoke-test`.
+    pub skip_smoke_test: bool,
+}
+
+/// The version stamp.
+#[derive(Debug, Clone, Default)]
+pub struct StampOptions {
+    /// `--stamp-version`.
+    pub version: Option<String>,
+    /// `--stamp-time`.
+    pub time: Option<String>,
+}
+
+/// Options of version resolution.
+#[derive(Debug, Clone, Default)]
+pub struct VersionOptions {
     /// `--strict`.
     pub strict: bool,
-    /// `--stamp-version`.
-    pub stamp_version: Option<String>,
-    /// `--stamp-time`.
-    pub stamp_time: Option<String>,
     /// `--dependencies release|minimal`.
     pub dependencies: Option<Dependencies>,
-    /// `--keep-workspace`.
-    pub keep_workspace: bool,
-    /// `--no-smoke-test`.
-    pub no_smoke_test: bool,
-    /// `--locked`: the lock has to be there and to fit.
+    /// `--locked`: the lock has to exist and to match the manifest.
     pub locked: bool,
-    /// `--offline`: no network at all.
-    pub offline: bool,
-    /// Only module proxies are asked, save for what GONOPROXY covers: no forge, and no version control.
-    pub proxies_only: bool,
-    /// The directory that workspaces are made in; `None`: the cache directory has a place for them.
-    pub workspaces: Option<PathBuf>,
-    /// The children stay in this process's group: whoever ends that as a whole ends them too.
-    pub one_group: bool,
-    /// `vx lock --upgrade`: nothing of the old lock's versions stays.
-    pub upgrade: bool,
-    /// `vx lock --upgrade NAME`: these plugins' versions don't stay.
-    pub upgrade_only: Vec<String>,
-    /// `--no-cache`: the binary is compiled even where it was before.
-    pub no_cache: bool,
-    /// `--archive`: a release archive for each binary.
-    pub archive: bool,
-    /// `--go PATH`: the go command, instead of the one on the PATH.
-    pub go: Option<PathBuf>,
-    /// `--remote-cache URL`: the compile cache that a team shares, instead of `[cache] remote`.
-    pub remote_cache: Option<String>,
-    /// The program that speaks Go's GOCACHEPROG protocol with this crate's compile cache; `None`: none is used.
-    pub cache_program: Option<PathBuf>,
-    /// The size that the artifact store is kept below, in bytes; `None`: [`crate::DEFAULT_LIMIT`].
-    pub cache_limit: Option<u64>,
+    /// `vx lock --upgrade`.
+    pub upgrade: Upgrade,
+}
+
+/// Which versions of an existing lock are resolved anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// None.
+    #[default]
+    Nothing,
+    /// All of them.
+    Everything,
+    /// Those of these plugins (`roadrunner` is RoadRunner itself).
+    Only(Vec<String>),
+}
+
+impl Upgrade {
+    /// Whether the version of this plugin is resolved anew.
+    pub(crate) fn includes(&self, plugin: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Only(names) => names.iter().any(|name| name == plugin),
+        }
+    }
+}
+
+/// What a build may download.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetworkAccess {
+    /// From module proxies, forges and version control.
+    #[default]
+    Full,
+    /// From module proxies alone, except for what GONOPROXY covers.
+    ProxiesOnly,
+    /// `--offline`: nothing.
+    Offline,
+}
+
+/// Options of the caches.
+#[derive(Debug, Clone, Default)]
+pub struct CacheOptions {
+    /// `--no-cache`: compile even where the artifact store has the binary.
+    pub recompile: bool,
+    /// The size limit of the artifact store; `None`: [`crate::DEFAULT_STORE_LIMIT_BYTES`].
+    pub store_limit_bytes: Option<u64>,
+    /// `--remote-cache URL`: the shared compile cache, instead of `[cache] remote`.
+    pub remote: Option<String>,
+    /// The program that runs [`crate::serve_compile_cache`]; `None`: there is no shared compile cache.
+    pub program: Option<PathBuf>,
+}
+
+/// Options of the workspace.
+#[derive(Debug, Clone, Default)]
+pub struct WorkspaceOptions {
+    /// The parent directory of workspaces; `None`: a directory below the cache directory.
+    pub parent: Option<PathBuf>,
+    /// `--keep-workspace`.
+    pub keep: bool,
+}
+
+impl BuildOptions {
+    /// Whether nothing may be downloaded.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.network == NetworkAccess::Offline
+    }
 }

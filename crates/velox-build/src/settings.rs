@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use velox_manifest::{BuildArgs, Dependencies, GoTarget, Manifest};
 
-use crate::Options;
+use crate::request::BuildOptions;
 
 /// What the manifest and the flags say together; flags win.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct BuildSettings {
     /// At least one, none twice.
     pub(crate) targets: Vec<GoTarget>,
     pub(crate) debug: bool,
@@ -17,20 +17,20 @@ pub(crate) struct Settings {
     pub(crate) arguments: BuildArgs,
 }
 
-impl Settings {
+impl BuildSettings {
     pub(crate) fn new(
         manifest: &Manifest,
-        options: &Options,
+        options: &BuildOptions,
         environment: &BTreeMap<String, String>,
     ) -> Self {
-        let race = options.race || manifest.build_args.race;
+        let race = options.compile.race || manifest.build_args.race;
         // The race detector is a C library: https://go.dev/doc/articles/race_detector#Requirements
         let cgo = race || environment.get("CGO_ENABLED").is_some_and(|value| value == "1");
         let mut targets: Vec<GoTarget> = Vec::new();
-        let asked = if options.targets.is_empty() {
+        let asked = if options.compile.targets.is_empty() {
             manifest.targets.iter().map(|target| target.value.clone()).collect()
         } else {
-            options.targets.clone()
+            options.compile.targets.clone()
         };
         for target in asked {
             if !targets.contains(&target) {
@@ -42,11 +42,11 @@ impl Settings {
         }
         Self {
             targets,
-            debug: options.debug || manifest.debug,
+            debug: options.compile.debug || manifest.debug,
             race,
-            strict: options.strict || manifest.strict,
+            strict: options.versions.strict || manifest.strict,
             cgo,
-            dependencies: options.dependencies.or(manifest.roadrunner.dependencies),
+            dependencies: options.versions.dependencies.or(manifest.roadrunner.dependencies),
             arguments: manifest.build_args.clone(),
         }
     }

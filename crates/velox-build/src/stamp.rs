@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use velox_manifest::BuildArgs;
 
-use crate::Options;
+use crate::request::StampOptions;
 
 /// What `rr --version` shows: the variables `version` and `buildTime` of RoadRunner's `internal/meta`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Stamp {
     ///
     /// `reference` is the resolved version or ref of RoadRunner, `time` its commit's, in seconds since 1970.
     pub(crate) fn choose(
-        options: &Options,
+        options: &StampOptions,
         arguments: &BuildArgs,
         environment: &BTreeMap<String, String>,
         reference: &str,
@@ -33,7 +33,7 @@ impl Stamp {
 
     /// The version and the time that something says before anything is resolved.
     pub(crate) fn given(
-        options: &Options,
+        options: &StampOptions,
         arguments: &BuildArgs,
         environment: &BTreeMap<String, String>,
     ) -> (Option<String>, Option<String>) {
@@ -42,13 +42,13 @@ impl Stamp {
             value.filter(|value| !matches!(value.as_str(), "" | "undefined"))
         };
         let version = options
-            .stamp_version
+            .version
             .clone()
             .or_else(|| arguments.stamp_version.clone())
             .or_else(|| variable("VERSION"))
             .or_else(|| variable("APP_VERSION"));
         let time = options
-            .stamp_time
+            .time
             .clone()
             .or_else(|| arguments.stamp_time.clone())
             .or_else(|| variable("TIME").or_else(|| variable("BUILD_TIME")))
@@ -80,7 +80,7 @@ fn rfc3339(seconds: i64) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn choose(options: Options, arguments: BuildArgs, environment: &[(&str, &str)]) -> (String, String) {
+    fn choose(options: StampOptions, arguments: BuildArgs, environment: &[(&str, &str)]) -> (String, String) {
         let environment = environment.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let stamp = Stamp::choose(&options, &arguments, &environment, "v2025.1.15", 0);
         (stamp.version, stamp.time)
@@ -88,17 +88,17 @@ mod tests {
 
     #[test]
     fn the_resolved_ref_and_its_commit_time_are_the_default() {
-        let plain = choose(Options::default(), BuildArgs::default(), &[]);
+        let plain = choose(StampOptions::default(), BuildArgs::default(), &[]);
         assert_eq!(plain, ("2025.1.15".into(), "1970-01-01T00:00:00Z".into()));
     }
 
     #[test]
     fn the_manuals_docker_arguments_count_unless_undefined() {
         let undefined = [("APP_VERSION", "undefined"), ("BUILD_TIME", "undefined"), ("VERSION", "")];
-        assert_eq!(choose(Options::default(), BuildArgs::default(), &undefined).0, "2025.1.15");
+        assert_eq!(choose(StampOptions::default(), BuildArgs::default(), &undefined).0, "2025.1.15");
         let given = [("APP_VERSION", "1.2.3"), ("BUILD_TIME", "today"), ("SOURCE_DATE_EPOCH", "1")];
         assert_eq!(
-            choose(Options::default(), BuildArgs::default(), &given),
+            choose(StampOptions::default(), BuildArgs::default(), &given),
             ("1.2.3".into(), "today".into())
         );
     }
@@ -107,13 +107,13 @@ mod tests {
     fn flags_win_over_build_args_and_these_over_the_environment() {
         let environment = [("VERSION", "v3"), ("TIME", "t3")];
         let arguments = BuildArgs { stamp_version: Some("v2".into()), ..BuildArgs::default() };
-        let options = Options { stamp_time: Some("t1".into()), ..Options::default() };
+        let options = StampOptions { time: Some("t1".into()), ..StampOptions::default() };
         assert_eq!(choose(options, arguments, &environment), ("2".into(), "t1".into()));
     }
 
     #[test]
     fn source_date_epoch_is_written_as_a_date() {
-        let stamp = choose(Options::default(), BuildArgs::default(), &[("SOURCE_DATE_EPOCH", "86400")]);
+        let stamp = choose(StampOptions::default(), BuildArgs::default(), &[("SOURCE_DATE_EPOCH", "86400")]);
         assert_eq!(stamp.1, "1970-01-02T00:00:00Z");
     }
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BuildArgs, CacheConfig, Diagnostic, Forge, LogConfig, Manifest, ManifestFormat, Origin, Plugin, Project,
-    Replacement, RoadRunnerConfig, Spanned,
+    BuildArgs, CacheConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat, Origin,
+    Plugin, Replacement, RoadRunnerConfig, Spanned,
     manual::shown,
     reader::nearest,
     refs::{self, InvalidValue},
@@ -159,8 +159,8 @@ impl Manifest {
             excludes: Vec::new(),
             targets: Vec::new(),
             cache: CacheConfig::default(),
-            github: Forge::default(),
-            gitlab: Forge::default(),
+            github: Forge::public(ForgeKind::GitHub),
+            gitlab: Forge::public(ForgeKind::GitLab),
             log: LogConfig::default(),
             build_args: BuildArgs::default(),
         }
@@ -197,10 +197,7 @@ impl Manifest {
     }
 
     fn take_out(&mut self, name: &str) -> Result<(), Diagnostic> {
-        let named = |plugin: &Plugin| {
-            plugin.name.value == name
-                || module_of(plugin, self).is_some_and(|module| same_module(&module, name))
-        };
+        let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
         let Some(index) = self.plugins.iter().position(named) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
             let diagnostic = Diagnostic::error(format!("--without: there is no plugin `{}`", shown(name)));
@@ -215,9 +212,7 @@ impl Manifest {
     }
 
     fn put_in(&mut self, with: &PluginOverride) {
-        let known = self.plugins.iter().position(|plugin| {
-            module_of(plugin, self).is_some_and(|module| same_module(&module, &with.module))
-        });
+        let known = self.plugins.iter().position(|plugin| plugin.is_module(&with.module, self));
         let changes = with.reference.is_some() || with.replacement.is_some();
         if changes {
             self.replaces.retain(|replace| replace.old.value != (with.module.clone(), None));
@@ -253,32 +248,6 @@ impl Manifest {
             .filter_map(|count| Some(parts.get(parts.len() - count..)?.join("-")))
             .find(|name| self.plugins.iter().all(|plugin| plugin.name.value != *name))
             .unwrap_or_else(|| module.to_owned())
-    }
-}
-
-/// The module path of a plugin, as far as the configuration alone tells it.
-fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let below = |host: Option<String>, path: &str, folder: &Option<Spanned<String>>| {
-        let folder = folder.as_ref().map(|folder| format!("/{}", folder.value)).unwrap_or_default();
-        Some(format!("{}/{path}{folder}", host?))
-    };
-    match &plugin.origin {
-        Origin::Module(path) => Some(path.value.clone()),
-        Origin::GitHub { owner, repository, folder } => {
-            let path = format!("{}/{}", owner.value, repository.value);
-            below(host(&manifest.github, "github.com"), &path, folder)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            Project::Path(path) => below(host(&manifest.gitlab, "gitlab.com"), path, folder),
-            Project::Id(_) => None,
-        },
-    }
-}
-
-fn host(forge: &Forge, public: &str) -> Option<String> {
-    match &forge.endpoint {
-        None => Some(public.to_owned()),
-        Some(endpoint) => url::Url::parse(&endpoint.value).ok()?.host_str().map(str::to_owned),
     }
 }
 

@@ -10,6 +10,7 @@ mod diagnostic;
 pub mod edit;
 mod findings;
 mod flags;
+mod identity;
 mod interpolate;
 mod keys;
 mod manifest;
@@ -25,9 +26,9 @@ mod target;
 pub use diagnostic::{Diagnostic, Level, SourceFile};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
-    Architecture, BuildArgs, CacheConfig, Dependencies, ExcludeDirective, Forge, GoTarget, LogConfig,
-    LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project, ReplaceDirective, Replacement,
-    RoadRunnerConfig, Spanned,
+    Architecture, BuildArgs, CacheConfig, Dependencies, ExcludeDirective, Forge, ForgeKind, GoTarget,
+    LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project, ReplaceDirective,
+    Replacement, RoadRunnerConfig, Spanned,
 };
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use schema::schema;

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use secrecy::SecretString;
+use url::Url;
 
 /// A value with its place in the configuration text (`None`: it came from a flag or a request).
 #[derive(Debug, Clone)]
@@ -161,13 +162,23 @@ pub struct GoTarget {
 pub type Architecture = String;
 
 /// `[github]` or `[gitlab]`: how to reach the forge.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Forge {
+    /// Which software it runs.
+    pub kind: ForgeKind,
     /// Base URL of a self-hosted instance (`base_url`, `[*.endpoint] endpoint`); `None`: the public one
     /// (an endpoint that names the public one is `None` too).
-    pub endpoint: Option<Spanned<String>>,
+    pub endpoint: Option<Spanned<Url>>,
     /// The token; `None` where it is missing, empty, or its variable is not set.
     pub token: Option<SecretString>,
+}
+
+/// The software of a forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ForgeKind {
+    GitHub,
+    GitLab,
 }
 
 /// `[cache]`: the compile cache that a team shares.

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    Diagnostic, Forge, Origin, Plugin, Project, Spanned, keys,
+    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned, keys,
     reader::{AllowedKeys, Field, Section},
     refs::{self, InvalidValue},
 };
@@ -18,7 +18,7 @@ const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 
 /// `[github]`.
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, "github", &["github.com", "www.github.com", "api.github.com"], |section| {
+    read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], |section| {
         let owner = section.required("owner", OWNER);
         let repository = section.required("repository", REPOSITORY);
         let owner = owner.and_then(|owner| checked(section, "owner", owner, refs::github_name));
@@ -30,7 +30,7 @@ pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
 
 /// `[gitlab]`.
 pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, "gitlab", &["gitlab.com", "www.gitlab.com"], |section| {
+    read(root, ForgeKind::GitLab, &["gitlab.com", "www.gitlab.com"], |section| {
         let project = project(section);
         let folder = folder(section);
         Some(Origin::GitLab { project: project?, folder: folder? })
@@ -39,14 +39,18 @@ pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
 
 fn read(
     root: &Section<'_>,
-    name: &str,
+    kind: ForgeKind,
     public: &[&str],
     origin: impl Fn(&Section<'_>) -> Option<Origin>,
 ) -> (Forge, Vec<Plugin>) {
-    let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
-        return (Forge::default(), Vec::new());
+    let name = match kind {
+        ForgeKind::GitHub => "github",
+        ForgeKind::GitLab => "gitlab",
     };
-    let forge = Forge { endpoint: endpoint(&section, public), token: token(&section) };
+    let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
+        return (Forge::public(kind), Vec::new());
+    };
+    let forge = Forge { kind, endpoint: endpoint(&section, public), token: token(&section) };
     let plugins = section.section("plugins", AllowedKeys::Names).map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });
@@ -134,7 +138,7 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
 }
 
 /// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
-fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
+fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
     let section = forge.section("endpoint", AllowedKeys::Keys(keys::ENDPOINT));
     let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
@@ -146,12 +150,14 @@ fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<String>> {
             Diagnostic::error(message).at(endpoint.span.clone()).label("not the same").help("remove one"),
         );
     }
-    let given = base.or(endpoint)?;
+    let mut given = base.or(endpoint)?;
     let host = given.value.host_str().unwrap_or_default();
     if public.contains(&host) && given.value.path() == "/" && given.value.port().is_none() {
         return None;
     }
-    Some(Spanned { value: given.value.as_str().trim_end_matches('/').to_owned(), span: given.span })
+    let path = given.value.path().trim_end_matches('/').to_owned();
+    given.value.set_path(&path);
+    Some(given)
 }
 
 fn url(field: &Field<'_>) -> Option<Spanned<Url>> {

@@ -4,8 +4,8 @@ use secrecy::ExposeSecret;
 use toml_edit::{Document, TomlError};
 
 use crate::{
-    BuildArgs, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, Project, RoadRunnerConfig,
-    SourceFile, build_args,
+    BuildArgs, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, RoadRunnerConfig, SourceFile,
+    build_args,
     findings::DiagnosticSink,
     keys, manual, modules,
     reader::{AllowedKeys, Field, ParseContext, Section, nearest},
@@ -71,8 +71,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
     plugins.extend(from_gitlab);
     plugins.extend(modules::plugins(root));
     plugins.sort_by_key(|plugin| plugin.name.span.as_ref().map_or(0, |span| span.start));
-    twice(root, &plugins);
-    Manifest {
+    let manifest = Manifest {
         format,
         roadrunner: roadrunner(root),
         debug: root
@@ -89,7 +88,9 @@ fn assemble(root: &Section<'_>) -> Manifest {
         gitlab,
         log: log(root),
         build_args: build_args(root),
-    }
+    };
+    reject_duplicates(root, &manifest);
+    manifest
 }
 
 /// Told by what only one format has. Finds two formats in one file, and a file without plugins.
@@ -136,10 +137,16 @@ fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: 
 }
 
 /// Two plugins that are the same code.
-fn twice(root: &Section<'_>, plugins: &[Plugin]) {
-    let mut seen: HashMap<(u8, String), &Plugin> = HashMap::new();
-    for plugin in plugins {
-        let (identity, what) = identity(&plugin.origin);
+fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
+    let mut seen: HashMap<String, &Plugin> = HashMap::new();
+    for plugin in &manifest.plugins {
+        let (identity, what) = match &plugin.origin {
+            Origin::Module(path) => (path.value.clone(), "module"),
+            Origin::GitHub { .. } => {
+                (plugin.identity(manifest).to_ascii_lowercase(), "repository and folder")
+            }
+            Origin::GitLab { .. } => (plugin.identity(manifest).to_ascii_lowercase(), "project and folder"),
+        };
         let Some(first) = seen.get(&identity) else {
             seen.insert(identity, plugin);
             continue;
@@ -154,26 +161,6 @@ fn twice(root: &Section<'_>, plugins: &[Plugin]) {
             .label(format!("the same as `{}` on line {line}", first.name.value))
             .help("remove one of the two"),
         );
-    }
-}
-
-fn identity(origin: &Origin) -> ((u8, String), &'static str) {
-    let folder = |folder: &Option<crate::Spanned<String>>| {
-        folder.as_ref().map_or_else(String::new, |folder| folder.value.clone())
-    };
-    match origin {
-        Origin::Module(path) => ((0, path.value.clone()), "module"),
-        Origin::GitHub { owner, repository, folder: inner } => {
-            let name = format!("{}/{}", owner.value, repository.value).to_ascii_lowercase();
-            ((1, format!("{name}//{}", folder(inner))), "repository and folder")
-        }
-        Origin::GitLab { project, folder: inner } => {
-            let name = match &project.value {
-                Project::Id(id) => id.to_string(),
-                Project::Path(path) => path.to_ascii_lowercase(),
-            };
-            ((2, format!("{name}//{}", folder(inner))), "project and folder")
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use proptest::{prelude::*, sample};
 use support::{right, shown, source};
 use velox_manifest::{
     Diagnostic, Manifest, ManifestFormat, Origin, Replacement,
-    edit::{Editor, Migration, NewOrigin, NewPlugin, migrate, module_of},
+    edit::{Editor, Migration, NewOrigin, NewPlugin, migrate},
 };
 
 const MANUAL: &str = include_str!("manual.toml");
@@ -280,7 +280,7 @@ fn the_file_alone_tells_the_module_of_a_tag_only() {
          d = { ref = \"v0.1.0\", owner = \"o\", repository = \"d\" }\n",
         &[],
     );
-    let modules: Vec<_> = manifest.plugins.iter().map(|plugin| module_of(plugin, &manifest)).collect();
+    let modules: Vec<_> = manifest.plugins.iter().map(|plugin| plugin.module_path(&manifest)).collect();
     assert_eq!(
         modules,
         [Some("github.com/o/r/v2".to_owned()), None, None, Some("github.com/o/d".to_owned())]

@@ -140,7 +140,7 @@ version = "v9.15.0"
     );
     assert!(manifest.strict);
     assert_eq!(manifest.roadrunner.dependencies, Some(Dependencies::Minimal));
-    assert_eq!(manifest.github.endpoint.unwrap().value, "https://ghe.example.com:8443/sub");
+    assert_eq!(manifest.github.endpoint.unwrap().value.as_str(), "https://ghe.example.com:8443/sub");
     assert_eq!(manifest.github.token.unwrap().expose_secret(), "secret");
     assert_eq!((manifest.log.level, manifest.log.mode), (Some(LogLevel::Warn), Some(LogMode::Off)));
     let target = manifest.targets[0].value.clone();
@@ -192,7 +192,7 @@ endpoint = "https://api.github.com/"
         "id = gitlab #36405203 @ main\nnumber = gitlab #7 @ main\npath = gitlab group/sub/project @ main\n\
          both = gitlab group/sub/other @ main"
     );
-    assert_eq!(manifest.gitlab.endpoint.unwrap().value, "http://127.0.0.1:8080/gitlab");
+    assert_eq!(manifest.gitlab.endpoint.unwrap().value.as_str(), "http://127.0.0.1:8080/gitlab");
     assert!(manifest.github.endpoint.is_none());
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Inquiry, Options, Reporter, Request, Subject};
+use velox_build::{BuildOptions, BuildRequest, Event, Goal, QuerySession, Reporter, VersionSubject};
 use velox_gomod::semver;
 use velox_manifest::{Manifest, Spanned};
 
@@ -205,20 +205,20 @@ struct Proxies {
 }
 
 impl Proxies {
-    fn request(&self, roadrunner: Option<&str>) -> Request {
+    fn request(&self, roadrunner: Option<&str>) -> BuildRequest {
         let mut manifest = Manifest::without_a_file();
         if let Some(reference) = roadrunner {
             manifest.roadrunner.reference = Some(Spanned { value: reference.to_owned(), span: None });
         }
-        Request {
+        BuildRequest {
             manifest,
             source: None,
             base: self.directory.clone(),
             environment: self.environment.clone(),
-            options: Options::default(),
+            options: BuildOptions::default(),
             goal: Goal::Plan,
             lock: None,
-            unchanged: true,
+            updates_lock: true,
         }
     }
 }
@@ -228,8 +228,8 @@ impl Source for Proxies {
     async fn versions(&self) -> Result<Vec<String>, String> {
         let request = self.request(None);
         aside(move || async move {
-            let inquiry = Inquiry::new(&request, Arc::new(Silent), CancellationToken::new());
-            let mut answers = inquiry.versions(&[Subject::RoadRunner]).await.map_err(said)?;
+            let session = QuerySession::new(&request, Arc::new(Silent), CancellationToken::new());
+            let mut answers = session.versions(&[VersionSubject::RoadRunner]).await.map_err(said)?;
             let answer = answers.pop().unwrap_or_default();
             match answer.trouble {
                 Some(why) => Err(why),
@@ -242,8 +242,9 @@ impl Source for Proxies {
     async fn plugins(&self, version: &str) -> Result<Vec<Released>, String> {
         let request = self.request(Some(version));
         aside(move || async move {
-            let inquiry = Inquiry::new(&request, Arc::new(Silent), CancellationToken::new());
-            inquiry.release().await.map(|release| release.plugins).map_err(said)
+            let session = QuerySession::new(&request, Arc::new(Silent), CancellationToken::new());
+            let release = session.release().await.map_err(said)?;
+            Ok(release.plugins.into_iter().map(|plugin| (plugin.path, plugin.version)).collect())
         })
         .await
     }

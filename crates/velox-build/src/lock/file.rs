@@ -2,8 +2,8 @@
 
 use std::{fs, io, path::PathBuf};
 
-use super::{Asked, Lock, Variant};
-use crate::{Error, Request, write_text};
+use super::{model::Lock, requested::RequestedVersions};
+use crate::{atomic_file::write_text, error::Error, request::BuildRequest};
 
 /// The lock file as it was found.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(crate) struct LockFile {
 
 impl LockFile {
     /// Reads it; one that is not there is no error.
-    pub(crate) fn read(request: &Request) -> Result<Self, Error> {
+    pub(crate) fn read(request: &BuildRequest) -> Result<Self, Error> {
         let Some(path) = request.lock.clone() else { return Ok(Self::default()) };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -42,10 +42,23 @@ impl LockFile {
     }
 
     /// The lock, if it says what the configuration asks for; else why not.
-    pub(crate) fn fitting(&self, asked: &Asked) -> Result<&Lock, Vec<String>> {
+    pub(crate) fn fitting(&self, asked: &RequestedVersions) -> Result<&Lock, Vec<String>> {
         let Some(lock) = &self.lock else { return Err(vec![format!("there is no {}", self.name())]) };
         let differences = asked.differences(lock);
         if differences.is_empty() { Ok(lock) } else { Err(differences) }
+    }
+
+    /// The error of a lock that has to fit the configuration, but doesn't.
+    pub(crate) fn mismatch(&self, differences: &[String]) -> Error {
+        let help = "`vx lock` brings it up to date: commit what it changes";
+        match self.lock {
+            Some(_) => Error::configuration(format!("{} does not match the configuration", self.name()))
+                .help(help)
+                .output(differences.to_vec()),
+            None => {
+                Error::configuration(format!("{} does not exist, but is required", self.name())).help(help)
+            }
+        }
     }
 
     /// Writes it, unless it says the same already. Where nothing can be written, that is no reason not to build: the
@@ -57,26 +70,5 @@ impl LockFile {
             return Ok(());
         }
         write_text(path, &text).map_err(|error| format!("{} can't be written: {error}", path.display()))
-    }
-}
-
-impl Lock {
-    /// Takes over what another lock of the very same modules knows of other targets. What local replacements import is
-    /// part of that: it may change without go.mod.
-    pub(crate) fn adopt_targets(&mut self, other: &Self) {
-        if other.go_mod == self.go_mod
-            && other.go_version == self.go_version
-            && other.plugins == self.plugins
-            && other.settings == self.settings
-        {
-            for (variant, target) in &other.targets {
-                self.targets.entry(variant.clone()).or_insert_with(|| target.clone());
-            }
-        }
-    }
-
-    /// Whether all of these were locked.
-    pub(crate) fn covers(&self, variants: &[Variant]) -> bool {
-        variants.iter().all(|variant| self.targets.contains_key(variant))
     }
 }

@@ -11,8 +11,10 @@ use velox_gomod::{
 };
 use velox_manifest::parse_target;
 
-use super::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, Variant};
-use crate::{Error, Raised};
+use super::model::{
+    self, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, TargetVariant,
+};
+use crate::{error::Error, event::RaisedPlugin};
 
 /// The format that this vx writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -23,30 +25,30 @@ const HEADER: &str = "\
 ";
 
 #[derive(Deserialize)]
-struct Head {
+struct FormatHeader {
     format: u32,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct LockDocument {
     #[serde(rename = "format")]
     _format: u32,
     #[serde(default)]
     settings: Vec<String>,
-    roadrunner: RoadRunner,
+    roadrunner: RoadRunnerSection,
     #[serde(default, rename = "plugin")]
-    plugins: Vec<Plugin>,
+    plugins: Vec<PluginSection>,
     #[serde(default)]
-    raised: Vec<RaisedPlugin>,
+    raised: Vec<RaisedSection>,
     #[serde(default, rename = "target")]
-    targets: Vec<Target>,
-    go: Go,
+    targets: Vec<TargetSection>,
+    go: GoSection,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Go {
+struct GoSection {
     version: String,
     /// `linux/amd64 h1:…`
     #[serde(default)]
@@ -59,7 +61,7 @@ struct Go {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RoadRunner {
+struct RoadRunnerSection {
     from: String,
     module: String,
     version: String,
@@ -69,7 +71,7 @@ struct RoadRunner {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Plugin {
+struct PluginSection {
     name: String,
     from: Option<String>,
     asked: String,
@@ -82,7 +84,7 @@ struct Plugin {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RaisedPlugin {
+struct RaisedSection {
     name: String,
     module: String,
     asked: String,
@@ -92,7 +94,7 @@ struct RaisedPlugin {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Target {
+struct TargetSection {
     platform: String,
     #[serde(default)]
     cgo: bool,
@@ -129,19 +131,19 @@ impl Lock {
             failed
         };
         // The format comes first: a newer one may have other keys.
-        let Head { format } = toml_edit::de::from_str(text).map_err(&located)?;
+        let FormatHeader { format } = toml_edit::de::from_str(text).map_err(&located)?;
         if format > FORMAT {
             return Err(Error::configuration(format!(
                 "{name} has format {format}; this vx knows {FORMAT} and older"
             ))
             .help("it was made by a newer vx: install that, or make it anew with `vx lock`"));
         }
-        let file: File = toml_edit::de::from_str(text).map_err(&located)?;
+        let file: LockDocument = toml_edit::de::from_str(text).map_err(&located)?;
         file.lock().map_err(wrong)
     }
 }
 
-impl File {
+impl LockDocument {
     fn lock(self) -> Result<Lock, String> {
         let version = |text: &String| -> Result<Version, String> {
             let (path, version) =
@@ -150,7 +152,7 @@ impl File {
         };
         let mut plugins = Vec::new();
         for plugin in self.plugins {
-            let Plugin { name, from, asked, module, version: at, commit, .. } = plugin;
+            let PluginSection { name, from, asked, module, version: at, commit, .. } = plugin;
             let replacement = match (plugin.replaced_by, plugin.replaced_by_directory) {
                 (Some(by), _) => {
                     let Version { path, version } = version(&by)?;
@@ -165,7 +167,7 @@ impl File {
         let mut targets = std::collections::BTreeMap::new();
         for target in self.targets {
             let variant =
-                Variant { target: parse_target(&target.platform)?, cgo: target.cgo, tags: target.tags };
+                TargetVariant { target: parse_target(&target.platform)?, cgo: target.cgo, tags: target.tags };
             let locked = LockedTarget {
                 modules: target.modules.iter().map(version).collect::<Result<_, _>>()?,
                 looked_into: target.looked_into.iter().map(version).collect::<Result<_, _>>()?,
@@ -173,9 +175,9 @@ impl File {
             };
             targets.insert(variant, locked);
         }
-        let RoadRunner { from, module, version, commit, time } = self.roadrunner;
+        let RoadRunnerSection { from, module, version, commit, time } = self.roadrunner;
         checked(&module, &version)?;
-        let Go { version: go_version, toolchain, go_mod, go_sum } = self.go;
+        let GoSection { version: go_version, toolchain, go_mod, go_sum } = self.go;
         if !go_version.starts_with("go1")
             || go_version.contains(|c: char| c.is_whitespace() || "/\\".contains(c))
         {
@@ -198,7 +200,7 @@ impl File {
             raised: self
                 .raised
                 .into_iter()
-                .map(|RaisedPlugin { name, module, asked, selected, demanded_by }| Raised {
+                .map(|RaisedSection { name, module, asked, selected, demanded_by }| RaisedPlugin {
                     name,
                     module,
                     asked,
@@ -220,7 +222,7 @@ impl Lock {
     /// nothing that was ever tried.
     fn check(&self) -> Result<(), String> {
         let commits = self.plugins.iter().map(|plugin| &plugin.commit).chain([&self.roadrunner.commit]);
-        if let Some(commit) = commits.flatten().find(|commit| !super::is_commit(commit)) {
+        if let Some(commit) = commits.flatten().find(|commit| !model::is_commit(commit)) {
             return Err(format!("{commit:?} is no commit"));
         }
         let go_mod = GoMod::parse(&self.go_mod)
@@ -256,7 +258,7 @@ impl Lock {
                 ));
             }
             let at = Version { path: module.clone(), version: version.clone() };
-            let replaced = super::replacement_of(&go_mod.replace, &at);
+            let replaced = model::replacement_of(&go_mod.replace, &at);
             let same = match (replacement, replaced) {
                 (None, _) => true,
                 (Some(LockedReplacement::Directory { .. }), Some(new)) => new.new_version.is_none(),
@@ -308,12 +310,12 @@ impl fmt::Display for Lock {
                 None => {}
             }
         }
-        for Raised { name, module, asked, selected, demanded_by } in &self.raised {
+        for RaisedPlugin { name, module, asked, selected, demanded_by } in &self.raised {
             writeln!(f, "\n[[raised]]\nname = {}\nmodule = {}", quoted(name), quoted(module))?;
             writeln!(f, "asked = {}\nselected = {}", quoted(asked), quoted(selected))?;
             writeln!(f, "demanded_by = {}", list(demanded_by))?;
         }
-        for (Variant { target, cgo, tags }, locked) in &self.targets {
+        for (TargetVariant { target, cgo, tags }, locked) in &self.targets {
             writeln!(f, "\n[[target]]\nplatform = {}", quoted(&target.to_string()))?;
             if *cgo {
                 writeln!(f, "cgo = true")?;
@@ -409,7 +411,7 @@ mod tests {
                 },
             ],
             settings: vec!["exclude github.com/a/b v1.0.0".into()],
-            raised: vec![Raised {
+            raised: vec![RaisedPlugin {
                 name: "http".into(),
                 module: http.into(),
                 asked: "v5.2.0".into(),
@@ -417,7 +419,7 @@ mod tests {
                 demanded_by: vec!["github.com/a/b@v1.0.0".into()],
             }],
             targets: BTreeMap::from([(
-                Variant {
+                TargetVariant {
                     target: GoTarget { os: "linux".into(), arch: "amd64".into() },
                     cgo: true,
                     tags: vec!["debug".into()],

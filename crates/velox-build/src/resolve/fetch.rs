@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use velox_gomod::{fetch::Wanted, gosum::GoSum, modcache::ModCache, module::Version};
 
-use super::{
-    Resolver,
-    ask::Ask,
-    goproxy::{self, TriedProxies},
-    pin::Pinned,
+use super::{download::ProxyFailures, pin::ResolvedModule, request::ModuleRequest, resolver::Resolver};
+use crate::{
+    download_failure,
+    error::{Error, checksum_mismatch},
+    event::{Phase, phase},
+    lock::Lock,
 };
-use crate::{Error, Phase, error::checksum_mismatch, lock::Lock, pipeline::phase};
 
 impl Resolver<'_> {
     /// Brings `modules` into the module cache, each verified by the lock's sum; the answer is RoadRunner's own tree.
@@ -19,7 +19,7 @@ impl Resolver<'_> {
         let sums = lock.sums()?;
         let missing = missing(&cache, &sums, modules)?;
         if !missing.is_empty() {
-            if self.request.options.offline {
+            if self.request.options.is_offline() {
                 return Err(offline(&missing));
             }
             let work = self.bring(&sums, missing);
@@ -30,8 +30,8 @@ impl Resolver<'_> {
 
     async fn bring(&self, sums: &GoSum, mut missing: Vec<Version>) -> Result<(), Error> {
         let sources = self.sources();
-        let asks: Vec<Ask> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
-        let mut tried = TriedProxies::new();
+        let asks: Vec<ModuleRequest> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
+        let mut tried = ProxyFailures::new();
         if let Some(fetcher) = self.fetcher {
             // What no proxy was asked for when it was locked, none is asked for now.
             let hidden: Vec<&Version> = asks
@@ -52,11 +52,11 @@ impl Resolver<'_> {
             }
         }
         // RoadRunner and the plugins may have to come from a forge.
-        let of_forges: Vec<Ask> = asks
+        let of_forges: Vec<ModuleRequest> = asks
             .into_iter()
             .filter(|ask| ask.known.as_ref().is_some_and(|known| missing.contains(&known.module)))
             .collect();
-        for Pinned { module, zip_sum, .. } in sources.pin(&of_forges).await? {
+        for ResolvedModule { module, zip_sum, .. } in sources.pin(&of_forges).await? {
             if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
                 let name = format!("{} {}", module.path, module.version);
                 return Err(checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
@@ -82,9 +82,9 @@ impl Resolver<'_> {
         if failed.is_empty() {
             return Ok(());
         }
-        let advice = failed.iter().find_map(|why| goproxy::advice(why));
+        let advice = failed.iter().find_map(|why| download_failure::advice(why));
         let error = Error::build(format!("can't get {} of the lock's modules", failed.len()))
-            .fault(goproxy::fault(&failed.join("\n")))
+            .fault(download_failure::fault(&failed.join("\n")))
             .output(failed);
         Err(match advice {
             Some(advice) => error.help(advice),

@@ -16,8 +16,11 @@ use velox_gomod::{
 };
 use velox_manifest::Project;
 
-use super::ask::{Ask, Host, Place};
-use crate::{Error, Event, Note, Reporter};
+use super::request::{ModuleRequest, RepositoryHost, RepositoryLocation};
+use crate::{
+    error::Error,
+    event::{Event, Note, Reporter},
+};
 
 /// How many tags are asked about, from the newest on, whether the commit has them behind it.
 const ANCESTORS_ASKED: usize = 25;
@@ -25,19 +28,19 @@ const ANCESTORS_ASKED: usize = 25;
 /// The forges that the manifest configures.
 pub(crate) struct Forges {
     pub(crate) http: Http,
-    pub(crate) github: Configured,
-    pub(crate) gitlab: Configured,
+    pub(crate) github: ForgeAccess,
+    pub(crate) gitlab: ForgeAccess,
     pub(crate) git: GitOptions,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Configured {
+pub(crate) struct ForgeAccess {
     pub(crate) endpoint: Option<url::Url>,
     pub(crate) token: Option<SecretString>,
 }
 
 /// A ref, found in a repository.
-pub(super) struct Located {
+pub(super) struct LocatedModule {
     pub(super) repository: Repository,
     pub(super) folder: String,
     pub(super) commit: Commit,
@@ -50,7 +53,7 @@ pub(super) struct Located {
 }
 
 /// A module whose files came from a forge and lie in the module cache now.
-pub(super) struct Stored {
+pub(super) struct StoredModule {
     pub(super) version: Version,
     pub(super) tree: PathBuf,
     pub(super) zip_sum: String,
@@ -58,44 +61,44 @@ pub(super) struct Stored {
 }
 
 impl Forges {
-    pub(crate) fn repository(&self, place: &Place) -> Repository {
+    pub(crate) fn repository(&self, place: &RepositoryLocation) -> Repository {
         match &place.host {
-            Host::GitHub { owner, repository } => {
-                let Configured { endpoint, token } = self.configured(&self.github, place);
+            RepositoryHost::GitHub { owner, repository } => {
+                let ForgeAccess { endpoint, token } = self.configured(&self.github, place);
                 Repository::github(&self.http, endpoint.as_ref(), token, owner, repository)
             }
-            Host::GitLab { project } => {
-                let Configured { endpoint, token } = self.configured(&self.gitlab, place);
+            RepositoryHost::GitLab { project } => {
+                let ForgeAccess { endpoint, token } = self.configured(&self.gitlab, place);
                 let project = match project {
                     Project::Id(id) => GitLabProject::Id(*id),
                     Project::Path(path) => GitLabProject::Path(path.clone()),
                 };
                 Repository::gitlab(&self.http, endpoint.as_ref(), token, project)
             }
-            Host::Git { url } => Repository::git(self.git.clone(), url.clone()),
+            RepositoryHost::Git { url } => Repository::git(self.git.clone(), url.clone()),
         }
     }
 
     /// A place that isn't on the manifest's own forge is on the public one, which never sees the own one's token.
-    fn configured(&self, forge: &Configured, place: &Place) -> Configured {
-        if place.own || forge.endpoint.is_none() { forge.clone() } else { Configured::default() }
+    fn configured(&self, forge: &ForgeAccess, place: &RepositoryLocation) -> ForgeAccess {
+        if place.own || forge.endpoint.is_none() { forge.clone() } else { ForgeAccess::default() }
     }
 
     /// The same repository as the git program reaches it; `None` for a project that only its number names.
-    pub(super) fn by_git(&self, place: &Place) -> Option<Repository> {
+    pub(super) fn by_git(&self, place: &RepositoryLocation) -> Option<Repository> {
         let url = match &place.host {
-            Host::GitHub { owner, repository } => {
+            RepositoryHost::GitHub { owner, repository } => {
                 format!("{}/{owner}/{repository}.git", self.web(&self.github, place, "https://github.com"))
             }
-            Host::GitLab { project: Project::Path(path) } => {
+            RepositoryHost::GitLab { project: Project::Path(path) } => {
                 format!("{}/{path}.git", self.web(&self.gitlab, place, "https://gitlab.com"))
             }
-            Host::GitLab { project: Project::Id(_) } | Host::Git { .. } => return None,
+            RepositoryHost::GitLab { project: Project::Id(_) } | RepositoryHost::Git { .. } => return None,
         };
         Some(Repository::git(self.git.clone(), url))
     }
 
-    fn web(&self, forge: &Configured, place: &Place, public: &str) -> String {
+    fn web(&self, forge: &ForgeAccess, place: &RepositoryLocation, public: &str) -> String {
         self.configured(forge, place).endpoint.map_or_else(
             || public.to_owned(),
             |url| url.as_str().trim_end_matches("/api/v3").trim_end_matches('/').to_owned(),
@@ -104,7 +107,11 @@ impl Forges {
 }
 
 /// Finds the ref of `ask` and the module at it.
-pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> Result<Located, ForgeError> {
+pub(super) async fn locate(
+    repository: Repository,
+    place: &RepositoryLocation,
+    ask: &ModuleRequest,
+) -> Result<LocatedModule, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
     let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
@@ -114,7 +121,7 @@ pub(super) async fn locate(repository: Repository, place: &Place, ask: &Ask) -> 
     };
     let go_mod = repository.file(&go_mod_path, &resolved.commit.id).await?.ok_or_else(missing)?;
     let module = modfile::module_line(&go_mod).ok_or_else(missing)?;
-    Ok(Located {
+    Ok(LocatedModule {
         folder: place.folder.clone(),
         commit: resolved.commit,
         tag: resolved.tag,
@@ -160,7 +167,7 @@ pub(crate) fn tag_prefix(folder: &str) -> String {
     if folder.is_empty() { String::new() } else { format!("{folder}/") }
 }
 
-impl Located {
+impl LocatedModule {
     /// The version that Go gives this commit of this module: its tag, else the pseudo-version on the highest tag that
     /// the commit has behind it (<https://go.dev/ref/mod#pseudo-versions>).
     pub(super) async fn version(&self) -> Result<String, ForgeError> {
@@ -206,7 +213,7 @@ impl Located {
         cache: &ModCache,
         scratch: &Path,
         reporter: &dyn Reporter,
-    ) -> Result<Stored, Error> {
+    ) -> Result<StoredModule, Error> {
         let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
         let version = Version { path: self.path.clone(), version };
         let tree = scratch.join(&self.commit.id);
@@ -235,7 +242,7 @@ impl Located {
             module: format!("{}@{}", version.path, version.version),
             sum: sums.zip.clone(),
         }));
-        Ok(Stored { version, tree: root, zip_sum: sums.zip, mod_sum: sums.go_mod })
+        Ok(StoredModule { version, tree: root, zip_sum: sums.zip, mod_sum: sums.go_mod })
     }
 }
 

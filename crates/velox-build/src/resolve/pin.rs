@@ -1,4 +1,4 @@
-//! From an [`Ask`] to an exact module: the sources in their order, each asked for all that the one before couldn't serve.
+//! From an [`ModuleRequest`] to an exact module: the sources in their order, each asked for all that the one before couldn't serve.
 
 use std::{
     fs,
@@ -19,15 +19,17 @@ use velox_gomod::{
 use velox_manifest::{Diagnostic, catalogue};
 
 use super::{
-    ask::{Ask, Host, Known, Place},
-    forge::{self, Forges, Located},
-    goproxy::{self, Download, Proxies},
+    download::{GoDownload, ModuleProxies},
+    forge::{self, Forges, LocatedModule},
+    request::{ModuleRequest, PreviousResolution, RepositoryHost, RepositoryLocation},
 };
 use crate::{
-    Error, ErrorKind, Event, Fault, Phase,
-    error::{checksum_mismatch, finding},
+    download_failure,
+    error::{Blame, Error, ErrorKind, checksum_mismatch, finding},
+    event::{Event, Phase},
     lock::is_commit,
-    versions::{FIRST_YEAR, offered},
+    request::NetworkAccess,
+    resolve::versions::{FIRST_YEAR, offered},
 };
 
 /// How many forge requests run at once.
@@ -39,7 +41,7 @@ const YEARS: u64 = 12;
 
 /// A module at an exact version, with its files on this machine.
 #[derive(Debug, Clone)]
-pub(crate) struct Pinned {
+pub(crate) struct ResolvedModule {
     pub(crate) module: Version,
     pub(crate) commit: Option<String>,
     /// The version's time, in seconds since 1970.
@@ -53,18 +55,16 @@ pub(crate) struct Pinned {
 }
 
 /// The sources, and what they need.
-pub(crate) struct Sources<'a> {
-    pub(super) proxies: Proxies<'a>,
+pub(crate) struct ModuleSources<'a> {
+    pub(super) proxies: ModuleProxies<'a>,
     pub(super) forges: &'a Forges,
     pub(crate) scratch: &'a Path,
-    pub(crate) offline: bool,
-    /// Whether forges may be asked about what GONOPROXY covers, and nothing else.
-    pub(crate) proxies_only: bool,
+    pub(super) network: NetworkAccess,
 }
 
-impl Pinned {
+impl ResolvedModule {
     /// No version may change its content, wherever it comes from.
-    fn agrees_with(&self, ask: &Ask) -> Result<(), Error> {
+    fn agrees_with(&self, ask: &ModuleRequest) -> Result<(), Error> {
         let Self { module, zip_sum, mod_sum, .. } = self;
         let Wanted { zip_sums, mod_sums, .. } = ask.wanted(module);
         for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
@@ -78,37 +78,39 @@ impl Pinned {
 }
 
 /// Where an ask stands.
-enum State {
+enum ResolutionState {
     /// The go command will be asked for this module; where it can't serve it, the forge has it or is asked.
     AskGo {
         module: Version,
-        located: Option<Box<Located>>,
+        located: Option<Box<LocatedModule>>,
     },
     /// Only the forge can tell.
     AskForge {
         why: Option<String>,
     },
     /// The forge has it, and no proxy may or can.
-    Take(Box<Located>),
-    Done(Box<Pinned>),
-    Failed(Fault, Diagnostic),
+    Take(Box<LocatedModule>),
+    Done(Box<ResolvedModule>),
+    Failed(Blame, Diagnostic),
 }
 
-impl Sources<'_> {
+impl ModuleSources<'_> {
     /// Pins every ask, in the same order.
     ///
     /// # Errors
     /// One diagnostic for each ask that no source can serve.
-    pub(crate) async fn pin(&self, asks: &[Ask]) -> Result<Vec<Pinned>, Error> {
-        let mut states: Vec<State> = asks
+    pub(crate) async fn pin(&self, asks: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
+        let mut states: Vec<ResolutionState> = asks
             .iter()
             .map(|ask| {
                 let known = ask.known.as_ref().map(|known| &known.module);
                 match (self.cached(ask), known.or(ask.module.as_ref()), &ask.module) {
-                    (Some(pinned), ..) => State::Done(Box::new(pinned)),
+                    (Some(pinned), ..) => ResolutionState::Done(Box::new(pinned)),
                     // What no proxy was asked for at first, none is asked for later.
-                    (None, Some(module), Some(_)) => State::AskGo { module: module.clone(), located: None },
-                    (None, ..) => State::AskForge { why: None },
+                    (None, Some(module), Some(_)) => {
+                        ResolutionState::AskGo { module: module.clone(), located: None }
+                    }
+                    (None, ..) => ResolutionState::AskForge { why: None },
                 }
             })
             .collect();
@@ -127,23 +129,23 @@ impl Sources<'_> {
         };
         for (ask, state) in asks.iter().zip(states) {
             match state {
-                State::Done(module) => pinned.push(*module),
-                State::Take(located) | State::AskGo { located: Some(located), .. } => {
+                ResolutionState::Done(module) => pinned.push(*module),
+                ResolutionState::Take(located) | ResolutionState::AskGo { located: Some(located), .. } => {
                     pinned.push(self.take(*located).await?);
                 }
-                State::Failed(fault, diagnostic) => fail(fault, diagnostic),
-                State::AskGo { located: None, .. } => {
-                    fail(Fault::Request, unresolved(ask, NOWHERE, &[]));
+                ResolutionState::Failed(fault, diagnostic) => fail(fault, diagnostic),
+                ResolutionState::AskGo { located: None, .. } => {
+                    fail(Blame::Request, unresolved(ask, NOWHERE, &[]));
                 }
-                State::AskForge { why } => {
+                ResolutionState::AskForge { why } => {
                     let why = why.as_deref().unwrap_or(NOWHERE);
-                    fail(goproxy::fault(why), unresolved(ask, why, &[]));
+                    fail(download_failure::fault(why), unresolved(ask, why, &[]));
                 }
             }
         }
         if !failed.is_empty() {
             // Where one is nowhere, no waiting helps.
-            let fault = [Fault::Request, Fault::Sources].into_iter().find(|fault| faults.contains(fault));
+            let fault = [Blame::Request, Blame::Sources].into_iter().find(|fault| faults.contains(fault));
             return Err(Error::many(ErrorKind::Build, failed).fault(fault.unwrap_or_default()));
         }
         asks.iter().zip(&pinned).try_for_each(|(ask, pinned)| pinned.agrees_with(ask))?;
@@ -151,8 +153,8 @@ impl Sources<'_> {
     }
 
     /// What a previous lock found, where the module cache has it with the lock's sums.
-    fn cached(&self, ask: &Ask) -> Option<Pinned> {
-        let Known { module, commit, time, zip_sum, mod_sum } = ask.known.clone()?;
+    fn cached(&self, ask: &ModuleRequest) -> Option<ResolvedModule> {
+        let PreviousResolution { module, commit, time, zip_sum, mod_sum } = ask.known.clone()?;
         let cache = self.proxies.cache();
         let (zip_sum, mod_sum) = (zip_sum?, mod_sum?);
         if !cache.is_unpacked(&module, &zip_sum) {
@@ -162,32 +164,40 @@ impl Sources<'_> {
         if dirhash::hash_go_mod(go_mod.as_bytes()) != mod_sum {
             return None;
         }
-        Some(Pinned { tree: cache.dir(&module).ok()?, module, commit, time, go_mod, zip_sum, mod_sum })
+        Some(ResolvedModule {
+            tree: cache.dir(&module).ok()?,
+            module,
+            commit,
+            time,
+            go_mod,
+            zip_sum,
+            mod_sum,
+        })
     }
 
     /// One go command for everything that it can be asked.
-    async fn ask_go(&self, asks: &[Ask], states: &mut [State]) -> Result<(), Error> {
+    async fn ask_go(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
         let wanted: Vec<Wanted> = asks
             .iter()
             .zip(&*states)
             .filter_map(|(ask, state)| match state {
-                State::AskGo { module, .. } => Some(ask.wanted(module)),
+                ResolutionState::AskGo { module, .. } => Some(ask.wanted(module)),
                 _ => None,
             })
             .collect();
         let answers = self.proxies.download(&wanted).await?;
         let total = u64::try_from(asks.len()).ok();
         for (done, (ask, state)) in asks.iter().zip(states.iter_mut()).enumerate() {
-            let State::AskGo { module, located } = state else { continue };
+            let ResolutionState::AskGo { module, located } = state else { continue };
             let Some(answer) = answers.get(module) else { continue };
             *state = match (self.pinned(answer, located.as_deref()), located.take()) {
                 (Ok(pinned), _) => Self::confirm(ask, module, pinned),
-                (Err(_), Some(located)) => State::Take(located),
-                (Err(why), _) if ask.place.is_some() => State::AskForge { why: Some(why) },
+                (Err(_), Some(located)) => ResolutionState::Take(located),
+                (Err(why), _) if ask.place.is_some() => ResolutionState::AskForge { why: Some(why) },
                 (Err(why), _) => {
-                    let advice = goproxy::advice(&why).map(str::to_owned);
+                    let advice = download_failure::advice(&why).map(str::to_owned);
                     let help: Vec<String> = self.instead(ask, &why).await.into_iter().chain(advice).collect();
-                    State::Failed(goproxy::fault(&why), unresolved(ask, &why, &help))
+                    ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help))
                 }
             };
             let item = ask.subject.clone();
@@ -205,23 +215,26 @@ impl Sources<'_> {
 
     /// A repository may declare any module path: its go.mod is what counts. A replacement may declare the path of what
     /// it replaces.
-    fn confirm(ask: &Ask, module: &Version, pinned: Pinned) -> State {
+    fn confirm(ask: &ModuleRequest, module: &Version, pinned: ResolvedModule) -> ResolutionState {
         let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| module.path.clone());
         if declared == module.path || ask.replacement {
-            return State::Done(Box::new(pinned));
+            return ResolutionState::Done(Box::new(pinned));
         }
         if ask.by_path {
             let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
-            return State::Failed(Fault::Request, diagnostic);
+            return ResolutionState::Failed(Blame::Request, diagnostic);
         }
-        State::AskGo { module: Version { path: declared, version: module.version.clone() }, located: None }
+        ResolutionState::AskGo {
+            module: Version { path: declared, version: module.version.clone() },
+            located: None,
+        }
     }
 
     /// What the go command downloaded, or why it couldn't.
-    fn pinned(&self, answer: &Download, located: Option<&Located>) -> Result<Pinned, String> {
+    fn pinned(&self, answer: &GoDownload, located: Option<&LocatedModule>) -> Result<ResolvedModule, String> {
         #[derive(Deserialize)]
-        struct Info {
+        struct VersionInfo {
             #[serde(rename = "Time")]
             time: Option<String>,
         }
@@ -232,10 +245,10 @@ impl Sources<'_> {
             .map_err(|error| format!("{}: {error}", answer.go_mod.display()))?;
         let info = fs::read_to_string(&answer.info).ok();
         let time = info
-            .and_then(|info| serde_json::from_str::<Info>(&info).ok())
+            .and_then(|info| serde_json::from_str::<VersionInfo>(&info).ok())
             .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
         let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
-        Ok(Pinned {
+        Ok(ResolvedModule {
             module: Version { path: answer.path.clone(), version: answer.version.clone() },
             commit: located.map(|located| located.commit.id.clone()).or(origin),
             time: time.map(|time| time.as_second()),
@@ -247,13 +260,13 @@ impl Sources<'_> {
     }
 
     /// The forges, in parallel.
-    async fn ask_forges(&self, asks: &[Ask], states: &mut [State]) -> Result<(), Error> {
-        let open: Vec<(usize, &Ask, &Place, Option<String>)> = states
+    async fn ask_forges(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
+        let open: Vec<(usize, &ModuleRequest, &RepositoryLocation, Option<String>)> = states
             .iter()
             .zip(asks)
             .enumerate()
             .filter_map(|(index, (state, ask))| match state {
-                State::AskForge { why } => Some((index, ask, ask.place.as_ref()?, why.clone())),
+                ResolutionState::AskForge { why } => Some((index, ask, ask.place.as_ref()?, why.clone())),
                 _ => None,
             })
             .collect();
@@ -274,38 +287,46 @@ impl Sources<'_> {
     }
 
     /// The forge's API; where that can't answer, git, which may have a key or a credential that the API doesn't.
-    async fn ask_forge(&self, ask: &Ask, place: &Place, proxy: Option<String>) -> State {
-        if self.offline {
+    async fn ask_forge(
+        &self,
+        ask: &ModuleRequest,
+        place: &RepositoryLocation,
+        proxy: Option<String>,
+    ) -> ResolutionState {
+        if self.network == NetworkAccess::Offline {
             let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
             let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
-            return State::Failed(Fault::Other, unresolved(ask, &format!("{why} (offline)"), &help));
+            return ResolutionState::Failed(
+                Blame::Other,
+                unresolved(ask, &format!("{why} (offline)"), &help),
+            );
         }
         let path = match (ask.path.as_str(), &place.host) {
-            ("", Host::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
+            ("", RepositoryHost::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
             (path, _) => path.to_owned(),
         };
-        if self.proxies_only && !self.proxies.go.settings().is_private(&path) {
+        if self.network == NetworkAccess::ProxiesOnly && !self.proxies.go.settings().is_private(&path) {
             if let (true, Some(reference)) = (ask.path.is_empty() && proxy.is_none(), &ask.reference)
                 && let Some(module) = self.of_any_year(&path, reference).await
             {
-                return State::AskGo { module, located: None };
+                return ResolutionState::AskGo { module, located: None };
             }
             let why = proxy.unwrap_or_else(|| "no module proxy can be asked for it".to_owned());
-            let advice = goproxy::advice(&why)
+            let advice = download_failure::advice(&why)
                 .unwrap_or("only module proxies are asked here: a tag of a published module always works");
             let instead = self.instead(ask, &why).await;
             let help: Vec<String> = instead.into_iter().chain([advice.to_owned()]).collect();
-            return State::Failed(goproxy::fault(&why), unresolved(ask, &why, &help));
+            return ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help));
         }
         // A ref may have moved since the lock.
         let commit = ask.known.as_ref().and_then(|known| known.commit.clone());
-        let ask = &Ask { reference: commit.or_else(|| ask.reference.clone()), ..ask.clone() };
+        let ask = &ModuleRequest { reference: commit.or_else(|| ask.reference.clone()), ..ask.clone() };
         let repository = self.forges.repository(place);
         let error = match forge::locate(repository.clone(), place, ask).await {
             Ok(located) => return self.route(ask, place, located).await,
             Err(error) => error,
         };
-        let may_need_git = !matches!(place.host, Host::Git { .. })
+        let may_need_git = !matches!(place.host, RepositoryHost::Git { .. })
             && matches!(
                 error,
                 ForgeError::NotFound { .. }
@@ -320,10 +341,10 @@ impl Sources<'_> {
             return self.route(ask, place, located).await;
         }
         let fault = match &proxy {
-            Some(why) if goproxy::fault(why) != Fault::Request => goproxy::fault(why),
+            Some(why) if download_failure::fault(why) != Blame::Request => download_failure::fault(why),
             _ => fault_of_forge(&error),
         };
-        State::Failed(fault, self.not_found(ask, &repository, &error, proxy).await)
+        ResolutionState::Failed(fault, self.not_found(ask, &repository, &error, proxy).await)
     }
 
     /// RoadRunner at a branch or a commit, where only proxies can be asked: its major is a year, and of all years the one
@@ -342,7 +363,12 @@ impl Sources<'_> {
 
     /// A module of a public repository on a public forge comes from the proxy, at the commit that the forge named: that
     /// way the checksum database vouches for it. A private one's name must not reach the proxy.
-    async fn route(&self, ask: &Ask, place: &Place, located: Located) -> State {
+    async fn route(
+        &self,
+        ask: &ModuleRequest,
+        place: &RepositoryLocation,
+        located: LocatedModule,
+    ) -> ResolutionState {
         if ask.by_path
             && !ask.replacement
             && ask.module.as_ref().is_some_and(|module| module.path != located.module)
@@ -350,7 +376,7 @@ impl Sources<'_> {
             let declared = located.module;
             let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
             diagnostic.help.push(format!("write module_name = \"{declared}\""));
-            return State::Failed(Fault::Request, diagnostic);
+            return ResolutionState::Failed(Blame::Request, diagnostic);
         }
         // A fork keeps the original's module line; as a replacement it goes by its own path, with that major.
         let mut located = located;
@@ -360,20 +386,20 @@ impl Sources<'_> {
         let private = self.proxies.go.settings().is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
         if !public {
-            return State::Take(Box::new(located));
+            return ResolutionState::Take(Box::new(located));
         }
         let module = Version { path: located.path.clone(), version: located.commit.id.clone() };
-        State::AskGo { module, located: Some(Box::new(located)) }
+        ResolutionState::AskGo { module, located: Some(Box::new(located)) }
     }
 
-    async fn take(&self, located: Located) -> Result<Pinned, Error> {
+    async fn take(&self, located: LocatedModule) -> Result<ResolvedModule, Error> {
         let (cache, children) = (self.proxies.cache(), self.proxies.children);
         let stored = located.store(&cache, self.scratch, children.reporter.as_ref());
         let stored = tokio::select! {
             stored = stored => stored?,
             () = children.cancel.cancelled() => return Err(Error::interrupted()),
         };
-        Ok(Pinned {
+        Ok(ResolvedModule {
             module: stored.version,
             commit: Some(located.commit.id),
             time: Some(located.commit.time),
@@ -385,9 +411,9 @@ impl Sources<'_> {
     }
 
     /// What there is instead of a version or a module that the proxies don't have: they say it of a private one, too.
-    async fn instead(&self, ask: &Ask, why: &str) -> Option<String> {
+    async fn instead(&self, ask: &ModuleRequest, why: &str) -> Option<String> {
         let (Some(module), Some(fetcher)) = (&ask.module, self.proxies.fetcher) else { return None };
-        if !goproxy::may_be_missing(why) || fetcher.needs_go(&module.path) {
+        if !download_failure::may_be_missing(why) || fetcher.needs_go(&module.path) {
             return None;
         }
         let with_v = format!("v{}", module.version);
@@ -410,7 +436,7 @@ impl Sources<'_> {
 
     async fn not_found(
         &self,
-        ask: &Ask,
+        ask: &ModuleRequest,
         repository: &Repository,
         error: &ForgeError,
         proxy: Option<String>,
@@ -430,8 +456,8 @@ impl Sources<'_> {
         let (why, help): (String, Vec<String>) = match proxy {
             // That the proxies don't have it is usual; where they had trouble, or the forge can't tell, it is what has to
             // be mended.
-            Some(proxy) if !told || !goproxy::is_not_found(&proxy) => {
-                let advice = goproxy::advice(&proxy).map(str::to_owned);
+            Some(proxy) if !told || !download_failure::is_not_found(&proxy) => {
+                let advice = download_failure::advice(&proxy).map(str::to_owned);
                 (format!("{proxy}; after that, {error}"), advice.into_iter().chain(help).collect())
             }
             Some(proxy) => {
@@ -466,15 +492,15 @@ fn with_suffix_of(path: &str, other: &str) -> String {
     format!("{base}{suffix}")
 }
 
-fn fault_of_forge(error: &ForgeError) -> Fault {
+fn fault_of_forge(error: &ForgeError) -> Blame {
     match error {
-        ForgeError::NotFound { .. } => Fault::Request,
-        ForgeError::RateLimited { .. } | ForgeError::Network { .. } => Fault::Sources,
-        _ => Fault::Other,
+        ForgeError::NotFound { .. } => Blame::Request,
+        ForgeError::RateLimited { .. } | ForgeError::Network { .. } => Blame::Sources,
+        _ => Blame::Other,
     }
 }
 
-fn unresolved(ask: &Ask, why: &str, help: &[String]) -> Diagnostic {
+fn unresolved(ask: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
     let reference = ask.reference.as_deref().unwrap_or("the default branch");
     let mut diagnostic = finding(
         format!("can't resolve {reference} of {}: {why}", ask.subject),

@@ -19,14 +19,22 @@ use velox_gomod::{
 };
 use velox_manifest::{GoTarget, Manifest};
 
-use super::{Resolved, Resolver, ask::own_place_of_module, goproxy};
+use super::{
+    download::{self, DownloadProgress, ModuleProxies},
+    plugin::ResolvedPlugin,
+    request::own_place_of_module,
+};
 use crate::{
-    Error, Phase, compose::module_of, imports::imports_of_package, lock::replacement_of, pipeline::phase,
+    error::Error,
+    event::{Phase, phase},
+    imports::imports_of_package,
+    lock::replacement_of,
+    resolve::compose::module_of,
     workspace::Workspace,
 };
 
 /// Where the files of a module are.
-enum Files {
+enum ModuleFiles {
     There(PathBuf),
     /// These packages of it wait to be read.
     Coming(Vec<String>),
@@ -47,68 +55,55 @@ struct Prefetch<'a> {
     /// For the forges that it names as its own: what lies there is nobody else's business.
     manifest: &'a Manifest,
     /// By module path, as imports name it.
-    files: BTreeMap<String, Files>,
+    files: BTreeMap<String, ModuleFiles>,
 }
 
-impl Resolver<'_> {
-    /// Fetches the modules that the workspace's packages come from, as far as its go.mod and the plugins' own tell, and
-    /// the go.mod of all that it requires.
-    ///
-    /// # Errors
-    /// A module that isn't what its sum says; an interruption.
-    pub(super) async fn prefetch(
-        &self,
-        workspace: &Workspace,
-        go_mod: &GoMod,
-        plugins: &[Resolved],
-        sums: &GoSum,
-    ) -> Result<(), Error> {
-        let (Some(fetcher), Some(main)) = (self.fetcher, &go_mod.module) else { return Ok(()) };
-        let cache = ModCache::new(&self.go.settings().gomodcache);
-        let mut prefetch = Prefetch {
-            fetcher,
-            cache: &cache,
-            main,
-            replaces: &go_mod.replace,
-            versions: versions(go_mod, plugins),
-            sums,
-            workspace,
-            targets: &self.settings.targets,
-            manifest: self.manifest,
-            files: BTreeMap::new(),
-        };
-        let progress = goproxy::Progress::new(self.children, Phase::Fetch, None);
-        let work = async {
-            tokio::select! {
-                done = prefetch.follow_imports(&progress) => done?,
-                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
-            }
-            // What only a plugin's go.mod names, the go command may never look at.
-            let required = go_mod.require.iter().flat_map(|line| {
-                let path = line.path.as_str();
-                [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
-            });
-            let wanted = required
-                .filter_map(|(path, version)| Some((path, version?)))
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .filter_map(|(path, version)| prefetch.source_of(path, version))
-                .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
-                .map(|module| Wanted::verified_by(sums, module))
-                .collect();
-            tokio::select! {
-                () = fetcher.fetch_go_mods(wanted) => Ok(()),
-                () = self.children.cancel.cancelled() => Err(Error::interrupted()),
-            }
-        };
-        phase(self.children.reporter.as_ref(), Phase::Fetch, work).await
-    }
+/// Downloads the modules that the workspace's packages come from, as far as its go.mod and the plugins' own name them, and
+/// the go.mod of every module that it requires.
+///
+/// # Errors
+/// A checksum mismatch or an interruption.
+pub(super) async fn prefetch(
+    proxies: ModuleProxies<'_>,
+    manifest: &Manifest,
+    targets: &[GoTarget],
+    workspace: &Workspace,
+    go_mod: &GoMod,
+    plugins: &[ResolvedPlugin],
+    sums: &GoSum,
+) -> Result<(), Error> {
+    let (Some(fetcher), Some(main)) = (proxies.fetcher, &go_mod.module) else { return Ok(()) };
+    let (cache, versions) = (&proxies.cache(), versions(go_mod, plugins));
+    let (replaces, files) = (&go_mod.replace, BTreeMap::new());
+    let mut prefetch =
+        Prefetch { fetcher, cache, main, replaces, versions, sums, workspace, targets, manifest, files };
+    let progress = DownloadProgress::new(proxies.children, Phase::Fetch, None);
+    let work = async {
+        prefetch.follow_imports(&progress).await?;
+        // What only a plugin's go.mod names, the go command may never look at.
+        let required = go_mod.require.iter().flat_map(|line| {
+            let path = line.path.as_str();
+            [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
+        });
+        let wanted = required
+            .filter_map(|(path, version)| Some((path, version?)))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter_map(|(path, version)| prefetch.source_of(path, version))
+            .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
+            .map(|module| Wanted::verified_by(sums, module))
+            .collect();
+        fetcher.fetch_go_mods(wanted).await;
+        Ok(())
+    };
+    let work = proxies.children.until_cancelled(work);
+    phase(proxies.children.reporter.as_ref(), Phase::Fetch, async { work.await? }).await
 }
 
 impl Prefetch<'_> {
-    async fn follow_imports(&mut self, progress: &goproxy::Progress<'_>) -> Result<(), Error> {
+    async fn follow_imports(&mut self, progress: &DownloadProgress<'_>) -> Result<(), Error> {
         let here = self.workspace.directory().to_owned();
-        self.files.insert(self.main.to_owned(), Files::There(here));
+        self.files.insert(self.main.to_owned(), ModuleFiles::There(here));
         let mut open = vec![format!("{}/cmd/rr", self.main)];
         let mut seen = BTreeSet::new();
         let mut running = FuturesUnordered::new();
@@ -128,44 +123,44 @@ impl Prefetch<'_> {
                     }
                 }
                 match self.files.get_mut(&module) {
-                    Some(Files::There(directory)) => {
+                    Some(ModuleFiles::There(directory)) => {
                         let inside = package.get(module.len()..).unwrap_or_default().trim_start_matches('/');
                         open.extend(imports_of_package(&directory.join(inside), self.targets));
                     }
-                    Some(Files::Coming(waiting)) => waiting.push(package.clone()),
-                    Some(Files::Nowhere) | None => {}
+                    Some(ModuleFiles::Coming(waiting)) => waiting.push(package.clone()),
+                    Some(ModuleFiles::Nowhere) | None => {}
                 }
                 // One that waits is looked at again.
-                if !matches!(self.files.get(&module), Some(Files::Coming(_))) {
+                if !matches!(self.files.get(&module), Some(ModuleFiles::Coming(_))) {
                     seen.insert(package);
                 }
             }
             let Some((module, fetched)) = running.next().await else { return Ok(()) };
             let version = self.source(&module);
             let fetched = match &version {
-                Some(version) => goproxy::judge(version, fetched)?
+                Some(version) => download::judge(version, fetched)?
                     .inspect(|fetched| progress.one(version, fetched.bytes))
                     .ok(),
                 None => None,
             };
             let directory = fetched.and(version).and_then(|version| self.cache.dir(&version).ok());
-            let files = directory.map_or(Files::Nowhere, Files::There);
-            if let Some(Files::Coming(waiting)) = self.files.insert(module, files) {
+            let files = directory.map_or(ModuleFiles::Nowhere, ModuleFiles::There);
+            if let Some(ModuleFiles::Coming(waiting)) = self.files.insert(module, files) {
                 open.extend(waiting);
             }
         }
     }
 
     /// A module that no import named before: where its files are, and what is to be fetched for that.
-    fn look_for(&self, module: &str) -> (Files, Option<Wanted>) {
+    fn look_for(&self, module: &str) -> (ModuleFiles, Option<Wanted>) {
         match (self.replaced(module), self.source(module)) {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
-                (Files::There(self.workspace.directory().join(new_path)), None)
+                (ModuleFiles::There(self.workspace.directory().join(new_path)), None)
             }
             (_, Some(version)) if self.may_ask(&version) => {
-                (Files::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
+                (ModuleFiles::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
             }
-            _ => (Files::Nowhere, None),
+            _ => (ModuleFiles::Nowhere, None),
         }
     }
 
@@ -196,7 +191,7 @@ impl Prefetch<'_> {
 
 /// The highest version that the composed go.mod and the plugins' own name of each module: a plugin's go.mod lists all that
 /// its packages need (<https://go.dev/ref/mod#graph-pruning>).
-fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [Resolved]) -> BTreeMap<&'a str, &'a str> {
+fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [ResolvedPlugin]) -> BTreeMap<&'a str, &'a str> {
     let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
     let of_plugins = plugins.iter().filter_map(|plugin| plugin.go_mod.as_ref());
     for line in [go_mod].into_iter().chain(of_plugins).flat_map(|go_mod| &go_mod.require) {

@@ -7,7 +7,7 @@ use super::{
     string,
     text::{TextEdits, line_end, line_ending, line_start, whole},
 };
-use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project, SourceFile, refs};
+use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project, SourceFile};
 
 /// An older configuration in the newest format.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,33 +18,8 @@ pub struct Migration {
     pub dropped: Vec<String>,
 }
 
-/// The module path of a plugin, where the configuration alone tells it: a repository at a tag, without a folder and
-/// unreplaced. A branch, a commit, a folder and a project's number don't tell.
-#[must_use]
-pub fn module_of(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let (root, folder, forge) = match &plugin.origin {
-        Origin::Module(path) => return Some(path.value.clone()),
-        Origin::GitHub { owner, repository, folder } => {
-            (format!("github.com/{}/{}", owner.value, repository.value), folder, &manifest.github)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            Project::Path(path) => (format!("gitlab.com/{path}"), folder, &manifest.gitlab),
-            Project::Id(_) => return None,
-        },
-    };
-    if folder.is_some() || plugin.replace.is_some() || forge.endpoint.is_some() {
-        return None;
-    }
-    let reference = &plugin.reference.value;
-    match refs::semver_major(reference)? {
-        _ if reference.contains('+') => None,
-        0 | 1 => Some(root),
-        major => Some(format!("{root}/v{major}")),
-    }
-}
-
 /// Writes an older configuration in the newest format. `manifest` is what `source` reads as; `modules` has the module
-/// paths of the plugins that [`module_of`] can't tell, by their names.
+/// paths of the plugins that [`Plugin::module_path`] doesn't tell, by their names.
 ///
 /// Comments stay, and so does every line that the formats share. A text in the newest format comes back as it is.
 ///
@@ -96,7 +71,7 @@ fn checked(
     for plugin in &manifest.plugins {
         let name = &plugin.name.value;
         let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
-        let Some(module) = modules.get(name).cloned().or_else(|| module_of(plugin, manifest)) else {
+        let Some(module) = modules.get(name).cloned().or_else(|| plugin.module_path(manifest)) else {
             wrong.push(
                 at(format!("the module path of `{name}` isn't known"))
                     .label("the newest format names plugins by it")
@@ -126,26 +101,21 @@ fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
     let (root, own_folder) = match &plugin.origin {
         Origin::Module(_) => return true,
         Origin::GitHub { owner, repository, .. } => {
-            (format!("{}/{}/{}", host(&manifest.github, "github.com"), owner.value, repository.value), false)
+            (format!("{}/{}/{}", manifest.github.host(), owner.value, repository.value), false)
         }
         Origin::GitLab { project, folder } => {
             // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
             let own = manifest.gitlab.endpoint.as_ref();
-            let below = own.is_some_and(|url| url::Url::parse(&url.value).is_ok_and(|url| url.path() != "/"));
-            let host = host(&manifest.gitlab, "gitlab.com");
+            let hidden = own.is_some_and(|url| url.value.path() != "/" || folder.is_some());
+            let host = manifest.gitlab.host();
             match &project.value {
-                Project::Path(path) => (format!("{host}/{path}"), below || own.is_some() && folder.is_some()),
-                Project::Id(_) => (host, below || own.is_some() && folder.is_some()),
+                Project::Path(path) => (format!("{host}/{path}"), hidden),
+                Project::Id(_) => (host.to_owned(), hidden),
             }
         }
     };
     let (module, root) = (module.to_ascii_lowercase(), root.to_ascii_lowercase());
     !own_folder && module.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn host(forge: &Forge, public: &str) -> String {
-    let own = forge.endpoint.as_ref().and_then(|endpoint| url::Url::parse(&endpoint.value).ok());
-    own.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| public.to_owned())
 }
 
 struct Migrator<'a> {

@@ -9,7 +9,7 @@ use std::{fmt, ops::Range};
 
 use toml_edit::{Document, Item};
 
-pub use self::migrate::{Migration, migrate, module_of};
+pub use self::migrate::{Migration, migrate};
 use self::{
     outline::{PluginEntry, PluginTable, TableStyle, entries, fields, shelf_item},
     text::{

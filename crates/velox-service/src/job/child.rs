@@ -10,7 +10,10 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use velox_api::{ArtifactInfo, BuildFailure, FailureKind};
-use velox_build::{Error, ErrorKind, Fault, Goal, Options, Output, Request, Summary, render};
+use velox_build::{
+    Blame, BuildOptions, BuildRequest, BuildSummary, CacheOptions, CompileOptions, Error, ErrorKind, Goal,
+    NetworkAccess, Output, StampOptions, WorkspaceOptions, render,
+};
 use velox_manifest::SourceFile;
 
 use super::{
@@ -91,24 +94,23 @@ async fn build(
         }
     };
     let lock = task.directory.join("velox.lock");
-    let request = Request {
+    let request = BuildRequest {
         manifest,
         source: Some(source.clone()),
         base: task.directory.clone(),
         environment,
-        options: Options {
-            stamp_version: spec.stamp_version.clone(),
-            stamp_time: spec.stamp_time.clone(),
-            no_smoke_test: true,
-            no_cache: task.force,
-            proxies_only: true,
-            one_group: true,
-            workspaces: Some(task.directory.join("work")),
-            ..Options::default()
+        options: BuildOptions {
+            compile: CompileOptions { skip_smoke_test: true, ..CompileOptions::default() },
+            stamp: StampOptions { version: spec.stamp_version.clone(), time: spec.stamp_time.clone() },
+            network: NetworkAccess::ProxiesOnly,
+            cache: CacheOptions { recompile: task.force, ..CacheOptions::default() },
+            workspace: WorkspaceOptions { parent: Some(task.directory.join("work")), keep: false },
+            share_process_group: true,
+            ..BuildOptions::default()
         },
         goal: Goal::Build(Output::Directory(task.directory.join("out"))),
         lock: Some(lock.clone()),
-        unchanged: true,
+        updates_lock: true,
     };
     let log = Arc::new(Log::new(source.clone()));
     let summary = match velox_build::build(&request, log, cancel).await {
@@ -126,7 +128,7 @@ async fn build(
     }
 }
 
-fn made(task: &Task, summary: Summary, lock: String) -> Option<Said> {
+fn made(task: &Task, summary: BuildSummary, lock: String) -> Option<Said> {
     let binary = summary.binaries.into_iter().next()?;
     let made = BuildResult {
         artifact: ArtifactInfo {
@@ -155,9 +157,9 @@ fn failure(error: &Error, source: &SourceFile, memory: u64) -> BuildFailure {
         parts.push(error.output.iter().map(|line| format!("{}\n", render::clean(line))).collect());
     }
     let mut kind = match error.fault {
-        Fault::Request => FailureKind::Invalid,
-        Fault::Sources => FailureKind::Unavailable,
-        Fault::Other => FailureKind::Failed,
+        Blame::Request => FailureKind::Invalid,
+        Blame::Sources => FailureKind::Unavailable,
+        Blame::Other => FailureKind::Failed,
     };
     if error.output.iter().any(|line| is_out_of_memory(line)) {
         kind = FailureKind::Limit;

@@ -8,8 +8,9 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{Error, Event, Goal, Options, Request, Study};
-use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, edit::module_of};
+use velox_build::{BuildOptions, BuildRequest, Error, Event, Goal, NetworkAccess};
+use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile};
+use velox_query::ModuleGraph;
 
 use crate::{
     cli::{self, Format},
@@ -22,7 +23,7 @@ use crate::{
 
 /// A request with a reporter, and with an ear for signals.
 pub(crate) struct Prepared {
-    pub(crate) request: Request,
+    pub(crate) request: BuildRequest,
     pub(crate) report: Arc<dyn Report>,
     pub(crate) cancel: CancellationToken,
     pub(crate) format: Format,
@@ -37,7 +38,7 @@ impl Prepared {
         settings: Settings,
         server: cli::Server,
         goal: impl FnOnce(&Path) -> Goal,
-        options: Options,
+        options: BuildOptions,
     ) -> Result<Self, ExitCode> {
         Self::changed(settings, server, &cli::Changes::default(), goal, options)
     }
@@ -48,7 +49,7 @@ impl Prepared {
         server: cli::Server,
         changes: &cli::Changes,
         goal: impl FnOnce(&Path) -> Goal,
-        options: Options,
+        mut options: BuildOptions,
     ) -> Result<Self, ExitCode> {
         let cli::Server { mut source, targets } = server;
         let working_directory = working_directory()?;
@@ -56,7 +57,8 @@ impl Prepared {
             .map_err(|wrong| wrong.tell(report::open, &settings))?;
         let report = report::open(&settings, asked.manifest.log, asked.source.clone());
         let targets = targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect();
-        let options = source.options(Options { targets, ..options }, &working_directory);
+        options.compile.targets = targets;
+        let options = source.options(options, &working_directory);
         Self::told_by(report, settings, asked, options, goal(&working_directory))
     }
 
@@ -65,7 +67,7 @@ impl Prepared {
         settings: Settings,
         Configuration { source, base, file }: Configuration,
         manifest: Manifest,
-        options: Options,
+        options: BuildOptions,
         goal: Goal,
     ) -> Result<Self, ExitCode> {
         let report = report::open(&settings, manifest.log, Some(source.clone()));
@@ -79,7 +81,7 @@ impl Prepared {
         report: Arc<dyn Report>,
         settings: Settings,
         mut asked: Asked,
-        options: Options,
+        options: BuildOptions,
         goal: Goal,
     ) -> Result<Self, ExitCode> {
         let cancel = CancellationToken::new();
@@ -110,23 +112,24 @@ impl Prepared {
     }
 
     /// What the server is made from.
-    pub(crate) async fn study(&self) -> Result<Study, ExitCode> {
-        let study = velox_build::study(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
-        study.await.map_err(|error| self.failed(&error))
+    pub(crate) async fn module_graph(&self) -> Result<ModuleGraph, ExitCode> {
+        let graph = ModuleGraph::load(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
+        graph.await.map_err(|error| self.failed(&error))
     }
 
     /// The plugins' module paths: from the lock where that fits; what neither it nor the file tells is resolved.
     pub(crate) async fn modules(&self) -> Result<BTreeMap<String, String>, ExitCode> {
         let manifest = &self.request.manifest;
-        let locked = velox_build::locked(&self.request).map_err(|error| self.failed(&error))?.plugins;
+        let locked =
+            velox_build::locked_versions(&self.request).map_err(|error| self.failed(&error))?.plugins;
         let mut known: BTreeMap<String, String> =
             locked.into_iter().map(|(name, module)| (name, module.path)).collect();
         let is_open = manifest
             .plugins
             .iter()
-            .any(|plugin| !known.contains_key(&plugin.name.value) && module_of(plugin, manifest).is_none());
+            .any(|plugin| !known.contains_key(&plugin.name.value) && plugin.module_path(manifest).is_none());
         if is_open {
-            let request = Request { goal: Goal::Plan, ..self.request.clone() };
+            let request = BuildRequest { goal: Goal::Plan, ..self.request.clone() };
             let build = velox_build::build(&request, Arc::clone(&self.report) as _, self.cancel.clone());
             let summary = build.await.map_err(|error| self.failed(&error))?;
             known.extend(
@@ -155,13 +158,13 @@ impl Prepared {
 
 impl cli::ServerSource {
     /// What these flags say too.
-    pub(crate) fn options(self, options: Options, working_directory: &Path) -> Options {
-        Options {
-            dependencies: self.dependencies.map(Into::into),
-            offline: self.offline,
-            go: self.go.map(|go| working_directory.join(go)),
-            ..options
+    pub(crate) fn options(self, mut options: BuildOptions, working_directory: &Path) -> BuildOptions {
+        options.versions.dependencies = self.dependencies.map(Into::into);
+        if self.offline {
+            options.network = NetworkAccess::Offline;
         }
+        options.go = self.go.map(|go| working_directory.join(go));
+        options
     }
 }
 
@@ -230,8 +233,8 @@ impl Asked {
     }
 
     /// The request for it.
-    pub(crate) fn request(self, settings: Settings, options: Options, goal: Goal) -> Request {
-        Request {
+    pub(crate) fn request(self, settings: Settings, options: BuildOptions, goal: Goal) -> BuildRequest {
+        BuildRequest {
             manifest: self.manifest,
             source: self.source,
             base: self.base,
@@ -239,7 +242,7 @@ impl Asked {
             options,
             goal,
             lock: self.lock,
-            unchanged: self.unchanged,
+            updates_lock: self.unchanged,
         }
     }
 }

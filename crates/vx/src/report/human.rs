@@ -8,7 +8,9 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use velox_build::{Binary, CompileCache, Event, Goal, Note, Output, Phase, PluginRow, Reporter, Summary};
+use velox_build::{
+    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
+};
 use velox_manifest::{Level, SourceFile};
 
 use crate::{
@@ -246,7 +248,7 @@ impl Report for Human {
         Ok(())
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, time: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, time: Duration) -> io::Result<()> {
         let state = &mut *self.state();
         self.clear_bars(state);
         if self.verbosity >= Verbosity::Normal {
@@ -257,8 +259,8 @@ impl Report for Human {
 }
 
 impl Human {
-    fn summarize(&self, state: &mut State, goal: &Goal, summary: &Summary, time: Duration) {
-        let Summary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
+    fn summarize(&self, state: &mut State, goal: &Goal, summary: &BuildSummary, time: Duration) {
+        let BuildSummary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
         let time = elapsed(time);
         let lock = summary.lock.as_ref().map_or("the lock".into(), |lock| lock.to_string_lossy());
         let done = match goal {
@@ -278,8 +280,8 @@ impl Human {
                 if let Some(cache) = &summary.compile_cache {
                     self.row(state, DONE, "Cached", &clean(&cached(cache)));
                 }
-                let server = |binary: &Binary| {
-                    let Binary { path, size, reused, archive, .. } = binary;
+                let server = |binary: &BuiltBinary| {
+                    let BuiltBinary { path, size, reused, archive, .. } = binary;
                     let reused = if *reused { ", built before" } else { "" };
                     let archive = archive.as_ref().map(|path| format!(", {}", path.display()));
                     let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
@@ -307,8 +309,8 @@ fn rate(bytes: u64, time: Duration) -> String {
 }
 
 /// What a shared compile cache did.
-fn cached(cache: &CompileCache) -> String {
-    let CompileCache { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
+fn cached(cache: &CompileCacheStats) -> String {
+    let CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
     let mut text = format!(
         "{remote_hits} results from the remote ({}), {local_hits} from here, {misses} new, {} sent",
         HumanBytes(*bytes_down),
@@ -376,7 +378,7 @@ fn doing(phase: Phase) -> &'static str {
 }
 
 /// What a dry run prints: the table of versions, and the go.mod.
-pub(crate) fn plan(summary: &Summary) -> String {
+pub(crate) fn plan(summary: &BuildSummary) -> String {
     let mut rows = vec![["NAME", "MODULE", "ASKED", "VERSION", "REPLACED BY"].map(str::to_owned)];
     let blank = || "-".to_owned();
     rows.push([

@@ -18,7 +18,7 @@
 //! | `error`          | a diagnostic, as in `warning`                                                          |
 //! | `failed`         | the last one: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
 //! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; none: nothing had to be                   |
-//! | `finished`       | the last one: `seconds`, `dry_run`, and [`velox_build::Summary`]'s (`go_mod` in a dry run only) |
+//! | `finished`       | the last one: `seconds`, `dry_run`, and [`velox_build::BuildSummary`]'s (`go_mod` in a dry run only) |
 
 use std::{
     io::{self, Write},
@@ -29,7 +29,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use velox_build::{Event, Goal, Note, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugin, Reporter};
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
@@ -152,7 +152,7 @@ impl Report for Json {
         }
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()> {
         let mut value = serde_json::to_value(summary)?;
         if !matches!(goal, Goal::DryRun(_))
             && let Some(fields) = value.as_object_mut()
@@ -204,7 +204,7 @@ enum Fields<'a> {
         version: &'a str,
         plugins: &'a [PluginRow],
     },
-    Raised(&'a Raised),
+    Raised(&'a RaisedPlugin),
     Warning(Told<'a>),
     Note(&'a Note),
     Output {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use serde::Serialize;
-use velox_build::{Event, Goal, Reporter, Summary};
+use velox_build::{BuildSummary, Event, Goal, Reporter};
 use velox_manifest::{Diagnostic, LogConfig, SourceFile};
 
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) trait Report: Reporter {
     ///
     /// # Errors
     /// The result itself could not be written; a reader that left early is no error.
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()>;
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()>;
 }
 
 /// One change of a configuration.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use velox_build::{Event, Goal, Reporter, Summary};
+use velox_build::{BuildSummary, Event, Goal, Reporter};
 
 use super::{Change, Failure, Report, threshold};
 use crate::{settings::Verbosity, signals::Signal};
@@ -79,7 +79,7 @@ impl Report for Patient {
         self.inner.failed(failure);
     }
 
-    fn finished(&self, goal: &Goal, summary: &Summary, elapsed: Duration) -> io::Result<()> {
+    fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()> {
         self.over.store(true, Ordering::Relaxed);
         let told = self.held.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         if told { self.inner.finished(goal, summary, elapsed) } else { Ok(()) }

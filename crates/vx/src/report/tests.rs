@@ -11,7 +11,9 @@ use std::{
 use anstream::StripStream;
 use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
 use jiff::Timestamp;
-use velox_build::{Binary, Event, Goal, Note, Output, Phase, PluginRow, Raised, Reporter, Summary};
+use velox_build::{
+    BuildSummary, BuiltBinary, Event, Goal, Note, Output, Phase, PluginRow, RaisedPlugin, Reporter,
+};
 use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
@@ -76,8 +78,8 @@ fn plugins() -> Vec<PluginRow> {
     vec![plugin("http", "v5.0.2", "v5.3.0"), plugin("informer", "", "v5.0.2")]
 }
 
-fn raised() -> Raised {
-    Raised {
+fn raised() -> RaisedPlugin {
+    RaisedPlugin {
         name: "http".into(),
         module: "github.com/roadrunner-server/http/v5".into(),
         asked: "v5.0.2".into(),
@@ -86,8 +88,8 @@ fn raised() -> Raised {
     }
 }
 
-fn summary(binary: bool) -> Summary {
-    Summary {
+fn summary(binary: bool) -> BuildSummary {
+    BuildSummary {
         roadrunner: "github.com/roadrunner-server/roadrunner/v2024".into(),
         version: "v2024.2.1".into(),
         plugins: plugins(),
@@ -99,7 +101,7 @@ fn summary(binary: bool) -> Summary {
         go_mod: "module github.com/roadrunner-server/roadrunner/v2024\n\ngo 1.23\n".into(),
         lock: Some("/work/velox.lock".into()),
         binaries: binary
-            .then(|| Binary {
+            .then(|| BuiltBinary {
                 target: "linux/amd64".into(),
                 path: "/out/rr".into(),
                 size: 61_200_000,

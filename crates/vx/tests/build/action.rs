@@ -2,20 +2,15 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use crate::support::release::{release, serve};
-use crate::support::sandbox::{Ran, Sandbox};
 use velox_testkit::ModuleProxy;
 
-const CONFIGURATION: &str = r#"
-[roadrunner]
-ref = "v2025.0.77"
-
-[plugins.hello]
-module_name = "example.com/acme/hello"
-tag = "v1.0.0"
-"#;
+use crate::support::{
+    book::top,
+    release::{release, serve},
+    sandbox::{CommandOutput, Sandbox, acme_proxy, configuration},
+};
 
 /// A job on a runner: steps hand things on through the files that GITHUB_PATH and GITHUB_OUTPUT name.
 struct Job {
@@ -25,9 +20,8 @@ struct Job {
 
 impl Job {
     fn new(inputs: &[(&str, &str)]) -> Self {
-        let proxy = ModuleProxy::start();
-        proxy.roadrunner("v2025.0.77").plugin("example.com/acme/hello", "v1.0.0");
-        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
+        let proxy = acme_proxy();
+        let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
         let temporary = sandbox.home();
         let sandbox = inputs.iter().fold(sandbox, |sandbox, (name, value)| sandbox.env(name, value));
         let sandbox = sandbox
@@ -38,12 +32,12 @@ impl Job {
         Self { _proxy: proxy, sandbox }
     }
 
-    fn step(&self, name: &str) -> Ran {
-        let path: PathBuf = crate::support::book::top().join("packaging/action");
+    fn step(&self, name: &str) -> CommandOutput {
+        let path = top().join("packaging/action");
         // What earlier steps added to the PATH goes first.
         let added = fs::read_to_string(self.sandbox.home().join("path")).unwrap_or_default();
         let path_variable = format!("{}:{}", added.trim(), std::env::var("PATH").unwrap());
-        Ran(self.sandbox.command(path, &[name]).env("PATH", path_variable).output().unwrap())
+        self.sandbox.command(path, &[name]).env("PATH", path_variable).into()
     }
 
     fn outputs(&self) -> String {
@@ -62,26 +56,26 @@ fn a_job_installs_vx_names_its_caches_and_builds() {
     assert!(job.step("install").ok().starts_with("vx "));
     job.step("caches").ok();
     let outputs = job.outputs();
-    let cache = job.sandbox.run(env!("CARGO_BIN_EXE_vx"), &["cache", "dir"]);
-    let modules = job.sandbox.run("go", &["env", "GOMODCACHE"]);
+    let cache = job.sandbox.vx("cache dir").ok();
+    let modules = job.sandbox.run("go env GOMODCACHE");
     assert!(outputs.starts_with(&format!("directories<<END\n{cache}{modules}")), "{outputs}");
     assert!(outputs.ends_with("\nEND\n"), "{outputs}");
 
     job.step("build").ok();
     assert!(job.outputs().ends_with("\ndirectory=bin\n"));
-    let version = job.sandbox.run(job.sandbox.path().join("bin/rr"), &["--version"]);
+    let version = job.sandbox.run("bin/rr --version");
     assert!(version.starts_with("rr version 9.8.7 "), "{version}");
-    assert!(job.sandbox.path().join("velox.lock").is_file());
+    assert!(job.sandbox.has("velox.lock"));
 
     // A lock that was committed has to fit.
-    let changed = CONFIGURATION.replace("[plugins.hello]", "[plugins.other]");
-    fs::write(job.sandbox.path().join("velox.toml"), changed).unwrap();
+    let changed = configuration("hello@v1.0.0").replace("[plugins.hello]", "[plugins.other]");
+    fs::write(job.sandbox.at("velox.toml"), changed).unwrap();
     assert!(job.step("build").fails(2).contains("vx lock"));
 }
 
 #[test]
 fn the_action_gives_its_script_what_the_script_reads() {
-    let text = |name: &str| fs::read_to_string(crate::support::book::top().join(name)).unwrap();
+    let text = |name: &str| fs::read_to_string(top().join(name)).unwrap();
     let (action, script) = (text("action.yml"), text("packaging/action"));
     for name in script.split("VX_ACTION_").skip(1) {
         let name: String = name.chars().take_while(|c| c.is_ascii_uppercase()).collect();

@@ -7,16 +7,13 @@ use std::{
     process::Command,
 };
 
-use crate::support::sandbox::{Ran, Sandbox, skip};
 use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::{ModuleProxy, plugin};
 
-const CONFIGURATION: &str = "[roadrunner]\nref = \"v2025.0.79\"\n\n[plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
-const BUILD: [&str; 3] = ["build", "-o", "out"];
+use crate::support::sandbox::{Sandbox, acme_proxy, skip};
 
 fn proxy() -> ModuleProxy {
-    let proxy = ModuleProxy::start();
-    proxy.roadrunner("v2025.0.79");
+    let proxy = acme_proxy();
     let module = "example.com/acme/hello";
     // Incompressible enough to fill a small disk.
     let mut noise = 1_u32;
@@ -33,7 +30,7 @@ fn proxy() -> ModuleProxy {
 }
 
 fn machine(proxy: &ModuleProxy) -> Sandbox {
-    Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION)
+    Sandbox::behind(proxy).plugins("hello@v1.0.0")
 }
 
 /// A disk of its own, of this size.
@@ -83,22 +80,20 @@ fn files(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn build(sandbox: &Sandbox) -> Ran {
-    let ran = sandbox.vx(&BUILD);
-    ran.ok();
-    BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
-    ran
+fn build(sandbox: &Sandbox) {
+    sandbox.vx("build -o out").ok();
+    BuildInfo::read(&sandbox.at("out/rr")).unwrap();
 }
 
 #[test]
 fn a_full_disk_for_modules_is_named_and_a_larger_one_goes_on() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
-    sandbox.vx(&["lock"]).ok();
-    let at = sandbox.path().join("../small-modules");
+    sandbox.vx("lock").ok();
+    let at = sandbox.at("../small-modules");
     let Some(disk) = Disk::new("a full disk for modules", at.clone(), "100k") else { return };
     let sandbox = sandbox.env("GOMODCACHE", &at);
-    for arguments in [&["fetch", "--locked"][..], &BUILD] {
+    for arguments in ["fetch --locked", "build -o out"] {
         let said = sandbox.vx(arguments).fails(1);
         assert!(said.contains("No space left on device") && said.contains("small-modules"), "{said}");
         assert!(said.contains("GOMODCACHE"), "{said}");
@@ -117,37 +112,36 @@ fn a_full_disk_for_the_cache_or_the_output_leaves_no_half_server() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
     build(&sandbox);
-    let good = fs::read(sandbox.path().join("out/rr")).unwrap();
+    let good = sandbox.bytes("out/rr");
 
     // The output: what is there stays.
-    let at = sandbox.path().join("small-out");
+    let at = sandbox.at("small-out");
     let Some(disk) = Disk::new("a full disk for the output", at.clone(), "1m") else { return };
     fs::write(at.join("rr"), "the old server").unwrap();
-    let said = sandbox.vx(&["build", "-o", "small-out"]).fails(1);
-    assert!(said.contains("No space left on device") && said.contains("small-out"), "{said}");
+    sandbox.vx("build -o small-out").fails_with(1, &["No space left on device", "small-out"]);
     assert_eq!(files(&at), [at.join("rr")]);
     assert_eq!(fs::read(at.join("rr")).unwrap(), b"the old server");
     disk.resize("200m");
-    sandbox.vx(&["build", "-o", "small-out"]).ok();
+    sandbox.vx("build -o small-out").ok();
     assert!(fs::read(at.join("rr")).unwrap() == good);
     drop(disk);
 
     // vx's own cache: too small for a workspace, then for a binary.
-    let at = sandbox.path().join("../small-cache");
+    let at = sandbox.at("../small-cache");
     let Some(disk) = Disk::new("a full disk for vx's cache", at.clone(), "64k") else { return };
-    fs::remove_dir_all(sandbox.path().join("out")).unwrap();
+    fs::remove_dir_all(sandbox.at("out")).unwrap();
     let sandbox = sandbox.env("VX_CACHE_DIR", &at);
     for size in ["64k", "8m"] {
         disk.resize(size);
-        let said = sandbox.vx(&BUILD).fails(1);
+        let said = sandbox.vx("build -o out").fails(1);
         assert!(said.contains("o space left on device"), "{size}: {said}");
         assert!(said.contains("VX_CACHE_DIR"), "{size}: {said}");
-        assert!(files(&sandbox.path().join("out")).is_empty(), "{size}");
+        assert!(files(&sandbox.at("out")).is_empty(), "{size}");
         assert!(!files(&at).iter().any(|file| file.file_name().unwrap() == "rr"), "{size}: {:?}", files(&at));
     }
     disk.resize("300m");
     build(&sandbox);
-    assert!(fs::read(sandbox.path().join("out/rr")).unwrap() == good);
+    assert!(sandbox.bytes("out/rr") == good);
     drop(disk);
 }
 
@@ -155,21 +149,20 @@ fn a_full_disk_for_the_cache_or_the_output_leaves_no_half_server() {
 fn a_directory_that_cannot_be_written_is_named() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
-    sandbox.vx(&["lock"]).ok();
-    let locked = fs::read_to_string(sandbox.path().join("velox.lock")).unwrap();
+    sandbox.vx("lock").ok();
+    let locked = sandbox.read("velox.lock");
     let mut sandbox = sandbox.file("a-file", "");
-    let inside = sandbox.path().join("a-file/inside");
+    let inside = sandbox.at("a-file/inside");
     for name in ["VX_CACHE_DIR", "GOMODCACHE", "GOCACHE"] {
         let before = sandbox.value(name);
         sandbox = sandbox.env(name, &inside);
-        let said = sandbox.vx(&BUILD).fails(1);
+        let said = sandbox.vx("build -o out").fails(1);
         assert!(said.contains("a-file/inside") && said.contains("ot a directory"), "{name}: {said}");
         assert!(said.contains(name), "{name}: {said}");
         sandbox = sandbox.env(name, before);
     }
-    let said = sandbox.vx(&["build", "-o", "a-file/inside"]).fails(2);
-    assert!(said.contains("a-file"), "{said}");
-    assert_eq!(fs::read_to_string(sandbox.path().join("velox.lock")).unwrap(), locked);
-    assert!(!sandbox.path().join("out").exists() || files(&sandbox.path().join("out")).is_empty());
+    sandbox.vx("build -o a-file/inside").fails_with(2, &["a-file"]);
+    assert_eq!(sandbox.read("velox.lock"), locked);
+    assert!(!sandbox.has("out") || files(&sandbox.at("out")).is_empty());
     build(&sandbox);
 }

@@ -1,14 +1,16 @@
-//! Dockerfiles: vx's own, the manual's and those of the documentation, step by step and without Docker.
+//! Dockerfiles: vx's own, the manual's and those of the documentation, built by buildah.
 
 #![cfg(target_os = "linux")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::support::image::{Builder, Image, instructions};
-use crate::support::sandbox::{Sandbox, skip};
 use velox_testkit::ModuleProxy;
 
-const RELEASE: &str = "v2025.0.77";
+use crate::support::{
+    book::{pages, top},
+    buildah::Buildah,
+    sandbox::{RELEASE, Sandbox, VX, acme_proxy, skip},
+};
 
 const CONFIGURATION: &str = r#"
 [roadrunner]
@@ -22,139 +24,129 @@ level = "info"
 mode = "production"
 "#;
 
-/// A directory to build an image in, and a network that has what its velox.toml names.
-struct Desk {
-    _proxy: ModuleProxy,
+/// What `cargo` is in the image that compiles vx: it hands over the binary of this test run.
+const CARGO: &str = "#!/bin/sh\n\
+    test \"$*\" = 'build --locked --release -p vx' || exit 9\n\
+    mkdir -p target/release && cp /usr/local/bin/compiled target/release/vx\n";
+
+/// A directory with a velox.toml, and the images that Dockerfiles start from: rust, golang, php, and vx's own.
+struct Docker {
+    buildah: Buildah,
     sandbox: Sandbox,
+    _proxy: ModuleProxy,
 }
 
-/// `None`, and said so, where this machine can't run Dockerfiles.
-fn desk(test: &str) -> Option<Desk> {
-    if let Some(reason) = crate::support::image::impossible() {
-        skip(test, &reason);
-        return None;
+/// `None` where this machine can't build images, with the reason printed.
+fn docker(test: &str) -> Option<Docker> {
+    let mut buildah = match Buildah::new() {
+        Ok(buildah) => buildah,
+        Err(reason) => {
+            skip(test, &reason);
+            return None;
+        }
+    };
+    let proxy = acme_proxy();
+    proxy.plugin("github.com/acme/hello", "v1.0.0");
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", CONFIGURATION).file("images/cargo", CARGO);
+    let (cargo, compiled) = (sandbox.at("images/cargo"), sandbox.at("images/vx"));
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    // Every layer is a copy: without debug information it is a small one.
+    assert!(Command::new("strip").args(["-o"]).arg(&compiled).arg(VX).status().unwrap().success());
+
+    // Go's image asks the test's proxies; those that are directories are mounted.
+    let mut proxies = Vec::new();
+    for proxy in sandbox.value("GOPROXY").split(',') {
+        match proxy.strip_prefix("file://") {
+            Some(tree) => {
+                let target = format!("/network/{}", proxies.len());
+                proxies.push(format!("file://{target}"));
+                buildah = buildah.volume(tree, &target, "ro");
+            }
+            None => proxies.push(proxy.to_owned()),
+        }
     }
-    let proxy = ModuleProxy::start();
-    proxy.roadrunner(RELEASE).plugin("github.com/acme/hello", "v1.0.0");
-    let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
-    Some(Desk { _proxy: proxy, sandbox })
+    // Compiling the standard library for each image would take minutes.
+    let build_cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gocache");
+    fs::create_dir_all(&build_cache).unwrap();
+    let buildah = buildah.volume(sandbox.run("go env GOROOT").trim(), "/usr/local/go", "ro").volume(
+        build_cache,
+        "/usr/local/gocache",
+        "rw",
+    );
+    let certificates = std::env::var("SSL_CERT_FILE").map(|file| format!(" SSL_CERT_FILE={file}"));
+    let golang = format!(
+        "ENV GOPATH=/go GOTOOLCHAIN=local GONOSUMDB=* GOCACHE=/usr/local/gocache GOPROXY={}{}",
+        proxies.join(","),
+        certificates.unwrap_or_default()
+    );
+    let rust = [(cargo.as_path(), "/usr/local/bin/cargo"), (compiled.as_path(), "/usr/local/bin/compiled")];
+    buildah.base("docker.io/library/rust:1.95-bookworm", &rust, "");
+    buildah.base("docker.io/library/golang:1.26-bookworm", &[], &golang);
+    for php in ["8.3", "8.4"] {
+        buildah.base(&format!("docker.io/library/php:{php}-cli"), &[], "");
+    }
+    let sources = tempfile::tempdir().unwrap();
+    fs::write(sources.path().join("Cargo.toml"), "").unwrap();
+    buildah.build("localhost/vx:latest", &dockerfile("packaging/Dockerfile"), sources.path(), &[]);
+    Some(Docker { buildah, sandbox, _proxy: proxy })
 }
 
-impl Desk {
-    /// `docker build` here, where `vx:latest` and `vx` are what packaging/Dockerfile makes.
-    fn builder(&self) -> Builder {
-        let vx = self.vx();
-        Builder::new(self.sandbox.path())
-            .base("vx:latest", vx.copy())
-            .base("vx", vx)
-            .base("php:8.3-cli", Image::machine())
-            .base("php:8.4-cli", Image::machine())
-    }
-
-    /// The image of vx. Compiling it is what the test run itself did: `cargo` in this build only hands the program over.
-    fn vx(&self) -> Image {
-        let context = tempfile::tempdir().unwrap();
-        let cargo = context.path().join("cargo");
-        let script = "#!/bin/sh\n\
-            test \"$*\" = 'build --locked --release -p vx' || exit 9\n\
-            mkdir -p target/release && cp /usr/local/bin/compiled target/release/vx\n";
-        fs::write(&cargo, script).unwrap();
-        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
-        let rust = Image::machine()
-            .file(&cargo, "/usr/local/bin/cargo")
-            .file(Path::new(env!("CARGO_BIN_EXE_vx")), "/usr/local/bin/compiled");
-        let sources = tempfile::tempdir().unwrap();
-        fs::write(sources.path().join("Cargo.toml"), "").unwrap();
-        Builder::new(sources.path())
-            .base("rust:1.95-bookworm", rust)
-            .base("golang:1.26-bookworm", self.golang())
-            .build(&dockerfile("packaging/Dockerfile"))
-    }
-
-    /// Go's image with this test's network: what its proxies have as files is below /network.
-    fn golang(&self) -> Image {
-        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gocache");
-        fs::create_dir_all(&compiled).unwrap();
-        let mut image = Image::machine()
-            .mount(self.sandbox.run("go", &["env", "GOROOT"]).trim(), "/usr/local/go")
-            // Compiling the standard library for each image would take minutes.
-            .shared(compiled, "/usr/local/compiled")
-            .env("GOCACHE", "/usr/local/compiled")
-            .env("GOPATH", "/go")
-            .env("GOTOOLCHAIN", "local")
-            .env("GONOSUMDB", "*");
-        let mut proxies = Vec::new();
-        for proxy in self.sandbox.run("go", &["env", "GOPROXY"]).trim().split(',') {
-            let Some(tree) = proxy.strip_prefix("file://") else {
-                proxies.push(proxy.to_owned());
-                continue;
-            };
-            let place = format!("/network/{}", proxies.len());
-            proxies.push(format!("file://{place}"));
-            image = image.mount(tree, &place);
-        }
-        if let Ok(bundle) = std::env::var("SSL_CERT_FILE") {
-            image = image.env("SSL_CERT_FILE", bundle);
-        }
-        image.env("GOPROXY", proxies.join(","))
+impl Docker {
+    /// Builds an image from this Dockerfile, and runs a command in it.
+    fn built_and_run(&self, dockerfile: &str, arguments: &[&str], command: &str) -> String {
+        // buildah 1.28 (Debian 12) has no such flag. Without a network interface and a proxy the step is as offline.
+        let dockerfile = dockerfile.replace("RUN --network=none ", "RUN GOPROXY=off unshare --net ");
+        self.buildah.build("localhost/built", &dockerfile, &self.sandbox.path(), arguments);
+        self.buildah.run("localhost/built", command)
     }
 }
 
 fn dockerfile(name: &str) -> String {
-    fs::read_to_string(crate::support::book::top().join(name)).unwrap()
+    fs::read_to_string(top().join(name)).unwrap()
 }
 
 #[test]
-fn the_image_of_vx_runs_as_root_and_keeps_what_derived_steps_write() {
+fn vx_image_runs_as_root_and_keeps_what_derived_images_write() {
     let text = dockerfile("packaging/Dockerfile");
-    let named: Vec<String> = instructions(&text).into_iter().map(|(instruction, _)| instruction).collect();
     for unwanted in ["VOLUME", "USER", "ENTRYPOINT", "ONBUILD"] {
-        assert!(!named.contains(&unwanted.to_owned()), "{unwanted}");
+        assert!(!text.lines().any(|line| line.starts_with(unwanted)), "{unwanted}");
     }
     // The same Rust as Cargo.toml asks for.
     let rust = text.lines().find_map(|line| line.strip_prefix("ARG RUST=")).unwrap();
     assert!(dockerfile("Cargo.toml").contains(&format!("rust-version = \"{rust}\"")));
 
-    let Some(desk) = desk("the image of vx") else { return };
-    let image = desk.vx();
-    let version = Builder::new(desk.sandbox.path()).output_of(&image, "vx version");
+    let Some(docker) = docker("the image of vx") else { return };
+    let version = docker.buildah.run("vx", "vx version");
     assert!(version.starts_with("vx "), "{version}");
-    assert_eq!(image.command, ["vx"]);
+    assert_eq!(docker.buildah.command_of("vx"), "[vx]");
 }
 
 #[test]
-fn the_manuals_dockerfile_with_another_image_name() {
-    let Some(desk) = desk("the manual's Dockerfile") else { return };
+fn manual_dockerfile_builds_with_another_image_name() {
+    let Some(docker) = docker("the manual's Dockerfile") else { return };
     let manual = include_str!("../manual.Dockerfile");
-
-    let builder =
-        desk.builder().argument("APP_VERSION", "1.2.3").argument("BUILD_TIME", "2026-01-02T03:04:05+0000");
-    let image = builder.build(manual);
-    assert_eq!(image.command, ["/usr/bin/rr"]);
-    let said = builder.output_of(&image, "/usr/bin/rr --version");
-    assert!(said.starts_with("rr version 1.2.3 (build time: 2026-01-02T03:04:05+0000"), "{said}");
+    let arguments = ["APP_VERSION=1.2.3", "BUILD_TIME=2026-01-02T03:04:05+0000"];
+    let version = docker.built_and_run(manual, &arguments, "/usr/bin/rr --version");
+    assert!(version.starts_with("rr version 1.2.3 (build time: 2026-01-02T03:04:05+0000"), "{version}");
+    assert_eq!(docker.buildah.command_of("built"), "[/usr/bin/rr]");
 
     // Without them they are "undefined", which counts as not set.
-    let builder = desk.builder();
-    let said = builder.output_of(&builder.build(manual), "/usr/bin/rr --version");
-    assert!(said.starts_with(&format!("rr version {} ", RELEASE.trim_start_matches('v'))), "{said}");
+    let version = docker.built_and_run(manual, &[], "/usr/bin/rr --version");
+    assert!(version.starts_with(&format!("rr version {} ", RELEASE.trim_start_matches('v'))), "{version}");
 }
 
 #[test]
-fn every_dockerfile_of_the_documentation() {
-    let Some(desk) = desk("the documentation's Dockerfiles") else { return };
-    let blocks = crate::support::book::pages()
-        .into_iter()
-        .flat_map(|page| page.blocks())
-        .filter(|block| block.language == "dockerfile" && block.remark.is_none());
-    let blocks: Vec<crate::support::book::Block> = blocks.collect();
+fn every_dockerfile_of_the_documentation_builds() {
+    let Some(docker) = docker("the documentation's Dockerfiles") else { return };
+    let blocks = pages().into_iter().flat_map(|page| page.blocks());
+    let blocks: Vec<_> =
+        blocks.filter(|block| block.language == "dockerfile" && block.remark.is_none()).collect();
     assert!(!blocks.is_empty());
     // One of them copies the lock.
-    desk.sandbox.vx(&["lock"]).ok();
+    docker.sandbox.vx("lock").ok();
     for block in blocks {
         println!("{}", block.place);
-        let builder = desk.builder();
-        let said = builder.output_of(&builder.build(&block.text), "/usr/bin/rr --version");
-        assert!(said.starts_with("rr version "), "{}: {said}", block.place);
+        let version = docker.built_and_run(&block.text, &[], "/usr/bin/rr --version");
+        assert!(version.starts_with("rr version "), "{}: {version}", block.place);
     }
 }

@@ -2,31 +2,27 @@
 #![cfg(unix)]
 
 use std::{
-    fs,
     io::Read,
     net::{TcpListener, TcpStream},
     process::{Child, Stdio},
 };
 
-use crate::support::place::{Place, place};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::sandbox::Sandbox;
 
 /// A build in the middle of a question to a module proxy that never answers.
 struct Waiting {
-    place: Place,
+    sandbox: Sandbox,
     child: Child,
     /// Kept open: a closed connection would be an answer.
     _question: TcpStream,
 }
 
-fn waiting(arguments: &[&str]) -> Waiting {
+fn waiting(arguments: &str) -> Waiting {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = place().file(
-        "velox.toml",
-        "[roadrunner]\nref = \"v2025.1.15\"\n\n\
-         [plugins.http]\nmodule_name = \"github.com/roadrunner-server/http/v5\"\ntag = \"v5.2.7\"\n",
-    );
-    let mut command = place.command(arguments);
+    let sandbox = Sandbox::new().plugins("github.com/roadrunner-server/http/v5@v5.2.7");
+    let mut command = sandbox.vx_command(arguments);
     let child = command
         .env("GOPROXY", format!("http://{}", proxy.local_addr().unwrap()))
         .env("GOSUMDB", "off")
@@ -35,7 +31,7 @@ fn waiting(arguments: &[&str]) -> Waiting {
         .spawn()
         .unwrap();
     let (question, _) = proxy.accept().unwrap();
-    Waiting { place, child, _question: question }
+    Waiting { sandbox, child, _question: question }
 }
 
 impl Waiting {
@@ -54,18 +50,17 @@ impl Waiting {
 
 #[test]
 fn ctrl_c_ends_a_build_with_130_and_leaves_nothing() {
-    let mut build = waiting(&["build", "-o", "out"]);
+    let mut build = waiting("build -o out");
     build.send(Signal::INT);
     let (code, out, err) = build.ended();
     assert_eq!((code, out.as_str()), (Some(130), ""), "{err}");
     assert!(err.ends_with("error: interrupted\n"), "{err}");
-    let left = fs::read_dir(build.place.path().join("out")).into_iter().flatten().count();
-    assert_eq!(left, 0);
+    assert_eq!(build.sandbox.entries("out"), [""; 0]);
 }
 
 #[test]
 fn sigterm_ends_a_build_with_143() {
-    let mut build = waiting(&["build", "--format", "json"]);
+    let mut build = waiting("build --format json");
     build.send(Signal::TERM);
     let (code, out, err) = build.ended();
     assert_eq!((code, err.as_str()), (Some(143), ""), "{out}");

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use crate::support::sandbox::{Sandbox, alone, module_tree};
 use velox_gomod::buildinfo::BuildInfo;
+
+use crate::support::sandbox::{Sandbox, exclusive, module_tree};
 
 const CONFIGURATION: &str = r#"
 [roadrunner]
@@ -49,10 +50,7 @@ const MOMENTS: [(&str, u64); 20] = [
 ];
 
 fn start(sandbox: &Sandbox, out: &str) -> Child {
-    let mut command = sandbox.command(
-        env!("CARGO_BIN_EXE_vx"),
-        &["build", "-c", "velox.toml", "-o", out, "--format", "json", "-v"],
-    );
+    let mut command = sandbox.vx_command(&format!("build -c velox.toml -o {out} --format json -v"));
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -83,9 +81,9 @@ fn assert_whole(out: &Path) {
 #[test]
 fn after_kill_9_at_any_moment_the_next_build_succeeds() {
     let Some(_tree) = module_tree("kill -9 at twenty moments of a build") else { return };
-    let _alone = alone();
+    let _exclusive = exclusive();
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
-    let out = sandbox.path().join("out");
+    let out = sandbox.at("out");
     let mut killed = 0;
     for (phase, after) in MOMENTS {
         let mut child = start(&sandbox, "out");
@@ -107,21 +105,21 @@ fn after_kill_9_at_any_moment_the_next_build_succeeds() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    fetching.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+    fetching.vx("build -c velox.toml -o out").ok();
 
-    sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
+    sandbox.vx("build -c velox.toml -o out").ok();
     let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["rr"], "unfinished files of killed builds are removed");
     // A go command may have outlived its vx for a moment, and written on in a workspace that was just removed.
-    sandbox.vx(&["fetch", "-c", "velox.toml"]).ok();
-    let workspaces = fs::read_dir(sandbox.path().join("../cache/workspaces-v0")).unwrap().count();
+    sandbox.vx("fetch -c velox.toml").ok();
+    let workspaces = fs::read_dir(sandbox.at("../cache/workspaces-v0")).unwrap().count();
     assert_eq!(workspaces, 0, "workspaces of killed builds are removed");
 }
 
 #[test]
 fn two_builds_at_once_in_one_directory_both_succeed() {
     let Some(_tree) = module_tree("two builds at once") else { return };
-    let _alone = alone();
+    let _exclusive = exclusive();
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
     let (mut one, mut other) = (start(&sandbox, "out"), start(&sandbox, "out"));
     for child in [&mut one, &mut other] {
@@ -129,6 +127,6 @@ fn two_builds_at_once_in_one_directory_both_succeed() {
     }
     assert!(one.wait().unwrap().success());
     assert!(other.wait().unwrap().success());
-    assert_whole(&sandbox.path().join("out"));
-    assert_eq!(fs::read_dir(sandbox.path().join("out")).unwrap().count(), 1);
+    assert_whole(&sandbox.at("out"));
+    assert_eq!(fs::read_dir(sandbox.at("out")).unwrap().count(), 1);
 }

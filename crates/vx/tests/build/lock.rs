@@ -2,149 +2,111 @@
 
 use std::fs;
 
-use crate::support::sandbox::Sandbox;
-use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{ModuleProxy, ProxyFault, plugin};
+use velox_testkit::{ProxyFault, plugin};
 
-const RELEASE: &str = "v2025.0.77";
+use crate::support::sandbox::{Sandbox, VX, acme_proxy, configuration};
 
-/// A proxy with a small RoadRunner and two plugins, the second at two versions of its branch.
-fn proxy() -> ModuleProxy {
-    let proxy = ModuleProxy::start();
-    proxy.roadrunner(RELEASE);
-    for name in ["hello", "bye"] {
-        let module = format!("example.com/acme/{name}");
-        for version in ["v1.0.0", "v1.1.0"] {
-            let says = format!("{name} {version}");
-            proxy.module(&module, version, plugin(&module, name).says(&says).files());
-        }
-    }
-    proxy.query("example.com/acme/bye", "main", "v1.0.0");
-    proxy
-}
-
-fn machine(proxy: &ModuleProxy) -> Sandbox {
-    Sandbox::new().own_module_cache().proxy(&proxy.url())
-}
-
-fn configuration(plugins: &[(&str, &str)]) -> String {
-    let plugins: String = plugins
-        .iter()
-        .map(|(name, tag)| {
-            format!("\n[plugins.{name}]\nmodule_name = \"example.com/acme/{name}\"\ntag = \"{tag}\"\n")
-        })
-        .collect();
-    format!("[roadrunner]\nref = \"{RELEASE}\"\n{plugins}")
-}
-
-const BUILD: [&str; 3] = ["build", "-o", "out"];
-
-fn lock(sandbox: &Sandbox) -> String {
-    fs::read_to_string(sandbox.path().join("velox.lock")).unwrap()
-}
-
-fn version_of(sandbox: &Sandbox, module: &str) -> String {
-    let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
-    info.deps.into_iter().find(|dep| dep.path == module).unwrap().version
-}
+const HELLO: &str = "example.com/acme/hello";
+const BYE: &str = "example.com/acme/bye";
 
 #[test]
 fn the_second_build_needs_neither_network_nor_go() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    sandbox.vx(&BUILD).ok();
-    let (first, locked) = (fs::read(sandbox.path().join("out/rr")).unwrap(), lock(&sandbox));
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("build -o out").ok();
+    let (first, locked) = (sandbox.bytes("out/rr"), sandbox.read("velox.lock"));
 
     proxy.forget_requests();
-    fs::remove_dir_all(sandbox.path().join("out")).unwrap();
+    fs::remove_dir_all(sandbox.at("out")).unwrap();
     let sandbox = sandbox.env("PATH", "/nowhere");
-    let said = sandbox.vx(&[&BUILD[..], &["--locked"]].concat());
+    let said = sandbox.vx("build -o out --locked");
     said.ok();
     assert!(said.stderr().contains("built before"), "{}", said.stderr());
     assert_eq!(proxy.requests(), [""; 0]);
-    assert_eq!(fs::read(sandbox.path().join("out/rr")).unwrap(), first);
-    assert_eq!(lock(&sandbox), locked);
+    assert_eq!(sandbox.bytes("out/rr"), first);
+    assert_eq!(sandbox.read("velox.lock"), locked);
 }
 
 #[test]
 fn a_changed_configuration_moves_only_what_changed() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("bye", "main")]));
-    sandbox.vx(&BUILD).ok();
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("bye@main");
+    sandbox.vx("build -o out").ok();
     proxy.query("example.com/acme/bye", "main", "v1.1.0");
 
-    let sandbox = sandbox.file("velox.toml", configuration(&[("bye", "main"), ("hello", "v1.0.0")]));
-    let said = sandbox.vx(&["lock", "--check"]).fails(2);
-    assert!(said.contains("plugin hello: the lock has nothing"), "{said}");
-    assert!(sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).fails(2).contains("vx lock"));
+    let sandbox = sandbox.plugins("bye@main hello@v1.0.0");
+    sandbox.vx("lock --check").fails_with(2, &["plugin hello: the lock has nothing"]);
+    assert!(sandbox.vx("build -o out --locked").fails(2).contains("vx lock"));
 
-    sandbox.vx(&BUILD).ok();
-    assert_eq!(version_of(&sandbox, "example.com/acme/bye"), "v1.0.0");
-    assert_eq!(version_of(&sandbox, "example.com/acme/hello"), "v1.0.0");
-    sandbox.vx(&["lock", "--check"]).ok();
+    sandbox.vx("build -o out").ok();
+    assert_eq!(sandbox.module_in("out/rr", BYE).as_deref(), Some("v1.0.0"));
+    assert_eq!(sandbox.module_in("out/rr", HELLO).as_deref(), Some("v1.0.0"));
+    sandbox.vx("lock --check").ok();
 
-    sandbox.vx(&["lock", "--upgrade", "hello"]).ok();
-    assert!(lock(&sandbox).contains("example.com/acme/bye v1.0.0"), "only what was named is upgraded");
-    sandbox.vx(&["lock", "--upgrade"]).ok();
-    sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).ok();
-    assert_eq!(version_of(&sandbox, "example.com/acme/bye"), "v1.1.0");
+    sandbox.vx("lock --upgrade hello").ok();
+    assert!(
+        sandbox.read("velox.lock").contains("example.com/acme/bye v1.0.0"),
+        "only what was named is upgraded"
+    );
+    sandbox.vx("lock --upgrade").ok();
+    sandbox.vx("build -o out --locked").ok();
+    assert_eq!(sandbox.module_in("out/rr", BYE).as_deref(), Some("v1.1.0"));
 }
 
 #[test]
 fn without_a_lock_locked_fails_and_writes_nothing() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    for arguments in [&["build", "--locked"][..], &["lock", "--check"], &["fetch", "--locked"]] {
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    for arguments in ["build --locked", "lock --check", "fetch --locked"] {
         assert!(sandbox.vx(arguments).fails(2).contains("there is no "));
     }
-    sandbox.vx(&["build", "--dry-run"]).ok();
-    assert!(!sandbox.path().join("velox.lock").exists(), "a dry run leaves no lock");
-    assert_eq!(fs::read_dir(sandbox.path()).unwrap().count(), 1);
+    sandbox.vx("build --dry-run").ok();
+    assert!(!sandbox.has("velox.lock"), "a dry run leaves no lock");
+    assert_eq!(sandbox.entries("."), ["velox.toml"]);
 }
 
 #[test]
 fn fetch_brings_all_that_an_offline_build_needs() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    sandbox.vx(&["fetch"]).ok();
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("fetch").ok();
     proxy.forget_requests();
-    sandbox.vx(&[&BUILD[..], &["--offline", "--locked"]].concat()).ok();
+    sandbox.vx("build -o out --offline --locked").ok();
     assert_eq!(proxy.requests(), [""; 0]);
 
     // A machine that never fetched is told what is missing, exactly.
-    let other = machine(&proxy)
-        .file("velox.toml", configuration(&[("hello", "v1.0.0")]))
-        .file("velox.lock", lock(&sandbox));
-    let said = other.vx(&[&BUILD[..], &["--offline"]].concat()).fails(1);
-    assert!(said.contains("example.com/acme/hello v1.0.0\n") && said.contains("vx fetch"), "{said}");
+    let other =
+        Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", sandbox.read("velox.lock"));
+    other.vx("build -o out --offline").fails_with(1, &["example.com/acme/hello v1.0.0\n", "vx fetch"]);
     assert_eq!(proxy.requests(), [""; 0]);
-    other.vx(&["fetch", "--locked"]).ok();
-    other.vx(&[&BUILD[..], &["--offline"]].concat()).ok();
+    other.vx("fetch --locked").ok();
+    other.vx("build -o out --offline").ok();
 }
 
 #[test]
 fn a_lock_from_another_machine_makes_the_same_bytes() {
-    let proxy = proxy();
-    let text = configuration(&[("hello", "v1.0.0"), ("bye", "main")]);
-    let one = machine(&proxy).file("velox.toml", &text);
-    one.vx(&BUILD).ok();
+    let proxy = acme_proxy();
+    let text = configuration("hello@v1.0.0 bye@main");
+    let one = Sandbox::behind(&proxy).file("velox.toml", &text);
+    one.vx("build -o out").ok();
     proxy.query("example.com/acme/bye", "main", "v1.1.0");
     // Another directory, another home, another user, no compile cache.
-    let other = machine(&proxy).file("deep/er/velox.toml", &text).file("deep/er/velox.lock", lock(&one));
-    let cache = other.path().join("gocache");
+    let other = Sandbox::behind(&proxy)
+        .file("deep/er/velox.toml", &text)
+        .file("deep/er/velox.lock", one.read("velox.lock"));
+    let cache = other.at("gocache");
     let other = other.env("GOCACHE", cache).env("TZ", "Asia/Tokyo").env("USER", "somebody");
     let other = other.by_another_user("a lock from another machine");
-    other.vx(&["build", "-c", "deep/er/velox.toml", "-o", "out", "--locked"]).ok();
-    let bytes = |sandbox: &Sandbox| fs::read(sandbox.path().join("out/rr")).unwrap();
-    assert!(bytes(&one) == bytes(&other), "the two servers differ");
+    other.vx("build -c deep/er/velox.toml -o out --locked").ok();
+    assert!(one.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 }
 
 #[test]
 fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    sandbox.vx(&["lock"]).ok();
-    let good = lock(&sandbox);
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("lock").ok();
+    let good = sandbox.read("velox.lock");
     let merge = good.replace("[roadrunner]", "<<<<<<< HEAD\n[roadrunner]");
     let newer = good.replace("format = 1", "format = 99");
     let mut sandbox = sandbox;
@@ -155,96 +117,84 @@ fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
         ("\u{0}\u{1}", "can't be used"),
     ] {
         sandbox = sandbox.file("velox.lock", text);
-        let said = sandbox.vx(&BUILD).fails(2);
-        assert!(said.contains(sign) && said.contains("vx lock"), "{said}");
-        assert_eq!(lock(&sandbox), text, "nothing is overwritten unasked");
+        sandbox.vx("build -o out").fails_with(2, &[sign, "vx lock"]);
+        assert_eq!(sandbox.read("velox.lock"), text, "nothing is overwritten unasked");
     }
-    sandbox.vx(&["lock"]).ok();
-    assert_eq!(lock(&sandbox), good);
+    sandbox.vx("lock").ok();
+    assert_eq!(sandbox.read("velox.lock"), good);
 }
 
 #[test]
 fn a_sum_that_was_changed_stops_the_build() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    sandbox.vx(&["lock"]).ok();
-    let line = lock(&sandbox)
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("lock").ok();
+    let line = sandbox
+        .read("velox.lock")
         .lines()
         .find(|line| line.starts_with("example.com/acme/hello v1.0.0 h1:"))
         .unwrap()
         .to_owned();
     let other = "example.com/acme/hello v1.0.0 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    let spoiled = lock(&sandbox).replace(&line, other);
+    let spoiled = sandbox.read("velox.lock").replace(&line, other);
     let sandbox = sandbox.file("velox.lock", spoiled);
-    let said = sandbox.vx(&BUILD).fails(1);
-    assert!(said.contains("example.com/acme/hello") && said.contains("checksum"), "{said}");
-    assert!(!sandbox.path().join("out/rr").exists());
+    sandbox.vx("build -o out").fails_with(1, &["example.com/acme/hello", "checksum"]);
+    assert!(!sandbox.has("out/rr"));
 }
 
 #[test]
 fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
-    let proxy = proxy();
-    let one = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    one.vx(&["lock"]).ok();
+    let proxy = acme_proxy();
+    let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    one.vx("lock").ok();
     // No checksum database vouches for it: the lock does, although it has to be made anew.
     proxy.fail("hello/@v/v1.0.0.zip", ProxyFault::Altered);
-    let other = machine(&proxy)
-        .file("velox.toml", configuration(&[("hello", "v1.0.0"), ("bye", "v1.0.0")]))
-        .file("velox.lock", lock(&one));
-    let said = other.vx(&["lock"]).fails(1);
-    assert!(said.contains("example.com/acme/hello v1.0.0 is not what its checksum says"), "{said}");
-    assert_eq!(lock(&other), lock(&one));
+    let other =
+        Sandbox::behind(&proxy).plugins("hello@v1.0.0 bye@v1.0.0").file("velox.lock", one.read("velox.lock"));
+    other.vx("lock").fails_with(1, &["example.com/acme/hello v1.0.0 is not what its checksum says"]);
+    assert_eq!(other.read("velox.lock"), one.read("velox.lock"));
 }
 
 #[test]
 fn slips_of_the_pen_cost_nothing() {
-    let proxy = proxy();
-    let text = configuration(&[("hello", "v1.0.0")]);
-    let sandbox = machine(&proxy).file("velox.toml", &text);
-    let nowhere = sandbox.path().join("nowhere").display().to_string();
+    let proxy = acme_proxy();
+    let text = configuration("hello@v1.0.0");
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &text);
+    let nowhere = sandbox.at("nowhere").display().to_string();
     let folder = sandbox.path().display().to_string();
     for (code, flags, sign) in [
-        (2, ["--output-file", "velox.toml"], "velox.toml is there already, and is no program"),
-        (1, ["-o", "/proc/nowhere"], "can't write /proc/nowhere/rr"),
-        (2, ["--stamp-version", "1\n2"], "control character"),
-        (2, ["--remote-cache", "s4://bucket"], "s4://bucket"),
-        (2, ["--go", &nowhere], "nowhere isn't there"),
-        (2, ["--go", &folder], "work is a directory"),
-        (1, ["--go", "/bin/true"], "is what --go names a go command?"),
+        (2, "--output-file velox.toml", "velox.toml is there already, and is no program"),
+        (1, "-o /proc/nowhere", "can't write /proc/nowhere/rr"),
+        (2, "--stamp-version '1\n2'", "control character"),
+        (2, "--remote-cache s4://bucket", "s4://bucket"),
+        (2, &format!("--go {nowhere}"), "nowhere isn't there"),
+        (2, &format!("--go {folder}"), "work is a directory"),
+        (1, "--go /bin/true", "is what --go names a go command?"),
     ] {
-        for dry in [&[][..], &["--dry-run"]] {
-            let said = sandbox.vx(&[&["build"][..], &flags, dry].concat()).fails(code);
-            assert!(said.contains(sign), "{flags:?}: {said}");
+        for dry in ["", "--dry-run"] {
+            sandbox.vx(&format!("build {flags} {dry}")).fails_with(code, &[sign]);
         }
     }
     assert_eq!(proxy.requests(), [""; 0], "it is told before anything is asked");
-    assert_eq!(fs::read_to_string(sandbox.path().join("velox.toml")).unwrap(), text);
-    let said = sandbox.vx(&["lock", "--upgrade", "helo"]).fails(2);
-    assert!(said.contains("there is no plugin `helo`") && said.contains("roadrunner, hello"), "{said}");
+    assert_eq!(sandbox.read("velox.toml"), text);
+    sandbox.vx("lock --upgrade helo").fails_with(2, &["there is no plugin `helo`", "roadrunner, hello"]);
 
     let replaced = format!("{text}replace = \"./mine\"\n");
     let sandbox =
         sandbox.file("velox.toml", replaced).file("mine/deep/go.mod", "module example.com/acme/hello\n");
-    let said = sandbox.vx(&["lock"]).fails(2);
-    assert!(said.contains("mine has no go.mod") && said.contains("mine/deep: name that directory"), "{said}");
+    sandbox.vx("lock").fails_with(2, &["mine has no go.mod", "mine/deep: name that directory"]);
     let sandbox =
         sandbox.file("mine/go.mod", "module example.com/acme/hello\n").file("mine/a_test.go", "package a\n");
-    let said = sandbox.vx(&["lock"]).fails(2);
-    assert!(said.contains("no Go package beside it"), "{said}");
+    sandbox.vx("lock").fails_with(2, &["no Go package beside it"]);
 }
 
 #[test]
 fn several_targets_come_from_one_run_with_archives() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    let targets = ["--target", "linux/amd64", "--target", "windows/amd64", "--archive"];
-    sandbox.vx(&[&BUILD[..], &targets].concat()).ok();
-    let out = sandbox.path().join("out");
-    let mut names: Vec<String> =
-        fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("build -o out --target linux/amd64 --target windows/amd64 --archive").ok();
     assert_eq!(
-        names,
+        sandbox.entries("out"),
         [
             "checksums.txt",
             "roadrunner-2025.0.77-linux-amd64.tar.gz",
@@ -253,90 +203,80 @@ fn several_targets_come_from_one_run_with_archives() {
             "rr-windows-amd64.exe",
         ]
     );
-    sandbox.run("sh", &["-c", "cd out && sha256sum -c --strict checksums.txt"]);
-    let listed = sandbox.run("tar", &["-tzf", "out/roadrunner-2025.0.77-linux-amd64.tar.gz"]);
+    sandbox.run("sh -c 'cd out && sha256sum -c --strict checksums.txt'");
+    let listed = sandbox.run("tar -tzf out/roadrunner-2025.0.77-linux-amd64.tar.gz");
     assert!(listed.starts_with("roadrunner-2025.0.77-linux-amd64/rr\n"), "{listed}");
-    assert_eq!(lock(&sandbox).matches("[[target]]").count(), 2);
+    assert_eq!(sandbox.read("velox.lock").matches("[[target]]").count(), 2);
 
     // The same targets from the configuration, and one of them alone from the same lock.
-    let text = configuration(&[("hello", "v1.0.0")])
+    let text = configuration("hello@v1.0.0")
         + "\n[[targets]]\nos = \"linux\"\narch = \"amd64\"\n\n[[targets]]\nos = \"windows\"\narch = \"amd64\"\n";
     let sandbox = sandbox.file("velox.toml", text);
-    let said = sandbox.vx(&[&BUILD[..], &["--locked"]].concat());
+    let said = sandbox.vx("build -o out --locked");
     said.ok();
     assert_eq!(said.stderr().matches("built before").count(), 2, "{}", said.stderr());
-    sandbox.vx(&["build", "-o", "one", "--locked", "--target", "linux/amd64"]).ok();
-    assert_eq!(
-        fs::read(out.join("rr-linux-amd64")).unwrap(),
-        fs::read(sandbox.path().join("one/rr")).unwrap()
-    );
-    let said = sandbox.vx(&["build", "--output-file", "rr"]).fails(2);
-    assert!(said.contains("several targets"), "{said}");
+    sandbox.vx("build -o one --locked --target linux/amd64").ok();
+    assert_eq!(sandbox.bytes("out/rr-linux-amd64"), sandbox.bytes("one/rr"));
+    sandbox.vx("build --output-file rr").fails_with(2, &["several targets"]);
 }
 
 #[test]
 fn a_local_replacement_is_compiled_as_it_is_now() {
-    let proxy = proxy();
-    let mut sandbox =
-        machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]) + "replace = \"./mine\"\n");
-    for (name, content) in plugin("example.com/acme/hello", "hello").says("one").files() {
-        sandbox = sandbox.file(&format!("mine/{name}"), content);
-    }
-    sandbox.vx(&BUILD).ok();
-    let (first, locked) = (fs::read(sandbox.path().join("out/rr")).unwrap(), lock(&sandbox));
-    for (name, content) in plugin("example.com/acme/hello", "hello").says("two").files() {
-        sandbox = sandbox.file(&format!("mine/{name}"), content);
-    }
-    sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).ok();
-    assert_ne!(fs::read(sandbox.path().join("out/rr")).unwrap(), first);
-    assert_eq!(lock(&sandbox), locked, "other code with the same needs fits the same lock");
+    let proxy = acme_proxy();
+    let sandbox =
+        Sandbox::behind(&proxy).file("velox.toml", configuration("hello@v1.0.0") + "replace = \"./mine\"\n");
+    let sandbox = sandbox.files("mine", plugin("example.com/acme/hello", "hello").says("one").files());
+    sandbox.vx("build -o out").ok();
+    let (first, locked) = (sandbox.bytes("out/rr"), sandbox.read("velox.lock"));
+    let sandbox = sandbox.files("mine", plugin("example.com/acme/hello", "hello").says("two").files());
+    sandbox.vx("build -o out --locked").ok();
+    assert_ne!(sandbox.bytes("out/rr"), first);
+    assert_eq!(sandbox.read("velox.lock"), locked, "other code with the same needs fits the same lock");
 
     // What it needs is the lock's business.
-    let files = plugin("example.com/acme/hello", "hello").imports("example.com/acme/bye", "v1.1.0").files();
-    for (name, content) in files {
-        sandbox = sandbox.file(&format!("mine/{name}"), content);
-    }
-    assert!(sandbox.vx(&[&BUILD[..], &["--locked"]].concat()).fails(2).contains("plugin hello"));
-    sandbox.vx(&BUILD).ok();
-    assert_eq!(version_of(&sandbox, "example.com/acme/bye"), "v1.1.0");
+    let needy = plugin(HELLO, "hello").imports(BYE, "v1.1.0");
+    let sandbox = sandbox.files("mine", needy.files());
+    assert!(sandbox.vx("build -o out --locked").fails(2).contains("plugin hello"));
+    sandbox.vx("build -o out").ok();
+    assert_eq!(sandbox.module_in("out/rr", BYE).as_deref(), Some("v1.1.0"));
 }
 
 #[test]
 fn kept_binaries_are_shown_pruned_verified_and_cleared() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    let directory = sandbox.vx(&["cache", "dir"]).ok();
-    assert!(sandbox.vx(&["cache", "info"]).ok().contains("0 binaries"));
-    sandbox.vx(&BUILD).ok();
-    assert!(sandbox.vx(&["cache", "info"]).ok().contains("1 binary"));
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    let directory = sandbox.vx("cache dir").ok();
+    assert!(sandbox.vx("cache info").ok().contains("0 binaries"));
+    sandbox.vx("build -o out").ok();
+    assert!(sandbox.vx("cache info").ok().contains("1 binary"));
 
     // One that was spoiled is never handed out.
-    let kept = sandbox.run("find", &[directory.trim(), "-name", "rr", "-type", "f"]);
+    let kept = sandbox.run(&format!("find {} -name rr -type f", directory.trim()));
     let mut bytes = fs::read(kept.trim()).unwrap();
     bytes[0] ^= 1;
     fs::write(kept.trim(), bytes).unwrap();
-    assert!(sandbox.vx(&["build", "-o", "again"]).fails(1).contains("changed since it was made"));
-    assert!(!sandbox.path().join("again/rr").exists());
-    sandbox.vx(&["build", "-o", "again"]).ok();
+    assert!(sandbox.vx("build -o again").fails(1).contains("changed since it was made"));
+    assert!(!sandbox.has("again/rr"));
+    sandbox.vx("build -o again").ok();
 
-    assert!(sandbox.vx(&["cache", "verify"]).ok().contains("every kept binary"));
-    assert!(sandbox.vx(&["cache", "prune", "--max-size", "1K"]).ok().contains("removed 1 binary"));
-    assert!(sandbox.vx(&["cache", "clear", "--format", "json"]).ok().contains("\"artifacts\":0"));
-    sandbox.vx(&["build", "-o", "again", "--no-cache"]).ok();
+    assert!(sandbox.vx("cache verify").ok().contains("every kept binary"));
+    assert!(sandbox.vx("cache prune --max-size 1K").ok().contains("removed 1 binary"));
+    assert!(sandbox.vx("cache clear --format json").ok().contains("\"artifacts\":0"));
+    sandbox.vx("build -o again --no-cache").ok();
 }
 
 #[test]
 fn what_a_user_set_for_other_work_changes_no_byte() {
-    let proxy = proxy();
-    let text = configuration(&[("hello", "v1.0.0")]);
-    let one = machine(&proxy).file("velox.toml", &text);
-    one.vx(&BUILD).ok();
+    let proxy = acme_proxy();
+    let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    one.vx("build -o out").ok();
 
-    let other = machine(&proxy).file("velox.toml", &text).file("velox.lock", lock(&one)).file(
-        "home/goenv",
-        "GOAMD64=v3\nGOARM64=v9.0\nGOEXPERIMENT=nogreenteagc\nCGO_ENABLED=1\nGOOS=windows\n",
-    );
-    let goenv = other.path().join("home/goenv");
+    let other =
+        Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", one.read("velox.lock")).file(
+            "home/goenv",
+            "GOAMD64=v3\nGOARM64=v9.0\nGOEXPERIMENT=nogreenteagc\nCGO_ENABLED=1\nGOOS=windows\n",
+        );
+    let goenv = other.at("home/goenv");
     let mut other = other
         .env("GOENV", goenv)
         .env("GOFLAGS", "-race -tags=debug -ldflags=-s -trimpath=false -mod=vendor -modcacherw")
@@ -348,25 +288,23 @@ fn what_a_user_set_for_other_work_changes_no_byte() {
         .env("GOGC", "50")
         .env("CC", "/nowhere/cc")
         .env("GOWORK", "/nowhere/go.work");
-    let vx = env!("CARGO_BIN_EXE_vx");
-    other.run("sh", &["-c", "umask 077 && exec \"$@\"", "sh", vx, "build", "-o", "out", "--locked"]);
-    let bytes = |sandbox: &Sandbox| fs::read(sandbox.path().join("out/rr")).unwrap();
-    assert!(bytes(&one) == bytes(&other), "the two servers differ");
+    other.run(&format!("sh -c 'umask 077 && exec {VX} build -o out --locked'"));
+    assert!(one.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 
     // Again, with the module cache that vx itself fills, and nothing of the artifact store.
     other = other.without("GOAUTH").env("VX_CACHE_DIR", one.path().join("../other-cache"));
-    let empty = other.path().join("../empty-modules");
+    let empty = other.at("../empty-modules");
     other = other.env("GOMODCACHE", empty);
-    other.vx(&["build", "-o", "again", "--locked"]).ok();
-    assert!(bytes(&one) == fs::read(other.path().join("again/rr")).unwrap(), "native fetching differs");
+    other.vx("build -o again --locked").ok();
+    assert!(one.bytes("out/rr") == other.bytes("again/rr"), "native fetching differs");
 }
 
 #[test]
 fn a_lock_that_was_changed_by_hand_is_told_and_left() {
-    let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", configuration(&[("hello", "v1.0.0")]));
-    sandbox.vx(&["lock"]).ok();
-    let good = lock(&sandbox);
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("lock").ok();
+    let good = sandbox.read("velox.lock");
     let hello = "example.com/acme/hello v1.0.0";
     let without = |sign: &str| {
         good.lines()
@@ -407,13 +345,12 @@ fn a_lock_that_was_changed_by_hand_is_told_and_left() {
     ] {
         assert_ne!(text, good, "{what}");
         sandbox = sandbox.file("velox.lock", &text);
-        for arguments in [&["fetch", "--locked"][..], &BUILD] {
-            let said = sandbox.vx(arguments).fails(2);
-            assert!(said.contains(sign) && said.contains("vx lock"), "{what}: {said}");
+        for arguments in ["fetch --locked", "build -o out"] {
+            sandbox.vx(arguments).fails_with(2, &[sign, "vx lock"]);
         }
-        assert_eq!(lock(&sandbox), text, "{what}: nothing is overwritten unasked");
-        assert!(!sandbox.path().join("out/rr").exists(), "{what}");
+        assert_eq!(sandbox.read("velox.lock"), text, "{what}: nothing is overwritten unasked");
+        assert!(!sandbox.has("out/rr"), "{what}");
     }
-    sandbox.vx(&["lock"]).ok();
-    assert_eq!(lock(&sandbox), good);
+    sandbox.vx("lock").ok();
+    assert_eq!(sandbox.read("velox.lock"), good);
 }

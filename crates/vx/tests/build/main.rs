@@ -5,8 +5,7 @@
 #[path = "../support"]
 mod support {
     pub mod book;
-    pub mod image;
-    pub mod place;
+    pub mod buildah;
     pub mod release;
     pub mod sandbox;
 }

@@ -4,14 +4,12 @@
 //! authority of its own), so that nothing in vx knows of tests. RoadRunner is the testkit's small server; the plugins are
 //! real ones from the module proxy, or made here.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
-use crate::support::sandbox::{Sandbox, alone, module_tree, skip};
 use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::{Internet, Repo, Sshd, TestForge, plugin, roadrunner};
 
-/// A release that the real RoadRunner never had, so that no public proxy has it either.
-const RELEASE: &str = "v2025.0.77";
+use crate::support::sandbox::{RELEASE, Sandbox, exclusive, module_tree, skip};
 
 struct Company {
     forge: TestForge,
@@ -59,15 +57,15 @@ impl Company {
 
     /// As the manual says it: `vx build -c velox.toml -o DIR`.
     fn build(&self) -> Built {
-        self.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
-        let binary = self.sandbox.path().join("out/rr");
+        self.sandbox.vx("build -c velox.toml -o out").ok();
+        let binary = self.sandbox.at("out/rr");
         let info = BuildInfo::read(&binary).unwrap();
-        let version = self.sandbox.run(&binary, &["--version"]);
+        let version = self.sandbox.run("out/rr --version");
         Built { binary, info, version }
     }
 
     fn fails(&self) -> String {
-        self.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).fails(1)
+        self.sandbox.vx("build -c velox.toml -o out").fails(1)
     }
 }
 
@@ -96,7 +94,7 @@ const HELLO: &str = r#"hello = { ref = "v1.0.0", owner = "acme", repository = "h
 #[test]
 fn the_manuals_file_verbatim() {
     let Some(_tree) = module_tree("the manual's file verbatim") else { return };
-    let _alone = alone();
+    let _exclusive = exclusive();
     let company = company();
     // A RoadRunner of those plugins' time: a newer one's own requirements raise go.temporal.io/api past the manual's temporal.
     let tree = roadrunner("v2025").files();
@@ -147,8 +145,8 @@ fn ref_is_a_tag_a_branch_or_a_commit_of_roadrunner() {
             with(reference, HELLO)
         };
         sandbox = sandbox.file("velox.toml", text);
-        sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
-        let said = sandbox.run(sandbox.path().join("out/rr"), &["--version"]);
+        sandbox.vx("build -c velox.toml -o out").ok();
+        let said = sandbox.run("out/rr --version");
         assert!(said.contains(version), "{reference}: {said}");
     }
 }
@@ -161,11 +159,11 @@ fn roadrunners_module_path_follows_its_go_mod_on_every_major() {
     for (major, tag) in [("v2", "v2.99.1"), ("v2023", "v2023.99.1"), ("v3", "v3.99.1")] {
         roadrunner(major).commit_to(&company.roadrunner).tag(tag);
         sandbox = sandbox.file("velox.toml", with(tag, HELLO));
-        sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
-        let binary = sandbox.path().join("out/rr");
+        sandbox.vx("build -c velox.toml -o out").ok();
+        let binary = sandbox.at("out/rr");
         let info = BuildInfo::read(&binary).unwrap();
         assert_eq!(info.path, format!("github.com/roadrunner-server/roadrunner/{major}/cmd/rr"));
-        let said = sandbox.run(&binary, &["--version"]);
+        let said = sandbox.run("out/rr --version");
         assert!(said.contains(tag.trim_start_matches('v')), "{said}");
     }
 }
@@ -202,10 +200,9 @@ fn ref_of_a_plugin_is_a_tag_a_commit_hash_or_a_branch() {
         ("latest", "v1.0.0"),
     ] {
         sandbox = sandbox.file("velox.toml", with(RELEASE, &HELLO.replacen("v1.0.0", reference, 1)));
-        sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).ok();
-        let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
-        let module = info.deps.iter().find(|module| module.path == "github.com/acme/hello").unwrap();
-        assert_eq!(module.version, version, "{reference}");
+        sandbox.vx("build -c velox.toml -o out").ok();
+        let found = sandbox.module_in("out/rr", "github.com/acme/hello");
+        assert_eq!(found.as_deref(), Some(version), "{reference}");
     }
 }
 
@@ -254,9 +251,8 @@ fn replace_takes_a_remote_module_at_the_entrys_own_ref() {
 #[test]
 fn replace_takes_a_local_directory_relative_to_the_configuration() {
     let mut company = company();
-    for (name, content) in plugin("github.com/owner/repo", "mine").files() {
-        company.sandbox = company.sandbox.file(&format!("../plugins/mine/{name}"), content);
-    }
+    company.sandbox =
+        company.sandbox.files("../plugins/mine", plugin("github.com/owner/repo", "mine").files());
     let line =
         r#"mine = { ref = "master", owner = "owner", repository = "repo", replace="../plugins/mine" }"#;
     let company = company.configured(&with(RELEASE, line));
@@ -297,7 +293,7 @@ fn environment_variables_bring_the_tokens_and_these_show_nowhere() {
     let company = company();
     let text = company.hidden_plugin();
     let company = company.configured(&text).env("RT_TOKEN", "ghp_secret");
-    let ran = company.sandbox.vx(&["build", "-c", "velox.toml", "-o", "out", "-vv"]);
+    let ran = company.sandbox.vx("build -c velox.toml -o out -vv");
     ran.ok();
     assert!(!ran.stdout().contains("ghp_secret") && !ran.stderr().contains("ghp_secret"));
     let secret = Command::new("grep")
@@ -321,7 +317,7 @@ fn without_a_token_the_rate_limit_is_told_with_its_reset() {
     // git needs no API; a user without it has only the limit.
     let programs = company.sandbox.home().join("bin");
     fs::create_dir(&programs).unwrap();
-    let go = company.sandbox.run("sh", &["-c", "command -v go"]);
+    let go = company.sandbox.run("sh -c 'command -v go'");
     std::os::unix::fs::symlink(go.trim(), programs.join("go")).unwrap();
     let company = company.env("PATH", &programs.to_string_lossy());
     let said = company.fails();
@@ -343,7 +339,7 @@ fn private_repositories_over_ssh_with_exactly_the_two_steps() {
     company.sandbox = company.sandbox.envs(sshd.environment());
     // The manual's second step, in a fresh HOME.
     for variable in ["GOPRIVATE", "GONOSUMDB"] {
-        company.sandbox.run("go", &["env", "-w", &format!("{variable}=github.com/acme/*,gitlab.com/acme/*")]);
+        company.sandbox.run(&format!("go env -w '{variable}=github.com/acme/*,gitlab.com/acme/*'"));
     }
     // What `go env -w` wrote counts only where the environment says nothing.
     company.sandbox = company.sandbox.without("GONOSUMDB").env("GOSUMDB", "off");
@@ -413,15 +409,14 @@ fn the_options_c_and_o_are_the_configuration_and_the_directory() {
     let company = company().plugin("hello", "v1.0.0");
     let mut sandbox = company.sandbox.file("configurations/mine.toml", with(RELEASE, HELLO));
     fs::create_dir_all(sandbox.home().join("Downloads")).unwrap();
-    let downloads = sandbox.home().join("Downloads");
-    sandbox.vx(&["build", "-c", "configurations/mine.toml", "-o", &downloads.to_string_lossy()]).ok();
-    assert!(downloads.join("rr").is_file());
+    sandbox.vx("build -c configurations/mine.toml -o ../home/Downloads").ok();
+    assert!(sandbox.has("../home/Downloads/rr"));
     // A directory that isn't there yet is made; a file is named by another option.
     sandbox = sandbox.file("keep", "");
-    sandbox.vx(&["build", "-c", "configurations/mine.toml", "-o", "new/folder"]).ok();
-    assert!(sandbox.path().join("new/folder/rr").is_file());
-    sandbox.vx(&["build", "-c", "configurations/mine.toml", "--output-file", "bin/server"]).ok();
-    assert!(sandbox.path().join("bin/server").is_file());
+    sandbox.vx("build -c configurations/mine.toml -o new/folder").ok();
+    assert!(sandbox.has("new/folder/rr"));
+    sandbox.vx("build -c configurations/mine.toml --output-file bin/server").ok();
+    assert!(sandbox.has("bin/server"));
 }
 
 #[test]
@@ -432,19 +427,19 @@ fn log_level_and_mode_say_how_much_and_in_which_form() {
         format!("{}\n[log]\nlevel = \"{level}\"\nmode = \"{mode}\"\n", with(RELEASE, HELLO))
     };
     sandbox = sandbox.file("velox.toml", text("info", "production"));
-    let production = sandbox.vx(&["build", "-c", "velox.toml", "--dry-run"]);
+    let production = sandbox.vx("build -c velox.toml --dry-run");
     production.ok();
     for line in production.stdout().lines() {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(event["v"], 1, "{line}");
     }
     sandbox = sandbox.file("velox.toml", text("info", "development"));
-    let development = sandbox.vx(&["build", "-c", "velox.toml", "--dry-run"]);
+    let development = sandbox.vx("build -c velox.toml --dry-run");
     assert!(development.ok().contains("github.com/acme/hello"));
     assert!(!development.stderr().starts_with('{'));
     sandbox = sandbox.file("velox.toml", text("error", "development"));
-    assert_eq!(sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]).stderr(), "");
-    assert!(!sandbox.vx(&["build", "-c", "velox.toml", "-o", "out", "-v"]).stderr().is_empty(), "flags win");
+    assert_eq!(sandbox.vx("build -c velox.toml -o out").stderr(), "");
+    assert!(!sandbox.vx("build -c velox.toml -o out -v").stderr().is_empty(), "flags win");
 }
 
 #[test]
@@ -467,11 +462,8 @@ fn self_hosted_github_and_gitlab() {
         forge.gitlab_url()
     );
     let sandbox = Sandbox::new().own_module_cache().file("velox.toml", text);
-    let ran = sandbox.vx(&["build", "-c", "velox.toml", "-o", "out"]);
+    let ran = sandbox.vx("build -c velox.toml -o out");
     ran.ok();
-    let info = BuildInfo::read(&sandbox.path().join("out/rr")).unwrap();
-    let inside: BTreeMap<_, _> =
-        info.deps.iter().map(|module| (module.path.as_str(), module.version.as_str())).collect();
-    assert_eq!(inside.get("ghe.test/acme/hello"), Some(&"v1.0.0"));
-    assert_eq!(inside.get("gitlab.test/acme/deep/down/other"), Some(&"v0.3.0"));
+    assert_eq!(sandbox.module_in("out/rr", "ghe.test/acme/hello").as_deref(), Some("v1.0.0"));
+    assert_eq!(sandbox.module_in("out/rr", "gitlab.test/acme/deep/down/other").as_deref(), Some("v0.3.0"));
 }

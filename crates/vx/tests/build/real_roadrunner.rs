@@ -5,8 +5,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
-use crate::support::sandbox::{Sandbox, alone, module_tree, skip};
 use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod};
+
+use crate::support::sandbox::{Sandbox, exclusive, module_tree, skip};
 
 const ALL_35: &str = include_str!("../real-35-plugins.toml");
 const MANUAL: &str = include_str!("../manual.toml");
@@ -17,11 +18,11 @@ fn sandbox() -> Sandbox {
 }
 
 /// Builds, and says how long it took.
-fn build(sandbox: &Sandbox, arguments: &[&str]) -> std::path::PathBuf {
+fn build(sandbox: &Sandbox, arguments: &str) -> std::path::PathBuf {
     let since = Instant::now();
-    sandbox.vx(&[&["build", "-o", "out"], arguments].concat()).ok();
-    println!("vx build {}: {:.1} s", arguments.join(" "), since.elapsed().as_secs_f64());
-    sandbox.path().join("out/rr")
+    sandbox.vx(&format!("build -o out {arguments}")).ok();
+    println!("vx build {arguments}: {:.1} s", since.elapsed().as_secs_f64());
+    sandbox.at("out/rr")
 }
 
 /// The versions inside a binary, by module path.
@@ -47,11 +48,11 @@ fn asked(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn all_35_plugins_at_their_exact_versions_and_everything_else_at_the_releases() {
     let Some(tree) = module_tree("the real RoadRunner with all its plugins") else { return };
-    let _alone = alone();
+    let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", ALL_35);
-    let binary = build(&sandbox, &["-c", "velox.toml"]);
+    let binary = build(&sandbox, "-c velox.toml");
 
-    let version = sandbox.run(&binary, &["--version"]);
+    let version = sandbox.run("out/rr --version");
     assert!(version.contains("2025.1.15 "), "{version}");
     let inside = versions(&binary);
     let asked = asked(ALL_35);
@@ -69,14 +70,14 @@ fn all_35_plugins_at_their_exact_versions_and_everything_else_at_the_releases() 
 #[test]
 fn the_manuals_own_plugins_on_the_release_that_they_were_written_for() {
     let Some(_tree) = module_tree("the manual's plugins on RoadRunner v2024.2.1") else { return };
-    let _alone = alone();
+    let _exclusive = exclusive();
     // The GitLab plugins of the example are on the author's own project pages.
     let github = MANUAL.split("[gitlab]").next().unwrap();
     let text = github.replacen("ref = \"master\"", "ref = \"v2024.2.1\"", 1);
     let sandbox = sandbox().file("velox.toml", text);
-    let binary = build(&sandbox, &["-c", "velox.toml"]);
+    let binary = build(&sandbox, "-c velox.toml");
 
-    let version = sandbox.run(&binary, &["--version"]);
+    let version = sandbox.run("out/rr --version");
     assert!(version.contains("2024.2.1 "), "{version}");
     let inside = versions(&binary);
     let mut checked = 0;
@@ -110,9 +111,9 @@ fn four_plugins_answer_a_request_with_a_php_worker() {
     if Command::new("php").arg("--version").output().is_err() {
         return skip("a small server with a PHP worker", "there is no php on the PATH (Debian: php-cli)");
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", SMALL);
-    let binary = build(&sandbox, &["-c", "velox.toml"]);
+    let binary = build(&sandbox, "-c velox.toml");
     let answer = velox_testkit::worker::answer_of(&binary, &sandbox.path()).unwrap();
     assert!(answer.contains("hello"), "{answer}");
 }
@@ -120,7 +121,7 @@ fn four_plugins_answer_a_request_with_a_php_worker() {
 #[test]
 fn other_targets_get_their_own_file_formats_and_names() {
     let Some(_tree) = module_tree("other targets") else { return };
-    let _alone = alone();
+    let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", SMALL);
     // The file header's first bytes, and the machine where they name it.
     for (target, name, magic, machine) in [
@@ -129,13 +130,13 @@ fn other_targets_get_their_own_file_formats_and_names() {
         ("windows/amd64", "rr.exe", &b"MZ"[..], (0, &b"MZ"[..])),
     ] {
         let out = format!("out-{}", target.replace('/', "-"));
-        sandbox.vx(&["build", "-c", "velox.toml", "-o", &out, "--target", target]).ok();
-        let file = sandbox.path().join(&out).join(name);
+        sandbox.vx(&format!("build -c velox.toml -o {out} --target {target}")).ok();
+        let file = sandbox.at(&out).join(name);
         let bytes = fs::read(&file).unwrap();
         assert!(bytes.starts_with(magic), "{target}");
         assert!(bytes[machine.0..].starts_with(machine.1), "{target}");
         let settings: BTreeMap<_, _> = BuildInfo::read(&file).unwrap().settings.into_iter().collect();
         assert_eq!(format!("{}/{}", settings["GOOS"], settings["GOARCH"]), target);
-        assert_eq!(fs::read_dir(sandbox.path().join(&out)).unwrap().count(), 1);
+        assert_eq!(sandbox.entries(&out).len(), 1);
     }
 }

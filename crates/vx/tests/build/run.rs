@@ -1,60 +1,47 @@
 //! `vx run`: builds where that is needed, then it is the server.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Read},
     process::Stdio,
 };
 
-use crate::support::sandbox::Sandbox;
 use velox_testkit::{ModuleProxy, plugin};
 
-const FILE: &str = "[roadrunner]\nref = \"v2025.0.77\"\n\n\
-                    [plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
+use crate::support::sandbox::{Sandbox, acme_proxy, configuration};
 
 fn machine() -> (Sandbox, ModuleProxy) {
-    let proxy = ModuleProxy::start();
-    proxy.roadrunner("v2025.0.77");
-    let hello = plugin("example.com/acme/hello", "hello").says("hello v1.0.0").files();
-    proxy.module("example.com/acme/hello", "v1.0.0", hello);
-    let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
-    (sandbox.file("velox.toml", FILE).file(".rr.yaml", "version: \"3\"\n"), proxy)
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0").file(".rr.yaml", "version: \"3\"\n");
+    (sandbox, proxy)
 }
 
 #[test]
 fn it_runs_what_the_file_describes_and_says_nothing_of_its_own() {
     let (sandbox, proxy) = machine();
     // The build is for this machine, whatever the file is for.
-    let file = format!("{FILE}\n[target_platform]\nos = \"windows\"\narch = \"arm64\"\n");
+    let file = configuration("hello@v1.0.0") + "\n[target_platform]\nos = \"windows\"\narch = \"arm64\"\n";
     let sandbox = sandbox.file("velox.toml", file);
-    let first = sandbox.vx(&["run", "--", "--version"]);
+    let first = sandbox.vx("run -- --version");
     assert!(first.ok().starts_with("rr version 2025.0.77 "), "{}", first.stdout());
 
     // Once it is built, neither go nor the network is needed, and stderr is the server's.
     proxy.forget_requests();
     let sandbox = sandbox.env("PATH", "/nowhere");
-    let again = sandbox.vx(&["run", "--version"]);
+    let again = sandbox.vx("run --version");
     assert_eq!((again.ok(), again.stderr()), (first.stdout(), String::new()));
     assert_eq!(proxy.requests(), [""; 0]);
-    let mut left: Vec<_> =
-        fs::read_dir(sandbox.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, [".rr.yaml", "velox.lock", "velox.toml"], "no binary is left here");
+    assert_eq!(sandbox.entries("."), [".rr.yaml", "velox.lock", "velox.toml"], "no binary is left here");
 
     // The server's own failure, with its own exit code.
-    let failed = sandbox.vx(&["run", "fly", "-c", ".rr.yaml"]);
+    let failed = sandbox.vx("run fly -c .rr.yaml");
     assert!(failed.fails(1).contains("there is no command \"fly\""), "{}", failed.stderr());
 }
 
 /// Runs `vx` with these arguments until its server has started, ends it by a signal, and gives what it said.
 #[cfg(unix)]
-fn served(sandbox: &Sandbox, arguments: &[&str], signal: rustix::process::Signal) -> String {
-    let mut child = sandbox
-        .command(env!("CARGO_BIN_EXE_vx"), arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn served(sandbox: &Sandbox, arguments: &str, signal: rustix::process::Signal) -> String {
+    let mut child =
+        sandbox.vx_command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
@@ -73,7 +60,7 @@ fn signals_reach_the_server_and_vx_ends_as_it_does() {
 
     let (sandbox, _proxy) = machine();
     for signal in [Signal::INT, Signal::TERM] {
-        let said = served(&sandbox, &["run", "serve", "-c", ".rr.yaml"], signal);
+        let said = served(&sandbox, "run serve -c .rr.yaml", signal);
         assert!(said.contains("hello v1.0.0\n"), "{said}");
     }
 }
@@ -83,24 +70,18 @@ fn signals_reach_the_server_and_vx_ends_as_it_does() {
 fn a_plugin_that_is_being_written() {
     let (sandbox, _proxy) = machine();
     let mine = |says: &str| plugin("example.com/me/mine", "mine").says(says);
-    let write = |sandbox: Sandbox, plugin: velox_testkit::PluginModule| {
-        plugin
-            .files()
-            .into_iter()
-            .fold(sandbox, |sandbox, (name, text)| sandbox.file(&format!("mine/{name}"), text))
-    };
-    let serve = ["run", "--with", "./mine", "--without", "hello", "serve", "-c", ".rr.yaml"];
+    let serve = "run --with ./mine --without hello serve -c .rr.yaml";
 
-    let sandbox = write(sandbox, mine("first"));
-    let said = served(&sandbox, &serve, rustix::process::Signal::TERM);
+    let sandbox = sandbox.files("mine", mine("first").files());
+    let said = served(&sandbox, serve, rustix::process::Signal::TERM);
     assert!(said.contains("first\n"), "{said}");
-    let sandbox = write(sandbox, mine("second"));
-    let said = served(&sandbox, &serve, rustix::process::Signal::TERM);
+    let sandbox = sandbox.files("mine", mine("second").files());
+    let said = served(&sandbox, serve, rustix::process::Signal::TERM);
     assert!(said.contains("second\n") && !said.contains("hello"), "{said}");
-    assert!(!sandbox.path().join("velox.lock").exists());
+    assert!(!sandbox.has("velox.lock"));
 
-    let sandbox = write(sandbox, mine("third").compile_error());
-    let said = sandbox.vx(&serve).fails(1);
+    let sandbox = sandbox.files("mine", mine("third").compile_error().files());
+    let said = sandbox.vx(serve).fails(1);
     assert!(said.contains("undefined: missing") && said.contains("mine"), "{said}");
     assert!(!said.contains("Resolved"), "only the failure is told: {said}");
 }
@@ -108,16 +89,15 @@ fn a_plugin_that_is_being_written() {
 #[test]
 fn programs_get_events_on_the_standard_error() {
     let (sandbox, _proxy) = machine();
-    let said = sandbox.vx(&["run", "--format", "json", "--", "--version"]);
+    let said = sandbox.vx("run --format json -- --version");
     assert!(said.ok().starts_with("rr version "), "stdout is the server's");
-    let events: Vec<serde_json::Value> =
-        said.stderr().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let last = events.last().unwrap();
+    let stderr = said.stderr();
+    let last: serde_json::Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "finished");
     assert_eq!(last["binaries"].as_array().unwrap().len(), 1);
     assert!(said.stderr().contains(r#""event":"resolved""#));
 
-    let wrong = sandbox.file("velox.toml", "[roadrunner]\nreff = 'v1'\n").vx(&["run", "--format", "json"]);
+    let wrong = sandbox.file("velox.toml", "[roadrunner]\nreff = 'v1'\n").vx("run --format json");
     assert!(wrong.fails(2).contains(r#""exit_code":2"#), "{}", wrong.stderr());
     assert_eq!(wrong.stdout(), "");
 }

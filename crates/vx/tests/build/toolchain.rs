@@ -9,19 +9,14 @@ use std::{
     process::Command,
 };
 
-use crate::support::sandbox::Sandbox;
 use velox_manifest::GoTarget;
 use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
 
-const RELEASE: &str = "v2025.0.77";
-const CONFIGURATION: &str = "[roadrunner]\nref = \"v2025.0.77\"\n\n[plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"v1.0.0\"\n";
-const BUILD: [&str; 3] = ["build", "-o", "out"];
+use crate::support::sandbox::{RELEASE, Sandbox, configuration, program};
 
 /// The go command that these tests run under other names.
 fn go() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("go")).find(|file| file.is_file());
-    found.unwrap().canonicalize().unwrap()
+    program("go").unwrap().canonicalize().unwrap()
 }
 
 /// `go1.26.8`: what compiles, in the end.
@@ -75,11 +70,11 @@ fn proxy() -> ModuleProxy {
 
 /// A machine whose PATH has everything but Go, and that no checksum database vouches for.
 fn machine(proxy: &ModuleProxy) -> Sandbox {
-    let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
+    let sandbox = Sandbox::behind(proxy).plugins("hello@v1.0.0");
     let path = std::env::var_os("PATH").unwrap();
     let without = std::env::split_paths(&path).filter(|folder| !folder.join("go").is_file());
     let path = std::env::join_paths(without).unwrap();
-    let used = sandbox.path().join("used");
+    let used = sandbox.at("used");
     sandbox.env("PATH", path).env("USED", used).env("GOSUMDB", "off").without("GOTOOLCHAIN")
 }
 
@@ -93,29 +88,17 @@ fn with_go(sandbox: Sandbox, calls_itself: &str) -> Sandbox {
             version()
         ),
     );
-    program(sandbox, "go", &text)
-}
-
-fn program(sandbox: Sandbox, name: &str, text: &str) -> Sandbox {
-    let sandbox = sandbox.file(&format!("bin/{name}"), text);
-    let bin = sandbox.path().join("bin");
-    fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    let known = sandbox.run("sh", &["-c", "printf %s \"$PATH\""]);
-    sandbox.env("PATH", format!("{}:{known}", bin.display()))
+    sandbox.script("go", &text)
 }
 
 /// What compiled the server; the standard library may have been compiled beside.
 fn used(sandbox: &Sandbox) -> String {
-    let text = fs::read_to_string(sandbox.path().join("used")).unwrap_or_default();
-    let _ = fs::remove_file(sandbox.path().join("used"));
+    let text = fs::read_to_string(sandbox.at("used")).unwrap_or_default();
+    let _ = fs::remove_file(sandbox.at("used"));
     let mut lines: Vec<&str> = text.lines().filter_map(|line| line.strip_suffix(" -v")).collect();
     lines.sort_unstable();
     lines.dedup();
     lines.join("\n")
-}
-
-fn lock(sandbox: &Sandbox) -> String {
-    fs::read_to_string(sandbox.path().join("velox.lock")).unwrap()
 }
 
 fn downloads(proxy: &ModuleProxy) -> Vec<String> {
@@ -137,7 +120,7 @@ fn without_go_the_right_one_is_downloaded() {
     toolchain(&proxy, &version);
     toolchain(&proxy, "go1.99.0");
     let sandbox = machine(&proxy);
-    let said = sandbox.vx(&BUILD);
+    let said = sandbox.vx("build -o out");
     said.ok();
     let said = said.stderr();
     assert!(said.contains(&format!("Go {} (", version.trim_start_matches("go"))), "{said}");
@@ -152,16 +135,17 @@ fn without_go_the_right_one_is_downloaded() {
     assert_eq!(fs::read_to_string(root.join("src/cmd/go.mod")).unwrap(), "module cmd\n");
 
     // The next build needs no download, and one on another machine is held to the same sum.
-    let line = lock(&sandbox)
+    let line = sandbox
+        .read("velox.lock")
         .lines()
         .find(|line| line.contains(&GoTarget::host().to_string()) && line.contains("h1:"))
         .unwrap()
         .to_owned();
-    sandbox.vx(&[&BUILD[..], &["--offline", "--locked", "--no-cache"]].concat()).ok();
+    sandbox.vx("build -o out --offline --locked --no-cache").ok();
     let proxy = self::proxy();
     proxy.module("golang.org/toolchain", &module(&version), [("bin/go".to_owned(), b"evil".to_vec())].into());
-    let other = machine(&proxy).file("velox.lock", lock(&sandbox));
-    let said = other.vx(&BUILD).fails(1);
+    let other = machine(&proxy).file("velox.lock", sandbox.read("velox.lock"));
+    let said = other.vx("build -o out").fails(1);
     assert!(
         said.contains("not what its checksum says")
             && said.contains(line.trim_matches(['"', ' ', ',']).split(' ').nth(1).unwrap()),
@@ -176,7 +160,7 @@ fn the_checksum_database_vouches_for_a_toolchain() {
     toolchain(&proxy, &version);
     // No pattern spares a toolchain, as the go command has it.
     let verified = |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", "*");
-    let said = verified(&proxy).vx(&["fetch"]);
+    let said = verified(&proxy).vx("fetch");
     said.ok();
     assert!(!said.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", said.stderr());
     let asked = format!("lookup/golang.org/toolchain@{}", module(&version));
@@ -188,14 +172,12 @@ fn the_checksum_database_vouches_for_a_toolchain() {
     let wrong = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     other.vouch("golang.org/toolchain", &module(&version), wrong);
     let sandbox = verified(&other);
-    let said = sandbox.vx(&["fetch"]).fails(1);
-    assert!(said.contains("is not what its checksum says") && said.contains(wrong), "{said}");
+    sandbox.vx("fetch").fails_with(1, &["is not what its checksum says", wrong]);
     assert!(!root(&sandbox, &version).exists());
 
     // One that can't be asked.
     other.fail("lookup/golang.org/toolchain", ProxyFault::Status(500));
-    let said = verified(&other).vx(&["fetch"]).fails(1);
-    assert!(said.contains("can't verify Go ") && said.contains("GOSUMDB=off"), "{said}");
+    verified(&other).vx("fetch").fails_with(1, &["can't verify Go ", "GOSUMDB=off"]);
 }
 
 #[test]
@@ -203,22 +185,21 @@ fn fetch_brings_the_toolchain_of_the_lock_too() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     let sandbox = machine(&proxy);
-    sandbox.vx(&["fetch"]).ok();
+    sandbox.vx("fetch").ok();
     proxy.forget_requests();
     let sandbox = sandbox.env("GOPROXY", "http://127.0.0.1:1");
-    sandbox.vx(&[&BUILD[..], &["--offline"]].concat()).ok();
+    sandbox.vx("build -o out --offline").ok();
     assert_eq!(used(&sandbox), format!("{version} local build"));
 
     // A lock that was made with a Go installed has no sum: the one that is trusted first is kept.
-    let text = lock(&sandbox);
+    let text = sandbox.read("velox.lock");
     let start = text.find("toolchain = [").unwrap();
     let end = start + text[start..].find("]\n").unwrap() + 2;
     let other = machine(&proxy).file("velox.lock", format!("{}{}", &text[..start], &text[end..]));
-    let said = other.vx(&[&BUILD[..], &["--offline"]].concat()).fails(1);
-    assert!(said.contains("is missing, and --offline") && said.contains("vx fetch"), "{said}");
-    other.vx(&["fetch"]).ok();
-    assert_eq!(lock(&other), text);
-    other.vx(&[&BUILD[..], &["--offline", "--locked"]].concat()).ok();
+    other.vx("build -o out --offline").fails_with(1, &["is missing, and --offline", "vx fetch"]);
+    other.vx("fetch").ok();
+    assert_eq!(other.read("velox.lock"), text);
+    other.vx("build -o out --offline --locked").ok();
 }
 
 #[test]
@@ -228,13 +209,13 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
     for old in ["go1.24.1", "go1.19.9"] {
         // What packages of Go switch off in their own go.env is on by default.
         let sandbox = with_go(machine(&proxy), old).env("GOTOOLCHAIN", "auto");
-        sandbox.vx(&BUILD).ok();
+        sandbox.vx("build -o out").ok();
         assert_eq!(used(&sandbox), format!("{version} local build"), "{old}");
-        assert!(lock(&sandbox).contains(&format!("version = \"{version}\"")));
+        assert!(sandbox.read("velox.lock").contains(&format!("version = \"{version}\"")));
 
         // With the lock there is no need to ask again.
         let sandbox = sandbox.env("GOPROXY", "off");
-        sandbox.vx(&[&BUILD[..], &["--no-cache"]].concat()).ok();
+        sandbox.vx("build -o out --no-cache").ok();
         assert_eq!(used(&sandbox), format!("{version} local build"), "{old}");
     }
     // A plugin may need it where RoadRunner doesn't.
@@ -244,20 +225,19 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
     other.module("example.com/acme/hello", "v1.0.0", demanding.files());
     toolchain(&other, &version);
     let sandbox = with_go(machine(&other), "go1.24.1").env("GOTOOLCHAIN", "auto");
-    sandbox.vx(&BUILD).ok();
+    sandbox.vx("build -o out").ok();
     assert_eq!(used(&sandbox), format!("{version} local build"));
     let sandbox = with_go(machine(&other), "go1.24.1").env("GOTOOLCHAIN", "local");
-    let said = sandbox.vx(&BUILD).fails(1);
-    assert!(said.contains("example.com/acme/hello needs Go"), "{said}");
+    sandbox.vx("build -o out").fails_with(1, &["example.com/acme/hello needs Go"]);
 
     // One that may not give way is told of.
     let sandbox = with_go(machine(&proxy), "go1.24.1").env("GOTOOLCHAIN", "local");
-    let said = sandbox.vx(&BUILD).fails(1);
-    assert!(said.contains("or newer; this is go1.24.1") && said.contains("GOTOOLCHAIN=auto"), "{said}");
+    sandbox.vx("build -o out").fails_with(1, &["or newer; this is go1.24.1", "GOTOOLCHAIN=auto"]);
     let sandbox = sandbox.without("GOTOOLCHAIN");
-    let given = sandbox.path().join("bin/go").display().to_string();
-    let said = sandbox.vx(&[&BUILD[..], &["--go", &given]].concat()).fails(1);
-    assert!(said.contains("or newer; this is go1.24.1") && said.contains("leave --go out"), "{said}");
+    let given = sandbox.at("bin/go").display().to_string();
+    sandbox
+        .vx(&format!("build -o out --go {given}"))
+        .fails_with(1, &["or newer; this is go1.24.1", "leave --go out"]);
     assert_eq!(used(&sandbox), "");
 }
 
@@ -266,14 +246,15 @@ fn gotoolchain_and_go_say_what_may_compile() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     let sandbox = machine(&proxy).env("GOTOOLCHAIN", "local");
-    let said = sandbox.vx(&BUILD).fails(1);
+    let said = sandbox.vx("build -o out").fails(1);
     assert!(said.contains("no go command on the PATH, and GOTOOLCHAIN=local"), "{said}");
     assert!(said.contains("GOTOOLCHAIN=auto") && said.contains("go.dev/dl"), "{said}");
     let sandbox = sandbox.env("GOTOOLCHAIN", "path");
-    let said = sandbox.vx(&BUILD).fails(1);
-    assert!(said.contains(&format!("no {version} on the PATH, and GOTOOLCHAIN=path")), "{said}");
-    let said = sandbox.env("GOTOOLCHAIN", "newest").vx(&BUILD).fails(2);
-    assert!(said.contains("GOTOOLCHAIN=newest names no toolchain"), "{said}");
+    sandbox.vx("build -o out").fails_with(1, &[&format!("no {version} on the PATH, and GOTOOLCHAIN=path")]);
+    sandbox
+        .env("GOTOOLCHAIN", "newest")
+        .vx("build -o out")
+        .fails_with(2, &["GOTOOLCHAIN=newest names no toolchain"]);
     assert_eq!(downloads(&proxy), [""; 0]);
 
     // As `go env -w` would have written it.
@@ -282,65 +263,56 @@ fn gotoolchain_and_go_say_what_may_compile() {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "GOTOOLCHAIN=local\n").unwrap();
     let sandbox = sandbox.without("XDG_CONFIG_HOME");
-    assert!(sandbox.vx(&BUILD).fails(1).contains("GOTOOLCHAIN=local"));
+    assert!(sandbox.vx("build -o out").fails(1).contains("GOTOOLCHAIN=local"));
     // The one that `--go` names is used, and it alone.
-    let given = program(sandbox, "mine", &disguise("mine"));
-    let mine = given.path().join("bin/mine").display().to_string();
-    given.vx(&[&BUILD[..], &["--go", &mine]].concat()).ok();
+    let given = sandbox.script("mine", &disguise("mine"));
+    let mine = given.at("bin/mine").display().to_string();
+    given.vx(&format!("build -o out --go {mine}")).ok();
     assert_eq!(used(&given), "mine local build");
     assert_eq!(downloads(&proxy), [""; 0]);
 
     // A version by its name, found on the PATH before it is downloaded.
-    let named = program(given, &version, &disguise("named")).env("GOTOOLCHAIN", &version);
-    named.vx(&[&BUILD[..], &["--no-cache"]].concat()).ok();
+    let named = given.script(&version, &disguise("named")).env("GOTOOLCHAIN", &version);
+    named.vx("build -o out --no-cache").ok();
     assert_eq!(used(&named), "named local build");
-    let said = named.env("GOTOOLCHAIN", "go1.24.1").vx(&[&BUILD[..], &["--no-cache"]].concat()).fails(1);
-    assert!(said.contains(&format!("the lock wants {version}, this is go1.24.1")), "{said}");
+    named
+        .env("GOTOOLCHAIN", "go1.24.1")
+        .vx("build -o out --no-cache")
+        .fails_with(1, &[&format!("the lock wants {version}, this is go1.24.1")]);
     assert_eq!(downloads(&proxy), [""; 0]);
 }
 
 #[test]
 fn without_a_home_every_place_has_to_be_named() {
     let proxy = proxy();
-    let homeless = Sandbox::new().own_module_cache().proxy(&proxy.url()).file("velox.toml", CONFIGURATION);
+    let homeless = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     let homeless = homeless.without("HOME");
     // The go command on the PATH, and none at all.
     for sandbox in [with_go(machine(&proxy), &version()), machine(&proxy)] {
         let places = ["GOMODCACHE", "GOCACHE"].into_iter().fold(sandbox.without("HOME"), Sandbox::without);
-        let said = places.vx(&BUILD).fails(1);
-        assert!(
-            said.contains("set HOME to a directory") && said.contains("GOMODCACHE, GOCACHE, GOPATH"),
-            "{said}"
-        );
+        places.vx("build -o out").fails_with(1, &["set HOME to a directory", "GOMODCACHE, GOCACHE, GOPATH"]);
     }
-    let said = homeless.vx(&BUILD).fails(1);
-    assert!(said.contains("no absolute path is set for: GOPATH"), "{said}");
-    let gopath = homeless.path().join("gopath");
-    homeless.env("GOPATH", gopath).vx(&BUILD).ok();
+    homeless.vx("build -o out").fails_with(1, &["no absolute path is set for: GOPATH"]);
+    let gopath = homeless.at("gopath");
+    homeless.env("GOPATH", gopath).vx("build -o out").ok();
 }
 
 #[test]
 fn a_toolchain_that_cannot_be_had_is_told() {
     let (proxy, version) = (proxy(), version());
     let sandbox = machine(&proxy).env("GOPROXY", proxy.url());
-    let said = sandbox.vx(&BUILD).fails(1);
-    assert!(
-        said.contains("can't download Go ") && said.contains("not found") && said.contains("go.dev/dl"),
-        "{said}"
-    );
-    let said = sandbox.vx(&[&BUILD[..], &["--offline"]].concat()).fails(1);
-    assert!(said.contains("no go command") && said.contains("--offline"), "{said}");
+    sandbox.vx("build -o out").fails_with(1, &["can't download Go ", "not found", "go.dev/dl"]);
+    sandbox.vx("build -o out --offline").fails_with(1, &["no go command", "--offline"]);
     let sandbox = sandbox.env("GOPROXY", "direct");
-    let said = sandbox.vx(&BUILD).fails(1);
-    assert!(said.contains("no go command") && said.contains("GOPROXY"), "{said}");
+    sandbox.vx("build -o out").fails_with(1, &["no go command", "GOPROXY"]);
     // A ref that is no version tells no go.mod: the newest release it is.
     toolchain(&proxy, &version);
     toolchain(&proxy, "go1.22.1");
     proxy.query("github.com/roadrunner-server/roadrunner/v2025", "main", RELEASE);
-    let text = CONFIGURATION.replace(&format!("ref = \"{RELEASE}\""), "ref = \"main\"");
+    let text = configuration("hello@v1.0.0").replace(&format!("ref = \"{RELEASE}\""), "ref = \"main\"");
     let sandbox = machine(&proxy).file("velox.toml", text);
     // The forge that knows the branch can't be reached from here.
     let said = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
-    said.vx(&["lock"]).fails(1);
+    said.vx("lock").fails(1);
     assert!(root(&said, &version).exists() && !root(&said, "go1.22.1").exists());
 }

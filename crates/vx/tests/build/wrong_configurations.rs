@@ -1,12 +1,12 @@
 //! Configurations that are wrong, each with what `vx build` says to it: a message with file, line, column and caret,
 //! exit code 2, and neither a panic nor anything of Go's.
 
-use crate::support::place::place;
+use crate::support::sandbox::Sandbox;
 
 /// Runs `vx build` on `configuration`; the snapshot shows both.
 #[track_caller]
 fn refused(name: &str, configuration: &str) {
-    let shown = place().file("velox.toml", configuration).vx(&["build"]);
+    let shown = Sandbox::new().file("velox.toml", configuration).vx_shown("build");
     let errors = shown.strip_prefix("exit code: 2\n--- stdout\n--- stderr\n");
     let errors = errors.unwrap_or_else(|| panic!("not refused as a configuration:\n{shown}"));
     assert!(!errors.contains("internal error") && !errors.contains("goroutine"), "{errors}");

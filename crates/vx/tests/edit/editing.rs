@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use crate::support::sandbox::Sandbox;
 use velox_testkit::{ModuleProxy, ProxyFault, TestForge, plugin, roadrunner};
 
-const RELEASE: &str = "v2025.0.77";
+use crate::support::sandbox::{RELEASE, Sandbox};
 
 /// A proxy with a small RoadRunner and plugins of several majors.
 fn proxy() -> ModuleProxy {
@@ -24,10 +23,6 @@ fn proxy() -> ModuleProxy {
     }
     proxy.query("github.com/acme/bye", "main", "v1.0.0");
     proxy
-}
-
-fn machine(proxy: &ModuleProxy) -> Sandbox {
-    Sandbox::new().own_module_cache().proxy(&proxy.url())
 }
 
 const MODULES: &str = "\
@@ -56,14 +51,6 @@ hello = { ref = \"v1.0.0\", owner = \"acme\", repository = \"hello\" } # for now
 level = \"info\"
 ";
 
-fn text(sandbox: &Sandbox) -> String {
-    fs::read_to_string(sandbox.path().join("velox.toml")).unwrap()
-}
-
-fn lock(sandbox: &Sandbox) -> String {
-    fs::read_to_string(sandbox.path().join("velox.lock")).unwrap_or_default()
-}
-
 /// What a text has that another one lacks.
 fn new_lines<'a>(old: &str, new: &'a str) -> Vec<&'a str> {
     new.lines().filter(|line| !line.is_empty() && !old.lines().any(|known| known == *line)).collect()
@@ -72,34 +59,34 @@ fn new_lines<'a>(old: &str, new: &'a str) -> Vec<&'a str> {
 #[test]
 fn a_plugin_of_the_release_is_added_at_its_version_and_locked() {
     let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", MODULES);
-    let said = sandbox.vx(&["add", "fileserver"]);
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
+    let said = sandbox.vx("add fileserver");
     said.ok();
     assert!(said.stderr().contains("Added fileserver v5.1.9"), "{}", said.stderr());
     // Of RoadRunner, which was looked at first, and of all the rest.
     assert_eq!(said.stderr().matches("no checksum database was asked").count(), 1, "{}", said.stderr());
     assert_eq!(
-        new_lines(MODULES, &text(&sandbox)),
+        new_lines(MODULES, &sandbox.read("velox.toml")),
         [
             "[plugins.fileserver]",
             "module_name = \"github.com/roadrunner-server/fileserver/v5\"",
             "tag = \"v5.1.9\""
         ]
     );
-    sandbox.vx(&["lock", "--check"]).ok();
-    sandbox.vx(&["remove", "fileserver"]).ok();
-    assert_eq!(text(&sandbox), MODULES);
-    sandbox.vx(&["lock", "--check"]).ok();
-    assert!(!lock(&sandbox).contains("name = \"fileserver\""));
+    sandbox.vx("lock --check").ok();
+    sandbox.vx("remove fileserver").ok();
+    assert_eq!(sandbox.read("velox.toml"), MODULES);
+    sandbox.vx("lock --check").ok();
+    assert!(!sandbox.read("velox.lock").contains("name = \"fileserver\""));
 }
 
 #[test]
 fn plugins_are_added_by_repository_and_module_path_in_the_files_own_format() {
     let proxy = proxy();
-    let modules = machine(&proxy).file("velox.toml", MODULES);
-    modules.vx(&["add", "acme/bye", "github.com/acme/hello/v2@v2.0.0", "--no-lock"]).ok();
+    let modules = Sandbox::behind(&proxy).file("velox.toml", MODULES);
+    modules.vx("add acme/bye github.com/acme/hello/v2@v2.0.0 --no-lock").ok();
     assert_eq!(
-        new_lines(MODULES, &text(&modules)),
+        new_lines(MODULES, &modules.read("velox.toml")),
         [
             "module_name = \"github.com/acme/hello/v2\"",
             "tag = \"v2.0.0\" # for now",
@@ -108,17 +95,16 @@ fn plugins_are_added_by_repository_and_module_path_in_the_files_own_format() {
             "tag = \"v1.1.0\"",
         ]
     );
-    assert_eq!(lock(&modules), "", "--no-lock leaves it to the next build");
+    assert!(!modules.has("velox.lock"), "--no-lock leaves it to the next build");
 
-    let manual = machine(&proxy).file("velox.toml", MANUAL);
-    let arguments = ["gitlab.com/group/sub/x@v1.0.0", "acme/bye@main", "http@v5.2.0"];
-    let said = manual.vx(&[&["add", "--no-lock"][..], &arguments].concat());
+    let manual = Sandbox::behind(&proxy).file("velox.toml", MANUAL);
+    let said = manual.vx("add --no-lock gitlab.com/group/sub/x@v1.0.0 acme/bye@main http@v5.2.0");
     said.ok();
     let unchecked =
         "nobody was asked whether there is v1.0.0 of gitlab.com/group/sub/x, main of github.com/acme/bye";
     assert!(said.stderr().contains(unchecked), "{}", said.stderr());
     assert_eq!(
-        new_lines(MANUAL, &text(&manual)),
+        new_lines(MANUAL, &manual.read("velox.toml")),
         [
             "bye = { ref = \"main\", owner = \"acme\", repository = \"bye\" }",
             "http = { ref = \"v5.2.0\", owner = \"roadrunner-server\", repository = \"http\" }",
@@ -126,20 +112,17 @@ fn plugins_are_added_by_repository_and_module_path_in_the_files_own_format() {
             "x = { ref = \"v1.0.0\", owner = \"group/sub\", repository = \"x\" }",
         ]
     );
-    let said = manual.vx(&["add", "example.com/x@v1.0.0"]).fails(2);
-    assert!(said.contains("vx migrate"), "{said}");
+    manual.vx("add example.com/x@v1.0.0").fails_with(2, &["vx migrate"]);
 }
 
 #[test]
 fn a_plugin_is_added_with_a_replacement_and_a_name() {
     let proxy = proxy();
-    let mut sandbox = machine(&proxy).file("velox.toml", MODULES);
-    for (name, content) in plugin("github.com/acme/bye", "bye").says("mine").files() {
-        sandbox = sandbox.file(&format!("mine/{name}"), content);
-    }
-    sandbox.vx(&["add", "acme/bye@v1.0.0", "--replace", "./mine", "--name", "farewell"]).ok();
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
+    let sandbox = sandbox.files("mine", plugin("github.com/acme/bye", "bye").says("mine").files());
+    sandbox.vx("add acme/bye@v1.0.0 --replace ./mine --name farewell").ok();
     assert_eq!(
-        new_lines(MODULES, &text(&sandbox)),
+        new_lines(MODULES, &sandbox.read("velox.toml")),
         [
             "[plugins.farewell]",
             "module_name = \"github.com/acme/bye\"",
@@ -147,45 +130,40 @@ fn a_plugin_is_added_with_a_replacement_and_a_name() {
             "replace = \"./mine\"",
         ]
     );
-    assert!(lock(&sandbox).contains("./mine"));
-    let said = sandbox.vx(&["add", "acme/bye", "--replace", "mine"]).fails(2);
-    assert!(said.contains("./mine"), "{said}");
-    let said = sandbox.vx(&["add", "acme/bye", "kv", "--name", "x"]).fails(2);
-    assert!(said.contains("--name"), "{said}");
-    let said = sandbox.vx(&["add", "acme/bye@v1.1.0", "--name", "x"]).fails(2);
-    assert!(said.contains("is there already, and called `farewell`"), "{said}");
-    sandbox.vx(&["add", "acme/bye@v1.1.0", "--name", "farewell", "--no-lock"]).ok();
-    assert!(text(&sandbox).contains("tag = \"v1.1.0\""), "{}", text(&sandbox));
+    assert!(sandbox.read("velox.lock").contains("./mine"));
+    sandbox.vx("add acme/bye --replace mine").fails_with(2, &["./mine"]);
+    sandbox.vx("add acme/bye kv --name x").fails_with(2, &["--name"]);
+    sandbox.vx("add acme/bye@v1.1.0 --name x").fails_with(2, &["is there already, and called `farewell`"]);
+    sandbox.vx("add acme/bye@v1.1.0 --name farewell --no-lock").ok();
+    assert!(sandbox.read("velox.toml").contains("tag = \"v1.1.0\""), "{}", sandbox.read("velox.toml"));
 }
 
 #[test]
 fn where_nothing_can_be_locked_nothing_is_changed() {
     let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", MODULES);
-    sandbox.vx(&["lock"]).ok();
-    let locked = lock(&sandbox);
-    let said = sandbox.vx(&["add", "acme/bye@v1.1.1"]).fails(1);
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
+    sandbox.vx("lock").ok();
+    let locked = sandbox.read("velox.lock");
+    let said = sandbox.vx("add acme/bye@v1.1.1").fails(1);
     assert!(said.contains("the nearest are v1.1.0, v1.0.0"), "{said}");
     assert!(said.contains("velox.toml was left as it was"), "{said}");
-    let said = sandbox.vx(&["add", "htttp"]).fails(2);
-    assert!(said.contains("did you mean http"), "{said}");
-    let said = sandbox.vx(&["remove", "helo"]).fails(2);
-    assert!(said.contains("did you mean `hello`?"), "{said}");
-    assert!(sandbox.vx(&["remove", "hello"]).fails(2).contains("no plugin would be left"));
-    assert!(sandbox.vx(&["add", "kv", "-c", "-"]).fails(2).contains("can be changed"));
+    sandbox.vx("add htttp").fails_with(2, &["did you mean http"]);
+    sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);
+    assert!(sandbox.vx("remove hello").fails(2).contains("no plugin would be left"));
+    assert!(sandbox.vx("add kv -c -").fails(2).contains("can be changed"));
     proxy.fail("bye", ProxyFault::Status(500));
-    sandbox.vx(&["add", "acme/bye@v1.0.0"]).fails(1);
-    assert_eq!((text(&sandbox), lock(&sandbox)), (MODULES.to_owned(), locked));
-    assert_eq!(fs::read_dir(sandbox.path()).unwrap().count(), 2, "nothing half written stays");
+    sandbox.vx("add acme/bye@v1.0.0").fails(1);
+    assert_eq!((sandbox.read("velox.toml"), sandbox.read("velox.lock")), (MODULES.to_owned(), locked));
+    assert_eq!(sandbox.entries("."), ["velox.lock", "velox.toml"], "nothing half written stays");
 }
 
 #[test]
 fn the_first_plugin_is_added_to_a_file_without_any() {
     let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", "[roadrunner]\nref = \"v2025.0.77\"\n");
-    sandbox.vx(&["add", "acme/hello"]).ok();
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", "[roadrunner]\nref = \"v2025.0.77\"\n");
+    sandbox.vx("add acme/hello").ok();
     assert_eq!(
-        text(&sandbox),
+        sandbox.read("velox.toml"),
         "[roadrunner]\nref = \"v2025.0.77\"\n\n[plugins.hello]\nmodule_name = \"github.com/acme/hello/v2\"\ntag = \"v2.1.0\"\n"
     );
 }
@@ -193,9 +171,9 @@ fn the_first_plugin_is_added_to_a_file_without_any() {
 #[test]
 fn a_proxy_that_tells_no_versions_is_no_newest_version() {
     let proxy = proxy();
-    let sandbox = machine(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
     proxy.fail("acme/hello", ProxyFault::Status(403));
-    let said = sandbox.vx(&["outdated"]).ok();
+    let said = sandbox.vx("outdated").ok();
     assert!(
         said.contains("can't tell which versions there are of\n  hello: github.com/acme/hello: "),
         "{said}"
@@ -208,53 +186,51 @@ fn a_proxy_that_tells_no_versions_is_no_newest_version() {
 fn what_is_outdated_is_shown_and_updated() {
     let proxy = proxy();
     let file = format!("{MODULES}\n[plugins.bye]\nmodule_name = \"github.com/acme/bye\"\ntag = \"main\"\n");
-    let sandbox = machine(&proxy).file("velox.toml", &file);
-    sandbox.vx(&["lock"]).ok();
-    insta::assert_snapshot!(sandbox.vx(&["outdated"]).ok(), @"
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
+    sandbox.vx("lock").ok();
+    insta::assert_snapshot!(sandbox.vx("outdated").ok(), @"
     NAME   ASKED   LOCKED  SAME MAJOR  NEWEST MAJOR
     hello  v1.0.0  v1.0.0  v1.1.0      v2.1.0
     bye    main    v1.0.0  v1.1.0      -
 
     the other one is at its newest version (--all shows it)
     ");
-    insta::assert_snapshot!(sandbox.vx(&["outdated", "--all"]).ok(), @"
+    insta::assert_snapshot!(sandbox.vx("outdated --all").ok(), @"
     NAME        ASKED       LOCKED      SAME MAJOR  NEWEST MAJOR
     roadrunner  v2025.0.77  v2025.0.77  v2025.0.77  -
     hello       v1.0.0      v1.0.0      v1.1.0      v2.1.0
     bye         main        v1.0.0      v1.1.0      -
     ");
-    let json: serde_json::Value =
-        serde_json::from_str(&sandbox.vx(&["outdated", "--format", "json"]).ok()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&sandbox.vx("outdated --format json").ok()).unwrap();
     assert_eq!(json["plugins"][1]["newest_major"]["module"], "github.com/acme/hello/v2");
 
     proxy.query("github.com/acme/bye", "main", "v1.1.0");
-    sandbox.vx(&["update", "hello"]).ok();
-    assert_eq!(new_lines(&file, &text(&sandbox)), ["tag = \"v1.1.0\" # for now"]);
-    assert!(lock(&sandbox).contains("github.com/acme/bye v1.0.0"), "what isn't named stays");
-    let said = sandbox.vx(&["update"]);
+    sandbox.vx("update hello").ok();
+    assert_eq!(new_lines(&file, &sandbox.read("velox.toml")), ["tag = \"v1.1.0\" # for now"]);
+    assert!(sandbox.read("velox.lock").contains("github.com/acme/bye v1.0.0"), "what isn't named stays");
+    let said = sandbox.vx("update");
     said.ok();
     assert!(
-        lock(&sandbox).contains("github.com/acme/bye v1.1.0"),
+        sandbox.read("velox.lock").contains("github.com/acme/bye v1.1.0"),
         "a branch moves in the lock: {}",
         said.stderr()
     );
-    sandbox.vx(&["update", "--major"]).ok();
+    sandbox.vx("update --major").ok();
     assert_eq!(
-        new_lines(&file, &text(&sandbox)),
+        new_lines(&file, &sandbox.read("velox.toml")),
         ["module_name = \"github.com/acme/hello/v2\"", "tag = \"v2.1.0\" # for now"]
     );
-    let said = sandbox.vx(&["update", "helo"]).fails(2);
-    assert!(said.contains("did you mean `hello`?"), "{said}");
+    sandbox.vx("update helo").fails_with(2, &["did you mean `hello`?"]);
 
     let newer = roadrunner("v2025").files();
     proxy.module("github.com/roadrunner-server/roadrunner/v2025", "v2025.1.0", newer);
-    let said = sandbox.vx(&["update", "roadrunner", "--no-lock", "--format", "json"]).ok();
+    let said = sandbox.vx("update roadrunner --no-lock --format json").ok();
     let event: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
     assert_eq!(
         (event["event"].as_str(), event["changes"][0]["to"].as_str()),
         (Some("edited"), Some("v2025.1.0"))
     );
-    assert!(text(&sandbox).contains("ref = \"v2025.1.0\""));
+    assert!(sandbox.read("velox.toml").contains("ref = \"v2025.1.0\""));
 }
 
 #[test]
@@ -265,21 +241,23 @@ fn a_retracted_version_is_none_to_update_to() {
     files.insert("go.mod".into(), go_mod.into());
     proxy.module("github.com/acme/bye", "v1.2.0", files);
     let file = MANUAL.replace("hello", "bye");
-    let sandbox = machine(&proxy).file("velox.toml", &file);
-    sandbox.vx(&["update", "--no-lock"]).ok();
-    assert!(text(&sandbox).contains("ref = \"v1.1.0\""), "{}", text(&sandbox));
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
+    sandbox.vx("update --no-lock").ok();
+    assert!(sandbox.read("velox.toml").contains("ref = \"v1.1.0\""), "{}", sandbox.read("velox.toml"));
 }
 
 #[test]
 fn private_modules_are_asked_of_the_go_command() {
     let proxy = proxy();
-    let sandbox =
-        machine(&proxy).file("velox.toml", MODULES).env("GONOPROXY", "github.com/acme").env("GOVCS", "*:off");
-    let said = sandbox.vx(&["update", "--no-lock"]);
+    let sandbox = Sandbox::behind(&proxy)
+        .file("velox.toml", MODULES)
+        .env("GONOPROXY", "github.com/acme")
+        .env("GOVCS", "*:off");
+    let said = sandbox.vx("update --no-lock");
     said.ok();
     assert!(said.stderr().contains("can't tell the versions of hello"), "{}", said.stderr());
     assert!(!proxy.requests().iter().any(|path| path.contains("acme")), "{:?}", proxy.requests());
-    assert_eq!(text(&sandbox), MODULES);
+    assert_eq!(sandbox.read("velox.toml"), MODULES);
 }
 
 #[test]
@@ -289,10 +267,10 @@ fn a_variable_and_a_replacement_stay() {
         "[log]",
         "[github.plugins.bye]\nref = \"v1.0.0\"\nowner = \"acme\"\nrepository = \"bye\"\nreplace = \"../bye\"\n\n[log]",
     );
-    let sandbox = machine(&proxy).file("velox.toml", &file);
-    let said = sandbox.vx(&["update", "--no-lock"]);
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
+    let said = sandbox.vx("update --no-lock");
     said.ok();
-    assert_eq!(text(&sandbox), file);
+    assert_eq!(sandbox.read("velox.toml"), file);
     assert!(
         said.stderr().contains("holds a variable") && said.stderr().contains("is replaced"),
         "{}",
@@ -307,40 +285,41 @@ fn an_older_format_moves_and_its_lock_still_fits() {
         "[log]",
         "bye = { ref = \"v1.0.0\", owner = \"acme\", repository = \"bye\", folder = \"sub\" }\n\n[log]",
     );
-    let sandbox = machine(&proxy).file("velox.toml", &file);
-    let said = sandbox.vx(&["migrate", "--check"]).fails(1);
-    assert!(said.contains("vx migrate"), "{said}");
-    sandbox.vx(&["lock"]).ok();
-    let locked = lock(&sandbox);
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
+    sandbox.vx("migrate --check").fails_with(1, &["vx migrate"]);
+    sandbox.vx("lock").ok();
+    let locked = sandbox.read("velox.lock");
     proxy.forget_requests();
-    sandbox.vx(&["migrate"]).ok();
+    sandbox.vx("migrate").ok();
     assert_eq!(proxy.requests(), [""; 0], "the lock knows all modules");
     assert_eq!(
-        new_lines(&file, &text(&sandbox)),
+        new_lines(&file, &sandbox.read("velox.toml")),
         [
             "[plugins]",
             "hello = { module_name = \"github.com/acme/hello\", tag = \"v1.0.0\" } # for now",
             "bye = { module_name = \"github.com/acme/bye/sub\", tag = \"v1.0.0\" }",
         ]
     );
-    sandbox.vx(&["lock", "--check"]).ok();
-    assert_eq!(lock(&sandbox).matches("v1.0.0").count(), locked.matches("v1.0.0").count());
-    sandbox.vx(&["migrate", "--check"]).ok();
-    sandbox.vx(&["migrate"]).ok();
+    sandbox.vx("lock --check").ok();
+    assert_eq!(sandbox.read("velox.lock").matches("v1.0.0").count(), locked.matches("v1.0.0").count());
+    sandbox.vx("migrate --check").ok();
+    sandbox.vx("migrate").ok();
 }
 
 #[test]
 fn without_a_lock_the_modules_are_resolved() {
     let proxy = proxy();
     let file = MANUAL.replace("{ ref = \"v1.0.0\"", "{ ref = \"v1.0.0\", replace = \"./mine\"");
-    let mut sandbox = machine(&proxy).file("velox.toml", &file);
-    for (name, content) in plugin("github.com/acme/other", "hello").files() {
-        sandbox = sandbox.file(&format!("mine/{name}"), content);
-    }
-    sandbox.vx(&["migrate"]).ok();
-    assert!(text(&sandbox).contains("module_name = \"github.com/acme/other\""), "{}", text(&sandbox));
-    assert!(!sandbox.path().join("velox.lock").exists());
-    sandbox.vx(&["build", "--dry-run"]).ok();
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
+    let sandbox = sandbox.files("mine", plugin("github.com/acme/other", "hello").files());
+    sandbox.vx("migrate").ok();
+    assert!(
+        sandbox.read("velox.toml").contains("module_name = \"github.com/acme/other\""),
+        "{}",
+        sandbox.read("velox.toml")
+    );
+    assert!(!sandbox.has("velox.lock"));
+    sandbox.vx("build --dry-run").ok();
 }
 
 #[cfg(unix)]
@@ -348,12 +327,12 @@ fn without_a_lock_the_modules_are_resolved() {
 fn a_link_stays_a_link_and_permissions_stay() {
     use std::os::unix::fs::PermissionsExt;
     let proxy = proxy();
-    let sandbox = machine(&proxy).file("real/velox.toml", MODULES);
-    let (real, link) = (sandbox.path().join("real/velox.toml"), sandbox.path().join("velox.toml"));
+    let sandbox = Sandbox::behind(&proxy).file("real/velox.toml", MODULES);
+    let (real, link) = (sandbox.at("real/velox.toml"), sandbox.at("velox.toml"));
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
     std::os::unix::fs::symlink(&real, &link).unwrap();
-    sandbox.vx(&["add", "kv@v5.1.0", "--no-lock"]).ok();
-    assert!(link.is_symlink() && text(&sandbox).contains("[plugins.kv]"));
+    sandbox.vx("add kv@v5.1.0 --no-lock").ok();
+    assert!(link.is_symlink() && sandbox.read("velox.toml").contains("[plugins.kv]"));
     assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
 }
 
@@ -384,23 +363,26 @@ fn plugins_of_ones_own_forges_are_updated_by_their_tags() {
     );
     // No proxy is asked: these are private names.
     let sandbox = Sandbox::new().own_module_cache().env("GOPROXY", "off").file("velox.toml", &file);
-    insta::assert_snapshot!(sandbox.vx(&["outdated"]).ok(), @"
+    insta::assert_snapshot!(sandbox.vx("outdated").ok(), @"
     NAME        ASKED       LOCKED  SAME MAJOR  NEWEST MAJOR
     roadrunner  v2025.0.77  -       v2025.1.0   -
     hello       v1.0.0      -       v1.1.0      v2.0.0
     other       v0.3.0      -       v0.4.0      -
     ");
-    sandbox.vx(&["update", "--no-lock"]).ok();
+    sandbox.vx("update --no-lock").ok();
     let changed = [
         "hello = { ref = \"v1.1.0\", owner = \"acme\", repository = \"hello\" }",
         "other = { ref = \"v0.4.0\", repository = \"7\" }",
     ];
-    assert_eq!(new_lines(&file, &text(&sandbox)), changed);
-    sandbox.vx(&["update", "hello", "--major", "--no-lock"]).ok();
-    assert!(text(&sandbox).contains("hello = { ref = \"v2.0.0\""), "{}", text(&sandbox));
-    sandbox.vx(&["add", "acme/bye@v1.0.0", "--no-lock"]).ok();
+    assert_eq!(new_lines(&file, &sandbox.read("velox.toml")), changed);
+    sandbox.vx("update hello --major --no-lock").ok();
+    assert!(
+        sandbox.read("velox.toml").contains("hello = { ref = \"v2.0.0\""),
+        "{}",
+        sandbox.read("velox.toml")
+    );
+    sandbox.vx("add acme/bye@v1.0.0 --no-lock").ok();
     let bye = "bye = { ref = \"v1.0.0\", owner = \"acme\", repository = \"bye\" }";
-    assert!(text(&sandbox).contains(bye), "{}", text(&sandbox));
-    let said = sandbox.vx(&["add", "http@v5.3.0", "--no-lock"]).fails(2);
-    assert!(said.contains("neither of the forges"), "{said}");
+    assert!(sandbox.read("velox.toml").contains(bye), "{}", sandbox.read("velox.toml"));
+    sandbox.vx("add http@v5.3.0 --no-lock").fails_with(2, &["neither of the forges"]);
 }

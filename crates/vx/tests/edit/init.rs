@@ -1,9 +1,10 @@
 //! `vx init`: a velox.toml to begin with, that builds.
 
-use std::{fs, io::Write, process::Stdio, thread, time::Duration};
+use std::{io::Write, process::Stdio, thread, time::Duration};
 
-use crate::support::sandbox::Sandbox;
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+use crate::support::sandbox::{Sandbox, VX, skip};
 
 /// A proxy with three small RoadRunners and a plugin.
 fn proxy() -> ModuleProxy {
@@ -23,124 +24,105 @@ fn proxy() -> ModuleProxy {
     proxy
 }
 
-fn machine(proxy: &ModuleProxy) -> Sandbox {
-    // The real RoadRunner's versions are no part of this.
-    Sandbox::new().own_module_cache().proxy(&proxy.url())
-}
-
-fn text(sandbox: &Sandbox) -> String {
-    fs::read_to_string(sandbox.path().join("velox.toml")).unwrap()
-}
-
 fn headers(sandbox: &Sandbox) -> Vec<String> {
-    text(sandbox).lines().filter(|line| line.starts_with('[')).map(str::to_owned).collect()
+    sandbox.read("velox.toml").lines().filter(|line| line.starts_with('[')).map(str::to_owned).collect()
 }
 
 #[test]
 fn the_default_is_what_the_release_has() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
-    let said = sandbox.vx(&["init", "--default", "--roadrunner", "v2025.0.77"]);
+    let sandbox = Sandbox::behind(&proxy);
+    let said = sandbox.vx("init --default --roadrunner v2025.0.77");
     said.ok();
     assert!(said.stderr().contains("Created velox.toml: RoadRunner v2025.0.77 with"), "{}", said.stderr());
-    insta::assert_snapshot!(text(&sandbox));
-    let plan = sandbox.vx(&["build", "--dry-run"]).ok();
-    for line in text(&sandbox).lines().filter(|line| line.starts_with("module_name")) {
+    insta::assert_snapshot!(sandbox.read("velox.toml"));
+    let plan = sandbox.vx("build --dry-run").ok();
+    for line in sandbox.read("velox.toml").lines().filter(|line| line.starts_with("module_name")) {
         let module = line.trim_start_matches("module_name = ").trim_matches('"');
         assert!(plan.contains(module), "{plan}");
     }
 
     // It is there now.
-    let said = sandbox.vx(&["init", "--default"]).fails(2);
-    assert!(said.contains("there is velox.toml already") && said.contains("--force"), "{said}");
-    sandbox.vx(&["init", "--force", "--plugin", "acme/hello@v1.0.0", "--roadrunner", "v2025.0.76"]).ok();
+    sandbox.vx("init --default").fails_with(2, &["there is velox.toml already", "--force"]);
+    sandbox.vx("init --force --plugin acme/hello@v1.0.0 --roadrunner v2025.0.76").ok();
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.hello]"]);
-    assert!(text(&sandbox).contains("v2025.0.76") && text(&sandbox).contains("tag = \"v1.0.0\""));
+    assert!(
+        sandbox.read("velox.toml").contains("v2025.0.76")
+            && sandbox.read("velox.toml").contains("tag = \"v1.0.0\"")
+    );
 }
 
 #[test]
 fn groups_and_plugins_are_chosen_by_flags() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
-    let flags = ["--group", "observability", "--plugin", "rpc", "--plugin", "acme/hello"];
-    sandbox.vx(&[&["init", "--roadrunner", "v2025.0.77"][..], &flags].concat()).ok();
+    let sandbox = Sandbox::behind(&proxy);
+    sandbox.vx("init --roadrunner v2025.0.77 --group observability --plugin rpc --plugin acme/hello").ok();
     assert_eq!(
         headers(&sandbox),
         ["[roadrunner]", "[plugins.rpc]", "[plugins.metrics]", "[plugins.status]", "[plugins.hello]"]
     );
-    assert!(text(&sandbox).contains("module_name = \"github.com/acme/hello\"\ntag = \"v1.1.0\""));
-    sandbox.vx(&["build", "--dry-run"]).ok();
+    assert!(sandbox.read("velox.toml").contains("module_name = \"github.com/acme/hello\"\ntag = \"v1.1.0\""));
+    sandbox.vx("build --dry-run").ok();
 
-    let said = sandbox.vx(&["init", "--group", "observabilty", "--force"]).fails(2);
-    assert!(said.contains("there are server, http, jobs"), "{said}");
-    let said = sandbox.vx(&["init", "-c", "other.toml"]).fails(2);
-    assert!(said.contains("--default"), "{said}");
-    let said = sandbox.vx(&["init", "-c", "other.toml", "--default", "--roadrunner", "v 1"]).fails(2);
-    assert!(said.contains("can't be a ref"), "{said}");
-    assert_eq!(fs::read_dir(sandbox.path()).unwrap().count(), 1);
+    sandbox.vx("init --group observabilty --force").fails_with(2, &["there are server, http, jobs"]);
+    sandbox.vx("init -c other.toml").fails_with(2, &["--default"]);
+    sandbox.vx("init -c other.toml --default --roadrunner 'v 1'").fails_with(2, &["can't be a ref"]);
+    assert_eq!(sandbox.entries("."), ["velox.toml"]);
 }
 
 #[test]
 fn without_a_version_it_is_the_newest_release() {
     let proxy = proxy();
     // Only this proxy: the newest of all would be a real one.
-    let sandbox = machine(&proxy).env("GOPROXY", proxy.url());
-    sandbox.vx(&["init", "--default", "--format", "json"]).ok();
-    assert!(text(&sandbox).contains("ref = \"v2025.0.77\""), "{}", text(&sandbox));
+    let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url());
+    sandbox.vx("init --default --format json").ok();
+    assert!(sandbox.read("velox.toml").contains("ref = \"v2025.0.77\""), "{}", sandbox.read("velox.toml"));
 }
 
 #[test]
 fn a_binary_of_ours_is_built_again() {
     let proxy = proxy();
-    let built = machine(&proxy).file(
+    let built = Sandbox::behind(&proxy).file(
         "first/velox.toml",
         "[roadrunner]\nref = \"v2025.0.77\"\n[plugins.hello]\nmodule_name = \"github.com/acme/hello\"\ntag = \"v1.0.0\"\n\
          [plugins.rpc]\nmodule_name = \"github.com/roadrunner-server/rpc/v5\"\ntag = \"v5.1.9\"\n",
     );
-    built.vx(&["build", "-c", "first/velox.toml", "-o", "first"]).ok();
-    built.vx(&["init", "--from", "first/rr"]).ok();
+    built.vx("build -c first/velox.toml -o first").ok();
+    built.vx("init --from first/rr").ok();
     assert_eq!(
         headers(&built),
         ["[roadrunner]", "[plugins.informer]", "[plugins.resetter]", "[plugins.rpc]", "[plugins.hello]"]
     );
-    built.vx(&["build", "-o", "again"]).ok();
-    let bytes = |name: &str| fs::read(built.path().join(name)).unwrap();
-    assert!(bytes("first/rr") == bytes("again/rr"), "the very same server");
+    built.vx("build -o again").ok();
+    assert!(built.bytes("first/rr") == built.bytes("again/rr"), "the two binaries differ");
 }
 
 #[test]
 fn a_foreign_binary_is_asked_about() {
     let proxy = proxy();
-    let mut sandbox = machine(&proxy);
-    for (name, content) in roadrunner("v2025").files() {
-        sandbox = sandbox.file(&format!("tree/{name}"), content);
-    }
-    sandbox.run("go", &["build", "-C", "tree", "-buildvcs=false", "-o", "../rr", "./cmd/rr"]);
-    let said = sandbox.vx(&["init", "--from", "rr"]).fails(2);
-    assert!(said.contains("--roadrunner"), "{said}");
-    sandbox.vx(&["init", "--from", "rr", "--roadrunner", "v2025.0.77"]).ok();
-    assert!(headers(&sandbox).contains(&"[plugins.fileserver]".to_owned()), "{}", text(&sandbox));
-    sandbox.vx(&["build", "--dry-run"]).ok();
+    let sandbox = Sandbox::behind(&proxy);
+    let sandbox = sandbox.files("tree", roadrunner("v2025").files());
+    sandbox.run("go build -C tree -buildvcs=false -o ../rr ./cmd/rr");
+    sandbox.vx("init --from rr").fails_with(2, &["--roadrunner"]);
+    sandbox.vx("init --from rr --roadrunner v2025.0.77").ok();
+    assert!(headers(&sandbox).contains(&"[plugins.fileserver]".to_owned()), "{}", sandbox.read("velox.toml"));
+    sandbox.vx("build --dry-run").ok();
 
-    let said = sandbox.vx(&["init", "--from", "velox.toml", "-c", "x.toml"]).fails(1);
-    assert!(said.contains("velox.toml"), "{said}");
+    sandbox.vx("init --from velox.toml -c x.toml").fails_with(1, &["velox.toml"]);
 }
 
 #[test]
 fn on_a_terminal_plugins_are_picked_by_group() {
     let proxy = proxy();
-    let sandbox = machine(&proxy).env("TERM", "xterm").env("LANG", "C.UTF-8");
-    let vx = format!("{} init --roadrunner v2025.0.77", env!("CARGO_BIN_EXE_vx"));
+    let sandbox = Sandbox::behind(&proxy).env("TERM", "xterm").env("LANG", "C.UTF-8");
+    let vx = format!("{} init --roadrunner v2025.0.77", VX);
     let child = sandbox
         .command("script", &["-qefc", &vx, "/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        return crate::support::sandbox::skip(
-            "on_a_terminal_plugins_are_picked_by_group",
-            "util-linux's script is not here",
-        );
+        return skip("on_a_terminal_plugins_are_picked_by_group", "util-linux's script is not here");
     };
     let mut keys = child.stdin.take().unwrap();
     thread::spawn(move || {

@@ -4,7 +4,6 @@
 
 #[path = "../support"]
 mod support {
-    pub mod place;
     pub mod sandbox;
 }
 

@@ -2,22 +2,27 @@
 
 use std::fs::File;
 
-use crate::support::place::{place, vx};
+use crate::support::sandbox::Sandbox;
 
 /// A configuration with a mistake that every vx finds before it does anything.
 const WRONG: &str = "[roadrunner]\nreff = 'v2024.2.1'\n";
 
+/// Runs `vx` in an empty directory.
+fn vx(line: &str) -> String {
+    Sandbox::new().vx_shown(line)
+}
+
 #[test]
 fn help() {
-    insta::assert_snapshot!("help", vx(&["help"]));
-    assert_eq!(vx(&["--help"]), vx(&["help"]));
-    insta::assert_snapshot!("help_build", vx(&["help", "build"]));
-    assert_eq!(vx(&["build", "--help"]), vx(&["help", "build"]));
+    insta::assert_snapshot!("help", vx("help"));
+    assert_eq!(vx("--help"), vx("help"));
+    insta::assert_snapshot!("help_build", vx("help build"));
+    assert_eq!(vx("build --help"), vx("help build"));
 }
 
 #[test]
 fn no_command_is_answered_with_the_help() {
-    let shown = vx(&[]);
+    let shown = vx("");
     assert!(
         shown.starts_with("exit code: 2\n--- stdout\n--- stderr\n") && shown.contains("Usage: vx"),
         "{shown}"
@@ -27,49 +32,48 @@ fn no_command_is_answered_with_the_help() {
 #[test]
 fn version() {
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(vx(&["--version"]), format!("exit code: 0\n--- stdout\nvx {version}\n--- stderr\n"));
-    let shown = vx(&["version"]);
+    assert_eq!(vx("--version"), format!("exit code: 0\n--- stdout\nvx {version}\n--- stderr\n"));
+    let shown = vx("version");
     assert!(shown.starts_with(&format!("exit code: 0\n--- stdout\nvx {version} ")), "{shown}");
-    let shown = vx(&["version", "--format", "json"]);
+    let shown = vx("version --format json");
     assert!(shown.contains(&format!(r#""version":"{version}""#)), "{shown}");
     assert!(shown.contains(r#""v":1"#) && shown.contains(std::env::consts::ARCH), "{shown}");
 }
 
 #[test]
 fn wrong_usage() {
-    let wrong: &[&[&str]] = &[
-        &["bulid"],
-        &["build", "--outputfile", "rr"],
-        &["build", "-o", "bin", "--output-file", "rr"],
-        &["build", "--target", "linux"],
-        &["build", "--target", "plan9/amd46"],
-        &["build", "--dependencies", "newest"],
-        &["build", "--stamp-version", ""],
-        &["build", "-o", ""],
-        &["build", "-v", "-q"],
-        &["build", "--format", "xml"],
-        &["build", "--color", "sometimes"],
-        &["build", "velox.toml"],
+    let wrong = [
+        "bulid",
+        "build --outputfile rr",
+        "build -o bin --output-file rr",
+        "build --target linux",
+        "build --target plan9/amd46",
+        "build --dependencies newest",
+        "build --stamp-version ''",
+        "build -o ''",
+        "build -v -q",
+        "build --format xml",
+        "build --color sometimes",
+        "build velox.toml",
     ];
-    let shown: String =
-        wrong.iter().map(|arguments| format!("$ vx {}\n{}\n", arguments.join(" "), vx(arguments))).collect();
+    let shown: String = wrong.iter().map(|line| format!("$ vx {line}\n{}\n", vx(line))).collect();
     insta::assert_snapshot!(shown);
 }
 
 #[test]
 fn a_missing_configuration() {
-    insta::assert_snapshot!(vx(&["build"]));
-    let shown = vx(&["build", "-c", "conf/my.toml", "-o", "bin"]);
+    insta::assert_snapshot!(vx("build"));
+    let shown = vx("build -c conf/my.toml -o bin");
     assert!(shown.contains("there is no configuration at `[DIR]/conf/my.toml`"), "{shown}");
 }
 
 #[test]
 fn every_name_of_an_option_is_known() {
     for arguments in [
-        &["build", "-c", "x.toml", "-o", "bin"],
-        &["build", "--config", "x.toml", "--out", "bin"],
-        &["build", "--config", "x.toml", "--output-dir", "bin"],
-        &["build", "--config", "x.toml", "--output-file", "bin/server"],
+        "build -c x.toml -o bin",
+        "build --config x.toml --out bin",
+        "build --config x.toml --output-dir bin",
+        "build --config x.toml --output-file bin/server",
     ] {
         let shown = vx(arguments);
         assert!(shown.contains("there is no configuration at `[DIR]/x.toml`"), "{shown}");
@@ -78,14 +82,14 @@ fn every_name_of_an_option_is_known() {
 
 #[test]
 fn a_configuration_that_is_no_text_file() {
-    let place = place()
+    let sandbox = Sandbox::new()
         .file("conf/velox.toml", "")
         .file("latin1.toml", b"[roadrunner]\n# \xfcber\n")
         .file("utf16.toml", b"\xff\xfe[\0r\0r\0]\0")
         .file("huge.toml", vec![b'#'; (16 << 20) + 1]);
     let shown: String = ["conf", "latin1.toml", "utf16.toml", "huge.toml"]
         .iter()
-        .map(|file| format!("$ vx build -c {file}\n{}\n", place.vx(&["build", "-c", file])))
+        .map(|file| format!("$ vx build -c {file}\n{}\n", sandbox.vx_shown(&format!("build -c {file}"))))
         .collect();
     insta::assert_snapshot!(shown);
 }
@@ -93,30 +97,30 @@ fn a_configuration_that_is_no_text_file() {
 #[test]
 fn an_unreadable_configuration() {
     // Root reads everything: a path through a file fails for everyone.
-    let place = place().file("file", "");
-    let shown = place.vx(&["build", "-c", "file/velox.toml"]);
+    let sandbox = Sandbox::new().file("file", "");
+    let shown = sandbox.vx_shown("build -c file/velox.toml");
     assert!(shown.starts_with("exit code: 2\n"), "{shown}");
     assert!(shown.contains("error: can't read the configuration `file/velox.toml`: "), "{shown}");
 }
 
 #[test]
 fn an_empty_configuration() {
-    insta::assert_snapshot!(place().file("velox.toml", "").vx(&["build"]));
+    insta::assert_snapshot!(Sandbox::new().file("velox.toml", "").vx_shown("build"));
 }
 
 #[test]
 fn a_configuration_from_the_standard_input() {
-    let place = place().file("input", WRONG);
-    let input = File::open(place.path().join("input")).unwrap();
-    let shown = place.shown(place.command(&["build", "-c", "-"]).stdin(input));
+    let sandbox = Sandbox::new().file("input", WRONG);
+    let input = File::open(sandbox.at("input")).unwrap();
+    let shown = sandbox.shown(&sandbox.vx_command("build -c -").stdin(input).into());
     assert!(shown.starts_with("exit code: 2\n"), "{shown}");
     assert!(shown.contains(" --> <stdin>:2:1\n"), "{shown}");
 }
 
 #[test]
 fn errors_are_events_with_json() {
-    let place = place().file("velox.toml", WRONG);
-    let shown = place.vx(&["build", "--format", "json"]);
+    let sandbox = Sandbox::new().file("velox.toml", WRONG);
+    let shown = sandbox.vx_shown("build --format json");
     let (out, err) = shown.split_once("--- stderr\n").unwrap();
     assert_eq!(err, "");
     let lines: Vec<&str> = out.lines().skip(2).collect();
@@ -130,32 +134,30 @@ fn errors_are_events_with_json() {
 
 #[test]
 fn colours_only_where_they_are_wanted() {
-    let place = place().file("velox.toml", WRONG);
-    let colored = |arguments: &[&str], environment: &[(&str, &str)]| {
-        let mut command = place.command(arguments);
-        let shown = place.shown(command.envs(environment.iter().copied()));
+    let sandbox = Sandbox::new().file("velox.toml", WRONG);
+    let colored = |arguments: &str, environment: &[(&str, &str)]| {
+        let mut command = sandbox.vx_command(arguments);
+        let shown = sandbox.shown(&command.envs(environment.iter().copied()).into());
         assert!(shown.starts_with("exit code: 2\n"), "{shown}");
         shown.contains('\u{1b}')
     };
-    assert!(!colored(&["build"], &[]));
-    assert!(colored(&["build", "--color", "always"], &[]));
-    assert!(colored(&["build", "--color", "always"], &[("NO_COLOR", "1")]));
-    assert!(colored(&["build"], &[("CLICOLOR_FORCE", "1")]));
-    assert!(!colored(&["build", "--color", "never"], &[("CLICOLOR_FORCE", "1")]));
-    assert!(!colored(&["build"], &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]));
+    assert!(!colored("build", &[]));
+    assert!(colored("build --color always", &[]));
+    assert!(colored("build --color always", &[("NO_COLOR", "1")]));
+    assert!(colored("build", &[("CLICOLOR_FORCE", "1")]));
+    assert!(!colored("build --color never", &[("CLICOLOR_FORCE", "1")]));
+    assert!(!colored("build", &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]));
 }
 
 #[test]
 fn a_reader_that_left_early_is_no_failure() {
-    let place = place().file("velox.toml", WRONG);
-    for (arguments, code) in
-        [(&["help", "build"][..], 0), (&["version"], 0), (&["build", "--format", "json"], 2), (&["build"], 2)]
-    {
+    let sandbox = Sandbox::new().file("velox.toml", WRONG);
+    for (arguments, code) in [("help build", 0), ("version", 0), ("build --format json", 2), ("build", 2)] {
         let (reader, out) = std::io::pipe().unwrap();
         drop(reader);
-        let mut command = place.command(arguments);
+        let mut command = sandbox.vx_command(arguments);
         let status = command.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap();
-        assert_eq!(status.code(), Some(code), "{arguments:?}");
+        assert_eq!(status.code(), Some(code), "{arguments}");
     }
 }
 
@@ -163,8 +165,8 @@ fn a_reader_that_left_early_is_no_failure() {
 #[test]
 fn a_full_disk_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let place = place();
-    let shown = place.shown(place.command(&["version"]).stdout(full));
+    let sandbox = Sandbox::new();
+    let shown = sandbox.shown(&sandbox.vx_command("version").stdout(full).into());
     assert!(
         shown.starts_with("exit code: 1\n") && shown.contains("can't write to the standard output"),
         "{shown}"

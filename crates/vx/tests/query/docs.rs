@@ -8,10 +8,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::support::book::{Block, Page, pages};
-use crate::support::sandbox::{Ran, Sandbox};
 use velox_manifest::{Manifest, Origin, Plugin, Project, SourceFile};
 use velox_testkit::{Internet, ModuleProxy, TestForge, plugin};
+
+use crate::support::{
+    book::{Block, Page, page, pages, top},
+    sandbox::{CommandOutput, Sandbox, VX},
+};
 
 const RELEASE: &str = "v2025.1.15";
 
@@ -46,7 +49,7 @@ fn every_configuration_is_read() {
         manifest(&block.place, &whole);
         read += 1;
     }
-    for entry in fs::read_dir(crate::support::book::top().join("examples")).unwrap() {
+    for entry in fs::read_dir(top().join("examples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             manifest(&path.to_string_lossy(), &fs::read_to_string(&path).unwrap());
@@ -58,7 +61,7 @@ fn every_configuration_is_read() {
 
 #[test]
 fn whoever_comes_from_velox_finds_every_key() {
-    let text = crate::support::book::page("docs/coming-from-velox.md").text;
+    let text = page("docs/coming-from-velox.md").text;
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
     for table in velox_manifest::TABLES {
         let header = table.name.strip_suffix(".NAME").unwrap_or(table.name);
@@ -93,12 +96,12 @@ fn every_link_leads_somewhere() {
             let name = match path {
                 "" => page.name.clone(),
                 path => {
-                    let folder = crate::support::book::top().join(&page.name).parent().unwrap().to_owned();
+                    let folder = top().join(&page.name).parent().unwrap().to_owned();
                     let target = folder
                         .join(path)
                         .canonicalize()
                         .unwrap_or_else(|_| panic!("{place}: {link} isn't there"));
-                    target.strip_prefix(crate::support::book::top()).unwrap().to_string_lossy().into_owned()
+                    target.strip_prefix(top()).unwrap().to_string_lossy().into_owned()
                 }
             };
             // The book has its own pages only.
@@ -116,7 +119,7 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn every_page_is_in_the_book() {
-    let summary = crate::support::book::page("docs/SUMMARY.md");
+    let summary = page("docs/SUMMARY.md");
     let mut listed: Vec<String> =
         summary.links().into_iter().map(|(link, _)| format!("docs/{link}")).collect();
     listed.push(summary.name);
@@ -165,7 +168,7 @@ fn not_run(block: &Block) -> bool {
 }
 
 fn run(name: &str) {
-    let page = crate::support::book::page(name);
+    let page = page(name);
     let mut user = User::of(&page);
     for block in page.blocks() {
         if let Some(file) = block.remark.as_ref().and_then(|remark| remark.strip_prefix("file: ")) {
@@ -206,7 +209,7 @@ impl User {
             }
         }
         let internet = Internet::start(&forge);
-        let vx = Path::new(env!("CARGO_BIN_EXE_vx")).parent().unwrap();
+        let vx = Path::new(VX).parent().unwrap();
         let path = format!("{}:{}", vx.display(), std::env::var("PATH").unwrap());
         let sandbox = Sandbox::new()
             .own_module_cache()
@@ -244,7 +247,7 @@ impl User {
 
     fn shell(&self, place: &str, script: &str) -> String {
         let script = format!("set -euo pipefail\nexec 2>&1\n{script}");
-        let ran = Ran(self.sandbox.command("bash", &["-c", &script]).output().unwrap());
+        let ran = CommandOutput::from(self.sandbox.command("bash", &["-c", &script]));
         assert!(ran.code() == Some(0), "{place}: {script}\n{}{}", ran.stdout(), ran.stderr());
         ran.stdout()
     }

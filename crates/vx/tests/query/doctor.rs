@@ -4,8 +4,9 @@
 
 use std::{fs, os::unix::net::UnixListener};
 
-use crate::support::sandbox::Sandbox;
 use velox_testkit::{Fault, Internet, ModuleProxy, ProxyFault, Repo, TestForge};
+
+use crate::support::sandbox::{CommandOutput, Sandbox};
 
 const TOKEN: &str = "ghp_s3cret";
 
@@ -56,10 +57,10 @@ fn machine() -> Machine {
 impl Machine {
     /// What `vx doctor` says, with this exit code, less what another machine has otherwise.
     fn says(&self, code: i32) -> String {
-        self.says_to(&["doctor"], code)
+        self.says_to("doctor", code)
     }
 
-    fn says_to(&self, arguments: &[&str], code: i32) -> String {
+    fn says_to(&self, arguments: &str, code: i32) -> String {
         let said = self.sandbox.vx(arguments);
         assert_eq!(said.code(), Some(code), "{}{}", said.stdout(), said.stderr());
         let told = said.stdout() + &said.stderr();
@@ -106,7 +107,7 @@ fn all_is_well() {
     settings.add_filter(r"until \d\d:\d\d UTC", "until [TIME]");
     settings.bind(|| insta::assert_snapshot!(told));
 
-    let json = machine.says_to(&["doctor", "--format", "json"], 0);
+    let json = machine.says_to("doctor --format json", 0);
     let events: Vec<serde_json::Value> =
         json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().unwrap();
@@ -114,7 +115,7 @@ fn all_is_well() {
     assert!(events.iter().all(|event| event["v"] == 1));
     let github = events.iter().find(|event| event["check"] == "github").unwrap();
     assert_eq!((&github["state"], &github["remedy"]), (&"ok".into(), &serde_json::Value::Null));
-    assert_eq!(machine.says_to(&["doctor", "-q"], 0).matches("ok ").count(), 0, "only what is wrong");
+    assert_eq!(machine.says_to("doctor -q", 0).matches("ok ").count(), 0, "only what is wrong");
 
     let mut asked: Vec<String> = machine
         .forge
@@ -199,9 +200,7 @@ fn proxies_and_the_checksum_database() {
         ("ftp://me:s3cret@x".to_owned(), 1, "entry 1 of GOPROXY is no https"),
         ("file:///nowhere/at/all".to_owned(), 1, "there is no such directory"),
     ] {
-        let said =
-            machine.sandbox.command(env!("CARGO_BIN_EXE_vx"), &["doctor"]).env("GOPROXY", &list).output();
-        let ran = crate::support::sandbox::Ran(said.unwrap());
+        let ran = CommandOutput::from(machine.sandbox.vx_command("doctor").env("GOPROXY", &list));
         assert_eq!(ran.code(), Some(code), "{list}: {}", ran.stdout());
         let told = about(&ran.stdout(), "proxy");
         assert!(told.contains(sign) && !ran.stdout().contains("s3cret"), "{list}: {told}");
@@ -217,7 +216,7 @@ fn proxies_and_the_checksum_database() {
 #[test]
 fn the_machine_itself() {
     let machine = machine().with(|sandbox| sandbox.file("in-the-way", ""));
-    let cache = machine.sandbox.path().join("in-the-way/cache");
+    let cache = machine.sandbox.at("in-the-way/cache");
     let machine = machine.with(|sandbox| sandbox.env("VX_CACHE_DIR", cache));
     let told = machine.about("caches", 1);
     assert!(told.contains("vx's cache can't be written") && told.contains("set VX_CACHE_DIR"), "{told}");
@@ -238,9 +237,9 @@ fn the_machine_itself() {
     let told = machine.about("config", 1);
     assert!(told.contains("unknown key `reff`") && told.contains("vx build --dry-run"), "{told}");
 
-    fs::remove_file(machine.sandbox.path().join("velox.toml")).unwrap();
+    fs::remove_file(machine.sandbox.at("velox.toml")).unwrap();
     assert_eq!(machine.about("config", 1), "", "a machine can be looked at without a configuration");
-    let offline = machine.says_to(&["doctor", "--offline"], 1);
+    let offline = machine.says_to("doctor --offline", 1);
     assert_eq!(about(&offline, "github") + &about(&offline, "proxy"), "", "nothing is asked");
 }
 
@@ -277,7 +276,7 @@ fn private_hosts_and_the_agent() {
     assert!(told.contains("git can't reach git.example.com"), "{told}");
 
     // A socket where nobody speaks as an agent does.
-    let socket = dead.sandbox.path().join("agent");
+    let socket = dead.sandbox.at("agent");
     let _agent = UnixListener::bind(&socket).unwrap();
     let silent = dead.with(|sandbox| sandbox.env("SSH_AUTH_SOCK", socket));
     assert!(silent.about("ssh", 1).contains("no ssh-agent answers there"));

@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use crate::support::sandbox::{Ran, Sandbox};
+use crate::support::sandbox::{CommandOutput, RELEASE, Sandbox};
 use serde_json::{Value, json};
 use velox_testkit::{ModuleProxy, Osv, plugin, roadrunner};
-
-const RELEASE: &str = "v2025.0.77";
 
 /// A proxy with a small RoadRunner, two plugins and a library that both need at versions of their own.
 fn proxy() -> ModuleProxy {
@@ -27,7 +25,7 @@ fn proxy() -> ModuleProxy {
 }
 
 fn machine(proxy: &ModuleProxy) -> Sandbox {
-    Sandbox::new().own_module_cache().proxy(&proxy.url()).env("LANG", "C.UTF-8")
+    Sandbox::behind(proxy).env("LANG", "C.UTF-8")
 }
 
 /// Plugins as `name, module, tag`.
@@ -46,12 +44,12 @@ const BYE: [&str; 3] = ["bye", "example.com/acme/bye", "v1.0.0"];
 const LOGGER: [&str; 3] = ["logger", "github.com/roadrunner-server/logger/v5", "v5.1.9"];
 
 /// Exit code and streams, as a snapshot shows them.
-fn shown(ran: &Ran) -> String {
-    format!("exit code: {}\n--- stdout\n{}--- stderr\n{}", ran.code().unwrap(), ran.stdout(), ran.stderr())
+fn shown(ran: &CommandOutput) -> String {
+    ran.shown()
 }
 
-fn events(ran: &Ran) -> Vec<Value> {
-    ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+fn events(ran: &CommandOutput) -> Vec<Value> {
+    ran.events()
 }
 
 /// Times, Go's version and this machine's target change.
@@ -70,12 +68,12 @@ macro_rules! snapshot {
 #[test]
 fn search_finds_plugins_by_what_is_known_of_them() {
     let sandbox = Sandbox::new();
-    snapshot!("search_all", shown(&sandbox.vx(&["search"])));
-    snapshot!("search_kafka", shown(&sandbox.vx(&["search", "kafka"])));
-    snapshot!("search_words", shown(&sandbox.vx(&["search", "job", "queues"])));
-    snapshot!("search_deprecated", shown(&sandbox.vx(&["search", "websocket"])));
-    snapshot!("search_typo", shown(&sandbox.vx(&["search", "premetheus"])));
-    let found = events(&sandbox.vx(&["search", "souin", "--format", "json"]));
+    snapshot!("search_all", shown(&sandbox.vx("search")));
+    snapshot!("search_kafka", shown(&sandbox.vx("search kafka")));
+    snapshot!("search_words", shown(&sandbox.vx("search job queues")));
+    snapshot!("search_deprecated", shown(&sandbox.vx("search websocket")));
+    snapshot!("search_typo", shown(&sandbox.vx("search premetheus")));
+    let found = events(&sandbox.vx("search souin --format json"));
     assert_eq!(found.len(), 1);
     assert_eq!(found[0]["module"], "github.com/darkweak/souin/plugins/roadrunner");
     assert_eq!((&found[0]["status"], &found[0]["group"]), (&json!("third-party"), &json!("HTTP")));
@@ -86,19 +84,19 @@ fn list_compares_the_file_the_lock_and_the_release() {
     let proxy = proxy();
     let older = ["rpc", "github.com/roadrunner-server/rpc/v5", "v5.1.8"];
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, older, LOGGER]));
-    snapshot!("list_without_a_lock", shown(&sandbox.vx(&["list"])));
-    assert!(!sandbox.path().join("velox.lock").exists());
+    snapshot!("list_without_a_lock", shown(&sandbox.vx("list")));
+    assert!(!sandbox.has("velox.lock"));
 
     let sandbox = sandbox.file("velox.toml", configuration(&[HELLO, LOGGER]));
-    sandbox.vx(&["lock"]).ok();
-    snapshot!("list_all", shown(&sandbox.vx(&["list", "--all"])));
+    sandbox.vx("lock").ok();
+    snapshot!("list_all", shown(&sandbox.vx("list --all")));
     proxy.forget_requests();
-    sandbox.vx(&["list", "--offline"]).ok();
+    sandbox.vx("list --offline").ok();
     assert_eq!(proxy.requests(), [""; 0]);
 
     let sandbox = sandbox.file("velox.toml", configuration(&[BYE, LOGGER]));
-    snapshot!("list_after_a_change", shown(&sandbox.vx(&["list"])));
-    let list = &events(&sandbox.vx(&["list", "--format", "json"]))[0];
+    snapshot!("list_after_a_change", shown(&sandbox.vx("list")));
+    let list = &events(&sandbox.vx("list --format json"))[0];
     assert_eq!((&list["event"], &list["release"]), (&json!("list"), &json!(RELEASE)));
     assert_eq!(list["plugins"][0]["asked"], "v1.0.0");
     assert!(list["differences"][0].as_str().unwrap().contains("plugin bye"));
@@ -108,7 +106,7 @@ fn list_compares_the_file_the_lock_and_the_release() {
 fn list_shows_the_rest_where_the_release_cant_be_had() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO]));
-    let ran = sandbox.vx(&["list", "--offline"]);
+    let ran = sandbox.vx("list --offline");
     assert!(
         ran.ok().contains("hello       v1.0.0      -       -         example.com/acme/hello"),
         "{}",
@@ -121,29 +119,26 @@ fn list_shows_the_rest_where_the_release_cant_be_had() {
 fn why_and_tree_show_who_needs_what() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE]));
-    sandbox.vx(&["lock"]).ok();
-    snapshot!("why_a_library", shown(&sandbox.vx(&["why", "example.com/acme/lib"])));
-    snapshot!("why_a_plugin", shown(&sandbox.vx(&["why", "hello"])));
-    snapshot!("why_by_the_last_part", shown(&sandbox.vx(&["why", "goridge", "-q"])));
+    sandbox.vx("lock").ok();
+    snapshot!("why_a_library", shown(&sandbox.vx("why example.com/acme/lib")));
+    snapshot!("why_a_plugin", shown(&sandbox.vx("why hello")));
+    snapshot!("why_by_the_last_part", shown(&sandbox.vx("why goridge -q")));
     assert!(
-        sandbox
-            .vx(&["why", "github.com/roadrunner-server/informer/v4"])
-            .ok()
-            .contains("informer/v5 v5.1.9 is")
+        sandbox.vx("why github.com/roadrunner-server/informer/v4").ok().contains("informer/v5 v5.1.9 is")
     );
-    snapshot!("why_no_such_module", shown(&sandbox.vx(&["why", "goridgee"])));
-    snapshot!("tree", shown(&sandbox.vx(&["tree"])));
-    snapshot!("tree_depth_0", shown(&sandbox.vx(&["tree", "--depth", "0"])));
+    snapshot!("why_no_such_module", shown(&sandbox.vx("why goridgee")));
+    snapshot!("tree", shown(&sandbox.vx("tree")));
+    snapshot!("tree_depth_0", shown(&sandbox.vx("tree --depth 0")));
     // A terminal without UTF-8 gets ASCII.
     let ascii = sandbox.env("LANG", "C");
-    assert!(ascii.vx(&["tree", "--depth", "1"]).ok().contains("\n`-- example.com/acme/lib v1.2.0\n"));
-    assert!(ascii.vx(&["tree"]).ok().is_ascii());
+    assert!(ascii.vx("tree --depth 1").ok().contains("\n`-- example.com/acme/lib v1.2.0\n"));
+    assert!(ascii.vx("tree").ok().is_ascii());
 
-    let why = &events(&ascii.vx(&["why", "lib", "--format", "json"]))[0];
+    let why = &events(&ascii.vx("why lib --format json"))[0];
     assert_eq!((&why["version"], &why["compiled"]), (&json!("v1.2.0"), &json!(true)));
     assert_eq!(why["demanded"][0]["by"], json!({ "module": "example.com/acme/bye", "version": "v1.0.0" }));
     assert_eq!(why["chains"][0][1]["module"], "example.com/acme/lib");
-    let tree = &events(&ascii.vx(&["tree", "--depth", "1", "--format", "json"]))[0];
+    let tree = &events(&ascii.vx("tree --depth 1 --format json"))[0];
     assert_eq!(tree["modules"]["example.com/acme/hello"]["requires"], json!(["example.com/acme/lib"]));
     assert_eq!(tree["modules"]["example.com/acme/lib"]["requires"], json!([]));
 }
@@ -153,12 +148,12 @@ fn why_and_tree_show_who_needs_what() {
 fn the_module_graph_is_the_go_commands() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE, LOGGER]));
-    sandbox.vx(&["lock"]).ok();
-    let dry = sandbox.vx(&["build", "--dry-run"]).ok();
+    sandbox.vx("lock").ok();
+    let dry = sandbox.vx("build --dry-run").ok();
     let go_mod = dry.split_once("\nmodule ").unwrap().1;
     let sandbox = sandbox.file("m/go.mod", format!("module {go_mod}"));
-    let listed = sandbox.run("go", &["-C", "m", "list", "-mod=mod", "-m", "all"]);
-    let tree = &events(&sandbox.vx(&["tree", "--all", "--format", "json"]))[0];
+    let listed = sandbox.run("go -C m list -mod=mod -m all");
+    let tree = &events(&sandbox.vx("tree --all --format json"))[0];
     let modules = tree["modules"].as_object().unwrap();
     assert!(modules.len() > 60, "{}", modules.len());
     for (path, module) in modules {
@@ -171,29 +166,27 @@ fn the_module_graph_is_the_go_commands() {
 fn a_machine_that_has_only_the_lock_gets_what_it_lacks() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE]));
-    sandbox.vx(&["lock"]).ok();
-    let lock = fs::read_to_string(sandbox.path().join("velox.lock")).unwrap();
+    sandbox.vx("lock").ok();
+    let lock = sandbox.read("velox.lock");
     let other = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE])).file("velox.lock", &lock);
-    assert_eq!(other.vx(&["tree"]).ok(), sandbox.vx(&["tree"]).ok());
-    assert_eq!(fs::read_to_string(other.path().join("velox.lock")).unwrap(), lock);
+    assert_eq!(other.vx("tree").ok(), sandbox.vx("tree").ok());
+    assert_eq!(other.read("velox.lock"), lock);
     let third = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE])).file("velox.lock", &lock);
-    assert!(third.vx(&["why", "lib", "--offline"]).fails(1).contains("--offline"));
+    assert!(third.vx("why lib --offline").fails(1).contains("--offline"));
 }
 
 #[test]
 fn a_directory_is_part_of_the_graph() {
     let proxy = proxy();
-    let mut sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO]) + "replace = \"./mine\"\n");
-    let files = plugin("example.com/acme/hello", "hello").imports("example.com/acme/lib", "v1.2.0").files();
-    for (name, content) in files {
-        sandbox = sandbox.file(&format!("mine/{name}"), content);
-    }
-    let tree = sandbox.vx(&["tree", "--depth", "1"]).ok();
+    let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO]) + "replace = \"./mine\"\n");
+    let needy = plugin("example.com/acme/hello", "hello").imports("example.com/acme/lib", "v1.2.0");
+    let sandbox = sandbox.files("mine", needy.files());
+    let tree = sandbox.vx("tree --depth 1").ok();
     assert!(
         tree.contains("example.com/acme/hello v1.0.0 => ./mine\n└── example.com/acme/lib v1.2.0\n"),
         "{tree}"
     );
-    assert!(sandbox.vx(&["list"]).ok().contains("example.com/acme/hello"));
+    assert!(sandbox.vx("list").ok().contains("example.com/acme/hello"));
 }
 
 #[test]
@@ -202,11 +195,11 @@ fn inspect_tells_what_is_in_a_binary() {
     let text = configuration(&[HELLO, BYE, LOGGER])
         + "\n[[replaces]]\nold = \"example.com/acme/lib\"\nnew = \"example.com/acme/lib@v1.0.0\"\n";
     let sandbox = machine(&proxy).file("velox.toml", text);
-    sandbox.vx(&["build", "--stamp-version", "1.2.3", "--stamp-time", "2025-01-02T03:04:05Z"]).ok();
-    snapshot!("inspect", shown(&sandbox.vx(&["inspect", "rr"])));
-    let all = sandbox.vx(&["inspect", "rr", "--all"]).ok();
+    sandbox.vx("build --stamp-version 1.2.3 --stamp-time 2025-01-02T03:04:05Z").ok();
+    snapshot!("inspect", shown(&sandbox.vx("inspect rr")));
+    let all = sandbox.vx("inspect rr --all").ok();
     assert!(all.contains("example.com/acme/lib => example.com/acme/lib v1.0.0"), "{all}");
-    let inspected = &events(&sandbox.vx(&["inspect", "rr", "--format", "json"]))[0];
+    let inspected = &events(&sandbox.vx("inspect rr --format json"))[0];
     assert_eq!(inspected["event"], "inspected");
     assert_eq!((&inspected["version"], &inspected["by_vx"]), (&json!(RELEASE), &json!(true)));
     assert_eq!(
@@ -218,18 +211,16 @@ fn inspect_tells_what_is_in_a_binary() {
     assert_eq!(plugins, ["bye", "hello", "informer", "logger", "resetter"]);
 
     // Another tool's binary of the same tree says less.
-    let mut sandbox = sandbox.env("CGO_ENABLED", "0");
-    for (name, content) in roadrunner("v2025").files() {
-        sandbox = sandbox.file(&format!("tree/{name}"), content);
-    }
-    sandbox.run("go", &["-C", "tree", "build", "-trimpath", "-o", "../foreign", "./cmd/rr"]);
-    snapshot!("inspect_a_foreign_binary", shown(&sandbox.vx(&["inspect", "foreign"])));
+    let sandbox = sandbox.env("CGO_ENABLED", "0");
+    let mut sandbox = sandbox.files("tree", roadrunner("v2025").files());
+    sandbox.run("go -C tree build -trimpath -o ../foreign ./cmd/rr");
+    snapshot!("inspect_a_foreign_binary", shown(&sandbox.vx("inspect foreign")));
 
     // Cut anywhere, it is told what is wrong, or what is left.
-    let whole = fs::read(sandbox.path().join("rr")).unwrap();
+    let whole = sandbox.bytes("rr");
     for length in [0, 1, 4, 63, 64, 4096, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
         sandbox = sandbox.file("cut", &whole[..length]);
-        let ran = sandbox.vx(&["inspect", "cut"]);
+        let ran = sandbox.vx("inspect cut");
         assert!(matches!(ran.code(), Some(0 | 1)), "{length}: {}", shown(&ran));
         assert!(!ran.stderr().contains("panicked"), "{}", ran.stderr());
     }
@@ -246,21 +237,21 @@ fn inspect_takes_any_file() {
         )
         .file("elf", [b"\x7fELF\x02\x01\x01".as_slice(), &[0xff; 500]].concat())
         .file("magic", b"\xff Go buildinf:\x08\x02".repeat(1000));
-    let huge = fs::File::create(sandbox.path().join("huge")).unwrap();
+    let huge = fs::File::create(sandbox.at("huge")).unwrap();
     // Sparse: a size, and no bytes.
     huge.set_len(1 << 40).unwrap();
-    fs::create_dir(sandbox.path().join("directory")).unwrap();
-    sandbox.run("mkfifo", &["pipe"]);
+    fs::create_dir(sandbox.at("directory")).unwrap();
+    sandbox.run("mkfifo pipe");
     let mut text = String::new();
     for file in
         ["empty", "text", "garbage", "elf", "magic", "huge", "directory", "pipe", "missing", "/dev/zero"]
     {
-        let ran = sandbox.vx(&["inspect", file]);
+        let ran = sandbox.vx(&format!("inspect {file}"));
         text += &format!("$ vx inspect {file}\n{}\n", shown(&ran));
         assert_eq!(ran.code(), Some(1));
     }
-    let go = sandbox.run("go", &["env", "GOROOT"]);
-    let ran = sandbox.vx(&["inspect", &format!("{}/bin/go", go.trim())]);
+    let go = sandbox.run("go env GOROOT");
+    let ran = sandbox.vx(&format!("inspect {}/bin/go", go.trim()));
     assert!(ran.fails(1).contains("is not RoadRunner: it is built from cmd/go"), "{}", ran.stderr());
     snapshot!("inspect_any_file", text);
 }
@@ -289,14 +280,14 @@ fn check_finds_what_is_wrong() {
         ["ws", ws, "v3.0.1"],
     ];
     let sandbox = machine(&proxy).file("velox.toml", configuration(&plugins));
-    let ran = sandbox.vx(&["check", "--offline"]);
+    let ran = sandbox.vx("check --offline");
     assert!(
         ran.fails(1).is_empty() || ran.stdout().contains("can't resolve"),
         "offline, nothing is cached yet"
     );
-    sandbox.vx(&["lock"]).ok();
-    snapshot!("check", shown(&sandbox.vx(&["check", "--offline"])));
-    let found = events(&sandbox.vx(&["check", "--offline", "--format", "json"]));
+    sandbox.vx("lock").ok();
+    snapshot!("check", shown(&sandbox.vx("check --offline")));
+    let found = events(&sandbox.vx("check --offline --format json"));
     let rules: Vec<_> = found.iter().map(|event| (&event["rule"], &event["level"], &event["line"])).collect();
     let expected = [
         (json!("raised"), json!("warning"), json!(6)),
@@ -319,15 +310,15 @@ fn check_warns_of_branches_and_is_content_with_tags() {
     let proxy = proxy();
     let sandbox =
         machine(&proxy).file("velox.toml", configuration(&[["bye", "example.com/acme/bye", "main"]]));
-    let ran = sandbox.vx(&["check", "--offline"]);
+    let ran = sandbox.vx("check --offline");
     ran.fails(1);
-    sandbox.vx(&["fetch"]).ok();
-    snapshot!("check_a_branch", shown(&sandbox.vx(&["check", "--offline"])));
-    sandbox.vx(&["check", "--offline", "--deny-warnings"]).fails(1);
+    sandbox.vx("fetch").ok();
+    snapshot!("check_a_branch", shown(&sandbox.vx("check --offline")));
+    sandbox.vx("check --offline --deny-warnings").fails(1);
 
     let sandbox = sandbox.file("velox.toml", configuration(&[BYE, HELLO, LOGGER]));
-    sandbox.vx(&["fetch"]).ok();
-    snapshot!("check_nothing_wrong", shown(&sandbox.vx(&["check", "--offline", "--deny-warnings"])));
+    sandbox.vx("fetch").ok();
+    snapshot!("check_nothing_wrong", shown(&sandbox.vx("check --offline --deny-warnings")));
 }
 
 #[test]
@@ -335,14 +326,14 @@ fn check_finds_refs_that_are_not_there() {
     let proxy = proxy();
     let text = configuration(&[["hello", "example.com/acme/hello", "v1.9.9"]]);
     let sandbox = machine(&proxy).env("GOPROXY", proxy.url()).file("velox.toml", text);
-    let ran = sandbox.vx(&["check"]);
+    let ran = sandbox.vx("check");
     assert_eq!(ran.code(), Some(1));
     assert!(ran.stdout().contains("--> velox.toml:6:7"), "{}", ran.stdout());
     assert!(ran.stdout().contains("error: can't resolve v1.9.9 of plugin hello"), "{}", ran.stdout());
-    assert!(!sandbox.path().join("velox.lock").exists());
+    assert!(!sandbox.has("velox.lock"));
     // What can't even be read is the configuration's fault.
     let sandbox = sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n");
-    sandbox.vx(&["check"]).fails(2);
+    sandbox.vx("check").fails(2);
 }
 
 #[test]
@@ -383,7 +374,7 @@ fn check_asks_for_known_vulnerabilities() {
         .env("GONOSUMDB", "example.com/acme/bye")
         .env("VX_OSV_URL", osv.url())
         .file("velox.toml", configuration(&[HELLO, BYE]));
-    let ran = sandbox.vx(&["check", "-q"]);
+    let ran = sandbox.vx("check -q");
     snapshot!("check_vulnerabilities", shown(&ran).replace(&count_of(&ran.stdout()), "[N] modules"));
     let asked = osv.asked();
     assert!(asked.contains(&"example.com/acme/lib 1.2.0".to_owned()), "{asked:?}");
@@ -392,21 +383,21 @@ fn check_asks_for_known_vulnerabilities() {
         !asked.iter().any(|asked| asked.contains("/bye")),
         "a private module's name stays here: {asked:?}"
     );
-    let found = events(&sandbox.vx(&["check", "--format", "json"]));
+    let found = events(&sandbox.vx("check --format json"));
     let of_lib = found.iter().find(|event| event["vulnerabilities"][0]["id"] == "GO-2025-0001").unwrap();
     assert_eq!(of_lib["vulnerabilities"][0]["fixed"], "v1.2.5");
     assert_eq!(found.last().unwrap()["vulnerabilities_looked_up"]["private"], 1);
-    sandbox.vx(&["check", "--deny-warnings"]).fails(1);
+    sandbox.vx("check --deny-warnings").fails(1);
 
     // One that isn't there is no failure, but it is said.
     drop(osv);
-    let ran = sandbox.vx(&["check"]);
+    let ran = sandbox.vx("check");
     assert!(
         ran.ok().contains("note: known vulnerabilities weren't looked for: 127.0.0.1: "),
         "{}",
         ran.stdout()
     );
-    let ran = sandbox.env("VX_OSV_URL", "no url").vx(&["check", "-q"]);
+    let ran = sandbox.env("VX_OSV_URL", "no url").vx("check -q");
     assert!(ran.ok().contains("VX_OSV_URL is no URL"), "{}", ran.stdout());
 }
 

@@ -5,7 +5,6 @@
 #[path = "../support"]
 mod support {
     pub mod book;
-    pub mod place;
     pub mod sandbox;
 }
 

@@ -2,16 +2,14 @@
 
 use std::{fs, io::Write as _, process::Command, process::Stdio};
 
-use crate::support::place::{place, vx};
+use crate::support::sandbox::Sandbox;
 
 /// Every command that a user can see, with its help.
 fn commands() -> Vec<(Vec<String>, String)> {
     let mut found = Vec::new();
     let mut open: Vec<Vec<String>> = vec![Vec::new()];
     while let Some(path) = open.pop() {
-        let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
-        arguments.push("--help");
-        let help = vx(&arguments);
+        let help = Sandbox::new().vx_shown(&format!("{} --help", path.join(" ")));
         let listed = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest);
         for line in listed.lines().take_while(|line| !line.is_empty()) {
             let name = line.split_whitespace().next().unwrap();
@@ -37,9 +35,9 @@ fn every_command_has_examples() {
 
 #[test]
 fn completions_name_every_command_and_shells_take_them() {
-    let place = place();
+    let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "powershell"] {
-        let script = place.command(&["completions", shell]).output().unwrap();
+        let script = sandbox.vx_command(&format!("completions {shell}")).output().unwrap();
         assert!(script.status.success() && script.stderr.is_empty(), "{shell}");
         let text = String::from_utf8(script.stdout).unwrap();
         for word in ["build", "doctor", "roadrunner", "keep-workspace", "prune"] {
@@ -56,19 +54,19 @@ fn completions_name_every_command_and_shells_take_them() {
         assert!(parsed.status.success(), "{shell}: {}", String::from_utf8_lossy(&parsed.stderr));
     }
     assert!(
-        place.vx(&["completions", "csh"]).contains("possible values: bash, elvish, fish, powershell, zsh")
+        sandbox.vx_shown("completions csh").contains("possible values: bash, elvish, fish, powershell, zsh")
     );
 }
 
 /// As bash itself would complete it after Tab.
 #[test]
 fn bash_completes() {
-    let place = place();
-    let script = place.command(&["completions", "bash"]).output().unwrap();
-    fs::write(place.path().join("vx.bash"), script.stdout).unwrap();
+    let sandbox = Sandbox::new();
+    let script = sandbox.vx_command("completions bash").output().unwrap();
+    fs::write(sandbox.path().join("vx.bash"), script.stdout).unwrap();
     let complete = "source vx.bash; COMP_WORDS=(vx build --with); COMP_CWORD=2; \
                     COMPREPLY=(); _vx vx --with build; printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let Ok(output) = Command::new("bash").args(["-c", complete]).current_dir(place.path()).output() else {
+    let Ok(output) = Command::new("bash").args(["-c", complete]).current_dir(sandbox.path()).output() else {
         return println!("skipped: there is no bash");
     };
     let offered = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -77,9 +75,9 @@ fn bash_completes() {
 
 #[test]
 fn a_man_page_for_every_command() {
-    let place = place();
-    let said = place.vx(&["man", "man1"]);
-    let pages: Vec<String> = fs::read_dir(place.path().join("man1"))
+    let sandbox = Sandbox::new();
+    let said = sandbox.vx_shown("man man1");
+    let pages: Vec<String> = fs::read_dir(sandbox.path().join("man1"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -88,16 +86,16 @@ fn a_man_page_for_every_command() {
         assert!(pages.contains(&page) && said.contains(&format!("man1/{page}\n")), "{page}: {said}");
     }
     assert!(!pages.iter().any(|page| page.contains("compile-cache") || page.contains("help")), "{pages:?}");
-    let build = fs::read_to_string(place.path().join("man1/vx-build.1")).unwrap();
+    let build = sandbox.read("man1/vx-build.1");
     assert!(build.contains(r".TH vx-build 1") && build.contains("Examples:"), "{build}");
     assert!(build.contains(r"vx build") && build.contains(r"\-\-roadrunner"), "{build}");
-    assert!(vx(&["man"]).contains(".TH vx 1"));
-    assert!(place.file("file", "").vx(&["man", "file/below"]).starts_with("exit code: 1"));
+    assert!(Sandbox::new().vx_shown("man").contains(".TH vx 1"));
+    assert!(sandbox.file("file", "").vx_shown("man file/below").starts_with("exit code: 1"));
 }
 
 #[test]
 fn the_schema_is_json_and_nothing_else() {
-    let output = place().command(&["schema"]).output().unwrap();
+    let output = Sandbox::new().vx_command("schema").output().unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(schema["title"], "velox.toml");
     assert!(output.stderr.is_empty());
@@ -105,9 +103,9 @@ fn the_schema_is_json_and_nothing_else() {
 
 #[test]
 fn new_output_is_plain_where_nobody_wants_colours() {
-    let place = place();
+    let sandbox = Sandbox::new();
     let doctor = |variables: &[(&str, &str)]| {
-        let mut command = place.command(&["doctor", "--offline"]);
+        let mut command = sandbox.vx_command("doctor --offline");
         let output = command.envs(variables.iter().copied()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };

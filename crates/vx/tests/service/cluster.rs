@@ -5,20 +5,21 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::support::collector::Collector;
-use crate::support::sandbox::{Sandbox, skip};
-use crate::support::service::{Answer, PATIENCE, Service, program};
 use serde_json::{Value, json};
-use velox_testkit::{ModuleProxy, NatsServer, S3Server, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, NatsServer, S3Server};
 
-const RELEASE: &str = "v2025.0.77";
+use crate::support::{
+    collector::Collector,
+    sandbox::{RELEASE, Sandbox, VX, acme_proxy, program, skip},
+    service::{Answer, PATIENCE, Service},
+};
 
 /// What all nodes share, and a machine for them.
 struct Cluster {
@@ -42,17 +43,12 @@ impl Cluster {
             }
         };
         let s3 = S3Server::start().unwrap();
-        let proxy = ModuleProxy::start();
-        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-        let hello = plugin("example.com/acme/hello", "hello").says("hello");
-        proxy.module("example.com/acme/hello", "v1.0.0", hello.files());
-        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url()).envs(s3.environment());
+        let proxy = acme_proxy();
+        let sandbox = Sandbox::behind(&proxy).envs(s3.environment());
         // A job can write to few places.
         let modules = PathBuf::from(sandbox.value("GOMODCACHE"));
         fs::create_dir_all(&modules).unwrap();
         let (compiled, hold) = (modules.join("compiled"), modules.join("hold"));
-        let bin = sandbox.path().join("bin");
-        fs::create_dir(&bin).unwrap();
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in build*./cmd/rr)\n    echo \"$*\" >>'{}'\n    while [ -e '{}' ]; do sleep 0.05; \
              done ;;\nesac\nexec '{}' \"$@\"\n",
@@ -60,17 +56,13 @@ impl Cluster {
             hold.display(),
             program("go").unwrap().display()
         );
-        executable(&bin.join("go"), &script);
-        let path = format!("{}:{}", bin.display(), sandbox.value("PATH"));
-        let sandbox = sandbox.env("PATH", path);
+        let sandbox = sandbox.script("go", &script);
         Some(Self { nats, s3, sandbox, proxy, compiled, hold })
     }
 
     fn command(&self, command: &str, data: &str) -> Command {
         let nats = self.nats.url();
-        let mut command = self.sandbox.command(env!("CARGO_BIN_EXE_vx"), &[command, "--data", data]);
-        command.args(["--nats", &nats, "--artifacts", "s3://builds/rr"]);
-        command
+        self.sandbox.vx_command(&format!("{command} --data {data} --nats {nats} --artifacts s3://builds/rr"))
     }
 
     /// One that would keep no binaries: at its start it looks for those that nobody needed for an hour.
@@ -103,12 +95,6 @@ impl Cluster {
             thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-fn executable(path: &Path, script: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A `vx worker` that runs; it is killed at the end.
@@ -188,8 +174,8 @@ fn is_whole(sandbox: &Sandbox, service: &Service, view: &Value) {
     let binary = service.get(artifact["path"].as_str().unwrap());
     assert_eq!(binary.status, 200, "{view}");
     assert_eq!(Some(binary.body.len() as u64), artifact["size"].as_u64());
-    fs::write(sandbox.path().join("rr"), &binary.body).unwrap();
-    let sum = sandbox.run("sha256sum", &["rr"]);
+    fs::write(sandbox.at("rr"), &binary.body).unwrap();
+    let sum = sandbox.run("sha256sum rr");
     assert_eq!(sum.split(' ').next(), artifact["sha256"].as_str());
 }
 
@@ -400,7 +386,7 @@ fn whoever_is_killed_no_accepted_build_is_lost() {
 fn nats_is_reached_by_tls() {
     let sandbox = Sandbox::new();
     let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.path().join(name));
+    let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.at(name));
     fs::write(&certificate, pair.cert.pem()).unwrap();
     fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
     let nats = match NatsServer::start_with(&format!(
@@ -412,9 +398,9 @@ fn nats_is_reached_by_tls() {
         Err(error) => return skip("NATS is reached by TLS", &error.to_string()),
     };
     let url = nats.url().replace("nats://", "tls://vx:s3cret%3F@");
-    let binaries = sandbox.path().join("binaries").display().to_string();
+    let binaries = sandbox.at("binaries").display().to_string();
     let arguments = ["server", "--data", "one", "--jobs", "0", "--nats", &url, "--artifacts", &binaries];
-    let command = || sandbox.command(env!("CARGO_BIN_EXE_vx"), &arguments);
+    let command = || sandbox.command(VX, &arguments);
     let server = Service::start(command().env("SSL_CERT_FILE", &certificate));
     assert_eq!(server.get("/readyz").status, 200);
     assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
@@ -430,7 +416,7 @@ fn nats_is_reached_by_tls() {
 fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
     let sandbox = Sandbox::new();
     let vx = |arguments: &[&str]| {
-        let output = sandbox.command(env!("CARGO_BIN_EXE_vx"), arguments).output().unwrap();
+        let output = sandbox.command(VX, arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("s3cret"), "{said}");
         (output.status.code(), said)

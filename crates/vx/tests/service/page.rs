@@ -11,13 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::browser::Browser;
-use crate::support::sandbox::Sandbox;
 use data_encoding::HEXLOWER;
 use fantoccini::key::Key;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
+
+use crate::support::{
+    browser::{self, Browser},
+    sandbox::{Sandbox, skip},
+};
 
 /// RoadRunner's releases in these stories: small servers with the names of real ones, whose plugins vx knows.
 const RELEASE: &str = "v2025.1.15";
@@ -54,18 +57,15 @@ impl Service {
             proxy.module(&module, version, roadrunner(major).files());
         }
         proxy.module(BROKEN, "v1.0.0", plugin(BROKEN, "broken").compile_error().files());
-        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
-        let mut command = sandbox.command(
-            env!("CARGO_BIN_EXE_vx"),
-            &["server", "--address", "127.0.0.1:0", "--data", "data", "--jobs", "1"],
-        );
+        let sandbox = Sandbox::behind(&proxy);
+        let mut command = sandbox.vx_command("server --address 127.0.0.1:0 --data data --jobs 1");
         let token = needs_token.then(|| {
             command.args(["--tokens", "tokens.toml"]);
-            sandbox.vx(&["server", "token", "new", "me"]).ok().trim().to_owned()
+            sandbox.vx("server token new me").ok().trim().to_owned()
         });
         let mut process = command
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(sandbox.path().join("server.log")).unwrap())
+            .stderr(fs::File::create(sandbox.at("server.log")).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -96,8 +96,8 @@ fn story(name: &str, told: impl AsyncFnOnce(&Service, &Browser)) {
 }
 
 fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Service, &Browser)) {
-    if let Some(why) = crate::support::browser::missing() {
-        return crate::support::sandbox::skip(name, &why);
+    if let Some(why) = browser::missing() {
+        return skip(name, &why);
     }
     // The proxy has a runtime of its own, which can't be started within another one.
     let service = Service::start(needs_token);
@@ -173,8 +173,7 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
         // What is downloaded is what the page says.
         let sha256 = browser.text("#sha256").await;
         let path = browser.find("[data-download]").await.attr("href").await.unwrap().unwrap();
-        let answer =
-            crate::support::browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
+        let answer = browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
         let bytes = answer.bytes().await.unwrap();
         let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
         assert_eq!(sum, sha256);
@@ -186,14 +185,8 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
             .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
             .await;
         let toml = browser.find("[data-configuration]").await.attr("href").await.unwrap().unwrap();
-        let toml = crate::support::browser::http()
-            .get(format!("{}{toml}", service.url))
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let toml =
+            browser::http().get(format!("{}{toml}", service.url)).send().await.unwrap().text().await.unwrap();
         assert!(toml.contains("[plugins.status]") && toml.contains(RELEASE), "{toml}");
 
         // The way back shows the same choice, which is there at once.
@@ -383,7 +376,7 @@ fn a_token_is_the_password() {
     story_with("a_token_is_the_password", true, async |service, browser| {
         // What a browser shows to whoever doesn't type one.
         let seen = async |token: Option<&str>| {
-            let request = crate::support::browser::http().get(&service.url).header("accept", "text/html");
+            let request = browser::http().get(&service.url).header("accept", "text/html");
             let request = match token {
                 Some(token) => request.basic_auth("me", Some(token)),
                 None => request,
@@ -412,7 +405,7 @@ fn a_token_is_the_password() {
         browser
             .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
             .await;
-        let place = service.sandbox.path().join("downloads");
+        let place = service.sandbox.at("downloads");
         browser.downloads(&place).await;
         browser.find("[data-download]").await.click().await.unwrap();
         let end = Instant::now() + Duration::from_secs(60);
@@ -430,7 +423,7 @@ fn a_token_is_the_password() {
 fn it_works_without_a_script() {
     let service = Service::start(false);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let http = crate::support::browser::http();
+        let http = browser::http();
         let get = async |path: &str| {
             let answer = http.get(format!("{}{path}", service.url)).send().await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())

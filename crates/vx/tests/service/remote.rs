@@ -14,14 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::collector::Collector;
-use crate::support::sandbox::{Ran, Sandbox};
-use crate::support::service::{PATIENCE, Service};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, plugin};
 
-const RELEASE: &str = "v2025.0.77";
+use crate::support::{
+    collector::Collector,
+    sandbox::{CommandOutput, RELEASE, Sandbox},
+    service::{PATIENCE, Service},
+};
 
 /// In the manual's format, with names of its own.
 const CONFIGURATION: &str = r#"
@@ -42,12 +43,10 @@ struct Story {
 impl Story {
     fn new() -> Self {
         let proxy = ModuleProxy::start();
-        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-        let hello = plugin("github.com/acme/hello", "hello").says("hello");
-        proxy.module("github.com/acme/hello", "v1.0.0", hello.files());
+        proxy.roadrunner(RELEASE).plugin("github.com/acme/hello", "v1.0.0");
         let broken = plugin("github.com/acme/broken", "broken").compile_error();
         proxy.module("github.com/acme/broken", "v1.0.0", broken.files());
-        let machine = Sandbox::new().own_module_cache().proxy(&proxy.url());
+        let machine = Sandbox::behind(&proxy);
         let user = Sandbox::new()
             .file("velox.toml", CONFIGURATION)
             .env("GOPROXY", "off")
@@ -56,20 +55,18 @@ impl Story {
     }
 
     fn serve(&self, arguments: &[&str]) -> Service {
-        let mut command = self.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
-        command.args(arguments);
-        Service::start(&mut command)
+        Service::start(self.machine.vx_command("server --data data").args(arguments))
     }
 
     fn command(&self, service: &Service, arguments: &[&str]) -> Command {
-        let mut command = self.user.command(env!("CARGO_BIN_EXE_vx"), &["build", "--remote", &service.url]);
+        let mut command = self.user.vx_command(&format!("build --remote {}", service.url));
         // Nothing of Go is found, save where the service builds.
         command.args(arguments).env("PATH", "/nonexistent");
         command
     }
 
-    fn build(&self, service: &Service, arguments: &[&str]) -> Ran {
-        Ran(self.command(service, arguments).output().unwrap())
+    fn build(&self, service: &Service, arguments: &[&str]) -> CommandOutput {
+        self.command(service, arguments).into()
     }
 }
 
@@ -80,13 +77,13 @@ fn a_server_comes_from_the_service_with_its_lock() {
     let ran = story.build(&service, &[]);
     assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
     assert!(ran.stderr().contains("Resolved") && ran.stderr().contains("Finished"), "{}", ran.stderr());
-    let rr = Command::new(story.user.path().join("rr")).arg("--version").output().unwrap();
+    let rr = Command::new(story.user.at("rr")).arg("--version").output().unwrap();
     assert!(rr.status.success(), "{rr:?}");
     // The lock says it in the user's words: a build here holds to it.
-    let lock = std::fs::read_to_string(story.user.path().join("velox.lock")).unwrap();
+    let lock = story.user.read("velox.lock");
     assert!(lock.contains("mine") && lock.contains("github.com/acme/hello v1.0.0"), "{lock}");
-    let checked = story.machine.command(env!("CARGO_BIN_EXE_vx"), &["lock", "--check"]);
-    let checked = Ran(at(checked, &story.user).output().unwrap());
+    let mut checked = story.machine.vx_command("lock --check");
+    let checked = CommandOutput::from(checked.current_dir(story.user.path()));
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr());
 
     // Again: nothing is built, and nothing is written.
@@ -96,7 +93,7 @@ fn a_server_comes_from_the_service_with_its_lock() {
     let last = events.last().unwrap();
     assert_eq!(last["event"], "finished");
     assert_eq!(last["binaries"][0]["reused"], true);
-    assert_eq!(std::fs::read_to_string(story.user.path().join("velox.lock")).unwrap(), lock);
+    assert_eq!(story.user.read("velox.lock"), lock);
     assert_eq!(
         story.proxy.requests().iter().filter(|path| path.contains("acme/hello/@v/v1.0.0.zip")).count(),
         1
@@ -106,10 +103,8 @@ fn a_server_comes_from_the_service_with_its_lock() {
 #[test]
 fn a_token_is_needed_and_never_shown() {
     let story = Story::new();
-    let made =
-        story.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "token", "new", "ci"]).output().unwrap();
-    let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-    assert!(token.starts_with("vx_"), "{}", String::from_utf8_lossy(&made.stderr));
+    let token = story.machine.vx("server token new ci").ok().trim().to_owned();
+    assert!(token.starts_with("vx_"), "{token}");
     let service = story.serve(&[
         "--tokens",
         "tokens.toml",
@@ -124,17 +119,15 @@ fn a_token_is_needed_and_never_shown() {
     assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
     assert!(ran.stderr().contains("VX_REMOTE_TOKEN"), "{}", ran.stderr());
     let mut wrong = story.command(&service, &[]);
-    let ran = Ran(wrong.env("VX_REMOTE_TOKEN", "vx_wrong_token").output().unwrap());
+    let ran = CommandOutput::from(wrong.env("VX_REMOTE_TOKEN", "vx_wrong_token"));
     assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
     assert!(!ran.stderr().contains("vx_wrong_token"), "{}", ran.stderr());
 
-    let made = ["server", "token", "new", "watcher", "--scope", "read"];
-    let watcher = story.machine.command(env!("CARGO_BIN_EXE_vx"), &made).output().unwrap();
-    let watcher = String::from_utf8(watcher.stdout).unwrap();
+    let watcher = story.machine.vx("server token new watcher --scope read").ok();
     let start = Instant::now();
     let ran = loop {
         let mut may_look = story.command(&service, &[]);
-        let ran = Ran(may_look.env("VX_REMOTE_TOKEN", &watcher).output().unwrap());
+        let ran = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
         // The service looks for changes of the file every second.
         if !ran.stderr().contains("VX_REMOTE_TOKEN") {
             break ran;
@@ -146,7 +139,7 @@ fn a_token_is_needed_and_never_shown() {
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
     let mut right = story.command(&service, &["-vv"]);
-    let ran = Ran(right.env("VX_REMOTE_TOKEN", &token).output().unwrap());
+    let ran = CommandOutput::from(right.env("VX_REMOTE_TOKEN", &token));
     assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
 
     // The id that a client gave is in the answer, in the log and in the audit log.
@@ -180,7 +173,7 @@ fn a_token_is_needed_and_never_shown() {
     let refused = service.ask("POST", "/api.service.v1.BuildService/Build", &headers, &grpc_web);
     assert_eq!(refused.status, 200, "{refused:?}");
 
-    let audit = std::fs::read_to_string(story.machine.path().join("audit.jsonl")).unwrap();
+    let audit = story.machine.read("audit.jsonl");
     let acts: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let decisions: Vec<&str> = acts.iter().map(|act| act["decision"].as_str().unwrap()).collect();
     for decision in ["token_missing", "token_unknown", "queued", "refused", "forbidden"] {
@@ -249,8 +242,8 @@ fn what_is_wrong_is_shown_where_it_is() {
         assert_eq!(ran.code(), Some(2), "{arguments:?}: {}", ran.stderr());
         assert!(ran.stderr().contains(said), "{arguments:?}: {}", ran.stderr());
     }
-    let mut plain = story.user.command(env!("CARGO_BIN_EXE_vx"), &["build", "--remote", "http://192.0.2.1"]);
-    let ran = Ran(plain.env("VX_REMOTE_TOKEN", "vx_secret").output().unwrap());
+    let mut plain = story.user.vx_command("build --remote http://192.0.2.1");
+    let ran = CommandOutput::from(plain.env("VX_REMOTE_TOKEN", "vx_secret"));
     assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
     assert!(ran.stderr().contains("https") && !ran.stderr().contains("vx_secret"), "{}", ran.stderr());
 }
@@ -262,7 +255,7 @@ fn a_failed_build_says_what_the_compiler_said() {
     let ran = story.build(&service, &["--with", "github.com/acme/broken@v1.0.0"]);
     assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
     assert!(ran.stderr().contains("broken"), "{}", ran.stderr());
-    assert!(!story.user.path().join("rr").exists());
+    assert!(!story.user.has("rr"));
     let ran = story.build(&service, &["--with", "github.com/acme/nowhere@v1.0.0"]);
     assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
     assert!(ran.stderr().contains("nowhere"), "{}", ran.stderr());
@@ -277,7 +270,7 @@ fn ctrl_c_cancels_the_build_there() {
     let submitted = || metric(&service, "vx_submissions_total{result=\"queued\"} 1");
     wait(submitted, &service);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let ran = Ran(child.wait_with_output().unwrap());
+    let ran = CommandOutput(child.wait_with_output().unwrap());
     assert_eq!(ran.code(), Some(130), "{}", ran.stderr());
     assert!(metric(&service, "vx_queue_depth{state=\"queued\"} 0"), "it was cancelled");
 }
@@ -286,7 +279,7 @@ fn ctrl_c_cancels_the_build_there() {
 fn the_service_is_killed_in_mid_build_and_the_client_waits() {
     let story = Story::new();
     // The first compile never ends.
-    let bin = story.machine.path().join("bin");
+    let bin = story.machine.at("bin");
     let path = story.machine.value("PATH");
     let go = std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
     let once = "if [ \"$1\" = build ] && ! [ -e $HOME/once ]; then touch $HOME/once; exec sleep 600; fi";
@@ -294,23 +287,23 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
     std::fs::write(bin.join("go"), format!("#!/bin/sh\n{once}\nexec {} \"$@\"\n", go.display())).unwrap();
     std::fs::set_permissions(bin.join("go"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let serve = || {
-        let mut command = story.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+        let mut command = story.machine.vx_command("server --data data");
         command.env("PATH", format!("{}:{path}", bin.display()));
         command
     };
     let service = Service::start(&mut serve());
     let address = service.address().to_string();
     let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    wait(|| story.machine.path().join("data/home/once").exists(), &service);
+    wait(|| story.machine.has("data/home/once"), &service);
     service.kill();
     let mut again = serve();
     let mut again =
         again.args(["--address", &address]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let ran = Ran(child.wait_with_output().unwrap());
+    let ran = CommandOutput(child.wait_with_output().unwrap());
     again.kill().unwrap();
     again.wait().unwrap();
     assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
-    assert!(story.user.path().join("rr").exists());
+    assert!(story.user.has("rr"));
 }
 
 #[test]
@@ -338,7 +331,7 @@ fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
 
     let trusting = |file: &str| {
         let mut command = story.command(&service, &[]);
-        Ran(command.env("SSL_CERT_FILE", file).output().unwrap())
+        CommandOutput::from(command.env("SSL_CERT_FILE", file))
     };
     let ran = trusting("others.pem");
     assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
@@ -347,10 +340,10 @@ fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
         "{}",
         ran.stderr()
     );
-    assert!(!story.user.path().join("rr").exists());
+    assert!(!story.user.has("rr"));
     let ran = trusting("ours.pem");
     assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
-    assert!(story.user.path().join("rr").exists());
+    assert!(story.user.has("rr"));
 }
 
 #[test]
@@ -360,7 +353,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     let targets = ["--target", "linux/amd64", "--target", "windows/amd64"];
     let ran = story.build(&service, &targets);
     assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
-    let place = |name: &str| story.user.path().join(name);
+    let place = |name: &str| story.user.at(name);
     for (file, start) in [("rr-linux-amd64", &b"\x7fELF"[..]), ("rr-windows-amd64.exe", b"MZ")] {
         let bytes = std::fs::read(place(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert!(bytes.starts_with(start), "{file}");
@@ -393,8 +386,8 @@ fn a_binary_that_is_changed_on_its_way_is_not_published() {
     let story = Story::new();
     let service = story.serve(&[]);
     let between = tampering(service.address());
-    let mut command = story.user.command(env!("CARGO_BIN_EXE_vx"), &["build", "--remote", &between]);
-    let ran = Ran(command.env("PATH", "/nonexistent").output().unwrap());
+    let mut command = story.user.vx_command(&format!("build --remote {between}"));
+    let ran = CommandOutput::from(command.env("PATH", "/nonexistent"));
     assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
     assert!(ran.stderr().contains("isn't the one that the service made"), "{}", ran.stderr());
     let left: Vec<_> = std::fs::read_dir(story.user.path())
@@ -451,7 +444,7 @@ fn tampering(service: SocketAddr) -> String {
 fn traces_go_where_the_environment_says() {
     let story = Story::new();
     let collector = Collector::start();
-    let mut command = story.machine.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    let mut command = story.machine.vx_command("server --data data");
     let service = Service::start(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url));
     let body = serde_json::json!({"build": {
         "roadrunner": RELEASE, "plugins": [{"module": "github.com/acme/hello", "ref": "v1.0.0"}],
@@ -481,10 +474,4 @@ fn wait(condition: impl Fn() -> bool, service: &Service) {
         assert!(start.elapsed() < PATIENCE, "{}", service.said());
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The command, in another's directory.
-fn at(mut command: Command, user: &Sandbox) -> Command {
-    command.current_dir(user.path());
-    command
 }

@@ -8,16 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::sandbox::Sandbox;
-use crate::support::service::{Answer, Service};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use velox_testkit::{Files, ModuleProxy, ProxyFault as Fault, plugin, roadrunner};
 
+use crate::support::{
+    sandbox::{CommandOutput, RELEASE, Sandbox, VX, acme_proxy, program},
+    service::{Answer, PATIENCE, Service},
+};
+
 /// Makes something wrong of what is right.
 type Change = fn(&mut Value);
 
-const RELEASE: &str = "v2025.0.77";
 /// Method, path, headers, body, and the statuses that are right.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], &'a [u16]);
 
@@ -26,21 +28,14 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// A small RoadRunner, a plugin that compiles, and one that doesn't.
 fn proxy() -> ModuleProxy {
-    let proxy = ModuleProxy::start();
-    proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-    let hello = plugin("example.com/acme/hello", "hello").says("hello");
-    proxy.module("example.com/acme/hello", "v1.0.0", hello.files());
+    let proxy = acme_proxy();
     let broken = plugin("example.com/acme/broken", "broken").compile_error();
     proxy.module("example.com/acme/broken", "v1.0.0", broken.files());
     proxy
 }
 
-fn machine(proxy: &ModuleProxy) -> Sandbox {
-    Sandbox::new().own_module_cache().proxy(&proxy.url())
-}
-
 fn server(sandbox: &Sandbox, arguments: &[&str]) -> Command {
-    let mut command = sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    let mut command = sandbox.vx_command("server --data data");
     command.args(arguments);
     command
 }
@@ -121,7 +116,7 @@ fn trailer<'a>(trailers: &'a [(String, String)], name: &str) -> &'a str {
 #[test]
 fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
     let asked = service.post("/v1/builds", &json!({ "build": build("hello") }));
     assert_eq!(asked.status, 202, "{asked:?}");
@@ -152,8 +147,8 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
         "{}",
         binary.header("content-disposition")
     );
-    std::fs::write(sandbox.path().join("rr"), &binary.body).unwrap();
-    let sum = sandbox.run("sha256sum", &["rr"]);
+    std::fs::write(sandbox.at("rr"), &binary.body).unwrap();
+    let sum = sandbox.run("sha256sum rr");
     assert_eq!(sum.split(' ').next(), view["artifact"]["sha256"].as_str());
     let start = binary.body.len() - 100;
     let end = service.ask("GET", path, &[("Range", &format!("bytes={start}-"))], b"");
@@ -167,11 +162,11 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     for file in ["velox.toml", "velox.lock"] {
         let text = service.get(&format!("/v1/builds/{id}/{file}"));
         assert_eq!(text.status, 200, "{text:?}");
-        std::fs::write(sandbox.path().join(file), text.body).unwrap();
+        std::fs::write(sandbox.at(file), text.body).unwrap();
     }
-    std::fs::remove_file(sandbox.path().join("rr")).unwrap();
-    sandbox.vx(&["build", "--locked"]).ok();
-    assert_eq!(sandbox.run("sha256sum", &["rr"]), sum);
+    std::fs::remove_file(sandbox.at("rr")).unwrap();
+    sandbox.vx("build --locked").ok();
+    assert_eq!(sandbox.run("sha256sum rr"), sum);
 
     // The catalogue asks for versions of its own accord; the plugin is only fetched for a build.
     let fetches = || proxy.requests().iter().filter(|request| request.contains("acme/hello")).count();
@@ -192,7 +187,7 @@ fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
     // More than the system takes off the service's hands.
     const SIZE: u64 = 64 << 20;
     let sha256 = path.rsplit('/').next().unwrap();
-    let file = sandbox.path().join("data/artifacts").join(&sha256[..2]).join(sha256);
+    let file = sandbox.at("data/artifacts").join(&sha256[..2]).join(sha256);
     let file = std::fs::File::options().write(true).open(file).unwrap();
     let size = file.metadata().unwrap().len();
     file.set_len(SIZE).unwrap();
@@ -223,7 +218,7 @@ fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
 #[test]
 fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
     let failed = service.post(CALL, &call("broken"));
     let error = failed.json();
@@ -235,15 +230,15 @@ fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
 #[test]
 fn caches_that_grew_too_large_begin_anew() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
-    let modules = sandbox.path().join("data/go/pkg");
+    let modules = sandbox.at("data/go/pkg");
     for what in ["with an empty cache", "after it was emptied"] {
         let asked = service.post("/v1/builds", &json!({ "build": build("hello"), "force": true }));
         assert_eq!(service.built(&id(&asked))["state"], "succeeded", "{what}");
         let start = Instant::now();
         while what == "with an empty cache" && modules.exists() {
-            assert!(start.elapsed() < crate::support::service::PATIENCE, "{}", service.said());
+            assert!(start.elapsed() < PATIENCE, "{}", service.said());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -502,7 +497,7 @@ fn slow_clients_are_hung_up_on() {
 #[test]
 fn grpc_and_grpc_web_with_health_and_reflection() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
     let request = frame(&message(RELEASE, "example.com/acme/hello", "v1.0.0"));
     let (answer, trailers) = grpc(&service, CALL, request.clone());
@@ -528,17 +523,19 @@ fn grpc_and_grpc_web_with_health_and_reflection() {
 
 #[test]
 fn grpcurl_lists_describes_and_calls() {
-    let Some(grpcurl) = crate::support::service::program("grpcurl") else {
+    let Some(grpcurl) = program("grpcurl") else {
         println!(
             "skipped: no grpcurl on the PATH (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest)"
         );
         return;
     };
     let proxy = proxy();
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
     let address = service.address().to_string();
-    let ask = |arguments: &[&str]| sandbox.run(&grpcurl, &[&["-plaintext"], arguments].concat());
+    let ask = |arguments: &[&str]| {
+        CommandOutput::from(sandbox.command(&grpcurl, &[&["-plaintext"], arguments].concat())).ok()
+    };
     let listed = ask(&[&address, "list"]);
     assert!(listed.lines().any(|line| line == "api.service.v1.BuildService"), "{listed}");
     let described = ask(&[&address, "describe", "api.request.v1.BuildRequest"]);
@@ -552,14 +549,14 @@ fn grpcurl_lists_describes_and_calls() {
 fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
     const FILES: [&str; 3] =
         ["api/request/v1/request.proto", "api/response/v1/response.proto", "api/service/v1/service.proto"];
-    let directory = sandbox.path().join("client");
+    let directory = sandbox.at("client");
     let tools = directory.join("tools");
     std::fs::create_dir(&directory).unwrap();
     for name in ["go.mod", "go.sum", "main.go"] {
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/connect").join(name);
         std::fs::copy(own, directory.join(name)).unwrap();
     }
-    if crate::support::service::program("protoc").is_none() {
+    if program("protoc").is_none() {
         println!("skipped: no protoc on the PATH (Debian's protobuf-compiler)");
         return None;
     }
@@ -596,12 +593,12 @@ fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
 #[test]
 fn a_connect_client_in_go() {
     let proxy = proxy();
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let Some(client) = go_client(&sandbox) else { return };
     let ask = |service: &Service, calls: &[Value]| -> Vec<Value> {
         let calls: Vec<String> = calls.iter().map(Value::to_string).collect();
-        std::fs::write(sandbox.path().join("calls"), calls.join("\n")).unwrap();
-        let calls = std::fs::File::open(sandbox.path().join("calls")).unwrap();
+        std::fs::write(sandbox.at("calls"), calls.join("\n")).unwrap();
+        let calls = std::fs::File::open(sandbox.at("calls")).unwrap();
         let output = Command::new(&client).arg(&service.url).stdin(calls).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answers: Vec<Value> = String::from_utf8(output.stdout)
@@ -645,11 +642,9 @@ fn a_connect_client_in_go() {
         }
     }
 
-    let token = sandbox.vx(&["server", "token", "new", "go", "--file", "tokens.toml"]).ok();
+    let token = sandbox.vx("server token new go --file tokens.toml").ok();
     let arguments = ["--jobs", "0", "--queue", "1", "--tokens", "tokens.toml", "--data", "other"];
-    let service = Service::start(
-        Command::new(env!("CARGO_BIN_EXE_vx")).arg("server").args(arguments).current_dir(sandbox.path()),
-    );
+    let service = Service::start(Command::new(VX).arg("server").args(arguments).current_dir(sandbox.path()));
     for protocol in protocols {
         let token = json!({"token": token.trim(), "deadline": 300});
         let mut other = token.clone();
@@ -712,7 +707,7 @@ fn the_existing_load_tests_requests() {
         let headers = [&[JSON, ("Accept", "application/json")], more].concat();
         service.ask("POST", CALL, &headers, call.to_string().as_bytes())
     };
-    let sandbox = machine(&proxy);
+    let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
     // Its users ask for the same at once, where the existing service answers all but one with 409.
     let answers: Vec<Answer> = std::thread::scope(|scope| {
@@ -818,8 +813,8 @@ fn tls_with_http_2_and_a_certificate_that_is_renewed() {
     let sandbox = Sandbox::new();
     let write = |name: &str| {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(sandbox.path().join(format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
-        std::fs::write(sandbox.path().join(format!("{name}.pem")), pair.cert.pem()).unwrap();
+        std::fs::write(sandbox.at(format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+        std::fs::write(sandbox.at(format!("{name}.pem")), pair.cert.pem()).unwrap();
         reqwest::Certificate::from_pem(pair.cert.pem().as_bytes()).unwrap()
     };
     let first = write("server");
@@ -843,7 +838,7 @@ fn tls_with_http_2_and_a_certificate_that_is_renewed() {
         let second = write("server");
         let start = Instant::now();
         while get(&second).await.is_err() {
-            assert!(start.elapsed() < crate::support::service::PATIENCE, "the new certificate isn't used");
+            assert!(start.elapsed() < PATIENCE, "the new certificate isn't used");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(get(&first).await.is_err());

@@ -8,35 +8,30 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt,
     process::Command,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::support::sandbox::Sandbox;
-use crate::support::service::{Answer, PATIENCE, Service};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use velox_testkit::{ModuleProxy, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, plugin};
 
-const RELEASE: &str = "v2025.0.79";
+use crate::support::{
+    sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, is_long, program},
+    service::{Answer, PATIENCE, Service},
+};
+
 const HELLO: &str = "example.com/acme/hello";
 
-/// One number for each run, another for longer ones.
+/// The first number, or the second in the long form.
 fn long(short: usize, long: usize) -> usize {
-    if std::env::var_os("VX_TEST_LONG").is_some() { long } else { short }
-}
-
-/// Each story has the machine for itself: what they measure is the service, not the other story.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    if is_long() { long } else { short }
 }
 
 /// A machine whose `go` counts how often it links a server.
@@ -48,37 +43,28 @@ struct Machine {
 impl Machine {
     /// With so many versions of a plugin, each of which is a server of its own.
     fn new(versions: usize) -> Self {
-        let proxy = ModuleProxy::start();
-        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
+        let proxy = acme_proxy();
         for version in 0..versions {
             let hello = plugin(HELLO, "hello").says(&format!("hello {version}"));
             proxy.module(HELLO, &format!("v1.0.{version}"), hello.files());
         }
-        let sandbox = Sandbox::new().own_module_cache().proxy(&proxy.url());
-        let path = sandbox.value("PATH");
-        let go =
-            std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
-        let bin = sandbox.path().join("bin");
+        let sandbox = Sandbox::behind(&proxy);
         // A job writes nowhere else.
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in *./cmd/rr) echo \"$1\" >> \"$HOME/compiled\";; esac\nexec '{}' \"$@\"\n",
-            go.display()
+            program("go").unwrap().display()
         );
-        let sandbox = sandbox.file("bin/go", script);
-        fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
-        let sandbox = sandbox.env("PATH", format!("{}:{path}", bin.display()));
+        let sandbox = sandbox.script("go", &script);
         Self { sandbox, _proxy: proxy }
     }
 
     fn server(&self, arguments: &[&str]) -> Service {
-        let mut command = self.sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
-        command.args(arguments);
-        Service::start(&mut command)
+        Service::start(self.sandbox.vx_command("server --data data").args(arguments))
     }
 
     /// How often a server was compiled.
     fn compiled(&self) -> usize {
-        let compiled = fs::read_to_string(self.sandbox.path().join("data/home/compiled")).unwrap_or_default();
+        let compiled = fs::read_to_string(self.sandbox.at("data/home/compiled")).unwrap_or_default();
         compiled.lines().filter(|line| *line == "build").count()
     }
 }
@@ -230,7 +216,7 @@ impl Random {
 
 #[test]
 fn what_was_accepted_survives_every_crash() {
-    let _alone = alone();
+    let _exclusive = exclusive();
     let rounds = long(20, 100);
     // A build that never had the time to end would be given up in the end.
     let apart = long(900, 2500) as u64;
@@ -294,7 +280,7 @@ fn what_was_accepted_survives_every_crash() {
         assert_eq!(followed.lines, whole.lines, "who came back has all of it once");
         assert!(followed.lines.iter().map(|(seq, _)| *seq).eq(1..=followed.lines.len() as u64));
     }
-    let left: Vec<_> = fs::read_dir(machine.sandbox.path().join("data/jobs"))
+    let left: Vec<_> = fs::read_dir(machine.sandbox.at("data/jobs"))
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
         .filter(|name| name.starts_with("job-"))
@@ -304,7 +290,7 @@ fn what_was_accepted_survives_every_crash() {
 
 #[test]
 fn equal_requests_are_one_compile() {
-    let _alone = alone();
+    let _exclusive = exclusive();
     let machine = Machine::new(1);
     let service = machine.server(&["--jobs", "2"]);
     let ids: BTreeSet<String> = thread::scope(|scope| {
@@ -323,7 +309,7 @@ fn equal_requests_are_one_compile() {
     assert_eq!(service.post("/v1/builds", &request(0)).status, 200);
     // Nobody gets a link to a binary that isn't there.
     let sum = build["artifact"]["sha256"].as_str().unwrap();
-    let artifacts = machine.sandbox.path().join("data/artifacts");
+    let artifacts = machine.sandbox.at("data/artifacts");
     fs::remove_file(artifacts.join(&sum[..2]).join(sum)).unwrap();
     let again = service.post("/v1/builds", &request(0));
     assert_eq!(again.status, 202, "{again:?}");
@@ -334,7 +320,7 @@ fn equal_requests_are_one_compile() {
 
 #[test]
 fn many_different_requests_are_all_answered() {
-    let _alone = alone();
+    let _exclusive = exclusive();
     let count = long(10, 50);
     let machine = Machine::new(count);
     let service = machine.server(&["--jobs", "2", "--queue", "4"]);
@@ -368,8 +354,7 @@ fn many_different_requests_are_all_answered() {
 fn a_directory_has_one_server() {
     let machine = Machine::new(0);
     let _service = machine.server(&["--jobs", "0"]);
-    let mut second: Command =
-        machine.sandbox.command(env!("CARGO_BIN_EXE_vx"), &["server", "--data", "data"]);
+    let mut second: Command = machine.sandbox.vx_command("server --data data");
     let second = second.args(["--address", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();

@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::sandbox::Sandbox;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use velox_api::{
@@ -24,9 +23,10 @@ use velox_api::{
 use velox_service::{
     Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant, job::Jobs,
 };
-use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin, roadrunner};
+use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
-const RELEASE: &str = "v2025.0.78";
+use crate::support::sandbox::{RELEASE, Sandbox, VX, program};
+
 const HELLO: &str = "example.com/acme/hello";
 
 /// A service on a machine of its own, with a module proxy of its operator's.
@@ -42,8 +42,7 @@ impl Machine {
     }
 
     fn with(proxy: ModuleProxy) -> Self {
-        proxy.module("github.com/roadrunner-server/roadrunner/v2025", RELEASE, roadrunner("v2025").files());
-        proxy.module(HELLO, "v1.0.0", plugin(HELLO, "hello").files());
+        proxy.roadrunner(RELEASE).plugin(HELLO, "v1.0.0");
         let sandbox = Sandbox::new().own_module_cache();
         // What is public comes from the tests' shared cache, the rest is the proxy's to serve.
         let public = sandbox.value("GOPROXY");
@@ -53,7 +52,7 @@ impl Machine {
             .map(|name| (name.to_owned(), sandbox.value(name)));
         let options = ServiceOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
-            data: sandbox.path().join("data"),
+            data: sandbox.at("data"),
             jobs: 1,
             queue: 10,
             time_to_live: Duration::from_secs(60),
@@ -66,7 +65,7 @@ impl Machine {
             retention: velox_service::Retention::default(),
             cluster: None,
             audit: None,
-            program: PathBuf::from(env!("CARGO_BIN_EXE_vx")),
+            program: PathBuf::from(VX),
             environment: environment.into(),
             drain: Duration::ZERO,
         };
@@ -81,15 +80,12 @@ impl Machine {
 
     /// Puts a shell script before the go command; `$GO` is the real one, and `$HOME` is where it may leave things.
     fn go(self, script: &str) -> Self {
-        let path = self.sandbox.value("PATH");
-        let go =
-            std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
-        let folder = self.sandbox.path().join("bin");
-        fs::create_dir(&folder).unwrap();
-        let text = format!("#!/bin/sh\nGO={}\n{script}\nexec $GO \"$@\"\n", go.display());
-        fs::write(folder.join("go"), text).unwrap();
-        fs::set_permissions(folder.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
-        self.env("PATH", &format!("{}:{path}", folder.display()))
+        let go = program("go").unwrap();
+        let sandbox = self
+            .sandbox
+            .script("go", &format!("#!/bin/sh\nGO={}\n{script}\nexec $GO \"$@\"\n", go.display()));
+        let path = sandbox.value("PATH");
+        Self { sandbox, ..self }.env("PATH", &path)
     }
 
     fn limits(mut self, change: impl FnOnce(&mut JobLimits)) -> Self {
@@ -273,10 +269,10 @@ fn nothing_of_the_services_environment_reaches_a_child() {
     const SECRET: &str = "s3cret-of-the-service";
     let machine = Machine::with(ModuleProxy::start_tls());
     machine.proxy.demand_login("operator", SECRET);
-    let netrc = machine.sandbox.path().join("netrc");
+    let netrc = machine.sandbox.at("netrc");
     let host = machine.proxy.host();
     fs::write(&netrc, format!("machine {host} login operator password {SECRET}\n")).unwrap();
-    let roots = machine.sandbox.path().join("roots.pem");
+    let roots = machine.sandbox.at("roots.pem");
     fs::write(&roots, machine.proxy.ca()).unwrap();
     // Jobs may write into their home, and what they leave there stays.
     let mut machine = machine
@@ -311,7 +307,7 @@ fn nothing_of_the_services_environment_reaches_a_child() {
 #[test]
 fn the_code_of_others_is_compiled_and_never_run() {
     let machine = Machine::new();
-    let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.path().join(name));
+    let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.at(name));
     let mut files = plugin(HELLO, "hello").files();
     let own = files.iter().find(|(name, _)| name.ends_with(".go") && !name.ends_with("_test.go")).unwrap();
     let package =
@@ -337,8 +333,8 @@ fn the_code_of_others_is_compiled_and_never_run() {
 #[test]
 fn no_directory_and_no_flag_comes_in_by_a_request() {
     let machine = Machine::new();
-    let ran = machine.sandbox.path().join("ran");
-    let tool = machine.sandbox.path().join("tool");
+    let ran = machine.sandbox.at("ran");
+    let tool = machine.sandbox.at("tool");
     fs::write(&tool, format!("#!/bin/sh\ntouch {}\nexec \"$@\"\n", ran.display())).unwrap();
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let flag = format!("-toolexec={}", tool.display());
@@ -594,14 +590,14 @@ fn a_cancelled_build_leaves_no_process() {
 fn a_job_ends_with_its_service() {
     let machine = Machine::new().go(r#"case "$1" in env) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
     let (home, pid) = (machine.home(), machine.home().join("pid"));
-    let directory = machine.sandbox.path().join("job");
+    let directory = machine.sandbox.at("job");
     for folder in [&home, &directory.join("work")] {
         fs::create_dir_all(folder).unwrap();
     }
     let task = serde_json::json!({
         "spec": spec(&[(HELLO, "v1.0.0")]), "force": false, "directory": directory, "memory": 0, "port": 1,
     });
-    let mut job = Command::new(env!("CARGO_BIN_EXE_vx"));
+    let mut job = Command::new(VX);
     let environment = machine.options.environment.iter().filter(|(name, _)| *name != "HOME");
     std::os::unix::process::CommandExt::process_group(&mut job, 0);
     let mut job = job

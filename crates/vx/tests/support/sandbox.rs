@@ -1,6 +1,6 @@
-//! Real builds: `vx`, `go` and `git` with caches of the tests' own, and the module tree that VX_TEST_GOPROXY names.
+//! A user's machine: a home, a working directory, an environment, and commands typed as a user types them.
 
-// Each story file uses the part that it needs.
+// Each test binary uses the part that it needs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -11,16 +11,47 @@ use std::{
     sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
+use velox_gomod::buildinfo::BuildInfo;
+use velox_testkit::{Files, ModuleProxy};
 
-/// A user's machine: a home, a working directory, an environment; the caches are shared by all tests.
-pub struct Sandbox {
-    directory: TempDir,
-    environment: Vec<(String, String)>,
-    by_another_user: bool,
+/// The vx under test.
+pub const VX: &str = env!("CARGO_BIN_EXE_vx");
+
+/// A RoadRunner release that exists only in the tests' proxies.
+pub const RELEASE: &str = "v2025.0.77";
+
+/// A module proxy with the small RoadRunner of the testkit, and with `example.com/acme/hello` and `example.com/acme/bye` at
+/// v1.0.0 and v1.1.0; the branch main of bye is at v1.0.0.
+pub fn acme_proxy() -> ModuleProxy {
+    let proxy = ModuleProxy::start();
+    proxy.roadrunner(RELEASE);
+    for name in ["hello", "bye"] {
+        let module = format!("example.com/acme/{name}");
+        for version in ["v1.0.0", "v1.1.0"] {
+            let plugin = velox_testkit::plugin(&module, name).says(&format!("{name} {version}"));
+            proxy.module(&module, version, plugin.files());
+        }
+    }
+    proxy.query("example.com/acme/bye", "main", "v1.0.0");
+    proxy
 }
 
-/// The module tree for tests of the real RoadRunner; without one the test is skipped, and says so.
+/// A velox.toml with plugins of [`acme_proxy`], written as `hello@v1.0.0 bye@main`; a name with slashes is a module path.
+pub fn configuration(plugins: &str) -> String {
+    let table = |plugin: &str| {
+        let (module, tag) = plugin.split_once('@').unwrap();
+        let name = module.trim_start_matches("github.com/roadrunner-server/").split('/').next().unwrap();
+        let module =
+            if module.contains('/') { module.to_owned() } else { format!("example.com/acme/{name}") };
+        format!("\n[plugins.{name}]\nmodule_name = \"{module}\"\ntag = \"{tag}\"\n")
+    };
+    let tables: String = plugins.split_whitespace().map(table).collect();
+    format!("[roadrunner]\nref = \"{RELEASE}\"\n{tables}")
+}
+
+/// The module tree for tests of the real RoadRunner; without one the test is skipped with a printed reason.
 pub fn module_tree(test: &str) -> Option<PathBuf> {
     let tree =
         std::env::var_os("VX_TEST_GOPROXY").map(PathBuf::from).filter(|tree| !tree.as_os_str().is_empty());
@@ -32,7 +63,7 @@ pub fn module_tree(test: &str) -> Option<PathBuf> {
     })
 }
 
-/// Skips for want of a program; where the tests are meant to be complete, that is a failure.
+/// Prints why a test is skipped; fails it where CI is meant to run all of them.
 pub fn skip(test: &str, why: &str) {
     assert!(
         std::env::var_os("CI").is_none() || std::env::var_os("VX_TEST_GOPROXY").is_none(),
@@ -41,15 +72,38 @@ pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
-/// Held by tests that compile a large server: two at once would only take turns at the cores.
-pub fn alone() -> MutexGuard<'static, ()> {
+/// Whether the long form of the tests is wanted (`make soak`).
+pub fn is_long() -> bool {
+    std::env::var_os("VX_TEST_LONG").is_some()
+}
+
+/// Held by tests that keep all cores busy: two at once would only take turns.
+pub fn exclusive() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A program on the PATH.
+pub fn program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 fn go_env(name: &str) -> String {
     let output = Command::new("go").args(["env", name]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn words(line: &str) -> Vec<String> {
+    shlex::split(line).unwrap_or_else(|| panic!("not a command line: {line}"))
+}
+
+/// A home, a working directory and an environment; Go's caches are shared by all tests unless a test wants its own.
+pub struct Sandbox {
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+    by_another_user: bool,
 }
 
 impl Sandbox {
@@ -73,12 +127,17 @@ impl Sandbox {
             ("GONOSUMDB".to_owned(), "*".to_owned()),
             ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
         ];
-        // Where HTTPS goes through a company's own authority, the tests follow it.
+        // Behind a TLS-inspecting proxy the tests need its certificate authority too.
         environment
             .extend(std::env::var("SSL_CERT_FILE").ok().map(|file| ("SSL_CERT_FILE".to_owned(), file)));
         fs::create_dir(directory.path().join("home")).unwrap();
         fs::create_dir(directory.path().join("work")).unwrap();
         Self { directory, environment, by_another_user: false }
+    }
+
+    /// A machine whose first module proxy is this one; it has a module cache of its own.
+    pub fn behind(proxy: &ModuleProxy) -> Self {
+        Self::new().own_module_cache().proxy(&proxy.url())
     }
 
     /// Sets a variable for all commands from here on.
@@ -88,7 +147,7 @@ impl Sandbox {
         self
     }
 
-    /// What a variable is set to.
+    /// The value of a variable.
     pub fn value(&self, name: &str) -> String {
         self.environment.iter().find(|(known, _)| known == name).unwrap().1.clone()
     }
@@ -103,7 +162,7 @@ impl Sandbox {
         variables.into_iter().fold(self, |sandbox, (name, value)| sandbox.env(&name, value))
     }
 
-    /// Caches that nobody used before.
+    /// Empty caches, for real builds.
     pub fn cold(self) -> Self {
         self.own_caches().env("GOFLAGS", "-modcacherw")
     }
@@ -115,32 +174,28 @@ impl Sandbox {
         self.env("GOMODCACHE", modules).env("GOCACHE", builds)
     }
 
-    /// A module cache that nobody used before, for modules that only this test has; what is compiled is shared, and so is
-    /// what the other tests downloaded.
+    /// A module cache of its own, for modules that only this test has. The build cache is shared, and public modules come
+    /// from the shared module cache.
     pub fn own_module_cache(self) -> Self {
         static FILLED: Once = Once::new();
         FILLED.call_once(|| {
-            for (name, content) in velox_testkit::roadrunner("v2025").files() {
-                fs::create_dir_all(self.path().join("tree").join(&name).parent().unwrap()).unwrap();
-                fs::write(self.path().join("tree").join(&name), content).unwrap();
-            }
-            self.run("go", &["-C", "tree", "list", "-deps", "./..."]);
-            fs::remove_dir_all(self.path().join("tree")).unwrap();
+            let sandbox = Self::new().files("tree", velox_testkit::roadrunner("v2025").files());
+            sandbox.run("go -C tree list -deps ./...");
         });
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gomodcache/cache/download");
-        let proxy = self.environment.iter().find(|(name, _)| name == "GOPROXY").unwrap().1.clone();
+        let proxy = self.value("GOPROXY");
         let modules = self.directory.path().join("gomodcache");
         self.env("GOMODCACHE", modules).env("GOPROXY", format!("file://{},{proxy}", shared.display()))
     }
 
     /// Asks this proxy before the others.
     pub fn proxy(self, url: &str) -> Self {
-        let known = self.environment.iter().find(|(name, _)| name == "GOPROXY").unwrap().1.clone();
+        let known = self.value("GOPROXY");
         self.env("GOPROXY", format!("{url},{known}"))
     }
 
-    /// Hands all of it to a user who owns nothing else, by whom every command runs from here on; where this user may not do
-    /// that, it says so and leaves all as it is.
+    /// Runs every command from here on as a user who owns nothing but this sandbox; where the tests' own user may not do
+    /// that, it prints so and changes nothing.
     pub fn by_another_user(mut self, test: &str) -> Self {
         const NOBODY: u32 = 65_534;
         let owned = Command::new("chown")
@@ -149,13 +204,9 @@ impl Sandbox {
             .output()
             .is_ok_and(|output| output.status.success());
         self.by_another_user = true;
-        let runs = owned
-            && self
-                .command(env!("CARGO_BIN_EXE_vx"), &["version"])
-                .output()
-                .is_ok_and(|output| output.status.success());
+        let runs = owned && self.command(VX, &["version"]).output().is_ok_and(|it| it.status.success());
         if !runs {
-            println!("{test} runs by this user: it may not give files to another one");
+            println!("{test} runs as this user: it may not give files to another one");
             self.by_another_user = false;
         }
         self
@@ -163,10 +214,33 @@ impl Sandbox {
 
     /// Writes a file below the working directory.
     pub fn file(self, name: &str, text: impl AsRef<[u8]>) -> Self {
-        let path = self.path().join(name);
+        let path = self.at(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
         self
+    }
+
+    /// Writes files below a directory.
+    pub fn files(self, directory: &str, files: Files) -> Self {
+        files
+            .into_iter()
+            .fold(self, |sandbox, (name, text)| sandbox.file(&format!("{directory}/{name}"), text))
+    }
+
+    /// Writes an executable script to bin/ and puts that directory first on the PATH.
+    #[cfg(unix)]
+    pub fn script(self, name: &str, text: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let sandbox = self.file(&format!("bin/{name}"), text);
+        let bin = sandbox.at("bin");
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        let (bin, path) = (bin.display().to_string(), sandbox.value("PATH"));
+        if path.starts_with(&bin) { sandbox } else { sandbox.env("PATH", format!("{bin}:{path}")) }
+    }
+
+    /// Writes a velox.toml with these plugins ([`configuration`]).
+    pub fn plugins(self, plugins: &str) -> Self {
+        self.file("velox.toml", configuration(plugins))
     }
 
     /// The working directory.
@@ -174,8 +248,45 @@ impl Sandbox {
         self.directory.path().join("work")
     }
 
+    /// A path below the working directory.
+    pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
     pub fn home(&self) -> PathBuf {
         self.directory.path().join("home")
+    }
+
+    /// The text of a file.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// The bytes of a file.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.at(name).exists()
+    }
+
+    /// The names in a directory, sorted; none where there is no such directory.
+    pub fn entries(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.at(directory)).into_iter().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The version of a module inside a binary; `version => path version` where it is replaced.
+    pub fn module_in(&self, binary: &str, module: &str) -> Option<String> {
+        let info = BuildInfo::read(&self.at(binary)).unwrap();
+        info.deps.into_iter().find(|dependency| dependency.path == module).map(|found| match found.replace {
+            Some(new) => format!("{} => {} {}", found.version, new.path, new.version),
+            None => found.version,
+        })
     }
 
     /// Any program, as this user would run it.
@@ -196,13 +307,37 @@ impl Sandbox {
         command
     }
 
-    pub fn vx(&self, arguments: &[&str]) -> Ran {
-        Ran(self.command(env!("CARGO_BIN_EXE_vx"), arguments).output().unwrap())
+    /// `vx` with these arguments, not yet started.
+    pub fn vx_command(&self, line: &str) -> Command {
+        let words = words(line);
+        self.command(VX, &words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Runs a program that has to succeed; its standard output.
-    pub fn run(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
-        Ran(self.command(program, arguments).output().unwrap()).ok()
+    /// Runs `vx` with the arguments of a command line.
+    pub fn vx(&self, line: &str) -> CommandOutput {
+        self.vx_command(line).into()
+    }
+
+    /// Runs `vx`: exit code and streams, as a snapshot shows them.
+    pub fn vx_shown(&self, line: &str) -> String {
+        self.shown(&self.vx(line))
+    }
+
+    /// What a command printed, with the working directory as `[DIR]`.
+    pub fn shown(&self, output: &CommandOutput) -> String {
+        let real = self.path().canonicalize().unwrap();
+        output
+            .shown()
+            .replace(&*real.to_string_lossy(), "[DIR]")
+            .replace(&*self.path().to_string_lossy(), "[DIR]")
+    }
+
+    /// Runs a command line that has to succeed; its standard output.
+    pub fn run(&self, line: &str) -> String {
+        let words = words(line);
+        let (program, arguments) = words.split_first().unwrap();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        CommandOutput::from(self.command(program, &arguments)).ok()
     }
 }
 
@@ -216,10 +351,22 @@ impl Drop for Sandbox {
     }
 }
 
-/// What a command left.
-pub struct Ran(pub Output);
+/// Exit status and streams of a command that ended.
+pub struct CommandOutput(pub Output);
 
-impl Ran {
+impl From<Command> for CommandOutput {
+    fn from(mut command: Command) -> Self {
+        Self(command.output().unwrap())
+    }
+}
+
+impl From<&mut Command> for CommandOutput {
+    fn from(command: &mut Command) -> Self {
+        Self(command.output().unwrap())
+    }
+}
+
+impl CommandOutput {
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
@@ -233,14 +380,36 @@ impl Ran {
     }
 
     /// Its standard output, once it succeeded.
+    #[track_caller]
     pub fn ok(&self) -> String {
         assert!(self.0.status.success(), "{}\n{}{}", self.0.status, self.stdout(), self.stderr());
         self.stdout()
     }
 
     /// Its standard error, once it failed with this code.
+    #[track_caller]
     pub fn fails(&self, code: i32) -> String {
         assert_eq!(self.code(), Some(code), "{}{}", self.stdout(), self.stderr());
         self.stderr()
+    }
+
+    /// Asserts that it failed with this code, and that its standard error has all these texts.
+    #[track_caller]
+    pub fn fails_with(&self, code: i32, texts: &[&str]) {
+        let stderr = self.fails(code);
+        for text in texts {
+            assert!(stderr.contains(text), "`{text}` is missing in:\n{stderr}");
+        }
+    }
+
+    /// The events of `--format json`.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Exit code and streams, as a snapshot shows them.
+    pub fn shown(&self) -> String {
+        let code = self.code().map_or_else(|| self.0.status.to_string(), |code| code.to_string());
+        format!("exit code: {code}\n--- stdout\n{}--- stderr\n{}", self.stdout(), self.stderr())
     }
 }

@@ -1,6 +1,9 @@
 use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Goal, Options, Output};
+use velox_build::{
+    BuildOptions, CacheOptions, CompileOptions, Goal, Output, StampOptions, Upgrade, VersionOptions,
+    WorkspaceOptions,
+};
 
 use crate::{
     cli,
@@ -28,20 +31,28 @@ pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> Exit
         true => Goal::DryRun(output(directory)),
         false => Goal::Build(output(directory)),
     };
-    let options = Options {
-        debug: arguments.debug,
-        race: arguments.race,
-        strict: arguments.strict,
-        stamp_version: arguments.stamp_version,
-        stamp_time: arguments.stamp_time,
-        keep_workspace: arguments.keep_workspace,
-        no_smoke_test: arguments.no_smoke_test,
-        locked: arguments.locked,
-        no_cache: arguments.no_cache,
+    let options = BuildOptions {
+        compile: CompileOptions {
+            debug: arguments.debug,
+            race: arguments.race,
+            skip_smoke_test: arguments.no_smoke_test,
+            ..CompileOptions::default()
+        },
+        stamp: StampOptions { version: arguments.stamp_version, time: arguments.stamp_time },
+        versions: VersionOptions {
+            strict: arguments.strict,
+            locked: arguments.locked,
+            ..VersionOptions::default()
+        },
+        workspace: WorkspaceOptions { keep: arguments.keep_workspace, ..WorkspaceOptions::default() },
+        cache: CacheOptions {
+            recompile: arguments.no_cache,
+            remote: arguments.remote_cache,
+            program: std::env::current_exe().ok(),
+            ..CacheOptions::default()
+        },
         archive: arguments.archive,
-        remote_cache: arguments.remote_cache,
-        cache_program: std::env::current_exe().ok(),
-        ..Options::default()
+        ..BuildOptions::default()
     };
     if let Some(remote) = remote {
         return remote.build(settings, arguments.server, &arguments.changes, goal, options).await;
@@ -52,17 +63,22 @@ pub(crate) async fn build(mut settings: Settings, arguments: cli::Build) -> Exit
 /// `vx lock`.
 pub(crate) async fn lock(settings: Settings, arguments: cli::Lock) -> ExitCode {
     let goal = if arguments.check { Goal::CheckLock } else { Goal::Lock };
-    let options = Options {
-        upgrade: arguments.upgrade.as_ref().is_some_and(Vec::is_empty),
-        upgrade_only: arguments.upgrade.unwrap_or_default(),
-        ..Options::default()
+    let upgrade = match arguments.upgrade {
+        None => Upgrade::Nothing,
+        Some(names) if names.is_empty() => Upgrade::Everything,
+        Some(names) => Upgrade::Only(names),
+    };
+    let options = BuildOptions {
+        versions: VersionOptions { upgrade, ..VersionOptions::default() },
+        ..BuildOptions::default()
     };
     run(settings, arguments.server, &cli::Changes::default(), |_| goal, options).await
 }
 
 /// `vx fetch`.
 pub(crate) async fn fetch(settings: Settings, arguments: cli::Fetch) -> ExitCode {
-    let options = Options { locked: arguments.locked, ..Options::default() };
+    let versions = VersionOptions { locked: arguments.locked, ..VersionOptions::default() };
+    let options = BuildOptions { versions, ..BuildOptions::default() };
     run(settings, arguments.server, &cli::Changes::default(), |_| Goal::Fetch, options).await
 }
 
@@ -72,7 +88,7 @@ async fn run(
     server: cli::Server,
     changes: &cli::Changes,
     goal: impl FnOnce(&Path) -> Goal,
-    options: Options,
+    options: BuildOptions,
 ) -> ExitCode {
     let started = Instant::now();
     let mut prepared = match Prepared::changed(settings, server, changes, goal, options) {

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use indicatif::HumanBytes;
-use velox_build::{Contents, Store, cache_directory};
+use velox_build::{ArtifactStore, StoreContents, cache_directory};
 use velox_manifest::LogConfig;
 
 use crate::{
@@ -24,9 +24,9 @@ pub(crate) async fn compile_cache(settings: Settings) -> ExitCode {
 /// `vx cache`.
 pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
     let directory = cache_directory(&settings.environment);
-    let store = Store::new(&directory);
+    let store = ArtifactStore::new(&directory);
     let json = settings.format(LogConfig::default()) == Format::Json;
-    let told = |event: &str, contents: &Contents, sentence: &str| {
+    let told = |event: &str, contents: &StoreContents, sentence: &str| {
         if json {
             let line = serde_json::json!({
                 "v": 1, "event": event, "directory": directory,
@@ -43,7 +43,7 @@ pub(crate) fn cache(settings: &Settings, command: &Cache) -> ExitCode {
         Cache::Prune { max_size } => Ok(told("cache_pruned", &store.prune(*max_size), "removed ")),
         Cache::Clear => store.clear().map(|contents| told("cache_cleared", &contents, "removed ")),
         Cache::Verify => store.verify().map(|damaged| {
-            let removed = Contents { artifacts: damaged.len() as u64, bytes: 0 };
+            let removed = StoreContents { artifacts: damaged.len() as u64, bytes: 0 };
             if json {
                 told("cache_verified", &removed, "")
             } else if damaged.is_empty() {

@@ -16,10 +16,11 @@ use velox_api::{
     Violation,
     client::{ClientError, ClientEvent, ServiceClient},
 };
-use velox_build::{Binary, Elsewhere, Event, Exact, Goal, LockFate, Note, Options, Phase, Settled};
-use velox_manifest::{
-    Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned, edit::module_of,
+use velox_build::{
+    BuildOptions, BuiltBinary, Event, Goal, LockUpdate, LockedRefs, Note, Phase, RemoteBuild,
+    RemoteBuildSettings,
 };
+use velox_manifest::{Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned};
 
 use crate::{
     cli,
@@ -84,7 +85,7 @@ impl Remote {
         server: cli::Server,
         changes: &cli::Changes,
         goal: impl FnOnce(&Path) -> Goal,
-        options: Options,
+        options: BuildOptions,
     ) -> ExitCode {
         let started = Instant::now();
         let mut prepared = match Prepared::changed(settings, server, changes, goal, options) {
@@ -105,7 +106,7 @@ impl Remote {
             let ending = Ending::Configuration;
             return end(&prepared, &Trouble { ending, diagnostics, output: Vec::new() });
         }
-        let elsewhere = match Elsewhere::new(&prepared.request) {
+        let elsewhere = match RemoteBuild::new(&prepared.request) {
             Ok(elsewhere) => elsewhere,
             Err(error) => return prepared.failed(&error),
         };
@@ -295,7 +296,7 @@ async fn modules(prepared: &Prepared) -> Result<BTreeMap<String, String>, ExitCo
     let mut known: BTreeMap<String, String> = manifest
         .plugins
         .iter()
-        .filter_map(|plugin| Some((plugin.name.value.clone(), module_of(plugin, manifest)?)))
+        .filter_map(|plugin| Some((plugin.name.value.clone(), plugin.module_path(manifest)?)))
         .collect();
     if known.len() < manifest.plugins.len() {
         let resolved = prepared.modules().await?;
@@ -305,7 +306,11 @@ async fn modules(prepared: &Prepared) -> Result<BTreeMap<String, String>, ExitCo
 }
 
 /// The manifest as a service takes it: each plugin by its module path.
-fn by_module(manifest: &Manifest, modules: &BTreeMap<String, String>, exact: Option<&Exact>) -> Manifest {
+fn by_module(
+    manifest: &Manifest,
+    modules: &BTreeMap<String, String>,
+    exact: Option<&LockedRefs>,
+) -> Manifest {
     let mut manifest = manifest.clone();
     if let (Some(exact), Some(reference)) = (exact, &mut manifest.roadrunner.reference) {
         reference.value.clone_from(&exact.roadrunner);
@@ -330,7 +335,7 @@ fn by_module(manifest: &Manifest, modules: &BTreeMap<String, String>, exact: Opt
 /// The requests, one for each target.
 fn specs(
     manifest: &Manifest,
-    elsewhere: &Elsewhere<'_>,
+    elsewhere: &RemoteBuild<'_>,
     modules: &BTreeMap<String, String>,
 ) -> Result<Vec<BuildSpec>, Trouble> {
     let settled = elsewhere.settled();
@@ -351,7 +356,7 @@ fn specs(
 }
 
 /// With what flags and the environment say.
-fn flagged(spec: BuildSpec, settled: &Settled) -> BuildSpec {
+fn flagged(spec: BuildSpec, settled: &RemoteBuildSettings) -> BuildSpec {
     BuildSpec {
         debug: settled.debug,
         race: settled.race,
@@ -370,7 +375,7 @@ fn flagged(spec: BuildSpec, settled: &Settled) -> BuildSpec {
 struct Job<'a> {
     client: ServiceClient,
     prepared: &'a Prepared,
-    elsewhere: &'a Elsewhere<'a>,
+    elsewhere: &'a RemoteBuild<'a>,
     modules: BTreeMap<String, String>,
     specs: Vec<BuildSpec>,
     /// Those that the service has.
@@ -386,7 +391,7 @@ impl Job<'_> {
         for spec in self.specs.clone() {
             let submit = SubmitRequest {
                 build: Some(spec),
-                force: request.options.no_cache,
+                force: request.options.cache.recompile,
                 ..SubmitRequest::default()
             };
             let view = self.client.submit(&submit, &mut |what| told.tell(what)).await;
@@ -425,13 +430,13 @@ impl Job<'_> {
         let Some(lock) = adopted else { return Ok(ExitCode::SUCCESS) };
         self.elsewhere.tell(&lock, &*report);
         match self.elsewhere.keep(&lock).map_err(of_build)? {
-            LockFate::Written | LockFate::Stays => {}
-            LockFate::Differs => warn(
+            LockUpdate::Written | LockUpdate::Stays => {}
+            LockUpdate::Differs => warn(
                 &*report,
                 "the build service chose other versions of some dependencies than velox.lock has",
                 "`--locked` makes that an error",
             ),
-            LockFate::Unwritable(why) => warn(&*report, &why, "the next build resolves the versions again"),
+            LockUpdate::Unwritable(why) => warn(&*report, &why, "the next build resolves the versions again"),
         }
         let mut summary = self.elsewhere.summary(&lock);
         if summary.raised.is_empty() {
@@ -453,13 +458,13 @@ impl Job<'_> {
         target: &GoTarget,
         reused: bool,
         report: &dyn Report,
-    ) -> Result<Binary, Trouble> {
+    ) -> Result<BuiltBinary, Trouble> {
         let artifact = view.artifact.as_ref().map(|artifact| &artifact.info);
         let Some(artifact) = artifact.filter(|artifact| artifact.target == target.to_string()) else {
             let message = format!("the build service has no binary for {target}, although it built one");
             return Err(Trouble::new(Ending::Build, &message, ""));
         };
-        let binary = |path: PathBuf| Binary {
+        let binary = |path: PathBuf| BuiltBinary {
             target: target.to_string(),
             path,
             size: artifact.size,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use velox_build::{Goal, Options, Output, cache_directory};
+use velox_build::{BuildOptions, CacheOptions, CompileOptions, Goal, Output, cache_directory};
 use velox_manifest::GoTarget;
 
 use crate::commands::session::{Asked, Prepared, working_directory};
@@ -59,12 +59,10 @@ fn prepare(settings: Settings, arguments: cli::Run) -> Result<(Prepared, Vec<OsS
     let report = Patient::new(report::open_beside(&settings, log, asked.source.clone()), patience);
     // For a server that the store can't keep, since a C compiler took part.
     let uncached = cache_directory(&settings.environment).join(UNCACHED).join(binary_name());
-    let options = Options {
-        debug,
-        race,
-        targets: vec![GoTarget::host()],
-        cache_program: std::env::current_exe().ok(),
-        ..Options::default()
+    let options = BuildOptions {
+        compile: CompileOptions { debug, race, targets: vec![GoTarget::host()], ..CompileOptions::default() },
+        cache: CacheOptions { program: std::env::current_exe().ok(), ..CacheOptions::default() },
+        ..BuildOptions::default()
     };
     let options = source.options(options, &working_directory);
     let goal = Goal::Build(Output::Store(uncached));

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use velox_build::{Error, Event, Inquiry, Note, RoadRunnerRelease, Subject, Versions};
+use velox_build::{Error, Event, Note, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{
     Diagnostic, ManifestFormat, Replacement, catalogue,
@@ -9,7 +9,7 @@ use velox_manifest::{
 
 use crate::{
     cli,
-    commands::edit::session::{Editing, base, error, host, identity},
+    commands::edit::session::{Editing, base, error},
     report::Change,
     settings::Settings,
 };
@@ -41,8 +41,8 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
         let help = "add that one plugin with a command of its own";
         return editing.refused(error("--name and --replace are for one plugin".to_owned(), help));
     }
-    let github = host(&editing.manifest().github, "github.com");
-    match plan(&editing.inquiry(), &arguments.plugins, &github).await {
+    let github = editing.manifest().github.host().to_owned();
+    match plan(&editing.session(), &arguments.plugins, &github).await {
         Ok(plugins) => {
             let mut unchecked = Vec::new();
             for (named, module, reference) in plugins {
@@ -70,7 +70,7 @@ pub(crate) async fn add(settings: Settings, arguments: cli::Add) -> ExitCode {
 
 /// Every plugin with its module path and its ref.
 pub(crate) async fn plan(
-    inquiry: &Inquiry<'_>,
+    session: &QuerySession<'_>,
     plugins: &[String],
     github: &str,
 ) -> Result<Vec<(Named, String, String)>, Refusal> {
@@ -81,7 +81,7 @@ pub(crate) async fn plan(
             Ok(plugin) => plugin,
             // A name that isn't in the catalogue may be one that this RoadRunner was released with.
             Err(unknown) => {
-                let release = released(inquiry, &mut release).await?;
+                let release = released(session, &mut release).await?;
                 unknown.among(release).ok_or_else(|| Refusal::Usage(unknown.diagnostic(release)))?
             }
         };
@@ -100,14 +100,14 @@ pub(crate) async fn plan(
             planned.push((place, (plugin, module, reference)));
             continue;
         }
-        let release = released(inquiry, &mut release).await?;
-        let own = release.requires.iter().find(|(path, _)| match has_major {
-            true => **path == plugin.path,
-            false => base(path) == plugin.path,
+        let release = released(session, &mut release).await?;
+        let own = release.go_mod.require.iter().find(|line| match has_major {
+            true => line.path == plugin.path,
+            false => base(&line.path) == plugin.path,
         });
         match (own, reference.is_empty()) {
-            (Some((path, version)), true) => planned.push((place, (plugin, path.clone(), version.clone()))),
-            (Some((path, _)), false) => planned.push((place, (plugin, path.clone(), reference))),
+            (Some(line), true) => planned.push((place, (plugin, line.path.clone(), line.version.clone()))),
+            (Some(line), false) => planned.push((place, (plugin, line.path.clone(), reference))),
             (None, false) if plugin.known.is_some() => {
                 let module = plugin.known.clone().unwrap_or_default();
                 planned.push((place, (plugin, module, reference)));
@@ -115,9 +115,10 @@ pub(crate) async fn plan(
             (None, _) => open.push((place, plugin)),
         }
     }
-    let subjects: Vec<Subject> = open.iter().map(|(_, plugin)| Subject::Module(start(plugin))).collect();
+    let subjects: Vec<VersionSubject> =
+        open.iter().map(|(_, plugin)| VersionSubject::Module(start(plugin))).collect();
     if !open.is_empty() {
-        let answers = inquiry.versions(&subjects).await.map_err(Refusal::Failed)?;
+        let answers = session.versions(&subjects).await.map_err(Refusal::Failed)?;
         for ((place, plugin), versions) in open.into_iter().zip(answers) {
             planned.push((place, newest(plugin, &versions).map_err(Refusal::Usage)?));
         }
@@ -133,11 +134,11 @@ fn start(plugin: &Named) -> String {
 }
 
 async fn released<'a>(
-    inquiry: &Inquiry<'_>,
+    session: &QuerySession<'_>,
     release: &'a mut Option<RoadRunnerRelease>,
 ) -> Result<&'a RoadRunnerRelease, Refusal> {
     if release.is_none() {
-        *release = Some(inquiry.release().await.map_err(Refusal::Failed)?);
+        *release = Some(session.release().await.map_err(Refusal::Failed)?);
     }
     release
         .as_ref()
@@ -204,7 +205,7 @@ struct Unknown {
 
 impl Unknown {
     fn among(&self, release: &RoadRunnerRelease) -> Option<Named> {
-        let mut modules = release.plugins.iter().map(|(module, _)| module);
+        let mut modules = release.plugins.iter().map(|plugin| &plugin.path);
         let module = modules.find(|module| base(module).rsplit('/').next() == Some(&self.name))?;
         Some(Named {
             name: self.name.clone(),
@@ -223,7 +224,7 @@ impl Unknown {
             diagnostic.help.insert(0, format!("did you mean {}?", near.join(", ")));
         }
         if release.plugins.is_empty() {
-            diagnostic.help.push(format!("{} has no plugins of its own to look among", release.module));
+            diagnostic.help.push(format!("{} has no plugins of its own to look among", release.module.path));
         }
         diagnostic
     }
@@ -239,9 +240,7 @@ fn write(
     replace: Option<&Replacement>,
 ) -> Result<(), Diagnostic> {
     let manifest = editing.manifest();
-    let same = manifest.plugins.iter().find(|plugin| {
-        identity(plugin, manifest).is_some_and(|known| known.eq_ignore_ascii_case(base(module)))
-    });
+    let same = manifest.plugins.iter().find(|plugin| plugin.is_module(module, manifest));
     if let Some(same) = same {
         let (known, from) = (same.name.value.clone(), same.reference.value.clone());
         if let Some(name) = name.filter(|name| *name != known) {
@@ -289,14 +288,14 @@ fn write(
 fn repository_of(editing: &Editing, module: &str) -> Result<NewOrigin, Diagnostic> {
     let path = base(module);
     let manifest = editing.manifest();
-    let below = |host: String| path.strip_prefix(&format!("{host}/")).map(str::to_owned);
-    if let Some(rest) = below(host(&manifest.github, "github.com")) {
+    let below = |host: &str| path.strip_prefix(&format!("{host}/")).map(str::to_owned);
+    if let Some(rest) = below(manifest.github.host()) {
         let mut parts = rest.splitn(3, '/').map(str::to_owned);
         if let (Some(owner), Some(repository)) = (parts.next(), parts.next()) {
             return Ok(NewOrigin::GitHub { owner, repository, folder: parts.next() });
         }
     }
-    if let Some(rest) = below(host(&manifest.gitlab, "gitlab.com"))
+    if let Some(rest) = below(manifest.gitlab.host())
         && let Some((owner, repository)) = rest.rsplit_once('/')
     {
         return Ok(NewOrigin::GitLab {

@@ -1,10 +1,12 @@
 use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, process::ExitCode, sync::Arc};
 
-use velox_build::{Error, Goal, Inquiry, Inspection, Options, RoadRunnerRelease, Subject};
+use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject};
+use velox_gomod::module::Version;
 use velox_manifest::{
     Diagnostic, GoTarget, Manifest, SourceFile,
     catalogue::{self, PluginGroup},
 };
+use velox_query::Inspection;
 
 use crate::{
     cli,
@@ -114,8 +116,10 @@ fn prepared(
         misconfigured(settings, None, &[error(message, &help)])
     })?;
     let configuration = Configuration { source, base: working_directory.to_owned(), file: None };
-    let options =
-        Options { go: arguments.go.as_ref().map(|go| working_directory.join(go)), ..Options::default() };
+    let options = BuildOptions {
+        go: arguments.go.as_ref().map(|go| working_directory.join(go)),
+        ..BuildOptions::default()
+    };
     Prepared::of(settings.clone(), configuration, manifest, options, Goal::Plan)
 }
 
@@ -139,7 +143,7 @@ async fn text(
 ) -> Result<(String, String), Stop> {
     let on_terminal = settings.terminal.stdin && settings.terminal.stderr;
     if let Some(binary) = &arguments.from {
-        let inspection = velox_build::inspect(&working_directory.join(binary))?;
+        let inspection = velox_query::inspect(&working_directory.join(binary))?;
         let (roadrunner, entries) = of_binary(settings, arguments, &inspection, binary)?;
         let told = count(&roadrunner, entries.len());
         let title = format!("As {} was built", binary.display());
@@ -151,25 +155,25 @@ async fn text(
         return Err(error("no terminal to ask for plugins on".to_owned(), help).into());
     }
 
-    let inquiry = inquiry(prepared);
+    let session = session(prepared);
     let asked = match &arguments.roadrunner {
         Some(reference) => reference.clone(),
-        None => newest(&inquiry, settings, !by_flags).await?,
+        None => newest(&session, settings, !by_flags).await?,
     };
     let mut request = prepared.request.clone();
     request.manifest = manifest(Some(&asked)).unwrap_or(request.manifest);
-    let inquiry = Inquiry::new(&request, Arc::clone(&prepared.report) as _, prepared.cancel.clone());
-    let release = inquiry.release().await?;
+    let session = QuerySession::new(&request, Arc::clone(&prepared.report) as _, prepared.cancel.clone());
+    let release = session.release().await?;
     let mut entries: Vec<Entry> = Vec::new();
     let mut chosen = arguments.plugins.clone();
     if by_flags {
         let wanted =
             |module: &str| arguments.default || arguments.groups.contains(&cli::PluginGroup(group(module)));
-        entries.extend(release.plugins.iter().filter(|(module, _)| wanted(module)).map(of_release));
+        entries.extend(release.plugins.iter().filter(|plugin| wanted(&plugin.path)).map(of_release));
     } else {
         chosen.extend(ask(settings, &release)?);
     }
-    let named = plan(&inquiry, &chosen, "github.com").await.map_err(Stop::Refused)?;
+    let named = plan(&session, &chosen, "github.com").await.map_err(Stop::Refused)?;
     for (named, module, reference) in named {
         entries.retain(|known| base(&known.module) != base(&module));
         entries.push(Entry { name: named.name, module, tag: reference, replace: None, remark: None });
@@ -185,8 +189,8 @@ async fn text(
     Ok((written(&asked, &entries, "The RoadRunner server that `vx build` makes"), told))
 }
 
-fn inquiry(prepared: &Prepared) -> Inquiry<'_> {
-    Inquiry::new(&prepared.request, Arc::clone(&prepared.report) as _, prepared.cancel.clone())
+fn session(prepared: &Prepared) -> QuerySession<'_> {
+    QuerySession::new(&prepared.request, Arc::clone(&prepared.report) as _, prepared.cancel.clone())
 }
 
 fn count(roadrunner: &str, plugins: usize) -> String {
@@ -194,9 +198,9 @@ fn count(roadrunner: &str, plugins: usize) -> String {
 }
 
 /// The newest RoadRunner, or the one that the user picks.
-async fn newest(inquiry: &Inquiry<'_>, settings: &Settings, pick: bool) -> Result<String, Stop> {
+async fn newest(session: &QuerySession<'_>, settings: &Settings, pick: bool) -> Result<String, Stop> {
     const SHOWN: usize = 12;
-    let versions = inquiry.versions(&[Subject::RoadRunner]).await?.pop().unwrap_or_default();
+    let versions = session.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
     let newest = versions.newest_major().and_then(|major| major.newest()).map(str::to_owned);
     let Some(newest) = newest else {
         let why = versions.trouble.map(|why| format!(": {why}")).unwrap_or_default();
@@ -224,8 +228,8 @@ fn ask(settings: &Settings, release: &RoadRunnerRelease) -> Result<Vec<String>, 
         let mut items: Vec<(String, String, String, bool)> = release
             .plugins
             .iter()
-            .filter(|(module, _)| group(module) == group_asked)
-            .map(|(module, version)| {
+            .filter(|plugin| group(&plugin.path) == group_asked)
+            .map(|Version { path: module, version }| {
                 let name = name_of(module);
                 let line = catalogue::find(module).map_or("", |known| known.description.as_str()).to_owned();
                 let usual = USUAL.contains(&name.as_str());
@@ -327,7 +331,7 @@ fn settings_of(inspection: &Inspection) -> String {
     text
 }
 
-fn of_release((module, version): &(String, String)) -> Entry {
+fn of_release(Version { path: module, version }: &Version) -> Entry {
     Entry { name: name_of(module), module: module.clone(), tag: version.clone(), replace: None, remark: None }
 }
 
@@ -392,7 +396,7 @@ fn key(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use velox_build::InsideModule;
+    use velox_query::BinaryModule;
 
     use super::*;
 
@@ -408,7 +412,7 @@ mod tests {
             target: Some("plan9/mips".to_owned()),
             flags: vec!["-race=true".to_owned(), "-tags=aws,debug".to_owned(), "CGO_ENABLED=1".to_owned()],
             plugins: Vec::new(),
-            modules: vec![InsideModule {
+            modules: vec![BinaryModule {
                 name: "zap".to_owned(),
                 module: "go.uber.org/zap".to_owned(),
                 version: "v1.0.0".to_owned(),

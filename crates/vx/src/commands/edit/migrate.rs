@@ -42,7 +42,7 @@ pub(crate) async fn migrate(settings: Settings, arguments: cli::Migrate) -> Exit
     let migrated = SourceFile { name: editing.source.name.clone(), text: migration.text };
     let lock = match Manifest::parse(&migrated, &lookup) {
         Ok((manifest, _)) => {
-            velox_build::carried_over(&editing.prepared.request, &manifest).unwrap_or_default()
+            velox_build::carry_over_lock(&editing.prepared.request, &manifest).unwrap_or_default()
         }
         Err(diagnostics) => return misconfigured(&settings, Some(migrated), &diagnostics),
     };

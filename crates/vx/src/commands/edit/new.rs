@@ -1,6 +1,6 @@
 use std::{path::PathBuf, process::ExitCode};
 
-use velox_build::{Error, Skeleton};
+use velox_build::{Error, PluginTemplate};
 use velox_manifest::LogConfig;
 
 use crate::commands::session::working_directory;
@@ -21,7 +21,7 @@ pub(crate) fn new(settings: &Settings, command: cli::New) -> ExitCode {
     let shown = dir.unwrap_or_else(|| PathBuf::from(&name));
     let directory: PathBuf = working_directory.join(&shown).components().collect();
     let made = || -> Result<_, Error> {
-        let skeleton = Skeleton::new(&name, module.as_deref())?;
+        let skeleton = PluginTemplate::new(&name, module.as_deref())?;
         Ok((skeleton.write(&directory)?, skeleton))
     };
     match made() {

@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
-use velox_build::{Goal, Inquiry, Options};
+use velox_build::{BuildOptions, Goal, QuerySession, Upgrade};
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
-    Diagnostic, Level, Manifest, Origin, Plugin, SourceFile,
+    Diagnostic, Level, Manifest, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin},
 };
 
@@ -59,8 +59,10 @@ impl Editing {
             }
             Err(diagnostics) => return Err(wrong(&diagnostics)),
         };
-        let options =
-            Options { go: arguments.go.as_ref().map(|go| working_directory.join(go)), ..Options::default() };
+        let options = BuildOptions {
+            go: arguments.go.as_ref().map(|go| working_directory.join(go)),
+            ..BuildOptions::default()
+        };
         let prepared = Prepared::of(settings.clone(), configuration, manifest, options, Goal::Lock)?;
         Ok(Self { prepared, editor, source, file, changes: Vec::new(), renew: Vec::new(), settings, started })
     }
@@ -69,9 +71,9 @@ impl Editing {
         &self.prepared.request.manifest
     }
 
-    pub(crate) fn inquiry(&self) -> Inquiry<'_> {
+    pub(crate) fn session(&self) -> QuerySession<'_> {
         let Prepared { request, report, cancel, .. } = &self.prepared;
-        Inquiry::new(request, Arc::clone(report) as _, cancel.clone())
+        QuerySession::new(request, Arc::clone(report) as _, cancel.clone())
     }
 
     /// Ends with a mistake of the user's; the file stays as it was.
@@ -97,7 +99,7 @@ impl Editing {
             let mut request = self.prepared.request.clone();
             request.manifest = manifest;
             request.source = Some(source.clone());
-            request.options.upgrade_only.clone_from(&self.renew);
+            request.options.versions.upgrade = Upgrade::Only(self.renew.clone());
             match velox_build::build(&request, Arc::clone(&report) as _, self.prepared.cancel.clone()).await {
                 Ok(summary) => Some((report, summary)),
                 Err(mut error) => {
@@ -178,33 +180,4 @@ pub(crate) fn error(message: String, help: &str) -> Diagnostic {
 /// A module path without its major suffix.
 pub(crate) fn base(module: &str) -> &str {
     split_path_version(module).map_or(module, |(base, _)| base)
-}
-
-/// The path of a plugin without its major, to compare plugins by.
-pub(crate) fn identity(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let folder = |folder: &Option<velox_manifest::Spanned<String>>| {
-        folder.as_ref().map(|folder| format!("/{}", folder.value)).unwrap_or_default()
-    };
-    match &plugin.origin {
-        Origin::Module(path) => Some(base(&path.value).to_owned()),
-        Origin::GitHub { owner, repository, folder: inner } => {
-            let host = host(&manifest.github, "github.com");
-            Some(format!("{host}/{}/{}{}", owner.value, repository.value, folder(inner)))
-        }
-        Origin::GitLab { project, folder: inner } => match &project.value {
-            velox_manifest::Project::Path(path) => {
-                Some(format!("{}/{path}{}", host(&manifest.gitlab, "gitlab.com"), folder(inner)))
-            }
-            velox_manifest::Project::Id(_) => None,
-        },
-    }
-}
-
-/// The host of a forge that a manifest configures.
-pub(crate) fn host(forge: &velox_manifest::Forge, public: &str) -> String {
-    let own = forge.endpoint.as_ref().and_then(|endpoint| {
-        let rest = endpoint.value.split_once("://")?.1;
-        rest.split(['/', ':']).next().map(str::to_owned)
-    });
-    own.unwrap_or_else(|| public.to_owned())
 }

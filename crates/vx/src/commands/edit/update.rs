@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use velox_build::{Event, Note, Subject};
+use velox_build::{Event, Note, VersionSubject};
 use velox_gomod::semver;
 
 use crate::{
@@ -59,7 +59,7 @@ fn update_one(
 ) -> Result<(), velox_manifest::Diagnostic> {
     let Standing { name, asked, versions, .. } = standing;
     let note = |text: String| editing.prepared.report.report(Event::Note(Note::Text { text }));
-    let is_roadrunner = matches!(standing.subject, Subject::RoadRunner);
+    let is_roadrunner = matches!(standing.subject, VersionSubject::RoadRunner);
     if standing.replaced {
         note(format!("{name} is replaced: it stays at {asked}"));
         return Ok(());

@@ -1,8 +1,9 @@
 use std::{process::ExitCode, sync::Arc};
 
 use serde_json::{Value, json};
-use velox_build::{Checked, Finding, Goal, LookedUp, Options, Rule};
+use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Level, SourceFile};
+use velox_query::{CheckReport, Finding, LookedUp, Rule};
 
 use crate::{
     cli::{self, Format},
@@ -18,13 +19,14 @@ use crate::{
 
 /// `vx check`.
 pub(crate) async fn check(settings: Settings, arguments: cli::Check) -> ExitCode {
-    let mut prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, Options::default()) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
+    let mut prepared =
+        match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
+            Ok(prepared) => prepared,
+            Err(code) => return code,
+        };
     let warnings = std::mem::take(&mut prepared.warnings);
     let Prepared { request, report, cancel, .. } = &prepared;
-    let mut checked = match velox_build::check(request, Arc::clone(report) as _, cancel.clone()).await {
+    let mut checked = match velox_query::check(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(checked) => checked,
         Err(error) => return prepared.failed(&error),
     };
@@ -40,11 +42,11 @@ pub(crate) async fn check(settings: Settings, arguments: cli::Check) -> ExitCode
     if wrong { Ending::Build.into() } else { written }
 }
 
-fn of_level(checked: &Checked, level: Level) -> usize {
+fn of_level(checked: &CheckReport, level: Level) -> usize {
     checked.findings.iter().filter(|finding| finding.diagnostic.level == level).count()
 }
 
-fn shown(checked: &Checked, source: Option<&SourceFile>) -> String {
+fn shown(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text = String::new();
     for Finding { diagnostic, explanation, .. } in &checked.findings {
         text += &render_explained(diagnostic, explanation, source);
@@ -73,7 +75,7 @@ fn shown(checked: &Checked, source: Option<&SourceFile>) -> String {
     text + &format!("{of}{found}{looked_up}\n")
 }
 
-fn events(checked: &Checked, source: Option<&SourceFile>) -> String {
+fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text: String =
         checked.findings.iter().map(|finding| report::event("finding", &fields(finding, source))).collect();
     let (looked_up, why) = match &checked.looked_up {

@@ -5,8 +5,9 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use tokio_util::sync::CancellationToken;
-use velox_build::{Event, Goal, Observation, Options, Reporter, State};
+use velox_build::{BuildOptions, Event, Goal, Reporter};
 use velox_manifest::LogConfig;
+use velox_query::{Diagnosis, Health};
 
 use crate::commands::session::{Asked, Misconfigured, working_directory};
 use crate::{
@@ -40,9 +41,9 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
             if there {
                 let plugins = asked.manifest.plugins.len();
                 let name = asked.source.as_ref().map_or(USUAL_NAME, |source| source.name.as_str());
-                teller.tell(&Observation {
+                teller.tell(&Diagnosis {
                     check: "config",
-                    state: State::Ok,
+                    state: Health::Ok,
                     message: format!("{name} asks for {}", count(plugins as u64, "plugin")),
                     remedy: None,
                 });
@@ -58,10 +59,10 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
     if let Err(error) = signals::watch(cancel.clone(), |_| ()) {
         return report::complain(&format!("can't listen for signals: {error}"));
     }
-    let options = source.options(Options::default(), &working_directory);
+    let options = source.options(BuildOptions::default(), &working_directory);
     let request = asked.request(settings, options, Goal::Plan);
     let ended =
-        velox_build::examine(&request, Arc::new(Silent), cancel, |finding| teller.tell(&finding)).await;
+        velox_query::diagnose(&request, Arc::new(Silent), cancel, |finding| teller.tell(&finding)).await;
     match ended {
         Ok(()) => teller.end(),
         Err(error) => Ending::of(error.kind, None).into(),
@@ -69,15 +70,15 @@ pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) ->
 }
 
 /// A configuration with mistakes, as one finding: `vx build` shows them all, with their places.
-fn misconfigured(wrong: &Misconfigured) -> Observation {
+fn misconfigured(wrong: &Misconfigured) -> Diagnosis {
     let first = wrong.diagnostics.first().map_or("it can't be read", |first| first.message.as_str());
     let more = match wrong.diagnostics.len() {
         0 | 1 => String::new(),
         many => format!(" (and {} more)", many - 1),
     };
-    Observation {
+    Diagnosis {
         check: "config",
-        state: State::Error,
+        state: Health::Error,
         message: format!("{first}{more}"),
         remedy: Some("`vx build --dry-run` shows where".to_owned()),
     }
@@ -116,14 +117,14 @@ impl Teller {
         }
     }
 
-    fn tell(&self, finding: &Observation) {
+    fn tell(&self, finding: &Diagnosis) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match finding.state {
-            State::Ok => told.ok += 1,
-            State::Warning => told.warnings += 1,
-            State::Error => told.errors += 1,
+            Health::Ok => told.ok += 1,
+            Health::Warning => told.warnings += 1,
+            Health::Error => told.errors += 1,
         }
-        if self.quiet && finding.state == State::Ok {
+        if self.quiet && finding.state == Health::Ok {
             return;
         }
         let text = if self.json { event(finding) } else { line(finding) };
@@ -156,8 +157,8 @@ impl Teller {
     }
 }
 
-fn event(finding: &Observation) -> String {
-    let Observation { check, state, message, remedy } = finding;
+fn event(finding: &Diagnosis) -> String {
+    let Diagnosis { check, state, message, remedy } = finding;
     let event = serde_json::json!({
         "v": 1, "event": "examined", "check": check, "state": state, "message": message, "remedy": remedy,
     });
@@ -165,11 +166,11 @@ fn event(finding: &Observation) -> String {
 }
 
 /// `warning  proxy    what was found`, and below it what to do.
-fn line(finding: &Observation) -> String {
+fn line(finding: &Diagnosis) -> String {
     let (word, color) = match finding.state {
-        State::Ok => ("ok", AnsiColor::Green),
-        State::Warning => ("warning", AnsiColor::Yellow),
-        State::Error => ("error", AnsiColor::BrightRed),
+        Health::Ok => ("ok", AnsiColor::Green),
+        Health::Warning => ("warning", AnsiColor::Yellow),
+        Health::Error => ("error", AnsiColor::BrightRed),
     };
     let style = Style::new().bold().fg_color(Some(color.into()));
     let message = clean(&finding.message).replace('\n', " ");

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
-use velox_build::{InsideModule, Inspection};
 use velox_manifest::LogConfig;
+use velox_query::{BinaryModule, Inspection};
 
 use crate::{
     cli::{self, Format},
@@ -15,7 +15,7 @@ use crate::{
 
 /// `vx inspect`.
 pub(crate) fn inspect(settings: &Settings, arguments: &cli::Inspect) -> ExitCode {
-    let inspection = match velox_build::inspect(&arguments.file) {
+    let inspection = match velox_query::inspect(&arguments.file) {
         Ok(inspection) => inspection,
         Err(error) => {
             let ending = Ending::of(error.kind, None);
@@ -62,10 +62,10 @@ fn shown(inspection: &Inspection, all: bool) -> String {
     text
 }
 
-fn modules(modules: &[InsideModule]) -> String {
+fn modules(modules: &[BinaryModule]) -> String {
     let rows: Vec<[String; 3]> = modules
         .iter()
-        .map(|InsideModule { name, module, version, replacement }| {
+        .map(|BinaryModule { name, module, version, replacement }| {
             let module = match replacement {
                 Some(replacement) => format!("{module} => {replacement}"),
                 None => module.clone(),

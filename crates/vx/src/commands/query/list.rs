@@ -1,6 +1,7 @@
 use std::{process::ExitCode, sync::Arc};
 
-use velox_build::{Event, Goal, ListedPlugin, Note, Options, PluginList};
+use velox_build::{BuildOptions, Event, Goal, Note};
+use velox_query::{ListedPlugin, PluginList};
 
 use crate::{
     cli::{self, Format},
@@ -14,12 +15,12 @@ use crate::{
 
 /// `vx list`.
 pub(crate) async fn list(settings: Settings, arguments: cli::List) -> ExitCode {
-    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, Options::default()) {
+    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
     let Prepared { request, report, cancel, .. } = &prepared;
-    let mut list = match velox_build::list(request, Arc::clone(report) as _, cancel.clone()).await {
+    let mut list = match velox_query::list(request, Arc::clone(report) as _, cancel.clone()).await {
         Ok(list) => list,
         Err(error) => return prepared.failed(&error),
     };

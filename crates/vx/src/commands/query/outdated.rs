@@ -1,8 +1,7 @@
 use std::process::ExitCode;
 
-use velox_build::{Error, Subject, Versions};
+use velox_build::{Error, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::edit::module_of;
 
 use crate::{
     cli::{self, Format},
@@ -14,7 +13,7 @@ use crate::{
 /// A plugin, or RoadRunner itself, among the versions that there are.
 pub(crate) struct Standing {
     pub(crate) name: String,
-    pub(crate) subject: Subject,
+    pub(crate) subject: VersionSubject,
     /// As far as it is known.
     pub(crate) module: String,
     pub(crate) asked: String,
@@ -67,14 +66,14 @@ impl Standing {
 /// The plugins of these names (`roadrunner` is RoadRunner itself) with the versions that there are.
 pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec<Standing>, Error> {
     let manifest = editing.manifest();
-    let locked = velox_build::locked(&editing.prepared.request)?;
+    let locked = velox_build::locked_versions(&editing.prepared.request)?;
     let mut standings = Vec::new();
     for name in names {
         if name == ROADRUNNER && !manifest.plugins.iter().any(|plugin| plugin.name.value == *name) {
             let asked = manifest.roadrunner.reference.as_ref();
             standings.push(Standing {
                 name: name.clone(),
-                subject: Subject::RoadRunner,
+                subject: VersionSubject::RoadRunner,
                 module: locked.roadrunner.as_ref().map(|locked| locked.path.clone()).unwrap_or_default(),
                 asked: asked.map_or_else(|| "(default branch)".to_owned(), |asked| asked.value.clone()),
                 locked: locked.roadrunner.as_ref().map(|locked| locked.version.clone()),
@@ -89,10 +88,10 @@ pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec
         let at_lock = locked.plugins.get(name);
         standings.push(Standing {
             name: name.clone(),
-            subject: Subject::Plugin(name.clone()),
+            subject: VersionSubject::Plugin(name.clone()),
             module: at_lock
                 .map(|locked| locked.path.clone())
-                .or_else(|| module_of(plugin, manifest))
+                .or_else(|| plugin.module_path(manifest))
                 .unwrap_or_default(),
             asked: plugin.reference.value.clone(),
             locked: at_lock.map(|locked| locked.version.clone()),
@@ -100,8 +99,8 @@ pub(crate) async fn standings(editing: &Editing, names: &[String]) -> Result<Vec
             versions: Versions::default(),
         });
     }
-    let subjects: Vec<Subject> = standings.iter().map(|standing| standing.subject.clone()).collect();
-    let answers = editing.inquiry().versions(&subjects).await?;
+    let subjects: Vec<VersionSubject> = standings.iter().map(|standing| standing.subject.clone()).collect();
+    let answers = editing.session().versions(&subjects).await?;
     for (standing, versions) in standings.iter_mut().zip(answers) {
         standing.versions = versions;
     }

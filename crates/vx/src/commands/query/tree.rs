@@ -4,7 +4,8 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use velox_build::{Goal, Options, StudiedModule, Study};
+use velox_build::{BuildOptions, Goal};
+use velox_query::{GraphModule, ModuleGraph};
 
 use crate::{
     cli::{self, Format},
@@ -17,19 +18,19 @@ use crate::{
 pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
     let unicode = settings.terminal.unicode;
     let cli::Tree { server, depth, all } = arguments;
-    let prepared = match Prepared::new(settings, server, |_| Goal::Plan, Options::default()) {
+    let prepared = match Prepared::new(settings, server, |_| Goal::Plan, BuildOptions::default()) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let study = match prepared.study().await {
-        Ok(study) => study,
+    let graph = match prepared.module_graph().await {
+        Ok(graph) => graph,
         Err(code) => return code,
     };
     let text = match prepared.format {
-        Format::Json => report::event("tree", &fields(&study, depth, all)),
+        Format::Json => report::event("tree", &fields(&graph, depth, all)),
         Format::Human => {
             let mut drawing = Drawing {
-                study: &study,
+                graph: &graph,
                 all,
                 depth: depth.unwrap_or(usize::MAX),
                 marks: if unicode {
@@ -50,7 +51,7 @@ pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
 
 /// The tree as it is written.
 struct Drawing<'a> {
-    study: &'a Study,
+    graph: &'a ModuleGraph,
     all: bool,
     depth: usize,
     /// For a branch, for the last one, and for what runs past.
@@ -64,13 +65,13 @@ struct Drawing<'a> {
 impl Drawing<'_> {
     /// RoadRunner's own requirements come first, then each plugin as a tree of its own.
     fn draw(&mut self) {
-        let roadrunner = &self.study.lock.roadrunner;
+        let roadrunner = &self.graph.lock().roadrunner;
         self.text += &format!("{} {}\n", roadrunner.module, roadrunner.version);
         if self.depth > 0 {
-            self.branches(&self.study.roadrunner(self.all), "", 1);
+            self.branches(&self.graph.roadrunner(self.all), "", 1);
         }
-        for plugin in &self.study.lock.plugins {
-            let Some(module) = self.study.module(&plugin.module) else { continue };
+        for plugin in &self.graph.lock().plugins {
+            let Some(module) = self.graph.module(&plugin.module) else { continue };
             self.text += &format!("\n{}: ", plugin.name);
             self.module(&module, "", 0);
         }
@@ -79,13 +80,13 @@ impl Drawing<'_> {
         }
     }
 
-    fn module(&mut self, module: &StudiedModule, indent: &str, depth: usize) {
+    fn module(&mut self, module: &GraphModule, indent: &str, depth: usize) {
         self.text += &format!("{} {}", module.path, module.version);
         if let Some(replacement) = &module.replacement {
             self.text += &format!(" => {replacement}");
         }
         let requirements =
-            if depth < self.depth { self.study.requirements(module, self.all) } else { Vec::new() };
+            if depth < self.depth { self.graph.requirements(module, self.all) } else { Vec::new() };
         let again = !requirements.is_empty() && !self.drawn.insert(module.path.clone());
         self.repeated |= again;
         self.text += if again { " (*)\n" } else { "\n" };
@@ -94,7 +95,7 @@ impl Drawing<'_> {
         }
     }
 
-    fn branches(&mut self, modules: &[StudiedModule], indent: &str, depth: usize) {
+    fn branches(&mut self, modules: &[GraphModule], indent: &str, depth: usize) {
         let [branch, last, past] = self.marks;
         for (index, module) in modules.iter().enumerate() {
             let is_last = index + 1 == modules.len();
@@ -107,13 +108,13 @@ impl Drawing<'_> {
 }
 
 /// The same as a flat map, which programs walk more easily.
-fn fields(study: &Study, depth: Option<usize>, all: bool) -> Value {
+fn fields(graph: &ModuleGraph, depth: Option<usize>, all: bool) -> Value {
     let paths =
-        |modules: &[StudiedModule]| modules.iter().map(|module| module.path.clone()).collect::<Vec<_>>();
-    let own = study.roadrunner(all);
+        |modules: &[GraphModule]| modules.iter().map(|module| module.path.clone()).collect::<Vec<_>>();
+    let own = graph.roadrunner(all);
     let mut modules: BTreeMap<String, Value> = BTreeMap::new();
-    let plugins = study.plugins();
-    let mut level: Vec<StudiedModule> = plugins.clone();
+    let plugins = graph.plugins();
+    let mut level: Vec<GraphModule> = plugins.clone();
     let mut below = own.clone();
     for at in 0..=depth.unwrap_or(usize::MAX) {
         let mut next = std::mem::take(&mut below);
@@ -121,7 +122,7 @@ fn fields(study: &Study, depth: Option<usize>, all: bool) -> Value {
             if modules.contains_key(&module.path) {
                 continue;
             }
-            let requirements = study.requirements(&module, all);
+            let requirements = graph.requirements(&module, all);
             let fields = json!({
                 "version": module.version,
                 "replacement": module.replacement,
@@ -137,10 +138,10 @@ fn fields(study: &Study, depth: Option<usize>, all: bool) -> Value {
     }
     let plugin = |name: &str, module: &str| json!({ "name": name, "module": module });
     json!({
-        "roadrunner": study.lock.roadrunner.module,
-        "version": study.lock.roadrunner.version,
+        "roadrunner": graph.lock().roadrunner.module,
+        "version": graph.lock().roadrunner.version,
         "requires": if depth == Some(0) { Vec::new() } else { paths(&own) },
-        "plugins": study.lock.plugins.iter().map(|it| plugin(&it.name, &it.module)).collect::<Vec<_>>(),
+        "plugins": graph.lock().plugins.iter().map(|it| plugin(&it.name, &it.module)).collect::<Vec<_>>(),
         "modules": modules,
     })
 }

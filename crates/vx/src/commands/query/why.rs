@@ -1,8 +1,9 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use serde_json::{Value, json};
-use velox_build::{Demanded, Demander, Goal, Options, StudiedModule, Study, Why};
+use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Diagnostic, Level};
+use velox_query::{GraphModule, ModuleGraph, Requirement, Requirer, Why};
 
 use crate::{
     cli::{self, Format},
@@ -15,19 +16,19 @@ use crate::{
 /// `vx why`.
 pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
     let arrow = if settings.terminal.unicode { "→" } else { "->" };
-    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, Options::default()) {
+    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let study = match prepared.study().await {
-        Ok(study) => study,
+    let graph = match prepared.module_graph().await {
+        Ok(graph) => graph,
         Err(code) => return code,
     };
-    let path = match study.named(&arguments.module).as_slice() {
+    let path = match graph.named(&arguments.module).as_slice() {
         [path] => (*path).to_owned(),
-        paths => return not_one(&prepared, &study, &arguments.module, paths),
+        paths => return not_one(&prepared, &graph, &arguments.module, paths),
     };
-    let Some(why) = study.why(&path) else { return not_one(&prepared, &study, &arguments.module, &[]) };
+    let Some(why) = graph.why(&path) else { return not_one(&prepared, &graph, &arguments.module, &[]) };
     let text = match prepared.format {
         Format::Json => report::event("why", &fields(&why)),
         Format::Human => shown(&why, arrow),
@@ -35,9 +36,9 @@ pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
     prepared.answer(&clean(&text))
 }
 
-fn not_one(prepared: &Prepared, study: &Study, wanted: &str, paths: &[&str]) -> ExitCode {
+fn not_one(prepared: &Prepared, graph: &ModuleGraph, wanted: &str, paths: &[&str]) -> ExitCode {
     let (message, help) = if paths.is_empty() {
-        let near = study.nearest(wanted);
+        let near = graph.nearest(wanted);
         let help = if near.is_empty() {
             "`vx tree` shows the modules of this server".to_owned()
         } else {
@@ -85,27 +86,27 @@ fn shown(why: &Why, arrow: &str) -> String {
     text
 }
 
-fn named(module: &StudiedModule) -> String {
+fn named(module: &GraphModule) -> String {
     format!("{} {}", module.path, module.version)
 }
 
-fn by(demanded: &Demanded) -> String {
+fn by(demanded: &Requirement) -> String {
     let who = match &demanded.by {
-        Demander::Configuration(name) => return format!("the configuration (plugin {name})"),
-        Demander::RoadRunner => "RoadRunner itself".to_owned(),
-        Demander::Module(module) => format!("{} {}", module.path, module.version),
+        Requirer::Configuration(name) => return format!("the configuration (plugin {name})"),
+        Requirer::RoadRunner => "RoadRunner itself".to_owned(),
+        Requirer::Module(module) => format!("{} {}", module.path, module.version),
     };
     if demanded.indirect { who + " (indirectly)" } else { who }
 }
 
 fn fields(why: &Why) -> Value {
-    let module = |module: &StudiedModule| json!({ "module": module.path, "version": module.version });
+    let module = |module: &GraphModule| json!({ "module": module.path, "version": module.version });
     let demanded = why.demanded.iter().map(|one| {
         let mut fields = BTreeMap::from([("version", json!(one.version)), ("indirect", json!(one.indirect))]);
         match &one.by {
-            Demander::Configuration(name) => fields.insert("plugin", json!(name)),
-            Demander::RoadRunner => fields.insert("roadrunner", json!(true)),
-            Demander::Module(by) => fields.insert("by", json!({ "module": by.path, "version": by.version })),
+            Requirer::Configuration(name) => fields.insert("plugin", json!(name)),
+            Requirer::RoadRunner => fields.insert("roadrunner", json!(true)),
+            Requirer::Module(by) => fields.insert("by", json!({ "module": by.path, "version": by.version })),
         };
         json!(fields)
     });

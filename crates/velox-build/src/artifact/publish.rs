@@ -1,0 +1,352 @@
+//! Putting the binary where the user wants it: whole, or not at all.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    artifact::store::StoredArtifact, digest, error::Error, request::Output, settings::BuildSettings,
+};
+
+/// The name of a file that isn't finished begins and ends so.
+const UNFINISHED: (&str, &str) = (".rr.", ".tmp");
+
+/// Longer than any file system's smallest step of time.
+const TICK: Duration = Duration::from_secs(3);
+
+impl Output {
+    /// Finds out before the compile what would fail after it.
+    pub(crate) fn check_for(&self, settings: &BuildSettings) -> Result<(), Error> {
+        if matches!(self, Self::File(_)) && settings.targets.len() > 1 {
+            return Err(Error::configuration("--output-file names one file, and there are several targets")
+                .help("name a directory with -o: it gets rr-OS-ARCH for each target"));
+        }
+        settings.targets.iter().try_for_each(|target| self.check(&settings.binary_name(target)))
+    }
+
+    /// The file that the binary will be.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.join(name),
+            Self::File(file) | Self::Store(file) => file.clone(),
+        }
+    }
+
+    /// Finds out before a compile whether the binary can be written after it.
+    pub(crate) fn probe(&self, settings: &BuildSettings) -> Result<(), Error> {
+        settings.targets.iter().try_for_each(|target| {
+            let file = self.file(&settings.binary_name(target));
+            let existing = directory_of(&file).ancestors().find(|ancestor| ancestor.exists());
+            let probe = existing.map_or(Ok(()), |directory| unfinished_in(directory).map(drop));
+            probe.map_err(|error| unwritable(&file, &error))
+        })
+    }
+
+    fn check(&self, name: &str) -> Result<(), Error> {
+        let file = self.file(name);
+        // As `go build -o` has it: a slip of the pen shall not cost a text.
+        if matches!(self, Self::File(_)) && is_something_else(&file) {
+            return Err(Error::configuration(format!(
+                "{} is there already, and is no program",
+                file.display()
+            ))
+            .help("name another file, or remove that one"));
+        }
+        if file.is_dir() {
+            return Err(Error::configuration(format!("{} is a directory", file.display()))
+                .help("-o takes the directory that gets the binary, --output-file the file itself"));
+        }
+        let parent = directory_of(&file);
+        match parent.ancestors().find(|ancestor| ancestor.exists()) {
+            Some(existing) if !existing.is_dir() => {
+                Err(Error::configuration(format!("{} is a file, not a directory", existing.display()))
+                    .help("-o takes the directory that gets the binary, --output-file the file itself"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Copies `artifact` beside its place, syncs it, and renames it into its place; a file that is the same already stays.
+/// One that is `fresh` was just read, and isn't read for its sum again.
+pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Result<(), Error> {
+    if is_published(artifact, file) {
+        return Ok(());
+    }
+    let source = artifact.binary();
+    if !fresh {
+        let (_, sha256) = digest::of_file(&source).map_err(|error| Error::file("read", &source, &error))?;
+        if sha256 != artifact.sha256 {
+            let _ = fs::remove_dir_all(&artifact.directory);
+            return Err(Error::build(format!("{} had been changed since it was made", source.display()))
+                .help("it is removed now: build again"));
+        }
+    }
+    write_whole(file, &mut |unfinished| {
+        io::copy(&mut File::open(&source)?, unfinished)?;
+        make_executable(unfinished)
+    })
+}
+
+/// Writes a file beside its place, syncs it, and renames it into its place.
+pub(crate) fn write_whole(
+    file: &Path,
+    write: &mut dyn FnMut(&mut File) -> io::Result<()>,
+) -> Result<(), Error> {
+    let failed = |error: io::Error| unwritable(file, &error);
+    let mut unfinished = PartialFile::beside(file)?;
+    write(unfinished.file()).map_err(failed)?;
+    unfinished.finish(file, false)
+}
+
+/// A file on its way to its place.
+pub(crate) struct PartialFile(tempfile::NamedTempFile);
+
+impl PartialFile {
+    /// An empty one in the directory of `file`, which is made when missing.
+    pub(crate) fn beside(file: &Path) -> Result<Self, Error> {
+        let directory = directory_of(file);
+        fs::create_dir_all(directory).map_err(|error| unwritable(file, &error))?;
+        remove_unfinished(directory);
+        unfinished_in(directory).map(Self).map_err(|error| unwritable(file, &error))
+    }
+
+    pub(crate) fn file(&mut self) -> &mut File {
+        self.0.as_file_mut()
+    }
+
+    /// Syncs it, and renames it into its place.
+    pub(crate) fn finish(self, file: &Path, executable: bool) -> Result<(), Error> {
+        let Self(unfinished) = self;
+        let failed = |error: io::Error| unwritable(file, &error);
+        if executable {
+            make_executable(unfinished.as_file()).map_err(failed)?;
+        }
+        unfinished.as_file().sync_all().map_err(failed)?;
+        unfinished.persist(file).map_err(|error| failed(error.error))?;
+        #[cfg(unix)]
+        let _ = File::open(directory_of(file)).and_then(|directory| directory.sync_all());
+        Ok(())
+    }
+}
+
+/// A new file that stays locked until it is renamed: that is how another build tells it from a dead one's.
+fn unfinished_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let (prefix, suffix) = UNFINISHED;
+    loop {
+        let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(directory)?;
+        file.as_file().lock()?;
+        // Another build may have taken it for a dead one's before the lock.
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> Error {
+    Error::file("write", file, error).help("check the directory's permissions and the space on its disk")
+}
+
+/// Whether a file is there that is neither empty nor begins as the programs of some system do.
+fn is_something_else(file: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(4).read_to_end(&mut start));
+    let programs: [&[u8]; 8] = [
+        b"\x7fELF",
+        b"MZ",
+        b"\xfe\xed\xfa\xce",
+        b"\xfe\xed\xfa\xcf",
+        b"\xce\xfa\xed\xfe",
+        b"\xcf\xfa\xed\xfe",
+        b"\x00asm",
+        b"\x01\xdf",
+    ];
+    read.is_ok_and(|size| size > 0) && !programs.iter().any(|program| start.starts_with(program))
+}
+
+/// Whether the file is the artifact already. What was read once and is the same file since isn't read again.
+fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
+    let Some(identity) = FileIdentity::of(file).filter(|identity| identity.size == artifact.size) else {
+        return false;
+    };
+    if !is_executable(file) {
+        return false;
+    }
+    let notes = artifact.directory.join("published.json");
+    let mut known: BTreeMap<PathBuf, FileIdentity> =
+        fs::read(&notes).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if known.get(file) == Some(&identity) {
+        return true;
+    }
+    let same = digest::of_file(file).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
+    if same && identity.is_settled() && FileIdentity::of(file) == Some(identity) {
+        known.retain(|other, _| other.exists());
+        known.insert(file.to_owned(), identity);
+        // Without the note it is read again.
+        let text = serde_json::to_string(&known).unwrap_or_default();
+        let _ = crate::write_text(&notes, &text);
+    }
+    same
+}
+
+/// What tells a file from a changed one without reading it: whatever writes to it, or is renamed onto it, changes one of
+/// these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds since 1970 and nanoseconds of the last change of content or attributes.
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    #[cfg(unix)]
+    fn of(file: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+        let changed = (data.ctime(), data.ctime_nsec());
+        Some(Self { device: data.dev(), inode: data.ino(), size: data.len(), changed })
+    }
+
+    #[cfg(not(unix))]
+    fn of(file: &Path) -> Option<Self> {
+        let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+        Some(Self { device: 0, inode: 0, size: data.len(), changed: (0, 0) })
+    }
+
+    /// Whether the change is so long ago that another one would have another time; never where no such time is known.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanos) = self.changed;
+        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
+        cfg!(unix) && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TICK < now)
+    }
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// As `go build` leaves its binaries: for everyone whom the umask lets.
+#[cfg(unix)]
+fn make_executable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Setting the umask is the only way to read it; a file made with the wished-for mode tells it as well.
+    let directory = tempfile::tempdir()?;
+    let probe = directory.path().join("mode");
+    let mode = {
+        use std::os::unix::fs::OpenOptionsExt;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o777)
+            .open(probe)?
+            .metadata()?
+            .permissions()
+            .mode()
+    };
+    file.set_permissions(fs::Permissions::from_mode(mode & 0o777))
+}
+
+#[cfg(unix)]
+pub(crate) fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_executable(_file: &Path) -> bool {
+    true
+}
+
+#[cfg(not(unix))]
+fn make_executable(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// What a killed build left. A file that is locked belongs to a build that still runs.
+fn remove_unfinished(directory: &Path) {
+    let (prefix, suffix) = UNFINISHED;
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(suffix) {
+            let Ok(file) = OpenOptions::new().write(true).open(entry.path()) else { continue };
+            if file.try_lock().is_ok() {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_executable_whole_and_alone() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("rr"), "#!").unwrap();
+        let (size, sha256) = digest::of_file(&place.path().join("rr")).unwrap();
+        let artifact =
+            StoredArtifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
+        let file = place.path().join("a/b/rr");
+        fs::create_dir_all(place.path().join("a/b")).unwrap();
+        fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();
+
+        publish(&artifact, &file, false).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"#!");
+        assert_eq!(fs::read_dir(place.path().join("a/b")).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_ne!(fs::metadata(&file).unwrap().permissions().mode() & 0o100, 0);
+        }
+    }
+
+    #[test]
+    fn a_changed_artifact_is_not_published_and_an_equal_file_is_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("kept");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("rr"), "#!").unwrap();
+        let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
+        let artifact = StoredArtifact { directory: directory.clone(), size, sha256, about: String::new() };
+        let file = place.path().join("out");
+        publish(&artifact, &file, false).unwrap();
+        let made = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(directory.join("rr"), "x!").unwrap();
+        publish(&artifact, &file, false).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), made);
+        fs::write(&file, "??").unwrap();
+        assert!(publish(&artifact, &file, false).is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"??");
+    }
+
+    #[test]
+    fn another_builds_unfinished_file_is_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let other = File::create(place.path().join(".rr.live.tmp")).unwrap();
+        other.lock().unwrap();
+        remove_unfinished(place.path());
+        assert!(place.path().join(".rr.live.tmp").exists());
+    }
+
+    #[test]
+    fn what_can_never_work_is_told_before_the_compile() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Output::Directory(file.clone()).check("rr").is_err());
+        assert!(Output::Directory(file.join("below")).check("rr").is_err());
+        assert!(Output::File(place.path().to_owned()).check("rr").is_err());
+        assert!(Output::Directory(place.path().join("new/folder")).check("rr").is_ok());
+    }
+}

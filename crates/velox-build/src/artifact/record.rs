@@ -1,0 +1,166 @@
+use std::io::{self, Read};
+
+use data_encoding::HEXLOWER;
+use memchr::memmem;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{lock::Lock, settings::BuildSettings, stamp::Stamp};
+
+/// What a record begins with; nothing else in a server does.
+const START: &[u8] = br#"{"vx_record":"#;
+/// How much of a binary is held in memory at once, and the longest record that is read.
+const CHUNK: u64 = 1 << 20;
+const LONGEST: usize = 1 << 16;
+/// No server is larger by far, and a file made to be endless must not be read to its end.
+const LARGEST: u64 = 4 << 30;
+
+/// What a server of ours carries about its own making, as JSON in its read-only data: with `-trimpath` Go leaves the
+/// linker's flags out of the build information.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRecord {
+    /// Grows when the meaning of a field changes.
+    vx_record: u32,
+    /// RoadRunner's module path.
+    pub roadrunner: String,
+    /// RoadRunner's version.
+    pub version: String,
+    /// The module paths of the plugins; the build information doesn't tell these from other modules.
+    #[serde(default)]
+    pub plugins: Vec<String>,
+    /// SHA-256 over the composed go.mod: two servers with the same one have the same modules.
+    modules: String,
+    /// The version that `rr --version` shows.
+    pub stamp_version: String,
+    /// The build time that `rr --version` shows.
+    pub stamp_time: String,
+    /// Built with `--debug`.
+    pub debug: bool,
+    /// Built with `--race`.
+    pub race: bool,
+    /// Build tags.
+    pub tags: Vec<String>,
+    /// Extra compiler flags.
+    pub flags: Vec<String>,
+}
+
+impl BuildRecord {
+    pub(crate) fn new(lock: &Lock, stamp: &Stamp, settings: &BuildSettings) -> Self {
+        let mut plugins: Vec<String> = lock.plugins.iter().map(|plugin| plugin.module.clone()).collect();
+        plugins.sort();
+        Self {
+            vx_record: 1,
+            roadrunner: lock.roadrunner.module.clone(),
+            version: lock.roadrunner.version.clone(),
+            plugins,
+            // go.sum stays out: it grows with every target that is locked, which must not change the others' bytes.
+            modules: HEXLOWER.encode(&Sha256::digest(&lock.go_mod)),
+            stamp_version: stamp.version.clone(),
+            stamp_time: stamp.time.clone(),
+            debug: settings.debug,
+            race: settings.race,
+            tags: settings.arguments.tags.clone(),
+            flags: settings.arguments.flags.clone(),
+        }
+    }
+
+    /// Looks for a record in the bytes of a binary.
+    ///
+    /// # Errors
+    /// The binary can't be read.
+    pub fn find(binary: impl Read) -> io::Result<Option<Self>> {
+        let mut rest = binary.take(LARGEST);
+        let finder = memmem::Finder::new(START);
+        let mut held: Vec<u8> = Vec::new();
+        loop {
+            let ended = (&mut rest).take(CHUNK).read_to_end(&mut held)? == 0;
+            let mut from = 0;
+            while let Some(at) = held.get(from..).and_then(|bytes| finder.find(bytes)) {
+                from += at;
+                let Some(found) = held.get(from..).filter(|found| ended || found.len() >= LONGEST) else {
+                    break;
+                };
+                let found = found.get(..LONGEST).unwrap_or(found);
+                let record = serde_json::Deserializer::from_slice(found).into_iter::<Self>().next();
+                if let Some(Ok(record)) = record
+                    && record.vx_record == 1
+                {
+                    return Ok(Some(record));
+                }
+                from += START.len();
+            }
+            if ended {
+                return Ok(None);
+            }
+            // What may be the beginning of one stays, and with a beginning the room for all of it.
+            let keep = held
+                .get(from..)
+                .and_then(|bytes| finder.find(bytes))
+                .map_or_else(|| held.len().saturating_sub(START.len()).max(from), |at| from + at);
+            held.drain(..keep);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn record() -> BuildRecord {
+        BuildRecord {
+            vx_record: 1,
+            roadrunner: "github.com/roadrunner-server/roadrunner/v2025".into(),
+            version: "v2025.1.15".into(),
+            plugins: vec!["github.com/roadrunner-server/http/v5".into()],
+            modules: "00".into(),
+            stamp_version: "1.0 \"x\"".into(),
+            stamp_time: "2025".into(),
+            debug: true,
+            race: false,
+            tags: vec!["debug".into()],
+            flags: Vec::new(),
+        }
+    }
+
+    fn find(parts: &[&[u8]]) -> Option<BuildRecord> {
+        BuildRecord::find(parts.concat().as_slice()).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_found_wherever_it_stands() {
+        let text = serde_json::to_vec(&record()).unwrap();
+        for before in [0, 1, 4095, (1 << 20) - 200, (1 << 20) - 5, (1 << 20) + 1, 3 << 20] {
+            for after in [0, 100, 2 << 20] {
+                let (before, after) = (vec![b'{'; before], vec![b'x'; after]);
+                assert_eq!(find(&[&before, &text, &after]), Some(record()));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(parts in vec(prop_oneof![
+            Just(START.to_vec()),
+            Just(serde_json::to_vec(&record()).unwrap()),
+            vec(any::<u8>(), 0..50),
+        ], 0..9), cut in 0usize..2000) {
+            let bytes = parts.concat();
+            let _ = BuildRecord::find(&bytes[..cut.min(bytes.len())]);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_one_is_passed_over() {
+        let text = serde_json::to_vec(&record()).unwrap();
+        assert_eq!(find(&[START, b"1,", START, START, &text]), Some(record()));
+        assert_eq!(find(&[START]), None);
+        assert_eq!(find(&[&START.repeat(200_000)]), None);
+        assert_eq!(find(&[&text[..text.len() - 1]]), None);
+        assert_eq!(find(&[b"{\"vx_record\":2}"]), None);
+        assert_eq!(find(&[b""]), None);
+        let newer = String::from_utf8(text).unwrap().replace("\"debug\":", "\"new\":1,\"debug\":");
+        assert_eq!(find(&[newer.as_bytes()]), Some(record()), "a field that came later is no harm");
+    }
+}

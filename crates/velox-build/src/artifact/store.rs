@@ -1,0 +1,322 @@
+//! The artifact store: binaries that were compiled and verified once, by the key of all that made them.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{digest, error::Error};
+
+/// What the store is kept below, in bytes, unless the user says otherwise: some thirty servers.
+pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
+
+/// No build takes so long from its first byte in the store to its last.
+const UNFINISHED: Duration = Duration::from_secs(60 * 60);
+
+/// The artifact store below vx's cache directory. Any number of processes use it at once.
+///
+/// ```text
+/// CACHE/artifacts-v1/
+///   3f/3f9a…/             the key, in hexadecimal
+///     rr                  the binary
+///     LICENSE             RoadRunner's, for release archives
+///     artifact.json       its size and SHA-256; the time of its last change is that of the last use
+///   .new-…/  .old-…/      on their way in and out
+///   .lock                 held by whoever changes what others may read
+/// ```
+#[derive(Debug, Clone)]
+pub struct ArtifactStore {
+    root: PathBuf,
+}
+
+/// A binary in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StoredArtifact {
+    #[serde(skip)]
+    pub(crate) directory: PathBuf,
+    pub(crate) size: u64,
+    pub(crate) sha256: String,
+    /// What it is, for people.
+    pub(crate) about: String,
+}
+
+/// What is in a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StoreContents {
+    /// How many artifacts.
+    pub artifacts: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+}
+
+impl StoredArtifact {
+    /// One that no store has.
+    pub(crate) fn outside(binary: &Path, license: Option<&[u8]>, about: String) -> Result<Self, Error> {
+        let directory = binary.with_extension("artifact");
+        let failed = |error: io::Error| Error::file("write", &directory, &error);
+        fs::create_dir_all(&directory).map_err(failed)?;
+        fs::rename(binary, directory.join("rr")).map_err(failed)?;
+        if let Some(license) = license {
+            fs::write(directory.join("LICENSE"), license).map_err(failed)?;
+        }
+        let (size, sha256) = digest::of_file(&directory.join("rr")).map_err(failed)?;
+        Ok(Self { directory, size, sha256, about })
+    }
+
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.directory.join("rr")
+    }
+
+    pub(crate) fn license(&self) -> Option<Vec<u8>> {
+        fs::read(self.directory.join("LICENSE")).ok()
+    }
+}
+
+impl ArtifactStore {
+    /// The store below `cache` (see [`crate::cache_directory`]). It need not exist yet.
+    #[must_use]
+    pub fn new(cache: &Path) -> Self {
+        Self { root: cache.join("artifacts-v1") }
+    }
+
+    /// The artifact of this key, now used once more.
+    pub(crate) fn get(&self, key: &str) -> Option<StoredArtifact> {
+        let artifact = self.read(&self.root.join(key.get(..2)?).join(key))?;
+        // A clock or a file system that can't say when is no reason to compile again.
+        let _ = File::options()
+            .append(true)
+            .open(artifact.directory.join("artifact.json"))
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        Some(artifact)
+    }
+
+    fn read(&self, directory: &Path) -> Option<StoredArtifact> {
+        let text = fs::read_to_string(directory.join("artifact.json")).ok()?;
+        let artifact: StoredArtifact = serde_json::from_str(&text).ok()?;
+        let size = fs::metadata(directory.join("rr")).ok()?.len();
+        (size == artifact.size).then(|| StoredArtifact { directory: directory.to_owned(), ..artifact })
+    }
+
+    /// Takes a verified binary in; it is moved where the file systems allow.
+    pub(crate) fn put(
+        &self,
+        key: &str,
+        binary: &Path,
+        license: Option<&[u8]>,
+        about: String,
+    ) -> Result<StoredArtifact, Error> {
+        let failed = |error: io::Error| {
+            Error::file("write to the artifact store", &self.root, &error)
+                .help("check the space on its disk; VX_CACHE_DIR names another directory")
+        };
+        let directory = self.root.join(key.get(..2).unwrap_or("00")).join(key);
+        fs::create_dir_all(directory.parent().unwrap_or(&self.root)).map_err(failed)?;
+        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.root).map_err(failed)?;
+        let kept = new.path().join("rr");
+        if fs::rename(binary, &kept).is_err() {
+            fs::copy(binary, &kept).map_err(failed)?;
+        }
+        let (size, sha256) = digest::of_file(&kept).map_err(failed)?;
+        let artifact = StoredArtifact { directory: directory.clone(), size, sha256, about };
+        if let Some(license) = license {
+            fs::write(new.path().join("LICENSE"), license).map_err(failed)?;
+        }
+        let text = serde_json::to_string_pretty(&artifact).unwrap_or_default();
+        fs::write(new.path().join("artifact.json"), text).map_err(failed)?;
+        // Nothing waits for the disk: whoever takes a binary from here compares its sum.
+        let _alone = self.alone().map_err(failed)?;
+        // Another build may have been first, with the same bytes.
+        if self.read(&directory).is_none() {
+            self.discard(&directory);
+            fs::rename(new.keep(), &directory).map_err(failed)?;
+        }
+        self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Held by whoever changes what others may read.
+    fn alone(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.root)?;
+        let file = File::options().create(true).truncate(false).write(true).open(self.root.join(".lock"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn contents(&self) -> StoreContents {
+        self.artifacts().iter().fold(StoreContents::default(), |sum, (_, artifact)| StoreContents {
+            artifacts: sum.artifacts + 1,
+            bytes: sum.bytes + artifact.size,
+        })
+    }
+
+    /// Removes the longest unused until what is left is within `limit` bytes; what was removed.
+    pub fn prune(&self, limit: u64) -> StoreContents {
+        self.keep_within(limit, &[])
+    }
+
+    /// As [`ArtifactStore::prune`], but never the artifacts of these keys.
+    pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> StoreContents {
+        let _alone = self.root.exists().then(|| self.alone());
+        self.remove_unfinished();
+        self.shrink(limit, keys)
+    }
+
+    /// What processes left that were killed: parts of the new, remains of the old.
+    fn remove_unfinished(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is = |start: &str| name.to_string_lossy().starts_with(start);
+            let age = || entry.metadata().and_then(|data| data.modified()).ok()?.elapsed().ok();
+            // Somebody may just be making a new one.
+            if is(".old-") || (is(".new-") && age().is_some_and(|age| age > UNFINISHED)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// The artifacts whose binary isn't what it was when it was stored: they are removed, and named.
+    ///
+    /// # Errors
+    /// A binary that can't be read.
+    pub fn verify(&self) -> Result<Vec<String>, Error> {
+        let mut damaged = Vec::new();
+        for (_, artifact) in self.artifacts() {
+            let (_, sha256) = digest::of_file(&artifact.binary())
+                .map_err(|error| Error::file("read", &artifact.binary(), &error))?;
+            if sha256 != artifact.sha256 {
+                self.discard(&artifact.directory);
+                damaged.push(artifact.about);
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn shrink(&self, limit: u64, keep: &[&str]) -> StoreContents {
+        let mut artifacts = self.artifacts();
+        artifacts.sort_by_key(|(used, _)| *used);
+        let mut total: u64 = artifacts.iter().map(|(_, artifact)| artifact.size).sum();
+        let mut removed = StoreContents::default();
+        for (_, artifact) in artifacts {
+            if total <= limit {
+                break;
+            }
+            if keep.iter().any(|key| artifact.directory.ends_with(key)) {
+                continue;
+            }
+            self.discard(&artifact.directory);
+            total -= artifact.size;
+            removed.artifacts += 1;
+            removed.bytes += artifact.size;
+        }
+        removed
+    }
+
+    /// At one stroke, so that nobody finds half of it; whoever reads it already goes on.
+    fn discard(&self, directory: &Path) {
+        let Ok(old) = tempfile::Builder::new().prefix(".old-").tempdir_in(&self.root) else { return };
+        let _ = fs::rename(directory, old.path().join("artifact"));
+    }
+
+    fn artifacts(&self) -> Vec<(SystemTime, StoredArtifact)> {
+        let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+        entries(&self.root)
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+            .flat_map(|entry| entries(&entry.path()))
+            .filter_map(|entry| {
+                let artifact = self.read(&entry.path())?;
+                let used = fs::metadata(artifact.directory.join("artifact.json")).ok()?.modified().ok()?;
+                Some((used, artifact))
+            })
+            .collect()
+    }
+
+    /// Removes everything; what was removed.
+    ///
+    /// # Errors
+    /// A file that can't be removed.
+    pub fn clear(&self) -> Result<StoreContents, Error> {
+        let contents = self.contents();
+        match fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("remove", &self.root, &error))
+            }
+            _ => Ok(contents),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &ArtifactStore, place: &Path, key: &str, content: &str) -> StoredArtifact {
+        let binary = place.join("built");
+        fs::write(&binary, content).unwrap();
+        store.put(key, &binary, None, key.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn what_was_put_is_found_until_it_is_the_longest_unused_over_the_limit() {
+        let place = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(place.path());
+        let artifact = put(&store, place.path(), "aa11", "12345678");
+        assert_eq!(fs::read(artifact.binary()).unwrap(), b"12345678");
+        put(&store, place.path(), "bb22", "12345678");
+        let old = SystemTime::now() - std::time::Duration::from_secs(60);
+        for key in ["aa/aa11", "bb/bb22"] {
+            let file = store.root.join(key).join("artifact.json");
+            File::options().append(true).open(file).unwrap().set_modified(old).unwrap();
+        }
+        assert!(store.get("aa11").is_some());
+        put(&store, place.path(), "cc33", "12345678");
+        for left in [".old-x", ".new-x", ".new-y"] {
+            fs::create_dir(store.root.join(left)).unwrap();
+        }
+        let long_ago = SystemTime::now() - 2 * UNFINISHED;
+        File::open(store.root.join(".new-x")).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(store.keep_within(16, &["cc33"]).artifacts, 1);
+        let left = |name: &str| store.root.join(name).exists();
+        assert!(!left(".old-x") && !left(".new-x") && left(".new-y"));
+        assert!(store.get("bb22").is_none() && store.get("aa11").is_some() && store.get("cc33").is_some());
+        assert_eq!(store.contents(), StoreContents { artifacts: 2, bytes: 16 });
+        assert_eq!(store.prune(0).artifacts, 2);
+        assert_eq!(store.clear().unwrap(), StoreContents::default());
+    }
+
+    #[test]
+    fn a_cut_artifact_is_none_and_a_changed_one_is_found_by_verify() {
+        let place = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(place.path());
+        let artifact = put(&store, place.path(), "aa11", "12345678");
+        fs::write(artifact.binary(), "1234567x").unwrap();
+        assert_eq!(store.verify().unwrap(), ["aa11"]);
+        assert!(store.get("aa11").is_none());
+        let artifact = put(&store, place.path(), "aa11", "12345678");
+        fs::write(artifact.binary(), "123").unwrap();
+        assert!(store.get("aa11").is_none());
+        put(&store, place.path(), "aa11", "12345678");
+        assert!(store.get("aa11").is_some() && store.verify().unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_put_the_same_at_once() {
+        let place = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(place.path());
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (store, place) = (&store, place.path().join(number.to_string()));
+                scope.spawn(move || {
+                    fs::create_dir(&place).unwrap();
+                    put(store, &place, "aa11", "12345678");
+                    store.get("aa11").unwrap();
+                });
+            }
+        });
+        assert_eq!(store.contents(), StoreContents { artifacts: 1, bytes: 8 });
+    }
+}

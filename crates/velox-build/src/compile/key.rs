@@ -1,0 +1,100 @@
+//! The key of an artifact: a digest over everything that can change the binary's bytes.
+
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::Error,
+    lock::{Lock, LockedReplacement, TargetVariant},
+    settings::BuildSettings,
+    stamp::Stamp,
+    workspace::{Workspace, tree},
+};
+
+/// Grows when vx compiles the same input to other bytes, or verifies it in another way.
+const GENERATION: &str = "vx-artifact-2";
+
+/// The key, in hexadecimal; `None` where a C compiler takes part, which no lock knows.
+pub(crate) fn of(
+    lock: &Lock,
+    variant: &TargetVariant,
+    settings: &BuildSettings,
+    stamp: &Stamp,
+    replaced: &[(String, PathBuf)],
+) -> Result<Option<String>, Error> {
+    if variant.cgo {
+        return Ok(None);
+    }
+    let mut hash = Sha256::new();
+    let mut field = |value: &str| {
+        // With its length, so that no two lists of fields have the same bytes.
+        hash.update(value.len().to_le_bytes());
+        hash.update(value);
+    };
+    field(GENERATION);
+    field(&lock.go_version);
+    field(&lock.roadrunner.module);
+    field(&lock.roadrunner.version);
+    field(&lock.go_mod);
+    field(&variant.target.to_string());
+    field(&stamp.version);
+    field(&stamp.time);
+    field(&format!("debug={} race={} strip={}", settings.debug, settings.race, settings.strip()));
+    for plugin in &lock.plugins {
+        field(&plugin.module);
+    }
+    for text in settings.tags().iter().chain(&settings.arguments.flags) {
+        field(text);
+    }
+    for (name, value) in &settings.arguments.definitions {
+        field(name);
+        field(value);
+    }
+    // The sums of what is compiled in, and of nothing else: go.sum grows with every target.
+    let sums = lock.sums()?;
+    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+    for module in lock.zips(&[&locked])? {
+        field(&format!("{} {}", module.path, module.version));
+        sums.get(&module.path, &module.version).for_each(&mut field);
+    }
+    for (name, directory) in replaced {
+        field(name);
+        field(&tree::digest(directory)?);
+    }
+    Ok(Some(HEXLOWER.encode(&hash.finalize())))
+}
+
+/// The copies of replacing directories in a workspace: what is compiled, whatever becomes of the originals meanwhile.
+pub(crate) fn copies(
+    lock: &Lock,
+    workspace: &Workspace,
+    replaced: Vec<(String, PathBuf)>,
+) -> Result<Vec<(String, PathBuf)>, Error> {
+    let mut directories = lock.go_mod()?.replace;
+    directories.retain(|replace| replace.new_version.is_none());
+    let copy = |(module, original): (String, PathBuf)| {
+        let place = directories.iter().position(|replace| replace.old_path == module);
+        let copy = place.map(|place| workspace.directory().join(directories.remove(place).new_path));
+        (module, copy.unwrap_or(original))
+    };
+    Ok(replaced.into_iter().map(copy).collect())
+}
+
+/// The directories that replace modules, each with the module's path.
+pub(crate) fn replaced_directories(
+    lock: &Lock,
+    manifest: &velox_manifest::Manifest,
+    base: &Path,
+) -> Vec<(String, PathBuf)> {
+    let of_plugins = lock.plugins.iter().filter_map(|plugin| match &plugin.replacement {
+        Some(LockedReplacement::Directory { path }) => Some((plugin.module.clone(), base.join(path))),
+        _ => None,
+    });
+    let of_replaces = manifest.replaces.iter().filter_map(|replace| match &replace.new.value {
+        velox_manifest::Replacement::Directory(path) => Some((replace.old.value.0.clone(), base.join(path))),
+        velox_manifest::Replacement::Module { .. } => None,
+    });
+    of_plugins.chain(of_replaces).collect()
+}

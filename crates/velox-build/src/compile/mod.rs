@@ -1,0 +1,7 @@
+//! From a workspace to a verified binary.
+
+pub(crate) mod compile_cache;
+pub(crate) mod go_build;
+pub(crate) mod key;
+pub(crate) mod precompile;
+pub(crate) mod verify;

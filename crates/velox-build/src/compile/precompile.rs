@@ -1,0 +1,66 @@
+//! The standard library, compiled while modules still arrive.
+
+use std::{future::Future, path::Path, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use velox_manifest::GoTarget;
+
+use crate::{
+    settings::BuildSettings,
+    toolchain::{ModuleMode, Toolchain},
+};
+
+/// Work that is done sooner waits for nothing worth filling.
+const WORTHWHILE: Duration = Duration::from_millis(1500);
+
+/// What every server uses, with all that it imports: most of what RoadRunner takes from the standard library.
+const PACKAGES: [&str; 15] = [
+    "crypto/tls",
+    "database/sql/driver",
+    "embed",
+    "encoding/gob",
+    "encoding/xml",
+    "expvar",
+    "html/template",
+    "log/slog",
+    "net/http/httptrace",
+    "net/http/httputil",
+    "net/http/pprof",
+    "net/rpc",
+    "os/signal",
+    "runtime/trace",
+    "text/tabwriter",
+];
+
+/// Runs `work`, and beside it compiles the standard library for `target` into GOCACHE; whatever of that isn't finished
+/// when `work` is, is given up.
+pub(crate) async fn beside<T>(
+    work: impl Future<Output = T>,
+    go: &Toolchain,
+    settings: &BuildSettings,
+    target: &GoTarget,
+    directory: &Path,
+) -> T {
+    let enough = CancellationToken::new();
+    let go = go.until(&enough);
+    let compile = async {
+        tokio::select! {
+            () = enough.cancelled() => return,
+            () = tokio::time::sleep(WORTHWHILE) => {}
+        }
+        let mut arguments = vec!["build", "-trimpath"];
+        arguments.extend(settings.compiler_flags().filter(|flags| flags.contains("all=")));
+        if settings.race {
+            arguments.push("-race");
+        }
+        arguments.extend(PACKAGES);
+        // It only warms the cache: what goes wrong here, the real compile will tell.
+        let _ = go.run(ModuleMode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
+    };
+    let work = async {
+        let done = work.await;
+        enough.cancel();
+        done
+    };
+    tokio::join!(work, compile).0
+}

@@ -1,0 +1,65 @@
+//! A lock that stays while its configuration is written in other words.
+
+use std::collections::BTreeMap;
+
+use velox_gomod::module::Version;
+use velox_manifest::Manifest;
+
+use super::{file::LockFile, requested::RequestedVersions};
+use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
+
+/// What a lock has of the things that the configuration asks for still as it did then.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockedVersions {
+    /// RoadRunner.
+    pub roadrunner: Option<Version>,
+    /// The plugins, by their names.
+    pub plugins: BTreeMap<String, Version>,
+}
+
+/// What the lock of this request knows.
+///
+/// # Errors
+/// A lock that can't be read.
+pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> {
+    let found = LockFile::read(request)?;
+    let Some(lock) = found.lock else { return Ok(LockedVersions::default()) };
+    let asked = asked(request);
+    let roadrunner = Some(lock.roadrunner()).filter(|_| lock.roadrunner.from == asked.roadrunner);
+    let plugins = lock
+        .plugins
+        .into_iter()
+        .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == asked.plugins.get(&plugin.name))
+        .map(|plugin| (plugin.name, Version { path: plugin.module, version: plugin.version }))
+        .collect();
+    Ok(LockedVersions { roadrunner, plugins })
+}
+
+/// The Go version in the lock of a request; `None`: there is no readable lock.
+#[must_use]
+pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
+    Some(LockFile::read(request).ok()?.lock?.go_version)
+}
+
+/// The text of the lock of `old`, saying that it is made from `new`, where that names the same modules in other words;
+/// `None`: there is no lock, or it doesn't fit the old configuration either.
+///
+/// # Errors
+/// A lock that can't be read.
+pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
+    let found = LockFile::read(old)?;
+    let Ok(lock) = found.fitting(&asked(old)) else { return Ok(None) };
+    let renamed = asked(&BuildRequest { manifest: new.clone(), ..old.clone() });
+    let mut lock = lock.clone();
+    for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {
+        plugin.from = renamed.plugins.get(&plugin.name).cloned();
+    }
+    lock.settings = renamed.settings;
+    Ok(Some(lock.to_string()))
+}
+
+fn asked(request: &BuildRequest) -> RequestedVersions {
+    let manifest = request.manifest.with_plugin_replacements();
+    let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
+    RequestedVersions::new(&manifest, &settings, &request.base)
+}

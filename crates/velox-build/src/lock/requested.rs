@@ -1,0 +1,145 @@
+//! What of a configuration decides the versions: the part that a [`Lock`] has to fit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement, Spanned};
+
+use super::model::Lock;
+use crate::{imports::imports_of, settings::BuildSettings};
+
+/// What a configuration asks for, in words that a [`Lock`] keeps.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RequestedVersions {
+    pub(crate) roadrunner: String,
+    /// By the user's name.
+    pub(crate) plugins: BTreeMap<String, String>,
+    pub(crate) settings: Vec<String>,
+}
+
+impl RequestedVersions {
+    /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
+    pub(crate) fn new(manifest: &Manifest, settings: &BuildSettings, base: &Path) -> Self {
+        let github = address(&manifest.github);
+        let reference =
+            manifest.roadrunner.reference.as_ref().map_or("the default branch", |r| r.value.as_str());
+        let plugins = manifest
+            .plugins
+            .iter()
+            .map(|plugin| (plugin.name.value.clone(), plugin_source(plugin, manifest, base)))
+            .collect();
+        let mut rest: Vec<String> = manifest
+            .replaces
+            .iter()
+            .map(|replace| {
+                let (old, version) = &replace.old.value;
+                let version = version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+                format!("replace {old}{version} => {}", replacement(&replace.new.value, base))
+            })
+            .collect();
+        rest.extend(
+            manifest
+                .excludes
+                .iter()
+                .map(|exclude| format!("exclude {} {}", exclude.module.value, exclude.version.value)),
+        );
+        rest.extend(settings.dependencies.map(|choice| match choice {
+            Dependencies::Release => "dependencies = release".to_owned(),
+            Dependencies::Minimal => "dependencies = minimal".to_owned(),
+        }));
+        rest.sort();
+        Self {
+            roadrunner: format!("{github}/roadrunner-server/roadrunner {reference}"),
+            plugins,
+            settings: rest,
+        }
+    }
+
+    /// What a lock doesn't say as the configuration does, a sentence each; none: it fits.
+    pub(crate) fn differences(&self, lock: &Lock) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut differ = |what: &str, locked: &str, asked: &str| {
+            if locked != asked {
+                differences
+                    .push(format!("{what}: the lock has {locked}, the configuration asks for {asked}"));
+            }
+        };
+        differ("RoadRunner", &lock.roadrunner.from, &self.roadrunner);
+        let locked: BTreeMap<&str, &str> = lock
+            .plugins
+            .iter()
+            .filter_map(|plugin| Some((plugin.name.as_str(), plugin.from.as_deref()?)))
+            .collect();
+        for (name, asked) in &self.plugins {
+            differ(&format!("plugin {name}"), locked.get(name.as_str()).unwrap_or(&"nothing"), asked);
+        }
+        for (name, from) in locked {
+            if !self.plugins.contains_key(name) {
+                differ(&format!("plugin {name}"), from, "nothing");
+            }
+        }
+        let (locked, asked): (BTreeSet<&String>, BTreeSet<&String>) =
+            (lock.settings.iter().collect(), self.settings.iter().collect());
+        differences.extend(locked.difference(&asked).map(|gone| format!("only the lock has: {gone}")));
+        differences.extend(asked.difference(&locked).map(|new| format!("the lock lacks: {new}")));
+        differences
+    }
+}
+
+/// The origin of a plugin, its ref, and its replacement.
+fn plugin_source(plugin: &Plugin, manifest: &Manifest, base: &Path) -> String {
+    let on_forge = |forge: &Forge, path: &dyn fmt::Display, folder: &Option<Spanned<String>>| {
+        let folder = folder.as_ref().map(|folder| format!("//{}", folder.value)).unwrap_or_default();
+        format!("{}/{path}{folder}", address(forge))
+    };
+    let origin = match &plugin.origin {
+        Origin::Module(path) => path.value.clone(),
+        Origin::GitHub { owner, repository, folder } => {
+            on_forge(&manifest.github, &format!("{}/{}", owner.value, repository.value), folder)
+        }
+        Origin::GitLab { project, folder } => on_forge(&manifest.gitlab, &project.value, folder),
+    };
+    let replaced = plugin
+        .replace
+        .as_ref()
+        .map(|new| format!(" => {}", replacement(&new.value, base)))
+        .unwrap_or_default();
+    format!("{origin} {}{replaced}", plugin.reference.value)
+}
+
+fn replacement(replacement: &Replacement, base: &Path) -> String {
+    match replacement {
+        Replacement::Directory(directory) => {
+            format!("{directory} ({})", needs(&base.join(directory)))
+        }
+        Replacement::Module { path, version: None } => path.clone(),
+        Replacement::Module { path, version: Some(version) } => format!("{path} {version}"),
+    }
+}
+
+/// A digest over what of a local module decides which other modules it needs: its go.mod and its imports. Its code may
+/// change without a new lock.
+fn needs(directory: &Path) -> String {
+    let mut hash = Sha256::new();
+    hash.update(std::fs::read(directory.join("go.mod")).unwrap_or_default());
+    for import in imports_of(directory, &|_| true).unwrap_or_default() {
+        hash.update(import);
+        hash.update("\n");
+    }
+    let mut hex = HEXLOWER.encode(&hash.finalize());
+    hex.truncate(16);
+    format!("needs {hex}")
+}
+
+/// The public host, or the endpoint of a self-hosted forge.
+fn address(forge: &Forge) -> String {
+    forge.endpoint.as_ref().map_or_else(
+        || forge.host().to_owned(),
+        |endpoint| endpoint.value.as_str().trim_end_matches('/').to_owned(),
+    )
+}

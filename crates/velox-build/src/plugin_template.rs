@@ -1,0 +1,219 @@
+//! A new plugin: the files that somebody who writes one starts from.
+
+use std::{fs, io, path::Path};
+
+use velox_gomod::module;
+
+use crate::error::Error;
+
+/// A plugin that does next to nothing, and passes its own tests.
+///
+/// ```text
+/// plugin.go  config.go  rpc.go  plugin_test.go    the plugin
+/// go.mod     go.sum                               its module
+/// velox.toml .rr.yaml                             a server to try it in
+/// README.md  .gitignore
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginTemplate {
+    name: String,
+    module: String,
+}
+
+macro_rules! files {
+    ($($name:literal <- $template:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../skeleton/", $template, ".tmpl")))),*]
+    };
+}
+
+const FILES: &[(&str, &str)] = files![
+    "plugin.go" <- "plugin.go",
+    "config.go" <- "config.go",
+    "rpc.go" <- "rpc.go",
+    "plugin_test.go" <- "plugin_test.go",
+    "go.mod" <- "go.mod",
+    "go.sum" <- "go.sum",
+    "velox.toml" <- "velox.toml",
+    ".rr.yaml" <- "rr.yaml",
+    "README.md" <- "README.md",
+    ".gitignore" <- "gitignore",
+];
+
+/// Names that no Go package or plugin's section can have: Go's keywords (<https://go.dev/ref/spec#Keywords>), what the go
+/// command takes for something else, and the sections that RoadRunner and the skeleton itself have.
+const TAKEN: &[&str] = &[
+    "break",
+    "case",
+    "chan",
+    "const",
+    "continue",
+    "default",
+    "defer",
+    "else",
+    "fallthrough",
+    "for",
+    "func",
+    "go",
+    "goto",
+    "if",
+    "import",
+    "interface",
+    "map",
+    "package",
+    "range",
+    "return",
+    "select",
+    "struct",
+    "switch",
+    "type",
+    "var",
+    "main",
+    "init",
+    "internal",
+    "vendor",
+    "testdata",
+    "test",
+    "version",
+    "logs",
+    "logger",
+    "rpc",
+    "zap",
+    "errors",
+    "context",
+    "strings",
+    "config",
+];
+
+impl PluginTemplate {
+    /// A plugin of this name, and of this module path (`example.com/NAME` where nobody says).
+    ///
+    /// # Errors
+    /// A name or a path that can't be one.
+    pub fn new(name: &str, module: Option<&str>) -> Result<Self, Error> {
+        let wrong = |why: &str| Error::configuration(format!("`{name}` can't be a plugin's name: {why}"));
+        let shape = "it is lower-case letters, digits and dashes, such as `my-plugin`";
+        let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.len() > 64 || !name.chars().all(known) || !name.starts_with(|c: char| c.is_ascii_lowercase())
+        {
+            return Err(
+                wrong(shape).help("the module's path can be anything: --module github.com/Me/MyPlugin")
+            );
+        }
+        if name.ends_with('-') || name.contains("--") {
+            return Err(wrong("a dash stands between two words"));
+        }
+        let skeleton = Self { name: name.to_owned(), module: String::new() };
+        if TAKEN.contains(&name) || TAKEN.contains(&skeleton.package().as_str()) {
+            return Err(wrong("Go or RoadRunner knows this word as something else"));
+        }
+        let module = module.map_or_else(|| format!("example.com/{name}"), str::to_owned);
+        module::check_path(&module).map_err(|error| {
+            Error::configuration(format!("--module: {error}"))
+                .help("a module path is where others fetch it from, such as github.com/me/my-plugin")
+        })?;
+        Ok(Self { module, ..skeleton })
+    }
+
+    /// The module path.
+    #[must_use]
+    pub fn module(&self) -> &str {
+        &self.module
+    }
+
+    /// Writes the files into `directory`, which must not be there yet, or be empty but for version control: all of them
+    /// or none. Their names.
+    ///
+    /// # Errors
+    /// The directory has files, or can't be written.
+    pub fn write(&self, directory: &Path) -> Result<Vec<&'static str>, Error> {
+        let failed = |error: io::Error| Error::file("write", directory, &error);
+        let there = match fs::read_dir(directory) {
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        let has_files = |entries: fs::ReadDir| {
+            entries
+                .flatten()
+                .any(|entry| ![".git", ".hg", ".svn"].iter().any(|name| entry.file_name() == *name))
+        };
+        let into_it = there.is_some();
+        if there.is_some_and(has_files) {
+            let message = format!("{} is there already, and not empty", directory.display());
+            return Err(
+                Error::configuration(message).help("choose another name, or another directory with --dir")
+            );
+        }
+        // An empty directory may be somebody's working directory: it stays, and gets the files one by one.
+        let parent = if into_it { directory } else { directory.parent().unwrap_or(Path::new(".")) };
+        fs::create_dir_all(parent).map_err(failed)?;
+        let unfinished = tempfile::Builder::new().prefix(".vx-new-").tempdir_in(parent).map_err(failed)?;
+        let inside = unfinished.path().join("plugin");
+        // Its mode is what the umask says, unlike a temporary directory's.
+        fs::create_dir(&inside).map_err(failed)?;
+        for (name, template) in FILES {
+            fs::write(inside.join(name), self.filled(template)).map_err(failed)?;
+        }
+        if into_it {
+            FILES.iter().try_for_each(|(name, _)| fs::rename(inside.join(name), directory.join(name)))
+        } else {
+            fs::rename(&inside, directory)
+        }
+        .map_err(failed)?;
+        Ok(FILES.iter().map(|(name, _)| *name).collect())
+    }
+
+    fn filled(&self, template: &str) -> String {
+        template
+            .replace("{{name}}", &self.name)
+            .replace("{{package}}", &self.package())
+            .replace("{{module}}", &self.module)
+    }
+
+    /// A Go package has no dashes in its name.
+    fn package(&self) -> String {
+        self.name.replace('-', "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_go_can_not_compile_are_refused() {
+        for name in
+            ["", "My", "1st", "a_b", "a b", "a--b", "a-", "-a", "go", "main", "f-unc", "../x", "é", "rpc"]
+        {
+            assert!(PluginTemplate::new(name, None).is_err(), "{name}");
+        }
+        for module in ["", "http", "https://example.com/x", "example.com/a b", "example.com/../x"] {
+            assert!(PluginTemplate::new("fine", Some(module)).is_err(), "{module}");
+        }
+        assert_eq!(PluginTemplate::new("my-plugin2", None).unwrap().module(), "example.com/my-plugin2");
+    }
+
+    #[test]
+    fn nothing_of_the_template_is_left() {
+        let skeleton = PluginTemplate::new("my-plugin", Some("github.com/Me/MyPlugin/v2")).unwrap();
+        for (name, template) in FILES {
+            let filled = skeleton.filled(template);
+            assert!(!filled.contains("{{") && filled.ends_with('\n'), "{name}");
+        }
+        assert!(skeleton.filled("package {{package}}").ends_with(" myplugin"));
+    }
+
+    #[test]
+    fn a_directory_with_files_stays_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let skeleton = PluginTemplate::new("fine", None).unwrap();
+        fs::write(place.path().join("mine"), "").unwrap();
+        assert!(skeleton.write(place.path()).is_err());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+        fs::create_dir_all(place.path().join("empty/.git")).unwrap();
+        skeleton.write(&place.path().join("empty")).unwrap();
+        skeleton.write(&place.path().join("deep/er")).unwrap();
+        assert_eq!(fs::read_dir(place.path().join("empty")).unwrap().count(), FILES.len() + 1);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3, "nothing half made is left");
+    }
+}

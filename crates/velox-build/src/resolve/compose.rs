@@ -1,0 +1,251 @@
+//! The go.mod of a server: what stays of RoadRunner's own, and what the user's plugins put in its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use velox_gomod::{
+    modfile::{GoMod, Replace, Require},
+    module::{Version, split_path_version},
+    semver,
+};
+use velox_manifest::Dependencies;
+
+/// A plugin's module as it is asked for.
+pub(crate) struct Requirement {
+    pub(crate) path: String,
+    pub(crate) version: String,
+    /// Its go.mod, or its replacement's; `None` for one that RoadRunner itself names at this version.
+    pub(crate) go_mod: Option<GoMod>,
+}
+
+/// All that a composition is made from.
+pub(crate) struct GoModComposition<'a> {
+    /// RoadRunner's own go.mod.
+    pub(crate) release: &'a GoMod,
+    /// What the release's `container/plugins.go` imports: its plugins.
+    pub(crate) registered: &'a BTreeSet<String>,
+    /// What all other packages of the release import.
+    pub(crate) imported: &'a BTreeSet<String>,
+    pub(crate) plugins: &'a [Requirement],
+    pub(crate) replaces: Vec<Replace>,
+    pub(crate) excludes: Vec<Version>,
+    /// `None`: the rule below.
+    pub(crate) dependencies: Option<Dependencies>,
+}
+
+impl GoModComposition<'_> {
+    /// The module, go and godebug lines stay, and so do the direct requirements that are no plugins, the replaces and the
+    /// excludes (a replace of the user's wins). The `toolchain` line goes: the go command that runs is in the Lock.
+    ///
+    /// The `// indirect` lines are the versions that this release was tested with, security fixes included. They stay,
+    /// unless a plugin that the user holds below the release's own version of it requires that module: raised past what
+    /// such a plugin was written for, it may not compile, so there minimal version selection decides.
+    pub(crate) fn go_mod(self) -> GoMod {
+        let wanted: BTreeMap<&str, &str> =
+            self.plugins.iter().map(|plugin| (plugin.path.as_str(), plugin.version.as_str())).collect();
+        let unbound = self.unbound();
+        let mut require: Vec<Require> = self
+            .release
+            .require
+            .iter()
+            .filter(|line| !wanted.contains_key(line.path.as_str()))
+            .filter(|line| match line.indirect {
+                true => match self.dependencies {
+                    Some(Dependencies::Release) => true,
+                    Some(Dependencies::Minimal) => false,
+                    None => !unbound.contains(line.path.as_str()),
+                },
+                false => {
+                    !provides(line, self.release, self.registered)
+                        || provides(line, self.release, self.imported)
+                }
+            })
+            .cloned()
+            .collect();
+        require.extend(wanted.iter().map(|(path, version)| Require {
+            path: (*path).to_owned(),
+            version: (*version).to_owned(),
+            indirect: false,
+        }));
+        require.sort_by(|a, b| a.path.cmp(&b.path));
+
+        let mut go_mod = self.release.clone();
+        go_mod.toolchain = None;
+        go_mod.retract.clear();
+        go_mod.tool.clear();
+        go_mod.require = require;
+        go_mod.exclude.extend(self.excludes);
+        go_mod.exclude.sort();
+        go_mod.exclude.dedup();
+        let replaced: BTreeSet<&str> =
+            self.replaces.iter().map(|replace| replace.old_path.as_str()).collect();
+        go_mod.replace.retain(|replace| !replaced.contains(replace.old_path.as_str()));
+        go_mod.replace.extend(self.replaces);
+        go_mod
+    }
+
+    /// The modules that are required by a plugin held below the release's own version of it.
+    fn unbound(&self) -> BTreeSet<&str> {
+        self.plugins
+            .iter()
+            .filter(|plugin| self.release.require.iter().any(|line| is_below(plugin, line)))
+            .filter_map(|plugin| plugin.go_mod.as_ref())
+            .flat_map(|go_mod| go_mod.require.iter().map(|line| line.path.as_str()))
+            .collect()
+    }
+}
+
+/// An older major is another module path, and below just the same.
+fn is_below(plugin: &Requirement, release: &Require) -> bool {
+    let base =
+        |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
+    base(&plugin.path) == base(&release.path) && semver::compare(&plugin.version, &release.version).is_lt()
+}
+
+/// Whether the module of a requirement provides one of the imported packages: the longest module path that is a prefix
+/// of the package's path (<https://go.dev/ref/mod#resolve-pkg-mod>).
+pub(crate) fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
+    imports
+        .iter()
+        .any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))
+}
+
+/// The longest of the module paths that is `package`, or a parent of it.
+pub(crate) fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    modules
+        .filter(|module| {
+            package.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+        .max_by_key(|module| module.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "\
+module github.com/roadrunner-server/roadrunner/v2025
+
+go 1.26.4
+
+toolchain go1.26.8
+
+require (
+\tgithub.com/roadrunner-server/api/v4 v4.24.0
+\tgithub.com/roadrunner-server/http/v5 v5.3.0
+\tgithub.com/roadrunner-server/kv/v5 v5.2.9
+\tgithub.com/roadrunner-server/rpc/v5 v5.1.9
+)
+
+exclude github.com/spf13/viper v1.18.0
+
+require (
+\tgithub.com/aws/smithy-go v1.27.2 // indirect
+\tgo.uber.org/zap v1.28.0 // indirect
+)
+
+replace github.com/x/y => github.com/z/y v1.0.0
+";
+
+    fn composed(
+        plugins: &[(&str, &str, &str)],
+        dependencies: Option<Dependencies>,
+        replaces: Vec<Replace>,
+    ) -> GoMod {
+        let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
+        let plugins: Vec<Requirement> = plugins
+            .iter()
+            .map(|(path, version, requires)| Requirement {
+                path: (*path).to_owned(),
+                version: (*version).to_owned(),
+                go_mod: Some(GoMod::parse_lax(&format!("module {path}\n{requires}")).unwrap()),
+            })
+            .collect();
+        GoModComposition {
+            release: &GoMod::parse(RELEASE).unwrap(),
+            registered: &imports(
+                &["http/v5", "kv/v5", "rpc/v5"]
+                    .map(|name| format!("github.com/roadrunner-server/{name}"))
+                    .each_ref()
+                    .map(String::as_str),
+            ),
+            imported: &imports(&[
+                "github.com/roadrunner-server/api/v4/build/jobs",
+                "github.com/roadrunner-server/rpc/v5",
+                "fmt",
+            ]),
+            plugins: &plugins,
+            replaces,
+            excludes: vec![Version { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
+            dependencies,
+        }
+        .go_mod()
+    }
+
+    fn required(go_mod: &GoMod) -> Vec<String> {
+        go_mod
+            .require
+            .iter()
+            .map(|line| {
+                format!(
+                    "{} {}",
+                    line.path.rsplit_once("com/").map_or(line.path.as_str(), |(_, p)| p),
+                    line.version
+                )
+            })
+            .collect()
+    }
+
+    const HTTP: &str = "github.com/roadrunner-server/http/v5";
+
+    #[test]
+    fn the_users_plugins_take_the_place_of_the_releases() {
+        let go_mod = composed(&[(HTTP, "v5.3.0", "require go.uber.org/zap v1.27.1")], None, Vec::new());
+        // kv goes; rpc stays, since other packages of RoadRunner import it; the indirect lines stay.
+        assert_eq!(
+            required(&go_mod),
+            [
+                "aws/smithy-go v1.27.2",
+                "roadrunner-server/api/v4 v4.24.0",
+                "roadrunner-server/http/v5 v5.3.0",
+                "roadrunner-server/rpc/v5 v5.1.9",
+                "go.uber.org/zap v1.28.0",
+            ]
+        );
+        assert_eq!((go_mod.toolchain, go_mod.go.as_deref()), (None, Some("1.26.4")));
+        assert_eq!(go_mod.exclude.len(), 2);
+    }
+
+    #[test]
+    fn what_a_plugin_below_the_releases_requires_is_left_to_version_selection() {
+        let below = composed(&[(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")], None, Vec::new());
+        assert!(!required(&below).iter().any(|line| line.starts_with("go.uber.org/zap")));
+        assert!(required(&below).contains(&"aws/smithy-go v1.27.2".to_owned()));
+        let older_major = composed(
+            &[("github.com/roadrunner-server/http/v4", "v4.9.0", "require go.uber.org/zap v1.27.1")],
+            None,
+            Vec::new(),
+        );
+        assert!(!required(&older_major).iter().any(|line| line.starts_with("go.uber.org/zap")));
+    }
+
+    #[test]
+    fn the_choice_can_be_forced() {
+        let plugins = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")];
+        let release = composed(&plugins, Some(Dependencies::Release), Vec::new());
+        assert!(required(&release).contains(&"go.uber.org/zap v1.28.0".to_owned()));
+        let minimal = composed(&plugins, Some(Dependencies::Minimal), Vec::new());
+        assert_eq!(minimal.require.iter().filter(|line| line.indirect).count(), 0);
+    }
+
+    #[test]
+    fn a_replace_of_the_users_wins() {
+        let replace = |new: &str| Replace {
+            old_path: "github.com/x/y".to_owned(),
+            old_version: None,
+            new_path: new.to_owned(),
+            new_version: None,
+        };
+        let go_mod = composed(&[], None, vec![replace("./replace/y")]);
+        assert_eq!(go_mod.replace, [replace("./replace/y")]);
+    }
+}

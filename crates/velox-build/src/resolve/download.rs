@@ -1,0 +1,285 @@
+//! Asking the go command, which asks the module proxies, or the version control of what GOPRIVATE covers.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use serde::Deserialize;
+use velox_gomod::{
+    fetch::{Error as FetchError, Fetched, Fetcher, Tried, Wanted},
+    modcache::{ModCache, Part},
+    module::Version,
+    semver,
+};
+
+use crate::{
+    download_failure::unserved,
+    error::{Error, checksum_mismatch},
+    event::{Event, Phase},
+    process::CommandRunner,
+    toolchain::{ModuleMode, Toolchain},
+};
+
+/// What `go mod download -json` says of one module (<https://go.dev/ref/mod#go-mod-download>).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct GoDownload {
+    pub(super) path: String,
+    pub(super) version: String,
+    pub(super) query: String,
+    pub(super) error: String,
+    pub(super) info: PathBuf,
+    pub(super) go_mod: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) sum: String,
+    pub(super) go_mod_sum: String,
+    pub(super) origin: Option<VcsOrigin>,
+    /// What the proxies said before the go command was asked.
+    #[serde(skip)]
+    tried: Vec<Tried>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct VcsOrigin {
+    pub(super) hash: String,
+}
+
+/// Who is asked for modules.
+#[derive(Clone, Copy)]
+pub(crate) struct ModuleProxies<'a> {
+    pub(crate) go: &'a Toolchain,
+    pub(crate) children: &'a CommandRunner,
+    /// `None`: the go command alone may ask.
+    pub(crate) fetcher: Option<&'a Fetcher>,
+}
+
+/// By a module's path: the proxies that couldn't serve it.
+pub(super) type ProxyFailures = BTreeMap<String, Vec<Tried>>;
+
+impl ModuleProxies<'_> {
+    pub(super) fn cache(&self) -> ModCache {
+        ModCache::new(&self.go.settings().gomodcache)
+    }
+
+    /// Downloads all that is wanted: exact versions from the module proxies; queries, and what the proxies can't serve,
+    /// with one go command. The answer has an entry for each of them.
+    ///
+    /// # Errors
+    /// A module whose checksum is wrong ends the build: no other source may stand in for it.
+    pub(super) async fn download(&self, wanted: &[Wanted]) -> Result<BTreeMap<Version, GoDownload>, Error> {
+        let (mut answers, mut tried) = self.native(wanted).await?;
+        let modules = wanted.iter().map(|wanted| &wanted.module);
+        let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
+        answers.extend(self.by_go(&rest, &mut tried).await?);
+        Ok(answers)
+    }
+
+    /// What the module proxies have of exact versions.
+    async fn native(
+        &self,
+        wanted: &[Wanted],
+    ) -> Result<(BTreeMap<Version, GoDownload>, ProxyFailures), Error> {
+        let (mut answers, mut tried) = (BTreeMap::new(), ProxyFailures::new());
+        let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
+        let is_exact =
+            |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
+        let wanted: Vec<Wanted> = wanted
+            .iter()
+            .filter(|Wanted { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
+            .cloned()
+            .collect();
+        let cache = self.cache();
+        for (module, fetched) in self.fetch(fetcher, wanted, Phase::Resolve).await? {
+            let place = |part| cache.path(&module, part);
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                Err(proxies) => {
+                    tried.insert(module.path, proxies);
+                    continue;
+                }
+            };
+            if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module))
+            {
+                let origin = std::fs::read_to_string(&info).ok();
+                let origin = origin.and_then(|text| serde_json::from_str::<VersionInfo>(&text).ok()?.origin);
+                let answer = GoDownload {
+                    path: module.path.clone(),
+                    version: module.version.clone(),
+                    info,
+                    go_mod,
+                    dir,
+                    sum: fetched.sums.zip,
+                    go_mod_sum: fetched.sums.go_mod,
+                    origin,
+                    ..GoDownload::default()
+                };
+                answers.insert(module, answer);
+            }
+        }
+        Ok((answers, tried))
+    }
+
+    /// Fetches from the proxies; for what these can't serve, and another source may, what they said.
+    ///
+    /// # Errors
+    /// A module that is not what it has to be, a database that contradicts itself, a cache that can't be used, an interruption.
+    pub(super) async fn fetch(
+        &self,
+        fetcher: &Fetcher,
+        wanted: Vec<Wanted>,
+        phase: Phase,
+    ) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
+        let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
+        let progress = DownloadProgress::new(self.children, phase, u64::try_from(wanted.len()).ok());
+        let arrived = |module: &Version, bytes| progress.one(module, bytes);
+        let answers = tokio::select! {
+            answers = fetcher.fetch(wanted, &arrived) => answers,
+            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+        };
+        let mut fetched = Vec::new();
+        for (module, answer) in modules.into_iter().zip(answers) {
+            let answer = judge(&module, answer)?;
+            fetched.push((module, answer));
+        }
+        Ok(fetched)
+    }
+
+    pub(super) async fn by_go(
+        &self,
+        modules: &[&Version],
+        tried: &mut ProxyFailures,
+    ) -> Result<BTreeMap<Version, GoDownload>, Error> {
+        if modules.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // Outside of any module, so that no go.mod on the way changes what a query means.
+        let outside = tempfile::tempdir()
+            .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
+        let queries: Vec<String> =
+            modules.iter().map(|module| format!("{}@{}", module.path, module.version)).collect();
+        let arguments: Vec<&str> = ["mod", "download", "-json", "--"]
+            .into_iter()
+            .chain(queries.iter().map(String::as_str))
+            .collect();
+        let total = u64::try_from(modules.len()).ok();
+        let on_line = |line: &str| {
+            if let Some(item) = line.strip_prefix("go: downloading ") {
+                let event = Event::Progress {
+                    phase: Phase::Resolve,
+                    done: 0,
+                    total,
+                    item: item.to_owned(),
+                    bytes: None,
+                };
+                self.children.reporter.report(event);
+            }
+        };
+        let finished = self
+            .go
+            .run(ModuleMode::Complete, None, &arguments, outside.path(), false, Some(&on_line))
+            .await?;
+
+        let mut said: Vec<GoDownload> = Vec::new();
+        for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
+            let answer = answer.map_err(|error| {
+                Error::build(format!("can't read what `go mod download -json` says: {error}"))
+                    .output(finished.stderr.clone())
+            })?;
+            if is_security_error(&answer.error) {
+                return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
+            }
+            said.push(answer);
+        }
+        let why = finished
+            .stderr
+            .last()
+            .cloned()
+            .unwrap_or_else(|| "the go command says nothing about it".to_owned());
+        if is_security_error(&why) {
+            return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
+        }
+        let answer = |module: &Version| {
+            let of_path = || said.iter().filter(|answer| answer.path == module.path);
+            let asked =
+                |answer: &&GoDownload| answer.query == module.version || answer.version == module.version;
+            // A query that names no version in its answer is told by its path, where nothing else was asked of that.
+            of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
+        };
+        let mut answers = BTreeMap::new();
+        for module in modules {
+            let mut answer =
+                answer(module).unwrap_or_else(|| GoDownload { error: why.clone(), ..GoDownload::default() });
+            answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
+            answers.insert((*module).clone(), answer);
+        }
+        Ok(answers)
+    }
+}
+
+/// What goes on while modules are fetched, for the user.
+pub(super) struct DownloadProgress<'a> {
+    children: &'a CommandRunner,
+    phase: Phase,
+    total: Option<u64>,
+    done: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl<'a> DownloadProgress<'a> {
+    pub(super) fn new(children: &'a CommandRunner, phase: Phase, total: Option<u64>) -> Self {
+        Self { children, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+
+    /// A module is there; one that was there before is no news.
+    pub(super) fn one(&self, module: &Version, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = Some(self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        let item = format!("{} {}", module.path, module.version);
+        let (phase, total) = (self.phase, self.total);
+        self.children.reporter.report(Event::Progress { phase, done, total, item, bytes });
+    }
+}
+
+/// What an answer means: for what the proxies can't serve and another source may, what they said.
+///
+/// # Errors
+/// What no other source may make good.
+pub(super) fn judge(
+    module: &Version,
+    answer: Result<Fetched, FetchError>,
+) -> Result<Result<Fetched, Vec<Tried>>, Error> {
+    answer.map_or_else(
+        |error| unserved(&format!("{} {}", module.path, module.version), error).map(Err),
+        |fetched| Ok(Ok(fetched)),
+    )
+}
+
+/// The part of an `.info` file that names the commit.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VersionInfo {
+    origin: Option<VcsOrigin>,
+}
+
+fn is_security_error(text: &str) -> bool {
+    text.contains("SECURITY ERROR") || text.contains("checksum mismatch")
+}
+
+impl GoDownload {
+    /// What went wrong, without the module's name that Go puts before it.
+    pub(super) fn reason(&self) -> String {
+        let text =
+            self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Where the go command had to stand in, what it met last isn't what it began with.
+        let others: Vec<String> =
+            self.tried.iter().filter(|tried| !text.contains(&tried.host)).map(Tried::to_string).collect();
+        if others.is_empty() { text } else { format!("{text} (asked before: {})", others.join("; ")) }
+    }
+}

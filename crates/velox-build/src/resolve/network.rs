@@ -1,0 +1,217 @@
+//! How a build reaches the forges: tokens, proxies, certificates, and what git and go need for the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use url::Url;
+use velox_fetch::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
+use velox_gomod::{
+    fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+    modcache::ModCache,
+};
+use velox_manifest::Forge;
+
+use crate::{
+    error::Error,
+    event::{Event, Note},
+    process::CommandRunner,
+    request::BuildRequest,
+    resolve::forge::{ForgeAccess, Forges},
+    toolchain::GoSettings,
+};
+
+/// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
+const DOWNLOADS: usize = 24;
+
+/// The children and the forges of one build.
+pub(crate) struct Network {
+    pub(crate) children: CommandRunner,
+    pub(crate) forges: Forges,
+    /// `None`: only the go command may fetch.
+    pub(crate) fetcher: Option<Fetcher>,
+}
+
+/// What a module proxy is asked with.
+pub(crate) struct Credentials {
+    pub(crate) client: reqwest::Client,
+    pub(crate) netrc: Netrc,
+}
+
+impl Network {
+    pub(crate) async fn new(
+        request: &BuildRequest,
+        settings: &GoSettings,
+        scratch: &Path,
+        plain: &CommandRunner,
+    ) -> Result<Self, Error> {
+        let (github, gitlab) = (configured(&request.manifest.github), configured(&request.manifest.gitlab));
+        let git = plain.find("git");
+        let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
+        let secrets = access.environment(&request.environment);
+        let known: Vec<SecretString> =
+            [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
+        let children = CommandRunner {
+            secrets: Arc::new(secrets),
+            redactor: Arc::new(Redactor::new(known)),
+            ..plain.clone()
+        };
+        let reporter = Arc::clone(&plain.reporter);
+        let http = Http::new(http_options(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
+            move |host, seconds| {
+                reporter.report(Event::Note(Note::RateLimitWait { host: host.to_owned(), seconds }));
+            },
+        ));
+        let environment = children
+            .inherited
+            .iter()
+            .map(|(name, value)| (name.clone(), SecretString::from(value.clone())))
+            .chain(children.secrets.iter().cloned())
+            .collect();
+        let git = GitOptions {
+            program: git.unwrap_or_else(|| PathBuf::from("git")),
+            environment,
+            scratch: scratch.join("git"),
+        };
+        let fetcher = fetcher(request, settings)?;
+        Ok(Self { children, forges: Forges { http, github, gitlab, git }, fetcher })
+    }
+}
+
+/// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
+fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetcher>, Error> {
+    let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
+    let (Ok(proxies), Ok(sum_db)) = (ProxyList::parse(&settings.goproxy), SumDb::parse(&settings.gosumdb))
+    else {
+        // The go command says what is wrong with them.
+        return Ok(None);
+    };
+    if request.options.is_offline() || own_credentials || !proxies.has_proxy() {
+        return Ok(None);
+    }
+    let Credentials { client, netrc } = Credentials::new(request, settings)?;
+    let first_path = std::env::split_paths(&settings.gopath).next().unwrap_or_default();
+    Ok(Some(Fetcher::new(FetchOptions {
+        client,
+        cache: ModCache::new(&settings.gomodcache),
+        proxies,
+        no_proxy: settings.gonoproxy.clone(),
+        sum_db,
+        no_sum_db: settings.gonosumdb.clone(),
+        sum_db_state: first_path.join("pkg/sumdb"),
+        netrc,
+        writable: settings.writable_modules(),
+        at_once: DOWNLOADS,
+    })))
+}
+
+impl Credentials {
+    pub(crate) fn new(request: &BuildRequest, settings: &GoSettings) -> Result<Self, Error> {
+        let netrc = netrc_file(&request.environment)
+            .filter(|_| settings.goauth != "off")
+            .and_then(|path| std::fs::read_to_string(path).ok());
+        let client = client(&request.environment)?;
+        Ok(Self { client, netrc: Netrc::parse(&netrc.unwrap_or_default()) })
+    }
+}
+
+/// A client without credentials that follows redirects.
+pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
+    http_options(environment).client(fetch::redirects()).map_err(no_https)
+}
+
+/// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
+pub(crate) fn impatient(request: &BuildRequest) -> Result<Http, velox_fetch::ForgeError> {
+    Http::new(HttpOptions {
+        connect_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(15),
+        max_wait: Duration::ZERO,
+        ..http_options(&request.environment)
+    })
+}
+
+/// A client with the proxies and the certificates that the environment names, which follows no redirects.
+///
+/// # Errors
+/// A certificate file that can't be read, a proxy that is no URL.
+pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
+    http_options(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
+}
+
+fn no_https(error: velox_fetch::ForgeError) -> Error {
+    Error::build(format!("can't set up HTTPS: {error}"))
+}
+
+/// Where the go command looks for it.
+fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
+    variable("NETRC").or_else(|| Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(name)))
+}
+
+fn configured(forge: &Forge) -> ForgeAccess {
+    let endpoint = forge.endpoint.as_ref().map(|endpoint| endpoint.value.clone());
+    ForgeAccess { endpoint, token: forge.token.clone() }
+}
+
+fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
+    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+    let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper));
+    HttpOptions {
+        ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
+        proxy: ProxySettings {
+            https: either("https_proxy", "HTTPS_PROXY"),
+            http: either("http_proxy", "HTTP_PROXY"),
+            no_proxy: either("no_proxy", "NO_PROXY"),
+        },
+        ..HttpOptions::default()
+    }
+}
+
+/// A configured token serves git as it serves the API. Hosts that GOPRIVATE names and that have no token are reached over
+/// ssh where an agent holds a key, unless the user's own git configuration already sends them elsewhere.
+async fn access(
+    request: &BuildRequest,
+    settings: &GoSettings,
+    github: &ForgeAccess,
+    gitlab: &ForgeAccess,
+    git: Option<&Path>,
+) -> GitAccess {
+    let mut tokens = Vec::new();
+    for (forge, public, user) in
+        [(github, "https://github.com", TokenUser::GitHub), (gitlab, "https://gitlab.com", TokenUser::GitLab)]
+    {
+        let host = forge.endpoint.clone().or_else(|| Url::parse(public).ok());
+        if let (Some(host), Some(token)) = (host, forge.token.clone()) {
+            tokens.push((host, token, user));
+        }
+    }
+    let mut ssh_hosts = Vec::new();
+    let socket = request.environment.get("SSH_AUTH_SOCK").map(Path::new);
+    if let (Some(git), Some(_)) = (git, socket)
+        && velox_fetch::ssh_agent_answers(socket).await
+    {
+        for host in private_hosts(settings) {
+            let has_token = tokens.iter().any(|(url, _, _)| url.host_str() == Some(host.as_str()));
+            if !has_token && !velox_fetch::has_own_rewrite(git, &request.environment, &host).await {
+                ssh_hosts.push(host);
+            }
+        }
+    }
+    GitAccess { tokens, ssh_hosts }
+}
+
+/// The hosts of GOPRIVATE's and GONOPROXY's patterns (`github.com/company/*` → `github.com`).
+pub(crate) fn private_hosts(settings: &GoSettings) -> BTreeSet<String> {
+    [&settings.goprivate, &settings.gonoproxy]
+        .into_iter()
+        .flat_map(|patterns| patterns.split(','))
+        .filter_map(|pattern| pattern.trim().split('/').next())
+        .filter(|host| host.contains('.') && !host.contains(['*', '?', '[']))
+        .map(str::to_owned)
+        .collect()
+}

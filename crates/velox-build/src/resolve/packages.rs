@@ -1,0 +1,196 @@
+//! What the go command makes of a workspace: the packages that are compiled in, and the modules that they come from.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use serde::Deserialize;
+use velox_gomod::{
+    modfile::{GoMod, Require},
+    module::Version,
+};
+
+use crate::{
+    download_failure::fault,
+    error::{Blame, Error},
+    event::{Event, Phase},
+    lock::{LockedTarget, TargetVariant},
+    process::CommandRunner,
+    toolchain::{ModuleMode, Toolchain},
+    workspace::Workspace,
+};
+
+/// What a server is compiled from.
+pub(crate) struct PackageList {
+    pub(crate) target: LockedTarget,
+}
+
+/// The part of `go list -json` that counts here (<https://pkg.go.dev/cmd/go#hdr-List_packages_or_modules>).
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedPackage {
+    import_path: String,
+    #[serde(default)]
+    standard: bool,
+    module: Option<ListedModule>,
+    error: Option<PackageError>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedModule {
+    path: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    main: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PackageError {
+    err: String,
+}
+
+impl PackageList {
+    /// Downloads the modules that provide a package for a target, and lists them; in [`ModuleMode::Complete`] it completes
+    /// go.mod and go.sum besides.
+    pub(crate) async fn of(
+        go: &Toolchain,
+        children: &CommandRunner,
+        variant: &TargetVariant,
+        mode: ModuleMode,
+        workspace: &Workspace,
+    ) -> Result<Self, Error> {
+        let tags = format!("-tags={}", variant.tags.join(","));
+        let arguments = ["list", "-deps", "-e", &tags, "-json=ImportPath,Standard,Module,Error", "./cmd/rr"];
+        let fetched = AtomicU64::new(0);
+        let on_line = |line: &str| {
+            if let Some(module) = line.strip_prefix("go: downloading ") {
+                let done = fetched.fetch_add(1, Ordering::Relaxed) + 1;
+                let event = Event::Progress {
+                    phase: Phase::Fetch,
+                    done,
+                    total: None,
+                    item: module.to_owned(),
+                    bytes: None,
+                };
+                children.reporter.report(event);
+            }
+        };
+        let finished = go
+            .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
+            .await?;
+        if !finished.status.success() {
+            return Err(unloaded(without_progress(finished.stderr)));
+        }
+        let mut target = LockedTarget::default();
+        let mut imports = Vec::new();
+        let mut errors = Vec::new();
+        for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedPackage>() {
+            let ListedPackage { import_path, standard, module, error } = package
+                .map_err(|error| Error::build(format!("can't read what `go list -json` says: {error}")))?;
+            target.packages += 1;
+            if let Some(error) = error {
+                errors.push(format!("{import_path}: {}", error.err));
+            }
+            if !standard {
+                imports.push(import_path);
+            }
+            if let Some(module) = module.filter(|module| !module.main) {
+                target.modules.insert(Version { path: module.path, version: module.version });
+            }
+        }
+        if !errors.is_empty() {
+            return Err(unloadable(errors));
+        }
+        let go_mod = GoMod::parse(&workspace.read("go.mod")?)
+            .map_err(|error| Error::build(format!("can't read the go.mod that Go completed: {error}")))?;
+        for Require { path, version, .. } in go_mod.require {
+            let inside = |import: &String| {
+                import.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if imports.iter().any(inside) {
+                target.looked_into.insert(Version { path, version });
+            }
+        }
+        target.looked_into.retain(|module| !target.modules.contains(module));
+        Ok(Self { target })
+    }
+}
+
+/// The go command ended before it looked at packages.
+fn unloaded(lines: Vec<String>) -> Error {
+    let text = lines.join("\n");
+    let mut error = Error::build("Go can't load the modules of this server").fault(fault(&text));
+    if text.contains("requires go >= ") {
+        error = error
+            .fault(Blame::Request)
+            .help("a module needs a newer Go than may be used here: GOTOOLCHAIN=auto lets it be downloaded");
+    } else if text.contains("download go1") {
+        error = error.help("a module needs a newer Go, and the go command can't download it: GOTOOLCHAIN=go1.X.Y+auto lets vx do it");
+    }
+    error.output(lines)
+}
+
+/// The go command's words on packages that can't be loaded.
+fn unloadable(errors: Vec<String>) -> Error {
+    let text = errors.join("\n");
+    let mut error =
+        Error::build(format!("Go can't load {} of this server's packages", errors.len())).fault(fault(&text));
+    let is_no_plugin = errors.iter().any(|line| {
+        line.split_once(": module ").is_some_and(|(package, rest)| rest.starts_with(&format!("{package}@")))
+    });
+    if text.contains("@latest found") && !is_no_plugin {
+        // The go command looked for the package everywhere: the module that had it was raised past it.
+        error = error.fault(Blame::Request).help(
+            "something in this server needs a newer module than the plugin that imports this package was written for: take plugin versions of one time, those that one RoadRunner release names",
+        );
+    } else if text.contains("no required module provides package")
+        || text.contains("does not contain package")
+    {
+        error = error.fault(Blame::Request).help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
+    }
+    if text.contains("build constraints exclude all Go files") {
+        error = error
+            .fault(Blame::Request)
+            .help("a package has no files for this target: leave the plugin out, or choose another target");
+    }
+    let mut seen = BTreeSet::new();
+    error.output(errors.into_iter().filter(|line| seen.insert(line.clone())).collect())
+}
+
+fn without_progress(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.starts_with("go: downloading ")).collect()
+}
+
+/// The requirements between modules, as `go mod graph` prints them.
+pub(crate) struct RequirementGraph {
+    lines: String,
+}
+
+pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<RequirementGraph, Error> {
+    let finished =
+        go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
+    if !finished.status.success() {
+        return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
+    }
+    Ok(RequirementGraph { lines: finished.stdout })
+}
+
+impl RequirementGraph {
+    /// The modules (`path@version`) whose go.mod requires `module` at `version`.
+    pub(super) fn demanding(&self, module: &str, version: &str) -> Vec<String> {
+        let wanted = format!("{module}@{version}");
+        let demanding: BTreeSet<&str> = self
+            .lines
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            // The main module has no version: its go.mod says what was selected, not who demanded it.
+            .filter(|(from, to)| *to == wanted && from.contains('@'))
+            .map(|(from, _)| from)
+            .collect();
+        demanding.into_iter().map(str::to_owned).collect()
+    }
+}

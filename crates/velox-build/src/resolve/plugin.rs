@@ -1,0 +1,232 @@
+//! Plugins of a manifest with the modules that they resolve to.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use velox_gomod::{
+    modfile::{self, GoMod, Require},
+    module::{Version, path_major_matches, split_path_version},
+    pseudo, semver,
+};
+use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
+
+use super::pin::ResolvedModule;
+use crate::{error::finding, lock::LockedReplacement};
+
+/// The plugins behind `rr workers` and `rr reset`: part of every server.
+const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+
+/// A plugin with everything known of it before Go has selected versions.
+pub(super) struct ResolvedPlugin {
+    pub(super) name: String,
+    pub(super) span: Option<Range<usize>>,
+    pub(super) asked: String,
+    pub(super) module: String,
+    pub(super) version: String,
+    pub(super) commit: Option<String>,
+    pub(super) go_mod: Option<GoMod>,
+    pub(super) replacement: Option<LockedReplacement>,
+    pub(super) added: bool,
+}
+
+pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &ResolvedModule) -> ResolvedPlugin {
+    let go_mod = GoMod::parse_lax(&pinned.go_mod).ok();
+    let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| pinned.module.path.clone());
+    let asked = plugin.reference.value.clone();
+    let (module, version, replacement) = if plugin.replace.is_none() {
+        (pinned.module.path.clone(), pinned.module.version.clone(), None)
+    } else {
+        let module = replaced_module(plugin, manifest, &declared, &pinned.module.path);
+        let version = placeholder_version(&module, &asked);
+        let Version { path, version: new } = pinned.module.clone();
+        (module, version, Some(LockedReplacement::Module { path, version: new }))
+    };
+    ResolvedPlugin {
+        name: plugin.name.value.clone(),
+        span: plugin.reference.span.clone(),
+        asked,
+        module,
+        version,
+        commit: pinned.commit.clone(),
+        go_mod,
+        replacement,
+        added: false,
+    }
+}
+
+/// The path of a module that is replaced and so never downloaded. A fork usually keeps the original's module line; for one
+/// that declares its own path, the original's repository counts, with the fork's major.
+fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replacement: &str) -> String {
+    match &plugin.origin {
+        Origin::Module(path) => return path.value.clone(),
+        // A number says nothing about the module's path.
+        Origin::GitLab { project: Spanned { value: Project::Id(_), .. }, .. } => {}
+        _ if declared == replacement => {
+            let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
+            return format!("{}{suffix}", plugin.identity(manifest));
+        }
+        _ => {}
+    }
+    declared.to_owned()
+}
+
+/// The version that go.mod requires of a module that is replaced: the ref where it is a version of this major, else the
+/// zero pseudo-version, which no minimal version selection notices.
+fn placeholder_version(module: &str, asked: &str) -> String {
+    let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
+    if semver::canonical(asked).as_deref() == Some(asked) && path_major_matches(asked, suffix) {
+        return asked.to_owned();
+    }
+    pseudo::zero_pseudo_version(suffix.trim_start_matches(['/', '.']))
+}
+
+pub(super) fn local_plugin(
+    plugin: &Plugin,
+    path: PathBuf,
+    base: &Path,
+) -> Result<ResolvedPlugin, Diagnostic> {
+    let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
+    let directory = &base.join(&path);
+    let (declared, go_mod) = local_go_mod(directory, &span)?;
+    if !has_package(directory) {
+        let message = format!("{} has a go.mod, and no Go package beside it", directory.display());
+        let mut diagnostic = finding(message, span, Some("relative to the configuration file"));
+        diagnostic.help.push("the package of a plugin lies where its go.mod is, and not below".to_owned());
+        return Err(diagnostic);
+    }
+    if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
+        && *module != declared
+    {
+        let message =
+            format!("{} declares the module {declared}, not {module}", directory.join("go.mod").display());
+        let mut diagnostic =
+            finding(message, span, Some("a local replacement has to declare the replaced path"));
+        diagnostic
+            .help
+            .push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
+        return Err(diagnostic);
+    }
+    Ok(ResolvedPlugin {
+        name: plugin.name.value.clone(),
+        span: plugin.reference.span.clone(),
+        asked: plugin.reference.value.clone(),
+        version: placeholder_version(&declared, &plugin.reference.value),
+        module: declared,
+        commit: None,
+        go_mod: Some(go_mod),
+        replacement: Some(LockedReplacement::Directory { path }),
+        added: false,
+    })
+}
+
+/// The module path of a directory with a Go module: the `module` line of its go.mod.
+///
+/// # Errors
+/// There is no such directory, or it has no go.mod that can be read.
+pub fn module_in(directory: &Path) -> Result<String, Diagnostic> {
+    local_go_mod(directory, &None).map(|(module, _)| module)
+}
+
+/// The module path and the go.mod of a directory of the user's.
+pub(super) fn local_go_mod(
+    directory: &Path,
+    span: &Option<Range<usize>>,
+) -> Result<(String, GoMod), Diagnostic> {
+    let path = directory.join("go.mod");
+    let wrong = |message: String, help: &str| {
+        let label = span.is_some().then_some("relative to the configuration file");
+        let mut diagnostic = finding(message, span.clone(), label);
+        diagnostic.help.push(help.to_owned());
+        diagnostic
+    };
+    if !directory.is_dir() {
+        return Err(wrong(format!("there is no directory {}", directory.display()), "check the path"));
+    }
+    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let help = match modules_below(directory).as_slice() {
+                [] => "`go mod init MODULE` there makes it a Go module".to_owned(),
+                names => format!("a Go module is in {}: name that directory", names.join(", ")),
+            };
+            wrong(format!("{} has no go.mod", directory.display()), &help)
+        }
+        _ => wrong(format!("can't read {}: {error}", path.display()), "check its permissions"),
+    })?;
+    let go_mod = GoMod::parse_lax(&text).map_err(|error| {
+        wrong(
+            format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message),
+            "mend that go.mod",
+        )
+    })?;
+    let module = modfile::module_line(&text).ok_or_else(|| {
+        wrong(format!("{} has no module line", path.display()), "start it with `module PATH`")
+    })?;
+    Ok((module, go_mod))
+}
+
+/// The directories right below this one that hold a go.mod, three at most.
+fn modules_below(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("go.mod").is_file())
+        .map(|entry| entry.path().display().to_string())
+        .collect();
+    names.sort();
+    names.truncate(3);
+    names
+}
+
+/// Whether a package could be compiled here: tests make none.
+fn has_package(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .any(|name| name.ends_with(".go") && !name.ends_with("_test.go") && !name.starts_with(['_', '.']))
+}
+
+/// Two entries for one module would be compiled in once, at one version: which one was meant?
+pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
+    let mut seen: BTreeMap<&str, &ResolvedPlugin> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for plugin in plugins {
+        if let Some(first) = seen.insert(&plugin.module, plugin) {
+            let message =
+                format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
+            let mut diagnostic = finding(message, plugin.span.clone(), Some("the second one"));
+            diagnostic.help.push("remove one of them".to_owned());
+            wrong.push(diagnostic);
+        }
+    }
+    wrong
+}
+
+/// informer and resetter at RoadRunner's own version, where the user didn't list them.
+pub(super) fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
+    let is =
+        |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
+    ALWAYS
+        .iter()
+        .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
+        .filter_map(|base| release.require.iter().find(|line| is(&line.path, base)))
+        .map(|Require { path, version, .. }| ResolvedPlugin {
+            name: split_path_version(path)
+                .map_or(path.as_str(), |(prefix, _)| prefix)
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            span: None,
+            asked: version.clone(),
+            module: path.clone(),
+            version: version.clone(),
+            commit: None,
+            go_mod: None,
+            replacement: None,
+            added: true,
+        })
+        .collect()
+}

@@ -1,0 +1,293 @@
+//! What has to be resolved, in one shape for every format and every kind of source.
+
+use std::{ops::Range, path::PathBuf};
+
+use velox_gomod::{
+    fetch::Wanted,
+    module::{Version, split_path_version},
+    semver,
+};
+use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
+
+use crate::{error::Error, lock::Lock};
+
+/// The repository that RoadRunner itself lives in.
+const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
+
+/// One thing to resolve: a ref of a module somewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct ModuleRequest {
+    /// How an error names it (`plugin http`).
+    pub(crate) subject: String,
+    /// Where the ref stands in the configuration.
+    pub(crate) span: Option<Range<usize>>,
+    /// Tag, branch, commit or `latest`; `None`: the default branch.
+    pub(crate) reference: Option<String>,
+    /// The module or repository path that the configuration names; empty where it names owner and repository.
+    pub(crate) path: String,
+    /// Whether `path` is a module path that its go.mod has to declare.
+    pub(crate) by_path: bool,
+    /// Whether it stands in for another module, whose path its go.mod may declare.
+    pub(crate) replacement: bool,
+    /// The module as the go command can be asked for it (`path`, `query`), where that is known beforehand.
+    pub(crate) module: Option<Version>,
+    /// The repository, for when the go command can't tell.
+    pub(crate) place: Option<RepositoryLocation>,
+    /// What a previous lock found; the ref may name something else by now.
+    pub(crate) known: Option<PreviousResolution>,
+}
+
+/// A module as a previous lock has it.
+#[derive(Debug, Clone)]
+pub(crate) struct PreviousResolution {
+    pub(crate) module: Version,
+    pub(crate) commit: Option<String>,
+    /// In seconds since 1970.
+    pub(crate) time: Option<i64>,
+    pub(crate) zip_sum: Option<String>,
+    pub(crate) mod_sum: Option<String>,
+}
+
+impl PreviousResolution {
+    pub(crate) fn new(
+        lock: &Lock,
+        module: Version,
+        commit: Option<String>,
+        time: Option<i64>,
+    ) -> Result<Self, Error> {
+        let sums = lock.sums()?;
+        let sum = |version: &str| sums.get(&module.path, version).next().map(str::to_owned);
+        let (zip_sum, mod_sum) = (sum(&module.version), sum(&format!("{}/go.mod", module.version)));
+        Ok(Self { module, commit, time, zip_sum, mod_sum })
+    }
+}
+
+/// A folder of a repository on a forge or a git host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RepositoryLocation {
+    pub(crate) host: RepositoryHost,
+    /// The folder that holds go.mod; empty for the root.
+    pub(crate) folder: String,
+    /// Whether the manifest names this forge as its own, so that no public proxy may answer for it.
+    pub(crate) own: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RepositoryHost {
+    GitHub { owner: String, repository: String },
+    GitLab { project: Project },
+    Git { url: String },
+}
+
+/// What has to be resolved for a plugin.
+pub(crate) enum PluginSource {
+    /// The plugin's own module, or a module that replaces it.
+    Remote(Box<ModuleRequest>),
+    /// A directory that replaces it, as the configuration names it: nothing to ask.
+    Directory(PathBuf),
+}
+
+impl ModuleRequest {
+    pub(crate) fn roadrunner(manifest: &Manifest) -> Self {
+        let (owner, repository) = ROADRUNNER;
+        let reference = manifest.roadrunner.reference.as_ref();
+        let own = manifest.github.endpoint.is_some();
+        let root = format!("github.com/{owner}/{repository}");
+        Self {
+            subject: "RoadRunner".to_owned(),
+            path: String::new(),
+            by_path: false,
+            replacement: false,
+            span: reference.and_then(|reference| reference.span.clone()),
+            reference: reference.map(|reference| reference.value.clone()),
+            module: reference.filter(|_| !own).and_then(|reference| module_at_tag(&root, &reference.value)),
+            place: Some(RepositoryLocation {
+                host: RepositoryHost::GitHub { owner: owner.to_owned(), repository: repository.to_owned() },
+                folder: String::new(),
+                own,
+            }),
+            known: None,
+        }
+    }
+
+    /// A module of the configuration's `[[replaces]]`.
+    pub(crate) fn replacement(
+        subject: String,
+        path: &str,
+        reference: &str,
+        span: Option<Range<usize>>,
+        manifest: &Manifest,
+    ) -> Self {
+        let place = place_of(path, manifest);
+        let own = place.as_ref().is_some_and(|place| place.own);
+        // The right side of a replace is a repository more often than a module path: its suffix comes from the tag.
+        let has_suffix = split_path_version(path).is_some_and(|(_, suffix)| !suffix.is_empty());
+        let module = if has_suffix || !semver::is_valid(reference) {
+            has_suffix.then(|| Version { path: path.to_owned(), version: reference.to_owned() })
+        } else {
+            module_at_tag(path, reference)
+        };
+        Self {
+            subject,
+            span,
+            reference: Some(reference.to_owned()),
+            path: path.to_owned(),
+            by_path: true,
+            replacement: true,
+            module: module.filter(|_| !own),
+            place,
+            known: None,
+        }
+    }
+}
+
+impl ModuleRequest {
+    /// What is to be fetched for it: `module`, with the sums that a previous lock has of that.
+    pub(super) fn wanted(&self, module: &Version) -> Wanted {
+        let known = self.known.as_ref().filter(|known| known.module == *module);
+        let list = |sum: Option<&String>| sum.cloned().into_iter().collect();
+        Wanted {
+            module: module.clone(),
+            zip_sums: list(known.and_then(|known| known.zip_sum.as_ref())),
+            mod_sums: list(known.and_then(|known| known.mod_sum.as_ref())),
+        }
+    }
+}
+
+impl PluginSource {
+    pub(crate) fn new(plugin: &Plugin, manifest: &Manifest) -> Self {
+        let subject = format!("plugin {}", plugin.name.value);
+        match plugin.replace.as_ref() {
+            Some(Spanned { value: Replacement::Directory(directory), .. }) => {
+                Self::Directory(PathBuf::from(directory))
+            }
+            Some(Spanned { value: Replacement::Module { path, version }, span }) => {
+                let (reference, span) = match version {
+                    Some(version) => (version, span),
+                    None => (&plugin.reference.value, &plugin.reference.span),
+                };
+                Self::Remote(Box::new(ModuleRequest::replacement(
+                    subject,
+                    path,
+                    reference,
+                    span.clone(),
+                    manifest,
+                )))
+            }
+            None => Self::Remote(Box::new(Self::original(subject, plugin, manifest))),
+        }
+    }
+
+    fn original(subject: String, plugin: &Plugin, manifest: &Manifest) -> ModuleRequest {
+        let reference = &plugin.reference.value;
+        let (module, place) = match &plugin.origin {
+            Origin::Module(path) => {
+                let module = Version { path: path.value.clone(), version: reference.clone() };
+                (Some(module), place_of(&path.value, manifest))
+            }
+            Origin::GitHub { owner, repository, folder } => {
+                let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
+                let root = join(&format!("github.com/{}/{}", owner.value, repository.value), &folder);
+                let host = RepositoryHost::GitHub {
+                    owner: owner.value.clone(),
+                    repository: repository.value.clone(),
+                };
+                let own = manifest.github.endpoint.is_some();
+                (module_at_tag(&root, reference), Some(RepositoryLocation { host, folder, own }))
+            }
+            Origin::GitLab { project, folder } => {
+                let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
+                let root = match &project.value {
+                    // An id says nothing about the module's path.
+                    Project::Id(_) => None,
+                    Project::Path(path) => Some(join(&format!("gitlab.com/{path}"), &folder)),
+                };
+                let host = RepositoryHost::GitLab { project: project.value.clone() };
+                let own = manifest.gitlab.endpoint.is_some();
+                (
+                    root.and_then(|root| module_at_tag(&root, reference)),
+                    Some(RepositoryLocation { host, folder, own }),
+                )
+            }
+        };
+        // A module that is named by its path is asked for by that path, wherever the manifest's own forge is.
+        let own = matches!(plugin.origin, Origin::GitHub { .. } | Origin::GitLab { .. })
+            && place.as_ref().is_some_and(|place| place.own);
+        ModuleRequest {
+            subject,
+            span: plugin.reference.span.clone(),
+            reference: Some(reference.clone()),
+            path: match &plugin.origin {
+                Origin::Module(path) => path.value.clone(),
+                Origin::GitHub { .. } | Origin::GitLab { .. } => String::new(),
+            },
+            by_path: matches!(plugin.origin, Origin::Module(_)),
+            replacement: false,
+            module: module.filter(|_| !own),
+            place,
+            known: None,
+        }
+    }
+}
+
+/// The module path of a repository's root or folder at a tag: with the tag's major suffix
+/// (<https://go.dev/ref/mod#major-version-suffixes>). A branch or a commit doesn't tell.
+fn module_at_tag(root: &str, reference: &str) -> Option<Version> {
+    if semver::canonical(reference) != Some(reference.to_owned()) {
+        return None;
+    }
+    let major = semver::major(reference)?;
+    let path = if matches!(major, "v0" | "v1") { root.to_owned() } else { format!("{root}/{major}") };
+    Some(Version { path, version: reference.to_owned() })
+}
+
+/// RoadRunner's repository on the manifest's own forge; `None`: it is the public one.
+pub(crate) fn own_place_of_roadrunner(manifest: &Manifest) -> Option<RepositoryLocation> {
+    ModuleRequest::roadrunner(manifest).place.filter(|place| place.own)
+}
+
+/// The repository on the manifest's own forge that a module path names.
+pub(crate) fn own_place_of_module(path: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
+    place_of(path, manifest).filter(|place| place.own)
+}
+
+/// The repository that a plugin comes from, where the manifest or its module path names one.
+pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<RepositoryLocation> {
+    PluginSource::original(String::new(), plugin, manifest).place
+}
+
+/// The repository that a module path names by itself, where it does.
+fn place_of(module: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
+    let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);
+    let (host, rest) = path.split_once('/')?;
+    let is = |forge: &velox_manifest::Forge| forge.is_self_hosted() && forge.host() == host;
+    let own_github = is(&manifest.github);
+    let own_gitlab = is(&manifest.gitlab);
+    if host == "github.com" || own_github {
+        let mut parts = rest.splitn(3, '/');
+        let (owner, repository) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let folder = parts.next().unwrap_or_default().to_owned();
+        return Some(RepositoryLocation {
+            host: RepositoryHost::GitHub { owner, repository },
+            folder,
+            own: own_github,
+        });
+    }
+    if host == "gitlab.com" || own_gitlab {
+        let project = Project::Path(rest.to_owned());
+        return Some(RepositoryLocation {
+            host: RepositoryHost::GitLab { project },
+            folder: String::new(),
+            own: own_gitlab,
+        });
+    }
+    host.contains('.').then(|| RepositoryLocation {
+        host: RepositoryHost::Git { url: format!("https://{path}") },
+        folder: String::new(),
+        own: false,
+    })
+}
+
+fn join(root: &str, folder: &str) -> String {
+    if folder.is_empty() { root.to_owned() } else { format!("{root}/{folder}") }
+}

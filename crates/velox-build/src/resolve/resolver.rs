@@ -1,0 +1,481 @@
+//! From a Manifest to a [`Lock`]: every ref becomes an exact module, and these become a go.mod that the go command agrees
+//! with.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use velox_gomod::{
+    fetch::Fetcher,
+    gosum::GoSum,
+    goversion::GoVersion,
+    modfile::{GoMod, Replace},
+    module::Version,
+    semver,
+};
+use velox_manifest::{GoTarget, Manifest, Replacement};
+
+use super::{
+    compose::{GoModComposition, Requirement, provides},
+    download::ModuleProxies,
+    forge::Forges,
+    packages::{self, PackageList},
+    pin::{ModuleSources, ResolvedModule},
+    plugin::{ResolvedPlugin, added, local_go_mod, local_plugin, remote_plugin, same_modules},
+    prefetch,
+    request::{ModuleRequest, PluginSource, PreviousResolution},
+};
+use crate::{
+    error::{Error, ErrorKind, finding},
+    event::RaisedPlugin,
+    imports::imports_of,
+    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
+    process::CommandRunner,
+    request::BuildRequest,
+    settings::BuildSettings,
+    toolchain::{ModuleMode, Toolchain, Toolchains},
+    workspace::{Workspace, plugins_go},
+};
+
+/// Everything that resolving needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Resolver<'a> {
+    pub(crate) request: &'a BuildRequest,
+    /// The request's manifest, with its replaces at its plugins.
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) asked: &'a RequestedVersions,
+    /// What stays as it was where the configuration still asks for it.
+    pub(crate) previous: Option<&'a Lock>,
+    pub(crate) settings: &'a BuildSettings,
+    pub(crate) go: &'a Toolchain,
+    pub(crate) toolchains: &'a Toolchains,
+    pub(crate) children: &'a CommandRunner,
+    pub(crate) forges: &'a Forges,
+    pub(crate) fetcher: Option<&'a Fetcher>,
+    pub(crate) scratch: &'a Path,
+}
+
+/// A RoadRunner release.
+#[derive(Debug, Clone)]
+pub struct RoadRunnerRelease {
+    /// Its module, with the exact version.
+    pub module: Version,
+    /// Its go.mod.
+    pub go_mod: GoMod,
+    /// The plugins of its `container/plugins.go`.
+    pub plugins: Vec<Version>,
+}
+
+/// Whom a pinned module belongs to, by its index in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ModuleOwner {
+    RoadRunner,
+    Plugin(usize),
+    Replace(usize),
+}
+
+type ResolvedByOwner = BTreeMap<ModuleOwner, ResolvedModule>;
+
+impl Resolver<'_> {
+    /// Resolves; the workspace that it was tried in comes along, since it is most of what the next stage makes.
+    pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
+        let manifest = self.manifest;
+        let (owners, asks): (Vec<ModuleOwner>, Vec<ModuleRequest>) = self.asks(manifest)?.into_iter().unzip();
+        let sources = self.sources();
+        let pinned: ResolvedByOwner = owners.into_iter().zip(sources.pin(&asks).await?).collect();
+        let roadrunner = pinned
+            .get(&ModuleOwner::RoadRunner)
+            .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let release = release(roadrunner)?;
+        let mut plugins = self.plugins(manifest, &pinned)?;
+        plugins.extend(added(&release, &plugins));
+        plugins.sort_by(|a, b| a.name.cmp(&b.name));
+
+        let (line, module) = newest_go_line(&release, roadrunner, &plugins);
+        match &self.toolchains.newer(self.go, line, module).await? {
+            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned, plugins).await,
+            None => self.complete(&release, roadrunner, &pinned, plugins).await,
+        }
+    }
+
+    /// Tries what was pinned in a workspace, with a Go that can compile it.
+    async fn complete(
+        &self,
+        release: &GoMod,
+        roadrunner: &ResolvedModule,
+        pinned: &ResolvedByOwner,
+        plugins: Vec<ResolvedPlugin>,
+    ) -> Result<(Lock, Workspace), Error> {
+        let manifest = self.manifest;
+        let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
+        let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
+        workspace.write("go.mod", &composed.to_string())?;
+        let sums = self.sums(&workspace, pinned.values())?;
+        workspace.write("go.sum", &sums.to_string())?;
+        let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
+        workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, ""))?;
+        prefetch::prefetch(
+            self.proxies(),
+            self.manifest,
+            &self.settings.targets,
+            &workspace,
+            &composed,
+            &plugins,
+            &sums,
+        )
+        .await?;
+        let lock = self.lock(roadrunner, plugins, &workspace).await?;
+        Ok((lock, workspace))
+    }
+
+    /// RoadRunner alone: what it was released with.
+    pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
+        let mut ask = ModuleRequest::roadrunner(self.manifest);
+        ask.known = self.known_roadrunner()?;
+        let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
+        let roadrunner = pinned.first().ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let go_mod = release(roadrunner)?;
+        let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
+            .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
+        let plugins = go_mod
+            .require
+            .iter()
+            .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
+            .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
+            .collect();
+        Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
+    }
+
+    fn proxies(&self) -> ModuleProxies<'_> {
+        ModuleProxies { go: self.go, children: self.children, fetcher: self.fetcher }
+    }
+
+    pub(super) fn sources(&self) -> ModuleSources<'_> {
+        ModuleSources {
+            proxies: self.proxies(),
+            forges: self.forges,
+            scratch: self.scratch,
+            network: self.request.options.network,
+        }
+    }
+
+    /// What has to be asked of the sources; local directories need no asking.
+    pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
+        let mut roadrunner = ModuleRequest::roadrunner(manifest);
+        roadrunner.known = self.known_roadrunner()?;
+        let mut asks = vec![(ModuleOwner::RoadRunner, roadrunner)];
+        for (index, plugin) in manifest.plugins.iter().enumerate() {
+            if let PluginSource::Remote(mut ask) = PluginSource::new(plugin, manifest) {
+                ask.known = self.known_plugin(&plugin.name.value)?;
+                asks.push((ModuleOwner::Plugin(index), *ask));
+            }
+        }
+        let mut wrong = Vec::new();
+        for (index, replace) in manifest.replaces.iter().enumerate() {
+            let Replacement::Module { path, version } = &replace.new.value else { continue };
+            match version {
+                Some(version) if semver::canonical(version).as_deref() == Some(version) => {}
+                Some(version) => {
+                    let subject = format!("the replacement of {}", replace.old.value.0);
+                    let ask = ModuleRequest::replacement(
+                        subject,
+                        path,
+                        version,
+                        replace.new.span.clone(),
+                        manifest,
+                    );
+                    asks.push((ModuleOwner::Replace(index), ask));
+                }
+                None => {
+                    let message = format!("the replacement of {} has no version", replace.old.value.0);
+                    let mut diagnostic =
+                        finding(message, replace.new.span.clone(), Some("a module needs a version"));
+                    diagnostic
+                        .help
+                        .push(format!("write new = \"{path}@VERSION\": a tag, a branch or a commit"));
+                    wrong.push(diagnostic);
+                }
+            }
+        }
+        if wrong.is_empty() { Ok(asks) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+    }
+
+    /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
+    fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
+        let fits = |lock: &&Lock| {
+            lock.roadrunner.from == self.asked.roadrunner
+                && !self.request.options.versions.upgrade.includes("roadrunner")
+        };
+        let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
+        let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
+        PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
+    }
+
+    /// A plugin as the previous lock has it, whatever the user called it then.
+    fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
+        let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))
+        else {
+            return Ok(None);
+        };
+        let from = self.asked.plugins.get(name);
+        let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
+        // One that was raised is asked for at its own version, and may be raised no more.
+        let raised = |module: &str| lock.raised.iter().any(|raised| raised.module == module);
+        locked
+            .filter(|plugin| !raised(&plugin.module))
+            .and_then(|plugin| Some((plugin.source()?, plugin.commit.clone())))
+            .map(|(module, commit)| PreviousResolution::new(lock, module, commit, None))
+            .transpose()
+    }
+
+    /// The manifest's plugins with what was found of them; every mistake of theirs at once.
+    fn plugins(&self, manifest: &Manifest, pinned: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
+        let mut plugins = Vec::new();
+        let mut wrong = Vec::new();
+        for (index, plugin) in manifest.plugins.iter().enumerate() {
+            let resolved =
+                match (PluginSource::new(plugin, manifest), pinned.get(&ModuleOwner::Plugin(index))) {
+                    (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
+                    (PluginSource::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, manifest, pinned)),
+                    (PluginSource::Remote(_), None) => continue,
+                };
+            match resolved {
+                Ok(plugin) => plugins.push(plugin),
+                Err(diagnostic) => wrong.push(diagnostic),
+            }
+        }
+        wrong.extend(same_modules(&plugins));
+        if wrong.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+    }
+
+    fn compose(
+        &self,
+        manifest: &Manifest,
+        release: &GoMod,
+        plugins: &[ResolvedPlugin],
+        pinned: &ResolvedByOwner,
+        workspace: &Workspace,
+    ) -> Result<GoMod, Error> {
+        let mut replaces = Vec::new();
+        for plugin in plugins {
+            let (new_path, new_version) = match &plugin.replacement {
+                Some(LockedReplacement::Module { path, version }) => (path.clone(), Some(version.clone())),
+                Some(LockedReplacement::Directory { path }) => {
+                    (workspace.add_replacement(&plugin.module, &self.request.base.join(path))?, None)
+                }
+                None => continue,
+            };
+            replaces.push(Replace {
+                old_path: plugin.module.clone(),
+                old_version: None,
+                new_path,
+                new_version,
+            });
+        }
+        for (index, replace) in manifest.replaces.iter().enumerate() {
+            let (old_path, old_version) = replace.old.value.clone();
+            let (new_path, new_version) = match (&replace.new.value, pinned.get(&ModuleOwner::Replace(index)))
+            {
+                (Replacement::Directory(directory), _) => {
+                    let directory = self.request.base.join(directory);
+                    local_go_mod(&directory, &replace.new.span)
+                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                    (workspace.add_replacement(&old_path, &directory)?, None)
+                }
+                (Replacement::Module { .. }, Some(pinned)) => {
+                    (pinned.module.path.clone(), Some(pinned.module.version.clone()))
+                }
+                (Replacement::Module { path, version }, None) => (path.clone(), version.clone()),
+            };
+            replaces.push(Replace { old_path, old_version, new_path, new_version });
+        }
+        let imports = |counts: &dyn Fn(&str) -> bool| {
+            imports_of(workspace.directory(), counts)
+                .map_err(|error| Error::file("read", workspace.directory(), &error))
+        };
+        let wanted: Vec<Requirement> = plugins
+            .iter()
+            .map(|plugin| Requirement {
+                path: plugin.module.clone(),
+                version: plugin.version.clone(),
+                go_mod: plugin.go_mod.clone(),
+            })
+            .collect();
+        let composition = GoModComposition {
+            release,
+            registered: &imports(&|path| path == "container/plugins.go")?,
+            imported: &imports(&|path| path != "container/plugins.go" && !path.starts_with("replace/"))?,
+            plugins: &wanted,
+            replaces,
+            excludes: manifest
+                .excludes
+                .iter()
+                .map(|exclude| Version {
+                    path: exclude.module.value.clone(),
+                    version: exclude.version.value.clone(),
+                })
+                .collect(),
+            dependencies: self.settings.dependencies,
+        };
+        Ok(composition.go_mod())
+    }
+
+    /// Lets the go command select versions and fetch what the build needs: the one resolving command.
+    async fn lock(
+        &self,
+        roadrunner: &ResolvedModule,
+        plugins: Vec<ResolvedPlugin>,
+        workspace: &Workspace,
+    ) -> Result<Lock, Error> {
+        let mut targets = BTreeMap::new();
+        let mut selected = BTreeMap::new();
+        for target in &self.settings.targets {
+            let variant = TargetVariant::new(target, self.settings);
+            let listing =
+                PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
+            let listing = listing.map_err(|error| self.blame(error, &plugins))?;
+            selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
+            targets.insert(variant, listing.target);
+        }
+        let raised = self.raised(&plugins, &selected, workspace).await?;
+        let go_version = self.go.version_in(workspace.directory()).await?;
+        let locked = plugins
+            .into_iter()
+            .map(|plugin| LockedPlugin {
+                from: self.asked.plugins.get(&plugin.name).filter(|_| !plugin.added).cloned(),
+                version: selected.get(&plugin.module).cloned().unwrap_or(plugin.version),
+                name: plugin.name,
+                module: plugin.module,
+                asked: plugin.asked,
+                commit: plugin.commit,
+                replacement: plugin.replacement,
+            })
+            .collect();
+        Ok(Lock {
+            roadrunner: LockedRoadRunner {
+                from: self.asked.roadrunner.clone(),
+                module: roadrunner.module.path.clone(),
+                version: roadrunner.module.version.clone(),
+                commit: roadrunner.commit.clone(),
+                time: roadrunner.time.unwrap_or_default(),
+            },
+            plugins: locked,
+            settings: self.asked.settings.clone(),
+            raised,
+            targets,
+            go_mod: workspace.read("go.mod")?,
+            go_sum: workspace.read("go.sum")?,
+            toolchain: self.toolchain_sums(&go_version),
+            go_version,
+        })
+    }
+
+    /// The sums of a Go, by the platform that it runs on: what the previous lock knows, and what is in the module cache.
+    fn toolchain_sums(&self, go_version: &str) -> BTreeMap<String, String> {
+        let previous = self.previous.filter(|lock| lock.go_version == go_version);
+        let mut sums = previous.map(|lock| lock.toolchain.clone()).unwrap_or_default();
+        if let Some(sum) = self.toolchains.sum_of(go_version) {
+            sums.entry(GoTarget::host().to_string()).or_insert(sum);
+        }
+        sums
+    }
+
+    /// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody
+    /// again. What the previous lock knows stays known: no version may change its content.
+    fn sums<'a>(
+        &self,
+        workspace: &Workspace,
+        pinned: impl Iterator<Item = &'a ResolvedModule>,
+    ) -> Result<GoSum, Error> {
+        let release = workspace.directory().join("go.sum");
+        let text = fs::read_to_string(&release).unwrap_or_default();
+        let mut sums = GoSum::parse(&text)
+            .map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
+        if let Some(previous) = self.previous {
+            sums.merge(previous.sums()?);
+        }
+        for ResolvedModule { module, zip_sum, mod_sum, .. } in pinned {
+            sums.insert(&module.path, &module.version, zip_sum);
+            sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
+        }
+        Ok(sums)
+    }
+
+    /// The plugins that are compiled at another version than asked for, and who demands it.
+    async fn raised(
+        &self,
+        plugins: &[ResolvedPlugin],
+        selected: &BTreeMap<String, String>,
+        workspace: &Workspace,
+    ) -> Result<Vec<RaisedPlugin>, Error> {
+        let mut raised: Vec<RaisedPlugin> = plugins
+            .iter()
+            // An added one has no asked version: the newest that anyone demands is what it should be.
+            .filter(|plugin| plugin.replacement.is_none() && !plugin.added)
+            .filter_map(|plugin| {
+                let selected = selected.get(&plugin.module)?;
+                (*selected != plugin.version).then(|| RaisedPlugin {
+                    name: plugin.name.clone(),
+                    module: plugin.module.clone(),
+                    asked: plugin.version.clone(),
+                    selected: selected.clone(),
+                    demanded_by: Vec::new(),
+                })
+            })
+            .collect();
+        if raised.is_empty() {
+            return Ok(Vec::new());
+        }
+        let graph = packages::graph(self.go, workspace).await?;
+        for raised in &mut raised {
+            raised.demanded_by = graph.demanding(&raised.module, &raised.selected);
+        }
+        Ok(raised)
+    }
+
+    /// Points an error of the go command at the plugin whose module it names.
+    fn blame(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
+        let text = error.output.join("\n");
+        let named = plugins
+            .iter()
+            .filter(|plugin| plugin.span.is_some())
+            .filter(|plugin| text.contains(plugin.module.as_str()))
+            .max_by_key(|plugin| plugin.module.len());
+        if let (Some(plugin), Some(first)) = (named, error.diagnostics.first_mut())
+            && first.span.is_none()
+        {
+            first.span = plugin.span.clone();
+            first.label = Some(format!("it names {}", plugin.module));
+        }
+        error
+    }
+}
+
+/// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
+pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
+    let module = ModuleRequest::roadrunner(manifest).module?;
+    (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
+}
+
+/// The newest Go that RoadRunner or a plugin asks for, and who does.
+fn newest_go_line<'a>(
+    release: &'a GoMod,
+    roadrunner: &'a ResolvedModule,
+    plugins: &'a [ResolvedPlugin],
+) -> (Option<&'a str>, &'a str) {
+    let of_plugins = plugins.iter().map(|plugin| (plugin.go_mod.as_ref(), plugin.module.as_str()));
+    std::iter::once((Some(release), roadrunner.module.path.as_str()))
+        .chain(of_plugins)
+        .filter_map(|(go_mod, module)| Some((go_mod?.go.as_deref()?, module)))
+        // RoadRunner comes last, so that it is named where a plugin asks for no more.
+        .rev()
+        .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
+        .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))
+}
+
+fn release(roadrunner: &ResolvedModule) -> Result<GoMod, Error> {
+    GoMod::parse(&roadrunner.go_mod).map_err(|error| {
+        Error::build(format!(
+            "can't read the go.mod of {} {}: {error}",
+            roadrunner.module.path, roadrunner.module.version
+        ))
+    })
+}

@@ -1,0 +1,298 @@
+//! What can be asked about a request without building it: its lock, RoadRunner's release, the modules, and the versions that exist.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+
+use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+use velox_gomod::{
+    graph::{Graph, Missing},
+    modcache::{ModCache, Part},
+    modfile::{GoMod, Replace},
+    module::{Version, split_path_version},
+    semver,
+};
+use velox_manifest::{Manifest, Origin, Plugin};
+
+use crate::{
+    compile::key::replaced_directories,
+    error::Error,
+    event::Reporter,
+    lock::{Lock, LockFile, SelectedModule, replacement_of},
+    pipeline::{BuildTools, Pipeline},
+    request::BuildRequest,
+    resolve::{
+        RoadRunnerRelease,
+        forge::{Forges, tag_prefix},
+        packages,
+        request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
+        versions::{
+            Chain, FIRST_YEAR, LISTS, Major, ROADRUNNER, Versions, follow, gather, number, with_major,
+        },
+    },
+    settings::BuildSettings,
+    workspace::Workspace,
+};
+
+/// A request that is not built: queries resolve as much of it as they need, the way its build would.
+pub struct QuerySession<'a> {
+    request: &'a BuildRequest,
+    manifest: Manifest,
+    settings: BuildSettings,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+}
+
+/// A lock file compared with the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct LockStatus {
+    /// The lock; `None`: there is no lock file.
+    pub lock: Option<Lock>,
+    /// Whether the lock has the RoadRunner that the configuration asks for.
+    pub has_roadrunner: bool,
+    /// Differences between the configuration and the lock, one sentence each.
+    pub differences: Vec<String>,
+}
+
+/// All modules of a binary at exact versions, and the requirements between them.
+pub struct ResolvedModules {
+    /// The exact versions: those of velox.lock where it fits the configuration, else what a new lock would contain.
+    pub lock: Lock,
+    /// RoadRunner as it was released.
+    pub release: RoadRunnerRelease,
+    /// The requirements between modules, after minimal version selection.
+    pub graph: Graph,
+    /// The modules that are compiled in for at least one target.
+    pub compiled: BTreeMap<String, SelectedModule>,
+    /// The patterns of GONOPROXY and GONOSUMDB: module paths that public services must not learn.
+    pub private_patterns: [String; 2],
+}
+
+/// Whose versions are listed.
+#[derive(Debug, Clone)]
+pub enum VersionSubject {
+    /// A module path; its major and all higher ones are listed.
+    Module(String),
+    /// A plugin of the manifest, by its name.
+    Plugin(String),
+    /// RoadRunner itself.
+    RoadRunner,
+}
+
+impl<'a> QuerySession<'a> {
+    /// The goal and the output options of the request are ignored.
+    #[must_use]
+    pub fn new(request: &'a BuildRequest, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
+        let manifest = request.manifest.with_plugin_replacements();
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
+        Self { request, manifest, settings, reporter, cancel }
+    }
+
+    fn pipeline(&self) -> Pipeline<'_> {
+        let (reporter, cancel) = (Arc::clone(&self.reporter), self.cancel.clone());
+        Pipeline::new(self.request, &self.manifest, &self.settings, reporter, cancel)
+    }
+
+    /// The manifest, with each `[[replaces]]` of a plugin moved to that plugin.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Reads the lock file and compares it with the configuration.
+    ///
+    /// # Errors
+    /// The lock file can't be read.
+    pub fn lock_status(&self) -> Result<LockStatus, Error> {
+        let asked = self.pipeline().asked;
+        let lock = LockFile::read(self.request)?.lock;
+        Ok(LockStatus {
+            has_roadrunner: lock.as_ref().is_some_and(|lock| lock.roadrunner.from == asked.roadrunner),
+            differences: lock.as_ref().map(|lock| asked.differences(lock)).unwrap_or_default(),
+            lock,
+        })
+    }
+
+    /// The manifest's RoadRunner as it was released.
+    ///
+    /// # Errors
+    /// Its ref can't be resolved.
+    pub async fn release(&self) -> Result<RoadRunnerRelease, Error> {
+        let pipeline = self.pipeline();
+        // An unreadable lock counts as none: queries still work.
+        let found = LockFile::read(self.request).unwrap_or_default();
+        let tools = pipeline.tools(&found, None).await?;
+        pipeline.resolver(&tools, found.lock.as_ref()).release().await
+    }
+
+    /// Resolves all modules. Caches may be filled; no lock is written unless the request's goal asks for one.
+    ///
+    /// # Errors
+    /// As [`crate::build`] up to its versions.
+    pub async fn resolve(&self) -> Result<ResolvedModules, Error> {
+        let pipeline = self.pipeline();
+        let found = LockFile::read(self.request)?;
+        let mut tools = pipeline.tools(&found, found.fitting(&pipeline.asked).ok()).await?;
+        let lock = match found.fitting(&pipeline.asked) {
+            Ok(lock) => lock.clone(),
+            Err(differences) if pipeline.must_fit() => return Err(found.mismatch(&differences)),
+            Err(_) => pipeline.resolve(&mut tools, &found).await?.0,
+        };
+        let release = pipeline.resolver(&tools, Some(&lock)).release().await?;
+        let graph = graph(&pipeline, &tools, &lock).await?;
+        let mut compiled = BTreeMap::new();
+        for target in lock.targets.values() {
+            compiled.extend(lock.selected(target)?);
+        }
+        let settings = tools.go.settings();
+        let private_patterns = [settings.gonoproxy.clone(), settings.gonosumdb.clone()];
+        Ok(ResolvedModules { lock, release, graph, compiled, private_patterns })
+    }
+
+    /// The versions of every subject, in the same order: from the module proxies themselves, from one go command for
+    /// all that these may not be asked for, and from the forge for what lies on the manifest's own.
+    ///
+    /// # Errors
+    /// The go command doesn't work, or the user interrupts. What has no versions is no error.
+    pub async fn versions(&self, subjects: &[VersionSubject]) -> Result<Vec<Versions>, Error> {
+        let pipeline = self.pipeline();
+        // A lock that can't be read only means that nothing is known before.
+        let found = LockFile::read(self.request).unwrap_or_default();
+        let tools = pipeline.tools(&found, None).await?;
+        let lock = found.lock.as_ref();
+        let locked =
+            |name: &str| lock?.plugins.iter().find(|plugin| plugin.name == name).map(|p| p.module.clone());
+
+        let mut answers: Vec<Versions> = subjects.iter().map(|_| Versions::default()).collect();
+        let mut chains: Vec<Chain> = Vec::new();
+        let mut on_forges: Vec<(usize, RepositoryLocation, String)> = Vec::new();
+        for (index, subject) in subjects.iter().enumerate() {
+            match subject {
+                VersionSubject::Module(path) => match own_place_of_module(path, &self.manifest) {
+                    Some(place) => on_forges.push((index, place, path.clone())),
+                    None => chains.push(Chain::new(index, path)),
+                },
+                VersionSubject::RoadRunner => {
+                    if let Some(place) = own_place_of_roadrunner(&self.manifest) {
+                        on_forges.push((index, place, ROADRUNNER.to_owned()));
+                        continue;
+                    }
+                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v2")));
+                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v{FIRST_YEAR}")));
+                }
+                VersionSubject::Plugin(name) => {
+                    let Some(plugin) = self.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
+                    else {
+                        continue;
+                    };
+                    let module = locked(name).or_else(|| plugin.module_path(&self.manifest));
+                    match (self.place(plugin, module.is_none()), module) {
+                        (Some(place), module) => on_forges.push((index, place, module.unwrap_or_default())),
+                        (None, Some(module)) => chains.push(Chain::new(index, &module)),
+                        (None, None) => {}
+                    }
+                }
+            }
+        }
+        let resolver = pipeline.resolver(&tools, None);
+        let work = async {
+            let (listed, tagged) = tokio::join!(
+                follow(resolver.fetcher, Some(resolver.go), &mut chains),
+                tags(resolver.forges, &on_forges)
+            );
+            listed.map(|()| tagged)
+        };
+        let tagged = tokio::select! {
+            tagged = work => tagged?,
+            () = self.cancel.cancelled() => return Err(Error::interrupted()),
+        };
+        for (index, versions) in tagged {
+            if let Some(answer) = answers.get_mut(index) {
+                *answer = versions;
+            }
+        }
+        gather(chains, &mut answers);
+        Ok(answers)
+    }
+
+    /// The repository to ask for tags: one on the manifest's own forge, and one whose module isn't known.
+    fn place(&self, plugin: &Plugin, unknown: bool) -> Option<RepositoryLocation> {
+        let place = place_of_plugin(plugin, &self.manifest)?;
+        let named = matches!(plugin.origin, Origin::Module(_));
+        (!named && (place.own || unknown)).then_some(place)
+    }
+}
+
+/// The tags of repositories, by the majors that they are of.
+async fn tags(forges: &Forges, asked: &[(usize, RepositoryLocation, String)]) -> Vec<(usize, Versions)> {
+    stream::iter(asked)
+        .map(async |(index, place, module)| {
+            let prefix = tag_prefix(&place.folder);
+            let tags = match forges.repository(place).tags().await {
+                Ok(tags) => tags,
+                Err(error) => {
+                    let trouble = Some(error.to_string());
+                    return (*index, Versions { majors: Vec::new(), trouble });
+                }
+            };
+            let base = split_path_version(module).map_or(module.as_str(), |(base, _)| base);
+            let mut majors: BTreeMap<u64, Major> = BTreeMap::new();
+            for tag in &tags {
+                let Some(version) =
+                    tag.name.strip_prefix(&prefix).filter(|version| semver::is_valid(version))
+                else {
+                    continue;
+                };
+                let number = number(version);
+                let module = with_major(base, number);
+                let major = majors.entry(number).or_insert_with(|| Major { module, versions: Vec::new() });
+                major.versions.push(version.to_owned());
+            }
+            let mut majors: Vec<Major> = majors.into_values().collect();
+            for major in &mut majors {
+                major.versions.sort_by(|a, b| semver::compare(a, b));
+            }
+            (*index, Versions { majors, trouble: None })
+        })
+        .buffered(LISTS)
+        .collect()
+        .await
+}
+
+/// The graph, from the module cache; where that lacks a go.mod, the go command gets it and verifies it.
+async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
+    let main = lock.go_mod()?;
+    let cache = ModCache::new(&tools.go.settings().gomodcache);
+    let directories: BTreeMap<String, PathBuf> =
+        replaced_directories(lock, pipeline.manifest, &pipeline.request.base).into_iter().collect();
+    let read = |module: &Version| {
+        let path = match replacement_of(&main.replace, module) {
+            None => cache.path(module, Part::Mod).ok()?,
+            Some(Replace { new_path, new_version: Some(version), .. }) => {
+                let replacement = Version { path: new_path.clone(), version: version.clone() };
+                cache.path(&replacement, Part::Mod).ok()?
+            }
+            Some(Replace { new_version: None, .. }) => directories.get(&module.path)?.join("go.mod"),
+        };
+        GoMod::parse_lax(&fs::read_to_string(path).ok()?).ok()
+    };
+    if let Ok(graph) = Graph::load(&main, &read) {
+        return Ok(graph);
+    }
+    let workspace = Workspace::empty(tools.scratch.path().join("graph"))?;
+    workspace.write("go.mod", &lock.go_mod)?;
+    workspace.write("go.sum", &lock.go_sum)?;
+    for (module, directory) in &directories {
+        workspace.add_replacement(module, directory)?;
+    }
+    packages::graph(&tools.go, &workspace).await.map_err(|error| {
+        if pipeline.request.options.is_offline() {
+            error.help("run it once without --offline, or `vx fetch` beforehand")
+        } else {
+            error
+        }
+    })?;
+    Graph::load(&main, &read).map_err(|Missing(modules)| {
+        Error::build(format!("can't get the go.mod of {} modules", modules.len()))
+            .output(modules.iter().map(Version::to_string).collect())
+    })
+}

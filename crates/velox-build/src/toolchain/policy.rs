@@ -1,0 +1,86 @@
+//! Which Go a user allows: GOTOOLCHAIN (<https://go.dev/doc/toolchain#select>) and `--go`.
+
+use velox_gomod::goversion::GoVersion;
+
+use crate::error::Error;
+
+/// What may compile besides the go command that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ToolchainPolicy {
+    /// The toolchain that stands in for the one on the PATH (`go1.26.4`, `go1.26.4+auto`).
+    pub(super) base: Option<String>,
+    pub(super) others: ToolchainSwitching,
+    /// The setting that says so, for errors.
+    pub(super) said: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToolchainSwitching {
+    /// No other.
+    None,
+    /// Those that lie on the PATH, by their names.
+    Path,
+    /// Those, and whatever can be downloaded.
+    Any,
+}
+
+impl ToolchainPolicy {
+    /// Reads GOTOOLCHAIN; `given`: `--go` names a go command.
+    pub(super) fn new(gotoolchain: &str, given: bool) -> Result<Self, Error> {
+        let said = format!("GOTOOLCHAIN={gotoolchain}");
+        if given {
+            return Ok(Self { base: None, others: ToolchainSwitching::None, said: "--go".to_owned() });
+        }
+        let (base, others) = match gotoolchain {
+            "auto" => ("local", Some("auto")),
+            "path" => ("local", Some("path")),
+            // A go command without any such setting switches to no other.
+            "" => ("local", None),
+            text => text.split_once('+').map_or((text, None), |(base, others)| (base, Some(others))),
+        };
+        let others = match others {
+            None => ToolchainSwitching::None,
+            Some("path") => ToolchainSwitching::Path,
+            Some("auto") => ToolchainSwitching::Any,
+            Some(_) => return Err(wrong(&said)),
+        };
+        let base = match base {
+            "local" => None,
+            name if GoVersion::of_toolchain(name).is_some() => Some(name.to_owned()),
+            _ => return Err(wrong(&said)),
+        };
+        Ok(Self { base, others, said })
+    }
+}
+
+fn wrong(said: &str) -> Error {
+    Error::configuration(format!("{said} names no toolchain"))
+        .help("it is `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto: `go env -u GOTOOLCHAIN` gives Go's default")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gotoolchain_is_read_as_go_reads_it() {
+        let read =
+            |text: &str| ToolchainPolicy::new(text, false).map(|allowed| (allowed.base, allowed.others)).ok();
+        let go = |name: &str| Some(name.to_owned());
+        for (text, expected) in [
+            ("auto", (None, ToolchainSwitching::Any)),
+            ("local", (None, ToolchainSwitching::None)),
+            ("path", (None, ToolchainSwitching::Path)),
+            ("local+auto", (None, ToolchainSwitching::Any)),
+            ("go1.26.4", (go("go1.26.4"), ToolchainSwitching::None)),
+            ("go1.26.4+auto", (go("go1.26.4"), ToolchainSwitching::Any)),
+            ("go1.26.4-corp+path", (go("go1.26.4-corp"), ToolchainSwitching::Path)),
+        ] {
+            assert_eq!(read(text), Some(expected), "{text}");
+        }
+        for wrong in ["1.26.4", "latest", "go1.26.4+", "go1.26.4+local", "auto+auto", "go1.26/../x"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(ToolchainPolicy::new("auto", true).unwrap().others, ToolchainSwitching::None);
+    }
+}

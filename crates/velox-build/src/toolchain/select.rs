@@ -1,0 +1,440 @@
+//! Which Go compiles: the one that is installed, or another that is brought as a module.
+
+use std::path::{Path, PathBuf};
+
+use velox_gomod::{
+    fetch::{Error as FetchError, Fetcher, Verified},
+    goversion::GoVersion,
+    modcache::{ModCache, Part},
+    modfile::GoMod,
+    module::Version,
+    toolchain::{self, Ready},
+};
+use velox_manifest::GoTarget;
+
+use super::{
+    go_command::Toolchain,
+    go_env::GoSettings,
+    policy::{ToolchainPolicy, ToolchainSwitching},
+};
+use crate::{
+    download_failure::{advice, unserved},
+    error::{Blame, Error, checksum_mismatch},
+    event::{Event, Note, Phase, phase},
+    process::{CommandRunner, Invocation},
+};
+
+/// The go command on this machine, if there is one, and what the user allows besides.
+pub(crate) struct InstalledGo {
+    program: Option<(PathBuf, String)>,
+    allowed: ToolchainPolicy,
+    pub(crate) settings: GoSettings,
+}
+
+/// All the Go that a build can have.
+pub(crate) struct Toolchains {
+    pub(crate) installed: InstalledGo,
+    pub(crate) children: CommandRunner,
+    /// `None`: nothing may or can be downloaded but by a go command.
+    pub(crate) fetcher: Option<Fetcher>,
+    pub(crate) offline: bool,
+    pub(crate) scratch: PathBuf,
+}
+
+impl InstalledGo {
+    /// Looks at the given go command, else for one on the PATH.
+    pub(crate) async fn find(
+        children: &CommandRunner,
+        given: Option<&Path>,
+        directory: &Path,
+    ) -> Result<Self, Error> {
+        if let Some(given) = given.filter(|given| !given.is_file()) {
+            let what = if given.is_dir() { "is a directory" } else { "isn't there" };
+            return Err(Error::configuration(format!(
+                "--go names no go command: {} {what}",
+                given.display()
+            ))
+            .help("name the program itself, such as /usr/local/go/bin/go")
+            .help("without --go, vx takes the one on the PATH, or downloads the right one"));
+        }
+        let (settings, program) = match given.map(Path::to_owned).or_else(|| children.find("go")) {
+            Some(program) => {
+                let found = GoSettings::of(&program, children, directory).await;
+                let (settings, version) = match given {
+                    Some(_) => found.map_err(|error| error.help("is what --go names a go command?"))?,
+                    None => found?,
+                };
+                (settings, Some((program, version)))
+            }
+            None => (GoSettings::without_go(&children.inherited, directory)?, None),
+        };
+        // One that was given is meant; saying more than that makes it a wish like the one on the PATH.
+        let switched = children.inherited.get("GOTOOLCHAIN").is_some_and(|value| !value.is_empty());
+        let allowed = ToolchainPolicy::new(&settings.gotoolchain, given.is_some() && !switched)?;
+        Ok(Self { program, allowed, settings })
+    }
+
+    /// The go command that was found, and its own version.
+    pub(crate) fn program(&self) -> Option<(&Path, &str)> {
+        self.program.as_ref().map(|(program, version)| (program.as_path(), version.as_str()))
+    }
+
+    /// Whether no other may be brought.
+    pub(crate) fn stays(&self) -> bool {
+        self.allowed.others == ToolchainSwitching::None
+    }
+
+    /// How the user said what is allowed.
+    pub(crate) fn said(&self) -> &str {
+        &self.allowed.said
+    }
+
+    /// The version of the go command that was found, or that GOTOOLCHAIN puts in its place.
+    pub(crate) fn version(&self) -> Option<&str> {
+        let program = self.program.as_ref().map(|(_, version)| version.as_str());
+        self.allowed.base.as_deref().or(program)
+    }
+}
+
+impl Toolchains {
+    /// Whether this very version may compile.
+    ///
+    /// # Errors
+    /// It is neither what is installed nor may it be brought.
+    pub(crate) fn allows(&self, version: &str) -> Result<(), Error> {
+        let InstalledGo { allowed, .. } = &self.installed;
+        if self.installed.version() == Some(version) || allowed.others != ToolchainSwitching::None {
+            return Ok(());
+        }
+        let message = match self.installed.version() {
+            Some(installed) => {
+                format!("the lock wants {version}, this is {installed}, and {} allows no other", allowed.said)
+            }
+            None => return Err(self.none()),
+        };
+        Err(Error::build(message).help(format!(
+            "install {version}, allow it with GOTOOLCHAIN=auto, or lock again with `vx lock --upgrade`"
+        )))
+    }
+
+    /// Exactly this version, and no other from here on; `sum` is what the lock knows of it.
+    pub(crate) async fn exactly(&self, version: &str, sum: Option<&str>) -> Result<Toolchain, Error> {
+        self.allows(version)?;
+        let mut go = self.get(version, sum).await?;
+        go.fixed = true;
+        Ok(go)
+    }
+
+    /// This version, or a newer one where something demands it.
+    pub(crate) async fn from(&self, version: &str, sum: Option<&str>) -> Result<Toolchain, Error> {
+        self.allows(version)?;
+        self.get(version, sum).await
+    }
+
+    /// What there is, where nothing is locked yet: the go command that is installed, if it can do, else what RoadRunner's
+    /// go.mod names, else the newest release.
+    pub(crate) async fn for_release(&self, release: Option<&Version>) -> Result<Toolchain, Error> {
+        let InstalledGo { allowed, .. } = &self.installed;
+        if let Some(version) = self.installed.version() {
+            let switches = GoVersion::of_toolchain(version).is_none_or(|version| version.switches());
+            if switches || allowed.others == ToolchainSwitching::None {
+                return self.get(version, None).await;
+            }
+        } else if allowed.others == ToolchainSwitching::None {
+            return Err(self.none());
+        }
+        let named = self.named(release).await;
+        match (named, &self.installed.program) {
+            // Too old to fetch another one, but not too old for this.
+            (Some((line, _)), Some((_, version))) if !is_older(version, &line) => {
+                self.get(version, None).await
+            }
+            (Some((_, Some(toolchain))), _) => self.get(&toolchain, None).await,
+            _ => self.get(&self.newest().await?, None).await,
+        }
+    }
+
+    /// Another toolchain, where `go` is older than a go line demands.
+    ///
+    /// # Errors
+    /// One is needed, and can't or may not be had.
+    pub(crate) async fn newer(
+        &self,
+        go: &Toolchain,
+        line: Option<&str>,
+        module: &str,
+    ) -> Result<Option<Toolchain>, Error> {
+        let Some(line) = line.filter(|line| is_older(&go.version, line)) else { return Ok(None) };
+        let installed = &go.version;
+        if self.installed.allowed.others == ToolchainSwitching::None {
+            return Err(Error::build(format!("{module} needs Go {line} or newer; this is {installed}"))
+                .fault(Blame::Request)
+                .help("install a newer Go from https://go.dev/dl/")
+                .help(match self.installed.allowed.said.as_str() {
+                    "--go" => "or leave --go out: vx then downloads the right one".to_owned(),
+                    said => format!("or let vx download it: GOTOOLCHAIN=auto (now it is {said})"),
+                }));
+        }
+        match line.parse::<GoVersion>().ok().and_then(|version| version.toolchain()) {
+            Some(toolchain) => self.get(&toolchain, None).await.map(Some),
+            // No toolchain of that age is published; any newer one will do.
+            None => self.get(&self.newest().await?, None).await.map(Some),
+        }
+    }
+
+    /// The sum of a toolchain that is in the module cache.
+    pub(crate) fn sum_of(&self, version: &str) -> Option<String> {
+        let path = self.cache().path(&module(version), Part::ZipHash).ok()?;
+        Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
+    }
+
+    fn cache(&self) -> ModCache {
+        ModCache::new(&self.installed.settings.gomodcache)
+    }
+
+    fn none(&self) -> Error {
+        Error::build(format!("no go command on the PATH, and {} allows no other", self.installed.allowed.said))
+            .help("let vx download the right one: GOTOOLCHAIN=auto")
+            .help("or install Go from https://go.dev/dl/ and put its bin directory on the PATH, or name it with --go")
+    }
+
+    fn toolchain(&self, program: PathBuf, version: &str, root: Option<PathBuf>) -> Toolchain {
+        Toolchain {
+            program,
+            version: version.to_owned(),
+            root,
+            fixed: false,
+            others: self.installed.allowed.others,
+            trusted: false,
+            children: self.children.clone(),
+            settings: self.installed.settings.clone(),
+        }
+    }
+
+    /// The program of a version: installed, on the PATH under its own name, in the module cache, or from a proxy.
+    async fn get(&self, version: &str, sum: Option<&str>) -> Result<Toolchain, Error> {
+        if let Some((program, installed)) = &self.installed.program
+            && installed == version
+        {
+            return Ok(self.toolchain(program.clone(), version, None));
+        }
+        // As the go command does: a toolchain of one's own goes before what can be downloaded.
+        if let Some(program) = self.children.find(version) {
+            return Ok(self.toolchain(program, version, None));
+        }
+        if self.installed.allowed.others == ToolchainSwitching::Path {
+            let said = &self.installed.allowed.said;
+            return Err(Error::build(format!("no {version} on the PATH, and {said} allows no download"))
+                .help(format!(
+                    "install it with `go install golang.org/dl/{version}@latest && {version} download`"
+                ))
+                .help("or let vx download it: GOTOOLCHAIN=auto"));
+        }
+        let module = module(version);
+        if let Some(ready) = toolchain::ready(&self.cache(), &module) {
+            return match sum.filter(|sum| *sum != ready.sum) {
+                Some(sum) => Err(mismatch(&titled(version), &ready.sum, sum)),
+                None => Ok(self.toolchain(ready.program(), version, Some(ready.root))),
+            };
+        }
+        if self.offline {
+            return Err(Error::build(format!(
+                "{} is missing, and --offline forbids to download it",
+                titled(version)
+            ))
+            .help("`vx fetch` with the same configuration brings it"));
+        }
+        phase(&*self.children.reporter, Phase::Fetch, self.bring(version, module, sum)).await
+    }
+
+    async fn bring(&self, version: &str, module: Version, sum: Option<&str>) -> Result<Toolchain, Error> {
+        let progress = |done| {
+            let (total, item) = (Some(1), titled(version));
+            self.children.reporter.report(Event::Progress {
+                phase: Phase::Fetch,
+                done,
+                total,
+                item,
+                bytes: None,
+            });
+        };
+        progress(0);
+        let fetched = match &self.fetcher {
+            Some(fetcher) if !fetcher.needs_go(&module.path) => {
+                let known = sum.map(str::to_owned).into_iter().collect();
+                tokio::select! {
+                    fetched = fetcher.toolchain(&module, known) => fetched,
+                    () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+                }
+            }
+            _ => Err(FetchError::NeedsGo { module: version.to_owned(), tried: Vec::new() }),
+        };
+        let (ready, verified, bytes) = match fetched {
+            Ok(fetched) => fetched,
+            Err(FetchError::NeedsGo { .. }) => {
+                (self.bring_by_go(version, &module).await?, Verified::Database, 0)
+            }
+            Err(error) => return Err(explain(&titled(version), error)),
+        };
+        progress(1);
+        let mut go = self.toolchain(ready.program(), version, Some(ready.root));
+        go.trusted = verified == Verified::Nothing;
+        let size = if bytes > 0 { format!(", {} MiB", bytes.div_ceil(1 << 20)) } else { String::new() };
+        let text = format!("{}{size}, from {}", titled(version), toolchain::MODULE);
+        self.children.reporter.report(Event::Note(Note::Text { text }));
+        if go.trusted {
+            let name = format!("{}@{}", module.path, module.version);
+            self.children
+                .reporter
+                .report(Event::Note(Note::TrustedOnFirstUse { module: name, sum: ready.sum }));
+        }
+        Ok(go)
+    }
+
+    /// What only a go command may fetch: GOPROXY=direct, GONOPROXY, GOAUTH with a command of its own.
+    async fn bring_by_go(&self, version: &str, module: &Version) -> Result<Ready, Error> {
+        let cannot = |why: &str| {
+            Error::build(format!("can't download {}: {why}", titled(version)))
+                .help("name a module proxy in GOPROXY, or install that Go from https://go.dev/dl/")
+        };
+        let Some((program, installed)) = &self.installed.program else {
+            return Err(cannot("GOPROXY names no module proxy that can be asked without a go command"));
+        };
+        if GoVersion::of_toolchain(installed).is_some_and(|version| !version.switches()) {
+            return Err(cannot(&format!(
+                "GOPROXY names no module proxy, and {installed} can't fetch it either"
+            )));
+        }
+        let finished = self
+            .children
+            .run(Invocation {
+                name: "go",
+                program,
+                arguments: vec!["version".into()],
+                directory: &self.scratch,
+                environment: vec![("GOTOOLCHAIN", version.to_owned()), ("GOWORK", "off".into())],
+                on_line: None,
+            })
+            .await?;
+        match toolchain::ready(&self.cache(), module) {
+            Some(ready) if finished.status.success() => Ok(ready),
+            _ => Err(cannot("the go command failed").output(finished.stderr)),
+        }
+    }
+
+    /// The go line of RoadRunner's go.mod, and the toolchain that the go command would take for it.
+    async fn named(&self, release: Option<&Version>) -> Option<(String, Option<String>)> {
+        let release = release?;
+        let cached =
+            self.cache().path(release, Part::Mod).ok().and_then(|path| std::fs::read_to_string(path).ok());
+        let text = match (cached, &self.fetcher) {
+            (Some(text), _) => text,
+            (None, Some(fetcher)) => tokio::select! {
+                text = fetcher.unverified_go_mod(release) => text.ok()?,
+                () = self.children.cancel.cancelled() => return None,
+            },
+            (None, None) => return None,
+        };
+        let go_mod = GoMod::parse(&text).ok()?;
+        let line: GoVersion = go_mod.go.as_ref()?.parse().ok()?;
+        let toolchain = go_mod.toolchain.filter(|name| {
+            GoVersion::of_toolchain(name).is_some_and(|version| version > line && version.switches())
+        });
+        Some((go_mod.go?, toolchain.or_else(|| line.toolchain())))
+    }
+
+    /// The newest release; where no proxy may be asked, the newest that is there.
+    async fn newest(&self) -> Result<String, Error> {
+        let GoTarget { os, arch } = GoTarget::host();
+        let versions = match &self.fetcher {
+            Some(fetcher) => tokio::select! {
+                versions = fetcher.versions(toolchain::MODULE) => {
+                    versions.map_err(|error| explain("Go", error))?
+                }
+                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+            },
+            None => self.cached(),
+        };
+        let place = match (&self.fetcher, self.offline) {
+            (Some(_), _) => "no proxy has one",
+            (None, true) => "none was downloaded before, and --offline forbids to do it now",
+            (None, false) => "GOPROXY names no module proxy that can be asked without it",
+        };
+        toolchain::newest(&versions, &os, &arch).ok_or_else(|| {
+            Error::build(format!("no go command for {os}/{arch} on the PATH: {place}"))
+                .help("install Go from https://go.dev/dl/ and put its bin directory on the PATH")
+        })
+    }
+
+    /// The toolchains that the module cache has.
+    fn cached(&self) -> Vec<String> {
+        let prefix = format!("{}@", toolchain::MODULE);
+        let folder = self.cache().root().join(&prefix);
+        let (Some(folder), Some(prefix)) = (folder.parent(), prefix.rsplit('/').next()) else {
+            return Vec::new();
+        };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(prefix).map(str::to_owned))
+            .collect()
+    }
+}
+
+fn module(version: &str) -> Version {
+    let GoTarget { os, arch } = GoTarget::host();
+    toolchain::module(version, &os, &arch)
+}
+
+/// `go1.26.4` → `Go 1.26.4 (linux/amd64)`
+fn titled(version: &str) -> String {
+    format!("Go {} ({})", version.trim_start_matches("go"), GoTarget::host())
+}
+
+fn mismatch(what: &str, found: &str, expected: &str) -> Error {
+    checksum_mismatch(what, &format!("its zip has the sum {found}\nexpected is  {expected}"))
+}
+
+fn explain(what: &str, error: FetchError) -> Error {
+    let unverified = matches!(error, FetchError::Database { .. });
+    let tried = match unserved(what, error) {
+        Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Err(error) => return error,
+    };
+    if unverified {
+        return Error::build(format!("can't verify {what}: {tried}"))
+            .fault(Blame::Sources)
+            .help("the checksum database has to be reached, by GOPROXY or directly; where a network has none, GOSUMDB=off trusts the first use and keeps its sum in velox.lock");
+    }
+    let error = Error::build(format!("can't download {what}: {tried}")).fault(Blame::Sources);
+    advice(&tried)
+        .into_iter()
+        .fold(error, |error, advice| error.help(advice))
+        .help("install that Go from https://go.dev/dl/, or name a proxy in GOPROXY that has it")
+}
+
+/// Whether an installed Go is older than a go line; what isn't a release (`devel …`) never is.
+fn is_older(installed: &str, line: &str) -> bool {
+    match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
+        (Some(installed), Ok(line)) => installed < line,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_older;
+
+    #[test]
+    fn go_lines_are_compared_with_toolchains_as_go_does() {
+        for (installed, line) in
+            [("go1.22", "1.22.1"), ("go1.22.9", "1.26.4"), ("go1.9.7", "1.10"), ("go1.27rc1", "1.27.0")]
+        {
+            assert!(is_older(installed, line), "{installed} {line}");
+        }
+        for (installed, line) in
+            [("go1.26.8", "1.26.4"), ("go1.26.4", "1.26.4"), ("go1.22.0", "1.22"), ("devel +abc", "1.26")]
+        {
+            assert!(!is_older(installed, line), "{installed} {line}");
+        }
+    }
+}

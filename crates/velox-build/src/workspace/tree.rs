@@ -1,0 +1,72 @@
+//! Source trees: copied into a workspace, and told apart by their content.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+
+/// Copies a directory; the copy can be written, whatever the original (the module cache is read-only).
+///
+/// Version control folders stay behind, and so does a lock that vx wrote beside a plugin's own velox.toml: it would make
+/// another tree of every build. A symbolic link to a file is copied as that file, one to a directory is left
+/// out, as the go command does with packages.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let copy = || {
+        fs::create_dir_all(to)?;
+        walk(from, Path::new(""), &mut |entry| match entry {
+            TreeEntry::Directory(path) => fs::create_dir_all(to.join(path)),
+            TreeEntry::File(path) => {
+                let mut source = fs::File::open(from.join(path))?;
+                io::copy(&mut source, &mut fs::File::create(to.join(path))?).map(drop)
+            }
+        })
+    };
+    copy().map_err(|error| Error::file("copy", from, &error))
+}
+
+/// A digest over all that [`copy`] would copy.
+pub(crate) fn digest(tree: &Path) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    walk(tree, Path::new(""), &mut |entry| {
+        if let TreeEntry::File(path) = entry {
+            let (size, sum) = crate::digest::of_file(&tree.join(path))?;
+            hash.update(format!("{}\0{size}\0{sum}\n", path.to_string_lossy()));
+        }
+        Ok(())
+    })
+    .map_err(|error| Error::file("read", tree, &error))?;
+    Ok(HEXLOWER.encode(&hash.finalize()))
+}
+
+enum TreeEntry<'a> {
+    Directory(&'a Path),
+    File(&'a Path),
+}
+
+/// In an order that is the same everywhere.
+fn walk(root: &Path, below: &Path, visit: &mut dyn FnMut(TreeEntry<'_>) -> io::Result<()>) -> io::Result<()> {
+    let mut entries: Vec<fs::DirEntry> = fs::read_dir(root.join(below))?.collect::<io::Result<_>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        if [".git", ".hg", ".svn", ".bzr"].iter().any(|folder| name == *folder) {
+            continue;
+        }
+        if below.as_os_str().is_empty() && name == "velox.lock" {
+            continue;
+        }
+        let path: PathBuf = below.join(&name);
+        if entry.file_type()?.is_dir() {
+            visit(TreeEntry::Directory(&path))?;
+            walk(root, &path, visit)?;
+        } else if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file()) {
+            visit(TreeEntry::File(&path))?;
+        }
+    }
+    Ok(())
+}

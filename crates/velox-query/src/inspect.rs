@@ -1,0 +1,182 @@
+//! What is inside a RoadRunner binary, ours or anybody's.
+
+use std::{fs::File, io::BufReader, path::Path};
+
+use serde::Serialize;
+use velox_gomod::buildinfo::{BuildInfo, Module};
+use velox_manifest::catalogue;
+
+use velox_build::{BuildRecord, Error};
+
+use crate::without_major;
+
+const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
+
+/// What a RoadRunner binary says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// RoadRunner's module path.
+    pub roadrunner: String,
+    /// RoadRunner's version; `None`: the binary doesn't say it.
+    pub version: Option<String>,
+    /// Whether vx built it and left its record.
+    pub by_vx: bool,
+    /// What `rr --version` shows as its version; `None`: only running it would tell.
+    pub stamp_version: Option<String>,
+    /// What `rr --version` shows as its build time.
+    pub stamp_time: Option<String>,
+    /// The Go version that compiled it (`go1.26.8`).
+    pub go_version: String,
+    /// What it runs on (`linux/amd64`).
+    pub target: Option<String>,
+    /// The settings of the build that Go keeps, `key=value` each, and those that vx keeps.
+    pub flags: Vec<String>,
+    /// The plugins, sorted by name. In a binary that isn't ours: the modules that the catalogue knows as plugins.
+    pub plugins: Vec<BinaryModule>,
+    /// The other modules that are compiled in, sorted by path.
+    pub modules: Vec<BinaryModule>,
+}
+
+/// A module inside a binary.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct BinaryModule {
+    /// The catalogue's name, else the last part of the module path.
+    pub name: String,
+    /// Module path.
+    pub module: String,
+    /// Version.
+    pub version: String,
+    /// What replaced it: a module with its version, or a directory.
+    pub replacement: Option<String>,
+}
+
+/// Reads what is inside a RoadRunner binary for any system; it isn't run.
+///
+/// # Errors
+/// A file that can't be read, that is no Go binary, or no RoadRunner.
+pub fn inspect(path: &Path) -> Result<Inspection, Error> {
+    let data = path.metadata().map_err(|error| Error::file("read", path, &error))?;
+    // To open a pipe or a device could wait for ever.
+    if !data.is_file() {
+        return Err(Error::build(format!("{} is not a file", path.display())));
+    }
+    let info = BuildInfo::read(path).map_err(|error| {
+        Error::build(error.to_string())
+            .help("name a RoadRunner binary, such as the `rr` that `vx build` made")
+    })?;
+    let all = || std::iter::once(&info.main).chain(&info.deps);
+    let Some(roadrunner) = all().find(|module| without_major(&module.path) == ROADRUNNER) else {
+        let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
+        return Err(Error::build(format!("{} is not RoadRunner: it is built from {main}", path.display())));
+    };
+    let record = File::open(path)
+        .and_then(|file| BuildRecord::find(BufReader::new(file)))
+        .map_err(|error| Error::file("read", path, &error))?;
+    Ok(described(&info, roadrunner, record))
+}
+
+fn described(info: &BuildInfo, roadrunner: &Module, record: Option<BuildRecord>) -> Inspection {
+    let is_plugin = |module: &Module| match &record {
+        Some(record) if !record.plugins.is_empty() => record.plugins.contains(&module.path),
+        _ => catalogue::find(&module.path).is_some(),
+    };
+    let (plugins, modules): (Vec<&Module>, Vec<&Module>) = info
+        .deps
+        .iter()
+        .filter(|module| module.path != roadrunner.path)
+        .partition(|module| is_plugin(module));
+    let sorted = |modules: Vec<&Module>| {
+        let mut modules: Vec<BinaryModule> = modules.into_iter().map(inside).collect();
+        modules.sort();
+        modules
+    };
+    let setting =
+        |name: &str| info.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let stamped = |name: &str| stamp_in(&setting("-ldflags")?, name);
+    let known = Some(roadrunner.version.clone()).filter(|version| version.starts_with('v'));
+    Inspection {
+        roadrunner: roadrunner.path.clone(),
+        version: record.as_ref().map(|record| record.version.clone()).or(known),
+        by_vx: record.is_some(),
+        stamp_version: record
+            .as_ref()
+            .map(|record| record.stamp_version.clone())
+            .or_else(|| stamped("version")),
+        stamp_time: record.as_ref().map(|record| record.stamp_time.clone()).or_else(|| stamped("buildTime")),
+        go_version: info.go_version.clone(),
+        target: setting("GOOS").zip(setting("GOARCH")).map(|(os, arch)| format!("{os}/{arch}")),
+        flags: flags(info, record.as_ref()),
+        plugins: sorted(plugins),
+        modules: sorted(modules),
+    }
+}
+
+fn inside(module: &Module) -> BinaryModule {
+    let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
+    BinaryModule {
+        name: name
+            .unwrap_or_else(|| without_major(&module.path).rsplit('/').next().unwrap_or_default().to_owned()),
+        module: module.path.clone(),
+        version: module.version.clone(),
+        replacement: module
+            .replace
+            .as_ref()
+            .map(|new| format!("{} {}", new.path, new.version).trim_end().to_owned()),
+    }
+}
+
+fn flags(info: &BuildInfo, record: Option<&BuildRecord>) -> Vec<String> {
+    let mut flags: Vec<String> = info
+        .settings
+        .iter()
+        .filter(|(key, _)| !matches!(key.as_str(), "GOOS" | "GOARCH"))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let Some(record) = record else { return flags };
+    flags.extend(record.debug.then(|| "debug=true".to_owned()));
+    flags.extend(record.flags.iter().filter(|flag| !flags.contains(flag)).cloned().collect::<Vec<_>>());
+    flags
+}
+
+/// The value of `-X …/internal/meta.NAME=VALUE` among the linker's flags, which a build without `-trimpath` keeps.
+fn stamp_in(ldflags: &str, name: &str) -> Option<String> {
+    let start = format!("/internal/meta.{name}=");
+    let (_, rest) = ldflags.split_once(&start)?;
+    let value = rest.split(|c: char| c.is_whitespace() || c == '\'' || c == '"').next()?;
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(path: &str, version: &str) -> Module {
+        Module { path: path.into(), version: version.into(), ..Module::default() }
+    }
+
+    /// As the tool before vx built it: from a file, so that there is no main module.
+    #[test]
+    fn a_binary_of_another_tool_says_what_go_kept() {
+        let roadrunner = module("github.com/roadrunner-server/roadrunner/v2024", "(devel)");
+        let mut http = module("github.com/roadrunner-server/http/v5", "v5.0.2");
+        http.replace = Some(Box::new(module("../http", "")));
+        let info = BuildInfo {
+            go_version: "go1.23.0".into(),
+            path: "command-line-arguments".into(),
+            deps: vec![module("go.uber.org/zap", "v1.27.0"), roadrunner.clone(), http],
+            settings: vec![
+                ("-ldflags".into(), "-s -X github.com/roadrunner-server/roadrunner/v2024/internal/meta.version=2024.2.1 -X x/internal/meta.buildTime=".into()),
+                ("GOOS".into(), "linux".into()),
+                ("GOARCH".into(), "arm64".into()),
+            ],
+            ..BuildInfo::default()
+        };
+        let found = described(&info, &roadrunner, None);
+        assert_eq!((found.version, found.by_vx), (None, false));
+        assert_eq!((found.stamp_version.as_deref(), found.stamp_time), (Some("2024.2.1"), None));
+        assert_eq!(found.target.as_deref(), Some("linux/arm64"));
+        assert_eq!(found.plugins.len(), 1);
+        assert_eq!(found.plugins[0].replacement.as_deref(), Some("../http"));
+        assert_eq!(found.modules.len(), 1);
+    }
+}

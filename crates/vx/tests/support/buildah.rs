@@ -1,0 +1,130 @@
+//! Dockerfiles, built by buildah with base images made from this machine's own files: no registry is asked.
+//!
+//! A base image has a shell and a few programs; the machine's libraries and certificates are mounted into every step. Images
+//! and caches live in a directory of the test's own.
+
+// Each test binary uses the part that it needs.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// The programs of a base image, as far as this machine has them.
+const PROGRAMS: [&str; 14] =
+    ["cat", "cp", "date", "env", "git", "ls", "mkdir", "mv", "rm", "sh", "ssh", "test", "uname", "unshare"];
+
+/// The variables of every base image.
+const ENVIRONMENT: &str =
+    "ENV HOME=/root PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+
+/// A store of images, and what every step of a build sees of this machine.
+pub struct Buildah {
+    directory: TempDir,
+    volumes: Vec<String>,
+}
+
+impl Buildah {
+    /// The error says why this machine can't build images.
+    pub fn new() -> Result<Self, String> {
+        if let Err(error) = Command::new("buildah").arg("--version").output() {
+            return Err(format!("buildah can't be started: {error}"));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err("buildah's chroot isolation needs root".to_owned());
+        }
+        let buildah = Self { directory: tempfile::tempdir().unwrap(), volumes: Vec::new() };
+        let shared = ["/usr/lib", "/usr/lib64", "/etc/ssl"].into_iter();
+        Ok(shared.filter(|it| Path::new(it).is_dir()).fold(buildah, |it, path| it.volume(path, path, "ro")))
+    }
+
+    /// Mounts a directory of this machine into every step; `mode` is `ro` or `rw`.
+    pub fn volume(mut self, source: impl AsRef<Path>, target: &str, mode: &str) -> Self {
+        self.volumes
+            .extend(["--volume".to_owned(), format!("{}:{target}:{mode}", source.as_ref().display())]);
+        self
+    }
+
+    /// Makes a base image with these files of this machine, and with instructions of a Dockerfile.
+    pub fn base(&self, name: &str, files: &[(&Path, &str)], instructions: &str) {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path.trim_start_matches('/'));
+        for directory in ["etc", "go", "tmp", "root", "usr/bin", "usr/lib", "usr/lib64", "usr/local/bin"] {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        for link in ["bin", "lib", "lib64"] {
+            std::os::unix::fs::symlink(format!("usr/{link}"), at(link)).unwrap();
+        }
+        fs::write(at("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+        for program in PROGRAMS {
+            let _ = fs::copy(Path::new("/usr/bin").join(program), at("usr/bin").join(program));
+        }
+        for (source, target) in files {
+            fs::copy(source, at(target)).unwrap();
+        }
+        self.build(
+            name,
+            &format!("FROM scratch\nCOPY . /\n{ENVIRONMENT}\n{instructions}\n"),
+            root.path(),
+            &[],
+        );
+    }
+
+    /// `docker build -t NAME`, with build arguments as `NAME=VALUE`.
+    pub fn build(&self, name: &str, dockerfile: &str, context: &Path, arguments: &[&str]) {
+        let file = self.directory.path().join("Dockerfile");
+        fs::write(&file, dockerfile).unwrap();
+        let mut command = self.command("build");
+        // What `unshare --net` needs.
+        command.args(["--pull-never", "--isolation", "chroot", "--cap-add", "SYS_ADMIN", "--tag", name]);
+        command.args(&self.volumes);
+        for argument in arguments {
+            command.args(["--build-arg", argument]);
+        }
+        run(command.arg("--file").arg(file).arg(context));
+    }
+
+    /// `docker run NAME COMMAND`: its standard output.
+    pub fn run(&self, name: &str, command: &str) -> String {
+        let container = run(self.command("from").args(["--pull-never", name]));
+        let mut running = self.command("run");
+        running.args(["--isolation", "chroot"]).args(&self.volumes).args([container.trim(), "--"]);
+        let output = run(running.args(["/bin/sh", "-c", command]));
+        run(self.command("rm").arg(container.trim()));
+        output
+    }
+
+    /// The command that an image runs by itself.
+    pub fn command_of(&self, name: &str) -> String {
+        let format = "{{.OCIv1.Config.Cmd}}";
+        run(self.command("inspect").args(["--type", "image", "--format", format, name])).trim().to_owned()
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let at = |name: &str| -> PathBuf { self.directory.path().join(name) };
+        fs::create_dir_all(at("tmp")).unwrap();
+        let mut command = Command::new("buildah");
+        command.args(["--storage-driver", "vfs", "--root"]).arg(at("images")).arg("--runroot").arg(at("run"));
+        // Cache mounts are kept below TMPDIR.
+        command.arg(subcommand).env("TMPDIR", at("tmp")).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Buildah {
+    fn drop(&mut self) {
+        // Go's module cache is read-only, which a plain removal stumbles over.
+        let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.directory.path()).status();
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}\n{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    stdout
+}

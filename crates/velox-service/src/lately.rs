@@ -60,7 +60,7 @@ mod tests {
         let words = Lately::words(&spec("v5.2.7")).unwrap();
         let build = Arc::new(Build {
             id: BuildId::new(),
-            key: spec("v5.2.7").key(),
+            key: spec("v5.2.7").key().unwrap(),
             spec: spec("v5.2.7"),
             force: false,
             state: BuildState::Succeeded,

@@ -149,13 +149,13 @@ fn build(state: BuildState, outcome: Option<BuildOutcome>) -> Build {
         PluginSpec::new(format!("github.com/roadrunner-server/{name}/v5"), reference)
     };
     let spec = BuildSpec {
-        target: "linux/amd64".to_owned(),
+        target: velox_manifest::parse_target("linux/amd64").unwrap(),
         ..BuildSpec::new("v2025.1.15", vec![plugin("http", "v5.3.0"), plugin("rpc", "v5.1.9")])
     };
     let now = Timestamp::now();
     Build {
         id: BuildId::new(),
-        key: spec.key(),
+        key: spec.key().unwrap(),
         spec,
         force: false,
         state,

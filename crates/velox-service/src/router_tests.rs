@@ -115,7 +115,7 @@ impl Memory {
 impl Records for Memory {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let mut state = self.state();
-        let key = new.spec.key();
+        let key = new.spec.key().unwrap();
         let like = |build: &&Build| build.key == key;
         if let Some(build) = state.builds.values().filter(like).find(|build| !build.state.is_final()) {
             return Ok(Submission::Joined(build.clone()));
@@ -797,7 +797,7 @@ async fn a_build_is_cancelled_by_those_who_asked_for_it() {
 #[test]
 fn a_spec_of_a_call_is_the_spec_of_a_request() {
     let call: crate::proto::api::request::v1::BuildRequest = serde_json::from_value(call()).expect("a call");
-    let of_call = rpc::spec(call).expect("it is right").checked().expect("it is right");
+    let of_call = rpc::spec(call).expect("it is right").normalized().expect("it is right");
     let of_request: BuildSpec = serde_json::from_value(spec()).expect("a request");
-    assert_eq!(of_call.key(), of_request.checked().expect("it is right").key());
+    assert_eq!(of_call.key().unwrap(), of_request.normalized().expect("it is right").key().unwrap());
 }

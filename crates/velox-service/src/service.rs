@@ -97,7 +97,7 @@ impl Service {
         {
             return Ok(Submission::Finished(build));
         }
-        let spec = spec.checked().map_err(invalid)?;
+        let spec = spec.normalized().map_err(invalid)?;
         self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
         let tenant = &caller.tenant;
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
@@ -249,8 +249,6 @@ fn too_long(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
     };
     let single = [
         ("roadrunner", spec.roadrunner.as_str()),
-        ("target", &spec.target),
-        ("dependencies", spec.dependencies.as_deref().unwrap_or_default()),
         ("stamp_version", spec.stamp_version.as_deref().unwrap_or_default()),
         ("stamp_time", spec.stamp_time.as_deref().unwrap_or_default()),
     ];

@@ -21,6 +21,7 @@ use velox_api::{
     BuildId, BuildSpec, BuildState, ExcludeSpec, FailureKind, PluginSpec, ReplaceSpec, Violation,
     artifact_path,
 };
+use velox_manifest::{GoTarget, parse_target};
 
 use super::{
     AppState,
@@ -204,7 +205,7 @@ async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError>
 /// Converts a request.
 ///
 /// # Errors
-/// The validation rules of Velox's protobuf files, by their field names; [`BuildSpec::checked`] has further rules.
+/// The validation rules of Velox's protobuf files, by their field names; [`BuildSpec::normalized`] has further rules.
 pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     let mut violations = Vec::new();
     let mut require = |field: String, value: &str| {
@@ -244,8 +245,11 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     if !violations.is_empty() {
         return Err(violations);
     }
-    let target =
-        platform.map_or_else(velox_api::host_target, |platform| format!("{}/{}", platform.os, platform.arch));
+    let target = match platform {
+        Some(platform) => parse_target(&format!("{}/{}", platform.os, platform.arch))
+            .map_err(|message| vec![Violation::new("target_platform", message)])?,
+        None => GoTarget::host(),
+    };
     let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
     let exclude =
         |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };

@@ -89,7 +89,7 @@ async fn submit(
     let form = SubmittedForm::parse(&body::read(&headers, body).await?);
     let (catalogue, selection) = state.resolve(form).await;
     let (spec, mut violations) = selection.spec();
-    if let Err(more) = spec.clone().checked() {
+    if let Err(more) = spec.clone().normalized() {
         // An empty list of plugins is reported already.
         let has_errors = !violations.is_empty();
         violations.extend(more.into_iter().filter(|it| !it.field.is_empty() || !has_errors));

@@ -58,6 +58,12 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(format!("failed to serialize a build: {error}"))
+    }
+}
+
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submission {

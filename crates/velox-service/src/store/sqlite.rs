@@ -151,7 +151,7 @@ impl SqliteStore {
 #[async_trait]
 impl Records for SqliteStore {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
-        let key = new.spec.key();
+        let key = new.spec.key()?;
         let good = self.options.time_to_live;
         if !new.force {
             // What is finished stays as it is: most requests need no turn at writing.
@@ -594,21 +594,7 @@ fn submit(
     }
     let number = "SELECT coalesce(max(number), 0) + 1 FROM builds";
     let number = connection.prepare_cached(number)?.query_row([], |row| row.get(0))?;
-    let build = Build {
-        id: BuildId::new(),
-        key,
-        spec: new.spec,
-        force: new.force,
-        state: BuildState::Queued,
-        wanted_by: [new.tenant.clone()].into(),
-        tenant: new.tenant,
-        trace: new.trace,
-        attempts: 0,
-        created: Timestamp::now(),
-        started: None,
-        finished: None,
-        outcome: None,
-    };
+    let build = Build::queued(new, key);
     let kept = Kept { number, build };
     kept.write(connection)?;
     wait(connection, number, &kept.build.tenant, Place::Behind)?;

@@ -63,7 +63,7 @@ impl Spans {
         let tracer = global::tracer("vx");
         let mut span = tracer.span_builder("build").with_kind(SpanKind::Consumer).with_attributes([
             KeyValue::new("vx.build.id", id.to_string()),
-            KeyValue::new("vx.build.target", lease.build.spec.target.clone()),
+            KeyValue::new("vx.build.target", lease.build.spec.target.to_string()),
             KeyValue::new("vx.build.attempt", i64::from(lease.build.attempts)),
         ]);
         if let Some(link) = lease.build.trace.as_deref().and_then(link) {

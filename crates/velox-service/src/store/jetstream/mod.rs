@@ -497,21 +497,7 @@ async fn follow(stream: &Stream, config: OrderedConfig, mut each: impl FnMut(Opt
 #[async_trait]
 impl Records for JetStreamStore {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
-        let build = Build {
-            id: BuildId::new(),
-            key: new.spec.key(),
-            spec: new.spec.clone(),
-            force: new.force,
-            state: BuildState::Queued,
-            tenant: new.tenant.clone(),
-            wanted_by: [new.tenant.clone()].into(),
-            trace: new.trace.clone(),
-            attempts: 0,
-            created: Timestamp::now(),
-            started: None,
-            finished: None,
-            outcome: None,
-        };
+        let build = Build::queued(new.clone(), new.spec.key()?);
         let shared = Arc::clone(&self.shared);
         // A task of its own: who breaks off in the gate would keep all others waiting.
         let submitting = tokio::spawn(async move {

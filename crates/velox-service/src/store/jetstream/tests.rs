@@ -53,21 +53,7 @@ async fn open(setup: Setup) -> Option<(JetStreamStore, NatsServer)> {
 every_behaviour!(open);
 
 fn build_of(new: &NewBuild) -> Build {
-    Build {
-        id: BuildId::new(),
-        key: new.spec.key(),
-        spec: new.spec.clone(),
-        force: new.force,
-        state: BuildState::Queued,
-        tenant: new.tenant.clone(),
-        wanted_by: [new.tenant.clone()].into(),
-        trace: new.trace.clone(),
-        attempts: 0,
-        created: Timestamp::now(),
-        started: None,
-        finished: None,
-        outcome: None,
-    }
+    Build::queued(new.clone(), new.spec.key().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

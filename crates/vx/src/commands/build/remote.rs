@@ -20,7 +20,7 @@ use velox_build::{
     BuildOptions, BuiltBinary, Event, Goal, LockUpdate, LockedRefs, Note, Phase, RemoteBuild,
     RemoteBuildSettings,
 };
-use velox_manifest::{Dependencies, Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned};
+use velox_manifest::{Diagnostic, GoTarget, Level, Manifest, Origin, Replacement, Spanned};
 
 use crate::{
     cli,
@@ -342,8 +342,8 @@ fn specs(
     let exact = elsewhere.exact();
     let sent = by_module(manifest, modules, exact.as_ref());
     let of_target = |target: &GoTarget| {
-        let specs = BuildSpec::of_manifest(&sent, Some(&target.to_string()))?;
-        specs.into_iter().map(|spec| flagged(spec, &settled).checked()).collect::<Result<Vec<_>, _>>()
+        let specs = BuildSpec::from_manifest(&sent, Some(target))?;
+        specs.into_iter().map(|spec| flagged(spec, &settled).normalized()).collect::<Result<Vec<_>, _>>()
     };
     let specs: Result<Vec<Vec<BuildSpec>>, Vec<Violation>> = settled.targets.iter().map(of_target).collect();
     match specs {
@@ -361,10 +361,7 @@ fn flagged(spec: BuildSpec, settled: &RemoteBuildSettings) -> BuildSpec {
         debug: settled.debug,
         race: settled.race,
         strict: settled.strict,
-        dependencies: settled.dependencies.map(|choice| match choice {
-            Dependencies::Release => "release".to_owned(),
-            Dependencies::Minimal => "minimal".to_owned(),
-        }),
+        dependencies: settled.dependencies,
         stamp_version: settled.stamp_version.clone(),
         stamp_time: settled.stamp_time.clone(),
         ..spec

@@ -63,6 +63,9 @@ pub use store::{
 pub use work::work;
 pub use worker::Worker;
 
+#[cfg(test)]
+mod tests;
+
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 mod proto {

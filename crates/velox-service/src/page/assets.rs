@@ -11,18 +11,18 @@ use sha2::{Digest, Sha256};
 
 use crate::http::body::PathParameter;
 
-pub(super) struct Asset {
+pub(crate) struct Asset {
     /// The path on this service.
-    pub(super) path: String,
+    pub(crate) path: String,
     kind: &'static str,
-    pub(super) text: &'static str,
+    pub(crate) text: &'static str,
 }
 
-pub(super) static STYLE: LazyLock<Asset> =
+pub(crate) static STYLE: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("page", "css", "text/css; charset=utf-8", include_str!("page.css")));
-pub(super) static SCRIPT: LazyLock<Asset> =
+pub(crate) static SCRIPT: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("page", "js", "text/javascript; charset=utf-8", include_str!("page.js")));
-pub(super) static ICON: LazyLock<Asset> =
+pub(crate) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("icon.svg")));
 
 impl Asset {

@@ -434,6 +434,7 @@ mod tests {
             more: "example.com/x\n".to_owned(),
             replaces: "a.b/c".to_owned(),
             excludes: "a.b/c".to_owned(),
+            target: "linux/amd64".to_owned(),
             ..Selection::default()
         };
         let fields: Vec<String> = selected.spec().1.into_iter().map(|violation| violation.field).collect();

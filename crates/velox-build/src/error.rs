@@ -47,7 +47,9 @@ impl Error {
         Self::new(ErrorKind::Build, message.into())
     }
 
-    pub(crate) fn configuration(message: impl Into<String>) -> Self {
+    /// An invalid configuration or argument.
+    #[must_use]
+    pub fn configuration(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Configuration, message.into())
     }
 
@@ -58,7 +60,8 @@ impl Error {
     }
 
     /// Many findings at once; the kind is the first one's to choose.
-    pub(crate) fn many(kind: ErrorKind, diagnostics: Vec<Diagnostic>) -> Self {
+    #[must_use]
+    pub fn many(kind: ErrorKind, diagnostics: Vec<Diagnostic>) -> Self {
         let fault = if kind == ErrorKind::Configuration { Blame::Request } else { Blame::Other };
         Self { kind, diagnostics, output: Vec::new(), fault }
     }

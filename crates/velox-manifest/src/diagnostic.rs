@@ -52,23 +52,33 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    pub(crate) fn error(message: impl Into<String>) -> Self {
+    /// An error without a span.
+    #[must_use]
+    pub fn error(message: impl Into<String>) -> Self {
         Self { level: Level::Error, message: message.into(), span: None, label: None, help: Vec::new() }
     }
 
-    pub(crate) fn warning(message: impl Into<String>) -> Self {
+    /// A warning without a span.
+    #[must_use]
+    pub fn warning(message: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::error(message) }
     }
 
-    pub(crate) fn at(self, span: impl Into<Option<Range<usize>>>) -> Self {
+    /// Sets the span.
+    #[must_use]
+    pub fn at(self, span: impl Into<Option<Range<usize>>>) -> Self {
         Self { span: span.into(), ..self }
     }
 
-    pub(crate) fn label(self, label: impl Into<String>) -> Self {
+    /// Sets the label.
+    #[must_use]
+    pub fn label(self, label: impl Into<String>) -> Self {
         Self { label: Some(label.into()), ..self }
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    /// Adds a help text.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help.push(help.into());
         self
     }

@@ -1,26 +1,24 @@
-//! `vx`: builds your own RoadRunner server from a `velox.toml`.
+//! `vx`: builds custom RoadRunner binaries from a `velox.toml`.
 //!
-//! The program holds arguments, progress, colours and exit codes; all that makes a binary is in `velox-build`.
+//! This crate is the command line: arguments, output and exit codes. `velox-build` is the builder.
 //!
-//! | exit code | meaning                                                              |
-//! |-----------|----------------------------------------------------------------------|
-//! | 0         | done                                                                 |
-//! | 1         | the build failed (or vx itself did), or a check found errors         |
-//! | 2         | the command line or the configuration is wrong                       |
-//! | 130, 143  | ended by Ctrl-C (SIGINT), by SIGTERM, after everything was cleaned up |
+//! | exit code | meaning                                                     |
+//! |-----------|-------------------------------------------------------------|
+//! | 0         | success                                                     |
+//! | 1         | the build failed, a check found errors, or vx failed        |
+//! | 2         | the command line or the configuration is invalid            |
+//! | 130, 143  | interrupted by SIGINT (Ctrl-C) or SIGTERM, after a clean-up |
 
 mod cli;
 mod commands;
-mod configuration;
-#[cfg(test)]
-mod packaging;
+mod config_file;
 mod panics;
-#[cfg(test)]
-mod reference;
 mod report;
 mod settings;
 mod signals;
 mod status;
+#[cfg(all(test, feature = "service"))]
+mod tests;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -29,70 +27,79 @@ use std::{
 
 use clap::Parser;
 
+#[cfg(feature = "service")]
+use crate::commands::service;
+#[cfg(not(feature = "service"))]
+use crate::commands::service_disabled;
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, CliCommand},
+    commands::{build, edit, query, shell, version},
     settings::Settings,
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
-/// The system's allocator keeps what each thread once needed: with threads that hash and unpack modules in turn, that is
-/// three times as much.
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+/// The system allocator keeps freed memory per thread, which triples the memory of the service.
+#[cfg(all(feature = "service", target_os = "linux", target_pointer_width = "64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     panics::install();
-    // The hook has told the user by then; what is left is the exit code, where Rust's own would be 101.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Ending::Build.into())
+    let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(ExitStatus::Failure));
+    result.map_or_else(Into::into, |()| ExitCode::SUCCESS)
 }
 
-fn run() -> ExitCode {
+fn run() -> CommandResult {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            // A reader that left early (`vx help | head`) is no failure.
+            // A closed pipe (`vx help | head`) is not an error.
             let _ = usage.print();
-            return if usage.use_stderr() { Ending::Configuration.into() } else { ExitCode::SUCCESS };
+            return if usage.use_stderr() { Err(ExitStatus::Configuration) } else { Ok(()) };
         }
     };
     let settings = Settings::new(&cli.global);
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return report::complain(&format!("can't start: {error}")),
-    };
-    let code = runtime.block_on(async {
-        match cli.command {
-            Command::Build(arguments) => commands::build::build::build(settings, *arguments).await,
-            Command::Run(arguments) => commands::build::run::run(settings, *arguments).await,
-            Command::Lock(arguments) => commands::build::build::lock(settings, *arguments).await,
-            Command::Fetch(arguments) => commands::build::build::fetch(settings, *arguments).await,
-            Command::Doctor(server) => commands::query::doctor::doctor(settings, server).await,
-            Command::New { command } => commands::edit::new::new(&settings, command),
-            Command::Init(arguments) => commands::edit::init::init(settings, *arguments).await,
-            Command::Add(arguments) => commands::edit::add::add(settings, *arguments).await,
-            Command::Remove(arguments) => commands::edit::remove::remove(settings, *arguments).await,
-            Command::Update(arguments) => commands::edit::update::update(settings, *arguments).await,
-            Command::Outdated(arguments) => commands::query::outdated::outdated(settings, *arguments).await,
-            Command::Migrate(arguments) => commands::edit::migrate::migrate(settings, *arguments).await,
-            Command::Search(arguments) => commands::query::search::search(&settings, &arguments),
-            Command::List(arguments) => commands::query::list::list(settings, *arguments).await,
-            Command::Why(arguments) => commands::query::why::why(settings, *arguments).await,
-            Command::Tree(arguments) => commands::query::tree::tree(settings, *arguments).await,
-            Command::Inspect(arguments) => commands::query::inspect::inspect(&settings, &arguments),
-            Command::Check(arguments) => commands::query::check::check(settings, *arguments).await,
-            Command::Server(arguments) => commands::service::server::server(settings, *arguments).await,
-            Command::Worker(arguments) => commands::service::worker::worker(settings, *arguments).await,
-            Command::Cache { command } => commands::build::cache::cache(&settings, &command),
-            Command::CompileCache => commands::build::cache::compile_cache(settings).await,
-            Command::Job => commands::service::job::job(settings).await,
-            Command::Completions { shell } => commands::shell::completions(shell),
-            Command::Man { directory } => commands::shell::man(directory.as_deref()),
-            Command::Schema => commands::shell::schema(),
-            Command::Version => commands::version::version(&settings).await,
-        }
-    });
-    // A read of the standard input that nobody needs any more must not hold the exit up.
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| report::complain(&format!("failed to start the async runtime: {error}")))?;
+    let result = runtime.block_on(dispatch(settings, cli.command));
+    // A pending read of stdin must not delay the exit.
     runtime.shutdown_background();
-    code
+    result
+}
+
+async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
+    match command {
+        CliCommand::Build(arguments) => build::build::build(settings, *arguments).await,
+        CliCommand::Run(arguments) => build::run::run(settings, *arguments).await,
+        CliCommand::Lock(arguments) => build::lock::lock(settings, *arguments).await,
+        CliCommand::Fetch(arguments) => build::fetch::fetch(settings, *arguments).await,
+        CliCommand::Cache { command } => build::cache::cache(&settings, &command),
+        CliCommand::CompileCache => build::compile_cache::compile_cache(settings).await,
+        CliCommand::New { command } => edit::new::new(&settings, command),
+        CliCommand::Init(arguments) => edit::init::init(settings, *arguments).await,
+        CliCommand::Add(arguments) => edit::add::add(settings, *arguments).await,
+        CliCommand::Remove(arguments) => edit::remove::remove(settings, *arguments).await,
+        CliCommand::Update(arguments) => edit::update::update(settings, *arguments).await,
+        CliCommand::Migrate(arguments) => edit::migrate::migrate(settings, *arguments).await,
+        CliCommand::Doctor(arguments) => query::doctor::doctor(settings, arguments).await,
+        CliCommand::Outdated(arguments) => query::outdated::outdated(settings, *arguments).await,
+        CliCommand::Search(arguments) => query::search::search(&settings, &arguments),
+        CliCommand::List(arguments) => query::list::list(settings, *arguments).await,
+        CliCommand::Why(arguments) => query::why::why(settings, *arguments).await,
+        CliCommand::Tree(arguments) => query::tree::tree(settings, *arguments).await,
+        CliCommand::Inspect(arguments) => query::inspect::inspect(&settings, &arguments),
+        CliCommand::Check(arguments) => query::check::check(settings, *arguments).await,
+        #[cfg(feature = "service")]
+        CliCommand::Server(arguments) => service::server::server(settings, *arguments).await,
+        #[cfg(feature = "service")]
+        CliCommand::Worker(arguments) => service::worker::worker(settings, *arguments).await,
+        #[cfg(feature = "service")]
+        CliCommand::Job => service::job::job(settings).await,
+        #[cfg(not(feature = "service"))]
+        CliCommand::MissingService { .. } => service_disabled::service_disabled(&settings),
+        CliCommand::Completions { shell } => shell::completions(shell),
+        CliCommand::Man { directory } => shell::man(directory.as_deref()),
+        CliCommand::Schema => shell::schema(),
+        CliCommand::Version => version::version(&settings),
+    }
 }

@@ -3,48 +3,47 @@ use std::{collections::BTreeMap, io::IsTerminal};
 use clap::ColorChoice;
 use velox_manifest::{LogConfig, LogLevel, LogMode};
 
-use crate::cli::{Format, Global};
+use crate::cli::{GlobalArgs, OutputFormat};
 
-/// All that the process has around it, read once.
+/// The global flags and the environment of the process.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The process's environment, without what is not UTF-8.
+    /// The environment variables that are valid UTF-8.
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) terminal: Terminal,
     verbosity: Option<Verbosity>,
-    format: Option<Format>,
+    format: Option<OutputFormat>,
 }
 
-/// What the standard streams are.
+/// Which standard streams are terminals, and what the terminal supports.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
-    /// Whether it shows more than ASCII.
     pub(crate) unicode: bool,
-    /// Whether stderr takes colours.
+    /// Whether stderr supports colors.
     pub(crate) color: bool,
 }
 
-/// How much is told; each includes those before it.
+/// How much is shown; each level includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {
     /// Errors only (`-q`, `[log] level = "error"`, `mode = "off"`).
     Errors,
-    /// Warnings too (`level = "warn"`).
+    /// Also warnings (`level = "warn"`).
     Warnings,
-    /// Phases and notes too.
+    /// Also phases and notes.
     Normal,
-    /// What go and git print too (`-v`, `level = "debug"`).
+    /// Also the output of go and git (`-v`, `level = "debug"`).
     Verbose,
-    /// Every module and package too (`-vv`).
+    /// Also each module and package (`-vv`).
     Everything,
 }
 
 impl Settings {
-    /// From the flags, the environment and the standard streams; sets the process's colours.
-    pub(crate) fn new(flags: &Global) -> Self {
+    /// Reads the environment and the standard streams, and sets the global color choice.
+    pub(crate) fn new(flags: &GlobalArgs) -> Self {
         match flags.color {
             ColorChoice::Auto => anstream::ColorChoice::Auto,
             ColorChoice::Always => anstream::ColorChoice::Always,
@@ -59,7 +58,7 @@ impl Settings {
             terminal: Terminal {
                 stdin: std::io::stdin().is_terminal(),
                 stdout: std::io::stdout().is_terminal(),
-                // A terminal that can't move its cursor gets plain lines.
+                // A dumb terminal can't move its cursor.
                 stderr: stderr.is_terminal() && environment.get("TERM").is_none_or(|term| term != "dumb"),
                 unicode: unicode(&environment),
                 color: anstream::AutoStream::choice(&stderr) != anstream::ColorChoice::Never,
@@ -75,7 +74,7 @@ impl Settings {
         }
     }
 
-    /// `-v` and `-q`, else `[log]`: `mode = "off"` is silence save for errors, `level` the rest.
+    /// `-v` and `-q`, else the `mode` and `level` of `[log]`.
     pub(crate) fn verbosity(&self, log: LogConfig) -> Verbosity {
         self.verbosity.unwrap_or(match (log.mode, log.level) {
             (Some(LogMode::Off), _) | (_, Some(LogLevel::Error)) => Verbosity::Errors,
@@ -85,18 +84,18 @@ impl Settings {
         })
     }
 
-    /// `--format`, else `[log]`: `mode = "production"` is JSON where nobody watches a terminal.
-    pub(crate) fn format(&self, log: LogConfig) -> Format {
-        let watched = self.terminal.stdout || self.terminal.stderr;
+    /// `--format`, else JSON for `[log] mode = "production"` without a terminal.
+    pub(crate) fn format(&self, log: LogConfig) -> OutputFormat {
+        let is_terminal = self.terminal.stdout || self.terminal.stderr;
         self.format.unwrap_or(match log.mode {
-            Some(LogMode::Production) if !watched => Format::Json,
-            _ => Format::Human,
+            Some(LogMode::Production) if !is_terminal => OutputFormat::Json,
+            _ => OutputFormat::Human,
         })
     }
 }
 
-/// The rule of POSIX: the first of these that is set and not empty names the character set, and with none of them it
-/// is the "C" locale's ASCII (<https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html#tag_08_02>).
+/// Whether the locale is UTF-8: the first of these variables that is not empty names the character set
+/// (<https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html#tag_08_02>).
 fn unicode(environment: &BTreeMap<String, String>) -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
@@ -114,39 +113,43 @@ fn unicode(environment: &BTreeMap<String, String>) -> bool {
 mod tests {
     use super::*;
 
-    fn settings(verbosity: Option<Verbosity>, format: Option<Format>, watched: bool) -> Settings {
-        let terminal =
-            Terminal { stdin: false, stdout: false, stderr: watched, unicode: false, color: false };
+    fn settings(verbosity: Option<Verbosity>, format: Option<OutputFormat>, stderr: bool) -> Settings {
+        let terminal = Terminal { stdin: false, stdout: false, stderr, unicode: false, color: false };
         Settings { environment: BTreeMap::new(), terminal, verbosity, format }
     }
 
-    fn log(level: Option<LogLevel>, mode: Option<LogMode>) -> LogConfig {
-        LogConfig { level, mode }
+    #[test]
+    fn flags_override_the_log_level() {
+        let (errors, verbose) = (Some(Verbosity::Errors), Some(Verbosity::Verbose));
+        let (debug, off) = (Some(LogLevel::Debug), Some(LogMode::Off));
+        for (flag, level, mode, expected) in [
+            (None, debug, None, Verbosity::Verbose),
+            (errors, debug, None, Verbosity::Errors),
+            (None, debug, off, Verbosity::Errors),
+            (verbose, debug, off, Verbosity::Verbose),
+            (None, None, None, Verbosity::Normal),
+        ] {
+            assert_eq!(settings(flag, None, false).verbosity(LogConfig { level, mode }), expected);
+        }
     }
 
     #[test]
-    fn flags_win_over_the_level() {
-        let debug = log(Some(LogLevel::Debug), None);
-        assert_eq!(settings(None, None, false).verbosity(debug), Verbosity::Verbose);
-        assert_eq!(settings(Some(Verbosity::Errors), None, false).verbosity(debug), Verbosity::Errors);
-        let off = log(Some(LogLevel::Debug), Some(LogMode::Off));
-        assert_eq!(settings(None, None, false).verbosity(off), Verbosity::Errors);
-        assert_eq!(settings(Some(Verbosity::Verbose), None, false).verbosity(off), Verbosity::Verbose);
-        assert_eq!(settings(None, None, false).verbosity(LogConfig::default()), Verbosity::Normal);
+    fn production_mode_is_json_without_a_terminal() {
+        let (human, json) = (OutputFormat::Human, OutputFormat::Json);
+        let (production, development) = (Some(LogMode::Production), Some(LogMode::Development));
+        for (flag, mode, terminal, expected) in [
+            (None, production, false, json),
+            (None, production, true, human),
+            (Some(human), production, false, human),
+            (Some(json), None, true, json),
+            (None, development, false, human),
+        ] {
+            assert_eq!(settings(None, flag, terminal).format(LogConfig { level: None, mode }), expected);
+        }
     }
 
     #[test]
-    fn production_is_json_where_nobody_watches() {
-        let production = log(None, Some(LogMode::Production));
-        assert_eq!(settings(None, None, false).format(production), Format::Json);
-        assert_eq!(settings(None, None, true).format(production), Format::Human);
-        assert_eq!(settings(None, Some(Format::Human), false).format(production), Format::Human);
-        assert_eq!(settings(None, Some(Format::Json), true).format(LogConfig::default()), Format::Json);
-        assert_eq!(settings(None, None, false).format(log(None, Some(LogMode::Development))), Format::Human);
-    }
-
-    #[test]
-    fn the_first_locale_that_is_set_decides() {
+    fn the_first_locale_variable_decides() {
         let unicode = |pairs: &[(&str, &str)]| {
             unicode(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
         };

@@ -2,7 +2,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
-/// A request to stop.
+/// A signal that stops a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGINT, Ctrl-C.
@@ -12,7 +12,7 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// What a shell reports for a program that it ended: 128 and the signal's number.
+    /// 128 and the number of the signal, as shells report it.
     pub(crate) const fn exit_code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -21,52 +21,51 @@ impl Signal {
     }
 }
 
-/// The first signal that came since [`watch`].
+/// The signal handler of a command, which knows the first signal received.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct SignalWatch {
     first: Arc<OnceLock<Signal>>,
     watcher: tokio::task::AbortHandle,
 }
 
-impl Received {
-    pub(crate) fn signal(&self) -> Option<Signal> {
+impl SignalWatch {
+    pub(crate) fn received(&self) -> Option<Signal> {
         self.first.get().copied()
     }
 
-    /// Nothing follows from a signal any more: another program of the same terminal gets it too, and knows what to do.
-    pub(crate) fn leave_to_others(&self) {
+    /// Ignores further signals. They also reach the child process, which handles them.
+    pub(crate) fn stop(&self) {
         self.watcher.abort();
     }
 }
 
-/// Cancels `cancel` on the first signal and calls `told`; the second signal ends the process at once, for those who
-/// won't wait for the clean-up.
+/// Cancels `cancel` on the first signal and calls `on_signal`; exits on the second one, without waiting for the clean-up.
 pub(crate) fn watch(
     cancel: CancellationToken,
-    told: impl FnOnce(Signal) + Send + 'static,
-) -> std::io::Result<Received> {
-    let mut source = Source::listen()?;
+    on_signal: impl FnOnce(Signal) + Send + 'static,
+) -> std::io::Result<SignalWatch> {
+    let mut source = SignalSource::listen()?;
     let first = Arc::new(OnceLock::new());
     let slot = Arc::clone(&first);
     let watcher = tokio::spawn(async move {
         let signal = source.next().await;
         let _ = slot.set(signal);
         cancel.cancel();
-        told(signal);
+        on_signal(signal);
         let again = source.next().await;
         std::process::exit(again.exit_code().into());
     });
-    Ok(Received { first, watcher: watcher.abort_handle() })
+    Ok(SignalWatch { first, watcher: watcher.abort_handle() })
 }
 
 #[cfg(unix)]
-struct Source {
+struct SignalSource {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-impl Source {
+impl SignalSource {
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
@@ -82,12 +81,12 @@ impl Source {
 }
 
 #[cfg(windows)]
-struct Source {
+struct SignalSource {
     interrupt: tokio::signal::windows::CtrlC,
 }
 
 #[cfg(windows)]
-impl Source {
+impl SignalSource {
     fn listen() -> std::io::Result<Self> {
         Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
     }

@@ -4,46 +4,50 @@ use velox_build::ErrorKind;
 
 use crate::signals::Signal;
 
-/// How a command ended without what it was asked for.
+/// The result of a command. An error was already reported to the user; only the exit status is left.
+pub(crate) type CommandResult<T = ()> = Result<T, ExitStatus>;
+
+/// Why vx exits with a status other than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Build,
+pub(crate) enum ExitStatus {
+    /// The build failed, or a check found errors.
+    Failure,
+    /// The command line or the configuration is invalid.
     Configuration,
     Interrupted(Signal),
 }
 
-impl Ending {
-    /// The exit code, as a number.
-    pub(crate) const fn number(self) -> u8 {
+impl ExitStatus {
+    pub(crate) const fn code(self) -> u8 {
         match self {
-            Self::Build => 1,
+            Self::Failure => 1,
             Self::Configuration => 2,
             Self::Interrupted(signal) => signal.exit_code(),
         }
     }
 
-    /// The word for it in the JSON events.
-    pub(crate) const fn word(self) -> &'static str {
+    /// The `kind` of the JSON event `failed`.
+    pub(crate) const fn kind(self) -> &'static str {
         match self {
-            Self::Build => "build",
+            Self::Failure => "build",
             Self::Configuration => "configuration",
             Self::Interrupted(_) => "interrupted",
         }
     }
+}
 
-    /// What an error of the build is worth, when `signal` came meanwhile.
-    pub(crate) fn of(kind: ErrorKind, signal: Option<Signal>) -> Self {
-        match (kind, signal) {
-            (_, Some(signal)) => Self::Interrupted(signal),
-            (ErrorKind::Interrupted, None) => Self::Interrupted(Signal::Interrupt),
-            (ErrorKind::Configuration, None) => Self::Configuration,
-            (ErrorKind::Build, None) => Self::Build,
+impl From<ErrorKind> for ExitStatus {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Interrupted => Self::Interrupted(Signal::Interrupt),
+            ErrorKind::Configuration => Self::Configuration,
+            ErrorKind::Build => Self::Failure,
         }
     }
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
-        ending.number().into()
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        status.code().into()
     }
 }

@@ -1,29 +1,31 @@
-//! The arguments of `vx server`.
+//! The arguments of `vx server`, `vx server token` and `vx worker`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
-use super::{parse_size, token::ServerCommand};
+use super::parse_size;
 
-const EXAMPLES: &str = "\
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
-  vx server                                        # for this machine alone, http://127.0.0.1:8080
+  vx server                                        # local only, at http://127.0.0.1:8080
   vx server --tokens tokens.toml --address 0.0.0.0:8443 \\
-    --tls-cert cert.pem --tls-key key.pem          # for others, who need a token each
+    --tls-cert cert.pem --tls-key key.pem          # on the network, with tokens
   curl http://127.0.0.1:8080/v1/builds -H 'content-type: application/json' \\
     -d '{\"build\": {\"roadrunner\": \"v2025.1.15\", \"plugins\": [
          {\"module\": \"github.com/roadrunner-server/http/v5\", \"ref\": \"v5.3.0\"}]}}'
 
-SIGINT and SIGTERM let what is on its way come to an end; the second one ends at once. Every option can be given by
-the environment too, as VX_SERVER_ADDRESS for --address.";
-
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-pub(crate) struct Serve {
+SIGINT and SIGTERM shut the service down gracefully; a second signal stops it immediately. Every option has an
+environment variable, such as VX_SERVER_ADDRESS for --address."
+)]
+pub(crate) struct ServerCommand {
     #[command(subcommand)]
-    pub(crate) command: Option<ServerCommand>,
-    /// Where to listen; port 0 is a free one
+    pub(crate) command: Option<ServerSubcommand>,
+    /// The address to listen on; port 0 selects a free port
     #[arg(
         short,
         long,
@@ -32,77 +34,74 @@ pub(crate) struct Serve {
         default_value = "127.0.0.1:8080"
     )]
     pub(crate) address: SocketAddr,
-    /// Where builds, logs and binaries are kept [default: `server` below vx's cache directory]
+    /// The directory for builds, logs and binaries [default: `server` in the cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// How many builds run at once on this machine; 0: none, workers do it
+    /// The number of concurrent builds on this machine; 0 leaves all builds to workers
     #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2)]
     pub(crate) jobs: usize,
-    /// How many builds may wait; who asks for another one is told to come back later
+    /// The maximum number of queued builds; further requests are rejected
     #[arg(long, env = "VX_SERVER_QUEUE", value_name = "N", default_value_t = 100)]
     pub(crate) queue: u64,
-    /// For how long a build is good that names branches or `latest`, such as 10m or 1h
+    /// How long the build of a branch or of `latest` is reused, such as 10m or 1h
     #[arg(long, env = "VX_SERVER_TIME_TO_LIVE", value_name = "TIME", default_value = "30m", value_parser = parse_time)]
     pub(crate) time_to_live: Duration,
-    /// How long requests and builds may go on after a signal to stop
+    /// How long requests and builds may continue after a signal
     #[arg(long, env = "VX_SERVER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub(crate) drain: Duration,
-    /// Append who asked for what, and what was decided, to this file: a JSON object a line
+    /// The file to append an audit log to, one JSON object a line
     #[arg(long, env = "VX_SERVER_AUDIT_LOG", value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) entrance: Entrance,
+    pub(crate) access: AccessArgs,
     #[command(flatten)]
-    pub(crate) allowed: Allowed,
+    pub(crate) policy: PolicyArgs,
     #[command(flatten)]
-    pub(crate) limits: Limits,
+    pub(crate) limits: LimitArgs,
     #[command(flatten)]
-    pub(crate) kept: Kept,
+    pub(crate) retention: RetentionArgs,
     #[command(flatten)]
-    pub(crate) nodes: Nodes,
+    pub(crate) cluster: ClusterArgs,
 }
-
-const WORKER_EXAMPLES: &str = "\
-Examples:
-  vx server --jobs 0 --nats nats://nats:4222 --artifacts s3://builds/rr   # takes requests
-  vx worker --nats nats://nats:4222 --artifacts s3://builds/rr            # builds
-
-Any number of both. SIGINT and SIGTERM let running builds come to an end, for as long as --drain says; what isn't done by
-then another worker does. Every option can be given by the environment too, as VX_SERVER_NATS for --nats. Credentials for
-the binaries come from AWS_*, GOOGLE_* or AZURE_* variables, and never reach a build.";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = WORKER_EXAMPLES,
+    after_help = "\
+Examples:
+  vx server --jobs 0 --nats nats://nats:4222 --artifacts s3://builds/rr   # accept requests
+  vx worker --nats nats://nats:4222 --artifacts s3://builds/rr            # run builds
+
+Both can run any number of times. After SIGINT or SIGTERM, running builds may continue for --drain; another worker
+takes over unfinished ones. Every option has an environment variable, such as VX_SERVER_NATS for --nats. Credentials
+for the object store come from AWS_*, GOOGLE_* or AZURE_* variables, which builds cannot see.",
     mut_arg("nats", |argument| argument.required(true)),
     mut_arg("artifacts", |argument| argument.required(true))
 )]
-pub(crate) struct Work {
-    /// Where builds run, and what they leave for others [default: `worker` below vx's cache directory]
+pub(crate) struct WorkerCommand {
+    /// The directory for running builds and caches [default: `worker` in the cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// How many builds run at once
-    #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    /// The number of concurrent builds
+    #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2, value_parser = parse_jobs)]
     pub(crate) jobs: usize,
-    /// How long builds may go on after a signal to stop
+    /// How long builds may continue after a signal
     #[arg(long, env = "VX_SERVER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub(crate) drain: Duration,
-    /// Answer /metrics, /healthz and /readyz there, for programs on this machine; port 0 is a free one
-    #[arg(long, env = "VX_SERVER_METRICS_ADDRESS", value_name = "ADDRESS:PORT", value_parser = parse_own)]
+    /// The loopback address to serve /metrics, /healthz and /readyz on; port 0 selects a free port
+    #[arg(long, env = "VX_SERVER_METRICS_ADDRESS", value_name = "ADDRESS:PORT", value_parser = parse_loopback)]
     pub(crate) metrics_address: Option<SocketAddr>,
     #[command(flatten)]
-    pub(crate) nodes: Nodes,
+    pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
-    pub(crate) allowed: Allowed,
+    pub(crate) policy: PolicyArgs,
     #[command(flatten)]
-    pub(crate) limits: Limits,
+    pub(crate) limits: LimitArgs,
 }
 
-/// What many nodes share.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Many nodes")]
-pub(crate) struct Nodes {
-    /// Keep builds and the queue on these NATS servers with JetStream, such as nats://host:4222 or tls://host:4222
+#[command(next_help_heading = "Cluster options")]
+pub(crate) struct ClusterArgs {
+    /// The NATS servers (with JetStream) for builds and the queue, such as nats://host:4222 or tls://host:4222
     #[arg(
         long,
         env = "VX_SERVER_NATS",
@@ -112,10 +111,10 @@ pub(crate) struct Nodes {
         hide_env_values = true
     )]
     pub(crate) nats: Vec<String>,
-    /// The file with the credentials for NATS, as `nsc` makes it
+    /// The NATS credentials file, as created by `nsc`
     #[arg(long, env = "VX_SERVER_NATS_CREDENTIALS", value_name = "FILE", requires = "nats")]
     pub(crate) nats_credentials: Option<PathBuf>,
-    /// How many NATS servers keep everything: 3 where one may go for good. It counts the first time
+    /// The number of NATS replicas, used when the stores are created; 3 survives the loss of a server
     #[arg(
         long,
         env = "VX_SERVER_NATS_REPLICAS",
@@ -124,40 +123,38 @@ pub(crate) struct Nodes {
         value_parser = clap::value_parser!(u8).range(1..=5)
     )]
     pub(crate) nats_replicas: u8,
-    /// Where the binaries are: s3://bucket/prefix, gs://…, az://…, or a directory that all nodes have
+    /// The store for binaries: s3://bucket/prefix, gs://…, az://…, or a directory that all nodes share
     #[arg(long, env = "VX_SERVER_ARTIFACTS", value_name = "URL", requires = "nats", hide_env_values = true)]
     pub(crate) artifacts: Option<String>,
-    /// How long a worker may be silent before another one has its build
+    /// How long a worker may be unresponsive before another one takes over its build
     #[arg(long, env = "VX_SERVER_LEASE_TIME", value_name = "TIME", default_value = "30s", value_parser = parse_lease)]
     pub(crate) lease_time: Duration,
 }
 
-/// Who may come, and how.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Who may use it")]
-pub(crate) struct Entrance {
-    /// The file with the hashed tokens, one of which everybody needs then
+#[command(next_help_heading = "Access options")]
+pub(crate) struct AccessArgs {
+    /// The file with hashed tokens; every request then needs a token
     #[arg(long, env = "VX_SERVER_TOKENS", value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
-    /// Serve whoever reaches the address, without a token
+    /// Accept requests without a token from the network
     #[arg(long, env = "VX_SERVER_ALLOW_ANONYMOUS", conflicts_with = "tokens")]
     pub(crate) allow_anonymous: bool,
-    /// The certificate for TLS, with its chain (PEM); read again when it changes
+    /// The TLS certificate chain (PEM); reloaded when it changes
     #[arg(long, env = "VX_SERVER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// Its private key (PEM)
+    /// The TLS private key (PEM)
     #[arg(long, env = "VX_SERVER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Let pages of this origin (scheme://host[:port]) use the API (CORS); may be given several times
+    /// Allow cross-origin requests (CORS) from this origin, scheme://host[:port]; can be repeated
     #[arg(long = "cors-origin", env = "VX_SERVER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) origins: Vec<String>,
 }
 
-/// What may be asked for.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What may be built")]
-pub(crate) struct Allowed {
-    /// Build plugins and replacements from these modules alone: patterns as GOPRIVATE has them, separated by commas
+#[command(next_help_heading = "Policy options")]
+pub(crate) struct PolicyArgs {
+    /// Restrict plugins and replacements to these modules: comma-separated GOPRIVATE patterns
     #[arg(
         long = "allow-module",
         env = "VX_SERVER_ALLOW_MODULE",
@@ -165,7 +162,7 @@ pub(crate) struct Allowed {
         value_delimiter = ','
     )]
     pub(crate) modules: Vec<String>,
-    /// Fetch these modules from their own version control instead of the module proxy: patterns as GOPRIVATE has them
+    /// Fetch these modules from version control instead of the module proxy: comma-separated GOPRIVATE patterns
     #[arg(
         long = "allow-direct",
         env = "VX_SERVER_ALLOW_DIRECT",
@@ -173,80 +170,176 @@ pub(crate) struct Allowed {
         value_delimiter = ','
     )]
     pub(crate) direct: Vec<String>,
-    /// Compile C code, which the race detector needs too
+    /// Allow cgo, which the race detector requires
     #[arg(long = "allow-cgo", env = "VX_SERVER_ALLOW_CGO")]
     pub(crate) cgo: bool,
 }
 
-/// What one build may use.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What one build may use")]
-pub(crate) struct Limits {
-    /// Time, from its start to its end
+#[command(next_help_heading = "Build limits")]
+pub(crate) struct LimitArgs {
+    /// The maximum duration of a build
     #[arg(long = "limit-time", env = "VX_SERVER_LIMIT_TIME", value_name = "TIME", default_value = "30m", value_parser = parse_time)]
     pub(crate) time: Duration,
-    /// Memory: of all its processes where cgroups can be used, else of each
+    /// The maximum memory of a build (with cgroups), or of each of its processes
     #[arg(long = "limit-memory", env = "VX_SERVER_LIMIT_MEMORY", value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
     pub(crate) memory: u64,
-    /// Disk space
+    /// The maximum disk space of a build
     #[arg(long = "limit-disk", env = "VX_SERVER_LIMIT_DISK", value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
     pub(crate) disk: u64,
-    /// Downloads
+    /// The maximum size of all downloads of a build
     #[arg(long = "limit-download", env = "VX_SERVER_LIMIT_DOWNLOAD", value_name = "SIZE", default_value = "2G", value_parser = parse_size)]
     pub(crate) download: u64,
-    /// The log
+    /// The maximum size of a build log
     #[arg(long = "limit-log", env = "VX_SERVER_LIMIT_LOG", value_name = "SIZE", default_value = "8M", value_parser = parse_size)]
     pub(crate) log: u64,
-    /// The binary
+    /// The maximum size of a binary
     #[arg(long = "limit-artifact", env = "VX_SERVER_LIMIT_ARTIFACT", value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub(crate) artifact: u64,
-    /// The caches of modules and compiled packages that all builds share: when they take more, they begin anew
+    /// The size at which the module and compile caches that builds share are cleared
     #[arg(long = "limit-cache", env = "VX_SERVER_LIMIT_CACHE", value_name = "SIZE", default_value = "20G", value_parser = parse_size)]
     pub(crate) cache: u64,
 }
 
-/// What is kept.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is kept")]
-pub(crate) struct Kept {
-    /// For how long a finished build is kept
+#[command(next_help_heading = "Retention options")]
+pub(crate) struct RetentionArgs {
+    /// How long finished builds are kept
     #[arg(long = "keep-time", env = "VX_SERVER_KEEP_TIME", value_name = "TIME", default_value = "2160h", value_parser = parse_time)]
     pub(crate) age: Duration,
-    /// How many finished builds are kept
+    /// The maximum number of finished builds
     #[arg(long = "keep-builds", env = "VX_SERVER_KEEP_BUILDS", value_name = "N", default_value_t = 10_000)]
     pub(crate) builds: u64,
-    /// How much the binaries may take; those that nobody asked for the longest go first
+    /// The maximum total size of binaries; the least recently used are removed first
     #[arg(long = "keep-size", env = "VX_SERVER_KEEP_SIZE", value_name = "SIZE", default_value = "20G", value_parser = parse_size)]
     pub(crate) size: u64,
 }
 
-/// `90s`, `10m`, `1h30m`.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time: write such as 90s, 10m or 1h30m");
-    let time: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(time).map_err(|_| wrong())
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  vx server token new ci                           # prints the token once; only its hash is stored
+  vx server token new alice --builds-at-once 2 --expires 720h
+  vx server token new prometheus --scope metrics
+  vx server token list
+  vx server token revoke alice
+
+A running service picks up changes to the file within a second.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerSubcommand {
+    /// Create, list and revoke tokens
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
 }
 
-/// Shorter leases end on a busy machine before they can be extended.
-fn parse_lease(text: &str) -> Result<Duration, String> {
-    let time = parse_time(text)?;
-    if time < Duration::from_secs(1) { Err("a lease takes a second at least".to_owned()) } else { Ok(time) }
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Create a token, print it, and add its hash to the file
+    #[command(after_help = TOKEN_EXAMPLES)]
+    New(NewTokenCommand),
+    /// List the tokens and their permissions
+    #[command(after_help = TOKEN_EXAMPLES)]
+    List {
+        #[command(flatten)]
+        file: TokenFileArgs,
+    },
+    /// Remove a token from the file
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Revoke {
+        /// The name of the token
+        name: String,
+        #[command(flatten)]
+        file: TokenFileArgs,
+    },
 }
 
-/// Nobody needs a token for a worker's metrics.
-fn parse_own(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "write such as 127.0.0.1:9090".to_owned())?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err("others could reach it, and it asks for no token: write such as 127.0.0.1:9090, and let a proxy with a sign-in \
-             pass them on"
-            .to_owned())
+#[derive(Debug, Args)]
+pub(crate) struct TokenFileArgs {
+    /// The file with hashed tokens; created if missing
+    #[arg(long, env = "VX_SERVER_TOKENS", value_name = "FILE", default_value = "tokens.toml")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewTokenCommand {
+    /// The name of the token, which its builds are recorded under
+    pub(crate) name: String,
+    /// A permission of the token; can be repeated
+    #[arg(long = "scope", value_enum, value_name = "SCOPE", default_values = ["build", "read"])]
+    pub(crate) scopes: Vec<ScopeArg>,
+    /// The maximum number of queued and running builds [default: no limit but the queue's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) builds_at_once: Option<u64>,
+    /// The maximum number of build requests in an hour [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) builds_per_hour: Option<u64>,
+    /// Restrict builds to these modules: comma-separated GOPRIVATE patterns
+    #[arg(long = "allow-module", value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) modules: Vec<String>,
+    /// When the token expires: a time such as 2027-01-01T12:00:00Z, or a duration such as 720h [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
+    pub(crate) expires: Option<Timestamp>,
+    #[command(flatten)]
+    pub(crate) file: TokenFileArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// Request builds, and cancel own builds
+    Build,
+    /// Read builds, logs and binaries
+    Read,
+    /// Read the metrics
+    Metrics,
+}
+
+impl From<ScopeArg> for velox_service::TokenScope {
+    fn from(scope: ScopeArg) -> Self {
+        match scope {
+            ScopeArg::Build => Self::Build,
+            ScopeArg::Read => Self::Read,
+            ScopeArg::Metrics => Self::Metrics,
+        }
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number from 1".to_owned())
+/// Parses a duration such as `90s`, `10m` or `1h30m`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    time.ok_or_else(|| "expected a duration such as 90s, 10m or 1h30m".to_owned())
+}
+
+/// Shorter leases expire on a busy machine before they can be renewed.
+fn parse_lease(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    if time < Duration::from_secs(1) { Err("a lease takes at least 1s".to_owned()) } else { Ok(time) }
+}
+
+/// A worker's metrics need no token, so that the address must not be reachable from other machines.
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback());
+    address.ok_or_else(|| {
+        "expected a loopback address such as 127.0.0.1:9090, since the metrics need no token; use an authenticating \
+         proxy to expose them"
+            .to_owned()
+    })
+}
+
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| "expected a number greater than 0".to_owned())
+}
+
+fn parse_expiry(text: &str) -> Result<Timestamp, String> {
+    let after = |lifetime: jiff::SignedDuration| Timestamp::now().checked_add(lifetime).ok();
+    let expiry = text.parse().ok().or_else(|| text.parse().ok().and_then(after));
+    expiry
+        .ok_or_else(|| "expected a time such as 2027-01-01T12:00:00Z, or a duration such as 720h".to_owned())
 }
 
 #[cfg(test)]
@@ -254,12 +347,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read() {
+    fn times_are_parsed() {
         assert_eq!(parse_time("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_time("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_time("0s"), Ok(Duration::ZERO));
-        for wrong in ["", "90", "-1s", "soon", "1 fortnight", "99999999999999999999h"] {
-            assert!(parse_time(wrong).is_err(), "{wrong}");
+        for invalid in ["", "90", "-1s", "soon", "1 fortnight", "99999999999999999999h"] {
+            assert!(parse_time(invalid).is_err(), "{invalid}");
+        }
+        assert_eq!(parse_expiry("1970-01-01T00:00:00Z"), Ok(Timestamp::UNIX_EPOCH));
+        assert!(parse_expiry("720h").is_ok_and(|expiry| expiry > Timestamp::now()));
+        for invalid in ["", "tomorrow", "2027-01-01", "99999999999999h"] {
+            assert!(parse_expiry(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,9 +1,12 @@
-//! One file for each command: a function from settings to an exit code.
+//! The commands: async functions from settings and arguments to an exit status, one file each.
 
 pub(crate) mod build;
 pub(crate) mod edit;
 pub(crate) mod query;
+#[cfg(feature = "service")]
 pub(crate) mod service;
+#[cfg(not(feature = "service"))]
+pub(crate) mod service_disabled;
 mod session;
 pub(crate) mod shell;
 pub(crate) mod version;

@@ -1,163 +1,174 @@
-//! What every command has in common that is about a configuration's server.
+//! What the commands on a configuration share: loading it, the build request, the reporter and signals.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::ExitCode,
     sync::Arc,
+    time::Instant,
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildOptions, BuildRequest, Error, Event, Goal, NetworkAccess};
-use velox_manifest::{Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile};
+use velox_build::{
+    BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, QuerySession, Reporter,
+};
+use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, SourceFile};
 use velox_query::ModuleGraph;
 
 use crate::{
-    cli::{self, Format},
-    configuration::{self, Configuration, USUAL_NAME},
-    report::{self, Failure, Report},
+    cli::{OutputFormat, ProjectArgs, SourceArgs, build::OverrideArgs},
+    config_file::{ConfigFile, DEFAULT_FILE_NAME},
+    report::{self, Report},
     settings::Settings,
-    signals::{self, Received},
-    status::Ending,
+    signals::{self, Signal, SignalWatch},
+    status::{CommandResult, ExitStatus},
 };
 
-/// A request with a reporter, and with an ear for signals.
-pub(crate) struct Prepared {
+/// A build request with its reporter, canceled by signals.
+pub(crate) struct Session {
     pub(crate) request: BuildRequest,
     pub(crate) report: Arc<dyn Report>,
     pub(crate) cancel: CancellationToken,
-    pub(crate) format: Format,
-    /// What reading the configuration warned of, told by nobody yet.
+    pub(crate) format: OutputFormat,
+    /// Warnings about the configuration that are not reported yet.
     pub(crate) warnings: Vec<Diagnostic>,
-    pub(crate) received: Received,
+    pub(crate) signals: SignalWatch,
+    started: Instant,
 }
 
-impl Prepared {
-    /// Reads the configuration; the goal is told the working directory.
-    pub(crate) fn new(
-        settings: Settings,
-        server: cli::Server,
-        goal: impl FnOnce(&Path) -> Goal,
-        options: BuildOptions,
-    ) -> Result<Self, ExitCode> {
-        Self::changed(settings, server, &cli::Changes::default(), goal, options)
+impl Session {
+    /// A session for a query on the configuration.
+    pub(crate) fn open(settings: Settings, project: ProjectArgs) -> CommandResult<Self> {
+        Self::with_overrides(settings, project, &OverrideArgs::default(), BuildOptions::default(), Goal::Plan)
     }
 
-    /// As [`Prepared::new`], with what flags change.
-    pub(crate) fn changed(
+    /// A session for a build of the configuration, changed by `overrides`.
+    pub(crate) fn with_overrides(
         settings: Settings,
-        server: cli::Server,
-        changes: &cli::Changes,
-        goal: impl FnOnce(&Path) -> Goal,
+        project: ProjectArgs,
+        overrides: &OverrideArgs,
         mut options: BuildOptions,
-    ) -> Result<Self, ExitCode> {
-        let cli::Server { mut source, targets } = server;
-        let working_directory = working_directory()?;
-        let asked = Asked::read(&settings, source.config.take().as_deref(), changes, &working_directory)
-            .map_err(|wrong| wrong.tell(report::open, &settings))?;
-        let report = report::open(&settings, asked.manifest.log, asked.source.clone());
-        let targets = targets.into_iter().flat_map(|cli::Targets(targets)| targets).collect();
-        options.compile.targets = targets;
-        let options = source.options(options, &working_directory);
-        Self::told_by(report, settings, asked, options, goal(&working_directory))
-    }
-
-    /// With a manifest that was read from the configuration, or stands for it.
-    pub(crate) fn of(
-        settings: Settings,
-        Configuration { source, base, file }: Configuration,
-        manifest: Manifest,
-        options: BuildOptions,
         goal: Goal,
-    ) -> Result<Self, ExitCode> {
-        let report = report::open(&settings, manifest.log, Some(source.clone()));
-        let (source, lock) = (Some(source), file.map(lock_beside));
-        let asked = Asked { manifest, warnings: Vec::new(), source, base, lock, unchanged: true };
-        Self::told_by(report, settings, asked, options, goal)
+    ) -> CommandResult<Self> {
+        let directory = working_directory()?;
+        let ProjectArgs { mut source, targets } = project;
+        let loaded = LoadedManifest::load(&settings, source.config.take(), overrides, &directory)
+            .map_err(|error| report::invalid(&settings, error.source, &error.diagnostics))?;
+        let report = report::open(&settings, loaded.manifest.log, loaded.source.clone());
+        let targets = targets.into_iter().flat_map(|target| target.0).collect();
+        options.compile.targets = targets;
+        let options = source.options(options, &directory);
+        Self::new(report, settings, loaded, options, goal)
     }
 
-    /// With a reporter that is there already.
-    pub(crate) fn told_by(
+    pub(crate) fn new(
         report: Arc<dyn Report>,
         settings: Settings,
-        mut asked: Asked,
+        mut loaded: LoadedManifest,
         options: BuildOptions,
         goal: Goal,
-    ) -> Result<Self, ExitCode> {
+    ) -> CommandResult<Self> {
         let cancel = CancellationToken::new();
-        let watcher = Arc::clone(&report);
-        let received = signals::watch(cancel.clone(), move |signal| watcher.interrupted(signal))
-            .map_err(|error| report::complain(&format!("can't listen for signals: {error}")))?;
+        let interrupted = Arc::clone(&report);
+        let signals = watch_signals(&cancel, move |signal| interrupted.interrupted(signal))?;
         Ok(Self {
-            format: settings.format(asked.manifest.log),
-            warnings: std::mem::take(&mut asked.warnings),
-            request: asked.request(settings, options, goal),
+            format: settings.format(loaded.manifest.log),
+            warnings: std::mem::take(&mut loaded.warnings),
+            request: loaded.into_request(settings, options, goal),
             report,
             cancel,
-            received,
+            signals,
+            started: Instant::now(),
         })
     }
 
-    /// Tells what reading the configuration warned of.
-    pub(crate) fn warn(&mut self) {
+    pub(crate) fn reporter(&self) -> Arc<dyn Reporter> {
+        Arc::clone(&self.report) as _
+    }
+
+    pub(crate) fn report_warnings(&mut self) {
         for warning in std::mem::take(&mut self.warnings) {
             self.report.report(Event::Warning(warning));
         }
     }
 
-    /// Ends with what the command was asked for.
-    pub(crate) fn answer(&self, text: &str) -> ExitCode {
-        self.report.answered();
-        report::answer(text)
+    pub(crate) fn note(&self, text: String) {
+        self.report.report(Event::Note(Note::Text { text }));
     }
 
-    /// What the server is made from.
-    pub(crate) async fn module_graph(&self) -> Result<ModuleGraph, ExitCode> {
-        let graph = ModuleGraph::load(&self.request, Arc::clone(&self.report) as _, self.cancel.clone());
+    /// Writes the output of the command.
+    pub(crate) fn print(&self, text: &str) -> CommandResult {
+        self.report.clear();
+        report::print(text)
+    }
+
+    /// A query on the request.
+    pub(crate) fn query(&self) -> QuerySession<'_> {
+        QuerySession::new(&self.request, self.reporter(), self.cancel.clone())
+    }
+
+    /// All modules of the binary, and the requirements between them.
+    pub(crate) async fn module_graph(&self) -> CommandResult<ModuleGraph> {
+        let graph = ModuleGraph::load(&self.request, self.reporter(), self.cancel.clone());
         graph.await.map_err(|error| self.failed(&error))
     }
 
-    /// The plugins' module paths: from the lock where that fits; what neither it nor the file tells is resolved.
-    pub(crate) async fn modules(&self) -> Result<BTreeMap<String, String>, ExitCode> {
+    /// Runs the build to its goal, and reports the result.
+    pub(crate) async fn run(&mut self) -> CommandResult<BuildSummary> {
+        self.report_warnings();
+        let summary = self.build().await.map_err(|error| self.failed(&error))?;
+        self.finished(&summary)?;
+        Ok(summary)
+    }
+
+    pub(crate) async fn build(&self) -> Result<BuildSummary, Error> {
+        velox_build::build(&self.request, self.reporter(), self.cancel.clone()).await
+    }
+
+    /// Reports the summary of a build.
+    pub(crate) fn finished(&self, summary: &BuildSummary) -> CommandResult {
+        let finished = self.report.finished(&self.request.goal, summary, self.started.elapsed());
+        finished.map_err(report::output_error)
+    }
+
+    /// The module paths of the plugins by name: from the lock if it is up to date, else from the manifest. Resolves the
+    /// versions if neither has one of them.
+    pub(crate) async fn module_paths(&self) -> CommandResult<BTreeMap<String, String>> {
         let manifest = &self.request.manifest;
         let locked =
             velox_build::locked_versions(&self.request).map_err(|error| self.failed(&error))?.plugins;
-        let mut known: BTreeMap<String, String> =
+        let mut paths: BTreeMap<String, String> =
             locked.into_iter().map(|(name, module)| (name, module.path)).collect();
-        let is_open = manifest
+        let unknown = |name: &String| !paths.contains_key(name);
+        if manifest
             .plugins
             .iter()
-            .any(|plugin| !known.contains_key(&plugin.name.value) && plugin.module_path(manifest).is_none());
-        if is_open {
+            .any(|plugin| unknown(&plugin.name.value) && plugin.module_path(manifest).is_none())
+        {
             let request = BuildRequest { goal: Goal::Plan, ..self.request.clone() };
-            let build = velox_build::build(&request, Arc::clone(&self.report) as _, self.cancel.clone());
+            let build = velox_build::build(&request, self.reporter(), self.cancel.clone());
             let summary = build.await.map_err(|error| self.failed(&error))?;
-            known.extend(
-                summary
-                    .plugins
-                    .into_iter()
-                    .filter(|plugin| !plugin.added)
-                    .map(|plugin| (plugin.name, plugin.module)),
-            );
+            let requested = summary.plugins.into_iter().filter(|plugin| !plugin.added);
+            paths.extend(requested.map(|plugin| (plugin.name, plugin.module)));
         }
-        Ok(known)
+        Ok(paths)
     }
 
-    /// Ends with an error of the build.
-    pub(crate) fn failed(&self, error: &Error) -> ExitCode {
-        self.failed_on(&*self.report, error)
+    /// Reports an error of the build.
+    pub(crate) fn failed(&self, error: &Error) -> ExitStatus {
+        let status = self.signals.received().map_or(error.kind.into(), ExitStatus::Interrupted);
+        self.report.failed(status, &error.diagnostics, &error.output);
+        status
     }
 
-    /// As [`Prepared::failed`], where the error points into another text.
-    pub(crate) fn failed_on(&self, report: &dyn Report, error: &Error) -> ExitCode {
-        let ending = Ending::of(error.kind, self.received.signal());
-        report.failed(&Failure { ending, diagnostics: &error.diagnostics, output: &error.output });
-        ending.into()
+    /// Reports invalid arguments.
+    pub(crate) fn invalid(&self, diagnostic: Diagnostic) -> ExitStatus {
+        self.report.failed(ExitStatus::Configuration, &[diagnostic], &[]);
+        ExitStatus::Configuration
     }
 }
 
-impl cli::ServerSource {
-    /// What these flags say too.
+impl SourceArgs {
+    /// Adds these flags to `options`.
     pub(crate) fn options(self, mut options: BuildOptions, working_directory: &Path) -> BuildOptions {
         options.versions.dependencies = self.dependencies.map(Into::into);
         if self.offline {
@@ -168,60 +179,62 @@ impl cli::ServerSource {
     }
 }
 
-/// What is to be built: the configuration, as the flags change it.
-pub(crate) struct Asked {
+/// The manifest of a command: the configuration, changed by flags.
+pub(crate) struct LoadedManifest {
     pub(crate) manifest: Manifest,
     pub(crate) warnings: Vec<Diagnostic>,
-    /// The configuration's text; `None`: there is none, and the flags say it all.
+    /// `None` without a configuration file.
     pub(crate) source: Option<SourceFile>,
     base: PathBuf,
     lock: Option<PathBuf>,
     unchanged: bool,
 }
 
-impl Asked {
-    /// Reads the configuration, where there is one, and the flags.
-    pub(crate) fn read(
+impl LoadedManifest {
+    /// Loads the configuration file (the default one if it exists or is needed), and applies `overrides`.
+    pub(crate) fn load(
         settings: &Settings,
-        config: Option<&Path>,
-        changes: &cli::Changes,
+        config: Option<PathBuf>,
+        overrides: &OverrideArgs,
         working_directory: &Path,
-    ) -> Result<Self, Misconfigured> {
-        // By its components, so that messages don't have the `.` of `./mine` in the middle of a path.
+    ) -> Result<Self, LoadError> {
+        // Collecting components drops the `.` of `./mine`.
         let module_in = |directory: &Path| {
             velox_build::module_in(&working_directory.join(directory).components().collect::<PathBuf>())
         };
-        let flags = ManifestOverrides::read(
-            changes.roadrunner.as_deref(),
-            &changes.with,
-            &changes.without,
-            module_in,
-        )
-        .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
-        let unchanged = flags.is_empty();
-        let usual = Path::new(USUAL_NAME);
-        if config.is_none() && !flags.with.is_empty() && !working_directory.join(usual).exists() {
-            let manifest = Manifest::without_a_file()
-                .changed_by(&flags)
-                .map_err(|diagnostics| Misconfigured { source: None, diagnostics })?;
-            return Ok(Self { manifest, unchanged, ..Self::nothing(working_directory) });
+        let OverrideArgs { with, without, roadrunner } = overrides;
+        let overrides = ManifestOverrides::read(roadrunner.as_deref(), with, without, module_in)?;
+        let unchanged = overrides.is_empty();
+        let default = working_directory.join(DEFAULT_FILE_NAME);
+        if config.is_none() && !overrides.with.is_empty() && !default.exists() {
+            let manifest = Manifest::without_a_file().changed_by(&overrides)?;
+            return Ok(Self { manifest, unchanged, ..Self::empty(working_directory) });
         }
-        let Configuration { source, base, file } =
-            configuration::read(config.unwrap_or(usual), working_directory)
-                .map_err(|wrong| Misconfigured { source: None, diagnostics: vec![wrong] })?;
+        let config = config.unwrap_or_else(|| DEFAULT_FILE_NAME.into());
+        let file = ConfigFile::read(&config, working_directory).map_err(|error| vec![error])?;
+        let overrides = match file.base == working_directory {
+            true => overrides,
+            false => overrides.below(working_directory),
+        };
         let lookup = |name: &str| settings.environment.get(name).cloned();
-        let flags = if base == working_directory { flags } else { flags.below(working_directory) };
-        let read = Manifest::parse(&source, &lookup).and_then(|(manifest, warnings)| {
-            let manifest = if unchanged { manifest } else { manifest.changed_by(&flags)? };
-            Ok((manifest, warnings))
+        let parsed = Manifest::parse(&file.source, &lookup).and_then(|(manifest, warnings)| {
+            Ok((if unchanged { manifest } else { manifest.changed_by(&overrides)? }, warnings))
         });
-        let (manifest, warnings) =
-            read.map_err(|diagnostics| Misconfigured { source: Some(source.clone()), diagnostics })?;
-        Ok(Self { manifest, warnings, source: Some(source), base, lock: file.map(lock_beside), unchanged })
+        match parsed {
+            Ok((manifest, warnings)) => Ok(Self { warnings, unchanged, ..Self::new(file, manifest) }),
+            Err(diagnostics) => Err(LoadError { source: Some(file.source), diagnostics }),
+        }
     }
 
-    /// Nothing but RoadRunner: for a command that can do without a configuration.
-    pub(crate) fn nothing(working_directory: &Path) -> Self {
+    /// The manifest of a configuration file.
+    pub(crate) fn new(ConfigFile { source, base, path }: ConfigFile, manifest: Manifest) -> Self {
+        // `velox.toml` → `velox.lock`; a configuration of another name has its own lock.
+        let lock = path.map(|path| path.with_extension("lock"));
+        Self { manifest, warnings: Vec::new(), source: Some(source), base, lock, unchanged: true }
+    }
+
+    /// A manifest without plugins, for a command that works without a configuration.
+    pub(crate) fn empty(working_directory: &Path) -> Self {
         Self {
             manifest: Manifest::without_a_file(),
             warnings: Vec::new(),
@@ -232,8 +245,7 @@ impl Asked {
         }
     }
 
-    /// The request for it.
-    pub(crate) fn request(self, settings: Settings, options: BuildOptions, goal: Goal) -> BuildRequest {
+    pub(crate) fn into_request(self, settings: Settings, options: BuildOptions, goal: Goal) -> BuildRequest {
         BuildRequest {
             manifest: self.manifest,
             source: self.source,
@@ -247,56 +259,28 @@ impl Asked {
     }
 }
 
-/// What ends a command before `[log]` could say how to tell it: it is told by the flags alone.
-pub(crate) struct Misconfigured {
-    source: Option<SourceFile>,
+/// The errors of an invalid configuration.
+pub(crate) struct LoadError {
+    pub(crate) source: Option<SourceFile>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
-impl Misconfigured {
-    pub(crate) fn tell(
-        self,
-        open: impl FnOnce(&Settings, LogConfig, Option<SourceFile>) -> Arc<dyn Report>,
-        settings: &Settings,
-    ) -> ExitCode {
-        let Self { source, diagnostics } = self;
-        let ending = Ending::Configuration;
-        let failure = Failure { ending, diagnostics: &diagnostics, output: &[] };
-        open(settings, LogConfig::default(), source).failed(&failure);
-        ending.into()
+impl From<Vec<Diagnostic>> for LoadError {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self { source: None, diagnostics }
     }
 }
 
-pub(crate) fn working_directory() -> Result<PathBuf, ExitCode> {
+pub(crate) fn working_directory() -> CommandResult<PathBuf> {
     std::env::current_dir()
-        .map_err(|error| report::complain(&format!("can't tell the working directory: {error}")))
+        .map_err(|error| report::complain(&format!("failed to get the current directory: {error}")))
 }
 
-pub(crate) fn read(
-    settings: &Settings,
-    config: &Path,
-    working_directory: &Path,
-) -> Result<Configuration, ExitCode> {
-    configuration::read(config, working_directory)
-        .map_err(|diagnostic| misconfigured(settings, None, &[diagnostic]))
-}
-
-/// `velox.toml` → `velox.lock`; a configuration of another name has a lock of its own.
-fn lock_beside(configuration: PathBuf) -> PathBuf {
-    configuration.with_extension("lock")
-}
-
-/// Ends before `[log]` could say how to tell it: by the flags alone.
-pub(crate) fn misconfigured(
-    settings: &Settings,
-    source: Option<SourceFile>,
-    diagnostics: &[Diagnostic],
-) -> ExitCode {
-    let ending = Ending::Configuration;
-    report::open(settings, LogConfig::default(), source).failed(&Failure {
-        ending,
-        diagnostics,
-        output: &[],
-    });
-    ending.into()
+/// Cancels `cancel` and calls `on_signal` on the first signal.
+pub(crate) fn watch_signals(
+    cancel: &CancellationToken,
+    on_signal: impl FnOnce(Signal) + Send + 'static,
+) -> CommandResult<SignalWatch> {
+    signals::watch(cancel.clone(), on_signal)
+        .map_err(|error| report::complain(&format!("failed to handle signals: {error}")))
 }

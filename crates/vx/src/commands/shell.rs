@@ -1,49 +1,43 @@
-//! What belongs to the shell and the editor around vx: completions, man pages, the schema.
+//! Shell completions, man pages and the JSON Schema.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::{cli::Cli, report};
+use crate::{cli::Cli, report, status::CommandResult};
 
 /// `vx completions SHELL`.
-pub(crate) fn completions(shell: Shell) -> ExitCode {
+pub(crate) fn completions(shell: Shell) -> CommandResult {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut visible(), "vx", &mut script);
-    report::answer(&String::from_utf8_lossy(&script))
+    clap_complete::generate(shell, &mut visible_command(), "vx", &mut script);
+    report::print(&String::from_utf8_lossy(&script))
 }
 
-/// `vx man [DIR]`: the page of vx itself, or all of them into a directory.
-pub(crate) fn man(directory: Option<&Path>) -> ExitCode {
-    let command = built();
+/// `vx man [DIR]`.
+pub(crate) fn man(directory: Option<&Path>) -> CommandResult {
+    let command = built_command();
     let Some(directory) = directory else {
-        return match page(command) {
-            Ok(page) => report::answer(&String::from_utf8_lossy(&page)),
-            Err(error) => report::complain(&format!("can't write the page: {error}")),
-        };
+        let page = page(command);
+        let page = page.map_err(|error| report::complain(&format!("failed to render the page: {error}")))?;
+        return report::print(&String::from_utf8_lossy(&page));
     };
-    match write_pages(command, directory) {
-        Ok(pages) => {
-            report::answer(&pages.iter().map(|page| format!("{}\n", page.display())).collect::<String>())
-        }
-        Err(error) => {
-            report::complain(&format!("can't write the pages into {}: {error}", directory.display()))
-        }
-    }
+    let pages = write_pages(command, directory).map_err(|error| {
+        report::complain(&format!("failed to write the pages to `{}`: {error}", directory.display()))
+    })?;
+    report::print(&pages.iter().map(|page| format!("{}\n", page.display())).collect::<String>())
 }
 
 /// `vx schema`.
-pub(crate) fn schema() -> ExitCode {
-    report::answer(&velox_manifest::schema())
+pub(crate) fn schema() -> CommandResult {
+    report::print(&velox_manifest::schema())
 }
 
-/// Without the hidden commands, which clap's scripts would offer.
-fn visible() -> clap::Command {
+/// The command line without hidden commands, which clap's completions would include.
+fn visible_command() -> clap::Command {
     let whole = Cli::command();
     clap::Command::new("vx")
         .version(env!("CARGO_PKG_VERSION"))
@@ -51,8 +45,8 @@ fn visible() -> clap::Command {
         .subcommands(whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
 }
 
-/// With the arguments of every subcommand, and without the `help` that clap adds to each.
-fn built() -> clap::Command {
+/// The command line with inherited arguments, and without clap's `help` subcommands.
+fn built_command() -> clap::Command {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     command
@@ -64,7 +58,7 @@ fn page(command: clap::Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// `vx.1`, `vx-build.1`, `vx-cache-prune.1`, …: one for each command that isn't hidden.
+/// Writes `vx.1`, `vx-build.1`, `vx-cache-prune.1` and so on.
 fn write_pages(command: clap::Command, directory: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(directory)?;
     let mut pages = Vec::new();

@@ -1,29 +1,23 @@
-use std::{
-    env::consts::{ARCH, OS},
-    process::ExitCode,
-};
+use std::env::consts::{ARCH, OS};
 
 use velox_manifest::LogConfig;
 
-use crate::{cli::Format, report, settings::Settings};
+use crate::{cli::OutputFormat, report, settings::Settings, status::CommandResult};
 
-/// The commit that this vx was built from, where whoever built it said so.
+/// The commit that vx was built from, if the build set it.
 const COMMIT: Option<&str> = option_env!("VX_COMMIT");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `vx version`.
-pub(crate) async fn version(settings: &Settings) -> ExitCode {
-    let text = match settings.format(LogConfig::default()) {
-        Format::Human => match COMMIT {
-            Some(commit) => format!("vx {VERSION} ({commit}) {OS}-{ARCH}\n"),
-            None => format!("vx {VERSION} {OS}-{ARCH}\n"),
-        },
-        Format::Json => {
-            let fields = serde_json::json!({
-                "v": 1, "event": "version", "version": VERSION, "commit": COMMIT, "os": OS, "arch": ARCH,
-            });
-            format!("{fields}\n")
+pub(crate) fn version(settings: &Settings) -> CommandResult {
+    report::print(&match settings.format(LogConfig::default()) {
+        OutputFormat::Human => {
+            let commit = COMMIT.map(|commit| format!(" ({commit})")).unwrap_or_default();
+            format!("vx {VERSION}{commit} {OS}-{ARCH}\n")
         }
-    };
-    report::answer(&text)
+        OutputFormat::Json => report::event(
+            "version",
+            &serde_json::json!({ "version": VERSION, "commit": COMMIT, "os": OS, "arch": ARCH }),
+        ),
+    })
 }

@@ -1,18 +1,25 @@
+use std::ops::Range;
+
+use serde::Serialize;
+use velox_manifest::SourceFile;
+
 pub(crate) use velox_build::render::{heading, render, render_explained, within};
 
-/// A place as editors count it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// From 1.
-    pub(crate) line: usize,
-    /// From 1, in characters.
-    pub(crate) column: usize,
+/// A range of a configuration file in JSON events; lines and columns count from 1, columns in characters.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SourceRange<'a> {
+    file: &'a str,
+    line: usize,
+    column: usize,
+    end_line: usize,
+    end_column: usize,
 }
 
-/// Where byte `offset` of `text` is.
-pub(crate) fn position(text: &str, offset: usize) -> Position {
-    let before = text.get(..text.floor_char_boundary(offset)).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
-    Position { line, column }
+impl<'a> SourceRange<'a> {
+    pub(crate) fn new(source: &'a SourceFile, span: &Range<usize>) -> Self {
+        let span = within(&source.text, span);
+        let ((line, column), (end_line, end_column)) =
+            (source.line_column(span.start), source.line_column(span.end));
+        Self { file: &source.name, line, column, end_line, end_column }
+    }
 }

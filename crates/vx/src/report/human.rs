@@ -11,72 +11,72 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 use velox_build::{
     BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
 };
-use velox_manifest::{Level, SourceFile};
+use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
     report::{
-        Change, Failure, Report,
+        Change, ChangeKind, Report,
         diagnostics::{heading, render},
         text::{clean, count, elapsed, table},
         threshold,
     },
     settings::{Terminal, Verbosity},
     signals::Signal,
+    status::ExitStatus,
 };
 
-const DONE: Style = AnsiColor::Green.on_default().bold();
-const DOING: Style = AnsiColor::Cyan.on_default().bold();
+const DONE_STYLE: Style = AnsiColor::Green.on_default().bold();
+const RUNNING_STYLE: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Writes lines for people: one for each phase that ended, warnings and notes as they come, a summary; and on a
-/// terminal bars below them for the phases that go on.
-///
-/// All goes to stderr, but for a dry run's result (the table of versions and the go.mod), which is what the user
-/// asked for and goes to stdout.
-pub(crate) struct Human {
+/// Writes text to stderr: a line for each finished phase, warnings, notes and a summary; on a terminal with progress
+/// bars for running phases below. The result of a dry run goes to stdout.
+pub(crate) struct HumanReport {
     verbosity: Verbosity,
     source: Option<SourceFile>,
-    bars: Option<Bars>,
-    state: Mutex<State>,
+    bars: Option<ProgressBars>,
+    state: Mutex<HumanState>,
 }
 
-/// How far a phase is.
 #[derive(Clone, Copy)]
-struct Done {
+struct PhaseProgress {
     count: u64,
-    /// What came over the network for it.
+    /// Downloaded bytes.
     bytes: Option<u64>,
 }
 
-struct State {
+struct HumanState {
     out: Box<dyn Write + Send>,
     running: HashMap<Phase, ProgressBar>,
-    /// How many things each phase did.
-    done: HashMap<Phase, Done>,
-    /// RoadRunner's version, and how many plugins there are.
+    progress: HashMap<Phase, PhaseProgress>,
+    /// RoadRunner's version and the number of plugins.
     resolved: Option<(String, usize)>,
-    /// How long that took.
-    resolving: Option<Duration>,
+    resolve_time: Option<Duration>,
 }
 
-impl Human {
-    /// `out` takes styled text: an `anstream` that strips what its reader can't show.
+impl HumanReport {
+    /// `out` takes styled text, and strips styles that its terminal doesn't support.
     pub(crate) fn new(
         out: Box<dyn Write + Send>,
-        bars: Option<Bars>,
+        bars: Option<ProgressBars>,
         verbosity: Verbosity,
         source: Option<SourceFile>,
     ) -> Self {
-        let state =
-            State { out, running: HashMap::new(), done: HashMap::new(), resolved: None, resolving: None };
+        let state = HumanState {
+            out,
+            running: HashMap::new(),
+            progress: HashMap::new(),
+            resolved: None,
+            resolve_time: None,
+        };
         Self { verbosity, source, bars, state: Mutex::new(state) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HumanState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Above the bars. A build goes on when nobody reads its progress any more.
-    fn say(&self, state: &mut State, text: &str) {
+    /// Writes above the progress bars. Errors don't stop the build.
+    fn write(&self, state: &mut HumanState, text: &str) {
         let mut write = || {
             let _ = state.out.write_all(text.as_bytes()).and_then(|()| state.out.flush());
         };
@@ -86,16 +86,23 @@ impl Human {
         }
     }
 
-    fn row(&self, state: &mut State, style: Style, verb: &str, text: &str) {
-        self.say(state, &format!("{} {text}\n", column(style, verb)));
+    fn row(&self, state: &mut HumanState, style: Style, verb: &str, text: &str) {
+        self.write(state, &format!("{} {text}\n", column(style, verb)));
     }
 
-    fn progress(&self, state: &mut State, phase: Phase, progress: Done, total: Option<u64>, item: &str) {
-        state.done.insert(phase, progress);
-        let Done { count: done, bytes } = progress;
+    fn progress(
+        &self,
+        state: &mut HumanState,
+        phase: Phase,
+        progress: PhaseProgress,
+        total: Option<u64>,
+        item: &str,
+    ) {
+        state.progress.insert(phase, progress);
+        let PhaseProgress { count: done, bytes } = progress;
         if self.verbosity >= Verbosity::Everything {
             let of = total.map(|total| format!("{done}/{total} ")).unwrap_or_default();
-            self.row(state, DOING, doing(phase), &format!("{of}{}", clean(item)));
+            self.row(state, RUNNING_STYLE, running_verb(phase), &format!("{of}{}", clean(item)));
         }
         let Some(bars) = &self.bars else { return };
         if let Some(bar) = state.running.get(&phase) {
@@ -110,72 +117,74 @@ impl Human {
             let size = bytes.map(|bytes| format!("{}, ", HumanBytes(bytes))).unwrap_or_default();
             bar.set_message(size + &clean(item));
         } else if let Some(bar) = state.running.values().next() {
-            // Modules are fetched while versions are resolved: the count is another phase's, the item is news.
+            // Modules are fetched while versions are resolved: show the item, but not the count of another phase.
             bar.set_message(clean(item).into_owned());
         }
     }
 
-    fn finish(&self, state: &mut State, phase: Phase, time: Duration) {
+    fn finish(&self, state: &mut HumanState, phase: Phase, time: Duration) {
         if let Some(bar) = state.running.remove(&phase) {
             bar.finish_and_clear();
         }
-        let done = state.done.get(&phase).map(|done| done.count);
+        let progress = state.progress.get(&phase).copied();
         let (verb, what) = match phase {
             Phase::Resolve => {
-                state.resolving = Some(time);
+                state.resolve_time = Some(time);
                 return self.resolved(state);
             }
             Phase::Fetch => {
-                // Where the caches had everything, nothing was done.
-                let Some(Done { count: modules, bytes }) = state.done.get(&phase).copied() else { return };
+                // Everything was cached.
+                let Some(PhaseProgress { count: modules, bytes }) = progress else { return };
                 let size = bytes.map(|bytes| format!(" ({})", rate(bytes, time))).unwrap_or_default();
                 ("Fetched", format!("{}{size}", count(modules, "module")))
             }
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
-            Phase::Compile => ("Compiled", done.map_or("all packages".to_owned(), |n| count(n, "package"))),
-            Phase::Link => ("Linked", "the server".to_owned()),
-            Phase::Verify => ("Verified", "the server".to_owned()),
-            Phase::Publish => ("Published", "the server".to_owned()),
+            Phase::Compile => {
+                ("Compiled", progress.map_or("all packages".to_owned(), |done| count(done.count, "package")))
+            }
+            Phase::Link => ("Linked", "the binary".to_owned()),
+            Phase::Verify => ("Verified", "the binary".to_owned()),
+            Phase::Publish => ("Published", "the binary".to_owned()),
         };
-        self.row(state, DONE, verb, &format!("{what} in {}", elapsed(time)));
+        self.row(state, DONE_STYLE, verb, &format!("{what} in {}", elapsed(time)));
     }
 
-    /// Once the phase has ended and what it found is known, in whichever order.
-    fn resolved(&self, state: &mut State) {
-        if let (Some((version, plugins)), Some(time)) = (&state.resolved, state.resolving) {
+    /// Reports the resolved versions once both they and the duration are known.
+    fn resolved(&self, state: &mut HumanState) {
+        if let (Some((version, plugins)), Some(time)) = (&state.resolved, state.resolve_time) {
             let plugins = count(*plugins as u64, "plugin");
             let text = format!("RoadRunner {version} and {plugins} in {}", elapsed(time));
-            self.row(state, DONE, "Resolved", &text);
+            self.row(state, DONE_STYLE, "Resolved", &text);
         }
     }
 
-    fn note(&self, state: &mut State, note: &Note) {
+    fn note(&self, state: &mut HumanState, note: &Note) {
         if let Note::RateLimitWait { host, seconds } = note {
-            let text = format!("{seconds}s: the rate limit of {} is used up", clean(host));
-            return self.row(state, DOING, "Waiting", &text);
+            let text = format!("{seconds}s for the rate limit of {}", clean(host));
+            return self.row(state, RUNNING_STYLE, "Waiting", &text);
         }
         let style = AnsiColor::BrightGreen.on_default().bold();
-        self.say(state, &format!("{style}note{style:#}: {}\n", clean(&note.to_string())));
+        self.write(state, &format!("{style}note{style:#}: {}\n", clean(&note.to_string())));
     }
 
-    fn clear_bars(&self, state: &mut State) {
+    fn clear_bars(&self, state: &mut HumanState) {
         for (_, bar) in state.running.drain() {
             bar.finish_and_clear();
         }
     }
 }
 
-impl Reporter for Human {
+impl Reporter for HumanReport {
     fn report(&self, event: Event) {
         let state = &mut *self.state();
         match event {
-            // The bars and the counts live on it at every verbosity.
+            // Progress bars need it at every verbosity.
             Event::Progress { phase, done: count, total, item, bytes } => {
-                self.progress(state, phase, Done { count, bytes }, total, &item)
+                self.progress(state, phase, PhaseProgress { count, bytes }, total, &item)
             }
             event if threshold(&event) > self.verbosity => {}
             Event::Started(phase) => {
-                state.done.remove(&phase);
+                state.progress.remove(&phase);
                 if let Some(bars) = &self.bars {
                     state.running.insert(phase, bars.add(phase));
                 }
@@ -186,40 +195,45 @@ impl Reporter for Human {
                 self.resolved(state);
             }
             Event::Raised(raised) => {
-                self.say(state, &format!("{}\n", heading(Level::Warning, &raised.to_string())))
+                self.write(state, &format!("{}\n", heading(Level::Warning, &raised.to_string())))
             }
-            Event::Warning(warning) => self.say(state, &render(&warning, self.source.as_ref())),
+            Event::Warning(warning) => self.write(state, &render(&warning, self.source.as_ref())),
             Event::Note(note) => self.note(state, &note),
-            Event::Output { program, line } => self.say(state, &format!("{program}: {}\n", clean(&line))),
+            Event::Output { program, line } => self.write(state, &format!("{program}: {}\n", clean(&line))),
         }
     }
 }
 
-impl Report for Human {
+impl Report for HumanReport {
     fn interrupted(&self, _: Signal) {
         let state = &mut *self.state();
         self.clear_bars(state);
         if self.verbosity >= Verbosity::Warnings {
-            self.row(state, DOING, "Stopping", "and cleaning up (Ctrl-C again leaves at once)");
+            self.row(
+                state,
+                RUNNING_STYLE,
+                "Stopping",
+                "and cleaning up (press Ctrl-C again to exit immediately)",
+            );
         }
     }
 
-    fn answered(&self) {
+    fn clear(&self) {
         self.clear_bars(&mut self.state());
     }
 
-    fn failed(&self, failure: &Failure<'_>) {
+    fn failed(&self, status: ExitStatus, diagnostics: &[Diagnostic], output: &[String]) {
         let state = &mut *self.state();
         self.clear_bars(state);
         let mut parts: Vec<String> =
-            failure.diagnostics.iter().map(|diagnostic| render(diagnostic, self.source.as_ref())).collect();
-        if !failure.output.is_empty() {
-            parts.push(failure.output.iter().map(|line| format!("{}\n", clean(line))).collect());
+            diagnostics.iter().map(|diagnostic| render(diagnostic, self.source.as_ref())).collect();
+        if !output.is_empty() {
+            parts.push(output.iter().map(|line| format!("{}\n", clean(line))).collect());
         }
         if parts.is_empty() {
-            parts.push(format!("{}\n", heading(Level::Error, failure.ending.word())));
+            parts.push(format!("{}\n", heading(Level::Error, status.kind())));
         }
-        self.say(state, &parts.join("\n"));
+        self.write(state, &parts.join("\n"));
     }
 
     fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()> {
@@ -229,21 +243,24 @@ impl Report for Human {
             return Ok(());
         }
         if changes.is_empty() {
-            self.row(state, DONE, "Unchanged", &clean(&file.to_string_lossy()));
+            self.row(state, DONE_STYLE, "Unchanged", &clean(&file.to_string_lossy()));
         }
-        for Change { change, name, module, from, to } in changes {
+        for Change { kind, name, module, from, to } in changes {
+            let (verb, is_file) = match kind {
+                ChangeKind::Created => ("Created", true),
+                ChangeKind::Migrated => ("Migrated", true),
+                ChangeKind::Added => ("Added", false),
+                ChangeKind::Removed => ("Removed", false),
+                ChangeKind::Updated => ("Updated", false),
+            };
             let refs = match (from, to) {
-                (None, Some(what)) if matches!(*change, "created" | "migrated") => format!(": {what}"),
+                (None, Some(about)) if is_file => format!(": {about}"),
                 (Some(from), Some(to)) => format!(" {from} -> {to}"),
-                (Some(at), None) | (None, Some(at)) => format!(" {at}"),
+                (Some(reference), None) | (None, Some(reference)) => format!(" {reference}"),
                 (None, None) => String::new(),
             };
             let module = module.as_ref().map(|module| format!(" ({module})")).unwrap_or_default();
-            let mut verb = (*change).to_owned();
-            if let Some(first) = verb.get_mut(..1) {
-                first.make_ascii_uppercase();
-            }
-            self.row(state, DONE, &verb, &clean(&format!("{name}{refs}{module}")));
+            self.row(state, DONE_STYLE, verb, &clean(&format!("{name}{refs}{module}")));
         }
         Ok(())
     }
@@ -254,51 +271,51 @@ impl Report for Human {
         if self.verbosity >= Verbosity::Normal {
             self.summarize(state, goal, summary, time);
         }
-        if let Goal::DryRun(_) = goal { super::print(&plan(summary)) } else { Ok(()) }
+        if let Goal::DryRun(_) = goal { super::write(&plan(summary)) } else { Ok(()) }
     }
 }
 
-impl Human {
-    fn summarize(&self, state: &mut State, goal: &Goal, summary: &BuildSummary, time: Duration) {
+impl HumanReport {
+    fn summarize(&self, state: &mut HumanState, goal: &Goal, summary: &BuildSummary, time: Duration) {
         let BuildSummary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
         let time = elapsed(time);
         let lock = summary.lock.as_ref().map_or("the lock".into(), |lock| lock.to_string_lossy());
         let done = match goal {
-            Goal::Plan | Goal::DryRun(_) => format!("the dry run in {time}: nothing was compiled"),
+            Goal::Plan | Goal::DryRun(_) => format!("dry run in {time}, without compiling"),
             Goal::Lock => format!("{} in {time}", clean(&lock)),
-            Goal::CheckLock => format!("{} says what the configuration asks for", clean(&lock)),
-            Goal::Fetch => format!("fetching in {time}: `vx build --offline` has all that it needs"),
+            Goal::CheckLock => format!("{} is up to date", clean(&lock)),
+            Goal::Fetch => format!("fetching in {time}; `vx build --offline` can run now"),
             Goal::Build(_) => {
                 let plugins = count(summary.plugins.len() as u64, "plugin");
                 let targets = targets.iter().map(|target| target.to_string()).collect::<Vec<_>>().join(", ");
-                let text = format!("RoadRunner {version} with {plugins} for {targets} by {go_version}");
-                self.row(state, DONE, "Built", &text);
+                let text = format!("RoadRunner {version} with {plugins} for {targets} with {go_version}");
+                self.row(state, DONE_STYLE, "Built", &text);
                 if matches!(goal, Goal::Build(Output::Store(_))) {
                     return;
                 }
-                self.row(state, DONE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
+                self.row(state, DONE_STYLE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
                 if let Some(cache) = &summary.compile_cache {
-                    self.row(state, DONE, "Cached", &clean(&cached(cache)));
+                    self.row(state, DONE_STYLE, "Cached", &clean(&cached(cache)));
                 }
-                let server = |binary: &BuiltBinary| {
+                let describe = |binary: &BuiltBinary| {
                     let BuiltBinary { path, size, reused, archive, .. } = binary;
-                    let reused = if *reused { ", built before" } else { "" };
+                    let reused = if *reused { ", cached" } else { "" };
                     let archive = archive.as_ref().map(|path| format!(", {}", path.display()));
                     let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
                     clean(&(text + &archive.unwrap_or_default())).into_owned()
                 };
                 match summary.binaries.as_slice() {
-                    [one] => format!("{} in {time}", server(one)),
+                    [one] => format!("{} in {time}", describe(one)),
                     many => {
                         for binary in many {
-                            self.row(state, DONE, "Server", &server(binary));
+                            self.row(state, DONE_STYLE, "BuiltBinary", &describe(binary));
                         }
                         format!("in {time}")
                     }
                 }
             }
         };
-        self.row(state, DONE, "Finished", &done);
+        self.row(state, DONE_STYLE, "Finished", &done);
     }
 }
 
@@ -308,11 +325,11 @@ fn rate(bytes: u64, time: Duration) -> String {
     format!("{}, {}/s", HumanBytes(bytes), HumanBytes(each as u64))
 }
 
-/// What a shared compile cache did.
+/// Describes the use of a shared compile cache.
 fn cached(cache: &CompileCacheStats) -> String {
     let CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
     let mut text = format!(
-        "{remote_hits} results from the remote ({}), {local_hits} from here, {misses} new, {} sent",
+        "{remote_hits} remote hits ({}), {local_hits} local hits, {misses} misses ({} uploaded)",
         HumanBytes(*bytes_down),
         HumanBytes(*bytes_up)
     );
@@ -322,21 +339,21 @@ fn cached(cache: &CompileCacheStats) -> String {
     text
 }
 
-/// The bars of the phases that go on.
-pub(crate) struct Bars {
+/// The progress bars of running phases.
+pub(crate) struct ProgressBars {
     all: MultiProgress,
     terminal: Terminal,
 }
 
-impl Bars {
+impl ProgressBars {
     pub(crate) fn new(target: ProgressDrawTarget, terminal: Terminal) -> Self {
         Self { all: MultiProgress::with_draw_target(target), terminal }
     }
 
     fn add(&self, phase: Phase) -> ProgressBar {
         let bar = self.all.add(ProgressBar::no_length().with_style(self.style(false)));
-        let style = if self.terminal.color { DOING } else { Style::new() };
-        bar.set_prefix(column(style, doing(phase)));
+        let style = if self.terminal.color { RUNNING_STYLE } else { Style::new() };
+        bar.set_prefix(column(style, running_verb(phase)));
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     }
@@ -352,7 +369,7 @@ impl Bars {
         } else {
             "{prefix} {spinner} {elapsed} {wide_msg}"
         };
-        // The templates are ours and fit; were one wrong, the plainest bar still moves.
+        // The templates are valid.
         ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .tick_chars(ticks)
@@ -360,12 +377,12 @@ impl Bars {
     }
 }
 
-/// A verb in its column, as cargo has it.
+/// A verb, aligned as in Cargo's output.
 fn column(style: Style, verb: &str) -> String {
     format!("{style}{verb:>12}{style:#}")
 }
 
-fn doing(phase: Phase) -> &'static str {
+fn running_verb(phase: Phase) -> &'static str {
     match phase {
         Phase::Resolve => "Resolving",
         Phase::Fetch => "Fetching",
@@ -377,9 +394,9 @@ fn doing(phase: Phase) -> &'static str {
     }
 }
 
-/// What a dry run prints: the table of versions, and the go.mod.
+/// The output of a dry run: a table of versions, and the go.mod.
 pub(crate) fn plan(summary: &BuildSummary) -> String {
-    let mut rows = vec![["NAME", "MODULE", "ASKED", "VERSION", "REPLACED BY"].map(str::to_owned)];
+    let mut rows = vec![["NAME", "MODULE", "REQUESTED", "VERSION", "REPLACEMENT"].map(str::to_owned)];
     let blank = || "-".to_owned();
     rows.push([
         "roadrunner".into(),
@@ -394,9 +411,9 @@ pub(crate) fn plan(summary: &BuildSummary) -> String {
         rows.push([name.clone(), module.clone(), asked, version, replacement.clone().unwrap_or_default()]);
     }
     if summary.plugins.iter().all(|plugin| plugin.replacement.is_none())
-        && let Some([.., replaced]) = rows.first_mut()
+        && let Some([.., header]) = rows.first_mut()
     {
-        replaced.clear();
+        header.clear();
     }
     format!("{}\n{}", table(&rows), summary.go_mod)
 }

@@ -1,8 +1,7 @@
-//! One event a line (newline-delimited JSON), on stdout; nothing else is written there. `docs/json-events.md` is the
-//! description for users.
+//! Newline-delimited JSON events on stdout, as documented for users in `docs/json-events.md`.
 //!
-//! Every event has `v` (1; it changes when a field changes its meaning or goes, not when one is added), `time`
-//! (RFC 3339, UTC) and `event`:
+//! Every event has `v` (1; incremented when a field is removed or changes its meaning), `time` (RFC 3339, UTC) and
+//! `event`:
 //!
 //! | `event`          | further fields                                                                         |
 //! |------------------|----------------------------------------------------------------------------------------|
@@ -16,9 +15,9 @@
 //! | `output`         | `program`, `line`; with `-v`                                                           |
 //! | `interrupted`    | `signal`: `interrupt`, `terminate`                                                     |
 //! | `error`          | a diagnostic, as in `warning`                                                          |
-//! | `failed`         | the last one: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
-//! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; none: nothing had to be                   |
-//! | `finished`       | the last one: `seconds`, `dry_run`, and [`velox_build::BuildSummary`]'s (`go_mod` in a dry run only) |
+//! | `failed`         | the last event: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
+//! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; empty if the file was up to date          |
+//! | `finished`       | the last event: `seconds`, `dry_run`, and [`velox_build::BuildSummary`]'s (`go_mod` in a dry run only) |
 
 use std::{
     io::{self, Write},
@@ -33,20 +32,20 @@ use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugi
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
-    report::{Change, Failure, Report, diagnostics, threshold},
+    report::{Change, Report, diagnostics::SourceRange, threshold},
     settings::Verbosity,
     signals::Signal,
+    status::ExitStatus,
 };
 
-/// Writes events.
-pub(crate) struct Json {
+pub(crate) struct JsonReport {
     out: Mutex<Box<dyn Write + Send>>,
     now: fn() -> Timestamp,
     verbosity: Verbosity,
     source: Option<SourceFile>,
 }
 
-impl Json {
+impl JsonReport {
     pub(crate) fn new(
         out: Box<dyn Write + Send>,
         now: fn() -> Timestamp,
@@ -56,67 +55,63 @@ impl Json {
         Self { out: Mutex::new(out), now, verbosity, source }
     }
 
-    fn write(&self, fields: &Fields<'_>) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&Line { v: 1, time: format!("{:.3}", (self.now)()), fields })?;
+    fn write(&self, fields: &JsonEvent<'_>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&JsonLine { v: 1, time: format!("{:.3}", (self.now)()), fields })?;
         line.push(b'\n');
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         out.write_all(&line)?;
         out.flush()
     }
 
-    /// For what the build goes on without: it isn't stopped by a reader that left.
-    fn tell(&self, fields: &Fields<'_>) {
+    /// Writes an event of a running command, which a closed pipe doesn't stop.
+    fn send(&self, fields: &JsonEvent<'_>) {
         let _ = self.write(fields);
     }
 
-    fn told<'a>(&'a self, diagnostic: &'a Diagnostic) -> Told<'a> {
-        let source = self.source.as_ref();
-        let place = source.zip(diagnostic.span.as_ref()).map(|(source, span)| {
-            let span = diagnostics::within(&source.text, span);
-            let (start, end) = (
-                diagnostics::position(&source.text, span.start),
-                diagnostics::position(&source.text, span.end),
-            );
-            Place {
-                file: &source.name,
-                line: start.line,
-                column: start.column,
-                end_line: end.line,
-                end_column: end.column,
-            }
-        });
-        Told {
+    /// Writes the result of a command.
+    fn write_result(&self, fields: &JsonEvent<'_>) -> io::Result<()> {
+        match self.write(fields) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
+
+    fn diagnostic<'a>(&'a self, diagnostic: &'a Diagnostic) -> DiagnosticFields<'a> {
+        let source = self.source.as_ref().zip(diagnostic.span.as_ref());
+        DiagnosticFields {
             message: &diagnostic.message,
-            place,
+            range: source.map(|(source, span)| SourceRange::new(source, span)),
             label: diagnostic.label.as_deref(),
             help: &diagnostic.help,
         }
     }
 }
 
-impl Reporter for Json {
+impl Reporter for JsonReport {
     fn report(&self, event: Event) {
         if threshold(&event) > self.verbosity {
             return;
         }
-        self.tell(&match &event {
-            Event::Started(phase) => Fields::PhaseStarted { phase: *phase },
-            Event::Finished(phase, time) => Fields::PhaseFinished { phase: *phase, seconds: seconds(*time) },
+        self.send(&match &event {
+            Event::Started(phase) => JsonEvent::PhaseStarted { phase: *phase },
+            Event::Finished(phase, time) => {
+                JsonEvent::PhaseFinished { phase: *phase, seconds: seconds(*time) }
+            }
             Event::Progress { phase, done, total, item, bytes } => {
-                Fields::Progress { phase: *phase, done: *done, total: *total, item, bytes: *bytes }
+                JsonEvent::Progress { phase: *phase, done: *done, total: *total, item, bytes: *bytes }
             }
             Event::Resolved { roadrunner, version, plugins } => {
-                Fields::Resolved { roadrunner, version, plugins }
+                JsonEvent::Resolved { roadrunner, version, plugins }
             }
-            Event::Raised(raised) => Fields::Raised(raised),
-            Event::Warning(warning) => Fields::Warning(self.told(warning)),
-            Event::Note(note) => Fields::Note(note),
-            Event::Output { program, line } => Fields::Output { program, line },
+            Event::Raised(raised) => JsonEvent::Raised(raised),
+            Event::Warning(warning) => JsonEvent::Warning(self.diagnostic(warning)),
+            Event::Note(note) => JsonEvent::Note(note),
+            Event::Output { program, line } => JsonEvent::Output { program, line },
         });
     }
 }
 
-impl Report for Json {
+impl Report for JsonReport {
     fn interrupted(&self, signal: Signal) {
         if self.verbosity < Verbosity::Warnings {
             return;
@@ -125,31 +120,24 @@ impl Report for Json {
             Signal::Interrupt => "interrupt",
             Signal::Terminate => "terminate",
         };
-        self.tell(&Fields::Interrupted { signal });
+        self.send(&JsonEvent::Interrupted { signal });
     }
 
-    fn answered(&self) {}
+    fn clear(&self) {}
 
-    fn failed(&self, failure: &Failure<'_>) {
-        for diagnostic in failure.diagnostics {
-            let told = self.told(diagnostic);
-            match diagnostic.level {
-                Level::Error => self.tell(&Fields::Error(told)),
-                Level::Warning => self.tell(&Fields::Warning(told)),
-            }
+    fn failed(&self, status: ExitStatus, diagnostics: &[Diagnostic], output: &[String]) {
+        for diagnostic in diagnostics {
+            let fields = self.diagnostic(diagnostic);
+            self.send(&match diagnostic.level {
+                Level::Error => JsonEvent::Error(fields),
+                Level::Warning => JsonEvent::Warning(fields),
+            });
         }
-        self.tell(&Fields::Failed {
-            kind: failure.ending.word(),
-            exit_code: failure.ending.number(),
-            output: failure.output,
-        });
+        self.send(&JsonEvent::Failed { kind: status.kind(), exit_code: status.code(), output });
     }
 
     fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()> {
-        match self.write(&Fields::Edited { file, changes }) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(()),
-        }
+        self.write_result(&JsonEvent::Edited { file, changes })
     }
 
     fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()> {
@@ -166,24 +154,21 @@ impl Report for Json {
             Goal::Fetch => "fetch",
             Goal::Build(_) => "build",
         };
-        match self.write(&Fields::Finished { seconds: seconds(elapsed), goal, summary: value }) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(()),
-        }
+        self.write_result(&JsonEvent::Finished { seconds: seconds(elapsed), goal, summary: value })
     }
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     v: u8,
     time: String,
     #[serde(flatten)]
-    fields: &'a Fields<'a>,
+    fields: &'a JsonEvent<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Fields<'a> {
+enum JsonEvent<'a> {
     PhaseStarted {
         phase: Phase,
     },
@@ -205,7 +190,7 @@ enum Fields<'a> {
         plugins: &'a [PluginRow],
     },
     Raised(&'a RaisedPlugin),
-    Warning(Told<'a>),
+    Warning(DiagnosticFields<'a>),
     Note(&'a Note),
     Output {
         program: &'a str,
@@ -214,7 +199,7 @@ enum Fields<'a> {
     Interrupted {
         signal: &'a str,
     },
-    Error(Told<'a>),
+    Error(DiagnosticFields<'a>),
     Failed {
         kind: &'a str,
         exit_code: u8,
@@ -233,25 +218,16 @@ enum Fields<'a> {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct DiagnosticFields<'a> {
     message: &'a str,
     #[serde(flatten)]
-    place: Option<Place<'a>>,
+    range: Option<SourceRange<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     help: &'a [String],
 }
 
-#[derive(Serialize)]
-struct Place<'a> {
-    file: &'a str,
-    line: usize,
-    column: usize,
-    end_line: usize,
-    end_column: usize,
-}
-
-/// To the millisecond.
+/// Seconds, rounded to milliseconds.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

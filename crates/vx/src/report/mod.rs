@@ -1,85 +1,85 @@
-//! What the user sees of a build: [`human`] lines on stderr, or [`json`] events on stdout.
+//! The output of a command: [`human`] text on stderr, or [`json`] events on stdout.
 
+mod delayed;
 pub(crate) mod diagnostics;
 mod human;
 mod json;
-mod patient;
 pub(crate) mod text;
 
-pub(crate) use patient::Patient;
+pub(crate) use delayed::DelayedReport;
 
 use std::{
     io::{self, Write},
     path::Path,
-    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
 use serde::Serialize;
-use velox_build::{BuildSummary, Event, Goal, Reporter};
-use velox_manifest::{Diagnostic, LogConfig, SourceFile};
+use velox_build::{BuildSummary, Error, Event, Goal, Reporter};
+use velox_manifest::{Diagnostic, Level, LogConfig, SourceFile};
 
 use crate::{
-    cli::Format,
+    cli::OutputFormat,
     settings::{Settings, Verbosity},
     signals::Signal,
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
-/// A build's reporter, from its first event to its end.
+/// The reporter of a command, from the first event of a build to its result.
 pub(crate) trait Report: Reporter {
-    /// A signal came; the clean-up begins.
+    /// A signal was received, and the command stops.
     fn interrupted(&self, signal: Signal);
 
-    /// A command's answer comes now: what moves on the terminal goes.
-    fn answered(&self);
+    /// Clears the progress bars, before the command writes its own output.
+    fn clear(&self);
 
-    /// The build failed.
-    fn failed(&self, failure: &Failure<'_>);
+    /// The command failed. `output` has lines of the compiler or another child process.
+    fn failed(&self, status: ExitStatus, diagnostics: &[Diagnostic], output: &[String]);
 
-    /// The configuration was changed, or nothing in it had to be.
+    /// The configuration was edited; without changes it was up to date.
     ///
     /// # Errors
-    /// As of [`Report::finished`].
+    /// The result can't be written. A closed pipe is not an error.
     fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()>;
 
-    /// The goal is reached.
+    /// The build reached its goal.
     ///
     /// # Errors
-    /// The result itself could not be written; a reader that left early is no error.
+    /// The result can't be written. A closed pipe is not an error.
     fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()>;
 }
 
-/// One change of a configuration.
+/// A change to a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// `created`, `added`, `removed`, `updated` or `migrated`.
-    pub(crate) change: &'static str,
+    #[serde(rename = "change")]
+    pub(crate) kind: ChangeKind,
     pub(crate) name: String,
     pub(crate) module: Option<String>,
-    /// The ref that it had.
+    /// The previous ref.
     pub(crate) from: Option<String>,
-    /// The ref that it has.
+    /// The new ref.
     pub(crate) to: Option<String>,
 }
 
-/// Why a build ended without a binary.
-#[derive(Debug)]
-pub(crate) struct Failure<'a> {
-    pub(crate) ending: Ending,
-    pub(crate) diagnostics: &'a [Diagnostic],
-    /// The compiler's own lines.
-    pub(crate) output: &'a [String],
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ChangeKind {
+    Created,
+    Added,
+    Removed,
+    Updated,
+    Migrated,
 }
 
-/// The reporter that the flags and `[log]` ask for; diagnostics point into `source`.
+/// The reporter that the flags and `[log]` select. Diagnostics point into `source`.
 pub(crate) fn open(settings: &Settings, log: LogConfig, source: Option<SourceFile>) -> Arc<dyn Report> {
     open_with(settings, log, source, Box::new(io::stdout()))
 }
 
-/// The same, with JSON events on stderr too: for a command whose stdout is another program's.
-pub(crate) fn open_beside(
+/// The same with JSON events on stderr, for a command that passes stdout to another program.
+pub(crate) fn open_stderr(
     settings: &Settings,
     log: LogConfig,
     source: Option<SourceFile>,
@@ -95,18 +95,37 @@ fn open_with(
 ) -> Arc<dyn Report> {
     let verbosity = settings.verbosity(log);
     match settings.format(log) {
-        Format::Json => Arc::new(json::Json::new(events, jiff::Timestamp::now, verbosity, source)),
-        Format::Human => {
+        OutputFormat::Json => {
+            Arc::new(json::JsonReport::new(events, jiff::Timestamp::now, verbosity, source))
+        }
+        OutputFormat::Human => {
             let target = (settings.terminal.stderr && verbosity >= Verbosity::Normal)
                 .then(indicatif::ProgressDrawTarget::stderr);
-            let bars = target.map(|target| human::Bars::new(target, settings.terminal));
-            Arc::new(human::Human::new(Box::new(anstream::stderr()), bars, verbosity, source))
+            let bars = target.map(|target| human::ProgressBars::new(target, settings.terminal));
+            Arc::new(human::HumanReport::new(Box::new(anstream::stderr()), bars, verbosity, source))
         }
     }
 }
 
-/// Writes a result to stdout. A reader that left early has what it wanted.
-pub(crate) fn print(text: &str) -> io::Result<()> {
+/// Reports invalid arguments or an invalid configuration, whose `[log]` is not known.
+pub(crate) fn invalid(
+    settings: &Settings,
+    source: Option<SourceFile>,
+    diagnostics: &[Diagnostic],
+) -> ExitStatus {
+    open(settings, LogConfig::default(), source).failed(ExitStatus::Configuration, diagnostics, &[]);
+    ExitStatus::Configuration
+}
+
+/// Reports an error of a command without a configuration.
+pub(crate) fn failed(settings: &Settings, error: &Error) -> ExitStatus {
+    let status = error.kind.into();
+    open(settings, LogConfig::default(), None).failed(status, &error.diagnostics, &error.output);
+    status
+}
+
+/// Writes to stdout. A closed pipe is not an error.
+pub(crate) fn write(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -114,35 +133,37 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes what a command was asked for: text for people, or one JSON event.
-pub(crate) fn answer(text: &str) -> ExitCode {
-    match print(text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("can't write to the standard output: {error}")),
-    }
+/// Writes the output of a command to stdout: text, or a JSON event.
+pub(crate) fn print(text: &str) -> CommandResult {
+    write(text).map_err(output_error)
 }
 
-/// A JSON event as a line: the event's name, and the fields of `value`.
-pub(crate) fn event(name: &str, value: &impl serde::Serialize) -> String {
-    #[derive(serde::Serialize)]
-    struct Line<'a, T> {
+/// Reports that the output of a command can't be written.
+pub(crate) fn output_error(error: io::Error) -> ExitStatus {
+    complain(&format!("failed to write to stdout: {error}"))
+}
+
+/// A JSON event as a line: its name and the fields of `value`.
+pub(crate) fn event(name: &str, value: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct EventLine<'a, T> {
         v: u8,
         event: &'a str,
         #[serde(flatten)]
         value: &'a T,
     }
-    // What these commands tell are maps of texts and numbers, for which JSON has a form.
-    serde_json::to_string(&Line { v: 1, event: name, value }).map(|line| line + "\n").unwrap_or_default()
+    // Serialization can't fail: the values are maps with string keys.
+    serde_json::to_string(&EventLine { v: 1, event: name, value }).map(|line| line + "\n").unwrap_or_default()
 }
 
-/// Reports a failure that no reporter is there for.
-pub(crate) fn complain(message: &str) -> ExitCode {
-    let error = diagnostics::heading(velox_manifest::Level::Error, message);
+/// Reports an error without a reporter.
+pub(crate) fn complain(message: &str) -> ExitStatus {
+    let error = diagnostics::heading(Level::Error, message);
     let _ = writeln!(anstream::stderr(), "{error}");
-    Ending::Build.into()
+    ExitStatus::Failure
 }
 
-/// How much the user must have asked for to be told of `event`.
+/// The verbosity from which `event` is shown.
 fn threshold(event: &Event) -> Verbosity {
     match event {
         Event::Raised(_) | Event::Warning(_) => Verbosity::Warnings,

@@ -17,15 +17,15 @@ use velox_build::{
 use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
-    Failure, Report,
-    diagnostics::{Position, position, render, within},
-    human::{Bars, Human, plan},
-    json::Json,
+    Report,
+    diagnostics::{render, within},
+    human::{HumanReport, ProgressBars, plan},
+    json::JsonReport,
 };
 use crate::{
     settings::{Terminal, Verbosity},
     signals::Signal,
-    status::Ending,
+    status::ExitStatus,
 };
 
 /// What a reporter wrote.
@@ -165,15 +165,15 @@ fn plain(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
     Box::new(StripStream::new(Box::new(out) as Box<dyn Write + Send>))
 }
 
-fn human(verbosity: Verbosity) -> (Human, Written) {
+fn human(verbosity: Verbosity) -> (HumanReport, Written) {
     let written = Written::default();
-    (Human::new(plain(written.clone()), None, verbosity, Some(source())), written)
+    (HumanReport::new(plain(written.clone()), None, verbosity, Some(source())), written)
 }
 
-fn json(verbosity: Verbosity) -> (Json, Written) {
+fn json(verbosity: Verbosity) -> (JsonReport, Written) {
     let written = Written::default();
     let now = || "2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap();
-    (Json::new(Box::new(written.clone()), now, verbosity, Some(source())), written)
+    (JsonReport::new(Box::new(written.clone()), now, verbosity, Some(source())), written)
 }
 
 fn play(report: &dyn Report) {
@@ -189,30 +189,31 @@ fn play(report: &dyn Report) {
         .unwrap();
 }
 
-fn failure<'a>(diagnostics: &'a [Diagnostic], output: &'a [String]) -> Failure<'a> {
-    Failure { ending: Ending::Build, diagnostics, output }
+fn fail(report: &dyn Report, diagnostics: &[Diagnostic], output: &[&str]) {
+    let output: Vec<String> = output.iter().map(|line| (*line).to_owned()).collect();
+    report.failed(ExitStatus::Failure, diagnostics, &output);
 }
 
 #[test]
-fn lines_for_people() {
+fn text_output() {
     let (report, written) = human(Verbosity::Normal);
     play(&report);
     insta::assert_snapshot!(written.text());
 }
 
 #[test]
-fn more_lines_for_the_curious() {
+fn verbose_text_output() {
     let (report, written) = human(Verbosity::Everything);
     play(&report);
     insta::assert_snapshot!(written.text());
 }
 
 #[test]
-fn quiet_is_silent_but_for_errors() {
+fn quiet_output() {
     let (report, written) = human(Verbosity::Errors);
     play(&report);
     assert_eq!(written.text(), "");
-    report.failed(&failure(&[diagnostic(Level::Error)], &[]));
+    fail(&report, &[diagnostic(Level::Error)], &[]);
     assert!(written.text().starts_with("error: unknown key"));
 
     let (report, written) = human(Verbosity::Warnings);
@@ -222,7 +223,7 @@ fn quiet_is_silent_but_for_errors() {
 }
 
 #[test]
-fn a_failed_compile_shows_the_compilers_lines() {
+fn compiler_output_of_a_failed_build() {
     let (report, written) = human(Verbosity::Normal);
     let second = Diagnostic {
         level: Level::Error,
@@ -231,29 +232,28 @@ fn a_failed_compile_shows_the_compilers_lines() {
         label: None,
         help: vec!["majors are mixed".into(), "two\nlines".into()],
     };
-    let output = ["# github.com/x/y".to_owned(), "y.go:1:2: undefined: z\u{1b}[2J".to_owned()];
-    report.failed(&failure(&[diagnostic(Level::Error), second], &output));
+    let output = ["# github.com/x/y", "y.go:1:2: undefined: z\u{1b}[2J"];
+    fail(&report, &[diagnostic(Level::Error), second], &output);
     insta::assert_snapshot!(written.text());
 }
 
 #[test]
-fn a_dry_run_shows_the_versions_and_the_go_mod() {
+fn dry_run_plan() {
     insta::assert_snapshot!(plan(&summary(false)));
     let mut replaced = summary(false);
     replaced.plugins[0].version = None;
     replaced.plugins[0].replacement = Some("../http".into());
-    insta::assert_snapshot!("a_dry_run_with_a_replacement", plan(&replaced));
+    insta::assert_snapshot!("dry_run_plan_with_a_replacement", plan(&replaced));
 }
 
 #[test]
-fn an_interrupted_build_says_so() {
+fn interrupted_build() {
     let (report, written) = human(Verbosity::Normal);
     report.report(Event::Started(Phase::Fetch));
     report.interrupted(Signal::Interrupt);
-    let ending = Ending::Interrupted(Signal::Interrupt);
-    report.failed(&Failure { ending, diagnostics: &[], output: &[] });
+    report.failed(ExitStatus::Interrupted(Signal::Interrupt), &[], &[]);
     insta::assert_snapshot!(written.text(), @r"
-        Stopping and cleaning up (Ctrl-C again leaves at once)
+        Stopping and cleaning up (press Ctrl-C again to exit immediately)
     error: interrupted
     ");
 }
@@ -263,8 +263,12 @@ fn screen(unicode: bool) -> String {
     let term = InMemoryTerm::new(12, 90);
     let terminal = Terminal { stdin: true, stdout: true, stderr: true, unicode, color: false };
     let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
-    let report =
-        Human::new(plain(OnTerm(term.clone())), Some(Bars::new(target, terminal)), Verbosity::Normal, None);
+    let report = HumanReport::new(
+        plain(OnTerm(term.clone())),
+        Some(ProgressBars::new(target, terminal)),
+        Verbosity::Normal,
+        None,
+    );
     report.report(Event::Started(Phase::Prepare));
     report.report(Event::Finished(Phase::Prepare, Duration::from_millis(400)));
     report.report(Event::Started(Phase::Compile));
@@ -291,19 +295,19 @@ impl Write for OnTerm {
 }
 
 #[test]
-fn a_terminal_shows_bars_below_the_lines() {
+fn progress_bars() {
     insta::assert_snapshot!(screen(true));
 }
 
 #[test]
-fn a_terminal_without_unicode_shows_ascii() {
+fn progress_bars_without_unicode() {
     let screen = screen(false);
     assert!(screen.is_ascii(), "{screen}");
     insta::assert_snapshot!(screen);
 }
 
 #[test]
-fn events_for_programs() {
+fn json_events() {
     let (report, written) = json(Verbosity::Everything);
     play(&report);
     report
@@ -313,29 +317,27 @@ fn events_for_programs() {
 }
 
 #[test]
-fn failures_for_programs() {
+fn json_failure() {
     let (report, written) = json(Verbosity::Errors);
     play(&report);
     report.interrupted(Signal::Terminate);
-    report.failed(&failure(&[diagnostic(Level::Error)], &["y.go:1:2: undefined: z".to_owned()]));
+    fail(&report, &[diagnostic(Level::Error)], &["y.go:1:2: undefined: z"]);
     insta::assert_snapshot!(written.text());
 }
 
 #[test]
-fn styles_are_there_until_they_are_stripped() {
+fn styles_can_be_stripped() {
     let text = render(&diagnostic(Level::Error), Some(&source()));
     assert!(text.contains("\u{1b}["));
     assert_eq!(anstream::adapter::strip_str(&text).to_string().lines().nth(1), Some(" --> velox.toml:3:1"));
 }
 
 #[test]
-fn a_span_that_does_not_fit_is_cut_to_the_text() {
+fn spans_outside_the_text() {
     let text = "aä\nb";
     assert_eq!(within(text, &(2..2)), 1..3);
     assert_eq!(within(text, &(2..400)), 1..5);
     assert_eq!(within(text, &Range { start: 90, end: 1 }), 5..5);
-    assert_eq!(position(text, 4), Position { line: 2, column: 1 });
-    assert_eq!(position(text, 3), Position { line: 1, column: 3 });
     for (start, end) in [(0, 0), (5, 5), (2, 2), (90, 1), (3, 4)] {
         for text in ["", "aä\nb", "\r\n\r\n", "\u{feff}x\u{1b}[2J\ty"] {
             let source = SourceFile { name: "velox.toml".into(), text: text.into() };

@@ -1,7 +1,10 @@
-//! Commands that build, and those of the caches.
+//! Commands that build a binary, and those of the caches.
 
 #[allow(clippy::module_inception)]
 pub(crate) mod build;
 pub(crate) mod cache;
+pub(crate) mod compile_cache;
+pub(crate) mod fetch;
+pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;

@@ -1,98 +1,72 @@
-use std::{
-    ffi::OsString,
-    path::Path,
-    process::{Command, ExitCode},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{ffi::OsString, path::Path, process::Command, time::Duration};
 
 use velox_build::{BuildOptions, CacheOptions, CompileOptions, Goal, Output, cache_directory};
 use velox_manifest::GoTarget;
 
-use crate::commands::session::{Asked, Prepared, working_directory};
 use crate::{
-    cli::{self, Format},
-    report::{self, Patient},
+    cli::{OutputFormat, build::RunCommand},
+    commands::session::{LoadedManifest, Session, working_directory},
+    report::{self, DelayedReport},
     settings::{Settings, Verbosity},
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
-/// How long a build may take before it is spoken of.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a build runs before its progress is shown.
+const PROGRESS_DELAY: Duration = Duration::from_secs(2);
 
-/// `vx run`: what the caches hold is started at once, and nothing is said; the server's exit code is vx's.
-pub(crate) async fn run(settings: Settings, arguments: cli::Run) -> ExitCode {
-    let (mut prepared, arguments) = match prepare(settings, arguments) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
-    let started = Instant::now();
-    prepared.warn();
-    let Prepared { request, report, cancel, received, .. } = &prepared;
-    let summary = match velox_build::build(request, Arc::clone(report) as _, cancel.clone()).await {
-        Ok(summary) => summary,
-        Err(error) => return prepared.failed(&error),
-    };
-    if let Err(error) = report.finished(&request.goal, &summary, started.elapsed()) {
-        return report::complain(&format!("can't write to the standard error: {error}"));
-    }
-    if let Some(signal) = received.signal() {
-        return Ending::Interrupted(signal).into();
-    }
-    received.leave_to_others();
-    match summary.binaries.first() {
-        Some(binary) => start(&binary.path, &arguments),
-        None => report::complain("nothing was built that could be run"),
-    }
-}
+/// The directory in the cache directory for binaries that the artifact store can't keep. Its format has a version.
+const UNCACHED_DIRECTORY: &str = "run-v0";
 
-/// The build of it, and the server's arguments.
-fn prepare(settings: Settings, arguments: cli::Run) -> Result<(Prepared, Vec<OsString>), ExitCode> {
-    let cli::Run { mut source, changes, debug, race, arguments } = arguments;
-    let working_directory = working_directory()?;
-    let asked = Asked::read(&settings, source.config.take().as_deref(), &changes, &working_directory)
-        .map_err(|wrong| wrong.tell(report::open_beside, &settings))?;
-    let log = asked.manifest.log;
-    // Programs, and people who ask for more, get all of it.
-    let quiet = settings.format(log) == Format::Human && settings.verbosity(log) <= Verbosity::Normal;
-    let patience = if quiet { PATIENCE } else { Duration::ZERO };
-    let report = Patient::new(report::open_beside(&settings, log, asked.source.clone()), patience);
-    // For a server that the store can't keep, since a C compiler took part.
-    let uncached = cache_directory(&settings.environment).join(UNCACHED).join(binary_name());
+/// `vx run`: builds the binary if it is not cached, and replaces this process by it.
+pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandResult {
+    let RunCommand { mut source, overrides, debug, race, arguments } = arguments;
+    let directory = working_directory()?;
+    let loaded =
+        LoadedManifest::load(&settings, source.config.take(), &overrides, &directory).map_err(|error| {
+            let report = report::open_stderr(&settings, Default::default(), error.source);
+            report.failed(ExitStatus::Configuration, &error.diagnostics, &[]);
+            ExitStatus::Configuration
+        })?;
+    let log = loaded.manifest.log;
+    let is_default =
+        settings.format(log) == OutputFormat::Human && settings.verbosity(log) <= Verbosity::Normal;
+    let delay = if is_default { PROGRESS_DELAY } else { Duration::ZERO };
+    let report = DelayedReport::new(report::open_stderr(&settings, log, loaded.source.clone()), delay);
+    let binary_name = format!("rr{}", std::env::consts::EXE_SUFFIX);
+    let uncached = cache_directory(&settings.environment).join(UNCACHED_DIRECTORY).join(binary_name);
     let options = BuildOptions {
         compile: CompileOptions { debug, race, targets: vec![GoTarget::host()], ..CompileOptions::default() },
         cache: CacheOptions { program: std::env::current_exe().ok(), ..CacheOptions::default() },
         ..BuildOptions::default()
     };
-    let options = source.options(options, &working_directory);
+    let options = source.options(options, &directory);
     let goal = Goal::Build(Output::Store(uncached));
-    Ok((Prepared::told_by(report, settings, asked, options, goal)?, arguments))
+    let mut session = Session::new(report, settings, loaded, options, goal)?;
+    let summary = session.run().await?;
+    if let Some(signal) = session.signals.received() {
+        return Err(ExitStatus::Interrupted(signal));
+    }
+    session.signals.stop();
+    match summary.binaries.first() {
+        Some(binary) => execute(&binary.path, &arguments),
+        None => Err(report::complain("internal error: the build has no binary")),
+    }
 }
 
-/// Below the cache directory; its format has a version as those of its neighbours.
-const UNCACHED: &str = "run-v0";
-
-fn binary_name() -> String {
-    format!("rr{}", std::env::consts::EXE_SUFFIX)
-}
-
-/// The server takes the place of this process: its signals, its streams and its exit code need nobody between.
+/// Replaces this process, so that signals, streams and the exit code are those of the binary.
 #[cfg(unix)]
-fn start(server: &Path, arguments: &[OsString]) -> ExitCode {
+fn execute(binary: &Path, arguments: &[OsString]) -> CommandResult {
     use std::os::unix::process::CommandExt as _;
-    let error = Command::new(server).args(arguments).exec();
-    report::complain(&format!("can't run {}: {error}", server.display()))
+    let error = Command::new(binary).args(arguments).exec();
+    Err(report::complain(&format!("failed to run `{}`: {error}", binary.display())))
 }
 
-/// Ctrl-C reaches every process of a console: the server ends by itself, and this process waits for it, since its own
-/// handler only says that one came.
+/// Runs the binary and exits with its code. Ctrl-C reaches both processes: this one ignores it and waits.
 #[cfg(not(unix))]
-fn start(server: &Path, arguments: &[OsString]) -> ExitCode {
-    match Command::new(server).args(arguments).status() {
-        Ok(status) => {
-            // Not an ExitCode, which holds a byte, as elsewhere codes do.
-            std::process::exit(status.code().unwrap_or(Ending::Build.number().into()))
-        }
-        Err(error) => report::complain(&format!("can't run {}: {error}", server.display())),
+fn execute(binary: &Path, arguments: &[OsString]) -> CommandResult {
+    match Command::new(binary).args(arguments).status() {
+        // An ExitCode would cut the code to a byte.
+        Ok(status) => std::process::exit(status.code().unwrap_or(ExitStatus::Failure.code().into())),
+        Err(error) => Err(report::complain(&format!("failed to run `{}`: {error}", binary.display()))),
     }
 }

@@ -1,132 +1,108 @@
-use std::{collections::BTreeMap, fmt::Write as _, io, path::Path, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, io, path::Path};
 
-use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject};
-use velox_gomod::module::Version;
+use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject, write_text};
 use velox_manifest::{
-    Diagnostic, GoTarget, Manifest, SourceFile,
-    catalogue::{self, PluginGroup},
+    Diagnostic, GoTarget, LogConfig, Manifest, SourceFile,
+    catalogue::{self, PluginGroup, PluginStatus},
+    edit::{key, string as quoted},
 };
-use velox_query::Inspection;
+use velox_query::{Inspection, inspect, select_plugins, without_major};
 
 use crate::{
-    cli,
+    cli::edit::InitCommand,
     commands::{
-        edit::add::{Refusal, plan},
         edit::prompt,
-        edit::session::{base, error},
-        session::{Prepared, misconfigured, working_directory},
+        session::{LoadedManifest, Session, working_directory},
     },
-    configuration::Configuration,
-    report::{self, Change, Failure},
+    report::{self, Change, ChangeKind, text::count},
     settings::Settings,
     signals::Signal,
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
-/// The smallest server that runs PHP: what is chosen on a terminal before the user chooses.
-const USUAL: [&str; 4] = ["http", "logger", "rpc", "server"];
+/// The plugins that are preselected on a terminal: a minimal application server for PHP.
+const PRESELECTED: [&str; 4] = ["http", "logger", "rpc", "server"];
 
-/// A plugin to be written.
+const SHOWN_VERSIONS: usize = 12;
+
+/// A plugin entry of the new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
+struct PluginEntry {
     name: String,
     module: String,
     tag: String,
     replace: Option<String>,
-    /// A line above it.
+    /// A comment above the entry.
     remark: Option<String>,
 }
 
-/// Why nothing is written.
-enum Stop {
-    Refused(Refusal),
-    /// The prompts were left.
-    Left,
-    /// The terminal can't be used.
+/// Why no configuration is written.
+enum InitError {
+    Build(Error),
+    /// The user left a prompt.
+    Canceled,
     Terminal(io::Error),
 }
 
-impl From<Diagnostic> for Stop {
-    fn from(diagnostic: Diagnostic) -> Self {
-        Self::Refused(Refusal::Usage(diagnostic))
-    }
-}
-
-impl From<Error> for Stop {
+impl From<Error> for InitError {
     fn from(error: Error) -> Self {
-        Self::Refused(Refusal::Failed(error))
+        Self::Build(error)
     }
 }
 
 /// `vx init`.
-pub(crate) async fn init(settings: Settings, arguments: cli::Init) -> ExitCode {
-    let working_directory = match working_directory() {
-        Ok(directory) => directory,
-        Err(code) => return code,
-    };
-    let file = working_directory.join(&arguments.config);
-    let name = arguments.config.display().to_string();
+pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandResult {
+    let directory = working_directory()?;
+    let file = directory.join(&arguments.config.config);
+    let name = arguments.config.config.display().to_string();
     if file.symlink_metadata().is_ok() && !arguments.force {
-        let help = "name another one with `--config FILE`, or write over it with --force";
-        return misconfigured(&settings, None, &[error(format!("there is {name} already"), help)]);
+        let error = Diagnostic::error(format!("`{name}` already exists"))
+            .help("overwrite it with --force, or write another file with `--config FILE`");
+        return Err(report::invalid(&settings, None, &[error]));
     }
-    let prepared = match prepared(&settings, &arguments, &working_directory) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
+    let session = open_session(&settings, &arguments, &directory)?;
+    let (text, about) = match configuration(&settings, &arguments, &session, &directory).await {
+        Ok(written) => written,
+        Err(InitError::Build(error)) => return Err(session.failed(&error)),
+        Err(InitError::Canceled) => {
+            let status = ExitStatus::Interrupted(Signal::Interrupt);
+            session.report.failed(status, &[], &[]);
+            return Err(status);
+        }
+        Err(InitError::Terminal(error)) => {
+            return Err(report::complain(&format!("failed to prompt on the terminal: {error}")));
+        }
     };
-    match text(&settings, &arguments, &prepared, &working_directory).await {
-        Ok((text, told)) => {
-            let source = SourceFile { name, text };
-            if let Err(diagnostics) =
-                Manifest::parse(&source, &|name| settings.environment.get(name).cloned())
-            {
-                return misconfigured(&settings, Some(source), &diagnostics);
-            }
-            if let Err(error) = velox_build::write_text(&file, &source.text) {
-                return report::complain(&format!("can't write {}: {error}", file.display()));
-            }
-            let change =
-                Change { change: "created", name: source.name, module: None, from: None, to: Some(told) };
-            match prepared.report.edited(&file, &[change]) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
-            }
-        }
-        Err(Stop::Refused(Refusal::Usage(diagnostic))) => misconfigured(&settings, None, &[diagnostic]),
-        Err(Stop::Refused(Refusal::Failed(error))) => prepared.failed(&error),
-        Err(Stop::Left) => {
-            let ending = Ending::Interrupted(Signal::Interrupt);
-            prepared.report.failed(&Failure { ending, diagnostics: &[], output: &[] });
-            ending.into()
-        }
-        Err(Stop::Terminal(error)) => report::complain(&format!("can't ask on this terminal: {error}")),
-    }
+    let source = SourceFile { name, text };
+    Manifest::parse(&source, &|name| settings.environment.get(name).cloned())
+        .map_err(|errors| report::invalid(&settings, Some(source.clone()), &errors))?;
+    write_text(&file, &source.text)
+        .map_err(|error| report::complain(&format!("failed to write `{}`: {error}", file.display())))?;
+    let (kind, name, to) = (ChangeKind::Created, source.name, Some(about));
+    let change = Change { kind, name, module: None, from: None, to };
+    session.report.edited(&file, &[change]).map_err(report::output_error)
 }
 
-/// A request for a RoadRunner without any plugin: enough for questions.
-fn prepared(
-    settings: &Settings,
-    arguments: &cli::Init,
-    working_directory: &Path,
-) -> Result<Prepared, ExitCode> {
-    let source = SourceFile { name: "velox.toml".to_owned(), text: String::new() };
-    let manifest = manifest(arguments.roadrunner.as_deref()).map_err(|diagnostics| {
-        let message = format!("`{}` can't be a ref", arguments.roadrunner.as_deref().unwrap_or_default());
-        let help = diagnostics.first().and_then(|first| first.label.clone()).unwrap_or_default();
-        misconfigured(settings, None, &[error(message, &help)])
+/// A session for queries about RoadRunner, without plugins.
+fn open_session(settings: &Settings, arguments: &InitCommand, directory: &Path) -> CommandResult<Session> {
+    let reference = arguments.roadrunner.as_deref();
+    let manifest = manifest(reference).map_err(|errors| {
+        let label = errors.first().and_then(|first| first.label.clone()).unwrap_or_default();
+        let message = format!("invalid ref `{}`", reference.unwrap_or_default());
+        report::invalid(settings, None, &[Diagnostic::error(message).help(label)])
     })?;
-    let configuration = Configuration { source, base: working_directory.to_owned(), file: None };
-    let options = BuildOptions {
-        go: arguments.go.as_ref().map(|go| working_directory.join(go)),
-        ..BuildOptions::default()
-    };
-    Prepared::of(settings.clone(), configuration, manifest, options, Goal::Plan)
+    let go = arguments.config.go.as_ref().map(|go| directory.join(go));
+    let report = report::open(settings, LogConfig::default(), None);
+    let mut loaded = LoadedManifest::empty(directory);
+    loaded.manifest = manifest;
+    Session::new(report, settings.clone(), loaded, BuildOptions { go, ..BuildOptions::default() }, Goal::Plan)
 }
 
+/// A manifest with RoadRunner alone, parsed with a placeholder plugin.
 fn manifest(roadrunner: Option<&str>) -> Result<Manifest, Vec<Diagnostic>> {
     let reference = roadrunner.map(|reference| format!("ref = {}\n", quoted(&reference.replace('$', "$$"))));
     let text = format!(
-        "[roadrunner]\n{}[plugins.stand-in]\nmodule_name = \"example.com/stand-in\"\ntag = \"latest\"\n",
+        "[roadrunner]\n{}[plugins.placeholder]\nmodule_name = \"example.com/placeholder\"\ntag = \"latest\"\n",
         reference.unwrap_or_default()
     );
     let (mut manifest, _) = Manifest::parse(&SourceFile { name: String::new(), text }, &|_| None)?;
@@ -134,168 +110,157 @@ fn manifest(roadrunner: Option<&str>) -> Result<Manifest, Vec<Diagnostic>> {
     Ok(manifest)
 }
 
-/// The text of the configuration, and what it is, in a few words.
-async fn text(
+/// The text of the configuration, and a short description of it.
+async fn configuration(
     settings: &Settings,
-    arguments: &cli::Init,
-    prepared: &Prepared,
-    working_directory: &Path,
-) -> Result<(String, String), Stop> {
-    let on_terminal = settings.terminal.stdin && settings.terminal.stderr;
+    arguments: &InitCommand,
+    session: &Session,
+    directory: &Path,
+) -> Result<(String, String), InitError> {
     if let Some(binary) = &arguments.from {
-        let inspection = velox_query::inspect(&working_directory.join(binary))?;
-        let (roadrunner, entries) = of_binary(settings, arguments, &inspection, binary)?;
-        let told = count(&roadrunner, entries.len());
-        let title = format!("As {} was built", binary.display());
-        return Ok((written(&roadrunner, &entries, &title) + &settings_of(&inspection), told));
+        let inspection = inspect(&directory.join(binary))?;
+        let (roadrunner, entries) = entries_of_binary(settings, arguments, &inspection, binary)?;
+        let title = format!("The plugins and settings of {}", binary.display());
+        let text = render(&roadrunner, &entries, &title) + &render_settings(&inspection);
+        return Ok((text, describe(&roadrunner, entries.len())));
     }
     let by_flags = arguments.default || !arguments.groups.is_empty() || !arguments.plugins.is_empty();
-    if !by_flags && !on_terminal {
-        let help = "--default takes RoadRunner's own, --group a group of them, --plugin one";
-        return Err(error("no terminal to ask for plugins on".to_owned(), help).into());
+    if !by_flags && !is_interactive(settings) {
+        return Err(Error::configuration("stdin is not a terminal to select plugins on")
+            .help("select plugins with --default, --group or --plugin")
+            .into());
     }
 
-    let session = session(prepared);
-    let asked = match &arguments.roadrunner {
+    let reference = match &arguments.roadrunner {
         Some(reference) => reference.clone(),
-        None => newest(&session, settings, !by_flags).await?,
+        None => select_roadrunner(&session.query(), settings, !by_flags).await?,
     };
-    let mut request = prepared.request.clone();
-    request.manifest = manifest(Some(&asked)).unwrap_or(request.manifest);
-    let session = QuerySession::new(&request, Arc::clone(&prepared.report) as _, prepared.cancel.clone());
-    let release = session.release().await?;
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut chosen = arguments.plugins.clone();
+    let mut request = session.request.clone();
+    request.manifest = manifest(Some(&reference)).unwrap_or(request.manifest);
+    let query = QuerySession::new(&request, session.reporter(), session.cancel.clone());
+    let release = query.release().await?;
+    let mut entries: Vec<PluginEntry> = Vec::new();
+    let mut selectors = arguments.plugins.clone();
     if by_flags {
-        let wanted =
-            |module: &str| arguments.default || arguments.groups.contains(&cli::PluginGroup(group(module)));
-        entries.extend(release.plugins.iter().filter(|plugin| wanted(&plugin.path)).map(of_release));
+        let is_selected = |module: &str| {
+            arguments.default || group(module).is_some_and(|group| arguments.groups.contains(&group))
+        };
+        let released = release.plugins.iter().filter(|plugin| is_selected(&plugin.path));
+        entries.extend(released.map(|plugin| entry(name_of(&plugin.path), &plugin.path, &plugin.version)));
     } else {
-        chosen.extend(ask(settings, &release)?);
+        selectors.extend(prompt_plugins(settings, &release)?);
     }
-    let named = plan(&session, &chosen, "github.com").await.map_err(Stop::Refused)?;
-    for (named, module, reference) in named {
-        entries.retain(|known| base(&known.module) != base(&module));
-        entries.push(Entry { name: named.name, module, tag: reference, replace: None, remark: None });
+    for plugin in select_plugins(&query, &selectors, "github.com").await? {
+        entries.retain(|known| without_major(&known.module) != without_major(&plugin.module));
+        entries.push(entry(plugin.name, &plugin.module, &plugin.reference));
     }
     if entries.is_empty() {
-        return Err(error(
-            "no plugin was chosen".to_owned(),
-            "a server is made of plugins: choose at least one",
-        )
-        .into());
+        let error = Error::configuration("no plugin selected");
+        return Err(error.help("a configuration needs at least one plugin").into());
     }
-    let told = count(&asked, entries.len());
-    Ok((written(&asked, &entries, "The RoadRunner server that `vx build` makes"), told))
+    let title = "The RoadRunner binary that `vx build` creates";
+    Ok((render(&reference, &entries, title), describe(&reference, entries.len())))
 }
 
-fn session(prepared: &Prepared) -> QuerySession<'_> {
-    QuerySession::new(&prepared.request, Arc::clone(&prepared.report) as _, prepared.cancel.clone())
+fn is_interactive(settings: &Settings) -> bool {
+    settings.terminal.stdin && settings.terminal.stderr
 }
 
-fn count(roadrunner: &str, plugins: usize) -> String {
-    format!("RoadRunner {roadrunner} with {}", report::text::count(plugins as u64, "plugin"))
+fn describe(roadrunner: &str, plugins: usize) -> String {
+    format!("RoadRunner {roadrunner} with {}", count(plugins as u64, "plugin"))
 }
 
-/// The newest RoadRunner, or the one that the user picks.
-async fn newest(session: &QuerySession<'_>, settings: &Settings, pick: bool) -> Result<String, Stop> {
-    const SHOWN: usize = 12;
-    let versions = session.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
-    let newest = versions.newest_major().and_then(|major| major.newest()).map(str::to_owned);
-    let Some(newest) = newest else {
-        let why = versions.trouble.map(|why| format!(": {why}")).unwrap_or_default();
-        let message = format!("no version of RoadRunner was found{why}");
-        return Err(error(message, "name one with `--roadrunner v2025.1.15`").into());
+/// The latest RoadRunner version, or the one that the user picks.
+async fn select_roadrunner(
+    query: &QuerySession<'_>,
+    settings: &Settings,
+    pick: bool,
+) -> Result<String, InitError> {
+    let versions = query.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
+    let Some(latest) = versions.newest_major().and_then(|major| major.newest()).map(str::to_owned) else {
+        let cause = versions.trouble.map(|cause| format!(": {cause}")).unwrap_or_default();
+        let error = Error::configuration(format!("no version of RoadRunner found{cause}"));
+        return Err(error.help("select one with `--roadrunner v2025.1.15`").into());
     };
     if !pick {
-        return Ok(newest);
+        return Ok(latest);
     }
-    let mut all: Vec<String> =
-        versions.majors.iter().flat_map(|major| major.versions.iter().cloned()).rev().take(SHOWN).collect();
-    all.retain(|version| *version != newest);
-    all.insert(0, newest);
-    let picked = prompt::one(settings.terminal, "RoadRunner", &all).map_err(Stop::Terminal)?;
-    picked.and_then(|index| all.get(index).cloned()).ok_or(Stop::Left)
+    let recent = versions.majors.iter().flat_map(|major| major.versions.iter().cloned()).rev();
+    let mut shown: Vec<String> = recent.take(SHOWN_VERSIONS).filter(|version| *version != latest).collect();
+    shown.insert(0, latest);
+    let index =
+        prompt::select(settings.terminal, "RoadRunner version", &shown).map_err(InitError::Terminal)?;
+    index.and_then(|index| shown.get(index).cloned()).ok_or(InitError::Canceled)
 }
 
 /// The plugins that the user picks, group by group, as arguments of `vx add`.
-fn ask(settings: &Settings, release: &RoadRunnerRelease) -> Result<Vec<String>, Stop> {
-    let mut chosen = Vec::new();
-    let mut groups: Vec<(Option<PluginGroup>, &str)> =
-        PluginGroup::ALL.into_iter().map(|group| (Some(group), group.title())).collect();
-    groups.push((None, "Others"));
-    for (group_asked, title) in groups {
-        let mut items: Vec<(String, String, String, bool)> = release
-            .plugins
+fn prompt_plugins(settings: &Settings, release: &RoadRunnerRelease) -> Result<Vec<String>, InitError> {
+    let mut selectors = Vec::new();
+    let groups = PluginGroup::ALL.into_iter().map(|group| (Some(group), group.title()));
+    for (shown, title) in groups.chain([(None, "Other")]) {
+        let mut choices: Vec<prompt::Choice> = Vec::new();
+        let mut values: Vec<String> = Vec::new();
+        for plugin in release.plugins.iter().filter(|plugin| group(&plugin.path) == shown) {
+            let name = name_of(&plugin.path);
+            let about = catalogue::find(&plugin.path).map_or("", |known| &known.description).to_owned();
+            choices.push(prompt::Choice { is_selected: PRESELECTED.contains(&&*name), name, about });
+            values.push(format!("{}@{}", plugin.path, plugin.version));
+        }
+        let third_party = catalogue::catalogue()
             .iter()
-            .filter(|plugin| group(&plugin.path) == group_asked)
-            .map(|Version { path: module, version }| {
-                let name = name_of(module);
-                let line = catalogue::find(module).map_or("", |known| known.description.as_str()).to_owned();
-                let usual = USUAL.contains(&name.as_str());
-                (name, line, format!("{module}@{version}"), usual)
-            })
-            .collect();
-        let others = catalogue::catalogue().iter().filter(|known| {
-            Some(known.group) == group_asked && known.status == catalogue::PluginStatus::ThirdParty
-        });
-        items.extend(others.map(|known| {
-            (known.name.clone(), format!("{} (third-party)", known.description), known.module_path(), false)
-        }));
-        if items.is_empty() {
+            .filter(|known| Some(known.group) == shown && known.status == PluginStatus::ThirdParty);
+        for known in third_party {
+            let about = format!("{} (third-party)", known.description);
+            choices.push(prompt::Choice { name: known.name.clone(), about, is_selected: false });
+            values.push(known.module_path());
+        }
+        if choices.is_empty() {
             continue;
         }
-        let shown: Vec<(String, String, bool)> =
-            items.iter().map(|(name, line, _, usual)| (name.clone(), line.clone(), *usual)).collect();
-        let picked =
-            prompt::many(settings.terminal, title, &shown).map_err(Stop::Terminal)?.ok_or(Stop::Left)?;
-        chosen.extend(picked.into_iter().filter_map(|index| items.get(index).map(|item| item.2.clone())));
+        let picked = prompt::multi_select(settings.terminal, title, &choices).map_err(InitError::Terminal)?;
+        let picked = picked.ok_or(InitError::Canceled)?;
+        selectors.extend(picked.into_iter().filter_map(|index| values.get(index).cloned()));
     }
-    Ok(chosen)
+    Ok(selectors)
 }
 
-/// RoadRunner's ref and the plugins that are inside a binary.
-fn of_binary(
+/// RoadRunner's ref and the plugins of a binary.
+fn entries_of_binary(
     settings: &Settings,
-    arguments: &cli::Init,
+    arguments: &InitCommand,
     inspection: &Inspection,
     binary: &Path,
-) -> Result<(String, Vec<Entry>), Stop> {
-    let roadrunner = match (&arguments.roadrunner, &inspection.version) {
-        (Some(reference), _) => reference.clone(),
-        (None, Some(version)) => version.clone(),
-        (None, None) if settings.terminal.stdin && settings.terminal.stderr => {
-            let question = "The binary doesn't say its RoadRunner version. Which is it";
-            prompt::line(settings.terminal, question).map_err(Stop::Terminal)?.ok_or(Stop::Left)?
+) -> Result<(String, Vec<PluginEntry>), InitError> {
+    let roadrunner = match arguments.roadrunner.as_ref().or(inspection.version.as_ref()) {
+        Some(reference) => reference.clone(),
+        None if is_interactive(settings) => {
+            let question = "The binary has no RoadRunner version. Enter its version";
+            prompt::input(settings.terminal, question)
+                .map_err(InitError::Terminal)?
+                .ok_or(InitError::Canceled)?
         }
-        (None, None) => {
-            let message = format!("{} doesn't say which RoadRunner version it is", binary.display());
-            let help = "say it with `--roadrunner v2025.1.15`; `rr --version` may tell";
-            return Err(error(message, help).into());
+        None => {
+            let error = Error::configuration(format!("`{}` has no RoadRunner version", binary.display()));
+            let help = "set it with `--roadrunner v2025.1.15`; `rr --version` may show it";
+            return Err(error.help(help).into());
         }
     };
-    let entries = inspection.plugins.iter().map(|inside| {
-        let (replace, remark) = match inside.replacement.as_deref() {
-            // A directory has no version. What was in it is gone with it.
-            Some(new) if !new.contains(' ') => {
-                (None, Some(format!("It was built from the directory {new}: put yours in with `replace`.")))
+    let entries = inspection.plugins.iter().map(|plugin| {
+        let (replace, remark) = match plugin.replacement.as_deref() {
+            // The sources in a directory are not in the binary.
+            Some(directory) if !directory.contains(' ') => {
+                (None, Some(format!("Built from the directory {directory}; set `replace` to yours.")))
             }
-            Some(new) => (Some(new.replacen(' ', "@", 1)), None),
+            Some(module) => (Some(module.replacen(' ', "@", 1)), None),
             None => (None, None),
         };
-        Entry {
-            name: inside.name.clone(),
-            module: inside.module.clone(),
-            tag: inside.version.clone(),
-            replace,
-            remark,
-        }
+        PluginEntry { replace, remark, ..entry(plugin.name.clone(), &plugin.module, &plugin.version) }
     });
     Ok((roadrunner, entries.collect()))
 }
 
-/// What else a binary says of its making, in the configuration's words.
-fn settings_of(inspection: &Inspection) -> String {
+/// The build settings of a binary as TOML.
+fn render_settings(inspection: &Inspection) -> String {
     let Inspection { flags, target, modules, .. } = inspection;
     let has = |flag: &str| flags.iter().any(|known| known == flag);
     let mut tags: Vec<&str> = flags
@@ -310,7 +275,6 @@ fn settings_of(inspection: &Inspection) -> String {
     arguments.extend(has("-race=true").then(|| quoted("-race")));
 
     let mut text = String::new();
-    // Writing to a String can't fail.
     if debug {
         text.push_str("\n[debug]\nenabled = true\n");
     }
@@ -331,41 +295,40 @@ fn settings_of(inspection: &Inspection) -> String {
     text
 }
 
-fn of_release(Version { path: module, version }: &Version) -> Entry {
-    Entry { name: name_of(module), module: module.clone(), tag: version.clone(), replace: None, remark: None }
+fn entry(name: String, module: &str, tag: &str) -> PluginEntry {
+    PluginEntry { name, module: module.to_owned(), tag: tag.to_owned(), replace: None, remark: None }
 }
 
 fn name_of(module: &str) -> String {
     let known = catalogue::find(module).map(|known| known.name.clone());
-    known.unwrap_or_else(|| base(module).rsplit('/').next().unwrap_or(module).to_owned())
+    known.unwrap_or_else(|| without_major(module).rsplit('/').next().unwrap_or(module).to_owned())
 }
 
 fn group(module: &str) -> Option<PluginGroup> {
     catalogue::find(module).map(|known| known.group)
 }
 
-/// The configuration: plugins by group, a line on each that is known.
-fn written(roadrunner: &str, entries: &[Entry], title: &str) -> String {
+/// The configuration as TOML, with plugins by group.
+fn render(roadrunner: &str, entries: &[PluginEntry], title: &str) -> String {
     let mut text = format!(
         "# {title}.\n\
          #\n\
-         # `vx build` builds it. `vx add`, `vx remove` and `vx update` change this file, and leave your comments alone.\n\n\
+         # `vx add`, `vx remove` and `vx update` edit this file and preserve comments.\n\n\
          [roadrunner]\n\
          ref = {}\n",
         quoted(roadrunner)
     );
-    let mut groups: BTreeMap<Option<PluginGroup>, Vec<&Entry>> = BTreeMap::new();
+    let mut groups: BTreeMap<Option<PluginGroup>, Vec<&PluginEntry>> = BTreeMap::new();
     for entry in entries {
         groups.entry(group(&entry.module)).or_default().push(entry);
     }
-    // What no group has comes last.
-    let unknown = groups.remove(&None);
-    let titled = groups.into_iter().filter_map(|(group, entries)| Some((group?.title(), entries)));
-    for (title, mut entries) in titled.chain(unknown.map(|entries| ("Others", entries))) {
+    let ungrouped = groups.remove(&None);
+    let groups = groups.into_iter().filter_map(|(group, entries)| Some((group?.title(), entries)));
+    for (title, mut entries) in groups.chain(ungrouped.map(|entries| ("Other", entries))) {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         // Writing to a String can't fail.
         let _ = write!(text, "\n# --- {title}\n");
-        for Entry { name, module, tag, replace, remark } in entries {
+        for PluginEntry { name, module, tag, replace, remark } in entries {
             text.push('\n');
             let about = catalogue::find(module).map(|known| format!("{}.", known.description));
             for line in about.iter().chain(remark) {
@@ -381,17 +344,9 @@ fn written(roadrunner: &str, entries: &[Entry], title: &str) -> String {
     text
 }
 
-/// A binary may name its modules as it likes: no name becomes a line of its own.
+/// Names in a binary may contain line breaks, which must not end a comment.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn quoted(text: &str) -> String {
-    velox_manifest::edit::string(text)
-}
-
-fn key(name: &str) -> String {
-    velox_manifest::edit::key(name)
 }
 
 #[cfg(test)]
@@ -401,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_binary_says_of_its_making_is_written_too() {
+    fn build_settings_of_a_binary() {
         let inspection = Inspection {
             roadrunner: "github.com/roadrunner-server/roadrunner/v2025".to_owned(),
             version: Some("v2025.1.15".to_owned()),
@@ -419,21 +374,18 @@ mod tests {
                 replacement: Some("example.com/zap v1.0.1".to_owned()),
             }],
         };
-        insta::assert_snapshot!(settings_of(&inspection));
+        insta::assert_snapshot!(render_settings(&inspection));
         let host = Inspection { target: Some(GoTarget::host().to_string()), ..inspection.clone() };
-        assert!(!settings_of(&host).contains("target_platform"));
+        assert!(!render_settings(&host).contains("target_platform"));
         let plain = Inspection { flags: Vec::new(), modules: Vec::new(), ..host };
-        assert_eq!(settings_of(&plain), "");
+        assert_eq!(render_settings(&plain), "");
     }
 
     #[test]
-    fn a_configuration_is_written_by_groups_with_a_line_on_each() {
-        let entry = |name: &str, module: &str, replace: Option<&str>| Entry {
-            name: name.to_owned(),
-            module: module.to_owned(),
-            tag: "v5.1.0".to_owned(),
+    fn plugins_by_group() {
+        let entry = |name: &str, module: &str, replace: Option<&str>| PluginEntry {
             replace: replace.map(str::to_owned),
-            remark: None,
+            ..entry(name.to_owned(), module, "v5.1.0")
         };
         let mut entries = vec![
             entry("mine", "example.com/mine", Some("example.com/fork@v1.0.0")),
@@ -441,7 +393,7 @@ mod tests {
             entry("http", "github.com/roadrunner-server/http/v5", None),
             entry("gzip", "github.com/roadrunner-server/gzip/v5", None),
         ];
-        entries[3].remark = Some("It was\nbuilt from a directory.".to_owned());
-        insta::assert_snapshot!(written("v2025.1.15", &entries, "A server"));
+        entries[3].remark = Some("Built from\na directory.".to_owned());
+        insta::assert_snapshot!(render("v2025.1.15", &entries, "Title"));
     }
 }

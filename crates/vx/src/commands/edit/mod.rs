@@ -1,4 +1,4 @@
-//! Commands that write or change a configuration.
+//! Commands that create or edit a configuration or a plugin.
 
 pub(crate) mod add;
 pub(crate) mod init;

@@ -1,4 +1,4 @@
-//! Questions on a terminal. Each answer is `None` where the user leaves (Escape).
+//! Prompts on a terminal. The result is `None` if the user cancels with Escape or Ctrl-C.
 
 use std::io;
 
@@ -10,47 +10,53 @@ use dialoguer::{
 
 use crate::settings::Terminal;
 
-/// One of several; the first is the default.
-pub(crate) fn one(terminal: Terminal, question: &str, items: &[String]) -> io::Result<Option<usize>> {
-    let theme = theme(terminal);
-    let asked = Select::with_theme(&*theme).with_prompt(question).items(items).default(0).interact_opt();
-    answered(asked)
+/// An item of [`multi_select`].
+pub(super) struct Choice {
+    pub(super) name: String,
+    pub(super) about: String,
+    pub(super) is_selected: bool,
 }
 
-/// Any number of things: a name, a line about it, and whether it is chosen beforehand.
-pub(crate) fn many(
+/// Selects one item; the first is the default.
+pub(super) fn select(terminal: Terminal, prompt: &str, items: &[String]) -> io::Result<Option<usize>> {
+    let theme = theme(terminal);
+    finish(Select::with_theme(&*theme).with_prompt(prompt).items(items).default(0).interact_opt())
+}
+
+/// Selects any number of items.
+pub(super) fn multi_select(
     terminal: Terminal,
     title: &str,
-    items: &[(String, String, bool)],
+    choices: &[Choice],
 ) -> io::Result<Option<Vec<usize>>> {
-    let width = items.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
-    // A line that is broken would be drawn wrongly.
-    let room = usize::from(Term::stderr().size().1).saturating_sub(8).max(width);
-    let lines = items.iter().map(|(name, about, chosen)| {
-        let line: String = format!("{name:width$}  {about}").chars().take(room).collect();
-        (line.trim_end().to_owned(), *chosen)
+    let width = choices.iter().map(|choice| choice.name.chars().count()).max().unwrap_or_default();
+    // dialoguer redraws wrapped lines incorrectly.
+    let columns = usize::from(Term::stderr().size().1).saturating_sub(8).max(width);
+    let items = choices.iter().map(|Choice { name, about, is_selected }| {
+        let line: String = format!("{name:width$}  {about}").chars().take(columns).collect();
+        (line.trim_end().to_owned(), *is_selected)
     });
     let theme = theme(terminal);
-    let asked = MultiSelect::with_theme(&*theme)
-        .with_prompt(format!("{title} (space chooses, enter goes on)"))
-        .items_checked(lines)
-        // Its own report repeats the whole lines.
+    let selected = MultiSelect::with_theme(&*theme)
+        .with_prompt(format!("{title} (space to select, enter to confirm)"))
+        .items_checked(items)
+        // The built-in report repeats whole lines.
         .report(false)
         .interact_opt();
-    let picked = answered(asked)?;
-    if let Some(picked) = &picked {
-        let names: Vec<&str> =
-            picked.iter().filter_map(|index| items.get(*index)).map(|(name, ..)| name.as_str()).collect();
+    let selected = finish(selected)?;
+    if let Some(indices) = &selected {
+        let names = indices.iter().filter_map(|index| Some(choices.get(*index)?.name.as_str()));
+        let names: Vec<&str> = names.collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         Term::stderr().write_line(&format!("  {title}: {names}"))?;
     }
-    Ok(picked)
+    Ok(selected)
 }
 
-/// A line of text.
-pub(crate) fn line(terminal: Terminal, question: &str) -> io::Result<Option<String>> {
+/// Reads a line of text.
+pub(super) fn input(terminal: Terminal, prompt: &str) -> io::Result<Option<String>> {
     let theme = theme(terminal);
-    answered(Input::<String>::with_theme(&*theme).with_prompt(question).interact_text().map(Some))
+    finish(Input::<String>::with_theme(&*theme).with_prompt(prompt).interact_text().map(Some))
 }
 
 fn theme(terminal: Terminal) -> Box<dyn Theme> {
@@ -60,10 +66,10 @@ fn theme(terminal: Terminal) -> Box<dyn Theme> {
     }
 }
 
-fn answered<T>(asked: Result<Option<T>, Error>) -> io::Result<Option<T>> {
-    // Whatever happened, the cursor comes back.
+fn finish<T>(result: Result<Option<T>, Error>) -> io::Result<Option<T>> {
+    // The cursor stays hidden after an error.
     let _ = Term::stderr().show_cursor();
-    match asked {
+    match result {
         Ok(answer) => Ok(answer),
         Err(Error::IO(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
         Err(Error::IO(error)) => Err(error),

@@ -1,29 +1,25 @@
-use std::process::ExitCode;
+use velox_manifest::Diagnostic;
 
 use crate::{
-    cli,
-    commands::edit::session::{Editing, error},
-    report::Change,
+    cli::edit::RemoveCommand,
+    commands::edit::session::EditSession,
+    report::{Change, ChangeKind},
     settings::Settings,
+    status::CommandResult,
 };
 
 /// `vx remove`.
-pub(crate) async fn remove(settings: Settings, arguments: cli::Remove) -> ExitCode {
-    let mut editing = match Editing::open(settings, &arguments.edit) {
-        Ok(editing) => editing,
-        Err(code) => return code,
-    };
-    for name in &arguments.plugins {
-        let known = editing.manifest().plugins.iter().find(|plugin| plugin.name.value == *name);
-        let from = known.map(|plugin| plugin.reference.value.clone());
-        if let Err(diagnostic) = editing.editor.remove(name) {
-            return editing.refused(diagnostic);
-        }
-        editing.changes.push(Change { change: "removed", name: name.clone(), module: None, from, to: None });
+pub(crate) async fn remove(settings: Settings, arguments: RemoveCommand) -> CommandResult {
+    let mut editing = EditSession::open(settings, &arguments.edit.config)?;
+    for name in arguments.plugins {
+        let plugin = editing.manifest().plugins.iter().find(|plugin| plugin.name.value == name);
+        let from = plugin.map(|plugin| plugin.reference.value.clone());
+        editing.editor.remove(&name).map_err(|error| editing.invalid(error))?;
+        editing.changes.push(Change { kind: ChangeKind::Removed, name, module: None, from, to: None });
     }
     if editing.editor.names().is_empty() {
-        let help = "add another one first: a server is made of plugins";
-        return editing.refused(error("no plugin would be left".to_owned(), help));
+        let error = Diagnostic::error("a configuration needs at least one plugin");
+        return Err(editing.invalid(error.help("add another plugin first")));
     }
     editing.save(!arguments.edit.no_lock).await
 }

@@ -1,104 +1,85 @@
-use std::process::ExitCode;
-
-use velox_build::{Event, Note, VersionSubject};
+use velox_build::Event;
 use velox_gomod::semver;
+use velox_manifest::Diagnostic;
+use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
 
 use crate::{
-    cli,
-    commands::{
-        edit::session::{Editing, ROADRUNNER},
-        query::outdated::{Standing, standings},
-    },
-    report::Change,
+    cli::edit::UpdateCommand,
+    commands::edit::session::EditSession,
+    report::{Change, ChangeKind},
     settings::Settings,
+    status::CommandResult,
 };
 
 /// `vx update`.
-pub(crate) async fn update(settings: Settings, arguments: cli::Update) -> ExitCode {
-    let mut editing = match Editing::open(settings, &arguments.edit) {
-        Ok(editing) => editing,
-        Err(code) => return code,
-    };
-    let names = match chosen(&editing, &arguments.plugins) {
-        Ok(names) => names,
-        Err(code) => return code,
-    };
-    let standings = match standings(&editing, &names).await {
-        Ok(standings) => standings,
-        Err(error) => return editing.prepared.failed(&error),
-    };
-    for standing in standings {
-        if let Err(diagnostic) = update_one(&mut editing, &standing, arguments.major) {
-            return editing.refused(diagnostic);
-        }
+pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> CommandResult {
+    let UpdateCommand { plugins, major, edit } = arguments;
+    let mut editing = EditSession::open(settings, &edit.config)?;
+    for name in plugins.iter().filter(|name| *name != ROADRUNNER) {
+        check_name(&editing, name).map_err(|error| editing.invalid(error))?;
     }
-    editing.save(!arguments.edit.no_lock).await
+    // RoadRunner is only updated when it is named.
+    let names = if plugins.is_empty() { editing.editor.names() } else { plugins };
+    let session = &editing.session;
+    let versions =
+        available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
+    for available in versions.map_err(|error| editing.session.failed(&error))? {
+        update_plugin(&mut editing, &available, major).map_err(|error| editing.invalid(error))?;
+    }
+    editing.save(!edit.no_lock).await
 }
 
-/// The plugins that are named; without a name, all of them, but not RoadRunner, which is a decision of its own.
-fn chosen(editing: &Editing, names: &[String]) -> Result<Vec<String>, ExitCode> {
-    if names.is_empty() {
-        return Ok(editing.editor.names());
-    }
-    for name in names.iter().filter(|name| *name != ROADRUNNER) {
-        // Setting what is there already finds out whether it is there.
-        if let Err(mut diagnostic) = editing.editor.clone().set_ref(name, "latest") {
-            if name.contains('@') {
-                diagnostic.help.insert(0, format!("`vx add {name}` sets a version of your choice"));
-            }
-            return Err(editing.refused(diagnostic));
+/// Checks that the plugin exists, by an edit that is discarded.
+fn check_name(editing: &EditSession, name: &str) -> Result<(), Diagnostic> {
+    editing.editor.clone().set_ref(name, "latest").map_err(|mut error| {
+        if name.contains('@') {
+            error.help.insert(0, format!("`vx add {name}` selects a version"));
         }
-    }
-    Ok(names.to_vec())
+        error
+    })
 }
 
-fn update_one(
-    editing: &mut Editing,
-    standing: &Standing,
+fn update_plugin(
+    editing: &mut EditSession,
+    available: &AvailableVersions,
     major: bool,
-) -> Result<(), velox_manifest::Diagnostic> {
-    let Standing { name, asked, versions, .. } = standing;
-    let note = |text: String| editing.prepared.report.report(Event::Note(Note::Text { text }));
-    let is_roadrunner = matches!(standing.subject, VersionSubject::RoadRunner);
-    if standing.replaced {
-        note(format!("{name} is replaced: it stays at {asked}"));
+) -> Result<(), Diagnostic> {
+    let AvailableVersions { name, requested, is_roadrunner, .. } = available;
+    if available.is_replaced {
+        editing.session.note(format!("`{name}` is replaced, and stays at {requested}"));
         return Ok(());
     }
-    if !semver::is_valid(asked) {
-        // A branch moves in the lock alone.
-        editing.renew.push(name.clone());
+    if !semver::is_valid(requested) {
+        // A branch moves only in the lock.
+        editing.upgrade.push(name.clone());
         return Ok(());
     }
     if editing.editor.has_variable_ref(name) {
-        note(format!("the ref of {name} holds a variable: it stays"));
+        editing.session.note(format!("the ref of `{name}` contains a variable, and stays unchanged"));
         return Ok(());
     }
-    if let Some(why) = &versions.trouble {
-        let message = format!("can't tell the versions of {name}: {why}");
-        editing.prepared.report.report(Event::Warning(velox_manifest::Diagnostic {
-            level: velox_manifest::Level::Warning,
-            ..crate::commands::edit::session::error(message, "it stays at what it is")
-        }));
+    if let Some(cause) = &available.versions.trouble {
+        let warning = Diagnostic::warning(format!("failed to list the versions of `{name}`: {cause}"));
+        editing.session.report.report(Event::Warning(warning.help("the plugin is not updated")));
         return Ok(());
     }
-    let newest = if major { standing.newest_of_all() } else { standing.newest_of_same() };
-    let Some((module, version)) = newest else { return Ok(()) };
-    if semver::compare(version, asked).is_le() && !(is_roadrunner && module != standing.module) {
+    let latest = if major { available.latest() } else { available.latest_compatible() };
+    let Some((module, version)) = latest else { return Ok(()) };
+    if semver::compare(version, requested).is_le() && !(*is_roadrunner && module != available.module) {
         return Ok(());
     }
-    let change = Change {
-        change: "updated",
-        name: name.clone(),
-        module: Some(module.to_owned()),
-        from: Some(asked.clone()),
-        to: Some(version.to_owned()),
-    };
-    if is_roadrunner {
+    if *is_roadrunner {
         editing.editor.set_roadrunner(version)?;
     } else {
         editing.editor.set_ref(name, version)?;
         editing.editor.set_module(name, module)?;
     }
-    editing.changes.push(change);
+    editing.changes.push(Change {
+        kind: ChangeKind::Updated,
+        name: name.clone(),
+        module: Some(module.to_owned()),
+        from: Some(requested.clone()),
+        to: Some(version.to_owned()),
+    });
     Ok(())
 }

@@ -1,78 +1,64 @@
-use std::{process::ExitCode, sync::Arc};
-
 use serde_json::{Value, json};
-use velox_build::{BuildOptions, Goal};
 use velox_manifest::{Level, SourceFile};
 use velox_query::{CheckReport, Finding, LookedUp, Rule};
 
 use crate::{
-    cli::{self, Format},
-    commands::session::Prepared,
+    cli::{OutputFormat, query::CheckCommand},
+    commands::session::Session,
     report::{
         self,
-        diagnostics::{position, render_explained, within},
+        diagnostics::{SourceRange, render_explained},
         text::count,
     },
     settings::Settings,
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
 /// `vx check`.
-pub(crate) async fn check(settings: Settings, arguments: cli::Check) -> ExitCode {
-    let mut prepared =
-        match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
-            Ok(prepared) => prepared,
-            Err(code) => return code,
-        };
-    let warnings = std::mem::take(&mut prepared.warnings);
-    let Prepared { request, report, cancel, .. } = &prepared;
-    let mut checked = match velox_query::check(request, Arc::clone(report) as _, cancel.clone()).await {
-        Ok(checked) => checked,
-        Err(error) => return prepared.failed(&error),
-    };
+pub(crate) async fn check(settings: Settings, arguments: CheckCommand) -> CommandResult {
+    let mut session = Session::open(settings, arguments.project)?;
+    let warnings = std::mem::take(&mut session.warnings);
+    let checked = velox_query::check(&session.request, session.reporter(), session.cancel.clone()).await;
+    let mut checked = checked.map_err(|error| session.failed(&error))?;
     checked.findings.splice(0..0, warnings.into_iter().map(Finding::of_warning));
-    let source = request.source.as_ref();
-    let text = match prepared.format {
-        Format::Json => events(&checked, source),
-        Format::Human => shown(&checked, source),
-    };
-    let wrong = of_level(&checked, Level::Error) > 0
-        || (arguments.deny_warnings && of_level(&checked, Level::Warning) > 0);
-    let written = prepared.answer(&text);
-    if wrong { Ending::Build.into() } else { written }
+    let source = session.request.source.as_ref();
+    session.print(&match session.format {
+        OutputFormat::Json => events(&checked, source),
+        OutputFormat::Human => render(&checked, source),
+    })?;
+    let denied = if arguments.deny_warnings { count_level(&checked, Level::Warning) } else { 0 };
+    if count_level(&checked, Level::Error) + denied > 0 { Err(ExitStatus::Failure) } else { Ok(()) }
 }
 
-fn of_level(checked: &CheckReport, level: Level) -> usize {
+fn count_level(checked: &CheckReport, level: Level) -> usize {
     checked.findings.iter().filter(|finding| finding.diagnostic.level == level).count()
 }
 
-fn shown(checked: &CheckReport, source: Option<&SourceFile>) -> String {
+fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text = String::new();
     for Finding { diagnostic, explanation, .. } in &checked.findings {
         text += &render_explained(diagnostic, explanation, source);
         text.push('\n');
     }
-    if let Err(why) = &checked.looked_up {
-        text += &format!("note: known vulnerabilities weren't looked for: {why}\n");
-    }
-    let of = checked.roadrunner.as_ref().map(|version| format!("RoadRunner {version}: ")).unwrap_or_default();
-    let found = match (of_level(checked, Level::Error), of_level(checked, Level::Warning)) {
-        (0, 0) => "nothing is wrong".to_owned(),
+    let lookup = match &checked.looked_up {
+        Ok(LookedUp { asked, private }) => {
+            let skipped = if *private == 0 { String::new() } else { format!(", skipped {private} private") };
+            let modules = count(*asked as u64, "module");
+            format!("; checked {modules} for known vulnerabilities{skipped}")
+        }
+        Err(cause) => {
+            text += &format!("note: known vulnerabilities were not checked: {cause}\n");
+            String::new()
+        }
+    };
+    let subject = checked.roadrunner.as_ref().map(|version| format!("RoadRunner {version}: "));
+    let found = match (count_level(checked, Level::Error), count_level(checked, Level::Warning)) {
+        (0, 0) => "no problems found".to_owned(),
         (errors, warnings) => {
             format!("{}, {}", count(errors as u64, "error"), count(warnings as u64, "warning"))
         }
     };
-    let looked_up = match &checked.looked_up {
-        Ok(LookedUp { asked, private: 0 }) => {
-            format!("; {} looked up for known vulnerabilities", count(*asked as u64, "module"))
-        }
-        Ok(LookedUp { asked, private }) => format!(
-            "; {} looked up for known vulnerabilities, {private} private not",
-            count(*asked as u64, "module")
-        ),
-        Err(_) => String::new(),
-    };
-    text + &format!("{of}{found}{looked_up}\n")
+    text + &format!("{}{found}{lookup}\n", subject.unwrap_or_default())
 }
 
 fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
@@ -84,8 +70,8 @@ fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     };
     let summary = json!({
         "roadrunner": checked.roadrunner,
-        "errors": of_level(checked, Level::Error),
-        "warnings": of_level(checked, Level::Warning),
+        "errors": count_level(checked, Level::Error),
+        "warnings": count_level(checked, Level::Warning),
         "vulnerabilities_looked_up": looked_up,
         "vulnerabilities_unknown": why,
     });
@@ -107,16 +93,10 @@ fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
     if *rule == Rule::Vulnerable {
         object.insert("vulnerabilities".to_owned(), json!(vulnerabilities));
     }
-    if let (Some(source), Some(span)) = (source, &diagnostic.span) {
-        let span = within(&source.text, span);
-        let (start, end) = (position(&source.text, span.start), position(&source.text, span.end));
-        let place = json!({
-            "file": source.name, "line": start.line, "column": start.column,
-            "end_line": end.line, "end_column": end.column,
-        });
-        if let Value::Object(place) = place {
-            object.extend(place);
-        }
+    if let (Some(source), Some(span)) = (source, &diagnostic.span)
+        && let Value::Object(range) = json!(SourceRange::new(source, span))
+    {
+        object.extend(range);
     }
     fields
 }

@@ -1,5 +1,5 @@
 use std::{
-    process::ExitCode,
+    io,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -9,173 +9,145 @@ use velox_build::{BuildOptions, Event, Goal, Reporter};
 use velox_manifest::LogConfig;
 use velox_query::{Diagnosis, Health};
 
-use crate::commands::session::{Asked, Misconfigured, working_directory};
 use crate::{
-    cli::{self, Format},
-    configuration::USUAL_NAME,
+    cli::{OutputFormat, build::OverrideArgs, query::DoctorCommand},
+    commands::session::{LoadError, LoadedManifest, watch_signals, working_directory},
+    config_file::DEFAULT_FILE_NAME,
     report::{
         self,
         text::{clean, count},
     },
     settings::{Settings, Verbosity},
-    signals,
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
-/// `vx doctor`: a line for each finding; exit code 1 where a build will fail.
-pub(crate) async fn doctor(settings: Settings, mut source: cli::ServerSource) -> ExitCode {
-    let working_directory = match working_directory() {
-        Ok(directory) => directory,
-        Err(code) => return code,
-    };
-    let teller = Teller::new(&settings);
+/// `vx doctor`.
+pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> CommandResult {
+    let mut source = arguments.source;
+    let directory = working_directory()?;
     let config = source.config.take();
-    // Without a configuration there is still a machine to look at.
-    let there = config.is_some() || working_directory.join(USUAL_NAME).exists();
-    let asked = match there {
-        true => Asked::read(&settings, config.as_deref(), &cli::Changes::default(), &working_directory),
-        false => Ok(Asked::nothing(&working_directory)),
-    };
-    let asked = match asked {
-        Ok(asked) => {
-            if there {
-                let plugins = asked.manifest.plugins.len();
-                let name = asked.source.as_ref().map_or(USUAL_NAME, |source| source.name.as_str());
-                teller.tell(&Diagnosis {
-                    check: "config",
-                    state: Health::Ok,
-                    message: format!("{name} asks for {}", count(plugins as u64, "plugin")),
-                    remedy: None,
-                });
+    let printer = DiagnosisPrinter::new(&settings);
+    let mut loaded = LoadedManifest::empty(&directory);
+    if config.is_some() || directory.join(DEFAULT_FILE_NAME).exists() {
+        match LoadedManifest::load(&settings, config, &OverrideArgs::default(), &directory) {
+            Ok(configured) => {
+                loaded = configured;
+                let name = loaded.source.as_ref().map_or(DEFAULT_FILE_NAME, |source| &source.name);
+                let plugins = count(loaded.manifest.plugins.len() as u64, "plugin");
+                printer.print(&config_diagnosis(Health::Ok, format!("{name} has {plugins}")));
             }
-            asked
+            Err(error) => printer.print(&invalid_configuration(&error)),
         }
-        Err(wrong) => {
-            teller.tell(&misconfigured(&wrong));
-            Asked::nothing(&working_directory)
-        }
-    };
+    }
     let cancel = CancellationToken::new();
-    if let Err(error) = signals::watch(cancel.clone(), |_| ()) {
-        return report::complain(&format!("can't listen for signals: {error}"));
-    }
-    let options = source.options(BuildOptions::default(), &working_directory);
-    let request = asked.request(settings, options, Goal::Plan);
-    let ended =
-        velox_query::diagnose(&request, Arc::new(Silent), cancel, |finding| teller.tell(&finding)).await;
-    match ended {
-        Ok(()) => teller.end(),
-        Err(error) => Ending::of(error.kind, None).into(),
-    }
+    watch_signals(&cancel, |_| ())?;
+    let options = source.options(BuildOptions::default(), &directory);
+    let request = loaded.into_request(settings, options, Goal::Plan);
+    velox_query::diagnose(&request, Arc::new(NoReport), cancel, |diagnosis| printer.print(&diagnosis))
+        .await
+        .map_err(|error| ExitStatus::from(error.kind))?;
+    printer.finish()
 }
 
-/// A configuration with mistakes, as one finding: `vx build` shows them all, with their places.
-fn misconfigured(wrong: &Misconfigured) -> Diagnosis {
-    let first = wrong.diagnostics.first().map_or("it can't be read", |first| first.message.as_str());
-    let more = match wrong.diagnostics.len() {
-        0 | 1 => String::new(),
-        many => format!(" (and {} more)", many - 1),
+/// Summarizes configuration errors, which `vx build` shows with their places.
+fn invalid_configuration(error: &LoadError) -> Diagnosis {
+    let message = match error.diagnostics.as_slice() {
+        [] => "invalid configuration".to_owned(),
+        [only] => only.message.clone(),
+        [first, others @ ..] => format!("{} (and {} more)", first.message, others.len()),
     };
-    Diagnosis {
-        check: "config",
-        state: Health::Error,
-        message: format!("{first}{more}"),
-        remedy: Some("`vx build --dry-run` shows where".to_owned()),
-    }
+    let remedy = Some("`vx build --dry-run` shows details".to_owned());
+    Diagnosis { remedy, ..config_diagnosis(Health::Error, message) }
 }
 
-/// What go and git print is no finding.
-struct Silent;
+fn config_diagnosis(state: Health, message: String) -> Diagnosis {
+    Diagnosis { check: "config", state, message, remedy: None }
+}
 
-impl Reporter for Silent {
+/// Discards the output of go and git.
+struct NoReport;
+
+impl Reporter for NoReport {
     fn report(&self, _: Event) {}
 }
 
-/// Writes findings as they come.
-struct Teller {
-    json: bool,
-    /// Whether only what is wrong is shown.
+/// Prints diagnoses as they are made, and counts them.
+struct DiagnosisPrinter {
+    format: OutputFormat,
+    /// Whether only problems are shown.
     quiet: bool,
-    told: Mutex<Told>,
+    printed: Mutex<PrintedDiagnoses>,
 }
 
 #[derive(Default)]
-struct Told {
+struct PrintedDiagnoses {
     ok: u64,
     warnings: u64,
     errors: u64,
-    /// The first that couldn't be written.
-    failure: Option<std::io::Error>,
+    /// The first error of writing to stdout.
+    failure: Option<io::Error>,
 }
 
-impl Teller {
+impl DiagnosisPrinter {
     fn new(settings: &Settings) -> Self {
         Self {
-            json: settings.format(LogConfig::default()) == Format::Json,
+            format: settings.format(LogConfig::default()),
             quiet: settings.verbosity(LogConfig::default()) < Verbosity::Normal,
-            told: Mutex::default(),
+            printed: Mutex::default(),
         }
     }
 
-    fn tell(&self, finding: &Diagnosis) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match finding.state {
-            Health::Ok => told.ok += 1,
-            Health::Warning => told.warnings += 1,
-            Health::Error => told.errors += 1,
+    fn print(&self, diagnosis: &Diagnosis) {
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        match diagnosis.state {
+            Health::Ok => printed.ok += 1,
+            Health::Warning => printed.warnings += 1,
+            Health::Error => printed.errors += 1,
         }
-        if self.quiet && finding.state == Health::Ok {
+        if self.quiet && diagnosis.state == Health::Ok {
             return;
         }
-        let text = if self.json { event(finding) } else { line(finding) };
-        if let Err(error) = report::print(&text) {
-            told.failure.get_or_insert(error);
-        }
-    }
-
-    fn end(self) -> ExitCode {
-        let Told { ok, warnings, errors, failure } =
-            self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let summary = if self.json {
-            let event = serde_json::json!({
-                "v": 1, "event": "diagnosed", "ok": ok, "warnings": warnings, "errors": errors,
-            });
-            format!("{event}\n")
-        } else if self.quiet {
-            String::new()
-        } else {
-            let verdict = if errors == 0 { "builds should work" } else { "builds will fail" };
-            let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
-            format!("\n{verdict}: {errors}, {warnings}\n")
+        let text = match self.format {
+            OutputFormat::Json => report::event("examined", diagnosis),
+            OutputFormat::Human => render(diagnosis),
         };
-        let written = failure.map_or_else(|| report::print(&summary), Err);
-        match written {
-            Err(error) => report::complain(&format!("can't write to the standard output: {error}")),
-            Ok(()) if errors > 0 => Ending::Build.into(),
-            Ok(()) => ExitCode::SUCCESS,
+        if let Err(error) = report::write(&text) {
+            printed.failure.get_or_insert(error);
         }
+    }
+
+    fn finish(self) -> CommandResult {
+        let PrintedDiagnoses { ok, warnings, errors, failure } =
+            self.printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure {
+            return Err(report::output_error(error));
+        }
+        report::print(&match self.format {
+            OutputFormat::Json => {
+                let counts = serde_json::json!({ "ok": ok, "warnings": warnings, "errors": errors });
+                report::event("diagnosed", &counts)
+            }
+            OutputFormat::Human if self.quiet => String::new(),
+            OutputFormat::Human => {
+                let verdict = if errors == 0 { "builds should work" } else { "builds will fail" };
+                format!("\n{verdict}: {}, {}\n", count(errors, "error"), count(warnings, "warning"))
+            }
+        })?;
+        if errors > 0 { Err(ExitStatus::Failure) } else { Ok(()) }
     }
 }
 
-fn event(finding: &Diagnosis) -> String {
-    let Diagnosis { check, state, message, remedy } = finding;
-    let event = serde_json::json!({
-        "v": 1, "event": "examined", "check": check, "state": state, "message": message, "remedy": remedy,
-    });
-    format!("{event}\n")
-}
-
-/// `warning  proxy    what was found`, and below it what to do.
-fn line(finding: &Diagnosis) -> String {
-    let (word, color) = match finding.state {
+/// `warning  proxy    message`, with the remedy on a second line.
+fn render(diagnosis: &Diagnosis) -> String {
+    let (word, color) = match diagnosis.state {
         Health::Ok => ("ok", AnsiColor::Green),
         Health::Warning => ("warning", AnsiColor::Yellow),
         Health::Error => ("error", AnsiColor::BrightRed),
     };
     let style = Style::new().bold().fg_color(Some(color.into()));
-    let message = clean(&finding.message).replace('\n', " ");
-    let mut text = format!("{style}{word:7}{style:#}  {:7}  {message}\n", finding.check);
-    if let Some(remedy) = &finding.remedy {
+    let message = clean(&diagnosis.message).replace('\n', " ");
+    let mut text = format!("{style}{word:7}{style:#}  {:7}  {message}\n", diagnosis.check);
+    if let Some(remedy) = &diagnosis.remedy {
         let help = AnsiColor::BrightCyan.on_default().bold();
         text += &format!("{:18}{help}help{help:#}: {}\n", "", clean(remedy).replace('\n', " "));
     }

@@ -1,37 +1,27 @@
-use std::process::ExitCode;
-
 use velox_manifest::LogConfig;
 use velox_query::{BinaryModule, Inspection};
 
 use crate::{
-    cli::{self, Format},
+    cli::{OutputFormat, query::InspectCommand},
     report::{
-        self, Failure,
+        self,
         text::{clean, count, table},
     },
     settings::Settings,
-    status::Ending,
+    status::CommandResult,
 };
 
 /// `vx inspect`.
-pub(crate) fn inspect(settings: &Settings, arguments: &cli::Inspect) -> ExitCode {
-    let inspection = match velox_query::inspect(&arguments.file) {
-        Ok(inspection) => inspection,
-        Err(error) => {
-            let ending = Ending::of(error.kind, None);
-            let failure = Failure { ending, diagnostics: &error.diagnostics, output: &error.output };
-            report::open(settings, LogConfig::default(), None).failed(&failure);
-            return ending.into();
-        }
-    };
-    let text = match settings.format(LogConfig::default()) {
-        Format::Json => report::event("inspected", &inspection),
-        Format::Human => clean(&shown(&inspection, arguments.all)).into_owned(),
-    };
-    report::answer(&text)
+pub(crate) fn inspect(settings: &Settings, arguments: &InspectCommand) -> CommandResult {
+    let inspection =
+        velox_query::inspect(&arguments.file).map_err(|error| report::failed(settings, &error))?;
+    report::print(&match settings.format(LogConfig::default()) {
+        OutputFormat::Json => report::event("inspected", &inspection),
+        OutputFormat::Human => clean(&render(&inspection, arguments.all)).into_owned(),
+    })
 }
 
-fn shown(inspection: &Inspection, all: bool) -> String {
+fn render(inspection: &Inspection, all: bool) -> String {
     let unknown = || "unknown".to_owned();
     let Inspection { stamp_version, stamp_time, .. } = inspection;
     let stamp = match (stamp_version, stamp_time) {

@@ -1,4 +1,4 @@
-//! Commands that show something and change nothing.
+//! Commands that only read the configuration.
 
 pub(crate) mod check;
 pub(crate) mod doctor;

@@ -1,37 +1,35 @@
-use std::process::ExitCode;
-
 use serde_json::json;
+use velox_build::{Error, ErrorKind};
 use velox_manifest::{
-    Diagnostic, Level, LogConfig,
-    catalogue::{self, KnownPlugin, PluginStatus},
+    Diagnostic, LogConfig,
+    catalogue::{self, KnownPlugin, PluginGroup, PluginStatus},
 };
 
 use crate::{
-    cli::{self, Format},
-    report::{self, Failure},
+    cli::{OutputFormat, query::SearchCommand},
+    report,
     settings::Settings,
-    status::Ending,
+    status::CommandResult,
 };
 
 /// `vx search`.
-pub(crate) fn search(settings: &Settings, arguments: &cli::Search) -> ExitCode {
-    let wanted = arguments.words.join(" ");
-    let found = catalogue::search(&wanted);
+pub(crate) fn search(settings: &Settings, arguments: &SearchCommand) -> CommandResult {
+    let words = arguments.words.join(" ");
+    let found = catalogue::search(&words);
     if found.is_empty() {
-        return nothing(settings, &wanted);
+        return Err(report::failed(settings, &not_found(&words)));
     }
-    let text = match settings.format(LogConfig::default()) {
-        Format::Json => found.iter().map(|plugin| report::event("plugin", &fields(plugin))).collect(),
-        Format::Human => groups(&found, wanted.trim().is_empty()),
-    };
-    report::answer(&text)
+    report::print(&match settings.format(LogConfig::default()) {
+        OutputFormat::Json => found.iter().map(|plugin| report::event("plugin", &fields(plugin))).collect(),
+        OutputFormat::Human => render(&found, words.trim().is_empty()),
+    })
 }
 
-/// One block for each group. The whole catalogue is a line for each plugin; what was searched has its module path too.
-fn groups(found: &[&KnownPlugin], whole: bool) -> String {
+/// A block for each group; search results have their module paths, too.
+fn render(found: &[&KnownPlugin], whole: bool) -> String {
     let width = found.iter().map(|plugin| plugin.name.len()).max().unwrap_or_default();
     let mut text = String::new();
-    for group in catalogue::PluginGroup::ALL {
+    for group in PluginGroup::ALL {
         let plugins: Vec<_> = found.iter().filter(|plugin| plugin.group == group).collect();
         if plugins.is_empty() {
             continue;
@@ -48,7 +46,7 @@ fn groups(found: &[&KnownPlugin], whole: bool) -> String {
         }
     }
     if whole {
-        text += "\n`vx search NAME` shows the module path too.\n";
+        text += "\n`vx search NAME` shows module paths.\n";
     }
     text
 }
@@ -73,16 +71,12 @@ fn fields(plugin: &KnownPlugin) -> serde_json::Value {
     })
 }
 
-fn nothing(settings: &Settings, wanted: &str) -> ExitCode {
-    let near: Vec<_> = catalogue::nearest(wanted).iter().map(|plugin| plugin.name.as_str()).collect();
-    let mut help = Vec::new();
-    if !near.is_empty() {
-        help.push(format!("did you mean {}?", near.join(", ")));
+fn not_found(words: &str) -> Error {
+    let mut error = Diagnostic::error(format!("no known plugin matches `{words}`"));
+    let nearest: Vec<_> = catalogue::nearest(words).iter().map(|plugin| plugin.name.as_str()).collect();
+    if !nearest.is_empty() {
+        error = error.help(format!("did you mean {}?", nearest.join(", ")));
     }
-    help.push("the catalogue has what is known widely: any other Go module can be a plugin, too".to_owned());
-    let message = format!("no known plugin matches `{wanted}`");
-    let diagnostic = Diagnostic { level: Level::Error, message, span: None, label: None, help };
-    let failure = Failure { ending: Ending::Build, diagnostics: &[diagnostic], output: &[] };
-    report::open(settings, LogConfig::default(), None).failed(&failure);
-    Ending::Build.into()
+    let help = "any Go module can be a plugin; the catalogue only has well-known ones";
+    Error::many(ErrorKind::Build, vec![error.help(help)])
 }

@@ -1,70 +1,56 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::ExitCode,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use velox_build::{BuildOptions, Goal};
 use velox_query::{GraphModule, ModuleGraph};
 
 use crate::{
-    cli::{self, Format},
-    commands::session::Prepared,
+    cli::{OutputFormat, query::TreeCommand},
+    commands::session::Session,
     report::{self, text::clean},
     settings::Settings,
+    status::CommandResult,
 };
 
 /// `vx tree`.
-pub(crate) async fn tree(settings: Settings, arguments: cli::Tree) -> ExitCode {
-    let unicode = settings.terminal.unicode;
-    let cli::Tree { server, depth, all } = arguments;
-    let prepared = match Prepared::new(settings, server, |_| Goal::Plan, BuildOptions::default()) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
+pub(crate) async fn tree(settings: Settings, arguments: TreeCommand) -> CommandResult {
+    let TreeCommand { project, depth, all } = arguments;
+    let symbols = match settings.terminal.unicode {
+        true => ["├── ", "└── ", "│   "],
+        false => ["|-- ", "`-- ", "|   "],
     };
-    let graph = match prepared.module_graph().await {
-        Ok(graph) => graph,
-        Err(code) => return code,
-    };
-    let text = match prepared.format {
-        Format::Json => report::event("tree", &fields(&graph, depth, all)),
-        Format::Human => {
-            let mut drawing = Drawing {
-                graph: &graph,
-                all,
-                depth: depth.unwrap_or(usize::MAX),
-                marks: if unicode {
-                    ["├── ", "└── ", "│   "]
-                } else {
-                    ["|-- ", "`-- ", "|   "]
-                },
-                drawn: BTreeSet::new(),
-                repeated: false,
-                text: String::new(),
-            };
-            drawing.draw();
-            drawing.text
+    let session = Session::open(settings, project)?;
+    let graph = session.module_graph().await?;
+    let text = match session.format {
+        OutputFormat::Json => report::event("tree", &fields(&graph, depth, all)),
+        OutputFormat::Human => TreeRenderer {
+            graph: &graph,
+            all,
+            depth: depth.unwrap_or(usize::MAX),
+            symbols,
+            shown: BTreeSet::new(),
+            repeated: false,
+            text: String::new(),
         }
+        .render(),
     };
-    prepared.answer(&clean(&text))
+    session.print(&clean(&text))
 }
 
-/// The tree as it is written.
-struct Drawing<'a> {
+struct TreeRenderer<'a> {
     graph: &'a ModuleGraph,
     all: bool,
     depth: usize,
-    /// For a branch, for the last one, and for what runs past.
-    marks: [&'static str; 3],
-    /// The modules whose branches are there already.
-    drawn: BTreeSet<String>,
+    /// The prefixes of a branch, of the last branch, and of lines below a branch.
+    symbols: [&'static str; 3],
+    /// The modules whose requirements are shown.
+    shown: BTreeSet<String>,
     repeated: bool,
     text: String,
 }
 
-impl Drawing<'_> {
-    /// RoadRunner's own requirements come first, then each plugin as a tree of its own.
-    fn draw(&mut self) {
+impl TreeRenderer<'_> {
+    /// RoadRunner's requirements, then a tree for each plugin.
+    fn render(mut self) -> String {
         let roadrunner = &self.graph.lock().roadrunner;
         self.text += &format!("{} {}\n", roadrunner.module, roadrunner.version);
         if self.depth > 0 {
@@ -76,8 +62,9 @@ impl Drawing<'_> {
             self.module(&module, "", 0);
         }
         if self.repeated {
-            self.text += "\n(*) its requirements are shown above\n";
+            self.text += "\n(*) requirements are shown above\n";
         }
+        self.text
     }
 
     fn module(&mut self, module: &GraphModule, indent: &str, depth: usize) {
@@ -87,7 +74,7 @@ impl Drawing<'_> {
         }
         let requirements =
             if depth < self.depth { self.graph.requirements(module, self.all) } else { Vec::new() };
-        let again = !requirements.is_empty() && !self.drawn.insert(module.path.clone());
+        let again = !requirements.is_empty() && !self.shown.insert(module.path.clone());
         self.repeated |= again;
         self.text += if again { " (*)\n" } else { "\n" };
         if !again {
@@ -96,18 +83,18 @@ impl Drawing<'_> {
     }
 
     fn branches(&mut self, modules: &[GraphModule], indent: &str, depth: usize) {
-        let [branch, last, past] = self.marks;
+        let [branch, last, line] = self.symbols;
         for (index, module) in modules.iter().enumerate() {
             let is_last = index + 1 == modules.len();
             self.text += indent;
             self.text += if is_last { last } else { branch };
-            let deeper = format!("{indent}{}", if is_last { "    " } else { past });
+            let deeper = format!("{indent}{}", if is_last { "    " } else { line });
             self.module(module, &deeper, depth);
         }
     }
 }
 
-/// The same as a flat map, which programs walk more easily.
+/// The tree as a flat map of modules.
 fn fields(graph: &ModuleGraph, depth: Option<usize>, all: bool) -> Value {
     let paths =
         |modules: &[GraphModule]| modules.iter().map(|module| module.path.clone()).collect::<Vec<_>>();

@@ -1,114 +1,93 @@
-use std::{collections::BTreeMap, process::ExitCode};
-
 use serde_json::{Value, json};
-use velox_build::{BuildOptions, Goal};
-use velox_manifest::{Diagnostic, Level};
+use velox_manifest::Diagnostic;
 use velox_query::{GraphModule, ModuleGraph, Requirement, Requirer, Why};
 
 use crate::{
-    cli::{self, Format},
-    commands::session::Prepared,
-    report::{self, Failure, text::clean},
+    cli::{OutputFormat, query::WhyCommand},
+    commands::session::Session,
+    report::{self, text::clean},
     settings::Settings,
-    status::Ending,
+    status::CommandResult,
 };
 
 /// `vx why`.
-pub(crate) async fn why(settings: Settings, arguments: cli::Why) -> ExitCode {
-    let arrow = if settings.terminal.unicode { "→" } else { "->" };
-    let prepared = match Prepared::new(settings, arguments.server, |_| Goal::Plan, BuildOptions::default()) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
+pub(crate) async fn why(settings: Settings, arguments: WhyCommand) -> CommandResult {
+    let arrow = if settings.terminal.unicode { " → " } else { " -> " };
+    let session = Session::open(settings, arguments.project)?;
+    let graph = session.module_graph().await?;
+    let paths = graph.named(&arguments.module);
+    let (&[_], Some(why)) = (paths.as_slice(), paths.first().and_then(|path| graph.why(path))) else {
+        return Err(session.invalid(not_unique(&graph, &arguments.module, &paths)));
     };
-    let graph = match prepared.module_graph().await {
-        Ok(graph) => graph,
-        Err(code) => return code,
-    };
-    let path = match graph.named(&arguments.module).as_slice() {
-        [path] => (*path).to_owned(),
-        paths => return not_one(&prepared, &graph, &arguments.module, paths),
-    };
-    let Some(why) = graph.why(&path) else { return not_one(&prepared, &graph, &arguments.module, &[]) };
-    let text = match prepared.format {
-        Format::Json => report::event("why", &fields(&why)),
-        Format::Human => shown(&why, arrow),
-    };
-    prepared.answer(&clean(&text))
+    session.print(&match session.format {
+        OutputFormat::Json => clean(&report::event("why", &fields(&why))).into_owned(),
+        OutputFormat::Human => clean(&render(&why, arrow)).into_owned(),
+    })
 }
 
-fn not_one(prepared: &Prepared, graph: &ModuleGraph, wanted: &str, paths: &[&str]) -> ExitCode {
-    let (message, help) = if paths.is_empty() {
-        let near = graph.nearest(wanted);
-        let help = if near.is_empty() {
-            "`vx tree` shows the modules of this server".to_owned()
-        } else {
-            format!("did you mean {}?", near.join(", "))
-        };
-        (format!("no module of this server is called `{wanted}`"), help)
-    } else {
-        let message = format!("`{wanted}` may be one of {} modules", paths.len());
-        (message, format!("name one by its path: {}", paths.join(", ")))
+fn not_unique(graph: &ModuleGraph, name: &str, paths: &[&str]) -> Diagnostic {
+    if paths.len() > 1 {
+        return Diagnostic::error(format!("`{name}` is ambiguous"))
+            .help(format!("use the path of a module: {}", paths.join(", ")));
+    }
+    let nearest = graph.nearest(name);
+    let help = match nearest.is_empty() {
+        true => "`vx tree` lists all modules".to_owned(),
+        false => format!("did you mean {}?", nearest.join(", ")),
     };
-    let diagnostic = Diagnostic { level: Level::Error, message, span: None, label: None, help: vec![help] };
-    let ending = Ending::Configuration;
-    prepared.report.failed(&Failure { ending, diagnostics: &[diagnostic], output: &[] });
-    ending.into()
+    Diagnostic::error(format!("no module matches `{name}`")).help(help)
 }
 
-fn shown(why: &Why, arrow: &str) -> String {
+fn render(why: &Why, arrow: &str) -> String {
     let Why { module, compiled, demanded, chains } = why;
     let mut text = format!("{} {} is selected", module.path, module.version);
     if let Some(replacement) = &module.replacement {
         text += &format!(", replaced by {replacement}");
     }
     if !compiled {
-        text += "; no package of it is compiled in";
+        text += "; none of its packages is compiled in";
     }
     text.push('\n');
     if !demanded.is_empty() {
         text += "\nRequired at\n";
     }
-    // Many ask for the same version: it is said once.
-    let width = demanded.iter().map(|one| one.version.len()).max().unwrap_or_default();
+    let width = demanded.iter().map(|requirement| requirement.version.len()).max().unwrap_or_default();
     let mut last = "";
-    for one in demanded {
-        let version = if one.version == last { "" } else { one.version.as_str() };
-        last = &one.version;
-        text += &format!("  {version:width$}  by {}\n", by(one));
+    for requirement in demanded {
+        let version = if requirement.version == last { "" } else { requirement.version.as_str() };
+        last = &requirement.version;
+        text += &format!("  {version:width$}  by {}\n", requirer(requirement));
     }
     if !chains.is_empty() {
         text += "\nNeeded by\n";
     }
     for chain in chains {
-        let names: Vec<String> = chain.iter().map(named).collect();
-        text += &format!("  {}\n", names.join(&format!(" {arrow} ")));
+        let modules = chain.iter().map(|module| format!("{} {}", module.path, module.version));
+        text += &format!("  {}\n", modules.collect::<Vec<_>>().join(arrow));
     }
     text
 }
 
-fn named(module: &GraphModule) -> String {
-    format!("{} {}", module.path, module.version)
-}
-
-fn by(demanded: &Requirement) -> String {
-    let who = match &demanded.by {
+fn requirer(requirement: &Requirement) -> String {
+    let by = match &requirement.by {
         Requirer::Configuration(name) => return format!("the configuration (plugin {name})"),
-        Requirer::RoadRunner => "RoadRunner itself".to_owned(),
+        Requirer::RoadRunner => "RoadRunner".to_owned(),
         Requirer::Module(module) => format!("{} {}", module.path, module.version),
     };
-    if demanded.indirect { who + " (indirectly)" } else { who }
+    if requirement.indirect { by + " (indirectly)" } else { by }
 }
 
 fn fields(why: &Why) -> Value {
     let module = |module: &GraphModule| json!({ "module": module.path, "version": module.version });
-    let demanded = why.demanded.iter().map(|one| {
-        let mut fields = BTreeMap::from([("version", json!(one.version)), ("indirect", json!(one.indirect))]);
-        match &one.by {
-            Requirer::Configuration(name) => fields.insert("plugin", json!(name)),
-            Requirer::RoadRunner => fields.insert("roadrunner", json!(true)),
-            Requirer::Module(by) => fields.insert("by", json!({ "module": by.path, "version": by.version })),
-        };
-        json!(fields)
+    let demanded = why.demanded.iter().map(|requirement| {
+        let Requirement { by, version, indirect } = requirement;
+        let mut fields = json!({ "version": version, "indirect": indirect });
+        match by {
+            Requirer::Configuration(name) => fields["plugin"] = json!(name),
+            Requirer::RoadRunner => fields["roadrunner"] = json!(true),
+            Requirer::Module(by) => fields["by"] = json!({ "module": by.path, "version": by.version }),
+        }
+        fields
     });
     json!({
         "module": why.module.path,

@@ -1,8 +1,12 @@
 use std::process::ExitCode;
 
-use crate::settings::Settings;
+use crate::{
+    settings::Settings,
+    status::{CommandResult, ExitStatus},
+};
 
-/// `vx job`: a build service talks to it through its standard streams.
-pub(crate) async fn job(settings: Settings) -> ExitCode {
-    velox_service::job::run(settings.environment).await
+/// `vx job`: runs a build for a worker, which it communicates with over stdin and stdout.
+pub(crate) async fn job(settings: Settings) -> CommandResult {
+    let code = velox_service::job::run(settings.environment).await;
+    if code == ExitCode::SUCCESS { Ok(()) } else { Err(ExitStatus::Failure) }
 }

@@ -1,109 +1,100 @@
-use std::process::ExitCode;
-
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use velox_manifest::{Diagnostic, Level, LogConfig};
+use velox_manifest::{Diagnostic, LogConfig};
 use velox_service::auth::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
 
 use crate::{
     cli::{
-        Format,
-        token::{New, Token},
+        OutputFormat,
+        service::{NewTokenCommand, TokenCommand},
     },
     report::{
-        self, Failure,
+        self,
         text::{clean, table},
     },
     settings::Settings,
-    status::Ending,
+    status::{CommandResult, ExitStatus},
 };
 
 /// `vx server token`.
-pub(crate) fn token(settings: &Settings, command: Token) -> ExitCode {
-    let answer = match command {
-        Token::New(new) => self::new(settings, new),
-        Token::List { file } => tokens(&file.file).map(|tokens| list(settings, &tokens)),
-        Token::Revoke { name, file } => revoke_token(&file.file, &name).map(|()| match format(settings) {
-            Format::Json => report::event("token_revoked", &json!({ "name": name })),
-            Format::Human => String::new(),
+pub(crate) fn token(settings: &Settings, command: TokenCommand) -> CommandResult {
+    let format = settings.format(LogConfig::default());
+    let output = match command {
+        TokenCommand::New(arguments) => create(format, arguments),
+        TokenCommand::List { file } => tokens(&file.file).map(|tokens| match format {
+            OutputFormat::Json => {
+                let tokens: Vec<Value> = tokens.iter().map(fields).collect();
+                report::event("tokens", &json!({ "tokens": tokens }))
+            }
+            OutputFormat::Human => render(&tokens),
+        }),
+        TokenCommand::Revoke { name, file } => revoke_token(&file.file, &name).map(|()| match format {
+            OutputFormat::Json => report::event("token_revoked", &json!({ "name": name })),
+            OutputFormat::Human => String::new(),
         }),
     };
-    match answer {
-        Ok(text) => report::answer(&text),
-        Err(error) => failed(settings, &error),
-    }
+    report::print(&output.map_err(|error| failed(settings, &error))?)
 }
 
-fn new(settings: &Settings, new: New) -> Result<String, TokenFileError> {
+/// The token is only shown here; the file has its hash.
+fn create(format: OutputFormat, arguments: NewTokenCommand) -> Result<String, TokenFileError> {
     let entry = TokenEntry {
-        name: new.name,
-        scopes: new.scopes.into_iter().map(Into::into).collect(),
-        builds_at_once: new.builds_at_once,
-        builds_per_hour: new.builds_per_hour,
-        modules: Some(new.modules).filter(|modules| !modules.is_empty()),
-        expires: new.expires,
+        name: arguments.name,
+        scopes: arguments.scopes.into_iter().map(Into::into).collect(),
+        builds_at_once: arguments.builds_at_once,
+        builds_per_hour: arguments.builds_per_hour,
+        modules: Some(arguments.modules).filter(|modules| !modules.is_empty()),
+        expires: arguments.expires,
     };
-    let token = add_token(&new.file.file, &entry)?;
-    // The one place where it is shown.
-    Ok(match format(settings) {
-        Format::Json => {
-            report::event("token_made", &json!({ "name": entry.name, "token": token.expose_secret() }))
-        }
-        Format::Human => format!("{}\n", token.expose_secret()),
+    let token = add_token(&arguments.file.file, &entry)?;
+    let token = token.expose_secret();
+    Ok(match format {
+        OutputFormat::Json => report::event("token_made", &json!({ "name": entry.name, "token": token })),
+        OutputFormat::Human => format!("{token}\n"),
     })
 }
 
-fn list(settings: &Settings, tokens: &[TokenEntry]) -> String {
-    let scopes = |token: &TokenEntry| token.scopes.iter().map(|scope| scope.word()).collect::<Vec<_>>();
-    match format(settings) {
-        Format::Json => {
-            let tokens: Vec<Value> = tokens
-                .iter()
-                .map(|token| {
-                    json!({
-                        "name": token.name,
-                        "scopes": scopes(token),
-                        "builds_at_once": token.builds_at_once,
-                        "builds_per_hour": token.builds_per_hour,
-                        "modules": token.modules,
-                        "expires": token.expires,
-                    })
-                })
-                .collect();
-            report::event("tokens", &json!({ "tokens": tokens }))
-        }
-        Format::Human => {
-            let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
-            let row = |token: &TokenEntry| {
-                [
-                    token.name.clone(),
-                    scopes(token).join(","),
-                    number(token.builds_at_once),
-                    number(token.builds_per_hour),
-                    clean(&token.modules.as_ref().map_or("-".to_owned(), |modules| modules.join(",")))
-                        .into_owned(),
-                    token.expires.map_or("-".to_owned(), |end| end.to_string()),
-                ]
-            };
-            let head = ["NAME", "SCOPES", "AT ONCE", "AN HOUR", "MODULES", "EXPIRES"].map(str::to_owned);
-            let rows: Vec<[String; 6]> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
-            table(&rows)
-        }
+fn scopes(token: &TokenEntry) -> Vec<&'static str> {
+    token.scopes.iter().map(|scope| scope.word()).collect()
+}
+
+fn fields(token: &TokenEntry) -> Value {
+    json!({
+        "name": token.name,
+        "scopes": scopes(token),
+        "builds_at_once": token.builds_at_once,
+        "builds_per_hour": token.builds_per_hour,
+        "modules": token.modules,
+        "expires": token.expires,
+    })
+}
+
+fn render(tokens: &[TokenEntry]) -> String {
+    fn or_dash<T: ToString>(value: Option<T>) -> String {
+        value.map_or("-".to_owned(), |value| value.to_string())
     }
+    let mut rows =
+        vec![["NAME", "SCOPES", "CONCURRENT", "PER HOUR", "MODULES", "EXPIRES"].map(str::to_owned)];
+    rows.extend(tokens.iter().map(|token| {
+        let modules = token.modules.as_ref().map(|modules| modules.join(","));
+        [
+            token.name.clone(),
+            scopes(token).join(","),
+            or_dash(token.builds_at_once),
+            or_dash(token.builds_per_hour),
+            clean(&or_dash(modules)).into_owned(),
+            or_dash(token.expires),
+        ]
+    }));
+    table(&rows)
 }
 
-fn format(settings: &Settings) -> Format {
-    settings.format(LogConfig::default())
-}
-
-fn failed(settings: &Settings, error: &TokenFileError) -> ExitCode {
-    let ending = match error {
-        TokenFileError::Unwritable { .. } | TokenFileError::Random(_) => Ending::Build,
-        _ => Ending::Configuration,
+fn failed(settings: &Settings, error: &TokenFileError) -> ExitStatus {
+    let status = match error {
+        TokenFileError::Unwritable { .. } | TokenFileError::Random(_) => ExitStatus::Failure,
+        _ => ExitStatus::Configuration,
     };
-    let message = error.to_string();
-    let diagnostic = Diagnostic { level: Level::Error, message, span: None, label: None, help: Vec::new() };
-    let failure = Failure { ending, diagnostics: &[diagnostic], output: &[] };
-    report::open(settings, LogConfig::default(), None).failed(&failure);
-    ending.into()
+    let report = report::open(settings, LogConfig::default(), None);
+    report.failed(status, &[Diagnostic::error(error.to_string())], &[]);
+    status
 }

@@ -1,0 +1,178 @@
+//! The arguments of `vx build`, `run`, `lock`, `fetch` and `cache`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+
+use super::{ProjectArgs, SourceArgs, parse_size};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx build                                     # build velox.toml into ./rr
+  vx build -c conf/velox.toml -o bin           # another file, another directory
+  vx build --target linux/arm64 --archive      # cross-compile, with a release archive
+  vx build --remote https://builds.example.com # build on a build service, without a local Go
+  vx build --with ./my-plugin                  # include a local plugin
+  vx build --roadrunner v2025.1.15 \\
+    --with github.com/roadrunner-server/http/v5@v5.3.0 \\
+    --with github.com/acme/mine=../mine        # without a velox.toml")]
+pub(crate) struct BuildCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// The directory for rr (rr.exe for Windows, rr-OS-ARCH for several targets); created if missing [default: the
+    /// current directory]
+    #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// The path of the binary, instead of a directory
+    #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
+    pub(crate) output_file: Option<PathBuf>,
+    /// Require that velox.lock is up to date
+    #[arg(long, conflicts_with_all = ["with", "without", "roadrunner"])]
+    pub(crate) locked: bool,
+    /// Keep debug symbols, for pprof and Delve
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Enable Go's race detector (requires a C compiler)
+    #[arg(long)]
+    pub(crate) race: bool,
+    /// Fail if a plugin is selected at a newer version than requested
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The version that `rr --version` reports [default: $VERSION, $APP_VERSION, or RoadRunner's ref]
+    #[arg(long, value_name = "VERSION", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) stamp_version: Option<String>,
+    /// The build time that `rr --version` reports [default: $TIME, $BUILD_TIME, $SOURCE_DATE_EPOCH, or the commit time
+    /// of RoadRunner's ref]
+    #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) stamp_time: Option<String>,
+    /// Also create a release archive of each binary, and checksums.txt
+    #[arg(long)]
+    pub(crate) archive: bool,
+    /// Compile even if an identical binary is cached
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// The shared compile cache: a directory, or an s3://, gs:// or az:// URL; `off` disables the one in velox.toml
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote_cache: Option<String>,
+    /// Keep the generated source tree, and print its path
+    #[arg(long)]
+    pub(crate) keep_workspace: bool,
+    /// Skip running `rr --version` after the build
+    #[arg(long)]
+    pub(crate) no_smoke_test: bool,
+    /// Print the resolved versions and the go.mod to stdout, without compiling
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
+/// Changes to the configuration for one build.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Override options")]
+pub(crate) struct OverrideArgs {
+    /// Add a plugin, or override the one in velox.toml: by module path, optionally at a tag, branch or commit [default:
+    /// the ref in velox.toml, or the latest release], and optionally replaced by a directory or another MODULE@REF. A
+    /// directory alone is a local plugin. Can be repeated; works without a velox.toml
+    #[arg(long, value_name = "MODULE[@REF][=REPLACEMENT]")]
+    pub(crate) with: Vec<String>,
+    /// Leave out a plugin of velox.toml; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) without: Vec<String>,
+    /// The RoadRunner version: a tag, branch or commit [default: from velox.toml, or the latest release]
+    #[arg(long, value_name = "REF")]
+    pub(crate) roadrunner: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Remote build options")]
+pub(crate) struct RemoteArgs {
+    /// The build service to build on; `off` builds locally [default: $VX_REMOTE, or local]
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<String>,
+    /// The file with the token for the build service [default: the token in $VX_REMOTE_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) remote_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx run serve -c .rr.yaml                     # run the binary that velox.toml describes
+  vx run --with ./my-plugin serve              # include a local plugin
+  vx run -- --version                          # `--` before arguments that start with a dash
+
+Options of vx go before the arguments of rr. The exit code is that of rr.")]
+pub(crate) struct RunCommand {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Keep debug symbols, for pprof and Delve
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Enable Go's race detector (requires a C compiler)
+    #[arg(long)]
+    pub(crate) race: bool,
+    /// The arguments of rr; everything after the first one is passed on
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx lock                                      # resolve velox.toml and write velox.lock
+  vx lock --check                              # in CI: fail if velox.lock is out of date
+  vx lock --upgrade http                       # move http to the newest commit of its ref")]
+pub(crate) struct LockCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Check that velox.lock is up to date, without writing it
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Ignore locked versions of these plugins, or of everything, and resolve their refs again
+    #[arg(long, value_name = "PLUGIN", num_args = 0.., conflicts_with = "check")]
+    pub(crate) upgrade: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx fetch && vx build --offline               # two steps of a Dockerfile, the first with network access
+  vx fetch --locked --target all               # exactly velox.lock, for every platform")]
+pub(crate) struct FetchCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Require that velox.lock is up to date
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+pub(super) const CACHE_EXAMPLES: &str = "\
+Examples:
+  vx cache info                                # show the size
+  vx cache prune --max-size 500M               # keep the most recently used 500 MiB
+  rm -rf \"$(vx cache dir)\"                     # remove everything";
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Print the cache directory
+    #[command(after_help = CACHE_EXAMPLES)]
+    Dir,
+    /// Show the number and size of cached binaries
+    #[command(after_help = CACHE_EXAMPLES)]
+    Info,
+    /// Remove the least recently used binaries
+    #[command(after_help = CACHE_EXAMPLES)]
+    Prune {
+        /// The size to shrink the cache to: in bytes, or with a suffix K, M or G
+        #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+        max_size: u64,
+    },
+    /// Remove all cached binaries
+    #[command(after_help = CACHE_EXAMPLES)]
+    Clear,
+    /// Verify the checksums of all cached binaries, and remove corrupted ones
+    #[command(after_help = CACHE_EXAMPLES)]
+    Verify,
+}

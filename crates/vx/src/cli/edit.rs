@@ -1,0 +1,152 @@
+//! The arguments of `vx new`, `init`, `add`, `remove`, `update` and `migrate`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+use velox_manifest::{Replacement, catalogue::PluginGroup};
+
+use super::ConfigArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NewCommand {
+    /// Create a plugin that compiles and has a passing test
+    #[command(after_help = "Examples:
+  vx new plugin hello --module github.com/me/hello
+  cd hello && go test ./... && vx run serve")]
+    Plugin {
+        /// The name of the plugin: its section in .rr.yaml and its RPC service
+        name: String,
+        /// The path of its Go module [default: example.com/NAME]
+        #[arg(long, value_name = "PATH")]
+        module: Option<String>,
+        /// The directory to create it in [default: NAME]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx init                                     # choose the version and the plugins interactively
+  vx init --default                           # the plugins of the latest RoadRunner release
+  vx init --roadrunner v2025.1.15 --group http --plugin rpc
+  vx init --plugin http@v5.3.0 --plugin acme/plugin@main
+  vx init --from ./rr                         # the plugins and settings of a binary
+
+An existing file is only overwritten with --force.")]
+pub(crate) struct InitCommand {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// The RoadRunner version: a tag, branch or commit [default: the latest release]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) roadrunner: Option<String>,
+    /// A plugin to include, in any form that `vx add` accepts; can be repeated
+    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) plugins: Vec<String>,
+    /// Include all plugins of a group that the RoadRunner release has; can be repeated
+    #[arg(long = "group", value_name = "GROUP", value_parser = parse_group)]
+    pub(crate) groups: Vec<PluginGroup>,
+    /// Include exactly the plugins of the RoadRunner release
+    #[arg(long, conflicts_with_all = ["groups", "from"])]
+    pub(crate) default: bool,
+    /// Copy the plugins and settings of an existing RoadRunner binary
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["groups", "plugins"])]
+    pub(crate) from: Option<PathBuf>,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+fn parse_group(text: &str) -> Result<PluginGroup, String> {
+    let name = |group: PluginGroup| format!("{group:?}").to_lowercase();
+    PluginGroup::ALL.into_iter().find(|group| name(*group) == text.to_lowercase()).ok_or_else(|| {
+        let names = PluginGroup::ALL.map(name);
+        format!("unknown group; expected one of {}", names.join(", "))
+    })
+}
+
+/// The configuration file to edit, and whether to update its lock.
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Don't update velox.lock; the next build resolves and verifies the versions
+    #[arg(long)]
+    pub(crate) no_lock: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx add http                            # the version of the RoadRunner release, or the latest
+  vx add http@v5.2.0 kv                  # several plugins
+  vx add acme/plugin@main                # a branch of github.com/acme/plugin
+  vx add gitlab.com/acme/x/v2@v2.1.0     # any Go module
+  vx add acme/plugin@v1.0.0 --replace ../plugin
+
+The format, comments and other lines of velox.toml are preserved.")]
+pub(crate) struct AddCommand {
+    /// A known plugin name, a GitHub OWNER/REPOSITORY or a module path; REF is a tag, branch, commit or `latest`
+    #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) plugins: Vec<String>,
+    /// Replace the plugin with a directory or another module
+    #[arg(long, value_name = "DIR|MODULE[@REF]", value_parser = parse_replacement)]
+    pub(crate) replace: Option<Replacement>,
+    /// The name of the plugin in velox.toml; an existing plugin keeps its name [default: the known name, or the last
+    /// element of the path]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) edit: EditArgs,
+}
+
+fn parse_replacement(text: &str) -> Result<Replacement, String> {
+    text.parse().map_err(|error: velox_manifest::Diagnostic| {
+        std::iter::once(error.message).chain(error.help).collect::<Vec<_>>().join("; ")
+    })
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx remove http
+  vx remove kv redis memory")]
+pub(crate) struct RemoveCommand {
+    /// The plugins to remove, by their names in velox.toml
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) plugins: Vec<String>,
+    #[command(flatten)]
+    pub(crate) edit: EditArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx update                # all plugins, within their major versions
+  vx update http kv        # only these plugins
+  vx update --major http   # to the latest major version, with its module path
+  vx update roadrunner     # RoadRunner itself, which is only updated when named
+
+A plugin at a branch keeps its ref; velox.lock moves to the newest commit. A replaced plugin is not updated.")]
+pub(crate) struct UpdateCommand {
+    /// The plugins to update, by their names in velox.toml, or `roadrunner` [default: all plugins]
+    #[arg(value_name = "NAME")]
+    pub(crate) plugins: Vec<String>,
+    /// Allow updates to a new major version
+    #[arg(long)]
+    pub(crate) major: bool,
+    #[command(flatten)]
+    pub(crate) edit: EditArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx migrate
+  vx migrate --check       # in CI: fail if velox.toml is in an old format
+
+Comments are preserved. Module paths that the file does not contain (of branches, commits, folders and GitLab project
+ids) are read from velox.lock, or resolved.")]
+pub(crate) struct MigrateCommand {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Check that the file is in the latest format, without changing it
+    #[arg(long)]
+    pub(crate) check: bool,
+}

@@ -1,0 +1,301 @@
+//! `vx build --remote`: builds on a build service.
+
+mod progress;
+mod spec;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use secrecy::SecretString;
+use velox_api::{
+    BuildId, BuildSpec, BuildState, BuildView, FailureKind, SubmitRequest,
+    client::{ClientError, ClientEvent, ServiceClient},
+};
+use velox_build::{BuildSummary, BuiltBinary, Error, Event, LockUpdate, Phase, RemoteBuild};
+use velox_manifest::{Diagnostic, GoTarget};
+
+use self::progress::{RemoteProgress, report_retry};
+use crate::{
+    cli::build::BuildCommand, commands::session::Session, settings::Settings, status::CommandResult,
+};
+
+/// How long canceling the builds of an interrupted command may take.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+const ADDRESS_VARIABLE: &str = "VX_REMOTE";
+const TOKEN_VARIABLE: &str = "VX_REMOTE_TOKEN";
+
+/// The build service that builds.
+pub(super) struct RemoteService {
+    address: String,
+    token: Option<SecretString>,
+}
+
+impl RemoteService {
+    /// The build service that the flags or the environment select; `None` for a local build. Removes the token from the
+    /// environment, which builds can read.
+    pub(super) fn select(
+        settings: &mut Settings,
+        arguments: &BuildCommand,
+    ) -> Result<Option<Self>, Diagnostic> {
+        let token = settings.environment.remove(TOKEN_VARIABLE).filter(|token| !token.trim().is_empty());
+        let (flag, token_file) = (&arguments.remote.remote, &arguments.remote.remote_token_file);
+        let address = flag.as_ref().or(settings.environment.get(ADDRESS_VARIABLE)).cloned();
+        let address = address.unwrap_or_default();
+        if matches!(address.as_str(), "" | "off") {
+            return match token_file {
+                Some(_) if flag.is_none() => {
+                    Err(Diagnostic::error("--remote-token-file requires a build service")
+                        .help(format!("set it with `--remote URL` or {ADDRESS_VARIABLE}")))
+                }
+                _ => Ok(None),
+            };
+        }
+        if let Some((option, reason)) = local_option(arguments) {
+            let help = match flag {
+                Some(_) => "remove --remote",
+                None => "build locally with `--remote off`",
+            };
+            let message = format!("{option} is not supported by remote builds: {reason}");
+            return Err(Diagnostic::error(message).help(help));
+        }
+        let token = match token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(|error| {
+                    Diagnostic::error(format!("failed to read the token from `{}`: {error}", file.display()))
+                })?;
+                Some(text.trim().to_owned())
+            }
+            None => token,
+        };
+        Ok(Some(Self { address, token: token.map(SecretString::from) }))
+    }
+
+    /// Runs a build for each target, and downloads the binaries.
+    pub(super) async fn build(self, mut session: Session) -> CommandResult {
+        session.report_warnings();
+        let http = velox_build::http_client(&session.request.environment);
+        let client = http.and_then(|http| {
+            ServiceClient::new(http, &self.address, self.token.as_ref()).map_err(client_error)
+        });
+        let client = client.map_err(|error| session.failed(&error))?;
+        spec::check_supported(&session.request.manifest).map_err(|error| session.failed(&error))?;
+        let local = RemoteBuild::new(&session.request).map_err(|error| session.failed(&error))?;
+        let modules = match spec::module_paths(&session.request.manifest) {
+            Some(modules) => modules,
+            None => session.module_paths().await?,
+        };
+        let specs = spec::build_specs(&session.request.manifest, &local, &modules)
+            .map_err(|error| session.failed(&error))?;
+        let mut build =
+            RemoteBuilds { client, session: &session, local: &local, modules, specs, ids: Vec::new() };
+        let result = tokio::select! {
+            biased;
+            () = session.cancel.cancelled() => Err(Error::interrupted()),
+            result = build.run() => result,
+        };
+        match result {
+            Ok(summary) => session.finished(&summary),
+            Err(error) => {
+                build.cancel().await;
+                Err(session.failed(&error))
+            }
+        }
+    }
+}
+
+/// The first option that only a local build supports, and why.
+fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)> {
+    let source = &arguments.project.source;
+    [
+        (source.go.is_some(), "--go", "the build service has its own Go toolchain"),
+        (source.offline, "--offline", "the build service needs network access"),
+        (arguments.keep_workspace, "--keep-workspace", "the source tree is on the build service"),
+        (arguments.archive, "--archive", "the build service only creates binaries"),
+        (arguments.remote_cache.is_some(), "--remote-cache", "the build service has its own caches"),
+        (arguments.dry_run, "--dry-run", "the build service always compiles"),
+    ]
+    .into_iter()
+    .find_map(|(is_set, option, reason)| is_set.then_some((option, reason)))
+}
+
+/// The builds of a command on a build service.
+struct RemoteBuilds<'a> {
+    client: ServiceClient,
+    session: &'a Session,
+    local: &'a RemoteBuild<'a>,
+    /// The module paths of the plugins, by name.
+    modules: BTreeMap<String, String>,
+    specs: Vec<BuildSpec>,
+    /// The submitted builds.
+    ids: Vec<BuildId>,
+}
+
+impl RemoteBuilds<'_> {
+    async fn run(&mut self) -> Result<BuildSummary, Error> {
+        let report = &*self.session.report;
+        let mut progress = RemoteProgress::new(report, self.client.host());
+        let mut views = Vec::new();
+        for spec in self.specs.clone() {
+            let force = self.session.request.options.cache.recompile;
+            let submit = SubmitRequest { build: Some(spec), force, ..SubmitRequest::default() };
+            let view = self.client.submit(&submit, &mut |event| progress.report(event)).await;
+            let view = view.map_err(|error| self.error(error))?;
+            self.ids.push(view.id);
+            views.push(view);
+        }
+        let (mut binaries, mut locks, mut warnings) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (view, target) in views.into_iter().zip(self.local.settled().targets) {
+            let reused = view.state == BuildState::Succeeded;
+            let state = match view.state {
+                BuildState::Queued => "queued",
+                BuildState::Running => "running",
+                BuildState::Succeeded => "cached",
+                BuildState::Failed => "failed",
+                BuildState::Cancelled => "canceled",
+            };
+            self.session.note(format!("build for {target} is {state}: {}", self.client.page(view.id)));
+            let view = match view.state.is_final() {
+                true => view,
+                false => {
+                    let followed = self.client.follow(view.id, &mut |event| progress.report(event)).await;
+                    followed.map_err(|error| self.error(error))?
+                }
+            };
+            progress.finish();
+            if view.state != BuildState::Succeeded {
+                return Err(build_error(&view));
+            }
+            locks.push(self.client.lock(view.id).await.map_err(|error| self.error(error))?);
+            binaries.push(self.download(&view, &target, reused).await?);
+            warnings.extend(view.warnings);
+        }
+        let lock = self.local.adopt(&locks, &self.modules)?;
+        let lock = lock.ok_or_else(|| Error::build("internal error: a build without targets"))?;
+        self.local.report_versions(&lock, report);
+        let warn = |warning| report.report(Event::Warning(warning));
+        match self.local.keep(&lock)? {
+            LockUpdate::Written | LockUpdate::Stays => {}
+            LockUpdate::Differs => warn(
+                Diagnostic::warning("the build service selected other versions than velox.lock")
+                    .help("make this an error with `--locked`"),
+            ),
+            LockUpdate::Unwritable(cause) => {
+                warn(Diagnostic::warning(cause).help("the next build resolves the versions again"));
+            }
+        }
+        let summary = BuildSummary { binaries, ..self.local.summary(&lock) };
+        // A raised version is reported as such.
+        if summary.raised.is_empty() {
+            warnings.into_iter().map(Diagnostic::warning).for_each(warn);
+        }
+        Ok(summary)
+    }
+
+    /// Downloads a binary, unless the output has the same file.
+    async fn download(
+        &self,
+        view: &BuildView,
+        target: &GoTarget,
+        reused: bool,
+    ) -> Result<BuiltBinary, Error> {
+        let artifact = view.artifact.as_ref().map(|artifact| &artifact.info);
+        let artifact =
+            artifact.filter(|artifact| artifact.target == target.to_string()).ok_or_else(|| {
+                Error::build(format!("the build service has no binary of the finished build for {target}"))
+            })?;
+        let mut path = self.local.place(target);
+        if !self.local.is_there(target, artifact.size, &artifact.sha256) {
+            let (report, started) = (&*self.session.report, Instant::now());
+            report.report(Event::Started(Phase::Publish));
+            let mut file = self.local.create_binary(target)?;
+            let item = format!("{} from {}", artifact.file_name, self.client.host());
+            let mut on_event = |event| match event {
+                ClientEvent::Downloaded(bytes) => report.report(Event::Progress {
+                    phase: Phase::Publish,
+                    done: bytes >> 20,
+                    total: Some(artifact.size >> 20),
+                    item: item.clone(),
+                    bytes: Some(bytes),
+                }),
+                event => report_retry(report, event),
+            };
+            let downloaded = self.client.download(artifact, file.file(), &mut on_event).await;
+            downloaded.map_err(|error| self.error(error))?;
+            path = self.local.persist_binary(file, target)?;
+            report.report(Event::Finished(Phase::Publish, started.elapsed()));
+        }
+        let (target, sha256) = (target.to_string(), artifact.sha256.clone());
+        Ok(BuiltBinary { target, path, size: artifact.size, sha256, reused, archive: None })
+    }
+
+    /// An error of the client, with the violations of a rejected request at their places in the configuration.
+    fn error(&self, error: ClientError) -> Error {
+        let violations = match &error {
+            ClientError::Rejected(problem) => problem.errors.clone(),
+            _ => Vec::new(),
+        };
+        let mut error = client_error(error);
+        if !violations.is_empty() {
+            let manifest = spec::by_module(&self.session.request.manifest, &self.modules, None);
+            let help = error.diagnostics.pop().map(|diagnostic| diagnostic.help).unwrap_or_default();
+            error.diagnostics = violations
+                .iter()
+                .map(|violation| {
+                    let diagnostic = spec::diagnostic(&manifest, self.specs.first(), violation);
+                    Diagnostic { help: help.clone(), ..diagnostic }
+                })
+                .collect();
+        }
+        error
+    }
+
+    /// Cancels the submitted builds.
+    async fn cancel(&self) {
+        let cancel = self.ids.iter().map(|id| self.client.cancel(*id));
+        // A build that can't be canceled ends by itself.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, futures::future::join_all(cancel)).await;
+    }
+}
+
+/// An error of the client, with help.
+fn client_error(error: ClientError) -> Error {
+    let message = error.to_string();
+    match error {
+        ClientError::Rejected(problem) => match problem.status {
+            400 | 413 | 422 => Error::configuration(message),
+            401 => Error::configuration(message)
+                .help(format!("set the token with {TOKEN_VARIABLE} or --remote-token-file")),
+            403 => Error::configuration(message).help("ask the operator of the build service for access"),
+            _ => Error::build(message),
+        },
+        ClientError::Address { .. } | ClientError::InsecureToken { .. } | ClientError::InvalidToken => {
+            Error::configuration(message)
+        }
+        ClientError::Certificate { .. } => Error::build(message)
+            .help("set SSL_CERT_FILE to a file with the certificate of the authority that signed it"),
+        ClientError::Network { .. } | ClientError::InvalidResponse { .. } => Error::build(message)
+            .help("check the address (--remote, VX_REMOTE), and whether its /healthz responds"),
+        ClientError::Checksum { .. } | ClientError::Io(_) => Error::build(message),
+    }
+}
+
+/// The error of a failed or canceled build.
+fn build_error(view: &BuildView) -> Error {
+    let Some(failure) = &view.failure else {
+        return Error::build(format!("build {} was canceled", view.id))
+            .help("it may have been canceled by another user of the same token");
+    };
+    let mut error = match failure.kind {
+        FailureKind::Invalid => Error::build("the build service rejected the build"),
+        FailureKind::Failed => Error::build("the build failed on the build service"),
+        FailureKind::Unavailable => Error::build("the build service failed to download modules")
+            .help("try again later, or tell the operator of the build service"),
+        FailureKind::Limit => Error::build("the build exceeded a limit of the build service"),
+        FailureKind::Internal => Error::build("internal error of the build service"),
+    };
+    error.output = failure.message.lines().map(str::to_owned).collect();
+    error
+}

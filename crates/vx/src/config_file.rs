@@ -1,0 +1,89 @@
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use velox_manifest::{Diagnostic, SourceFile};
+
+pub(crate) const DEFAULT_FILE_NAME: &str = "velox.toml";
+
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+const EXAMPLE: &str = r#"[roadrunner]
+ref = "v2024.2.1"
+
+[github.plugins]
+logger = { ref = "v5.0.2", owner = "roadrunner-server", repository = "logger" }
+server = { ref = "v5.0.2", owner = "roadrunner-server", repository = "server" }
+http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
+
+/// A configuration file and its text.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    pub(crate) source: SourceFile,
+    /// The directory that its relative paths start from.
+    pub(crate) base: PathBuf,
+    /// The path of the file; `None` for stdin and pipes.
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Reads `path`, relative to the working directory; `-` is stdin.
+    pub(crate) fn read(path: &Path, working_directory: &Path) -> Result<Self, Diagnostic> {
+        let stdin = path == Path::new("-");
+        let name = if stdin { "<stdin>".to_owned() } else { path.display().to_string() };
+        let mut base = working_directory.to_owned();
+        let mut file = None;
+        let bytes = if stdin {
+            read_limited(io::stdin().lock())
+        } else {
+            let absolute = working_directory.join(path);
+            match absolute.metadata() {
+                Ok(data) if data.is_dir() => {
+                    let help = format!("use `--config {}`", path.join(DEFAULT_FILE_NAME).display());
+                    return Err(Diagnostic::error(format!("`{name}` is a directory")).help(help));
+                }
+                Ok(data) if data.is_file() => {
+                    base = absolute.parent().unwrap_or(working_directory).to_owned();
+                    file = Some(absolute.clone());
+                }
+                // A pipe (`-c <(generate)`) has no directory of its own.
+                _ => {}
+            }
+            File::open(&absolute).and_then(read_limited)
+        };
+        let bytes = bytes.map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound => not_found(&working_directory.join(path)),
+            _ => Diagnostic::error(format!("failed to read `{name}`: {cause}")),
+        })?;
+        let text = String::from_utf8(bytes).map_err(|cause| invalid_utf8(&name, &cause))?;
+        Ok(Self { source: SourceFile { name, text }, base, path: file })
+    }
+}
+
+fn read_limited(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn not_found(path: &Path) -> Diagnostic {
+    Diagnostic::error(format!("configuration file `{}` not found", path.display()))
+        .help("create one with `vx init`, select another with `--config FILE`, or build without one with `vx build --with MODULE`")
+        .help(format!("a minimal velox.toml for PHP applications:\n\n{EXAMPLE}"))
+}
+
+fn invalid_utf8(name: &str, cause: &std::string::FromUtf8Error) -> Diagnostic {
+    let bytes = cause.as_bytes();
+    let at = cause.utf8_error().valid_up_to();
+    let line = bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+    let help = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        "it looks like UTF-16, the default of PowerShell's `>`; save it as UTF-8"
+    } else {
+        "save it as UTF-8"
+    };
+    Diagnostic::error(format!("`{name}` is not valid UTF-8 (line {line}, byte {at})")).help(help)
+}

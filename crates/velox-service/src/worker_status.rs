@@ -6,22 +6,21 @@ use axum::{Router, extract::State, middleware::from_fn, response::Response, rout
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::Artifacts,
+    artifacts::ArtifactBucket,
     http::{
         access,
         error::{self, ApiError},
         health, shutting_down,
     },
-    store::{Queue, Records},
+    store::BuildStore,
     telemetry::Telemetry,
 };
 
 /// The status of a worker.
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) records: Arc<dyn Records>,
-    pub(crate) queue: Arc<dyn Queue>,
-    pub(crate) artifacts: Arc<dyn Artifacts>,
+    pub(crate) store: Arc<dyn BuildStore>,
+    pub(crate) artifacts: Arc<ArtifactBucket>,
     /// The worker is shutting down.
     pub(crate) draining: CancellationToken,
 }
@@ -40,13 +39,13 @@ impl WorkerStatus {
 }
 
 async fn metrics(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
-    Ok(health::openmetrics(status.telemetry.metrics(status.queue.depth().await?)))
+    Ok(health::openmetrics(status.telemetry.metrics(status.store.depth().await?)))
 }
 
 async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
     if status.draining.is_cancelled() {
         return Err(shutting_down());
     }
-    tokio::try_join!(status.records.ready(), status.artifacts.ready())?;
+    tokio::try_join!(status.store.ready(), status.artifacts.ready())?;
     Ok(health::ok())
 }

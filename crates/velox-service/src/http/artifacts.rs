@@ -75,7 +75,7 @@ pub(crate) async fn get(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(state.service.artifacts.read(&sha256, range).await?)
+        Body::from_stream(state.service.read_artifact(&sha256, range)?)
     };
     Ok((status, response_headers, body).into_response())
 }

@@ -189,7 +189,7 @@ async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError>
     let mut text = String::new();
     let mut after = 0;
     loop {
-        let entries = state.service.records.log(id, after, 1024).await?;
+        let entries = state.service.store.log(id, after, 1024).await?;
         let Some(last) = entries.last() else { return Ok(text) };
         after = last.seq;
         for entry in &entries {

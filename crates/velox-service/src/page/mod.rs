@@ -127,7 +127,7 @@ async fn show(
     let mut log = Vec::new();
     while log.len() < MAX_LOG_ENTRIES {
         let after = log.last().map_or(0, |entry: &LogEntry| entry.seq);
-        let entries = state.service.records.log(id, after, LOG_BATCH).await?;
+        let entries = state.service.store.log(id, after, LOG_BATCH).await?;
         let is_last = entries.len() < LOG_BATCH;
         log.extend(entries);
         if is_last {

@@ -1,9 +1,9 @@
 //! Metrics, traces, logs and the audit log.
 
 mod audit;
+mod build;
 mod logs;
 mod metrics;
-mod observed;
 mod request;
 mod spans;
 
@@ -15,8 +15,9 @@ pub use self::logs::{LogOptions, Logging};
 use self::{audit::AuditLog, metrics::Metrics, spans::Spans};
 pub(crate) use self::{
     audit::{record_call_id, record_call_status},
-    observed::Observed,
+    build::BuildEnd,
     request::observe,
+    spans::current as current_trace,
 };
 use crate::store::QueueDepth;
 

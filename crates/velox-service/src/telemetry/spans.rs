@@ -37,7 +37,7 @@ struct PhaseSpan {
 }
 
 /// The `traceparent` of the current request; `None` if traces are disabled.
-pub(super) fn current() -> Option<String> {
+pub(crate) fn current() -> Option<String> {
     let mut headers = HashMap::new();
     let context = tracing::Span::current().context();
     global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut headers));

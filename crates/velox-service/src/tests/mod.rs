@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, Severity};
 
 use crate::{
-    artifacts::{Artifacts as _, Folder},
+    artifacts::ArtifactBucket,
     auth::TokenStore,
     build::{BuildOutcome, BuildResult},
     http::{AppState, access::AccessConfig},
@@ -32,7 +32,7 @@ use crate::{
     releases::Releases,
     router::router,
     service::Service,
-    store::{Lease, Queue as _, SqliteOptions, SqliteStore},
+    store::{BuildStore as _, Lease, SqliteOptions, SqliteStore},
     telemetry::Telemetry,
 };
 
@@ -41,7 +41,6 @@ struct TestService {
     state: Arc<AppState>,
     router: Router,
     store: Arc<SqliteStore>,
-    artifacts: Arc<Folder>,
     directory: tempfile::TempDir,
 }
 
@@ -73,18 +72,16 @@ impl TestService {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteOptions { queue, ..SqliteOptions::default() };
         let store = SqliteStore::open(&directory.path().join("builds.sqlite"), options).await.unwrap();
-        let (store, artifacts) =
-            (Arc::new(store), Folder::open(&directory.path().join("artifacts")).unwrap());
-        let artifacts = Arc::new(artifacts);
+        let (store, telemetry) = (Arc::new(store), Telemetry::new(None).unwrap());
+        let artifacts = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
         let state = Arc::new(AppState {
-            telemetry: Telemetry::new(None).unwrap(),
+            telemetry: Arc::clone(&telemetry),
             service: Service {
-                records: Arc::clone(&store) as _,
-                queue: Arc::clone(&store) as _,
-                artifacts: Arc::clone(&artifacts) as _,
+                telemetry,
+                store: Arc::clone(&store) as _,
+                artifacts: Arc::new(artifacts),
                 policy: BuildPolicy::default(),
                 rates: Arc::default(),
-                lately: Arc::default(),
             },
             tokens: TokenStore::open(None).unwrap(),
             releases: Releases::built_in(),
@@ -92,7 +89,7 @@ impl TestService {
             closing: CancellationToken::new(),
         });
         let router = router(&state, &access).unwrap();
-        Self { state, router, store, artifacts, directory }
+        Self { state, router, store, directory }
     }
 
     async fn send_from(&self, address: [u8; 4], mut request: Request<Body>) -> Response {
@@ -132,7 +129,7 @@ impl TestService {
     }
 
     async fn log(&self, lease: &Lease, entries: Vec<LogEntry>) {
-        self.store.append(lease, entries).await.unwrap();
+        self.store.append_log(lease, entries).await.unwrap();
     }
 
     async fn print(&self, lease: &Lease, text: &str) {
@@ -150,8 +147,8 @@ impl TestService {
         };
         let file = self.directory.path().join("rr");
         fs::write(&file, binary).unwrap();
-        self.store.announce(lease, &artifact).await.unwrap();
-        self.artifacts.put(&sha256, &file).await.unwrap();
+        self.store.reserve_artifact(lease, &artifact).await.unwrap();
+        self.state.service.artifacts.put(&sha256, &file).await.unwrap();
         let result = BuildResult {
             artifact: artifact.clone(),
             version: "v2025.1.5".to_owned(),
@@ -169,10 +166,11 @@ impl TestService {
         self.store.finish(lease, BuildOutcome::Failed(failure)).await.unwrap();
     }
 
-    /// Makes all queries of the store fail.
+    /// Makes the stores fail.
     fn break_store(&self) {
         let database = rusqlite::Connection::open(self.directory.path().join("builds.sqlite")).unwrap();
         database.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE builds").unwrap();
+        fs::remove_dir_all(self.directory.path().join("artifacts")).unwrap();
     }
 }
 

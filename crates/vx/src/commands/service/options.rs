@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_manifest::{Diagnostic, LogConfig};
 use velox_service::{
-    BuildPolicy, ClusterOptions, JobLimits, Objects, ServeError,
-    telemetry::{Logging, LogOptions},
+    ArtifactBucket, BuildPolicy, ClusterOptions, JobLimits, ServeError,
+    telemetry::{LogOptions, Logging},
 };
 
 use crate::{
@@ -50,7 +50,11 @@ pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandR
 }
 
 /// Flushes the log, and reports an error of the service.
-pub(super) async fn finish(settings: &Settings, logs: Logging, result: Result<(), ServeError>) -> CommandResult {
+pub(super) async fn finish(
+    settings: &Settings,
+    logs: Logging,
+    result: Result<(), ServeError>,
+) -> CommandResult {
     let result = result.map_err(|error| {
         let status = if error.is_of_options() { ExitStatus::Configuration } else { ExitStatus::Failure };
         let report = report::open(settings, LogConfig::default(), None);
@@ -89,7 +93,7 @@ impl From<LimitArgs> for JobLimits {
 /// The options of a cluster; `None` without `--artifacts`.
 pub(super) fn cluster(arguments: ClusterArgs) -> Result<Option<ClusterOptions>, String> {
     let Some(artifacts) = arguments.artifacts else { return Ok(None) };
-    let artifacts = Objects::parse(&artifacts)?;
+    let artifacts = ArtifactBucket::parse(&artifacts)?;
     let parse = |text: &String| {
         let url = text.parse().ok().filter(|url: &Url| {
             matches!(url.scheme(), "nats" | "tls") && url.host_str().is_some_and(|host| !host.is_empty())

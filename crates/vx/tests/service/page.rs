@@ -104,7 +104,7 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
 
         // The first stop leads past the header, and can be seen.
         browser.press(&tab).await;
-        assert_eq!(browser.focus().await, "Skip to the content");
+        assert_eq!(browser.focus().await, "Skip to content");
         assert_eq!(
             browser.value("document.activeElement.getBoundingClientRect().top > 0").await,
             json!(true)

@@ -367,10 +367,10 @@ impl TryFrom<&BuildSpec> for Manifest {
                 fields
                     .violation(&field, format!("the same module as plugins[{first}]; remove one of the two"));
             }
-            fields.check(&field, "module path", &plugin.module, check::module_path);
+            let module = fields.check(&field, "module path", &plugin.module, check::module_path);
             fields.check(&format!("plugins[{at}].ref"), "ref", &plugin.reference, |reference| {
                 check::reference(reference)?;
-                check::majors_agree(&plugin.module, reference)
+                module.map_or(Ok(()), |()| check::majors_agree(&plugin.module, reference))
             });
             plugins.push(Plugin {
                 name: plain(name),
@@ -399,7 +399,7 @@ impl TryFrom<&BuildSpec> for Manifest {
         }
         let mut excludes = Vec::new();
         for (at, exclude) in spec.excludes.iter().enumerate() {
-            fields.check(
+            let module = fields.check(
                 &format!("excludes[{at}].module"),
                 "module path",
                 &exclude.module,
@@ -407,7 +407,7 @@ impl TryFrom<&BuildSpec> for Manifest {
             );
             fields.check(&format!("excludes[{at}].version"), "version", &exclude.version, |version| {
                 check::full_version(version)?;
-                check::majors_agree(&exclude.module, version)
+                module.map_or(Ok(()), |()| check::majors_agree(&exclude.module, version))
             });
             let (module, version) = (plain(exclude.module.clone()), plain(exclude.version.clone()));
             excludes.push(ExcludeDirective { module, version });

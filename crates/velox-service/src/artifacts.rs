@@ -163,24 +163,6 @@ impl ArtifactBucket {
         Ok(Self { own_directory: Some(own), ..bucket })
     }
 
-    /// An empty bucket in memory.
-    #[cfg(test)]
-    pub(crate) fn in_memory() -> Arc<Self> {
-        let store = Arc::new(object_store::memory::InMemory::new());
-        Arc::new(Self::new(store, Location::default(), "memory".to_owned(), DIRECTORY_LIMITS))
-    }
-
-    /// Stores these bytes in a bucket in memory, which never waits.
-    #[cfg(test)]
-    pub(crate) fn insert(&self, bytes: &[u8]) -> String {
-        use futures::FutureExt as _;
-        let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
-        let location = self.location(&sha256).expect("a SHA-256");
-        let put = self.store.put(&location, PutPayload::from(bytes.to_vec()));
-        put.now_or_never().expect("no waiting").expect("stored");
-        sha256
-    }
-
     fn new(store: Arc<dyn ObjectStore>, root: Location, name: String, limits: TransferLimits) -> Self {
         Self {
             store,

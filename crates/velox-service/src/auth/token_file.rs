@@ -1,4 +1,4 @@
-//! The file with the tokens: their hashes, and what each allows.
+//! The token file: the hash of each token, and what it allows.
 //!
 //! ```toml
 //! [tokens.ci]
@@ -17,8 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -27,85 +26,83 @@ use toml_edit::{Array, Datetime, DocumentMut, Item, Table, value};
 
 use crate::caller::TokenScope;
 
-/// More than thousands of tokens need.
-const LARGEST: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// What the file says of a token.
+/// A token's entry in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenEntry {
-    /// Its name: on whose account its builds run.
+    /// The name of the token; its builds are accounted to it.
     pub name: String,
-    /// What it allows.
+    /// What the token allows.
     pub scopes: BTreeSet<TokenScope>,
-    /// How many builds may be queued or running at once; `None`: as many as the queue takes.
+    /// How many builds may be queued or running at once; `None`: unlimited.
     pub builds_at_once: Option<u64>,
-    /// How many builds may be asked for in an hour; `None`: any number.
+    /// How many builds may be requested in an hour; `None`: unlimited.
     pub builds_per_hour: Option<u64>,
-    /// The modules that may be built from, as GOPRIVATE's patterns; `None`: what the service allows.
+    /// The allowed modules, as patterns like GOPRIVATE's; `None`: those that the service allows.
     pub modules: Option<Vec<String>>,
-    /// Until when it counts; `None`: until it is revoked.
+    /// When the token expires; `None`: never.
     pub expires: Option<Timestamp>,
 }
 
-/// What is wrong with a file of tokens, or with what is to be written into it.
+/// An error with a token file or a change to it.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// It can't be read.
-    #[error("can't read the tokens in {}: {cause}", file.display())]
+    /// The file can't be read.
+    #[error("failed to read the token file `{}`: {cause}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// It can't be written.
-    #[error("can't write the tokens to {}: {cause}", file.display())]
+    /// The file can't be written.
+    #[error("failed to write the token file `{}`: {cause}", file.display())]
     Unwritable {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// It isn't what such a file has to be.
-    #[error("the tokens in {} can't be used: {message}", file.display())]
-    Wrong {
+    /// The file's content is invalid.
+    #[error("invalid token file `{}`: {message}", file.display())]
+    Invalid {
         /// The file.
         file: PathBuf,
-        /// What is wrong, and where.
+        /// What is invalid, and where.
         message: String,
     },
-    /// It has a token of this name.
-    #[error("there is a token `{0}` already: revoke it first, or take another name")]
-    Taken(String),
-    /// It has no token of this name.
-    #[error("there is no token `{0}`: `vx server token list` shows which there are")]
-    Missing(String),
-    /// A name that can't be one.
-    #[error("`{0}` is no name for a token: up to 64 letters, digits, `-`, `_` and `.`")]
-    Name(String),
-    /// The system gives no random bits.
-    #[error("the system gives no random bits for a token: {0}")]
+    /// A token of this name exists.
+    #[error("token `{0}` already exists; revoke it first, or choose another name")]
+    AlreadyExists(String),
+    /// No token of this name exists.
+    #[error("no token named `{0}`; run `vx server token list` to list them")]
+    NotFound(String),
+    /// The name of a token is invalid.
+    #[error("invalid token name `{0}`; use up to 64 letters, digits, `-`, `_` and `.`")]
+    InvalidName(String),
+    /// The system's random number generator failed.
+    #[error("failed to generate a token: {0}")]
     Random(String),
 }
 
-/// A SHA-256: what is known of a token.
-pub(super) type Hash = [u8; 32];
+/// The SHA-256 of a token.
+pub(super) type TokenHash = [u8; 32];
 
-/// The hash under which a token is known.
-pub(super) fn hash(token: &str) -> Hash {
+pub(super) fn hash(token: &str) -> TokenHash {
     Sha256::digest(token).into()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct TokenFile {
     #[serde(default)]
-    tokens: BTreeMap<String, WrittenToken>,
+    tokens: BTreeMap<String, TokenTable>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenToken {
+struct TokenTable {
     sha256: String,
     scopes: BTreeSet<TokenScope>,
     builds_at_once: Option<u64>,
@@ -114,32 +111,32 @@ struct WrittenToken {
     expires: Option<Datetime>,
 }
 
-/// The tokens of a file by their hashes.
-pub(super) fn read(file: &Path) -> Result<Vec<(Hash, TokenEntry)>, TokenFileError> {
-    let wrong = |message: String| TokenFileError::Wrong { file: file.to_owned(), message };
-    // The message of a TOML error has the line in it; that may be the hash, but never the token.
-    let written: Written =
-        toml_edit::de::from_str(&text(file)?).map_err(|error| wrong(error.to_string().trim().to_owned()))?;
-    let mut known = BTreeSet::new();
-    let read = |(name, token): (String, WrittenToken)| {
-        let of_token = |message: String| wrong(format!("tokens.{name}: {message}"));
+/// Reads the tokens of a file, with their hashes.
+pub(super) fn read(file: &Path) -> Result<Vec<(TokenHash, TokenEntry)>, TokenFileError> {
+    let invalid = |message: String| TokenFileError::Invalid { file: file.to_owned(), message };
+    // The message quotes a line of the file, which may have a hash, but never a token.
+    let content: TokenFile = toml_edit::de::from_str(&text(file)?)
+        .map_err(|error| invalid(error.to_string().trim().to_owned()))?;
+    let mut hashes = BTreeSet::new();
+    let read = |(name, token): (String, TokenTable)| {
+        let of_token = |message: String| invalid(format!("tokens.{name}: {message}"));
         if !is_name(&name) {
-            return Err(wrong(TokenFileError::Name(name).to_string()));
+            return Err(invalid(TokenFileError::InvalidName(name).to_string()));
         }
         let hash = HEXLOWER_PERMISSIVE
             .decode(token.sha256.as_bytes())
             .ok()
-            .and_then(|hash| Hash::try_from(hash).ok())
-            .ok_or_else(|| of_token("sha256 is no SHA-256 in hexadecimal: 64 digits".to_owned()))?;
-        if !known.insert(hash) {
+            .and_then(|hash| TokenHash::try_from(hash).ok())
+            .ok_or_else(|| of_token("sha256 must be 64 hexadecimal digits".to_owned()))?;
+        if !hashes.insert(hash) {
             return Err(of_token("another token has the same sha256".to_owned()));
         }
         if token.builds_at_once == Some(0) || token.builds_per_hour == Some(0) {
             return Err(of_token(
-                "a limit of 0 allows nothing: leave the scope \"build\" out instead".to_owned(),
+                "a limit of 0 allows no builds; omit the scope \"build\" instead".to_owned(),
             ));
         }
-        let expires = token.expires.map(|time| moment(&time)).transpose().map_err(&of_token)?;
+        let expires = token.expires.map(|time| parse_expiry(&time)).transpose().map_err(&of_token)?;
         let entry = TokenEntry {
             name: name.clone(),
             scopes: token.scopes,
@@ -150,28 +147,28 @@ pub(super) fn read(file: &Path) -> Result<Vec<(Hash, TokenEntry)>, TokenFileErro
         };
         Ok((hash, entry))
     };
-    written.tokens.into_iter().map(read).collect()
+    content.tokens.into_iter().map(read).collect()
 }
 
-/// The tokens of a file, by their names.
+/// Reads the tokens of a file.
 ///
 /// # Errors
-/// The file can't be read, or isn't right.
+/// The file is unreadable or invalid.
 pub fn tokens(file: &Path) -> Result<Vec<TokenEntry>, TokenFileError> {
     Ok(read(file)?.into_iter().map(|(_, entry)| entry).collect())
 }
 
-/// Makes a token, and adds its hash to the file, which is made when missing. Nothing else knows the token itself.
+/// Generates a token and adds its hash to the file, which is created if missing. The token itself is not stored.
 ///
 /// # Errors
-/// The name is taken or can't be one, or the file can't be changed.
+/// The name is invalid or exists, or the file can't be changed.
 pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenFileError> {
     if !is_name(&entry.name) {
-        return Err(TokenFileError::Name(entry.name.clone()));
+        return Err(TokenFileError::InvalidName(entry.name.clone()));
     }
     let mut bits = [0; 32];
     getrandom::fill(&mut bits).map_err(|error| TokenFileError::Random(error.to_string()))?;
-    let token = format!("vx_{}", BASE64_URL_SAFE_NO_PAD.encode(bits));
+    let token = format!("vx_{}", BASE64URL_NOPAD.encode(&bits));
     let mut lines = Table::new();
     lines.insert("sha256", value(HEXLOWER.encode(&hash(&token))));
     let word = |scope: &TokenScope| scope.word();
@@ -179,7 +176,7 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
     for (key, number) in
         [("builds_at_once", entry.builds_at_once), ("builds_per_hour", entry.builds_per_hour)]
     {
-        // TOML's numbers are signed; a limit that is none for practical purposes needs no line.
+        // TOML integers are signed; a larger limit is no limit.
         if let Some(number) = number.and_then(|number| i64::try_from(number).ok()) {
             lines.insert(key, value(number));
         }
@@ -188,7 +185,7 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
         lines.insert("modules", value(modules.iter().map(String::as_str).collect::<Array>()));
     }
     if let Some(time) = entry.expires {
-        let written = time.to_string().parse::<Datetime>().map_err(|error| TokenFileError::Wrong {
+        let written = time.to_string().parse::<Datetime>().map_err(|error| TokenFileError::Invalid {
             file: file.to_owned(),
             message: format!("expires: {error}"),
         })?;
@@ -196,7 +193,7 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
     }
     change(file, true, |tokens| {
         if tokens.contains_key(&entry.name) {
-            return Err(TokenFileError::Taken(entry.name.clone()));
+            return Err(TokenFileError::AlreadyExists(entry.name.clone()));
         }
         tokens.insert(&entry.name, Item::Table(lines));
         Ok(())
@@ -204,33 +201,33 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
     Ok(token.into())
 }
 
-/// Takes a token out of the file. A service that runs with it refuses the token within a second.
+/// Removes a token from the file. A running service rejects the token within a second.
 ///
 /// # Errors
-/// There is no such token, or the file can't be changed.
+/// The token does not exist, or the file can't be changed.
 pub fn revoke_token(file: &Path, name: &str) -> Result<(), TokenFileError> {
     change(file, false, |tokens| {
-        tokens.remove(name).map(drop).ok_or_else(|| TokenFileError::Missing(name.to_owned()))
+        tokens.remove(name).map(drop).ok_or_else(|| TokenFileError::NotFound(name.to_owned()))
     })
 }
 
-/// Changes the file's tokens in place; comments stay.
+/// Edits the tokens in place; comments are kept.
 fn change(
     file: &Path,
     create: bool,
     change: impl FnOnce(&mut Table) -> Result<(), TokenFileError>,
 ) -> Result<(), TokenFileError> {
-    let wrong = |message: String| TokenFileError::Wrong { file: file.to_owned(), message };
+    let invalid = |message: String| TokenFileError::Invalid { file: file.to_owned(), message };
     let unwritable = |cause| TokenFileError::Unwritable { file: file.to_owned(), cause };
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Two who change it at once must not lose each other's; where folders can't be locked, they take their chance.
+    // Prevents lost updates by concurrent edits, where folders can be locked.
     let guard = File::open(folder).ok();
     if let Some(guard) = &guard {
         let _ = guard.lock();
     }
     let text = match text(file) {
         Ok(text) => {
-            // What the service couldn't read isn't made worse.
+            // An invalid file is not edited.
             read(file)?;
             text
         }
@@ -241,7 +238,7 @@ fn change(
         }
         Err(error) => return Err(error),
     };
-    let mut document: DocumentMut = text.parse().map_err(|error| wrong(format!("{error}")))?;
+    let mut document: DocumentMut = text.parse().map_err(|error| invalid(format!("{error}")))?;
     let tokens = document
         .entry("tokens")
         .or_insert_with(|| {
@@ -250,12 +247,12 @@ fn change(
             Item::Table(table)
         })
         .as_table_mut()
-        .ok_or_else(|| wrong("`tokens` has to be a table: [tokens.NAME]".to_owned()))?;
+        .ok_or_else(|| invalid("`tokens` must be a table: [tokens.NAME]".to_owned()))?;
     change(tokens)?;
     write(file, folder, &document.to_string()).map_err(unwritable)
 }
 
-/// Writes it whole, for its owner's eyes only: the one that it had, else the folder's, whose service will read it.
+/// Writes the file atomically, readable by its owner only: the previous owner, or that of the folder.
 fn write(file: &Path, folder: &Path, text: &str) -> io::Result<()> {
     let place = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(folder);
@@ -277,22 +274,22 @@ fn write(file: &Path, folder: &Path, text: &str) -> io::Result<()> {
 
 fn text(file: &Path) -> Result<String, TokenFileError> {
     let read = || {
-        if fs::metadata(file)?.len() > LARGEST {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+        if fs::metadata(file)?.len() > MAX_FILE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 16 MiB"));
         }
         fs::read_to_string(file)
     };
     read().map_err(|cause| TokenFileError::Unreadable { file: file.to_owned(), cause })
 }
 
-/// Names go into logs, and stand for who asked: nothing in them can be mistaken for something else.
+/// Names appear in logs as the caller, so they have no special characters.
 fn is_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=64).contains(&name.len()) && name.bytes().all(good)
 }
 
-/// A time with its offset from UTC, or a day: the one at whose start, in UTC, the token ends.
-fn moment(time: &Datetime) -> Result<Timestamp, String> {
+/// Parses a time with a UTC offset, or a date, which means its start in UTC.
+fn parse_expiry(time: &Datetime) -> Result<Timestamp, String> {
     let text = time.to_string();
     let at = match (time.date.is_some(), time.time.is_some(), time.offset.is_some()) {
         (true, true, true) => text.parse().ok(),
@@ -300,6 +297,6 @@ fn moment(time: &Datetime) -> Result<Timestamp, String> {
         _ => None,
     };
     at.ok_or_else(|| {
-        format!("expires is {text}: write a day (2027-01-01), or a time in UTC (2027-01-01T12:00:00Z)")
+        format!("invalid `expires` {text}; expected a date (2027-01-01) or a time with an offset (2027-01-01T12:00:00Z)")
     })
 }

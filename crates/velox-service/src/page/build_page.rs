@@ -1,4 +1,4 @@
-//! The page of a build: how far it is, its log, and what came of it.
+//! The page of a build: its progress, its log, and its result.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -7,10 +7,10 @@ use velox_api::{
 };
 use velox_build::{Lock, LockedReplacement};
 
-use super::{choice::Choice, layout::Page};
+use super::{layout::Page, selection::Selection};
 use crate::build::{Build, BuildOutcome, BuildResult};
 
-/// The phases in their order, and what each does.
+/// The phases in order, with their titles.
 const PHASES: [(&str, &str); 7] = [
     ("resolve", "Resolve"),
     ("fetch", "Fetch"),
@@ -20,80 +20,75 @@ const PHASES: [(&str, &str); 7] = [
     ("verify", "Verify"),
     ("publish", "Publish"),
 ];
-/// Without a script, how often the page is loaded again while something happens, in seconds.
-const REFRESH: u32 = 3;
-/// How many bytes of the log are in the page; all of it is one click away.
-const SHOWN: usize = 32 << 10;
+/// How often the page of a running build is reloaded without JavaScript.
+const REFRESH_SECONDS: u32 = 3;
+/// How much of the end of the log the page includes.
+const MAX_LOG_BYTES: usize = 32 << 10;
 
-/// All that is known of a build.
-pub(super) struct Known<'a> {
+/// The data of the page.
+pub(super) struct BuildPage<'a> {
     pub(super) build: &'a Build,
-    /// Its log so far.
+    /// The log so far.
     pub(super) log: &'a [LogEntry],
-    /// Where it waits, where that is known.
+    /// The position in the queue, if known.
     pub(super) position: Option<QueuePosition>,
-    /// How many others run, where it waits.
+    /// The number of running builds, for a queued one.
     pub(super) running: u64,
-    /// Whether who looks at it is among those who want it.
-    pub(super) theirs: bool,
+    /// Whether the caller may cancel the build.
+    pub(super) is_own: bool,
     pub(super) now: Timestamp,
 }
 
-/// The page.
-pub(super) fn page(known: &Known<'_>) -> Page {
-    let Known { build, log, .. } = known;
+pub(super) fn page(data: &BuildPage<'_>) -> Page {
+    let BuildPage { build, log, .. } = data;
     let spec = &build.spec;
     let version = match &build.outcome {
         Some(BuildOutcome::Succeeded(made)) => &made.version,
         _ => &spec.roadrunner,
     };
-    let (word, _) = state(build.state);
+    let (state, title) = state_names(build.state);
     let plugins = plural(spec.plugins.len(), "plugin");
-    let change = Choice::of(spec).link();
+    let change = Selection::of(spec).link();
     let main = html! {
-        article.build data-build=(build.id) data-state=(word) data-log=(format!("/v1/builds/{}/log", build.id)) {
+        article.build data-build=(build.id) data-state=(state) data-log=(format!("/v1/builds/{}/log", build.id)) {
             div.head {
-                p.state data-word=(word) { span role="status" data-state-word { (sentence(build)) } }
+                p.state data-word=(state) { span role="status" data-state-word { (title) } }
                 h1 { "RoadRunner " (version) " with " (plugins) }
                 p.meta {
                     span { (spec.target) }
                     span { time datetime=(build.created) { (build.created.strftime("%Y-%m-%d %H:%M UTC")) } }
-                    @let seconds = seconds(known);
+                    @let seconds = seconds(data);
                     @if !build.state.is_final() || seconds.is_some() {
                         span hidden[seconds.is_none()] data-passed=[(!build.state.is_final()).then_some(seconds.unwrap_or(0))] {
-                            (took(build, seconds.unwrap_or(0)))
+                            (duration(build, seconds.unwrap_or(0)))
                         }
                     }
                     @if build.attempts > 1 { span { "attempt " (build.attempts) } }
                 }
             }
             @match &build.outcome {
-                Some(BuildOutcome::Succeeded(made)) => (result(made)),
+                Some(BuildOutcome::Succeeded(made)) => (download(made)),
                 Some(BuildOutcome::Failed(failure)) => (failed(failure, &change)),
-                None => (going_on(known, &change)),
+                None => (progress(data, &change)),
             }
-            (protocol(build, log))
+            (log_panel(build, log))
             @if let Some(BuildOutcome::Succeeded(made)) = &build.outcome { (versions(made)) }
             (files(build, &change))
         }
     };
-    let title = format!("{} · RoadRunner {version} · velox", sentence(build));
-    Page { title, refresh: (!build.state.is_final()).then_some(REFRESH), main }
+    let title = format!("{title} · RoadRunner {version} · velox");
+    Page { title, refresh: (!build.state.is_final()).then_some(REFRESH_SECONDS), main }
 }
 
-/// A word for scripts and styles, and one for people.
-fn state(state: BuildState) -> (&'static str, &'static str) {
+/// The state for scripts and styles, and its title.
+fn state_names(state: BuildState) -> (&'static str, &'static str) {
     match state {
-        BuildState::Queued => ("queued", "Waiting"),
+        BuildState::Queued => ("queued", "Queued"),
         BuildState::Running => ("running", "Building"),
         BuildState::Succeeded => ("succeeded", "Ready"),
         BuildState::Failed => ("failed", "Failed"),
         BuildState::Cancelled => ("cancelled", "Cancelled"),
     }
-}
-
-fn sentence(build: &Build) -> &'static str {
-    state(build.state).1
 }
 
 fn running_builds(count: u64) -> String {
@@ -104,29 +99,17 @@ fn running_builds(count: u64) -> String {
     }
 }
 
-/// `1st`, `2nd`, …
-fn ordinal(number: u64) -> String {
-    let ending = match (number % 10, number % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        _ => "th",
-    };
-    format!("{number}{ending}")
-}
-
 fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// For how long it was or is built, in seconds.
-fn seconds(known: &Known<'_>) -> Option<i64> {
-    let started = known.build.started?;
-    Some(known.build.finished.unwrap_or(known.now).duration_since(started).as_secs().max(0))
+/// The build time so far.
+fn seconds(data: &BuildPage<'_>) -> Option<i64> {
+    let started = data.build.started?;
+    Some(data.build.finished.unwrap_or(data.now).duration_since(started).as_secs().max(0))
 }
 
-fn took(build: &Build, seconds: i64) -> String {
+fn duration(build: &Build, seconds: i64) -> String {
     let time = if seconds < 60 {
         format!("{seconds} s")
     } else {
@@ -135,79 +118,79 @@ fn took(build: &Build, seconds: i64) -> String {
     if build.finished.is_some() { format!("took {time}") } else { format!("for {time}") }
 }
 
-fn going_on(known: &Known<'_>, change: &str) -> Markup {
-    let Known { build, position, running, theirs, .. } = known;
+fn progress(data: &BuildPage<'_>, change: &str) -> Markup {
+    let BuildPage { build, position, running, is_own, .. } = data;
     html! {
         section.panel aria-label="Progress" {
             @match build.state {
                 BuildState::Queued => p.lead role="status" data-lead {
                     @match position {
                         Some(QueuePosition { at, of }) if of + running > 1 => {
-                            "It is " (ordinal(*at)) " of " (of) " in the queue; " (running_builds(*running)) "."
+                            "Position " (at) " of " (of) " in the queue; " (running_builds(*running)) "."
                         }
-                        _ => "It is about to begin.",
+                        _ => "Starting soon.",
                     }
                 },
-                BuildState::Cancelled => p.lead { "Nobody wants it any more." },
+                BuildState::Cancelled => p.lead { "This build was cancelled." },
                 _ => {},
             }
-            @if !build.state.is_final() { (phases(known.log, build.state)) }
+            @if !build.state.is_final() { (phases(data.log, build.state)) }
             div.actions {
                 @if build.state == BuildState::Cancelled {
-                    a.button.primary href=(change) { "Choose again" }
-                } @else if *theirs {
+                    a.button.primary href=(change) { "Change selection" }
+                } @else if *is_own {
                     form method="post" action=(format!("/builds/{}/cancel", build.id)) {
                         button.quiet type="submit" { "Cancel this build" }
                     }
-                    span.hint.script { "You can leave this page: the build goes on, and this address stays." }
+                    span.hint.script { "You can close this page; the build continues, and this link remains valid." }
                 }
             }
         }
     }
 }
 
-/// What is done, what is going on, and how far that is.
+/// The progress of the phases.
 fn phases(log: &[LogEntry], state: BuildState) -> Markup {
-    let (mut at, mut counted) = (None, None);
+    let (mut current, mut counts) = (None, None);
     for entry in log {
         let phase = PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref());
-        // What was fetched ahead ends when others are under way already; another attempt starts from the beginning.
-        if phase.is_some() && (phase >= at || phase == Some(0)) {
-            at = phase;
-            counted = entry.done.zip(entry.total).filter(|(_, total)| *total > 0);
+        // A late event of an earlier phase is ignored, unless a new attempt starts.
+        if phase.is_some() && (phase >= current || phase == Some(0)) {
+            current = phase;
+            counts = entry.done.zip(entry.total).filter(|(_, total)| *total > 0);
         }
     }
     html! {
         ol.phases data-phases {
             @for (index, (name, title)) in PHASES.iter().enumerate() {
-                @let (class, said) = match at {
-                    Some(at) if index < at => ("done", "done"),
-                    Some(at) if index == at && state == BuildState::Running => ("now", "going on"),
-                    _ => ("next", "to come"),
+                @let (class, status) = match current {
+                    Some(current) if index < current => ("done", "done"),
+                    Some(current) if index == current && state == BuildState::Running => ("now", "in progress"),
+                    _ => ("next", "pending"),
                 };
                 li class=(class) data-phase=(name) aria-current=[(class == "now").then_some("step")] {
-                    span { (title) } span.hidden data-said { " (" (said) ")" }
+                    span { (title) } span.hidden data-said { " (" (status) ")" }
                 }
             }
         }
         div.bar {
-            progress aria-label="Progress of this phase" data-progress max=(counted.map_or(1, |(_, total)| total))
-                value=[counted.map(|(done, _)| done)] hidden[counted.is_none()] {}
-            span.hint data-counted { @if let Some((done, total)) = counted { (done) " of " (total) } }
+            progress aria-label="Progress of this phase" data-progress max=(counts.map_or(1, |(_, total)| total))
+                value=[counts.map(|(done, _)| done)] hidden[counts.is_none()] {}
+            span.hint data-counted { @if let Some((done, total)) = counts { (done) " of " (total) } }
         }
     }
 }
 
-fn result(made: &BuildResult) -> Markup {
-    let artifact = &made.artifact;
-    let check = check(artifact);
+fn download(result: &BuildResult) -> Markup {
+    let artifact = &result.artifact;
+    let check = check_command(artifact);
     html! {
         section.panel.good aria-label="Download" {
             div.download {
                 a.button.primary.large href=(artifact_path(&artifact.sha256)) download=(artifact.file_name) data-download {
                     "Download " (artifact.file_name)
                 }
-                p.hint { (size(artifact.size)) " for " (artifact.target) ", compiled with " (made.go_version) }
+                p.hint { (human_size(artifact.size)) " for " (artifact.target) ", compiled with " (result.go_version) }
             }
             dl.sums {
                 div {
@@ -218,25 +201,25 @@ fn result(made: &BuildResult) -> Markup {
                     }
                 }
                 div {
-                    dt { "Check" }
+                    dt { "Verify" }
                     dd {
                         code id="check" { (check) }
-                        button.copy.script type="button" data-copy="check" { span data-copied="Copied" { "Copy" } span.hidden { " the command that checks it" } }
+                        button.copy.script type="button" data-copy="check" { span data-copied="Copied" { "Copy" } span.hidden { " the command that verifies it" } }
                     }
                 }
             }
         }
-        @if !made.warnings.is_empty() {
+        @if !result.warnings.is_empty() {
             div.alert.warn {
-                h2 { "Worth knowing" }
-                ul { @for warning in &made.warnings { li { (warning) } } }
+                h2 { "Warnings" }
+                ul { @for warning in &result.warnings { li { (warning) } } }
             }
         }
     }
 }
 
-/// The command that checks the binary where it runs. Browsers save files that can't be run.
-fn check(ArtifactInfo { sha256, file_name, target, .. }: &ArtifactInfo) -> String {
+/// The command that verifies the download and makes it executable.
+fn check_command(ArtifactInfo { sha256, file_name, target, .. }: &ArtifactInfo) -> String {
     let program = match target.split('/').next() {
         Some("windows") => return format!("(Get-FileHash {file_name}).Hash -eq \"{sha256}\""),
         Some("darwin") => "shasum --algorithm 256",
@@ -245,8 +228,7 @@ fn check(ArtifactInfo { sha256, file_name, target, .. }: &ArtifactInfo) -> Strin
     format!("echo \"{sha256}  {file_name}\" | {program} --check && chmod +x {file_name}")
 }
 
-/// A size for people.
-fn size(bytes: u64) -> String {
+fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["bytes", "kB", "MB", "GB"];
     let mut rest = bytes as f64;
     let mut unit = 0;
@@ -260,34 +242,32 @@ fn size(bytes: u64) -> String {
 
 fn failed(failure: &BuildFailure, change: &str) -> Markup {
     let advice = match failure.kind {
-        FailureKind::Invalid => {
-            "What was asked for can’t be built as it stands. Change what the message names."
-        }
+        FailureKind::Invalid => "The selection can’t be built. Change the part that the message names.",
         FailureKind::Failed => {
-            "A plugin that doesn’t compile is often too old or too new for this RoadRunner, whose own versions fit \
-             together."
+            "A plugin that doesn’t compile is often too old or too new for this RoadRunner release; try the versions of the \
+             release."
         }
-        FailureKind::Unavailable => {
-            "What modules come from didn’t answer as it should. Nothing is wrong with your choice: try the same again in a while."
+        FailureKind::Unavailable => "A module source failed, not your selection. Try again later.",
+        FailureKind::Limit => {
+            "The build exceeded a limit of this service. Fewer plugins need fewer resources."
         }
-        FailureKind::Limit => "It needed more than this service gives to one build. Fewer plugins need less.",
-        FailureKind::Internal => "The service is in trouble, not your choice. Try the same again in a while.",
+        FailureKind::Internal => "The service failed, not your selection. Try again later.",
     };
     html! {
         section.panel.bad aria-label="Why it failed" {
-            h2 { "There is no binary" }
+            h2 { "Build failed" }
             pre.message tabindex="0" role="group" aria-label="The message" { (failure.message.trim_end()) }
             p { (advice) }
             div.actions {
-                a.button.primary href=(change) data-change { "Change and try again" }
+                a.button.primary href=(change) data-change { "Change selection" }
             }
         }
     }
 }
 
-/// The log: its end, where it is long.
-fn protocol(build: &Build, log: &[LogEntry]) -> Markup {
-    let mut room = SHOWN;
+/// The end of the log.
+fn log_panel(build: &Build, log: &[LogEntry]) -> Markup {
+    let mut room = MAX_LOG_BYTES;
     let kept = log.iter().rev().take_while(|entry| {
         room = room.saturating_sub(entry.text.len() + 64);
         room > 0
@@ -300,12 +280,12 @@ fn protocol(build: &Build, log: &[LogEntry]) -> Markup {
         details.panel.protocol open[open] {
             summary { h2 { "Log" } span.hint data-live {} }
             @if shown.len() < log.len() {
-                p.hint { "Its beginning isn’t shown here. " a href=(format!("/v1/builds/{}/log", build.id)) { "The whole log" } }
+                p.hint { "Only the end of the log is shown. " a href=(format!("/v1/builds/{}/log", build.id)) { "Show the whole log" } }
             }
             div.log role="log" aria-label="Log of the build" tabindex="0" data-lines data-after=(last)
                 data-first=[first.map(|first| first.as_millisecond())] {
                 @for entry in shown { (line(entry, first)) }
-                @if log.is_empty() { p.hint data-empty { "Nothing was said so far." } }
+                @if log.is_empty() { p.hint data-empty { "No output yet." } }
             }
         }
     }
@@ -332,10 +312,10 @@ fn line(entry: &LogEntry, first: Option<Timestamp>) -> Markup {
     }
 }
 
-/// What is compiled in, exactly.
-fn versions(made: &BuildResult) -> Markup {
-    // The lock is what a build of this service wrote; without it the table is missing, and nothing else.
-    let Ok(lock) = Lock::parse("velox.lock", &made.lock) else { return html! {} };
+/// The locked versions.
+fn versions(result: &BuildResult) -> Markup {
+    // A lock in an unknown format only hides the table.
+    let Ok(lock) = Lock::parse("velox.lock", &result.lock) else { return html! {} };
     html! {
         details.panel {
             summary { h2 { "Exact versions" } span.hint { (lock.plugins.len() + 1) " modules" } }
@@ -352,7 +332,7 @@ fn versions(made: &BuildResult) -> Markup {
                                     @if let Some(LockedReplacement::Module { path, version }) = &plugin.replacement {
                                         " → " (path) " " (version)
                                     }
-                                    @if plugin.from.is_none() { " " span.badge { "in every server" } }
+                                    @if plugin.from.is_none() { " " span.badge { "always included" } }
                                 }
                             }
                         }
@@ -363,7 +343,7 @@ fn versions(made: &BuildResult) -> Markup {
     }
 }
 
-/// What makes the same server again, here and elsewhere.
+/// The files that reproduce the build.
 fn files(build: &Build, change: &str) -> Markup {
     let of = |name: &str| format!("/v1/builds/{}/{name}", build.id);
     let (configuration, lock) = match &build.outcome {
@@ -372,15 +352,15 @@ fn files(build: &Build, change: &str) -> Markup {
     };
     html! {
         section.panel aria-labelledby="again" {
-            h2 id="again" { "The same again" }
+            h2 id="again" { "Build it again" }
             p {
-                @if lock.is_some() { "Put these files beside each other and run " } @else { "Put this file into a directory and run " }
-                code { "vx build" } ", or choose it here once more."
+                @if lock.is_some() { "Save these files in one directory and run " } @else { "Save this file in a directory and run " }
+                code { "vx build" } ", or open the selection."
             }
             div.actions {
                 a.button href=(of("velox.toml")) download="velox.toml" data-configuration { "velox.toml" }
                 @if lock.is_some() { a.button href=(of("velox.lock")) download="velox.lock" data-lock { "velox.lock" } }
-                a.button.quiet href=(change) data-again { "This choice" }
+                a.button.quiet href=(change) data-again { "Open selection" }
             }
             details.file {
                 summary { "Show velox.toml" }
@@ -401,10 +381,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_are_for_where_it_runs() {
+    fn check_commands() {
         let of = |target: &str, file_name: &str| {
             let (sha256, target, file_name) = ("5e".to_owned(), target.to_owned(), file_name.to_owned());
-            check(&ArtifactInfo { sha256, size: 1, file_name, target })
+            check_command(&ArtifactInfo { sha256, size: 1, file_name, target })
         };
         assert_eq!(of("linux/arm64", "rr"), "echo \"5e  rr\" | sha256sum --check && chmod +x rr");
         assert!(of("darwin/arm64", "rr").contains("| shasum --algorithm 256 --check &&"));
@@ -412,17 +392,11 @@ mod tests {
     }
 
     #[test]
-    fn places_are_for_people() {
-        let said: Vec<String> = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal).into();
-        assert_eq!(said, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]);
-    }
-
-    #[test]
-    fn sizes_are_for_people() {
-        assert_eq!(size(0), "0 bytes");
-        assert_eq!(size(999), "999 bytes");
-        assert_eq!(size(1000), "1.0 kB");
-        assert_eq!(size(57_234_123), "57.2 MB");
-        assert_eq!(size(999_960_000), "1.0 GB");
+    fn human_sizes() {
+        assert_eq!(human_size(0), "0 bytes");
+        assert_eq!(human_size(999), "999 bytes");
+        assert_eq!(human_size(1000), "1.0 kB");
+        assert_eq!(human_size(57_234_123), "57.2 MB");
+        assert_eq!(human_size(999_960_000), "1.0 GB");
     }
 }

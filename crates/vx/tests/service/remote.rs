@@ -135,7 +135,7 @@ fn a_token_is_needed_and_never_shown() {
         assert!(start.elapsed() < PATIENCE, "{}", ran.stderr());
     };
     assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
-    assert!(ran.stderr().contains("ask whoever runs the service"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("ask the operator of the build service"), "{}", ran.stderr());
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
     let mut right = story.command(&service, &["-vv"]);
@@ -233,8 +233,8 @@ fn what_is_wrong_is_shown_where_it_is() {
     assert!(ran.stderr().contains("velox.toml:6"), "{}", ran.stderr());
 
     for (arguments, said) in [
-        (&["--offline"][..], "--offline is for builds on this machine"),
-        (&["--go", "/usr/bin/go"], "--go is for builds on this machine"),
+        (&["--offline"][..], "--offline is not supported by remote builds"),
+        (&["--go", "/usr/bin/go"], "--go is not supported by remote builds"),
         (&["--with", "github.com/acme/hello=./mine"], "directory"),
         (&["--locked"], "velox.lock"),
     ] {

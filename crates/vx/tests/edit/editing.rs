@@ -272,7 +272,7 @@ fn a_variable_and_a_replacement_stay() {
     said.ok();
     assert_eq!(sandbox.read("velox.toml"), file);
     assert!(
-        said.stderr().contains("holds a variable") && said.stderr().contains("is replaced"),
+        said.stderr().contains("contains a variable") && said.stderr().contains("is replaced"),
         "{}",
         said.stderr()
     );

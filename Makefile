@@ -21,9 +21,14 @@ demo: needs ## build vx, let it build a server from an example, start that serve
 test: needs ## run every test
 	@cargo test --locked --workspace
 
+.PHONY: soak
+soak: needs ## the long form of the tests that crash services and builds, and of those that measure memory (about an hour)
+	@VX_TEST_LONG=1 cargo test --locked -p vx --test build --test service -- \
+		killed server_crash cluster page a_server_is_built_once --nocapture --test-threads=1
+
 .PHONY: acceptance
 acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
-	@VX_TEST_COLD=1 cargo test --locked -p vx --test real_roadrunner --test killed -- --nocapture --test-threads=1
+	@VX_TEST_COLD=1 cargo test --locked -p vx --test build -- real_roadrunner killed --nocapture --test-threads=1
 
 .PHONY: release
 release: ## compile vx for the release's targets that this machine's Rust has, and pack them into dist/

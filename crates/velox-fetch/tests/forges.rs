@@ -22,12 +22,7 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn http() -> Http {
-    let options = HttpOptions {
-        read_timeout: Duration::from_millis(800),
-        max_wait: Duration::from_secs(3),
-        ..HttpOptions::default()
-    };
-    Http::new(options).unwrap()
+    Http::new(HttpOptions { max_wait: Duration::from_secs(3), ..HttpOptions::default() }).unwrap()
 }
 
 fn url(text: &str) -> Url {
@@ -213,7 +208,6 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
     for (fault, said) in [
         (Fault::Status(500), "answers 500"),
         (Fault::CutBody, "can't reach"),
-        (Fault::SlowBody(Duration::from_secs(5)), "can't reach"),
         (Fault::RedirectLoop, "redirects in circles"),
         (Fault::GarbageJson, "answers something else than its API says"),
     ] {
@@ -223,6 +217,18 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
         let error = wait(github(&forge, None).resolve(Some("main"))).unwrap_err().to_string();
         assert!(error.contains(said), "{fault:?}: {error}");
     }
+}
+
+#[test]
+fn body_that_stalls_is_a_network_error() {
+    let forge = TestForge::start();
+    history(&forge.github("acme/hello"));
+    forge.fault(Fault::SlowBody(Duration::from_secs(5)));
+    let options = HttpOptions { read_timeout: Duration::from_millis(800), ..HttpOptions::default() };
+    let url = url(&forge.github_url());
+    let github = Repository::github(&Http::new(options).unwrap(), Some(&url), None, "acme", "hello");
+    let error = wait(github.resolve(Some("main"))).unwrap_err();
+    assert!(matches!(error, ForgeError::Network { .. }), "{error}");
 }
 
 #[test]

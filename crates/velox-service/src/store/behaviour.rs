@@ -71,7 +71,7 @@ macro_rules! every_behaviour {
 pub(crate) use every_behaviour;
 
 /// Much longer than anything here takes, on any machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 fn spec(name: &str, reference: &str) -> BuildSpec {
     BuildSpec::new("v2025.1.5", vec![PluginSpec::new(format!("github.com/acme/{name}"), reference)])

@@ -70,7 +70,7 @@ fn a_job_installs_vx_names_its_caches_and_builds() {
     // A lock that was committed has to fit.
     let changed = configuration("hello@v1.0.0").replace("[plugins.hello]", "[plugins.other]");
     fs::write(job.sandbox.at("velox.toml"), changed).unwrap();
-    assert!(job.step("build").fails(2).contains("vx lock"));
+    job.step("build").fails_with(2, &["vx lock"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use velox_gomod::buildinfo::BuildInfo;
 
-use crate::support::sandbox::{Sandbox, exclusive, module_tree};
+use crate::support::sandbox::{Sandbox, exclusive, long, module_tree};
 
 const CONFIGURATION: &str = r#"
 [roadrunner]
@@ -85,20 +85,22 @@ fn after_kill_9_at_any_moment_the_next_build_succeeds() {
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
     let out = sandbox.at("out");
     let mut killed = 0;
-    for (phase, after) in MOMENTS {
+    let moments = MOMENTS.iter().step_by(long(3, 1));
+    let enough = moments.len() * 3 / 4;
+    for &(phase, after) in moments {
         let mut child = start(&sandbox, "out");
         if reached(&mut child, phase) {
             std::thread::sleep(Duration::from_millis(after));
-            killed += u32::from(child.kill().is_ok());
+            killed += usize::from(child.kill().is_ok());
         }
         child.wait().unwrap();
         assert_whole(&out);
     }
-    assert!(killed >= 15, "only {killed} builds were still running when they were to be killed");
+    assert!(killed >= enough, "only {killed} builds were still running when they were to be killed");
 
     // A kill in the middle of downloads, into a module cache of its own.
     let fetching = Sandbox::new().own_module_cache().file("velox.toml", CONFIGURATION);
-    for (phase, after) in [("resolve", 20), ("fetch", 0), ("fetch", 30), ("fetch", 300)] {
+    for (phase, after) in [("resolve", 20), ("fetch", 30)] {
         let mut child = start(&fetching, "out");
         assert!(reached(&mut child, phase));
         std::thread::sleep(Duration::from_millis(after));

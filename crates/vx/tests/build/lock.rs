@@ -36,7 +36,7 @@ fn a_changed_configuration_moves_only_what_changed() {
 
     let sandbox = sandbox.plugins("bye@main hello@v1.0.0");
     sandbox.vx("lock --check").fails_with(2, &["plugin hello: the lock has nothing"]);
-    assert!(sandbox.vx("build -o out --locked").fails(2).contains("vx lock"));
+    sandbox.vx("build -o out --locked").fails_with(2, &["vx lock"]);
 
     sandbox.vx("build -o out").ok();
     assert_eq!(sandbox.module_in("out/rr", BYE).as_deref(), Some("v1.0.0"));
@@ -58,7 +58,7 @@ fn without_a_lock_locked_fails_and_writes_nothing() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     for arguments in ["build --locked", "lock --check", "fetch --locked"] {
-        assert!(sandbox.vx(arguments).fails(2).contains("there is no "));
+        sandbox.vx(arguments).fails_with(2, &["there is no "]);
     }
     sandbox.vx("build --dry-run").ok();
     assert!(!sandbox.has("velox.lock"), "a dry run leaves no lock");
@@ -236,7 +236,7 @@ fn a_local_replacement_is_compiled_as_it_is_now() {
     // What it needs is the lock's business.
     let needy = plugin(HELLO, "hello").imports(BYE, "v1.1.0");
     let sandbox = sandbox.files("mine", needy.files());
-    assert!(sandbox.vx("build -o out --locked").fails(2).contains("plugin hello"));
+    sandbox.vx("build -o out --locked").fails_with(2, &["plugin hello"]);
     sandbox.vx("build -o out").ok();
     assert_eq!(sandbox.module_in("out/rr", BYE).as_deref(), Some("v1.1.0"));
 }
@@ -255,7 +255,7 @@ fn kept_binaries_are_shown_pruned_verified_and_cleared() {
     let mut bytes = fs::read(kept.trim()).unwrap();
     bytes[0] ^= 1;
     fs::write(kept.trim(), bytes).unwrap();
-    assert!(sandbox.vx("build -o again").fails(1).contains("changed since it was made"));
+    sandbox.vx("build -o again").fails_with(1, &["changed since it was made"]);
     assert!(!sandbox.has("again/rr"));
     sandbox.vx("build -o again").ok();
 

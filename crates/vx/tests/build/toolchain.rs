@@ -263,7 +263,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "GOTOOLCHAIN=local\n").unwrap();
     let sandbox = sandbox.without("XDG_CONFIG_HOME");
-    assert!(sandbox.vx("build -o out").fails(1).contains("GOTOOLCHAIN=local"));
+    sandbox.vx("build -o out").fails_with(1, &["GOTOOLCHAIN=local"]);
     // The one that `--go` names is used, and it alone.
     let given = sandbox.script("mine", &disguise("mine"));
     let mine = given.at("bin/mine").display().to_string();

@@ -172,7 +172,7 @@ fn a_machine_that_has_only_the_lock_gets_what_it_lacks() {
     assert_eq!(other.vx("tree").ok(), sandbox.vx("tree").ok());
     assert_eq!(other.read("velox.lock"), lock);
     let third = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE])).file("velox.lock", &lock);
-    assert!(third.vx("why lib --offline").fails(1).contains("--offline"));
+    third.vx("why lib --offline").fails_with(1, &["--offline"]);
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -17,8 +17,8 @@ use velox_testkit::{ModuleProxy, NatsServer, S3Server};
 
 use crate::support::{
     collector::Collector,
-    sandbox::{RELEASE, Sandbox, VX, acme_proxy, program, skip},
-    service::{Answer, PATIENCE, Service},
+    sandbox::{RELEASE, Sandbox, VX, acme_proxy, long, program, skip, wait_until},
+    service::{Answer, Service, request},
 };
 
 /// What all nodes share, and a machine for them.
@@ -87,13 +87,11 @@ impl Cluster {
     }
 
     fn until_compiling(&self, server: &Service, id: &str, how_often: usize) {
-        let since = Instant::now();
-        while self.compiles() < how_often {
+        wait_until("it is compiled", || {
             let view = server.get(&format!("/v1/builds/{id}")).json();
-            let is_over = view["finished"].is_string() || since.elapsed() > PATIENCE;
-            assert!(!is_over, "nothing is compiled: {view}");
-            thread::sleep(Duration::from_millis(50));
-        }
+            assert!(!view["finished"].is_string(), "nothing is compiled: {view}");
+            self.compiles() >= how_often
+        });
     }
 }
 
@@ -125,10 +123,7 @@ impl Worker {
     /// What it tells of itself.
     fn get(&self, path: &str) -> Answer {
         let address = self.url.as_deref().unwrap().trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        Answer::read(&mut stream, false)
+        request(address.parse().unwrap(), "GET", path, &[], b"").unwrap()
     }
 
     fn terminate(&self) {
@@ -280,11 +275,7 @@ fn a_worker_tells_of_itself() {
         metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
     };
     // The worker counts a build once all of its end is written.
-    let since = Instant::now();
-    while value("vx_builds_total{state=\"succeeded\"}") != Some(1.0) {
-        assert!(since.elapsed() < PATIENCE, "{}", worker.get("/metrics").text());
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("the build is counted", || value("vx_builds_total{state=\"succeeded\"}") == Some(1.0));
     assert!(value("vx_build_downloaded_bytes_total").is_some_and(|bytes| bytes > 1000.0));
     let downloaded = "vx_build_downloaded_bytes_total 0";
     assert!(server.get("/metrics").text().contains(downloaded), "nothing is built by the server");
@@ -300,45 +291,38 @@ fn a_worker_tells_of_itself() {
 }
 
 /// Asks for a build until a node takes it: nodes come and go meanwhile.
-fn accepted(url: &Mutex<String>, stamp: &str) -> String {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let since = Instant::now();
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-    loop {
-        let url = format!("{}/v1/builds", url.lock().unwrap());
-        let answer = runtime.block_on(async {
-            let answer = client.post(url).json(&build(stamp)).send().await?;
-            let status = answer.status();
-            Ok::<_, reqwest::Error>((status, answer.json::<Value>().await?))
-        });
-        match answer {
-            Ok((status, view)) if status.is_success() => return view["id"].as_str().unwrap().to_owned(),
-            Ok((status, problem)) => assert!([429, 503].contains(&status.as_u16()), "{status}: {problem}"),
-            Err(_) => {}
-        }
-        assert!(since.elapsed() < PATIENCE, "nobody takes a build");
-        thread::sleep(Duration::from_millis(100));
-    }
+fn accepted(address: &Mutex<SocketAddr>, stamp: &str) -> String {
+    let (headers, body) = ([("Content-Type", "application/json")], build(stamp).to_string());
+    let mut id = None;
+    wait_until("a node takes the build", || {
+        let address = *address.lock().unwrap();
+        let Ok(answer) = request(address, "POST", "/v1/builds", &headers, body.as_bytes()) else {
+            return false;
+        };
+        assert!([0, 200, 202, 429, 503].contains(&answer.status), "{answer:?}");
+        let view: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        id = view["id"].as_str().map(str::to_owned);
+        id.is_some()
+    });
+    id.unwrap()
 }
 
-/// `VX_TEST_ROUNDS` says how often someone is killed; 3 where it is unset.
 #[test]
 fn whoever_is_killed_no_accepted_build_is_lost() {
-    let rounds = std::env::var("VX_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let rounds = long(3, 30);
     let Some(mut cluster) = Cluster::start("whoever is killed") else { return };
     let mut servers = [cluster.server("one"), cluster.server("two")].map(Some);
     let names = ["three", "four"];
     let mut workers = names.map(|name| cluster.worker(name));
-    let urls = [0, 1].map(|at: usize| Mutex::new(servers[at].as_ref().unwrap().url.clone()));
+    let addresses = [0, 1].map(|at: usize| Mutex::new(servers[at].as_ref().unwrap().address()));
     let ids = Mutex::new(BTreeMap::new());
     for round in 0..rounds {
         thread::scope(|scope| {
             for at in 0..3 {
-                let (url, ids) = (&urls[at % 2], &ids);
+                let (address, ids) = (&addresses[at % 2], &ids);
                 scope.spawn(move || {
                     let stamp = format!("v1.{round}.{at}");
-                    let id = accepted(url, &stamp);
+                    let id = accepted(address, &stamp);
                     ids.lock().unwrap().insert(id, stamp);
                 });
             }
@@ -349,7 +333,7 @@ fn whoever_is_killed_no_accepted_build_is_lost() {
                 0 => {
                     servers[at].take().unwrap().kill();
                     let server = cluster.server(["one", "two"][at]);
-                    *urls[at].lock().unwrap() = server.url.clone();
+                    *addresses[at].lock().unwrap() = server.address();
                     servers[at] = Some(server);
                 }
                 1 => {

@@ -11,7 +11,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -20,8 +19,8 @@ use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
     collector::Collector,
-    sandbox::{CommandOutput, RELEASE, Sandbox},
-    service::{PATIENCE, Service},
+    sandbox::{CommandOutput, RELEASE, Sandbox, wait_until},
+    service::Service,
 };
 
 /// In the manual's format, with names of its own.
@@ -75,7 +74,7 @@ fn a_server_comes_from_the_service_with_its_lock() {
     let story = Story::new();
     let service = story.serve(&[]);
     let ran = story.build(&service, &[]);
-    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    ran.ok();
     assert!(ran.stderr().contains("Resolved") && ran.stderr().contains("Finished"), "{}", ran.stderr());
     let rr = Command::new(story.user.at("rr")).arg("--version").output().unwrap();
     assert!(rr.status.success(), "{rr:?}");
@@ -84,11 +83,11 @@ fn a_server_comes_from_the_service_with_its_lock() {
     assert!(lock.contains("mine") && lock.contains("github.com/acme/hello v1.0.0"), "{lock}");
     let mut checked = story.machine.vx_command("lock --check");
     let checked = CommandOutput::from(checked.current_dir(story.user.path()));
-    assert_eq!(checked.code(), Some(0), "{}", checked.stderr());
+    checked.ok();
 
     // Again: nothing is built, and nothing is written.
     let ran = story.build(&service, &["--locked", "--format", "json"]);
-    assert_eq!(ran.code(), Some(0), "{}", ran.stdout());
+    ran.ok();
     let events: Vec<Value> = ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().unwrap();
     assert_eq!(last["event"], "finished");
@@ -116,31 +115,29 @@ fn a_token_is_needed_and_never_shown() {
     ]);
 
     let ran = story.build(&service, &[]);
-    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
-    assert!(ran.stderr().contains("VX_REMOTE_TOKEN"), "{}", ran.stderr());
+    ran.fails_with(2, &["VX_REMOTE_TOKEN"]);
     let mut wrong = story.command(&service, &[]);
     let ran = CommandOutput::from(wrong.env("VX_REMOTE_TOKEN", "vx_wrong_token"));
-    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    ran.fails(2);
     assert!(!ran.stderr().contains("vx_wrong_token"), "{}", ran.stderr());
 
     let watcher = story.machine.vx("server token new watcher --scope read").ok();
-    let start = Instant::now();
-    let ran = loop {
+    let mut ran = None;
+    // The service looks for changes of the file every second.
+    wait_until("the new token is known", || {
         let mut may_look = story.command(&service, &[]);
-        let ran = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
-        // The service looks for changes of the file every second.
-        if !ran.stderr().contains("VX_REMOTE_TOKEN") {
-            break ran;
-        }
-        assert!(start.elapsed() < PATIENCE, "{}", ran.stderr());
-    };
-    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
-    assert!(ran.stderr().contains("ask the operator of the build service"), "{}", ran.stderr());
+        let now = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
+        let is_known = !now.stderr().contains("VX_REMOTE_TOKEN");
+        ran = Some(now);
+        is_known
+    });
+    let ran = ran.unwrap();
+    ran.fails_with(2, &["ask the operator of the build service"]);
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
     let mut right = story.command(&service, &["-vv"]);
     let ran = CommandOutput::from(right.env("VX_REMOTE_TOKEN", &token));
-    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    ran.ok();
 
     // The id that a client gave is in the answer, in the log and in the audit log.
     let bearer = format!("Bearer {token}");
@@ -229,8 +226,7 @@ fn what_is_wrong_is_shown_where_it_is() {
     let story = Story::new();
     let service = story.serve(&["--allow-module", "github.com/roadrunner-server/*"]);
     let ran = story.build(&service, &[]);
-    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
-    assert!(ran.stderr().contains("velox.toml:6"), "{}", ran.stderr());
+    ran.fails_with(2, &["velox.toml:6"]);
 
     for (arguments, said) in [
         (&["--offline"][..], "--offline is not supported by remote builds"),
@@ -244,7 +240,7 @@ fn what_is_wrong_is_shown_where_it_is() {
     }
     let mut plain = story.user.vx_command("build --remote http://192.0.2.1");
     let ran = CommandOutput::from(plain.env("VX_REMOTE_TOKEN", "vx_secret"));
-    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
+    ran.fails(2);
     assert!(ran.stderr().contains("https") && !ran.stderr().contains("vx_secret"), "{}", ran.stderr());
 }
 
@@ -253,12 +249,10 @@ fn a_failed_build_says_what_the_compiler_said() {
     let story = Story::new();
     let service = story.serve(&[]);
     let ran = story.build(&service, &["--with", "github.com/acme/broken@v1.0.0"]);
-    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
-    assert!(ran.stderr().contains("broken"), "{}", ran.stderr());
+    ran.fails_with(1, &["broken"]);
     assert!(!story.user.has("rr"));
     let ran = story.build(&service, &["--with", "github.com/acme/nowhere@v1.0.0"]);
-    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
-    assert!(ran.stderr().contains("nowhere"), "{}", ran.stderr());
+    ran.fails_with(1, &["nowhere"]);
 }
 
 #[test]
@@ -268,10 +262,10 @@ fn ctrl_c_cancels_the_build_there() {
     let service = story.serve(&["--jobs", "0"]);
     let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let submitted = || metric(&service, "vx_submissions_total{result=\"queued\"} 1");
-    wait(submitted, &service);
+    wait_until("the service has it", submitted);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let ran = CommandOutput(child.wait_with_output().unwrap());
-    assert_eq!(ran.code(), Some(130), "{}", ran.stderr());
+    ran.fails(130);
     assert!(metric(&service, "vx_queue_depth{state=\"queued\"} 0"), "it was cancelled");
 }
 
@@ -294,7 +288,7 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
     let service = Service::start(&mut serve());
     let address = service.address().to_string();
     let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    wait(|| story.machine.has("data/home/once"), &service);
+    wait_until("the service has it", || story.machine.has("data/home/once"));
     service.kill();
     let mut again = serve();
     let mut again =
@@ -302,7 +296,7 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
     let ran = CommandOutput(child.wait_with_output().unwrap());
     again.kill().unwrap();
     again.wait().unwrap();
-    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    ran.ok();
     assert!(story.user.has("rr"));
 }
 
@@ -334,15 +328,10 @@ fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
         CommandOutput::from(command.env("SSL_CERT_FILE", file))
     };
     let ran = trusting("others.pem");
-    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
-    assert!(
-        ran.stderr().contains("certificate") && ran.stderr().contains("SSL_CERT_FILE"),
-        "{}",
-        ran.stderr()
-    );
+    ran.fails_with(1, &["certificate", "SSL_CERT_FILE"]);
     assert!(!story.user.has("rr"));
     let ran = trusting("ours.pem");
-    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    ran.ok();
     assert!(story.user.has("rr"));
 }
 
@@ -352,7 +341,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     let service = story.serve(&["--jobs", "2"]);
     let targets = ["--target", "linux/amd64", "--target", "windows/amd64"];
     let ran = story.build(&service, &targets);
-    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    ran.ok();
     let place = |name: &str| story.user.at(name);
     for (file, start) in [("rr-linux-amd64", &b"\x7fELF"[..]), ("rr-windows-amd64.exe", b"MZ")] {
         let bytes = std::fs::read(place(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -361,7 +350,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     let lock = std::fs::read_to_string(place("velox.lock")).unwrap();
     assert!(lock.contains("linux/amd64") && lock.contains("windows/amd64"), "{lock}");
     let ran = story.build(&service, &[&targets[..], &["--locked"]].concat());
-    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    ran.ok();
 
     // The configuration went on, the lock didn't: the service isn't even asked.
     let submissions = || {
@@ -375,8 +364,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     let newer = CONFIGURATION.replace("v1.0.0", "v1.1.0");
     std::fs::write(place("velox.toml"), newer).unwrap();
     let ran = story.build(&service, &["--locked"]);
-    assert_eq!(ran.code(), Some(2), "{}", ran.stderr());
-    assert!(ran.stderr().contains("velox.lock doesn't fit the configuration"), "{}", ran.stderr());
+    ran.fails_with(2, &["velox.lock doesn't fit the configuration"]);
     assert_eq!(submissions(), before);
     assert_eq!(std::fs::read_to_string(place("velox.lock")).unwrap(), lock);
 }
@@ -388,8 +376,7 @@ fn a_binary_that_is_changed_on_its_way_is_not_published() {
     let between = tampering(service.address());
     let mut command = story.user.vx_command(&format!("build --remote {between}"));
     let ran = CommandOutput::from(command.env("PATH", "/nonexistent"));
-    assert_eq!(ran.code(), Some(1), "{}", ran.stderr());
-    assert!(ran.stderr().contains("isn't the one that the service made"), "{}", ran.stderr());
+    ran.fails_with(1, &["isn't the one that the service made"]);
     let left: Vec<_> = std::fs::read_dir(story.user.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -466,12 +453,4 @@ fn traces_go_where_the_environment_says() {
 
 fn metric(service: &Service, line: &str) -> bool {
     String::from_utf8(service.get("/metrics").body).unwrap().lines().any(|known| known == line)
-}
-
-fn wait(condition: impl Fn() -> bool, service: &Service) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{}", service.said());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

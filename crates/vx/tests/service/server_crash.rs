@@ -1,20 +1,19 @@
 //! A build service that is killed again and again: nothing that it accepted is lost, nothing that it made is wrong, and
 //! nothing is made twice.
 //!
-//! `VX_TEST_LONG=1` makes the stories longer.
+//! `make soak` runs the long form.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     process::Command,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use data_encoding::HEXLOWER;
@@ -23,16 +22,11 @@ use sha2::{Digest, Sha256};
 use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
-    sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, is_long, program},
-    service::{Answer, PATIENCE, Service},
+    sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, long, program},
+    service::{Answer, Service, request},
 };
 
 const HELLO: &str = "example.com/acme/hello";
-
-/// The first number, or the second in the long form.
-fn long(short: usize, long: usize) -> usize {
-    if is_long() { long } else { short }
-}
 
 /// A machine whose `go` counts how often it links a server.
 struct Machine {
@@ -69,7 +63,7 @@ impl Machine {
     }
 }
 
-fn request(version: usize) -> Value {
+fn build_request(version: usize) -> Value {
     let plugins = json!([{ "module": HELLO, "ref": format!("v1.0.{version}") }]);
     json!({ "build": { "roadrunner": RELEASE, "plugins": plugins } })
 }
@@ -78,34 +72,12 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-/// One request to a service that may die at any moment: `None`, if it did.
-fn try_ask(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n{headers}\r\n"
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body.as_bytes()).ok()?;
-    Some(stream)
-}
-
-/// Asks for a build; its status and its name, if the whole answer came.
+/// Asks for a build; its status and its view, if the whole answer came.
 fn try_submit(address: SocketAddr, version: usize) -> Option<(u16, Value)> {
-    let stream = try_ask(address, "POST", "/v1/builds", "", &request(version).to_string())?;
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let mut body = String::new();
-    std::io::Read::read_to_string(&mut reader, &mut body).ok()?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some((status, serde_json::from_str(&body).ok()?))
+    let headers = [("Content-Type", "application/json")];
+    let body = build_request(version).to_string();
+    let answer = request(address, "POST", "/v1/builds", &headers, body.as_bytes()).ok()?;
+    Some((answer.status, serde_json::from_slice(&answer.body).ok()?))
 }
 
 /// A log that somebody follows, whatever becomes of the service.
@@ -118,33 +90,21 @@ struct Followed {
 impl Followed {
     /// Follows it until the connection breaks off, or it ends.
     fn read(&mut self, address: SocketAddr, id: &str) {
-        let last = self.lines.last().map_or(0, |(seq, _)| *seq);
-        let headers = format!("Accept: text/event-stream\r\nLast-Event-ID: {last}\r\n");
-        let Some(stream) = try_ask(address, "GET", &format!("/v1/builds/{id}/log"), &headers, "") else {
-            return;
-        };
-        let (mut name, mut data) = (String::new(), String::new());
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        // Half a line is none: the rest of it never came.
-        while reader.read_line(&mut line).is_ok_and(|length| length > 0) && line.ends_with('\n') {
-            let text = line.trim_end();
-            if let Some(id) = text.strip_prefix("id:") {
-                name = id.trim().to_owned();
-            } else if let Some(json) = text.strip_prefix("data:") {
-                data = json.trim().to_owned();
-            } else if text.is_empty() && !data.is_empty() {
-                if name == "end" {
-                    self.ended = true;
-                    return;
-                }
-                let entry: Value = serde_json::from_str(&data).unwrap();
-                if let (Ok(seq), Some(text)) = (name.parse(), entry["text"].as_str()) {
-                    self.lines.push((seq, text.to_owned()));
-                }
-                (name, data) = (String::new(), String::new());
+        let last = self.lines.last().map_or(0, |(seq, _)| *seq).to_string();
+        let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", &last)];
+        let path = format!("/v1/builds/{id}/log");
+        let Ok(answer) = request(address, "GET", &path, &headers, b"") else { return };
+        let text = answer.text();
+        // What follows the last blank line is half an event: the rest of it never came.
+        let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+        for event in whole.split("\n\n") {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let (Some(number), Some(data)) = (field("id:"), field("data:")) else { continue };
+            self.ended |= number == "end";
+            let entry: Value = serde_json::from_str(data).unwrap();
+            if let (Ok(seq), Some(text)) = (number.parse(), entry["text"].as_str()) {
+                self.lines.push((seq, text.to_owned()));
             }
-            line.clear();
         }
     }
 }
@@ -192,10 +152,9 @@ impl Crowd {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let (mut followed, start) = (Followed::default(), Instant::now());
+        let mut followed = Followed::default();
         while !followed.ended {
             followed.read(self.address(), &id);
-            assert!(start.elapsed() < PATIENCE * 3, "the log of {id} doesn't end: {:?}", followed.lines);
             thread::sleep(Duration::from_millis(20));
         }
         Some((id, followed))
@@ -217,7 +176,7 @@ impl Random {
 #[test]
 fn what_was_accepted_survives_every_crash() {
     let _exclusive = exclusive();
-    let rounds = long(20, 100);
+    let rounds = long(8, 100);
     // A build that never had the time to end would be given up in the end.
     let apart = long(900, 2500) as u64;
     let machine = Machine::new(rounds / 2 + 2);
@@ -268,7 +227,7 @@ fn what_was_accepted_survives_every_crash() {
         let artifact = service.get(build["artifact"]["path"].as_str().unwrap());
         let sum = HEXLOWER.encode(&Sha256::digest(&artifact.body));
         assert_eq!(build["artifact"]["sha256"], sum);
-        let again = service.post("/v1/builds", &request(*version));
+        let again = service.post("/v1/builds", &build_request(*version));
         assert_eq!((again.status, self::id(&again)), (200, id.clone()), "it is there already");
     }
     println!("{rounds} crashes, {} builds, {attempts} attempts", accepted.len());
@@ -295,23 +254,23 @@ fn equal_requests_are_one_compile() {
     let service = machine.server(&["--jobs", "2"]);
     let ids: BTreeSet<String> = thread::scope(|scope| {
         let ask = || {
-            let answer = service.post("/v1/builds", &request(0));
+            let answer = service.post("/v1/builds", &build_request(0));
             assert!([200, 202].contains(&answer.status), "{answer:?}");
             id(&answer)
         };
-        let crowd: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
+        let crowd: Vec<_> = (0..long(50, 200)).map(|_| scope.spawn(ask)).collect();
         crowd.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert_eq!(ids.len(), 1, "{ids:?}");
     let build = service.built(ids.first().unwrap());
     assert_eq!(build["state"], "succeeded", "{build}");
     assert_eq!(machine.compiled(), 1);
-    assert_eq!(service.post("/v1/builds", &request(0)).status, 200);
+    assert_eq!(service.post("/v1/builds", &build_request(0)).status, 200);
     // Nobody gets a link to a binary that isn't there.
     let sum = build["artifact"]["sha256"].as_str().unwrap();
     let artifacts = machine.sandbox.at("data/artifacts");
     fs::remove_file(artifacts.join(&sum[..2]).join(sum)).unwrap();
-    let again = service.post("/v1/builds", &request(0));
+    let again = service.post("/v1/builds", &build_request(0));
     assert_eq!(again.status, 202, "{again:?}");
     let again = service.built(&id(&again));
     assert_eq!(again["artifact"]["sha256"], sum, "{again}");
@@ -321,7 +280,7 @@ fn equal_requests_are_one_compile() {
 #[test]
 fn many_different_requests_are_all_answered() {
     let _exclusive = exclusive();
-    let count = long(10, 50);
+    let count = long(8, 50);
     let machine = Machine::new(count);
     let service = machine.server(&["--jobs", "2", "--queue", "4"]);
     let refused = AtomicUsize::new(0);
@@ -329,15 +288,13 @@ fn many_different_requests_are_all_answered() {
         for version in 0..count {
             let (service, refused) = (&service, &refused);
             scope.spawn(move || {
-                let start = Instant::now();
                 let id = loop {
-                    let answer = service.post("/v1/builds", &request(version));
+                    let answer = service.post("/v1/builds", &build_request(version));
                     if answer.status == 202 {
                         break id(&answer);
                     }
                     assert_eq!(answer.status, 429, "{answer:?}");
                     assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{answer:?}");
-                    assert!(start.elapsed() < PATIENCE * 3, "there is never room");
                     refused.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(200));
                 };

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ use velox_service::{
 };
 use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
-use crate::support::sandbox::{RELEASE, Sandbox, VX, program};
+use crate::support::sandbox::{RELEASE, Sandbox, VX, program, wait_until};
 
 const HELLO: &str = "example.com/acme/hello";
 
@@ -173,15 +173,6 @@ fn spec(plugins: &[(&str, &str)]) -> BuildSpec {
         RELEASE,
         plugins.iter().map(|(module, reference)| PluginSpec::new(*module, *reference)).collect(),
     )
-}
-
-/// Waits for what another process does.
-fn wait_for(what: &str, is: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !is() {
-        assert!(since.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// The process whose number a script left, if it is still there.
@@ -577,7 +568,7 @@ fn a_cancelled_build_leaves_no_process() {
     let cancel = CancellationToken::new();
     let ended = std::thread::scope(|scope| {
         let running = scope.spawn(|| machine.run_until(spec(&[(HELLO, "v1.0.0")]), cancel.clone()));
-        wait_for("the compiler starts", || is_running(&pid));
+        wait_until("the compiler starts", || is_running(&pid));
         cancel.cancel();
         running.join().unwrap()
     });
@@ -610,11 +601,11 @@ fn a_job_ends_with_its_service() {
         .unwrap();
     let mut input = job.stdin.take().unwrap();
     input.write_all(format!("{task}\n").as_bytes()).unwrap();
-    wait_for("the go command starts", || is_running(&pid));
+    wait_until("the go command starts", || is_running(&pid));
     // As the kernel does it when the service is killed.
     drop(input);
     assert!(!job.wait().unwrap().success());
-    wait_for("its children end too", || !is_running(&pid));
+    wait_until("its children end too", || !is_running(&pid));
 }
 
 #[test]

@@ -9,12 +9,16 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::{Files, ModuleProxy};
+
+/// How long a test waits for anything, on a machine that does much else.
+pub const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The vx under test.
 pub const VX: &str = env!("CARGO_BIN_EXE_vx");
@@ -72,15 +76,25 @@ pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
-/// Whether the long form of the tests is wanted (`make soak`).
-pub fn is_long() -> bool {
-    std::env::var_os("VX_TEST_LONG").is_some()
+/// The first number; the second one in the long form of the tests (`make soak`).
+pub fn long(short: usize, long: usize) -> usize {
+    if std::env::var_os("VX_TEST_LONG").is_some() { long } else { short }
 }
 
 /// Held by tests that keep all cores busy: two at once would only take turns.
 pub fn exclusive() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for what another process does; the bound only ends a test that hangs.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < HANG_TIMEOUT, "this never happened: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A program on the PATH.

@@ -5,17 +5,15 @@
 
 use std::{
     fmt,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-/// How long anything may take here, on a machine that does much else.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+use super::sandbox::{HANG_TIMEOUT, wait_until};
 
 /// A service that runs; it is killed at the end.
 pub struct Service {
@@ -95,14 +93,8 @@ impl Service {
     /// Waits until it ended by itself.
     pub fn ended(mut self) -> Output {
         let mut child = self.child.take().unwrap();
-        let start = Instant::now();
-        let status = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if start.elapsed() > PATIENCE => panic!("it doesn't end: {}", self.said()),
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
+        wait_until("the service ends", || child.try_wait().unwrap().is_some());
+        let status = child.wait().unwrap();
         let mut stdout = Vec::new();
         self.stdout.read_to_end(&mut stdout).unwrap();
         Output { status, stdout, stderr: self.said().into_bytes() }
@@ -110,9 +102,7 @@ impl Service {
 
     /// A connection, with a time limit on reads.
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
+        connect(self.address()).unwrap()
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -127,42 +117,19 @@ impl Service {
         self.ask("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
     }
 
-    /// One request over HTTP/1.1 on a connection of its own.
+    /// One request on a connection of its own.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut stream = self.connect();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if !body.is_empty() || method == "POST" {
-            head += &format!("Content-Length: {}\r\n", body.len());
-        }
-        stream.write_all((head + "\r\n").as_bytes()).unwrap();
-        // Who refuses a body may hang up before all of it is there.
-        let _ = stream.write_all(body);
-        Answer::read(&mut stream, method == "HEAD")
-    }
-
-    /// Asks until the answer is as wanted.
-    pub fn wait_for(&self, path: &str, is_wanted: impl Fn(&Answer) -> bool) -> Answer {
-        let start = Instant::now();
-        loop {
-            let answer = self.get(path);
-            if is_wanted(&answer) {
-                return answer;
-            }
-            assert!(start.elapsed() < PATIENCE, "{path} stays {answer:?}; {}", self.said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        request(self.address(), method, path, headers, body).unwrap()
     }
 
     /// The build once it ended.
     pub fn built(&self, id: &str) -> Value {
-        let path = format!("/v1/builds/{id}?wait=20");
-        let ended = |answer: &Answer| {
-            !["queued", "running"].contains(&answer.json()["state"].as_str().unwrap_or_default())
-        };
-        self.wait_for(&path, ended).json()
+        loop {
+            let build = self.get(&format!("/v1/builds/{id}?wait=20")).json();
+            if !["queued", "running"].contains(&build["state"].as_str().unwrap_or_default()) {
+                return build;
+            }
+        }
     }
 }
 
@@ -175,7 +142,35 @@ impl Drop for Service {
     }
 }
 
-/// What came back.
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(HANG_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// One request over HTTP/1.1 on a connection of its own. An error, or an answer that is cut off, says that the service is gone.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Answer> {
+    let mut stream = connect(address)?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() || method == "POST" {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    stream.write_all((head + "\r\n").as_bytes())?;
+    // Who refuses a body may hang up before all of it is there.
+    let _ = stream.write_all(body);
+    Ok(Answer::read(&mut stream, method == "HEAD"))
+}
+
+/// The answer to a request, as far as it came.
 #[derive(Clone)]
 pub struct Answer {
     pub status: u16,
@@ -216,7 +211,7 @@ impl Answer {
         if answer.header("transfer-encoding") == "chunked" {
             loop {
                 let mut size = String::new();
-                reader.read_line(&mut size).unwrap();
+                let _ = reader.read_line(&mut size);
                 let Ok(size) = usize::from_str_radix(size.trim(), 16) else { break };
                 let mut chunk = vec![0; size + 2];
                 if reader.read_exact(&mut chunk).is_err() || size == 0 {
@@ -225,8 +220,7 @@ impl Answer {
                 answer.body.extend_from_slice(&chunk[..size]);
             }
         } else if let Ok(length) = answer.header("content-length").parse::<usize>() {
-            answer.body.resize(length, 0);
-            reader.read_exact(&mut answer.body).unwrap();
+            let _ = reader.take(length as u64).read_to_end(&mut answer.body);
         } else {
             let _ = reader.read_to_end(&mut answer.body);
         }

@@ -384,5 +384,5 @@ fn plugins_of_ones_own_forges_are_updated_by_their_tags() {
     sandbox.vx("add acme/bye@v1.0.0 --no-lock").ok();
     let bye = "bye = { ref = \"v1.0.0\", owner = \"acme\", repository = \"bye\" }";
     assert!(sandbox.read("velox.toml").contains(bye), "{}", sandbox.read("velox.toml"));
-    sandbox.vx("add http@v5.3.0 --no-lock").fails_with(2, &["neither of the forges"]);
+    sandbox.vx("add http@v5.3.0 --no-lock").fails_with(2, &["is not on a forge"]);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use velox_testkit::{ModuleProxy, ProxyFault, TestForge, plugin, roadrunner};
+use velox_testkit::{Fault, ModuleProxy, TestForge, plugin, roadrunner};
 
 use crate::support::sandbox::{RELEASE, Sandbox};
 
@@ -151,7 +151,7 @@ fn where_nothing_can_be_locked_nothing_is_changed() {
     sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);
     sandbox.vx("remove hello").fails_with(2, &["a configuration needs at least one plugin"]);
     sandbox.vx("add kv -c -").fails_with(2, &["`<stdin>` is not a regular file"]);
-    proxy.fail("bye", ProxyFault::Status(500));
+    proxy.fail("bye", Fault::Status(500));
     sandbox.vx("add acme/bye@v1.0.0").fails(1);
     assert_eq!((sandbox.read("velox.toml"), sandbox.read("velox.lock")), (MODULES.to_owned(), locked));
     assert_eq!(sandbox.entries("."), ["velox.lock", "velox.toml"], "nothing half written stays");
@@ -172,7 +172,7 @@ fn the_first_plugin_is_added_to_a_file_without_any() {
 fn a_proxy_that_tells_no_versions_is_no_newest_version() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
-    proxy.fail("acme/hello", ProxyFault::Status(403));
+    proxy.fail("acme/hello", Fault::Status(403));
     let said = sandbox.vx("outdated").ok();
     assert!(
         said.contains("failed to list the versions of\n  hello: github.com/acme/hello: "),

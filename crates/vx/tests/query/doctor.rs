@@ -1,4 +1,4 @@
-//! `vx doctor`: what is well, what isn't, and what to do about it.
+//! `vx doctor`.
 
 #![cfg(unix)]
 
@@ -27,7 +27,7 @@ token = "${GL_TOKEN}"
 far = { ref = "v1.0.0", owner = "acme", repository = "far" }
 "#;
 
-/// A machine on which all is well; each test breaks something.
+/// A machine without problems; each test breaks something.
 struct Machine {
     sandbox: Sandbox,
     forge: TestForge,
@@ -55,7 +55,7 @@ fn machine() -> Machine {
 }
 
 impl Machine {
-    /// What `vx doctor` says, with this exit code, less what another machine has otherwise.
+    /// The output of `vx doctor` with this exit code, without what differs between machines.
     fn says(&self, code: i32) -> String {
         self.says_to("doctor", code)
     }
@@ -70,7 +70,7 @@ impl Machine {
         told.replace(proxy.trim_start_matches("http://"), "[PROXY]").replace(&places, "[HOME]")
     }
 
-    /// The lines about one thing.
+    /// The lines of one check.
     fn about(&self, check: &str, code: i32) -> String {
         about(&self.says(code), check)
     }
@@ -96,7 +96,7 @@ fn about(told: &str, check: &str) -> String {
 }
 
 #[test]
-fn all_is_well() {
+fn no_problems() {
     let machine = machine();
     let told = machine.says(0);
     let mut settings = insta::Settings::clone_current();
@@ -115,7 +115,7 @@ fn all_is_well() {
     assert!(events.iter().all(|event| event["v"] == 1));
     let github = events.iter().find(|event| event["check"] == "github").unwrap();
     assert_eq!((&github["state"], &github["remedy"]), (&"ok".into(), &serde_json::Value::Null));
-    assert_eq!(machine.says_to("doctor -q", 0).matches("ok ").count(), 0, "only what is wrong");
+    assert_eq!(machine.says_to("doctor -q", 0).matches("ok ").count(), 0, "only problems");
 
     let mut asked: Vec<String> = machine
         .forge
@@ -128,15 +128,18 @@ fn all_is_well() {
     assert_eq!(
         asked,
         ["api.github.com/rate_limit true", "gitlab.com/api/v4/personal_access_tokens/self true"],
-        "nothing of GitHub's rate limit is spent"
+        "GitHub's rate limit is not used"
     );
 }
 
 #[test]
-fn tokens_that_are_not_what_they_should_be() {
+fn token_problems() {
     let wrong = machine().with(|sandbox| sandbox.env("RT_TOKEN", "ghp_other_s3cret"));
     let told = wrong.about("github", 1);
-    assert!(told.contains("api.github.com refuses the token") && told.contains("make a new token"), "{told}");
+    assert!(
+        told.contains("api.github.com refuses the token") && told.contains("create a new token"),
+        "{told}"
+    );
 
     let narrow = machine();
     narrow.forge.token_facts(TOKEN, &["read:user"], None);
@@ -145,19 +148,19 @@ fn tokens_that_are_not_what_they_should_be() {
     assert!(about(&told, "github").contains("private repositories need `repo`"), "{told}");
     let gitlab = about(&told, "gitlab");
     assert!(gitlab.contains("private repositories need `read_api`"), "{told}");
-    assert!(gitlab.contains("error    gitlab   the token for gitlab.com ends on 2020-01-01"), "{told}");
+    assert!(gitlab.contains("error    gitlab   the token for gitlab.com expired on 2020-01-01"), "{told}");
 
     let none = machine().with(|sandbox| {
         sandbox.without("RT_TOKEN").without("GL_TOKEN").env("GITHUB_TOKEN", "ghp_unused_s3cret")
     });
     none.forge.github_rate_limits(5, 5000);
     let told = none.about("github", 0);
-    assert!(told.contains("no token, 5 of 5 requests are left"), "{told}");
-    assert!(told.contains("GITHUB_TOKEN is set, and velox.toml doesn't use it"), "{told}");
+    assert!(told.contains("no token, 5 of 5 requests left"), "{told}");
+    assert!(told.contains("GITHUB_TOKEN is set, but velox.toml does not use it"), "{told}");
 }
 
 #[test]
-fn forges_in_trouble() {
+fn forge_failures() {
     let machine = machine();
     for (fault, sign) in [
         (Fault::GarbageJson, "answers something else than its API says"),
@@ -182,7 +185,7 @@ fn proxies_and_the_checksum_database() {
     let machine = machine();
     machine.proxy.fail("@v/list", Fault::Status(503));
     let told = machine.about("proxy", 1);
-    assert!(told.contains("error    proxy    [PROXY] doesn't serve modules: 503"), "{told}");
+    assert!(told.contains("error    proxy    [PROXY] does not serve modules: 503"), "{told}");
     machine.proxy.heal();
     machine.proxy.fail("@v/list", Fault::Status(401));
     let told = machine.about("proxy", 1);
@@ -193,8 +196,8 @@ fn proxies_and_the_checksum_database() {
     let user = url.replace("http://", "http://me:s3cret@");
     for (list, code, sign) in [
         (user, 1, "which isn't sent over plain HTTP"),
-        (format!("http://127.0.0.1:9|{url}"), 0, "warning  proxy    127.0.0.1:9 doesn't serve modules"),
-        (format!("http://127.0.0.1:9,{url}"), 1, "error    proxy    127.0.0.1:9 doesn't serve modules"),
+        (format!("http://127.0.0.1:9|{url}"), 0, "warning  proxy    127.0.0.1:9 does not serve modules"),
+        (format!("http://127.0.0.1:9,{url}"), 1, "error    proxy    127.0.0.1:9 does not serve modules"),
         ("off".to_owned(), 1, "GOPROXY=off"),
         ("direct".to_owned(), 0, "GOPROXY names no proxy"),
         ("ftp://me:s3cret@x".to_owned(), 1, "entry 1 of GOPROXY is no https"),
@@ -208,29 +211,29 @@ fn proxies_and_the_checksum_database() {
 
     let machine = machine.with(|sandbox| sandbox.env("GONOSUMDB", "").env("GOSUMDB", "sum.golang.org"));
     let told = machine.about("sumdb", 1);
-    assert!(told.contains("the checksum database can't be asked: sum.golang.org"), "{told}");
+    assert!(told.contains("failed to reach the checksum database sum.golang.org"), "{told}");
     let machine = machine.with(|sandbox| sandbox.env("GOSUMDB", "off"));
     assert!(machine.about("sumdb", 0).contains("GOSUMDB=off"));
 }
 
 #[test]
-fn the_machine_itself() {
+fn go_git_caches_and_configuration() {
     let machine = machine().with(|sandbox| sandbox.file("in-the-way", ""));
     let cache = machine.sandbox.at("in-the-way/cache");
     let machine = machine.with(|sandbox| sandbox.env("VX_CACHE_DIR", cache));
     let told = machine.about("caches", 1);
-    assert!(told.contains("vx's cache can't be written") && told.contains("set VX_CACHE_DIR"), "{told}");
+    assert!(told.contains("vx cache is not writable") && told.contains("set VX_CACHE_DIR"), "{told}");
 
     let machine = machine.with(|sandbox| sandbox.env("PATH", "/nowhere"));
     let told = machine.says(1);
     assert!(
-        told.contains("ok       go       there is no go command on the PATH: the right one is downloaded"),
+        told.contains("ok       go       no go command on PATH: the required version is downloaded"),
         "{told}"
     );
-    assert!(told.contains("warning  git      there is no git on the PATH"), "{told}");
+    assert!(told.contains("warning  git      no git on PATH"), "{told}");
     let machine = machine.with(|sandbox| sandbox.env("GOTOOLCHAIN", "local"));
     let told = machine.about("go", 1);
-    assert!(told.contains("error") && told.contains("GOTOOLCHAIN=local allows no other"), "{told}");
+    assert!(told.contains("error") && told.contains("GOTOOLCHAIN=local forbids"), "{told}");
     assert!(told.contains("go.dev/dl"), "{told}");
 
     let machine = machine.with(|sandbox| sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n"));
@@ -238,9 +241,9 @@ fn the_machine_itself() {
     assert!(told.contains("unknown key `reff`") && told.contains("vx build --dry-run"), "{told}");
 
     fs::remove_file(machine.sandbox.at("velox.toml")).unwrap();
-    assert_eq!(machine.about("config", 1), "", "a machine can be looked at without a configuration");
+    assert_eq!(machine.about("config", 1), "", "no configuration is required");
     let offline = machine.says_to("doctor --offline", 1);
-    assert_eq!(about(&offline, "github") + &about(&offline, "proxy"), "", "nothing is asked");
+    assert_eq!(about(&offline, "github") + &about(&offline, "proxy"), "", "no network");
 }
 
 #[test]
@@ -264,20 +267,20 @@ fn private_hosts_and_the_agent() {
     let address = repository.url();
     let machine = private(machine.with(|sandbox| sandbox.file("velox.toml", file)), &address);
     let told = machine.says(0);
-    assert!(about(&told, "private").contains("git reads git.example.com/acme/mine"), "{told}");
+    assert!(about(&told, "private").contains("git can read git.example.com/acme/mine"), "{told}");
     assert!(about(&told, "ssh").contains("warning  ssh      no ssh-agent is running"), "{told}");
 
     let missing = private(machine, &format!("{address}-not"));
     let told = missing.about("private", 1);
     // A forge doesn't tell a stranger whether there is such a repository.
-    assert!(told.contains("git.example.com answers git, and wants credentials"), "{told}");
+    assert!(told.contains("git.example.com requires credentials"), "{told}");
     let dead = private(missing, "http://127.0.0.1:9/");
     let told = dead.about("private", 1);
-    assert!(told.contains("git can't reach git.example.com"), "{told}");
+    assert!(told.contains("git failed to reach git.example.com"), "{told}");
 
-    // A socket where nobody speaks as an agent does.
+    // A socket without an agent.
     let socket = dead.sandbox.at("agent");
     let _agent = UnixListener::bind(&socket).unwrap();
     let silent = dead.with(|sandbox| sandbox.env("SSH_AUTH_SOCK", socket));
-    assert!(silent.about("ssh", 1).contains("no ssh-agent answers there"));
+    assert!(silent.about("ssh", 1).contains("no ssh-agent responds"));
 }

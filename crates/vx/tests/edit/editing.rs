@@ -133,7 +133,9 @@ fn a_plugin_is_added_with_a_replacement_and_a_name() {
     assert!(sandbox.read("velox.lock").contains("./mine"));
     sandbox.vx("add acme/bye --replace mine").fails_with(2, &["./mine"]);
     sandbox.vx("add acme/bye kv --name x").fails_with(2, &["--name"]);
-    sandbox.vx("add acme/bye@v1.1.0 --name x").fails_with(2, &["is already in the configuration as `farewell`"]);
+    sandbox
+        .vx("add acme/bye@v1.1.0 --name x")
+        .fails_with(2, &["is already in the configuration as `farewell`"]);
     sandbox.vx("add acme/bye@v1.1.0 --name farewell --no-lock").ok();
     assert!(sandbox.read("velox.toml").contains("tag = \"v1.1.0\""), "{}", sandbox.read("velox.toml"));
 }
@@ -174,10 +176,7 @@ fn a_proxy_that_tells_no_versions_is_no_newest_version() {
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
     proxy.fail("acme/hello", Fault::Status(403));
     let said = sandbox.vx("outdated").ok();
-    assert!(
-        said.contains("failed to list the versions of\n  hello: github.com/acme/hello: "),
-        "{said}"
-    );
+    assert!(said.contains("failed to list the versions of\n  hello: github.com/acme/hello: "), "{said}");
     assert!(said.contains("1 plugin is up to date"), "{said}");
     assert!(!said.contains("everything"), "{said}");
 }

@@ -167,8 +167,5 @@ fn a_full_disk_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let sandbox = Sandbox::new();
     let shown = sandbox.shown(&sandbox.vx_command("version").stdout(full).into());
-    assert!(
-        shown.starts_with("exit code: 1\n") && shown.contains("failed to write to stdout"),
-        "{shown}"
-    );
+    assert!(shown.starts_with("exit code: 1\n") && shown.contains("failed to write to stdout"), "{shown}");
 }

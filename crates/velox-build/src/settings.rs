@@ -59,7 +59,7 @@ impl BuildSettings {
     /// What the compiler is told, as an argument of `go build`.
     pub(crate) fn compiler_flags(&self) -> Option<&'static str> {
         if self.debug {
-            // As the existing tool does it: a main package that a debugger can step through.
+            // As Velox does it: a main package that a debugger can step through.
             Some("-gcflags=-N -l")
         } else if self.strip() {
             // What the linker would leave out needn't be made: a third of the compile goes into it.
@@ -69,7 +69,7 @@ impl BuildSettings {
         }
     }
 
-    /// The build tags; the profiler of RoadRunner's own `debug` tag comes with debug symbols, as the existing tool has it.
+    /// The build tags; the profiler of RoadRunner's own `debug` tag comes with debug symbols, as Velox has it.
     pub(crate) fn tags(&self) -> Vec<String> {
         let mut tags = self.arguments.tags.clone();
         if self.debug && !tags.iter().any(|tag| tag == "debug") {

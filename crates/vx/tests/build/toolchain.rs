@@ -177,7 +177,7 @@ fn the_checksum_database_vouches_for_a_toolchain() {
 
     // One that can't be asked.
     other.fail("lookup/golang.org/toolchain", Fault::Status(500));
-    verified(&other).vx("fetch").fails_with(1, &["can't verify Go ", "GOSUMDB=off"]);
+    verified(&other).vx("fetch").fails_with(1, &["failed to verify Go ", "GOSUMDB=off"]);
 }
 
 #[test]
@@ -251,10 +251,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
     assert!(said.contains("GOTOOLCHAIN=auto") && said.contains("go.dev/dl"), "{said}");
     let sandbox = sandbox.env("GOTOOLCHAIN", "path");
     sandbox.vx("build -o out").fails_with(1, &[&format!("no {version} on the PATH, and GOTOOLCHAIN=path")]);
-    sandbox
-        .env("GOTOOLCHAIN", "newest")
-        .vx("build -o out")
-        .fails_with(2, &["GOTOOLCHAIN=newest names no toolchain"]);
+    sandbox.env("GOTOOLCHAIN", "newest").vx("build -o out").fails_with(2, &["invalid GOTOOLCHAIN=newest"]);
     assert_eq!(downloads(&proxy), [""; 0]);
 
     // As `go env -w` would have written it.
@@ -278,7 +275,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
     named
         .env("GOTOOLCHAIN", "go1.24.1")
         .vx("build -o out --no-cache")
-        .fails_with(1, &[&format!("the lock wants {version}, this is go1.24.1")]);
+        .fails_with(1, &[&format!("the lock requires {version}, found go1.24.1")]);
     assert_eq!(downloads(&proxy), [""; 0]);
 }
 
@@ -301,7 +298,7 @@ fn without_a_home_every_place_has_to_be_named() {
 fn a_toolchain_that_cannot_be_had_is_told() {
     let (proxy, version) = (proxy(), version());
     let sandbox = machine(&proxy).env("GOPROXY", proxy.url());
-    sandbox.vx("build -o out").fails_with(1, &["can't download Go ", "not found", "go.dev/dl"]);
+    sandbox.vx("build -o out").fails_with(1, &["failed to download Go ", "not found", "go.dev/dl"]);
     sandbox.vx("build -o out --offline").fails_with(1, &["no go command", "--offline"]);
     let sandbox = sandbox.env("GOPROXY", "direct");
     sandbox.vx("build -o out").fails_with(1, &["no go command", "GOPROXY"]);

@@ -145,7 +145,7 @@ fn where_nothing_can_be_locked_nothing_is_changed() {
     sandbox.vx("lock").ok();
     let locked = sandbox.read("velox.lock");
     let said = sandbox.vx("add acme/bye@v1.1.1").fails(1);
-    assert!(said.contains("the nearest are v1.1.0, v1.0.0"), "{said}");
+    assert!(said.contains("similar versions: v1.1.0, v1.0.0"), "{said}");
     assert!(said.contains("velox.toml was left as it was"), "{said}");
     sandbox.vx("add htttp").fails_with(2, &["did you mean http"]);
     sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);

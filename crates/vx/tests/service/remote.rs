@@ -364,7 +364,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     let newer = CONFIGURATION.replace("v1.0.0", "v1.1.0");
     std::fs::write(place("velox.toml"), newer).unwrap();
     let ran = story.build(&service, &["--locked"]);
-    ran.fails_with(2, &["velox.lock doesn't fit the configuration"]);
+    ran.fails_with(2, &["velox.lock does not match the configuration"]);
     assert_eq!(submissions(), before);
     assert_eq!(std::fs::read_to_string(place("velox.lock")).unwrap(), lock);
 }

@@ -112,7 +112,7 @@ fn list_works_without_the_release() {
         "{}",
         ran.stdout()
     );
-    assert!(ran.stderr().contains("the plugins of the RoadRunner release are unknown"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("failed to read the RoadRunner release"), "{}", ran.stderr());
 }
 
 #[test]

@@ -79,8 +79,8 @@ fn the_page_is_up_to_date() {
 fn markdown() -> String {
     let mut text = String::from(
         "<!-- Made from crates/velox-manifest/src/reference.rs by `make book`. -->\n\n# Configuration reference\n\n\
-         All tables and keys of `velox.toml`. [Building a server](building-a-server.md) has examples; \
-         [coming from Velox](coming-from-velox.md) says which table belongs to which of the three formats.\n\n\
+         All tables and keys of `velox.toml`. [Building](building.md) has examples, and \
+         [Migrating from Velox](migrating-from-velox.md) lists the three formats.\n\n\
          In every string, `${NAME}` is replaced by the environment variable, `${NAME:-default}` has a default, and `$$` is \
          a dollar sign.\n",
     );

@@ -1,4 +1,4 @@
-//! What a worker tells those who watch it: `/metrics`, `/healthz` and `/readyz`, as a node that takes requests has them.
+//! The health and metrics endpoints of a worker: `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// What a worker tells of itself.
+/// The state behind the endpoints.
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) store: Arc<dyn BuildStore>,

@@ -23,7 +23,7 @@ fn compiled(output: &CommandOutput) -> Vec<String> {
 }
 
 #[test]
-fn what_one_machine_compiled_no_other_compiles() {
+fn remote_cache_spares_other_machines_the_compile() {
     let proxy = acme_proxy();
     let remote = tempfile::tempdir().unwrap();
     let text =
@@ -56,7 +56,7 @@ fn what_one_machine_compiled_no_other_compiles() {
 }
 
 #[test]
-fn a_remote_that_is_dead_or_silent_stops_no_build() {
+fn dead_or_silent_remote_cache_fails_no_build() {
     let proxy = acme_proxy();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}", silent.local_addr().unwrap());

@@ -86,7 +86,7 @@ fn build(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_full_disk_for_modules_is_named_and_a_larger_one_goes_on() {
+fn full_module_cache_disk_is_named_in_the_error() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
     sandbox.vx("lock").ok();
@@ -108,7 +108,7 @@ fn a_full_disk_for_modules_is_named_and_a_larger_one_goes_on() {
 }
 
 #[test]
-fn a_full_disk_for_the_cache_or_the_output_leaves_no_half_server() {
+fn full_output_or_cache_disk_leaves_no_partial_binary() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
     build(&sandbox);
@@ -146,7 +146,7 @@ fn a_full_disk_for_the_cache_or_the_output_leaves_no_half_server() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_named() {
+fn unwritable_directory_is_named_in_the_error() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
     sandbox.vx("lock").ok();

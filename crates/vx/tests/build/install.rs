@@ -72,7 +72,7 @@ impl User {
 const VERSION: &str = concat!("vx ", env!("CARGO_PKG_VERSION"), "\n");
 
 #[test]
-fn the_newest_release_with_curl() {
+fn installer_takes_newest_release_with_curl() {
     let user = User::of(release(), &["curl", "sha256sum"]);
     let said = user.installs(&[]);
     assert!(
@@ -89,7 +89,7 @@ fn the_newest_release_with_curl() {
 }
 
 #[test]
-fn a_certain_release_with_wget_in_a_certain_directory() {
+fn installer_takes_version_and_directory_with_wget() {
     let user = User::of(release(), &["wget", "openssl"]);
     let directory = user.home.path().join("new/bin");
     for version in ["v9.9.9", "9.9.9"] {
@@ -102,7 +102,7 @@ fn a_certain_release_with_wget_in_a_certain_directory() {
 }
 
 #[test]
-fn what_is_not_what_was_released_is_not_installed() {
+fn installer_rejects_altered_archives() {
     let archive = format!("vx-{}.tar.gz", target());
     let altered = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(release()).unwrap() {
@@ -127,7 +127,7 @@ fn what_is_not_what_was_released_is_not_installed() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn installer_names_missing_programs() {
     assert!(User::of(release(), &["sha256sum"]).fails(&[]).contains("curl or wget is needed"));
     assert!(User::of(release(), &["curl"]).fails(&[]).contains("sha256sum, shasum or openssl is needed"));
     let user = User::of(release(), &["curl", "sha256sum"]);
@@ -137,7 +137,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn a_release_packed_twice_is_the_same() {
+fn packing_is_reproducible() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // Any file is a program to the packer, and a small one is packed sooner.
     let program = crate::support::book::top().join("LICENSE");
@@ -153,7 +153,7 @@ fn a_release_packed_twice_is_the_same() {
 }
 
 #[test]
-fn cargo_binstall_and_cargo_deb_ask_for_what_a_release_has() {
+fn package_metadata_matches_release_files() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -49,7 +49,7 @@ impl Waiting {
 }
 
 #[test]
-fn ctrl_c_ends_a_build_with_130_and_leaves_nothing() {
+fn ctrl_c_exits_with_130_and_leaves_nothing() {
     let mut build = waiting("build -o out");
     build.send(Signal::INT);
     let (code, out, err) = build.ended();
@@ -59,7 +59,7 @@ fn ctrl_c_ends_a_build_with_130_and_leaves_nothing() {
 }
 
 #[test]
-fn sigterm_ends_a_build_with_143() {
+fn sigterm_exits_with_143() {
     let mut build = waiting("build --format json");
     build.send(Signal::TERM);
     let (code, out, err) = build.ended();

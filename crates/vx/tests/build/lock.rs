@@ -10,7 +10,7 @@ const HELLO: &str = "example.com/acme/hello";
 const BYE: &str = "example.com/acme/bye";
 
 #[test]
-fn the_second_build_needs_neither_network_nor_go() {
+fn second_build_needs_neither_network_nor_go() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("build -o out").ok();
@@ -28,7 +28,7 @@ fn the_second_build_needs_neither_network_nor_go() {
 }
 
 #[test]
-fn a_changed_configuration_moves_only_what_changed() {
+fn changed_configuration_updates_only_what_changed() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("bye@main");
     sandbox.vx("build -o out").ok();
@@ -54,7 +54,7 @@ fn a_changed_configuration_moves_only_what_changed() {
 }
 
 #[test]
-fn without_a_lock_locked_fails_and_writes_nothing() {
+fn locked_without_lock_fails_and_writes_nothing() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     for arguments in ["build --locked", "lock --check", "fetch --locked"] {
@@ -66,7 +66,7 @@ fn without_a_lock_locked_fails_and_writes_nothing() {
 }
 
 #[test]
-fn fetch_brings_all_that_an_offline_build_needs() {
+fn offline_build_works_after_fetch() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("fetch").ok();
@@ -84,7 +84,7 @@ fn fetch_brings_all_that_an_offline_build_needs() {
 }
 
 #[test]
-fn a_lock_from_another_machine_makes_the_same_bytes() {
+fn same_lock_builds_same_bytes_on_another_machine() {
     let proxy = acme_proxy();
     let text = configuration("hello@v1.0.0 bye@main");
     let one = Sandbox::behind(&proxy).file("velox.toml", &text);
@@ -102,7 +102,7 @@ fn a_lock_from_another_machine_makes_the_same_bytes() {
 }
 
 #[test]
-fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
+fn corrupt_lock_fails_until_vx_lock_rewrites_it() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("lock").ok();
@@ -125,7 +125,7 @@ fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
 }
 
 #[test]
-fn a_sum_that_was_changed_stops_the_build() {
+fn changed_checksum_in_lock_fails_the_build() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("lock").ok();
@@ -143,7 +143,7 @@ fn a_sum_that_was_changed_stops_the_build() {
 }
 
 #[test]
-fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
+fn changed_module_is_rejected_when_lock_is_updated() {
     let proxy = acme_proxy();
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("lock").ok();
@@ -156,7 +156,7 @@ fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
 }
 
 #[test]
-fn slips_of_the_pen_cost_nothing() {
+fn invalid_flags_fail_before_any_request() {
     let proxy = acme_proxy();
     let text = configuration("hello@v1.0.0");
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", &text);
@@ -189,7 +189,7 @@ fn slips_of_the_pen_cost_nothing() {
 }
 
 #[test]
-fn several_targets_come_from_one_run_with_archives() {
+fn several_targets_build_in_one_run_with_archives() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("build -o out --target linux/amd64 --target windows/amd64 --archive").ok();
@@ -221,7 +221,7 @@ fn several_targets_come_from_one_run_with_archives() {
 }
 
 #[test]
-fn a_local_replacement_is_compiled_as_it_is_now() {
+fn local_replacement_is_compiled_as_it_is_now() {
     let proxy = acme_proxy();
     let sandbox =
         Sandbox::behind(&proxy).file("velox.toml", configuration("hello@v1.0.0") + "replace = \"./mine\"\n");
@@ -242,7 +242,7 @@ fn a_local_replacement_is_compiled_as_it_is_now() {
 }
 
 #[test]
-fn kept_binaries_are_shown_pruned_verified_and_cleared() {
+fn cache_is_listed_verified_pruned_and_cleared() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     let directory = sandbox.vx("cache dir").ok();
@@ -266,7 +266,7 @@ fn kept_binaries_are_shown_pruned_verified_and_cleared() {
 }
 
 #[test]
-fn what_a_user_set_for_other_work_changes_no_byte() {
+fn user_environment_changes_no_byte() {
     let proxy = acme_proxy();
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("build -o out").ok();
@@ -300,7 +300,7 @@ fn what_a_user_set_for_other_work_changes_no_byte() {
 }
 
 #[test]
-fn a_lock_that_was_changed_by_hand_is_told_and_left() {
+fn tampered_lock_is_rejected_and_left_alone() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("lock").ok();

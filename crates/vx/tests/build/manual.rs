@@ -92,7 +92,7 @@ fn with(reference: &str, line: &str) -> String {
 const HELLO: &str = r#"hello = { ref = "v1.0.0", owner = "acme", repository = "hello" }"#;
 
 #[test]
-fn the_manuals_file_verbatim() {
+fn manual_example_builds_verbatim() {
     let Some(_tree) = module_tree("the manual's file verbatim") else { return };
     let _exclusive = exclusive();
     let company = company();
@@ -152,7 +152,7 @@ fn ref_is_a_tag_a_branch_or_a_commit_of_roadrunner() {
 }
 
 #[test]
-fn roadrunners_module_path_follows_its_go_mod_on_every_major() {
+fn module_path_of_roadrunner_follows_its_go_mod() {
     let company = company().plugin("hello", "v1.0.0");
     let mut sandbox = company.sandbox;
     // Each release's go.mod names its own path, and the stamp has to follow it.
@@ -169,7 +169,7 @@ fn roadrunners_module_path_follows_its_go_mod_on_every_major() {
 }
 
 #[test]
-fn debug_keeps_the_symbols() {
+fn debug_keeps_symbols() {
     let plain = company().plugin("hello", "v1.0.0").configured(&with(RELEASE, HELLO));
     let debug = company()
         .plugin("hello", "v1.0.0")
@@ -185,7 +185,7 @@ fn debug_keeps_the_symbols() {
 }
 
 #[test]
-fn ref_of_a_plugin_is_a_tag_a_commit_hash_or_a_branch() {
+fn ref_of_a_plugin_is_a_tag_a_commit_or_a_branch() {
     let company = company();
     let hello = company.forge.github("acme/hello");
     hello.files(plugin("github.com/acme/hello", "hello").files()).commit("first").tag("v1.0.0");
@@ -236,7 +236,7 @@ fn folder_holds_a_plugin_with_its_own_go_mod() {
 }
 
 #[test]
-fn replace_takes_a_remote_module_at_the_entrys_own_ref() {
+fn replace_takes_a_remote_module_at_the_ref_of_the_entry() {
     let company = company();
     // A fork keeps the original's module line. The original isn't there at all: nothing may fetch it.
     let fork = company.forge.github("owner2/repo2");
@@ -277,7 +277,7 @@ fn version_and_time_are_written_into_the_binary() {
 }
 
 #[test]
-fn the_dockerfiles_undefined_arguments_count_as_none() {
+fn undefined_stamp_arguments_count_as_unset() {
     let company = company()
         .plugin("hello", "v1.0.0")
         .configured(&with(RELEASE, HELLO))
@@ -289,7 +289,7 @@ fn the_dockerfiles_undefined_arguments_count_as_none() {
 }
 
 #[test]
-fn environment_variables_bring_the_tokens_and_these_show_nowhere() {
+fn tokens_from_environment_variables_are_never_shown() {
     let company = company();
     let text = company.hidden_plugin();
     let company = company.configured(&text).env("RT_TOKEN", "ghp_secret");
@@ -305,7 +305,7 @@ fn environment_variables_bring_the_tokens_and_these_show_nowhere() {
 }
 
 #[test]
-fn without_a_token_the_rate_limit_is_told_with_its_reset() {
+fn rate_limit_error_names_the_reset_time() {
     let company = company();
     company
         .forge
@@ -325,7 +325,7 @@ fn without_a_token_the_rate_limit_is_told_with_its_reset() {
 }
 
 #[test]
-fn private_repositories_over_ssh_with_exactly_the_two_steps() {
+fn private_repositories_over_ssh() {
     let company = company();
     let hidden = company.forge.github("acme/hidden").private();
     hidden.files(plugin("github.com/acme/hidden", "hidden").files()).commit("first").tag("v1.0.0");
@@ -352,7 +352,7 @@ fn private_repositories_over_ssh_with_exactly_the_two_steps() {
 }
 
 #[test]
-fn private_repositories_over_https_with_the_configured_token_for_git() {
+fn private_repositories_over_https_with_configured_token() {
     let company = company();
     let text = company.hidden_plugin();
     let company =
@@ -361,7 +361,7 @@ fn private_repositories_over_https_with_the_configured_token_for_git() {
 }
 
 #[test]
-fn gitlab_plugins_by_number_and_by_path_with_the_token() {
+fn gitlab_plugins_by_id_and_by_path() {
     let company = company();
     let token = "glpat-secret";
     for (id, name) in [(11, "one"), (12, "two")] {
@@ -385,7 +385,7 @@ fn gitlab_plugins_by_number_and_by_path_with_the_token() {
 }
 
 #[test]
-fn one_major_of_plugins_is_what_the_warning_box_asks_for() {
+fn compile_error_names_plugin_and_advice() {
     // A plugin of another major than RoadRunner's own is another module: both would be in the server.
     let company = company();
     let old = company.forge.github("acme/broken");
@@ -405,7 +405,7 @@ fn one_major_of_plugins_is_what_the_warning_box_asks_for() {
 }
 
 #[test]
-fn the_options_c_and_o_are_the_configuration_and_the_directory() {
+fn options_c_and_o_name_configuration_and_output() {
     let company = company().plugin("hello", "v1.0.0");
     let mut sandbox = company.sandbox.file("configurations/mine.toml", with(RELEASE, HELLO));
     fs::create_dir_all(sandbox.home().join("Downloads")).unwrap();
@@ -420,7 +420,7 @@ fn the_options_c_and_o_are_the_configuration_and_the_directory() {
 }
 
 #[test]
-fn log_level_and_mode_say_how_much_and_in_which_form() {
+fn log_level_and_mode_control_the_output() {
     let company = company().plugin("hello", "v1.0.0");
     let mut sandbox = company.sandbox;
     let text = |level: &str, mode: &str| {

@@ -44,7 +44,7 @@ fn assert_nothing_of_hello(sandbox: &Sandbox) {
 }
 
 #[test]
-fn every_fault_names_the_plugin_the_host_and_a_way_out() {
+fn proxy_errors_name_plugin_host_and_remedy() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
     for (part, fault, sign, way_out) in [
@@ -71,7 +71,7 @@ fn every_fault_names_the_plugin_the_host_and_a_way_out() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_what_is() {
+fn missing_version_error_lists_the_nearest() {
     let proxy = fill(ModuleProxy::start());
     // No forge can be asked.
     let said = |text: &str| {
@@ -96,7 +96,7 @@ fn what_is_not_there_is_told_with_what_is() {
 }
 
 #[test]
-fn what_the_proxies_said_is_not_lost_when_go_stands_in() {
+fn errors_of_proxies_are_kept_when_go_is_asked() {
     let proxy = fill(ModuleProxy::start());
     let configuration = configuration("hello@v1.0.0").replace("example.com", "velox.invalid");
     let sandbox = machine(&format!("{},direct", proxy.url())).file("velox.toml", configuration);
@@ -108,13 +108,13 @@ fn what_the_proxies_said_is_not_lost_when_go_stands_in() {
 }
 
 #[test]
-fn goproxy_off_and_a_module_that_is_missing_say_so() {
+fn goproxy_off_is_named_in_the_error() {
     let sandbox = machine("off");
     sandbox.vx("lock").fails_with(1, &["GOPROXY", "allows no download"]);
 }
 
 #[test]
-fn a_private_module_is_never_asked_of_a_proxy() {
+fn private_module_is_never_requested_from_a_proxy() {
     let proxy = fill(ModuleProxy::start());
     let configuration = configuration("hello@v1.0.0").replace("example.com", "velox.invalid");
     for variable in ["GOPRIVATE", "GONOPROXY"] {
@@ -127,7 +127,7 @@ fn a_private_module_is_never_asked_of_a_proxy() {
 }
 
 #[test]
-fn logins_work_and_are_never_shown() {
+fn proxy_logins_work_and_are_never_shown() {
     let proxy = fill(ModuleProxy::start_tls());
     proxy.demand_login("me", "s3cret!");
     let ca = |sandbox: Sandbox| {
@@ -164,7 +164,7 @@ fn verified(proxy: &ModuleProxy) -> Sandbox {
 }
 
 #[test]
-fn the_checksum_database_is_asked_and_its_word_is_final() {
+fn checksum_database_decides() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = verified(&proxy);
     sandbox.vx("lock").ok();
@@ -194,7 +194,7 @@ fn the_checksum_database_is_asked_and_its_word_is_final() {
 }
 
 #[test]
-fn a_zip_that_is_none_is_refused_and_not_asked_for_again() {
+fn invalid_zip_is_rejected() {
     let proxy = fill(ModuleProxy::start());
     proxy.serve(&format!("/{HELLO}/@v/v1.0.0.zip"), "<html>please log in</html>");
     let sandbox = machine(&proxy.url());
@@ -220,7 +220,7 @@ fn stuck(sandbox: &Sandbox, proxy: &ModuleProxy) -> std::process::Child {
 }
 
 #[test]
-fn after_kill_9_in_a_download_go_and_vx_both_go_on() {
+fn download_resumes_after_kill_9() {
     let proxy = fill(ModuleProxy::start());
     for go_first in [true, false] {
         let sandbox = machine(&proxy.url());
@@ -240,7 +240,7 @@ fn after_kill_9_in_a_download_go_and_vx_both_go_on() {
 }
 
 #[test]
-fn ctrl_c_ends_a_download_and_a_wait_for_another_process() {
+fn ctrl_c_ends_downloads_and_lock_waits() {
     use rustix::process::{Pid, Signal, kill_process};
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
@@ -264,7 +264,7 @@ fn ctrl_c_ends_a_download_and_a_wait_for_another_process() {
 }
 
 #[test]
-fn a_proxy_that_dies_midway_is_named_and_the_next_fetch_goes_on() {
+fn fetch_resumes_after_the_proxy_died() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
     sandbox.vx("lock").ok();

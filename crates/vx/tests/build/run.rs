@@ -16,7 +16,7 @@ fn machine() -> (Sandbox, ModuleProxy) {
 }
 
 #[test]
-fn it_runs_what_the_file_describes_and_says_nothing_of_its_own() {
+fn run_builds_once_and_prints_nothing_of_its_own() {
     let (sandbox, proxy) = machine();
     // The build is for this machine, whatever the file is for.
     let file = configuration("hello@v1.0.0") + "\n[target_platform]\nos = \"windows\"\narch = \"arm64\"\n";
@@ -55,7 +55,7 @@ fn served(sandbox: &Sandbox, arguments: &str, signal: rustix::process::Signal) -
 
 #[cfg(unix)]
 #[test]
-fn signals_reach_the_server_and_vx_ends_as_it_does() {
+fn run_forwards_signals_to_roadrunner() {
     use rustix::process::Signal;
 
     let (sandbox, _proxy) = machine();
@@ -67,7 +67,7 @@ fn signals_reach_the_server_and_vx_ends_as_it_does() {
 
 #[cfg(unix)]
 #[test]
-fn a_plugin_that_is_being_written() {
+fn run_recompiles_a_changed_local_plugin() {
     let (sandbox, _proxy) = machine();
     let mine = |says: &str| plugin("example.com/me/mine", "mine").says(says);
     let serve = "run --with ./mine --without hello serve -c .rr.yaml";
@@ -87,7 +87,7 @@ fn a_plugin_that_is_being_written() {
 }
 
 #[test]
-fn programs_get_events_on_the_standard_error() {
+fn run_with_json_prints_events_on_stderr() {
     let (sandbox, _proxy) = machine();
     let said = sandbox.vx("run --format json -- --version");
     assert!(said.ok().starts_with("rr version "), "stdout is the server's");

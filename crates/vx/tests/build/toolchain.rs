@@ -115,7 +115,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn without_go_the_right_one_is_downloaded() {
+fn missing_go_is_downloaded_and_locked() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     toolchain(&proxy, "go1.99.0");
@@ -155,7 +155,7 @@ fn without_go_the_right_one_is_downloaded() {
 }
 
 #[test]
-fn the_checksum_database_vouches_for_a_toolchain() {
+fn toolchain_is_verified_by_checksum_database() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     // No pattern spares a toolchain, as the go command has it.
@@ -181,7 +181,7 @@ fn the_checksum_database_vouches_for_a_toolchain() {
 }
 
 #[test]
-fn fetch_brings_the_toolchain_of_the_lock_too() {
+fn fetch_downloads_the_locked_toolchain() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     let sandbox = machine(&proxy);
@@ -203,7 +203,7 @@ fn fetch_brings_the_toolchain_of_the_lock_too() {
 }
 
 #[test]
-fn an_older_go_gives_way_to_the_one_that_is_needed() {
+fn older_go_is_replaced_by_the_required_one() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     for old in ["go1.24.1", "go1.19.9"] {
@@ -242,7 +242,7 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
 }
 
 #[test]
-fn gotoolchain_and_go_say_what_may_compile() {
+fn gotoolchain_and_go_flag_select_the_compiler() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     let sandbox = machine(&proxy).env("GOTOOLCHAIN", "local");
@@ -283,7 +283,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
 }
 
 #[test]
-fn without_a_home_every_place_has_to_be_named() {
+fn build_without_home_needs_explicit_directories() {
     let proxy = proxy();
     let homeless = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     let homeless = homeless.without("HOME");
@@ -298,7 +298,7 @@ fn without_a_home_every_place_has_to_be_named() {
 }
 
 #[test]
-fn a_toolchain_that_cannot_be_had_is_told() {
+fn build_fails_when_toolchain_is_unavailable() {
     let (proxy, version) = (proxy(), version());
     let sandbox = machine(&proxy).env("GOPROXY", proxy.url());
     sandbox.vx("build -o out").fails_with(1, &["can't download Go ", "not found", "go.dev/dl"]);

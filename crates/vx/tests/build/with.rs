@@ -34,7 +34,7 @@ fn modules(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
-fn a_server_from_flags_alone() {
+fn build_from_flags_alone() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
     let said = sandbox.vx(&format!(
@@ -53,7 +53,7 @@ fn a_server_from_flags_alone() {
 }
 
 #[test]
-fn flags_change_a_file_for_one_build_and_its_lock_stays() {
+fn flags_override_the_file_and_keep_its_lock() {
     let proxy = proxy();
     let sandbox = machine(&proxy).plugins("hello@v1.0.0 bye@main");
     sandbox.vx("lock").ok();
@@ -78,7 +78,7 @@ fn flags_change_a_file_for_one_build_and_its_lock_stays() {
 }
 
 #[test]
-fn directories_are_below_the_working_directory_wherever_the_file_is() {
+fn with_directory_is_relative_to_working_directory() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("conf/velox.toml", configuration("hello@v1.0.0 bye@main"));
     sandbox.vx("build -c conf/velox.toml --with ./mine --without bye").ok();
@@ -88,7 +88,7 @@ fn directories_are_below_the_working_directory_wherever_the_file_is() {
 }
 
 #[test]
-fn wrong_flags_are_told_before_anything_is_asked() {
+fn invalid_with_flags_fail_before_any_request() {
     let proxy = proxy();
     let sandbox = machine(&proxy).plugins("hello@v1.0.0 bye@main").file("empty/README", "");
     let wrong = [

@@ -57,7 +57,7 @@ fn new_lines<'a>(old: &str, new: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_plugin_of_the_release_is_added_at_its_version_and_locked() {
+fn add_takes_the_version_of_the_release_and_locks_it() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
     let said = sandbox.vx("add fileserver");
@@ -81,7 +81,7 @@ fn a_plugin_of_the_release_is_added_at_its_version_and_locked() {
 }
 
 #[test]
-fn plugins_are_added_by_repository_and_module_path_in_the_files_own_format() {
+fn add_keeps_the_format_of_the_file() {
     let proxy = proxy();
     let modules = Sandbox::behind(&proxy).file("velox.toml", MODULES);
     modules.vx("add acme/bye github.com/acme/hello/v2@v2.0.0 --no-lock").ok();
@@ -116,7 +116,7 @@ fn plugins_are_added_by_repository_and_module_path_in_the_files_own_format() {
 }
 
 #[test]
-fn a_plugin_is_added_with_a_replacement_and_a_name() {
+fn add_with_replacement_and_name() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
     let sandbox = sandbox.files("mine", plugin("github.com/acme/bye", "bye").says("mine").files());
@@ -139,7 +139,7 @@ fn a_plugin_is_added_with_a_replacement_and_a_name() {
 }
 
 #[test]
-fn where_nothing_can_be_locked_nothing_is_changed() {
+fn failed_edit_changes_neither_file_nor_lock() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
     sandbox.vx("lock").ok();
@@ -158,7 +158,7 @@ fn where_nothing_can_be_locked_nothing_is_changed() {
 }
 
 #[test]
-fn the_first_plugin_is_added_to_a_file_without_any() {
+fn add_first_plugin_to_file_without_plugins() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", "[roadrunner]\nref = \"v2025.0.77\"\n");
     sandbox.vx("add acme/hello").ok();
@@ -169,7 +169,7 @@ fn the_first_plugin_is_added_to_a_file_without_any() {
 }
 
 #[test]
-fn a_proxy_that_tells_no_versions_is_no_newest_version() {
+fn outdated_reports_proxies_that_list_no_versions() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
     proxy.fail("acme/hello", ProxyFault::Status(403));
@@ -183,7 +183,7 @@ fn a_proxy_that_tells_no_versions_is_no_newest_version() {
 }
 
 #[test]
-fn what_is_outdated_is_shown_and_updated() {
+fn outdated_and_update_agree_on_newer_versions() {
     let proxy = proxy();
     let file = format!("{MODULES}\n[plugins.bye]\nmodule_name = \"github.com/acme/bye\"\ntag = \"main\"\n");
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
@@ -234,7 +234,7 @@ fn what_is_outdated_is_shown_and_updated() {
 }
 
 #[test]
-fn a_retracted_version_is_none_to_update_to() {
+fn update_skips_retracted_versions() {
     let proxy = proxy();
     let mut files = plugin("github.com/acme/bye", "bye").files();
     let go_mod = String::from_utf8(files["go.mod"].clone()).unwrap() + "\nretract [v1.1.1, v1.2.0]\n";
@@ -247,7 +247,7 @@ fn a_retracted_version_is_none_to_update_to() {
 }
 
 #[test]
-fn private_modules_are_asked_of_the_go_command() {
+fn update_never_asks_proxies_for_private_modules() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy)
         .file("velox.toml", MODULES)
@@ -261,7 +261,7 @@ fn private_modules_are_asked_of_the_go_command() {
 }
 
 #[test]
-fn a_variable_and_a_replacement_stay() {
+fn update_keeps_variables_and_replacements() {
     let proxy = proxy();
     let file = MANUAL.replace("\"v1.0.0\"", "\"${HELLO:-v1.0.0}\"").replace(
         "[log]",
@@ -279,7 +279,7 @@ fn a_variable_and_a_replacement_stay() {
 }
 
 #[test]
-fn an_older_format_moves_and_its_lock_still_fits() {
+fn migrate_keeps_the_lock_valid() {
     let proxy = proxy();
     let file = MANUAL.replace(
         "[log]",
@@ -307,7 +307,7 @@ fn an_older_format_moves_and_its_lock_still_fits() {
 }
 
 #[test]
-fn without_a_lock_the_modules_are_resolved() {
+fn migrate_without_lock_resolves_module_paths() {
     let proxy = proxy();
     let file = MANUAL.replace("{ ref = \"v1.0.0\"", "{ ref = \"v1.0.0\", replace = \"./mine\"");
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
@@ -324,7 +324,7 @@ fn without_a_lock_the_modules_are_resolved() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_stays_a_link_and_permissions_stay() {
+fn add_keeps_symlinks_and_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("real/velox.toml", MODULES);
@@ -337,7 +337,7 @@ fn a_link_stays_a_link_and_permissions_stay() {
 }
 
 #[test]
-fn plugins_of_ones_own_forges_are_updated_by_their_tags() {
+fn update_reads_tags_of_self_hosted_forges() {
     let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
     roadrunner("v2025").commit_to(&repository).tag(RELEASE).tag("v2025.1.0");

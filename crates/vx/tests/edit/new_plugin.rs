@@ -3,7 +3,7 @@
 use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy};
 
 #[test]
-fn what_is_said() {
+fn new_plugin_reports_what_it_created() {
     let sandbox = Sandbox::new();
     let shown = sandbox.vx_shown("new plugin my-plugin --module github.com/me/my-plugin");
     insta::assert_snapshot!("created", shown);
@@ -31,7 +31,7 @@ fn what_is_said() {
 
 /// The plugin's own tests, then a server with it, which is told by its rpc plugin's neighbour that it started.
 #[test]
-fn it_passes_its_own_tests_and_compiles_into_a_server() {
+fn new_plugin_passes_its_tests_and_compiles() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy);
     sandbox.vx("new plugin hello-there").ok();
@@ -51,7 +51,7 @@ fn it_passes_its_own_tests_and_compiles_into_a_server() {
 /// As its README says, with the small RoadRunner in the place of the real one.
 #[cfg(unix)]
 #[test]
-fn it_runs_in_the_server_that_comes_with_it() {
+fn new_plugin_runs_in_its_server() {
     use std::{
         io::{BufRead, BufReader, Read},
         process::Stdio,

@@ -24,7 +24,7 @@ const REAL: &[&str] = &["fileserver", "informer", "logger", "metrics", "resetter
 const LANGUAGES: &[&str] = &["console", "dockerfile", "json", "text", "toml", "yaml"];
 
 #[test]
-fn every_block_says_what_it_is() {
+fn every_code_block_has_a_known_language() {
     for block in pages().iter().flat_map(Page::blocks) {
         assert!(LANGUAGES.contains(&&*block.language), "{}: what is `{}`?", block.place, block.language);
         let Some(remark) = &block.remark else { continue };
@@ -34,7 +34,7 @@ fn every_block_says_what_it_is() {
 }
 
 #[test]
-fn every_configuration_is_read() {
+fn every_configuration_parses_without_warnings() {
     let mut read = 0;
     for block in pages().iter().flat_map(Page::blocks).filter(|block| block.language == "toml") {
         // A page may show a few keys alone; the plugins that every file has to have are added to them.
@@ -60,7 +60,7 @@ fn every_configuration_is_read() {
 }
 
 #[test]
-fn whoever_comes_from_velox_finds_every_key() {
+fn velox_migration_page_covers_every_key() {
     let text = page("docs/coming-from-velox.md").text;
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
     for table in velox_manifest::TABLES {
@@ -83,7 +83,7 @@ fn whoever_comes_from_velox_finds_every_key() {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_resolves() {
     let anchors: BTreeMap<String, Vec<String>> =
         pages().iter().map(|page| (page.name.clone(), page.anchors())).collect();
     for page in pages() {
@@ -135,7 +135,7 @@ macro_rules! pages_that_run {
         $(#[test] fn $test() { run($page); })*
 
         #[test]
-        fn every_page_with_commands_is_run() {
+        fn every_page_with_commands_has_a_test() {
             let run = [$($page),*];
             for page in pages() {
                 let commands = page.blocks().iter().any(runs);
@@ -320,7 +320,7 @@ fn fits(shown: &str, line: &str) -> bool {
 }
 
 #[test]
-fn dots_stand_for_anything() {
+fn ellipsis_matches_anything() {
     assert!(fits("Built … for linux/…", "   Built RoadRunner for linux/amd64"));
     assert!(fits("…built before…", "x built before y") && fits("a", "a"));
     assert!(!fits("a", "ab") && !fits("a…b", "acd") && !fits("a…b…c", "ac"));

@@ -96,7 +96,7 @@ fn about(told: &str, check: &str) -> String {
 }
 
 #[test]
-fn all_is_well() {
+fn doctor_finds_no_problem_on_a_healthy_machine() {
     let machine = machine();
     let told = machine.says(0);
     let mut settings = insta::Settings::clone_current();
@@ -133,7 +133,7 @@ fn all_is_well() {
 }
 
 #[test]
-fn tokens_that_are_not_what_they_should_be() {
+fn doctor_reports_rejected_narrow_and_expired_tokens() {
     let wrong = machine().with(|sandbox| sandbox.env("RT_TOKEN", "ghp_other_s3cret"));
     let told = wrong.about("github", 1);
     assert!(told.contains("api.github.com refuses the token") && told.contains("make a new token"), "{told}");
@@ -157,7 +157,7 @@ fn tokens_that_are_not_what_they_should_be() {
 }
 
 #[test]
-fn forges_in_trouble() {
+fn doctor_reports_failing_forges() {
     let machine = machine();
     for (fault, sign) in [
         (Fault::GarbageJson, "answers something else than its API says"),
@@ -178,7 +178,7 @@ fn forges_in_trouble() {
 }
 
 #[test]
-fn proxies_and_the_checksum_database() {
+fn doctor_checks_proxies_and_checksum_database() {
     let machine = machine();
     machine.proxy.fail("@v/list", ProxyFault::Status(503));
     let told = machine.about("proxy", 1);
@@ -214,7 +214,7 @@ fn proxies_and_the_checksum_database() {
 }
 
 #[test]
-fn the_machine_itself() {
+fn doctor_checks_caches_programs_and_configuration() {
     let machine = machine().with(|sandbox| sandbox.file("in-the-way", ""));
     let cache = machine.sandbox.at("in-the-way/cache");
     let machine = machine.with(|sandbox| sandbox.env("VX_CACHE_DIR", cache));
@@ -244,7 +244,7 @@ fn the_machine_itself() {
 }
 
 #[test]
-fn private_hosts_and_the_agent() {
+fn doctor_checks_private_hosts_and_ssh_agent() {
     let machine = machine();
     // git's own redirection stands in for a company's host.
     let private = |machine: Machine, address: &str| {

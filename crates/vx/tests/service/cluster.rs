@@ -175,7 +175,7 @@ fn is_whole(sandbox: &Sandbox, service: &Service, view: &Value) {
 }
 
 #[test]
-fn two_nodes_asked_at_once_compile_once() {
+fn concurrent_requests_to_two_nodes_compile_once() {
     let Some(cluster) = Cluster::start("two nodes asked at once") else { return };
     cluster.hold();
     let servers = [cluster.server("one"), cluster.server("two")];
@@ -206,7 +206,7 @@ fn two_nodes_asked_at_once_compile_once() {
 }
 
 #[test]
-fn a_worker_that_is_killed_leaves_its_build_to_another() {
+fn build_of_a_killed_worker_is_retried() {
     let Some(cluster) = Cluster::start("a worker that is killed") else { return };
     cluster.hold();
     let server = cluster.server("one");
@@ -230,7 +230,7 @@ fn a_worker_that_is_killed_leaves_its_build_to_another() {
 }
 
 #[test]
-fn a_worker_that_is_shut_down_gives_its_build_back() {
+fn worker_returns_its_build_on_shutdown() {
     let Some(cluster) = Cluster::start("a worker that is shut down") else { return };
     cluster.hold();
     let server = cluster.server("one");
@@ -250,7 +250,7 @@ fn a_worker_that_is_shut_down_gives_its_build_back() {
 }
 
 #[test]
-fn a_worker_tells_of_itself() {
+fn worker_serves_health_metrics_and_traces() {
     let Some(cluster) = Cluster::start("a worker tells of itself") else { return };
     let (of_server, of_worker) = (Collector::start(), Collector::start());
     let traced = |mut command: Command, collector: &Collector| {
@@ -308,7 +308,7 @@ fn accepted(address: &Mutex<SocketAddr>, stamp: &str) -> String {
 }
 
 #[test]
-fn whoever_is_killed_no_accepted_build_is_lost() {
+fn cluster_loses_no_accepted_build() {
     let rounds = long(3, 30);
     let Some(mut cluster) = Cluster::start("whoever is killed") else { return };
     let mut servers = [cluster.server("one"), cluster.server("two")].map(Some);
@@ -367,7 +367,7 @@ fn whoever_is_killed_no_accepted_build_is_lost() {
 }
 
 #[test]
-fn nats_is_reached_by_tls() {
+fn nats_over_tls() {
     let sandbox = Sandbox::new();
     let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.at(name));
@@ -397,7 +397,7 @@ fn nats_is_reached_by_tls() {
 }
 
 #[test]
-fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
+fn cluster_flag_errors_show_no_secrets() {
     let sandbox = Sandbox::new();
     let vx = |arguments: &[&str]| {
         let output = sandbox.command(VX, arguments).output().unwrap();

@@ -96,8 +96,8 @@ fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Site, &Brow
 const READY: &str = "document.querySelector('[data-download]')";
 
 #[test]
-fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
-    story("a_server_is_chosen_and_built_with_the_keyboard_alone", async |service, browser| {
+fn page_works_with_the_keyboard_alone() {
+    story("page_works_with_the_keyboard_alone", async |service, browser| {
         browser.goto(&service.url).await;
         browser.until(&format!("document.querySelector('#rr').value === '{RELEASE}'")).await;
         let tab = String::from(char::from(Key::Tab));
@@ -194,8 +194,8 @@ async fn checked(browser: &Browser) -> serde_json::Value {
 }
 
 #[test]
-fn the_address_is_the_choice() {
-    story("the_address_is_the_choice", async |service, browser| {
+fn page_address_holds_the_selection() {
+    story("page_address_holds_the_selection", async |service, browser| {
         let link = service.link(&[("kv", "v5.0.0"), ("http", "v5.3.0")]);
         browser.goto(&format!("{link}&more=example.com/acme/x@v1.0.0&tags=one,two&strict=1")).await;
         assert_eq!(checked(browser).await, json!(["http", "kv"]));
@@ -253,8 +253,8 @@ fn the_address_is_the_choice() {
 }
 
 #[test]
-fn mistakes_stand_beside_their_fields() {
-    story("mistakes_stand_beside_their_fields", async |service, browser| {
+fn page_shows_errors_beside_their_fields() {
+    story("page_shows_errors_beside_their_fields", async |service, browser| {
         browser.goto(&service.link(&[("http", "v5.3.0")])).await;
         let version = browser.find("#v-http").await;
         version.clear().await.unwrap();
@@ -293,8 +293,8 @@ fn mistakes_stand_beside_their_fields() {
 }
 
 #[test]
-fn the_pages_are_for_everybody() {
-    story("the_pages_are_for_everybody", async |service, browser| {
+fn page_is_accessible() {
+    story("page_is_accessible", async |service, browser| {
         browser.goto(&service.link(&PLUGINS)).await;
         for scheme in ["light", "dark"] {
             browser.scheme(scheme).await;
@@ -354,8 +354,8 @@ async fn pictures(browser: &Browser, name: &str) {
 }
 
 #[test]
-fn a_token_is_the_password() {
-    story_with("a_token_is_the_password", true, async |service, browser| {
+fn page_takes_a_token_as_password() {
+    story_with("page_takes_a_token_as_password", true, async |service, browser| {
         // What a browser shows to whoever doesn't type one.
         let seen = async |token: Option<&str>| {
             let request = browser::http().get(&service.url).header("accept", "text/html");
@@ -398,7 +398,7 @@ fn a_token_is_the_password() {
 }
 
 #[test]
-fn it_works_without_a_script() {
+fn page_works_without_javascript() {
     let service = Site::start(false);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let http = browser::http();

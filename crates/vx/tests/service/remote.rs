@@ -70,7 +70,7 @@ impl Story {
 }
 
 #[test]
-fn a_server_comes_from_the_service_with_its_lock() {
+fn remote_build_writes_binary_and_lock() {
     let story = Story::new();
     let service = story.serve(&[]);
     let ran = story.build(&service, &[]);
@@ -100,7 +100,7 @@ fn a_server_comes_from_the_service_with_its_lock() {
 }
 
 #[test]
-fn a_token_is_needed_and_never_shown() {
+fn remote_build_needs_a_token_and_never_shows_it() {
     let story = Story::new();
     let token = story.machine.vx("server token new ci").ok().trim().to_owned();
     assert!(token.starts_with("vx_"), "{token}");
@@ -199,7 +199,7 @@ fn a_token_is_needed_and_never_shown() {
 }
 
 #[test]
-fn what_the_service_counts() {
+fn metrics_count_submissions_and_builds() {
     let story = Story::new();
     let service = story.serve(&[]);
     assert_eq!(story.build(&service, &["-q"]).code(), Some(0));
@@ -222,7 +222,7 @@ fn what_the_service_counts() {
 }
 
 #[test]
-fn what_is_wrong_is_shown_where_it_is() {
+fn remote_build_errors_point_into_the_file() {
     let story = Story::new();
     let service = story.serve(&["--allow-module", "github.com/roadrunner-server/*"]);
     let ran = story.build(&service, &[]);
@@ -245,7 +245,7 @@ fn what_is_wrong_is_shown_where_it_is() {
 }
 
 #[test]
-fn a_failed_build_says_what_the_compiler_said() {
+fn failed_remote_build_shows_compiler_output() {
     let story = Story::new();
     let service = story.serve(&[]);
     let ran = story.build(&service, &["--with", "github.com/acme/broken@v1.0.0"]);
@@ -256,7 +256,7 @@ fn a_failed_build_says_what_the_compiler_said() {
 }
 
 #[test]
-fn ctrl_c_cancels_the_build_there() {
+fn ctrl_c_cancels_the_remote_build() {
     let story = Story::new();
     // It is accepted, and nobody builds it.
     let service = story.serve(&["--jobs", "0"]);
@@ -270,7 +270,7 @@ fn ctrl_c_cancels_the_build_there() {
 }
 
 #[test]
-fn the_service_is_killed_in_mid_build_and_the_client_waits() {
+fn client_waits_for_a_killed_service() {
     let story = Story::new();
     // The first compile never ends.
     let bin = story.machine.at("bin");
@@ -301,7 +301,7 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
 }
 
 #[test]
-fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
+fn private_certificate_authority_is_trusted_by_file() {
     let story = Story::new();
     let place = story.user.path();
     let authority = |name: &str| {
@@ -336,7 +336,7 @@ fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
 }
 
 #[test]
-fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
+fn remote_build_of_several_targets_respects_locked() {
     let story = Story::new();
     let service = story.serve(&["--jobs", "2"]);
     let targets = ["--target", "linux/amd64", "--target", "windows/amd64"];
@@ -370,7 +370,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
 }
 
 #[test]
-fn a_binary_that_is_changed_on_its_way_is_not_published() {
+fn altered_binary_is_rejected() {
     let story = Story::new();
     let service = story.serve(&[]);
     let between = tampering(service.address());
@@ -428,7 +428,7 @@ fn tampering(service: SocketAddr) -> String {
 }
 
 #[test]
-fn traces_go_where_the_environment_says() {
+fn traces_are_exported_to_the_collector() {
     let story = Story::new();
     let collector = Collector::start();
     let mut command = story.machine.vx_command("server --data data");

@@ -114,7 +114,7 @@ fn trailer<'a>(trailers: &'a [(String, String)], name: &str) -> &'a str {
 }
 
 #[test]
-fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
+fn build_is_made_once_and_survives_a_crash() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
@@ -215,7 +215,7 @@ fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
 }
 
 #[test]
-fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
+fn compile_error_is_returned_to_the_client() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
@@ -227,7 +227,7 @@ fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
 }
 
 #[test]
-fn caches_that_grew_too_large_begin_anew() {
+fn caches_over_the_limit_are_emptied() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
@@ -243,7 +243,7 @@ fn caches_that_grew_too_large_begin_anew() {
 }
 
 #[test]
-fn a_build_that_fails_says_whose_fault_it_is() {
+fn failure_kind_says_who_can_act() {
     let proxy = proxy();
     let module = |name: &str, files: Files| {
         proxy.module(&format!("example.com/acme/{name}"), "v1.0.0", files);
@@ -348,7 +348,7 @@ fn a_build_that_fails_says_whose_fault_it_is() {
 }
 
 #[test]
-fn every_field_wrong_in_turn_over_json_and_protobuf() {
+fn every_invalid_field_is_named() {
     let (_sandbox, service) = idle();
     let rest: [(Change, &str); 8] = [
         (|build| build["roadrunner"] = json!(""), "build.roadrunner"),
@@ -402,7 +402,7 @@ fn every_field_wrong_in_turn_over_json_and_protobuf() {
 }
 
 #[test]
-fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
+fn malformed_requests_get_a_status() {
     let (_sandbox, service) = idle();
     let large = vec![b' '; 3 << 20];
     let mut bytes: Vec<u8> = (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -461,7 +461,7 @@ fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
 }
 
 #[test]
-fn slow_clients_are_hung_up_on() {
+fn slow_clients_are_disconnected() {
     let (_sandbox, service) = idle();
     // Half a head, nothing at all, the start of HTTP/2's preface; and a body that never ends.
     let heads: [&[u8]; 3] = [b"GET /healthz HTTP/1.1\r\nHost: local", b"", b"PRI * HT"];
@@ -586,7 +586,7 @@ fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_connect_client_in_go() {
+fn connect_client_in_go() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let Some(client) = go_client(&sandbox) else { return };
@@ -668,7 +668,7 @@ fn go_arch() -> &'static str {
 
 /// What the existing service's load test asks for, as it asks for it.
 #[test]
-fn the_existing_load_tests_requests() {
+fn requests_of_the_velox_load_test() {
     const PLUGINS: &str = "app-logger v5.1.8, logger v5.1.8, lock v5.1.8, rpc v5.1.8, centrifuge v5.1.8, \
         roadrunner-temporal v5.7.0, metrics v5.1.8, otel v5.1.8, http v5.2.7, gzip v5.1.8, prometheus v5.1.7, \
         headers v5.1.8, static v5.1.6, proxy_ip_parser v5.1.8, send v5.1.5, server v5.2.9, service v5.1.8, jobs v5.1.8, \
@@ -728,7 +728,7 @@ fn the_existing_load_tests_requests() {
 }
 
 #[test]
-fn the_clients_deadline_ends_its_waiting_and_not_the_build() {
+fn client_deadline_does_not_cancel_the_build() {
     let (_sandbox, service) = idle();
     let headers = [JSON, ("Connect-Timeout-Ms", "200")];
     let late = service.ask("POST", CALL, &headers, call("hello").to_string().as_bytes());
@@ -741,7 +741,7 @@ fn the_clients_deadline_ends_its_waiting_and_not_the_build() {
 }
 
 #[test]
-fn a_full_queue_says_when_to_come_back() {
+fn full_queue_sends_retry_after() {
     let sandbox = Sandbox::new();
     let service = Service::start(&mut server(&sandbox, &["--jobs", "0", "--queue", "2"]));
     let asked: Vec<Answer> = (0..6)
@@ -761,7 +761,7 @@ fn a_full_queue_says_when_to_come_back() {
 }
 
 #[test]
-fn a_signal_lets_what_is_on_its_way_come_to_an_end() {
+fn sigterm_ends_open_requests_cleanly() {
     let (_sandbox, service) = idle();
     let id = id(&service.post("/v1/builds", &json!({ "build": build("hello") })));
     let (log, call) = std::thread::scope(|scope| {
@@ -779,7 +779,7 @@ fn a_signal_lets_what_is_on_its_way_come_to_an_end() {
 }
 
 #[test]
-fn wrong_usage_is_told_before_anything_starts() {
+fn invalid_server_flags_fail_at_start() {
     let sandbox = Sandbox::new().file("cert.pem", "no certificate").file("key.pem", "no key");
     let cases: [(&[&str], i32, &str); 7] = [
         (&["--address", "0.0.0.0:0"], 2, "--tokens"),
@@ -804,7 +804,7 @@ fn wrong_usage_is_told_before_anything_starts() {
 }
 
 #[test]
-fn tls_with_http_2_and_a_certificate_that_is_renewed() {
+fn tls_serves_http2_and_reloads_certificates() {
     let sandbox = Sandbox::new();
     let write = |name: &str| {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -174,7 +174,7 @@ impl Random {
 }
 
 #[test]
-fn what_was_accepted_survives_every_crash() {
+fn accepted_builds_survive_crashes() {
     let _exclusive = exclusive();
     let rounds = long(8, 100);
     // A build that never had the time to end would be given up in the end.
@@ -248,7 +248,7 @@ fn what_was_accepted_survives_every_crash() {
 }
 
 #[test]
-fn equal_requests_are_one_compile() {
+fn equal_requests_compile_once() {
     let _exclusive = exclusive();
     let machine = Machine::new(1);
     let service = machine.server(&["--jobs", "2"]);
@@ -278,7 +278,7 @@ fn equal_requests_are_one_compile() {
 }
 
 #[test]
-fn many_different_requests_are_all_answered() {
+fn different_requests_are_all_answered() {
     let _exclusive = exclusive();
     let count = long(8, 50);
     let machine = Machine::new(count);
@@ -308,7 +308,7 @@ fn many_different_requests_are_all_answered() {
 }
 
 #[test]
-fn a_directory_has_one_server() {
+fn data_directory_allows_one_server() {
     let machine = Machine::new(0);
     let _service = machine.server(&["--jobs", "0"]);
     let mut second: Command = machine.sandbox.vx_command("server --data data");

@@ -205,7 +205,7 @@ fn canary() -> (u16, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_job_makes_a_server_and_says_what_goes_on() {
+fn job_builds_and_reports_progress() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
     let (made, file) = ended.made();
@@ -228,7 +228,7 @@ fn a_job_makes_a_server_and_says_what_goes_on() {
 }
 
 #[test]
-fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
+fn roadrunner_branch_is_resolved_by_proxies() {
     const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let machine = Machine::new();
     machine.proxy.query(ROADRUNNER, "master", RELEASE);
@@ -239,7 +239,7 @@ fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
+fn job_errors_name_the_place_and_hide_the_service() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));
     let failure = ended.failed();
@@ -256,7 +256,7 @@ fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
 }
 
 #[test]
-fn nothing_of_the_services_environment_reaches_a_child() {
+fn job_sees_nothing_of_the_service_environment() {
     const SECRET: &str = "s3cret-of-the-service";
     let machine = Machine::with(ModuleProxy::start_tls());
     machine.proxy.demand_login("operator", SECRET);
@@ -296,7 +296,7 @@ fn nothing_of_the_services_environment_reaches_a_child() {
 }
 
 #[test]
-fn the_code_of_others_is_compiled_and_never_run() {
+fn foreign_code_is_compiled_and_never_run() {
     let machine = Machine::new();
     let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.at(name));
     let mut files = plugin(HELLO, "hello").files();
@@ -322,7 +322,7 @@ fn the_code_of_others_is_compiled_and_never_run() {
 }
 
 #[test]
-fn no_directory_and_no_flag_comes_in_by_a_request() {
+fn requests_can_name_no_directory_and_no_flag() {
     let machine = Machine::new();
     let ran = machine.sandbox.at("ran");
     let tool = machine.sandbox.at("tool");
@@ -368,7 +368,7 @@ fn no_directory_and_no_flag_comes_in_by_a_request() {
 }
 
 #[test]
-fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
+fn proxy_redirects_to_this_machine_are_blocked() {
     let (port, asked) = canary();
     for to in [
         format!("http://127.0.0.1:{port}/"),
@@ -389,7 +389,7 @@ fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
 }
 
 #[test]
-fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
+fn direct_modules_reach_nothing_on_this_machine() {
     if !has_fence() {
         return;
     }
@@ -413,7 +413,7 @@ fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
 }
 
 #[test]
-fn pages_that_are_reached_and_mislead_lead_nowhere() {
+fn misleading_go_import_pages_are_blocked() {
     const HOST: &str = "go.acme.test";
     let (port, asked) = canary();
     let outside = tempfile::tempdir().unwrap();
@@ -484,7 +484,7 @@ fn has_fence() -> bool {
 }
 
 #[test]
-fn an_assembler_includes_no_file_of_this_machine() {
+fn assembler_includes_no_file_of_this_machine() {
     if !has_fence() {
         return;
     }
@@ -520,7 +520,7 @@ fn an_assembler_includes_no_file_of_this_machine() {
 }
 
 #[test]
-fn a_name_without_end_is_not_kept_whole() {
+fn endless_identifier_is_cut_in_messages() {
     const LENGTH: usize = 1 << 20;
     let machine = Machine::new();
     let module = "example.com/acme/endless";
@@ -562,7 +562,7 @@ fn every_limit_ends_a_build() {
 }
 
 #[test]
-fn a_cancelled_build_leaves_no_process() {
+fn cancelled_build_leaves_no_process() {
     let machine = Machine::new().go(r#"case "$1" in build) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
     let pid = machine.home().join("pid");
     let cancel = CancellationToken::new();
@@ -578,7 +578,7 @@ fn a_cancelled_build_leaves_no_process() {
 }
 
 #[test]
-fn a_job_ends_with_its_service() {
+fn job_ends_with_its_service() {
     let machine = Machine::new().go(r#"case "$1" in env) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
     let (home, pid) = (machine.home(), machine.home().join("pid"));
     let directory = machine.sandbox.at("job");
@@ -609,7 +609,7 @@ fn a_job_ends_with_its_service() {
 }
 
 #[test]
-fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
+fn forges_are_asked_only_for_direct_modules() {
     const DIRECT: &str = "github.com/acme/direct";
     let forge = TestForge::start();
     forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
@@ -639,7 +639,7 @@ fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
 }
 
 #[test]
-fn what_jobs_of_a_killed_service_left_is_removed_and_no_two_services_share_a_directory() {
+fn start_removes_leftovers_and_locks_the_directory() {
     let machine = Machine::new();
     let left = machine.options.data.join("jobs/job-left/tmp");
     fs::create_dir_all(&left).unwrap();

@@ -5,7 +5,7 @@ use std::{fs, io::Read as _, process::Stdio, time::Duration};
 use velox_gomod::{modcache::ModCache, module::Version};
 use velox_testkit::{ModuleProxy, ProxyFault};
 
-use crate::support::sandbox::{RELEASE, Sandbox, configuration};
+use crate::support::sandbox::{RELEASE, Sandbox, assert_contains, configuration};
 
 const HELLO: &str = "example.com/acme/hello";
 
@@ -91,8 +91,7 @@ fn missing_version_error_lists_the_nearest() {
         .replace(HELLO, "github.com/roadrunner-server/htpp/v5")
         .replace("v1.0.0", "v5.1.0");
     let said = said(&misspelt);
-    assert!(said.contains("404 Not Found"), "{said}");
-    assert!(said.contains("did you mean github.com/roadrunner-server/http/v5?"), "{said}");
+    assert_contains(&said, &["404 Not Found", "did you mean github.com/roadrunner-server/http/v5?"]);
 }
 
 #[test]

@@ -37,18 +37,18 @@ fn modules(sandbox: &Sandbox) -> Vec<String> {
 fn build_from_flags_alone() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
-    let said = sandbox.vx(&format!(
-        "build --roadrunner {RELEASE} --with example.com/acme/hello@v1.0.0 --with example.com/acme/bye \
+    sandbox
+        .vx(&format!(
+            "build --roadrunner {RELEASE} --with example.com/acme/hello@v1.0.0 --with example.com/acme/bye \
          --with example.com/me/mine=./mine"
-    ));
-    said.ok();
+        ))
+        .ok();
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.1.0", "example.com/acme/hello v1.0.0", MINE]);
     assert_eq!(sandbox.entries("."), ["mine", "rr"], "no lock where there is no file");
 
     // The same, the module path read from the directory's go.mod, and not from the configuration's directory.
     fs::remove_file(sandbox.at("rr")).unwrap();
-    let again = sandbox.vx(&format!("build --roadrunner {RELEASE} --with ./mine"));
-    again.ok();
+    sandbox.vx(&format!("build --roadrunner {RELEASE} --with ./mine")).ok();
     assert_eq!(modules(&sandbox), [MINE]);
 }
 

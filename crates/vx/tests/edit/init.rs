@@ -32,9 +32,9 @@ fn headers(sandbox: &Sandbox) -> Vec<String> {
 fn init_default_has_the_plugins_of_the_release() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let said = sandbox.vx("init --default --roadrunner v2025.0.77");
-    said.ok();
-    assert!(said.stderr().contains("Created velox.toml: RoadRunner v2025.0.77 with"), "{}", said.stderr());
+    sandbox
+        .vx("init --default --roadrunner v2025.0.77")
+        .succeeds_with(&["Created velox.toml: RoadRunner v2025.0.77 with"]);
     insta::assert_snapshot!(sandbox.read("velox.toml"));
     let plan = sandbox.vx("build --dry-run").ok();
     for line in sandbox.read("velox.toml").lines().filter(|line| line.starts_with("module_name")) {

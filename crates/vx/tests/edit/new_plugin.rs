@@ -1,6 +1,6 @@
 //! `vx new plugin`: from nothing to a server that answers.
 
-use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy};
+use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 
 #[test]
 fn new_plugin_reports_what_it_created() {
@@ -77,6 +77,5 @@ fn new_plugin_runs_in_its_server() {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{started}{said}");
-    assert!(said.contains(r#""greeting": "Hello""#), "{said}");
-    assert!(said.contains(r#""hello""#), "the rpc plugin has it: {said}");
+    assert_contains(&said, &[r#""greeting": "Hello""#, r#""hello""#]);
 }

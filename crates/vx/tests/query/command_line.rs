@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{Sandbox, assert_contains};
 
 /// A configuration with a mistake that every vx finds before it does anything.
 const WRONG: &str = "[roadrunner]\nreff = 'v2024.2.1'\n";
@@ -36,8 +36,7 @@ fn version() {
     let shown = vx("version");
     assert!(shown.starts_with(&format!("exit code: 0\n--- stdout\nvx {version} ")), "{shown}");
     let shown = vx("version --format json");
-    assert!(shown.contains(&format!(r#""version":"{version}""#)), "{shown}");
-    assert!(shown.contains(r#""v":1"#) && shown.contains(std::env::consts::ARCH), "{shown}");
+    assert_contains(&shown, &[&format!(r#""version":"{version}""#), r#""v":1"#, std::env::consts::ARCH]);
 }
 
 #[test]

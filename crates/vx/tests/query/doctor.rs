@@ -6,7 +6,7 @@ use std::{fs, os::unix::net::UnixListener};
 
 use velox_testkit::{Fault, Internet, ModuleProxy, ProxyFault, Repo, TestForge};
 
-use crate::support::sandbox::{CommandOutput, Sandbox};
+use crate::support::sandbox::{CommandOutput, Sandbox, assert_contains};
 
 const TOKEN: &str = "ghp_s3cret";
 
@@ -152,8 +152,10 @@ fn doctor_reports_rejected_narrow_and_expired_tokens() {
     });
     none.forge.github_rate_limits(5, 5000);
     let told = none.about("github", 0);
-    assert!(told.contains("no token, 5 of 5 requests are left"), "{told}");
-    assert!(told.contains("GITHUB_TOKEN is set, and velox.toml doesn't use it"), "{told}");
+    assert_contains(
+        &told,
+        &["no token, 5 of 5 requests are left", "GITHUB_TOKEN is set, and velox.toml doesn't use it"],
+    );
 }
 
 #[test]
@@ -223,15 +225,16 @@ fn doctor_checks_caches_programs_and_configuration() {
 
     let machine = machine.with(|sandbox| sandbox.env("PATH", "/nowhere"));
     let told = machine.says(1);
-    assert!(
-        told.contains("ok       go       there is no go command on the PATH: the right one is downloaded"),
-        "{told}"
+    assert_contains(
+        &told,
+        &[
+            "ok       go       there is no go command on the PATH: the right one is downloaded",
+            "warning  git      there is no git on the PATH",
+        ],
     );
-    assert!(told.contains("warning  git      there is no git on the PATH"), "{told}");
     let machine = machine.with(|sandbox| sandbox.env("GOTOOLCHAIN", "local"));
     let told = machine.about("go", 1);
-    assert!(told.contains("error") && told.contains("GOTOOLCHAIN=local allows no other"), "{told}");
-    assert!(told.contains("go.dev/dl"), "{told}");
+    assert_contains(&told, &["error", "GOTOOLCHAIN=local allows no other", "go.dev/dl"]);
 
     let machine = machine.with(|sandbox| sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n"));
     let told = machine.about("config", 1);

@@ -215,18 +215,6 @@ fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
 }
 
 #[test]
-fn compile_error_is_returned_to_the_client() {
-    let proxy = proxy();
-    let sandbox = Sandbox::behind(&proxy);
-    let service = Service::start(&mut server(&sandbox, &[]));
-    let failed = service.post(CALL, &call("broken"));
-    let error = failed.json();
-    assert_eq!((failed.status, &error["code"]), (500, &json!("internal")), "{failed:?}");
-    let message = error["message"].as_str().unwrap();
-    assert!(message.contains("broken"), "{message}");
-}
-
-#[test]
 fn caches_over_the_limit_are_emptied() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);

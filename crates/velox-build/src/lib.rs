@@ -11,6 +11,7 @@ mod artifact;
 mod atomic_file;
 mod cache_directory;
 mod compile;
+mod context;
 mod digest;
 mod download_failure;
 mod environment;
@@ -21,6 +22,7 @@ mod lock;
 mod pipeline;
 mod plugin_template;
 mod process;
+mod process_group;
 mod remote;
 pub mod render;
 mod request;
@@ -28,12 +30,13 @@ mod resolve;
 mod session;
 mod settings;
 mod stamp;
+mod targets;
 mod toolchain;
 mod workspace;
 
 pub use artifact::record::BuildRecord;
 pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
-pub use atomic_file::write_text;
+pub use atomic_file::{AtomicFile, write_text};
 pub use cache_directory::cache_directory;
 pub use compile::compile_cache::serve_compile_cache;
 pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
@@ -47,7 +50,8 @@ pub use lock::{
 };
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
-pub use remote::{IncomingBinary, LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
+pub use process_group::{EndSignal, ProcessGroup};
+pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
     BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions,
     Upgrade, VersionOptions, WorkspaceOptions,
@@ -59,4 +63,3 @@ pub use resolve::{
 };
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use stamp::Stamp;
-pub use workspace::Workspace;

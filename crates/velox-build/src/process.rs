@@ -10,7 +10,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, Command},
+    process::Command,
 };
 use tokio_util::sync::CancellationToken;
 use velox_fetch::Redactor;
@@ -18,11 +18,12 @@ use velox_fetch::Redactor;
 use crate::{
     error::Error,
     event::{Event, Reporter},
+    process_group::{EndSignal, ProcessGroup},
     request::BuildRequest,
 };
 
 /// How long a child may take to end by itself once it was asked to.
-const GRACE: Duration = Duration::from_secs(10);
+const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 
 /// Runs the children of one build: with the same environment, the same redaction, the same way to end.
 #[derive(Clone)]
@@ -91,21 +92,15 @@ impl CommandRunner {
             .envs(invocation.environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        #[cfg(unix)]
-        if self.own_groups {
-            command.process_group(0);
-        }
+            .stderr(Stdio::piped());
 
         if self.cancel.is_cancelled() {
             return Err(Error::interrupted());
         }
-        let child = command.spawn().map_err(|error| {
-            Error::build(format!("can't start {}: {error}", invocation.program.display()))
+        let mut group = ProcessGroup::spawn(command, self.own_groups).map_err(|error| {
+            Error::build(format!("failed to start {}: {error}", invocation.program.display()))
         })?;
-        let mut group = ProcessGroup::new(child, self.own_groups);
-        let (Some(stdout), Some(stderr)) = (group.child.stdout.take(), group.child.stderr.take()) else {
+        let (Some(stdout), Some(stderr)) = (group.child().stdout.take(), group.child().stderr.take()) else {
             return Err(Error::build(format!("can't read what {} prints", invocation.name)));
         };
 
@@ -119,15 +114,14 @@ impl CommandRunner {
         };
         let ended = tokio::select! {
             talked = talk => match talked {
-                Ok((bytes, lines)) => group.child.wait().await.map(|status| (status, bytes, lines)),
+                Ok((bytes, lines)) => group.wait().await.map(|status| (status, bytes, lines)),
                 Err(error) => Err(error),
             },
             () = self.cancel.cancelled() => {
-                group.end().await;
+                group.end(Some(EndSignal::Interrupt), INTERRUPT_GRACE).await;
                 return Err(Error::interrupted());
             }
         };
-        group.ended = true;
         let (status, bytes, stderr) = ended
             .map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
@@ -172,71 +166,6 @@ impl CommandRunner {
             .filter(|directory| directory.is_absolute())
             .map(|directory| directory.join(&file))
             .find(|candidate| candidate.is_file())
-    }
-}
-
-/// A child with all that it started itself. Dropped while it runs, the whole group is killed.
-struct ProcessGroup {
-    child: Child,
-    #[cfg(unix)]
-    id: Option<rustix::process::Pid>,
-    /// Whether there is a group to signal, and not the child alone.
-    #[cfg(unix)]
-    whole: bool,
-    ended: bool,
-}
-
-impl ProcessGroup {
-    #[cfg_attr(not(unix), expect(unused_variables, reason = "there are no groups"))]
-    fn new(child: Child, whole: bool) -> Self {
-        Self {
-            #[cfg(unix)]
-            id: child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw),
-            #[cfg(unix)]
-            whole,
-            child,
-            ended: false,
-        }
-    }
-
-    async fn end(&mut self) {
-        self.signal(false);
-        if tokio::time::timeout(GRACE, self.child.wait()).await.is_err() {
-            self.signal(true);
-            let _ = self.child.wait().await;
-        }
-        // What the leader left behind in its group goes too.
-        self.signal(true);
-        self.ended = true;
-    }
-
-    #[cfg(unix)]
-    fn signal(&mut self, kill: bool) {
-        use rustix::process::{Signal, kill_process, kill_process_group};
-        let signal = if kill { Signal::KILL } else { Signal::INT };
-        match self.id {
-            Some(group) if self.whole => {
-                let _ = kill_process_group(group, signal);
-            }
-            // Once it was waited for, another process may have its number.
-            Some(child) if self.child.id().is_some() => {
-                let _ = kill_process(child, signal);
-            }
-            _ => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn signal(&mut self, _kill: bool) {
-        let _ = self.child.start_kill();
-    }
-}
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.signal(true);
-        }
     }
 }
 

@@ -1,17 +1,19 @@
 //! A build that is done on another machine, as far as it concerns this one: the lock beside the configuration, and where
 //! the binaries go.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use velox_gomod::pseudo::is_pseudo_version;
 use velox_manifest::{Dependencies, GoTarget, Manifest};
 
 use crate::{
-    artifact::publish::{PartialFile, is_executable},
+    artifact::publish::{TEMPORARY_PREFIX, is_executable, unwritable},
+    atomic_file::{AtomicFile, FileMode},
+    context::{report_versions, summary},
     digest,
     error::Error,
-    event::{BuildSummary, Event, RaisedPlugin, Reporter},
-    lock::{Lock, LockFile, LockedPlugin, RequestedVersions},
+    event::{BuildSummary, RaisedPlugin, Reporter},
+    lock::{Lock, LockFile, RequestedVersions},
     request::{BuildRequest, Goal, Output},
     settings::BuildSettings,
     stamp::Stamp,
@@ -80,11 +82,11 @@ impl<'a> RemoteBuild<'a> {
         };
         let manifest = request.manifest.with_plugin_replacements();
         let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
-        output.check_for(&settings)?;
+        output.check(&settings)?;
         output.probe(&settings)?;
         let asked = RequestedVersions::new(&manifest, &settings, &request.base);
         let found = LockFile::read(request)?;
-        let fits = match found.fitting(&asked) {
+        let fits = match found.matching(&asked) {
             Ok(_) => true,
             Err(differences) if request.options.versions.locked => return Err(found.mismatch(&differences)),
             Err(_) => false,
@@ -174,42 +176,15 @@ impl<'a> RemoteBuild<'a> {
         Ok(LockUpdate::Differs)
     }
 
-    /// Tells which versions there are.
-    pub fn tell(&self, lock: &Lock, reporter: &dyn Reporter) {
-        for raised in &lock.raised {
-            reporter.report(Event::Raised(raised.clone()));
-        }
-        reporter.report(Event::Resolved {
-            roadrunner: lock.roadrunner.module.clone(),
-            version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
-        });
+    /// Reports the versions of the lock.
+    pub fn report_versions(&self, lock: &Lock, reporter: &dyn Reporter) {
+        report_versions(lock, reporter);
     }
 
-    /// What a build here would answer with, without its binaries.
+    /// The summary of a local build with this lock, without binaries.
     #[must_use]
     pub fn summary(&self, lock: &Lock) -> BuildSummary {
-        let stamp = Stamp::choose(
-            &self.request.options.stamp,
-            &self.settings.arguments,
-            &self.request.environment,
-            &lock.roadrunner.version,
-            lock.roadrunner.time,
-        );
-        BuildSummary {
-            roadrunner: lock.roadrunner.module.clone(),
-            version: lock.roadrunner.version.clone(),
-            plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
-            raised: lock.raised.clone(),
-            targets: self.settings.targets.clone(),
-            go_version: lock.go_version.clone(),
-            stamp_version: stamp.version,
-            stamp_time: stamp.time,
-            go_mod: lock.go_mod.clone(),
-            lock: self.request.lock.clone(),
-            binaries: Vec::new(),
-            compile_cache: None,
-        }
+        summary(self.request, &self.settings, lock, self.request.lock.clone())
     }
 
     /// Where the binary for a target goes.
@@ -227,13 +202,22 @@ impl<'a> RemoteBuild<'a> {
             && digest::of_file(&file).is_ok_and(|(_, found)| found == sha256)
     }
 
-    /// An empty file beside the binary's place, to write it into.
+    /// An empty file beside the binary's place, for the download.
     ///
     /// # Errors
-    /// It can't be made.
-    pub fn receive(&self, target: &GoTarget) -> Result<IncomingBinary, Error> {
+    /// It can't be created.
+    pub fn create_binary(&self, target: &GoTarget) -> Result<AtomicFile, Error> {
         let place = self.place(target);
-        Ok(IncomingBinary { unfinished: PartialFile::beside(&place)?, place })
+        AtomicFile::create(&place, TEMPORARY_PREFIX, FileMode::Executable)
+            .map_err(|error| unwritable(&place, &error))
+    }
+
+    /// Renames a downloaded binary into its place.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn persist_binary(&self, binary: AtomicFile, target: &GoTarget) -> Result<PathBuf, Error> {
+        binary.persist().map_err(|error| unwritable(&self.place(target), &error))
     }
 
     fn fitting(&self) -> Option<&Lock> {
@@ -262,28 +246,6 @@ impl<'a> RemoteBuild<'a> {
         }
         lock.settings.clone_from(&self.asked.settings);
         lock
-    }
-}
-
-/// A binary that comes from elsewhere, on its way.
-pub struct IncomingBinary {
-    unfinished: PartialFile,
-    place: PathBuf,
-}
-
-impl IncomingBinary {
-    /// The file that it is written into.
-    pub fn file(&mut self) -> &mut File {
-        self.unfinished.file()
-    }
-
-    /// Puts it into its place, executable.
-    ///
-    /// # Errors
-    /// It can't be put there.
-    pub fn finish(self) -> Result<PathBuf, Error> {
-        self.unfinished.finish(&self.place, true)?;
-        Ok(self.place)
     }
 }
 

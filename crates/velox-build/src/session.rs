@@ -14,11 +14,11 @@ use velox_gomod::{
 use velox_manifest::{Manifest, Origin, Plugin};
 
 use crate::{
-    compile::key::replaced_directories,
+    context::{BuildContext, BuildTools},
     error::Error,
     event::Reporter,
     lock::{Lock, LockFile, SelectedModule, replacement_of},
-    pipeline::{BuildTools, Pipeline},
+    pipeline,
     request::BuildRequest,
     resolve::{
         RoadRunnerRelease,
@@ -29,17 +29,12 @@ use crate::{
             Chain, FIRST_YEAR, LISTS, Major, ROADRUNNER, Versions, follow, gather, number, with_major,
         },
     },
-    settings::BuildSettings,
     workspace::Workspace,
 };
 
 /// A request that is not built: queries resolve as much of it as they need, the way its build would.
 pub struct QuerySession<'a> {
-    request: &'a BuildRequest,
-    manifest: Manifest,
-    settings: BuildSettings,
-    reporter: Arc<dyn Reporter>,
-    cancel: CancellationToken,
+    context: BuildContext<'a>,
 }
 
 /// A lock file compared with the configuration.
@@ -82,20 +77,13 @@ impl<'a> QuerySession<'a> {
     /// The goal and the output options of the request are ignored.
     #[must_use]
     pub fn new(request: &'a BuildRequest, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
-        let manifest = request.manifest.with_plugin_replacements();
-        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
-        Self { request, manifest, settings, reporter, cancel }
-    }
-
-    fn pipeline(&self) -> Pipeline<'_> {
-        let (reporter, cancel) = (Arc::clone(&self.reporter), self.cancel.clone());
-        Pipeline::new(self.request, &self.manifest, &self.settings, reporter, cancel)
+        Self { context: BuildContext::new(request, reporter, cancel) }
     }
 
     /// The manifest, with each `[[replaces]]` of a plugin moved to that plugin.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.context.manifest
     }
 
     /// Reads the lock file and compares it with the configuration.
@@ -103,11 +91,11 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// The lock file can't be read.
     pub fn lock_status(&self) -> Result<LockStatus, Error> {
-        let asked = self.pipeline().asked;
-        let lock = LockFile::read(self.request)?.lock;
+        let requested = &self.context.requested;
+        let lock = LockFile::read(self.context.request)?.lock;
         Ok(LockStatus {
-            has_roadrunner: lock.as_ref().is_some_and(|lock| lock.roadrunner.from == asked.roadrunner),
-            differences: lock.as_ref().map(|lock| asked.differences(lock)).unwrap_or_default(),
+            has_roadrunner: lock.as_ref().is_some_and(|lock| lock.roadrunner.from == requested.roadrunner),
+            differences: lock.as_ref().map(|lock| requested.differences(lock)).unwrap_or_default(),
             lock,
         })
     }
@@ -117,11 +105,11 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// Its ref can't be resolved.
     pub async fn release(&self) -> Result<RoadRunnerRelease, Error> {
-        let pipeline = self.pipeline();
+        let context = &self.context;
         // An unreadable lock counts as none: queries still work.
-        let found = LockFile::read(self.request).unwrap_or_default();
-        let tools = pipeline.tools(&found, None).await?;
-        pipeline.resolver(&tools, found.lock.as_ref()).release().await
+        let found = LockFile::read(self.context.request).unwrap_or_default();
+        let tools = context.tools(&found, None).await?;
+        context.resolver(&tools, found.lock.as_ref()).release().await
     }
 
     /// Resolves all modules. Caches may be filled; no lock is written unless the request's goal asks for one.
@@ -129,16 +117,16 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// As [`crate::build`] up to its versions.
     pub async fn resolve(&self) -> Result<ResolvedModules, Error> {
-        let pipeline = self.pipeline();
-        let found = LockFile::read(self.request)?;
-        let mut tools = pipeline.tools(&found, found.fitting(&pipeline.asked).ok()).await?;
-        let lock = match found.fitting(&pipeline.asked) {
+        let context = &self.context;
+        let found = LockFile::read(self.context.request)?;
+        let mut tools = context.tools(&found, found.matching(&context.requested).ok()).await?;
+        let lock = match found.matching(&context.requested) {
             Ok(lock) => lock.clone(),
-            Err(differences) if pipeline.must_fit() => return Err(found.mismatch(&differences)),
-            Err(_) => pipeline.resolve(&mut tools, &found).await?.0,
+            Err(differences) if context.is_locked() => return Err(found.mismatch(&differences)),
+            Err(_) => pipeline::resolve(context, &mut tools, &found).await?.0,
         };
-        let release = pipeline.resolver(&tools, Some(&lock)).release().await?;
-        let graph = graph(&pipeline, &tools, &lock).await?;
+        let release = context.resolver(&tools, Some(&lock)).release().await?;
+        let graph = graph(context, &tools, &lock).await?;
         let mut compiled = BTreeMap::new();
         for target in lock.targets.values() {
             compiled.extend(lock.selected(target)?);
@@ -154,10 +142,10 @@ impl<'a> QuerySession<'a> {
     /// # Errors
     /// The go command doesn't work, or the user interrupts. What has no versions is no error.
     pub async fn versions(&self, subjects: &[VersionSubject]) -> Result<Vec<Versions>, Error> {
-        let pipeline = self.pipeline();
+        let context = &self.context;
         // A lock that can't be read only means that nothing is known before.
-        let found = LockFile::read(self.request).unwrap_or_default();
-        let tools = pipeline.tools(&found, None).await?;
+        let found = LockFile::read(self.context.request).unwrap_or_default();
+        let tools = context.tools(&found, None).await?;
         let lock = found.lock.as_ref();
         let locked =
             |name: &str| lock?.plugins.iter().find(|plugin| plugin.name == name).map(|p| p.module.clone());
@@ -167,12 +155,12 @@ impl<'a> QuerySession<'a> {
         let mut on_forges: Vec<(usize, RepositoryLocation, String)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
             match subject {
-                VersionSubject::Module(path) => match own_place_of_module(path, &self.manifest) {
+                VersionSubject::Module(path) => match own_place_of_module(path, &self.context.manifest) {
                     Some(place) => on_forges.push((index, place, path.clone())),
                     None => chains.push(Chain::new(index, path)),
                 },
                 VersionSubject::RoadRunner => {
-                    if let Some(place) = own_place_of_roadrunner(&self.manifest) {
+                    if let Some(place) = own_place_of_roadrunner(&self.context.manifest) {
                         on_forges.push((index, place, ROADRUNNER.to_owned()));
                         continue;
                     }
@@ -180,11 +168,12 @@ impl<'a> QuerySession<'a> {
                     chains.push(Chain::new(index, &format!("{ROADRUNNER}/v{FIRST_YEAR}")));
                 }
                 VersionSubject::Plugin(name) => {
-                    let Some(plugin) = self.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
+                    let Some(plugin) =
+                        self.context.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
                     else {
                         continue;
                     };
-                    let module = locked(name).or_else(|| plugin.module_path(&self.manifest));
+                    let module = locked(name).or_else(|| plugin.module_path(&self.context.manifest));
                     match (self.place(plugin, module.is_none()), module) {
                         (Some(place), module) => on_forges.push((index, place, module.unwrap_or_default())),
                         (None, Some(module)) => chains.push(Chain::new(index, &module)),
@@ -193,7 +182,7 @@ impl<'a> QuerySession<'a> {
                 }
             }
         }
-        let resolver = pipeline.resolver(&tools, None);
+        let resolver = context.resolver(&tools, None);
         let work = async {
             let (listed, tagged) = tokio::join!(
                 follow(resolver.fetcher, Some(resolver.go), &mut chains),
@@ -203,7 +192,7 @@ impl<'a> QuerySession<'a> {
         };
         let tagged = tokio::select! {
             tagged = work => tagged?,
-            () = self.cancel.cancelled() => return Err(Error::interrupted()),
+            () = self.context.cancel.cancelled() => return Err(Error::interrupted()),
         };
         for (index, versions) in tagged {
             if let Some(answer) = answers.get_mut(index) {
@@ -216,7 +205,7 @@ impl<'a> QuerySession<'a> {
 
     /// The repository to ask for tags: one on the manifest's own forge, and one whose module isn't known.
     fn place(&self, plugin: &Plugin, unknown: bool) -> Option<RepositoryLocation> {
-        let place = place_of_plugin(plugin, &self.manifest)?;
+        let place = place_of_plugin(plugin, &self.context.manifest)?;
         let named = matches!(plugin.origin, Origin::Module(_));
         (!named && (place.own || unknown)).then_some(place)
     }
@@ -259,11 +248,10 @@ async fn tags(forges: &Forges, asked: &[(usize, RepositoryLocation, String)]) ->
 }
 
 /// The graph, from the module cache; where that lacks a go.mod, the go command gets it and verifies it.
-async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
+async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
-    let directories: BTreeMap<String, PathBuf> =
-        replaced_directories(lock, pipeline.manifest, &pipeline.request.base).into_iter().collect();
+    let directories: BTreeMap<String, PathBuf> = context.replaced(lock).into_iter().collect();
     let read = |module: &Version| {
         let path = match replacement_of(&main.replace, module) {
             None => cache.path(module, Part::Mod).ok()?,
@@ -285,7 +273,7 @@ async fn graph(pipeline: &Pipeline<'_>, tools: &BuildTools, lock: &Lock) -> Resu
         workspace.add_replacement(module, directory)?;
     }
     packages::graph(&tools.go, &workspace).await.map_err(|error| {
-        if pipeline.request.options.is_offline() {
+        if context.request.options.is_offline() {
             error.help("run it once without --offline, or `vx fetch` beforehand")
         } else {
             error

@@ -223,7 +223,7 @@ fn temporary_faults_are_retried_and_lasting_ones_reported() {
 fn body_that_stalls_is_a_network_error() {
     let forge = TestForge::start();
     history(&forge.github("acme/hello"));
-    forge.fault(Fault::SlowBody(Duration::from_secs(5)));
+    forge.fault(Fault::StalledBody(Duration::from_secs(5)));
     let options = HttpOptions { read_timeout: Duration::from_millis(800), ..HttpOptions::default() };
     let url = url(&forge.github_url());
     let github = Repository::github(&Http::new(options).unwrap(), Some(&url), None, "acme", "hello");

@@ -24,7 +24,7 @@ use velox_gomod::{
     module::Version,
     modzip, sumdb,
 };
-use velox_testkit::{ModuleProxy, ProxyFault, plugin};
+use velox_testkit::{Fault, ModuleProxy, plugin};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// A machine with caches of its own.
@@ -184,7 +184,7 @@ fn what_the_database_vouches_for_is_kept_as_go_keeps_it() {
 
     // The go command verifies all of it by what lies there: without a go.sum, and with nobody to ask.
     proxy.forget_requests();
-    proxy.fail("", ProxyFault::Status(500));
+    proxy.fail("", Fault::Status(500));
     let modules: Vec<String> = (0..6).map(|number| format!("{}@v1.0.0", module(number).path)).collect();
     let arguments: Vec<&str> =
         ["mod", "download"].into_iter().chain(modules.iter().map(String::as_str)).collect();
@@ -229,7 +229,7 @@ fn of_what_a_build_of_go_left_only_the_information_is_missing() {
 #[test]
 fn a_proxy_made_of_what_a_build_left_serves_without_information() {
     let (without, with) = (proxy(1), proxy(1));
-    without.fail(".info", ProxyFault::Status(404));
+    without.fail(".info", Fault::Status(404));
     let machine = machine(&without.url());
     for _ in 0..2 {
         machine.fetch(0).unwrap();
@@ -284,9 +284,9 @@ fn a_database_that_lies_is_not_believed() {
             other => panic!("{other:?}"),
         }
     };
-    proxy.fail_times("/lookup/", ProxyFault::Altered, 1);
+    proxy.fail_times("/lookup/", Fault::Altered, 1);
     assert!(matches!(refused(5), sumdb::Error::Note(_)));
-    proxy.fail_times("/tile/", ProxyFault::Altered, 1);
+    proxy.fail_times("/tile/", Fault::Altered, 1);
     assert!(matches!(refused(6), sumdb::Error::Log(_)));
     proxy.heal();
     // The answers are good again, and nothing of the bad ones was kept.
@@ -347,16 +347,16 @@ fn a_database_may_lag_but_never_tell_another_history() {
 #[test]
 fn a_list_falls_through_as_its_commas_and_bars_say() {
     for (separator, fault, falls_through) in [
-        (",", ProxyFault::Status(404), true),
-        (",", ProxyFault::Status(410), true),
-        (",", ProxyFault::Status(500), false),
-        (",", ProxyFault::Status(403), false),
-        ("|", ProxyFault::Status(500), true),
-        ("|", ProxyFault::Cut, true),
-        ("|", ProxyFault::Reset, true),
+        (",", Fault::Status(404), true),
+        (",", Fault::Status(410), true),
+        (",", Fault::Status(500), false),
+        (",", Fault::Status(403), false),
+        ("|", Fault::Status(500), true),
+        ("|", Fault::CutBody, true),
+        ("|", Fault::HangUp, true),
     ] {
         let (bad, good) = (proxy(2), proxy(2));
-        bad.fail(".mod", fault);
+        bad.fail(".mod", fault.clone());
         let machine = machine(&format!("{}{separator}{}", bad.url(), good.url()));
         match machine.fetch(0) {
             Ok(_) => assert!(falls_through, "{separator} {fault:?}"),
@@ -374,7 +374,7 @@ fn a_list_falls_through_as_its_commas_and_bars_say() {
     }
     // All that was asked is told.
     let (bad, empty) = (proxy(1), proxy(0));
-    bad.fail("", ProxyFault::Status(502));
+    bad.fail("", Fault::Status(502));
     let error = machine(&format!("{}|{},off", bad.url(), empty.url())).fetch(0).unwrap_err();
     let said = error.to_string();
     assert!(said.contains(&format!("{}: 502 Bad Gateway", bad.host())), "{said}");
@@ -392,7 +392,7 @@ fn off_direct_and_private_modules_ask_no_proxy() {
     assert!(matches!(private.fetch(0), Err(Error::NeedsGo { .. })));
     assert_eq!(proxy.requests(), [""; 0]);
 
-    proxy.fail("", ProxyFault::Status(404));
+    proxy.fail("", Fault::Status(404));
     match machine(&format!("{},direct", proxy.url())).fetch(0) {
         Err(Error::NeedsGo { tried, .. }) => assert!(tried[0].why.starts_with("404 Not Found")),
         other => panic!("{other:?}"),
@@ -403,20 +403,20 @@ fn off_direct_and_private_modules_ask_no_proxy() {
 fn passing_faults_are_lived_through() {
     let proxy = proxy(1);
     for fault in [
-        ProxyFault::Cut,
-        ProxyFault::Reset,
-        ProxyFault::Status(503),
-        ProxyFault::Busy(0),
-        ProxyFault::Moved,
-        ProxyFault::Slow(Duration::from_millis(300)),
+        Fault::CutBody,
+        Fault::HangUp,
+        Fault::Status(503),
+        Fault::TooManyRequests { retry_after: 0 },
+        Fault::Moved,
+        Fault::Delayed(Duration::from_millis(300)),
     ] {
-        proxy.fail_times(".zip", fault, 1);
+        proxy.fail_times(".zip", fault.clone(), 1);
         let machine = machine(&proxy.url());
         machine.fetch(0).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert_eq!(machine.has(0), ALL);
         proxy.heal();
     }
-    proxy.fail_times(".zip", ProxyFault::Busy(1), 1);
+    proxy.fail_times(".zip", Fault::TooManyRequests { retry_after: 1 }, 1);
     let since = Instant::now();
     machine(&proxy.url()).fetch(0).unwrap();
     assert!(since.elapsed() >= Duration::from_secs(1), "asked again before it was allowed");
@@ -428,18 +428,18 @@ fn lasting_faults_are_told_and_leave_nothing() {
     let other = r#"{"Version":"v1.0.1","Time":"2024-01-01T00:00:00Z"}"#;
     let long = format!("/{}/@v/v1.0.0.info", "example.com/!acme/m0");
     for (part, fault, sign) in [
-        (".zip", ProxyFault::Cut, "breaks off"),
-        (".info", ProxyFault::Reset, "onnection"),
+        (".zip", Fault::CutBody, "breaks off"),
+        (".info", Fault::HangUp, "onnection"),
         (
             ".zip",
-            ProxyFault::Busy(3600),
-            "429 Too Many Requests: not so fast (it can be asked again in 3600 s)",
+            Fault::TooManyRequests { retry_after: 3600 },
+            "429 Too Many Requests: too many requests (it can be asked again in 3600 s)",
         ),
-        (".mod", ProxyFault::Status(401), "401 Unauthorized: "),
-        (".info", ProxyFault::Endless(17 << 20), "16777216 bytes"),
-        (".info", ProxyFault::Endless(10), ".info is no JSON"),
+        (".mod", Fault::Status(401), "401 Unauthorized: "),
+        (".info", Fault::Oversized(17 << 20), "16777216 bytes"),
+        (".info", Fault::Oversized(10), ".info is no JSON"),
     ] {
-        proxy.fail(part, fault);
+        proxy.fail(part, fault.clone());
         let machine = machine(&proxy.url());
         let since = Instant::now();
         let said = machine.fetch(0).unwrap_err().to_string();
@@ -451,7 +451,7 @@ fn lasting_faults_are_told_and_leave_nothing() {
         machine.fetch(0).unwrap();
         assert_eq!(machine.has(0), ALL);
     }
-    proxy.fail_times(".zip", ProxyFault::Stalls(Duration::from_secs(3)), 3);
+    proxy.fail_times(".zip", Fault::StalledBody(Duration::from_secs(3)), 3);
     let said = machine(&proxy.url()).fetch(0).unwrap_err().to_string();
     assert!(said.contains("it doesn't answer"), "{said}");
     proxy.heal();
@@ -462,7 +462,7 @@ fn lasting_faults_are_told_and_leave_nothing() {
 #[test]
 fn a_proxy_that_dies_midway_delays_nothing_for_long_and_spoils_nothing() {
     let proxy = proxy(40);
-    proxy.fail_after(30, "", ProxyFault::Reset);
+    proxy.fail_after(30, "", Fault::HangUp);
     let machine = machine(&proxy.url());
     let since = Instant::now();
     let all = machine.fetch_all((0..40).map(wanted).collect());
@@ -584,7 +584,7 @@ fn a_hostile_zip_is_refused_and_leaves_nothing() {
 #[test]
 fn go_and_vx_fetch_into_one_cache_at_once() {
     let proxy = proxy(25);
-    proxy.fail_times(".zip", ProxyFault::Slow(Duration::from_millis(20)), 30);
+    proxy.fail_times(".zip", Fault::Delayed(Duration::from_millis(20)), 30);
     let machine = machine(&proxy.url());
     let gos: Vec<_> =
         (0..3).map(|_| machine.go(25, &proxy.url(), "off", &["mod", "download"]).spawn().unwrap()).collect();
@@ -652,7 +652,7 @@ fn another_module_of_the_same_name_in_the_cache_is_no_reason_to_replace_it() {
     for part in [Part::Info, Part::Mod] {
         fs::remove_file(machine.cache().path(&module(0), part).unwrap()).unwrap();
     }
-    proxy.fail(".zip", ProxyFault::Altered);
+    proxy.fail(".zip", Fault::Altered);
     let conflict = machine.fetch(0).unwrap_err();
     assert!(matches!(&conflict, Error::Cache(modcache::Error::Conflict { file: "zip", .. })), "{conflict:?}");
     assert_eq!(fs::read(machine.cache().path(&module(0), Part::Zip).unwrap()).unwrap(), before);

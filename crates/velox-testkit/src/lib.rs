@@ -1,32 +1,40 @@
-//! For tests, the demo and benchmarks: what `vx` talks to, on localhost, over real git repositories.
+//! For tests, the demo and benchmarks: the services that `vx` talks to, on localhost, over real git repositories.
 //!
-//! Everything is blocking to use, listens on 127.0.0.1 only, and is gone when it is dropped.
+//! Everything is blocking to use, listens on 127.0.0.1 only, and stops when it is dropped. Fixtures with dependencies that
+//! only tests need are behind the features `nats`, `s3` and `tls`.
 
+mod fault;
 mod forge;
+mod http;
 mod localhost;
-mod repo;
-mod tls;
-
-pub use forge::{Fault, FaultRule, RecordedRequest, TestForge};
-pub use repo::{FIRST_COMMIT, Repo};
-pub use tls::Internet;
-
+#[cfg(feature = "nats")]
 mod nats;
 mod osv;
 mod plugin;
 mod proxy;
+mod repo;
 mod roadrunner;
+#[cfg(feature = "s3")]
 mod s3;
 mod server;
 mod sshd;
 mod sumdb;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod worker;
 
+pub use fault::{Fault, FaultRule};
+pub use forge::{RecordedRequest, TestForge};
+#[cfg(feature = "nats")]
 pub use nats::NatsServer;
 pub use osv::Osv;
 pub use plugin::{Files, PluginModule, plugin};
-pub use proxy::{Fault as ProxyFault, ModuleProxy};
+pub use proxy::ModuleProxy;
+pub use repo::{FIRST_COMMIT, Repo};
 pub use roadrunner::{RoadRunnerTree, roadrunner};
+#[cfg(feature = "s3")]
 pub use s3::S3Server;
 pub use server::RunningRoadRunner;
 pub use sshd::Sshd;
+#[cfg(feature = "tls")]
+pub use tls::Internet;

@@ -1,30 +1,77 @@
 //! Listening on localhost, with threads of its own.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    net::TcpStream,
+    runtime::{Builder, Runtime},
+};
 
-/// A runtime with its own threads, and a listener of it on a free port.
-pub(crate) fn listen() -> (Runtime, tokio::net::TcpListener) {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("testkit")
-        .enable_all()
-        .build()
-        .expect("threads for the test server");
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port on 127.0.0.1");
-    listener.set_nonblocking(true).expect("a socket that doesn't block");
-    let listener = {
-        let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener).expect("a listening socket")
-    };
-    (runtime, listener)
+/// A bound listener that doesn't accept connections yet.
+pub(crate) struct Bound {
+    listener: TcpListener,
+    pub(crate) address: SocketAddr,
 }
 
-/// Ends a runtime and what runs on it, and waits for it: a test's process may end right after.
-pub(crate) fn stop(runtime: Option<Runtime>) {
-    if let Some(runtime) = runtime {
-        // On a thread of its own, since the caller may be inside another runtime, which forbids waiting.
-        let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
+/// A server on 127.0.0.1 with a runtime of its own; it is stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct LocalServer {
+    pub(crate) address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+/// Binds a free port of 127.0.0.1.
+pub(crate) fn bind() -> Bound {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port on 127.0.0.1");
+    listener.set_nonblocking(true).expect("a non-blocking socket");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    Bound { listener, address }
+}
+
+impl Bound {
+    /// Runs `connection` for each connection, as a task of its own.
+    pub(crate) fn serve<F: Future<Output = ()> + Send + 'static>(
+        self,
+        connection: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> LocalServer {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("testkit")
+            .enable_all()
+            .build()
+            .expect("threads for the test server");
+        let Self { listener, address } = self;
+        runtime.spawn(async move {
+            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(connection(stream));
+            }
+        });
+        LocalServer { address, runtime: Some(runtime) }
     }
+}
+
+impl Drop for LocalServer {
+    /// Waits for the end of the runtime: a test's process may end right after.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // On a thread of its own, since the caller may be inside another runtime, which forbids waiting.
+            let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that was free when this returned.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::server::free_port;
+use crate::localhost::free_port;
 
 /// A NATS server with JetStream on localhost, whose files are its own and stay as long as this is there.
 #[derive(Debug)]

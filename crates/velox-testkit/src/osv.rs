@@ -1,18 +1,16 @@
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, StatusCode, body::Bytes, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::localhost;
+use crate::{
+    http::{self, HttpReply, HttpRequest},
+    localhost::{self, LocalServer, locked},
+};
 
-/// A database of vulnerabilities on localhost that answers as OSV's does: <https://google.github.io/osv.dev/api/>.
+/// A vulnerability database on localhost with OSV's API: <https://google.github.io/osv.dev/api/>.
 ///
 /// ```
 /// let osv = velox_testkit::Osv::start();
@@ -21,102 +19,81 @@ use crate::localhost;
 /// ```
 pub struct Osv {
     state: Arc<OsvState>,
-    address: SocketAddr,
-    // Held for its end.
-    _runtime: tokio::runtime::Runtime,
+    server: LocalServer,
 }
 
 #[derive(Default)]
 struct OsvState {
     entries: Mutex<BTreeMap<String, Value>>,
     /// Ids by module and version.
-    known: Mutex<BTreeMap<(String, String), Vec<String>>>,
-    asked: Mutex<Vec<String>>,
+    ids: Mutex<BTreeMap<(String, String), Vec<String>>>,
+    queries: Mutex<Vec<String>>,
 }
 
 impl Osv {
     /// An empty one on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        let (runtime, listener) = localhost::listen();
-        let address = listener.local_addr().expect("its address");
-        let state = Arc::new(OsvState::default());
-        let served = Arc::clone(&state);
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&served);
-                let service = service_fn(move |request| answer(Arc::clone(&state), request));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            }
+        let (state, bound) = (Arc::new(OsvState::default()), localhost::bind());
+        let (served, address) = (Arc::clone(&state), bound.address);
+        let server = bound.serve(move |stream| {
+            let state = Arc::clone(&served);
+            http::serve(stream, None, address, Arc::new(move |request: &HttpRequest| state.reply(request)))
         });
-        Self { state, address, _runtime: runtime }
+        Self { state, server }
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}/", self.address)
+        format!("http://{}/", self.server.address)
     }
 
-    /// A vulnerability (<https://ossf.github.io/osv-schema/>) of a module at a version, without its `v`.
+    /// Adds a vulnerability (<https://ossf.github.io/osv-schema/>) of a module at a version, without its `v`.
     pub fn vulnerable(&self, module: &str, version: &str, entry: &Value) -> &Self {
         let id = entry["id"].as_str().expect("an id").to_owned();
         locked(&self.state.entries).insert(id.clone(), entry.clone());
-        locked(&self.state.known).entry((module.to_owned(), version.to_owned())).or_default().push(id);
+        locked(&self.state.ids).entry((module.to_owned(), version.to_owned())).or_default().push(id);
         self
     }
 
-    /// What it was asked about so far, `module version` each.
-    pub fn asked(&self) -> Vec<String> {
-        locked(&self.state.asked).clone()
+    /// The queries so far, `module version` each.
+    pub fn queries(&self) -> Vec<String> {
+        locked(&self.state.queries).clone()
     }
 }
 
-/// The second vulnerability and those behind it come on a page of their own, so that paging is tried as well.
-async fn answer(
-    state: Arc<OsvState>,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = request.uri().path().to_owned();
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    if let Some(id) = path.strip_prefix("/v1/vulns/") {
-        let entry = locked(&state.entries).get(id).cloned();
-        return Ok(match entry {
-            Some(entry) => reply(StatusCode::OK, &entry),
-            None => reply(StatusCode::NOT_FOUND, &json!({ "code": 5, "message": "Bug not found." })),
-        });
+impl OsvState {
+    fn reply(&self, request: &HttpRequest) -> HttpReply {
+        if let Some(id) = request.path.strip_prefix("/v1/vulns/") {
+            return match locked(&self.entries).get(id) {
+                Some(entry) => HttpReply::json(200, entry),
+                None => HttpReply::json(404, &json!({ "code": 5, "message": "Bug not found." })),
+            };
+        }
+        let batch: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        match batch["queries"].as_array().filter(|_| request.path == "/v1/querybatch") {
+            Some(queries) => {
+                let results: Vec<Value> = queries.iter().map(|query| self.query(query)).collect();
+                HttpReply::json(200, &json!({ "results": results }))
+            }
+            None => HttpReply::json(400, &json!({ "code": 3, "message": "Invalid query." })),
+        }
     }
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let Some(queries) = asked["queries"].as_array().filter(|_| path == "/v1/querybatch") else {
-        return Ok(reply(StatusCode::BAD_REQUEST, &json!({ "code": 3, "message": "Invalid query." })));
-    };
-    let results: Vec<Value> = queries
-        .iter()
-        .map(|query| {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let (module, version) = (text(&query["package"]["name"]), text(&query["version"]));
-            let ids =
-                locked(&state.known).get(&(module.clone(), version.clone())).cloned().unwrap_or_default();
-            let from: usize = text(&query["page_token"]).parse().unwrap_or(0);
-            if from == 0 {
-                locked(&state.asked).push(format!("{module} {version}"));
-            }
-            match ids.get(from) {
-                Some(id) if ids.len() > from + 1 => {
-                    json!({ "vulns": [{ "id": id }], "next_page_token": (from + 1).to_string() })
-                }
-                Some(id) => json!({ "vulns": [{ "id": id }] }),
-                None => json!({}),
-            }
-        })
-        .collect();
-    Ok(reply(StatusCode::OK, &json!({ "results": results })))
-}
 
-fn reply(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
-    *response.status_mut() = status;
-    response
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// One vulnerability a page, so that paging is tested as well.
+    fn query(&self, query: &Value) -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (module, version) = (text(&query["package"]["name"]), text(&query["version"]));
+        let from: usize = text(&query["page_token"]).parse().unwrap_or(0);
+        if from == 0 {
+            locked(&self.queries).push(format!("{module} {version}"));
+        }
+        let ids = locked(&self.ids).get(&(module, version)).cloned().unwrap_or_default();
+        match ids.get(from) {
+            Some(id) if ids.len() > from + 1 => {
+                json!({ "vulns": [{ "id": id }], "next_page_token": (from + 1).to_string() })
+            }
+            Some(id) => json!({ "vulns": [{ "id": id }] }),
+            None => json!({}),
+        }
+    }
 }

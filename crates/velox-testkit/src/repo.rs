@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tempfile::TempDir;
 
+use crate::localhost::locked;
+
 /// When the first commit of a repository is made, unless [`Repo::at`] says otherwise: 2024-01-01 00:00:00 UTC.
 pub const FIRST_COMMIT: i64 = 1_704_067_200;
 
@@ -304,11 +306,11 @@ impl Repo {
     }
 
     fn state(&self) -> MutexGuard<'_, RepoState> {
-        self.inner.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.inner.state)
     }
 
     fn access_mut(&self) -> MutexGuard<'_, RepoAccess> {
-        self.inner.access.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.inner.access)
     }
 }
 

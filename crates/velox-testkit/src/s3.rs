@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs, io, net::TcpListener};
+use std::{collections::BTreeMap, fs, io};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -7,7 +7,8 @@ use hyper_util::{
 use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+
+use crate::localhost::{self, LocalServer};
 
 const KEY: &str = "testkit";
 const SECRET: &str = "testkit-secret";
@@ -16,9 +17,7 @@ const SECRET: &str = "testkit-secret";
 #[derive(Debug)]
 pub struct S3Server {
     directory: TempDir,
-    port: u16,
-    /// `None` once it is dropped: a runtime mustn't wait for its tasks within another.
-    runtime: Option<Runtime>,
+    server: LocalServer,
 }
 
 impl S3Server {
@@ -31,21 +30,14 @@ impl S3Server {
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(KEY, SECRET));
         let service = service.build();
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.spawn(async move {
-            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let server = Builder::new(TokioExecutor::new());
-                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
-                });
+        let server = localhost::bind().serve(move |stream| {
+            let service = service.clone();
+            async move {
+                let http = Builder::new(TokioExecutor::new());
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
             }
         });
-        Ok(Self { directory, port, runtime: Some(runtime) })
+        Ok(Self { directory, server })
     }
 
     /// The URL of a bucket and what is in it: `s3://PATH`.
@@ -56,7 +48,7 @@ impl S3Server {
     /// The variables that lead there, and let in.
     pub fn environment(&self) -> BTreeMap<String, String> {
         [
-            ("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ENDPOINT", format!("http://{}", self.server.address)),
             ("AWS_ALLOW_HTTP", "true".to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
@@ -70,13 +62,5 @@ impl S3Server {
     /// Where its buckets are: a directory each.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
-    }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }

@@ -1,6 +1,5 @@
 use std::{
     io,
-    net::TcpListener,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -10,6 +9,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::localhost::free_port;
 
 /// How long a server may take to answer at all, and then to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,11 +88,6 @@ impl Drop for RunningRoadRunner {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port of 127.0.0.1 that was free a moment ago.
-pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 async fn get(port: u16, path: &str) -> io::Result<String> {

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Repo, server::free_port};
+use crate::{Repo, localhost::free_port};
 
 /// git over ssh on localhost: OpenSSH's own sshd with keys made for it, and an ssh-agent that holds the user's key.
 ///

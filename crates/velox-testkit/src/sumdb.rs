@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     hash::{BuildHasher, Hasher, RandomState},
     ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
 
-use crate::Files;
+use crate::{Files, localhost::locked};
 
 /// What every test database is called.
 const NAME: &str = "sum.testkit.example";
@@ -37,13 +37,15 @@ struct RecordLog {
     by_version: BTreeMap<String, usize>,
 }
 
-impl TestSumDb {
-    pub(crate) fn new() -> Self {
+impl Default for TestSumDb {
+    fn default() -> Self {
         let key = new_key();
         let log = RecordLog { signer: key.clone(), key, records: Vec::new(), by_version: BTreeMap::new() };
         Self { log: Mutex::new(log) }
     }
+}
 
+impl TestSumDb {
     /// The verifier key, for GOSUMDB.
     pub(crate) fn key(&self) -> String {
         let public = [&[ED25519], self.log().key.verifying_key().as_bytes().as_slice()].concat();
@@ -97,7 +99,6 @@ impl TestSumDb {
         drop(log);
         let index = match known {
             Some(index) => index,
-            // Outside of the lock: it asks git.
             None => {
                 let lines = lines(version)?;
                 self.log().add(version, lines)
@@ -108,7 +109,7 @@ impl TestSumDb {
     }
 
     fn log(&self) -> MutexGuard<'_, RecordLog> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.log)
     }
 }
 

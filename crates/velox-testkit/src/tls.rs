@@ -1,29 +1,33 @@
 //! The company's network: a proxy with its own certificate authority, behind which github.com is ours.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode};
+use hyper::{
+    Method, Response, StatusCode,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::TestForge;
-use crate::forge::{ForgeServer, RecordedRequest, serve};
-use crate::localhost;
+use crate::{
+    TestForge,
+    forge::{ForgeServer, RecordedRequest},
+    localhost::{self, LocalServer, locked},
+};
 
 const PUBLIC_NAMES: [&str; 5] =
     ["github.com", "www.github.com", "api.github.com", "codeload.github.com", "gitlab.com"];
@@ -49,9 +53,8 @@ const PUBLIC_NAMES: [&str; 5] =
 /// ```
 pub struct Internet {
     proxy: Arc<InternetProxy>,
-    address: SocketAddr,
+    server: LocalServer,
     dir: TempDir,
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 struct InternetProxy {
@@ -80,16 +83,9 @@ impl Internet {
             InternetState { names: PUBLIC_NAMES.map(str::to_owned).to_vec(), ..InternetState::default() };
         let proxy =
             Arc::new(InternetProxy { forge: Arc::clone(&forge.shared), authority, state: Mutex::new(state) });
-        let (runtime, listener) = localhost::listen();
-        let address = listener.local_addr().expect("a bound socket has an address");
         let server = Arc::clone(&proxy);
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(Arc::clone(&server).connection(stream));
-            }
-        });
-        Self { proxy, address, dir, runtime: Some(runtime) }
+        let server = localhost::bind().serve(move |stream| Arc::clone(&server).connection(stream));
+        Self { proxy, server, dir }
     }
 
     /// Refuses every host that the forge doesn't answer.
@@ -115,7 +111,7 @@ impl Internet {
 
     /// The proxy's URL.
     pub fn proxy_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.server.address)
     }
 
     /// A file with the test CA's certificate alone, in PEM.
@@ -146,15 +142,9 @@ impl Internet {
     }
 }
 
-impl Drop for Internet {
-    fn drop(&mut self) {
-        localhost::stop(self.runtime.take());
-    }
-}
-
 impl std::fmt::Debug for Internet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Internet").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Internet").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
@@ -172,12 +162,12 @@ const SYSTEM_BUNDLES: [&str; 5] = [
 ];
 
 fn system_roots() -> String {
-    SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read_to_string(Path::new(path)).ok()).unwrap_or_default()
+    SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
 }
 
 impl InternetProxy {
     fn state(&self) -> MutexGuard<'_, InternetState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream) {
@@ -185,7 +175,7 @@ impl InternetProxy {
             let proxy = Arc::clone(&self);
             async move { Ok::<_, Infallible>(proxy.connect(request).await) }
         });
-        // A client that hangs up is its own affair.
+        // A client that disconnects is no error of the fixture.
         let _ = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
@@ -207,12 +197,19 @@ impl InternetProxy {
                 if let Ok(stream) = hyper::upgrade::on(request).await
                     && let Ok(stream) = acceptor.accept(TokioIo::new(stream)).await
                 {
-                    serve(Arc::clone(&self.forge), stream, Some(name)).await;
+                    Arc::clone(&self.forge).connection(stream, Some(name)).await;
                 }
             });
             return Response::new(Full::default());
         }
-        self.forge.record(RecordedRequest::connect(&name));
+        self.forge.record(RecordedRequest {
+            method: "CONNECT".to_owned(),
+            host: name.clone(),
+            path: String::new(),
+            query: String::new(),
+            had_token: false,
+            user_agent: String::new(),
+        });
         if self.state().offline {
             return refuse(StatusCode::FORBIDDEN, "the test is offline\n");
         }

@@ -10,6 +10,7 @@ use velox_manifest::GoTarget;
 
 use crate::{
     artifact::{publish::write_whole, store::StoredArtifact},
+    atomic_file::FileMode,
     digest,
     error::Error,
     event::BuiltBinary,
@@ -43,7 +44,7 @@ pub(crate) fn write(
     let name = release.name();
     let windows = release.target.os == "windows";
     let file = directory.join(format!("{name}{}", if windows { ".zip" } else { ".tar.gz" }));
-    write_whole(&file, &mut |out| {
+    write_whole(&file, FileMode::Data, &mut |out| {
         if windows { zip(&name, artifact, out) } else { tar_gz(&name, artifact, out) }
     })?;
     Ok(file)
@@ -92,5 +93,5 @@ pub(crate) fn write_checksums(published: &[BuiltBinary]) -> Result<(), Error> {
         lines.push(format!("{sha256}  {name}\n"));
     }
     let file = directory.join("checksums.txt");
-    write_whole(&file, &mut |out| out.write_all(lines.concat().as_bytes()))
+    write_whole(&file, FileMode::Data, &mut |out| out.write_all(lines.concat().as_bytes()))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -11,23 +11,28 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    artifact::store::StoredArtifact, digest, error::Error, request::Output, settings::BuildSettings,
+    artifact::store::StoredArtifact,
+    atomic_file::{AtomicFile, FileMode, directory_of, probe},
+    digest,
+    error::Error,
+    request::Output,
+    settings::BuildSettings,
 };
 
-/// The name of a file that isn't finished begins and ends so.
-const UNFINISHED: (&str, &str) = (".rr.", ".tmp");
+/// The prefix of temporary files in the output directory.
+pub(crate) const TEMPORARY_PREFIX: &str = ".rr.";
 
 /// Longer than any file system's smallest step of time.
 const TICK: Duration = Duration::from_secs(3);
 
 impl Output {
     /// Finds out before the compile what would fail after it.
-    pub(crate) fn check_for(&self, settings: &BuildSettings) -> Result<(), Error> {
+    pub(crate) fn check(&self, settings: &BuildSettings) -> Result<(), Error> {
         if matches!(self, Self::File(_)) && settings.targets.len() > 1 {
             return Err(Error::configuration("--output-file names one file, and there are several targets")
                 .help("name a directory with -o: it gets rr-OS-ARCH for each target"));
         }
-        settings.targets.iter().try_for_each(|target| self.check(&settings.binary_name(target)))
+        settings.targets.iter().try_for_each(|target| self.check_file(&settings.binary_name(target)))
     }
 
     /// The file that the binary will be.
@@ -43,12 +48,12 @@ impl Output {
         settings.targets.iter().try_for_each(|target| {
             let file = self.file(&settings.binary_name(target));
             let existing = directory_of(&file).ancestors().find(|ancestor| ancestor.exists());
-            let probe = existing.map_or(Ok(()), |directory| unfinished_in(directory).map(drop));
+            let probe = existing.map_or(Ok(()), |directory| probe(directory, TEMPORARY_PREFIX));
             probe.map_err(|error| unwritable(&file, &error))
         })
     }
 
-    fn check(&self, name: &str) -> Result<(), Error> {
+    fn check_file(&self, name: &str) -> Result<(), Error> {
         let file = self.file(name);
         // As `go build -o` has it: a slip of the pen shall not cost a text.
         if matches!(self, Self::File(_)) && is_something_else(&file) {
@@ -88,69 +93,26 @@ pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Re
                 .help("it is removed now: build again"));
         }
     }
-    write_whole(file, &mut |unfinished| {
-        io::copy(&mut File::open(&source)?, unfinished)?;
-        make_executable(unfinished)
-    })
+    write_whole(file, FileMode::Executable, &mut |new| io::copy(&mut File::open(&source)?, new).map(drop))
 }
 
-/// Writes a file beside its place, syncs it, and renames it into its place.
+/// Writes a whole file into the output directory.
 pub(crate) fn write_whole(
     file: &Path,
+    mode: FileMode,
     write: &mut dyn FnMut(&mut File) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let failed = |error: io::Error| unwritable(file, &error);
-    let mut unfinished = PartialFile::beside(file)?;
-    write(unfinished.file()).map_err(failed)?;
-    unfinished.finish(file, false)
+    let mut work = || {
+        let mut new = AtomicFile::create(file, TEMPORARY_PREFIX, mode)?;
+        write(new.file())?;
+        new.persist()
+    };
+    work().map(drop).map_err(|error| unwritable(file, &error))
 }
 
-/// A file on its way to its place.
-pub(crate) struct PartialFile(tempfile::NamedTempFile);
-
-impl PartialFile {
-    /// An empty one in the directory of `file`, which is made when missing.
-    pub(crate) fn beside(file: &Path) -> Result<Self, Error> {
-        let directory = directory_of(file);
-        fs::create_dir_all(directory).map_err(|error| unwritable(file, &error))?;
-        remove_unfinished(directory);
-        unfinished_in(directory).map(Self).map_err(|error| unwritable(file, &error))
-    }
-
-    pub(crate) fn file(&mut self) -> &mut File {
-        self.0.as_file_mut()
-    }
-
-    /// Syncs it, and renames it into its place.
-    pub(crate) fn finish(self, file: &Path, executable: bool) -> Result<(), Error> {
-        let Self(unfinished) = self;
-        let failed = |error: io::Error| unwritable(file, &error);
-        if executable {
-            make_executable(unfinished.as_file()).map_err(failed)?;
-        }
-        unfinished.as_file().sync_all().map_err(failed)?;
-        unfinished.persist(file).map_err(|error| failed(error.error))?;
-        #[cfg(unix)]
-        let _ = File::open(directory_of(file)).and_then(|directory| directory.sync_all());
-        Ok(())
-    }
-}
-
-/// A new file that stays locked until it is renamed: that is how another build tells it from a dead one's.
-fn unfinished_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let (prefix, suffix) = UNFINISHED;
-    loop {
-        let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(directory)?;
-        file.as_file().lock()?;
-        // Another build may have taken it for a dead one's before the lock.
-        if file.path().exists() {
-            return Ok(file);
-        }
-    }
-}
-
-fn unwritable(file: &Path, error: &io::Error) -> Error {
-    Error::file("write", file, error).help("check the directory's permissions and the space on its disk")
+/// The error of a failed write to the output directory.
+pub(crate) fn unwritable(file: &Path, error: &io::Error) -> Error {
+    Error::file("write", file, error).help("check the directory's permissions and its free space")
 }
 
 /// Whether a file is there that is neither empty nor begins as the programs of some system do.
@@ -230,31 +192,6 @@ impl FileIdentity {
     }
 }
 
-fn directory_of(file: &Path) -> &Path {
-    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// As `go build` leaves its binaries: for everyone whom the umask lets.
-#[cfg(unix)]
-fn make_executable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // Setting the umask is the only way to read it; a file made with the wished-for mode tells it as well.
-    let directory = tempfile::tempdir()?;
-    let probe = directory.path().join("mode");
-    let mode = {
-        use std::os::unix::fs::OpenOptionsExt;
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o777)
-            .open(probe)?
-            .metadata()?
-            .permissions()
-            .mode()
-    };
-    file.set_permissions(fs::Permissions::from_mode(mode & 0o777))
-}
-
 #[cfg(unix)]
 pub(crate) fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -264,26 +201,6 @@ pub(crate) fn is_executable(file: &Path) -> bool {
 #[cfg(not(unix))]
 pub(crate) fn is_executable(_file: &Path) -> bool {
     true
-}
-
-#[cfg(not(unix))]
-fn make_executable(_file: &File) -> io::Result<()> {
-    Ok(())
-}
-
-/// What a killed build left. A file that is locked belongs to a build that still runs.
-fn remove_unfinished(directory: &Path) {
-    let (prefix, suffix) = UNFINISHED;
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(prefix) && name.ends_with(suffix) {
-            let Ok(file) = OpenOptions::new().write(true).open(entry.path()) else { continue };
-            if file.try_lock().is_ok() {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -331,22 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn another_builds_unfinished_file_is_left_alone() {
-        let place = tempfile::tempdir().unwrap();
-        let other = File::create(place.path().join(".rr.live.tmp")).unwrap();
-        other.lock().unwrap();
-        remove_unfinished(place.path());
-        assert!(place.path().join(".rr.live.tmp").exists());
-    }
-
-    #[test]
     fn what_can_never_work_is_told_before_the_compile() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(Output::Directory(file.clone()).check("rr").is_err());
-        assert!(Output::Directory(file.join("below")).check("rr").is_err());
-        assert!(Output::File(place.path().to_owned()).check("rr").is_err());
-        assert!(Output::Directory(place.path().join("new/folder")).check("rr").is_ok());
+        assert!(Output::Directory(file.clone()).check_file("rr").is_err());
+        assert!(Output::Directory(file.join("below")).check_file("rr").is_err());
+        assert!(Output::File(place.path().to_owned()).check_file("rr").is_err());
+        assert!(Output::Directory(place.path().join("new/folder")).check_file("rr").is_ok());
     }
 }

@@ -48,7 +48,7 @@ pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
 /// A lock that can't be read.
 pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
     let found = LockFile::read(old)?;
-    let Ok(lock) = found.fitting(&asked(old)) else { return Ok(None) };
+    let Ok(lock) = found.matching(&asked(old)) else { return Ok(None) };
     let renamed = asked(&BuildRequest { manifest: new.clone(), ..old.clone() });
     let mut lock = lock.clone();
     for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {

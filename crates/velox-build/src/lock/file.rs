@@ -42,7 +42,7 @@ impl LockFile {
     }
 
     /// The lock, if it says what the configuration asks for; else why not.
-    pub(crate) fn fitting(&self, asked: &RequestedVersions) -> Result<&Lock, Vec<String>> {
+    pub(crate) fn matching(&self, asked: &RequestedVersions) -> Result<&Lock, Vec<String>> {
         let Some(lock) = &self.lock else { return Err(vec![format!("there is no {}", self.name())]) };
         let differences = asked.differences(lock);
         if differences.is_empty() { Ok(lock) } else { Err(differences) }

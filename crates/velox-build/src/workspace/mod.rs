@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::Error;
+use crate::{artifact::record::BuildRecord, error::Error, lock::Lock, settings::BuildSettings, stamp::Stamp};
 
 /// RoadRunner's tree at the locked version, with the `container/plugins.go`, go.mod and go.sum of this server:
 /// what `go build` can compile.
@@ -22,7 +22,7 @@ use crate::error::Error;
 ///   …                       RoadRunner's own
 /// ```
 #[derive(Debug)]
-pub struct Workspace {
+pub(crate) struct Workspace {
     directory: PathBuf,
 }
 
@@ -44,9 +44,18 @@ impl Workspace {
         Ok(Self { directory })
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
+    /// Writes go.mod, go.sum and the list of plugins, with the build record in it.
+    pub(crate) fn prepare(&self, lock: &Lock, stamp: &Stamp, settings: &BuildSettings) -> Result<(), Error> {
+        let record = serde_json::to_string(&BuildRecord::new(lock, stamp, settings)).map_err(|error| {
+            Error::build(format!("internal error: failed to write the build record: {error}"))
+        })?;
+        let modules: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
+        self.write("go.mod", &lock.go_mod)?;
+        self.write("go.sum", &lock.go_sum)?;
+        self.write("container/plugins.go", &plugins_go::plugins_go(&modules, &record))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 

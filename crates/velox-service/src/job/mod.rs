@@ -48,13 +48,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
+use velox_build::{EndSignal, ProcessGroup};
 
 pub use self::child::run;
 use self::{
     caches::Caches,
     cgroup::{Cgroup, Cgroups},
     disk::Disk,
-    group::Group,
+    group::confine,
     task::{Said, Task},
 };
 use crate::{
@@ -173,12 +174,14 @@ impl Jobs {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut group = Group::spawn(command)?;
-        let (Some(mut stdin), Some(stdout), Some(stderr)) = group.streams() else {
+        let mut group = ProcessGroup::spawn(command, true)?;
+        let child = group.child();
+        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
             return Err(io::Error::other("the job has no standard streams"));
         };
-        group.confine(&self.limits);
-        let cgroup = self.cgroup(directory.path(), &group);
+        confine(&group, &self.limits);
+        let cgroup = self.cgroup(directory.path(), &mut group);
         let task = Task {
             spec: build.spec.clone(),
             force: build.force,
@@ -212,9 +215,9 @@ impl Jobs {
             full = disk.watch() => End::Limit(full),
         };
         let status = match &end {
-            End::Said(_) => group.end(GRACE, false).await,
-            End::Cancelled => group.end(GRACE, true).await,
-            End::Limit(_) => group.end(Duration::ZERO, false).await,
+            End::Said(_) => group.end(None, GRACE).await,
+            End::Cancelled => group.end(Some(EndSignal::Terminate), GRACE).await,
+            End::Limit(_) => group.end(None, Duration::ZERO).await,
         };
         // Only now: the job takes its end for the service's.
         drop(stdin);
@@ -246,10 +249,10 @@ impl Jobs {
     }
 
     /// The control group of a job, which its process is in; `None`: there is none.
-    fn cgroup(&self, directory: &Path, group: &Group) -> Option<Cgroup> {
+    fn cgroup(&self, directory: &Path, group: &mut ProcessGroup) -> Option<Cgroup> {
         let name = directory.file_name()?.to_string_lossy().replace("job-", "");
         let made = self.cgroups.as_ref()?.job(&name, &self.limits).and_then(|cgroup| {
-            let process = group.process().ok_or_else(|| io::Error::other("it ended already"))?;
+            let process = group.child().id().ok_or_else(|| io::Error::other("it ended already"))?;
             cgroup.add(process).map(|()| cgroup)
         });
         made.inspect_err(|error| tracing::warn!(%error, "a job has no control group")).ok()

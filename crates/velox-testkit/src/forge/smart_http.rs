@@ -1,69 +1,72 @@
 //! git's [smart HTTP protocol](https://git-scm.com/docs/http-protocol), through
 //! [`git http-backend`](https://git-scm.com/docs/git-http-backend).
 
-use std::io::Write as _;
-use std::process::Stdio;
+use std::{io::Write as _, process::Stdio};
 
-use super::answer::{ForgeRequest, ForgeResponse, decode};
-use super::{ForgeKind, ForgeServer, TokenCheck};
-use crate::repo::git;
+use super::{ForgeServer, HostKind, TokenCheck};
+use crate::{
+    Repo,
+    http::{Delivery, HttpReply, HttpRequest, decode},
+    repo::git,
+};
 
-/// The answer to a request of git, or nothing where it isn't one.
+/// The answer to a request of git, `None` for any other request.
 pub(super) fn answer(
     shared: &ForgeServer,
-    asked: &ForgeRequest,
-    kind: ForgeKind,
+    request: &HttpRequest,
+    kind: HostKind,
     path: &str,
-) -> Option<ForgeResponse> {
+) -> Option<HttpReply> {
     let (project, service) = ["/info/refs", "/git-upload-pack", "/git-receive-pack"]
         .iter()
         .find_map(|service| Some((path.strip_suffix(service)?, *service)))?;
     let project = decode(project.trim_start_matches('/'));
     let hosted = shared.find(kind, project.strip_suffix(".git").unwrap_or(&project));
-    let token = asked.authorization();
-    let caller = shared.caller(kind, token.as_deref());
+    let token = request.authorization();
+    let check = shared.check_token(kind, token.as_deref());
     let hosted = match hosted {
-        Some(hosted) if caller != TokenCheck::Stranger && hosted.visible_to(token.as_deref()) => hosted,
+        Some(hosted) if check != TokenCheck::Unknown && hosted.visible_to(token.as_deref()) => hosted,
         // Neither forge tells a stranger whether a repository exists.
-        _ if caller != TokenCheck::Known => return Some(unauthorized(kind)),
-        _ => return Some(ForgeResponse::text(404, "Repository not found.\n")),
+        _ if check != TokenCheck::Valid => return Some(unauthorized(kind)),
+        _ => return Some(HttpReply::text(404, "Repository not found.\n")),
     };
     // The dumb protocol has no service parameter; no forge of today speaks it.
-    if service == "/info/refs" && asked.parameter("service").is_none() {
-        return Some(ForgeResponse::text(403, "Please upgrade your git client.\n"));
+    if service == "/info/refs" && request.parameter("service").is_none() {
+        return Some(HttpReply::text(403, "Please upgrade your git client.\n"));
     }
     Some(
-        backend(asked, &hosted.repo, service)
-            .unwrap_or_else(|| ForgeResponse::text(500, "git http-backend failed\n")),
+        backend(request, &hosted.repo, service)
+            .unwrap_or_else(|| HttpReply::text(500, "git http-backend failed\n")),
     )
 }
 
-fn unauthorized(kind: ForgeKind) -> ForgeResponse {
+fn unauthorized(kind: HostKind) -> HttpReply {
     match kind {
-        ForgeKind::GitHub => ForgeResponse::text(401, "Repository not found.")
-            .header("www-authenticate", "Basic realm=\"GitHub\""),
-        ForgeKind::GitLab => ForgeResponse::text(401, "HTTP Basic: Access denied")
+        HostKind::GitHub => {
+            HttpReply::text(401, "Repository not found.").header("www-authenticate", "Basic realm=\"GitHub\"")
+        }
+        HostKind::GitLab => HttpReply::text(401, "HTTP Basic: Access denied")
             .header("www-authenticate", "Basic realm=\"GitLab\""),
     }
 }
 
-fn backend(asked: &ForgeRequest, repo: &crate::Repo, service: &str) -> Option<ForgeResponse> {
+fn backend(request: &HttpRequest, repo: &Repo, service: &str) -> Option<HttpReply> {
     let mut command = git();
     command
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", repo.git_dir())
         .env("GIT_HTTP_EXPORT_ALL", "1")
         .env("PATH_INFO", service)
-        .env("REQUEST_METHOD", asked.method.as_str())
-        .env("QUERY_STRING", &asked.query)
-        .env("CONTENT_LENGTH", asked.body.len().to_string())
+        .env("REQUEST_METHOD", request.method.as_str())
+        .env("QUERY_STRING", &request.query)
+        .env("CONTENT_LENGTH", request.body.len().to_string())
         .env("REMOTE_ADDR", "127.0.0.1");
     for (header, variable) in [
         ("content-type", "CONTENT_TYPE"),
         ("content-encoding", "HTTP_CONTENT_ENCODING"),
         ("git-protocol", "GIT_PROTOCOL"),
     ] {
-        match asked.header(header) {
+        match request.header(header) {
             Some(value) => command.env(variable, value),
             None => command.env_remove(variable),
         };
@@ -71,7 +74,7 @@ fn backend(asked: &ForgeRequest, repo: &crate::Repo, service: &str) -> Option<Fo
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let stdin = child.stdin.take();
-    let body = asked.body.clone();
+    let body = request.body.clone();
     // Both ends at once: git answers before it has read a large request.
     let writer = std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&body)));
     let output = child.wait_with_output().ok()?;
@@ -80,18 +83,19 @@ fn backend(asked: &ForgeRequest, repo: &crate::Repo, service: &str) -> Option<Fo
 }
 
 /// A CGI response: <https://www.rfc-editor.org/rfc/rfc3875#section-6.3>
-fn parse(output: &[u8]) -> Option<ForgeResponse> {
+fn parse(output: &[u8]) -> Option<HttpReply> {
     let end = output.windows(4).position(|four| four == b"\r\n\r\n")?;
     let (head, body) = (output.get(..end)?, output.get(end + 4..)?);
-    let mut answer = ForgeResponse { status: 200, headers: Vec::new(), body: body.to_vec() };
+    let mut reply =
+        HttpReply { status: 200, headers: Vec::new(), body: body.to_vec(), delivery: Delivery::Whole };
     for line in String::from_utf8_lossy(head).lines() {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();
         if name.eq_ignore_ascii_case("status") {
-            answer.status = value.split(' ').next()?.parse().ok()?;
+            reply.status = value.split(' ').next()?.parse().ok()?;
         } else {
-            answer = answer.header(&name.to_ascii_lowercase(), value);
+            reply = reply.header(&name.to_ascii_lowercase(), value);
         }
     }
-    Some(answer)
+    Some(reply)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use velox_testkit::{ProxyFault, plugin};
+use velox_testkit::{Fault, plugin};
 
 use crate::support::sandbox::{Sandbox, VX, acme_proxy, configuration};
 
@@ -146,7 +146,7 @@ fn changed_module_is_rejected_when_lock_is_updated() {
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("lock").ok();
     // No checksum database vouches for it: the lock does, although it has to be made anew.
-    proxy.fail("hello/@v/v1.0.0.zip", ProxyFault::Altered);
+    proxy.fail("hello/@v/v1.0.0.zip", Fault::Altered);
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0 bye@v1.0.0").file("velox.lock", one.read("velox.lock"));
     other.vx("lock").fails_with(1, &["example.com/acme/hello v1.0.0 is not what its checksum says"]);

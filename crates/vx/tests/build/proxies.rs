@@ -3,7 +3,7 @@
 use std::{fs, io::Read as _, process::Stdio, time::Duration};
 
 use velox_gomod::{modcache::ModCache, module::Version};
-use velox_testkit::{ModuleProxy, ProxyFault};
+use velox_testkit::{Fault, ModuleProxy};
 
 use crate::support::sandbox::{RELEASE, Sandbox, assert_contains, configuration};
 
@@ -48,14 +48,14 @@ fn proxy_errors_name_plugin_host_and_remedy() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
     for (part, fault, sign, way_out) in [
-        (".zip", ProxyFault::Status(500), "500 Internal Server Error", "try again"),
-        (".mod", ProxyFault::Status(404), "404 Not Found", ""),
-        (".info", ProxyFault::Status(403), "403 Forbidden", "a login at the proxy"),
-        (".zip", ProxyFault::Busy(3600), "429 Too Many Requests", "try again later"),
-        (".zip", ProxyFault::Cut, "EOF", "try again"),
-        (".zip", ProxyFault::Reset, "EOF", "try again"),
+        (".zip", Fault::Status(500), "500 Internal Server Error", "try again"),
+        (".mod", Fault::Status(404), "404 Not Found", ""),
+        (".info", Fault::Status(403), "403 Forbidden", "a login at the proxy"),
+        (".zip", Fault::TooManyRequests { retry_after: 3600 }, "429 Too Many Requests", "try again later"),
+        (".zip", Fault::CutBody, "EOF", "try again"),
+        (".zip", Fault::HangUp, "EOF", "try again"),
     ] {
-        proxy.fail(&format!("{HELLO}/@v/v1.0.0{part}"), fault);
+        proxy.fail(&format!("{HELLO}/@v/v1.0.0{part}"), fault.clone());
         let said = sandbox.vx("lock").fails(1);
         for text in ["plugin hello", &proxy.host(), sign, way_out, "velox.toml:6"] {
             assert!(said.contains(text), "{fault:?} lacks {text}:\n{said}");
@@ -80,7 +80,7 @@ fn missing_version_error_lists_the_nearest() {
     };
     let missing = configuration("hello@v1.0.0").replace("v1.0.0", "v1.0.1");
     for status in [403, 404, 410] {
-        proxy.fail(&format!("{HELLO}/@v/v1.0.1"), ProxyFault::Status(status));
+        proxy.fail(&format!("{HELLO}/@v/v1.0.1"), Fault::Status(status));
         let said = said(&missing);
         let [nearest, login] = ["the nearest are v1.0.0", "a login"].map(|text| said.find(text));
         assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{said}");
@@ -184,7 +184,7 @@ fn checksum_database_decides() {
     assert_nothing_of_hello(&sandbox);
 
     let proxy = fill(ModuleProxy::start());
-    proxy.fail("/lookup/", ProxyFault::Status(500));
+    proxy.fail("/lookup/", Fault::Status(500));
     let sandbox = verified(&proxy);
     sandbox.vx("lock").fails_with(1, &["plugin hello", "500"]);
     assert_nothing_of_hello(&sandbox);
@@ -203,7 +203,7 @@ fn invalid_zip_is_rejected() {
 
 /// A `vx` that waits for the rest of a zip.
 fn stuck(sandbox: &Sandbox, proxy: &ModuleProxy) -> std::process::Child {
-    proxy.fail(&format!("{HELLO}/@v/v1.0.0.zip"), ProxyFault::Stalls(Duration::from_secs(50)));
+    proxy.fail(&format!("{HELLO}/@v/v1.0.0.zip"), Fault::StalledBody(Duration::from_secs(50)));
     let mut command = sandbox.vx_command("lock");
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let folder = cache(sandbox).root().join("cache/download").join(HELLO).join("@v");
@@ -269,7 +269,7 @@ fn fetch_resumes_after_the_proxy_died() {
     sandbox.vx("lock").ok();
     let empty = sandbox.at("../other-modules");
     let sandbox = sandbox.env("GOMODCACHE", &empty);
-    proxy.fail("", ProxyFault::Reset);
+    proxy.fail("", Fault::HangUp);
     let said = sandbox.vx("fetch --locked").fails(1);
     for text in ["of RoadRunner", "of plugin hello", HELLO, &proxy.host(), "try again"] {
         assert!(said.contains(text), "{text}: {said}");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use velox_manifest::GoTarget;
-use velox_testkit::{ModuleProxy, ProxyFault, plugin, roadrunner};
+use velox_testkit::{Fault, ModuleProxy, plugin, roadrunner};
 
 use crate::support::sandbox::{RELEASE, Sandbox, configuration, program};
 
@@ -172,7 +172,7 @@ fn toolchain_is_verified_by_checksum_database() {
     assert!(!root(&sandbox, &version).exists());
 
     // One that can't be asked.
-    other.fail("lookup/golang.org/toolchain", ProxyFault::Status(500));
+    other.fail("lookup/golang.org/toolchain", Fault::Status(500));
     verified(&other).vx("fetch").fails_with(1, &["can't verify Go ", "GOSUMDB=off"]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use velox_testkit::{ModuleProxy, ProxyFault, TestForge, plugin, roadrunner};
+use velox_testkit::{Fault, ModuleProxy, TestForge, plugin, roadrunner};
 
 use crate::support::sandbox::{RELEASE, Sandbox, assert_contains};
 
@@ -151,7 +151,7 @@ fn failed_edit_changes_neither_file_nor_lock() {
     sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);
     sandbox.vx("remove hello").fails_with(2, &["no plugin would be left"]);
     sandbox.vx("add kv -c -").fails_with(2, &["can be changed"]);
-    proxy.fail("bye", ProxyFault::Status(500));
+    proxy.fail("bye", Fault::Status(500));
     sandbox.vx("add acme/bye@v1.0.0").fails(1);
     assert_eq!((sandbox.read("velox.toml"), sandbox.read("velox.lock")), (MODULES.to_owned(), locked));
     assert_eq!(sandbox.entries("."), ["velox.lock", "velox.toml"], "nothing half written stays");
@@ -172,7 +172,7 @@ fn add_first_plugin_to_file_without_plugins() {
 fn outdated_reports_proxies_that_list_no_versions() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
-    proxy.fail("acme/hello", ProxyFault::Status(403));
+    proxy.fail("acme/hello", Fault::Status(403));
     let said = sandbox.vx("outdated").ok();
     assert_contains(
         &said,

@@ -4,7 +4,7 @@
 
 use std::{fs, os::unix::net::UnixListener};
 
-use velox_testkit::{Fault, Internet, ModuleProxy, ProxyFault, Repo, TestForge};
+use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge};
 
 use crate::support::sandbox::{CommandOutput, Sandbox, assert_contains};
 
@@ -182,11 +182,11 @@ fn doctor_reports_failing_forges() {
 #[test]
 fn doctor_checks_proxies_and_checksum_database() {
     let machine = machine();
-    machine.proxy.fail("@v/list", ProxyFault::Status(503));
+    machine.proxy.fail("@v/list", Fault::Status(503));
     let told = machine.about("proxy", 1);
     assert!(told.contains("error    proxy    [PROXY] doesn't serve modules: 503"), "{told}");
     machine.proxy.heal();
-    machine.proxy.fail("@v/list", ProxyFault::Status(401));
+    machine.proxy.fail("@v/list", Fault::Status(401));
     let told = machine.about("proxy", 1);
     assert!(told.contains("~/.netrc"), "{told}");
     machine.proxy.heal();

@@ -375,7 +375,7 @@ fn check_asks_for_known_vulnerabilities() {
         .file("velox.toml", configuration(&[HELLO, BYE]));
     let ran = sandbox.vx("check -q");
     snapshot!("check_vulnerabilities", shown(&ran).replace(&count_of(&ran.stdout()), "[N] modules"));
-    let asked = osv.asked();
+    let asked = osv.queries();
     assert!(asked.contains(&"example.com/acme/lib 1.2.0".to_owned()), "{asked:?}");
     assert!(asked.iter().any(|asked| asked.starts_with("stdlib 1.")), "{asked:?}");
     assert!(

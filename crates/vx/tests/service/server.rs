@@ -10,7 +10,7 @@ use std::{
 
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use velox_testkit::{Files, ModuleProxy, ProxyFault as Fault, plugin, roadrunner};
+use velox_testkit::{Fault, Files, ModuleProxy, plugin, roadrunner};
 
 use crate::support::{
     sandbox::{CommandOutput, RELEASE, Sandbox, VX, acme_proxy, long, program, wait_until},
@@ -254,8 +254,8 @@ fn failure_kind_says_who_can_act() {
     // What proxies and their networks do.
     for (name, fault) in [
         ("down", Fault::Status(503)),
-        ("dead", Fault::Reset),
-        ("busy", Fault::Busy(60)),
+        ("dead", Fault::HangUp),
+        ("busy", Fault::TooManyRequests { retry_after: 60 }),
         ("resetter-locked", Fault::Status(403)),
     ] {
         module(name, made(name).files());

@@ -174,7 +174,7 @@ impl RemoteBuilds<'_> {
         }
         let lock = self.local.adopt(&locks, &self.modules)?;
         let lock = lock.ok_or_else(|| Error::build("internal error: a build without targets"))?;
-        self.local.tell(&lock, report);
+        self.local.report_versions(&lock, report);
         let warn = |warning| report.report(Event::Warning(warning));
         match self.local.keep(&lock)? {
             LockUpdate::Written | LockUpdate::Stays => {}
@@ -210,7 +210,7 @@ impl RemoteBuilds<'_> {
         if !self.local.is_there(target, artifact.size, &artifact.sha256) {
             let (report, started) = (&*self.session.report, Instant::now());
             report.report(Event::Started(Phase::Publish));
-            let mut receiving = self.local.receive(target)?;
+            let mut file = self.local.create_binary(target)?;
             let item = format!("{} from {}", artifact.file_name, self.client.host());
             let mut on_event = |event| match event {
                 ClientEvent::Downloaded(bytes) => report.report(Event::Progress {
@@ -222,9 +222,9 @@ impl RemoteBuilds<'_> {
                 }),
                 event => report_retry(report, event),
             };
-            let downloaded = self.client.download(artifact, receiving.file(), &mut on_event).await;
+            let downloaded = self.client.download(artifact, file.file(), &mut on_event).await;
             downloaded.map_err(|error| self.error(error))?;
-            path = receiving.finish()?;
+            path = self.local.persist_binary(file, target)?;
             report.report(Event::Finished(Phase::Publish, started.elapsed()));
         }
         let (target, sha256) = (target.to_string(), artifact.sha256.clone());

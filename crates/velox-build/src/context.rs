@@ -1,0 +1,216 @@
+//! What the stages of one build share: the request with its settings, and the tools that are opened for it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+use velox_gomod::fetch::Fetcher;
+use velox_manifest::Manifest;
+
+use crate::{
+    cache_directory::cache_directory,
+    compile::key,
+    error::{Blame, Error, ErrorKind, finding},
+    event::{BuildSummary, Event, Note, Reporter},
+    lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
+    process::CommandRunner,
+    request::{BuildRequest, Goal, Upgrade},
+    resolve::{Resolver, forge::Forges, network::Network, roadrunner_release},
+    settings::BuildSettings,
+    stamp::Stamp,
+    toolchain::{InstalledGo, Toolchain, Toolchains},
+    workspace::scratch::ScratchDirectory,
+};
+
+pub(crate) struct BuildContext<'a> {
+    pub(crate) request: &'a BuildRequest,
+    /// With each `[[replaces]]` of a plugin moved to that plugin.
+    pub(crate) manifest: Manifest,
+    pub(crate) settings: BuildSettings,
+    pub(crate) requested: RequestedVersions,
+    pub(crate) variants: Vec<TargetVariant>,
+    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A scratch directory, a go command and the network.
+pub(crate) struct BuildTools {
+    pub(crate) scratch: ScratchDirectory,
+    pub(crate) go: Toolchain,
+    pub(crate) toolchains: Toolchains,
+    pub(crate) commands: CommandRunner,
+    pub(crate) forges: Forges,
+    pub(crate) fetcher: Option<Fetcher>,
+}
+
+impl<'a> BuildContext<'a> {
+    pub(crate) fn new(
+        request: &'a BuildRequest,
+        reporter: Arc<dyn Reporter>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let manifest = request.manifest.with_plugin_replacements();
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
+        Self {
+            requested: RequestedVersions::new(&manifest, &settings, &request.base),
+            variants: settings.targets.iter().map(|target| TargetVariant::new(target, &settings)).collect(),
+            request,
+            manifest,
+            settings,
+            reporter,
+            cancel,
+        }
+    }
+
+    pub(crate) fn note(&self, text: String) {
+        self.reporter.report(Event::Note(Note::Text { text }));
+    }
+
+    /// Whether a lock that does not match the manifest is an error.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.request.options.versions.locked || self.request.goal == Goal::CheckLock
+    }
+
+    /// The lock, if no version has to be resolved.
+    pub(crate) fn matching_lock(&self, found: &LockFile) -> Result<Option<Lock>, Error> {
+        match found.matching(&self.requested) {
+            Ok(lock) => {
+                let upgrades = self.request.options.versions.upgrade != Upgrade::Nothing;
+                Ok((lock.covers(&self.variants) && !upgrades).then(|| lock.clone()))
+            }
+            Err(differences) if self.is_locked() => Err(found.mismatch(&differences)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// `locked`: the lock, if no version has to be resolved.
+    pub(crate) async fn tools(&self, found: &LockFile, locked: Option<&Lock>) -> Result<BuildTools, Error> {
+        let BuildRequest { options, environment, .. } = self.request;
+        let parent = options.workspace.parent.clone().unwrap_or_else(|| cache_directory(environment));
+        let scratch = ScratchDirectory::create(&parent, options.workspace.keep)?;
+        let plain = CommandRunner::new(self.request, &self.reporter, &self.cancel);
+        let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;
+        let Network { children: commands, forges, fetcher } =
+            Network::new(self.request, &installed.settings, scratch.path(), &plain).await?;
+        let toolchains = Toolchains {
+            installed,
+            children: commands.clone(),
+            fetcher: fetcher.clone(),
+            offline: options.is_offline(),
+            scratch: scratch.path().to_owned(),
+        };
+        let go = match (locked, &found.lock) {
+            (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
+            (None, Some(lock)) if options.versions.upgrade != Upgrade::Everything => {
+                match toolchains.allows(&lock.go_version) {
+                    Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
+                    Err(error) if self.is_locked() => return Err(error),
+                    Err(_) => self.any_go(&toolchains).await?,
+                }
+            }
+            (None, _) => self.any_go(&toolchains).await?,
+        };
+        Ok(BuildTools { scratch, go, toolchains, commands, forges, fetcher })
+    }
+
+    async fn any_go(&self, toolchains: &Toolchains) -> Result<Toolchain, Error> {
+        toolchains.for_release(roadrunner_release(&self.manifest).as_ref()).await
+    }
+
+    pub(crate) fn resolver<'b>(&'b self, tools: &'b BuildTools, previous: Option<&'b Lock>) -> Resolver<'b> {
+        Resolver {
+            request: self.request,
+            manifest: &self.manifest,
+            asked: &self.requested,
+            previous,
+            settings: &self.settings,
+            go: &tools.go,
+            toolchains: &tools.toolchains,
+            children: &tools.commands,
+            forges: &tools.forges,
+            fetcher: tools.fetcher.as_ref(),
+            scratch: tools.scratch.path(),
+        }
+    }
+
+    /// Reports the versions of a lock. With `--strict`, a raised plugin is an error.
+    pub(crate) fn report_versions(&self, lock: &Lock) -> Result<(), Error> {
+        if !self.settings.strict || lock.raised.is_empty() {
+            report_versions(lock, &*self.reporter);
+            return Ok(());
+        }
+        let diagnostics = lock.raised.iter().map(|raised| {
+            let message = format!(
+                "plugin {} was requested at {}, but {} requires {}",
+                raised.name,
+                raised.asked,
+                raised.demanded_by.join(", "),
+                raised.selected,
+            );
+            let plugin = self.manifest.plugins.iter().find(|plugin| plugin.name.value == raised.name);
+            let span = plugin.and_then(|plugin| plugin.reference.span.clone());
+            let mut diagnostic = finding(message, span, Some("raised by minimal version selection"));
+            diagnostic.help.push(format!(
+                "request {}, or an older version of the module that requires it",
+                raised.selected
+            ));
+            diagnostic.help.push("without --strict (strict = true) this is a warning".to_owned());
+            diagnostic
+        });
+        Err(Error::many(ErrorKind::Build, diagnostics.collect()).fault(Blame::Request))
+    }
+
+    pub(crate) fn stamp(&self, lock: &Lock) -> Stamp {
+        stamp(self.request, &self.settings, lock)
+    }
+
+    /// The directories that replace modules, each with the module's path.
+    pub(crate) fn replaced(&self, lock: &Lock) -> Vec<(String, PathBuf)> {
+        key::replaced_directories(lock, &self.manifest, &self.request.base)
+    }
+
+    pub(crate) fn summary(&self, lock: &Lock) -> BuildSummary {
+        let place = self.request.lock.clone().filter(|_| self.request.updates_lock);
+        summary(self.request, &self.settings, lock, place)
+    }
+}
+
+pub(crate) fn report_versions(lock: &Lock, reporter: &dyn Reporter) {
+    for raised in &lock.raised {
+        reporter.report(Event::Raised(raised.clone()));
+    }
+    reporter.report(Event::Resolved {
+        roadrunner: lock.roadrunner.module.clone(),
+        version: lock.roadrunner.version.clone(),
+        plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
+    });
+}
+
+fn stamp(request: &BuildRequest, settings: &BuildSettings, lock: &Lock) -> Stamp {
+    let (options, environment) = (&request.options.stamp, &request.environment);
+    let roadrunner = &lock.roadrunner;
+    Stamp::choose(options, &settings.arguments, environment, &roadrunner.version, roadrunner.time)
+}
+
+/// The summary of a build that has no binaries yet. `place`: the lock file.
+pub(crate) fn summary(
+    request: &BuildRequest,
+    settings: &BuildSettings,
+    lock: &Lock,
+    place: Option<PathBuf>,
+) -> BuildSummary {
+    let stamp = stamp(request, settings, lock);
+    BuildSummary {
+        roadrunner: lock.roadrunner.module.clone(),
+        version: lock.roadrunner.version.clone(),
+        plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
+        raised: lock.raised.clone(),
+        targets: settings.targets.clone(),
+        go_version: lock.go_version.clone(),
+        stamp_version: stamp.version,
+        stamp_time: stamp.time,
+        go_mod: lock.go_mod.clone(),
+        lock: place,
+        binaries: Vec::new(),
+        compile_cache: None,
+    }
+}

@@ -1,0 +1,185 @@
+//! One binary for each target: found in the artifact store or compiled, and published.
+
+use std::path::{Path, PathBuf};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use velox_manifest::GoTarget;
+
+use crate::{
+    artifact::{
+        archive::{self, ArchiveName},
+        publish::publish as publish_file,
+        store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
+    },
+    cache_directory::cache_directory,
+    compile::{compile_cache::CompileCacheSession, go_build::GoBuild, key, verify},
+    context::{BuildContext, BuildTools},
+    error::Error,
+    event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, phase},
+    lock::{Lock, TargetVariant},
+    request::{Goal, Output},
+    workspace::Workspace,
+};
+
+/// How many targets are compiled at once: the linker of one uses one core, and another target the rest.
+const MAX_CONCURRENT_COMPILES: usize = 2;
+
+/// The binary of one target.
+pub(crate) struct BuildTarget<'a> {
+    variant: &'a TargetVariant,
+    file: PathBuf,
+    key: Option<String>,
+    /// `None`: not compiled yet.
+    pub(crate) artifact: Option<StoredArtifact>,
+    /// Whether the store had the artifact.
+    reused: bool,
+    compile_cache: Option<CompileCacheStats>,
+}
+
+/// The targets of a build, each with its artifact if the store has it.
+pub(crate) fn find<'a>(
+    context: &'a BuildContext<'_>,
+    lock: &Lock,
+    output: &Output,
+    replaced: &[(String, PathBuf)],
+) -> Result<Vec<BuildTarget<'a>>, Error> {
+    let options = &context.request.options;
+    let (settings, stamp) = (&context.settings, context.stamp(lock));
+    let of_variant = |variant: &'a TargetVariant| {
+        let key = key::of(lock, variant, settings, &stamp, replaced)?;
+        let usable = key.as_deref().filter(|_| !options.cache.recompile && !options.workspace.keep);
+        let artifact = usable.and_then(|key| store(context).get(key));
+        let file = output.file(&settings.binary_name(&variant.target));
+        Ok(BuildTarget { reused: artifact.is_some(), artifact, compile_cache: None, file, key, variant })
+    };
+    context.variants.iter().map(of_variant).collect()
+}
+
+fn store(context: &BuildContext<'_>) -> ArtifactStore {
+    ArtifactStore::new(&cache_directory(&context.request.environment))
+}
+
+/// Compiles and verifies the targets that the store does not have.
+pub(crate) async fn compile<'a>(
+    context: &'a BuildContext<'_>,
+    tools: &BuildTools,
+    lock: &Lock,
+    workspace: &Workspace,
+    output: &Output,
+) -> Result<Vec<BuildTarget<'a>>, Error> {
+    let copies = key::copies(lock, workspace, context.replaced(lock))?;
+    stream::iter(find(context, lock, output, &copies)?)
+        .map(async |target| match target.artifact {
+            Some(_) => Ok(target),
+            None => compile_one(context, tools, lock, workspace, target).await,
+        })
+        .buffered(MAX_CONCURRENT_COMPILES)
+        .try_collect()
+        .await
+}
+
+async fn compile_one<'a>(
+    context: &BuildContext<'_>,
+    tools: &BuildTools,
+    lock: &Lock,
+    workspace: &Workspace,
+    mut target: BuildTarget<'a>,
+) -> Result<BuildTarget<'a>, Error> {
+    let (variant, stamp) = (target.variant, &context.stamp(lock));
+    let BuildTools { go, commands, scratch, .. } = tools;
+    let cache = CompileCacheSession::new(context.request, go, &lock.go_version, variant, scratch.path())?;
+    let go = match &cache {
+        Some(Ok(cache)) => &go.with_environment(&cache.environment),
+        _ => go,
+    };
+    let binary = GoBuild {
+        request: context.request,
+        settings: &context.settings,
+        go,
+        lock,
+        stamp,
+        workspace,
+        variant,
+        reporter: &*context.reporter,
+    }
+    .run()
+    .await?;
+    target.compile_cache = cache.map(|cache| cache.map_or_else(|unused| unused, |cache| cache.finish()));
+    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+    phase(&*context.reporter, Phase::Verify, async {
+        verify::build_information(&binary, lock, &locked)?;
+        if variant.target == GoTarget::host() && !context.request.options.compile.skip_smoke_test {
+            verify::smoke_test(&binary, commands, stamp, scratch.path()).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let (version, plugins) = (&lock.roadrunner.version, lock.plugins.len());
+    let about = format!("RoadRunner {version} with {plugins} plugins for {}", variant.target);
+    let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
+    target.artifact = Some(match &target.key {
+        Some(key) => store(context).put(key, &binary, license.as_deref(), about)?,
+        None => StoredArtifact::outside(&binary, license.as_deref(), about)?,
+    });
+    Ok(target)
+}
+
+/// Puts the binaries into the output directory.
+pub(crate) async fn publish(
+    context: &BuildContext<'_>,
+    targets: &[BuildTarget<'_>],
+    lock: &Lock,
+) -> Result<BuildSummary, Error> {
+    let mut summary = context.summary(lock);
+    let mut binaries = Vec::new();
+    for target in targets {
+        let Some(artifact) = target.artifact.clone() else { continue };
+        if let Some(stats) = target.compile_cache.clone() {
+            summary.compile_cache.get_or_insert_default().add(stats);
+        }
+        let stays = target.key.is_some() && matches!(context.request.goal, Goal::Build(Output::Store(_)));
+        let binary = BuiltBinary {
+            target: target.variant.target.to_string(),
+            path: if stays { artifact.binary() } else { target.file.clone() },
+            size: artifact.size,
+            sha256: artifact.sha256.clone(),
+            reused: target.reused,
+            archive: None,
+        };
+        let (version, target) = (summary.stamp_version.clone(), target.variant.target.clone());
+        let archive = context.request.options.archive.then_some(ArchiveName { version, target });
+        binaries.push((binary, artifact, archive));
+    }
+    if context.cancel.is_cancelled() {
+        return Err(Error::interrupted());
+    }
+    let work = tokio::task::spawn_blocking(move || {
+        let mut published = Vec::new();
+        for (mut binary, artifact, archive) in binaries {
+            if binary.path != artifact.binary() {
+                publish_file(&artifact, &binary.path, !binary.reused)?;
+            }
+            let directory = binary.path.parent().unwrap_or(Path::new("."));
+            binary.archive = archive.map(|name| archive::write(&name, &artifact, directory)).transpose()?;
+            published.push(binary);
+        }
+        archive::write_checksums(&published)?;
+        Ok(published)
+    });
+    let work = async {
+        work.await.map_err(|error| Error::build(format!("internal error: publishing failed: {error}")))?
+    };
+    summary.binaries = phase(&*context.reporter, Phase::Publish, work).await?;
+    Ok(summary)
+}
+
+/// Keeps the artifact store below its limit.
+pub(crate) fn clean_up(context: &BuildContext<'_>, compiled: &[BuildTarget<'_>], workspace: &Workspace) {
+    let options = &context.request.options;
+    let keys: Vec<&str> = compiled.iter().filter_map(|target| target.key.as_deref()).collect();
+    store(context).keep_within(options.cache.store_limit_bytes.unwrap_or(DEFAULT_STORE_LIMIT_BYTES), &keys);
+    if options.workspace.keep {
+        let path = workspace.directory().to_owned();
+        context.reporter.report(Event::Note(Note::WorkspaceKept { path }));
+    }
+}

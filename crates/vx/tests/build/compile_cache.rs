@@ -33,7 +33,7 @@ fn remote_cache_spares_other_machines_the_compile() {
     assert!(filled["bytes_up"].as_u64() > Some(0) && filled["remote_hits"] == 0, "{filled}");
     assert_eq!(filled["trouble"], Value::Null);
 
-    // Another machine, with nothing but the lock.
+    // Another machine that has only the lock.
     let other =
         Sandbox::behind(&proxy).file("velox.toml", &text).file("velox.lock", first.read("velox.lock"));
     let gocache = other.at("gocache");
@@ -43,7 +43,7 @@ fn remote_cache_spares_other_machines_the_compile() {
     assert_eq!((&used["bytes_up"], &used["trouble"]), (&Value::from(0), &Value::Null));
     assert!(first.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 
-    // What came is the go command's own: without the remote nothing is compiled either, but what is new.
+    // What was downloaded is in GOCACHE: without the remote only new packages are compiled.
     let off = "build -o out --format json --remote-cache off --no-cache -vv";
     assert_eq!(compiled(&other.vx(off)), [""; 0]);
     let other = other.plugins("hello@v1.0.0 bye@v1.0.0");

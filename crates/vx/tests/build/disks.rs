@@ -1,4 +1,4 @@
-//! Disks that are full, directories that can't be written: a clear error, and nothing half made.
+//! Full disks and unwritable directories: a clear error, and no partial files.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -65,8 +65,8 @@ impl Drop for Disk {
 
 fn mount(arguments: &[&str], at: &Path) -> Result<(), String> {
     let output = Command::new("mount").args(arguments).arg(at).output().map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("no disk can be mounted: {said}")) }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if output.status.success() { Ok(()) } else { Err(format!("no disk can be mounted: {message}")) }
 }
 
 /// Files and links below a directory.

@@ -54,7 +54,7 @@ impl User {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Fails, and leaves nothing behind; what it said.
+    /// Asserts that it fails and installs nothing; its standard error.
     fn fails(&self, arguments: &[&str]) -> String {
         let output = self.install(arguments);
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
@@ -74,14 +74,16 @@ const VERSION: &str = concat!("vx ", env!("CARGO_PKG_VERSION"), "\n");
 #[test]
 fn installer_takes_newest_release_with_curl() {
     let user = User::of(release(), &["curl", "sha256sum"]);
-    let said = user.installs(&[]);
+    let message = user.installs(&[]);
     assert!(
-        said.contains(" is in ") && said.contains("isn't in your PATH") && said.contains("vx needs Go"),
-        "{said}"
+        message.contains(" is in ")
+            && message.contains("isn't in your PATH")
+            && message.contains("vx needs Go"),
+        "{message}"
     );
     assert_eq!(user.version(".local/bin/vx"), VERSION);
 
-    // Over an older one, and nothing else is left.
+    // An older version is replaced, and no other file is left.
     fs::write(user.home.path().join(".local/bin/vx"), "older").unwrap();
     user.installs(&[]);
     assert_eq!(user.version(".local/bin/vx"), VERSION);
@@ -97,8 +99,11 @@ fn installer_takes_version_and_directory_with_wget() {
         assert_eq!(user.version("new/bin/vx"), VERSION);
         fs::remove_file(directory.join("vx")).unwrap();
     }
-    let said = user.fails(&["--version", "v0.0.1"]);
-    assert!(said.contains("can't download") && said.contains("/download/v0.0.1/SHA256SUMS"), "{said}");
+    let message = user.fails(&["--version", "v0.0.1"]);
+    assert!(
+        message.contains("can't download") && message.contains("/download/v0.0.1/SHA256SUMS"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -115,10 +120,10 @@ fn installer_rejects_altered_archives() {
     let user = User::of(altered.path(), &["curl", "sha256sum"]);
 
     fs::write(altered.path().join("SHA256SUMS"), sums.replace(line, &another)).unwrap();
-    let said = user.fails(&[]);
-    assert!(said.contains("isn't what was released") && said.contains(&line[..64]), "{said}");
+    let message = user.fails(&[]);
+    assert!(message.contains("isn't what was released") && message.contains(&line[..64]), "{message}");
 
-    // A sum for another file is none for this one.
+    // The sum of another file doesn't count.
     fs::write(altered.path().join("SHA256SUMS"), sums.replace(&archive, &format!("{archive}.asc"))).unwrap();
     assert!(user.fails(&[]).contains("has no sum for"));
 

@@ -1,4 +1,4 @@
-//! A build that is told to stop.
+//! Builds that are ended by a signal.
 #![cfg(unix)]
 
 use std::{
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::sandbox::Sandbox;
 
-/// A build in the middle of a question to a module proxy that never answers.
+/// A build that waits for a module proxy that never answers.
 struct Waiting {
     sandbox: Sandbox,
     child: Child,

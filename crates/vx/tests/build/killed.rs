@@ -65,7 +65,7 @@ fn reached(child: &mut Child, phase: &str) -> bool {
     found
 }
 
-/// What a user would find: nothing, or a whole server (and hidden unfinished files).
+/// Asserts that the directory holds a complete binary, or none, and apart from it only hidden temporary files.
 fn assert_whole(out: &Path) {
     for entry in fs::read_dir(out).into_iter().flatten() {
         let entry = entry.unwrap();

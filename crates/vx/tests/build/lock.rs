@@ -1,4 +1,4 @@
-//! `velox.lock`: the same server again, on any machine, with and without a network.
+//! `velox.lock`: the same binary again, on any machine, with and without a network.
 
 use std::fs;
 
@@ -72,7 +72,7 @@ fn offline_build_works_after_fetch() {
     sandbox.vx("build -o out --offline --locked").ok();
     assert_eq!(proxy.requests(), [""; 0]);
 
-    // A machine that never fetched is told what is missing, exactly.
+    // On a machine that never fetched, the error lists what is missing.
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", sandbox.read("velox.lock"));
     other.vx("build -o out --offline").fails_with(1, &["example.com/acme/hello v1.0.0\n", "vx fetch"]);
@@ -173,7 +173,7 @@ fn invalid_flags_fail_before_any_request() {
             sandbox.vx(&format!("build {flags} {dry}")).fails_with(code, &[sign]);
         }
     }
-    assert_eq!(proxy.requests(), [""; 0], "it is told before anything is asked");
+    assert_eq!(proxy.requests(), [""; 0], "it is report before anything is asked");
     assert_eq!(sandbox.read("velox.toml"), text);
     sandbox.vx("lock --upgrade helo").fails_with(2, &["there is no plugin `helo`", "roadrunner, hello"]);
 
@@ -210,9 +210,9 @@ fn several_targets_build_in_one_run_with_archives() {
     let text = configuration("hello@v1.0.0")
         + "\n[[targets]]\nos = \"linux\"\narch = \"amd64\"\n\n[[targets]]\nos = \"windows\"\narch = \"amd64\"\n";
     let sandbox = sandbox.file("velox.toml", text);
-    let said = sandbox.vx("build -o out --locked");
-    said.ok();
-    assert_eq!(said.stderr().matches("built before").count(), 2, "{}", said.stderr());
+    let message = sandbox.vx("build -o out --locked");
+    message.ok();
+    assert_eq!(message.stderr().matches("built before").count(), 2, "{}", message.stderr());
     sandbox.vx("build -o one --locked --target linux/amd64").ok();
     assert_eq!(sandbox.bytes("out/rr-linux-amd64"), sandbox.bytes("one/rr"));
     sandbox.vx("build --output-file rr").fails_with(2, &["several targets"]);
@@ -231,7 +231,7 @@ fn local_replacement_is_compiled_as_it_is_now() {
     assert_ne!(sandbox.bytes("out/rr"), first);
     assert_eq!(sandbox.read("velox.lock"), locked, "other code with the same needs fits the same lock");
 
-    // What it needs is the lock's business.
+    // A changed requirement makes the lock stale.
     let needy = plugin(HELLO, "hello").imports(BYE, "v1.1.0");
     let sandbox = sandbox.files("mine", needy.files());
     sandbox.vx("build -o out --locked").fails_with(2, &["plugin hello"]);
@@ -289,7 +289,7 @@ fn user_environment_changes_no_byte() {
     other.run(&format!("sh -c 'umask 077 && exec {VX} build -o out --locked'"));
     assert!(one.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 
-    // Again, with the module cache that vx itself fills, and nothing of the artifact store.
+    // Again with a module cache that vx fills itself, and an empty artifact store.
     other = other.without("GOAUTH").env("VX_CACHE_DIR", one.path().join("../other-cache"));
     let empty = other.at("../empty-modules");
     other = other.env("GOMODCACHE", empty);

@@ -1,7 +1,7 @@
 //! The manual, statement by statement: its tables, its hint boxes, its whole example.
 //!
 //! github.com and gitlab.com are the testkit's forge, redirected as a company would do it (HTTPS_PROXY and a certificate
-//! authority of its own), so that nothing in vx knows of tests. RoadRunner is the testkit's small server; the plugins are
+//! authority of its own), so that vx needs no test hooks. RoadRunner is the testkit's small one; the plugins are
 //! real ones from the module proxy, or made here.
 
 use std::{fs, path::PathBuf, process::Command};
@@ -55,7 +55,7 @@ impl Company {
         self
     }
 
-    /// As the manual says it: `vx build -c velox.toml -o DIR`.
+    /// The command of the manual: `vx build -c velox.toml -o DIR`.
     fn build(&self) -> Built {
         self.sandbox.vx("build -c velox.toml -o out").ok();
         let binary = self.sandbox.at("out/rr");
@@ -146,8 +146,8 @@ fn ref_is_a_tag_a_branch_or_a_commit_of_roadrunner() {
         };
         sandbox = sandbox.file("velox.toml", text);
         sandbox.vx("build -c velox.toml -o out").ok();
-        let said = sandbox.run("out/rr --version");
-        assert!(said.contains(version), "{reference}: {said}");
+        let message = sandbox.run("out/rr --version");
+        assert!(message.contains(version), "{reference}: {message}");
     }
 }
 
@@ -163,8 +163,8 @@ fn module_path_of_roadrunner_follows_its_go_mod() {
         let binary = sandbox.at("out/rr");
         let info = BuildInfo::read(&binary).unwrap();
         assert_eq!(info.path, format!("github.com/roadrunner-server/roadrunner/{major}/cmd/rr"));
-        let said = sandbox.run("out/rr --version");
-        assert!(said.contains(tag.trim_start_matches('v')), "{said}");
+        let message = sandbox.run("out/rr --version");
+        assert!(message.contains(tag.trim_start_matches('v')), "{message}");
     }
 }
 
@@ -238,7 +238,7 @@ fn folder_holds_a_plugin_with_its_own_go_mod() {
 #[test]
 fn replace_takes_a_remote_module_at_the_ref_of_the_entry() {
     let company = company();
-    // A fork keeps the original's module line. The original isn't there at all: nothing may fetch it.
+    // A fork keeps the module line of the original. The original doesn't exist: it must not be fetched.
     let fork = company.forge.github("owner2/repo2");
     fork.files(plugin("github.com/owner/repo", "mine").files()).commit("first").branch("master");
     let line = r#"mine = { ref = "master", owner = "owner", repository = "repo", replace="github.com/owner2/repo2" }"#;
@@ -320,8 +320,11 @@ fn rate_limit_error_names_the_reset_time() {
     let go = company.sandbox.run("sh -c 'command -v go'");
     std::os::unix::fs::symlink(go.trim(), programs.join("go")).unwrap();
     let company = company.env("PATH", &programs.to_string_lossy());
-    let said = company.fails();
-    assert!(said.contains("rate limit") && said.contains("UTC") && said.contains("token"), "{said}");
+    let message = company.fails();
+    assert!(
+        message.contains("rate limit") && message.contains("UTC") && message.contains("token"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -341,7 +344,7 @@ fn private_repositories_over_ssh() {
     for variable in ["GOPRIVATE", "GONOSUMDB"] {
         company.sandbox.run(&format!("go env -w '{variable}=github.com/acme/*,gitlab.com/acme/*'"));
     }
-    // What `go env -w` wrote counts only where the environment says nothing.
+    // `go env -w` has no effect on variables that the environment sets.
     company.sandbox = company.sandbox.without("GONOSUMDB").env("GOSUMDB", "off");
     let built = company.build();
     assert_eq!(built.module("github.com/acme/hidden").as_deref(), Some("v1.0.0"));
@@ -394,9 +397,9 @@ fn compile_error_names_plugin_and_advice() {
         .tag("v1.0.0");
     let company = company
         .configured(&with(RELEASE, r#"broken = { ref = "v1.0.0", owner = "acme", repository = "broken" }"#));
-    let said = company.fails();
+    let message = company.fails();
     assert_contains(
-        &said,
+        &message,
         &[
             "undefined: missing",
             "plugin broken (github.com/acme/broken v1.0.0)",

@@ -1,4 +1,4 @@
-//! Module proxies and checksum databases that fail or lie: what the user is told, and that the next build is none the worse.
+//! Module proxies and checksum databases that fail or lie: the error, and that the next build succeeds.
 
 use std::{fs, io::Read as _, process::Stdio, time::Duration};
 
@@ -56,9 +56,9 @@ fn proxy_errors_name_plugin_host_and_remedy() {
         (".zip", Fault::HangUp, "EOF", "try again"),
     ] {
         proxy.fail(&format!("{HELLO}/@v/v1.0.0{part}"), fault.clone());
-        let said = sandbox.vx("lock").fails(1);
+        let message = sandbox.vx("lock").fails(1);
         for text in ["plugin hello", &proxy.host(), sign, way_out, "velox.toml:6"] {
-            assert!(said.contains(text), "{fault:?} lacks {text}:\n{said}");
+            assert!(message.contains(text), "{fault:?} lacks {text}:\n{message}");
         }
         assert_nothing_of_hello(&sandbox);
         proxy.heal();
@@ -74,24 +74,24 @@ fn proxy_errors_name_plugin_host_and_remedy() {
 fn missing_version_error_lists_the_nearest() {
     let proxy = fill(ModuleProxy::start());
     // No forge can be asked.
-    let said = |text: &str| {
+    let message = |text: &str| {
         let sandbox = machine(&proxy.url()).file("velox.toml", text).env("HTTPS_PROXY", "http://127.0.0.1:1");
         sandbox.vx("lock").fails(1)
     };
     let missing = configuration("hello@v1.0.0").replace("v1.0.0", "v1.0.1");
     for status in [403, 404, 410] {
         proxy.fail(&format!("{HELLO}/@v/v1.0.1"), Fault::Status(status));
-        let said = said(&missing);
-        let [nearest, login] = ["the nearest are v1.0.0", "a login"].map(|text| said.find(text));
-        assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{said}");
-        assert_eq!(login.is_some(), status == 403, "{said}");
+        let message = message(&missing);
+        let [nearest, login] = ["the nearest are v1.0.0", "a login"].map(|text| message.find(text));
+        assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{message}");
+        assert_eq!(login.is_some(), status == 403, "{message}");
         proxy.heal();
     }
     let misspelt = configuration("hello@v1.0.0")
         .replace(HELLO, "github.com/roadrunner-server/htpp/v5")
         .replace("v1.0.0", "v5.1.0");
-    let said = said(&misspelt);
-    assert_contains(&said, &["404 Not Found", "did you mean github.com/roadrunner-server/http/v5?"]);
+    let message = message(&misspelt);
+    assert_contains(&message, &["404 Not Found", "did you mean github.com/roadrunner-server/http/v5?"]);
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn errors_of_proxies_are_kept_when_go_is_asked() {
     let proxy = fill(ModuleProxy::start());
     let configuration = configuration("hello@v1.0.0").replace("example.com", "velox.invalid");
     let sandbox = machine(&format!("{},direct", proxy.url())).file("velox.toml", configuration);
-    let said = sandbox.vx("lock").fails(1);
+    let message = sandbox.vx("lock").fails(1);
     let before = format!("{}: 404 Not Found", proxy.host());
     for text in ["plugin hello", "velox.invalid", "asked before: ", &before] {
-        assert!(said.contains(text), "{said}");
+        assert!(message.contains(text), "{message}");
     }
 }
 
@@ -144,9 +144,9 @@ fn proxy_logins_work_and_are_never_shown() {
     }
     assert_nothing_of_hello(&sandbox);
     // Without the authority's certificate.
-    let said = machine(&wrong).without("SSL_CERT_FILE").vx("lock").fails(1);
-    assert!(said.contains("certificate") && said.contains("SSL_CERT_FILE"), "{said}");
-    assert!(!said.contains("wr0ng-s3cret"), "{said}");
+    let message = machine(&wrong).without("SSL_CERT_FILE").vx("lock").fails(1);
+    assert!(message.contains("certificate") && message.contains("SSL_CERT_FILE"), "{message}");
+    assert!(!message.contains("wr0ng-s3cret"), "{message}");
 
     let sandbox = ca(machine(&proxy.url()));
     let login = format!("machine {} login me password s3cret!\n", proxy.host());
@@ -245,9 +245,9 @@ fn ctrl_c_ends_downloads_and_lock_waits() {
     let sandbox = machine(&proxy.url());
     let interrupted = |mut child: std::process::Child| {
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+        let mut message = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{message}");
     };
     interrupted(stuck(&sandbox, &proxy));
     assert_nothing_of_hello(&sandbox);
@@ -270,15 +270,15 @@ fn fetch_resumes_after_the_proxy_died() {
     let empty = sandbox.at("../other-modules");
     let sandbox = sandbox.env("GOMODCACHE", &empty);
     proxy.fail("", Fault::HangUp);
-    let said = sandbox.vx("fetch --locked").fails(1);
+    let message = sandbox.vx("fetch --locked").fails(1);
     for text in ["of RoadRunner", "of plugin hello", HELLO, &proxy.host(), "try again"] {
-        assert!(said.contains(text), "{text}: {said}");
+        assert!(message.contains(text), "{text}: {message}");
     }
     proxy.heal();
     proxy.forget_requests();
     sandbox.vx("fetch --locked").ok();
     assert!(proxy.requests().iter().all(|path| path.contains("hello") || path.contains("/roadrunner/")));
-    // All of it is there: the same again asks nobody.
+    // Everything is cached: the next fetch sends no request.
     proxy.forget_requests();
     sandbox.vx("fetch --locked").ok();
     assert_eq!(proxy.requests(), [""; 0]);

@@ -17,7 +17,7 @@ fn sandbox() -> Sandbox {
     if std::env::var_os("VX_TEST_COLD").is_some() { sandbox.cold() } else { sandbox }
 }
 
-/// Builds, and says how long it took.
+/// Builds, and prints how long it took.
 fn build(sandbox: &Sandbox, arguments: &str) -> std::path::PathBuf {
     let since = Instant::now();
     sandbox.vx(&format!("build -o out {arguments}")).ok();

@@ -1,4 +1,4 @@
-//! Machines without Go, with an old one, or with a wish for a certain one.
+//! Machines without Go, with an old Go, or with GOTOOLCHAIN and --go set.
 
 #![cfg(unix)]
 
@@ -30,7 +30,7 @@ fn module(version: &str) -> String {
     format!("v0.0.1-{version}.{os}-{arch}")
 }
 
-/// The real go command in disguise: it notes under which name it was run.
+/// A wrapper of the real go command that records the name it was run under.
 fn disguise(name: &str) -> String {
     let go = go();
     format!(
@@ -122,9 +122,12 @@ fn missing_go_is_downloaded_and_locked() {
     let sandbox = machine(&proxy);
     let output = sandbox.vx("build -o out");
     output.ok();
-    let said = output.stderr();
-    assert!(said.contains(&format!("Go {} (", version.trim_start_matches("go"))), "{said}");
-    assert!(said.contains("golang.org/toolchain@") && said.contains("h1:"), "the first use is told: {said}");
+    let message = output.stderr();
+    assert!(message.contains(&format!("Go {} (", version.trim_start_matches("go"))), "{message}");
+    assert!(
+        message.contains("golang.org/toolchain@") && message.contains("h1:"),
+        "the first use is report: {message}"
+    );
     assert_eq!(used(&sandbox), format!("{version} local build"));
     assert_eq!(downloads(&proxy), [format!("/golang.org/toolchain/@v/{}.zip", module(&version))]);
 
@@ -156,9 +159,9 @@ fn toolchain_is_verified_by_checksum_database() {
     toolchain(&proxy, &version);
     // No pattern spares a toolchain, as the go command has it.
     let verified = |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", "*");
-    let said = verified(&proxy).vx("fetch");
-    said.ok();
-    assert!(!said.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", said.stderr());
+    let message = verified(&proxy).vx("fetch");
+    message.ok();
+    assert!(!message.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", message.stderr());
     let asked = format!("lookup/golang.org/toolchain@{}", module(&version));
     assert!(proxy.requests().iter().any(|path| path.ends_with(&asked)), "{:?}", proxy.requests());
 
@@ -226,7 +229,7 @@ fn older_go_is_replaced_by_the_required_one() {
     let sandbox = with_go(machine(&other), "go1.24.1").env("GOTOOLCHAIN", "local");
     sandbox.vx("build -o out").fails_with(1, &["example.com/acme/hello needs Go"]);
 
-    // One that may not give way is told of.
+    // GOTOOLCHAIN=local and --go forbid the replacement.
     let sandbox = with_go(machine(&proxy), "go1.24.1").env("GOTOOLCHAIN", "local");
     sandbox.vx("build -o out").fails_with(1, &["or newer; this is go1.24.1", "GOTOOLCHAIN=auto"]);
     let sandbox = sandbox.without("GOTOOLCHAIN");
@@ -309,7 +312,7 @@ fn build_fails_when_toolchain_is_unavailable() {
     let text = configuration("hello@v1.0.0").replace(&format!("ref = \"{RELEASE}\""), "ref = \"main\"");
     let sandbox = machine(&proxy).file("velox.toml", text);
     // The forge that knows the branch can't be reached from here.
-    let said = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
-    said.vx("lock").fails(1);
-    assert!(root(&said, &version).exists() && !root(&said, "go1.22.1").exists());
+    let message = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
+    message.vx("lock").fails(1);
+    assert!(root(&message, &version).exists() && !root(&message, "go1.22.1").exists());
 }

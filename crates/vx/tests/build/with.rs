@@ -1,4 +1,4 @@
-//! A server from flags: `--with`, `--without`, `--roadrunner`, with and without a velox.toml.
+//! Builds from flags: `--with`, `--without`, `--roadrunner`, with and without a velox.toml.
 
 use std::fs;
 
@@ -60,7 +60,7 @@ fn flags_override_the_file_and_keep_its_lock() {
     let locked = sandbox.read("velox.lock");
     proxy.query("example.com/acme/bye", "main", "v1.1.0");
 
-    // bye's branch has moved, and nobody asked for it to be looked up again.
+    // The branch of bye has moved; only `vx lock --upgrade` looks it up again.
     sandbox.vx("build --with example.com/acme/hello@v1.1.0 --with ./mine").ok();
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.0.0", "example.com/acme/hello v1.1.0", MINE]);
     sandbox.vx("build --with example.com/acme/hello=example.com/other/hello@v1.2.0").ok();
@@ -68,10 +68,10 @@ fn flags_override_the_file_and_keep_its_lock() {
         modules(&sandbox),
         ["example.com/acme/bye v1.0.0", "example.com/acme/hello => example.com/other/hello v1.2.0"]
     );
-    let said = sandbox.vx("build --without hello --roadrunner v2025.0.78 --format json");
-    assert!(said.ok().contains(r#""lock":null"#), "that lock doesn't say what was built");
+    let message = sandbox.vx("build --without hello --roadrunner v2025.0.78 --format json");
+    assert!(message.ok().contains(r#""lock":null"#), "that lock doesn't say what was built");
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.0.0"]);
-    assert!(said.stdout().contains(r#""version":"v2025.0.78""#), "{}", said.stdout());
+    assert!(message.stdout().contains(r#""version":"v2025.0.78""#), "{}", message.stdout());
 
     assert_eq!(sandbox.read("velox.lock"), locked);
     sandbox.vx("lock --check").ok();

@@ -60,11 +60,11 @@ fn new_lines<'a>(old: &str, new: &'a str) -> Vec<&'a str> {
 fn add_takes_the_version_of_the_release_and_locks_it() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
-    let said = sandbox.vx("add fileserver");
-    said.ok();
-    assert!(said.stderr().contains("Added fileserver v5.1.9"), "{}", said.stderr());
+    let message = sandbox.vx("add fileserver");
+    message.ok();
+    assert!(message.stderr().contains("Added fileserver v5.1.9"), "{}", message.stderr());
     // Of RoadRunner, which was looked at first, and of all the rest.
-    assert_eq!(said.stderr().matches("no checksum database was asked").count(), 1, "{}", said.stderr());
+    assert_eq!(message.stderr().matches("no checksum database was asked").count(), 1, "{}", message.stderr());
     assert_eq!(
         new_lines(MODULES, &sandbox.read("velox.toml")),
         [
@@ -98,11 +98,11 @@ fn add_keeps_the_format_of_the_file() {
     assert!(!modules.has("velox.lock"), "--no-lock leaves it to the next build");
 
     let manual = Sandbox::behind(&proxy).file("velox.toml", MANUAL);
-    let said = manual.vx("add --no-lock gitlab.com/group/sub/x@v1.0.0 acme/bye@main http@v5.2.0");
-    said.ok();
+    let message = manual.vx("add --no-lock gitlab.com/group/sub/x@v1.0.0 acme/bye@main http@v5.2.0");
+    message.ok();
     let unchecked =
         "nobody was asked whether there is v1.0.0 of gitlab.com/group/sub/x, main of github.com/acme/bye";
-    assert!(said.stderr().contains(unchecked), "{}", said.stderr());
+    assert!(message.stderr().contains(unchecked), "{}", message.stderr());
     assert_eq!(
         new_lines(MANUAL, &manual.read("velox.toml")),
         [
@@ -173,15 +173,15 @@ fn outdated_reports_proxies_that_list_no_versions() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES).env("GOPROXY", proxy.url());
     proxy.fail("acme/hello", Fault::Status(403));
-    let said = sandbox.vx("outdated").ok();
+    let message = sandbox.vx("outdated").ok();
     assert_contains(
-        &said,
+        &message,
         &[
             "can't tell which versions there are of\n  hello: github.com/acme/hello: ",
             "one is at its newest version",
         ],
     );
-    assert!(!said.contains("everything"), "{said}");
+    assert!(!message.contains("everything"), "{message}");
 }
 
 #[test]
@@ -210,12 +210,12 @@ fn outdated_and_update_agree_on_newer_versions() {
     sandbox.vx("update hello").ok();
     assert_eq!(new_lines(&file, &sandbox.read("velox.toml")), ["tag = \"v1.1.0\" # for now"]);
     assert!(sandbox.read("velox.lock").contains("github.com/acme/bye v1.0.0"), "what isn't named stays");
-    let said = sandbox.vx("update");
-    said.ok();
+    let message = sandbox.vx("update");
+    message.ok();
     assert!(
         sandbox.read("velox.lock").contains("github.com/acme/bye v1.1.0"),
         "a branch moves in the lock: {}",
-        said.stderr()
+        message.stderr()
     );
     sandbox.vx("update --major").ok();
     assert_eq!(
@@ -226,8 +226,8 @@ fn outdated_and_update_agree_on_newer_versions() {
 
     let newer = roadrunner("v2025").files();
     proxy.module("github.com/roadrunner-server/roadrunner/v2025", "v2025.1.0", newer);
-    let said = sandbox.vx("update roadrunner --no-lock --format json").ok();
-    let event: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    let message = sandbox.vx("update roadrunner --no-lock --format json").ok();
+    let event: serde_json::Value = serde_json::from_str(message.trim()).unwrap();
     assert_eq!(
         (event["event"].as_str(), event["changes"][0]["to"].as_str()),
         (Some("edited"), Some("v2025.1.0"))
@@ -268,13 +268,13 @@ fn update_keeps_variables_and_replacements() {
         "[github.plugins.bye]\nref = \"v1.0.0\"\nowner = \"acme\"\nrepository = \"bye\"\nreplace = \"../bye\"\n\n[log]",
     );
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
-    let said = sandbox.vx("update --no-lock");
-    said.ok();
+    let message = sandbox.vx("update --no-lock");
+    message.ok();
     assert_eq!(sandbox.read("velox.toml"), file);
     assert!(
-        said.stderr().contains("holds a variable") && said.stderr().contains("is replaced"),
+        message.stderr().contains("holds a variable") && message.stderr().contains("is replaced"),
         "{}",
-        said.stderr()
+        message.stderr()
     );
 }
 

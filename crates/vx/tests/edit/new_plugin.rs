@@ -1,4 +1,4 @@
-//! `vx new plugin`: from nothing to a server that answers.
+//! `vx new plugin`: from an empty directory to a binary that runs.
 
 use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 
@@ -29,7 +29,7 @@ fn new_plugin_reports_what_it_created() {
     assert_eq!(sandbox.entries("."), ["deep", "my-plugin"], "nothing is left of what was refused");
 }
 
-/// The plugin's own tests, then a server with it, which is told by its rpc plugin's neighbour that it started.
+/// The plugin's own tests, then a binary with it.
 #[test]
 fn new_plugin_passes_its_tests_and_compiles() {
     let proxy = acme_proxy();
@@ -48,7 +48,7 @@ fn new_plugin_passes_its_tests_and_compiles() {
     assert!(plugin.contains(" => "), "it is not the directory's: {plugin}");
 }
 
-/// As its README says, with the small RoadRunner in the place of the real one.
+/// The steps of its README, with the small RoadRunner in place of the real one.
 #[cfg(unix)]
 #[test]
 fn new_plugin_runs_in_its_server() {
@@ -74,8 +74,8 @@ fn new_plugin_runs_in_its_server() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut started).unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{started}{said}");
-    assert_contains(&said, &[r#""greeting": "Hello""#, r#""hello""#]);
+    let mut message = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{started}{message}");
+    assert_contains(&message, &[r#""greeting": "Hello""#, r#""hello""#]);
 }

@@ -1,4 +1,4 @@
-//! The documentation does what it says: its configurations are read, its commands run, its links lead somewhere.
+//! The documentation is tested: its configurations parse, its commands run, its links resolve.
 //!
 //! Each page is a user who types its blocks one after the other. github.com and gitlab.com are the testkit's forge, and the
 //! module proxy has what the page's configurations name: RoadRunner is the testkit's small server, plugins that it doesn't
@@ -197,7 +197,7 @@ struct User {
 }
 
 impl User {
-    /// Somebody whose network has all that a page's configurations name.
+    /// A user whose network has everything that the configurations of a page name.
     fn of(page: &Page) -> Self {
         let (forge, proxy) = (TestForge::start(), ModuleProxy::start());
         proxy.roadrunner(RELEASE);
@@ -253,7 +253,7 @@ impl User {
     }
 }
 
-/// Puts a plugin where its entry says that it is: what is `acme`'s is private.
+/// Publishes a plugin where its entry locates it; repositories of `acme` are private.
 fn publish(entry: &Plugin, forge: &TestForge, proxy: &ModuleProxy) {
     let (name, reference) = (&entry.name.value, &entry.reference.value);
     match &entry.origin {

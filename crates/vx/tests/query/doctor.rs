@@ -1,4 +1,4 @@
-//! `vx doctor`: what is well, what isn't, and what to do about it.
+//! `vx doctor`: checks of the machine, each with a remedy.
 
 #![cfg(unix)]
 
@@ -27,7 +27,7 @@ token = "${GL_TOKEN}"
 far = { ref = "v1.0.0", owner = "acme", repository = "far" }
 "#;
 
-/// A machine on which all is well; each test breaks something.
+/// A healthy machine; each test breaks something.
 struct Machine {
     sandbox: Sandbox,
     forge: TestForge,
@@ -41,7 +41,7 @@ fn machine() -> Machine {
     forge.token_facts(TOKEN, &["repo", "read:org"], None);
     forge.gitlab_token("glpat_s3cret");
     forge.token_facts("glpat_s3cret", &["read_api", "read_repository"], Some("2999-01-01"));
-    // Nothing but the two forges is reached.
+    // Only the two forges are reachable.
     let (internet, proxy) = (Internet::start(&forge).offline(), ModuleProxy::start());
     let sandbox = Sandbox::new()
         .envs(internet.environment())
@@ -55,19 +55,19 @@ fn machine() -> Machine {
 }
 
 impl Machine {
-    /// What `vx doctor` says, with this exit code, less what another machine has otherwise.
+    /// The output of `vx doctor`, which exits with this code, with placeholders for what differs between machines.
     fn says(&self, code: i32) -> String {
         self.says_to("doctor", code)
     }
 
     fn says_to(&self, arguments: &str, code: i32) -> String {
-        let said = self.sandbox.vx(arguments);
-        assert_eq!(said.code(), Some(code), "{}{}", said.stdout(), said.stderr());
-        let told = said.stdout() + &said.stderr();
-        assert!(!told.contains("s3cret"), "a token is never shown: {told}");
+        let message = self.sandbox.vx(arguments);
+        assert_eq!(message.code(), Some(code), "{}{}", message.stdout(), message.stderr());
+        let report = message.stdout() + &message.stderr();
+        assert!(!report.contains("s3cret"), "a token is never shown: {report}");
         let (proxy, home) = (self.proxy.url(), self.sandbox.path());
         let places = home.parent().unwrap().to_string_lossy().into_owned();
-        told.replace(proxy.trim_start_matches("http://"), "[PROXY]").replace(&places, "[HOME]")
+        report.replace(proxy.trim_start_matches("http://"), "[PROXY]").replace(&places, "[HOME]")
     }
 
     /// The lines about one thing.
@@ -81,8 +81,8 @@ impl Machine {
     }
 }
 
-fn about(told: &str, check: &str) -> String {
-    let mut lines = told.lines().peekable();
+fn about(report: &str, check: &str) -> String {
+    let mut lines = report.lines().peekable();
     let mut found = String::new();
     while let Some(line) = lines.next() {
         if line.split_whitespace().nth(1) == Some(check) {
@@ -98,14 +98,14 @@ fn about(told: &str, check: &str) -> String {
 #[test]
 fn doctor_finds_no_problem_on_a_healthy_machine() {
     let machine = machine();
-    let told = machine.says(0);
+    let report = machine.says(0);
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"go\d+\.\d+(\.\d+)?, \S+ \(.*\)", "[GO]");
     settings.add_filter(r"\d+\.\d+\.\d+(\.\S+)?, \S+git", "[GIT]");
     settings.add_filter(r"\d+ (B|KiB|MiB|GiB|TiB) free for .*", "[SPACE]");
     settings.add_filter(r"\d+ (B|KiB|MiB|GiB)\)", "[SIZE])");
     settings.add_filter(r"until \d\d:\d\d UTC", "until [TIME]");
-    settings.bind(|| insta::assert_snapshot!(told));
+    settings.bind(|| insta::assert_snapshot!(report));
 
     let json = machine.says_to("doctor --format json", 0);
     let events: Vec<serde_json::Value> =
@@ -135,25 +135,28 @@ fn doctor_finds_no_problem_on_a_healthy_machine() {
 #[test]
 fn doctor_reports_rejected_narrow_and_expired_tokens() {
     let wrong = machine().with(|sandbox| sandbox.env("RT_TOKEN", "ghp_other_s3cret"));
-    let told = wrong.about("github", 1);
-    assert!(told.contains("api.github.com refuses the token") && told.contains("make a new token"), "{told}");
+    let report = wrong.about("github", 1);
+    assert!(
+        report.contains("api.github.com refuses the token") && report.contains("make a new token"),
+        "{report}"
+    );
 
     let narrow = machine();
     narrow.forge.token_facts(TOKEN, &["read:user"], None);
     narrow.forge.token_facts("glpat_s3cret", &["read_user"], Some("2020-01-01"));
-    let told = narrow.says(1);
-    assert!(about(&told, "github").contains("private repositories need `repo`"), "{told}");
-    let gitlab = about(&told, "gitlab");
-    assert!(gitlab.contains("private repositories need `read_api`"), "{told}");
-    assert!(gitlab.contains("error    gitlab   the token for gitlab.com ends on 2020-01-01"), "{told}");
+    let report = narrow.says(1);
+    assert!(about(&report, "github").contains("private repositories need `repo`"), "{report}");
+    let gitlab = about(&report, "gitlab");
+    assert!(gitlab.contains("private repositories need `read_api`"), "{report}");
+    assert!(gitlab.contains("error    gitlab   the token for gitlab.com ends on 2020-01-01"), "{report}");
 
     let none = machine().with(|sandbox| {
         sandbox.without("RT_TOKEN").without("GL_TOKEN").env("GITHUB_TOKEN", "ghp_unused_s3cret")
     });
     none.forge.github_rate_limits(5, 5000);
-    let told = none.about("github", 0);
+    let report = none.about("github", 0);
     assert_contains(
-        &told,
+        &report,
         &["no token, 5 of 5 requests are left", "GITHUB_TOKEN is set, and velox.toml doesn't use it"],
     );
 }
@@ -169,26 +172,26 @@ fn doctor_reports_failing_forges() {
         (Fault::TooManyRequests { retry_after: 30 }, "rate limit is used up"),
     ] {
         machine.forge.fault(fault.clone()).on("GET", "/rate_limit");
-        let told = machine.about("github", 1);
-        assert!(told.contains(sign) && told.contains("help: "), "{fault:?}: {told}");
+        let report = machine.about("github", 1);
+        assert!(report.contains(sign) && report.contains("help: "), "{fault:?}: {report}");
         machine.forge.clear_faults();
     }
     let machine = machine.with(|sandbox| sandbox.without("RT_TOKEN"));
     machine.forge.fault(Fault::Status(503)).on("GET", "/rate_limit");
-    let told = machine.about("github", 0);
-    assert!(told.starts_with("warning"), "public plugins come through the proxies: {told}");
+    let report = machine.about("github", 0);
+    assert!(report.starts_with("warning"), "public plugins come through the proxies: {report}");
 }
 
 #[test]
 fn doctor_checks_proxies_and_checksum_database() {
     let machine = machine();
     machine.proxy.fail("@v/list", Fault::Status(503));
-    let told = machine.about("proxy", 1);
-    assert!(told.contains("error    proxy    [PROXY] doesn't serve modules: 503"), "{told}");
+    let report = machine.about("proxy", 1);
+    assert!(report.contains("error    proxy    [PROXY] doesn't serve modules: 503"), "{report}");
     machine.proxy.heal();
     machine.proxy.fail("@v/list", Fault::Status(401));
-    let told = machine.about("proxy", 1);
-    assert!(told.contains("~/.netrc"), "{told}");
+    let report = machine.about("proxy", 1);
+    assert!(report.contains("~/.netrc"), "{report}");
     machine.proxy.heal();
 
     let url = machine.proxy.url();
@@ -204,13 +207,13 @@ fn doctor_checks_proxies_and_checksum_database() {
     ] {
         let ran = CommandOutput::from(machine.sandbox.vx_command("doctor").env("GOPROXY", &list));
         assert_eq!(ran.code(), Some(code), "{list}: {}", ran.stdout());
-        let told = about(&ran.stdout(), "proxy");
-        assert!(told.contains(sign) && !ran.stdout().contains("s3cret"), "{list}: {told}");
+        let report = about(&ran.stdout(), "proxy");
+        assert!(report.contains(sign) && !ran.stdout().contains("s3cret"), "{list}: {report}");
     }
 
     let machine = machine.with(|sandbox| sandbox.env("GONOSUMDB", "").env("GOSUMDB", "sum.golang.org"));
-    let told = machine.about("sumdb", 1);
-    assert!(told.contains("the checksum database can't be asked: sum.golang.org"), "{told}");
+    let report = machine.about("sumdb", 1);
+    assert!(report.contains("the checksum database can't be asked: sum.golang.org"), "{report}");
     let machine = machine.with(|sandbox| sandbox.env("GOSUMDB", "off"));
     assert!(machine.about("sumdb", 0).contains("GOSUMDB=off"));
 }
@@ -220,25 +223,28 @@ fn doctor_checks_caches_programs_and_configuration() {
     let machine = machine().with(|sandbox| sandbox.file("in-the-way", ""));
     let cache = machine.sandbox.at("in-the-way/cache");
     let machine = machine.with(|sandbox| sandbox.env("VX_CACHE_DIR", cache));
-    let told = machine.about("caches", 1);
-    assert!(told.contains("vx's cache can't be written") && told.contains("set VX_CACHE_DIR"), "{told}");
+    let report = machine.about("caches", 1);
+    assert!(
+        report.contains("vx's cache can't be written") && report.contains("set VX_CACHE_DIR"),
+        "{report}"
+    );
 
     let machine = machine.with(|sandbox| sandbox.env("PATH", "/nowhere"));
-    let told = machine.says(1);
+    let report = machine.says(1);
     assert_contains(
-        &told,
+        &report,
         &[
             "ok       go       there is no go command on the PATH: the right one is downloaded",
             "warning  git      there is no git on the PATH",
         ],
     );
     let machine = machine.with(|sandbox| sandbox.env("GOTOOLCHAIN", "local"));
-    let told = machine.about("go", 1);
-    assert_contains(&told, &["error", "GOTOOLCHAIN=local allows no other", "go.dev/dl"]);
+    let report = machine.about("go", 1);
+    assert_contains(&report, &["error", "GOTOOLCHAIN=local allows no other", "go.dev/dl"]);
 
     let machine = machine.with(|sandbox| sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n"));
-    let told = machine.about("config", 1);
-    assert!(told.contains("unknown key `reff`") && told.contains("vx build --dry-run"), "{told}");
+    let report = machine.about("config", 1);
+    assert!(report.contains("unknown key `reff`") && report.contains("vx build --dry-run"), "{report}");
 
     fs::remove_file(machine.sandbox.at("velox.toml")).unwrap();
     assert_eq!(machine.about("config", 1), "", "a machine can be looked at without a configuration");
@@ -266,19 +272,19 @@ fn doctor_checks_private_hosts_and_ssh_agent() {
     machine.forge.host_github("acme/mine", &repository);
     let address = repository.url();
     let machine = private(machine.with(|sandbox| sandbox.file("velox.toml", file)), &address);
-    let told = machine.says(0);
-    assert!(about(&told, "private").contains("git reads git.example.com/acme/mine"), "{told}");
-    assert!(about(&told, "ssh").contains("warning  ssh      no ssh-agent is running"), "{told}");
+    let report = machine.says(0);
+    assert!(about(&report, "private").contains("git reads git.example.com/acme/mine"), "{report}");
+    assert!(about(&report, "ssh").contains("warning  ssh      no ssh-agent is running"), "{report}");
 
     let missing = private(machine, &format!("{address}-not"));
-    let told = missing.about("private", 1);
+    let report = missing.about("private", 1);
     // A forge doesn't tell a stranger whether there is such a repository.
-    assert!(told.contains("git.example.com answers git, and wants credentials"), "{told}");
+    assert!(report.contains("git.example.com answers git, and wants credentials"), "{report}");
     let dead = private(missing, "http://127.0.0.1:9/");
-    let told = dead.about("private", 1);
-    assert!(told.contains("git can't reach git.example.com"), "{told}");
+    let report = dead.about("private", 1);
+    assert!(report.contains("git can't reach git.example.com"), "{report}");
 
-    // A socket where nobody speaks as an agent does.
+    // A socket without an agent behind it.
     let socket = dead.sandbox.at("agent");
     let _agent = UnixListener::bind(&socket).unwrap();
     let silent = dead.with(|sandbox| sandbox.env("SSH_AUTH_SOCK", socket));

@@ -76,14 +76,14 @@ fn bash_completion_offers_flags() {
 #[test]
 fn every_command_has_a_man_page() {
     let sandbox = Sandbox::new();
-    let said = sandbox.vx_shown("man man1");
+    let message = sandbox.vx_shown("man man1");
     let pages: Vec<String> = fs::read_dir(sandbox.path().join("man1"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     for (path, _) in commands() {
         let page = format!("vx{}.1", path.iter().map(|name| format!("-{name}")).collect::<String>());
-        assert!(pages.contains(&page) && said.contains(&format!("man1/{page}\n")), "{page}: {said}");
+        assert!(pages.contains(&page) && message.contains(&format!("man1/{page}\n")), "{page}: {message}");
     }
     assert!(!pages.iter().any(|page| page.contains("compile-cache") || page.contains("help")), "{pages:?}");
     let build = sandbox.read("man1/vx-build.1");

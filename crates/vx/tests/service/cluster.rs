@@ -1,4 +1,4 @@
-//! `vx server` and `vx worker`, many of each, on NATS and an object store: what was accepted is built, once, whoever dies.
+//! Several `vx server` and `vx worker` on NATS and an object store: every accepted build is built once, whichever node dies.
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +65,7 @@ impl Cluster {
         self.sandbox.vx_command(&format!("{command} --data {data} --nats {nats} --artifacts s3://builds/rr"))
     }
 
-    /// One that would keep no binaries: at its start it looks for those that nobody needed for an hour.
+    /// A server that keeps no binaries: at its start it removes those that were unused for an hour.
     fn server(&self, name: &str) -> Service {
         Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
@@ -120,7 +120,7 @@ impl Worker {
         panic!("the worker didn't start");
     }
 
-    /// What it tells of itself.
+    /// Asks its metrics address.
     fn get(&self, path: &str) -> Answer {
         let address = self.url.as_deref().unwrap().trim_start_matches("http://");
         request(address.parse().unwrap(), "GET", path, &[], b"").unwrap()
@@ -157,7 +157,7 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-/// The numbers of a log's entries, and what it says.
+/// The numbers of a log's entries, and its text.
 fn entries(log: &str) -> (Vec<u64>, String) {
     let numbers = log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
     (numbers, log.to_owned())
@@ -389,11 +389,11 @@ fn nats_over_tls() {
     assert_eq!(server.get("/readyz").status, 200);
     assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
 
-    // A certificate that nobody vouches for.
+    // A certificate of an unknown authority.
     let output = command().output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("certificate") && !said.contains("s3cret"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("certificate") && !message.contains("s3cret"), "{message}");
 }
 
 #[test]
@@ -401,9 +401,9 @@ fn cluster_flag_errors_show_no_secrets() {
     let sandbox = Sandbox::new();
     let vx = |arguments: &[&str]| {
         let output = sandbox.command(VX, arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!said.contains("s3cret"), "{said}");
-        (output.status.code(), said)
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!message.contains("s3cret"), "{message}");
+        (output.status.code(), message)
     };
     let nats = "nats://vx:s3cret@127.0.0.1:1";
     for (arguments, why) in [
@@ -418,8 +418,8 @@ fn cluster_flag_errors_show_no_secrets() {
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--nats-credentials", "none"], "none"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--metrics-address", "0.0.0.0:1"], "token"),
     ] {
-        let (code, said) = vx(arguments);
-        assert_eq!(code, Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(why), "{arguments:?}: {said}");
+        let (code, message) = vx(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(why), "{arguments:?}: {message}");
     }
 }

@@ -1,4 +1,4 @@
-//! `vx build --remote`: the service builds, and all else is as if it had been built here.
+//! `vx build --remote`: the service compiles; files, output and exit codes are those of a local build.
 
 #![cfg(target_os = "linux")]
 
@@ -32,7 +32,7 @@ ref = "v2025.0.77"
 mine = { ref = "v1.0.0", owner = "acme", repository = "hello" }
 "#;
 
-/// Where modules come from, a service that builds from them, and somebody without Go or a proxy.
+/// A module proxy, a machine for the service, and a user without Go and without a proxy.
 struct Story {
     proxy: ModuleProxy,
     machine: Sandbox,
@@ -76,13 +76,13 @@ fn remote_build_writes_binary_and_lock() {
     story.build(&service, "").succeeds_with(&["Resolved", "Finished"]);
     let rr = Command::new(story.user.at("rr")).arg("--version").output().unwrap();
     assert!(rr.status.success(), "{rr:?}");
-    // The lock says it in the user's words: a build here holds to it.
+    // The lock has the names of the user's file: a local build accepts it.
     let lock = story.user.read("velox.lock");
     assert!(lock.contains("mine") && lock.contains("github.com/acme/hello v1.0.0"), "{lock}");
     let mut checked = story.machine.vx_command("lock --check");
     CommandOutput::from(checked.current_dir(story.user.path())).ok();
 
-    // Again: nothing is built, and nothing is written.
+    // The second build is reused, and the lock stays as it is.
     let ran = story.build(&service, "--locked --format json");
     ran.ok();
     let events: Vec<Value> = ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -186,10 +186,10 @@ fn remote_build_needs_a_token_and_never_shows_it() {
         assert_eq!(act["status"].as_u64(), status, "{act}");
         assert_eq!(act["call_id"].as_str(), id.map(String::as_str), "{act}");
     }
-    let said = service.said();
-    assert!(said.contains("mine-1") && said.contains("answered"), "{said}");
-    assert!(said.lines().any(|line| line.contains("3aaa") && line.contains(&fine)), "{said}");
-    for text in [&said, &audit, &ran.stderr()] {
+    let message = service.stderr();
+    assert!(message.contains("mine-1") && message.contains("answered"), "{message}");
+    assert!(message.lines().any(|line| line.contains("3aaa") && line.contains(&fine)), "{message}");
+    for text in [&message, &audit, &ran.stderr()] {
         assert!(!text.contains(&token[3..]) && !text.contains("wrong_token"), "{text}");
     }
 }
@@ -223,13 +223,13 @@ fn remote_build_errors_point_into_the_file() {
     let service = story.serve(&["--allow-module", "github.com/roadrunner-server/*"]);
     story.build(&service, "").fails_with(2, &["velox.toml:6"]);
 
-    for (arguments, said) in [
+    for (arguments, message) in [
         ("--offline", "--offline is for builds on this machine"),
         ("--go /usr/bin/go", "--go is for builds on this machine"),
         ("--with github.com/acme/hello=./mine", "directory"),
         ("--locked", "velox.lock"),
     ] {
-        story.build(&service, arguments).fails_with(2, &[said]);
+        story.build(&service, arguments).fails_with(2, &[message]);
     }
     let mut plain = story.user.vx_command("build --remote http://192.0.2.1");
     let ran = CommandOutput::from(plain.env("VX_REMOTE_TOKEN", "vx_secret"));
@@ -249,7 +249,7 @@ fn failed_remote_build_shows_compiler_output() {
 #[test]
 fn ctrl_c_cancels_the_remote_build() {
     let story = Story::new();
-    // It is accepted, and nobody builds it.
+    // No worker takes the accepted build.
     let service = story.serve(&["--jobs", "0"]);
     let child = story.command(&service, "").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let submitted = || metric(&service, "vx_submissions_total{result=\"queued\"} 1");

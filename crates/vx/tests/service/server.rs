@@ -1,4 +1,4 @@
-//! `vx server`: what is asked for over HTTP is built once, told as it goes, and downloaded; what is wrong is said.
+//! `vx server`: builds requested over HTTP are made once, logged live and downloaded; errors are reported.
 
 use std::{
     collections::BTreeSet,
@@ -123,7 +123,7 @@ fn build_is_made_once_and_survives_a_crash() {
     let id = id(&asked);
     assert_eq!(asked.header("location"), format!("/v1/builds/{id}"));
 
-    // Whoever asks for the same gets the same, whichever way.
+    // The same request over another protocol gets the same build.
     let call = std::thread::scope(|scope| {
         let call = scope.spawn(|| service.post(CALL, &call("hello")));
         let log = service.get(&format!("/v1/builds/{id}/log"));
@@ -181,7 +181,7 @@ fn build_is_made_once_and_survives_a_crash() {
     assert_eq!(fetches(), fetched, "nothing was fetched again");
 }
 
-/// Clients that ask for the artifact and don't read it cost little memory, and keep nobody waiting.
+/// Clients that request the artifact and don't read it cost little memory, and block no other client.
 fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
     // More than the system takes off the service's hands.
     const SIZE: u64 = 64 << 20;
@@ -227,7 +227,7 @@ fn caches_over_the_limit_are_emptied() {
             wait_until("the caches are emptied", || !modules.exists());
         }
     }
-    assert!(service.said().contains("they begin anew"), "{}", service.said());
+    assert!(service.stderr().contains("they begin anew"), "{}", service.stderr());
 }
 
 #[test]
@@ -309,10 +309,13 @@ fn failure_kind_says_who_can_act() {
     ];
     let asked: Vec<String> =
         cases.iter().map(|(build, ..)| id(&service.post("/v1/builds", &json!({ "build": build })))).collect();
-    for (id, (build, kind, said)) in asked.iter().zip(&cases) {
+    for (id, (build, kind, printed)) in asked.iter().zip(&cases) {
         let failure = service.built(id)["failure"].clone();
         let message = failure["message"].as_str().unwrap_or_default();
-        assert!(failure["kind"] == *kind && message.contains(said), "{build}: {kind}, {said}: {failure:#}");
+        assert!(
+            failure["kind"] == *kind && message.contains(printed),
+            "{build}: {kind}, {printed}: {failure:#}"
+        );
     }
     for (plugin, status, code) in
         [("missing", 400, "invalid_argument"), ("broken", 500, "internal"), ("down", 503, "unavailable")]
@@ -325,7 +328,7 @@ fn failure_kind_says_who_can_act() {
     assert_eq!(trailer(&trailers, "grpc-status"), "3", "{trailers:?}");
     assert!(trailer(&trailers, "grpc-message").contains("plugin missing"), "{trailers:?}");
 
-    // Nobody is told what was true a while ago: the version is published, and the proxy is well again.
+    // Failures are not cached: the version is published, and the proxy works again.
     module("missing", made("missing").files());
     proxy.heal();
     for name in ["missing", "down"] {
@@ -444,14 +447,14 @@ fn malformed_requests_get_a_status() {
     }
     assert_eq!(service.get("/readyz").text(), "ok\n");
     assert_eq!(service.get("/v1/builds/00000000-0000-7000-8000-000000000000").status, 404);
-    let said = service.said();
-    assert!(!said.contains("panic") && !said.contains("defect"), "{said}");
+    let printed = service.stderr();
+    assert!(!printed.contains("panic") && !printed.contains("defect"), "{printed}");
 }
 
 #[test]
 fn slow_clients_are_disconnected() {
     let (_sandbox, service) = idle();
-    // Half a head, nothing at all, the start of HTTP/2's preface; and a body that never ends.
+    // Half a head, no byte at all, the start of HTTP/2's preface; and a body that never ends.
     let heads: [&[u8]; 3] = [b"GET /healthz HTTP/1.1\r\nHost: local", b"", b"PRI * HT"];
     let mut heads = heads.map(|start| {
         let mut stream = service.connect();
@@ -549,12 +552,12 @@ fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
         let mut command = Command::new(program);
         command.args(arguments).env("PATH", path.unwrap()).current_dir(&directory);
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() { Ok(()) } else { Err(said) }
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(printed) }
     };
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    if let Err(said) = run("go", &words("build -o tools/ tool")) {
-        println!("skipped: the modules of the client can't be had: {said}");
+    if let Err(printed) = run("go", &words("build -o tools/ tool")) {
+        println!("skipped: the modules of the client can't be had: {printed}");
         return None;
     }
     let mut arguments = vec![concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../velox-service/proto").to_owned()];
@@ -619,9 +622,9 @@ fn connect_client_in_go() {
             assert!(path.starts_with("/v1/artifacts/") && answer["logs"] != "", "{protocol}: {answer}");
             assert_eq!(service.ask("HEAD", path, &[], b"").status, 200);
         }
-        for (answer, (changes, code, said)) in refused.iter().zip(&wrong) {
+        for (answer, (changes, code, printed)) in refused.iter().zip(&wrong) {
             let message = answer["message"].as_str().unwrap();
-            assert!(answer["code"] == *code && message.contains(said), "{protocol}, {changes}: {answer}");
+            assert!(answer["code"] == *code && message.contains(printed), "{protocol}, {changes}: {answer}");
         }
     }
 
@@ -780,15 +783,15 @@ fn invalid_server_flags_fail_at_start() {
     ];
     for (arguments, code, hint) in cases {
         let output = server(&sandbox, arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(hint), "{arguments:?}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
+        assert!(printed.contains(hint), "{arguments:?}: {printed}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = server(&sandbox, &["--address", &address]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && said.contains(&address), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && printed.contains(&address), "{printed}");
 }
 
 #[test]

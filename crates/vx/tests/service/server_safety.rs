@@ -1,4 +1,4 @@
-//! A build service runs what strangers ask for: what a job can't do, and what stops it.
+//! The build service compiles untrusted code: what a job can't do, and what stops it.
 #![cfg(unix)]
 
 use std::{
@@ -199,7 +199,7 @@ fn server(answer: String) -> (u16, Arc<AtomicUsize>) {
     (port, asked)
 }
 
-/// A server that nobody may ask.
+/// A server that must not be asked.
 fn canary() -> (u16, Arc<AtomicUsize>) {
     server("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret".to_owned())
 }
@@ -382,8 +382,8 @@ fn proxy_redirects_to_this_machine_are_blocked() {
         let goproxy = format!("{},http://127.0.0.1:{redirector}", machine.sandbox.value("GOPROXY"));
         let machine = machine.env("GOPROXY", &goproxy);
         let ended = machine.run(spec(&[("example.com/stranger/x", "v1.0.0")]));
-        let said = &ended.failed().message;
-        assert!(said.contains("no address of the public network"), "{said}");
+        let printed = &ended.failed().message;
+        assert!(printed.contains("no address of the public network"), "{printed}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
@@ -394,7 +394,7 @@ fn direct_modules_reach_nothing_on_this_machine() {
         return;
     }
     let (port, asked) = canary();
-    // Whatever a page says and wherever it redirects to: the go command and git get there as this script does.
+    // This script connects as the go command and git do, whatever a page redirects to.
     let outside = tempfile::tempdir().unwrap();
     let stray = outside.path().join("stray");
     let script = format!(
@@ -461,10 +461,10 @@ fn misleading_go_import_pages_are_blocked() {
     let policy = BuildPolicy { direct: vec![HOST.to_owned()], ..BuildPolicy::default() };
     let machine = Machine { options: ServiceOptions { policy, ..machine.options }, ..machine };
     machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
-    for (name, said) in cases {
+    for (name, printed) in cases {
         let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
         let all = ended.log() + &ended.failed().message;
-        assert!(all.contains(said), "{name}: {all}");
+        assert!(all.contains(printed), "{name}: {all}");
         assert!(!all.contains("word_of_the_service"), "{name}: {all}");
         let asked: Vec<_> = forge.requests().into_iter().filter(|request| request.host != HOST).collect();
         assert!(asked.is_empty(), "{name}: {asked:?}");
@@ -630,8 +630,8 @@ fn forges_are_asked_only_for_direct_modules() {
     };
     for patterns in [&[][..], &["github.com/stranger/*"], &["gitlab.com/acme"]] {
         let ended = behind(patterns).run(spec(&[(DIRECT, "v1.0.0")]));
-        let said = &ended.failed().message;
-        assert!(said.contains("only module proxies are asked here"), "{said}");
+        let printed = &ended.failed().message;
+        assert!(printed.contains("only module proxies are asked here"), "{printed}");
     }
     assert!(forge.requests().is_empty(), "{:?}", forge.requests());
     behind(&["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();

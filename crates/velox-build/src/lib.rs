@@ -59,7 +59,7 @@ pub use request::{
 pub use resolve::{
     RoadRunnerRelease, module_in,
     network::http_client,
-    versions::{Major, Versions},
+    versions::{MajorVersions, Versions},
 };
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use stamp::Stamp;

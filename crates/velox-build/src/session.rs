@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
+use velox_fetch::Tag;
 use velox_gomod::{
     graph::{Graph, Missing},
     modcache::{ModCache, Part},
@@ -11,7 +12,7 @@ use velox_gomod::{
     module::{Version, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin, Plugin};
+use velox_manifest::{Manifest, Origin};
 
 use crate::{
     context::{BuildContext, BuildTools},
@@ -26,7 +27,8 @@ use crate::{
         packages,
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
         versions::{
-            Chain, FIRST_YEAR, LISTS, Major, ROADRUNNER, Versions, follow, gather, number, with_major,
+            FIRST_YEAR, MAX_CONCURRENT_LISTS, MajorSearch, MajorVersions, ROADRUNNER, Versions,
+            list_versions, number, with_major,
         },
     },
     workspace::Workspace,
@@ -136,118 +138,123 @@ impl<'a> QuerySession<'a> {
         Ok(ResolvedModules { lock, release, graph, compiled, private_patterns })
     }
 
-    /// The versions of every subject, in the same order: from the module proxies themselves, from one go command for
-    /// all that these may not be asked for, and from the forge for what lies on the manifest's own.
+    /// The versions of every subject, in the same order: from the module proxies, from one go command for all modules
+    /// that these must not be asked for, and from the tags of repositories on the manifest's own forge.
     ///
     /// # Errors
-    /// The go command doesn't work, or the user interrupts. What has no versions is no error.
+    /// The go command fails, or an interruption. A subject without versions is not an error.
     pub async fn versions(&self, subjects: &[VersionSubject]) -> Result<Vec<Versions>, Error> {
         let context = &self.context;
-        // A lock that can't be read only means that nothing is known before.
+        // An unreadable lock counts as none: queries still work.
         let found = LockFile::read(self.context.request).unwrap_or_default();
         let tools = context.tools(&found, None).await?;
-        let lock = found.lock.as_ref();
-        let locked =
-            |name: &str| lock?.plugins.iter().find(|plugin| plugin.name == name).map(|p| p.module.clone());
-
-        let mut answers: Vec<Versions> = subjects.iter().map(|_| Versions::default()).collect();
-        let mut chains: Vec<Chain> = Vec::new();
-        let mut on_forges: Vec<(usize, RepositoryLocation, String)> = Vec::new();
+        let mut searches: Vec<MajorSearch> = Vec::new();
+        let mut repositories: Vec<(usize, RepositoryLocation, String)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
-            match subject {
-                VersionSubject::Module(path) => match own_place_of_module(path, &self.context.manifest) {
-                    Some(place) => on_forges.push((index, place, path.clone())),
-                    None => chains.push(Chain::new(index, path)),
-                },
-                VersionSubject::RoadRunner => {
-                    if let Some(place) = own_place_of_roadrunner(&self.context.manifest) {
-                        on_forges.push((index, place, ROADRUNNER.to_owned()));
-                        continue;
-                    }
-                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v2")));
-                    chains.push(Chain::new(index, &format!("{ROADRUNNER}/v{FIRST_YEAR}")));
+            match self.version_source(subject, found.lock.as_ref()) {
+                VersionSource::Modules(paths) => {
+                    searches.extend(paths.iter().map(|path| MajorSearch::new(index, path)));
                 }
-                VersionSubject::Plugin(name) => {
-                    let Some(plugin) =
-                        self.context.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
-                    else {
-                        continue;
-                    };
-                    let module = locked(name).or_else(|| plugin.module_path(&self.context.manifest));
-                    match (self.place(plugin, module.is_none()), module) {
-                        (Some(place), module) => on_forges.push((index, place, module.unwrap_or_default())),
-                        (None, Some(module)) => chains.push(Chain::new(index, &module)),
-                        (None, None) => {}
-                    }
-                }
+                VersionSource::Repository(place, module) => repositories.push((index, place, module)),
             }
         }
         let resolver = context.resolver(&tools, None);
-        let work = async {
-            let (listed, tagged) = tokio::join!(
-                follow(resolver.fetcher, Some(resolver.go), &mut chains),
-                tags(resolver.forges, &on_forges)
-            );
-            listed.map(|()| tagged)
+        let listing = async {
+            tokio::join!(
+                list_versions(resolver.fetcher, Some(resolver.go), searches, subjects.len()),
+                list_tags(resolver.forges, &repositories)
+            )
         };
-        let tagged = tokio::select! {
-            tagged = work => tagged?,
+        let (versions, tagged) = tokio::select! {
+            listed = listing => listed,
             () = self.context.cancel.cancelled() => return Err(Error::interrupted()),
         };
-        for (index, versions) in tagged {
-            if let Some(answer) = answers.get_mut(index) {
-                *answer = versions;
+        let mut versions = versions?;
+        for (index, tagged) in tagged {
+            if let Some(slot) = versions.get_mut(index) {
+                *slot = tagged;
             }
         }
-        gather(chains, &mut answers);
-        Ok(answers)
+        Ok(versions)
     }
 
-    /// The repository to ask for tags: one on the manifest's own forge, and one whose module isn't known.
-    fn place(&self, plugin: &Plugin, unknown: bool) -> Option<RepositoryLocation> {
-        let place = place_of_plugin(plugin, &self.context.manifest)?;
-        let named = matches!(plugin.origin, Origin::Module(_));
-        (!named && (place.own || unknown)).then_some(place)
+    fn version_source(&self, subject: &VersionSubject, lock: Option<&Lock>) -> VersionSource {
+        match subject {
+            VersionSubject::Module(path) => match own_place_of_module(path, &self.context.manifest) {
+                Some(place) => VersionSource::Repository(place, path.clone()),
+                None => VersionSource::Modules(vec![path.clone()]),
+            },
+            VersionSubject::RoadRunner => match own_place_of_roadrunner(&self.context.manifest) {
+                Some(place) => VersionSource::Repository(place, ROADRUNNER.to_owned()),
+                None => VersionSource::Modules(vec![
+                    format!("{ROADRUNNER}/v2"),
+                    format!("{ROADRUNNER}/v{FIRST_YEAR}"),
+                ]),
+            },
+            VersionSubject::Plugin(name) => {
+                let Some(plugin) =
+                    self.context.manifest.plugins.iter().find(|plugin| plugin.name.value == *name)
+                else {
+                    return VersionSource::Modules(Vec::new());
+                };
+                let locked = lock.and_then(|lock| lock.plugins.iter().find(|plugin| plugin.name == *name));
+                let module = match locked {
+                    Some(locked) => Some(locked.module.clone()),
+                    None => plugin.module_path(&self.context.manifest),
+                };
+                // The repository is listed if it is on the manifest's own forge, or if its module is unknown.
+                let place = place_of_plugin(plugin, &self.context.manifest).filter(|place| {
+                    !matches!(plugin.origin, Origin::Module(_)) && (place.own || module.is_none())
+                });
+                match place {
+                    Some(place) => VersionSource::Repository(place, module.unwrap_or_default()),
+                    None => VersionSource::Modules(module.into_iter().collect()),
+                }
+            }
+        }
     }
 }
 
-/// The tags of repositories, by the majors that they are of.
-async fn tags(forges: &Forges, asked: &[(usize, RepositoryLocation, String)]) -> Vec<(usize, Versions)> {
-    stream::iter(asked)
+enum VersionSource {
+    /// Module paths to start from.
+    Modules(Vec<String>),
+    /// A repository, with the module path as far as it is known.
+    Repository(RepositoryLocation, String),
+}
+
+async fn list_tags(
+    forges: &Forges,
+    repositories: &[(usize, RepositoryLocation, String)],
+) -> Vec<(usize, Versions)> {
+    stream::iter(repositories)
         .map(async |(index, place, module)| {
-            let prefix = tag_prefix(&place.folder);
-            let tags = match forges.repository(place).tags().await {
-                Ok(tags) => tags,
-                Err(error) => {
-                    let trouble = Some(error.to_string());
-                    return (*index, Versions { majors: Vec::new(), trouble });
-                }
+            let versions = match forges.repository(place).tags().await {
+                Ok(tags) => by_major(&tags, &tag_prefix(&place.folder), module),
+                Err(error) => Versions { majors: Vec::new(), error: Some(error.to_string()) },
             };
-            let base = split_path_version(module).map_or(module.as_str(), |(base, _)| base);
-            let mut majors: BTreeMap<u64, Major> = BTreeMap::new();
-            for tag in &tags {
-                let Some(version) =
-                    tag.name.strip_prefix(&prefix).filter(|version| semver::is_valid(version))
-                else {
-                    continue;
-                };
-                let number = number(version);
-                let module = with_major(base, number);
-                let major = majors.entry(number).or_insert_with(|| Major { module, versions: Vec::new() });
-                major.versions.push(version.to_owned());
-            }
-            let mut majors: Vec<Major> = majors.into_values().collect();
-            for major in &mut majors {
-                major.versions.sort_by(|a, b| semver::compare(a, b));
-            }
-            (*index, Versions { majors, trouble: None })
+            (*index, versions)
         })
-        .buffered(LISTS)
+        .buffered(MAX_CONCURRENT_LISTS)
         .collect()
         .await
 }
 
-/// The graph, from the module cache; where that lacks a go.mod, the go command gets it and verifies it.
+fn by_major(tags: &[Tag], prefix: &str, module: &str) -> Versions {
+    let base = split_path_version(module).map_or(module, |(base, _)| base);
+    let mut versions: Vec<&str> = tags
+        .iter()
+        .filter_map(|tag| tag.name.strip_prefix(prefix))
+        .filter(|version| semver::is_valid(version))
+        .collect();
+    versions.sort_by(|a, b| semver::compare(a, b));
+    let majors = versions.chunk_by(|a, b| number(a) == number(b)).map(|versions| MajorVersions {
+        module: with_major(base, versions.first().map_or(1, |version| number(version))),
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+    });
+    Versions { majors: majors.collect(), error: None }
+}
+
+/// Loads the graph from the module cache; the go command downloads and verifies missing go.mod files.
 async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
@@ -274,13 +281,13 @@ async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> R
     }
     packages::graph(&tools.go, &workspace).await.map_err(|error| {
         if context.request.options.is_offline() {
-            error.help("run it once without --offline, or `vx fetch` beforehand")
+            error.help("run it once without `--offline`, or run `vx fetch` first")
         } else {
             error
         }
     })?;
     Graph::load(&main, &read).map_err(|Missing(modules)| {
-        Error::build(format!("can't get the go.mod of {} modules", modules.len()))
+        Error::build(format!("failed to download the go.mod files of {} modules", modules.len()))
             .output(modules.iter().map(Version::to_string).collect())
     })
 }

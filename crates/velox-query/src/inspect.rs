@@ -1,4 +1,4 @@
-//! What is inside a RoadRunner binary, ours or anybody's.
+//! What a RoadRunner binary is built from.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -8,30 +8,30 @@ use velox_manifest::catalogue;
 
 use velox_build::{BuildRecord, Error};
 
-use crate::without_major;
+use crate::{last_part, without_major};
 
 const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 
-/// What a RoadRunner binary says of itself.
+/// The contents of a RoadRunner binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     /// RoadRunner's module path.
     pub roadrunner: String,
-    /// RoadRunner's version; `None`: the binary doesn't say it.
+    /// RoadRunner's version; `None`: the binary doesn't contain it.
     pub version: Option<String>,
-    /// Whether vx built it and left its record.
+    /// Whether vx built it and embedded its build record.
     pub by_vx: bool,
-    /// What `rr --version` shows as its version; `None`: only running it would tell.
+    /// The version that `rr --version` shows; `None`: unknown without running it.
     pub stamp_version: Option<String>,
-    /// What `rr --version` shows as its build time.
+    /// The build time that `rr --version` shows.
     pub stamp_time: Option<String>,
     /// The Go version that compiled it (`go1.26.8`).
     pub go_version: String,
-    /// What it runs on (`linux/amd64`).
+    /// The target (`linux/amd64`).
     pub target: Option<String>,
-    /// The settings of the build that Go keeps, `key=value` each, and those that vx keeps.
+    /// The build settings that Go and vx recorded, as `key=value`.
     pub flags: Vec<String>,
-    /// The plugins, sorted by name. In a binary that isn't ours: the modules that the catalogue knows as plugins.
+    /// The plugins, sorted by name. In a binary that vx did not build: the modules that the catalogue lists as plugins.
     pub plugins: Vec<BinaryModule>,
     /// The other modules that are compiled in, sorted by path.
     pub modules: Vec<BinaryModule>,
@@ -50,33 +50,36 @@ pub struct BinaryModule {
     pub replacement: Option<String>,
 }
 
-/// Reads what is inside a RoadRunner binary for any system; it isn't run.
+/// Reads the contents of a RoadRunner binary for any platform, without running it.
 ///
 /// # Errors
-/// A file that can't be read, that is no Go binary, or no RoadRunner.
+/// The file can't be read, or is not a RoadRunner binary.
 pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let data = path.metadata().map_err(|error| Error::file("read", path, &error))?;
-    // To open a pipe or a device could wait for ever.
+    // Opening a pipe or a device could block forever.
     if !data.is_file() {
-        return Err(Error::build(format!("{} is not a file", path.display())));
+        return Err(Error::build(format!("failed to read {}: not a regular file", path.display())));
     }
     let info = BuildInfo::read(path).map_err(|error| {
         Error::build(error.to_string())
-            .help("name a RoadRunner binary, such as the `rr` that `vx build` made")
+            .help("pass a RoadRunner binary, such as the `rr` that `vx build` writes")
     })?;
     let all = || std::iter::once(&info.main).chain(&info.deps);
     let Some(roadrunner) = all().find(|module| without_major(&module.path) == ROADRUNNER) else {
         let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
-        return Err(Error::build(format!("{} is not RoadRunner: it is built from {main}", path.display())));
+        return Err(Error::build(format!(
+            "{} is not a RoadRunner binary: its main module is {main}",
+            path.display()
+        )));
     };
     let record = File::open(path)
         .and_then(|file| BuildRecord::find(BufReader::new(file)))
         .map_err(|error| Error::file("read", path, &error))?;
-    Ok(described(&info, roadrunner, record))
+    Ok(describe(&info, roadrunner, record.as_ref()))
 }
 
-fn described(info: &BuildInfo, roadrunner: &Module, record: Option<BuildRecord>) -> Inspection {
-    let is_plugin = |module: &Module| match &record {
+fn describe(info: &BuildInfo, roadrunner: &Module, record: Option<&BuildRecord>) -> Inspection {
+    let is_plugin = |module: &Module| match record {
         Some(record) if !record.plugins.is_empty() => record.plugins.contains(&module.path),
         _ => catalogue::find(&module.path).is_some(),
     };
@@ -86,36 +89,32 @@ fn described(info: &BuildInfo, roadrunner: &Module, record: Option<BuildRecord>)
         .filter(|module| module.path != roadrunner.path)
         .partition(|module| is_plugin(module));
     let sorted = |modules: Vec<&Module>| {
-        let mut modules: Vec<BinaryModule> = modules.into_iter().map(inside).collect();
+        let mut modules: Vec<BinaryModule> = modules.into_iter().map(binary_module).collect();
         modules.sort();
         modules
     };
     let setting =
         |name: &str| info.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let stamped = |name: &str| stamp_in(&setting("-ldflags")?, name);
-    let known = Some(roadrunner.version.clone()).filter(|version| version.starts_with('v'));
+    let tagged = Some(&roadrunner.version).filter(|version| version.starts_with('v'));
     Inspection {
         roadrunner: roadrunner.path.clone(),
-        version: record.as_ref().map(|record| record.version.clone()).or(known),
+        version: record.map(|record| &record.version).or(tagged).cloned(),
         by_vx: record.is_some(),
-        stamp_version: record
-            .as_ref()
-            .map(|record| record.stamp_version.clone())
-            .or_else(|| stamped("version")),
-        stamp_time: record.as_ref().map(|record| record.stamp_time.clone()).or_else(|| stamped("buildTime")),
+        stamp_version: record.map(|record| record.stamp_version.clone()).or_else(|| stamped("version")),
+        stamp_time: record.map(|record| record.stamp_time.clone()).or_else(|| stamped("buildTime")),
         go_version: info.go_version.clone(),
         target: setting("GOOS").zip(setting("GOARCH")).map(|(os, arch)| format!("{os}/{arch}")),
-        flags: flags(info, record.as_ref()),
+        flags: flags(info, record),
         plugins: sorted(plugins),
         modules: sorted(modules),
     }
 }
 
-fn inside(module: &Module) -> BinaryModule {
+fn binary_module(module: &Module) -> BinaryModule {
     let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
     BinaryModule {
-        name: name
-            .unwrap_or_else(|| without_major(&module.path).rsplit('/').next().unwrap_or_default().to_owned()),
+        name: name.unwrap_or_else(|| last_part(&module.path).to_owned()),
         module: module.path.clone(),
         version: module.version.clone(),
         replacement: module
@@ -138,7 +137,7 @@ fn flags(info: &BuildInfo, record: Option<&BuildRecord>) -> Vec<String> {
     flags
 }
 
-/// The value of `-X …/internal/meta.NAME=VALUE` among the linker's flags, which a build without `-trimpath` keeps.
+/// The value of `-X …/internal/meta.NAME=VALUE` in the linker flags, which builds without `-trimpath` record.
 fn stamp_in(ldflags: &str, name: &str) -> Option<String> {
     let start = format!("/internal/meta.{name}=");
     let (_, rest) = ldflags.split_once(&start)?;
@@ -154,9 +153,9 @@ mod tests {
         Module { path: path.into(), version: version.into(), ..Module::default() }
     }
 
-    /// As the tool before vx built it: from a file, so that there is no main module.
+    /// As Velox builds it: from a file, so that there is no main module.
     #[test]
-    fn a_binary_of_another_tool_says_what_go_kept() {
+    fn a_foreign_binary_is_described_by_its_build_information() {
         let roadrunner = module("github.com/roadrunner-server/roadrunner/v2024", "(devel)");
         let mut http = module("github.com/roadrunner-server/http/v5", "v5.0.2");
         http.replace = Some(Box::new(module("../http", "")));
@@ -171,7 +170,7 @@ mod tests {
             ],
             ..BuildInfo::default()
         };
-        let found = described(&info, &roadrunner, None);
+        let found = describe(&info, &roadrunner, None);
         assert_eq!((found.version, found.by_vx), (None, false));
         assert_eq!((found.stamp_version.as_deref(), found.stamp_time), (Some("2024.2.1"), None));
         assert_eq!(found.target.as_deref(), Some("linux/arm64"));

@@ -1,40 +1,39 @@
-//! The plugins of a server, in the three places that name them.
+//! The plugins that the configuration, the lock and RoadRunner's own release contain.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_manifest::{Origin, Plugin};
-
 use velox_build::{BuildRequest, Error, ErrorKind, Lock, QuerySession, Reporter, RoadRunnerRelease};
+use velox_manifest::Manifest;
 
-use crate::without_major;
+use crate::{last_part, without_major};
 
-/// The plugins that a configuration, its lock and RoadRunner's own release name.
+/// The plugins that the configuration, the lock and RoadRunner's own release contain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PluginList {
-    /// The ref of RoadRunner that the configuration names; `None`: the default branch.
+    /// RoadRunner's ref in the configuration; `None`: the default branch.
     pub roadrunner_asked: Option<String>,
-    /// RoadRunner's version in the lock, where the lock has the RoadRunner that is asked for.
+    /// RoadRunner's version in the lock, if the lock has the RoadRunner that the configuration asks for.
     pub roadrunner_locked: Option<String>,
-    /// RoadRunner's version whose plugins are compared; `None`: it couldn't be found out.
+    /// The RoadRunner release whose plugins are compared; `None`: it can't be resolved.
     pub release: Option<String>,
     /// Why [`PluginList::release`] is `None`.
     pub release_unknown: Option<String>,
     /// Whether there is a lock.
     pub has_lock: bool,
-    /// Where the lock doesn't say what the configuration asks for, a sentence each.
+    /// Differences between the configuration and the lock, one sentence each.
     pub differences: Vec<String>,
-    /// By name; those that only the release has come last.
+    /// Sorted by name; plugins that only the release has come last.
     pub plugins: Vec<ListedPlugin>,
 }
 
-/// One of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A plugin of a [`PluginList`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ListedPlugin {
-    /// The user's name for it; of one that only the release has, the last part of its module path.
+    /// The user's name for it; for a plugin of the release only, the last part of its module path.
     pub name: String,
-    /// Its module path, or the repository that the configuration names, where only that is known.
+    /// The module path, or the repository in the configuration while the module path is unknown.
     pub module: String,
     /// The ref in the configuration.
     pub asked: Option<String>,
@@ -44,14 +43,14 @@ pub struct ListedPlugin {
     pub released: Option<String>,
     /// What replaces it.
     pub replacement: Option<String>,
-    /// Whether vx added it, since every server has it.
+    /// Whether vx added it because every binary needs it.
     pub added: bool,
 }
 
-/// Lists them. Of the network only RoadRunner itself is asked for, where the module cache lacks it.
+/// Lists the plugins. Only RoadRunner itself is downloaded, if the module cache lacks it.
 ///
 /// # Errors
-/// A lock that can't be read, or an interruption. A release that can't be found is none.
+/// The lock can't be read, or an interruption. An unknown release is not an error.
 pub async fn list(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
@@ -59,92 +58,66 @@ pub async fn list(
 ) -> Result<PluginList, Error> {
     let session = QuerySession::new(request, reporter, cancel);
     let status = session.lock_status()?;
-    let release = match session.release().await {
+    let (release, release_unknown) = match session.release().await {
+        Ok(release) => (Some(release), None),
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-        release => release,
+        Err(error) => (None, Some(error.to_string())),
     };
-    let unknown = release.as_ref().err().map(ToString::to_string);
-    let release = release.ok();
-    let lock = status.lock.as_ref();
-    let reference = session.manifest().roadrunner.reference.as_ref().map(|reference| reference.value.clone());
+    let (manifest, lock) = (session.manifest(), status.lock.as_ref());
     Ok(PluginList {
-        roadrunner_asked: reference,
+        roadrunner_asked: manifest.roadrunner.reference.as_ref().map(|reference| reference.value.clone()),
         roadrunner_locked: lock.filter(|_| status.has_roadrunner).map(|lock| lock.roadrunner.version.clone()),
         release: release.as_ref().map(|release| release.module.version.clone()),
-        release_unknown: unknown,
+        release_unknown,
         has_lock: lock.is_some(),
-        differences: status.differences.clone(),
-        plugins: rows(&session.manifest().plugins, lock, release.as_ref()),
+        plugins: rows(manifest, lock, release.as_ref()),
+        differences: status.differences,
     })
 }
 
-fn rows(asked: &[Plugin], lock: Option<&Lock>, release: Option<&RoadRunnerRelease>) -> Vec<ListedPlugin> {
-    let locked = lock.map_or(&[][..], |lock| &lock.plugins);
+fn rows(manifest: &Manifest, lock: Option<&Lock>, release: Option<&RoadRunnerRelease>) -> Vec<ListedPlugin> {
+    let mut locked: Vec<_> = lock.map_or(&[][..], |lock| &lock.plugins).iter().map(|it| it.row()).collect();
     let mut rows: Vec<ListedPlugin> = Vec::new();
-    for plugin in asked {
-        let row = locked.iter().find(|locked| locked.name == plugin.name.value).map(|locked| locked.row());
+    for plugin in &manifest.plugins {
+        let index = locked.iter().position(|locked| locked.name == plugin.name.value);
+        let row = index.map(|index| locked.swap_remove(index));
         rows.push(ListedPlugin {
             name: plugin.name.value.clone(),
-            module: row.as_ref().map_or_else(|| place(&plugin.origin), |row| row.module.clone()),
+            module: match &row {
+                Some(row) => row.module.clone(),
+                None => plugin.module_path(manifest).unwrap_or_else(|| plugin.identity(manifest)),
+            },
             asked: Some(plugin.reference.value.clone()),
             // A directory has no version, but it is in the lock.
             locked: row.as_ref().map(|row| row.version.clone().unwrap_or_else(|| "local".to_owned())),
-            released: None,
             replacement: row.and_then(|row| row.replacement),
-            added: false,
+            ..ListedPlugin::default()
         });
     }
-    for locked in locked.iter().filter(|locked| !asked.iter().any(|plugin| plugin.name.value == locked.name))
-    {
-        let row = locked.row();
-        rows.push(ListedPlugin {
-            name: row.name,
-            module: row.module,
-            asked: None,
-            locked: row.version,
-            released: None,
-            replacement: row.replacement,
-            added: row.added,
-        });
-    }
+    rows.extend(locked.into_iter().map(|row| ListedPlugin {
+        name: row.name,
+        module: row.module,
+        locked: row.version,
+        replacement: row.replacement,
+        added: row.added,
+        ..ListedPlugin::default()
+    }));
     rows.sort_by(|one, other| one.name.cmp(&other.name));
-    let plugins = release.map_or(&[][..], |release| &release.plugins);
+    let released = release.map_or(&[][..], |release| &release.plugins);
     let mut listed = BTreeSet::new();
     for row in &mut rows {
-        if let Some(plugin) =
-            plugins.iter().find(|plugin| without_major(&plugin.path) == without_major(&row.module))
-        {
+        let base = without_major(&row.module);
+        if let Some(plugin) = released.iter().find(|plugin| without_major(&plugin.path) == base) {
             row.released = Some(plugin.version.clone());
-            listed.insert(plugin.path.as_str());
+            listed.insert(&plugin.path);
         }
     }
-    let others = plugins.iter().filter(|plugin| !listed.contains(plugin.path.as_str()));
+    let others = released.iter().filter(|plugin| !listed.contains(&plugin.path));
     rows.extend(others.map(|plugin| ListedPlugin {
-        name: without_major(&plugin.path).rsplit('/').next().unwrap_or_default().to_owned(),
+        name: last_part(&plugin.path).to_owned(),
         module: plugin.path.clone(),
-        asked: None,
-        locked: None,
         released: Some(plugin.version.clone()),
-        replacement: None,
-        added: false,
+        ..ListedPlugin::default()
     }));
     rows
-}
-
-/// Where a plugin comes from, as far as the configuration says it.
-pub(crate) fn place(origin: &Origin) -> String {
-    let below = |root: String, folder: &Option<velox_manifest::Spanned<String>>| match folder {
-        Some(folder) => format!("{root}/{}", folder.value),
-        None => root,
-    };
-    match origin {
-        Origin::Module(path) => path.value.clone(),
-        Origin::GitHub { owner, repository, folder } => {
-            below(format!("github.com/{}/{}", owner.value, repository.value), folder)
-        }
-        Origin::GitLab { project, folder } => match &project.value {
-            velox_manifest::Project::Id(id) => below(format!("gitlab.com/projects/{id}"), folder),
-            velox_manifest::Project::Path(path) => below(format!("gitlab.com/{path}"), folder),
-        },
-    }
 }

@@ -10,91 +10,79 @@ use url::Url;
 use velox_gomod::{module::Version, semver};
 
 /// The public database.
-pub(crate) const PUBLIC: &str = "https://api.osv.dev/";
-/// The module path under which Go's vulnerabilities are kept that are in its standard library.
+pub(crate) const PUBLIC_URL: &str = "https://api.osv.dev/";
+/// The module path of vulnerabilities in Go's standard library.
 pub(crate) const STANDARD_LIBRARY: &str = "stdlib";
 
-/// The most that one request may ask for.
-const BATCH: usize = 1000;
-/// How often the rest of a long answer is asked for.
-const PAGES: usize = 20;
-/// How many descriptions are asked for at once, and at all.
-const AT_ONCE: usize = 8;
-const DESCRIBED: usize = 200;
-/// How long one answer may take, and how long it may be.
-const PATIENCE: Duration = Duration::from_secs(20);
-const LARGEST: usize = 32 << 20;
+/// The limit of one batch query.
+const MAX_BATCH_QUERIES: usize = 1000;
+const MAX_PAGES: usize = 20;
+const MAX_CONCURRENT_RECORDS: usize = 8;
+const MAX_RECORDS: usize = 200;
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_RESPONSE_BYTES: usize = 32 << 20;
 
-/// A known vulnerability of a module at a version.
+/// A known vulnerability of a module version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Vulnerability {
-    /// Its id, that of Go's own database where it has one (`GO-2024-2687`).
+    /// Its id, in Go's own database if it has one (`GO-2024-2687`).
     pub id: String,
-    /// The other ids of the same (`CVE-…`, `GHSA-…`).
+    /// Other ids of the same vulnerability (`CVE-…`, `GHSA-…`).
     pub aliases: Vec<String>,
     /// One line.
     pub summary: String,
-    /// The lowest version above this one that has it no more, where there is one.
+    /// The lowest higher version that fixes it, if there is one.
     pub fixed: Option<String>,
-    /// Where to read on.
+    /// The page that describes it.
     pub url: String,
 }
 
-/// The vulnerabilities that are known of each module; those without any are left out.
+/// The known vulnerabilities of each module; modules without any are left out.
 pub(crate) async fn vulnerabilities(
     client: &Client,
     base: &Url,
     modules: &[Version],
 ) -> Result<BTreeMap<Version, Vec<Vulnerability>>, String> {
-    let database = Database { client, base };
-    let found = database.ids(modules).await?;
+    let database = OsvDatabase { client, base };
+    let found = database.query(modules).await?;
     let mut ids: Vec<&String> = found.values().flatten().collect();
     ids.sort();
     ids.dedup();
-    // The rest is told by its id alone.
-    ids.truncate(DESCRIBED);
-    let entries: BTreeMap<String, Entry> = stream::iter(ids)
-        .map(async |id| Ok::<_, String>((id.clone(), database.entry(id).await?)))
-        .buffer_unordered(AT_ONCE)
+    // The others are reported by id only.
+    ids.truncate(MAX_RECORDS);
+    let records: BTreeMap<String, OsvRecord> = stream::iter(ids)
+        .map(async |id| Ok::<_, String>((id.clone(), database.record(id).await?)))
+        .buffer_unordered(MAX_CONCURRENT_RECORDS)
         .try_collect()
         .await?;
-    Ok(found
-        .into_iter()
-        .map(|(module, ids)| {
-            let known = described(&module, &ids, &entries);
-            (module, known)
-        })
-        .filter(|(_, known)| !known.is_empty())
-        .collect())
+    let described = found.into_iter().map(|(module, ids)| {
+        let known = describe(&module, &ids, &records);
+        (module, known)
+    });
+    Ok(described.filter(|(_, known)| !known.is_empty()).collect())
 }
 
-struct Database<'a> {
+struct OsvDatabase<'a> {
     client: &'a Client,
     base: &'a Url,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct BatchResponse {
     #[serde(default)]
-    results: Vec<Found>,
+    results: Vec<QueryResult>,
 }
 
-/// An empty object stands for a module of which nothing is known.
 #[derive(Deserialize)]
-struct Found {
+struct QueryResult {
     #[serde(default)]
-    vulns: Vec<Id>,
+    vulns: Vec<OsvRecord>,
     next_page_token: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Id {
-    id: String,
-}
-
-/// The part of <https://ossf.github.io/osv-schema/> that counts here.
+/// The part of <https://ossf.github.io/osv-schema/> that is used; a batch query returns only the id.
 #[derive(Debug, Clone, Deserialize)]
-struct Entry {
+struct OsvRecord {
     id: String,
     #[serde(default)]
     aliases: Vec<String>,
@@ -104,54 +92,31 @@ struct Entry {
     details: String,
     withdrawn: Option<String>,
     #[serde(default)]
-    affected: Vec<Affected>,
+    affected: Vec<Value>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-struct Affected {
-    package: Option<Package>,
-    #[serde(default)]
-    ranges: Vec<Range>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Package {
-    name: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Range {
-    #[serde(default)]
-    events: Vec<BTreeMap<String, String>>,
-}
-
-impl Database<'_> {
-    /// The ids of what is known of each module.
-    async fn ids(&self, modules: &[Version]) -> Result<BTreeMap<Version, Vec<String>>, String> {
+impl OsvDatabase<'_> {
+    /// The ids of the vulnerabilities of each module.
+    async fn query(&self, modules: &[Version]) -> Result<BTreeMap<Version, Vec<String>>, String> {
         let mut found: BTreeMap<Version, Vec<String>> = BTreeMap::new();
         let mut open: Vec<(&Version, Option<String>)> = modules.iter().map(|module| (module, None)).collect();
-        for _ in 0..PAGES {
-            if open.is_empty() {
-                break;
-            }
+        for _ in 0..MAX_PAGES {
             let mut next = Vec::new();
-            for batch in open.chunks(BATCH) {
+            for batch in open.chunks(MAX_BATCH_QUERIES) {
                 let queries: Vec<Value> =
                     batch.iter().map(|(module, page)| query(module, page.as_deref())).collect();
                 let request =
-                    self.client.post(self.at("v1/querybatch")?).json(&json!({ "queries": queries }));
-                let answer: Answer = self.send(request).await?;
-                if answer.results.len() != batch.len() {
-                    return Err(format!(
-                        "{} answered {} of {} questions",
-                        self.host(),
-                        answer.results.len(),
-                        batch.len()
-                    ));
+                    self.client.post(self.url("v1/querybatch")?).json(&json!({ "queries": queries }));
+                let results = self.send::<BatchResponse>(request).await?.results;
+                if results.len() != batch.len() {
+                    let (got, sent) = (results.len(), batch.len());
+                    return Err(self.failed(&format!("{got} results for {sent} queries")));
                 }
-                for ((module, _), result) in batch.iter().zip(answer.results) {
-                    let ids = result.vulns.into_iter().map(|vulnerability| vulnerability.id);
-                    found.entry((*module).clone()).or_default().extend(ids);
+                for ((module, _), result) in batch.iter().zip(results) {
+                    found
+                        .entry((*module).clone())
+                        .or_default()
+                        .extend(result.vulns.into_iter().map(|it| it.id));
                     let token = result.next_page_token.filter(|token| !token.is_empty());
                     next.extend(token.map(|token| (*module, Some(token))));
                 }
@@ -161,46 +126,41 @@ impl Database<'_> {
         Ok(found)
     }
 
-    async fn entry(&self, id: &str) -> Result<Entry, String> {
-        let mut url = self.at("v1/vulns/")?;
-        url.path_segments_mut()
-            .map_err(|()| "the database's URL has no path".to_owned())?
-            .pop_if_empty()
-            .push(id);
+    async fn record(&self, id: &str) -> Result<OsvRecord, String> {
+        let mut url = self.url("v1/vulns/")?;
+        url.path_segments_mut().map_err(|()| self.failed(&"the URL has no path"))?.pop_if_empty().push(id);
         self.send(self.client.get(url)).await
     }
 
-    fn at(&self, path: &str) -> Result<Url, String> {
-        self.base.join(path).map_err(|error| format!("{}: {error}", self.host()))
+    fn url(&self, path: &str) -> Result<Url, String> {
+        self.base.join(path).map_err(|error| self.failed(&error))
     }
 
-    fn host(&self) -> &str {
-        self.base.host_str().unwrap_or("the database")
+    fn failed(&self, error: &dyn std::fmt::Display) -> String {
+        format!("{}: {error}", self.base.host_str().unwrap_or("OSV"))
     }
 
     async fn send<T: serde::de::DeserializeOwned>(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<T, String> {
-        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", self.host());
-        let sent = request.timeout(PATIENCE).send().await;
-        let mut answer = sent.map_err(|error| told(&root(&error.without_url())))?;
-        if !answer.status().is_success() {
-            return Err(told(&answer.status()));
+        let failed = |error: reqwest::Error| self.failed(&root_cause(&error.without_url()));
+        let mut response = request.timeout(RESPONSE_TIMEOUT).send().await.map_err(failed)?;
+        if !response.status().is_success() {
+            return Err(self.failed(&response.status()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| told(&root(&error.without_url())))? {
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
             body.extend_from_slice(&chunk);
-            if body.len() > LARGEST {
-                return Err(told(&"the answer is too long"));
+            if body.len() > MAX_RESPONSE_BYTES {
+                return Err(self.failed(&"the response is too large"));
             }
         }
-        serde_json::from_slice(&body).map_err(|error| told(&format!("can't read its answer: {error}")))
+        serde_json::from_slice(&body).map_err(|error| self.failed(&format!("invalid response: {error}")))
     }
 }
 
-/// What is wrong, instead of the request that it was wrong with.
-fn root(error: &reqwest::Error) -> String {
+fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -217,30 +177,26 @@ fn query(module: &Version, page: Option<&str>) -> Value {
     query
 }
 
-/// One for each vulnerability, whatever databases have it under ids of their own.
-fn described(module: &Version, ids: &[String], entries: &BTreeMap<String, Entry>) -> Vec<Vulnerability> {
+/// Merges the ids that different databases give to one vulnerability.
+fn describe(module: &Version, ids: &[String], records: &BTreeMap<String, OsvRecord>) -> Vec<Vulnerability> {
     let mut known: Vec<Vulnerability> = Vec::new();
     let mut sorted: Vec<&String> = ids.iter().collect();
-    // Go's own database says exactly which modules are meant: its entry stands for the others.
+    // Go's own database names the affected modules exactly, so its record is preferred.
     sorted.sort_by_key(|id| (!id.starts_with("GO-"), id.as_str()));
     for id in sorted {
-        let entry = entries.get(id);
-        if entry.is_some_and(|entry| entry.withdrawn.is_some()) {
-            continue;
-        }
-        let aliases = entry.map(|entry| entry.aliases.clone()).unwrap_or_default();
-        let same = |other: &Vulnerability| {
-            other.id == *id
-                || other.aliases.contains(id)
-                || aliases.iter().any(|alias| *alias == other.id || other.aliases.contains(alias))
+        let record = records.get(id);
+        let aliases = record.map(|record| record.aliases.clone()).unwrap_or_default();
+        let is_same = |other: &Vulnerability| {
+            let names = |name: &String| *name == other.id || other.aliases.contains(name);
+            names(id) || aliases.iter().any(names)
         };
-        if known.iter().any(same) {
+        if record.is_some_and(|record| record.withdrawn.is_some()) || known.iter().any(is_same) {
             continue;
         }
         known.push(Vulnerability {
-            id: entry.map_or_else(|| id.clone(), |entry| entry.id.clone()),
-            summary: entry.map(summary).unwrap_or_default(),
-            fixed: entry.and_then(|entry| fixed(module, entry)),
+            id: record.map_or_else(|| id.clone(), |record| record.id.clone()),
+            summary: record.map(summary).unwrap_or_default(),
+            fixed: record.and_then(|record| fixed(module, record)),
             url: format!("https://osv.dev/vulnerability/{id}"),
             aliases,
         });
@@ -248,24 +204,22 @@ fn described(module: &Version, ids: &[String], entries: &BTreeMap<String, Entry>
     known
 }
 
-fn summary(entry: &Entry) -> String {
-    let text = if entry.summary.is_empty() { &entry.details } else { &entry.summary };
+fn summary(record: &OsvRecord) -> String {
+    let text = if record.summary.is_empty() { &record.details } else { &record.summary };
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
-/// The lowest fixed version above the one that is there.
-fn fixed(module: &Version, entry: &Entry) -> Option<String> {
-    let of_module =
-        |affected: &&Affected| affected.package.as_ref().is_some_and(|package| package.name == module.path);
-    let ranges = entry.affected.iter().filter(of_module).flat_map(|affected| &affected.ranges);
-    let mut versions: Vec<String> = ranges
-        .flat_map(|range| &range.events)
-        .filter_map(|event| event.get("fixed"))
-        .map(|version| format!("v{}", version.trim_start_matches('v')))
+/// The lowest fixed version above the module's.
+fn fixed(module: &Version, record: &OsvRecord) -> Option<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let affected =
+        record.affected.iter().filter(|affected| affected["package"]["name"] == module.path.as_str());
+    affected
+        .flat_map(|affected| list(&affected["ranges"]))
+        .flat_map(|range| list(&range["events"]))
+        .filter_map(|event| Some(format!("v{}", event["fixed"].as_str()?.trim_start_matches('v'))))
         .filter(|version| semver::compare(version, &module.version).is_gt())
-        .collect();
-    versions.sort_by(|one, other| semver::compare(one, other));
-    versions.into_iter().next()
+        .min_by(|one, other| semver::compare(one, other))
 }
 
 #[cfg(test)]
@@ -274,33 +228,33 @@ mod tests {
 
     use super::*;
 
-    fn entry(text: &str) -> (String, Entry) {
-        let entry: Entry = serde_json::from_str(text).unwrap();
-        (entry.id.clone(), entry)
+    fn record(text: &str) -> (String, OsvRecord) {
+        let record: OsvRecord = serde_json::from_str(text).unwrap();
+        (record.id.clone(), record)
     }
 
     #[test]
-    fn one_vulnerability_of_two_databases_is_told_once() {
-        let entries = BTreeMap::from([
-            entry(r#"{"id":"GHSA-1","aliases":["CVE-1"],"summary":"the same"}"#),
-            entry(
+    fn aliases_of_one_vulnerability_are_merged() {
+        let records = BTreeMap::from([
+            record(r#"{"id":"GHSA-1","aliases":["CVE-1"],"summary":"the same"}"#),
+            record(
                 r#"{"id":"GO-1","aliases":["CVE-1","GHSA-1"],"summary":"read too far","affected":[
                    {"package":{"name":"a.b/c","ecosystem":"Go"},"ranges":[{"type":"SEMVER","events":[
                      {"introduced":"0"},{"fixed":"1.0.5"},{"introduced":"1.1.0"},{"fixed":"1.2.3"}]}]},
                    {"package":{"name":"a.b/other","ecosystem":"Go"},"ranges":[{"events":[{"fixed":"1.1.1"}]}]}]}"#,
             ),
-            entry(r#"{"id":"GO-2","withdrawn":"2024-01-01T00:00:00Z"}"#),
+            record(r#"{"id":"GO-2","withdrawn":"2024-01-01T00:00:00Z"}"#),
         ]);
         let ids = ["GHSA-1", "GO-1", "GO-2", "GO-3"].map(str::to_owned);
         let module = Version { path: "a.b/c".into(), version: "v1.1.0".into() };
-        let known = described(&module, &ids, &entries);
+        let known = describe(&module, &ids, &records);
         let ids: Vec<_> = known.iter().map(|known| (known.id.as_str(), known.fixed.as_deref())).collect();
         assert_eq!(ids, [("GO-1", Some("v1.2.3")), ("GO-3", None)]);
         assert_eq!(known[0].summary, "read too far");
     }
 
     #[test]
-    fn versions_are_asked_for_as_the_database_writes_them() {
+    fn queries_use_the_database_s_version_format() {
         let module = Version { path: "a.b/c".into(), version: "v2.0.0+incompatible".into() };
         let query = query(&module, Some("more")).to_string();
         assert_eq!(

@@ -1,8 +1,10 @@
+//! Which newer versions of the plugins and of RoadRunner exist.
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{
-    BuildRequest, Error, Major, QuerySession, Reporter, VersionSubject, Versions, locked_versions,
+    BuildRequest, Error, MajorVersions, QuerySession, Reporter, VersionSubject, Versions, locked_versions,
 };
 use velox_gomod::{module::split_path_version, semver};
 
@@ -89,12 +91,12 @@ impl AvailableVersions {
         fn suffix(module: &str) -> &str {
             split_path_version(module).map(|(_, suffix)| suffix).unwrap_or_default()
         }
-        let is_same = |major: &&Major| match suffix(&self.module) {
+        let is_same = |major: &&MajorVersions| match suffix(&self.module) {
             "" => major.module == self.module,
             own => suffix(&major.module) == own,
         };
         let number = |version: &str| semver::major(version).map(|major| major.replace("v0", "v1"));
-        let has_number = |major: &&Major| {
+        let has_number = |major: &&MajorVersions| {
             let first = major.versions.first().and_then(|version| number(version));
             first.is_some() && first == number(version)
         };

@@ -4,7 +4,7 @@ use velox_build::{Error, QuerySession, RoadRunnerRelease, VersionSubject, Versio
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{Diagnostic, catalogue};
 
-use crate::without_major;
+use crate::{last_part, without_major};
 
 /// A plugin that a user named, with its module path and ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl PluginSelector {
             (None, Some((owner, repository))) if !owner.contains('.') && !repository.contains('/') => {
                 (repository.to_owned(), format!("{github_host}/{path}"))
             }
-            (None, Some(_)) => (last_element(path).to_owned(), path.to_owned()),
+            (None, Some(_)) => (last_part(path).to_owned(), path.to_owned()),
         };
         Ok(Self { name, path, known: known.map(|known| known.module_path()), reference })
     }
@@ -157,7 +157,7 @@ impl PluginSelector {
         match major.and_then(|major| major.newest()) {
             Some(version) => Ok(self.select(module, version)),
             None => {
-                let cause = versions.trouble.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+                let cause = versions.error.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Err(Error::configuration(format!("no version of {} found{cause}", self.path))
                     .help(format!("use a branch or a commit: `vx add {}@main`", self.path)))
             }
@@ -175,7 +175,7 @@ impl UnknownPlugin {
     /// Finds the plugin in the release.
     fn find_in(self, release: &RoadRunnerRelease) -> Result<PluginSelector, Error> {
         let mut modules = release.plugins.iter().map(|plugin| &plugin.path);
-        let Some(module) = modules.find(|module| last_element(module) == self.name) else {
+        let Some(module) = modules.find(|module| last_part(module) == self.name) else {
             return Err(Error::many(velox_build::ErrorKind::Configuration, vec![self.diagnostic(release)]));
         };
         Ok(PluginSelector {
@@ -200,11 +200,6 @@ impl UnknownPlugin {
         }
         diagnostic
     }
-}
-
-fn last_element(module: &str) -> &str {
-    let path = without_major(module);
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn with_major_of(path: &str, version: &str) -> String {

@@ -231,7 +231,7 @@ impl Source for Proxies {
             let session = QuerySession::new(&request, Arc::new(Silent), CancellationToken::new());
             let mut answers = session.versions(&[VersionSubject::RoadRunner]).await.map_err(said)?;
             let answer = answers.pop().unwrap_or_default();
-            match answer.trouble {
+            match answer.error {
                 Some(why) => Err(why),
                 None => Ok(answer.majors.into_iter().flat_map(|major| major.versions).collect()),
             }

@@ -29,7 +29,7 @@ use crate::{
     event::{Event, Phase},
     lock::is_commit,
     request::NetworkAccess,
-    resolve::versions::{FIRST_YEAR, offered},
+    resolve::versions::{FIRST_YEAR, proxy_versions},
 };
 
 /// How many forge requests run at once.
@@ -421,7 +421,7 @@ impl ModuleSources<'_> {
             return Some(format!("did you mean {with_v}?"));
         }
         let versions = tokio::select! {
-            versions = offered(fetcher, &module.path) => versions,
+            versions = proxy_versions(fetcher, &module.path) => versions,
             () = self.proxies.children.cancel.cancelled() => return None,
         };
         let is_there = versions.majors.iter().any(|major| major.versions.contains(&module.version));

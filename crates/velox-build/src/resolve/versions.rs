@@ -1,6 +1,6 @@
-//! Which versions there are of a module, over its majors.
+//! The versions that exist of a module, over all its major versions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
@@ -15,35 +15,34 @@ use crate::{
     toolchain::{ModuleMode, Toolchain},
 };
 
-/// How many majors above the highest that is there are asked about: some plugins left numbers out.
+/// How many majors above the highest known one are requested: some plugins skipped numbers.
 const MAJORS_AHEAD: u64 = 4;
-/// How many lists are asked for at once.
-pub(crate) const LISTS: usize = 24;
+pub(crate) const MAX_CONCURRENT_LISTS: usize = 24;
 
 pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
-/// RoadRunner's majors were years from this one on.
+/// RoadRunner's major versions are years, from this one on.
 pub(crate) const FIRST_YEAR: u64 = 2023;
 
-/// The versions that there are, by major.
+/// The versions that exist of a module or repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions {
     /// From the lowest major to the highest.
-    pub majors: Vec<Major>,
-    /// Why there is none, where a source said so.
-    pub trouble: Option<String>,
+    pub majors: Vec<MajorVersions>,
+    /// Why no versions are known.
+    pub error: Option<String>,
 }
 
-/// One major of a module.
+/// The versions of one major.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Major {
-    /// The module path, with its major suffix; of a repository on one's own forge as far as it is known.
+pub struct MajorVersions {
+    /// The module path, with its major suffix.
     pub module: String,
     /// From the lowest to the highest.
     pub versions: Vec<String>,
 }
 
-impl Major {
-    /// The newest release; where there is none, the newest pre-release.
+impl MajorVersions {
+    /// The newest release, or else the newest pre-release.
     #[must_use]
     pub fn newest(&self) -> Option<&str> {
         let released = self.versions.iter().rfind(|version| is_release(version));
@@ -52,21 +51,21 @@ impl Major {
 }
 
 impl Versions {
-    /// The major of a module path, where it is there.
+    /// The versions of a module path.
     #[must_use]
-    pub fn of(&self, module: &str) -> Option<&Major> {
+    pub fn of(&self, module: &str) -> Option<&MajorVersions> {
         self.majors.iter().find(|major| major.module == module)
     }
 
-    /// The highest major with a release; where there is none, the highest.
+    /// The highest major with a release, or else the highest.
     #[must_use]
-    pub fn newest_major(&self) -> Option<&Major> {
+    pub fn newest_major(&self) -> Option<&MajorVersions> {
         let released =
             self.majors.iter().rfind(|major| major.versions.iter().any(|version| is_release(version)));
         released.or(self.majors.last())
     }
 
-    /// The versions that are most like `wanted`, the best first, three at most.
+    /// The three versions most similar to `wanted`, the best first.
     #[must_use]
     pub fn nearest(&self, wanted: &str) -> Vec<&str> {
         let mut near: Vec<(f64, &str)> = self
@@ -84,82 +83,48 @@ fn is_release(version: &str) -> bool {
     semver::prerelease(version).is_none_or(str::is_empty)
 }
 
-/// The majors of one module, looked for upward.
-pub(crate) struct Chain {
-    /// Whose they are, for whoever asks.
+/// The upward search for the majors of one module.
+pub(crate) struct MajorSearch {
+    /// The index of the result that the majors belong to.
     subject: usize,
     base: String,
-    start: u64,
-    /// The highest that was asked for.
-    asked: Option<u64>,
-    highest: Option<u64>,
-    ended: bool,
-    found: Vec<Major>,
-    trouble: Option<String>,
+    first: u64,
+    /// The majors to request next.
+    pending: Range<u64>,
+    found: Vec<MajorVersions>,
+    error: Option<String>,
 }
 
-impl Chain {
+impl MajorSearch {
     pub(crate) fn new(subject: usize, path: &str) -> Self {
         let (base, suffix) = split_path_version(path).unwrap_or((path, ""));
-        let mut chain = Self {
-            subject,
-            base: base.to_owned(),
-            start: number_of(suffix),
-            asked: None,
-            highest: None,
-            ended: false,
-            found: Vec::new(),
-            trouble: None,
+        let first = number_of_suffix(suffix);
+        let (base, first, end) = match is_gopkg_in(path) {
+            true => (path, 1, 2),
+            false => (base, first, first + MAJORS_AHEAD + 1),
         };
-        if path.starts_with("gopkg.in/") {
-            // Its majors are written in another way, and it is long past having new ones.
-            path.clone_into(&mut chain.base);
-            chain.start = 1;
-            chain.asked = Some(0);
-        }
-        chain
+        Self { subject, base: base.to_owned(), first, pending: first..end, found: Vec::new(), error: None }
     }
 
-    fn first(&self) -> String {
-        with_major(&self.base, self.start)
-    }
-
-    /// The module paths to ask for next.
-    fn next(&self) -> Vec<String> {
-        if self.ended {
-            return Vec::new();
-        }
-        let paths = match (self.asked, self.highest) {
-            (None, _) => self.start..=self.start + MAJORS_AHEAD,
-            (Some(0), None) => return vec![self.base.clone()],
-            (Some(asked), Some(highest)) if asked < highest + MAJORS_AHEAD => {
-                asked + 1..=highest + MAJORS_AHEAD
-            }
-            (Some(_), _) => return Vec::new(),
-        };
-        paths.map(|major| with_major(&self.base, major)).collect()
-    }
-
-    fn begin_round(&mut self) {
-        match (self.asked, self.highest) {
-            (None, _) => self.asked = Some(self.start + MAJORS_AHEAD),
-            (Some(0), _) => self.ended = true,
-            (Some(_), Some(highest)) => self.asked = Some(highest + MAJORS_AHEAD),
-            (Some(_), None) => self.ended = true,
-        }
-    }
-
-    fn answered(&mut self, module: String, answer: Result<Vec<String>, String>) {
-        match answer {
+    fn record(&mut self, module: String, versions: Result<Vec<String>, String>) {
+        match versions {
             Ok(versions) if versions.is_empty() => {}
-            Ok(versions) => {
-                let major = versions.last().map_or(self.start, |version| number(version));
-                self.highest = Some(self.highest.unwrap_or_default().max(major));
-                self.found.push(Major { module, versions });
-            }
-            Err(why) => self.trouble = self.trouble.take().or(Some(why)),
+            Ok(versions) => self.found.push(MajorVersions { module, versions }),
+            Err(error) => self.error = self.error.take().or(Some(error)),
         }
     }
+
+    fn advance(&mut self) {
+        let highest = self.found.iter().filter_map(|major| Some(number(major.versions.last()?))).max();
+        let start = self.pending.end;
+        let end = highest.filter(|_| !is_gopkg_in(&self.base)).map_or(start, |it| it + MAJORS_AHEAD + 1);
+        self.pending = start..end;
+    }
+}
+
+/// Its majors are written in another way, and it has no new ones.
+fn is_gopkg_in(path: &str) -> bool {
+    path.starts_with("gopkg.in/")
 }
 
 /// The number of a version's major; v0 and v1 share a module path.
@@ -170,7 +135,7 @@ pub(crate) fn number(version: &str) -> u64 {
 }
 
 /// The number of the major that a module path's suffix names (`/v2`, `.v3`).
-fn number_of(suffix: &str) -> u64 {
+fn number_of_suffix(suffix: &str) -> u64 {
     suffix.trim_start_matches(['/', '.']).trim_start_matches('v').parse().unwrap_or(1)
 }
 
@@ -178,9 +143,9 @@ pub(crate) fn with_major(base: &str, major: u64) -> String {
     if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
 }
 
-/// Where a major stands: RoadRunner's years came after its v2, and v3 after them.
+/// The sort key of a major: RoadRunner's years came after its v2, and v3 after them.
 fn rank(module: &str) -> (u8, u64) {
-    let major = split_path_version(module).map_or(1, |(_, suffix)| number_of(suffix));
+    let major = split_path_version(module).map_or(1, |(_, suffix)| number_of_suffix(suffix));
     match major {
         FIRST_YEAR.. => (1, major),
         3.. if module.starts_with(ROADRUNNER) => (2, major),
@@ -188,174 +153,161 @@ fn rank(module: &str) -> (u8, u64) {
     }
 }
 
-/// Asks for the next majors of all chains until none has any more.
-///
-/// Without a `go` none is looked for but with the proxies.
-pub(crate) async fn follow(
+/// Runs all searches to their end and returns the versions by subject. Without a `go`, only the proxies are asked.
+pub(crate) async fn list_versions(
     fetcher: Option<&Fetcher>,
     go: Option<&Toolchain>,
-    chains: &mut [Chain],
-) -> Result<(), Error> {
+    mut searches: Vec<MajorSearch>,
+    subjects: usize,
+) -> Result<Vec<Versions>, Error> {
     loop {
-        let asked: Vec<(usize, String)> = chains
+        let requests: Vec<(usize, u64, String)> = searches
             .iter()
             .enumerate()
-            .flat_map(|(index, chain)| chain.next().into_iter().map(move |path| (index, path)))
+            .flat_map(|(index, search)| {
+                search.pending.clone().map(move |major| (index, major, with_major(&search.base, major)))
+            })
             .collect();
-        if asked.is_empty() {
-            return Ok(());
+        if requests.is_empty() {
+            break;
         }
-        let lists: Vec<(usize, String, Result<Vec<String>, FetchError>)> = stream::iter(asked)
-            .map(async |(index, path)| {
+        let lists: Vec<_> = stream::iter(requests)
+            .map(async |(index, major, path)| {
                 let list = match fetcher {
                     Some(fetcher) => fetcher.versions(&path).await,
                     None => Err(FetchError::NeedsGo { module: path.clone(), tried: Vec::new() }),
                 };
-                (index, path, list)
+                (index, major, path, list)
             })
-            .buffered(LISTS)
+            .buffered(MAX_CONCURRENT_LISTS)
             .collect()
             .await;
-        // A path that no proxy has may be one that only version control has: its first major is asked for there.
-        let is_first =
-            |index: usize, path: &str| chains.get(index).is_some_and(|chain| chain.first() == path);
+        // A path that no proxy has may be in version control only: its first major is requested there.
+        let is_first = |index: usize, major: u64| searches.get(index).is_some_and(|it| it.first == major);
         let for_go: Vec<&str> = lists
             .iter()
-            .filter(|(index, path, list)| match list {
-                Ok(versions) => versions.is_empty() && is_first(*index, path),
+            .filter(|(index, major, _, list)| match list {
+                Ok(versions) => versions.is_empty() && is_first(*index, *major),
                 Err(error) => matches!(error, FetchError::NeedsGo { .. }),
             })
-            .map(|(_, path, _)| path.as_str())
+            .map(|(_, _, path, _)| path.as_str())
             .collect();
         let mut by_go = match go {
-            Some(go) => by_go(go, &for_go).await?,
+            Some(go) => list_by_go(go, &for_go).await?,
             None => BTreeMap::new(),
         };
-        for chain in chains.iter_mut() {
-            chain.begin_round();
+        for (index, _, path, list) in lists {
+            let versions = by_go.remove(&path).unwrap_or_else(|| list.map_err(|error| error.to_string()));
+            if let Some(search) = searches.get_mut(index) {
+                search.record(path, versions);
+            }
         }
-        for (index, path, list) in lists {
-            let Some(chain) = chains.get_mut(index) else { continue };
-            let answer = match (by_go.remove(&path), list) {
-                (Some(answer), _) => answer,
-                (None, Ok(versions)) => Ok(versions),
-                (None, Err(error)) => Err(error.to_string()),
-            };
-            chain.answered(path, answer);
+        searches.iter_mut().for_each(MajorSearch::advance);
+    }
+    let mut results = vec![Versions::default(); subjects];
+    for search in searches {
+        if let Some(result) = results.get_mut(search.subject) {
+            result.majors.extend(search.found);
+            result.error = result.error.take().or(search.error);
         }
     }
+    for result in &mut results {
+        result.majors.sort_by_key(|major| rank(&major.module));
+        if !result.majors.is_empty() {
+            result.error = None;
+        }
+    }
+    Ok(results)
 }
 
-/// What the chains found, in the answer of each one's subject.
-pub(crate) fn gather(chains: Vec<Chain>, answers: &mut [Versions]) {
-    for chain in chains {
-        if let Some(answer) = answers.get_mut(chain.subject) {
-            answer.majors.extend(chain.found);
-            answer.trouble = answer.trouble.take().or(chain.trouble);
-        }
-    }
-    for answer in answers {
-        answer.majors.sort_by_key(|major| rank(&major.module));
-        if !answer.majors.is_empty() {
-            answer.trouble = None;
-        }
-    }
-}
-
-/// What the proxies have of a module, over all its majors.
-pub(crate) async fn offered(fetcher: &Fetcher, module: &str) -> Versions {
+/// The versions that the proxies have of a module, over all its majors.
+pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
     let start = match base {
         ROADRUNNER => format!("{base}/v{FIRST_YEAR}"),
-        _ if base.starts_with("gopkg.in/") => module.to_owned(),
+        _ if is_gopkg_in(base) => module.to_owned(),
         _ => base.to_owned(),
     };
-    let mut chains = vec![Chain::new(0, &start)];
-    let mut answers = [Versions::default()];
+    let versions = list_versions(Some(fetcher), None, vec![MajorSearch::new(0, &start)], 1).await;
     // Only a go command could fail here.
-    if follow(Some(fetcher), None, &mut chains).await.is_ok() {
-        gather(chains, &mut answers);
-    }
-    let [versions] = answers;
-    versions
+    versions.ok().and_then(|mut versions| versions.pop()).unwrap_or_default()
 }
 
-/// One go command for everything that the proxies may not be asked for, or don't have.
-async fn by_go(
+/// One go command for all modules that the proxies don't have or must not be asked for.
+async fn list_by_go(
     go: &Toolchain,
     modules: &[&str],
 ) -> Result<BTreeMap<String, Result<Vec<String>, String>>, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Listed {
+    struct ListedModule {
         path: String,
         #[serde(default)]
         versions: Vec<String>,
-        error: Option<Failure>,
+        error: Option<ListError>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Failure {
+    struct ListError {
         err: String,
     }
     if modules.is_empty() {
         return Ok(BTreeMap::new());
     }
-    // Outside of any module, so that no go.mod on the way changes the answer.
+    // Outside of any module, so that no go.mod in a parent directory changes the result.
     let outside = tempfile::tempdir()
-        .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
+        .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
     let arguments: Vec<&str> =
         ["list", "-m", "-e", "-versions", "-json", "--"].into_iter().chain(modules.iter().copied()).collect();
     let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), false, None).await?;
-    let mut answers = BTreeMap::new();
-    for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Listed>() {
-        let Listed { path, versions, error } = listed.map_err(|error| {
-            Error::build(format!("can't read what `go list -m -versions` says: {error}"))
+    let mut results = BTreeMap::new();
+    for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedModule>() {
+        let ListedModule { path, versions, error } = listed.map_err(|error| {
+            Error::build(format!("failed to parse the output of `go list -m -versions`: {error}"))
                 .output(finished.stderr.clone())
         })?;
         let suffix = split_path_version(&path).map_or("", |(_, suffix)| suffix).to_owned();
         let versions: Vec<String> =
             versions.into_iter().filter(|version| path_major_matches(version, &suffix)).collect();
-        let answer = match error {
-            Some(failure) if versions.is_empty() => {
-                Err(failure.err.lines().next().unwrap_or_default().trim().to_owned())
+        let result = match error {
+            Some(error) if versions.is_empty() => {
+                Err(error.err.lines().next().unwrap_or_default().trim().to_owned())
             }
             _ => Ok(versions),
         };
-        answers.insert(path, answer);
+        results.insert(path, result);
     }
-    Ok(answers)
+    Ok(results)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Follows a chain through the majors that are there; what was asked for, round by round.
-    fn followed(path: &str, there: &[(&str, &[&str])]) -> (Vec<Vec<String>>, Chain) {
-        let mut chain = Chain::new(0, path);
+    /// Runs a search over the given majors; returns the requests of each round.
+    fn search(path: &str, existing: &[(&str, &[&str])]) -> (Vec<Vec<String>>, MajorSearch) {
+        let mut search = MajorSearch::new(0, path);
         let mut rounds = Vec::new();
-        loop {
-            let asked = chain.next();
-            if asked.is_empty() {
-                return (rounds, chain);
-            }
-            chain.begin_round();
-            for path in &asked {
-                let versions = there.iter().find(|(module, _)| module == path).map(|(_, versions)| *versions);
+        while !search.pending.is_empty() {
+            let paths: Vec<String> =
+                search.pending.clone().map(|major| with_major(&search.base, major)).collect();
+            for path in &paths {
                 let versions =
-                    versions.unwrap_or_default().iter().map(|version| (*version).to_owned()).collect();
-                chain.answered(path.clone(), Ok(versions));
+                    existing.iter().find(|(module, _)| module == path).map(|(_, versions)| *versions);
+                let versions = versions.unwrap_or_default().iter().map(|it| (*it).to_owned()).collect();
+                search.record(path.clone(), Ok(versions));
             }
-            rounds.push(asked);
+            search.advance();
+            rounds.push(paths);
         }
+        (rounds, search)
     }
 
     #[test]
-    fn majors_are_looked_for_upward_over_gaps() {
-        let there =
+    fn majors_are_searched_upward_over_gaps() {
+        let existing =
             [("a.b/c", &["v0.9.0", "v1.0.0"][..]), ("a.b/c/v4", &["v4.0.0"]), ("a.b/c/v8", &["v8.0.0-rc.1"])];
-        let (rounds, chain) = followed("a.b/c", &there);
+        let (rounds, found) = search("a.b/c", &existing);
         assert_eq!(rounds[0], ["a.b/c", "a.b/c/v2", "a.b/c/v3", "a.b/c/v4", "a.b/c/v5"]);
         assert_eq!(
             rounds[1..],
@@ -364,19 +316,15 @@ mod tests {
                 vec!["a.b/c/v9", "a.b/c/v10", "a.b/c/v11", "a.b/c/v12"]
             ]
         );
-        let versions = Versions { majors: chain.found, trouble: None };
+        let versions = Versions { majors: found.found, error: None };
         let newest = versions.newest_major().unwrap();
-        assert_eq!(
-            (newest.module.as_str(), newest.newest()),
-            ("a.b/c/v4", Some("v4.0.0")),
-            "released ones first"
-        );
+        assert_eq!((newest.module.as_str(), newest.newest()), ("a.b/c/v4", Some("v4.0.0")), "releases first");
         assert_eq!(versions.of("a.b/c/v8").unwrap().newest(), Some("v8.0.0-rc.1"));
         assert_eq!(versions.nearest("v1.0.1")[0], "v1.0.0");
 
-        let (rounds, chain) = followed("a.b/c/v3", &[]);
-        assert_eq!((rounds.len(), chain.found.len()), (1, 0));
-        let (rounds, _) = followed("gopkg.in/yaml.v3", &[("gopkg.in/yaml.v3", &["v3.0.1"])]);
+        let (rounds, found) = search("a.b/c/v3", &[]);
+        assert_eq!((rounds.len(), found.found.len()), (1, 0));
+        let (rounds, _) = search("gopkg.in/yaml.v3", &[("gopkg.in/yaml.v3", &["v3.0.1"])]);
         assert_eq!(rounds, [["gopkg.in/yaml.v3"]]);
     }
 

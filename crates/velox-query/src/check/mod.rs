@@ -1,7 +1,7 @@
-//! Whether a server is well made, as far as that can be told without compiling it.
+//! Problems of a build that show without compiling it.
 
 mod rules;
-mod vulnerable;
+mod vulnerabilities;
 
 use std::{ops::Range, sync::Arc};
 
@@ -13,100 +13,97 @@ use velox_build::{BuildRequest, Error, ErrorKind, Event, Reporter};
 
 use crate::{ModuleGraph, Vulnerability};
 
-/// What was looked for.
+/// A rule of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Rule {
-    /// The configuration is read with a warning.
+pub enum CheckRule {
+    /// Warnings of the configuration itself.
     Configuration,
-    /// Every ref names something, and all of it fits into one server.
+    /// All refs can be resolved together.
     Resolve,
-    /// Plugins have the majors that RoadRunner was released with.
+    /// Plugins have the major versions of RoadRunner's release.
     PluginMajor,
-    /// Plugins are written for the majors of the modules through which they and RoadRunner speak.
+    /// Plugins use the major versions of the interface modules that RoadRunner uses.
     Interface,
-    /// Plugins are compiled at the version that was asked for.
+    /// Plugins are compiled at the requested version.
     Raised,
-    /// Refs stay what they are.
+    /// Refs are tags or commits, not branches.
     MovingRef,
-    /// Plugins are looked after.
+    /// Plugins are maintained.
     Deprecated,
     /// No module has a known vulnerability.
     Vulnerable,
 }
 
-/// Something that was found.
+/// A problem that a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// By which rule.
-    pub rule: Rule,
-    /// How much it matters, what is wrong, where; its help is the remedy.
+    /// The violated rule.
+    pub rule: CheckRule,
+    /// The problem; its help is the remedy.
     pub diagnostic: Diagnostic,
-    /// Why it matters, a line each.
+    /// Why it is a problem, line by line.
     pub explanation: Vec<String>,
-    /// The vulnerabilities, of [`Rule::Vulnerable`].
+    /// The vulnerabilities, for [`CheckRule::Vulnerable`].
     pub vulnerabilities: Vec<Vulnerability>,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
-    /// In the order of the configuration; what has no place in it comes last.
+    /// In the order of the configuration; findings without a span come last.
     pub findings: Vec<Finding>,
-    /// RoadRunner's version; `None`: it couldn't be resolved.
+    /// RoadRunner's version; `None`: it can't be resolved.
     pub roadrunner: Option<String>,
-    /// What the database of vulnerabilities was asked; else why it wasn't.
-    pub looked_up: Result<LookedUp, String>,
+    /// The lookup in the vulnerability database, or why there was none.
+    pub looked_up: Result<VulnerabilityLookup, String>,
 }
 
-/// How many modules the database of vulnerabilities was asked about.
+/// The scope of a lookup in the vulnerability database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct LookedUp {
-    /// So many.
+pub struct VulnerabilityLookup {
+    /// The number of modules that were looked up.
     pub asked: usize,
-    /// So many not, since their names are private (GOPRIVATE, GONOPROXY, GONOSUMDB, a forge of one's own).
+    /// The number of modules that were not, because their names are private (GOPRIVATE, GONOPROXY, GONOSUMDB, a
+    /// configured forge).
     pub private: usize,
 }
 
-/// Checks the server of a request. As with [`ModuleGraph::load`], nothing but caches is written.
+/// Checks a request. As with [`ModuleGraph::load`], nothing but caches is written.
 ///
 /// # Errors
-/// An interruption, and nothing else: what is wrong is found, not failed with.
+/// An interruption only: a failure to resolve is a finding.
 pub async fn check(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<CheckReport, Error> {
     let quiet = Arc::new(WithoutRaised(Arc::clone(&reporter)));
-    // A raised plugin is a finding like any other, and no reason to look no further.
+    // A raised plugin is a finding, not a reason to stop.
     let mut lenient = request.clone();
     lenient.manifest.strict = false;
     lenient.options.versions.strict = false;
-    let studied = match ModuleGraph::load(&lenient, quiet, cancel.clone()).await {
+    let graph = match ModuleGraph::load(&lenient, quiet, cancel.clone()).await {
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-        studied => studied,
+        graph => graph,
     };
-    let mut findings = rules::of_configuration(&request.manifest, studied.as_ref().ok());
-    let mut checked = match &studied {
-        Ok(study) => {
-            findings.extend(rules::of_study(request, study));
+    let mut findings = rules::of_configuration(&request.manifest, graph.as_ref().ok());
+    let mut checked = match &graph {
+        Ok(graph) => {
+            findings.extend(rules::of_graph(request, graph));
             let looked_up = tokio::select! {
-                looked_up = vulnerable::find(request, study) => looked_up,
+                looked_up = vulnerabilities::find(request, graph) => looked_up,
                 () = cancel.cancelled() => return Err(Error::interrupted()),
             };
             let looked_up = looked_up.map(|(asked, vulnerable)| {
                 findings.extend(vulnerable);
                 asked
             });
-            CheckReport {
-                findings,
-                roadrunner: Some(study.resolved.lock.roadrunner.version.clone()),
-                looked_up,
-            }
+            CheckReport { findings, roadrunner: Some(graph.lock().roadrunner.version.clone()), looked_up }
         }
         Err(error) => {
             findings.extend(rules::of_failure(&request.manifest, error));
-            let why = "the versions aren't known".to_owned();
+            let why = "the versions could not be resolved".to_owned();
             CheckReport { findings, roadrunner: None, looked_up: Err(why) }
         }
     };
@@ -118,13 +115,18 @@ pub async fn check(
 }
 
 impl Finding {
-    /// One of the configuration's own warnings.
+    /// A warning of the configuration itself.
     #[must_use]
     pub fn of_warning(diagnostic: Diagnostic) -> Self {
-        Self { rule: Rule::Configuration, diagnostic, explanation: Vec::new(), vulnerabilities: Vec::new() }
+        Self {
+            rule: CheckRule::Configuration,
+            diagnostic,
+            explanation: Vec::new(),
+            vulnerabilities: Vec::new(),
+        }
     }
 
-    fn new(rule: Rule, level: Level, message: String, span: Option<Range<usize>>, label: &str) -> Self {
+    fn new(rule: CheckRule, level: Level, message: String, span: Option<Range<usize>>, label: &str) -> Self {
         let label = Some(label.to_owned());
         let diagnostic = Diagnostic { level, message, span, label, help: Vec::new() };
         Self { rule, diagnostic, explanation: Vec::new(), vulnerabilities: Vec::new() }
@@ -141,7 +143,7 @@ impl Finding {
     }
 }
 
-/// A raised plugin is a finding here: to be told once.
+/// Drops the events of raised plugins, which are findings here.
 struct WithoutRaised(Arc<dyn Reporter>);
 
 impl Reporter for WithoutRaised {

@@ -1,4 +1,4 @@
-//! The machine itself: go, git, caches, disks.
+//! Checks of the machine: go, git, caches, disks.
 
 use std::{
     fs,
@@ -6,137 +6,112 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Diagnosis, DoctorContext, broken, places};
-use velox_build::{ArtifactStore, BuildRequest, Error, GoInstallation, cache_directory};
+use velox_build::{ArtifactStore, BuildRequest, GoInstallation, cache_directory, locked_go_version};
 use velox_gomod::goversion::GoVersion;
 
-/// Whether a go command of version `installed` (`go1.25.1`) is older than `line` (`1.26`).
-fn is_older_than(installed: &str, line: &str) -> bool {
-    match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
-        (Some(installed), Ok(line)) => installed < line,
-        _ => false,
-    }
-}
+use super::{Diagnosis, DoctorContext, cache_directories};
 
-/// The oldest Go that compiles a RoadRunner of today, where it may not fetch another.
-const OLDEST: &str = "1.26";
-/// How long the files of a cache are counted.
-const COUNTING: Duration = Duration::from_millis(1500);
+/// The oldest Go that compiles current RoadRunner releases.
+const MIN_GO_VERSION: &str = "1.26";
+const COUNT_TIMEOUT: Duration = Duration::from_millis(1500);
 
-pub(super) fn go(request: &BuildRequest, found: Result<&GoInstallation, &Error>) -> Vec<Diagnosis> {
-    let go = match found {
-        Ok(go) => go,
-        Err(error) => return vec![broken("go", error)],
-    };
-    let said = &go.policy;
+pub(super) fn go(request: &BuildRequest, go: &GoInstallation) -> Diagnosis {
+    const NONE: &str = "no go command on PATH";
+    const INSTALL: &str = "install Go from https://go.dev/dl/ and add its bin directory to PATH";
+    let policy = &go.policy;
     let Some((program, installed)) = &go.program else {
-        let none = "there is no go command on the PATH";
-        let install = "install Go from https://go.dev/dl/ and put its bin directory on the PATH";
-        return vec![if go.is_fixed {
-            Diagnosis::error("go", format!("{none}, and {said} allows no other"), install)
+        return if go.is_fixed {
+            Diagnosis::error("go", format!("{NONE}, and {policy} forbids downloading one"), INSTALL)
         } else if request.options.is_offline() {
-            Diagnosis::warning(
-                "go",
-                format!("{none}: --offline takes one that was downloaded before"),
-                install,
-            )
+            let message = format!("{NONE}: `--offline` requires one that was downloaded before");
+            Diagnosis::warning("go", message, INSTALL)
         } else {
-            Diagnosis::ok("go", format!("{none}: the right one is downloaded"))
-        }];
+            Diagnosis::ok("go", format!("{NONE}: the required version is downloaded"))
+        };
     };
-    let place = format!("{installed}, {}", program.display());
-    let locked = velox_build::locked_go_version(request);
-    if let Some(locked) = locked.filter(|locked| go.is_fixed && go.version.as_ref() != Some(locked)) {
-        return vec![Diagnosis::error(
-            "go",
-            format!("{place}: velox.lock wants {locked}, and {said} allows no other"),
-            format!("install {locked}, or let vx download it: GOTOOLCHAIN=auto"),
-        )];
+    let found = format!("{installed}, {}", program.display());
+    if !go.is_fixed {
+        return Diagnosis::ok("go", format!("{found} (other versions are downloaded when required)"));
     }
-    if go.is_fixed && is_older_than(installed, OLDEST) {
-        return vec![Diagnosis::warning(
-            "go",
-            format!("{place}: older than a RoadRunner of today wants, and {said} allows no other"),
-            "install a newer Go from https://go.dev/dl/, or let vx download it: GOTOOLCHAIN=auto",
-        )];
+    if let Some(locked) = locked_go_version(request).filter(|locked| go.version.as_ref() != Some(locked)) {
+        let message = format!("{found}: velox.lock requires {locked}, and {policy} forbids other versions");
+        let remedy = format!("install {locked}, or allow the download with GOTOOLCHAIN=auto");
+        return Diagnosis::error("go", message, remedy);
     }
-    let others = match go.is_fixed {
-        true => format!("{said}: no other is downloaded"),
-        false => "another one is downloaded where it is needed".to_owned(),
+    let is_old = match (GoVersion::of_toolchain(installed), MIN_GO_VERSION.parse::<GoVersion>()) {
+        (Some(installed), Ok(min)) => installed < min,
+        _ => false,
     };
-    vec![Diagnosis::ok("go", format!("{place} ({others})"))]
+    if is_old {
+        let message =
+            format!("{found}: too old for current RoadRunner releases, and {policy} forbids other versions");
+        let remedy =
+            "install a newer Go from https://go.dev/dl/, or allow the download with GOTOOLCHAIN=auto";
+        return Diagnosis::warning("go", message, remedy);
+    }
+    Diagnosis::ok("go", format!("{found} ({policy}: no other version is downloaded)"))
 }
 
 pub(super) async fn git(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     let Some(git) = context.git else {
         return vec![Diagnosis::warning(
             "git",
-            "there is no git on the PATH: modules come from proxies and the forges' APIs only",
-            "install git, for private repositories and for GOPROXY=direct",
+            "no git on PATH: modules come from proxies and forge APIs only",
+            "install git for private repositories and GOPROXY=direct",
         )];
     };
-    match context.environment.run_git(git, &["--version"]).await {
-        Ok(finished) if finished.status.success() => {
-            let version = finished.stdout.trim().trim_start_matches("git version ").to_owned();
-            vec![Diagnosis::ok("git", format!("{version}, {}", git.display()))]
+    vec![match context.environment.run_git(git, &["--version"]).await {
+        Ok(output) if output.status.success() => {
+            let version = output.stdout.trim().trim_start_matches("git version ").to_owned();
+            Diagnosis::ok("git", format!("{version}, {}", git.display()))
         }
-        Ok(finished) => {
-            let why = finished.stderr.first().cloned().unwrap_or_else(|| finished.status.to_string());
-            vec![Diagnosis::warning(
-                "git",
-                format!("{} doesn't work: {why}", git.display()),
-                "install it anew",
-            )]
+        Ok(output) => {
+            let why = output.stderr.first().cloned().unwrap_or_else(|| output.status.to_string());
+            Diagnosis::warning("git", format!("{} failed: {why}", git.display()), "reinstall git")
         }
-        Err(error) => vec![broken("git", &error)],
-    }
+        Err(error) => Diagnosis::of_error("git", &error),
+    }]
 }
 
-/// Whether each cache can be written, and how large it is.
+/// Whether each cache is writable, and its size.
 pub(super) async fn caches(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
-    let cache = cache_directory(&context.request.environment);
-    let mut findings = Vec::new();
-    for (name, path) in places(context) {
-        if let Err(error) = writable(&path) {
-            let variable = match name {
-                "Go's module cache" => "GOMODCACHE",
-                "Go's compile cache" => "GOCACHE",
-                _ => "VX_CACHE_DIR",
-            };
-            findings.push(Diagnosis::error(
-                "caches",
-                format!("{name} can't be written: {}: {error}", path.display()),
-                format!("mend its permissions, or set {variable} to another directory"),
-            ));
+    let vx_cache = cache_directory(&context.request.environment);
+    let mut diagnoses = Vec::new();
+    for cache in cache_directories(context) {
+        let (name, path) = (cache.name, cache.path);
+        if let Err(error) = create_and_write(&path) {
+            let message = format!("{name} is not writable: {}: {error}", path.display());
+            let remedy = format!("fix its permissions, or set {} to another directory", cache.variable);
+            diagnoses.push(Diagnosis::error("caches", message, remedy));
             continue;
         }
-        let size = if path == cache {
-            let contents = ArtifactStore::new(&cache).contents();
-            format!("{} binaries, {}", contents.artifacts, size(contents.bytes))
+        let size = if path == vx_cache {
+            let contents = ArtifactStore::new(&path).contents();
+            format!("{} binaries, {}", contents.artifacts, format_size(contents.bytes))
         } else {
             let counted = path.clone();
-            let (bytes, all) =
-                tokio::task::spawn_blocking(move || size_of(&counted)).await.unwrap_or((0, false));
-            format!("{}{}", if all { "" } else { "more than " }, size(bytes))
+            let count = tokio::task::spawn_blocking(move || directory_size(&counted));
+            let (bytes, is_complete) = count.await.unwrap_or((0, false));
+            format!("{}{}", if is_complete { "" } else { "more than " }, format_size(bytes))
         };
-        findings.push(Diagnosis::ok("caches", format!("{name}: {} ({size})", path.display())));
+        diagnoses.push(Diagnosis::ok("caches", format!("{name}: {} ({size})", path.display())));
     }
-    findings
+    diagnoses
 }
 
-/// Makes what is missing, as a build would.
-fn writable(directory: &Path) -> std::io::Result<()> {
+/// Creates missing directories, as a build would.
+fn create_and_write(directory: &Path) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
     tempfile::Builder::new().prefix(".vx-doctor-").tempfile_in(directory)?.close()
 }
 
-/// The bytes of all files below, and whether there was time to count them all.
-fn size_of(directory: &Path) -> (u64, bool) {
-    let until = Instant::now() + COUNTING;
+/// The bytes of all files, and whether all could be counted in time.
+fn directory_size(directory: &Path) -> (u64, bool) {
+    let deadline = Instant::now() + COUNT_TIMEOUT;
     let mut bytes = 0;
     let mut folders: Vec<PathBuf> = vec![directory.to_owned()];
     while let Some(folder) = folders.pop() {
-        if Instant::now() > until {
+        if Instant::now() > deadline {
             return (bytes, false);
         }
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -150,28 +125,28 @@ fn size_of(directory: &Path) -> (u64, bool) {
     (bytes, true)
 }
 
-fn size(bytes: u64) -> String {
+fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
-    let mut left = bytes;
-    while left >= 10 * 1024 && unit + 1 < UNITS.len() {
-        left /= 1024;
+    let mut value = bytes;
+    while value >= 10 * 1024 && unit + 1 < UNITS.len() {
+        value /= 1024;
         unit += 1;
     }
-    format!("{left} {}", UNITS.get(unit).copied().unwrap_or_default())
+    format!("{value} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
-/// The space that is left where a build writes, each file system once.
+/// The free space where a build writes, once for each file system.
 #[cfg(unix)]
-pub(super) async fn disk(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
+pub(super) async fn disks(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     use std::os::unix::fs::MetadataExt as _;
-    let mut places = places(context);
-    // The go command compiles there, unless GOTMPDIR says otherwise.
-    let variable = |name: &str| context.request.environment.get(name).filter(|value| !value.is_empty());
-    let temporary = variable("GOTMPDIR").or_else(|| variable("TMPDIR")).map_or("/tmp", String::as_str);
-    places.push(("the temporary directory", PathBuf::from(temporary)));
+    let mut places: Vec<_> =
+        cache_directories(context).into_iter().map(|cache| (cache.name, cache.path)).collect();
+    // The go command compiles there.
+    let temporary = context.variable("GOTMPDIR").or_else(|| context.variable("TMPDIR")).unwrap_or("/tmp");
+    places.push(("temporary directory", PathBuf::from(temporary)));
     let mut seen: Vec<u64> = Vec::new();
-    let mut findings = Vec::new();
+    let mut diagnoses = Vec::new();
     for (name, path) in places {
         let Some(existing) = path.ancestors().find(|ancestor| ancestor.exists()) else { continue };
         let Ok(metadata) = fs::metadata(existing) else { continue };
@@ -180,26 +155,26 @@ pub(super) async fn disk(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
         }
         seen.push(metadata.dev());
         let Ok(disk) = rustix::fs::statvfs(existing) else { continue };
-        findings.push(space(name, &path, disk.f_bavail.saturating_mul(disk.f_frsize)));
+        diagnoses.push(free_space(name, &path, disk.f_bavail.saturating_mul(disk.f_frsize)));
     }
-    findings
+    diagnoses
 }
 
 #[cfg(not(unix))]
-pub(super) async fn disk(_: &DoctorContext<'_>) -> Vec<Diagnosis> {
+pub(super) async fn disks(_: &DoctorContext<'_>) -> Vec<Diagnosis> {
     Vec::new()
 }
 
-/// A first build of RoadRunner downloads and compiles some two GiB.
-#[cfg_attr(not(unix), expect(dead_code, reason = "nothing asks for the space there yet"))]
-fn space(name: &str, path: &Path, free: u64) -> Diagnosis {
-    const TOO_LITTLE: u64 = 512 << 20;
-    const LITTLE: u64 = 3 << 30;
-    let message = format!("{} free for {name} ({})", size(free), path.display());
-    let remedy = "make space: `vx cache prune`, `go clean -cache`, `go clean -modcache`";
+/// A first build of RoadRunner downloads and compiles about two GiB.
+#[cfg_attr(not(unix), expect(dead_code, reason = "free space is checked on Unix only"))]
+fn free_space(name: &str, path: &Path, free: u64) -> Diagnosis {
+    const MIN_FREE_BYTES: u64 = 512 << 20;
+    const RECOMMENDED_FREE_BYTES: u64 = 3 << 30;
+    let message = format!("{} free for the {name} ({})", format_size(free), path.display());
+    let remedy = "free disk space: `vx cache prune`, `go clean -cache`, `go clean -modcache`";
     match free {
-        ..TOO_LITTLE => Diagnosis::error("disk", message, remedy),
-        TOO_LITTLE..LITTLE => Diagnosis::warning("disk", message, remedy),
+        ..MIN_FREE_BYTES => Diagnosis::error("disk", message, remedy),
+        MIN_FREE_BYTES..RECOMMENDED_FREE_BYTES => Diagnosis::warning("disk", message, remedy),
         _ => Diagnosis::ok("disk", message),
     }
 }
@@ -207,25 +182,25 @@ fn space(name: &str, path: &Path, free: u64) -> Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Health;
+    use crate::Health;
 
     #[test]
-    fn sizes_stay_short() {
-        assert_eq!([0, 10_000, 10_241, 5 << 30].map(size), ["0 B", "10000 B", "10 KiB", "5120 MiB"]);
+    fn sizes_are_short() {
+        assert_eq!([0, 10_000, 10_241, 5 << 30].map(format_size), ["0 B", "10000 B", "10 KiB", "5120 MiB"]);
     }
 
     #[test]
-    fn little_space_is_told() {
-        let state = |free: u64| space("a cache", Path::new("/x"), free).state;
+    fn low_disk_space_is_reported() {
+        let state = |free: u64| free_space("cache", Path::new("/x"), free).state;
         assert_eq!([1 << 20, 1 << 30, 1 << 40].map(state), [Health::Error, Health::Warning, Health::Ok]);
     }
 
     #[test]
-    fn a_cache_that_cannot_be_made_is_told() {
+    fn an_unwritable_cache_is_reported() {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("file"), "").unwrap();
-        assert!(writable(&place.path().join("deep/er")).is_ok());
-        assert!(writable(&place.path().join("file/er")).is_err());
-        assert_eq!(size_of(place.path()), (0, true));
+        assert!(create_and_write(&place.path().join("deep/er")).is_ok());
+        assert!(create_and_write(&place.path().join("file/er")).is_err());
+        assert_eq!(directory_size(place.path()), (0, true));
     }
 }

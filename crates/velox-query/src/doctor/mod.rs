@@ -1,4 +1,4 @@
-//! What on this machine would keep a build from working, and what to do about it.
+//! Whether this machine can build, and what to change if it can't.
 
 mod local;
 mod remote;
@@ -12,32 +12,30 @@ use std::{
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-
 use velox_build::{BuildEnvironment, BuildRequest, Error, GoInstallation, Reporter, cache_directory};
 
-/// How long one check may take; what takes longer is a finding too.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Something that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
-    /// What was looked at: `go`, `git`, `proxy`, `sumdb`, `github`, `gitlab`, `ssh`, `private`, `caches`, `disk`.
+    /// The subject: `go`, `git`, `proxy`, `sumdb`, `github`, `gitlab`, `ssh`, `private`, `caches`, `disk`.
     pub check: &'static str,
-    /// How it is.
+    /// The severity.
     pub state: Health,
-    /// What was found, in one line. Never a token.
+    /// One line, never with a token.
     pub message: String,
     /// What to do about it.
     pub remedy: Option<String>,
 }
 
-/// How something is that was looked at.
+/// The severity of a [`Diagnosis`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Some builds will fail, or be slow.
+    /// Some builds will fail or be slow.
     Warning,
     /// Builds fail.
     Error,
@@ -55,94 +53,105 @@ impl Diagnosis {
     fn error(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { state: Health::Error, ..Self::warning(check, message, remedy) }
     }
+
+    fn of_error(check: &'static str, error: &Error) -> Self {
+        let first = error.diagnostics.first();
+        let message = first.map_or_else(|| error.to_string(), |first| first.message.clone());
+        let remedy = first.and_then(|first| first.help.first()).cloned();
+        Self { check, state: Health::Error, message, remedy }
+    }
 }
 
-/// All that the checks look at.
+/// The inputs of all checks.
 struct DoctorContext<'a> {
     request: &'a BuildRequest,
     environment: &'a BuildEnvironment<'a>,
-    /// Whether there is a configuration, which may have tokens and private plugins.
-    configured: bool,
-    /// `None`: there is a go command, and it doesn't work.
+    /// `None`: the go command doesn't work.
     go: Option<&'a GoInstallation>,
     git: Option<&'a Path>,
 }
 
-/// Looks at everything that a build of `request` needs, and tells each finding as soon as those before it are told.
+impl DoctorContext<'_> {
+    /// A variable of the environment that is set and not empty.
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.request.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// Checks everything that a build of `request` needs; reports each diagnosis in a fixed order, as early as possible.
 ///
 /// # Errors
-/// The user interrupted it. Everything else that is wrong is a finding.
+/// An interruption only: every other failure is a diagnosis.
 pub async fn diagnose(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-    mut tell: impl FnMut(Diagnosis),
+    mut report: impl FnMut(Diagnosis),
 ) -> Result<(), Error> {
     let environment = BuildEnvironment::open(request, &reporter, &cancel).await;
-    let found = environment.go();
-    let go = found.as_ref().ok();
-    for finding in local::go(request, found.as_ref().map_err(|error| *error)) {
-        tell(finding);
-    }
-    if let Some(error) = environment.network_error() {
-        tell(broken("network", error));
-    }
+    let go = environment.go();
     let git = environment.git();
-    let context = DoctorContext {
-        request,
-        configured: request.source.is_some(),
-        go,
-        environment: &environment,
-        git: git.as_deref(),
-    };
-    let online = !request.options.is_offline();
+    report(match &go {
+        Ok(go) => local::go(request, go),
+        Err(error) => Diagnosis::of_error("go", error),
+    });
+    if let Some(error) = environment.network_error() {
+        report(Diagnosis::of_error("network", error));
+    }
+    let context =
+        DoctorContext { request, environment: &environment, go: go.as_ref().ok(), git: git.as_deref() };
     let mut checks: Vec<(&'static str, LocalBoxFuture<'_, Vec<Diagnosis>>)> =
         vec![("git", local::git(&context).boxed_local())];
-    if online {
+    if !request.options.is_offline() {
         checks.push(("proxy", remote::proxies(&context).boxed_local()));
         checks.push(("sumdb", remote::sum_db(&context).boxed_local()));
         checks.push(("github", remote::github(&context).boxed_local()));
         checks.push(("gitlab", remote::gitlab(&context).boxed_local()));
         checks.push(("ssh", remote::ssh(&context).boxed_local()));
-        checks.push(("private", remote::private(&context).boxed_local()));
+        checks.push(("private", remote::private_hosts(&context).boxed_local()));
     }
     checks.push(("caches", local::caches(&context).boxed_local()));
-    checks.push(("disk", local::disk(&context).boxed_local()));
-    let at_once = checks.len();
-    let patiently = checks.into_iter().map(async |(check, findings)| {
-        tokio::time::timeout(PATIENCE, findings).await.unwrap_or_else(|_| {
-            let message = format!("no answer within {} seconds", PATIENCE.as_secs());
-            vec![Diagnosis::warning(check, message, "is the network slow, or a disk?")]
+    checks.push(("disk", local::disks(&context).boxed_local()));
+    let concurrency = checks.len();
+    let with_timeout = checks.into_iter().map(async |(check, diagnoses)| {
+        tokio::time::timeout(CHECK_TIMEOUT, diagnoses).await.unwrap_or_else(|_| {
+            let message = format!("timed out after {} seconds", CHECK_TIMEOUT.as_secs());
+            vec![Diagnosis::warning(check, message, "check the network and the disks")]
         })
     });
-    let mut findings = stream::iter(patiently).buffered(at_once);
+    let mut diagnoses = stream::iter(with_timeout).buffered(concurrency);
     loop {
         let next = tokio::select! {
-            next = findings.next() => next,
+            next = diagnoses.next() => next,
             () = cancel.cancelled() => return Err(Error::interrupted()),
         };
         match next {
-            Some(findings) => findings.into_iter().for_each(&mut tell),
+            Some(diagnoses) => diagnoses.into_iter().for_each(&mut report),
             None => return Ok(()),
         }
     }
 }
 
-/// An error of the build's own, as a finding.
-fn broken(check: &'static str, error: &Error) -> Diagnosis {
-    let first = error.diagnostics.first();
-    let message = first.map_or_else(|| error.to_string(), |first| first.message.clone());
-    let remedy = first.and_then(|first| first.help.first()).cloned();
-    Diagnosis { check, state: Health::Error, message, remedy }
+/// A directory that a build writes to.
+struct CacheDirectory {
+    name: &'static str,
+    /// The variable that names another directory.
+    variable: &'static str,
+    path: PathBuf,
 }
 
-/// Where a build puts its files, each with a name for it.
-fn places(context: &DoctorContext<'_>) -> Vec<(&'static str, PathBuf)> {
-    let mut places = Vec::new();
+fn cache_directories(context: &DoctorContext<'_>) -> Vec<CacheDirectory> {
+    let vx = cache_directory(&context.request.environment);
+    let mut caches = vec![CacheDirectory { name: "vx cache", variable: "VX_CACHE_DIR", path: vx }];
     if let Some(go) = context.go {
-        places.push(("Go's module cache", go.module_cache.clone()));
-        places.push(("Go's compile cache", go.compile_cache.clone()));
+        let (modules, builds) = (go.module_cache.clone(), go.compile_cache.clone());
+        caches.splice(
+            0..0,
+            [
+                CacheDirectory { name: "Go module cache", variable: "GOMODCACHE", path: modules },
+                CacheDirectory { name: "Go build cache", variable: "GOCACHE", path: builds },
+            ],
+        );
     }
-    places.push(("vx's cache", cache_directory(&context.request.environment)));
-    places
+    caches
 }

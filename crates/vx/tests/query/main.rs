@@ -11,5 +11,5 @@ mod support {
 mod command_line;
 mod docs;
 mod doctor;
-mod knowing;
+mod queries;
 mod shell;

@@ -178,7 +178,7 @@ async fn select_roadrunner(
 ) -> Result<String, InitError> {
     let versions = query.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
     let Some(latest) = versions.newest_major().and_then(|major| major.newest()).map(str::to_owned) else {
-        let cause = versions.trouble.map(|cause| format!(": {cause}")).unwrap_or_default();
+        let cause = versions.error.map(|cause| format!(": {cause}")).unwrap_or_default();
         let error = Error::configuration(format!("no version of RoadRunner found{cause}"));
         return Err(error.help("select one with `--roadrunner v2025.1.15`").into());
     };

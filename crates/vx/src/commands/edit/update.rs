@@ -58,7 +58,7 @@ fn update_plugin(
         editing.session.note(format!("the ref of `{name}` contains a variable, and stays unchanged"));
         return Ok(());
     }
-    if let Some(cause) = &available.versions.trouble {
+    if let Some(cause) = &available.versions.error {
         let warning = Diagnostic::warning(format!("failed to list the versions of `{name}`: {cause}"));
         editing.session.report.report(Event::Warning(warning.help("the plugin is not updated")));
         return Ok(());

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 use velox_manifest::{Level, SourceFile};
-use velox_query::{CheckReport, Finding, LookedUp, Rule};
+use velox_query::{CheckReport, CheckRule, Finding, VulnerabilityLookup};
 
 use crate::{
     cli::{OutputFormat, query::CheckCommand},
@@ -41,7 +41,7 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
         text.push('\n');
     }
     let lookup = match &checked.looked_up {
-        Ok(LookedUp { asked, private }) => {
+        Ok(VulnerabilityLookup { asked, private }) => {
             let skipped = if *private == 0 { String::new() } else { format!(", skipped {private} private") };
             let modules = count(*asked as u64, "module");
             format!("; checked {modules} for known vulnerabilities{skipped}")
@@ -90,7 +90,7 @@ fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
         "help": diagnostic.help,
     });
     let Some(object) = fields.as_object_mut() else { return fields };
-    if *rule == Rule::Vulnerable {
+    if *rule == CheckRule::Vulnerable {
         object.insert("vulnerabilities".to_owned(), json!(vulnerabilities));
     }
     if let (Some(source), Some(span)) = (source, &diagnostic.span)

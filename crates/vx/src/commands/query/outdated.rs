@@ -32,7 +32,7 @@ fn render(rows: &[AvailableVersions], all: bool) -> String {
     if !shown.is_empty() {
         parts.push(render_table(&shown));
     }
-    let is_current = |row: &&AvailableVersions| !row.is_outdated() && row.versions.trouble.is_none();
+    let is_current = |row: &&AvailableVersions| !row.is_outdated() && row.versions.error.is_none();
     let current = rows.iter().filter(is_current).count();
     if current == rows.len() && !all {
         parts.push("everything is up to date\n".to_owned());
@@ -40,7 +40,7 @@ fn render(rows: &[AvailableVersions], all: bool) -> String {
         let verb = if current == 1 { "is" } else { "are" };
         parts.push(format!("{} {verb} up to date (--all to show)\n", count(current as u64, "plugin")));
     }
-    let unknown = rows.iter().filter_map(|row| Some((&row.name, row.versions.trouble.as_ref()?)));
+    let unknown = rows.iter().filter_map(|row| Some((&row.name, row.versions.error.as_ref()?)));
     let unknown: String = unknown.map(|(name, cause)| format!("  {name}: {}\n", clean(cause))).collect();
     if !unknown.is_empty() {
         parts.push(format!("failed to list the versions of\n{unknown}"));
@@ -80,7 +80,7 @@ fn json(rows: &[AvailableVersions]) -> String {
                 "same_major": version(row.latest_compatible()),
                 "newest_major": version(row.latest()),
                 "outdated": row.is_outdated(),
-                "trouble": row.versions.trouble,
+                "trouble": row.versions.error,
             })
         })
         .collect();

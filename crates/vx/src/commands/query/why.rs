@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 use velox_manifest::Diagnostic;
-use velox_query::{GraphModule, ModuleGraph, Requirement, Requirer, Why};
+use velox_query::{GraphModule, ModuleGraph, ModuleRequirement, Requirer, Why};
 
 use crate::{
     cli::{OutputFormat, query::WhyCommand},
@@ -15,7 +15,7 @@ pub(crate) async fn why(settings: Settings, arguments: WhyCommand) -> CommandRes
     let arrow = if settings.terminal.unicode { " → " } else { " -> " };
     let session = Session::open(settings, arguments.project)?;
     let graph = session.module_graph().await?;
-    let paths = graph.named(&arguments.module);
+    let paths = graph.find(&arguments.module);
     let (&[_], Some(why)) = (paths.as_slice(), paths.first().and_then(|path| graph.why(path))) else {
         return Err(session.invalid(not_unique(&graph, &arguments.module, &paths)));
     };
@@ -68,7 +68,7 @@ fn render(why: &Why, arrow: &str) -> String {
     text
 }
 
-fn requirer(requirement: &Requirement) -> String {
+fn requirer(requirement: &ModuleRequirement) -> String {
     let by = match &requirement.by {
         Requirer::Configuration(name) => return format!("the configuration (plugin {name})"),
         Requirer::RoadRunner => "RoadRunner".to_owned(),
@@ -80,7 +80,7 @@ fn requirer(requirement: &Requirement) -> String {
 fn fields(why: &Why) -> Value {
     let module = |module: &GraphModule| json!({ "module": module.path, "version": module.version });
     let demanded = why.demanded.iter().map(|requirement| {
-        let Requirement { by, version, indirect } = requirement;
+        let ModuleRequirement { by, version, indirect } = requirement;
         let mut fields = json!({ "version": version, "indirect": indirect });
         match by {
             Requirer::Configuration(name) => fields["plugin"] = json!(name),

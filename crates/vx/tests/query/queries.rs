@@ -1,4 +1,4 @@
-//! The commands that tell things: `vx search`, `list`, `why`, `tree`, `inspect` and `check`.
+//! The queries: `vx search`, `list`, `why`, `tree`, `inspect` and `check`.
 
 use std::fs;
 
@@ -66,7 +66,7 @@ macro_rules! snapshot {
 }
 
 #[test]
-fn search_finds_plugins_by_what_is_known_of_them() {
+fn search_finds_catalogue_plugins() {
     let sandbox = Sandbox::new();
     snapshot!("search_all", shown(&sandbox.vx("search")));
     snapshot!("search_kafka", shown(&sandbox.vx("search kafka")));
@@ -103,7 +103,7 @@ fn list_compares_the_file_the_lock_and_the_release() {
 }
 
 #[test]
-fn list_shows_the_rest_where_the_release_cant_be_had() {
+fn list_works_without_the_release() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO]));
     let ran = sandbox.vx("list --offline");
@@ -112,11 +112,11 @@ fn list_shows_the_rest_where_the_release_cant_be_had() {
         "{}",
         ran.stdout()
     );
-    assert!(ran.stderr().contains("what RoadRunner was released with isn't known"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("the plugins of the RoadRunner release are unknown"), "{}", ran.stderr());
 }
 
 #[test]
-fn why_and_tree_show_who_needs_what() {
+fn why_and_tree_show_requirements() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE]));
     sandbox.vx("lock").ok();
@@ -143,9 +143,9 @@ fn why_and_tree_show_who_needs_what() {
     assert_eq!(tree["modules"]["example.com/acme/lib"]["requires"], json!([]));
 }
 
-/// What the go command makes of the same go.mod is the measure.
+/// Compared with `go list` over the same go.mod.
 #[test]
-fn the_module_graph_is_the_go_commands() {
+fn the_module_graph_matches_the_go_command() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE, LOGGER]));
     sandbox.vx("lock").ok();
@@ -163,7 +163,7 @@ fn the_module_graph_is_the_go_commands() {
 }
 
 #[test]
-fn a_machine_that_has_only_the_lock_gets_what_it_lacks() {
+fn missing_go_mod_files_are_downloaded() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("velox.toml", configuration(&[HELLO, BYE]));
     sandbox.vx("lock").ok();
@@ -190,7 +190,7 @@ fn a_directory_is_part_of_the_graph() {
 }
 
 #[test]
-fn inspect_tells_what_is_in_a_binary() {
+fn inspect_shows_the_contents_of_a_binary() {
     let proxy = proxy();
     let text = configuration(&[HELLO, BYE, LOGGER])
         + "\n[[replaces]]\nold = \"example.com/acme/lib\"\nnew = \"example.com/acme/lib@v1.0.0\"\n";
@@ -210,13 +210,13 @@ fn inspect_tells_what_is_in_a_binary() {
         inspected["plugins"].as_array().unwrap().iter().map(|plugin| &plugin["name"]).collect();
     assert_eq!(plugins, ["bye", "hello", "informer", "logger", "resetter"]);
 
-    // Another tool's binary of the same tree says less.
+    // A binary that vx did not build has less information.
     let sandbox = sandbox.env("CGO_ENABLED", "0");
     let mut sandbox = sandbox.files("tree", roadrunner("v2025").files());
     sandbox.run("go -C tree build -trimpath -o ../foreign ./cmd/rr");
     snapshot!("inspect_a_foreign_binary", shown(&sandbox.vx("inspect foreign")));
 
-    // Cut anywhere, it is told what is wrong, or what is left.
+    // Truncated anywhere, it is reported or read in part.
     let whole = sandbox.bytes("rr");
     for length in [0, 1, 4, 63, 64, 4096, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
         sandbox = sandbox.file("cut", &whole[..length]);
@@ -252,13 +252,17 @@ fn inspect_takes_any_file() {
     }
     let go = sandbox.run("go env GOROOT");
     let ran = sandbox.vx(&format!("inspect {}/bin/go", go.trim()));
-    assert!(ran.fails(1).contains("is not RoadRunner: it is built from cmd/go"), "{}", ran.stderr());
+    assert!(
+        ran.fails(1).contains("is not a RoadRunner binary: its main module is cmd/go"),
+        "{}",
+        ran.stderr()
+    );
     snapshot!("inspect_any_file", text);
 }
 
 /// A plugin of another major, one for other interfaces, a raised one, a branch, a deprecated one.
 #[test]
-fn check_finds_what_is_wrong() {
+fn check_finds_problems() {
     let proxy = proxy();
     let (status, ws) =
         ("github.com/roadrunner-server/status/v4", "github.com/roadrunner-server/websockets/v3");
@@ -306,7 +310,7 @@ fn check_finds_what_is_wrong() {
 }
 
 #[test]
-fn check_warns_of_branches_and_is_content_with_tags() {
+fn check_warns_of_branches_but_not_of_tags() {
     let proxy = proxy();
     let sandbox =
         machine(&proxy).file("velox.toml", configuration(&[["bye", "example.com/acme/bye", "main"]]));
@@ -321,7 +325,7 @@ fn check_warns_of_branches_and_is_content_with_tags() {
 }
 
 #[test]
-fn check_finds_refs_that_are_not_there() {
+fn check_finds_missing_refs() {
     let proxy = proxy();
     let text = configuration(&[["hello", "example.com/acme/hello", "v1.9.9"]]);
     let sandbox = machine(&proxy).env("GOPROXY", proxy.url()).file("velox.toml", text);
@@ -330,13 +334,13 @@ fn check_finds_refs_that_are_not_there() {
     assert!(ran.stdout().contains("--> velox.toml:6:7"), "{}", ran.stdout());
     assert!(ran.stdout().contains("error: can't resolve v1.9.9 of plugin hello"), "{}", ran.stdout());
     assert!(!sandbox.has("velox.lock"));
-    // What can't even be read is the configuration's fault.
+    // An invalid configuration exits with 2.
     let sandbox = sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n");
     sandbox.vx("check").fails(2);
 }
 
 #[test]
-fn check_asks_for_known_vulnerabilities() {
+fn check_looks_up_known_vulnerabilities() {
     let proxy = proxy();
     let osv = Osv::start();
     let affected = |module: &str, fixed: &str| {
@@ -380,7 +384,7 @@ fn check_asks_for_known_vulnerabilities() {
     assert!(asked.iter().any(|asked| asked.starts_with("stdlib 1.")), "{asked:?}");
     assert!(
         !asked.iter().any(|asked| asked.contains("/bye")),
-        "a private module's name stays here: {asked:?}"
+        "a private module's name is not sent: {asked:?}"
     );
     let found = events(&sandbox.vx("check --format json"));
     let of_lib = found.iter().find(|event| event["vulnerabilities"][0]["id"] == "GO-2025-0001").unwrap();
@@ -388,20 +392,20 @@ fn check_asks_for_known_vulnerabilities() {
     assert_eq!(found.last().unwrap()["vulnerabilities_looked_up"]["private"], 1);
     sandbox.vx("check --deny-warnings").fails(1);
 
-    // One that isn't there is no failure, but it is said.
+    // An unreachable database is reported, but not an error.
     drop(osv);
     let ran = sandbox.vx("check");
     assert!(
-        ran.ok().contains("note: known vulnerabilities weren't looked for: 127.0.0.1: "),
+        ran.ok().contains("note: known vulnerabilities were not checked: 127.0.0.1: "),
         "{}",
         ran.stdout()
     );
     let ran = sandbox.env("VX_OSV_URL", "no url").vx("check -q");
-    assert!(ran.ok().contains("VX_OSV_URL is no URL"), "{}", ran.stdout());
+    assert!(ran.ok().contains("invalid URL in VX_OSV_URL"), "{}", ran.stdout());
 }
 
 /// `77 modules` in the last line.
 fn count_of(text: &str) -> String {
-    let (before, _) = text.rsplit_once(" looked up").unwrap();
+    let (before, _) = text.rsplit_once(" checked for").unwrap();
     before.rsplit("; ").next().unwrap().to_owned()
 }

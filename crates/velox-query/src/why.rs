@@ -1,0 +1,94 @@
+//! Why a module is part of a binary.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use velox_gomod::{module::Version, semver};
+
+use crate::{GraphModule, ModuleGraph};
+
+/// Why a module is part of a binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// The module.
+    pub module: GraphModule,
+    /// Whether one of its packages is compiled in.
+    pub compiled: bool,
+    /// Who requires it, the highest version first.
+    pub demanded: Vec<ModuleRequirement>,
+    /// For each plugin that needs it, the shortest path of direct requirements between compiled modules, both ends
+    /// included.
+    pub chains: Vec<Vec<GraphModule>>,
+}
+
+/// A requirement of a module at a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleRequirement {
+    /// Who requires it.
+    pub by: Requirer,
+    /// The required version.
+    pub version: String,
+    /// Whether it is marked `// indirect`.
+    pub indirect: bool,
+}
+
+/// The origin of a requirement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirer {
+    /// The configuration, as the plugin of this name.
+    Configuration(String),
+    /// The go.mod of RoadRunner's release.
+    RoadRunner,
+    /// The go.mod of a module.
+    Module(Version),
+}
+
+impl ModuleGraph {
+    /// Why a module is part of the binary; `None`: it isn't.
+    #[must_use]
+    pub fn why(&self, path: &str) -> Option<Why> {
+        let module = self.module(path)?;
+        let mut demanded: Vec<ModuleRequirement> = self
+            .resolved
+            .graph
+            .demands(path)
+            .into_iter()
+            .map(|demand| ModuleRequirement {
+                by: Requirer::Module(demand.by.clone()),
+                version: demand.require.version.clone(),
+                indirect: demand.require.indirect,
+            })
+            .collect();
+        let plugin = self.plugin(path).filter(|plugin| plugin.from.is_some());
+        // A plugin of the configuration replaces RoadRunner's own requirement.
+        let of_release = self.resolved.release.go_mod.require.iter().find(|line| line.path == path);
+        if let Some(line) = of_release.filter(|_| plugin.is_none()) {
+            let (version, indirect) = (line.version.clone(), line.indirect);
+            demanded.insert(0, ModuleRequirement { by: Requirer::RoadRunner, version, indirect });
+        }
+        demanded.sort_by(|one, other| semver::compare(&other.version, &one.version));
+        if let Some(plugin) = plugin {
+            let (by, version) = (Requirer::Configuration(plugin.name.clone()), plugin.asked.clone());
+            demanded.insert(0, ModuleRequirement { by, version, indirect: false });
+        }
+        let chains = self.plugins().iter().filter_map(|plugin| self.chain(plugin, path)).collect();
+        Some(Why { compiled: self.is_compiled(path), module, demanded, chains })
+    }
+
+    /// The shortest path of requirements from one module to another.
+    pub(crate) fn chain(&self, from: &GraphModule, to: &str) -> Option<Vec<GraphModule>> {
+        let mut paths = VecDeque::from([vec![from.clone()]]);
+        let mut seen = BTreeSet::from([from.path.clone()]);
+        while let Some(path) = paths.pop_front() {
+            let last = path.last()?;
+            if last.path == to {
+                return Some(path).filter(|path| path.len() > 1);
+            }
+            for next in self.requirements(last, false) {
+                if seen.insert(next.path.clone()) {
+                    paths.push_back([path.as_slice(), &[next]].concat());
+                }
+            }
+        }
+        None
+    }
+}

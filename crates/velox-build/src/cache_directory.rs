@@ -1,8 +1,8 @@
-//! What vx keeps on this machine besides Go's own caches.
+//! The cache directory of vx.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// Where that is: VX_CACHE_DIR, else `velox` in the user's cache directory, else in the temporary one.
+/// VX_CACHE_DIR, else `velox` in the user's cache directory, else in the temporary directory.
 #[must_use]
 pub fn cache_directory(environment: &BTreeMap<String, String>) -> PathBuf {
     let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);

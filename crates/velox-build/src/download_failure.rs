@@ -18,7 +18,7 @@ pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Er
         FetchError::NeedsGo { tried, .. } | FetchError::Download { tried, .. } => Ok(tried),
         FetchError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
         FetchError::Mismatch { file, found, expected, .. } => {
-            let text = format!("its {file} has the sum {found}\nexpected is  {expected}");
+            let text = format!("checksum of {file}\nexpected {expected}\nfound    {found}");
             Err(checksum_mismatch(module, &text))
         }
         FetchError::Database {

@@ -2,41 +2,40 @@ use std::ops::Range;
 
 use velox_manifest::{Diagnostic, Level};
 
-/// Which exit code an [`Error`] is worth.
+/// The kind of an [`Error`], which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The configuration or the command line is wrong: exit code 2.
+    /// Invalid configuration or arguments: exit code 2.
     Configuration,
-    /// The build failed: exit code 1.
+    /// A failed build: exit code 1.
     Build,
-    /// The user interrupted it: exit code 130.
+    /// Interrupted by the user: exit code 130.
     Interrupted,
 }
 
-/// Who can do something about an [`Error`].
+/// Who can act on an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Blame {
-    /// Whoever asked: the same request comes to nothing as long as what it names is as it is.
+    /// The author of the request: it fails again until it, or what it names, changes.
     Request,
-    /// The module proxies, forges and databases: the same request may work once they answer.
+    /// The module proxies, forges and databases: a retry may succeed.
     Sources,
-    /// Anybody else: the author of what doesn't compile, or the owner of this machine.
+    /// Others: the author of code that doesn't compile, or the administrator of this machine.
     #[default]
     Other,
 }
 
-/// Why a build ended without a binary.
+/// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", diagnostics.first().map_or("interrupted", |d| d.message.as_str()))]
 pub struct Error {
-    /// What it is worth.
+    /// Its kind.
     pub kind: ErrorKind,
-    /// What was asked, what happened, what to do; at least one, save for [`ErrorKind::Interrupted`].
-    /// Spans point into [`crate::BuildRequest::source`].
+    /// At least one, except for [`ErrorKind::Interrupted`]. Spans refer to [`crate::BuildRequest::source`].
     pub diagnostics: Vec<Diagnostic>,
-    /// Lines of the compiler or another child command that explain it, already redacted.
+    /// Output of a child process that explains the error, without secrets.
     pub output: Vec<String>,
-    /// Who can do something about it.
+    /// Who can act on it.
     pub fault: Blame,
 }
 
@@ -59,7 +58,7 @@ impl Error {
         Self::many(ErrorKind::Interrupted, Vec::new())
     }
 
-    /// Many findings at once; the kind is the first one's to choose.
+    /// Several diagnostics.
     #[must_use]
     pub fn many(kind: ErrorKind, diagnostics: Vec<Diagnostic>) -> Self {
         let fault = if kind == ErrorKind::Configuration { Blame::Request } else { Blame::Other };
@@ -74,7 +73,7 @@ impl Error {
     /// A failed operation on a file.
     #[must_use]
     pub fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::build(format!("can't {verb} {}: {error}", path.display()))
+        Self::build(format!("failed to {verb} {}: {error}", path.display()))
     }
 
     /// Adds a `help:` line to the first diagnostic.
@@ -88,12 +87,12 @@ impl Error {
 
     pub(crate) fn output(mut self, lines: Vec<String>) -> Self {
         self.output = lines;
-        // The go command names a file, not the setting that put it there.
+        // The go command names a file, not the setting for its place.
         let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));
         if says("no space left on device") {
-            self.help("make room on that disk, or use another: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
+            self.help("free some space, or use another disk: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
         } else if says("failed to initialize build cache") {
-            self.help("GOCACHE has to name a directory that can be written")
+            self.help("set GOCACHE to a writable directory")
         } else {
             self
         }
@@ -104,14 +103,14 @@ impl Error {
     }
 }
 
-/// Something that was downloaded, or is in a cache, isn't what its sum says.
+/// A download or a cached file with another checksum than recorded.
 pub(crate) fn checksum_mismatch(name: &str, text: &str) -> Error {
-    Error::build(format!("{name} is not what its checksum says"))
-        .help("someone changed the module after its sum was recorded, or changed it on the way: don't use it before you know which")
+    Error::build(format!("verification failed: checksum mismatch for {name}"))
+        .help("the module was changed after its checksum was recorded, or in transit: find out which before you use it")
         .output(text.lines().map(str::to_owned).collect())
 }
 
-/// An error-level diagnostic with a place and a label.
+/// An error diagnostic.
 pub(crate) fn finding(message: String, span: Option<Range<usize>>, label: Option<&str>) -> Diagnostic {
     Diagnostic { level: Level::Error, message, span, label: label.map(str::to_owned), help: Vec::new() }
 }

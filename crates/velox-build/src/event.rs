@@ -4,33 +4,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use velox_manifest::{Diagnostic, GoTarget};
 
 use crate::error::Error;
 
-/// The stages of a build, in order.
+/// The phases of a build, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Refs become versions.
+    /// Resolving refs to versions.
     Resolve,
-    /// Modules are downloaded and verified.
+    /// Downloading and verifying modules.
     Fetch,
-    /// The source tree is written.
+    /// Writing the source tree.
     Prepare,
-    /// `go build`, without the link.
+    /// `go build` without the link.
     Compile,
-    /// The linker runs.
+    /// The linker.
     Link,
-    /// Build information read back, smoke test.
+    /// Checking the build information; the smoke test.
     Verify,
-    /// The binary is put where the user wants it.
+    /// Writing to the output directory.
     Publish,
 }
 
 impl Phase {
-    /// Its name in events, and in a service's log.
+    /// The name in events and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,63 +45,64 @@ impl Phase {
     }
 }
 
-/// One line of the resolved table.
+/// A plugin in reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PluginRow {
-    /// The user's name for it (`informer` and `resetter` where vx added them).
+    /// The user's name for it (`informer` and `resetter` for added plugins).
     pub name: String,
     /// Module path.
     pub module: String,
-    /// What the configuration asked for.
+    /// The requested ref.
     pub asked: String,
-    /// The exact version that is compiled in; `None` for a local directory.
+    /// The exact version; `None` for a local directory.
     pub version: Option<String>,
-    /// The full commit id, where it is known.
+    /// The full commit id, if known.
     pub commit: Option<String>,
-    /// What replaces it: a module with its version, or a directory.
+    /// The replacement: a module with its version, or a directory.
     pub replacement: Option<String>,
-    /// Whether vx added it (every server needs informer and resetter).
+    /// Whether vx added it (every binary has informer and resetter).
     pub added: bool,
 }
 
-/// A plugin that Go's minimal version selection raised above the version asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A plugin that minimal version selection raised above the requested version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RaisedPlugin {
     /// The user's name for it.
     pub name: String,
     /// Module path.
     pub module: String,
-    /// The version that the configuration names.
+    /// The requested version.
     pub asked: String,
-    /// The version that is compiled in.
+    /// The compiled version.
     pub selected: String,
-    /// The modules (`path@version`) whose go.mod demands it.
+    /// The modules (`path@version`) that require it.
     pub demanded_by: Vec<String>,
 }
 
 impl fmt::Display for RaisedPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, selected, asked, demanded_by, .. } = self;
-        write!(f, "`{name}` is compiled at {selected}, not {asked} as asked")?;
+        write!(f, "`{name}` was requested at {asked}, but {selected} is compiled")?;
         match demanded_by.as_slice() {
             [] => Ok(()),
-            modules => write!(f, ": demanded by {}", modules.join(", ")),
+            modules => write!(f, ": required by {}", modules.join(", ")),
         }
     }
 }
 
-/// Something worth a line, but no warning.
+/// A message below the level of a warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Note {
-    /// The forge's rate limit is used up; vx waits for it.
+    /// The rate limit of a forge is exceeded; vx waits.
     RateLimitWait {
         /// The forge's host.
         host: String,
-        /// How long, in whole seconds.
+        /// Seconds to wait.
         seconds: u64,
     },
-    /// A module's tree came from a forge: no checksum database can confirm it, its first use is trusted.
+    /// A module from a forge, which no checksum database can verify.
     TrustedOnFirstUse {
         /// `path@version`.
         module: String,
@@ -110,12 +111,12 @@ pub enum Note {
     },
     /// The workspace was kept (`--keep-workspace`).
     WorkspaceKept {
-        /// Where it is.
+        /// Its directory.
         path: PathBuf,
     },
-    /// Anything else, as a sentence.
+    /// Any other message.
     Text {
-        /// The sentence.
+        /// The message.
         text: String,
     },
 }
@@ -124,39 +125,38 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RateLimitWait { host, seconds } => {
-                write!(f, "waiting {seconds}s: the rate limit of {host} is used up")
+                write!(f, "rate limit exceeded for {host}; waiting {seconds}s")
             }
             Self::TrustedOnFirstUse { module, sum } => {
-                write!(f, "no checksum database knows {module}; its first use is trusted ({sum})")
+                write!(f, "{module} trusted on first use: no checksum database has it ({sum})")
             }
-            Self::WorkspaceKept { path } => write!(f, "the workspace is kept in {}", path.display()),
+            Self::WorkspaceKept { path } => write!(f, "workspace kept in {}", path.display()),
             Self::Text { text } => f.write_str(text),
         }
     }
 }
 
-/// What a [`Reporter`] is told.
+/// An event of a build.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A phase began.
+    /// A phase started.
     Started(Phase),
-    /// A phase ended well.
+    /// A phase succeeded.
     Finished(Phase, Duration),
-    /// Something within a phase went on: `done` of `total` (`None`: not known yet), and the thing itself
-    /// (a plugin's name, a module, a package).
+    /// Progress within a phase.
     Progress {
-        /// The phase it belongs to.
+        /// The phase.
         phase: Phase,
-        /// How many are done.
+        /// The number of finished items.
         done: u64,
-        /// Of how many.
+        /// The total number, if known.
         total: Option<u64>,
-        /// The latest one.
+        /// The latest item: a plugin, a module or a package.
         item: String,
-        /// How many bytes came over the network for it, in this phase so far; `None`: that isn't known here.
+        /// Bytes downloaded in this phase so far, if known.
         bytes: Option<u64>,
     },
-    /// Everything has a version now.
+    /// All versions are known.
     Resolved {
         /// RoadRunner's module path.
         roadrunner: String,
@@ -165,13 +165,13 @@ pub enum Event {
         /// The plugins, sorted by name.
         plugins: Vec<PluginRow>,
     },
-    /// A plugin was raised (a warning; with `--strict` an error instead).
+    /// A plugin was raised (with `--strict` an error instead).
     Raised(RaisedPlugin),
-    /// A warning with a place in the configuration.
+    /// A warning about the configuration.
     Warning(Diagnostic),
-    /// Something worth a line.
+    /// A message.
     Note(Note),
-    /// A line that a child command (go, git) printed; for `-v`. Secrets are already redacted.
+    /// A line of a child process (go, git), without secrets.
     Output {
         /// The program's name.
         program: &'static str,
@@ -180,13 +180,13 @@ pub enum Event {
     },
 }
 
-/// Watches a build. Called from any thread; must not block for long.
+/// Receives the events of a build, from any thread. Must not block for long.
 pub trait Reporter: Send + Sync {
-    /// Something happened.
+    /// Receives an event.
     fn report(&self, event: Event);
 }
 
-/// What a finished build made.
+/// The result of a build.
 #[derive(Debug, Clone, Serialize)]
 pub struct BuildSummary {
     /// RoadRunner's module path.
@@ -195,12 +195,12 @@ pub struct BuildSummary {
     pub version: String,
     /// The plugins, sorted by name.
     pub plugins: Vec<PluginRow>,
-    /// What was raised.
+    /// The raised plugins.
     pub raised: Vec<RaisedPlugin>,
     /// The targets.
     #[serde(serialize_with = "as_os_arch")]
     pub targets: Vec<GoTarget>,
-    /// The Go version that compiled it (`go1.26.8`).
+    /// The Go version (`go1.26.8`).
     pub go_version: String,
     /// `internal/meta.version` in the binary.
     pub stamp_version: String,
@@ -208,45 +208,45 @@ pub struct BuildSummary {
     pub stamp_time: String,
     /// The composed go.mod.
     pub go_mod: String,
-    /// The lock that says all this; `None`: there is no place for one.
+    /// The lock file; `None`: there is none.
     pub lock: Option<PathBuf>,
-    /// What was made, for each target; nothing where the goal comes before.
+    /// The binaries; empty unless the goal is a build.
     pub binaries: Vec<BuiltBinary>,
-    /// What the compile cache did, where one took part.
+    /// The use of the shared compile cache.
     pub compile_cache: Option<CompileCacheStats>,
 }
 
-/// A binary that a build left.
+/// A published binary.
 #[derive(Debug, Clone, Serialize)]
 pub struct BuiltBinary {
-    /// What it was compiled for, `os/arch`.
+    /// Its target, `os/arch`.
     pub target: String,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Its SHA-256, in hexadecimal.
+    /// SHA-256, in hexadecimal.
     pub sha256: String,
-    /// Whether it was there already, made from the very same input.
+    /// Whether the artifact store had it.
     pub reused: bool,
     /// The release archive around it (`--archive`).
     pub archive: Option<PathBuf>,
 }
 
-/// What the compile cache that a team shares did for a build.
+/// Statistics of the shared compile cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CompileCacheStats {
-    /// Answers from this machine's own GOCACHE.
+    /// Hits in the local GOCACHE.
     pub local_hits: u64,
-    /// Answers from the remote.
+    /// Hits in the remote cache.
     pub remote_hits: u64,
-    /// What had to be compiled.
+    /// Packages that were compiled.
     pub misses: u64,
-    /// Bytes that came from the remote, as they were sent.
+    /// Bytes downloaded from the remote cache.
     pub bytes_down: u64,
-    /// Bytes that went there.
+    /// Bytes uploaded to it.
     pub bytes_up: u64,
-    /// Why the remote was given up or not used; `None`: it worked.
+    /// Why the remote cache was not used, or only in part.
     pub trouble: Option<String>,
 }
 
@@ -254,7 +254,7 @@ fn as_os_arch<S: serde::Serializer>(targets: &[GoTarget], serializer: S) -> Resu
     serializer.collect_seq(targets.iter().map(GoTarget::to_string))
 }
 
-/// Reports the start of `phase`, runs `work`, and reports its end with the time that it took.
+/// Reports the start and the end of `phase` around `work`.
 pub(crate) async fn phase<T>(
     reporter: &dyn Reporter,
     phase: Phase,

@@ -1,4 +1,4 @@
-//! A new plugin: the files that somebody who writes one starts from.
+//! The files of a new plugin.
 
 use std::{fs, io, path::Path};
 
@@ -6,12 +6,12 @@ use velox_gomod::module;
 
 use crate::error::Error;
 
-/// A plugin that does next to nothing, and passes its own tests.
+/// A minimal plugin with passing tests.
 ///
 /// ```text
 /// plugin.go  config.go  rpc.go  plugin_test.go    the plugin
 /// go.mod     go.sum                               its module
-/// velox.toml .rr.yaml                             a server to try it in
+/// velox.toml .rr.yaml                             a configuration to try it with
 /// README.md  .gitignore
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,8 @@ const FILES: &[(&str, &str)] = files![
     ".gitignore" <- "gitignore",
 ];
 
-/// Names that no Go package or plugin's section can have: Go's keywords (<https://go.dev/ref/spec#Keywords>), what the go
-/// command takes for something else, and the sections that RoadRunner and the skeleton itself have.
+/// Reserved names: Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and the
+/// configuration sections of RoadRunner and of the template.
 const TAKEN: &[&str] = &[
     "break",
     "case",
@@ -85,31 +85,29 @@ const TAKEN: &[&str] = &[
 ];
 
 impl PluginTemplate {
-    /// A plugin of this name, and of this module path (`example.com/NAME` where nobody says).
+    /// A plugin with this name and module path (default: `example.com/NAME`).
     ///
     /// # Errors
-    /// A name or a path that can't be one.
+    /// An invalid name or module path.
     pub fn new(name: &str, module: Option<&str>) -> Result<Self, Error> {
-        let wrong = |why: &str| Error::configuration(format!("`{name}` can't be a plugin's name: {why}"));
-        let shape = "it is lower-case letters, digits and dashes, such as `my-plugin`";
+        let wrong = |why: &str| Error::configuration(format!("invalid plugin name `{name}`: {why}"));
+        let shape = "use lower-case letters, digits and dashes, such as `my-plugin`";
         let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.len() > 64 || !name.chars().all(known) || !name.starts_with(|c: char| c.is_ascii_lowercase())
         {
-            return Err(
-                wrong(shape).help("the module's path can be anything: --module github.com/Me/MyPlugin")
-            );
+            return Err(wrong(shape).help("the module path can differ: --module github.com/Me/MyPlugin"));
         }
         if name.ends_with('-') || name.contains("--") {
-            return Err(wrong("a dash stands between two words"));
+            return Err(wrong("a dash must be between two words"));
         }
         let skeleton = Self { name: name.to_owned(), module: String::new() };
         if TAKEN.contains(&name) || TAKEN.contains(&skeleton.package().as_str()) {
-            return Err(wrong("Go or RoadRunner knows this word as something else"));
+            return Err(wrong("it is reserved by Go or RoadRunner"));
         }
         let module = module.map_or_else(|| format!("example.com/{name}"), str::to_owned);
         module::check_path(&module).map_err(|error| {
             Error::configuration(format!("--module: {error}"))
-                .help("a module path is where others fetch it from, such as github.com/me/my-plugin")
+                .help("a module path names a repository, such as github.com/me/my-plugin")
         })?;
         Ok(Self { module, ..skeleton })
     }
@@ -120,11 +118,11 @@ impl PluginTemplate {
         &self.module
     }
 
-    /// Writes the files into `directory`, which must not be there yet, or be empty but for version control: all of them
-    /// or none. Their names.
+    /// Writes the files, all or none, into `directory`, which must not exist or be empty except for version control. Returns
+    /// their names.
     ///
     /// # Errors
-    /// The directory has files, or can't be written.
+    /// The directory is not empty or can't be written.
     pub fn write(&self, directory: &Path) -> Result<Vec<&'static str>, Error> {
         let failed = |error: io::Error| Error::file("write", directory, &error);
         let there = match fs::read_dir(directory) {
@@ -139,17 +137,17 @@ impl PluginTemplate {
         };
         let into_it = there.is_some();
         if there.is_some_and(has_files) {
-            let message = format!("{} is there already, and not empty", directory.display());
+            let message = format!("{} already exists and is not empty", directory.display());
             return Err(
                 Error::configuration(message).help("choose another name, or another directory with --dir")
             );
         }
-        // An empty directory may be somebody's working directory: it stays, and gets the files one by one.
+        // An existing directory may be someone's working directory: it is kept, and the files are moved into it.
         let parent = if into_it { directory } else { directory.parent().unwrap_or(Path::new(".")) };
         fs::create_dir_all(parent).map_err(failed)?;
         let unfinished = tempfile::Builder::new().prefix(".vx-new-").tempdir_in(parent).map_err(failed)?;
         let inside = unfinished.path().join("plugin");
-        // Its mode is what the umask says, unlike a temporary directory's.
+        // Unlike a temporary directory, it gets its mode from the umask.
         fs::create_dir(&inside).map_err(failed)?;
         for (name, template) in FILES {
             fs::write(inside.join(name), self.filled(template)).map_err(failed)?;
@@ -170,7 +168,7 @@ impl PluginTemplate {
             .replace("{{module}}", &self.module)
     }
 
-    /// A Go package has no dashes in its name.
+    /// Package names have no dashes.
     fn package(&self) -> String {
         self.name.replace('-', "")
     }

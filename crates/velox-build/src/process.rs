@@ -22,10 +22,10 @@ use crate::{
     request::BuildRequest,
 };
 
-/// How long a child may take to end by itself once it was asked to.
+/// The time between the interrupt and the kill of a child process.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 
-/// Runs the children of one build: with the same environment, the same redaction, the same way to end.
+/// Runs the child processes of a build, with the same environment and redaction.
 #[derive(Clone)]
 pub(crate) struct CommandRunner {
     pub(crate) inherited: Arc<BTreeMap<String, String>>,
@@ -33,32 +33,31 @@ pub(crate) struct CommandRunner {
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) cancel: CancellationToken,
-    /// Whether each child leads a process group of its own.
+    /// Whether each child leads its own process group.
     pub(crate) own_groups: bool,
 }
 
-/// A child that ended: what it printed, already redacted, and how.
+/// The status and the redacted output of a finished child process.
 pub(crate) struct CommandOutput {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: Vec<String>,
 }
 
-/// One command to run.
 pub(crate) struct Invocation<'a> {
-    /// The name that the user knows it by.
+    /// Its name in messages.
     pub(crate) name: &'static str,
     pub(crate) program: &'a Path,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: &'a Path,
-    /// On top of the inherited environment.
+    /// In addition to the inherited environment.
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// Called for each line on standard error as it comes.
+    /// Called for each line on standard error.
     pub(crate) on_line: Option<&'a (dyn Fn(&str) + Sync)>,
 }
 
 impl CommandRunner {
-    /// Children with the build's environment, and no secrets yet.
+    /// Children with the environment of the build, but without secrets.
     pub(crate) fn new(
         request: &BuildRequest,
         reporter: &Arc<dyn Reporter>,
@@ -66,7 +65,7 @@ impl CommandRunner {
     ) -> Self {
         let mut inherited = request.environment.clone();
         if request.options.is_offline() {
-            // What the caches hold was verified when it came.
+            // The content of the caches was verified when it was downloaded.
             let nothing = [("GOPROXY", "off"), ("GOSUMDB", "off"), ("GOVCS", "*:off")];
             inherited.extend(nothing.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
@@ -80,7 +79,7 @@ impl CommandRunner {
         }
     }
 
-    /// Runs a command to its end, or to the end of its whole process group when the build is interrupted.
+    /// Runs a command. An interruption ends its process group.
     pub(crate) async fn run(&self, invocation: Invocation<'_>) -> Result<CommandOutput, Error> {
         let mut command = Command::new(invocation.program);
         command
@@ -101,7 +100,7 @@ impl CommandRunner {
             Error::build(format!("failed to start {}: {error}", invocation.program.display()))
         })?;
         let (Some(stdout), Some(stderr)) = (group.child().stdout.take(), group.child().stderr.take()) else {
-            return Err(Error::build(format!("can't read what {} prints", invocation.name)));
+            return Err(Error::build(format!("failed to read the output of {}", invocation.name)));
         };
 
         let talk = async {
@@ -122,13 +121,13 @@ impl CommandRunner {
                 return Err(Error::interrupted());
             }
         };
-        let (status, bytes, stderr) = ended
-            .map_err(|error| Error::build(format!("can't read what {} prints: {error}", invocation.name)))?;
+        let (status, bytes, stderr) = ended.map_err(|error| {
+            Error::build(format!("failed to read the output of {}: {error}", invocation.name))
+        })?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
         Ok(CommandOutput { status, stdout, stderr })
     }
 
-    /// Runs `work` until it is done or the build is cancelled.
     pub(crate) async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             done = work => Ok(done),
@@ -158,7 +157,7 @@ impl CommandRunner {
         lines
     }
 
-    /// The full path of a program on the PATH of the build's environment.
+    /// The full path of a program on the PATH.
     pub(crate) fn find(&self, program: &str) -> Option<PathBuf> {
         let path = self.inherited.get("PATH").or_else(|| self.inherited.get("Path"))?;
         let file = format!("{program}{}", std::env::consts::EXE_SUFFIX);

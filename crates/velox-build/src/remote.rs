@@ -1,5 +1,4 @@
-//! A build that is done on another machine, as far as it concerns this one: the lock beside the configuration, and where
-//! the binaries go.
+//! The local part of a build on a build service: the lock file and the output directory.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -19,66 +18,65 @@ use crate::{
     stamp::Stamp,
 };
 
-/// What this machine has to do with a build that is done elsewhere.
+/// The local part of a remote build.
 pub struct RemoteBuild<'a> {
     request: &'a BuildRequest,
     output: &'a Output,
     settings: BuildSettings,
     asked: RequestedVersions,
     found: LockFile,
-    /// Whether the lock that was found says what the configuration asks for.
     fits: bool,
 }
 
-/// What flags, configuration and environment say together of a build that is done elsewhere.
+/// The effective settings of a remote build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteBuildSettings {
-    /// What to compile for; at least one.
+    /// Not empty.
     pub targets: Vec<GoTarget>,
-    /// Keep debug symbols.
+    /// `--debug`.
     pub debug: bool,
-    /// Go's race detector.
+    /// `--race`.
     pub race: bool,
-    /// A raised plugin is an error.
+    /// `--strict`.
     pub strict: bool,
-    /// Which dependencies it starts from.
+    /// `--dependencies`.
     pub dependencies: Option<Dependencies>,
-    /// The version that the binary says, where one was given.
+    /// The version stamp, if set explicitly.
     pub stamp_version: Option<String>,
-    /// The build time that the binary says, where one was given.
+    /// The build time, if set explicitly.
     pub stamp_time: Option<String>,
 }
 
-/// The exact refs of a lock.
+/// The refs of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedRefs {
-    /// RoadRunner's: a tag, or a commit.
+    /// A tag or a commit of RoadRunner.
     pub roadrunner: String,
     /// The plugins' versions, by the user's names.
     pub plugins: BTreeMap<String, String>,
 }
 
-/// What became of the lock.
+/// What happened to the lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockUpdate {
     /// It was written.
     Written,
-    /// It says the same already, or has no place.
+    /// Unchanged: it is up to date, or there is no place for it.
     Stays,
-    /// It says something else, and stays.
+    /// Unchanged, although it differs.
     Differs,
-    /// It can't be written; says why.
+    /// Not written, for this reason.
     Unwritable(String),
 }
 
 impl<'a> RemoteBuild<'a> {
-    /// Finds out what would fail later.
+    /// Fails early.
     ///
     /// # Errors
-    /// The binaries can't be written where they should be; with `--locked`, there is no lock that fits.
+    /// The output can't be written; with `--locked`, no lock matches.
     pub fn new(request: &'a BuildRequest) -> Result<Self, Error> {
         let Goal::Build(output) = &request.goal else {
-            return Err(Error::configuration("only a build can be done elsewhere"));
+            return Err(Error::configuration("only builds can run on a build service"));
         };
         let manifest = request.manifest.with_plugin_replacements();
         let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
@@ -94,7 +92,7 @@ impl<'a> RemoteBuild<'a> {
         Ok(Self { request, output, settings, asked, found, fits })
     }
 
-    /// What is to be built, and how.
+    /// The effective settings.
     #[must_use]
     pub fn settled(&self) -> RemoteBuildSettings {
         let BuildRequest { options, environment, .. } = self.request;
@@ -110,8 +108,8 @@ impl<'a> RemoteBuild<'a> {
         }
     }
 
-    /// The exact refs, where the lock fits. With `strict` only where they are those that were asked for, since what was
-    /// raised isn't told from what was asked for elsewhere.
+    /// The refs of the lock, if it matches. With `--strict` only if no plugin was raised: the service could not tell the
+    /// raised versions from requested ones.
     #[must_use]
     pub fn exact(&self) -> Option<LockedRefs> {
         let lock = self.fitting()?;
@@ -128,11 +126,11 @@ impl<'a> RemoteBuild<'a> {
         Some(LockedRefs { roadrunner, plugins })
     }
 
-    /// The lock that another machine made (one for each target) as it would have been made here. `modules` has the module
-    /// paths of the configuration's plugins, by their names.
+    /// Converts the locks of the service (one for each target) to the lock of a local build. `modules` has the module paths
+    /// of the configured plugins, by name.
     ///
     /// # Errors
-    /// It can't be read; with `--locked`, it has other versions than the lock here.
+    /// An invalid lock, or with `--locked` other versions than in the local one.
     pub fn adopt(&self, texts: &[String], modules: &BTreeMap<String, String>) -> Result<Option<Lock>, Error> {
         let mut adopted: Option<Lock> = None;
         for text in texts {
@@ -148,10 +146,10 @@ impl<'a> RemoteBuild<'a> {
         Ok(adopted)
     }
 
-    /// Keeps an adopted lock beside the configuration, as a build here does.
+    /// Writes the lock file, if a local build would.
     ///
     /// # Errors
-    /// With `--locked`, it has other versions than the lock here.
+    /// With `--locked`, other versions than in the local lock.
     pub fn keep(&self, adopted: &Lock) -> Result<LockUpdate, Error> {
         let Some(known) = self.fitting() else {
             if !self.request.updates_lock || self.request.lock.is_none() {
@@ -167,10 +165,10 @@ impl<'a> RemoteBuild<'a> {
         }
         if self.request.options.versions.locked {
             return Err(Error::build(format!(
-                "the build service chose other versions than {} has",
+                "the build service resolved other versions than {}",
                 self.found.name()
             ))
-            .help("build on this machine, or bring the lock up to date: `vx lock`")
+            .help("build on this machine, or update the lock with `vx lock`")
             .output(differences(&known.go_mod, &adopted.go_mod)));
         }
         Ok(LockUpdate::Differs)
@@ -187,13 +185,13 @@ impl<'a> RemoteBuild<'a> {
         summary(self.request, &self.settings, lock, self.request.lock.clone())
     }
 
-    /// Where the binary for a target goes.
+    /// The output path of a target.
     #[must_use]
     pub fn place(&self, target: &GoTarget) -> PathBuf {
         self.output.file(&self.settings.binary_name(target))
     }
 
-    /// Whether the binary is there already.
+    /// Whether the output path has this binary.
     #[must_use]
     pub fn is_there(&self, target: &GoTarget, size: u64, sha256: &str) -> bool {
         let file = self.place(target);
@@ -254,7 +252,7 @@ fn reference(manifest: &Manifest, name: &str) -> Option<String> {
     Some(plugin.reference.value.clone())
 }
 
-/// The lines of both, each once; go.sum is sorted.
+/// The lines of both, sorted and without duplicates.
 fn union(one: &str, other: &str) -> String {
     let mut lines: Vec<&str> = one.lines().chain(other.lines()).collect();
     lines.sort_unstable();
@@ -262,7 +260,7 @@ fn union(one: &str, other: &str) -> String {
     lines.into_iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// The lines of a go.mod that the other lacks, with a sign for the side that has them.
+/// A line diff of two go.mod files.
 fn differences(here: &str, there: &str) -> Vec<String> {
     let lacks = |text: &str, line: &str| !text.lines().any(|other| other.trim() == line.trim());
     let only = |one: &str, other: &str, sign: char| -> Vec<String> {

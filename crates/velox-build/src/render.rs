@@ -1,4 +1,4 @@
-//! Diagnostics and foreign texts as people read them.
+//! Rendering of diagnostics.
 
 use std::{borrow::Cow, iter, ops::Range};
 
@@ -6,7 +6,7 @@ use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet, rende
 use anstyle::{AnsiColor, Style};
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
-/// One message as the compiler of Rust shows its own, with a line feed at its end:
+/// Renders a diagnostic in the style of rustc, ending with a newline:
 ///
 /// ```text
 /// error: unknown key `reff`
@@ -18,13 +18,13 @@ use velox_manifest::{Diagnostic, Level, SourceFile};
 ///   = help: …
 /// ```
 ///
-/// It is styled; write it through `anstream`, or make it [`plain`]. It is ASCII on every terminal, since editors and scripts look for `-->`.
+/// The text is styled: print it with `anstream`, or use [`plain`]. It is ASCII, since editors and scripts parse `-->`.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, source: Option<&SourceFile>) -> String {
     render_explained(diagnostic, &[], source)
 }
 
-/// As [`render`], with notes on why it matters before the help.
+/// As [`render`], with notes before the help.
 #[must_use]
 pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Option<&SourceFile>) -> String {
     let title = match diagnostic.level {
@@ -58,7 +58,7 @@ pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Optio
     text
 }
 
-/// The first line alone, in the same style.
+/// The first line alone.
 #[must_use]
 pub fn heading(level: Level, message: &str) -> String {
     let (word, color) = match level {
@@ -69,7 +69,7 @@ pub fn heading(level: Level, message: &str) -> String {
     format!("{style}{word}{style:#}{bold}: {}{bold:#}", clean(message))
 }
 
-/// Foreign text (a server's message, a file's name) without what a terminal would obey.
+/// Removes control sequences from foreign text.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() && c != '\t' && c != '\n';
@@ -79,13 +79,13 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain(text).replace(obeyed, ""))
 }
 
-/// A styled text without its styles.
+/// Removes styles.
 #[must_use]
 pub fn plain(text: &str) -> String {
     anstream::adapter::strip_str(text).to_string()
 }
 
-/// `span` as far as it lies in `text`, between characters: the renderer trusts what it gets.
+/// The part of `span` within `text`, at character boundaries.
 #[must_use]
 pub fn within(text: &str, span: &Range<usize>) -> Range<usize> {
     let start = text.floor_char_boundary(span.start);

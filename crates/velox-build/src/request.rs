@@ -2,71 +2,70 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
-/// All that a build is made from.
+/// The input of a build.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
-    /// What the user asked for.
+    /// The manifest.
     pub manifest: Manifest,
-    /// The text that `manifest` was read from, for errors that point into it.
+    /// The text of the manifest, for diagnostics.
     pub source: Option<SourceFile>,
-    /// The directory that relative replacements start from: the configuration file's.
+    /// The base of relative paths: the directory of the configuration file.
     pub base: PathBuf,
-    /// The environment that the build sees, and its children inherit (the process's own, in the program).
+    /// The environment of the build and its child processes.
     pub environment: BTreeMap<String, String>,
-    /// What flags say; they win over the manifest.
+    /// The options, which override the manifest.
     pub options: BuildOptions,
-    /// What is to be done.
+    /// How far the build goes.
     pub goal: Goal,
-    /// The lock beside the configuration; `None`: there is no place for one (a configuration from a pipe, or none at all).
+    /// The path of the lock file; `None` for a configuration from a pipe or without a file.
     pub lock: Option<PathBuf>,
-    /// Whether the lock may be written: not where flags changed the manifest, whose other versions still come from it.
+    /// Whether the lock may be written: not if flags changed the manifest.
     pub updates_lock: bool,
 }
 
 /// How far a build goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Goal {
-    /// To the exact versions, and no further; nothing is written.
+    /// Resolve the versions, and write nothing.
     Plan,
-    /// The same, and whether a build into this output would be refused (`vx build --dry-run`).
+    /// As `Plan`, and check the output (`vx build --dry-run`).
     DryRun(Output),
-    /// To the lock (`vx lock`).
+    /// Write the lock (`vx lock`).
     Lock,
-    /// To a lock that says what the configuration asks for, which is not changed (`vx lock --check`).
+    /// Check that the lock matches the configuration (`vx lock --check`).
     CheckLock,
-    /// To all the files in the caches that a build needs (`vx fetch`).
+    /// Download everything that a build needs (`vx fetch`).
     Fetch,
-    /// To the binary.
+    /// Build the binaries.
     Build(Output),
 }
 
-/// Where the binary goes.
+/// The output path.
 ///
-/// Several targets make several files in one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// A directory, made when missing, that gets `rr` (`rr.exe` for Windows).
+    /// A directory for `rr` (`rr.exe` for Windows), or for one file for each target.
     Directory(PathBuf),
-    /// The file itself.
+    /// The file.
     File(PathBuf),
-    /// Nowhere: the binary is run from the artifact store; one that can't be kept there is this file.
+    /// The artifact store; this file if the binary can't be stored.
     Store(PathBuf),
 }
 
 /// What flags say; `None`, `false` and empty leave the choice to the manifest.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// What is compiled, and for which targets.
+    /// Compile options.
     pub compile: CompileOptions,
-    /// The version and build time of the binary.
+    /// The version stamp.
     pub stamp: StampOptions,
-    /// Which versions are resolved, and what the lock has to do with it.
+    /// Version resolution.
     pub versions: VersionOptions,
-    /// What may be downloaded, and from where.
+    /// Network access.
     pub network: NetworkAccess,
     /// The artifact store and the shared compile cache.
     pub cache: CacheOptions,
-    /// The source tree of the build.
+    /// The source tree.
     pub workspace: WorkspaceOptions,
     /// `--go PATH`: the go command, instead of the one on the PATH.
     pub go: Option<PathBuf>,
@@ -76,7 +75,7 @@ pub struct BuildOptions {
     pub share_process_group: bool,
 }
 
-/// Options of the compile.
+/// Compile options.
 #[derive(Debug, Clone, Default)]
 pub struct CompileOptions {
     /// `--target os/arch`, as often as it was given.
@@ -111,7 +110,7 @@ pub struct VersionOptions {
     pub upgrade: Upgrade,
 }
 
-/// Which versions of an existing lock are resolved anew.
+/// Which locked versions are resolved again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Upgrade {
     /// None.

@@ -4,10 +4,10 @@ use velox_manifest::{BuildArgs, Dependencies, GoTarget, Manifest};
 
 use crate::request::BuildOptions;
 
-/// What the manifest and the flags say together; flags win.
+/// The effective settings: the manifest, overridden by the options.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildSettings {
-    /// At least one, none twice.
+    /// Not empty, without duplicates.
     pub(crate) targets: Vec<GoTarget>,
     pub(crate) debug: bool,
     pub(crate) race: bool,
@@ -51,25 +51,25 @@ impl BuildSettings {
         }
     }
 
-    /// Symbols go, unless someone wants to debug.
+    /// Symbols are removed unless debugging is enabled.
     pub(crate) fn strip(&self) -> bool {
         !self.debug && self.arguments.strip.unwrap_or(true)
     }
 
-    /// What the compiler is told, as an argument of `go build`.
+    /// The compiler flags, as one argument of `go build`.
     pub(crate) fn compiler_flags(&self) -> Option<&'static str> {
         if self.debug {
-            // As the existing tool does it: a main package that a debugger can step through.
+            // As Velox does: a main package that can be debugged step by step.
             Some("-gcflags=-N -l")
         } else if self.strip() {
-            // What the linker would leave out needn't be made: a third of the compile goes into it.
+            // The linker would drop the debug information; generating it takes a third of the compile.
             Some("-gcflags=all=-dwarf=false")
         } else {
             None
         }
     }
 
-    /// The build tags; the profiler of RoadRunner's own `debug` tag comes with debug symbols, as the existing tool has it.
+    /// The build tags. As in Velox, debug symbols come with RoadRunner's `debug` tag and its profiler.
     pub(crate) fn tags(&self) -> Vec<String> {
         let mut tags = self.arguments.tags.clone();
         if self.debug && !tags.iter().any(|tag| tag == "debug") {
@@ -78,7 +78,7 @@ impl BuildSettings {
         tags
     }
 
-    /// The name of the binary for a target: it carries the target where there are several.
+    /// The file name of the binary, with the target if there are several.
     pub(crate) fn binary_name(&self, target: &GoTarget) -> String {
         let extension = if target.os == "windows" { ".exe" } else { "" };
         match self.targets.as_slice() {

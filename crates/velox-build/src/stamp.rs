@@ -4,20 +4,20 @@ use velox_manifest::BuildArgs;
 
 use crate::request::StampOptions;
 
-/// What `rr --version` shows: the variables `version` and `buildTime` of RoadRunner's `internal/meta`.
+/// The version stamp that `rr --version` prints: the variables `version` and `buildTime` of RoadRunner's `internal/meta`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
-    /// The version, without its leading `v`.
+    /// The version, without a leading `v`.
     pub version: String,
-    /// The build time, as it was given, or RFC 3339 in UTC.
+    /// The build time, as given, or RFC 3339 in UTC.
     pub time: String,
 }
 
 impl Stamp {
-    /// The first source that says something wins: the flag, `build_args`, the environment, and last what was resolved.
-    /// Never the clock: the same request has to make the same bytes tomorrow.
+    /// In this order: options, `build_args`, environment, resolved version. Never the clock: the same request must give the
+    /// same bytes.
     ///
-    /// `reference` is the resolved version or ref of RoadRunner, `time` its commit's, in seconds since 1970.
+    /// `reference` is the resolved version of RoadRunner, and `time` its commit time in seconds since 1970.
     pub(crate) fn choose(
         options: &StampOptions,
         arguments: &BuildArgs,
@@ -31,7 +31,7 @@ impl Stamp {
         Self { version: without_v(&version).to_owned(), time }
     }
 
-    /// The version and the time that something says before anything is resolved.
+    /// The version and the time as far as they are set explicitly.
     pub(crate) fn given(
         options: &StampOptions,
         arguments: &BuildArgs,

@@ -1,4 +1,4 @@
-//! Release archives around a binary, named as RoadRunner's own.
+//! Release archives, named as RoadRunner's own.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use crate::{
     event::BuiltBinary,
 };
 
-/// What an archive's name is made of.
+/// The name of an archive.
 pub(crate) struct ArchiveName {
     pub(crate) version: String,
     pub(crate) target: GoTarget,
@@ -34,8 +34,8 @@ impl ArchiveName {
     }
 }
 
-/// Writes `NAME.tar.gz`, for Windows `NAME.zip`, with the binary and RoadRunner's licence in a folder NAME. Nothing in it
-/// says when or by whom it was made: the same binary makes the same archive.
+/// Writes `NAME.tar.gz` (`NAME.zip` for Windows) with the binary and RoadRunner's license in a folder NAME. It has no time
+/// stamps and no owners: the same binary gives the same archive.
 pub(crate) fn write(
     release: &ArchiveName,
     artifact: &StoredArtifact,
@@ -82,7 +82,7 @@ fn zip(name: &str, artifact: &StoredArtifact, out: &mut File) -> io::Result<()> 
     Ok(())
 }
 
-/// Writes `checksums.txt` beside the archives, in the form that `sha256sum -c` reads.
+/// Writes `checksums.txt` beside the archives, in the format of `sha256sum`.
 pub(crate) fn write_checksums(published: &[BuiltBinary]) -> Result<(), Error> {
     let archives: Vec<&PathBuf> = published.iter().filter_map(|binary| binary.archive.as_ref()).collect();
     let Some(directory) = archives.first().and_then(|first| first.parent()) else { return Ok(()) };

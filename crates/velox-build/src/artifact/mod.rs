@@ -1,4 +1,4 @@
-//! Compiled binaries: their build record, the store that keeps them, and how they get to the output directory.
+//! Compiled binaries: their build record, the store, and the output directory.
 
 pub(crate) mod archive;
 pub(crate) mod publish;

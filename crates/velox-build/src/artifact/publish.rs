@@ -1,4 +1,4 @@
-//! Putting the binary where the user wants it: whole, or not at all.
+//! Copying a binary into the output directory.
 
 use std::{
     collections::BTreeMap,
@@ -19,23 +19,22 @@ use crate::{
     settings::BuildSettings,
 };
 
-/// The prefix of temporary files in the output directory.
 pub(crate) const TEMPORARY_PREFIX: &str = ".rr.";
 
-/// Longer than any file system's smallest step of time.
+/// More than the time resolution of any file system.
 const TICK: Duration = Duration::from_secs(3);
 
 impl Output {
-    /// Finds out before the compile what would fail after it.
+    /// Fails before the compile if the output paths can't be used.
     pub(crate) fn check(&self, settings: &BuildSettings) -> Result<(), Error> {
         if matches!(self, Self::File(_)) && settings.targets.len() > 1 {
-            return Err(Error::configuration("--output-file names one file, and there are several targets")
-                .help("name a directory with -o: it gets rr-OS-ARCH for each target"));
+            return Err(Error::configuration("--output-file names one file, but there are several targets")
+                .help("use -o DIRECTORY: it contains rr-OS-ARCH for each target"));
         }
         settings.targets.iter().try_for_each(|target| self.check_file(&settings.binary_name(target)))
     }
 
-    /// The file that the binary will be.
+    /// The path of the binary.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         match self {
             Self::Directory(directory) => directory.join(name),
@@ -43,7 +42,7 @@ impl Output {
         }
     }
 
-    /// Finds out before a compile whether the binary can be written after it.
+    /// Fails before the compile if the output directory can't be written.
     pub(crate) fn probe(&self, settings: &BuildSettings) -> Result<(), Error> {
         settings.targets.iter().try_for_each(|target| {
             let file = self.file(&settings.binary_name(target));
@@ -55,13 +54,13 @@ impl Output {
 
     fn check_file(&self, name: &str) -> Result<(), Error> {
         let file = self.file(name);
-        // As `go build -o` has it: a slip of the pen shall not cost a text.
+        // As for `go build -o`: a mistyped name must not overwrite a text file.
         if matches!(self, Self::File(_)) && is_something_else(&file) {
             return Err(Error::configuration(format!(
-                "{} is there already, and is no program",
+                "{} already exists and is not an executable",
                 file.display()
             ))
-            .help("name another file, or remove that one"));
+            .help("choose another file, or remove this one"));
         }
         if file.is_dir() {
             return Err(Error::configuration(format!("{} is a directory", file.display()))
@@ -78,8 +77,8 @@ impl Output {
     }
 }
 
-/// Copies `artifact` beside its place, syncs it, and renames it into its place; a file that is the same already stays.
-/// One that is `fresh` was just read, and isn't read for its sum again.
+/// Copies the artifact to its output path; an identical file is left alone. The checksum of a `fresh` artifact, which was
+/// just computed, isn't verified again.
 pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Result<(), Error> {
     if is_published(artifact, file) {
         return Ok(());
@@ -89,14 +88,13 @@ pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Re
         let (_, sha256) = digest::of_file(&source).map_err(|error| Error::file("read", &source, &error))?;
         if sha256 != artifact.sha256 {
             let _ = fs::remove_dir_all(&artifact.directory);
-            return Err(Error::build(format!("{} had been changed since it was made", source.display()))
-                .help("it is removed now: build again"));
+            return Err(Error::build(format!("{} was modified after it was stored", source.display()))
+                .help("it was removed from the store; build again"));
         }
     }
     write_whole(file, FileMode::Executable, &mut |new| io::copy(&mut File::open(&source)?, new).map(drop))
 }
 
-/// Writes a whole file into the output directory.
 pub(crate) fn write_whole(
     file: &Path,
     mode: FileMode,
@@ -110,12 +108,11 @@ pub(crate) fn write_whole(
     work().map(drop).map_err(|error| unwritable(file, &error))
 }
 
-/// The error of a failed write to the output directory.
 pub(crate) fn unwritable(file: &Path, error: &io::Error) -> Error {
     Error::file("write", file, error).help("check the directory's permissions and its free space")
 }
 
-/// Whether a file is there that is neither empty nor begins as the programs of some system do.
+/// Whether this is a non-empty file that isn't an executable of any platform.
 fn is_something_else(file: &Path) -> bool {
     let mut start = Vec::new();
     let read = File::open(file).and_then(|file| file.take(4).read_to_end(&mut start));
@@ -132,7 +129,7 @@ fn is_something_else(file: &Path) -> bool {
     read.is_ok_and(|size| size > 0) && !programs.iter().any(|program| start.starts_with(program))
 }
 
-/// Whether the file is the artifact already. What was read once and is the same file since isn't read again.
+/// Whether the file is a copy of the artifact. A file that was hashed before and did not change isn't hashed again.
 fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
     let Some(identity) = FileIdentity::of(file).filter(|identity| identity.size == artifact.size) else {
         return false;
@@ -150,21 +147,20 @@ fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
     if same && identity.is_settled() && FileIdentity::of(file) == Some(identity) {
         known.retain(|other, _| other.exists());
         known.insert(file.to_owned(), identity);
-        // Without the note it is read again.
+        // On failure, the file is hashed again next time.
         let text = serde_json::to_string(&known).unwrap_or_default();
         let _ = crate::write_text(&notes, &text);
     }
     same
 }
 
-/// What tells a file from a changed one without reading it: whatever writes to it, or is renamed onto it, changes one of
-/// these.
+/// Identifies the content of a file without reading it: a write or a rename changes one of these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
-    /// Seconds since 1970 and nanoseconds of the last change of content or attributes.
+    /// Status change time: seconds since 1970, and nanoseconds.
     changed: (i64, i64),
 }
 
@@ -183,7 +179,7 @@ impl FileIdentity {
         Some(Self { device: 0, inode: 0, size: data.len(), changed: (0, 0) })
     }
 
-    /// Whether the change is so long ago that another one would have another time; never where no such time is known.
+    /// Whether a change from now on would have another time; false where the status change time is unknown.
     fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanos) = self.changed;

@@ -7,28 +7,28 @@ use sha2::{Digest, Sha256};
 
 use crate::{lock::Lock, settings::BuildSettings, stamp::Stamp};
 
-/// What a record begins with; nothing else in a server does.
+/// The beginning of a record.
 const START: &[u8] = br#"{"vx_record":"#;
-/// How much of a binary is held in memory at once, and the longest record that is read.
+/// How many bytes of a binary are read at once, and the maximum length of a record.
 const CHUNK: u64 = 1 << 20;
 const LONGEST: usize = 1 << 16;
-/// No server is larger by far, and a file made to be endless must not be read to its end.
+/// The maximum size of a binary that is searched.
 const LARGEST: u64 = 4 << 30;
 
-/// What a server of ours carries about its own making, as JSON in its read-only data: with `-trimpath` Go leaves the
-/// linker's flags out of the build information.
+/// The build record in the read-only data of a binary, as JSON: with `-trimpath`, Go leaves the linker flags out of the
+/// build information.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
-    /// Grows when the meaning of a field changes.
+    /// The version of the format.
     vx_record: u32,
     /// RoadRunner's module path.
     pub roadrunner: String,
     /// RoadRunner's version.
     pub version: String,
-    /// The module paths of the plugins; the build information doesn't tell these from other modules.
+    /// The module paths of the plugins: the build information does not distinguish them from other modules.
     #[serde(default)]
     pub plugins: Vec<String>,
-    /// SHA-256 over the composed go.mod: two servers with the same one have the same modules.
+    /// SHA-256 of the composed go.mod.
     modules: String,
     /// The version that `rr --version` shows.
     pub stamp_version: String,
@@ -53,7 +53,7 @@ impl BuildRecord {
             roadrunner: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
             plugins,
-            // go.sum stays out: it grows with every target that is locked, which must not change the others' bytes.
+            // Not go.sum, which grows with every locked target and would change the bytes of the others.
             modules: HEXLOWER.encode(&Sha256::digest(&lock.go_mod)),
             stamp_version: stamp.version.clone(),
             stamp_time: stamp.time.clone(),
@@ -64,7 +64,7 @@ impl BuildRecord {
         }
     }
 
-    /// Looks for a record in the bytes of a binary.
+    /// Searches the bytes of a binary for its record.
     ///
     /// # Errors
     /// The binary can't be read.
@@ -92,7 +92,7 @@ impl BuildRecord {
             if ended {
                 return Ok(None);
             }
-            // What may be the beginning of one stays, and with a beginning the room for all of it.
+            // Keep a possible beginning of a record.
             let keep = held
                 .get(from..)
                 .and_then(|bytes| finder.find(bytes))

@@ -1,4 +1,4 @@
-//! The artifact store: binaries that were compiled and verified once, by the key of all that made them.
+//! The artifact store: compiled and verified binaries, by their keys.
 
 use std::{
     fs::{self, File},
@@ -11,50 +11,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::{digest, error::Error};
 
-/// What the store is kept below, in bytes, unless the user says otherwise: some thirty servers.
+/// The default size limit of the store, in bytes: about thirty binaries.
 pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
 
-/// No build takes so long from its first byte in the store to its last.
+/// Older temporary directories are leftovers.
 const UNFINISHED: Duration = Duration::from_secs(60 * 60);
 
-/// The artifact store below vx's cache directory. Any number of processes use it at once.
+/// The artifact store below vx's cache directory. Processes may use it concurrently.
 ///
 /// ```text
 /// CACHE/artifacts-v1/
 ///   3f/3f9a…/             the key, in hexadecimal
 ///     rr                  the binary
 ///     LICENSE             RoadRunner's, for release archives
-///     artifact.json       its size and SHA-256; the time of its last change is that of the last use
-///   .new-…/  .old-…/      on their way in and out
-///   .lock                 held by whoever changes what others may read
+///     artifact.json       its size and SHA-256; its modification time is the time of the last use
+///   .new-…/  .old-…/      artifacts that are being added or removed
+///   .lock                 locked by writers
 /// ```
 #[derive(Debug, Clone)]
 pub struct ArtifactStore {
     root: PathBuf,
 }
 
-/// A binary in the store.
+/// A stored binary.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StoredArtifact {
     #[serde(skip)]
     pub(crate) directory: PathBuf,
     pub(crate) size: u64,
     pub(crate) sha256: String,
-    /// What it is, for people.
+    /// A description for people.
     pub(crate) about: String,
 }
 
-/// What is in a store.
+/// The size of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StoreContents {
-    /// How many artifacts.
+    /// The number of artifacts.
     pub artifacts: u64,
-    /// Their size in bytes.
+    /// Their total size in bytes.
     pub bytes: u64,
 }
 
 impl StoredArtifact {
-    /// One that no store has.
+    /// An artifact outside of any store, for a binary without a key.
     pub(crate) fn outside(binary: &Path, license: Option<&[u8]>, about: String) -> Result<Self, Error> {
         let directory = binary.with_extension("artifact");
         let failed = |error: io::Error| Error::file("write", &directory, &error);
@@ -77,16 +77,16 @@ impl StoredArtifact {
 }
 
 impl ArtifactStore {
-    /// The store below `cache` (see [`crate::cache_directory`]). It need not exist yet.
+    /// The store below `cache` (see [`crate::cache_directory`]), which need not exist yet.
     #[must_use]
     pub fn new(cache: &Path) -> Self {
         Self { root: cache.join("artifacts-v1") }
     }
 
-    /// The artifact of this key, now used once more.
+    /// The artifact with this key. Updates the time of its last use.
     pub(crate) fn get(&self, key: &str) -> Option<StoredArtifact> {
         let artifact = self.read(&self.root.join(key.get(..2)?).join(key))?;
-        // A clock or a file system that can't say when is no reason to compile again.
+        // A failure only affects the order of eviction.
         let _ = File::options()
             .append(true)
             .open(artifact.directory.join("artifact.json"))
@@ -101,7 +101,7 @@ impl ArtifactStore {
         (size == artifact.size).then(|| StoredArtifact { directory: directory.to_owned(), ..artifact })
     }
 
-    /// Takes a verified binary in; it is moved where the file systems allow.
+    /// Adds a verified binary, which is moved if the file systems allow it.
     pub(crate) fn put(
         &self,
         key: &str,
@@ -111,7 +111,7 @@ impl ArtifactStore {
     ) -> Result<StoredArtifact, Error> {
         let failed = |error: io::Error| {
             Error::file("write to the artifact store", &self.root, &error)
-                .help("check the space on its disk; VX_CACHE_DIR names another directory")
+                .help("check the free space of its disk, or set VX_CACHE_DIR to another directory")
         };
         let directory = self.root.join(key.get(..2).unwrap_or("00")).join(key);
         fs::create_dir_all(directory.parent().unwrap_or(&self.root)).map_err(failed)?;
@@ -127,9 +127,9 @@ impl ArtifactStore {
         }
         let text = serde_json::to_string_pretty(&artifact).unwrap_or_default();
         fs::write(new.path().join("artifact.json"), text).map_err(failed)?;
-        // Nothing waits for the disk: whoever takes a binary from here compares its sum.
+        // No sync: readers verify the checksum.
         let _alone = self.alone().map_err(failed)?;
-        // Another build may have been first, with the same bytes.
+        // Another build may have added the same binary.
         if self.read(&directory).is_none() {
             self.discard(&directory);
             fs::rename(new.keep(), &directory).map_err(failed)?;
@@ -137,7 +137,7 @@ impl ArtifactStore {
         self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
-    /// Held by whoever changes what others may read.
+    /// The lock of writers.
     fn alone(&self) -> io::Result<File> {
         fs::create_dir_all(&self.root)?;
         let file = File::options().create(true).truncate(false).write(true).open(self.root.join(".lock"))?;
@@ -145,7 +145,7 @@ impl ArtifactStore {
         Ok(file)
     }
 
-    /// What is in it.
+    /// The number and size of the artifacts.
     #[must_use]
     pub fn contents(&self) -> StoreContents {
         self.artifacts().iter().fold(StoreContents::default(), |sum, (_, artifact)| StoreContents {
@@ -154,32 +154,32 @@ impl ArtifactStore {
         })
     }
 
-    /// Removes the longest unused until what is left is within `limit` bytes; what was removed.
+    /// Removes the least recently used artifacts until the rest is within `limit` bytes. Returns what was removed.
     pub fn prune(&self, limit: u64) -> StoreContents {
         self.keep_within(limit, &[])
     }
 
-    /// As [`ArtifactStore::prune`], but never the artifacts of these keys.
+    /// As [`ArtifactStore::prune`], but keeps the artifacts with these keys.
     pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> StoreContents {
         let _alone = self.root.exists().then(|| self.alone());
         self.remove_unfinished();
         self.shrink(limit, keys)
     }
 
-    /// What processes left that were killed: parts of the new, remains of the old.
+    /// Removes temporary directories of killed processes.
     fn remove_unfinished(&self) {
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let is = |start: &str| name.to_string_lossy().starts_with(start);
             let age = || entry.metadata().and_then(|data| data.modified()).ok()?.elapsed().ok();
-            // Somebody may just be making a new one.
+            // Another process may be using it.
             if is(".old-") || (is(".new-") && age().is_some_and(|age| age > UNFINISHED)) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
     }
 
-    /// The artifacts whose binary isn't what it was when it was stored: they are removed, and named.
+    /// Removes the artifacts whose checksum differs from the recorded one. Returns their descriptions.
     ///
     /// # Errors
     /// A binary that can't be read.
@@ -216,7 +216,7 @@ impl ArtifactStore {
         removed
     }
 
-    /// At one stroke, so that nobody finds half of it; whoever reads it already goes on.
+    /// Renames first: other processes see the whole artifact or none, and open files stay readable.
     fn discard(&self, directory: &Path) {
         let Ok(old) = tempfile::Builder::new().prefix(".old-").tempdir_in(&self.root) else { return };
         let _ = fs::rename(directory, old.path().join("artifact"));
@@ -235,7 +235,7 @@ impl ArtifactStore {
             .collect()
     }
 
-    /// Removes everything; what was removed.
+    /// Removes all artifacts. Returns what was removed.
     ///
     /// # Errors
     /// A file that can't be removed.

@@ -1,4 +1,4 @@
-//! The compile cache that a team shares: for the go command it is a program that speaks GOCACHEPROG.
+//! The shared compile cache, which the go command uses through the GOCACHEPROG protocol.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,12 @@ use crate::{
     error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest, toolchain::Toolchain,
 };
 
-/// The variable that carries [`CompileCacheConfig`] to the program.
+/// The environment variable with the [`CompileCacheConfig`].
 const VARIABLE: &str = "VX_COMPILE_CACHE";
-/// How long the remote may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a build waits at its end for what is still to be sent.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// What the program is told.
+/// The configuration of the GOCACHEPROG process.
 #[derive(Serialize, Deserialize)]
 struct CompileCacheConfig {
     gocache: PathBuf,
@@ -32,16 +30,14 @@ struct CompileCacheConfig {
     stats: PathBuf,
 }
 
-/// How one compile is told to use it.
+/// The use of the shared compile cache by one compile.
 pub(crate) struct CompileCacheSession {
     pub(crate) environment: Vec<(&'static str, String)>,
     stats: PathBuf,
 }
 
-/// The remote that flags, the environment or the configuration name.
+/// The remote that the options, the environment or the manifest name.
 ///
-/// # Errors
-/// One that is none.
 fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
     let variable = request.environment.get("VX_REMOTE_CACHE").filter(|value| !value.is_empty()).cloned();
     let configured = request.manifest.cache.remote.as_ref();
@@ -55,7 +51,7 @@ fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
     if matches!(text.as_str(), "" | "off" | "none") {
         return Ok(None);
     }
-    // A directory may be named as seen from the configuration.
+    // A directory is relative to the configuration file.
     let text =
         if text.contains("://") { text } else { request.base.join(text).to_string_lossy().into_owned() };
     velox_gocache::parse_remote(&text).map(Some).map_err(|error| {
@@ -67,19 +63,17 @@ fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
     })
 }
 
-/// Finds out early whether the configuration names a remote that is none.
+/// Fails early if the remote is invalid.
 pub(crate) fn check(request: &BuildRequest) -> Result<(), Error> {
     remote(request).map(drop)
 }
 
-/// Whether there is a remote to look for compiled packages in.
 pub(crate) fn is_wanted(request: &BuildRequest) -> bool {
     remote(request).is_ok_and(|remote| remote.is_some())
 }
 
 impl CompileCacheSession {
-    /// `None`: no remote is wanted. Where one is and can't be used, the answer's trouble says why, and the compile goes
-    /// on without.
+    /// `None`: no remote is configured. `Err`: it can't be used, for the reason in `trouble`.
     pub(crate) fn new(
         request: &BuildRequest,
         go: &Toolchain,
@@ -93,17 +87,17 @@ impl CompileCacheSession {
         };
         let Some(program) = &request.options.cache.program else { return Ok(None) };
         if request.options.is_offline() && remote.scheme() != "file" {
-            return unused("the remote isn't used, since --offline forbids it");
+            return unused("remote cache not used: --offline forbids it");
         }
         if !go.settings().gocacheprog.is_empty() {
-            return unused("GOCACHEPROG is set: your own program is used, not the remote");
+            return unused("remote cache not used: GOCACHEPROG is set");
         }
         // https://go.dev/doc/go1.24#go-command
         if !speaks_gocacheprog(go_version) {
-            return unused("the remote isn't used: that needs Go 1.24 or newer");
+            return unused("remote cache not used: it requires Go 1.24 or newer");
         }
         let Some(program) = quoted(&program.to_string_lossy()) else {
-            return unused("the remote isn't used: the path of vx has both kinds of quotes");
+            return unused("remote cache not used: the path of vx contains single and double quotes");
         };
         let stats = scratch.join(format!("cache-{}-{}.json", variant.target.os, variant.target.arch));
         let instructions = CompileCacheConfig {
@@ -114,17 +108,18 @@ impl CompileCacheSession {
             namespace: format!("{go_version}-{}-{}", variant.target.os, variant.target.arch),
             stats: stats.clone(),
         };
-        let instructions = serde_json::to_string(&instructions)
-            .map_err(|error| Error::build(format!("can't instruct the compile cache: {error}")))?;
+        let instructions = serde_json::to_string(&instructions).map_err(|error| {
+            Error::build(format!("internal error: failed to configure the compile cache: {error}"))
+        })?;
         let environment = vec![("GOCACHEPROG", format!("{program} compile-cache")), (VARIABLE, instructions)];
         Ok(Some(Ok(Self { environment, stats })))
     }
 
-    /// What it did, once the compile is over.
+    /// The statistics of the finished compile.
     pub(crate) fn finish(&self) -> CompileCacheStats {
         let stats = std::fs::read_to_string(&self.stats).ok();
         let Some(stats) = stats.and_then(|text| serde_json::from_str::<Stats>(&text).ok()) else {
-            let trouble = Some("the compile cache ended early".to_owned());
+            let trouble = Some("the compile cache process exited early".to_owned());
             return CompileCacheStats { trouble, ..CompileCacheStats::default() };
         };
         let Stats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
@@ -143,20 +138,20 @@ impl CompileCacheStats {
     }
 }
 
-/// Serves the go command that this process is the GOCACHEPROG of.
+/// Runs the GOCACHEPROG process of a go command.
 ///
 /// # Errors
-/// A process that no build of ours started, and a GOCACHE that can't be used.
+/// It was not started by a build of vx, or GOCACHE can't be used.
 pub async fn serve_compile_cache(
     environment: BTreeMap<String, String>,
     stdin: impl AsyncRead + Unpin,
     stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), Error> {
-    let text = environment.get(VARIABLE).ok_or_else(|| {
-        Error::configuration("this command is for the go command, which `vx build` tells to run it")
-    })?;
+    let text = environment
+        .get(VARIABLE)
+        .ok_or_else(|| Error::configuration("this command is run by the go command during `vx build`"))?;
     let CompileCacheConfig { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
-        .map_err(|error| Error::build(format!("can't read {VARIABLE}: {error}")))?;
+        .map_err(|error| Error::build(format!("failed to parse {VARIABLE}: {error}")))?;
     let options = velox_gocache::Options {
         gocache,
         remote: Some(remote),
@@ -173,14 +168,14 @@ pub async fn serve_compile_cache(
     std::fs::write(&stats, text).map_err(|error| Error::file("write", &stats, &error))
 }
 
-/// `go1.24` and later, prereleases included; what isn't a release is new.
+/// Go 1.24 and later, with its prereleases, and development versions.
 fn speaks_gocacheprog(version: &str) -> bool {
     let Some(rest) = version.strip_prefix("go1.") else { return true };
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse::<u32>().map_or(true, |minor| minor >= 24)
 }
 
-/// A field as the go command splits GOCACHEPROG: quotes of one kind around it, and no escapes.
+/// Quotes a field of GOCACHEPROG: the go command knows no escapes.
 fn quoted(field: &str) -> Option<String> {
     match (field.contains('\''), field.contains('"')) {
         (false, _) => Some(format!("'{field}'")),

@@ -1,4 +1,4 @@
-//! `go build`, and what to make of it when it fails.
+//! `go build`, and the diagnostics of its failures.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,6 @@ use crate::{
     workspace::Workspace,
 };
 
-/// One `go build` of the workspace.
 pub(crate) struct GoBuild<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) settings: &'a BuildSettings,
@@ -37,7 +36,7 @@ pub(crate) struct GoBuild<'a> {
 }
 
 impl GoBuild<'_> {
-    /// The answer is the binary's path inside the workspace.
+    /// Returns the path of the binary in the workspace.
     pub(crate) async fn run(&self) -> Result<PathBuf, Error> {
         let Self { request, settings, go, lock, stamp, workspace, variant, reporter } = *self;
         let locked = lock.targets.get(variant).cloned().unwrap_or_default();
@@ -67,10 +66,8 @@ impl GoBuild<'_> {
     }
 }
 
-/// What `-ldflags` carries, for a RoadRunner of this module path.
+/// The value of `-ldflags` for the RoadRunner module with this path.
 ///
-/// # Errors
-/// A value that no quotes can hold together.
 pub(crate) fn linker_flags(
     settings: &BuildSettings,
     roadrunner: &str,
@@ -113,23 +110,23 @@ fn arguments(
     Ok(arguments)
 }
 
-/// One field of `-ldflags`: quotes of one kind around it, and no escapes (<https://pkg.go.dev/cmd/go>, "-ldflags").
+/// Quotes a field of `-ldflags`, which knows no escapes (<https://pkg.go.dev/cmd/go>, "-ldflags").
 fn quote(field: &str) -> Result<String, Error> {
     if let Some(control) = field.chars().find(|c| c.is_control()) {
-        return Err(Error::configuration(format!(
-            "the stamp {field:?} has the control character {control:?}"
-        ))
-        .help("a version and a time are one line of text"));
+        return Err(Error::configuration(format!("invalid stamp {field:?}: control character {control:?}"))
+            .help("versions and times must be a single line"));
     }
     match (field.contains('\''), field.contains('"')) {
         (false, _) => Ok(format!("'{field}'")),
         (true, false) => Ok(format!("\"{field}\"")),
-        (true, true) => Err(Error::configuration(format!("the stamp {field} has both kinds of quotes"))
-            .help("Go's linker flags can't carry that: leave one kind out")),
+        (true, true) => {
+            Err(Error::configuration(format!("invalid stamp {field}: it contains single and double quotes"))
+                .help("Go's linker flags support only one kind of quotes in a value"))
+        }
     }
 }
 
-/// Counts the packages that `go build -v` names. The main package is the last: what follows is the linker.
+/// Counts the packages that `go build -v` prints. The main package is the last; the linker follows it.
 struct CompileProgress<'a> {
     reporter: &'a dyn Reporter,
     total: u64,
@@ -169,7 +166,7 @@ impl<'a> CompileProgress<'a> {
 
     fn finish(&self, well: bool) {
         if well {
-            // Where the main package was in the cache, only the linker ran.
+            // With a cached main package, only the linker ran.
             self.link();
             let linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
             let elapsed = linking.map(|since| since.elapsed()).unwrap_or_default();
@@ -178,12 +175,12 @@ impl<'a> CompileProgress<'a> {
     }
 }
 
-/// `go build -v` prints import paths, each alone on its line; the compiler's lines have a position or a `#`.
+/// `go build -v` prints one import path on a line; lines of the compiler have a position or a `#`.
 fn is_package_name(line: &str) -> bool {
     !line.is_empty() && !line.contains([' ', ':', '#', '\t'])
 }
 
-/// A failed compile: the compiler's lines, and for each package the plugin that brought it in.
+/// The error of a failed compile: the output of the compiler, and a diagnostic for each plugin in it.
 fn explain(
     request: &BuildRequest,
     settings: &BuildSettings,
@@ -210,9 +207,9 @@ fn explain(
     if settings.race && lines.iter().any(|line| line.contains("C compiler") || line.contains("cgo")) {
         diagnostics[0]
             .help
-            .push("--race needs cgo, and so a C compiler for the target: install gcc or clang".to_owned());
+            .push("--race requires cgo and a C compiler for the target: install gcc or clang".to_owned());
     }
-    // What doesn't fit into the generated list of plugins is no plugin.
+    // The generated list of plugins doesn't compile with a module that is no plugin.
     let is_no_plugin = lines.iter().any(|line| line.starts_with("container/plugins.go:"));
     let fault = if is_no_plugin { Blame::Request } else { Blame::Other };
     Error::many(ErrorKind::Build, diagnostics).fault(fault).output(lines)
@@ -227,10 +224,10 @@ fn blamed(
 ) -> Diagnostic {
     let module = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
     let Some(module) = module else {
-        let mut diagnostic = finding(format!("RoadRunner's package {package} doesn't compile"), None, None);
-        diagnostic
-            .help
-            .push("a plugin of another major than RoadRunner's own may have raised what it needs".to_owned());
+        let mut diagnostic = finding(format!("failed to compile RoadRunner's package {package}"), None, None);
+        diagnostic.help.push(
+            "a plugin of a different major version may have raised a module that it requires".to_owned(),
+        );
         return diagnostic;
     };
     let version = locked
@@ -246,12 +243,12 @@ fn blamed(
     });
     let mut diagnostic = match owner {
         Some(owner) => finding(
-            format!("plugin {} ({module} {version}) doesn't compile", owner.name),
+            format!("failed to compile plugin {} ({module} {version})", owner.name),
             span,
-            Some("compiled in by this"),
+            Some("requested here"),
         ),
         None => {
-            finding(format!("{module} {version}, which a plugin depends on, doesn't compile"), None, None)
+            finding(format!("failed to compile {module} {version}, a dependency of a plugin"), None, None)
         }
     };
     let local =
@@ -270,11 +267,11 @@ fn blamed(
         .any(|sign| lines.contains(sign))
     {
         diagnostic.help.push(format!(
-            "it was written for other versions of what it uses: take the plugin versions that RoadRunner {} itself names, all of one major",
+            "it was written for other versions of its dependencies: use the plugin versions of RoadRunner {}, all of the same major",
             lock.roadrunner.version
         ));
         diagnostic.help.push(
-            "or start from the plugins' own demands instead of RoadRunner's: dependencies = \"minimal\" under [roadrunner]"
+            "or use the dependency versions that the plugins require: set dependencies = \"minimal\" in [roadrunner]"
                 .to_owned(),
         );
     }

@@ -1,4 +1,4 @@
-//! The key of an artifact: a digest over everything that can change the binary's bytes.
+//! The key of an artifact: a digest of everything that affects the bytes of the binary.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::{
     workspace::{Workspace, tree},
 };
 
-/// Grows when vx compiles the same input to other bytes, or verifies it in another way.
+/// Changed when vx compiles or verifies the same input in another way.
 const GENERATION: &str = "vx-artifact-2";
 
-/// The key, in hexadecimal; `None` where a C compiler takes part, which no lock knows.
+/// The key in hexadecimal; `None` with cgo, since the lock doesn't identify the C compiler.
 pub(crate) fn of(
     lock: &Lock,
     variant: &TargetVariant,
@@ -29,7 +29,7 @@ pub(crate) fn of(
     }
     let mut hash = Sha256::new();
     let mut field = |value: &str| {
-        // With its length, so that no two lists of fields have the same bytes.
+        // With its length, to separate the fields.
         hash.update(value.len().to_le_bytes());
         hash.update(value);
     };
@@ -52,7 +52,7 @@ pub(crate) fn of(
         field(name);
         field(value);
     }
-    // The sums of what is compiled in, and of nothing else: go.sum grows with every target.
+    // Only the sums of compiled modules: go.sum grows with every target.
     let sums = lock.sums()?;
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     for module in lock.zips(&[&locked])? {
@@ -66,7 +66,7 @@ pub(crate) fn of(
     Ok(Some(HEXLOWER.encode(&hash.finalize())))
 }
 
-/// The copies of replacing directories in a workspace: what is compiled, whatever becomes of the originals meanwhile.
+/// The copies of local replacements in the workspace: the originals may change during the build.
 pub(crate) fn copies(
     lock: &Lock,
     workspace: &Workspace,
@@ -82,7 +82,7 @@ pub(crate) fn copies(
     Ok(replaced.into_iter().map(copy).collect())
 }
 
-/// The directories that replace modules, each with the module's path.
+/// The directories of local replacements, each with the path of the replaced module.
 pub(crate) fn replaced_directories(
     lock: &Lock,
     manifest: &velox_manifest::Manifest,

@@ -1,4 +1,4 @@
-//! The standard library, compiled while modules still arrive.
+//! Compiling the standard library while modules are being downloaded.
 
 use std::{future::Future, path::Path, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::{
     toolchain::{ModuleMode, Toolchain},
 };
 
-/// Work that is done sooner waits for nothing worth filling.
+/// Shorter downloads leave no time to compile anything.
 const WORTHWHILE: Duration = Duration::from_millis(1500);
 
-/// What every server uses, with all that it imports: most of what RoadRunner takes from the standard library.
+/// Packages that import most of what RoadRunner uses of the standard library.
 const PACKAGES: [&str; 15] = [
     "crypto/tls",
     "database/sql/driver",
@@ -32,8 +32,7 @@ const PACKAGES: [&str; 15] = [
     "text/tabwriter",
 ];
 
-/// Runs `work`, and beside it compiles the standard library for `target` into GOCACHE; whatever of that isn't finished
-/// when `work` is, is given up.
+/// Runs `work`, and compiles the standard library for `target` into GOCACHE until `work` is done.
 pub(crate) async fn beside<T>(
     work: impl Future<Output = T>,
     go: &Toolchain,
@@ -54,7 +53,7 @@ pub(crate) async fn beside<T>(
             arguments.push("-race");
         }
         arguments.extend(PACKAGES);
-        // It only warms the cache: what goes wrong here, the real compile will tell.
+        // This only warms the cache; `go build` reports errors.
         let _ = go.run(ModuleMode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
     };
     let work = async {

@@ -1,4 +1,4 @@
-//! Whether the binary is what was asked for: its own build information against the [`Lock`], and one run of it.
+//! Verification of a compiled binary: its build information against the [`Lock`], and a smoke test.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -13,15 +13,15 @@ use crate::{
 
 const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
 
-/// Reads the build information back and compares every module with the Lock.
+/// Compares the modules in the build information of the binary with the lock.
 pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarget) -> Result<(), Error> {
     let info = BuildInfo::read(binary).map_err(|error| {
-        Error::build(format!("can't read the build information of {}: {error}", binary.display()))
+        Error::build(format!("failed to read the build information of {}: {error}", binary.display()))
     })?;
     let mut differences = Vec::new();
     for (path, selected) in &lock.selected(target)? {
         let Some(module) = info.deps.iter().find(|module| module.path == *path) else {
-            differences.push(format!("{path} {} isn't in the binary", selected.version));
+            differences.push(format!("{path} {} is missing", selected.version));
             continue;
         };
         let replaced = module.replace.as_ref().map(|new| {
@@ -29,27 +29,28 @@ pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarge
             (new.path.clone(), (!local).then(|| new.version.clone()))
         });
         if module.version != selected.version || replaced != selected.replacement {
-            differences.push(format!("{path} is at {}, not at {}", module.version, selected.version));
+            differences.push(format!("{path} is {}, expected {}", module.version, selected.version));
         }
     }
     if goversion::name(&info.go_version) != lock.go_version {
-        differences.push(format!("compiled by {}, not by {}", info.go_version, lock.go_version));
+        differences.push(format!("compiled with {}, expected {}", info.go_version, lock.go_version));
     }
     if differences.is_empty() {
         Ok(())
     } else {
-        Err(Error::build("the binary isn't made of what was resolved").output(differences))
+        Err(Error::build("verification failed: the binary does not contain the resolved modules")
+            .output(differences))
     }
 }
 
-/// Runs `rr --version` and looks for the stamp in what it says.
+/// Runs `rr --version` and checks that it prints the stamp.
 pub(crate) async fn smoke_test(
     binary: &Path,
     children: &CommandRunner,
     stamp: &Stamp,
     directory: &Path,
 ) -> Result<(), Error> {
-    // Tokens are for git and go: the server is everybody's code.
+    // The binary must not see the tokens of git and go.
     let children = CommandRunner { secrets: Arc::default(), ..children.clone() };
     let run = children.run(Invocation {
         name: "rr",
@@ -59,14 +60,17 @@ pub(crate) async fn smoke_test(
         environment: Vec::new(),
         on_line: None,
     });
-    let skip = "leave the smoke test out with --no-smoke-test where this machine can't run it";
+    let skip = "skip the smoke test with --no-smoke-test if this machine can't run the binary";
     let finished = tokio::time::timeout(SMOKE_TEST_TIME, run).await.map_err(|_| {
-        Error::build(format!("`rr --version` didn't end within {} seconds", SMOKE_TEST_TIME.as_secs()))
-            .help(skip)
+        Error::build(format!(
+            "smoke test failed: `rr --version` did not exit within {} seconds",
+            SMOKE_TEST_TIME.as_secs()
+        ))
+        .help(skip)
     })??;
     if !finished.status.success() {
         return Err(Error::build(format!(
-            "the new server fails its smoke test: `rr --version` ended with {}",
+            "smoke test failed: `rr --version` exited with {}",
             finished.status
         ))
         .help(skip)
@@ -74,11 +78,11 @@ pub(crate) async fn smoke_test(
     }
     if !finished.stdout.contains(&stamp.version) {
         return Err(Error::build(format!(
-            "the new server doesn't say its version: {} isn't in what `rr --version` prints",
+            "smoke test failed: `rr --version` does not print {}",
             stamp.version
         ))
         .help(
-            "is internal/meta of this RoadRunner another one? Leave the smoke test out with --no-smoke-test",
+            "this RoadRunner may have another internal/meta package; skip the smoke test with --no-smoke-test",
         )
         .output(finished.stdout.lines().map(str::to_owned).collect()));
     }

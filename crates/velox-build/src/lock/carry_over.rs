@@ -1,4 +1,4 @@
-//! A lock that stays while its configuration is written in other words.
+//! Using a lock whose configuration has changed.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use velox_manifest::Manifest;
 use super::{file::LockFile, requested::RequestedVersions};
 use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
 
-/// What a lock has of the things that the configuration asks for still as it did then.
+/// The versions of a lock that still belong to what the configuration requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockedVersions {
     /// RoadRunner.
     pub roadrunner: Option<Version>,
-    /// The plugins, by their names.
+    /// By the user's names.
     pub plugins: BTreeMap<String, Version>,
 }
 
-/// What the lock of this request knows.
+/// The versions that the lock of this request has for it.
 ///
 /// # Errors
-/// A lock that can't be read.
+/// The lock can't be read.
 pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> {
     let found = LockFile::read(request)?;
     let Some(lock) = found.lock else { return Ok(LockedVersions::default()) };
@@ -41,11 +41,11 @@ pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
     Some(LockFile::read(request).ok()?.lock?.go_version)
 }
 
-/// The text of the lock of `old`, saying that it is made from `new`, where that names the same modules in other words;
-/// `None`: there is no lock, or it doesn't fit the old configuration either.
+/// The lock of `old` for the manifest `new`, which requests the same modules in another format; `None`: there is no lock,
+/// or it doesn't match the old configuration.
 ///
 /// # Errors
-/// A lock that can't be read.
+/// The lock can't be read.
 pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
     let found = LockFile::read(old)?;
     let Ok(lock) = found.matching(&asked(old)) else { return Ok(None) };

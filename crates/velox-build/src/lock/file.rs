@@ -5,7 +5,6 @@ use std::{fs, io, path::PathBuf};
 use super::{model::Lock, requested::RequestedVersions};
 use crate::{atomic_file::write_text, error::Error, request::BuildRequest};
 
-/// The lock file as it was found.
 #[derive(Debug, Default)]
 pub(crate) struct LockFile {
     path: Option<PathBuf>,
@@ -14,7 +13,7 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Reads it; one that is not there is no error.
+    /// A missing file is no error.
     pub(crate) fn read(request: &BuildRequest) -> Result<Self, Error> {
         let Some(path) = request.lock.clone() else { return Ok(Self::default()) };
         let text = match fs::read_to_string(&path) {
@@ -23,34 +22,34 @@ impl LockFile {
                 return Ok(Self { path: Some(path), text: None, lock: None });
             }
             Err(error) => {
-                return Err(Error::configuration(format!("can't read {}: {error}", path.display())));
+                return Err(Error::configuration(format!("failed to read {}: {error}", path.display())));
             }
         };
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
         let lock = match Lock::parse(&name, &text) {
             Ok(lock) => Some(lock),
-            // `vx lock` is the way out of a broken one.
+            // `vx lock` replaces an invalid lock.
             Err(_) if request.goal == crate::Goal::Lock => None,
             Err(error) => return Err(error),
         };
         Ok(Self { path: Some(path), text: Some(text), lock })
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub(crate) fn name(&self) -> String {
         self.path.as_ref().map_or_else(|| "velox.lock".to_owned(), |path| path.display().to_string())
     }
 
-    /// The lock, if it says what the configuration asks for; else why not.
+    /// The lock, or how it differs from the requested versions.
     pub(crate) fn matching(&self, asked: &RequestedVersions) -> Result<&Lock, Vec<String>> {
         let Some(lock) = &self.lock else { return Err(vec![format!("there is no {}", self.name())]) };
         let differences = asked.differences(lock);
         if differences.is_empty() { Ok(lock) } else { Err(differences) }
     }
 
-    /// The error of a lock that has to fit the configuration, but doesn't.
+    /// The error of a lock that must match the manifest but doesn't.
     pub(crate) fn mismatch(&self, differences: &[String]) -> Error {
-        let help = "`vx lock` brings it up to date: commit what it changes";
+        let help = "update it with `vx lock` and commit the change";
         match self.lock {
             Some(_) => Error::configuration(format!("{} does not match the configuration", self.name()))
                 .help(help)
@@ -61,14 +60,13 @@ impl LockFile {
         }
     }
 
-    /// Writes it, unless it says the same already. Where nothing can be written, that is no reason not to build: the
-    /// answer is why.
+    /// Writes the lock if it changed. The error is a message: a build can go on without it.
     pub(crate) fn write(&self, lock: &Lock) -> Result<(), String> {
         let Some(path) = &self.path else { return Ok(()) };
         let text = lock.to_string();
         if self.text.as_ref() == Some(&text) {
             return Ok(());
         }
-        write_text(path, &text).map_err(|error| format!("{} can't be written: {error}", path.display()))
+        write_text(path, &text).map_err(|error| format!("failed to write {}: {error}", path.display()))
     }
 }

@@ -1,5 +1,4 @@
-//! `velox.lock` as a text: TOML, in an order that never depends on anything but its content, so that a diff shows what
-//! changed and no more.
+//! The text format of `velox.lock`: TOML in a fixed order, so that diffs are minimal.
 
 use std::fmt::{self, Write as _};
 
@@ -16,7 +15,7 @@ use super::model::{
 };
 use crate::{error::Error, event::RaisedPlugin};
 
-/// The format that this vx writes, and the newest that it reads.
+/// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
 
 const HEADER: &str = "\
@@ -36,11 +35,11 @@ struct LockDocument {
     _format: u32,
     #[serde(default)]
     settings: Vec<String>,
-    roadrunner: RoadRunnerSection,
+    roadrunner: LockedRoadRunner,
     #[serde(default, rename = "plugin")]
     plugins: Vec<PluginSection>,
     #[serde(default)]
-    raised: Vec<RaisedSection>,
+    raised: Vec<RaisedPlugin>,
     #[serde(default, rename = "target")]
     targets: Vec<TargetSection>,
     go: GoSection,
@@ -61,16 +60,6 @@ struct GoSection {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RoadRunnerSection {
-    from: String,
-    module: String,
-    version: String,
-    commit: Option<String>,
-    time: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct PluginSection {
     name: String,
     from: Option<String>,
@@ -80,16 +69,6 @@ struct PluginSection {
     commit: Option<String>,
     replaced_by: Option<String>,
     replaced_by_directory: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RaisedSection {
-    name: String,
-    module: String,
-    asked: String,
-    selected: String,
-    demanded_by: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -107,17 +86,17 @@ struct TargetSection {
 }
 
 impl Lock {
-    /// Reads a `velox.lock`; `name` is what messages call the file.
+    /// Parses a `velox.lock`; `name` is used in messages.
     ///
     /// # Errors
-    /// A text that no vx wrote, or a newer one did, with its place.
+    /// An invalid text, or one with a newer format.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let wrong = |message: String| {
-            Error::configuration(format!("{name} can't be used: {message}"))
-                .help("make it anew with `vx lock`, or take it from version control again")
+            Error::configuration(format!("failed to parse {name}: {message}"))
+                .help("recreate it with `vx lock`, or restore it from version control")
         };
         if let Some(line) = text.lines().position(|line| line.starts_with("<<<<<<< ")) {
-            return Err(wrong(format!("line {} starts a merge conflict", line + 1)));
+            return Err(wrong(format!("merge conflict at line {}", line + 1)));
         }
         let located = |error: toml_edit::de::Error| {
             let start = error.span().map_or(text.len(), |span| span.start);
@@ -130,13 +109,13 @@ impl Lock {
                 vec![format!("{line:>5} | {shown}"), format!("      | {:>width$}", "^", width = column + 1)];
             failed
         };
-        // The format comes first: a newer one may have other keys.
+        // First the format alone: a newer one may have other keys.
         let FormatHeader { format } = toml_edit::de::from_str(text).map_err(&located)?;
         if format > FORMAT {
             return Err(Error::configuration(format!(
-                "{name} has format {format}; this vx knows {FORMAT} and older"
+                "{name} has format {format}, but this vx supports formats up to {FORMAT}"
             ))
-            .help("it was made by a newer vx: install that, or make it anew with `vx lock`"));
+            .help("it was written by a newer vx: upgrade vx, or recreate it with `vx lock`"));
         }
         let file: LockDocument = toml_edit::de::from_str(text).map_err(&located)?;
         file.lock().map_err(wrong)
@@ -147,7 +126,7 @@ impl LockDocument {
     fn lock(self) -> Result<Lock, String> {
         let version = |text: &String| -> Result<Version, String> {
             let (path, version) =
-                text.split_once(' ').ok_or_else(|| format!("`{text}` is no `path version`"))?;
+                text.split_once(' ').ok_or_else(|| format!("expected `path version`, found `{text}`"))?;
             checked(path, version)
         };
         let mut plugins = Vec::new();
@@ -175,13 +154,12 @@ impl LockDocument {
             };
             targets.insert(variant, locked);
         }
-        let RoadRunnerSection { from, module, version, commit, time } = self.roadrunner;
-        checked(&module, &version)?;
+        checked(&self.roadrunner.module, &self.roadrunner.version)?;
         let GoSection { version: go_version, toolchain, go_mod, go_sum } = self.go;
         if !go_version.starts_with("go1")
             || go_version.contains(|c: char| c.is_whitespace() || "/\\".contains(c))
         {
-            return Err(format!("`{go_version}` is no version of Go"));
+            return Err(format!("invalid Go version `{go_version}`"));
         }
         let sum = |text: &String| {
             let (platform, sum) = text.split_once(' ').filter(|(_, sum)| sum.starts_with("h1:"))?;
@@ -189,25 +167,15 @@ impl LockDocument {
         };
         let toolchain = toolchain
             .iter()
-            .map(|text| sum(text).ok_or_else(|| format!("`{text}` is no platform with a toolchain's sum")))
+            .map(|text| sum(text).ok_or_else(|| format!("expected `os/arch h1:SUM`, found `{text}`")))
             .collect::<Result<_, _>>()?;
         let lock = Lock {
             go_version,
             toolchain,
-            roadrunner: LockedRoadRunner { from, module, version, commit, time },
+            roadrunner: self.roadrunner,
             plugins,
             settings: self.settings,
-            raised: self
-                .raised
-                .into_iter()
-                .map(|RaisedSection { name, module, asked, selected, demanded_by }| RaisedPlugin {
-                    name,
-                    module,
-                    asked,
-                    selected,
-                    demanded_by,
-                })
-                .collect(),
+            raised: self.raised,
             targets,
             go_mod,
             go_sum,
@@ -218,23 +186,24 @@ impl LockDocument {
 }
 
 impl Lock {
-    /// A lock says some things twice, for its readers. One that was changed by hand may contradict itself, and then it is
-    /// nothing that was ever tried.
+    /// A lock has some values twice. They must agree: an edited lock may contradict itself.
     fn check(&self) -> Result<(), String> {
         let commits = self.plugins.iter().map(|plugin| &plugin.commit).chain([&self.roadrunner.commit]);
         if let Some(commit) = commits.flatten().find(|commit| !model::is_commit(commit)) {
-            return Err(format!("{commit:?} is no commit"));
+            return Err(format!("invalid commit {commit:?}"));
         }
         let go_mod = GoMod::parse(&self.go_mod)
-            .map_err(|error| format!("line {} of its go.mod: {}", error.line, error.message))?;
-        GoSum::parse(&self.go_sum).map_err(|error| format!("its go.sum can't be read: {error}"))?;
-        // A replacement is a copy in the workspace: any other directory is another machine's, or someone's trick.
+            .map_err(|error| format!("line {} of go.mod: {}", error.line, error.message))?;
+        GoSum::parse(&self.go_sum).map_err(|error| format!("invalid go.sum: {error}"))?;
+        // Local replacements are copied into the workspace; a lock must not refer to other directories.
         for Replace { old_path, new_path, .. } in
             go_mod.replace.iter().filter(|new| new.new_version.is_none())
         {
             let inside = new_path.strip_prefix("./replace/");
             if inside.is_none_or(|inside| inside.split('/').any(|part| matches!(part, "" | "." | ".."))) {
-                return Err(format!("its go.mod replaces {old_path} by {new_path}, which no lock may name"));
+                return Err(format!(
+                    "go.mod replaces {old_path} with {new_path}, which is outside of ./replace"
+                ));
             }
         }
         for module in
@@ -245,7 +214,7 @@ impl Lock {
                 required.filter(|require| require.version != module.version)
             {
                 let Version { path, version: here } = module;
-                return Err(format!("it has {path} at {here} in a target, and at {version} in its go.mod"));
+                return Err(format!("{path} is {here} in a target, but {version} in go.mod"));
             }
         }
         for LockedPlugin { name, module, version, replacement, .. } in &self.plugins {
@@ -253,9 +222,7 @@ impl Lock {
             if let Some(Require { version: there, .. }) =
                 required.filter(|require| require.version != *version)
             {
-                return Err(format!(
-                    "it has plugin {name} at {version}, and {module} at {there} in its go.mod"
-                ));
+                return Err(format!("plugin {name} is {version}, but {module} is {there} in go.mod"));
             }
             let at = Version { path: module.clone(), version: version.clone() };
             let replaced = model::replacement_of(&go_mod.replace, &at);
@@ -268,14 +235,14 @@ impl Lock {
                 (Some(_), None) => false,
             };
             if !same {
-                return Err(format!("what replaces plugin {name} isn't what its go.mod says"));
+                return Err(format!("the replacement of plugin {name} differs from go.mod"));
             }
         }
         Ok(())
     }
 }
 
-/// What goes into paths and command lines later has to be a module.
+/// Module paths and versions become paths and command line arguments.
 fn checked(path: &str, version: &str) -> Result<Version, String> {
     module::check(path, version).map_err(|error| error.to_string())?;
     Ok(Version { path: path.to_owned(), version: version.to_owned() })
@@ -349,17 +316,16 @@ fn quoted(text: &str) -> String {
     toml_edit::Value::from(text).to_string().trim().to_owned()
 }
 
-/// One line for each item.
 fn list(items: &[String]) -> String {
     let mut text = "[\n".to_owned();
     for item in items {
-        // Writing to a String can't fail.
+        // Writing to a String never fails.
         let _ = writeln!(text, "  {},", quoted(item));
     }
     text + "]"
 }
 
-/// A file's text, as it is wherever TOML allows that.
+/// A multi-line literal string where TOML allows it.
 fn block(text: &str) -> String {
     let literal = !text.contains("'''") && text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'));
     if literal { format!("'''\n{text}'''") } else { quoted(text) }
@@ -458,11 +424,11 @@ mod tests {
         let message = |text: &str| Lock::parse("velox.lock", text).unwrap_err().to_string();
         assert!(message(&text.replace("format = 1", "format = 9\nnew = 1")).contains("format 9"));
         assert!(message(&text.replace("[roadrunner]", "<<<<<<< ours\n[roadrunner]")).contains("conflict"));
-        assert!(message(&text[..text.len() / 2]).contains("velox.lock can't be used: line"));
+        assert!(message(&text[..text.len() / 2]).contains("failed to parse velox.lock: line"));
         assert!(message("").contains("format"));
-        assert!(message(&text.replace("amd64 h1:", "amd64 ")).contains("toolchain's sum"));
-        assert!(message(&text.replace("go1.26.8", "1; rm")).contains("no version of Go"));
-        assert!(message(&text.replace("http v1.0.0", "../http v1.0.0")).contains("can't be used"));
+        assert!(message(&text.replace("amd64 h1:", "amd64 ")).contains("os/arch h1:SUM"));
+        assert!(message(&text.replace("go1.26.8", "1; rm")).contains("invalid Go version"));
+        assert!(message(&text.replace("http v1.0.0", "../http v1.0.0")).contains("failed to parse"));
     }
 
     #[test]
@@ -472,17 +438,18 @@ mod tests {
             assert!(text.contains(old), "{old}");
             Lock::parse("velox.lock", &text.replacen(old, new, 1)).unwrap_err().to_string()
         };
-        assert!(message("version = \"v5.3.0\"", "version = \"v5.3.1\"").contains("plugin http at v5.3.1"));
+        assert!(message("version = \"v5.3.0\"", "version = \"v5.3.1\"").contains("plugin http is v5.3.1"));
         assert!(message("http/v5 v5.3.0\",\n]", "http/v5 v5.2.0\",\n]").contains("v5.2.0 in a target"));
         assert!(
-            message("acme/informer v0.0.1\"", "acme/informer v0.0.2\"").contains("replaces plugin informer")
+            message("acme/informer v0.0.1\"", "acme/informer v0.0.2\"")
+                .contains("replacement of plugin informer")
         );
         for path in ["../../etc", "./replace/../../etc", "/etc"] {
-            assert!(message("./replace/http", path).contains("no lock may name"), "{path}");
+            assert!(message("./replace/http", path).contains("outside of ./replace"), "{path}");
         }
-        assert!(message("commit = \"0123", "commit = \"--up").contains("no commit"));
-        assert!(message("require github", "require require github").contains("of its go.mod"));
-        assert!(message("a.b/c v1.0.0 h1:x=", "a.b/c v1.0.0").contains("go.sum can't be read"));
+        assert!(message("commit = \"0123", "commit = \"--up").contains("invalid commit"));
+        assert!(message("require github", "require require github").contains("of go.mod"));
+        assert!(message("a.b/c v1.0.0 h1:x=", "a.b/c v1.0.0").contains("invalid go.sum"));
     }
 
     proptest! {

@@ -3,6 +3,7 @@ use std::{
     path::PathBuf,
 };
 
+use serde::Deserialize;
 use velox_gomod::{
     gosum::GoSum,
     modfile::{GoMod, Replace},
@@ -16,24 +17,24 @@ use crate::{
     settings::BuildSettings,
 };
 
-/// Everything that a server is made from, exactly: the answer to "which versions".
+/// The exact versions that a binary is compiled from.
 ///
-/// Only the resolver makes one, and [`Lock::parse`] reads what it made.
+/// Made by the resolver, and read by [`Lock::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
-    /// The Go version that compiles it (`go1.26.8`).
+    /// The Go version (`go1.26.8`).
     pub go_version: String,
-    /// The `h1:` sums of that Go as a module, by the platform that it runs on (`linux/amd64`), where one was fetched.
+    /// The `h1:` sums of the Go toolchain as a module, by the platform that it runs on (`linux/amd64`), where known.
     pub toolchain: BTreeMap<String, String>,
-    /// RoadRunner itself.
+    /// RoadRunner.
     pub roadrunner: LockedRoadRunner,
     /// The plugins, sorted by name.
     pub plugins: Vec<LockedPlugin>,
-    /// What else of the configuration it was made from: replaces, excludes, the choice of dependencies.
+    /// The other inputs from the configuration: replaces, excludes, the choice of dependencies. Compared, never interpreted.
     pub settings: Vec<String>,
     /// The plugins that minimal version selection raised.
     pub raised: Vec<RaisedPlugin>,
-    /// What is compiled in, for each target that was asked for so far.
+    /// The compiled modules of each target so far.
     pub targets: BTreeMap<TargetVariant, LockedTarget>,
     /// The complete go.mod.
     pub go_mod: String,
@@ -42,17 +43,18 @@ pub struct Lock {
 }
 
 /// RoadRunner in a [`Lock`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LockedRoadRunner {
-    /// Where it comes from, and the ref that the configuration names.
+    /// Its origin and the requested ref. Compared, never interpreted.
     pub from: String,
-    /// Its module path, with the major suffix.
+    /// Module path, with the major suffix.
     pub module: String,
-    /// Its exact version.
+    /// Exact version.
     pub version: String,
-    /// The full commit id, where it is known.
+    /// The full commit id, if known.
     pub commit: Option<String>,
-    /// The commit's time, in seconds since 1970.
+    /// The commit time, in seconds since 1970.
     pub time: i64,
 }
 
@@ -61,22 +63,21 @@ pub struct LockedRoadRunner {
 pub struct LockedPlugin {
     /// The user's name for it.
     pub name: String,
-    /// Where it comes from, the ref that the configuration names, and what replaces it; `None` for one that was added
-    /// because every server has it.
+    /// Its origin, the requested ref and the replacement. Compared, never interpreted; `None` for an added plugin.
     pub from: Option<String>,
     /// Module path; its root package is the plugin.
     pub module: String,
-    /// What the configuration asked for.
+    /// The requested ref.
     pub asked: String,
-    /// The version that is compiled in (of the module that is replaced, where one is).
+    /// The version that is compiled (or replaced).
     pub version: String,
-    /// The full commit id, where it is known.
+    /// The full commit id, if known.
     pub commit: Option<String>,
-    /// What replaces it.
+    /// The replacement.
     pub replacement: Option<LockedReplacement>,
 }
 
-/// What stands in for a plugin's module.
+/// The replacement of a plugin's module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockedReplacement {
     /// Another module, at an exact version.
@@ -86,42 +87,42 @@ pub enum LockedReplacement {
         /// Exact version.
         version: String,
     },
-    /// A directory of this machine.
+    /// A local directory.
     Directory {
         /// As the configuration names it.
         path: PathBuf,
     },
 }
 
-/// What of a target changes which packages are compiled in.
+/// The properties of a target that affect which packages are compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetVariant {
     /// The target.
     pub target: GoTarget,
-    /// Whether C code is compiled in.
+    /// Whether cgo is enabled.
     pub cgo: bool,
     /// Build tags, sorted.
     pub tags: Vec<String>,
 }
 
-/// What is compiled in for one target.
+/// The modules that are compiled for one target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LockedTarget {
     /// The modules that provide a package.
     pub modules: BTreeSet<Version>,
-    /// The modules that Go looks into besides, since their path is the beginning of an import
+    /// Other modules whose path is a prefix of an import path: Go checks that they don't provide the package
     /// (<https://go.dev/ref/mod#resolve-pkg-mod>).
     pub looked_into: BTreeSet<Version>,
-    /// How many packages are compiled in.
+    /// The number of compiled packages.
     pub packages: u64,
 }
 
-/// A module that is compiled in.
+/// The selected version of a compiled module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectedModule {
     /// The version that minimal version selection chose.
     pub version: String,
-    /// The replacement's path and version (none for a directory).
+    /// The path and version of the replacement (no version for a directory).
     pub replacement: Option<(String, Option<String>)>,
 }
 
@@ -144,7 +145,7 @@ impl LockedPlugin {
         }
     }
 
-    /// The module whose files are compiled; `None`: a directory's.
+    /// The module whose files are compiled; `None` for a directory.
     #[must_use]
     pub fn source(&self) -> Option<Version> {
         match &self.replacement {
@@ -167,28 +168,28 @@ impl TargetVariant {
 }
 
 impl Lock {
-    /// RoadRunner's own module.
+    /// RoadRunner's module.
     #[must_use]
     pub fn roadrunner(&self) -> Version {
         Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
     }
 
-    /// The sum that its Go has to have as a module for this machine, if it is known.
+    /// The expected sum of the Go toolchain for this machine, if known.
     pub(crate) fn toolchain_sum(&self) -> Option<&str> {
         self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
     }
 
     pub(crate) fn sums(&self) -> Result<GoSum, Error> {
         GoSum::parse(&self.go_sum)
-            .map_err(|error| Error::build(format!("the lock's go.sum can't be read: {error}")))
+            .map_err(|error| Error::build(format!("failed to parse the lock's go.sum: {error}")))
     }
 
     pub(crate) fn go_mod(&self) -> Result<GoMod, Error> {
         GoMod::parse(&self.go_mod)
-            .map_err(|error| Error::build(format!("the lock's go.mod can't be read: {error}")))
+            .map_err(|error| Error::build(format!("failed to parse the lock's go.mod: {error}")))
     }
 
-    /// Every module that is compiled in, by its path, as the build information of the binary will name it.
+    /// The compiled modules by path, as in the build information of the binary.
     pub(crate) fn selected(&self, target: &LockedTarget) -> Result<BTreeMap<String, SelectedModule>, Error> {
         let replaces = self.go_mod()?.replace;
         Ok(target
@@ -202,7 +203,7 @@ impl Lock {
             .collect())
     }
 
-    /// The modules whose zips a build for `target` reads, RoadRunner's own first.
+    /// The modules whose zips a build of these targets reads, RoadRunner first.
     pub(crate) fn zips(&self, targets: &[&LockedTarget]) -> Result<Vec<Version>, Error> {
         let replaces = self.go_mod()?.replace;
         let read: BTreeSet<&Version> =
@@ -217,8 +218,8 @@ impl Lock {
         Ok(std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect())
     }
 
-    /// Takes over what another lock of the very same modules knows of other targets. What local replacements import is
-    /// part of that: it may change without go.mod.
+    /// Adds the targets of another lock with the same modules and plugins (local replacements may change without a change
+    /// of go.mod).
     pub(crate) fn adopt_targets(&mut self, other: &Self) {
         if other.go_mod == self.go_mod
             && other.go_version == self.go_version
@@ -231,18 +232,17 @@ impl Lock {
         }
     }
 
-    /// Whether all of these were locked.
     pub(crate) fn covers(&self, variants: &[TargetVariant]) -> bool {
         variants.iter().all(|variant| self.targets.contains_key(variant))
     }
 }
 
-/// Whether this is a commit's id, and no other word that git or a terminal would make something of.
+/// Whether this is a commit id.
 pub(crate) fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// A replace for this very version wins over one for all (<https://go.dev/ref/mod#go-mod-file-replace>).
+/// A replace for this version wins over one for all versions (<https://go.dev/ref/mod#go-mod-file-replace>).
 pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
     let of = |version: Option<&String>| {
         replaces

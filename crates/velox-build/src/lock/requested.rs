@@ -1,4 +1,4 @@
-//! What of a configuration decides the versions: the part that a [`Lock`] has to fit.
+//! The part of a configuration that a [`Lock`] has to match.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement,
 use super::model::Lock;
 use crate::{imports::imports_of, settings::BuildSettings};
 
-/// What a configuration asks for, in words that a [`Lock`] keeps.
+/// What the configuration requests, in the format of the lock.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RequestedVersions {
     pub(crate) roadrunner: String,
@@ -23,7 +23,7 @@ pub(crate) struct RequestedVersions {
 }
 
 impl RequestedVersions {
-    /// `manifest` has its replaces at its plugins; `base` is the directory that relative paths start from.
+    /// Relative paths start from `base`.
     pub(crate) fn new(manifest: &Manifest, settings: &BuildSettings, base: &Path) -> Self {
         let github = address(&manifest.github);
         let reference =
@@ -60,13 +60,13 @@ impl RequestedVersions {
         }
     }
 
-    /// What a lock doesn't say as the configuration does, a sentence each; none: it fits.
+    /// How a lock differs, one sentence each.
     pub(crate) fn differences(&self, lock: &Lock) -> Vec<String> {
         let mut differences = Vec::new();
         let mut differ = |what: &str, locked: &str, asked: &str| {
             if locked != asked {
                 differences
-                    .push(format!("{what}: the lock has {locked}, the configuration asks for {asked}"));
+                    .push(format!("{what}: the lock has {locked}, the configuration requests {asked}"));
             }
         };
         differ("RoadRunner", &lock.roadrunner.from, &self.roadrunner);
@@ -122,8 +122,8 @@ fn replacement(replacement: &Replacement, base: &Path) -> String {
     }
 }
 
-/// A digest over what of a local module decides which other modules it needs: its go.mod and its imports. Its code may
-/// change without a new lock.
+/// A digest of what determines the dependencies of a local module: its go.mod and its imports. Other changes of its code
+/// need no new lock.
 fn needs(directory: &Path) -> String {
     let mut hash = Sha256::new();
     hash.update(std::fs::read(directory.join("go.mod")).unwrap_or_default());

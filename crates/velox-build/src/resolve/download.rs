@@ -157,7 +157,7 @@ impl ModuleProxies<'_> {
         }
         // Outside of any module, so that no go.mod on the way changes what a query means.
         let outside = tempfile::tempdir()
-            .map_err(|error| Error::file("make a directory in", &std::env::temp_dir(), &error))?;
+            .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
         let queries: Vec<String> =
             modules.iter().map(|module| format!("{}@{}", module.path, module.version)).collect();
         let arguments: Vec<&str> = ["mod", "download", "-json", "--"]
@@ -185,7 +185,7 @@ impl ModuleProxies<'_> {
         let mut said: Vec<GoDownload> = Vec::new();
         for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
             let answer = answer.map_err(|error| {
-                Error::build(format!("can't read what `go mod download -json` says: {error}"))
+                Error::build(format!("failed to parse the output of `go mod download -json`: {error}"))
                     .output(finished.stderr.clone())
             })?;
             if is_security_error(&answer.error) {
@@ -193,11 +193,7 @@ impl ModuleProxies<'_> {
             }
             said.push(answer);
         }
-        let why = finished
-            .stderr
-            .last()
-            .cloned()
-            .unwrap_or_else(|| "the go command says nothing about it".to_owned());
+        let why = finished.stderr.last().cloned().unwrap_or_else(|| "no output of the go command".to_owned());
         if is_security_error(&why) {
             return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
         }

@@ -59,7 +59,7 @@ impl Resolver<'_> {
         for ResolvedModule { module, zip_sum, .. } in sources.pin(&of_forges).await? {
             if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
                 let name = format!("{} {}", module.path, module.version);
-                return Err(checksum_mismatch(&name, &format!("its zip has the sum {zip_sum}")));
+                return Err(checksum_mismatch(&name, &format!("found    {zip_sum}")));
             }
             missing.retain(|other| *other != module);
         }
@@ -71,19 +71,19 @@ impl Resolver<'_> {
                 Some(answer) if answer.error.is_empty() => {
                     let known: Vec<&str> = sums.get(&module.path, &module.version).collect();
                     if !known.contains(&answer.sum.as_str()) {
-                        let text = format!("the lock says {}, it is {}", known.join(" or "), answer.sum);
+                        let text = format!("expected {}\nfound    {}", known.join(" or "), answer.sum);
                         return Err(checksum_mismatch(&name, &text));
                     }
                 }
                 Some(answer) => failed.push(format!("{name}: {}", answer.reason())),
-                None => failed.push(format!("{name}: the go command says nothing about it")),
+                None => failed.push(format!("{name}: no output of the go command")),
             }
         }
         if failed.is_empty() {
             return Ok(());
         }
         let advice = failed.iter().find_map(|why| download_failure::advice(why));
-        let error = Error::build(format!("can't get {} of the lock's modules", failed.len()))
+        let error = Error::build(format!("failed to download {} modules of the lock", failed.len()))
             .fault(download_failure::fault(&failed.join("\n")))
             .output(failed);
         Err(match advice {
@@ -106,7 +106,7 @@ fn missing(cache: &ModCache, sums: &GoSum, modules: &[Version]) -> Result<Vec<Ve
                 "the lock has no sum for {} {}",
                 module.path, module.version
             ))
-            .help("it was changed by hand, or cut: make it anew with `vx lock`"));
+            .help("it was edited or truncated: recreate it with `vx lock`"));
         }
         if !known.any(|sum| cache.is_unpacked(module, sum)) {
             missing.push(module.clone());
@@ -118,8 +118,8 @@ fn missing(cache: &ModCache, sums: &GoSum, modules: &[Version]) -> Result<Vec<Ve
 fn offline(missing: &[Version]) -> Error {
     let lines = missing.iter().map(|module| format!("{} {}", module.path, module.version)).collect();
     let message = match missing.len() {
-        1 => "1 module is missing, and --offline forbids to ask for it".to_owned(),
-        many => format!("{many} modules are missing, and --offline forbids to ask for them"),
+        1 => "1 module is not cached; `--offline` forbids downloading it".to_owned(),
+        many => format!("{many} modules are not cached; `--offline` forbids downloading them"),
     };
-    Error::build(message).help("`vx fetch` with the same configuration brings them").output(lines)
+    Error::build(message).help("run `vx fetch` with the same configuration").output(lines)
 }

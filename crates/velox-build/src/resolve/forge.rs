@@ -230,7 +230,10 @@ impl LocatedModule {
         }
         let zip = scratch.join(format!("{}.zip", self.commit.id));
         let bad = |error: String| {
-            Error::build(format!("{}@{} makes no module zip: {error}", version.path, version.version))
+            Error::build(format!(
+                "failed to create the module zip of {}@{}: {error}",
+                version.path, version.version
+            ))
         };
         modzip::create_from_dir(&root, &version, &zip).map_err(|error| bad(error.to_string()))?;
         let time =
@@ -247,7 +250,7 @@ impl LocatedModule {
 }
 
 fn forge_error(module: &str, error: &ForgeError) -> Error {
-    let mut failed = Error::build(format!("can't get {module}: {error}"));
+    let mut failed = Error::build(format!("failed to download {module}: {error}"));
     for help in error.help() {
         failed = failed.help(help);
     }

@@ -143,7 +143,7 @@ pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Cl
 }
 
 fn no_https(error: velox_fetch::ForgeError) -> Error {
-    Error::build(format!("can't set up HTTPS: {error}"))
+    Error::build(format!("failed to set up HTTPS: {error}"))
 }
 
 /// Where the go command looks for it.

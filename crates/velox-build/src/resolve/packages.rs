@@ -89,8 +89,9 @@ impl PackageList {
         let mut imports = Vec::new();
         let mut errors = Vec::new();
         for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedPackage>() {
-            let ListedPackage { import_path, standard, module, error } = package
-                .map_err(|error| Error::build(format!("can't read what `go list -json` says: {error}")))?;
+            let ListedPackage { import_path, standard, module, error } = package.map_err(|error| {
+                Error::build(format!("failed to parse the output of `go list -json`: {error}"))
+            })?;
             target.packages += 1;
             if let Some(error) = error {
                 errors.push(format!("{import_path}: {}", error.err));
@@ -105,8 +106,9 @@ impl PackageList {
         if !errors.is_empty() {
             return Err(unloadable(errors));
         }
-        let go_mod = GoMod::parse(&workspace.read("go.mod")?)
-            .map_err(|error| Error::build(format!("can't read the go.mod that Go completed: {error}")))?;
+        let go_mod = GoMod::parse(&workspace.read("go.mod")?).map_err(|error| {
+            Error::build(format!("failed to parse the go.mod that the go command completed: {error}"))
+        })?;
         for Require { path, version, .. } in go_mod.require {
             let inside = |import: &String| {
                 import.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -123,13 +125,13 @@ impl PackageList {
 /// The go command ended before it looked at packages.
 fn unloaded(lines: Vec<String>) -> Error {
     let text = lines.join("\n");
-    let mut error = Error::build("Go can't load the modules of this server").fault(fault(&text));
+    let mut error = Error::build("failed to load the modules of the binary").fault(fault(&text));
     if text.contains("requires go >= ") {
         error = error
             .fault(Blame::Request)
-            .help("a module needs a newer Go than may be used here: GOTOOLCHAIN=auto lets it be downloaded");
+            .help("a module requires a newer Go version: set GOTOOLCHAIN=auto to allow its download");
     } else if text.contains("download go1") {
-        error = error.help("a module needs a newer Go, and the go command can't download it: GOTOOLCHAIN=go1.X.Y+auto lets vx do it");
+        error = error.help("a module requires a newer Go version that the go command can't download: set GOTOOLCHAIN=go1.X.Y+auto, and vx does");
     }
     error.output(lines)
 }
@@ -138,24 +140,24 @@ fn unloaded(lines: Vec<String>) -> Error {
 fn unloadable(errors: Vec<String>) -> Error {
     let text = errors.join("\n");
     let mut error =
-        Error::build(format!("Go can't load {} of this server's packages", errors.len())).fault(fault(&text));
+        Error::build(format!("failed to load {} packages of the binary", errors.len())).fault(fault(&text));
     let is_no_plugin = errors.iter().any(|line| {
         line.split_once(": module ").is_some_and(|(package, rest)| rest.starts_with(&format!("{package}@")))
     });
     if text.contains("@latest found") && !is_no_plugin {
         // The go command looked for the package everywhere: the module that had it was raised past it.
         error = error.fault(Blame::Request).help(
-            "something in this server needs a newer module than the plugin that imports this package was written for: take plugin versions of one time, those that one RoadRunner release names",
+            "another plugin requires a newer version of the module that had this package: use the plugin versions of one RoadRunner release",
         );
     } else if text.contains("no required module provides package")
         || text.contains("does not contain package")
     {
-        error = error.fault(Blame::Request).help("the module's root package has to be the plugin: is this module a RoadRunner plugin, and is the folder right?");
+        error = error.fault(Blame::Request).help("the plugin must be the root package of its module: is this module a RoadRunner plugin, and is `folder` correct?");
     }
     if text.contains("build constraints exclude all Go files") {
         error = error
             .fault(Blame::Request)
-            .help("a package has no files for this target: leave the plugin out, or choose another target");
+            .help("a package does not support this target: remove the plugin, or choose another target");
     }
     let mut seen = BTreeSet::new();
     error.output(errors.into_iter().filter(|line| seen.insert(line.clone())).collect())

@@ -69,7 +69,7 @@ impl ResolvedModule {
         let Wanted { zip_sums, mod_sums, .. } = ask.wanted(module);
         for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
             if let Some(known) = known.first().filter(|known| *known != found) {
-                let text = format!("its {file} has the sum {found}\nthe lock says   {known}");
+                let text = format!("checksum of {file}\nexpected {known}\nfound    {found}");
                 return Err(checksum_mismatch(&format!("{} {}", module.path, module.version), &text));
             }
         }
@@ -221,8 +221,8 @@ impl ModuleSources<'_> {
             return ResolutionState::Done(Box::new(pinned));
         }
         if ask.by_path {
-            let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
-            diagnostic.help.push(format!("write module_name = \"{declared}\""));
+            let mut diagnostic = unresolved(ask, &format!("its go.mod declares module {declared}"), &[]);
+            diagnostic.help.push(format!("set module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
         ResolutionState::AskGo {
@@ -294,8 +294,8 @@ impl ModuleSources<'_> {
         proxy: Option<String>,
     ) -> ResolutionState {
         if self.network == NetworkAccess::Offline {
-            let why = proxy.unwrap_or_else(|| "the forge would have to be asked".to_owned());
-            let help = ["run it once without --offline, or `vx fetch` beforehand".to_owned()];
+            let why = proxy.unwrap_or_else(|| "not cached".to_owned());
+            let help = ["run it once without --offline, or run `vx fetch` first".to_owned()];
             return ResolutionState::Failed(
                 Blame::Other,
                 unresolved(ask, &format!("{why} (offline)"), &help),
@@ -311,9 +311,9 @@ impl ModuleSources<'_> {
             {
                 return ResolutionState::AskGo { module, located: None };
             }
-            let why = proxy.unwrap_or_else(|| "no module proxy can be asked for it".to_owned());
+            let why = proxy.unwrap_or_else(|| "no module proxy may be queried for it".to_owned());
             let advice = download_failure::advice(&why)
-                .unwrap_or("only module proxies are asked here: a tag of a published module always works");
+                .unwrap_or("this service uses module proxies only: use a tag of a public module");
             let instead = self.instead(ask, &why).await;
             let help: Vec<String> = instead.into_iter().chain([advice.to_owned()]).collect();
             return ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help));
@@ -374,8 +374,8 @@ impl ModuleSources<'_> {
             && ask.module.as_ref().is_some_and(|module| module.path != located.module)
         {
             let declared = located.module;
-            let mut diagnostic = unresolved(ask, &format!("its go.mod declares the module {declared}"), &[]);
-            diagnostic.help.push(format!("write module_name = \"{declared}\""));
+            let mut diagnostic = unresolved(ask, &format!("its go.mod declares module {declared}"), &[]);
+            diagnostic.help.push(format!("set module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
         // A fork keeps the original's module line; as a replacement it goes by its own path, with that major.
@@ -428,7 +428,7 @@ impl ModuleSources<'_> {
         match versions.nearest(&module.version).as_slice() {
             [] => meant(&module.path).map(|meant| format!("did you mean {meant}?")),
             nearest if semver::is_valid(&module.version) && !is_there => {
-                Some(format!("the nearest are {}", nearest.join(", ")))
+                Some(format!("similar versions: {}", nearest.join(", ")))
             }
             _ => None,
         }
@@ -448,7 +448,7 @@ impl ModuleSources<'_> {
         let instead = match (nearest.as_slice(), &proxy) {
             ([], Some(proxy)) => self.instead(ask, proxy).await,
             ([], None) => None,
-            (nearest, _) => Some(format!("the nearest are {}", nearest.join(", "))),
+            (nearest, _) => Some(format!("similar versions: {}", nearest.join(", "))),
         };
         let told = matches!(error, ForgeError::NotFound { .. } | ForgeError::Unauthorized { .. });
         let help = error.help();
@@ -458,14 +458,14 @@ impl ModuleSources<'_> {
             // be mended.
             Some(proxy) if !told || !download_failure::is_not_found(&proxy) => {
                 let advice = download_failure::advice(&proxy).map(str::to_owned);
-                (format!("{proxy}; after that, {error}"), advice.into_iter().chain(help).collect())
+                (format!("{proxy}; then: {error}"), advice.into_iter().chain(help).collect())
             }
             Some(proxy) => {
-                let first = format!("the module proxy was asked first: {proxy}");
+                let first = format!("the module proxy answered: {proxy}");
                 (error, help.into_iter().chain([first]).collect())
             }
             None if ask.reference.is_none() && !told => {
-                let tag = "a release named by its tag can come from a module proxy: `ref = \"v…\"`";
+                let tag = "a release tag can be resolved by a module proxy: `ref = \"v…\"`";
                 (error, std::iter::once(tag.to_owned()).chain(help).collect())
             }
             None => (error, help),
@@ -503,7 +503,7 @@ fn fault_of_forge(error: &ForgeError) -> Blame {
 fn unresolved(ask: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
     let reference = ask.reference.as_deref().unwrap_or("the default branch");
     let mut diagnostic = finding(
-        format!("can't resolve {reference} of {}: {why}", ask.subject),
+        format!("failed to resolve {reference} of {}: {why}", ask.subject),
         ask.span.clone(),
         Some("asked for here"),
     );

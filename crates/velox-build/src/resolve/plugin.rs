@@ -93,21 +93,21 @@ pub(super) fn local_plugin(
     let directory = &base.join(&path);
     let (declared, go_mod) = local_go_mod(directory, &span)?;
     if !has_package(directory) {
-        let message = format!("{} has a go.mod, and no Go package beside it", directory.display());
+        let message = format!("{} has a go.mod, but no Go package", directory.display());
         let mut diagnostic = finding(message, span, Some("relative to the configuration file"));
-        diagnostic.help.push("the package of a plugin lies where its go.mod is, and not below".to_owned());
+        diagnostic.help.push("the package of a plugin must be in the directory of its go.mod".to_owned());
         return Err(diagnostic);
     }
     if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
         && *module != declared
     {
         let message =
-            format!("{} declares the module {declared}, not {module}", directory.join("go.mod").display());
+            format!("{} declares module {declared}, expected {module}", directory.join("go.mod").display());
         let mut diagnostic =
-            finding(message, span, Some("a local replacement has to declare the replaced path"));
+            finding(message, span, Some("a local replacement must declare the replaced module path"));
         diagnostic
             .help
-            .push(format!("write module_name = \"{declared}\", or change the module line of that go.mod"));
+            .push(format!("set module_name = \"{declared}\", or change the module line of that go.mod"));
         return Err(diagnostic);
     }
     Ok(ResolvedPlugin {
@@ -144,27 +144,26 @@ pub(super) fn local_go_mod(
         diagnostic
     };
     if !directory.is_dir() {
-        return Err(wrong(format!("there is no directory {}", directory.display()), "check the path"));
+        return Err(wrong(format!("directory {} does not exist", directory.display()), "check the path"));
     }
     let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             let help = match modules_below(directory).as_slice() {
-                [] => "`go mod init MODULE` there makes it a Go module".to_owned(),
-                names => format!("a Go module is in {}: name that directory", names.join(", ")),
+                [] => "run `go mod init MODULE` in that directory".to_owned(),
+                names => format!("there is a Go module in {}: use that directory", names.join(", ")),
             };
             wrong(format!("{} has no go.mod", directory.display()), &help)
         }
-        _ => wrong(format!("can't read {}: {error}", path.display()), "check its permissions"),
+        _ => wrong(format!("failed to read {}: {error}", path.display()), "check its permissions"),
     })?;
     let go_mod = GoMod::parse_lax(&text).map_err(|error| {
         wrong(
             format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message),
-            "mend that go.mod",
+            "fix that go.mod",
         )
     })?;
-    let module = modfile::module_line(&text).ok_or_else(|| {
-        wrong(format!("{} has no module line", path.display()), "start it with `module PATH`")
-    })?;
+    let module = modfile::module_line(&text)
+        .ok_or_else(|| wrong(format!("{} has no module line", path.display()), "add a line `module PATH`"))?;
     Ok((module, go_mod))
 }
 

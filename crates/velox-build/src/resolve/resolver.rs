@@ -83,7 +83,7 @@ impl Resolver<'_> {
         let pinned: ResolvedByOwner = owners.into_iter().zip(sources.pin(&asks).await?).collect();
         let roadrunner = pinned
             .get(&ModuleOwner::RoadRunner)
-            .ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+            .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let release = release(roadrunner)?;
         let mut plugins = self.plugins(manifest, &pinned)?;
         plugins.extend(added(&release, &plugins));
@@ -131,7 +131,8 @@ impl Resolver<'_> {
         let mut ask = ModuleRequest::roadrunner(self.manifest);
         ask.known = self.known_roadrunner()?;
         let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
-        let roadrunner = pinned.first().ok_or_else(|| Error::build("RoadRunner itself wasn't resolved"))?;
+        let roadrunner =
+            pinned.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let go_mod = release(roadrunner)?;
         let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
             .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
@@ -187,10 +188,10 @@ impl Resolver<'_> {
                 None => {
                     let message = format!("the replacement of {} has no version", replace.old.value.0);
                     let mut diagnostic =
-                        finding(message, replace.new.span.clone(), Some("a module needs a version"));
+                        finding(message, replace.new.span.clone(), Some("a version is required"));
                     diagnostic
                         .help
-                        .push(format!("write new = \"{path}@VERSION\": a tag, a branch or a commit"));
+                        .push(format!("set new = \"{path}@VERSION\" with a tag, a branch or a commit"));
                     wrong.push(diagnostic);
                 }
             }
@@ -388,7 +389,7 @@ impl Resolver<'_> {
         let release = workspace.directory().join("go.sum");
         let text = fs::read_to_string(&release).unwrap_or_default();
         let mut sums = GoSum::parse(&text)
-            .map_err(|error| Error::build(format!("can't read RoadRunner's go.sum: {error}")))?;
+            .map_err(|error| Error::build(format!("failed to parse RoadRunner's go.sum: {error}")))?;
         if let Some(previous) = self.previous {
             sums.merge(previous.sums()?);
         }
@@ -474,7 +475,7 @@ fn newest_go_line<'a>(
 fn release(roadrunner: &ResolvedModule) -> Result<GoMod, Error> {
     GoMod::parse(&roadrunner.go_mod).map_err(|error| {
         Error::build(format!(
-            "can't read the go.mod of {} {}: {error}",
+            "failed to parse the go.mod of {} {}: {error}",
             roadrunner.module.path, roadrunner.module.version
         ))
     })

@@ -1,4 +1,4 @@
-//! The go command that compiles: found on this machine, or brought as a module.
+//! Running a go command.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,30 +15,27 @@ use crate::{
     process::{CommandOutput, CommandRunner, Invocation},
 };
 
-/// A go command, with the settings that go with it.
 #[derive(Clone)]
 pub(crate) struct Toolchain {
     pub(super) program: PathBuf,
     /// `go1.26.8`
     pub(super) version: String,
-    /// Its GOROOT, where it lies in the module cache.
+    /// Its GOROOT, if it is in the module cache.
     pub(super) root: Option<PathBuf>,
-    /// Whether it may not put a newer one in its own place, whatever a go.mod demands.
+    /// Whether it must not switch to a newer version.
     pub(super) fixed: bool,
     pub(super) others: ToolchainSwitching,
-    /// Whether it was downloaded just now, and nothing vouches for it.
     pub(super) trusted: bool,
     pub(super) children: CommandRunner,
     pub(super) settings: GoSettings,
 }
 
-/// What a go command may do to go.mod, and so what `GOFLAGS` says: it replaces the user's own, which would make the same
-/// Lock build different bytes.
+/// GOFLAGS, in place of the user's own: those could change the bytes of the binary.
 #[derive(Clone, Copy)]
 pub(crate) enum ModuleMode {
     /// Complete go.mod and go.sum (`-mod=mod`).
     Complete,
-    /// Leave them alone (`-mod=readonly`).
+    /// Leave them unchanged (`-mod=readonly`).
     ReadOnly,
 }
 
@@ -47,12 +44,12 @@ impl Toolchain {
         &self.settings
     }
 
-    /// Whether it was downloaded just now, and nothing vouches for it: its sum belongs into the lock.
+    /// Whether it was just downloaded without verification, so that its sum belongs in the lock.
     pub(crate) fn is_trusted(&self) -> bool {
         self.trusted
     }
 
-    /// The same toolchain, whose commands see these variables too.
+    /// A copy that adds these environment variables.
     pub(crate) fn with_environment(&self, variables: &[(&'static str, String)]) -> Self {
         let mut inherited = (*self.children.inherited).clone();
         inherited.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
@@ -60,7 +57,7 @@ impl Toolchain {
         Self { children, ..self.clone() }
     }
 
-    /// The same toolchain, whose commands end when `enough` is cancelled, or the build is.
+    /// A copy whose commands end when `enough` or the build is cancelled.
     pub(crate) fn until(&self, enough: &CancellationToken) -> Self {
         let cancel = enough.clone();
         let whole = self.children.cancel.clone();
@@ -77,8 +74,8 @@ impl Toolchain {
 
     /// Runs `go ARGUMENTS` in `directory`.
     ///
-    /// Everything that the user's settings could change about the binary is set here: a Lock and a target have to be
-    /// enough to make the same bytes (GOENV stays, since GOPRIVATE and GOPROXY live there).
+    /// Sets every variable that could change the bytes of the binary, except GOENV, which has GOPRIVATE and GOPROXY: the same
+    /// lock and target must give the same bytes.
     pub(crate) async fn run(
         &self,
         mode: ModuleMode,
@@ -108,9 +105,9 @@ impl Toolchain {
             ("GOOS", &target.os),
             ("GOARCH", &target.arch),
             ("CGO_ENABLED", if cgo { "1" } else { "0" }),
-            // Empty is Go's default for its version; `none` would switch off what every release is built with.
+            // Empty is the default of the Go version; `none` would disable what releases are built with.
             ("GOEXPERIMENT", ""),
-            // `1` would link by a C compiler.
+            // `1` would link with a C compiler.
             ("GO_EXTLINK_ENABLED", ""),
             ("GOFIPS140", "off"),
             ("GO386", "sse2"),
@@ -133,7 +130,7 @@ impl Toolchain {
                 environment: environment
                     .into_iter()
                     .map(|(name, value)| (name, value.to_owned()))
-                    // As the go command does when it runs another one: GOROOT would lead it to the first one's files.
+                    // As the go command does when it runs another one.
                     .chain(self.root.iter().map(|root| ("GOROOT", root.to_string_lossy().into_owned())))
                     .chain(
                         self.settings.goenv.iter().map(|file| ("GOENV", file.to_string_lossy().into_owned())),
@@ -144,7 +141,7 @@ impl Toolchain {
             .await
     }
 
-    /// The Go version that compiles in `directory`: its go.mod may demand a newer one, which the go command then fetches.
+    /// The Go version that compiles in `directory`: the go command switches to a newer one if go.mod requires it.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
         let finished =
             self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;
@@ -153,7 +150,7 @@ impl Toolchain {
         }
         let version = goversion::name(&finished.stdout);
         if !version.starts_with("go1") {
-            return Err(Error::build(format!("`{version}` is no release of Go, and no lock can name it"))
+            return Err(Error::build(format!("`{version}` is not a Go release and can't be locked"))
                 .help("use a released Go, or let vx download one: GOTOOLCHAIN=auto"));
         }
         Ok(version.to_owned())

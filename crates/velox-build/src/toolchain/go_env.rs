@@ -1,4 +1,4 @@
-//! The settings of the go command that a build follows.
+//! The settings of the go command.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::{
     process::{CommandRunner, Invocation},
 };
 
-/// The part of `go env -json` that a build needs (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
+/// The used part of `go env -json` (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) struct GoSettings {
@@ -32,15 +32,14 @@ pub(crate) struct GoSettings {
     pub(crate) goflags: String,
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
-    /// What the user chose, whatever a go command was told meanwhile.
+    /// The user's choice, whatever the child processes get.
     #[serde(skip)]
     pub(crate) gotoolchain: String,
-    /// The user's `go env -w` settings without those that would change the bytes and that no variable hides.
+    /// A copy of the user's `go env -w` file without the settings that change the bytes.
     #[serde(skip)]
     pub(super) goenv: Option<PathBuf>,
 }
 
-/// A go command's own words: its version, and what it takes from its directory.
 #[derive(Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 struct GoEnvOutput {
@@ -51,7 +50,7 @@ struct GoEnvOutput {
 }
 
 impl GoSettings {
-    /// What a go command says, and its own version. Itself: not what GOTOOLCHAIN would put in its place.
+    /// Reads the settings and the version of a go command itself, not of one that GOTOOLCHAIN selects.
     pub(super) async fn of(
         program: &Path,
         children: &CommandRunner,
@@ -84,11 +83,13 @@ impl GoSettings {
             .await?;
         if !finished.status.success() {
             return Err(Error::build(format!("`go env` failed ({})", program.display()))
-                .help("check the installation of Go: `go env` has to work by itself")
+                .help("check the Go installation: `go env` must work")
                 .output(finished.stderr));
         }
         let GoEnvOutput { goversion, goroot, mut settings } = serde_json::from_str(&finished.stdout)
-            .map_err(|error| Error::build(format!("can't read what `go env -json` says: {error}")))?;
+            .map_err(|error| {
+                Error::build(format!("failed to parse the output of `go env -json`: {error}"))
+            })?;
         settings.check_places()?;
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
@@ -96,7 +97,7 @@ impl GoSettings {
         Ok((settings, goversion::name(&goversion).to_owned()))
     }
 
-    /// What a go command would say, if there were one.
+    /// The settings that a go command would have.
     pub(super) fn without_go(
         environment: &BTreeMap<String, String>,
         directory: &Path,
@@ -121,7 +122,7 @@ impl GoSettings {
         Ok(settings)
     }
 
-    /// Without a home directory, Go has no places of its own; it says so late, in few words.
+    /// Without a home directory, Go fails late with an unclear message.
     fn check_places(&self) -> Result<(), Error> {
         let places = [("GOMODCACHE", &self.gomodcache), ("GOCACHE", &self.gocache), ("GOPATH", &self.gopath)];
         let missing: Vec<&str> =
@@ -130,23 +131,23 @@ impl GoSettings {
             return Ok(());
         }
         let names = missing.join(", ");
-        let message = format!("no home directory is known, and no absolute path is set for: {names}");
-        let help = format!("set HOME to a directory that can be written, or set {names}");
+        let message = format!("no home directory, and no absolute path in: {names}");
+        let help = format!("set HOME to a writable directory, or set {names}");
         Err(Error::build(message).help(help))
     }
 
-    /// Whether the user wants modules that can be written.
+    /// Whether the user wants a writable module cache.
     pub(crate) fn writable_modules(&self) -> bool {
         self.goflags.split_ascii_whitespace().any(|flag| flag.trim_start_matches('-') == "modcacherw")
     }
 
-    /// Whether the path is one that GOPRIVATE or GONOPROXY keeps from the module proxies.
+    /// Whether GOPRIVATE or GONOPROXY match the module path.
     pub(crate) fn is_private(&self, module: &str) -> bool {
         match_prefix_patterns(&self.gonoproxy, module)
     }
 }
 
-/// An empty GOEXPERIMENT doesn't hide the one of `go env -w`: a copy of that file without it does.
+/// An empty GOEXPERIMENT does not override the one of `go env -w`: a copy of that file without it does.
 fn without_experiments(env: &GoEnv, directory: &Path) -> Result<Option<PathBuf>, Error> {
     let Some(text) = env.file().and_then(|file| fs::read_to_string(file).ok()) else { return Ok(None) };
     let is_experiment = |line: &&str| line.starts_with("GOEXPERIMENT=");
@@ -155,7 +156,7 @@ fn without_experiments(env: &GoEnv, directory: &Path) -> Result<Option<PathBuf>,
     }
     let kept: String =
         text.lines().filter(|line| !is_experiment(line)).map(|line| format!("{line}\n")).collect();
-    // GOPROXY in it may have a password: a temporary file is its owner's alone.
+    // A temporary file is only readable by its owner: GOPROXY may contain a password.
     let path = directory.join("go.env");
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;

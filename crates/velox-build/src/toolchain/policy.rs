@@ -1,31 +1,29 @@
-//! Which Go a user allows: GOTOOLCHAIN (<https://go.dev/doc/toolchain#select>) and `--go`.
+//! Which Go versions may be used: GOTOOLCHAIN (<https://go.dev/doc/toolchain#select>) and `--go`.
 
 use velox_gomod::goversion::GoVersion;
 
 use crate::error::Error;
 
-/// What may compile besides the go command that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ToolchainPolicy {
-    /// The toolchain that stands in for the one on the PATH (`go1.26.4`, `go1.26.4+auto`).
+    /// The version that replaces the go command on the PATH (`go1.26.4`, `go1.26.4+auto`).
     pub(super) base: Option<String>,
     pub(super) others: ToolchainSwitching,
-    /// The setting that says so, for errors.
+    /// The setting, for messages.
     pub(super) said: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToolchainSwitching {
-    /// No other.
     None,
-    /// Those that lie on the PATH, by their names.
+    /// Those on the PATH, by name.
     Path,
-    /// Those, and whatever can be downloaded.
+    /// Those on the PATH, and downloads.
     Any,
 }
 
 impl ToolchainPolicy {
-    /// Reads GOTOOLCHAIN; `given`: `--go` names a go command.
+    /// `given`: `--go` names a go command.
     pub(super) fn new(gotoolchain: &str, given: bool) -> Result<Self, Error> {
         let said = format!("GOTOOLCHAIN={gotoolchain}");
         if given {
@@ -34,7 +32,7 @@ impl ToolchainPolicy {
         let (base, others) = match gotoolchain {
             "auto" => ("local", Some("auto")),
             "path" => ("local", Some("path")),
-            // A go command without any such setting switches to no other.
+            // A go command without this setting never switches.
             "" => ("local", None),
             text => text.split_once('+').map_or((text, None), |(base, others)| (base, Some(others))),
         };
@@ -54,8 +52,8 @@ impl ToolchainPolicy {
 }
 
 fn wrong(said: &str) -> Error {
-    Error::configuration(format!("{said} names no toolchain"))
-        .help("it is `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto: `go env -u GOTOOLCHAIN` gives Go's default")
+    Error::configuration(format!("invalid {said}"))
+        .help("use `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto; `go env -u GOTOOLCHAIN` restores the default")
 }
 
 #[cfg(test)]

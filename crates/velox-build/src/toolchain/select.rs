@@ -50,18 +50,17 @@ impl InstalledGo {
     ) -> Result<Self, Error> {
         if let Some(given) = given.filter(|given| !given.is_file()) {
             let what = if given.is_dir() { "is a directory" } else { "isn't there" };
-            return Err(Error::configuration(format!(
-                "--go names no go command: {} {what}",
-                given.display()
-            ))
-            .help("name the program itself, such as /usr/local/go/bin/go")
-            .help("without --go, vx takes the one on the PATH, or downloads the right one"));
+            return Err(Error::configuration(format!("invalid --go: {} {what}", given.display()))
+                .help("use the path of the program, such as /usr/local/go/bin/go")
+                .help(
+                    "without --go, vx uses the go command on the PATH, or downloads the required version",
+                ));
         }
         let (settings, program) = match given.map(Path::to_owned).or_else(|| children.find("go")) {
             Some(program) => {
                 let found = GoSettings::of(&program, children, directory).await;
                 let (settings, version) = match given {
-                    Some(_) => found.map_err(|error| error.help("is what --go names a go command?"))?,
+                    Some(_) => found.map_err(|error| error.help("is the program of --go a go command?"))?,
                     None => found?,
                 };
                 (settings, Some((program, version)))
@@ -108,12 +107,15 @@ impl Toolchains {
         }
         let message = match self.installed.version() {
             Some(installed) => {
-                format!("the lock wants {version}, this is {installed}, and {} allows no other", allowed.said)
+                format!(
+                    "the lock requires {version}, found {installed}, and {} forbids downloading another",
+                    allowed.said
+                )
             }
             None => return Err(self.none()),
         };
         Err(Error::build(message).help(format!(
-            "install {version}, allow it with GOTOOLCHAIN=auto, or lock again with `vx lock --upgrade`"
+            "install {version}, set GOTOOLCHAIN=auto, or update the lock with `vx lock --upgrade`"
         )))
     }
 
@@ -167,12 +169,12 @@ impl Toolchains {
         let Some(line) = line.filter(|line| is_older(&go.version, line)) else { return Ok(None) };
         let installed = &go.version;
         if self.installed.allowed.others == ToolchainSwitching::None {
-            return Err(Error::build(format!("{module} needs Go {line} or newer; this is {installed}"))
+            return Err(Error::build(format!("{module} requires Go {line} or newer, found {installed}"))
                 .fault(Blame::Request)
                 .help("install a newer Go from https://go.dev/dl/")
                 .help(match self.installed.allowed.said.as_str() {
-                    "--go" => "or leave --go out: vx then downloads the right one".to_owned(),
-                    said => format!("or let vx download it: GOTOOLCHAIN=auto (now it is {said})"),
+                    "--go" => "or omit --go, and vx downloads it".to_owned(),
+                    said => format!("or set GOTOOLCHAIN=auto to let vx download it (now {said})"),
                 }));
         }
         match line.parse::<GoVersion>().ok().and_then(|version| version.toolchain()) {
@@ -193,8 +195,8 @@ impl Toolchains {
     }
 
     fn none(&self) -> Error {
-        Error::build(format!("no go command on the PATH, and {} allows no other", self.installed.allowed.said))
-            .help("let vx download the right one: GOTOOLCHAIN=auto")
+        Error::build(format!("no go command on the PATH, and {} forbids downloading one", self.installed.allowed.said))
+            .help("set GOTOOLCHAIN=auto to let vx download it")
             .help("or install Go from https://go.dev/dl/ and put its bin directory on the PATH, or name it with --go")
     }
 
@@ -224,11 +226,11 @@ impl Toolchains {
         }
         if self.installed.allowed.others == ToolchainSwitching::Path {
             let said = &self.installed.allowed.said;
-            return Err(Error::build(format!("no {version} on the PATH, and {said} allows no download"))
+            return Err(Error::build(format!("no {version} on the PATH, and {said} forbids downloading it"))
                 .help(format!(
                     "install it with `go install golang.org/dl/{version}@latest && {version} download`"
                 ))
-                .help("or let vx download it: GOTOOLCHAIN=auto"));
+                .help("or set GOTOOLCHAIN=auto to let vx download it"));
         }
         let module = module(version);
         if let Some(ready) = toolchain::ready(&self.cache(), &module) {
@@ -239,10 +241,10 @@ impl Toolchains {
         }
         if self.offline {
             return Err(Error::build(format!(
-                "{} is missing, and --offline forbids to download it",
+                "{} is not cached; `--offline` forbids downloading it",
                 titled(version)
             ))
-            .help("`vx fetch` with the same configuration brings it"));
+            .help("run `vx fetch` with the same configuration"));
         }
         phase(&*self.children.reporter, Phase::Fetch, self.bring(version, module, sum)).await
     }
@@ -294,15 +296,15 @@ impl Toolchains {
     /// What only a go command may fetch: GOPROXY=direct, GONOPROXY, GOAUTH with a command of its own.
     async fn bring_by_go(&self, version: &str, module: &Version) -> Result<Ready, Error> {
         let cannot = |why: &str| {
-            Error::build(format!("can't download {}: {why}", titled(version)))
+            Error::build(format!("failed to download {}: {why}", titled(version)))
                 .help("name a module proxy in GOPROXY, or install that Go from https://go.dev/dl/")
         };
         let Some((program, installed)) = &self.installed.program else {
-            return Err(cannot("GOPROXY names no module proxy that can be asked without a go command"));
+            return Err(cannot("GOPROXY has no module proxy, and there is no go command"));
         };
         if GoVersion::of_toolchain(installed).is_some_and(|version| !version.switches()) {
             return Err(cannot(&format!(
-                "GOPROXY names no module proxy, and {installed} can't fetch it either"
+                "GOPROXY has no module proxy, and {installed} can't download toolchains"
             )));
         }
         let finished = self
@@ -357,8 +359,8 @@ impl Toolchains {
         };
         let place = match (&self.fetcher, self.offline) {
             (Some(_), _) => "no proxy has one",
-            (None, true) => "none was downloaded before, and --offline forbids to do it now",
-            (None, false) => "GOPROXY names no module proxy that can be asked without it",
+            (None, true) => "none is cached; `--offline` forbids downloading one",
+            (None, false) => "GOPROXY has no module proxy",
         };
         toolchain::newest(&versions, &os, &arch).ok_or_else(|| {
             Error::build(format!("no go command for {os}/{arch} on the PATH: {place}"))
@@ -391,7 +393,7 @@ fn titled(version: &str) -> String {
 }
 
 fn mismatch(what: &str, found: &str, expected: &str) -> Error {
-    checksum_mismatch(what, &format!("its zip has the sum {found}\nexpected is  {expected}"))
+    checksum_mismatch(what, &format!("expected {expected}\nfound    {found}"))
 }
 
 fn explain(what: &str, error: FetchError) -> Error {
@@ -401,11 +403,11 @@ fn explain(what: &str, error: FetchError) -> Error {
         Err(error) => return error,
     };
     if unverified {
-        return Error::build(format!("can't verify {what}: {tried}"))
+        return Error::build(format!("failed to verify {what}: {tried}"))
             .fault(Blame::Sources)
-            .help("the checksum database has to be reached, by GOPROXY or directly; where a network has none, GOSUMDB=off trusts the first use and keeps its sum in velox.lock");
+            .help("vx must reach the checksum database, through GOPROXY or directly; without one, GOSUMDB=off trusts the first use and records its sum in velox.lock");
     }
-    let error = Error::build(format!("can't download {what}: {tried}")).fault(Blame::Sources);
+    let error = Error::build(format!("failed to download {what}: {tried}")).fault(Blame::Sources);
     advice(&tried)
         .into_iter()
         .fold(error, |error, advice| error.help(advice))

@@ -11,8 +11,7 @@ use std::{
 
 use crate::{artifact::record::BuildRecord, error::Error, lock::Lock, settings::BuildSettings, stamp::Stamp};
 
-/// RoadRunner's tree at the locked version, with the `container/plugins.go`, go.mod and go.sum of this server:
-/// what `go build` can compile.
+/// RoadRunner's source tree at the locked version, with the `container/plugins.go`, go.mod and go.sum of this binary.
 ///
 /// ```text
 /// WORKSPACE/
@@ -27,10 +26,9 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Copies RoadRunner's tree.
     pub(crate) fn create(roadrunner: &Path, directory: PathBuf) -> Result<Self, Error> {
         tree::copy(roadrunner, &directory)?;
-        // Workspaces of the go command and its vendor folder would both overrule go.mod.
+        // Both would override go.mod.
         for other in ["go.work", "go.work.sum"] {
             let _ = fs::remove_file(directory.join(other));
         }
@@ -38,7 +36,7 @@ impl Workspace {
         Ok(Self { directory })
     }
 
-    /// Nothing but a directory: enough for questions about modules.
+    /// An empty directory, for queries about modules.
     pub(crate) fn empty(directory: PathBuf) -> Result<Self, Error> {
         fs::create_dir_all(&directory).map_err(|error| Error::file("make", &directory, &error))?;
         Ok(Self { directory })
@@ -59,7 +57,7 @@ impl Workspace {
         &self.directory
     }
 
-    /// Copies a local replacement in; the answer is what a go.mod of this workspace calls it.
+    /// Copies a local replacement. Returns its path for go.mod.
     pub(crate) fn add_replacement(&self, module: &str, source: &Path) -> Result<String, Error> {
         let mut name: String = module
             .chars()

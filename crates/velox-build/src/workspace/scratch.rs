@@ -6,8 +6,8 @@ use std::{
 
 use crate::error::Error;
 
-/// A directory for one build, below the cache directory, removed when the build ends; one that a killed build left is
-/// removed by the next.
+/// A directory for one build below the cache directory. It is removed with the build; the directory of a killed build is
+/// removed by the next one.
 ///
 /// ```text
 /// CACHE/workspaces-v0/
@@ -26,13 +26,13 @@ impl ScratchDirectory {
     pub(crate) fn create(cache: &Path, keep: bool) -> Result<Self, Error> {
         let parent = cache.join("workspaces-v0");
         let failed = |error: io::Error| {
-            Error::file("make a workspace below", &parent, &error)
-                .help("set XDG_CACHE_HOME or VX_CACHE_DIR to a directory that can be written")
+            Error::file("create a workspace in", &parent, &error)
+                .help("set XDG_CACHE_HOME or VX_CACHE_DIR to a writable directory")
         };
         fs::create_dir_all(&parent).map_err(failed)?;
         remove_stale(&parent);
         let prefix = if keep { "kept-" } else { "build-" };
-        // The lock comes first: a directory without one is stale.
+        // The lock file comes first: a directory without one is stale.
         let lock =
             tempfile::Builder::new().prefix(prefix).suffix(".lock").tempfile_in(&parent).map_err(failed)?;
         lock.as_file().lock().map_err(failed)?;
@@ -56,8 +56,8 @@ impl Drop for ScratchDirectory {
     }
 }
 
-/// Whatever can be locked belongs to no running build; nor does a directory without a lock, that an orphaned go command
-/// went on writing. Failing to remove it is no reason to fail: the next build tries.
+/// Removes directories of builds that are not running: those whose lock can be taken, and those without one, which an
+/// orphaned go command may have created. Errors are left to the next build.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -89,7 +89,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let parent = cache.path().join("workspaces-v0");
         let live = ScratchDirectory::create(cache.path(), false).unwrap();
-        // What kill -9 leaves: a directory, and a lock file that nobody holds.
+        // What kill -9 leaves.
         fs::create_dir(parent.join("build-dead")).unwrap();
         fs::write(parent.join("build-dead.lock"), "").unwrap();
         fs::create_dir(parent.join("build-orphan")).unwrap();

@@ -1,4 +1,4 @@
-//! Source trees: copied into a workspace, and told apart by their content.
+//! Copying and hashing source trees.
 
 use std::{
     fs, io,
@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 
-/// Copies a directory; the copy can be written, whatever the original (the module cache is read-only).
+/// Copies a directory; the copy is writable, unlike the module cache.
 ///
-/// Version control folders stay behind, and so does a lock that vx wrote beside a plugin's own velox.toml: it would make
-/// another tree of every build. A symbolic link to a file is copied as that file, one to a directory is left
-/// out, as the go command does with packages.
+/// Version control directories are skipped, and so is a velox.lock in the root, which would change the hash with every
+/// build. A symbolic link to a file is copied as that file; one to a directory is skipped, as the go command does with
+/// packages.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let copy = || {
         fs::create_dir_all(to)?;
@@ -29,7 +29,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     copy().map_err(|error| Error::file("copy", from, &error))
 }
 
-/// A digest over all that [`copy`] would copy.
+/// A digest of everything that [`copy`] copies.
 pub(crate) fn digest(tree: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     walk(tree, Path::new(""), &mut |entry| {
@@ -48,7 +48,6 @@ enum TreeEntry<'a> {
     File(&'a Path),
 }
 
-/// In an order that is the same everywhere.
 fn walk(root: &Path, below: &Path, visit: &mut dyn FnMut(TreeEntry<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut entries: Vec<fs::DirEntry> = fs::read_dir(root.join(below))?.collect::<io::Result<_>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);

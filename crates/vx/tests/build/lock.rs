@@ -109,10 +109,10 @@ fn corrupt_lock_fails_until_vx_lock_rewrites_it() {
     let newer = good.replace("format = 1", "format = 99");
     let mut sandbox = sandbox;
     for (text, sign) in [
-        (&good[..good.len() / 2], "can't be used"),
+        (&good[..good.len() / 2], "failed to parse"),
         (&merge, "merge conflict"),
         (&newer, "format 99"),
-        ("\u{0}\u{1}", "can't be used"),
+        ("\u{0}\u{1}", "failed to parse"),
     ] {
         sandbox = sandbox.file("velox.lock", text);
         sandbox.vx("build -o out").fails_with(2, &[sign, "vx lock"]);
@@ -149,7 +149,7 @@ fn changed_module_is_rejected_when_lock_is_updated() {
     proxy.fail("hello/@v/v1.0.0.zip", Fault::Altered);
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0 bye@v1.0.0").file("velox.lock", one.read("velox.lock"));
-    other.vx("lock").fails_with(1, &["example.com/acme/hello v1.0.0 is not what its checksum says"]);
+    other.vx("lock").fails_with(1, &["checksum mismatch for example.com/acme/hello v1.0.0"]);
     assert_eq!(other.read("velox.lock"), one.read("velox.lock"));
 }
 
@@ -161,13 +161,13 @@ fn invalid_flags_fail_before_any_request() {
     let nowhere = sandbox.at("nowhere").display().to_string();
     let folder = sandbox.path().display().to_string();
     for (code, flags, sign) in [
-        (2, "--output-file velox.toml", "velox.toml is there already, and is no program"),
+        (2, "--output-file velox.toml", "velox.toml already exists and is not an executable"),
         (1, "-o /proc/nowhere", "can't write /proc/nowhere/rr"),
         (2, "--stamp-version '1\n2'", "control character"),
         (2, "--remote-cache s4://bucket", "s4://bucket"),
         (2, &format!("--go {nowhere}"), "nowhere isn't there"),
         (2, &format!("--go {folder}"), "work is a directory"),
-        (1, "--go /bin/true", "is what --go names a go command?"),
+        (1, "--go /bin/true", "is the program of --go a go command?"),
     ] {
         for dry in ["", "--dry-run"] {
             sandbox.vx(&format!("build {flags} {dry}")).fails_with(code, &[sign]);
@@ -180,7 +180,7 @@ fn invalid_flags_fail_before_any_request() {
     let replaced = format!("{text}replace = \"./mine\"\n");
     let sandbox =
         sandbox.file("velox.toml", replaced).file("mine/deep/go.mod", "module example.com/acme/hello\n");
-    sandbox.vx("lock").fails_with(2, &["mine has no go.mod", "mine/deep: name that directory"]);
+    sandbox.vx("lock").fails_with(2, &["mine has no go.mod", "mine/deep: use that directory"]);
     let sandbox =
         sandbox.file("mine/go.mod", "module example.com/acme/hello\n").file("mine/a_test.go", "package a\n");
     sandbox.vx("lock").fails_with(2, &["no Go package beside it"]);
@@ -315,31 +315,31 @@ fn tampered_lock_is_rejected_and_left_alone() {
         (
             "another version",
             good.replace("version = \"v1.0.0\"", "version = \"v1.1.0\""),
-            "plugin hello at v1.1.0",
+            "plugin hello is v1.1.0",
         ),
         ("a sum less", without(&format!("{hello} h1:")), "no sum for example.com/acme/hello"),
         (
             "another go.mod",
             good.replace(&format!("\t{hello}"), "\texample.com/acme/hello v1.1.0"),
-            "in its go.mod",
+            "in go.mod",
         ),
         (
             "a directory of this machine",
             good.replace("sum = '''", "sum = '''\n")
                 .replace("\n'''\nsum", "\nreplace example.com/acme/hello => ../../../../etc\n'''\nsum"),
-            "no lock may name",
+            "outside of ./replace",
         ),
         (
             "a module that leaves",
             good.replace(&format!("\"{hello}\""), "\"../../../etc/hello v1.0.0\""),
-            "can't be used",
+            "failed to parse",
         ),
         (
             "a module that is a flag",
             good.replace(&format!("\"{hello}\""), "\"-modfile=/etc/hosts v1.0.0\""),
-            "can't be used",
+            "failed to parse",
         ),
-        ("an unknown key", good.replace("[roadrunner]", "[roadrunner]\nsneaky = 1"), "can't be used"),
+        ("an unknown key", good.replace("[roadrunner]", "[roadrunner]\nsneaky = 1"), "failed to parse"),
     ] {
         assert_ne!(text, good, "{what}");
         sandbox = sandbox.file("velox.lock", &text);

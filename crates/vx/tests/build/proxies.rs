@@ -82,7 +82,7 @@ fn missing_version_error_lists_the_nearest() {
     for status in [403, 404, 410] {
         proxy.fail(&format!("{HELLO}/@v/v1.0.1"), Fault::Status(status));
         let message = message(&missing);
-        let [nearest, login] = ["the nearest are v1.0.0", "a login"].map(|text| message.find(text));
+        let [nearest, login] = ["similar versions: v1.0.0", "a login"].map(|text| message.find(text));
         assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{message}");
         assert_eq!(login.is_some(), status == 403, "{message}");
         proxy.heal();

@@ -146,7 +146,7 @@ fn failed_edit_changes_neither_file_nor_lock() {
     let locked = sandbox.read("velox.lock");
     sandbox
         .vx("add acme/bye@v1.1.1")
-        .fails_with(1, &["the nearest are v1.1.0, v1.0.0", "velox.toml was left as it was"]);
+        .fails_with(1, &["similar versions: v1.1.0, v1.0.0", "velox.toml was left as it was"]);
     sandbox.vx("add htttp").fails_with(2, &["did you mean http"]);
     sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);
     sandbox.vx("remove hello").fails_with(2, &["no plugin would be left"]);

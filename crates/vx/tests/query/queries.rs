@@ -332,7 +332,7 @@ fn check_finds_missing_refs() {
     let ran = sandbox.vx("check");
     assert_eq!(ran.code(), Some(1));
     assert!(ran.stdout().contains("--> velox.toml:6:7"), "{}", ran.stdout());
-    assert!(ran.stdout().contains("error: can't resolve v1.9.9 of plugin hello"), "{}", ran.stdout());
+    assert!(ran.stdout().contains("error: failed to resolve v1.9.9 of plugin hello"), "{}", ran.stdout());
     assert!(!sandbox.has("velox.lock"));
     // An invalid configuration exits with 2.
     let sandbox = sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n");

@@ -349,7 +349,7 @@ fn remote_build_of_several_targets_respects_locked() {
     let before = submissions();
     let newer = CONFIGURATION.replace("v1.0.0", "v1.1.0");
     std::fs::write(place("velox.toml"), newer).unwrap();
-    story.build(&service, "--locked").fails_with(2, &["velox.lock doesn't fit the configuration"]);
+    story.build(&service, "--locked").fails_with(2, &["velox.lock does not match the configuration"]);
     assert_eq!(submissions(), before);
     assert_eq!(std::fs::read_to_string(place("velox.lock")).unwrap(), lock);
 }

@@ -285,14 +285,14 @@ fn failure_kind_says_who_can_act() {
     strict["strict"] = json!(true);
     let replaced = json!([{"old": "example.com/acme/hello", "new": "example.com/acme/nowhere@v1.0.0"}]);
     let cases = [
-        (at("hello", "v1.0.9"), "invalid", "can't resolve v1.0.9 of plugin hello"),
-        (at("hello", "no-branch"), "invalid", "can't resolve no-branch of plugin hello"),
-        (build("missing"), "invalid", "can't resolve v1.0.0 of plugin missing"),
-        (build("resetter-missing"), "invalid", "can't resolve v1.0.0 of plugin resetter-missing"),
+        (at("hello", "v1.0.9"), "invalid", "failed to resolve v1.0.9 of plugin hello"),
+        (at("hello", "no-branch"), "invalid", "failed to resolve no-branch of plugin hello"),
+        (build("missing"), "invalid", "failed to resolve v1.0.0 of plugin missing"),
+        (build("resetter-missing"), "invalid", "failed to resolve v1.0.0 of plugin resetter-missing"),
         (
             with("hello", "roadrunner", json!("v2025.0.99")),
             "invalid",
-            "can't resolve v2025.0.99 of RoadRunner",
+            "failed to resolve v2025.0.99 of RoadRunner",
         ),
         (with("hello", "replaces", replaced), "invalid", "example.com/acme/nowhere"),
         (build("nothing"), "invalid", "is this module a RoadRunner plugin"),
@@ -300,9 +300,9 @@ fn failure_kind_says_who_can_act() {
         (build("renamed"), "invalid", "module_name = \"example.com/acme/original\""),
         (build("needy"), "invalid", "example.com/acme/gone"),
         (strict, "invalid", "would be compiled at v1.1.0, not at v1.0.0"),
-        (build("broken"), "failed", "plugin broken (example.com/acme/broken v1.0.0) doesn't compile"),
+        (build("broken"), "failed", "failed to compile plugin broken (example.com/acme/broken v1.0.0)"),
         (build("down"), "unavailable", "503"),
-        (build("dead"), "unavailable", "can't resolve v1.0.0 of plugin dead"),
+        (build("dead"), "unavailable", "failed to resolve v1.0.0 of plugin dead"),
         (build("busy"), "unavailable", "429"),
         (build("resetter-locked"), "unavailable", "403"),
         (build("leaning"), "unavailable", "example.com/acme/down"),

@@ -224,7 +224,7 @@ fn build_of_a_killed_worker_is_retried() {
         assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(2)), "{view}");
         is_whole(&cluster.sandbox, &server, &view);
         let (numbers, log) = entries(&log.join().unwrap());
-        assert!(log.contains("\nevent: end\n") && log.contains("stopped answering"), "{log}");
+        assert!(log.contains("\nevent: end\n") && log.contains("stopped responding"), "{log}");
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 4, "{log}");
     });
 }

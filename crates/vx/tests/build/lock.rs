@@ -19,7 +19,7 @@ fn second_build_needs_neither_network_nor_go() {
     proxy.forget_requests();
     fs::remove_dir_all(sandbox.at("out")).unwrap();
     let sandbox = sandbox.env("PATH", "/nowhere");
-    sandbox.vx("build -o out --locked").succeeds_with(&["built before"]);
+    sandbox.vx("build -o out --locked").succeeds_with(&[", cached)"]);
     assert_eq!(proxy.requests(), [""; 0]);
     assert_eq!(sandbox.bytes("out/rr"), first);
     assert_eq!(sandbox.read("velox.lock"), locked);
@@ -212,7 +212,7 @@ fn several_targets_build_in_one_run_with_archives() {
     let sandbox = sandbox.file("velox.toml", text);
     let message = sandbox.vx("build -o out --locked");
     message.ok();
-    assert_eq!(message.stderr().matches("built before").count(), 2, "{}", message.stderr());
+    assert_eq!(message.stderr().matches(", cached)").count(), 2, "{}", message.stderr());
     sandbox.vx("build -o one --locked --target linux/amd64").ok();
     assert_eq!(sandbox.bytes("out/rr-linux-amd64"), sandbox.bytes("one/rr"));
     sandbox.vx("build --output-file rr").fails_with(2, &["several targets"]);
@@ -257,7 +257,7 @@ fn cache_is_listed_verified_pruned_and_cleared() {
     assert!(!sandbox.has("again/rr"));
     sandbox.vx("build -o again").ok();
 
-    assert!(sandbox.vx("cache verify").ok().contains("every kept binary"));
+    assert!(sandbox.vx("cache verify").ok().contains("all cached binaries are intact"));
     assert!(sandbox.vx("cache prune --max-size 1K").ok().contains("removed 1 binary"));
     assert!(sandbox.vx("cache clear --format json").ok().contains("\"artifacts\":0"));
     sandbox.vx("build -o again --no-cache").ok();

@@ -101,7 +101,7 @@ fn add_keeps_the_format_of_the_file() {
     let message = manual.vx("add --no-lock gitlab.com/group/sub/x@v1.0.0 acme/bye@main http@v5.2.0");
     message.ok();
     let unchecked =
-        "nobody was asked whether there is v1.0.0 of gitlab.com/group/sub/x, main of github.com/acme/bye";
+        "not verified because of --no-lock: gitlab.com/group/sub/x@v1.0.0, github.com/acme/bye@main";
     assert!(message.stderr().contains(unchecked), "{}", message.stderr());
     assert_eq!(
         new_lines(MANUAL, &manual.read("velox.toml")),
@@ -133,7 +133,9 @@ fn add_with_replacement_and_name() {
     assert!(sandbox.read("velox.lock").contains("./mine"));
     sandbox.vx("add acme/bye --replace mine").fails_with(2, &["./mine"]);
     sandbox.vx("add acme/bye kv --name x").fails_with(2, &["--name"]);
-    sandbox.vx("add acme/bye@v1.1.0 --name x").fails_with(2, &["is there already, and called `farewell`"]);
+    sandbox
+        .vx("add acme/bye@v1.1.0 --name x")
+        .fails_with(2, &["is already in the configuration as `farewell`"]);
     sandbox.vx("add acme/bye@v1.1.0 --name farewell --no-lock").ok();
     assert!(sandbox.read("velox.toml").contains("tag = \"v1.1.0\""), "{}", sandbox.read("velox.toml"));
 }
@@ -146,11 +148,11 @@ fn failed_edit_changes_neither_file_nor_lock() {
     let locked = sandbox.read("velox.lock");
     sandbox
         .vx("add acme/bye@v1.1.1")
-        .fails_with(1, &["similar versions: v1.1.0, v1.0.0", "velox.toml was left as it was"]);
+        .fails_with(1, &["similar versions: v1.1.0, v1.0.0", "`velox.toml` was not changed"]);
     sandbox.vx("add htttp").fails_with(2, &["did you mean http"]);
     sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);
-    sandbox.vx("remove hello").fails_with(2, &["no plugin would be left"]);
-    sandbox.vx("add kv -c -").fails_with(2, &["can be changed"]);
+    sandbox.vx("remove hello").fails_with(2, &["a configuration needs at least one plugin"]);
+    sandbox.vx("add kv -c -").fails_with(2, &["`<stdin>` is not a regular file"]);
     proxy.fail("bye", Fault::Status(500));
     sandbox.vx("add acme/bye@v1.0.0").fails(1);
     assert_eq!((sandbox.read("velox.toml"), sandbox.read("velox.lock")), (MODULES.to_owned(), locked));
@@ -176,10 +178,7 @@ fn outdated_reports_proxies_that_list_no_versions() {
     let message = sandbox.vx("outdated").ok();
     assert_contains(
         &message,
-        &[
-            "can't tell which versions there are of\n  hello: github.com/acme/hello: ",
-            "one is at its newest version",
-        ],
+        &["failed to list the versions of\n  hello: github.com/acme/hello: ", "1 plugin is up to date"],
     );
     assert!(!message.contains("everything"), "{message}");
 }
@@ -191,14 +190,14 @@ fn outdated_and_update_agree_on_newer_versions() {
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
     sandbox.vx("lock").ok();
     insta::assert_snapshot!(sandbox.vx("outdated").ok(), @"
-    NAME   ASKED   LOCKED  SAME MAJOR  NEWEST MAJOR
-    hello  v1.0.0  v1.0.0  v1.1.0      v2.1.0
-    bye    main    v1.0.0  v1.1.0      -
+    NAME   REQUESTED  LOCKED  COMPATIBLE  LATEST
+    hello  v1.0.0     v1.0.0  v1.1.0      v2.1.0
+    bye    main       v1.0.0  v1.1.0      -
 
-    the other one is at its newest version (--all shows it)
+    1 plugin is up to date (--all to show)
     ");
     insta::assert_snapshot!(sandbox.vx("outdated --all").ok(), @"
-    NAME        ASKED       LOCKED      SAME MAJOR  NEWEST MAJOR
+    NAME        REQUESTED   LOCKED      COMPATIBLE  LATEST
     roadrunner  v2025.0.77  v2025.0.77  v2025.0.77  -
     hello       v1.0.0      v1.0.0      v1.1.0      v2.1.0
     bye         main        v1.0.0      v1.1.0      -
@@ -255,7 +254,7 @@ fn update_never_asks_proxies_for_private_modules() {
         .file("velox.toml", MODULES)
         .env("GONOPROXY", "github.com/acme")
         .env("GOVCS", "*:off");
-    sandbox.vx("update --no-lock").succeeds_with(&["can't tell the versions of hello"]);
+    sandbox.vx("update --no-lock").succeeds_with(&["failed to list the versions of `hello`"]);
     assert!(!proxy.requests().iter().any(|path| path.contains("acme")), "{:?}", proxy.requests());
     assert_eq!(sandbox.read("velox.toml"), MODULES);
 }
@@ -272,7 +271,7 @@ fn update_keeps_variables_and_replacements() {
     message.ok();
     assert_eq!(sandbox.read("velox.toml"), file);
     assert!(
-        message.stderr().contains("holds a variable") && message.stderr().contains("is replaced"),
+        message.stderr().contains("contains a variable") && message.stderr().contains("is replaced"),
         "{}",
         message.stderr()
     );
@@ -364,7 +363,7 @@ fn update_reads_tags_of_self_hosted_forges() {
     // No proxy is asked: these are private names.
     let sandbox = Sandbox::new().own_module_cache().env("GOPROXY", "off").file("velox.toml", &file);
     insta::assert_snapshot!(sandbox.vx("outdated").ok(), @"
-    NAME        ASKED       LOCKED  SAME MAJOR  NEWEST MAJOR
+    NAME        REQUESTED   LOCKED  COMPATIBLE  LATEST
     roadrunner  v2025.0.77  -       v2025.1.0   -
     hello       v1.0.0      -       v1.1.0      v2.0.0
     other       v0.3.0      -       v0.4.0      -
@@ -384,5 +383,5 @@ fn update_reads_tags_of_self_hosted_forges() {
     sandbox.vx("add acme/bye@v1.0.0 --no-lock").ok();
     let bye = "bye = { ref = \"v1.0.0\", owner = \"acme\", repository = \"bye\" }";
     assert!(sandbox.read("velox.toml").contains(bye), "{}", sandbox.read("velox.toml"));
-    sandbox.vx("add http@v5.3.0 --no-lock").fails_with(2, &["neither of the forges"]);
+    sandbox.vx("add http@v5.3.0 --no-lock").fails_with(2, &["is not on a forge"]);
 }

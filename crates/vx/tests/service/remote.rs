@@ -128,7 +128,7 @@ fn remote_build_needs_a_token_and_never_shows_it() {
         is_known
     });
     let ran = ran.unwrap();
-    ran.fails_with(2, &["ask whoever runs the service"]);
+    ran.fails_with(2, &["ask the operator of the build service"]);
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
     let mut right = story.command(&service, "-vv");
@@ -224,8 +224,8 @@ fn remote_build_errors_point_into_the_file() {
     story.build(&service, "").fails_with(2, &["velox.toml:6"]);
 
     for (arguments, message) in [
-        ("--offline", "--offline is for builds on this machine"),
-        ("--go /usr/bin/go", "--go is for builds on this machine"),
+        ("--offline", "--offline is not supported by remote builds"),
+        ("--go /usr/bin/go", "--go is not supported by remote builds"),
         ("--with github.com/acme/hello=./mine", "directory"),
         ("--locked", "velox.lock"),
     ] {

@@ -381,7 +381,7 @@ fn proxy_redirects_to_this_machine_are_blocked() {
         let machine = machine.env("GOPROXY", &goproxy);
         let ended = machine.run(spec(&[("example.com/stranger/x", "v1.0.0")]));
         let printed = &ended.failed().message;
-        assert!(printed.contains("no address of the public network"), "{printed}");
+        assert!(printed.contains("is not a public address"), "{printed}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
@@ -434,14 +434,14 @@ fn misleading_go_import_pages_are_blocked() {
     };
     page("honest", &format!("git https://{HOST}/acme/honest"));
     let cases = [
-        ("metadata", "169.254.169.254:443 is nothing that a build may reach here"),
-        ("mapped", "is nothing that a build may reach here"),
+        ("metadata", "169.254.169.254:443 is not an allowed host"),
+        ("mapped", "is not an allowed host"),
         ("loopback", "127.0.0.1:"),
         ("plain", "insecure"),
-        ("repository", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("repository", "intranet.acme.test:443 is not an allowed host"),
         ("folder", "file scheme disallowed"),
         ("shell", "transport 'ssh' not allowed"),
-        ("proxy", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("proxy", "intranet.acme.test:443 is not an allowed host"),
         ("local", "file scheme disallowed"),
     ];
     moved("metadata", "https://169.254.169.254/latest/meta-data".to_owned());

@@ -24,7 +24,7 @@ test: needs ## run every test
 .PHONY: soak
 soak: needs ## the long form of the tests that crash services and builds, and of those that measure memory (about an hour)
 	@VX_TEST_LONG=1 cargo test --locked -p vx --test build --test service -- \
-		killed server_crash cluster page a_server_is_built_once --nocapture --test-threads=1
+		killed server_crash cluster page build_is_made_once --nocapture --test-threads=1
 
 .PHONY: acceptance
 acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)

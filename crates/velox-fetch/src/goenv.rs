@@ -17,7 +17,6 @@ pub struct GoEnv {
 impl GoEnv {
     /// Reads the settings that go with an environment; `goroot` is an installed Go, which may bring defaults of its own.
     /// A file that can't be read counts as empty, as it does for the go command.
-    #[must_use]
     pub fn read(environment: &BTreeMap<String, String>, goroot: Option<&Path>) -> Self {
         let mut files = BTreeMap::new();
         if let Some(goroot) = goroot {
@@ -31,7 +30,6 @@ impl GoEnv {
     }
 
     /// The file that `go env -w` writes; `None`: there is no place for one, or it is switched off.
-    #[must_use]
     pub fn file(&self) -> Option<PathBuf> {
         match self.variable("GOENV") {
             Some("off") => None,
@@ -41,14 +39,12 @@ impl GoEnv {
     }
 
     /// A setting that someone chose; an empty one counts as none.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variable(name)
             .or_else(|| self.files.get(name).map(String::as_str).filter(|value| !value.is_empty()))
     }
 
     /// A setting, or what Go takes where nobody chose one. Paths have methods of their own.
-    #[must_use]
     pub fn value(&self, name: &str) -> String {
         let fallback = || match name {
             "GOPROXY" => "https://proxy.golang.org,direct".to_owned(),
@@ -62,7 +58,6 @@ impl GoEnv {
     }
 
     /// GOPATH, a list of directories; `None` where there is no home directory either.
-    #[must_use]
     pub fn gopath(&self) -> Option<PathBuf> {
         let home =
             || Some(Path::new(self.variable(if cfg!(windows) { "USERPROFILE" } else { "HOME" })?).join("go"));
@@ -70,7 +65,6 @@ impl GoEnv {
     }
 
     /// GOMODCACHE.
-    #[must_use]
     pub fn gomodcache(&self) -> Option<PathBuf> {
         let in_gopath = || {
             let first =
@@ -81,7 +75,6 @@ impl GoEnv {
     }
 
     /// GOCACHE.
-    #[must_use]
     pub fn gocache(&self) -> Option<PathBuf> {
         let in_home = || Some(self.user_directory(&CACHE)?.join("go-build"));
         self.get("GOCACHE").map(PathBuf::from).or_else(in_home)

@@ -51,9 +51,6 @@ impl Default for HttpOptions {
 
 impl HttpOptions {
     /// A bare client with these proxies and certificates.
-    ///
-    /// # Errors
-    /// A certificate file that can't be read, a proxy that is no URL.
     pub fn client(&self, redirect: Policy) -> Result<Client, HttpClientError> {
         self.builder(redirect)?.build().map_err(|error| HttpClientError::Tls(root_cause(&error)))
     }

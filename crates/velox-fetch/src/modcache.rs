@@ -141,26 +141,17 @@ impl ModCache {
     }
 
     /// The folder of the cache.
-    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// Where one of a version's files is or would be.
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version.
     pub fn path(&self, module: &ModuleVersion, part: CacheFile) -> Result<PathBuf, ModCacheError> {
         let version = module::escape_version(&module.version)?;
         Ok(self.versions(module)?.join(format!("{version}.{}", part.suffix())))
     }
 
     /// Where a version's content is or would be unpacked.
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version.
     pub fn dir(&self, module: &ModuleVersion) -> Result<PathBuf, ModCacheError> {
         let path = module::escape_path(&module.path)?;
         let version = module::escape_version(&module.version)?;
@@ -168,7 +159,6 @@ impl ModCache {
     }
 
     /// Whether the cache has all of a version: information, go.mod, and a verified zip.
-    #[must_use]
     pub fn contains(&self, module: &ModuleVersion) -> bool {
         [CacheFile::Info, CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash]
             .into_iter()
@@ -176,17 +166,12 @@ impl ModCache {
     }
 
     /// Whether the cache has a version's go.mod.
-    #[must_use]
     pub fn has_go_mod(&self, module: &ModuleVersion) -> bool {
         self.path(module, CacheFile::Mod).is_ok_and(|path| path.is_file())
     }
 
     /// Keeps a version's go.mod alone, which is what the go command does with a version that it only selects by. To verify
     /// its sum is the caller's task, before. One that is there already is left as it is.
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version, and a folder that can't be written.
     pub fn store_go_mod(&self, module: &ModuleVersion, go_mod: &str) -> Result<(), ModCacheError> {
         let path = self.path(module, CacheFile::Mod)?;
         if path.is_file() {
@@ -198,7 +183,6 @@ impl ModCache {
     }
 
     /// Whether the content of a version with this sum is there, wholly unpacked. Cheap: it believes the cache's `.ziphash`.
-    #[must_use]
     pub fn is_unpacked(&self, module: &ModuleVersion, sum: &str) -> bool {
         let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
         let hash = self.path(module, CacheFile::ZipHash).ok().and_then(|path| fs::read_to_string(path).ok());
@@ -209,10 +193,6 @@ impl ModCache {
     }
 
     /// Waits for the lock that the go command takes before it downloads or unpacks this version (on Linux, `flock`).
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version, and a lock file that can't be made.
     pub fn lock(&self, module: &ModuleVersion) -> Result<ModCacheLock, ModCacheError> {
         let folder = self.versions(module)?;
         fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
@@ -237,7 +217,6 @@ impl ModCache {
     /// as it is.
     ///
     /// # Errors
-    ///
     /// [`ModCacheError::Conflict`] when the version is there with another sum; a zip that is not this module's; and a file that
     /// can't be read or written.
     pub fn store(
@@ -259,7 +238,6 @@ impl ModCache {
     /// the caller: nothing becomes visible unless `verify` likes the sums. The go command needs no information to build.
     ///
     /// # Errors
-    ///
     /// As [`ModCache::store`], and `verify`'s own.
     pub fn store_verified<E: From<ModCacheError>>(
         &self,
@@ -294,17 +272,12 @@ impl ModCache {
     }
 
     /// Whether the cache has all of a version but its information: as after a build, for which the go command needs none.
-    #[must_use]
     pub fn lacks_only_info(&self, module: &ModuleVersion) -> bool {
         let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
         [CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash].into_iter().all(is) && !is(CacheFile::Info)
     }
 
     /// Adds the information to what the cache has of a version.
-    ///
-    /// # Errors
-    ///
-    /// Information that isn't this version's, and a file that can't be written.
     pub fn store_info(
         &self,
         _lock: &ModCacheLock,
@@ -336,7 +309,6 @@ impl ModCache {
     /// As [`ModCache::store_verified`], for a module of which the go command keeps the zip alone: a toolchain.
     ///
     /// # Errors
-    ///
     /// As [`ModCache::store_verified`].
     pub fn store_zip<E: From<ModCacheError>>(
         &self,
@@ -373,18 +345,11 @@ impl ModCache {
     }
 
     /// The sums of a version that the cache has: its zip's as it was when it was verified.
-    ///
-    /// # Errors
-    ///
-    /// A file that can't be read.
     pub fn sums(&self, module: &ModuleVersion) -> Result<ModuleSums, ModCacheError> {
         Ok(ModuleSums { zip: self.zip_sum(module)?, go_mod: self.go_mod_sum(module)? })
     }
 
     /// The recorded sum of a version's zip.
-    ///
-    /// # Errors
-    /// A file that can't be read.
     pub fn zip_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
         let path = self.path(module, CacheFile::ZipHash)?;
         let sum = fs::read_to_string(&path).map_err(|source| file_error(&path, source))?;
@@ -392,10 +357,6 @@ impl ModCache {
     }
 
     /// The sum of a version's go.mod in the cache.
-    ///
-    /// # Errors
-    ///
-    /// A file that can't be read.
     pub fn go_mod_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
         let path = self.path(module, CacheFile::Mod)?;
         let content = fs::read(&path).map_err(|source| file_error(&path, source))?;
@@ -403,10 +364,6 @@ impl ModCache {
     }
 
     /// Unpacks a version's zip, unless it is unpacked already: read-only, as the go command does without `-modcacherw`.
-    ///
-    /// # Errors
-    ///
-    /// A zip that can't be unpacked, a folder that can't be written.
     pub fn unpack(
         &self,
         _lock: &ModCacheLock,
@@ -434,10 +391,6 @@ impl ModCache {
     }
 
     /// A new file beside the place of one of a version's files, for [`ModCache::store_verified`].
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version, and a folder that can't be written.
     pub fn new_file(&self, module: &ModuleVersion, part: CacheFile) -> Result<NamedTempFile, ModCacheError> {
         let folder = self.versions(module)?;
         fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;

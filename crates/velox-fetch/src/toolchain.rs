@@ -16,13 +16,11 @@ pub const TOOLCHAIN_MODULE: &str = "golang.org/toolchain";
 const PACKING: &str = "v0.0.1-";
 
 /// The module of a toolchain (`go1.26.4`) for a platform.
-#[must_use]
 pub fn toolchain_module(toolchain: &str, os: &str, arch: &str) -> ModuleVersion {
     ModuleVersion { path: TOOLCHAIN_MODULE.to_owned(), version: format!("{PACKING}{toolchain}.{os}-{arch}") }
 }
 
 /// The newest release for a platform in a list of the module's versions.
-#[must_use]
 pub fn newest_release(versions: &[String], os: &str, arch: &str) -> Option<String> {
     let suffix = format!(".{os}-{arch}");
     versions
@@ -45,14 +43,12 @@ pub struct InstalledToolchain {
 
 impl InstalledToolchain {
     /// Its go command.
-    #[must_use]
     pub fn program(&self) -> PathBuf {
         self.root.join("bin").join(format!("go{}", std::env::consts::EXE_SUFFIX))
     }
 }
 
 /// Looks for a toolchain in the cache; `None` where it has to be fetched, or to be made ready.
-#[must_use]
 pub fn find_installed(cache: &ModCache, toolchain: &ModuleVersion) -> Option<InstalledToolchain> {
     let root = cache.dir(toolchain).ok()?;
     let sum = fs::read_to_string(cache.path(toolchain, CacheFile::ZipHash).ok()?).ok()?.trim().to_owned();

@@ -64,7 +64,7 @@ pub struct GoCacheStats {
 #[non_exhaustive]
 pub enum GoCacheError {
     /// A remote that is none.
-    #[error("`{text}` is no remote cache: {why}")]
+    #[error("invalid remote cache `{text}`: {why}")]
     Remote {
         /// What was given, without user information.
         text: String,
@@ -72,7 +72,7 @@ pub enum GoCacheError {
         why: String,
     },
     /// The go command said something else than the protocol.
-    #[error("the go command's request can't be read: {0}")]
+    #[error("malformed GOCACHEPROG request: {0}")]
     Protocol(String),
     /// GOCACHE or the pipes to the go command failed.
     #[error(transparent)]

@@ -39,27 +39,24 @@ use crate::{
 
 const FORMAT: u32 = 1;
 /// A pack is closed when it holds so much, uncompressed.
-const PACK: u64 = 12 << 20;
+const PACK_BYTES: u64 = 12 << 20;
 /// No pack or index is larger; no output either.
-const LARGEST: u64 = 256 << 20;
+const MAX_OBJECT_BYTES: u64 = 256 << 20;
 /// How many packs come at once; each is held in memory.
-const PACKS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_PACKS: usize = 4;
 /// How many packs after the one that is asked for are brought with it: a build that needs one mostly needs the next.
-const AHEAD: usize = 3;
+const PREFETCHED_PACKS: usize = 3;
 /// More indexes than these are put together by the next writer.
-const MANY_INDEXES: usize = 24;
+const MAX_INDEXES: usize = 24;
 /// How long the first answer may take: everything that isn't here waits for it.
-const FIRST: Duration = Duration::from_secs(5);
+const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 /// So many failures, and the remote is left alone for the rest of the build.
-const FAILURES: u32 = 3;
+const MAX_FAILURES: u32 = 3;
 /// A remote that brings fewer bytes a second than a compiler makes is as good as none.
-const SLOWEST: f64 = (1 << 20) as f64;
-const COMPRESSION: i32 = 3;
+const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
+const ZSTD_LEVEL: i32 = 3;
 
 /// Reads what a user calls a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
-///
-/// # Errors
-/// What it is not.
 pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     let wrong = |why: &str| {
         let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
@@ -67,10 +64,10 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     };
     let path = std::path::Path::new(text);
     if path.is_absolute() {
-        return Url::from_file_path(path).map_err(|()| wrong("it is no path of a directory"));
+        return Url::from_file_path(path).map_err(|()| wrong("not a directory"));
     }
     let url =
-        Url::parse(text).map_err(|_| wrong("write an absolute path, or a URL such as s3://bucket/prefix"))?;
+        Url::parse(text).map_err(|_| wrong("expected an absolute path or a URL such as s3://bucket/prefix"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong(
             "credentials belong in the environment (AWS_*, GOOGLE_*, AZURE_*), not in the URL",
@@ -79,16 +76,13 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     match url.scheme() {
         "file" if url.host_str().is_none_or(str::is_empty) => Ok(url),
         "s3" | "gs" | "az" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
-        "s3" | "gs" | "az" => Err(wrong("it names no bucket")),
-        _ => Err(wrong("it is no file://, s3://, gs:// or az:// URL")),
+        "s3" | "gs" | "az" => Err(wrong("missing bucket")),
+        _ => Err(wrong("expected a file://, s3://, gs:// or az:// URL")),
     }
 }
 
 /// Opens what [`parse_remote`] gave: the store, and where in it. One answer may take so long, body and all. Credentials come
 /// from the variables that object_store documents (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
-///
-/// # Errors
-/// What of the environment or the URL is wrong.
 pub fn open_remote(
     url: &Url,
     environment: &BTreeMap<String, String>,
@@ -204,8 +198,8 @@ impl RemoteCache {
             timeout: options.timeout,
             disk,
             index: OnceCell::new(),
-            bringing: Semaphore::new(PACKS_AT_ONCE),
-            sending: Semaphore::new(PACKS_AT_ONCE / 2),
+            bringing: Semaphore::new(MAX_CONCURRENT_PACKS),
+            sending: Semaphore::new(MAX_CONCURRENT_PACKS / 2),
             used: Mutex::default(),
             sent: Mutex::default(),
             failures: AtomicU32::new(0),
@@ -226,10 +220,10 @@ impl RemoteCache {
 
     fn failed(&self, what: &str, weight: u32) {
         let failures = self.failures.fetch_add(weight, Ordering::Relaxed) + weight;
-        let off = failures >= FAILURES;
+        let off = failures >= MAX_FAILURES;
         let mut trouble = hold(&self.trouble);
         if off && !self.off.swap(true, Ordering::Relaxed) {
-            *trouble = Some(format!("the remote was given up: {what}"));
+            *trouble = Some(format!("remote cache disabled: {what}"));
         } else if trouble.is_none() {
             *trouble = Some(what.to_owned());
         }
@@ -282,18 +276,18 @@ impl RemoteCache {
     async fn load_index(&self) -> Option<Index> {
         let folder = self.root.clone().join(self.namespace.as_str()).join("index");
         let listing = self.store.list(Some(&folder)).try_collect::<Vec<_>>();
-        let limit = self.timeout.min(FIRST);
-        let listed = self.ask_within(limit, "listing the remote", FAILURES, listing).await?;
+        let limit = self.timeout.min(INDEX_TIMEOUT);
+        let listed = self.ask_within(limit, "listing the remote", MAX_FAILURES, listing).await?;
         let files: Vec<(Path, Vec<PackFile>)> = stream::iter(listed)
             .map(async |object| {
                 let path = object.location;
-                if object.size > LARGEST {
+                if object.size > MAX_OBJECT_BYTES {
                     return None;
                 }
                 let read = async { self.store.get(&path).await?.bytes().await };
                 let content = self.ask("reading an index", 1, read).await?;
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
-                let file: IndexFile = serde_json::from_slice(&unpacked(&content, LARGEST)?).ok()?;
+                let file: IndexFile = serde_json::from_slice(&unpacked(&content, MAX_OBJECT_BYTES)?).ok()?;
                 (file.format == FORMAT).then_some((path, file.packs))
             })
             .buffered(16)
@@ -319,7 +313,7 @@ impl RemoteCache {
         let index = self.index().await;
         let OutputLocation { output, size, pack } = *index.actions.get(action)?;
         if !self.disk.has_output(&output, size) {
-            for next in (pack + 1..index.packs.len()).take(AHEAD) {
+            for next in (pack + 1..index.packs.len()).take(PREFETCHED_PACKS) {
                 let remote = Arc::clone(self);
                 tokio::spawn(async move { remote.bring(remote.index().await, next).await });
             }
@@ -344,8 +338,8 @@ impl RemoteCache {
                 let Some(content) = self.ask("reading a pack", 1, answer).await else { return };
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
                 let spent = since.elapsed().as_secs_f64();
-                if spent > 2.0 + content.len() as f64 / SLOWEST {
-                    self.failed(&format!("it brought {} KiB in {spent:.0} s", content.len() >> 10), 1);
+                if spent > 2.0 + content.len() as f64 / MIN_BYTES_PER_SECOND {
+                    self.failed(&format!("slow remote: {} KiB in {spent:.0} s", content.len() >> 10), 1);
                 }
                 self.unpack(pack, content).await;
             })
@@ -380,7 +374,7 @@ impl RemoteCache {
     /// Remembers what this build used; what the remote lacks is sent in the background. Waits for nothing: what is here
     /// doesn't depend on the remote.
     pub(crate) fn used(self: &Arc<Self>, action: CacheId, entry: ActionEntry) {
-        if self.read_only || self.is_off() || entry.size > LARGEST {
+        if self.read_only || self.is_off() || entry.size > MAX_OBJECT_BYTES {
             return;
         }
         if self.index.get().is_some_and(|index| index.knows(&action, &entry)) {
@@ -393,7 +387,7 @@ impl RemoteCache {
             }
             used.waiting.push((action, entry));
             used.size += entry.size;
-            (used.size >= PACK || used.waiting.len() >= 1024).then(|| used.take())
+            (used.size >= PACK_BYTES || used.waiting.len() >= 1024).then(|| used.take())
         };
         if let Some(waiting) = full {
             self.send(waiting);
@@ -443,7 +437,7 @@ impl RemoteCache {
             }
         };
         if timeout(limit, all).await.is_err() {
-            self.failed("not all could be sent in time", 1);
+            self.failed("upload timed out", 1);
         }
         if !packs.is_empty() {
             self.send_index(packs).await;
@@ -453,14 +447,14 @@ impl RemoteCache {
     async fn send_index(&self, mut packs: Vec<PackFile>) {
         let folder = self.root.clone().join(self.namespace.as_str()).join("index");
         let replaced: Vec<&(Path, Vec<PackFile>)> = match self.index.get() {
-            Some(index) if index.objects.len() >= MANY_INDEXES => index.objects.iter().collect(),
+            Some(index) if index.objects.len() >= MAX_INDEXES => index.objects.iter().collect(),
             _ => Vec::new(),
         };
         packs.extend(replaced.iter().flat_map(|(_, packs)| packs.iter().cloned()));
         packs.sort_by(|a, b| a.name.cmp(&b.name));
         packs.dedup_by(|a, b| a.name == b.name);
         let Ok(text) = serde_json::to_vec(&IndexFile { format: FORMAT, packs }) else { return };
-        let Ok(content) = zstd::encode_all(text.as_slice(), COMPRESSION) else { return };
+        let Ok(content) = zstd::encode_all(text.as_slice(), ZSTD_LEVEL) else { return };
         let path = folder.join(hex(&Sha256::digest(&content).into()).as_str());
         let size = content.len() as u64;
         let put = self.store.put(&path, PutPayload::from(content));
@@ -484,7 +478,7 @@ impl Index {
         let mut outputs = Vec::new();
         for OutputFile { output, size, length, actions } in &file.outputs {
             // What follows an unreadable one has no known place.
-            let Some(output) = unhex(output).filter(|_| *size <= LARGEST && *length <= LARGEST) else {
+            let Some(output) = unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES) else {
                 break;
             };
             for action in actions.iter().filter_map(|action| unhex(action)) {
@@ -523,7 +517,7 @@ fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<Outpu
         let compressed = disk
             .read_output(&output)
             .filter(|raw| raw.len() as u64 == size)
-            .and_then(|raw| zstd::encode_all(raw.as_slice(), COMPRESSION).ok());
+            .and_then(|raw| zstd::encode_all(raw.as_slice(), ZSTD_LEVEL).ok());
         let Some(compressed) = compressed else { continue };
         outputs.push(OutputFile { output: hex(&output), size, length: compressed.len() as u64, actions });
         content.extend(compressed);
@@ -551,16 +545,15 @@ fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
 }
 
 /// A few words for an error that may carry URLs and headers.
-#[must_use]
 pub fn store_error_summary(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::PermissionDenied { .. } => "permission denied",
-        object_store::Error::Unauthenticated { .. } => "the credentials are missing or wrong",
+        object_store::Error::Unauthenticated { .. } => "missing or invalid credentials",
         object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
             "not supported"
         }
-        object_store::Error::UnknownConfigurationKey { .. } => "an unknown setting",
-        _ => "it can't be reached, or answers with errors",
+        object_store::Error::UnknownConfigurationKey { .. } => "unknown setting",
+        _ => "unreachable or failing",
     }
 }
 
@@ -583,9 +576,9 @@ mod tests {
         for (bad, why) in [
             ("", "absolute path"),
             ("cache", "absolute path"),
-            ("s3://", "no bucket"),
-            ("ftp://host/x", "no file://"),
-            ("https://bucket.example.com", "no file://"),
+            ("s3://", "missing bucket"),
+            ("ftp://host/x", "expected a file://"),
+            ("https://bucket.example.com", "expected a file://"),
             ("s3://key:secret@bucket", "environment"),
         ] {
             let said = parse_remote(bad).unwrap_err().to_string();

@@ -39,9 +39,6 @@ struct CacheServer {
 /// Answers the go command until it closes the cache; then sends what is still to be sent.
 ///
 /// A remote that fails is left alone and told in [`GoCacheStats::trouble`]: it is never a reason for a build to fail.
-///
-/// # Errors
-/// A GOCACHE that can't be used, and a go command that doesn't speak the protocol.
 pub async fn serve(
     options: GoCacheOptions,
     stdin: impl AsyncRead + Unpin,
@@ -173,7 +170,7 @@ impl CacheServer {
                 Ok(CacheResponse { disk_path: self.path(&output), id, ..CacheResponse::default() })
             }
             Err(error) => {
-                let err = Some(format!("can't write to GOCACHE: {error}"));
+                let err = Some(format!("failed to write to GOCACHE: {error}"));
                 Ok(CacheResponse { id, err, ..CacheResponse::default() })
             }
         }

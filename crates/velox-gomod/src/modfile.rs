@@ -4,7 +4,10 @@ use std::fmt;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use crate::module::{self, ModuleVersion, path_major_matches, split_path_version};
+use crate::{
+    gostring::unquote,
+    module::{self, ModuleVersion, path_major_matches, split_path_version},
+};
 
 /// What a go.mod says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,18 +81,12 @@ pub struct ModFileError {
 
 impl GoMod {
     /// Reads the main module's go.mod.
-    ///
-    /// # Errors
-    /// The first thing in it that Go would refuse.
     pub fn parse(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, true)
     }
 
     /// Reads a dependency's go.mod: what later versions of Go may have added, and what only counts in a main module, is
     /// passed over (`modfile.ParseLax`).
-    ///
-    /// # Errors
-    /// The first thing in it that Go would refuse.
     pub fn parse_lax(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, false)
     }
@@ -187,7 +184,6 @@ impl GoMod {
 }
 
 /// The path in the `module` line, as far as there is one, whatever else is wrong with the file (`modfile.ModulePath`).
-#[must_use]
 pub fn module_line(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let line = line.split("//").next().unwrap_or_default().trim();
@@ -196,11 +192,7 @@ pub fn module_line(text: &str) -> Option<String> {
         if path.is_empty() || !rest.starts_with(|c: char| c.is_whitespace() || c == '"' || c == '`') {
             return None;
         }
-        match path.chars().next()? {
-            '`' => path.strip_prefix('`')?.strip_suffix('`').map(str::to_owned),
-            '"' => unquote(path),
-            _ => Some(path.to_owned()),
-        }
+        if path.starts_with(['`', '"']) { unquoted(path) } else { Some(path.to_owned()) }
         .filter(|path| !path.is_empty())
     })
 }
@@ -335,7 +327,7 @@ fn retract(texts: &[&str]) -> Result<Retract, String> {
 /// A path or version as it is written in go.mod: bare, or in double quotes.
 fn string(text: &str) -> Result<String, String> {
     if text.starts_with('"') {
-        unquote(text).ok_or_else(|| format!("invalid quoted string: {text}"))
+        unquoted(text).ok_or_else(|| format!("invalid quoted string: {text}"))
     } else if text.contains(['"', '\'', '`']) {
         Err("unquoted string cannot contain quote".to_owned())
     } else {
@@ -343,42 +335,9 @@ fn string(text: &str) -> Result<String, String> {
     }
 }
 
-/// An interpreted string literal (<https://go.dev/ref/spec#String_literals>).
-fn unquote(text: &str) -> Option<String> {
-    let inner = text.strip_prefix('"')?.strip_suffix('"').filter(|_| text.len() >= 2)?;
-    let mut bytes: Vec<u8> = Vec::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    let digits = |chars: &mut std::str::Chars, count: usize, radix: u32| -> Option<u32> {
-        let text: String = chars.by_ref().take(count).collect();
-        (text.len() == count).then(|| u32::from_str_radix(&text, radix).ok()).flatten()
-    };
-    while let Some(c) = chars.next() {
-        let mut push = |c: char| bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
-        match c {
-            '"' | '\n' => return None,
-            '\\' => match chars.next()? {
-                'a' => push('\u{7}'),
-                'b' => push('\u{8}'),
-                'f' => push('\u{c}'),
-                'n' => push('\n'),
-                'r' => push('\r'),
-                't' => push('\t'),
-                'v' => push('\u{b}'),
-                '\\' => push('\\'),
-                '"' => push('"'),
-                'u' => push(char::from_u32(digits(&mut chars, 4, 16)?)?),
-                'U' => push(char::from_u32(digits(&mut chars, 8, 16)?)?),
-                'x' => bytes.push(u8::try_from(digits(&mut chars, 2, 16)?).ok()?),
-                first @ '0'..='7' => {
-                    let value = first.to_digit(8)? * 64 + digits(&mut chars, 2, 8)?;
-                    bytes.push(u8::try_from(value).ok()?);
-                }
-                _ => return None,
-            },
-            c => push(c),
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// The whole text as a string literal.
+fn unquoted(text: &str) -> Option<String> {
+    unquote(text).filter(|(_, rest)| rest.is_empty()).map(|(text, _)| text)
 }
 
 /// One line with the verb before it, be it the block's.

@@ -50,7 +50,7 @@ impl PartialOrd for ModuleVersion {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {what} {text:?}: {reason}")]
 pub struct ModuleError {
-    /// `module path`, `import path`, `file path` or `version`.
+    /// `module path`, `file path` or `version`.
     pub what: &'static str,
     /// The text itself.
     pub text: String,
@@ -61,7 +61,6 @@ pub struct ModuleError {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PathKind {
     Module,
-    Import,
     File,
 }
 
@@ -69,7 +68,6 @@ impl PathKind {
     fn name(self) -> &'static str {
         match self {
             Self::Module => "module path",
-            Self::Import => "import path",
             Self::File => "file path",
         }
     }
@@ -77,7 +75,6 @@ impl PathKind {
     fn allows(self, c: char) -> bool {
         match self {
             Self::Module => c.is_ascii_alphanumeric() || "-._~".contains(c),
-            Self::Import => Self::Module.allows(c) || c == '+',
             Self::File if c.is_ascii() => c.is_ascii_alphanumeric() || "!#$%&()+,-.=@[]^_{}~ ".contains(c),
             Self::File => c.general_category_group() == GeneralCategoryGroup::Letter,
         }
@@ -85,9 +82,6 @@ impl PathKind {
 }
 
 /// Whether a module path can be required (`module.CheckPath`).
-///
-/// # Errors
-/// What is wrong with it.
 pub fn check_path(path: &str) -> Result<(), ModuleError> {
     check_kind(path, PathKind::Module)?;
     let wrong =
@@ -108,26 +102,12 @@ pub fn check_path(path: &str) -> Result<(), ModuleError> {
     Ok(())
 }
 
-/// Whether a package can be imported by this path (`module.CheckImportPath`).
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_import_path(path: &str) -> Result<(), ModuleError> {
-    check_kind(path, PathKind::Import)
-}
-
 /// Whether a file of a module may have this path (`module.CheckFilePath`).
-///
-/// # Errors
-/// What is wrong with it.
 pub fn check_file_path(path: &str) -> Result<(), ModuleError> {
     check_kind(path, PathKind::File)
 }
 
 /// Whether the path is well formed, and the version one of this path's major (`module.Check`).
-///
-/// # Errors
-/// What is wrong with either.
 pub fn check(path: &str, version: &str) -> Result<(), ModuleError> {
     check_path(path)?;
     let wrong = |reason: String| Err(ModuleError { what: "version", text: version.to_owned(), reason });
@@ -202,18 +182,12 @@ fn is_device(name: &str) -> bool {
 
 /// A module path as the proxy protocol and the module cache spell it: `!` and a small letter for a capital
 /// (<https://go.dev/ref/mod#goproxy-protocol>).
-///
-/// # Errors
-/// A malformed path.
 pub fn escape_path(path: &str) -> Result<String, ModuleError> {
     check_path(path)?;
     Ok(escape(path))
 }
 
 /// A version in the same spelling.
-///
-/// # Errors
-/// What could be no file name.
 pub fn escape_version(version: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: version.to_owned(), reason };
     check_element(version, PathKind::File).map_err(wrong)?;
@@ -235,9 +209,6 @@ fn escape(text: &str) -> String {
 }
 
 /// The path that [`escape_path`] spelled.
-///
-/// # Errors
-/// What it can't have spelled.
 pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
     let path = unescape(escaped).ok_or_else(|| ModuleError {
         what: "module path",
@@ -249,9 +220,6 @@ pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
 }
 
 /// The version that [`escape_version`] spelled.
-///
-/// # Errors
-/// What it can't have spelled.
 pub fn unescape_version(escaped: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: escaped.to_owned(), reason };
     let version = unescape(escaped).ok_or_else(|| wrong("invalid escape".to_owned()))?;
@@ -275,7 +243,6 @@ fn unescape(escaped: &str) -> Option<String> {
 
 /// The path without its major version suffix, and the suffix (`/v2`; `.v2` at gopkg.in; empty where there is none). `None`
 /// for a suffix that no module path has (`/v1`, `/v02`) (<https://go.dev/ref/mod#major-version-suffixes>).
-#[must_use]
 pub fn split_path_version(path: &str) -> Option<(&str, &str)> {
     if path.starts_with("gopkg.in/") {
         return split_gopkg_in(path);
@@ -304,7 +271,6 @@ fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether a version may be one of a module with this path suffix (`module.CheckPathMajor`).
-#[must_use]
 pub fn path_major_matches(version: &str, suffix: &str) -> bool {
     let suffix = match suffix.strip_prefix(".v") {
         Some(_) => suffix.strip_suffix("-unstable").unwrap_or(suffix),
@@ -322,7 +288,6 @@ pub fn path_major_matches(version: &str, suffix: &str) -> bool {
 }
 
 /// The canonical form of a version, which keeps `+incompatible`; empty for what is no version.
-#[must_use]
 pub fn canonical_version(version: &str) -> String {
     let mut canonical = semver::canonical(version).unwrap_or_default();
     if semver::build(version) == Some("+incompatible") {
@@ -333,7 +298,6 @@ pub fn canonical_version(version: &str) -> String {
 
 /// Whether one of the comma-separated glob patterns matches a path prefix of `target`: the rule of GOPRIVATE
 /// (<https://go.dev/ref/mod#private-modules>).
-#[must_use]
 pub fn match_prefix_patterns(globs: &str, target: &str) -> bool {
     globs.split(',').map(|glob| glob.strip_suffix('/').unwrap_or(glob)).filter(|glob| !glob.is_empty()).any(
         |glob| {

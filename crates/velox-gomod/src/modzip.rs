@@ -34,7 +34,7 @@ pub enum ModZipError {
     #[error(transparent)]
     Module(#[from] module::ModuleError),
     /// The version is not in the one form that zips and caches use.
-    #[error("version {0:?} is not canonical: write it as vX.Y.Z")]
+    #[error("version {0:?} is not canonical: expected vX.Y.Z")]
     NotCanonical(String),
     /// Some files may not be in a module zip.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -43,7 +43,7 @@ pub enum ModZipError {
     #[error("{0}")]
     Size(RejectReason),
     /// A file or folder can't be read or written.
-    #[error("can't {action} {}: {source}", path.display())]
+    #[error("failed to {action} `{}`: {source}", path.display())]
     File {
         /// `read` or `write`.
         action: &'static str,
@@ -53,7 +53,7 @@ pub enum ModZipError {
         source: io::Error,
     },
     /// The zip is damaged.
-    #[error("the zip {} is damaged: {reason}", path.display())]
+    #[error("damaged zip `{}`: {reason}", path.display())]
     Damaged {
         /// The zip.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum ModZipError {
         reason: String,
     },
     /// The folder to unpack into has something in it.
-    #[error("can't unpack into {}: it is not empty", .0.display())]
+    #[error("failed to unpack into `{}`: directory is not empty", .0.display())]
     NotEmpty(PathBuf),
     /// A file turned out larger than was said before it was read.
     #[error("{0} is larger than its declared size")]
@@ -94,16 +94,16 @@ pub enum RejectReason {
     #[error("file is in vendor directory")]
     Vendored,
     /// Left out: it belongs to a module further down.
-    #[error("it is in another module")]
+    #[error("file is in another module")]
     OtherModule,
     /// Left out: what `hg archive` adds.
     #[error("file is inserted by 'hg archive' and is always omitted")]
     HgArchival,
     /// Left out of a folder's zip; refused in a zip.
-    #[error("it is a symbolic link")]
+    #[error("file is a symbolic link")]
     Symlink,
     /// Left out: neither file nor folder.
-    #[error("it is not a regular file")]
+    #[error("file is not a regular file")]
     NotRegular,
     /// Refused: `a//b`, `a/./b`, `a/../b`.
     #[error("file path is not clean")]
@@ -163,7 +163,6 @@ impl CheckedFiles {
     /// The check as a result: an error when anything is invalid or too large.
     ///
     /// # Errors
-    ///
     /// [`ModZipError::Size`] or else [`ModZipError::Files`].
     pub fn into_result(self) -> Result<Self, ModZipError> {
         match self.size_error {
@@ -200,7 +199,6 @@ pub enum FileKind {
 
 /// Checks which files of a list are a module's content (`zip.CheckFiles`). `go_mod` is the content of the root's go.mod:
 /// from Go 1.24 on, the go version in it changes what counts as vendored.
-#[must_use]
 pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFiles {
     let vendoring = VendorRule::of(go_mod);
     let mut found = ZipCheck::default();
@@ -253,25 +251,8 @@ pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFile
     found.files
 }
 
-/// Checks what a folder's zip would have in it (`zip.CheckDir`); folders that are left out are named, not their files.
-///
-/// # Errors
-///
-/// A folder that can't be read. What is wrong with the files is in the answer.
-pub fn check_dir(dir: &Path) -> Result<CheckedFiles, ModZipError> {
-    let (candidates, _, omitted) = list(dir)?;
-    let mut checked = check_files(&candidates, root_go_mod(dir).as_deref());
-    checked.omitted.extend(omitted);
-    Ok(checked)
-}
-
 /// Makes a module zip of a folder (`zip.CreateFromDir`), the same bytes each time. It leaves out folders of version
 /// control systems and nested modules, vendored packages, links and irregular files.
-///
-/// # Errors
-///
-/// A malformed module path or version, files that no module zip may have, and a file that can't be read or written. Then
-/// there is no zip.
 pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     check_version(module)?;
     let (candidates, names, omitted) = list(dir)?;
@@ -289,21 +270,12 @@ pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result
 
 /// Checks the names and declared sizes in a module zip (`zip.CheckZip`). Unlike Go it refuses symbolic links, which Go
 /// would unpack as files that hold the link's target.
-///
-/// # Errors
-///
-/// A malformed module path or version, and a zip that can't be read. What is wrong with the files is in the answer.
 pub fn check_zip(module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     open(module, zip).map(|(_, checked)| checked)
 }
 
 /// Unpacks a module zip into a folder that is empty or does not exist yet (`zip.Unzip`), and takes the right to write
 /// from all files and folders, as the go command leaves its module cache. [`remove_all`] removes such a tree.
-///
-/// # Errors
-///
-/// Whatever [`check_zip`] finds wrong, files larger than declared, a folder with something in it, and a file that can't
-/// be written; then some files may have been written.
 pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZipError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ModZipError::NotEmpty(dir.to_owned()));
@@ -311,7 +283,7 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
     let (archive, checked) = open(module, zip)?;
     checked.into_result()?;
     let Some(mut archive) = archive else {
-        return Err(damaged(zip, "it can't be opened"));
+        return Err(damaged(zip, "it is too large"));
     };
     let prefix = format!("{}@{}/", module.path, module.version);
     fs::create_dir_all(dir).map_err(|source| cannot("write", dir, source))?;
@@ -339,10 +311,6 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
 }
 
 /// Removes a folder that [`unzip`] or the go command has made read-only. One that does not exist is no error.
-///
-/// # Errors
-///
-/// What keeps it from being removed.
 pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
     let unremovable = |source| cannot("remove", dir, source);
     let metadata = match fs::symlink_metadata(dir) {

@@ -43,7 +43,6 @@ impl GitAccess {
     ///
     /// A token is in a variable of its own, which a credential helper reads when git asks for just that host: it is in no
     /// argument and in no configuration value. The go command asks git for the same credential, for its own requests.
-    #[must_use]
     pub fn environment(&self, inherited: &BTreeMap<String, String>) -> Vec<(String, SecretString)> {
         let mut settings: Vec<(String, String)> = self
             .ssh_hosts

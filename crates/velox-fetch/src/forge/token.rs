@@ -37,9 +37,6 @@ pub struct RateLimit {
 
 /// Asks GitHub, or the Enterprise Server at `endpoint`; costs nothing of the rate limit
 /// (<https://docs.github.com/en/rest/rate-limit/rate-limit>).
-///
-/// # Errors
-/// A token that isn't good, and a forge that can't be reached.
 pub async fn github_token_info(
     http: &ForgeClient,
     endpoint: Option<&Url>,
@@ -79,9 +76,6 @@ pub async fn github_token_info(
 }
 
 /// Asks gitlab.com, or the instance at `endpoint` (<https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token>).
-///
-/// # Errors
-/// A token that isn't good, and a forge that can't be reached.
 pub async fn gitlab_token_info(
     http: &ForgeClient,
     endpoint: Option<&Url>,

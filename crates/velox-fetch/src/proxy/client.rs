@@ -31,7 +31,6 @@ const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 const MAX_MESSAGE_CHARS: usize = 200;
 
 /// The redirects that a client of proxies may follow: ten, and like the go command none from HTTPS to plain HTTP.
-#[must_use]
 pub fn redirect_policy() -> Policy {
     Policy::custom(|attempt| {
         let from = attempt.previous().last().map(Url::scheme);

@@ -43,13 +43,11 @@ pub struct TreeHash([u8; HASH_BYTES]);
 
 impl TreeHash {
     /// The hash of the tree without records.
-    #[must_use]
     pub fn empty() -> Self {
         Self(Sha256::digest(b"").into())
     }
 
     /// The hash of a record's content.
-    #[must_use]
     pub fn of_record(content: &[u8]) -> Self {
         Self(Sha256::new().chain_update([0]).chain_update(content).finalize().into())
     }
@@ -101,9 +99,6 @@ pub struct TreeHead {
 
 impl TreeHead {
     /// Parses the text of a tree note (`tlog.ParseTree`): a heading, the size, the hash, then lines for later use.
-    ///
-    /// # Errors
-    /// Text of another form.
     pub fn parse(text: &str) -> Result<Self, TlogError> {
         Self::read(text).ok_or(TlogError::MalformedTree)
     }
@@ -131,9 +126,6 @@ pub struct LogRecord<'a> {
 
 impl<'a> LogRecord<'a> {
     /// Parses the record at the start of an answer; what follows it is the signed tree note (`tlog.ParseRecord`).
-    ///
-    /// # Errors
-    /// Bytes of another form.
     pub fn parse(message: &'a [u8]) -> Result<(Self, &'a [u8]), TlogError> {
         Self::read(message).ok_or(TlogError::MalformedRecord)
     }
@@ -156,7 +148,6 @@ impl<'a> LogRecord<'a> {
 /// (section 3.3 of [Crosby and Wallach](https://www.usenix.org/legacy/event/sec09/tech/full_papers/crosby.pdf)).
 ///
 /// `None` when the place lies beyond the largest tree.
-#[must_use]
 pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
     // The hash is written right after the last record below it, whose own place is n + n/2 + n/4 + ….
     let mut last = n.checked_add(1)?.checked_mul(1_u64.checked_shl(level)?)?.checked_sub(1)?;
@@ -172,7 +163,6 @@ pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
 }
 
 /// The level and number of the hash at a place: the inverse of [`stored_hash_index`].
-#[must_use]
 pub fn split_stored_hash_index(index: u64) -> (u32, u64) {
     // Record n's place is below 2n, so the record that brought this hash is at or a little after index/2.
     let mut n = index / 2;
@@ -238,7 +228,6 @@ pub struct Tile {
 
 impl Tile {
     /// The narrowest tile that holds the hash at a place.
-    #[must_use]
     pub fn for_index(index: u64) -> Self {
         Self::locate(index).0
     }
@@ -254,7 +243,6 @@ impl Tile {
     }
 
     /// The path below the database's URL, without a leading slash (`tile/8/0/x001/234.p/5`).
-    #[must_use]
     pub fn path(self) -> String {
         let mut n = self.n;
         let mut number = format!("{:03}", n % 1000);
@@ -267,13 +255,11 @@ impl Tile {
     }
 
     /// The tile when it has all its hashes.
-    #[must_use]
     pub fn full(self) -> Self {
         Self { width: FULL_WIDTH, ..self }
     }
 
     /// The size of its content in bytes.
-    #[must_use]
     pub fn size(self) -> usize {
         usize::try_from(self.width).unwrap_or(usize::MAX).saturating_mul(HASH_BYTES)
     }
@@ -310,9 +296,6 @@ pub trait TileReader {
     type Error: From<TlogError>;
 
     /// Reads the contents of tiles, in their order. They need not be true: [`TileHashReader`] verifies them.
-    ///
-    /// # Errors
-    /// A tile that can't be read.
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, Self::Error>;
 
     /// Keeps tiles that are verified.
@@ -363,9 +346,6 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
     }
 
     /// The hash of the tree of the first `size` records.
-    ///
-    /// # Errors
-    /// A size beyond this tree, and tiles that can't be read or verified.
     pub fn tree_hash(&self, size: u64) -> Result<TreeHash, R::Error> {
         if size == 0 {
             return Ok(TreeHash::empty());
@@ -375,9 +355,6 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
     }
 
     /// The proof that this tree begins with the tree of `old` records, or doesn't (`tlog.ProveTree`).
-    ///
-    /// # Errors
-    /// A size of 0 or beyond this tree, and tiles that can't be read or verified.
     pub fn consistency_proof(&self, old: u64) -> Result<Vec<TreeHash>, R::Error> {
         if old < 1 || old > self.tree.size {
             return Err(TlogError::NotInTree(old).into());
@@ -392,9 +369,6 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
     }
 
     /// The hashes at these places, in their order.
-    ///
-    /// # Errors
-    /// A place outside of the tree, and tiles that can't be read or verified.
     pub fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<TreeHash>, R::Error> {
         let size = self.tree.size;
         let mut plan = TilePlan::default();

@@ -66,8 +66,8 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     if path.is_absolute() {
         return Url::from_file_path(path).map_err(|()| wrong("not a directory"));
     }
-    let url =
-        Url::parse(text).map_err(|_| wrong("expected an absolute path or a URL such as s3://bucket/prefix"))?;
+    let url = Url::parse(text)
+        .map_err(|_| wrong("expected an absolute path or a URL such as s3://bucket/prefix"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong(
             "credentials belong in the environment (AWS_*, GOOGLE_*, AZURE_*), not in the URL",
@@ -478,7 +478,9 @@ impl Index {
         let mut outputs = Vec::new();
         for OutputFile { output, size, length, actions } in &file.outputs {
             // What follows an unreadable one has no known place.
-            let Some(output) = unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES) else {
+            let Some(output) =
+                unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES)
+            else {
                 break;
             };
             for action in actions.iter().filter_map(|action| unhex(action)) {

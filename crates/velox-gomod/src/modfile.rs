@@ -193,7 +193,7 @@ pub fn module_line(text: &str) -> Option<String> {
             return None;
         }
         if path.starts_with(['`', '"']) { unquoted(path) } else { Some(path.to_owned()) }
-        .filter(|path| !path.is_empty())
+            .filter(|path| !path.is_empty())
     })
 }
 

@@ -106,8 +106,7 @@ fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), Archi
         let mut file = fs::File::create(&target).map_err(ArchiveError::Io)?;
         let written =
             io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(ArchiveError::Io)?;
-        left =
-            left.checked_sub(written).ok_or_else(|| hostile("larger than 500 MiB", &path))?;
+        left = left.checked_sub(written).ok_or_else(|| hostile("larger than 500 MiB", &path))?;
     }
     Ok(())
 }

@@ -109,13 +109,7 @@ impl ForgeError {
             Self::RateLimited { host, had_token, .. } => {
                 let mut help = vec!["wait until the limit resets".to_owned()];
                 if !had_token {
-                    help.insert(
-                        0,
-                        format!(
-                            "set token under [{}.token] for a higher limit",
-                            section(host)
-                        ),
-                    );
+                    help.insert(0, format!("set token under [{}.token] for a higher limit", section(host)));
                 }
                 return help;
             }
@@ -124,7 +118,9 @@ impl ForgeError {
             }
             Self::Network { .. } => "check the network, HTTPS_PROXY, and the endpoint in velox.toml",
             Self::Status { status: 500.., .. } => "the forge failed; try again later",
-            Self::InvalidResponse { .. } => "check that the endpoint in velox.toml is a GitHub or GitLab server",
+            Self::InvalidResponse { .. } => {
+                "check that the endpoint in velox.toml is a GitHub or GitLab server"
+            }
             Self::Git { .. } => "run `git ls-remote URL` to reproduce the error",
             Self::Status { .. } | Self::InvalidArchive { .. } | Self::Io { .. } | Self::Client(_) => {
                 return Vec::new();

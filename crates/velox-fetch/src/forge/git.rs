@@ -117,7 +117,8 @@ impl Git {
         self.fetch(commit).await?;
         // Attributes must not change the files: the go command overrides them the same way.
         let attributes = self.directory.join("info/attributes");
-        let io = |error| ForgeError::Io { what: format!("failed to write `{}`", attributes.display()), error };
+        let io =
+            |error| ForgeError::Io { what: format!("failed to write `{}`", attributes.display()), error };
         std::fs::create_dir_all(self.directory.join("info")).map_err(io)?;
         std::fs::write(&attributes, "* -export-subst -export-ignore\n").map_err(io)?;
         let tar = self

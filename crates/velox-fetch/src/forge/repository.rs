@@ -76,9 +76,10 @@ impl RemoteRepository {
         match answer {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text)),
-                Err(_) => {
-                    Err(ForgeError::InvalidResponse { host: self.host(), why: format!("{path} is not UTF-8") })
-                }
+                Err(_) => Err(ForgeError::InvalidResponse {
+                    host: self.host(),
+                    why: format!("{path} is not UTF-8"),
+                }),
             },
             Err(ForgeError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -80,7 +80,11 @@ fn a_remote_that_is_dead_or_silent_stops_no_build() {
     }
     let told = sandbox.vx("build -o out --no-cache --remote-cache s3://bucket/prefix");
     told.ok();
-    assert!(told.stderr().contains("Cached") && told.stderr().contains("remote cache disabled"), "{}", told.stderr());
+    assert!(
+        told.stderr().contains("Cached") && told.stderr().contains("remote cache disabled"),
+        "{}",
+        told.stderr()
+    );
     // A place that can't be written: a folder below a file.
     let sandbox = sandbox.file("file", "");
     let ran = sandbox.vx("build -o out --format json --no-cache --remote-cache ./file/cache");

@@ -1,4 +1,4 @@
-//! The go command's settings, read without a go command (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
+//! The go command's settings, without running it (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What `go env` would say: the process's environment, else what `go env -w` wrote, else the defaults of Go.
+/// The settings of `go env`: the environment, else the file of `go env -w`, else the defaults.
 #[derive(Debug, Clone)]
 pub struct GoEnv {
     environment: BTreeMap<String, String>,
@@ -15,8 +15,8 @@ pub struct GoEnv {
 }
 
 impl GoEnv {
-    /// Reads the settings that go with an environment; `goroot` is an installed Go, which may bring defaults of its own.
-    /// A file that can't be read counts as empty, as it does for the go command.
+    /// Reads the settings of an environment; `goroot` is an installed Go, whose `go.env` may have defaults.
+    /// Like the go command, it ignores unreadable files.
     pub fn read(environment: &BTreeMap<String, String>, goroot: Option<&Path>) -> Self {
         let mut files = BTreeMap::new();
         if let Some(goroot) = goroot {
@@ -29,7 +29,7 @@ impl GoEnv {
         read
     }
 
-    /// The file that `go env -w` writes; `None`: there is no place for one, or it is switched off.
+    /// The file that `go env -w` writes; `None` without a home directory, and for GOENV=off.
     pub fn file(&self) -> Option<PathBuf> {
         match self.variable("GOENV") {
             Some("off") => None,
@@ -38,13 +38,13 @@ impl GoEnv {
         }
     }
 
-    /// A setting that someone chose; an empty one counts as none.
+    /// A setting; `None` if it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variable(name)
             .or_else(|| self.files.get(name).map(String::as_str).filter(|value| !value.is_empty()))
     }
 
-    /// A setting, or what Go takes where nobody chose one. Paths have methods of their own.
+    /// A setting or its default. Paths have methods of their own.
     pub fn value(&self, name: &str) -> String {
         let fallback = || match name {
             "GOPROXY" => "https://proxy.golang.org,direct".to_owned(),

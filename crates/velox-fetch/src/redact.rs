@@ -1,6 +1,6 @@
 use secrecy::{ExposeSecret, SecretString};
 
-/// Takes secrets out of text that others wrote.
+/// Removes secrets from text.
 #[derive(Debug, Default)]
 pub struct Redactor {
     secrets: Vec<SecretString>,

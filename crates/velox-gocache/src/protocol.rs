@@ -25,11 +25,11 @@ struct RawRequest {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CacheRequest {
     pub(crate) id: i64,
-    pub(crate) command: CacheCommand,
+    pub(crate) command: RequestCommand,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum CacheCommand {
+pub(crate) enum RequestCommand {
     Get {
         action: CacheId,
     },
@@ -67,7 +67,7 @@ pub(crate) fn base64(id: &CacheId) -> String {
     BASE64_STANDARD.encode(id)
 }
 
-/// The next request; `None` at the end.
+/// Reads the next request; `None` at the end.
 pub(crate) async fn request(
     from: &mut (impl AsyncBufRead + Unpin),
 ) -> Result<Option<CacheRequest>, GoCacheError> {
@@ -105,21 +105,21 @@ fn parse(line: &[u8]) -> Result<CacheRequest, GoCacheError> {
         bytes.ok_or_else(|| GoCacheError::Protocol(format!("`{text}` is not a digest")))
     };
     let command = match command.as_str() {
-        "get" => CacheCommand::Get { action: digest(&action)? },
-        "put" => CacheCommand::Put { action: digest(&action)?, output: digest(&output)?, size },
-        "close" => CacheCommand::Close,
-        _ => CacheCommand::Unknown(command),
+        "get" => RequestCommand::Get { action: digest(&action)? },
+        "put" => RequestCommand::Put { action: digest(&action)?, output: digest(&output)?, size },
+        "close" => RequestCommand::Close,
+        _ => RequestCommand::Unknown(command),
     };
     Ok(CacheRequest { id, command })
 }
 
-/// Reads a body, and gives it on in pieces.
+/// Reads a body in pieces.
 pub(crate) async fn body(
     from: &mut (impl AsyncBufRead + Unpin),
     mut take: impl FnMut(&[u8]),
 ) -> Result<(), GoCacheError> {
     let mut started = false;
-    // Base64 is decoded in fours; what is left of a piece waits for the next.
+    // Base64 is decoded in groups of four; the rest waits for the next piece.
     let mut waiting = Vec::new();
     loop {
         let part = from.fill_buf().await?;
@@ -191,9 +191,9 @@ mod tests {
             assert_eq!(
                 commands,
                 [
-                    CacheCommand::Get { action },
-                    CacheCommand::Put { action, output, size: 1000 },
-                    CacheCommand::Close
+                    RequestCommand::Get { action },
+                    RequestCommand::Put { action, output, size: 1000 },
+                    RequestCommand::Close
                 ]
             );
             assert_eq!(received, content);

@@ -38,25 +38,25 @@ use crate::{
 };
 
 const FORMAT: u32 = 1;
-/// A pack is closed when it holds so much, uncompressed.
+/// The uncompressed size at which a pack is closed.
 const PACK_BYTES: u64 = 12 << 20;
-/// No pack or index is larger; no output either.
+/// The limit of packs, indexes and outputs.
 const MAX_OBJECT_BYTES: u64 = 256 << 20;
-/// How many packs come at once; each is held in memory.
+/// Concurrent downloads of packs; each is held in memory.
 const MAX_CONCURRENT_PACKS: usize = 4;
-/// How many packs after the one that is asked for are brought with it: a build that needs one mostly needs the next.
+/// How many packs are downloaded ahead: a build that needs one mostly needs the next.
 const PREFETCHED_PACKS: usize = 3;
-/// More indexes than these are put together by the next writer.
+/// The next writer merges more indexes than these.
 const MAX_INDEXES: usize = 24;
-/// How long the first answer may take: everything that isn't here waits for it.
+/// The limit of listing the indexes, which every miss waits for.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
-/// So many failures, and the remote is left alone for the rest of the build.
+/// The remote is disabled for the rest of the build after so many failures.
 const MAX_FAILURES: u32 = 3;
-/// A remote that brings fewer bytes a second than a compiler makes is as good as none.
+/// A slower remote counts as failed: compiling is faster.
 const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
 const ZSTD_LEVEL: i32 = 3;
 
-/// Reads what a user calls a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+/// Parses a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
 pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     let wrong = |why: &str| {
         let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
@@ -100,7 +100,7 @@ pub fn open_remote(
         ("connect_timeout".to_owned(), "3s".to_owned()),
     ];
     object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
-        // What follows the first line may show settings.
+        // The other lines may show settings.
         let why = error.to_string().lines().next().unwrap_or_default().to_owned();
         GoCacheError::Remote { text: url.to_string(), why }
     })
@@ -131,7 +131,7 @@ struct OutputFile {
 struct Index {
     packs: Vec<Pack>,
     actions: HashMap<CacheId, OutputLocation>,
-    /// The index objects themselves, and what is in them.
+    /// The index objects and their packs.
     objects: Vec<(Path, Vec<PackFile>)>,
 }
 
@@ -163,7 +163,7 @@ pub(crate) struct RemoteCache {
     disk: LocalCache,
     index: OnceCell<Index>,
     bringing: Semaphore,
-    /// Of its own, so that no compile waits behind what is sent.
+    /// Separate, so that no compile waits for uploads.
     sending: Semaphore,
     used: Mutex<UploadQueue>,
     sent: Mutex<JoinSet<Option<PackFile>>>,
@@ -174,7 +174,7 @@ pub(crate) struct RemoteCache {
     pub(crate) bytes_up: AtomicU64,
 }
 
-/// What this build used and the remote may lack.
+/// The entries that this build used and the remote may lack.
 #[derive(Default)]
 struct UploadQueue {
     seen: HashSet<CacheId>,
@@ -229,7 +229,7 @@ impl RemoteCache {
         }
     }
 
-    /// One answer of the remote, in the time that it has for that.
+    /// Waits for a response of the remote, within the timeout.
     async fn ask<T>(
         &self,
         what: &str,
@@ -305,7 +305,7 @@ impl RemoteCache {
         Some(index)
     }
 
-    /// Brings the output of an action into GOCACHE, if the remote has it.
+    /// Downloads the output of an action to GOCACHE, if the remote has it.
     pub(crate) async fn get(self: &Arc<Self>, action: &CacheId) -> Option<ActionEntry> {
         if self.is_off() {
             return None;
@@ -323,7 +323,7 @@ impl RemoteCache {
         Some(ActionEntry { output, size, time })
     }
 
-    /// Brings a pack, once; whoever else needs it waits.
+    /// Downloads a pack once; concurrent callers wait.
     async fn bring(&self, index: &Index, pack: usize) {
         let Some(pack) = index.packs.get(pack) else { return };
         pack.brought
@@ -346,7 +346,7 @@ impl RemoteCache {
             .await;
     }
 
-    /// Damaged outputs stay away: they are compiled as if the remote didn't have them.
+    /// Unpacks a pack; damaged outputs count as misses.
     async fn unpack(&self, pack: &Pack, content: Bytes) {
         let mut offset = 0usize;
         let mut outputs = Vec::new();
@@ -420,7 +420,7 @@ impl RemoteCache {
         Some(PackFile { name, outputs })
     }
 
-    /// Sends what is still waiting, and the index that makes it visible.
+    /// Uploads the rest of the queue, and the index that makes it visible.
     pub(crate) async fn flush(self: &Arc<Self>, limit: Duration) {
         if self.read_only || self.is_off() {
             return;
@@ -460,7 +460,7 @@ impl RemoteCache {
         let put = self.store.put(&path, PutPayload::from(content));
         if self.ask("sending an index", 1, put).await.is_some() {
             self.bytes_up.fetch_add(size, Ordering::Relaxed);
-            // The new one has all of them; one that stays does no harm.
+            // The new index has all of them; a remaining old one is harmless.
             for (old, _) in replaced.into_iter().filter(|(old, _)| *old != path) {
                 let _ = self.ask("removing an index", 1, self.store.delete(old)).await;
             }
@@ -477,7 +477,7 @@ impl Index {
         let pack = self.packs.len();
         let mut outputs = Vec::new();
         for OutputFile { output, size, length, actions } in &file.outputs {
-            // What follows an unreadable one has no known place.
+            // The position of the following ones is unknown.
             let Some(output) =
                 unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES)
             else {
@@ -499,7 +499,7 @@ impl UploadQueue {
     }
 }
 
-/// Compresses outputs, each once. One that is gone or changed by now is left out.
+/// Compresses outputs, each once, without those that are gone or changed.
 fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<OutputFile>, Vec<u8>) {
     let mut by_output: BTreeMap<CacheId, (u64, Vec<String>)> = BTreeMap::new();
     let mut order = Vec::new();
@@ -546,7 +546,7 @@ fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// A few words for an error that may carry URLs and headers.
+/// A short summary of an error that may contain URLs and headers.
 pub fn store_error_summary(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::PermissionDenied { .. } => "permission denied",
@@ -559,7 +559,7 @@ pub fn store_error_summary(error: &object_store::Error) -> &'static str {
     }
 }
 
-/// What a lock guards here is whole at every moment.
+/// A panic never leaves the guarded values inconsistent.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

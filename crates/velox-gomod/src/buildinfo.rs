@@ -33,7 +33,7 @@ const MAX_TEXT: u64 = 16 << 20;
 /// The most sections whose names are looked at.
 const MAX_SECTIONS: usize = 1 << 16;
 
-/// What a Go binary says of its own making.
+/// The build information of a Go binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildInfo {
     /// The version of Go that built it (`go1.26.8`).
@@ -70,10 +70,10 @@ pub enum BuildInfoError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is no binary of a known format, or a broken one.
+    /// The file isn't a binary of a known format.
     #[error("`{}` is not an ELF, Mach-O or PE binary", .0.display())]
     UnknownFormat(PathBuf),
     /// The binary has no build information: another compiler made it.
@@ -86,7 +86,7 @@ pub enum BuildInfoError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The cause.
         reason: &'static str,
     },
 }
@@ -111,10 +111,10 @@ impl BuildInfo {
         Ok(info)
     }
 
-    /// Reads the text with the modules, or gives the line that is malformed (`debug.ParseBuildInfo`).
+    /// Parses the text with the modules (`debug.ParseBuildInfo`); the error is the malformed line and the cause.
     fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let mut info = Self::default();
-        // What a replacement in the next line would replace.
+        // The module that a `=>` line replaces.
         let mut replaceable: Option<&mut BuildModule> = None;
         for (number, line) in text.split_inclusive('\n').enumerate() {
             // As Go does it: a last line without an end does not count.
@@ -272,7 +272,7 @@ impl Pointers {
     }
 }
 
-/// A binary's memory as its file has it.
+/// A binary's memory, read from its file.
 struct Memory<'a> {
     file: &'a mut File,
     image: Image,
@@ -311,7 +311,7 @@ impl Memory<'_> {
         let end = start.checked_add(size).ok_or(ReadFailure::UnknownFormat)?;
         let mut at = start.checked_next_multiple_of(ALIGNMENT).ok_or(ReadFailure::NotGo)?;
         while at < end {
-            // The header is aligned, so it never lies across two chunks' seam with its magic.
+            // The header is aligned, so its magic never spans two chunks.
             let chunk = self.read(at, CHUNK.min(end - at))?;
             let found = chunk.chunks(16).position(|line| line.starts_with(MAGIC));
             if let Some(line) = found {
@@ -403,7 +403,7 @@ fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Resul
 
 /// PE: the first section of initialized data that is read and written.
 fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, ReadFailure> {
-    /// The alignment that a section may ask for says nothing of what it is.
+    /// The alignment flag isn't part of a section's kind.
     const ALIGN_32_BYTES: u32 = 0x0060_0000;
     const DATA_READ_WRITE: u32 = 0x0000_0040 | 0x4000_0000 | 0x8000_0000;
 

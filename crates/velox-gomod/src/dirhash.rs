@@ -25,7 +25,7 @@ pub enum DirHashError {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The zip is damaged, or holds the same name twice.
@@ -33,7 +33,7 @@ pub enum DirHashError {
     Zip {
         /// The zip.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
     /// A file name with a newline, which would let two trees have one sum.
@@ -74,7 +74,7 @@ pub fn hash_zip(path: &Path) -> Result<String, DirHashError> {
     hash1(lines)
 }
 
-/// The sum of a go.mod file's content: the one that go.sum has for `path version/go.mod`
+/// The sum of a go.mod's content, which go.sum has for `path version/go.mod`
 /// (<https://go.dev/ref/mod#go-sum-files>).
 pub fn hash_go_mod(content: &[u8]) -> String {
     seal(format!("{}  go.mod\n", HEXLOWER.encode(&Sha256::digest(content))).as_bytes())

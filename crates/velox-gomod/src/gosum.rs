@@ -16,7 +16,7 @@ pub struct GoSum {
     sums: BTreeMap<ModuleVersion, BTreeSet<String>>,
 }
 
-/// A line that is no `path version sum`.
+/// A line that isn't `path version sum`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed go.sum: line {line} has {fields} fields, not 3")]
 pub struct GoSumError {

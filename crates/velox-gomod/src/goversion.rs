@@ -22,7 +22,7 @@ pub struct GoVersion {
     pre: Option<u64>,
 }
 
-/// A text that is no version of Go.
+/// An invalid Go version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid Go version `{0}`")]
 pub struct ParseGoVersionError(String);
@@ -76,7 +76,7 @@ impl GoVersion {
         }
         let (minor, rest) = cut_number(rest.strip_prefix('.')?)?;
         if rest.is_empty() {
-            // From 1.21 on a release has its patch number, and without one it is the language.
+            // From 1.21 on, a version without a patch number is a language version.
             return Some(release(minor, (minor < 21).then_some(0)));
         }
         if let Some(rest) = rest.strip_prefix('.') {
@@ -104,7 +104,7 @@ impl FromStr for GoVersion {
     }
 }
 
-/// A number without leading zeros, and what follows it.
+/// A number without leading zeros, and the rest.
 fn cut_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);

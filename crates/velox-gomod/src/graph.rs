@@ -1,4 +1,4 @@
-//! The module graph: which module requires which, and the versions that minimal version selection makes of it
+//! The module requirement graph, and the versions that minimal version selection selects
 //! (<https://go.dev/ref/mod#minimal-version-selection>), pruned as Go does it (<https://go.dev/ref/mod#graph-pruning>).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,10 +22,10 @@ pub struct RequirementGraph {
 #[error("missing go.mod of {}", .0.iter().map(ModuleVersion::to_string).collect::<Vec<_>>().join(", "))]
 pub struct MissingGoMods(pub Vec<ModuleVersion>);
 
-/// A requirement: who, and what.
+/// An edge of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequirementEdge<'a> {
-    /// Whose go.mod has it.
+    /// The module whose go.mod has the requirement.
     pub by: &'a ModuleVersion,
     /// The requirement.
     pub require: &'a Require,
@@ -70,7 +70,7 @@ impl RequirementGraph {
         Ok(Self { roots, requires: loading.requires, selected })
     }
 
-    /// What the main module requires.
+    /// The requirements of the main module.
     pub fn roots(&self) -> &[Require] {
         &self.roots
     }
@@ -85,7 +85,7 @@ impl RequirementGraph {
         &self.selected
     }
 
-    /// What a module's go.mod requires; nothing for one that was pruned out.
+    /// The requirements of a module; empty for a pruned one.
     pub fn requirements(&self, module: &ModuleVersion) -> &[Require] {
         self.requires.get(module).map_or(&[], Vec::as_slice)
     }
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(graph(main, &[("a.b/a@v1.0.0", new)]).unwrap().selected("a.b/c"), Some("v1.0.0"));
         // A main module without pruning sees all of it.
         assert!(graph("module m\ngo 1.16\nrequire a.b/a v1.0.0", &[("a.b/a@v1.0.0", new)]).is_err());
-        // Everything behind an old module counts, whatever it says itself.
+        // Everything behind a module without pruning counts.
         let behind = [
             ("a.b/a@v1.0.0", old),
             ("a.b/c@v1.0.0", "module a.b/c\ngo 1.20\nrequire a.b/d v1.0.0"),

@@ -9,7 +9,7 @@ use crate::{
     module::{self, ModuleVersion, path_major_matches, split_path_version},
 };
 
-/// What a go.mod says.
+/// A parsed go.mod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GoMod {
     /// The `module` line.
@@ -58,7 +58,7 @@ pub struct Replace {
     pub new_version: Option<String>,
 }
 
-/// Versions that their author took back.
+/// Retracted versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retract {
     /// The lowest of them.
@@ -75,7 +75,7 @@ pub struct ModFileError {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The cause.
     pub message: String,
 }
 
@@ -170,7 +170,7 @@ impl GoMod {
             ("replace", texts) => self.replace.push(replace(texts)?),
             ("retract", texts) => match retract(texts) {
                 Ok(retract) => self.retract.push(retract),
-                // A dependency's mistake here is nobody else's.
+                // Invalid retractions of dependencies are ignored.
                 Err(_) if !strict => {}
                 Err(message) => return Err(message),
             },
@@ -324,7 +324,7 @@ fn retract(texts: &[&str]) -> Result<Retract, String> {
     }
 }
 
-/// A path or version as it is written in go.mod: bare, or in double quotes.
+/// A path or version in go.mod: bare, or in double quotes.
 fn string(text: &str) -> Result<String, String> {
     if text.starts_with('"') {
         unquoted(text).ok_or_else(|| format!("invalid quoted string: {text}"))
@@ -345,7 +345,7 @@ struct Statement {
     line: usize,
     kind: StatementKind,
     tokens: Vec<Lexeme>,
-    /// What follows `//` at the line's end.
+    /// The text after `//`.
     comment: String,
 }
 
@@ -395,7 +395,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
                 return Err(at(&tokens[0], "syntax error (expected newline after closing paren)"));
             }
             (None, [verb @ .., "("] | [verb @ .., "(", ")"]) if !verb.is_empty() => {
-                // A block's verb is one word; what has more is no block that anyone knows.
+                // More than one word before the parenthesis is an unknown block type.
                 let column = tokens.first().map_or(1, |token| token.column);
                 let verb = Lexeme { text: verb.join(" "), column };
                 let tokens = vec![verb.clone()];
@@ -423,7 +423,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
     }
 }
 
-/// The tokens of a line, and its comment; else the column and what is wrong there.
+/// The tokens of a line and its comment, or the column and cause of an error.
 fn tokens(line: &str) -> Result<(Vec<Lexeme>, String), (usize, String)> {
     let mut tokens = Vec::new();
     let mut chars = line.char_indices().peekable();
@@ -475,7 +475,7 @@ fn quoted_length(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// `None` where a `/* */` comment begins inside.
+/// `None` where a `/* */` comment starts inside.
 fn identifier_length(text: &str) -> Option<usize> {
     let end = text
         .char_indices()

@@ -46,7 +46,7 @@ impl PartialOrd for ModuleVersion {
     }
 }
 
-/// A path or version that isn't well formed.
+/// A malformed path or version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {what} {text:?}: {reason}")]
 pub struct ModuleError {
@@ -54,7 +54,7 @@ pub struct ModuleError {
     pub what: &'static str,
     /// The text itself.
     pub text: String,
-    /// What is wrong with it.
+    /// The cause.
     pub reason: String,
 }
 
@@ -156,12 +156,12 @@ fn check_element(element: &str, kind: PathKind) -> Result<(), String> {
     if let Some(c) = element.chars().find(|c| !kind.allows(*c)) {
         return Err(format!("invalid char {c:?}"));
     }
-    // Windows keeps these names for devices, whatever follows a dot.
+    // Windows reserves these names, with any extension.
     let short = element.split('.').next().unwrap_or_default();
     if is_device(short) {
         return Err(format!("{short:?} disallowed as path element component on Windows"));
     }
-    // And these for the short forms of long file names.
+    // And these for short file names.
     let ends_like_short_name = short
         .rsplit_once('~')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
@@ -187,7 +187,7 @@ pub fn escape_path(path: &str) -> Result<String, ModuleError> {
     Ok(escape(path))
 }
 
-/// A version in the same spelling.
+/// A version in the same escaping.
 pub fn escape_version(version: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: version.to_owned(), reason };
     check_element(version, PathKind::File).map_err(wrong)?;
@@ -208,7 +208,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The path that [`escape_path`] spelled.
+/// The inverse of [`escape_path`].
 pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
     let path = unescape(escaped).ok_or_else(|| ModuleError {
         what: "module path",
@@ -219,7 +219,7 @@ pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
     Ok(path)
 }
 
-/// The version that [`escape_version`] spelled.
+/// The inverse of [`escape_version`].
 pub fn unescape_version(escaped: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: escaped.to_owned(), reason };
     let version = unescape(escaped).ok_or_else(|| wrong("invalid escape".to_owned()))?;
@@ -265,7 +265,7 @@ fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {
     }
     let (prefix, suffix) = path.split_at_checked(rest.len() - 2)?;
     let number = stable.get(rest.len()..)?;
-    // `.v-unstable` has no number, and yet Go takes it.
+    // Go accepts `.v-unstable` without a number.
     let has_number = !number.is_empty() || stable.len() != path.len();
     (has_number && (!number.starts_with('0') || suffix == ".v0")).then_some((prefix, suffix))
 }
@@ -277,7 +277,7 @@ pub fn path_major_matches(version: &str, suffix: &str) -> bool {
         None => suffix,
     };
     if version.starts_with("v0.0.0-") && suffix == ".v1" {
-        // gopkg.in's v1 had such pseudo-versions before Go knew better.
+        // Old pseudo-versions of gopkg.in's v1.
         return true;
     }
     let major = semver::major(version).unwrap_or_default();
@@ -287,7 +287,7 @@ pub fn path_major_matches(version: &str, suffix: &str) -> bool {
     }
 }
 
-/// The canonical form of a version, which keeps `+incompatible`; empty for what is no version.
+/// The canonical form of a version, with `+incompatible`; empty for an invalid one.
 pub fn canonical_version(version: &str) -> String {
     let mut canonical = semver::canonical(version).unwrap_or_default();
     if semver::build(version) == Some("+incompatible") {
@@ -353,7 +353,7 @@ fn literal(c: char, rest: &[char], text: &[char]) -> Option<bool> {
     }
 }
 
-/// Whether the class that begins in `glob` has `c`, and what follows the class.
+/// Whether the class at the start of `glob` contains `c`, and the rest.
 fn class(glob: &[char], c: char) -> Option<(bool, &[char])> {
     let (negated, mut rest) = match glob.split_first()? {
         ('^', rest) => (true, rest),

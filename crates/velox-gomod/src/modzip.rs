@@ -1,4 +1,4 @@
-//! Module zips: what a module's content is, packed and unpacked (<https://go.dev/ref/mod#zip-files>,
+//! Module zips: listing, packing and unpacking a module's content (<https://go.dev/ref/mod#zip-files>,
 //! <https://pkg.go.dev/golang.org/x/mod/zip>).
 //!
 //! Every file's name begins with `path@version/`. No two names may be equal but for their case; go.mod stands only at
@@ -49,7 +49,7 @@ pub enum ModZipError {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The zip is damaged.
@@ -57,18 +57,18 @@ pub enum ModZipError {
     Damaged {
         /// The zip.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
     /// The folder to unpack into has something in it.
     #[error("failed to unpack into `{}`: directory is not empty", .0.display())]
     NotEmpty(PathBuf),
-    /// A file turned out larger than was said before it was read.
+    /// A file is larger than its declared size.
     #[error("{0} is larger than its declared size")]
     Grew(String),
 }
 
-/// A file that is left out or refused.
+/// A file that is omitted, or that makes the zip invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedFile {
     /// Its path in the module; in the zip, when it is a zip that was checked.
@@ -83,53 +83,53 @@ impl fmt::Display for RejectedFile {
     }
 }
 
-/// Why a file is left out of a module zip, or makes one invalid.
+/// Why a file is omitted from a module zip, or makes it invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// Left out: a folder of a version control system.
+    /// Omitted: a directory of a version control system.
     #[error("directory is a version control repository")]
     VersionControl,
-    /// Left out: a vendored package.
+    /// Omitted: a vendored package.
     #[error("file is in vendor directory")]
     Vendored,
-    /// Left out: it belongs to a module further down.
+    /// Omitted: it belongs to a nested module.
     #[error("file is in another module")]
     OtherModule,
-    /// Left out: what `hg archive` adds.
+    /// Omitted: added by `hg archive`.
     #[error("file is inserted by 'hg archive' and is always omitted")]
     HgArchival,
-    /// Left out of a folder's zip; refused in a zip.
+    /// Omitted from a directory's zip; invalid in a zip.
     #[error("file is a symbolic link")]
     Symlink,
-    /// Left out: neither file nor folder.
+    /// Omitted: neither file nor directory.
     #[error("file is not a regular file")]
     NotRegular,
-    /// Refused: `a//b`, `a/./b`, `a/../b`.
+    /// Invalid: `a//b`, `a/./b`, `a/../b`.
     #[error("file path is not clean")]
     NotClean,
-    /// Refused: an absolute path.
+    /// Invalid: an absolute path.
     #[error("file path is not relative")]
     NotRelative,
-    /// Refused: a name that some system can't have, or that means something else there.
+    /// Invalid: a name that some system can't have, or that means something else there.
     #[error("{0}")]
     Name(String),
-    /// Refused: `GO.MOD`.
+    /// Invalid: `GO.MOD`.
     #[error("go.mod files must have lowercase names")]
     GoModCase,
-    /// Refused: a go.mod below the root of a zip.
+    /// Invalid: a go.mod below the root of a zip.
     #[error("go.mod file not in module root directory")]
     GoModNotAtRoot,
-    /// Refused: a name outside of the module.
+    /// Invalid: a name outside of the module.
     #[error("path does not have prefix {0:?}")]
     Prefix(String),
-    /// Refused: two names that are one on some systems.
+    /// Invalid: two names that are one on some systems.
     #[error("case-insensitive file name collision: {0:?} and {1:?}")]
     Collision(String, String),
-    /// Refused: one name for a file and a folder.
+    /// Invalid: one name for a file and a folder.
     #[error("entry {0:?} is both a file and a directory")]
     FileAndFolder(String),
-    /// Refused: one name for two files.
+    /// Invalid: one name for two files.
     #[error("multiple entries for file {0:?}")]
     Twice(String),
     /// Too large: go.mod.
@@ -146,12 +146,12 @@ pub enum RejectReason {
     ZipSize(u64),
 }
 
-/// What a check found: each file is in one of the three lists.
+/// The result of a check: each file is in one of three lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckedFiles {
     /// The files that are the module's content.
     pub valid: Vec<String>,
-    /// The files and folders that are left out.
+    /// The omitted files and directories.
     pub omitted: Vec<RejectedFile>,
     /// The files that make the whole module invalid.
     pub invalid: Vec<RejectedFile>,
@@ -173,18 +173,18 @@ impl CheckedFiles {
     }
 }
 
-/// A file as a list has it that [`check_files`] checks.
+/// A file to check with [`check_files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileCandidate {
     /// The path from the module's root, with slashes.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// Its size in bytes.
     pub size: u64,
 }
 
-/// What stands at a path.
+/// The kind of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -310,7 +310,7 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
     take_write_from_folders(dir)
 }
 
-/// Removes a folder that [`unzip`] or the go command has made read-only. One that does not exist is no error.
+/// Removes a directory that [`unzip`] or the go command has made read-only, if it exists.
 pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
     let unremovable = |source| cannot("remove", dir, source);
     let metadata = match fs::symlink_metadata(dir) {
@@ -341,7 +341,7 @@ fn check_version(module: &ModuleVersion) -> Result<(), ModZipError> {
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Opens a zip and checks what is in it. There is no archive when the zip is too large to be looked into.
+/// Opens a zip and checks its content; no archive when the zip is too large to open.
 fn open(module: &ModuleVersion, zip: &Path) -> Result<(Option<Archive>, CheckedFiles), ModZipError> {
     check_version(module)?;
     let unreadable = |source| cannot("read", zip, source);
@@ -435,7 +435,7 @@ fn size_reason(path: &str, size: u64) -> Option<RejectReason> {
     }
 }
 
-/// Whether a path is as short as it can be written, as Go's `path.Clean` would leave it.
+/// Whether Go's `path.Clean` would leave a path unchanged.
 fn is_clean(path: &str) -> bool {
     let (rooted, rest) = path.strip_prefix('/').map_or((false, path), |rest| (true, rest));
     if rest.is_empty() || rest == "." {
@@ -591,7 +591,7 @@ fn list_into(
         let path = format!("{prefix}{name}");
         let mut omit = |reason| listed.2.push(RejectedFile { path: path.clone(), reason });
         if vendoring.covers(&path) {
-            // What lies below a vendored folder is vendored too.
+            // Everything below a vendored directory is vendored.
             omit(RejectReason::Vendored);
         } else if metadata.is_dir() {
             if [".bzr", ".git", ".hg", ".svn"].contains(&name) {
@@ -611,7 +611,7 @@ fn list_into(
     Ok(())
 }
 
-/// The root's go.mod, for its go version only: one that can't be read, or is too large to be valid, says nothing.
+/// The root's go.mod, for its go version only; unreadable ones are ignored.
 fn root_go_mod(dir: &Path) -> Option<String> {
     let mut content = String::new();
     File::open(dir.join("go.mod")).ok()?.take(MAX_GO_MOD_BYTES).read_to_string(&mut content).ok()?;
@@ -643,7 +643,7 @@ fn write_zip<'a>(
     writer.into_inner().map_err(|error| unwritable(error.into_error()))?.sync_all().map_err(unwritable)
 }
 
-/// Copies up to one byte more than `limit`, and gives how many bytes those were.
+/// Copies up to one byte more than `limit`, and returns the number of bytes.
 fn copy(
     from: &mut impl Read,
     to: &mut impl Write,

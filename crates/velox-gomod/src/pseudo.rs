@@ -57,7 +57,7 @@ fn parts(version: &str) -> Option<(&str, &str, &str, &str)> {
     Some((rest.get(..at)?, rest.get(at + 1..)?, revision, build))
 }
 
-/// The version that it is based on, empty where there is none; `None` for what is no pseudo-version, or could have no base.
+/// The base version, empty where there is none; `None` for anything but a valid pseudo-version.
 pub fn base(version: &str) -> Option<String> {
     let (base, _, _, build) = parts(version)?;
     match semver::prerelease(base)? {
@@ -70,7 +70,7 @@ pub fn base(version: &str) -> Option<String> {
     }
 }
 
-/// The commit's time, in seconds since 1970; `None` for what is no pseudo-version, or has no time that there ever was.
+/// The commit's time, in seconds since 1970; `None` for anything but a valid pseudo-version.
 pub fn time(version: &str) -> Option<i64> {
     let (_, time, _, _) = parts(version)?;
     let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", time).ok()?;

@@ -43,7 +43,7 @@ fn parse(version: &str) -> Option<Parts<'_>> {
     })
 }
 
-/// A decimal number without leading zeros, and what follows it.
+/// A decimal number without leading zeros, and the rest.
 fn number(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
@@ -59,7 +59,7 @@ fn is_number(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether Go takes it for a semantic version.
+/// Whether it is a valid semantic version to Go.
 pub fn is_valid(version: &str) -> bool {
     parse(version).is_some()
 }
@@ -87,8 +87,8 @@ pub fn build(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.build)
 }
 
-/// Compares by precedence (<https://semver.org/#spec-item-11>). What isn't valid comes before all that is, and equals all
-/// else that isn't; build metadata doesn't count.
+/// Compares by precedence (<https://semver.org/#spec-item-11>), without build metadata. Invalid versions are equal, and
+/// lower than all valid ones.
 pub fn compare(one: &str, other: &str) -> Ordering {
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => compare_numbers(one.major, other.major)

@@ -35,7 +35,7 @@ pub struct ForgeClient {
 /// A token, and the header for it.
 #[derive(Clone, Default)]
 pub(crate) struct ForgeCredentials {
-    /// The header that a token goes into, and what stands before the token there.
+    /// The header of the token, and its prefix.
     pub(crate) header: Option<(&'static str, &'static str)>,
     pub(crate) token: Option<SecretString>,
 }

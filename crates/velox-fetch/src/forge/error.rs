@@ -90,7 +90,7 @@ fn at_utc(seconds: i64) -> Option<String> {
 }
 
 impl ForgeError {
-    /// What the user can do, a sentence each.
+    /// What the user can do.
     pub fn help(&self) -> Vec<String> {
         let section = |host: &str| if host.contains("gitlab") { "gitlab" } else { "github" };
         let help = match self {

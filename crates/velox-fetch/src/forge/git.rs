@@ -28,7 +28,7 @@ pub struct GitOptions {
 pub(crate) struct Git {
     options: GitOptions,
     url: String,
-    /// A bare repository of our own, for what is fetched.
+    /// A bare repository for fetched objects.
     directory: PathBuf,
 }
 

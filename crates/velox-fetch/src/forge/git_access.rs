@@ -78,7 +78,7 @@ impl GitAccess {
     }
 }
 
-/// Whether an ssh-agent at this socket holds a key.
+/// Whether the ssh-agent at this socket has a key.
 pub async fn ssh_agent_has_keys(socket: Option<&Path>) -> bool {
     match socket {
         Some(socket) => ssh_agent_key_count(socket).await.is_some_and(|keys| keys > 0),
@@ -86,7 +86,7 @@ pub async fn ssh_agent_has_keys(socket: Option<&Path>) -> bool {
     }
 }
 
-/// How many keys an ssh-agent at this socket holds; `None`: none answers
+/// The number of keys of the ssh-agent at this socket; `None`: no answer
 /// (<https://datatracker.ietf.org/doc/draft-ietf-sshm-ssh-agent/>, SSH_AGENTC_REQUEST_IDENTITIES).
 #[cfg(unix)]
 pub async fn ssh_agent_key_count(socket: &Path) -> Option<u32> {
@@ -104,13 +104,13 @@ pub async fn ssh_agent_key_count(socket: &Path) -> Option<u32> {
     tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }
 
-/// Other systems' agents have no socket to ask.
+/// Agents of other systems have no socket.
 #[cfg(not(unix))]
 pub async fn ssh_agent_key_count(_socket: &Path) -> Option<u32> {
     None
 }
 
-/// Whether the user's own git configuration sends `https://HOST/` somewhere else (`url.*.insteadOf`).
+/// Whether the user's git configuration rewrites `https://HOST/` (`url.*.insteadOf`).
 pub async fn has_url_rewrite(git: &Path, environment: &BTreeMap<String, String>, host: &str) -> bool {
     let output = tokio::process::Command::new(git)
         .args(["config", "--get-regexp", r"^url\..*\.insteadof$"])

@@ -91,7 +91,7 @@ impl RemoteRepository {
         each!(self, inner => inner.tags().await)
     }
 
-    /// The tags that are most like `wanted`, for a suggestion; none where the forge doesn't answer.
+    /// The tags most similar to `wanted`, for a suggestion; empty where the forge doesn't answer.
     pub async fn similar_tags(&self, wanted: &str) -> Vec<String> {
         let tags = self.tags().await.unwrap_or_default();
         let mut names: Vec<(f64, String)> =
@@ -100,17 +100,17 @@ impl RemoteRepository {
         names.into_iter().take(3).map(|(_, name)| name).collect()
     }
 
-    /// Whether `commit` has `ancestor` behind it, or is it.
+    /// Whether `ancestor` is an ancestor of `commit`, or equal.
     pub async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
         each!(self, inner => inner.is_ancestor(ancestor, commit).await)
     }
 
-    /// Whether everyone can read it. What answered without a token is public.
+    /// Whether it is public. Without a token, every repository that answers is.
     pub async fn is_public(&self) -> Result<bool, ForgeError> {
         each!(self, inner => inner.is_public().await)
     }
 
-    /// Writes the tree at a commit into `into`, which is made. Links and special files are left out: a Go module has none.
+    /// Writes the tree at a commit to the new directory `into`, without links and special files.
     pub async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
         each!(self, inner => inner.tree(commit, into).await)
     }

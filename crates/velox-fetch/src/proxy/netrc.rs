@@ -1,4 +1,4 @@
-//! `.netrc`, where the go command finds the credentials of proxies unless GOAUTH says otherwise
+//! `.netrc`, the go command's default for credentials of proxies
 //! (<https://go.dev/ref/mod#private-module-proxy-auth>).
 
 use secrecy::SecretString;

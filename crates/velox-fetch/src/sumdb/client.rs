@@ -10,7 +10,7 @@ use velox_gomod::module;
 
 use super::{
     note::{NoteError, Verifier},
-    tlog::{LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHash, TreeHead, stored_hash_index},
+    tlog::{LogHash, LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHead, stored_hash_index},
 };
 
 /// An error of the network or the file system.
@@ -115,7 +115,7 @@ enum TreeOrder {
 impl<L: ClientOps> SumDbClient<L> {
     /// Creates a client that has seen no tree.
     pub fn new(ops: L) -> Self {
-        let tree = TreeHead { size: 0, hash: TreeHash::empty() };
+        let tree = TreeHead { size: 0, hash: LogHash::empty() };
         Self {
             ops,
             server: OnceLock::new(),
@@ -260,7 +260,7 @@ impl<L: ClientOps> SumDbClient<L> {
         let index = stored_hash_index(0, record.id).ok_or(TlogError::NotInTree(record.id))?;
         let tiles = ServerTiles { client: self, server };
         let hashes = TileHashReader::new(tree, &tiles).read_hashes(&[index])?;
-        if hashes.first() == Some(&TreeHash::of_record(record.text.as_bytes())) {
+        if hashes.first() == Some(&LogHash::of_record(record.text.as_bytes())) {
             Ok(())
         } else {
             Err(SumDbError::Record { server: server.to_owned(), id: record.id })

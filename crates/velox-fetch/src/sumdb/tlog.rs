@@ -39,9 +39,9 @@ pub enum TlogError {
 
 /// A hash of a record, of a subtree or of the whole tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TreeHash([u8; HASH_BYTES]);
+pub struct LogHash([u8; HASH_BYTES]);
 
-impl TreeHash {
+impl LogHash {
     /// The hash of the tree without records.
     pub fn empty() -> Self {
         Self(Sha256::digest(b"").into())
@@ -76,13 +76,13 @@ impl TreeHash {
     }
 }
 
-impl fmt::Display for TreeHash {
+impl fmt::Display for LogHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&STANDARD.encode(self.0))
     }
 }
 
-impl fmt::Debug for TreeHash {
+impl fmt::Debug for LogHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -94,7 +94,7 @@ pub struct TreeHead {
     /// The number of records.
     pub size: u64,
     /// The hash of them all.
-    pub hash: TreeHash,
+    pub hash: LogHash,
 }
 
 impl TreeHead {
@@ -110,7 +110,7 @@ impl TreeHead {
         if text.len() > 1_000_000 || number > MAX_RECORDS || size != number.to_string() {
             return None;
         }
-        let hash = TreeHash(super::note::BASE64.decode(hash).ok()?.try_into().ok()?);
+        let hash = LogHash(super::note::BASE64.decode(hash).ok()?.try_into().ok()?);
         Some(Self { size: number, hash })
     }
 }
@@ -265,7 +265,7 @@ impl Tile {
     }
 
     /// The hash at a place, from the content of this tile.
-    fn hash(self, content: &[u8], index: u64) -> Result<TreeHash, TlogError> {
+    fn hash(self, content: &[u8], index: u64) -> Result<LogHash, TlogError> {
         let (narrow, hashes) = Self::locate(index);
         let is_here = Self { width: self.width, ..narrow } == self && narrow.width <= self.width;
         let bytes = |at: u64| usize::try_from(at).ok()?.checked_mul(HASH_BYTES);
@@ -273,7 +273,7 @@ impl Tile {
             (true, Some(start), Some(end)) => content.get(start..end),
             _ => None,
         };
-        part.and_then(TreeHash::above_tile).ok_or_else(|| self.inconsistent())
+        part.and_then(LogHash::above_tile).ok_or_else(|| self.inconsistent())
     }
 
     /// The tile `up` levels above, as wide as it is in a tree of `size` records; `None` when that tree has none there.
@@ -346,16 +346,16 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
     }
 
     /// The hash of the tree of the first `size` records.
-    pub fn tree_hash(&self, size: u64) -> Result<TreeHash, R::Error> {
+    pub fn tree_hash(&self, size: u64) -> Result<LogHash, R::Error> {
         if size == 0 {
-            return Ok(TreeHash::empty());
+            return Ok(LogHash::empty());
         }
         let hashes = self.read_hashes(&subtree_indexes(0..size)?)?;
-        Ok(TreeHash::above_all(&hashes).ok_or(TlogError::NotInTree(size))?)
+        Ok(LogHash::above_all(&hashes).ok_or(TlogError::NotInTree(size))?)
     }
 
     /// The proof that this tree begins with the tree of `old` records, or doesn't (`tlog.ProveTree`).
-    pub fn consistency_proof(&self, old: u64) -> Result<Vec<TreeHash>, R::Error> {
+    pub fn consistency_proof(&self, old: u64) -> Result<Vec<LogHash>, R::Error> {
         if old < 1 || old > self.tree.size {
             return Err(TlogError::NotInTree(old).into());
         }
@@ -363,13 +363,13 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             .into_iter()
             .map(|records| {
                 let hashes = self.read_hashes(&subtree_indexes(records)?)?;
-                Ok(TreeHash::above_all(&hashes).ok_or(TlogError::NotInTree(old))?)
+                Ok(LogHash::above_all(&hashes).ok_or(TlogError::NotInTree(old))?)
             })
             .collect()
     }
 
     /// The hashes at these places, in their order.
-    pub fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<TreeHash>, R::Error> {
+    pub fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<LogHash>, R::Error> {
         let size = self.tree.size;
         let mut plan = TilePlan::default();
 
@@ -402,11 +402,11 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             (Some(tile), Some(content)) => tile.hash(content, index),
             _ => Err(TlogError::NotInTree(index)),
         };
-        let all = |tiles: &[usize], indexes: &[u64]| -> Result<Vec<TreeHash>, TlogError> {
+        let all = |tiles: &[usize], indexes: &[u64]| -> Result<Vec<LogHash>, TlogError> {
             tiles.iter().zip(indexes).map(|(number, index)| hash(*number, *index)).collect()
         };
 
-        if TreeHash::above_all(&all(&root_tiles, &roots)?).unwrap_or_else(TreeHash::empty) != self.tree.hash {
+        if LogHash::above_all(&all(&root_tiles, &roots)?).unwrap_or_else(LogHash::empty) != self.tree.hash {
             // At least one is wrong; which one can't be known.
             let tiles: Vec<_> = plan.tiles.iter().take(trusted).map(|tile| tile.path()).collect();
             return Err(TlogError::InconsistentTile(tiles.join(", ")).into());
@@ -415,7 +415,7 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             let parent = tile.above(1, size).and_then(|parent| plan.numbers.get(&parent).copied());
             let index = stored_hash_index((tile.level + 1) * TILE_HEIGHT, tile.n);
             let (Some(parent), Some(index)) = (parent, index) else { return Err(tile.inconsistent().into()) };
-            if TreeHash::above_tile(content) != Some(hash(parent, index)?) {
+            if LogHash::above_tile(content) != Some(hash(parent, index)?) {
                 return Err(tile.inconsistent().into());
             }
         }
@@ -457,7 +457,7 @@ mod tests {
             let _ = (stored_hash_index(level, n), Tile::for_index(n).path(), TreeHead::parse(&text));
             let _ = LogRecord::parse(text.as_bytes());
             let tiles = AnyTiles(content);
-            let reader = TileHashReader::new(TreeHead { size: n, hash: TreeHash::empty() }, &tiles);
+            let reader = TileHashReader::new(TreeHead { size: n, hash: LogHash::empty() }, &tiles);
             let _ = (reader.read_hashes(&[index]), reader.tree_hash(index), reader.consistency_proof(index));
         }
     }

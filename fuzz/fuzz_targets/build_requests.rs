@@ -15,16 +15,16 @@ fuzz_target!(|bytes: &[u8]| {
         2 => fuzzing::call_protobuf(bytes),
         _ => {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
-            let specs = BuildSpec::of_configuration(text, None);
+            let specs = BuildSpec::from_configuration(text, None);
             specs.ok().and_then(|mut specs| specs.pop()).map(Ok)
         }
     };
     match read {
         Some(Ok(spec)) => {
-            let again = spec.clone().checked().expect("it was right");
-            assert_eq!(spec.key(), again.key());
+            let again = spec.clone().normalized().expect("it was right");
+            assert_eq!(spec.key().expect("a key"), again.key().expect("a key"));
             let configuration = spec.configuration();
-            let said = BuildSpec::of_configuration(&configuration, None).expect("its configuration is right");
+            let said = BuildSpec::from_configuration(&configuration, None).expect("its configuration is right");
             // A configuration has no stamp.
             let stamps = BuildSpec { stamp_version: None, stamp_time: None, ..spec };
             assert_eq!(said, [stamps], "{configuration}");

@@ -17,5 +17,5 @@ mod view;
 pub use build::{
     ArtifactInfo, BuildFailure, BuildId, BuildState, FailureKind, LogEntry, QueuePosition, Severity,
 };
-pub use spec::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation, host_target};
+pub use spec::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
 pub use view::{ArtifactView, BuildLinks, BuildView, Problem, SubmitRequest, artifact_path};

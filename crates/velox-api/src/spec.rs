@@ -1,56 +1,60 @@
-//! What is asked for: one server for one target, whichever way it was said.
+//! The request for one binary, and its conversions from and to a manifest.
 
-use std::{collections::BTreeSet, fmt::Write as _, ops::Range};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_gomod::semver;
 use velox_manifest::{
-    Dependencies, Diagnostic, GoTarget, Manifest, Origin, Replacement, SourceFile, catalogue,
+    BuildArgs, Dependencies, Diagnostic, ExcludeDirective, GoTarget, Manifest, Origin, Plugin,
+    ReplaceDirective, Replacement, RoadRunnerConfig, SourceFile, Spanned, catalogue,
+    check::{self, InvalidValue},
     edit::{key, string},
 };
 
-/// The name under which messages know the text of [`BuildSpec::configuration`].
-const NAME: &str = "velox.toml";
+/// The file name in messages about [`BuildSpec::from_configuration`]'s text.
+const FILE_NAME: &str = "velox.toml";
 
-/// One server for one target.
+/// One binary for one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BuildSpec {
     /// RoadRunner's tag, branch or commit (`v2025.1.15`).
     pub roadrunner: String,
-    /// The plugins; at least one, none twice.
+    /// The plugins: at least one, no duplicates.
     pub plugins: Vec<PluginSpec>,
-    /// Modules that take other modules' places.
+    /// Module replacements.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<ReplaceSpec>,
-    /// Versions that are never to be used.
+    /// Module versions that must not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excludes: Vec<ExcludeSpec>,
-    /// What to compile for, `os/arch` in Go's names; the service's own platform where it is missing.
-    #[serde(default = "host_target")]
-    pub target: String,
+    /// The target, `os/arch` in Go's names; default: the service's own platform.
+    #[serde(default = "GoTarget::host", with = "target")]
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub target: GoTarget,
     /// Build tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Keep debug information, without optimizations.
+    /// Keep debug information and disable optimizations.
     #[serde(default)]
     pub debug: bool,
     /// Compile with the race detector, where the service allows a C compiler.
     #[serde(default)]
     pub race: bool,
-    /// A plugin that minimal version selection raises is an error.
+    /// Fail if minimal version selection raises a plugin's version.
     #[serde(default)]
     pub strict: bool,
-    /// `release` or `minimal`: which dependencies the build starts from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dependencies: Option<String>,
-    /// The version that the binary says it is; the release's own where it is missing.
+    /// `release` or `minimal`: the dependency versions that the build starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "dependencies")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub dependencies: Option<Dependencies>,
+    /// The version stamped into the binary; default: the release's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp_version: Option<String>,
-    /// The build time that the binary says; the release's own where it is missing.
+    /// The build time stamped into the binary; default: the release's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp_time: Option<String>,
 }
@@ -60,14 +64,14 @@ pub struct BuildSpec {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PluginSpec {
-    /// The module's path (`github.com/roadrunner-server/http/v5`).
+    /// The module path (`github.com/roadrunner-server/http/v5`).
     pub module: String,
     /// A tag, a branch, a commit or `latest`.
     #[serde(rename = "ref")]
     pub reference: String,
 }
 
-/// A replace of a [`BuildSpec`].
+/// A replacement of a [`BuildSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -78,24 +82,24 @@ pub struct ReplaceSpec {
     pub new: String,
 }
 
-/// An exclude of a [`BuildSpec`].
+/// An excluded module version of a [`BuildSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExcludeSpec {
-    /// The module's path.
+    /// The module path.
     pub module: String,
-    /// The version that is not to be used.
+    /// The excluded version.
     pub version: String,
 }
 
-/// Something in a request that can't be.
+/// A validation error of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Violation {
     /// The field (`plugins[2].module`); empty: the request as a whole.
     pub field: String,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with it, and how to fix it.
     pub message: String,
 }
 
@@ -106,12 +110,6 @@ impl Violation {
     }
 }
 
-/// This machine's own target, `os/arch`.
-#[must_use]
-pub fn host_target() -> String {
-    GoTarget::host().to_string()
-}
-
 impl PluginSpec {
     /// The module at the tag, branch or commit.
     pub fn new(module: impl Into<String>, reference: impl Into<String>) -> Self {
@@ -120,14 +118,14 @@ impl PluginSpec {
 }
 
 impl BuildSpec {
-    /// These plugins for this platform, and all else as where a request leaves it out.
+    /// A request with these plugins and defaults for everything else.
     pub fn new(roadrunner: impl Into<String>, plugins: Vec<PluginSpec>) -> Self {
         Self {
             roadrunner: roadrunner.into(),
             plugins,
             replaces: Vec::new(),
             excludes: Vec::new(),
-            target: host_target(),
+            target: GoTarget::host(),
             tags: Vec::new(),
             debug: false,
             race: false,
@@ -138,33 +136,12 @@ impl BuildSpec {
         }
     }
 
-    /// The same in one order, so that equal requests are equal.
+    /// Validates the request and sorts its lists, so that equal requests have equal keys.
     ///
     /// # Errors
-    /// All that can't be built from, whatever the service allows.
-    pub fn checked(mut self) -> Result<Self, Vec<Violation>> {
-        self.manifest()?;
-        let unversioned = self.replaces.iter().enumerate().filter(|(_, replace)| !replace.new.contains('@'));
-        let unversioned: Vec<Violation> = unversioned
-            .map(|(at, replace)| {
-                let why = format!(
-                    "`{}` is no module at a version: a build service knows no directories",
-                    replace.new
-                );
-                Violation::new(format!("replaces[{at}].new"), why)
-            })
-            .collect();
-        if !unversioned.is_empty() {
-            return Err(unversioned);
-        }
-        // https://pkg.go.dev/cmd/go#hdr-Build_constraints; in the manifest, a tag with a comma or a space is two.
-        let is_tag = |tag: &String| {
-            !tag.is_empty() && tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
-        };
-        if let Some(wrong) = self.tags.iter().find(|tag| !is_tag(tag)) {
-            let why = format!("{wrong:?} is no build tag: letters, digits, `_` and `.` make one");
-            return Err(vec![Violation::new("tags", why)]);
-        }
+    /// Everything that no service can build.
+    pub fn normalized(mut self) -> Result<Self, Vec<Violation>> {
+        Manifest::try_from(&self)?;
         self.plugins.sort();
         self.replaces.sort();
         self.excludes.sort();
@@ -174,44 +151,50 @@ impl BuildSpec {
         Ok(self)
     }
 
-    /// What a `velox.toml` in any format asks for. A configuration for several targets has several.
+    /// The requests of a `velox.toml` in any format, one for each of its targets or for `target` alone.
     ///
     /// # Errors
-    /// What is wrong with it, and what a service can't do: directories, tokens, other forges.
-    pub fn of_configuration(text: &str, target: Option<&str>) -> Result<Vec<Self>, Vec<Violation>> {
-        let source = SourceFile { name: NAME.to_owned(), text: text.to_owned() };
-        let (manifest, _) = Manifest::parse(&source, &|_| None).map_err(|wrong| {
-            let said = |wrong: Diagnostic| {
-                let place = wrong.span.as_ref().map(|span| source.line_column(span.start));
+    /// What is wrong with it, and what a service can't build: directories, tokens, other forges.
+    pub fn from_configuration(text: &str, target: Option<&GoTarget>) -> Result<Vec<Self>, Vec<Violation>> {
+        let source = SourceFile { name: FILE_NAME.to_owned(), text: text.to_owned() };
+        let (manifest, _) = Manifest::parse(&source, &|_| None).map_err(|errors| {
+            let violation = |error: Diagnostic| {
+                let place = error.span.as_ref().map(|span| source.line_column(span.start));
                 let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-                Violation::new("configuration", format!("{NAME}{place}: {}", sentence(&wrong)))
+                let message = [&error.message].into_iter().chain(&error.help);
+                let message = message.map(String::as_str).collect::<Vec<_>>().join("; ");
+                Violation::new("configuration", format!("{FILE_NAME}{place}: {message}"))
             };
-            wrong.into_iter().map(said).collect::<Vec<_>>()
+            errors.into_iter().map(violation).collect::<Vec<_>>()
         })?;
-        Self::of_manifest(&manifest, target)
+        Self::from_manifest(&manifest, target)
     }
 
-    /// What a manifest asks for, one for each of its targets; `target` wins over them.
+    /// The requests of a manifest, one for each of its targets or for `target` alone.
     ///
     /// # Errors
-    /// What a service can't do: directories, other forges, plugins without a module path, flags of the compiler.
-    pub fn of_manifest(manifest: &Manifest, target: Option<&str>) -> Result<Vec<Self>, Vec<Violation>> {
-        let mut wrong = Vec::new();
-        let mut refuse =
-            |what: &str, why: &str| wrong.push(Violation::new("configuration", format!("{what}: {why}")));
+    /// What a service can't build: directories, other forges, plugins without a module path, compiler flags.
+    pub fn from_manifest(
+        manifest: &Manifest,
+        target: Option<&GoTarget>,
+    ) -> Result<Vec<Self>, Vec<Violation>> {
+        const DIRECTORY: &str =
+            "a build service can't read local directories; publish the module or build locally";
+        let mut violations = Vec::new();
+        let mut reject = |what: &str, why: &str| {
+            violations.push(Violation::new("configuration", format!("{what}: {why}")))
+        };
         let mut replaces = Vec::new();
         let mut plugins = Vec::new();
-        let elsewhere =
-            "a build service has no such directory: publish the module, or build on your own machine";
         for plugin in &manifest.plugins {
             let name = &plugin.name.value;
             let Origin::Module(module) = &plugin.origin else {
-                refuse(name, "a build service needs its module path: `vx migrate` writes it as module_name");
+                reject(name, "a build service needs its module path; `vx migrate` writes it as module_name");
                 continue;
             };
             match plugin.replace.as_ref().map(|replace| &replace.value) {
                 None => {}
-                Some(Replacement::Directory(_)) => refuse(name, elsewhere),
+                Some(Replacement::Directory(_)) => reject(name, DIRECTORY),
                 Some(Replacement::Module { path, version }) => {
                     let version = version.as_ref().unwrap_or(&plugin.reference.value);
                     replaces
@@ -228,71 +211,64 @@ impl BuildSpec {
                     replaces.push(ReplaceSpec { old, new: format!("{path}@{version}") });
                 }
                 Replacement::Module { .. } => {
-                    refuse(&old, "its replacement needs a version, as in `module@v1.2.3`")
+                    reject(&old, "its replacement needs a version, as in `module@v1.2.3`");
                 }
-                Replacement::Directory(_) => refuse(&old, elsewhere),
+                Replacement::Directory(_) => reject(&old, DIRECTORY),
             }
         }
         for (forge, name) in [(&manifest.github, "[github]"), (&manifest.gitlab, "[gitlab]")] {
             if forge.endpoint.is_some() {
-                refuse(name, "a build service knows no forge but its own: build on your own machine");
+                reject(name, "a build service uses its own forges only; build locally");
             }
         }
         let arguments = &manifest.build_args;
         if !arguments.flags.is_empty() || !arguments.definitions.is_empty() || arguments.strip == Some(false)
         {
-            refuse("build_args", "a build service takes tags, -race and the stamp, and no other flags");
+            reject("build_args", "a build service accepts tags, -race and the stamp, and no other flags");
         }
-        let Some(roadrunner) =
-            manifest.roadrunner.reference.as_ref().map(|reference| reference.value.clone())
-        else {
-            refuse("[roadrunner]", "a build service needs its ref, such as ref = \"v2025.1.15\"");
-            return Err(wrong);
+        let Some(roadrunner) = &manifest.roadrunner.reference else {
+            reject("[roadrunner]", "a build service needs its ref, such as ref = \"v2025.1.15\"");
+            return Err(violations);
         };
-        if !wrong.is_empty() {
-            return Err(wrong);
+        if !violations.is_empty() {
+            return Err(violations);
         }
-        let targets = match target {
-            Some(target) => vec![target.to_owned()],
-            None if manifest.targets.is_empty() => vec![host_target()],
-            None => manifest.targets.iter().map(|target| target.value.to_string()).collect(),
-        };
-        let of_target = |target| Self {
-            roadrunner: roadrunner.clone(),
-            plugins: plugins.clone(),
-            replaces: replaces.clone(),
-            excludes: manifest
-                .excludes
-                .iter()
-                .map(|exclude| ExcludeSpec {
-                    module: exclude.module.value.clone(),
-                    version: exclude.version.value.clone(),
-                })
-                .collect(),
-            target,
+        let excludes = manifest.excludes.iter().map(|exclude| ExcludeSpec {
+            module: exclude.module.value.clone(),
+            version: exclude.version.value.clone(),
+        });
+        let spec = Self {
+            roadrunner: roadrunner.value.clone(),
+            plugins,
+            replaces,
+            excludes: excludes.collect(),
+            target: GoTarget::host(),
             tags: arguments.tags.clone(),
             debug: manifest.debug,
             race: arguments.race,
             strict: manifest.strict,
-            dependencies: manifest.roadrunner.dependencies.map(|which| match which {
-                Dependencies::Release => "release".to_owned(),
-                Dependencies::Minimal => "minimal".to_owned(),
-            }),
+            dependencies: manifest.roadrunner.dependencies,
             stamp_version: arguments.stamp_version.clone(),
             stamp_time: arguments.stamp_time.clone(),
+        }
+        .normalized()?;
+        let targets = match target {
+            Some(target) => vec![target.clone()],
+            None if manifest.targets.is_empty() => vec![GoTarget::host()],
+            None => manifest.targets.iter().map(|target| target.value.clone()).collect(),
         };
-        targets.into_iter().map(|target| of_target(target).checked()).collect()
+        Ok(targets.into_iter().map(|target| Self { target, ..spec.clone() }).collect())
     }
 
-    /// The SHA-256, in hexadecimal, of all that is asked for: the same for the same server.
-    #[must_use]
-    pub fn key(&self) -> String {
-        // A structure of strings and lists can always be written.
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        HEXLOWER.encode(&Sha256::digest(text))
+    /// The SHA-256 of the request as JSON, in hexadecimal: equal for equal binaries once [normalized](Self::normalized).
+    ///
+    /// # Errors
+    /// The request can't be serialized.
+    pub fn key(&self) -> Result<String, serde_json::Error> {
+        Ok(HEXLOWER.encode(&Sha256::digest(serde_json::to_vec(self)?)))
     }
 
-    /// Whether every ref names one version for good: then what was built once is never stale.
+    /// Whether every ref always means the same version, so that a finished build is never stale.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         let exact = |reference: &str| {
@@ -300,94 +276,57 @@ impl BuildSpec {
             semver::canonical(reference).is_some_and(|whole| reference.starts_with(&whole))
                 || (reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit()))
         };
-        let of_replace =
+        let exact_replace =
             |replace: &ReplaceSpec| replace.new.split_once('@').is_some_and(|(_, version)| exact(version));
         exact(&self.roadrunner)
             && self.plugins.iter().all(|plugin| exact(&plugin.reference))
-            && self.replaces.iter().all(of_replace)
+            && self.replaces.iter().all(exact_replace)
     }
 
-    /// The `velox.toml` that says it.
+    /// The request as a `velox.toml`, for download.
     #[must_use]
     pub fn configuration(&self) -> String {
-        self.written().text
-    }
-
-    /// The manifest that says it, with the text that its places point into.
-    ///
-    /// # Errors
-    /// What is wrong, by the fields of this.
-    pub fn manifest(&self) -> Result<(Manifest, SourceFile), Vec<Violation>> {
-        let Written { text, fields } = self.written();
-        let source = SourceFile { name: NAME.to_owned(), text };
-        match Manifest::parse(&source, &|_| None) {
-            Ok((manifest, _)) => Ok((manifest, source)),
-            Err(wrong) => {
-                let field = |wrong: &Diagnostic| {
-                    let start = wrong.span.as_ref()?.start;
-                    fields.iter().find(|(range, _)| range.contains(&start)).map(|(_, field)| field.clone())
-                };
-                Err(wrong
-                    .iter()
-                    .map(|wrong| Violation::new(field(wrong).unwrap_or_default(), sentence(wrong)))
-                    .collect())
-            }
+        let mut text = String::new();
+        if self.strict {
+            text.push_str("strict = true\n\n");
         }
-    }
-
-    fn written(&self) -> Written {
-        let mut written = Written::default();
-        written.line("[roadrunner]");
-        written.field("ref", &self.roadrunner, "roadrunner");
-        if let Some(dependencies) = &self.dependencies {
-            written.field("dependencies", dependencies, "dependencies");
+        text.push_str("[roadrunner]\n");
+        pair(&mut text, "ref", &self.roadrunner);
+        if let Some(dependencies) = self.dependencies {
+            pair(&mut text, "dependencies", dependencies.word());
         }
-        let names = self.names();
-        for (at, (plugin, name)) in self.plugins.iter().zip(names).enumerate() {
-            let start = written.text.len();
-            written.line(&format!("\n[plugins.{}]", key(&name)));
-            let name = start..written.text.len();
-            written.field("module_name", &plugin.module, &format!("plugins[{at}].module"));
-            written.field("tag", &plugin.reference, &format!("plugins[{at}].ref"));
-            written.fields.push((name, format!("plugins[{at}].module")));
+        for (plugin, name) in self.plugins.iter().zip(self.plugin_names()) {
+            text.push_str(&format!("\n[plugins.{}]\n", key(&name)));
+            pair(&mut text, "module_name", &plugin.module);
+            pair(&mut text, "tag", &plugin.reference);
         }
-        for (at, replace) in self.replaces.iter().enumerate() {
-            written.line("\n[[replaces]]");
-            written.field("old", &replace.old, &format!("replaces[{at}].old"));
-            written.field("new", &replace.new, &format!("replaces[{at}].new"));
+        for replace in &self.replaces {
+            text.push_str("\n[[replaces]]\n");
+            pair(&mut text, "old", &replace.old);
+            pair(&mut text, "new", &replace.new);
         }
-        for (at, exclude) in self.excludes.iter().enumerate() {
-            written.line("\n[[excludes]]");
-            written.field("module", &exclude.module, &format!("excludes[{at}].module"));
-            written.field("version", &exclude.version, &format!("excludes[{at}].version"));
+        for exclude in &self.excludes {
+            text.push_str("\n[[excludes]]\n");
+            pair(&mut text, "module", &exclude.module);
+            pair(&mut text, "version", &exclude.version);
         }
-        written.line("\n[target_platform]");
-        let (os, arch) = self.target.split_once('/').unwrap_or((&self.target, ""));
-        written.field("os", os, "target");
-        written.field("arch", arch, "target");
+        text.push_str("\n[target_platform]\n");
+        pair(&mut text, "os", &self.target.os);
+        pair(&mut text, "arch", &self.target.arch);
         if self.debug {
-            written.line("\n[debug]\nenabled = true");
+            text.push_str("\n[debug]\nenabled = true\n");
         }
         if !self.tags.is_empty() || self.race {
-            let start = written.text.len();
-            let tags =
-                (!self.tags.is_empty()).then(|| string(&dollars(&format!("-tags={}", self.tags.join(",")))));
+            let tags = (!self.tags.is_empty()).then(|| string(&format!("-tags={}", self.tags.join(","))));
             let race = self.race.then(|| string("-race"));
             let arguments: Vec<String> = tags.into_iter().chain(race).collect();
-            written.line(&format!("\n[velox]\nbuild_args = [{}]", arguments.join(", ")));
-            written.fields.push((start..written.text.len(), "tags".to_owned()));
+            text.push_str(&format!("\n[velox]\nbuild_args = [{}]\n", arguments.join(", ")));
         }
-        if self.strict {
-            written.text.insert_str(0, "strict = true\n\n");
-            for (range, _) in &mut written.fields {
-                *range = range.start + 15..range.end + 15;
-            }
-        }
-        written
+        text
     }
 
-    /// What the plugins are called: as the catalogue has it, else by the end of their paths; none twice.
-    fn names(&self) -> Vec<String> {
+    /// The plugins' unique names in a configuration: the catalogue's, else the last part of the path.
+    fn plugin_names(&self) -> Vec<String> {
         let mut taken = BTreeSet::new();
         let name = |plugin: &PluginSpec| {
             let known = catalogue::find(&plugin.module).map(|known| known.name.clone());
@@ -410,38 +349,175 @@ impl BuildSpec {
     }
 }
 
-/// The text of a configuration, and which field of the request stands where in it.
+impl TryFrom<&BuildSpec> for Manifest {
+    type Error = Vec<Violation>;
+
+    /// The manifest of the request, without the stamps, which are options of a build.
+    fn try_from(spec: &BuildSpec) -> Result<Self, Self::Error> {
+        let mut fields = FieldChecks::default();
+        fields.check("roadrunner", "ref", &spec.roadrunner, check::reference);
+        if spec.plugins.is_empty() {
+            fields.violation("", "no plugins: a binary needs at least one".to_owned());
+        }
+        let mut plugins = Vec::new();
+        for (at, (plugin, name)) in spec.plugins.iter().zip(spec.plugin_names()).enumerate() {
+            let field = format!("plugins[{at}].module");
+            if let Some(first) = spec.plugins.iter().take(at).position(|first| first.module == plugin.module)
+            {
+                fields
+                    .violation(&field, format!("the same module as plugins[{first}]; remove one of the two"));
+            }
+            let module = fields.check(&field, "module path", &plugin.module, check::module_path);
+            fields.check(&format!("plugins[{at}].ref"), "ref", &plugin.reference, |reference| {
+                check::reference(reference)?;
+                module.map_or(Ok(()), |()| check::majors_agree(&plugin.module, reference))
+            });
+            plugins.push(Plugin {
+                name: plain(name),
+                origin: Origin::Module(plain(plugin.module.clone())),
+                reference: plain(plugin.reference.clone()),
+                replace: None,
+            });
+        }
+        let mut replaces: Vec<ReplaceDirective> = Vec::new();
+        for (at, replace) in spec.replaces.iter().enumerate() {
+            let field = format!("replaces[{at}].old");
+            let old = fields.check(&field, "module", &replace.old, check::replaced);
+            if old.is_some() && replaces.iter().any(|known| Some(&known.old.value) == old.as_ref()) {
+                fields
+                    .violation(&field, format!("`{}` is replaced twice; remove one of the two", replace.old));
+            }
+            let new = fields.check(&format!("replaces[{at}].new"), "replacement", &replace.new, |new| {
+                match check::replacement(new)? {
+                    new @ Replacement::Module { version: Some(_), .. } => Ok(new),
+                    _ => Err(InvalidValue::new("expected `module@version`")),
+                }
+            });
+            if let (Some(old), Some(new)) = (old, new) {
+                replaces.push(ReplaceDirective { old: plain(old), new: plain(new) });
+            }
+        }
+        let mut excludes = Vec::new();
+        for (at, exclude) in spec.excludes.iter().enumerate() {
+            let module = fields.check(
+                &format!("excludes[{at}].module"),
+                "module path",
+                &exclude.module,
+                check::module_path,
+            );
+            fields.check(&format!("excludes[{at}].version"), "version", &exclude.version, |version| {
+                check::full_version(version)?;
+                module.map_or(Ok(()), |()| check::majors_agree(&exclude.module, version))
+            });
+            let (module, version) = (plain(exclude.module.clone()), plain(exclude.version.clone()));
+            excludes.push(ExcludeDirective { module, version });
+        }
+        for tag in &spec.tags {
+            // https://pkg.go.dev/cmd/go#hdr-Build_constraints
+            fields.check("tags", "build tag", tag, |tag| {
+                let is_tag = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+                match !tag.is_empty() && tag.chars().all(is_tag) {
+                    true => Ok(()),
+                    false => Err(InvalidValue::new("expected letters, digits, `_` and `.`")),
+                }
+            });
+        }
+        if !fields.violations.is_empty() {
+            return Err(fields.violations);
+        }
+        Ok(Self {
+            roadrunner: RoadRunnerConfig {
+                reference: Some(plain(spec.roadrunner.clone())),
+                dependencies: spec.dependencies,
+            },
+            debug: spec.debug,
+            strict: spec.strict,
+            plugins,
+            replaces,
+            excludes,
+            targets: vec![plain(spec.target.clone())],
+            build_args: BuildArgs { tags: spec.tags.clone(), race: spec.race, ..BuildArgs::default() },
+            ..Self::without_a_file()
+        })
+    }
+}
+
+/// Collects the violations of a request.
 #[derive(Default)]
-struct Written {
-    text: String,
-    fields: Vec<(Range<usize>, String)>,
+struct FieldChecks {
+    violations: Vec<Violation>,
 }
 
-impl Written {
-    fn line(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
+impl FieldChecks {
+    fn violation(&mut self, field: &str, message: String) {
+        self.violations.push(Violation::new(field, message));
     }
 
-    fn field(&mut self, name: &str, value: &str, field: &str) {
-        let start = self.text.len();
-        // A String can be written to.
-        let _ = writeln!(self.text, "{name} = {}", string(&dollars(value)));
-        self.fields.push((start..self.text.len(), field.to_owned()));
+    fn check<T>(
+        &mut self,
+        field: &str,
+        noun: &str,
+        text: &str,
+        check: impl FnOnce(&str) -> Result<T, InvalidValue>,
+    ) -> Option<T> {
+        match check(text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.violation(field, format!("invalid {noun} {text:?}: {error}"));
+                None
+            }
+        }
     }
 }
 
-/// A request has no variables.
-fn dollars(value: &str) -> String {
-    value.replace('$', "$$")
+fn plain<T>(value: T) -> Spanned<T> {
+    Spanned { value, span: None }
 }
 
-fn sentence(wrong: &Diagnostic) -> String {
-    [&wrong.message].into_iter().chain(&wrong.help).map(String::as_str).collect::<Vec<_>>().join("; ")
+/// Adds `name = "value"`. A request has no variables, so `$` is escaped.
+fn pair(text: &mut String, name: &str, value: &str) {
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "{name} = {}", string(&value.replace('$', "$$")));
+}
+
+/// A target as `os/arch`.
+mod target {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use velox_manifest::{GoTarget, parse_target};
+
+    pub(super) fn serialize<S: Serializer>(target: &GoTarget, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(target)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GoTarget, D::Error> {
+        parse_target(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// The choice of dependencies as `release` or `minimal`.
+mod dependencies {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use velox_manifest::Dependencies;
+
+    pub(super) fn serialize<S: Serializer>(
+        choice: &Option<Dependencies>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        choice.map(Dependencies::word).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Dependencies>, D::Error> {
+        let word = Option::<String>::deserialize(deserializer)?;
+        word.map(|word| word.parse().map_err(D::Error::custom)).transpose()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use velox_manifest::parse_target;
+
     use super::*;
 
     fn spec() -> BuildSpec {
@@ -449,21 +525,25 @@ mod tests {
             PluginSpec::new("github.com/roadrunner-server/rpc/v5", "v5.1.8"),
             PluginSpec::new("github.com/roadrunner-server/http/v5", "v5.2.7"),
         ];
-        BuildSpec { target: "linux/arm64".to_owned(), ..BuildSpec::new("v2025.1.5", plugins) }
+        BuildSpec {
+            target: parse_target("linux/arm64").expect("a target"),
+            ..BuildSpec::new("v2025.1.5", plugins)
+        }
     }
 
     fn fields(spec: BuildSpec) -> Vec<String> {
-        spec.checked().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
+        spec.normalized().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
     }
 
     #[test]
     fn the_order_of_the_lists_makes_no_difference() {
-        let one = spec().checked().expect("it is right");
+        let one = spec().normalized().expect("it is right");
         let mut other = spec();
         other.plugins.reverse();
-        let other = other.checked().expect("it is right");
-        assert_eq!(one.key(), other.key());
-        assert_ne!(one.key(), BuildSpec { debug: true, ..one.clone() }.key());
+        let other = other.normalized().expect("it is right");
+        let key = |spec: &BuildSpec| spec.key().expect("a key");
+        assert_eq!(key(&one), key(&other));
+        assert_ne!(key(&one), key(&BuildSpec { debug: true, ..one.clone() }));
     }
 
     #[test]
@@ -474,16 +554,36 @@ mod tests {
         let mut wrong = spec();
         wrong.plugins[0].reference = String::new();
         assert_eq!(fields(wrong), ["plugins[0].ref"]);
-        assert_eq!(fields(BuildSpec { target: "plan9/amd64".to_owned(), ..spec() }), ["target"]);
         assert_eq!(
             fields(BuildSpec { roadrunner: "a b".to_owned(), strict: true, ..spec() }),
             ["roadrunner"]
         );
-        assert_eq!(fields(BuildSpec { dependencies: Some("no".to_owned()), ..spec() }), ["dependencies"]);
         assert_eq!(fields(BuildSpec { plugins: Vec::new(), ..spec() }), [""]);
         let old = "github.com/acme/a".to_owned();
         let exclude = ExcludeSpec { module: old.clone(), version: "1".to_owned() };
         assert_eq!(fields(BuildSpec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
+    }
+
+    #[test]
+    fn unknown_targets_and_dependencies_are_rejected() {
+        let read = |field: &str, value: &str| {
+            let mut json = serde_json::to_value(spec()).expect("JSON");
+            json[field] = value.into();
+            serde_json::from_value::<BuildSpec>(json)
+        };
+        for (field, value) in [
+            ("target", "plan9/amd64"),
+            ("target", "linux/amd64 -toolexec=/bin/sh"),
+            ("target", "linux"),
+            ("dependencies", "no"),
+            ("dependencies", "-toolexec=/bin/sh"),
+        ] {
+            assert!(read(field, value).is_err(), "{field} = {value}");
+        }
+        assert_eq!(
+            read("dependencies", "minimal").expect("a spec").dependencies,
+            Some(Dependencies::Minimal)
+        );
     }
 
     #[test]
@@ -500,11 +600,11 @@ mod tests {
             tags: vec!["one".to_owned(), "two".to_owned()],
             debug: true,
             strict: true,
-            dependencies: Some("minimal".to_owned()),
+            dependencies: Some(Dependencies::Minimal),
             ..whole
         };
-        let whole = whole.checked().expect("it is right");
-        let read = BuildSpec::of_configuration(&whole.configuration(), None).expect("it can be read");
+        let whole = whole.normalized().expect("it is right");
+        let read = BuildSpec::from_configuration(&whole.configuration(), None).expect("it can be read");
         assert_eq!(read, [whole]);
     }
 
@@ -515,7 +615,7 @@ mod tests {
             assert_eq!(fields(tagged), ["tags"], "{bad:?}");
         }
         let tagged = BuildSpec { tags: vec!["go1.22".to_owned(), "debug_x".to_owned()], ..spec() };
-        tagged.checked().expect("it is right");
+        tagged.normalized().expect("it is right");
     }
 
     #[test]
@@ -524,16 +624,16 @@ mod tests {
         for module in ["example.com/a/x", "example.com/b/x", "example.com/c/x-2", "example.com/d/x"] {
             alike.plugins.push(PluginSpec::new(module, "v1.0.0"));
         }
-        let names = alike.names();
+        let names = alike.plugin_names();
         assert_eq!(names[2..], ["x", "x-2", "x-2-2", "x-3"]);
-        alike.checked().expect("it is right");
+        alike.normalized().expect("it is right");
     }
 
     #[test]
     fn a_replacement_is_a_module_at_a_version() {
         for new in ["github.com/acme/y", "./y", "/etc"] {
             let replaces = vec![ReplaceSpec { old: "github.com/acme/x".to_owned(), new: new.to_owned() }];
-            let wrong = BuildSpec { replaces, ..spec() }.checked().expect_err(new);
+            let wrong = BuildSpec { replaces, ..spec() }.normalized().expect_err(new);
             assert_eq!(wrong[0].field, "replaces[0].new", "{new}");
         }
     }

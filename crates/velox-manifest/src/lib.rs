@@ -6,6 +6,7 @@
 
 mod build_args;
 pub mod catalogue;
+pub mod check;
 mod diagnostic;
 pub mod edit;
 mod findings;

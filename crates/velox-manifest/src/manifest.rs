@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, str::FromStr};
 
 use secrecy::SecretString;
 use url::Url;
@@ -61,6 +61,28 @@ pub enum Dependencies {
     Release,
     /// None of them stay: what the plugins themselves demand, no more.
     Minimal,
+}
+
+impl Dependencies {
+    /// As a configuration has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Minimal => "minimal",
+        }
+    }
+}
+
+impl FromStr for Dependencies {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        [Self::Release, Self::Minimal]
+            .into_iter()
+            .find(|choice| choice.word() == word)
+            .ok_or_else(|| format!("expected `release` or `minimal`, found `{word}`"))
+    }
 }
 
 /// `[roadrunner]`.

@@ -1,17 +1,20 @@
 //! What can be a ref, a folder, a module path, a version, a replacement. Each check returns the value as it goes into the
 //! manifest, or what is wrong with it, to be read after "the ref", "the folder", and so on.
 
+use std::fmt;
+
 use crate::Replacement;
 
 /// Why a value can't be one: a few words for the caret, and what to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct InvalidValue {
+pub struct InvalidValue {
     pub(crate) why: String,
     pub(crate) help: Option<String>,
 }
 
 impl InvalidValue {
-    pub(crate) fn new(why: impl Into<String>) -> Self {
+    /// A value that is wrong for this reason.
+    pub fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), help: None }
     }
 
@@ -20,8 +23,17 @@ impl InvalidValue {
     }
 }
 
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.help {
+            Some(help) => write!(f, "{}; {help}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
 /// A tag, branch or commit, by the rules of <https://git-scm.com/docs/git-check-ref-format>.
-pub(crate) fn reference(text: &str) -> Result<(), InvalidValue> {
+pub fn reference(text: &str) -> Result<(), InvalidValue> {
     let wrong = |why: &str| {
         Err(InvalidValue::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""))
     };
@@ -111,7 +123,7 @@ fn forge_name(text: &str) -> Result<(), InvalidValue> {
 }
 
 /// A module path, by the rules of <https://go.dev/ref/mod#go-mod-file-ident>.
-pub(crate) fn module_path(text: &str) -> Result<(), InvalidValue> {
+pub fn module_path(text: &str) -> Result<(), InvalidValue> {
     const SHAPE: &str = "a module path looks like \"github.com/roadrunner-server/http/v5\", as in its go.mod";
     let wrong = |why: &str| Err(InvalidValue::new(why).help(SHAPE));
     if text.is_empty() {
@@ -176,7 +188,7 @@ pub(crate) fn without_major(path: &str) -> &str {
 }
 
 /// Whether `version` (where it is one, not a branch or commit) has the major that `path` ends with.
-pub(crate) fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
+pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
     let Some(major) = semver_major(version) else { return Ok(()) };
     let of_path = match major_suffix(path) {
         Suffix::Major(major) => major,
@@ -216,7 +228,7 @@ pub(crate) fn semver_major(text: &str) -> Option<u64> {
 }
 
 /// The right side of a replace (<https://go.dev/ref/mod#go-mod-file-replace>).
-pub(crate) fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
+pub fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
     if text.is_empty() {
         return Err(InvalidValue::new("is empty")
             .help("write a directory (\"../http\") or a module (\"github.com/acme/http\")"));
@@ -251,7 +263,7 @@ pub(crate) fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
 }
 
 /// The left side of a replace: a module path, with the one version that is meant or without.
-pub(crate) fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
+pub fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
     let (path, version) = with_version(text);
     module_path(path)?;
     if let Some(version) = version {
@@ -262,7 +274,7 @@ pub(crate) fn replaced(text: &str) -> Result<(String, Option<String>), InvalidVa
 }
 
 /// A version as go.mod takes it.
-pub(crate) fn full_version(text: &str) -> Result<(), InvalidValue> {
+pub fn full_version(text: &str) -> Result<(), InvalidValue> {
     match semver_major(text) {
         Some(_) => Ok(()),
         None => Err(InvalidValue::new(if text.is_empty() { "is empty" } else { "is no full version" })

@@ -63,6 +63,26 @@ pub struct Build {
 }
 
 impl Build {
+    /// A new build that waits for its turn.
+    #[must_use]
+    pub fn queued(new: NewBuild, key: String) -> Self {
+        Self {
+            id: BuildId::new(),
+            key,
+            spec: new.spec,
+            force: new.force,
+            state: BuildState::Queued,
+            wanted_by: [new.tenant.clone()].into(),
+            tenant: new.tenant,
+            trace: new.trace,
+            attempts: 0,
+            created: Timestamp::now(),
+            started: None,
+            finished: None,
+            outcome: None,
+        }
+    }
+
     /// The build as the API shows it.
     #[must_use]
     pub fn view(&self) -> BuildView {

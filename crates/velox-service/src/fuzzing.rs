@@ -11,17 +11,17 @@ use crate::{
 /// The body of `POST /v1/builds`.
 pub fn submit(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let submit: SubmitRequest = body::parse(bytes).ok()?;
-    Some(builds::spec(submit).and_then(|(spec, _)| spec.checked()))
+    Some(builds::spec(submit).and_then(|(spec, _)| spec.normalized()))
 }
 
 /// A call's JSON.
 pub fn call_json(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let request: BuildRequest = serde_json::from_slice(bytes).ok()?;
-    Some(rpc::spec(request).and_then(BuildSpec::checked))
+    Some(rpc::spec(request).and_then(BuildSpec::normalized))
 }
 
 /// A call's protobuf.
 pub fn call_protobuf(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let request = BuildRequest::decode_from_slice(bytes).ok()?;
-    Some(rpc::spec(request).and_then(BuildSpec::checked))
+    Some(rpc::spec(request).and_then(BuildSpec::normalized))
 }

@@ -25,7 +25,6 @@ mod egress;
 pub mod fuzzing;
 mod http;
 pub mod job;
-mod lately;
 mod options;
 mod page;
 mod policy;
@@ -42,12 +41,11 @@ mod work;
 mod worker;
 mod worker_status;
 
-pub use artifacts::{Artifacts, Clears, Folder, Objects, Stored, StoredArtifact};
+pub use artifacts::{ArtifactBucket, StoredArtifact};
 pub use build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 pub use caller::{Caller, TokenScope};
 pub use catalogue::{CatalogueGroup, CataloguePlugin, PluginCatalogue};
 pub use http::tls::TlsError;
-pub use lately::Lately;
 pub use options::{ClusterOptions, JobLimits, ServiceOptions, TlsOptions};
 pub use policy::{BuildPolicy, PolicyError};
 pub use releases::Releases;
@@ -56,8 +54,8 @@ pub use runner::{JobRunner, RunOutcome};
 pub use serve::{ServeError, serve};
 pub use service::{LogEvent, Service, ServiceError};
 pub use store::{
-    Forgets, JetStreamOptions, JetStreamStore, Lease, LeaseStatus, Queue, QueueDepth, Records, SqliteOptions,
-    SqliteStore, StoreError, Submission,
+    BuildStore, JetStreamOptions, JetStreamStore, Lease, LeaseStatus, QueueDepth, SqliteOptions, SqliteStore,
+    StoreError, Submission,
 };
 pub use work::work;
 pub use worker::Worker;

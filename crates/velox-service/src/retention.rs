@@ -13,17 +13,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::{Clears, StoredArtifact},
-    store::{Forgets, StoreError},
+    artifacts::{ArtifactBucket, StoredArtifact},
+    store::{BuildStore, MIN_RETENTION, StoreError},
 };
 
-/// How often it is looked after.
-const EVERY: Duration = Duration::from_secs(600);
-/// What was asked for within this time is needed still, whatever the limits are: a client may be about to download it, and
-/// a build about to end with it.
-pub(crate) const NEEDED: Duration = Duration::from_secs(3600);
+/// How often the limits are applied.
+const APPLY_INTERVAL: Duration = Duration::from_secs(600);
 /// How long removing a binary may take once it is forgotten: after that a build may store it anew.
-const REMOVAL: Duration = Duration::from_secs(60);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a service keeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,64 +40,64 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Keeps to it until the shutdown.
-    pub async fn keep(
+    /// Applies the limits until the shutdown.
+    pub async fn run(
         self,
-        store: Arc<dyn Forgets>,
-        artifacts: Arc<dyn Clears>,
+        store: Arc<dyn BuildStore>,
+        artifacts: Arc<ArtifactBucket>,
         shutdown: CancellationToken,
     ) {
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(APPLY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Err(error) = self.apply(&*store, &*artifacts, SystemTime::now()).await {
-                tracing::warn!(%error, "old builds can't be tidied up; it is tried again");
+                tracing::warn!(%error, "failed to remove old builds; retrying later");
             }
         }
     }
 
     async fn apply(
         &self,
-        store: &dyn Forgets,
-        artifacts: &dyn Clears,
+        store: &dyn BuildStore,
+        artifacts: &ArtifactBucket,
         now: SystemTime,
     ) -> Result<(), StoreError> {
-        let pruned = store.prune(before(now, self.age), self.builds, before(now, NEEDED)).await?;
+        let pruned = store.prune(before(now, self.age), self.builds, before(now, MIN_RETENTION)).await?;
         let mut all = artifacts.list().await?;
         // After the list: what is stored meanwhile isn't in it.
         let known = store.artifacts().await?;
-        let used = |filed: &StoredArtifact| {
-            let used = Timestamp::try_from(filed.used).unwrap_or(Timestamp::MAX);
-            known.get(&filed.sha256).map_or(used, |known| used.max(*known))
+        let used = |artifact: &StoredArtifact| {
+            let used = Timestamp::try_from(artifact.last_used).unwrap_or(Timestamp::MAX);
+            known.get(&artifact.sha256).map_or(used, |known| used.max(*known))
         };
         all.sort_by_key(used);
-        let mut total: u64 = all.iter().map(|filed| filed.size).sum();
+        let mut total: u64 = all.iter().map(|artifact| artifact.size).sum();
         let mut removed = 0;
-        for filed in all {
-            let needed = used(&filed) > before(now, NEEDED);
+        for artifact in all {
+            let needed = used(&artifact) > before(now, MIN_RETENTION);
             let fits = total <= self.artifacts;
-            if needed || (fits && known.contains_key(&filed.sha256)) {
+            if needed || (fits && known.contains_key(&artifact.sha256)) {
                 continue;
             }
             // It goes, or another node is at it, or it was asked for just now: the next look counts anew.
-            total -= filed.size;
-            let until = Instant::now() + REMOVAL;
-            if !store.forget(&filed.sha256, before(now, NEEDED)).await? {
+            total -= artifact.size;
+            let until = Instant::now() + REMOVAL_TIMEOUT;
+            if !store.remove_artifact(&artifact.sha256, before(now, MIN_RETENTION)).await? {
                 continue;
             }
-            let late = |_| StoreError::Failed("the artifact store takes long to remove a binary".to_owned());
-            if timeout_at(until, artifacts.remove(filed)).await.map_err(late)?? {
+            let late = |_| StoreError::Failed("removing an artifact timed out".to_owned());
+            if timeout_at(until, artifacts.remove(artifact)).await.map_err(late)?? {
                 removed += 1;
             }
         }
         if pruned > 0 || removed > 0 {
-            tracing::info!(builds = pruned, artifacts = removed, "old builds are gone");
+            tracing::info!(builds = pruned, artifacts = removed, "removed old builds");
         }
         if total > self.artifacts {
             tracing::warn!(
                 bytes = total,
                 limit = self.artifacts,
-                "binaries of the last hour exceed the limit"
+                "artifacts used within the last hour exceed the limit"
             );
         }
         Ok(())
@@ -125,31 +122,27 @@ mod tests {
 
     use super::*;
     use crate::{
-        artifacts::{Folder, Objects},
         build::{BuildOutcome, BuildResult, NewBuild, Tenant},
         options::ClusterOptions,
-        store::{JetStreamOptions, JetStreamStore, Queue, SqliteOptions, SqliteStore, Submission},
+        store::{JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, Submission},
     };
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    trait Store: Forgets + Queue {}
-    impl<T: Forgets + Queue> Store for T {}
-
-    struct Place {
+    struct Fixture {
         directory: tempfile::TempDir,
-        store: Box<dyn Store>,
-        artifacts: Box<dyn Clears>,
+        store: Box<dyn BuildStore>,
+        artifacts: ArtifactBucket,
         _nats: Option<NatsServer>,
     }
 
-    impl Place {
+    impl Fixture {
         async fn embedded() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("builds.db");
             let store = SqliteStore::open(&file, SqliteOptions::default()).await.unwrap();
-            let folder = Folder::open(&directory.path().join("artifacts")).unwrap();
-            Self { store: Box::new(store), artifacts: Box::new(folder), directory, _nats: None }
+            let folder = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
+            Self { store: Box::new(store), artifacts: folder, directory, _nats: None }
         }
 
         /// `None`: there is no NATS server here.
@@ -169,17 +162,17 @@ mod tests {
                 lease_time: cluster.lease_time,
                 replicas: 1,
             };
-            let artifacts = Objects::open(&cluster.artifacts, &BTreeMap::new()).unwrap();
+            let artifacts = ArtifactBucket::open(&cluster.artifacts, &BTreeMap::new()).unwrap();
             Some(Self {
                 store: Box::new(JetStreamStore::connect(&cluster, options).await.unwrap()),
-                artifacts: Box::new(artifacts),
+                artifacts,
                 directory,
                 _nats: Some(nats),
             })
         }
 
         async fn keep(&self, retention: Retention, now: SystemTime) {
-            retention.apply(&*self.store, &*self.artifacts, now).await.unwrap();
+            retention.apply(&*self.store, &self.artifacts, now).await.unwrap();
         }
 
         /// Stores what nobody heard of.
@@ -230,18 +223,18 @@ mod tests {
 
     #[tokio::test]
     async fn an_embedded_service_keeps_to_it() {
-        keeps_to_it(Place::embedded().await).await;
+        keeps_to_it(Fixture::embedded().await).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_cluster_keeps_to_it() {
-        if let Some(place) = Place::shared().await {
+        if let Some(place) = Fixture::shared().await {
             keeps_to_it(place).await;
         }
     }
 
     /// Binaries go with their builds, builds with their binaries, and what no build knows of goes too.
-    async fn keeps_to_it(place: Place) {
+    async fn keeps_to_it(place: Fixture) {
         let (first, one) = place.made("v1.0.0", b"one").await;
         let (second, two) = place.made("v2.0.0", b"binary two").await;
         let lost = place.orphan(b"whoever stored it died").await;

@@ -95,21 +95,20 @@ pub async fn serve(
     let (draining, closing) = (shutdown, CancellationToken::new());
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
-    let stores = Stores::open(&options, &draining).await?.observed(&telemetry);
+    let stores = Stores::open(&options, &draining).await?;
     let runner = if options.jobs > 0 {
         Some(Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?)
     } else {
         None
     };
     let site = Arc::new(Site {
-        telemetry,
+        telemetry: Arc::clone(&telemetry),
         service: Service {
-            records: stores.records,
-            queue: Arc::clone(&stores.queue),
+            telemetry: Arc::clone(&telemetry),
+            store: Arc::clone(&stores.builds),
             artifacts: Arc::clone(&stores.artifacts),
             policy: options.policy.clone(),
             rates: Arc::default(),
-            lately: Arc::default(),
         },
         tokens,
         releases: Releases::new(options.environment.clone(), options.data.clone()),
@@ -129,13 +128,14 @@ pub async fn serve(
         }
     });
     let worker = runner.map(|runner| Worker {
-        queue: stores.queue,
+        store: stores.builds,
         artifacts: stores.artifacts,
         runner: Arc::new(runner) as Arc<dyn JobRunner>,
         jobs: options.jobs,
         name: format!("{address}"),
         log: options.limits.log,
         drain: options.drain,
+        telemetry,
     });
     let working = worker.map(|worker| tokio::spawn(worker.work(draining.clone())));
     ready(address);

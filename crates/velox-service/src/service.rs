@@ -1,19 +1,23 @@
 //! What the service does, whichever way it is asked.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, stream};
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::time::{Instant, timeout_at};
 use velox_api::{ArtifactInfo, BuildId, BuildSpec, BuildState, LogEntry, QueuePosition, Violation};
 
 use crate::{
-    artifacts::Artifacts,
+    artifacts::ArtifactBucket,
     build::{Build, BuildOutcome, NewBuild, Tenant},
     caller::Caller,
-    lately::Lately,
     policy::{BuildPolicy, PolicyError},
     rate::RateLimits,
-    store::{Queue, QueueDepth, Records, StoreError, Submission},
+    store::{BuildStore, QueueDepth, StoreError, Submission},
+    telemetry::{Telemetry, current_trace},
 };
 
 /// How many entries of a log are read at once.
@@ -30,18 +34,16 @@ const RECHECK: Duration = Duration::from_secs(15);
 /// The stores and the rules, together.
 #[derive(Clone)]
 pub struct Service {
-    /// Builds and their logs.
-    pub records: Arc<dyn Records>,
-    /// Who is built next.
-    pub queue: Arc<dyn Queue>,
+    /// Builds, their logs and the queue.
+    pub store: Arc<dyn BuildStore>,
     /// The binaries.
-    pub artifacts: Arc<dyn Artifacts>,
-    /// What may be asked for.
+    pub artifacts: Arc<ArtifactBucket>,
+    /// What requests may ask for.
     pub policy: BuildPolicy,
     /// How many builds each tenant queued in the last hour.
     pub rates: Arc<RateLimits<Tenant>>,
-    /// What was asked for a moment ago.
-    pub lately: Arc<Lately>,
+    /// Where builds are counted and audited.
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 /// Why a request came to nothing.
@@ -89,31 +91,23 @@ impl Service {
     ) -> Result<Submission, ServiceError> {
         let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
         too_long(&spec).map_err(invalid)?;
-        let words = if force { None } else { Lately::words(&spec) };
-        if let Some(build) = words.as_deref().and_then(|words| self.lately.get(words))
-            && self.policy.check(&build.spec, caller).is_ok()
-            && let Some(BuildOutcome::Succeeded(made)) = &build.outcome
-            && self.artifacts.find(&made.artifact.sha256).await?.is_some()
-        {
-            return Ok(Submission::Finished(build));
-        }
-        let spec = spec.checked().map_err(invalid)?;
+        let spec = spec.normalized().map_err(invalid)?;
         self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
         let tenant = &caller.tenant;
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
         // Whoever has no build left may still join others, and have what was built.
         let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
-        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: None };
-        let mut submitted = self.records.submit(new.clone()).await;
+        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: current_trace() };
+        let mut submitted = self.store.submit(new.clone()).await;
         if let Ok(Submission::Finished(build)) = &submitted
             && let Some(BuildOutcome::Succeeded(made)) = &build.outcome
             && self.artifacts.find(&made.artifact.sha256).await?.is_none()
         {
             // Whoever looks after the artifacts removed it: nobody gets a link to nothing.
-            submitted = self.records.submit(NewBuild { force: true, ..new }).await;
+            submitted = self.store.submit(NewBuild { force: true, ..new }).await;
         }
-        if let (Some(words), Ok(Submission::Finished(build))) = (words, &submitted) {
-            self.lately.put(words, build.clone());
+        if let Ok(submission) = &submitted {
+            self.telemetry.submitted(tenant, submission);
         }
         match (submitted, wait) {
             (Err(StoreError::TenantLimit { .. }), Some(wait)) => Err(ServiceError::RateLimited { wait }),
@@ -133,7 +127,7 @@ impl Service {
     /// # Errors
     /// There is none.
     pub async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
-        self.records.get(id).await?.ok_or(ServiceError::NotFound(id))
+        self.store.get(id).await?.ok_or(ServiceError::NotFound(id))
     }
 
     /// The build once it ended, or as it is at the deadline; `None` waits as long as it takes.
@@ -145,12 +139,12 @@ impl Service {
         if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(build);
         }
-        let mut changes = self.records.changes(id).await?;
+        let mut changes = self.store.watch(id).await?;
         loop {
             let recheck = Instant::now() + RECHECK;
             let until = deadline.map_or(recheck, |deadline| deadline.min(recheck));
             if let Ok(None) = timeout_at(until, changes.next()).await {
-                changes = self.records.changes(id).await?;
+                changes = self.store.watch(id).await?;
             }
             let build = self.build(id).await?;
             if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -164,8 +158,11 @@ impl Service {
     /// # Errors
     /// There is no such build, or the caller never asked for it.
     pub async fn cancel(&self, caller: &Caller, id: BuildId) -> Result<Build, ServiceError> {
-        match self.records.cancel(id, &caller.tenant).await? {
-            Some(build) => Ok(build),
+        match self.store.cancel(id, &caller.tenant).await? {
+            Some(build) => {
+                self.telemetry.cancelled(&caller.tenant, id);
+                Ok(build)
+            }
             None => {
                 self.build(id).await?;
                 Err(ServiceError::NotOwner(id))
@@ -183,7 +180,7 @@ impl Service {
         after: u64,
     ) -> Result<impl Stream<Item = Result<LogEvent, StoreError>> + Send + use<>, ServiceError> {
         self.build(id).await?;
-        let changes = self.records.changes(id).await?;
+        let changes = self.store.watch(id).await?;
         let reading = Reading { service: self.clone(), id, after, changes, seen: None, ended: false };
         Ok(stream::try_unfold(reading, Reading::next).map(|batch| batch.map(stream::iter)).flat_map(
             // An error ends the stream.
@@ -199,9 +196,27 @@ impl Service {
     /// # Errors
     /// A store is in trouble.
     pub async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
-        let Some(info) = self.records.artifact(sha256).await? else { return Ok(None) };
+        let Some(info) = self.store.artifact(sha256).await? else { return Ok(None) };
         let stored = self.artifacts.find(sha256).await?;
-        Ok(stored.map(|stored| ArtifactInfo { size: stored.size, ..info }))
+        Ok(stored.map(|size| ArtifactInfo { size, ..info }))
+    }
+
+    /// The bytes of an artifact in `range`, in chunks.
+    ///
+    /// # Errors
+    /// The name is invalid. Later errors are items of the stream.
+    pub fn read_artifact(
+        &self,
+        sha256: &str,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        let telemetry = Arc::clone(&self.telemetry);
+        let count = move |chunk: &Result<Bytes, StoreError>| {
+            if let Ok(chunk) = chunk {
+                telemetry.artifact_sent(chunk.len() as u64);
+            }
+        };
+        Ok(self.artifacts.read(sha256, range)?.inspect(count).boxed())
     }
 
     /// How long the queue is.
@@ -209,7 +224,7 @@ impl Service {
     /// # Errors
     /// The store is in trouble.
     pub async fn depth(&self) -> Result<QueueDepth, StoreError> {
-        self.queue.depth().await
+        self.store.depth().await
     }
 
     /// Where a build stands in the queue; `None`: it doesn't wait.
@@ -217,7 +232,7 @@ impl Service {
     /// # Errors
     /// The store is in trouble.
     pub async fn position(&self, build: &Build) -> Result<Option<QueuePosition>, StoreError> {
-        if build.state == BuildState::Queued { self.queue.position(build.id).await } else { Ok(None) }
+        if build.state == BuildState::Queued { self.store.position(build.id).await } else { Ok(None) }
     }
 
     /// Whether the stores answer.
@@ -225,7 +240,7 @@ impl Service {
     /// # Errors
     /// Which one doesn't.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        tokio::try_join!(self.records.ready(), self.artifacts.ready()).map(|((), ())| ())
+        tokio::try_join!(self.store.ready(), self.artifacts.ready()).map(|((), ())| ())
     }
 }
 
@@ -249,8 +264,6 @@ fn too_long(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
     };
     let single = [
         ("roadrunner", spec.roadrunner.as_str()),
-        ("target", &spec.target),
-        ("dependencies", spec.dependencies.as_deref().unwrap_or_default()),
         ("stamp_version", spec.stamp_version.as_deref().unwrap_or_default()),
         ("stamp_time", spec.stamp_time.as_deref().unwrap_or_default()),
     ];
@@ -277,7 +290,7 @@ struct Reading {
     service: Service,
     id: BuildId,
     after: u64,
-    changes: stream::BoxStream<'static, ()>,
+    changes: BoxStream<'static, ()>,
     /// The state and the attempt that were told last.
     seen: Option<(velox_api::BuildState, u32)>,
     ended: bool,
@@ -288,8 +301,8 @@ impl Reading {
     async fn next(mut self) -> Result<Option<(Vec<LogEvent>, Self)>, StoreError> {
         while !self.ended {
             // In this order: what a build said is there before its end is.
-            let Some(build) = self.service.records.get(self.id).await? else { return Ok(None) };
-            let entries = self.service.records.log(self.id, self.after, ENTRIES).await?;
+            let Some(build) = self.service.store.get(self.id).await? else { return Ok(None) };
+            let entries = self.service.store.log(self.id, self.after, ENTRIES).await?;
             let whole = entries.len() < ENTRIES;
             self.after = entries.last().map_or(self.after, |entry| entry.seq);
             let mut told: Vec<LogEvent> = entries.into_iter().map(LogEvent::Entry).collect();
@@ -309,7 +322,7 @@ impl Reading {
             if whole {
                 let next = tokio::time::timeout(RECHECK, self.changes.next());
                 if let Ok(None) = next.await {
-                    self.changes = self.service.records.changes(self.id).await?;
+                    self.changes = self.service.store.watch(self.id).await?;
                 }
             }
         }

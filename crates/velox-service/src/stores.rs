@@ -1,84 +1,60 @@
-//! The stores that a node uses: its own, or those that it shares.
+//! Opens the stores of a node: its own, or those that a cluster shares.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::{Artifacts, Folder, Objects},
+    artifacts::ArtifactBucket,
     options::{ClusterOptions, ServiceOptions},
-    store::{JetStreamOptions, JetStreamStore, Queue, Records, SqliteOptions, SqliteStore, StoreError},
-    telemetry::{Observed, Telemetry},
+    store::{BuildStore, JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, StoreError},
 };
 
-/// The stores that a node uses.
+/// The stores of a node.
 pub(crate) struct Stores {
-    pub(crate) records: Arc<dyn Records>,
-    pub(crate) queue: Arc<dyn Queue>,
-    pub(crate) artifacts: Arc<dyn Artifacts>,
+    pub(crate) builds: Arc<dyn BuildStore>,
+    pub(crate) artifacts: Arc<ArtifactBucket>,
 }
 
 impl Stores {
-    /// Those of a node that takes requests.
+    /// The stores of a node that accepts requests, with retention applied until `shutdown`.
     pub(crate) async fn open(
         options: &ServiceOptions,
         shutdown: &CancellationToken,
     ) -> Result<Self, StoreError> {
-        match &options.cluster {
-            Some(cluster) => {
-                let (jetstream, objects) = connect(options, cluster, Some(options.queue)).await?;
-                tokio::spawn(options.retention.keep(jetstream.clone(), objects.clone(), shutdown.clone()));
-                Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: objects })
+        let stores = match &options.cluster {
+            Some(cluster) => Self::cluster(options, cluster, Some(options.queue)).await?,
+            None => {
+                let sqlite = SqliteOptions {
+                    queue: options.queue,
+                    time_to_live: options.time_to_live,
+                    ..SqliteOptions::default()
+                };
+                let builds = SqliteStore::open(&options.data.join("builds.sqlite"), sqlite).await?;
+                let artifacts = ArtifactBucket::open_directory(&options.data.join("artifacts"))?;
+                Self { builds: Arc::new(builds), artifacts: Arc::new(artifacts) }
             }
-            None => Self::own(options, shutdown).await,
-        }
-    }
-
-    /// Those of the node's own directory.
-    async fn own(options: &ServiceOptions, shutdown: &CancellationToken) -> Result<Self, StoreError> {
-        let lasting = SqliteOptions {
-            queue: options.queue,
-            time_to_live: options.time_to_live,
-            ..SqliteOptions::default()
         };
-        let sqlite = Arc::new(SqliteStore::open(&options.data.join("builds.sqlite"), lasting).await?);
-        let folder = Arc::new(Folder::open(&options.data.join("artifacts"))?);
-        tokio::spawn(options.retention.keep(sqlite.clone(), folder.clone(), shutdown.clone()));
-        Ok(Self { records: sqlite.clone(), queue: sqlite, artifacts: folder })
+        let (builds, artifacts) = (Arc::clone(&stores.builds), Arc::clone(&stores.artifacts));
+        tokio::spawn(options.retention.run(builds, artifacts, shutdown.clone()));
+        Ok(stores)
     }
 
-    /// Those that many nodes share, for one that builds only.
-    pub(crate) async fn shared(
+    /// The stores of a cluster, with the length of the queue on nodes that accept requests.
+    pub(crate) async fn cluster(
         options: &ServiceOptions,
         cluster: &ClusterOptions,
+        queue: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let (jetstream, objects) = connect(options, cluster, None).await?;
-        Ok(Self { records: jetstream.clone(), queue: jetstream, artifacts: objects })
+        let artifacts = ArtifactBucket::open(&cluster.artifacts, &options.environment)?;
+        artifacts.ready().await?;
+        let jetstream = JetStreamOptions {
+            queue,
+            time_to_live: options.time_to_live,
+            lease_time: cluster.lease_time,
+            replicas: cluster.replicas,
+        };
+        let builds = JetStreamStore::connect(cluster, jetstream).await?;
+        Ok(Self { builds: Arc::new(builds), artifacts: Arc::new(artifacts) })
     }
-
-    /// The same, watched.
-    pub(crate) fn observed(self, telemetry: &Arc<Telemetry>) -> Self {
-        Self {
-            records: Arc::new(Observed::new(self.records, telemetry)),
-            queue: Arc::new(Observed::new(self.queue, telemetry)),
-            artifacts: Arc::new(Observed::new(self.artifacts, telemetry)),
-        }
-    }
-}
-
-/// With the length of the queue where the node takes requests.
-async fn connect(
-    options: &ServiceOptions,
-    cluster: &ClusterOptions,
-    queue: Option<u64>,
-) -> Result<(Arc<JetStreamStore>, Arc<Objects>), StoreError> {
-    let artifacts = Objects::open(&cluster.artifacts, &options.environment)?;
-    artifacts.ready().await?;
-    let lasting = JetStreamOptions {
-        queue,
-        time_to_live: options.time_to_live,
-        lease_time: cluster.lease_time,
-        replicas: cluster.replicas,
-    };
-    Ok((Arc::new(JetStreamStore::connect(cluster, lasting).await?), Arc::new(artifacts)))
 }

@@ -41,13 +41,12 @@ pub async fn work(
     };
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
     let runner = Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?;
-    let stores = Stores::shared(&options, &cluster).await?.observed(&telemetry);
+    let stores = Stores::cluster(&options, &cluster, None).await?;
     let over = CancellationToken::new();
     let address = listener.map(|(address, listener)| {
         let vitals = WorkerStatus {
-            telemetry,
-            records: stores.records,
-            queue: Arc::clone(&stores.queue),
+            telemetry: Arc::clone(&telemetry),
+            store: Arc::clone(&stores.builds),
             artifacts: Arc::clone(&stores.artifacts),
             draining: shutdown.clone(),
         };
@@ -56,13 +55,14 @@ pub async fn work(
     });
     let system = rustix::system::uname();
     let worker = Worker {
-        queue: stores.queue,
+        store: stores.builds,
         artifacts: stores.artifacts,
         runner: Arc::new(runner),
         jobs: options.jobs,
         name: format!("{}/{}", system.nodename().to_string_lossy(), std::process::id()),
         log: options.limits.log,
         drain: options.drain,
+        telemetry,
     };
     ready(address);
     worker.work(shutdown).await;

@@ -22,36 +22,37 @@ use tokio_util::sync::CancellationToken;
 use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, Severity};
 
 use crate::{
-    artifacts::Artifacts,
+    artifacts::ArtifactBucket,
     build::BuildOutcome,
     runner::{JobRunner, RunOutcome},
-    store::{Lease, LeaseStatus, Queue, StoreError},
+    store::{BuildStore, Lease, LeaseStatus, StoreError},
+    telemetry::{BuildEnd, Telemetry},
 };
 
 /// How long a cancelled build goes on at most before its worker hears of it.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const MAX_EXTEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long lines of the log wait for others to be written with.
-const GATHER: Duration = Duration::from_millis(100);
+const LOG_FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// How many entries of the log are in memory, waiting to be written; who says more has to wait.
-const ENTRIES: usize = 256;
+const MAX_BUFFERED_ENTRIES: usize = 256;
 /// How long a line of the log may be, in bytes; the rest is cut.
-const LINE: usize = 16 << 10;
+const MAX_LINE_BYTES: usize = 16 << 10;
 /// What an entry takes beside its text, in bytes.
-const ENTRY: u64 = 64;
+const ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// What warnings, errors and progress may still add to a log that is full, in bytes.
-const RESERVE: u64 = 64 << 10;
+const RESERVED_LOG_BYTES: u64 = 64 << 10;
 /// How long a binary is tried to be stored before the build fails.
-const PATIENCE: Duration = Duration::from_secs(300);
+const STORE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the last words to a store are tried when the worker is to end.
-const LAST: Duration = Duration::from_secs(10);
+const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One who builds.
 #[derive(Clone)]
 pub struct Worker {
     /// Where the builds come from.
-    pub queue: Arc<dyn Queue>,
+    pub store: Arc<dyn BuildStore>,
     /// Where the binaries go.
-    pub artifacts: Arc<dyn Artifacts>,
+    pub artifacts: Arc<ArtifactBucket>,
     /// What builds.
     pub runner: Arc<dyn JobRunner>,
     /// Its name, for the operator.
@@ -62,6 +63,8 @@ pub struct Worker {
     pub log: u64,
     /// How long running builds may go on after the shutdown; then they are given back to the queue.
     pub drain: Duration,
+    /// Where builds are counted and traced.
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 impl Worker {
@@ -75,7 +78,7 @@ impl Worker {
         let mut all = std::pin::pin!(async {
             while let Some(ended) = slots.join_next().await {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a worker ended before its time");
+                    tracing::error!(%error, "a worker panicked");
                 }
             }
         });
@@ -93,14 +96,14 @@ impl Worker {
     async fn slot(self, shutdown: CancellationToken, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         loop {
-            match shutdown.run_until_cancelled(self.queue.lease(&self.name)).await {
+            match shutdown.run_until_cancelled(self.store.lease(&self.name)).await {
                 None => return,
                 Some(Ok(lease)) => {
                     backoff = Backoff::new();
-                    self.build(Held::new(lease, &stop)).await;
+                    self.build(LeasedBuild::new(lease, &stop)).await;
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "no build can be taken; it is tried again");
+                    tracing::warn!(%error, "failed to lease a build; retrying");
                     if shutdown.run_until_cancelled(backoff.wait()).await.is_none() {
                         return;
                     }
@@ -109,27 +112,30 @@ impl Worker {
         }
     }
 
-    async fn build(&self, held: Held) {
-        tracing::info!(build = %held.id(), attempt = held.lease.build.attempts, "a build begins");
+    async fn build(&self, held: LeasedBuild) {
+        tracing::info!(build = %held.id(), attempt = held.lease.build.attempts, "build started");
+        self.telemetry.build_started(&held.lease);
         tokio::select! {
             () = self.carry_out(&held) => {}
             () = self.beat(&held) => {}
         }
+        self.telemetry.build_ended(held.id(), BuildEnd::Released);
     }
 
     /// Says again and again that the build is in good hands; hears that it isn't wanted any more.
-    async fn beat(&self, held: &Held) {
-        let every = (self.queue.lease_time() / 3).min(HEARTBEAT);
+    async fn beat(&self, held: &LeasedBuild) {
+        let every = (self.store.lease_time() / 3).min(MAX_EXTEND_INTERVAL);
         loop {
             sleep(every).await;
-            match timeout(self.queue.lease_time() / 3, self.queue.extend(&held.lease)).await {
+            match timeout(self.store.lease_time() / 3, self.store.extend(&held.lease)).await {
                 Ok(Ok(LeaseStatus::Active)) => {}
                 Ok(Ok(LeaseStatus::Cancelled)) => {
                     held.unwanted.store(true, Ordering::Relaxed);
                     held.cancel.cancel();
                 }
                 Ok(Err(StoreError::LeaseExpired(_))) => {
-                    tracing::warn!(build = %held.id(), "the lease of a build ran out: what it makes is dropped");
+                    tracing::warn!(build = %held.id(), "the lease of a build expired; its result is discarded");
+                    self.telemetry.build_ended(held.id(), BuildEnd::Released);
                     held.lost.cancel();
                     held.cancel.cancel();
                     // There is nothing left to say; the processes of the build end meanwhile.
@@ -137,17 +143,17 @@ impl Worker {
                 }
                 // Nobody else can take it either while the store is in trouble.
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, build = %held.id(), "a lease can't be extended; it is tried again");
+                    tracing::warn!(%error, build = %held.id(), "failed to extend a lease; retrying");
                 }
                 Err(_) => {
-                    tracing::warn!(build = %held.id(), "no answer to a lease's extension; it is tried again");
+                    tracing::warn!(build = %held.id(), "extending a lease timed out; retrying");
                 }
             }
         }
     }
 
-    async fn carry_out(&self, held: &Held) {
-        let (sender, receiver) = mpsc::channel(ENTRIES);
+    async fn carry_out(&self, held: &LeasedBuild) {
+        let (sender, receiver) = mpsc::channel(MAX_BUFFERED_ENTRIES);
         let runner = Arc::clone(&self.runner);
         let (build, cancel) = (held.lease.build.clone(), held.cancel.clone());
         let ended = CancellationToken::new();
@@ -156,9 +162,9 @@ impl Worker {
             let ran = tokio::spawn(async move { runner.run(&build, sender, cancel).await }).await;
             ended.cancel();
             ran.unwrap_or_else(|error| {
-                tracing::error!(%error, build = %held.id(), "a job broke off");
+                tracing::error!(%error, build = %held.id(), "a job panicked");
                 RunOutcome::Failed(internal(
-                    "the job broke off: see the service's own log for why".to_owned(),
+                    "internal error: the job panicked; see the service's log".to_owned(),
                 ))
             })
         };
@@ -180,51 +186,63 @@ impl Worker {
             }
             // What a cancelled build says of itself is about the end of its processes.
             RunOutcome::Failed(_) | RunOutcome::Cancelled if unwanted => {
-                tracing::info!(build = %id, "a build was cancelled");
-                self.insist(held, "a cancelled build can't be marked", || self.queue.stopped(&held.lease))
-                    .await;
+                tracing::info!(build = %id, "build cancelled");
+                self.insist(held, "failed to record a cancelled build", || {
+                    self.store.finish_cancelled(&held.lease)
+                })
+                .await;
+                self.telemetry.build_ended(id, BuildEnd::Cancelled);
             }
             RunOutcome::Failed(_) | RunOutcome::Cancelled if held.cancel.is_cancelled() => {
-                tracing::info!(build = %id, "a build is given back");
-                self.insist(held, "a build can't be given back", || self.queue.release(&held.lease)).await;
+                tracing::info!(build = %id, "build released");
+                self.insist(held, "failed to release a build", || self.store.release(&held.lease)).await;
             }
             RunOutcome::Failed(failure) => self.finish(held, BuildOutcome::Failed(failure)).await,
             RunOutcome::Cancelled => {
-                let failure = internal("the job ended by itself".to_owned());
+                let failure = internal("internal error: the job was cancelled without a request".to_owned());
                 self.finish(held, BuildOutcome::Failed(failure)).await;
             }
         }
     }
 
-    async fn finish(&self, held: &Held, outcome: BuildOutcome) {
-        match &outcome {
-            BuildOutcome::Succeeded(made) => {
-                tracing::info!(build = %held.id(), sha256 = made.artifact.sha256, "a build succeeded");
+    async fn finish(&self, held: &LeasedBuild, outcome: BuildOutcome) {
+        let end = match &outcome {
+            BuildOutcome::Succeeded(result) => {
+                tracing::info!(build = %held.id(), sha256 = result.artifact.sha256, "build succeeded");
+                BuildEnd::Succeeded
             }
             BuildOutcome::Failed(failure) => {
-                tracing::info!(build = %held.id(), kind = ?failure.kind, "a build failed");
+                tracing::info!(build = %held.id(), kind = ?failure.kind, "build failed");
+                BuildEnd::Failed
             }
-        }
-        self.insist(held, "the end of a build can't be written", || {
-            self.queue.finish(&held.lease, outcome.clone())
-        })
-        .await;
+        };
+        let finish = || async {
+            self.store.finish(&held.lease, outcome.clone()).await?;
+            self.telemetry.build_ended(held.id(), end);
+            Ok(())
+        };
+        self.insist(held, "failed to record the end of a build", finish).await;
     }
 
     /// Stores the binary.
-    async fn keep(&self, held: &Held, artifact: &ArtifactInfo, file: &Path) -> Result<(), BuildFailure> {
-        let until = Instant::now() + PATIENCE;
+    async fn keep(
+        &self,
+        held: &LeasedBuild,
+        artifact: &ArtifactInfo,
+        file: &Path,
+    ) -> Result<(), BuildFailure> {
+        let until = Instant::now() + STORE_TIMEOUT;
         let mut backoff = Backoff::new();
         loop {
             let stored = async {
-                self.queue.announce(&held.lease, artifact).await?;
+                self.store.reserve_artifact(&held.lease, artifact).await?;
                 self.artifacts.put(&artifact.sha256, file).await
             };
             let Err(error) = stored.await else { return Ok(()) };
-            tracing::warn!(%error, build = %held.id(), "a binary can't be stored; it is tried again");
+            tracing::warn!(%error, build = %held.id(), "failed to store an artifact; retrying");
             if held.is_over() || Instant::now() > until {
-                let message = "the binary was made, but it can't be stored: ask whoever runs this service, \
-                               then build again";
+                let message =
+                    "failed to store the binary; contact the operator of this service, then build again";
                 return Err(internal(message.to_owned()));
             }
             backoff.wait().await;
@@ -232,7 +250,7 @@ impl Worker {
     }
 
     /// Writes something about the build until it is written, the lease is over, or there is no time left.
-    async fn insist<F>(&self, held: &Held, trouble: &str, write: impl Fn() -> F)
+    async fn insist<F>(&self, held: &LeasedBuild, trouble: &str, write: impl Fn() -> F)
     where
         F: Future<Output = Result<(), StoreError>>,
     {
@@ -241,12 +259,12 @@ impl Worker {
         loop {
             match write().await {
                 Ok(()) | Err(StoreError::LeaseExpired(_)) => return,
-                Err(error) => tracing::warn!(%error, build = %held.id(), "{trouble}; it is tried again"),
+                Err(error) => tracing::warn!(%error, build = %held.id(), "{trouble}; retrying"),
             }
             if held.stop.is_cancelled() {
-                let last = *last.get_or_insert_with(|| Instant::now() + LAST);
+                let last = *last.get_or_insert_with(|| Instant::now() + FINAL_WRITE_TIMEOUT);
                 if Instant::now() > last {
-                    tracing::error!(build = %held.id(), "{trouble}: it is queued again once its lease is over");
+                    tracing::error!(build = %held.id(), "{trouble}; the build is queued again once its lease expires");
                     return;
                 }
             }
@@ -257,14 +275,19 @@ impl Worker {
     }
 
     /// Writes the log, several entries at a time, until the runner ended and everything is written.
-    async fn forward(&self, held: &Held, mut receiver: mpsc::Receiver<LogEntry>, ended: &CancellationToken) {
-        let mut budget = Budget::new(self.log);
+    async fn forward(
+        &self,
+        held: &LeasedBuild,
+        mut receiver: mpsc::Receiver<LogEntry>,
+        ended: &CancellationToken,
+    ) {
+        let mut budget = LogBudget::new(self.log);
         let mut open = true;
         while open {
             let mut entries = Vec::new();
             let mut until = None;
-            while open && entries.len() < ENTRIES {
-                let room = ENTRIES - entries.len();
+            while open && entries.len() < MAX_BUFFERED_ENTRIES {
+                let room = MAX_BUFFERED_ENTRIES - entries.len();
                 let gather = async {
                     match until {
                         Some(until) => timeout_at(until, receiver.recv_many(&mut entries, room)).await.ok(),
@@ -273,12 +296,12 @@ impl Worker {
                 };
                 match ended.run_until_cancelled(gather).await {
                     Some(Some(0)) => open = false,
-                    Some(Some(_)) => _ = until.get_or_insert_with(|| Instant::now() + GATHER),
+                    Some(Some(_)) => _ = until.get_or_insert_with(|| Instant::now() + LOG_FLUSH_INTERVAL),
                     Some(None) => break,
                     None => {
                         // Whatever still holds the other end has nothing to say any more.
                         receiver.close();
-                        while receiver.recv_many(&mut entries, ENTRIES).await > 0 {}
+                        while receiver.recv_many(&mut entries, MAX_BUFFERED_ENTRIES).await > 0 {}
                         open = false;
                     }
                 }
@@ -289,8 +312,9 @@ impl Worker {
                 entries.extend(budget.end());
             }
             if !entries.is_empty() && !held.lost.is_cancelled() {
-                self.insist(held, "the log of a build can't be written", || {
-                    self.queue.append(&held.lease, entries.clone())
+                self.telemetry.build_logged(held.id(), &entries);
+                self.insist(held, "failed to write a build's log", || {
+                    self.store.append_log(&held.lease, entries.clone())
                 })
                 .await;
             }
@@ -299,7 +323,7 @@ impl Worker {
 }
 
 /// A build in this worker's hands.
-struct Held {
+struct LeasedBuild {
     lease: Lease,
     /// Nobody wants it any more.
     unwanted: AtomicBool,
@@ -311,7 +335,7 @@ struct Held {
     cancel: CancellationToken,
 }
 
-impl Held {
+impl LeasedBuild {
     fn new(lease: Lease, stop: &CancellationToken) -> Self {
         Self {
             lease,
@@ -332,7 +356,7 @@ impl Held {
 }
 
 /// How much more a log may take.
-struct Budget {
+struct LogBudget {
     limit: u64,
     left: u64,
     reserve: u64,
@@ -340,19 +364,19 @@ struct Budget {
     cut: u64,
 }
 
-impl Budget {
+impl LogBudget {
     fn new(limit: u64) -> Self {
-        Self { limit, left: limit, reserve: RESERVE, cut: 0 }
+        Self { limit, left: limit, reserve: RESERVED_LOG_BYTES, cut: 0 }
     }
 
     /// The entry, if there is room for it; and what is to be said of those that have none.
     fn admit(&mut self, mut entry: LogEntry) -> Option<LogEntry> {
-        if entry.text.len() > LINE {
-            let cut = entry.text.len() - entry.text.floor_char_boundary(LINE);
-            entry.text.truncate(entry.text.floor_char_boundary(LINE));
+        if entry.text.len() > MAX_LINE_BYTES {
+            let cut = entry.text.len() - entry.text.floor_char_boundary(MAX_LINE_BYTES);
+            entry.text.truncate(entry.text.floor_char_boundary(MAX_LINE_BYTES));
             entry.text.push_str(&format!("… ({cut} bytes more)"));
         }
-        let size = entry.text.len() as u64 + ENTRY;
+        let size = entry.text.len() as u64 + ENTRY_OVERHEAD_BYTES;
         if self.cut == 0 && size <= self.left {
             self.left -= size;
             return Some(entry);
@@ -382,7 +406,7 @@ struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(200);
-    const LONGEST: Duration = Duration::from_secs(10);
+    const MAX: Duration = Duration::from_secs(10);
 
     fn new() -> Self {
         Self { next: Self::FIRST }
@@ -390,7 +414,7 @@ impl Backoff {
 
     async fn wait(&mut self) {
         let now = self.next;
-        self.next = (self.next * 2).min(Self::LONGEST);
+        self.next = (self.next * 2).min(Self::MAX);
         sleep(now).await;
     }
 }

@@ -6,22 +6,21 @@ use axum::{Router, extract::State, middleware::from_fn, response::Response, rout
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::Artifacts,
+    artifacts::ArtifactBucket,
     http::{
         health::{self, NotReady},
         problem::{self, Wrong},
         who,
     },
-    store::{Queue, Records},
+    store::BuildStore,
     telemetry::Telemetry,
 };
 
 /// What a worker tells of itself.
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) records: Arc<dyn Records>,
-    pub(crate) queue: Arc<dyn Queue>,
-    pub(crate) artifacts: Arc<dyn Artifacts>,
+    pub(crate) store: Arc<dyn BuildStore>,
+    pub(crate) artifacts: Arc<ArtifactBucket>,
     /// The worker takes no more builds.
     pub(crate) draining: CancellationToken,
 }
@@ -39,14 +38,14 @@ impl WorkerStatus {
     }
 }
 
-async fn metrics(State(vitals): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
-    Ok(health::openmetrics(vitals.telemetry.metrics(vitals.queue.depth().await?)))
+async fn metrics(State(status): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
+    Ok(health::openmetrics(status.telemetry.metrics(status.store.depth().await?)))
 }
 
-async fn ready(State(vitals): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
-    if vitals.draining.is_cancelled() {
+async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
+    if status.draining.is_cancelled() {
         return Err(NotReady::Draining.into());
     }
-    tokio::try_join!(vitals.records.ready(), vitals.artifacts.ready())?;
+    tokio::try_join!(status.store.ready(), status.artifacts.ready())?;
     Ok(health::fine())
 }

@@ -68,7 +68,7 @@ pub(crate) async fn get(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(site.service.artifacts.read(&sha256, range).await?)
+        Body::from_stream(site.service.read_artifact(&sha256, range)?)
     };
     Ok((status, about, body).into_response())
 }

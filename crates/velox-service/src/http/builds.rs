@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::IntoParams;
 use velox_api::{BuildId, BuildSpec, BuildView, Problem, SubmitRequest, Violation};
+use velox_manifest::parse_target;
 
 use crate::{
     build::{Build, BuildOutcome},
@@ -43,12 +44,16 @@ pub(crate) fn spec(submit: SubmitRequest) -> Result<(BuildSpec, bool), Vec<Viola
             "it goes with `configuration`: `build` has a target of its own",
         )]),
         (None, Some(text)) => {
-            let mut specs = BuildSpec::of_configuration(&text, target.as_deref())?;
+            let mut specs = {
+                let target = target.as_deref().map(parse_target).transpose();
+                let target = target.map_err(|message| vec![Violation::new("target", message)])?;
+                BuildSpec::from_configuration(&text, target.as_ref())?
+            };
             match (specs.pop(), specs.len()) {
                 (Some(spec), 0) => Ok((spec, force)),
                 (Some(last), _) => {
                     let targets: Vec<_> =
-                        specs.iter().chain([&last]).map(|spec| spec.target.as_str()).collect();
+                        specs.iter().chain([&last]).map(|spec| spec.target.to_string()).collect();
                     let targets = targets.join(", ");
                     let message = format!("the configuration is for {targets}: a build is for one, name it");
                     Err(vec![Violation::new("target", message)])
@@ -280,6 +285,6 @@ mod tests {
         assert_eq!(fields(serde_json::json!({"configuration": configuration})), ["target"]);
         let one = serde_json::json!({"configuration": configuration, "target": "linux/arm64", "force": true});
         let (spec, force) = spec(serde_json::from_value(one).expect("a request")).expect("it is right");
-        assert_eq!((spec.target.as_str(), force), ("linux/arm64", true));
+        assert_eq!((spec.target.to_string().as_str(), force), ("linux/arm64", true));
     }
 }

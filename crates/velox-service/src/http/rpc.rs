@@ -21,6 +21,7 @@ use velox_api::{
     BuildId, BuildSpec, BuildState, ExcludeSpec, FailureKind, PluginSpec, ReplaceSpec, Violation,
     artifact_path,
 };
+use velox_manifest::{GoTarget, parse_target};
 
 use crate::{
     auth::{Denied, Identity},
@@ -195,7 +196,7 @@ async fn text(site: &Site, id: BuildId) -> Result<String, ServiceError> {
     let mut text = String::new();
     let mut after = 0;
     loop {
-        let entries = site.service.records.log(id, after, 1024).await?;
+        let entries = site.service.store.log(id, after, 1024).await?;
         let Some(last) = entries.last() else { return Ok(text) };
         after = last.seq;
         for entry in &entries {
@@ -211,7 +212,7 @@ async fn text(site: &Site, id: BuildId) -> Result<String, ServiceError> {
 /// What a request asks for.
 ///
 /// # Errors
-/// The rules of the existing service's protobuf files, by their names of the fields; [`BuildSpec::checked`] knows more.
+/// The rules of the existing service's protobuf files, by their names of the fields; [`BuildSpec::normalized`] knows more.
 pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     let mut wrong = Vec::new();
     let mut needed = |field: String, value: &str| {
@@ -250,8 +251,11 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let target =
-        platform.map_or_else(velox_api::host_target, |platform| format!("{}/{}", platform.os, platform.arch));
+    let target = match platform {
+        Some(platform) => parse_target(&format!("{}/{}", platform.os, platform.arch))
+            .map_err(|message| vec![Violation::new("target_platform", message)])?,
+        None => GoTarget::host(),
+    };
     let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
     let exclude =
         |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };

@@ -1,17 +1,14 @@
 //! The paths, with stores in memory: what the store of the disk can't be made to do at will.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    ops::Range,
-    path::Path,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use axum::{body::Body, extract::ConnectInfo, http::Request, response::Response};
-use data_encoding::HEXLOWER;
 use futures::{StreamExt, stream::BoxStream};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -25,23 +22,24 @@ use velox_api::{
 
 use super::*;
 use crate::{
-    artifacts::{Artifacts, Stored},
+    artifacts::ArtifactBucket,
     build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant},
     policy::BuildPolicy,
-    store::{Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission},
+    store::{BuildStore, Lease, LeaseStatus, QueueDepth, StoreError, Submission},
 };
 
 /// All stores, in memory.
 struct Memory {
     state: Mutex<Contents>,
     changed: watch::Sender<()>,
+    bucket: Arc<ArtifactBucket>,
 }
 
 #[derive(Default)]
 struct Contents {
     builds: BTreeMap<BuildId, Build>,
     logs: BTreeMap<BuildId, Vec<LogEntry>>,
-    files: BTreeMap<String, (Vec<u8>, ArtifactInfo)>,
+    artifacts: BTreeMap<String, ArtifactInfo>,
     room: u64,
     broken: bool,
 }
@@ -49,7 +47,7 @@ struct Contents {
 impl Memory {
     fn new() -> Arc<Self> {
         let state = Mutex::new(Contents { room: 10, ..Contents::default() });
-        Arc::new(Self { state, changed: watch::Sender::new(()) })
+        Arc::new(Self { state, changed: watch::Sender::new(()), bucket: ArtifactBucket::in_memory() })
     }
 
     fn state(&self) -> MutexGuard<'_, Contents> {
@@ -92,14 +90,14 @@ impl Memory {
 
     /// A binary of these bytes, as a build's outcome.
     fn made(&self, bytes: &[u8]) -> BuildOutcome {
-        let sha256: String = HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(bytes));
+        let sha256 = self.bucket.insert(bytes);
         let artifact = ArtifactInfo {
             sha256: sha256.clone(),
             size: bytes.len() as u64,
             file_name: "rr.exe".to_owned(),
             target: "windows/amd64".to_owned(),
         };
-        self.state().files.insert(sha256, (bytes.to_vec(), artifact.clone()));
+        self.state().artifacts.insert(sha256, artifact.clone());
         BuildOutcome::Succeeded(Box::new(BuildResult {
             artifact,
             version: "v2025.1.5".to_owned(),
@@ -112,10 +110,10 @@ impl Memory {
 }
 
 #[async_trait]
-impl Records for Memory {
+impl BuildStore for Memory {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let mut state = self.state();
-        let key = new.spec.key();
+        let key = new.spec.key().unwrap();
         let like = |build: &&Build| build.key == key;
         if let Some(build) = state.builds.values().filter(like).find(|build| !build.state.is_final()) {
             return Ok(Submission::Joined(build.clone()));
@@ -132,21 +130,7 @@ impl Records for Memory {
             return Err(StoreError::QueueFull { waiting: 0 });
         }
         state.room -= 1;
-        let build = Build {
-            id: BuildId::new(),
-            key,
-            spec: new.spec,
-            force: new.force,
-            state: BuildState::Queued,
-            wanted_by: BTreeSet::from([new.tenant.clone()]),
-            tenant: new.tenant,
-            trace: None,
-            attempts: 0,
-            created: Timestamp::UNIX_EPOCH,
-            started: None,
-            finished: None,
-            outcome: None,
-        };
+        let build = Build { created: Timestamp::UNIX_EPOCH, ..Build::queued(new, key) };
         state.builds.insert(build.id, build.clone());
         Ok(Submission::Queued(build))
     }
@@ -174,7 +158,7 @@ impl Records for Memory {
         Ok(log.filter(|entry| entry.seq > after).take(limit).cloned().collect())
     }
 
-    async fn changes(&self, _: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
+    async fn watch(&self, _: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
         let first = (self.changed.subscribe(), true);
         Ok(futures::stream::unfold(first, async |(mut changed, is_first)| {
             if !is_first {
@@ -186,16 +170,13 @@ impl Records for Memory {
     }
 
     async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
-        Ok(self.state().files.get(sha256).map(|(_, info)| info.clone()))
+        Ok(self.state().artifacts.get(sha256).cloned())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
         if self.state().broken { Err(StoreError::Failed("secret".to_owned())) } else { Ok(()) }
     }
-}
 
-#[async_trait]
-impl Queue for Memory {
     async fn lease(&self, _: &str) -> Result<Lease, StoreError> {
         std::future::pending().await
     }
@@ -208,11 +189,11 @@ impl Queue for Memory {
         Ok(LeaseStatus::Active)
     }
 
-    async fn append(&self, _: &Lease, _: Vec<LogEntry>) -> Result<(), StoreError> {
+    async fn append_log(&self, _: &Lease, _: Vec<LogEntry>) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
+    async fn reserve_artifact(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -220,7 +201,7 @@ impl Queue for Memory {
         Ok(())
     }
 
-    async fn stopped(&self, _: &Lease) -> Result<(), StoreError> {
+    async fn finish_cancelled(&self, _: &Lease) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -235,31 +216,17 @@ impl Queue for Memory {
     async fn depth(&self) -> Result<QueueDepth, StoreError> {
         Ok(QueueDepth::default())
     }
-}
 
-#[async_trait]
-impl Artifacts for Memory {
-    async fn put(&self, _: &str, _: &Path) -> Result<(), StoreError> {
-        Ok(())
+    async fn prune(&self, _: Timestamp, _: u64, _: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
-    async fn find(&self, sha256: &str) -> Result<Option<Stored>, StoreError> {
-        Ok(self.state().files.get(sha256).map(|(bytes, _)| Stored { size: bytes.len() as u64 }))
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
+        Ok(HashMap::new())
     }
 
-    async fn read(
-        &self,
-        sha256: &str,
-        range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        let state = self.state();
-        let (bytes, _) = state.files.get(sha256).expect("it was found");
-        let bytes = Bytes::copy_from_slice(&bytes[range.start as usize..range.end as usize]);
-        Ok(futures::stream::iter([Ok(bytes)]).boxed())
-    }
-
-    async fn ready(&self) -> Result<(), StoreError> {
-        Ok(())
+    async fn remove_artifact(&self, _: &str, _: Timestamp) -> Result<bool, StoreError> {
+        Ok(false)
     }
 }
 
@@ -277,15 +244,15 @@ impl Fixture {
 
     fn with(entrance: &Entrance) -> Self {
         let memory = Memory::new();
+        let telemetry = Telemetry::new(None).unwrap();
         let site = Arc::new(Site {
-            telemetry: crate::telemetry::Telemetry::new(None).unwrap(),
+            telemetry: Arc::clone(&telemetry),
             service: Service {
-                records: Arc::clone(&memory) as _,
-                queue: Arc::clone(&memory) as _,
-                artifacts: Arc::clone(&memory) as _,
+                telemetry,
+                store: Arc::clone(&memory) as _,
+                artifacts: Arc::clone(&memory.bucket),
                 policy: BuildPolicy::default(),
                 rates: Arc::default(),
-                lately: Arc::default(),
             },
             tokens: Tokens::open(None).expect("no file is read"),
             releases: Releases::built_in(),
@@ -797,7 +764,7 @@ async fn a_build_is_cancelled_by_those_who_asked_for_it() {
 #[test]
 fn a_spec_of_a_call_is_the_spec_of_a_request() {
     let call: crate::proto::api::request::v1::BuildRequest = serde_json::from_value(call()).expect("a call");
-    let of_call = rpc::spec(call).expect("it is right").checked().expect("it is right");
+    let of_call = rpc::spec(call).expect("it is right").normalized().expect("it is right");
     let of_request: BuildSpec = serde_json::from_value(spec()).expect("a request");
-    assert_eq!(of_call.key(), of_request.checked().expect("it is right").key());
+    assert_eq!(of_call.key().unwrap(), of_request.normalized().expect("it is right").key().unwrap());
 }

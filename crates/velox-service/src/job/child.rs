@@ -14,7 +14,7 @@ use velox_build::{
     Blame, BuildOptions, BuildRequest, BuildSummary, CacheOptions, CompileOptions, Error, ErrorKind, Goal,
     NetworkAccess, Output, StampOptions, WorkspaceOptions, render,
 };
-use velox_manifest::SourceFile;
+use velox_manifest::Manifest;
 
 use super::{
     fence,
@@ -85,7 +85,7 @@ async fn build(
 ) -> Result<Said, Error> {
     let spec = &task.spec;
     let failed = |kind, message| Ok(Said::Failed(BuildFailure { kind, message }));
-    let (manifest, source) = match spec.manifest() {
+    let manifest = match Manifest::try_from(spec) {
         Ok(read) => read,
         Err(violations) => {
             let lines: Vec<String> =
@@ -96,7 +96,7 @@ async fn build(
     let lock = task.directory.join("velox.lock");
     let request = BuildRequest {
         manifest,
-        source: Some(source.clone()),
+        source: None,
         base: task.directory.clone(),
         environment,
         options: BuildOptions {
@@ -112,11 +112,11 @@ async fn build(
         lock: Some(lock.clone()),
         updates_lock: true,
     };
-    let log = Arc::new(Log::new(source.clone()));
+    let log = Arc::new(Log::default());
     let summary = match velox_build::build(&request, log, cancel).await {
         Ok(summary) => summary,
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-        Err(error) => return Ok(Said::Failed(failure(&error, &source, task.memory))),
+        Err(error) => return Ok(Said::Failed(failure(&error, task.memory))),
     };
     let lock = match std::fs::read_to_string(&lock) {
         Ok(lock) => lock,
@@ -146,13 +146,10 @@ fn made(task: &Task, summary: BuildSummary, lock: String) -> Option<Said> {
     Some(Said::Made { made: Box::new(made), file: binary.path })
 }
 
-/// As `vx build` shows it: the places in the configuration, and what the compiler printed.
-fn failure(error: &Error, source: &SourceFile, memory: u64) -> BuildFailure {
-    let mut parts: Vec<String> = error
-        .diagnostics
-        .iter()
-        .map(|diagnostic| render::plain(&render::render(diagnostic, Some(source))))
-        .collect();
+/// The failure of a build: its diagnostics and the compiler's output.
+fn failure(error: &Error, memory: u64) -> BuildFailure {
+    let mut parts: Vec<String> =
+        error.diagnostics.iter().map(|diagnostic| render::plain(&render::render(diagnostic, None))).collect();
     if !error.output.is_empty() {
         parts.push(error.output.iter().map(|line| format!("{}\n", render::clean(line))).collect());
     }

@@ -9,7 +9,6 @@ use std::{
 
 use velox_api::{LogEntry, Severity};
 use velox_build::{Event, Phase, Reporter, render};
-use velox_manifest::SourceFile;
 
 use super::task::Said;
 
@@ -19,17 +18,12 @@ const OFTEN_ENOUGH: Duration = Duration::from_millis(250);
 const LONGEST: usize = 8 << 10;
 
 /// Says on the standard output what goes on.
+#[derive(Default)]
 pub(super) struct Log {
-    /// The configuration, which warnings point into.
-    source: SourceFile,
     told: Mutex<HashMap<Phase, Instant>>,
 }
 
 impl Log {
-    pub(super) fn new(source: SourceFile) -> Self {
-        Self { source, told: Mutex::default() }
-    }
-
     fn is_due(&self, phase: Phase, last: bool) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if !last && told.get(&phase).is_some_and(|when| when.elapsed() < OFTEN_ENOUGH) {
@@ -63,7 +57,7 @@ impl Reporter for Log {
             }
             Event::Raised(raised) => tell(LogEntry::new(Severity::Warning, raised.to_string())),
             Event::Warning(warning) => {
-                lines(Severity::Warning, &render::plain(&render::render(&warning, Some(&self.source))));
+                lines(Severity::Warning, &render::plain(&render::render(&warning, None)));
             }
             Event::Note(note) => tell(LogEntry::new(Severity::Info, note.to_string())),
             // The packages are told as progress.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::form_urlencoded;
 use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
+use velox_manifest::{GoTarget, parse_target};
 
 use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
 
@@ -178,11 +179,11 @@ impl Choice {
             roadrunner: spec.roadrunner.clone(),
             plugins: spec.plugins.clone(),
             more: String::new(),
-            target: spec.target.clone(),
+            target: spec.target.to_string(),
             debug: spec.debug,
             race: spec.race,
             strict: spec.strict,
-            dependencies: spec.dependencies.clone().unwrap_or_default(),
+            dependencies: spec.dependencies.map(|choice| choice.word().to_owned()).unwrap_or_default(),
             tags: spec.tags.join(","),
             replaces: lines(
                 spec.replaces.iter().map(|ReplaceSpec { old, new }| format!("{old} => {new}")).collect(),
@@ -287,18 +288,26 @@ impl Choice {
         if plugins.is_empty() && wrong.is_empty() {
             wrong.push(Violation::new("plugins", "a server is made of plugins: choose at least one"));
         }
+        let target = parse_target(&self.target).unwrap_or_else(|message| {
+            wrong.push(Violation::new("target", message));
+            GoTarget::host()
+        });
+        let dependencies = match self.dependencies.as_str() {
+            "" => None,
+            word => word.parse().map_err(|message| wrong.push(Violation::new("dependencies", message))).ok(),
+        };
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let spec = BuildSpec {
             roadrunner: self.roadrunner.clone(),
             plugins,
             replaces,
             excludes,
-            target: self.target.clone(),
+            target,
             tags: self.tags.split([',', ' ']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
             debug: self.debug,
             race: self.race,
             strict: self.strict,
-            dependencies: some(&self.dependencies),
+            dependencies,
             stamp_version: some(&self.stamp_version),
             stamp_time: some(&self.stamp_time),
         };
@@ -313,6 +322,8 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use velox_manifest::Dependencies;
 
     use super::*;
     use crate::releases::Releases;
@@ -344,7 +355,7 @@ mod tests {
         assert_eq!(choice.count(), USUAL.len());
         let (spec, wrong) = choice.spec();
         assert!(wrong.is_empty());
-        assert!(spec.checked().unwrap().is_exact(), "so that it is built only once");
+        assert!(spec.normalized().unwrap().is_exact(), "so that it is built only once");
     }
 
     #[tokio::test]
@@ -357,12 +368,12 @@ mod tests {
                 new: "a.b/d@v1.0.0+incompatible".to_owned(),
             }],
             excludes: vec![ExcludeSpec { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
-            target: "windows/arm64".to_owned(),
+            target: parse_target("windows/arm64").unwrap(),
             tags: vec!["one".to_owned(), "two".to_owned()],
             debug: true,
             race: true,
             strict: true,
-            dependencies: Some("minimal".to_owned()),
+            dependencies: Some(Dependencies::Minimal),
             stamp_version: Some("1.2.3+x=y".to_owned()),
             stamp_time: Some("2026-01-02T03:04:05Z".to_owned()),
         };
@@ -412,6 +423,7 @@ mod tests {
             more: "example.com/x\n".to_owned(),
             replaces: "a.b/c".to_owned(),
             excludes: "a.b/c".to_owned(),
+            target: GoTarget::host().to_string(),
             ..Choice::default()
         };
         let fields: Vec<String> = choice.spec().1.into_iter().map(|wrong| wrong.field).collect();

@@ -98,7 +98,7 @@ async fn submit(
     let sent = Sent::read(&body);
     let (catalogue, choice) = pages.settled(sent).await;
     let (spec, mut wrong) = choice.spec();
-    if let Err(violations) = spec.clone().checked() {
+    if let Err(violations) = spec.clone().normalized() {
         // No plugins at all is said already.
         let is_new = |field: &str| !field.is_empty() || wrong.is_empty();
         let new: Vec<_> = violations.into_iter().filter(|violation| is_new(&violation.field)).collect();
@@ -190,7 +190,7 @@ impl Pages {
         let mut log = Vec::new();
         while log.len() < READ {
             let after = log.last().map_or(0, |entry: &velox_api::LogEntry| entry.seq);
-            let entries = self.service.records.log(named, after, ENTRIES).await?;
+            let entries = self.service.store.log(named, after, ENTRIES).await?;
             let is_all = entries.len() < ENTRIES;
             log.extend(entries);
             if is_all {

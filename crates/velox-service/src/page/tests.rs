@@ -1,10 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, ops::Range, path::Path, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use axum::{Extension, body::Body, http::Request};
-use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -15,12 +18,13 @@ use velox_api::{
 
 use super::*;
 use crate::{
-    artifacts::{Artifacts, Stored},
+    artifacts::ArtifactBucket,
     auth::Identity,
     build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant},
     caller::{Caller, TokenScope},
     policy::BuildPolicy,
-    store::{Lease, LeaseStatus, Queue, QueueDepth, Records, Submission},
+    store::{BuildStore, Lease, LeaseStatus, QueueDepth, Submission},
+    telemetry::Telemetry,
 };
 
 const ME: &str = "127.0.0.1";
@@ -34,7 +38,7 @@ struct Store {
 }
 
 #[async_trait]
-impl Records for Store {
+impl BuildStore for Store {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         if self.full {
             return Err(StoreError::QueueFull { waiting: 64 });
@@ -65,7 +69,7 @@ impl Records for Store {
         Ok(self.log.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect())
     }
 
-    async fn changes(&self, _: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
+    async fn watch(&self, _: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
         Ok(futures::stream::pending().boxed())
     }
 
@@ -76,10 +80,7 @@ impl Records for Store {
     async fn ready(&self) -> Result<(), StoreError> {
         Ok(())
     }
-}
 
-#[async_trait]
-impl Queue for Store {
     async fn lease(&self, _: &str) -> Result<Lease, StoreError> {
         std::future::pending().await
     }
@@ -92,11 +93,11 @@ impl Queue for Store {
         Ok(LeaseStatus::Active)
     }
 
-    async fn append(&self, _: &Lease, _: Vec<LogEntry>) -> Result<(), StoreError> {
+    async fn append_log(&self, _: &Lease, _: Vec<LogEntry>) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
+    async fn reserve_artifact(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -104,7 +105,7 @@ impl Queue for Store {
         Ok(())
     }
 
-    async fn stopped(&self, _: &Lease) -> Result<(), StoreError> {
+    async fn finish_cancelled(&self, _: &Lease) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -119,28 +120,17 @@ impl Queue for Store {
     async fn position(&self, _: BuildId) -> Result<Option<QueuePosition>, StoreError> {
         Ok(Some(QueuePosition { at: 3, of: 7 }))
     }
-}
 
-#[async_trait]
-impl Artifacts for Store {
-    async fn put(&self, _: &str, _: &Path) -> Result<(), StoreError> {
-        Ok(())
+    async fn prune(&self, _: Timestamp, _: u64, _: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
-    async fn find(&self, _: &str) -> Result<Option<Stored>, StoreError> {
-        Ok(None)
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
+        Ok(HashMap::new())
     }
 
-    async fn read(
-        &self,
-        _: &str,
-        _: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        Ok(futures::stream::empty().boxed())
-    }
-
-    async fn ready(&self) -> Result<(), StoreError> {
-        Ok(())
+    async fn remove_artifact(&self, _: &str, _: Timestamp) -> Result<bool, StoreError> {
+        Ok(false)
     }
 }
 
@@ -149,13 +139,13 @@ fn build(state: BuildState, outcome: Option<BuildOutcome>) -> Build {
         PluginSpec::new(format!("github.com/roadrunner-server/{name}/v5"), reference)
     };
     let spec = BuildSpec {
-        target: "linux/amd64".to_owned(),
+        target: velox_manifest::parse_target("linux/amd64").unwrap(),
         ..BuildSpec::new("v2025.1.15", vec![plugin("http", "v5.3.0"), plugin("rpc", "v5.1.9")])
     };
     let now = Timestamp::now();
     Build {
         id: BuildId::new(),
-        key: spec.key(),
+        key: spec.key().unwrap(),
         spec,
         force: false,
         state,
@@ -212,12 +202,11 @@ fn caller() -> Caller {
 fn routes_of(store: Store) -> Router {
     let store = Arc::new(store);
     let service = Service {
-        records: Arc::clone(&store) as _,
-        queue: Arc::clone(&store) as _,
-        artifacts: store,
+        telemetry: Telemetry::new(None).unwrap(),
+        store,
+        artifacts: ArtifactBucket::in_memory(),
         policy: BuildPolicy::default(),
         rates: Arc::default(),
-        lately: Arc::default(),
     };
     routes(service, Releases::built_in()).layer(Extension(Identity(Ok(caller()))))
 }

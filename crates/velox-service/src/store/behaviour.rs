@@ -11,7 +11,7 @@ use velox_api::{
     QueuePosition, Severity,
 };
 
-use super::{Forgets, Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission};
+use super::{BuildStore, Lease, LeaseStatus, QueueDepth, StoreError, Submission};
 use crate::build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 
 /// How the store under test is set up.
@@ -113,24 +113,24 @@ pub(crate) fn entry(text: &str) -> LogEntry {
     LogEntry { time: Timestamp::UNIX_EPOCH, ..LogEntry::new(Severity::Output, text) }
 }
 
-async fn queued(store: &impl Records, name: &str, who: &str) -> BuildId {
+async fn queued(store: &impl BuildStore, name: &str, who: &str) -> BuildId {
     match store.submit(new(name, who)).await.expect("it is taken") {
         Submission::Queued(build) => build.id,
         other => panic!("{other:?}"),
     }
 }
 
-pub(crate) async fn lease(store: &impl Queue) -> Lease {
+pub(crate) async fn lease(store: &impl BuildStore) -> Lease {
     timeout(SOON, store.lease("worker")).await.expect("there is a build").expect("it can be leased")
 }
 
-async fn get(store: &impl Records, id: BuildId) -> Build {
+async fn get(store: &impl BuildStore, id: BuildId) -> Build {
     store.get(id).await.expect("it can be read").expect("it is there")
 }
 
 /// Waits until the build is as it should be.
-pub(crate) async fn until(store: &impl Records, id: BuildId, is: impl Fn(&Build) -> bool) -> Build {
-    let mut changes = store.changes(id).await.expect("there are changes");
+pub(crate) async fn until(store: &impl BuildStore, id: BuildId, is: impl Fn(&Build) -> bool) -> Build {
+    let mut changes = store.watch(id).await.expect("there are changes");
     let wait = async {
         loop {
             let build = get(store, id).await;
@@ -144,7 +144,7 @@ pub(crate) async fn until(store: &impl Records, id: BuildId, is: impl Fn(&Build)
 }
 
 /// Waits until the queue is that long: counting may be a moment behind.
-pub(crate) async fn until_depth(store: &impl Queue, queued: u64, running: u64) {
+pub(crate) async fn until_depth(store: &impl BuildStore, queued: u64, running: u64) {
     let since = Instant::now();
     let wanted = QueueDepth { queued, running };
     loop {
@@ -157,7 +157,7 @@ pub(crate) async fn until_depth(store: &impl Queue, queued: u64, running: u64) {
     }
 }
 
-pub(crate) async fn identical_requests_share_one_build(store: &(impl Records + Queue)) {
+pub(crate) async fn identical_requests_share_one_build(store: &impl BuildStore) {
     let requests = (0..40).map(|_| store.submit(new("a", "ann")));
     let submitted = join_all(requests).await;
     let submitted: Vec<Submission> = submitted.into_iter().map(|one| one.expect("it is taken")).collect();
@@ -181,7 +181,7 @@ pub(crate) async fn identical_requests_share_one_build(store: &(impl Records + Q
     assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
 }
 
-pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Records + Queue)) {
+pub(crate) async fn what_succeeded_answers_the_next_request(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     let leased = lease(store).await;
     store.finish(&leased, made("0b")).await.expect("it ends");
@@ -197,7 +197,7 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &(impl Record
     assert!(matches!(store.submit(forced).await, Ok(Submission::Queued(build)) if build.id != id));
 }
 
-pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Queue)) {
+pub(crate) async fn a_branch_is_stale_after_its_time(store: &impl BuildStore) {
     let branch = || NewBuild {
         spec: spec("a", "master"),
         tenant: tenant("ann"),
@@ -215,9 +215,7 @@ pub(crate) async fn a_branch_is_stale_after_its_time(store: &(impl Records + Que
     assert!(matches!(store.submit(new("b", "ann")).await, Ok(Submission::Finished(_))));
 }
 
-pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(
-    store: &(impl Records + Queue),
-) {
+pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(store: &impl BuildStore) {
     let first = queued(store, "a", "ann").await;
     store.finish(&lease(store).await, failed()).await.expect("it ends");
     let build = get(store, first).await;
@@ -234,7 +232,7 @@ pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(
     );
 }
 
-pub(crate) async fn a_full_queue_takes_no_more_of_the_same_tenant(store: &(impl Records + Queue)) {
+pub(crate) async fn a_full_queue_takes_no_more_of_the_same_tenant(store: &impl BuildStore) {
     queued(store, "a", "ann").await;
     queued(store, "b", "ann").await;
     let third = store.submit(new("c", "ann")).await;
@@ -254,7 +252,7 @@ pub(crate) async fn a_full_queue_takes_no_more_of_the_same_tenant(store: &(impl 
     queued(store, "f", "dan").await;
 }
 
-pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &(impl Records + Queue)) {
+pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &impl BuildStore) {
     let new = |name: &str| NewBuild { at_once: Some(2), ..new(name, "ann") };
     store.submit(new("a")).await.expect("it is taken");
     store.submit(new("b")).await.expect("it is taken");
@@ -265,7 +263,7 @@ pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &(impl Record
     assert!(matches!(store.submit(new("c")).await, Ok(Submission::Queued(_))));
 }
 
-pub(crate) async fn tenants_take_turns(store: &(impl Records + Queue)) {
+pub(crate) async fn tenants_take_turns(store: &impl BuildStore) {
     for number in 0..6 {
         queued(store, &format!("a{number}"), "ann").await;
     }
@@ -290,7 +288,7 @@ pub(crate) async fn tenants_take_turns(store: &(impl Records + Queue)) {
     assert_eq!(left, ["github.com/acme/a3", "github.com/acme/a4", "github.com/acme/a5"]);
 }
 
-pub(crate) async fn who_waits_knows_where(store: &(impl Records + Queue)) {
+pub(crate) async fn who_waits_knows_where(store: &impl BuildStore) {
     let mut ids = Vec::new();
     for (name, who) in [("a0", "ann"), ("a1", "ann"), ("a2", "ann"), ("b", "bob")] {
         ids.push(queued(store, name, who).await);
@@ -312,16 +310,16 @@ pub(crate) async fn who_waits_knows_where(store: &(impl Records + Queue)) {
     assert_eq!(left, [1, 2, 3]);
 }
 
-pub(crate) async fn logs_have_numbers_without_gaps(store: &(impl Records + Queue)) {
+pub(crate) async fn logs_have_numbers_without_gaps(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     assert_eq!(store.log(id, 0, 10).await.expect("it can be read"), []);
     let leased = lease(store).await;
     for piece in 0..10 {
         let entries = (0..30).map(|line| entry(&format!("line {}", piece * 30 + line + 1))).collect();
-        store.append(&leased, entries).await.expect("it is kept");
+        store.append_log(&leased, entries).await.expect("it is kept");
     }
     let large = "x".repeat(40 << 10);
-    store.append(&leased, vec![entry(&large); 40]).await.expect("it is kept");
+    store.append_log(&leased, vec![entry(&large); 40]).await.expect("it is kept");
     let all = store.log(id, 0, 1000).await.expect("it can be read");
     assert_eq!(all.len(), 340);
     assert!(all.iter().zip(1..).all(|(entry, seq)| entry.seq == seq));
@@ -331,15 +329,15 @@ pub(crate) async fn logs_have_numbers_without_gaps(store: &(impl Records + Queue
         assert_eq!((some[0].seq, some.len()), (first, count), "after {after}, {limit}");
     }
     assert_eq!(store.log(id, 340, 10).await.expect("it can be read"), []);
-    store.append(&leased, vec![entry("more")]).await.expect("it is kept");
+    store.append_log(&leased, vec![entry("more")]).await.expect("it is kept");
     assert_eq!(store.log(id, 340, 10).await.expect("it can be read")[0].seq, 341);
     assert_eq!(store.log(BuildId::new(), 0, 10).await.expect("it can be read"), []);
 }
 
-pub(crate) async fn who_waits_for_changes_misses_none(store: &(impl Records + Queue)) {
+pub(crate) async fn who_waits_for_changes_misses_none(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     let reading = async {
-        let mut changes = store.changes(id).await.expect("there are changes");
+        let mut changes = store.watch(id).await.expect("there are changes");
         let mut seen = 0;
         loop {
             changes.next().await.expect("there is more to come");
@@ -356,7 +354,7 @@ pub(crate) async fn who_waits_for_changes_misses_none(store: &(impl Records + Qu
     let writing = async {
         let leased = lease(store).await;
         for line in 0..20 {
-            store.append(&leased, vec![entry(&format!("line {line}"))]).await.expect("it is kept");
+            store.append_log(&leased, vec![entry(&format!("line {line}"))]).await.expect("it is kept");
         }
         store.finish(&leased, failed()).await.expect("it ends");
     };
@@ -364,20 +362,20 @@ pub(crate) async fn who_waits_for_changes_misses_none(store: &(impl Records + Qu
     assert_eq!(seen, 20);
 }
 
-pub(crate) async fn a_lease_that_is_not_extended_ends(store: &(impl Records + Queue)) {
+pub(crate) async fn a_lease_that_is_not_extended_ends(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     let first = lease(store).await;
-    store.append(&first, vec![entry("from the first")]).await.expect("it is kept");
+    store.append_log(&first, vec![entry("from the first")]).await.expect("it is kept");
     let second = lease(store).await;
     assert_eq!((second.build.id, second.build.attempts), (id, 2));
 
     // The one who was silent can't do anything any more.
     assert!(matches!(store.extend(&first).await, Err(StoreError::LeaseExpired(of)) if of == id));
-    assert!(store.append(&first, vec![entry("too late")]).await.is_err());
+    assert!(store.append_log(&first, vec![entry("too late")]).await.is_err());
     assert!(matches!(store.finish(&first, made("0e")).await, Err(StoreError::LeaseExpired(_))));
     assert!(store.release(&first).await.is_err());
 
-    store.append(&second, vec![entry("from the second")]).await.expect("it is kept");
+    store.append_log(&second, vec![entry("from the second")]).await.expect("it is kept");
     store.finish(&second, made("0f")).await.expect("it ends");
     assert_eq!(get(store, id).await.outcome, Some(made("0f")));
     let log = store.log(id, 0, 10).await.expect("it can be read");
@@ -389,7 +387,7 @@ pub(crate) async fn a_lease_that_is_not_extended_ends(store: &(impl Records + Qu
     );
 }
 
-pub(crate) async fn a_lease_that_is_extended_stays(store: &(impl Records + Queue)) {
+pub(crate) async fn a_lease_that_is_extended_stays(store: &impl BuildStore) {
     queued(store, "a", "ann").await;
     let leased = lease(store).await;
     let since = Instant::now();
@@ -401,7 +399,7 @@ pub(crate) async fn a_lease_that_is_extended_stays(store: &(impl Records + Queue
     store.finish(&leased, failed()).await.expect("it ends");
 }
 
-pub(crate) async fn a_build_ends_when_nobody_wants_it(store: &(impl Records + Queue)) {
+pub(crate) async fn a_build_ends_when_nobody_wants_it(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     store.submit(new("a", "bob")).await.expect("it is taken");
     assert_eq!(store.cancel(id, &tenant("cid")).await.expect("it can be asked"), None);
@@ -417,31 +415,31 @@ pub(crate) async fn a_build_ends_when_nobody_wants_it(store: &(impl Records + Qu
     assert_ne!(queued(store, "a", "ann").await, id);
 }
 
-pub(crate) async fn a_running_build_is_stopped_when_nobody_wants_it(store: &(impl Records + Queue)) {
+pub(crate) async fn a_running_build_is_stopped_when_nobody_wants_it(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     let leased = lease(store).await;
     let left = store.cancel(id, &tenant("ann")).await.expect("it can be asked").expect("it is theirs");
     assert_eq!(left.state, BuildState::Running);
     assert_eq!(store.extend(&leased).await.expect("it is still there"), LeaseStatus::Cancelled);
-    store.stopped(&leased).await.expect("it ends");
+    store.finish_cancelled(&leased).await.expect("it ends");
     let build = get(store, id).await;
     assert_eq!((build.state, build.outcome), (BuildState::Cancelled, None));
     assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
 }
 
-pub(crate) async fn a_cancelled_build_goes_on_for_who_asks_in_time(store: &(impl Records + Queue)) {
+pub(crate) async fn a_cancelled_build_goes_on_for_who_asks_in_time(store: &impl BuildStore) {
     let id = queued(store, "a", "ann").await;
     let leased = lease(store).await;
     store.cancel(id, &tenant("ann")).await.expect("it can be asked");
     assert_eq!(store.extend(&leased).await.expect("it is still there"), LeaseStatus::Cancelled);
     assert!(matches!(store.submit(new("a", "bob")).await, Ok(Submission::Joined(build)) if build.id == id));
-    store.stopped(&leased).await.expect("it stopped");
+    store.finish_cancelled(&leased).await.expect("it stopped");
     let again = lease(store).await;
     assert_eq!(again.build.id, id);
     assert_eq!(again.build.wanted_by, [tenant("bob")].into());
 }
 
-pub(crate) async fn a_released_build_is_next(store: &(impl Records + Queue)) {
+pub(crate) async fn a_released_build_is_next(store: &impl BuildStore) {
     let first = queued(store, "a", "ann").await;
     queued(store, "b", "ann").await;
     let leased = lease(store).await;
@@ -455,7 +453,7 @@ pub(crate) async fn a_released_build_is_next(store: &(impl Records + Queue)) {
     assert_eq!((again.build.id, again.build.attempts), (first, 1));
 }
 
-pub(crate) async fn the_newest_builds_come_first(store: &(impl Records + Queue)) {
+pub(crate) async fn the_newest_builds_come_first(store: &impl BuildStore) {
     let mut ids = Vec::new();
     for number in 0..5 {
         ids.push(queued(store, &format!("a{number}"), "ann").await);
@@ -470,15 +468,15 @@ pub(crate) async fn the_newest_builds_come_first(store: &(impl Records + Queue))
     assert_eq!(recent(2).await, ids[..2]);
 }
 
-pub(crate) async fn old_builds_are_forgotten(store: &(impl Queue + Forgets)) {
+pub(crate) async fn old_builds_are_forgotten(store: &impl BuildStore) {
     let mut ids = Vec::new();
     for number in 0..4 {
         ids.push(queued(store, &format!("a{number}"), "ann").await);
     }
     for sha256 in ["0a", "0b", "0c"] {
         let leased = lease(store).await;
-        store.append(&leased, vec![entry("hello")]).await.expect("it is kept");
-        store.announce(&leased, &artifact_of(sha256)).await.expect("it is kept");
+        store.append_log(&leased, vec![entry("hello")]).await.expect("it is kept");
+        store.reserve_artifact(&leased, &artifact_of(sha256)).await.expect("it is kept");
         store.finish(&leased, made(sha256)).await.expect("it ends");
     }
     let (now, past) = (Timestamp::now(), Timestamp::UNIX_EPOCH);
@@ -507,15 +505,16 @@ pub(crate) async fn old_builds_are_forgotten(store: &(impl Queue + Forgets)) {
     assert_eq!(recent.iter().map(|build| build.id).collect::<Vec<_>>(), [again, ids[3]]);
 }
 
-pub(crate) async fn nothing_leads_to_a_forgotten_artifact(store: &(impl Queue + Forgets)) {
+pub(crate) async fn nothing_leads_to_a_forgotten_artifact(store: &impl BuildStore) {
     let mut ids = Vec::new();
     for (name, sha256) in [("a", "0a"), ("b", "0a"), ("c", "0c")] {
         ids.push(queued(store, name, "ann").await);
         store.finish(&lease(store).await, made(sha256)).await.expect("it ends");
     }
     let later = Timestamp::now() + Duration::from_secs(60);
-    let forget =
-        async |sha256: &str| store.forget(&sha256.repeat(32), later).await.expect("it can be tidied up");
+    let forget = async |sha256: &str| {
+        store.remove_artifact(&sha256.repeat(32), later).await.expect("it can be tidied up")
+    };
     assert!(forget("0a").await && forget("0e").await);
     for id in &ids[..2] {
         assert_eq!(store.get(*id).await.expect("it can be read"), None);

@@ -1,19 +1,17 @@
-//! Where builds are kept, and who is next: traits with an embedded and a distributed implementation.
+//! Builds, their logs and the queue: one trait with an embedded and a distributed implementation.
 
 #[cfg(test)]
 mod behaviour;
 mod jetstream;
 mod sqlite;
+mod turns;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use velox_api::{BuildFailure, BuildId, FailureKind, LogEntry, QueuePosition};
+use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, QueuePosition};
 
 pub use self::{
     jetstream::{JetStreamOptions, JetStreamStore},
@@ -21,56 +19,75 @@ pub use self::{
 };
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
-/// How often a build is tried whose workers die: it may be what kills them.
-const ATTEMPTS: u32 = 25;
+/// How often a build whose workers die is attempted: it may be what kills them.
+const MAX_ATTEMPTS: u32 = 25;
 
-/// The end of a build that was tried so often.
-fn given_up(attempts: u32) -> BuildOutcome {
+/// What was used within this time is kept, whatever the limits are: a client may be about to download it, and a build about to
+/// end with it.
+pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(3600);
+
+const WORKER_LOST: &str = "the worker stopped responding; the build is queued again";
+const WORKER_STOPPED: &str = "the worker is shutting down; the build is queued again";
+const RESUBMITTED: &str = "the build was cancelled and submitted again";
+
+/// The outcome of a build that was attempted too often.
+fn too_many_attempts(attempts: u32) -> BuildOutcome {
     let message = format!(
-        "the build is given up: {attempts} times it was taken, and each time the process that built it was gone before the \
-         end. It may be the build that ends them, by the memory or the disk that it takes. Whoever runs the service \
-         finds the reason in the logs of the workers and of their machines, where they name the build; once it is mended, \
-         ask for the build again."
+        "the build is abandoned after {attempts} attempts: each time its worker died. The build may cause it, by the memory or \
+         the disk space that it needs. The logs of the workers and their machines name the build; submit it again once the \
+         cause is fixed."
     );
     BuildOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
 }
 
-/// What went wrong in a store.
+/// Whether a finished build may be reused for the same request: its refs are exact, or it is younger than `time_to_live`.
+fn is_fresh(build: &Build, time_to_live: Duration) -> bool {
+    let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
+    build.spec.is_exact() || age.is_some_and(|age| age < time_to_live)
+}
+
+/// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It has no room for more queued builds.
-    #[error("the queue is full: there are {waiting} builds in it")]
+    /// The queue takes no more builds.
+    #[error("the queue is full: {waiting} builds are waiting")]
     QueueFull {
-        /// How many wait.
+        /// How many builds are queued.
         waiting: u64,
     },
-    /// The tenant has as many builds on their way as it may.
-    #[error("{limit} builds of yours are on their way, and more aren't allowed at once")]
+    /// The tenant has as many unfinished builds as it may.
+    #[error("limit of {limit} concurrent builds reached")]
     TenantLimit {
         /// [`NewBuild::at_once`].
         limit: u64,
     },
-    /// The lease ran out, or its build was given to another worker.
-    #[error("the lease of build {0} is over")]
+    /// The lease expired, or another worker has the build.
+    #[error("the lease of build {0} expired")]
     LeaseExpired(BuildId),
-    /// The store itself is in trouble; says which one, and how.
+    /// The store itself failed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What became of a submission.
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(format!("failed to serialize a build: {error}"))
+    }
+}
+
+/// The result of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submission {
-    /// It is a new build.
+    /// A new build.
     Queued(Build),
-    /// There is one like it on its way; the tenant is among those who want it now.
+    /// An equal build that is queued or running; the tenant is among those who want it now.
     Joined(Build),
-    /// There is one like it that succeeded, and it isn't stale.
+    /// An equal build that succeeded and isn't stale.
     Finished(Arc<Build>),
 }
 
 impl Submission {
-    /// The build, whichever it is.
+    /// The build.
     #[must_use]
     pub fn build(&self) -> &Build {
         match self {
@@ -80,138 +97,114 @@ impl Submission {
     }
 }
 
-/// Builds and their logs. Whatever a method answered with is there after any crash.
-#[async_trait]
-pub trait Records: Send + Sync {
-    /// Queues a build, or finds one of the same [`velox_api::BuildSpec::key`]: one that is queued or running, or (without `force`)
-    /// one that succeeded, whose spec is exact or which is younger than the time to live of the store. Of any number of
-    /// simultaneous callers on any number of nodes, one gets [`Submission::Queued`].
-    ///
-    /// # Errors
-    /// [`StoreError::QueueFull`], [`StoreError::TenantLimit`] (for a build that would be queued, not for one that is joined or
-    /// finished): nothing was kept.
-    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError>;
-
-    /// The build of this name.
-    async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError>;
-
-    /// The newest builds first.
-    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;
-
-    /// The tenant doesn't want it any more. The build ends where nobody else does: at once where it is queued, as soon as
-    /// its worker hears of it where it runs. `None`: there is no such build, or it isn't theirs.
-    async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
-
-    /// The log after the entry `after` (0: from the start), at most `limit` entries.
-    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
-
-    /// An item at once, and then whenever the build or its log may have changed; it may come for nothing, and changes
-    /// that follow each other quickly may share one. Who hears it reads again.
-    async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;
-
-    /// The artifact of any build that has this SHA-256.
-    async fn artifact(&self, sha256: &str) -> Result<Option<velox_api::ArtifactInfo>, StoreError>;
-
-    /// Whether the store answers: for readiness.
-    async fn ready(&self) -> Result<(), StoreError>;
-}
-
-/// A store that forgets what is old. Any number of nodes may make it do so at once, while others build and download.
-#[async_trait]
-pub trait Forgets: Records {
-    /// Forgets finished builds and their logs: those that ended before `before`, and the oldest beyond `most`. How many. Of
-    /// artifacts that no build is left of it forgets those that nobody needed since `needed`.
-    async fn prune(&self, before: Timestamp, most: u64, needed: Timestamp) -> Result<u64, StoreError>;
-
-    /// The artifacts that builds made or are about to store, by SHA-256, each with when it was needed last as far as this
-    /// store knows.
-    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError>;
-
-    /// Forgets an artifact and the builds that made it: its bytes are to be removed next, within a minute, and nothing may
-    /// lead to them. `false`: it was needed since `before` as far as this store knows, and stays.
-    async fn forget(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError>;
-}
-
-/// A build in a worker's hands, until the lease ends.
+/// A worker's temporary ownership of a build.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    /// The build, with its `attempts` counted.
+    /// The build, this attempt counted.
     pub build: Build,
-    /// What tells this lease from others of the same build.
+    /// Distinguishes leases of the same build.
     pub token: String,
 }
 
-/// What a worker is told when it extends a lease.
+/// Whether a leased build is still wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseStatus {
     /// Go on.
     Active,
-    /// Nobody wants the build any more: stop, and [`Queue::stopped`].
+    /// All tenants cancelled: stop, then [`BuildStore::finish_cancelled`].
     Cancelled,
 }
 
-/// How long the queue is.
+/// The number of unfinished builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueDepth {
     /// Builds that wait.
     pub queued: u64,
-    /// Builds in workers' hands.
+    /// Builds that workers have.
     pub running: u64,
 }
 
-/// Of a build in a queue whose lines take turns: `waiting` has the builds of each line in their order, `running` how
-/// many of a line are in workers' hands.
-fn position_of<L: std::hash::Hash + Eq>(
-    id: BuildId,
-    waiting: impl IntoIterator<Item = (L, BuildId)>,
-    mut running: HashMap<L, u64>,
-) -> Option<QueuePosition> {
-    let mut rounds = BTreeMap::new();
-    for (line, build) in waiting {
-        let round = running.entry(line).or_default();
-        *round += 1;
-        rounds.entry(build).and_modify(|least: &mut u64| *least = (*least).min(*round)).or_insert(*round);
-    }
-    let turn = |(build, round): (&BuildId, &u64)| (*round, *build);
-    let mine = turn(rounds.get_key_value(&id)?);
-    let at = rounds.iter().filter(|other| turn(*other) <= mine).count() as u64;
-    Some(QueuePosition { at, of: rounds.len() as u64 })
-}
-
-/// Who is built next. A lease ends by itself when it isn't extended: then the build is queued again.
+/// Builds, their logs and the queue. What a method returned is durable.
 #[async_trait]
-pub trait Queue: Send + Sync {
-    /// Waits for a build and takes it. Tenants take turns, however many builds each of them has queued.
-    async fn lease(&self, worker: &str) -> Result<Lease, StoreError>;
-
-    /// How long a lease lasts without [`Queue::extend`], which is called three times as often.
-    fn lease_time(&self) -> std::time::Duration;
-
-    /// The worker is still at it.
+pub trait BuildStore: Send + Sync {
+    /// Queues a build, or finds one of the same key: a queued or running one, or (without `force`) one that succeeded and is
+    /// exact or younger than the store's time to live. Of any number of simultaneous callers on any number of nodes, one gets
+    /// [`Submission::Queued`].
     ///
     /// # Errors
-    /// [`StoreError::LeaseExpired`]: another worker may have it; what was made is to be dropped.
+    /// [`StoreError::QueueFull`] and [`StoreError::TenantLimit`], for new builds only.
+    async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError>;
+
+    /// The build of this id.
+    async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError>;
+
+    /// The newest builds, newest first.
+    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;
+
+    /// Withdraws the tenant's request. Once no tenant wants the build, it ends: at once where it is queued, else when its worker
+    /// extends the lease. `None`: there is no such build, or the tenant never requested it.
+    async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
+
+    /// At most `limit` log entries after the entry `after` (0: from the start).
+    async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
+
+    /// An item at once, and then whenever the build or its log may have changed. Changes in quick succession may share one.
+    async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;
+
+    /// The artifact of any build with this SHA-256.
+    async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError>;
+
+    /// Checks that the store answers.
+    async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Waits for a build and leases it. Tenants take turns, however many builds each of them has queued. A lease that isn't
+    /// extended ends, and its build is queued again.
+    async fn lease(&self, worker: &str) -> Result<Lease, StoreError>;
+
+    /// How long a lease lasts without [`BuildStore::extend`].
+    fn lease_time(&self) -> Duration;
+
+    /// Extends the lease.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseExpired`]: another worker may have the build; discard the result.
     async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError>;
 
-    /// Adds to the build's log; gives the entries their numbers.
-    async fn append(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError>;
+    /// Appends to the build's log, and numbers the entries.
+    async fn append_log(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError>;
 
-    /// The artifact is about to be stored, and is the build's for an hour from now: nobody removes it. To be called each time
-    /// before it is stored, even where it seems to be there.
-    async fn announce(&self, lease: &Lease, artifact: &velox_api::ArtifactInfo) -> Result<(), StoreError>;
+    /// Protects the artifact from removal for [`MIN_RETENTION`]. Must be called each time before it is stored.
+    async fn reserve_artifact(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError>;
 
-    /// It ended. The artifact is in the artifact store by then.
+    /// Ends the build. Its artifact must be stored.
     async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError>;
 
-    /// It ended since nobody wants it.
-    async fn stopped(&self, lease: &Lease) -> Result<(), StoreError>;
+    /// Ends a build that no tenant wants.
+    async fn finish_cancelled(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// The worker can't go on (it is shut down): the build is queued again, before all others of its tenant.
+    /// Queues the build again, before all others of its tenant: its worker shuts down.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// How long it is.
+    /// The length of the queue.
     async fn depth(&self) -> Result<QueueDepth, StoreError>;
 
-    /// Where the build stands; `None`: it doesn't wait.
+    /// The position of a queued build.
     async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError>;
+
+    /// Removes finished builds with their logs: those that ended before `before`, and the oldest beyond `max_builds`. Removes
+    /// entries of artifacts without builds that weren't used since `unused_since`. Returns the number of builds. Any number of
+    /// nodes may do so at once.
+    async fn prune(
+        &self,
+        before: Timestamp,
+        max_builds: u64,
+        unused_since: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// The artifacts of builds, and those reserved, each with its last use as far as this store knows.
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError>;
+
+    /// Removes an artifact's entry and the builds that made it, so that its bytes can be removed, within a minute. `false`: it was
+    /// used since `unused_since` and stays.
+    async fn remove_artifact(&self, sha256: &str, unused_since: Timestamp) -> Result<bool, StoreError>;
 }

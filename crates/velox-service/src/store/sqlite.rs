@@ -1,6 +1,6 @@
 //! The embedded store: builds, their logs and the queue in one SQLite database.
 //!
-//! One server has it, and its workers are in the same process. So leases are kept in temporary tables, which take part in
+//! One server has it, and its workers are in the same process. So leases are row in temporary tables, which take part in
 //! transactions but never wait for the disk; when the process dies they go with it, and what was running is queued again by
 //! the next one.
 //!
@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, named_params, params};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Severity};
@@ -29,11 +29,12 @@ use self::{
     database::{Database, transaction},
     watch::Watches,
 };
-use super::{ATTEMPTS, given_up, position_of};
-use crate::{
-    build::{Build, BuildOutcome, NewBuild, Tenant},
-    store::{Forgets, Lease, LeaseStatus, Queue, QueueDepth, Records, StoreError, Submission},
+use super::{
+    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, QueueDepth, RESUBMITTED, StoreError, Submission,
+    WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
+    turns::{self, Line, QueueLoad},
 };
+use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
 /// How an embedded store is set up.
 #[derive(Debug, Clone)]
@@ -57,20 +58,20 @@ impl Default for SqliteOptions {
 #[derive(Clone)]
 pub struct SqliteStore {
     database: Arc<Database>,
-    told: Arc<Told>,
+    notifier: Arc<Notifier>,
     options: SqliteOptions,
     start: Instant,
 }
 
-/// Who waits for what.
+/// Wakes those who wait for changes.
 #[derive(Default)]
-struct Told {
+struct Notifier {
     builds: Arc<Watches>,
     /// That there may be something to lease.
     queue: Notify,
 }
 
-impl Told {
+impl Notifier {
     fn changed(&self, build: &Build) {
         self.builds.tell(build.id);
         if build.state == BuildState::Queued {
@@ -86,31 +87,28 @@ impl SqliteStore {
     /// # Errors
     /// Another server has it, a newer vx made it, or it can't be read or written.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        let told = Arc::new(Told::default());
+        let notifier = Arc::new(Notifier::default());
         let start = Instant::now();
-        let for_regular = Arc::clone(&told);
+        let for_regular = Arc::clone(&notifier);
         let regular = move || {
-            let told = Arc::clone(&for_regular);
+            let notifier = Arc::clone(&for_regular);
             transaction(
                 move |connection| expire(connection, millis(start)),
                 move |expired| match expired {
-                    Ok(builds) => builds.iter().for_each(|build| told.changed(build)),
-                    Err(error) => tracing::error!(%error, "leases that are over can't be ended"),
+                    Ok(builds) => builds.iter().for_each(|build| notifier.changed(build)),
+                    Err(error) => tracing::error!(%error, "failed to end expired leases"),
                 },
             )
         };
         let tick = (options.lease_time / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let path = path.to_owned();
         let open = move || Database::open(&path, tick, regular);
-        let broke_off = |error| StoreError::Failed(format!("opening the database broke off: {error}"));
+        let broke_off = |error| StoreError::Failed(format!("failed to open the database: {error}"));
         let database = tokio::task::spawn_blocking(open).await.map_err(broke_off)??;
-        let this = Self { database: Arc::new(database), told, options, start };
+        let this = Self { database: Arc::new(database), notifier, options, start };
         let recovered = this.database.write(recover, |_| {}).await?;
         if recovered > 0 {
-            tracing::info!(
-                builds = recovered,
-                "builds that the last server left unfinished are queued again"
-            );
+            tracing::info!(builds = recovered, "queued the unfinished builds of the previous process again");
         }
         Ok(this)
     }
@@ -121,10 +119,10 @@ impl SqliteStore {
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         build: impl Fn(&T) -> Option<&Build> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let told = Arc::clone(&self.told);
+        let notifier = Arc::clone(&self.notifier);
         let tell = move |given: &T| {
             if let Some(build) = build(given) {
-                told.changed(build);
+                notifier.changed(build);
             }
         };
         self.database.write(step, tell).await
@@ -140,7 +138,7 @@ impl SqliteStore {
     async fn with_lease(
         &self,
         lease: &Lease,
-        step: impl FnOnce(&Connection, Kept) -> Result<Build, StoreError> + Send + 'static,
+        step: impl FnOnce(&Connection, BuildRow) -> Result<Build, StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
         let (id, token) = (lease.build.id, lease.token.clone());
         let step = move |connection: &Connection| step(connection, leased(connection, id, &token)?);
@@ -149,19 +147,15 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Records for SqliteStore {
+impl BuildStore for SqliteStore {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
-        let key = new.spec.key();
+        let key = new.spec.key()?;
         let good = self.options.time_to_live;
         if !new.force {
             // What is finished stays as it is: most requests need no turn at writing.
-            let (key, exact) = (key.clone(), new.spec.is_exact());
+            let key = key.clone();
             let look = move |connection: &Connection| {
-                Ok(if live(connection, &key)?.is_some() {
-                    None
-                } else {
-                    made(connection, &key, exact, good)?
-                })
+                Ok(if live(connection, &key)?.is_some() { None } else { reusable(connection, &key, good)? })
             };
             if let Some(build) = self.database.read(look).await? {
                 return Ok(Submission::Finished(Arc::new(build)));
@@ -177,14 +171,14 @@ impl Records for SqliteStore {
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
-        self.database.read(move |connection| Ok(find(connection, id)?.map(|kept| kept.build))).await
+        self.database.read(move |connection| Ok(find(connection, id)?.map(|row| row.build))).await
     }
 
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
         let look = move |connection: &Connection| {
             let mut select = connection.prepare_cached(&format!("{SELECT} ORDER BY number DESC LIMIT ?"))?;
-            let rows = select.query_map([limit], Kept::read)?;
-            rows.map(|kept| Ok(kept?.parsed()?.build)).collect()
+            let rows = select.query_map([limit], BuildRow::read)?;
+            rows.map(|row| Ok(row?.parsed()?.build)).collect()
         };
         self.database.read(look).await
     }
@@ -209,8 +203,8 @@ impl Records for SqliteStore {
         self.database.read(look).await
     }
 
-    async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
-        Ok(self.told.builds.listen(id))
+    async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
+        Ok(self.notifier.builds.listen(id))
     }
 
     async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
@@ -227,49 +221,10 @@ impl Records for SqliteStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.database.write(|_| Ok(()), |()| {}).await
     }
-}
 
-#[async_trait]
-impl Forgets for SqliteStore {
-    async fn prune(&self, before: Timestamp, most: u64, _: Timestamp) -> Result<u64, StoreError> {
-        let mut pruned = 0;
-        loop {
-            let some = self.database.write(move |connection| prune(connection, before, most), |_| {}).await?;
-            pruned += some;
-            if some == 0 {
-                return Ok(pruned);
-            }
-        }
-    }
-
-    /// The directory knows when they were used.
-    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
-        let look = |connection: &Connection| {
-            let mut select =
-                connection.prepare_cached("SELECT DISTINCT sha256 FROM builds WHERE sha256 IS NOT NULL")?;
-            let rows = select.query_map([], |row| Ok((row.get(0)?, Timestamp::UNIX_EPOCH)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        };
-        self.database.read(look).await
-    }
-
-    async fn forget(&self, sha256: &str, _: Timestamp) -> Result<bool, StoreError> {
-        let sha256 = sha256.to_owned();
-        let forget = move |connection: &Connection| {
-            let mut find = connection.prepare_cached("SELECT number FROM builds WHERE sha256 = ?")?;
-            let numbers = find.query_map([&sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-            numbers.into_iter().try_for_each(|number| delete(connection, number))
-        };
-        self.database.write(forget, |()| {}).await?;
-        Ok(true)
-    }
-}
-
-#[async_trait]
-impl Queue for SqliteStore {
     async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
         loop {
-            let mut queued = std::pin::pin!(self.told.queue.notified());
+            let mut queued = std::pin::pin!(self.notifier.queue.notified());
             queued.as_mut().enable();
             let (sender, receiver) = oneshot::channel();
             let (this, worker) = (self.clone(), worker.to_owned());
@@ -278,7 +233,7 @@ impl Queue for SqliteStore {
                 if let Err(Ok(Some(lease))) = sender.send(this.take(worker).await)
                     && let Err(error) = this.release(&lease).await
                 {
-                    tracing::warn!(%error, build = %lease.build.id, "a lease that nobody waits for can't be given back");
+                    tracing::warn!(%error, build = %lease.build.id, "failed to release a lease");
                 }
             });
             let ended = |_| StoreError::Failed("the queue is closed".to_owned());
@@ -310,46 +265,46 @@ impl Queue for SqliteStore {
         self.database.write(step, |_| {}).await
     }
 
-    async fn append(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
-        let step = move |connection: &Connection, kept: Kept| {
-            append(connection, kept.number, entries)?;
-            Ok(kept.build)
+    async fn append_log(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
+        let step = move |connection: &Connection, row: BuildRow| {
+            append(connection, row.number, entries)?;
+            Ok(row.build)
         };
         self.with_lease(lease, step).await
     }
 
     /// The directory marks what is stored as used.
-    async fn announce(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
+    async fn reserve_artifact(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
         Ok(())
     }
 
     async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError> {
-        let step = |connection: &Connection, mut kept: Kept| {
+        let step = |connection: &Connection, mut row: BuildRow| {
             let state = match outcome {
                 BuildOutcome::Succeeded(_) => BuildState::Succeeded,
                 BuildOutcome::Failed(_) => BuildState::Failed,
             };
-            kept.end(connection, state, Some(outcome))?;
-            Ok(kept.build)
+            row.end(connection, state, Some(outcome))?;
+            Ok(row.build)
         };
         self.with_lease(lease, step).await
     }
 
-    async fn stopped(&self, lease: &Lease) -> Result<(), StoreError> {
-        let step = |connection: &Connection, mut kept: Kept| {
+    async fn finish_cancelled(&self, lease: &Lease) -> Result<(), StoreError> {
+        let step = |connection: &Connection, mut row: BuildRow| {
             // Somebody may have asked for it since.
-            kept.put_back(connection, "the build was cancelled, and asked for again")?;
-            Ok(kept.build)
+            row.put_back(connection, RESUBMITTED)?;
+            Ok(row.build)
         };
         self.with_lease(lease, step).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let step = |connection: &Connection, mut kept: Kept| {
+        let step = |connection: &Connection, mut row: BuildRow| {
             // It wasn't the build's doing.
-            kept.build.attempts = kept.build.attempts.saturating_sub(1);
-            kept.put_back(connection, "the worker is shut down: the build is queued again")?;
-            Ok(kept.build)
+            row.build.attempts = row.build.attempts.saturating_sub(1);
+            row.put_back(connection, WORKER_STOPPED)?;
+            Ok(row.build)
         };
         self.with_lease(lease, step).await
     }
@@ -367,16 +322,50 @@ impl Queue for SqliteStore {
     async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
         self.database.read(move |connection| position(connection, id)).await
     }
+
+    async fn prune(&self, before: Timestamp, max_builds: u64, _: Timestamp) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let some =
+                self.database.write(move |connection| prune(connection, before, max_builds), |_| {}).await?;
+            pruned += some;
+            if some == 0 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    /// The directory knows when they were used.
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
+        let look = |connection: &Connection| {
+            let mut select =
+                connection.prepare_cached("SELECT DISTINCT sha256 FROM builds WHERE sha256 IS NOT NULL")?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, Timestamp::UNIX_EPOCH)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.database.read(look).await
+    }
+
+    async fn remove_artifact(&self, sha256: &str, _: Timestamp) -> Result<bool, StoreError> {
+        let sha256 = sha256.to_owned();
+        let forget = move |connection: &Connection| {
+            let mut find = connection.prepare_cached("SELECT number FROM builds WHERE sha256 = ?")?;
+            let numbers = find.query_map([&sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+            numbers.into_iter().try_for_each(|number| delete(connection, number))
+        };
+        self.database.write(forget, |()| {}).await?;
+        Ok(true)
+    }
 }
 
 /// A build, and its place in the database.
-struct Kept {
+struct BuildRow {
     number: i64,
     build: Build,
 }
 
 /// As it stands in a row.
-struct Raw {
+struct RawRow {
     number: i64,
     build: String,
     lock: Option<String>,
@@ -384,9 +373,9 @@ struct Raw {
 
 const SELECT: &str = "SELECT builds.number, builds.build, builds.lock FROM builds";
 
-impl Kept {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Raw> {
-        Ok(Raw { number: row.get(0)?, build: row.get(1)?, lock: row.get(2)? })
+impl BuildRow {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<RawRow> {
+        Ok(RawRow { number: row.get(0)?, build: row.get(1)?, lock: row.get(2)? })
     }
 
     fn is_wanted(&self) -> bool {
@@ -444,16 +433,16 @@ impl Kept {
         if !self.is_wanted() {
             return self.end(connection, BuildState::Cancelled, None);
         }
-        if self.build.attempts >= ATTEMPTS {
-            let given_up = given_up(self.build.attempts);
-            return self.end(connection, BuildState::Failed, Some(given_up));
+        if self.build.attempts >= MAX_ATTEMPTS {
+            let outcome = too_many_attempts(self.build.attempts);
+            return self.end(connection, BuildState::Failed, Some(outcome));
         }
         self.leave(connection)?;
         self.build.state = BuildState::Queued;
         self.build.started = None;
         self.write(connection)?;
         for tenant in &self.build.wanted_by {
-            wait(connection, self.number, tenant, Place::Before)?;
+            wait(connection, self.number, tenant, LinePosition::Before)?;
         }
         append(connection, self.number, vec![LogEntry::new(Severity::Info, why)])
     }
@@ -466,27 +455,32 @@ impl Kept {
     }
 }
 
-impl Raw {
-    fn parsed(self) -> Result<Kept, StoreError> {
+impl RawRow {
+    fn parsed(self) -> Result<BuildRow, StoreError> {
         let mut build: Build = parse(&self.build)?;
         if let (Some(BuildOutcome::Succeeded(made)), Some(lock)) = (&mut build.outcome, self.lock) {
             made.lock = lock;
         }
-        Ok(Kept { number: self.number, build })
+        Ok(BuildRow { number: self.number, build })
     }
 }
 
 /// Where in a tenant's line.
 #[derive(Clone, Copy)]
-enum Place {
+enum LinePosition {
     Before,
     Behind,
 }
 
-fn wait(connection: &Connection, number: i64, tenant: &Tenant, place: Place) -> Result<(), StoreError> {
+fn wait(
+    connection: &Connection,
+    number: i64,
+    tenant: &Tenant,
+    place: LinePosition,
+) -> Result<(), StoreError> {
     let place = match place {
-        Place::Before => 0,
-        Place::Behind => 1,
+        LinePosition::Before => 0,
+        LinePosition::Behind => 1,
     };
     connection
         .prepare_cached("INSERT INTO waiting (tenant, place, build) VALUES (?, ?, ?)")?
@@ -498,36 +492,28 @@ fn one(
     connection: &Connection,
     condition: &str,
     values: impl rusqlite::Params,
-) -> Result<Option<Kept>, StoreError> {
+) -> Result<Option<BuildRow>, StoreError> {
     let mut select = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
-    select.query_row(values, Kept::read).optional()?.map(Raw::parsed).transpose()
+    select.query_row(values, BuildRow::read).optional()?.map(RawRow::parsed).transpose()
 }
 
-fn find(connection: &Connection, id: BuildId) -> Result<Option<Kept>, StoreError> {
+fn find(connection: &Connection, id: BuildId) -> Result<Option<BuildRow>, StoreError> {
     one(connection, "WHERE id = ?", [id.to_string()])
 }
 
 /// The one of this key that is queued or running.
-fn live(connection: &Connection, key: &str) -> Result<Option<Kept>, StoreError> {
+fn live(connection: &Connection, key: &str) -> Result<Option<BuildRow>, StoreError> {
     one(connection, "WHERE key = ? AND state IN ('queued', 'running')", [key])
 }
 
-/// The newest one of this key that succeeded and isn't stale.
-fn made(
-    connection: &Connection,
-    key: &str,
-    exact: bool,
-    good: Duration,
-) -> Result<Option<Build>, StoreError> {
+/// The newest build of this key that succeeded and is fresh.
+fn reusable(connection: &Connection, key: &str, time_to_live: Duration) -> Result<Option<Build>, StoreError> {
     let condition = "WHERE key = ? AND state = 'succeeded' ORDER BY number DESC LIMIT 1";
-    let fresh = |build: &Build| {
-        let age = build.finished.map(|finished| Timestamp::now().duration_since(finished));
-        exact || age.is_some_and(|age| age.unsigned_abs() < good)
-    };
-    Ok(one(connection, condition, [key])?.map(|kept| kept.build).filter(fresh))
+    let newest = one(connection, condition, [key])?.map(|row| row.build);
+    Ok(newest.filter(|build| is_fresh(build, time_to_live)))
 }
 
-fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<Kept, StoreError> {
+fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<BuildRow, StoreError> {
     let condition = "JOIN leases ON leases.build = builds.number WHERE token = ?";
     one(connection, condition, [token])?.ok_or(StoreError::LeaseExpired(id))
 }
@@ -552,7 +538,7 @@ fn position(connection: &Connection, id: BuildId) -> Result<Option<QueuePosition
     let mut running = connection
         .prepare_cached("SELECT tenant, count(*) FROM builds WHERE state = 'running' GROUP BY tenant")?;
     let running = running.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(position_of(id, waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
+    Ok(turns::position(id, waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
 }
 
 fn submit(
@@ -562,92 +548,76 @@ fn submit(
     queue: u64,
     good: Duration,
 ) -> Result<Submission, StoreError> {
-    if let Some(mut kept) = live(connection, &key)? {
-        if kept.build.wanted_by.insert(new.tenant.clone()) {
-            kept.write(connection)?;
-            if kept.build.state == BuildState::Queued {
+    if let Some(mut row) = live(connection, &key)? {
+        if row.build.wanted_by.insert(new.tenant.clone()) {
+            row.write(connection)?;
+            if row.build.state == BuildState::Queued {
                 let join = "INSERT INTO waiting SELECT ?, min(place), build FROM waiting WHERE build = ?";
-                connection.prepare_cached(join)?.execute(params![new.tenant.0, kept.number])?;
+                connection.prepare_cached(join)?.execute(params![new.tenant.0, row.number])?;
             }
         }
-        return Ok(Submission::Joined(kept.build));
+        return Ok(Submission::Joined(row.build));
     }
     if !new.force
-        && let Some(build) = made(connection, &key, new.spec.is_exact(), good)?
+        && let Some(build) = reusable(connection, &key, good)?
     {
         return Ok(Submission::Finished(Arc::new(build)));
     }
-    if let Some(limit) = new.at_once {
-        let theirs = "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND tenant = ?";
-        let theirs: u64 = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
-        if theirs >= limit {
-            return Err(StoreError::TenantLimit { limit });
-        }
-    }
-    let waiting = count(connection, BuildState::Queued)?;
-    if waiting >= queue {
-        let theirs = "SELECT EXISTS (SELECT 1 FROM waiting WHERE tenant = ?)";
-        let theirs: bool = connection.prepare_cached(theirs)?.query_row([&new.tenant.0], |row| row.get(0))?;
-        if theirs || waiting >= queue.saturating_mul(2) {
-            return Err(StoreError::QueueFull { waiting });
-        }
-    }
+    let number_of = |query: &str| -> Result<u64, StoreError> {
+        Ok(connection.prepare_cached(query)?.query_row([&new.tenant.0], |row| row.get(0))?)
+    };
+    let load = QueueLoad {
+        queued: count(connection, BuildState::Queued)?,
+        queued_of_tenant: number_of("SELECT count(*) FROM waiting WHERE tenant = ?")?,
+        unfinished_of_tenant: number_of(
+            "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND tenant = ?",
+        )?,
+    };
+    load.admit(queue, new.at_once)?;
     let number = "SELECT coalesce(max(number), 0) + 1 FROM builds";
     let number = connection.prepare_cached(number)?.query_row([], |row| row.get(0))?;
-    let build = Build {
-        id: BuildId::new(),
-        key,
-        spec: new.spec,
-        force: new.force,
-        state: BuildState::Queued,
-        wanted_by: [new.tenant.clone()].into(),
-        tenant: new.tenant,
-        trace: new.trace,
-        attempts: 0,
-        created: Timestamp::now(),
-        started: None,
-        finished: None,
-        outcome: None,
-    };
-    let kept = Kept { number, build };
-    kept.write(connection)?;
-    wait(connection, number, &kept.build.tenant, Place::Behind)?;
-    Ok(Submission::Queued(kept.build))
+    let build = Build::queued(new, key);
+    let row = BuildRow { number, build };
+    row.write(connection)?;
+    wait(connection, number, &row.build.tenant, LinePosition::Behind)?;
+    Ok(Submission::Queued(row.build))
 }
 
 fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
-    let Some(mut kept) = find(connection, id)? else { return Ok(None) };
-    let wanted = kept.build.wanted_by.contains(tenant);
-    if !wanted && kept.build.tenant != *tenant {
+    let Some(mut row) = find(connection, id)? else { return Ok(None) };
+    let wanted = row.build.wanted_by.contains(tenant);
+    if !wanted && row.build.tenant != *tenant {
         return Ok(None);
     }
-    if wanted && !kept.build.state.is_final() {
-        kept.build.wanted_by.remove(tenant);
-        if kept.build.state == BuildState::Queued && !kept.is_wanted() {
-            kept.end(connection, BuildState::Cancelled, None)?;
+    if wanted && !row.build.state.is_final() {
+        row.build.wanted_by.remove(tenant);
+        if row.build.state == BuildState::Queued && !row.is_wanted() {
+            row.end(connection, BuildState::Cancelled, None)?;
         } else {
-            kept.write(connection)?;
+            row.write(connection)?;
             let leave = "DELETE FROM waiting WHERE tenant = ? AND build = ?";
-            connection.prepare_cached(leave)?.execute(params![tenant.0, kept.number])?;
+            connection.prepare_cached(leave)?.execute(params![tenant.0, row.number])?;
         }
     }
-    Ok(Some(kept.build))
+    Ok(Some(row.build))
 }
 
 fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Lease>, StoreError> {
-    let next = "
-        SELECT tenant FROM
+    let lines = "
+        SELECT tenant, (SELECT count(*) FROM leases WHERE leases.tenant = line.tenant), coalesce(turn, 0) FROM
             (SELECT tenant, min(place) AS place, min(build) AS build FROM waiting GROUP BY tenant) AS line
         LEFT JOIN turns USING (tenant)
-        ORDER BY (SELECT count(*) FROM leases WHERE leases.tenant = line.tenant), coalesce(turn, 0), place, build
-        LIMIT 1";
-    let tenant: Option<String> =
-        connection.prepare_cached(next)?.query_row([], |row| row.get(0)).optional()?;
-    let Some(tenant) = tenant else { return Ok(None) };
+        ORDER BY place, build";
+    let mut lines = connection.prepare_cached(lines)?;
+    let lines = lines
+        .query_map([], |row| Ok(Line { name: row.get(0)?, running: row.get(1)?, last_turn: row.get(2)? }))?;
+    let mut lines: Vec<Line<String>> = lines.collect::<Result<_, _>>()?;
+    turns::sort_by_turn(&mut lines);
+    let Some(Line { name: tenant, .. }) = lines.into_iter().next() else { return Ok(None) };
     let condition = "JOIN waiting ON waiting.build = builds.number WHERE waiting.tenant = ?
                      ORDER BY place, waiting.build LIMIT 1";
-    let Some(mut kept) = one(connection, condition, [&tenant])? else { return Ok(None) };
-    kept.leave(connection)?;
+    let Some(mut row) = one(connection, condition, [&tenant])? else { return Ok(None) };
+    row.leave(connection)?;
     let turn = "INSERT INTO turns SELECT ?, coalesce(max(turn), 0) + 1 FROM turns WHERE true
                 ON CONFLICT (tenant) DO UPDATE SET turn = excluded.turn";
     connection.prepare_cached(turn)?.execute([&tenant])?;
@@ -657,12 +627,12 @@ fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Leas
     let token = Uuid::new_v4().to_string();
     connection
         .prepare_cached("INSERT INTO leases (token, build, tenant, worker, until) VALUES (?, ?, ?, ?, ?)")?
-        .execute(params![token, kept.number, tenant, worker, until])?;
-    kept.build.state = BuildState::Running;
-    kept.build.attempts += 1;
-    kept.build.started = Some(Timestamp::now());
-    kept.write(connection)?;
-    Ok(Some(Lease { build: kept.build, token }))
+        .execute(params![token, row.number, tenant, worker, until])?;
+    row.build.state = BuildState::Running;
+    row.build.attempts += 1;
+    row.build.started = Some(Timestamp::now());
+    row.write(connection)?;
+    Ok(Some(Lease { build: row.build, token }))
 }
 
 fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Result<(), StoreError> {
@@ -679,10 +649,10 @@ fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Resul
 fn expire(connection: &Connection, now: i64) -> Result<Vec<Build>, StoreError> {
     let condition = "JOIN leases ON leases.build = builds.number WHERE until <= ? LIMIT 1";
     let mut expired = Vec::new();
-    while let Some(mut kept) = one(connection, condition, [now])? {
-        tracing::warn!(build = %kept.build.id, "the worker of a build is silent");
-        kept.put_back(connection, "the worker stopped answering: the build is queued again")?;
-        expired.push(kept.build);
+    while let Some(mut row) = one(connection, condition, [now])? {
+        tracing::warn!(build = %row.build.id, "a lease expired");
+        row.put_back(connection, WORKER_LOST)?;
+        expired.push(row.build);
     }
     Ok(expired)
 }
@@ -690,8 +660,8 @@ fn expire(connection: &Connection, now: i64) -> Result<Vec<Build>, StoreError> {
 /// Whatever was running when the last process ended is queued again.
 fn recover(connection: &Connection) -> Result<u64, StoreError> {
     let mut recovered = 0;
-    while let Some(mut kept) = one(connection, "WHERE state = 'running' LIMIT 1", [])? {
-        kept.put_back(connection, "the service was restarted: the build is queued again")?;
+    while let Some(mut row) = one(connection, "WHERE state = 'running' LIMIT 1", [])? {
+        row.put_back(connection, "the service restarted; the build is queued again")?;
         recovered += 1;
     }
     Ok(recovered)
@@ -738,17 +708,18 @@ fn millis_of(time: Duration) -> i64 {
 }
 
 fn text(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Failed(format!("what is to be kept: {error}")))
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Failed(format!("failed to serialize a build: {error}")))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Failed(format!("the database has what this vx can't read: {error}")))
+        .map_err(|error| StoreError::Failed(format!("invalid data in the database: {error}")))
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(format!("the database: {error}"))
+        Self::Failed(format!("database error: {error}"))
     }
 }
 

@@ -1,11 +1,11 @@
 //! What operators see of a service: metrics, traces, logs and the audit log.
 //!
-//! The stores are observed on their way to those who use them, and so are requests: nothing else has to know.
+//! Requests are observed by a middleware; the service and its workers report builds.
 
 mod audit;
+mod build;
 mod logs;
 mod metrics;
-mod observed;
 mod request;
 mod spans;
 
@@ -17,8 +17,9 @@ pub use self::logs::{Logs, LogsOptions};
 use self::{audit::Audit, metrics::Metrics, spans::Spans};
 pub(crate) use self::{
     audit::{called, judged},
-    observed::Observed,
+    build::BuildEnd,
     request::observe,
+    spans::current as current_trace,
 };
 use crate::store::QueueDepth;
 

@@ -37,7 +37,7 @@ struct Phase {
 }
 
 /// The span of the request that is being answered; `None`: traces aren't kept.
-pub(super) fn current() -> Option<String> {
+pub(crate) fn current() -> Option<String> {
     let mut headers = HashMap::new();
     let context = tracing::Span::current().context();
     global::get_text_map_propagator(|known| known.inject_context(&context, &mut headers));
@@ -63,7 +63,7 @@ impl Spans {
         let tracer = global::tracer("vx");
         let mut span = tracer.span_builder("build").with_kind(SpanKind::Consumer).with_attributes([
             KeyValue::new("vx.build.id", id.to_string()),
-            KeyValue::new("vx.build.target", lease.build.spec.target.clone()),
+            KeyValue::new("vx.build.target", lease.build.spec.target.to_string()),
             KeyValue::new("vx.build.attempt", i64::from(lease.build.attempts)),
         ]);
         if let Some(link) = lease.build.trace.as_deref().and_then(link) {

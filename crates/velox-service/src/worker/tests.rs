@@ -1,20 +1,17 @@
 //! Workers with a runner that does as it is told.
 
-use std::{collections::VecDeque, ops::Range, sync::atomic::AtomicU64};
+use std::collections::VecDeque;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use velox_api::{ArtifactInfo, BuildSpec, BuildState, PluginSpec};
 
 use super::*;
 use crate::{
-    artifacts::{Folder, Stored},
     build::{Build, BuildResult, NewBuild, Tenant},
-    store::{Records as _, SqliteOptions, SqliteStore},
+    store::{SqliteOptions, SqliteStore},
 };
 
 /// What a build's ref says, its run does.
@@ -73,64 +70,34 @@ fn made(name: &str) -> RunOutcome {
     RunOutcome::Succeeded { made: Box::new(made), file, directory }
 }
 
-/// A folder that is in trouble for some time.
-struct Troubled {
-    folder: Folder,
-    puts: AtomicU64,
-}
-
-#[async_trait]
-impl Artifacts for Troubled {
-    async fn put(&self, sha256: &str, file: &Path) -> Result<(), StoreError> {
-        if self.puts.fetch_add(1, Ordering::Relaxed) < 2 {
-            return Err(StoreError::Failed("no space left on device".to_owned()));
-        }
-        self.folder.put(sha256, file).await
-    }
-
-    async fn find(&self, sha256: &str) -> Result<Option<Stored>, StoreError> {
-        self.folder.find(sha256).await
-    }
-
-    async fn read(
-        &self,
-        sha256: &str,
-        range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        self.folder.read(sha256, range).await
-    }
-
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.folder.ready().await
-    }
-}
-
-struct Place {
-    directory: TempDir,
+struct Fixture {
+    _directory: TempDir,
     store: SqliteStore,
-    folder: Folder,
+    artifacts: Arc<ArtifactBucket>,
     shutdown: CancellationToken,
     worker: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Place {
+impl Fixture {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteOptions { lease_time: Duration::from_secs(3), ..SqliteOptions::default() };
         let store = SqliteStore::open(&directory.path().join("builds.db"), options).await.unwrap();
-        let folder = Folder::open(&directory.path().join("artifacts")).unwrap();
-        Self { directory, store, folder, shutdown: CancellationToken::new(), worker: None }
+        let artifacts =
+            Arc::new(ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap());
+        Self { _directory: directory, store, artifacts, shutdown: CancellationToken::new(), worker: None }
     }
 
     fn worker(&self) -> Worker {
         Worker {
-            queue: Arc::new(self.store.clone()),
-            artifacts: Arc::new(self.folder.clone()),
+            store: Arc::new(self.store.clone()),
+            artifacts: Arc::clone(&self.artifacts),
             runner: Arc::new(Told),
             name: "worker".to_owned(),
             jobs: 1,
             log: 100_000,
             drain: Duration::from_millis(50),
+            telemetry: Telemetry::new(None).unwrap(),
         }
     }
 
@@ -160,7 +127,7 @@ impl Place {
     async fn once<T>(&self, id: BuildId, find: impl AsyncFn() -> Option<T>) -> T {
         let wait = async {
             use futures::StreamExt as _;
-            let mut changes = self.store.changes(id).await.unwrap();
+            let mut changes = self.store.watch(id).await.unwrap();
             loop {
                 changes.next().await.unwrap();
                 if let Some(found) = find().await {
@@ -193,14 +160,14 @@ fn kind(build: &Build) -> Option<FailureKind> {
 
 #[tokio::test]
 async fn builds_end_as_their_runs_do() {
-    let place = Place::working().await;
+    let place = Fixture::working().await;
     let good = place.submit("v1.0.0").await;
     let bad = place.submit("fails").await;
     let broken = place.submit("panics").await;
     let odd = place.submit("leaves").await;
     let build = place.ended(good).await;
     let Some(BuildOutcome::Succeeded(made)) = build.outcome else { panic!("it is made") };
-    assert_eq!(place.folder.find(&made.artifact.sha256).await.unwrap(), Some(Stored { size: 6 }));
+    assert_eq!(place.artifacts.find(&made.artifact.sha256).await.unwrap(), Some(6));
     assert_eq!(place.texts(good).await, ["making v1.0.0"]);
     assert_eq!(kind(&place.ended(bad).await), Some(FailureKind::Failed));
     assert_eq!(kind(&place.ended(broken).await), Some(FailureKind::Internal));
@@ -209,7 +176,7 @@ async fn builds_end_as_their_runs_do() {
 
 #[tokio::test]
 async fn a_cancelled_build_ends_soon() {
-    let place = Place::working().await;
+    let place = Fixture::working().await;
     let id = place.submit("waits").await;
     place.until(id, |build| build.state == BuildState::Running).await;
     place.store.cancel(id, &tenant()).await.unwrap();
@@ -218,7 +185,7 @@ async fn a_cancelled_build_ends_soon() {
 
 #[tokio::test]
 async fn what_runs_at_the_shutdown_is_given_back() {
-    let mut place = Place::working().await;
+    let mut place = Fixture::working().await;
     let id = place.submit("waits").await;
     // It isn't only taken: the worker has it in hand.
     place.said(id, "waiting").await;
@@ -227,12 +194,12 @@ async fn what_runs_at_the_shutdown_is_given_back() {
     let build = place.store.get(id).await.unwrap().unwrap();
     assert_eq!((build.state, build.attempts), (BuildState::Queued, 0));
     let log = place.texts(id).await;
-    assert_eq!(log, ["waiting", "the worker is shut down: the build is queued again"]);
+    assert_eq!(log, ["waiting", "the worker is shutting down; the build is queued again"]);
 }
 
 #[tokio::test]
 async fn a_long_log_is_cut_and_says_so() {
-    let place = Place::working().await;
+    let place = Fixture::working().await;
     let id = place.submit("shouts").await;
     place.ended(id).await;
     let log = place.texts(id).await;
@@ -245,21 +212,24 @@ async fn a_long_log_is_cut_and_says_so() {
 }
 
 #[tokio::test]
-async fn trouble_with_a_store_passes() {
-    let place = Place::new().await;
-    let artifacts = Troubled { folder: place.folder.clone(), puts: AtomicU64::new(0) };
-    let worker = Worker { artifacts: Arc::new(artifacts), ..place.worker() };
-    let working = tokio::spawn(worker.work(place.shutdown.clone()));
+async fn a_failing_artifact_store_is_retried() {
+    let place = Fixture::new().await;
+    place.artifacts.failing_puts.store(2, Ordering::Relaxed);
+    let working = tokio::spawn(place.worker().work(place.shutdown.clone()));
     let id = place.submit("v1.0.0").await;
     assert_eq!(place.ended(id).await.state, BuildState::Succeeded);
     place.shutdown.cancel();
     working.await.unwrap();
-    assert!(place.directory.path().exists());
+    assert_eq!(place.artifacts.failing_puts.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn long_lines_are_cut_between_letters() {
-    let mut budget = Budget::new(1 << 20);
-    let entry = budget.admit(LogEntry::new(Severity::Warning, "é".repeat(LINE))).unwrap();
-    assert!(entry.text.ends_with(&format!("é… ({LINE} bytes more)")), "{}", &entry.text[LINE - 4..]);
+    let mut budget = LogBudget::new(1 << 20);
+    let entry = budget.admit(LogEntry::new(Severity::Warning, "é".repeat(MAX_LINE_BYTES))).unwrap();
+    assert!(
+        entry.text.ends_with(&format!("é… ({MAX_LINE_BYTES} bytes more)")),
+        "{}",
+        &entry.text[MAX_LINE_BYTES - 4..]
+    );
 }

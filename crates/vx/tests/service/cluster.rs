@@ -224,7 +224,7 @@ fn a_worker_that_is_killed_leaves_its_build_to_another() {
         assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(2)), "{view}");
         is_whole(&cluster.sandbox, &server, &view);
         let (numbers, log) = entries(&log.join().unwrap());
-        assert!(log.contains("\nevent: end\n") && log.contains("stopped answering"), "{log}");
+        assert!(log.contains("\nevent: end\n") && log.contains("stopped responding"), "{log}");
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 4, "{log}");
     });
 }

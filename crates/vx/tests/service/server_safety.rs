@@ -117,7 +117,7 @@ impl Machine {
         let jobs = Jobs::new(&self.options).unwrap();
         let build = Build {
             id: BuildId::new(),
-            key: spec.key(),
+            key: spec.key().unwrap(),
             spec,
             force: false,
             state: BuildState::Running,
@@ -347,8 +347,6 @@ fn no_directory_and_no_flag_comes_in_by_a_request() {
         spec(&[("/etc", "v1.0.0")]),
         spec(&[("127.0.0.1/x", "v1.0.0")]),
         BuildSpec { roadrunner: flag.clone(), ..good() },
-        BuildSpec { target: format!("linux/amd64 {flag}"), ..good() },
-        BuildSpec { dependencies: Some(flag.clone()), ..good() },
         BuildSpec { race: true, ..good() },
     ];
     for tag in [flag.clone(), format!("x {flag}"), format!("x' {flag} '"), format!("x,{flag}")] {

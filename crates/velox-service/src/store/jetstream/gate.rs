@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Shared,
-    nats::{Kept, Put},
+    JetStreamState,
+    nats::{LastMessage, PutResult},
     record::{digest, read, written},
 };
 use crate::{build::NewBuild, store::StoreError};
@@ -28,7 +28,7 @@ const STUCK: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Gate {
+struct QueueGate {
     taken: bool,
     /// The revision of the last record that was made in it.
     last: u64,
@@ -42,38 +42,39 @@ pub(super) struct Admission<'a> {
     _turn: MutexGuard<'a, ()>,
 }
 
-impl Shared {
+impl JetStreamState {
     /// Waits for the right to add this build, if there is room for it.
     pub(super) async fn admit(&self, new: &NewBuild) -> Result<Admission<'_>, StoreError> {
         let turn = self.turn.lock().await;
         let mut seen = (0, Instant::now());
         loop {
             let (gate, revision) = match self.keys.read(GATE).await? {
-                Kept::There(message) => (read::<Gate>(&message.payload)?, message.sequence),
-                Kept::Removed { revision, .. } => (Gate::default(), revision),
-                Kept::Absent => (Gate::default(), 0),
+                LastMessage::There(message) => (read::<QueueGate>(&message.payload)?, message.sequence),
+                LastMessage::Removed { revision, .. } => (QueueGate::default(), revision),
+                LastMessage::Absent => (QueueGate::default(), 0),
             };
             if seen.0 != revision {
                 seen = (revision, Instant::now());
             }
-            let must_wait = gate.taken || self.mirror.reached() < gate.last;
+            let must_wait = gate.taken || self.index.reached() < gate.last;
             if must_wait && seen.1.elapsed() < STUCK {
                 sleep(PAUSE).await;
                 continue;
             }
-            self.mirror.room(&digest(&new.tenant), self.options.queue.unwrap_or(u64::MAX), new.at_once)?;
-            let taken = written(&Gate { taken: true, last: gate.last })?;
+            let length = self.options.queue.unwrap_or(u64::MAX);
+            self.index.load(&digest(&new.tenant)).admit(length, new.at_once)?;
+            let taken = written(&QueueGate { taken: true, last: gate.last })?;
             match self.keys.put(GATE, taken, &HeaderMap::new(), revision).await? {
-                Put::Done(revision) => return Ok(Admission { revision, last: gate.last, _turn: turn }),
-                Put::Conflict => {}
-                Put::Full | Put::TooLarge => return Err(no_more_keys()),
+                PutResult::Done(revision) => return Ok(Admission { revision, last: gate.last, _turn: turn }),
+                PutResult::Conflict => {}
+                PutResult::Full | PutResult::TooLarge => return Err(no_more_keys()),
             }
         }
     }
 
     /// Lets the next one in, who has to see this record first.
     pub(super) async fn leave(&self, admission: Admission<'_>, record: Option<u64>) {
-        let gate = Gate { taken: false, last: record.unwrap_or(admission.last) };
+        let gate = QueueGate { taken: false, last: record.unwrap_or(admission.last) };
         let left =
             async { self.keys.put(GATE, written(&gate)?, &HeaderMap::new(), admission.revision).await };
         if let Err(error) = left.await {

@@ -9,8 +9,8 @@ use async_nats::{HeaderMap, jetstream::message::StreamMessage};
 use velox_api::{BuildId, LogEntry};
 
 use super::{
-    Shared,
-    nats::{Kept, Put},
+    JetStreamState,
+    nats::{LastMessage, PutResult},
     record::{read, written},
 };
 use crate::store::StoreError;
@@ -28,14 +28,14 @@ const BUILDS: usize = 4096;
 
 /// Where a log ends.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct End {
+pub(super) struct LogEnd {
     /// The sequence of its last piece in the stream.
     piece: u64,
     /// The number of its last entry.
     entry: u64,
 }
 
-impl End {
+impl LogEnd {
     fn of(message: &StreamMessage) -> Self {
         let entry = message.headers.get(LAST).and_then(|last| last.as_str().parse().ok());
         Self { piece: message.sequence, entry: entry.unwrap_or_default() }
@@ -44,13 +44,13 @@ impl End {
 
 /// Where the pieces of logs are that this node has read; a piece never changes.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<HashMap<BuildId, Vec<End>>>);
+pub(super) struct LogPositions(Mutex<HashMap<BuildId, Vec<LogEnd>>>);
 
-impl Places {
+impl LogPositions {
     /// The sequence from which to read for what follows the entry `after`.
     fn start(&self, id: BuildId, after: u64) -> u64 {
-        let places = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let ends = places.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let positions = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ends = positions.get(&id).map(Vec::as_slice).unwrap_or_default();
         let at = ends.partition_point(|end| end.entry <= after);
         match (ends.get(at), at.checked_sub(1).and_then(|before| ends.get(before))) {
             (Some(piece), _) => piece.piece,
@@ -60,12 +60,12 @@ impl Places {
     }
 
     /// The first piece that isn't before `start` ends there.
-    fn add(&self, id: BuildId, start: u64, end: End) {
-        let mut places = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if places.len() >= BUILDS && !places.contains_key(&id) {
-            places.clear();
+    fn add(&self, id: BuildId, start: u64, end: LogEnd) {
+        let mut positions = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if positions.len() >= BUILDS && !positions.contains_key(&id) {
+            positions.clear();
         }
-        let ends = places.entry(id).or_default();
+        let ends = positions.entry(id).or_default();
         // Others may have read further meanwhile, or all was forgotten.
         if ends.last().map_or(1, |last| last.piece + 1) == start {
             ends.push(end);
@@ -73,22 +73,22 @@ impl Places {
     }
 }
 
-impl Shared {
+impl JetStreamState {
     /// Begins the part of a log that belongs to a lease.
-    pub(super) async fn begin_log(&self, id: BuildId, lease: &str) -> Result<End, StoreError> {
+    pub(super) async fn begin_log(&self, id: BuildId, lease: &str) -> Result<LogEnd, StoreError> {
         loop {
             let end = match self.logs.read(&id.to_string()).await? {
-                Kept::There(message) => {
-                    let end = End::of(&message);
+                LastMessage::There(message) => {
+                    let end = LogEnd::of(&message);
                     if is_of(&message, lease) {
                         return Ok(end);
                     }
                     end
                 }
-                Kept::Absent | Kept::Removed { .. } => End::default(),
+                LastMessage::Absent | LastMessage::Removed { .. } => LogEnd::default(),
             };
-            if let Put::Done(piece) = self.put_piece(id, lease, &[], end).await? {
-                return Ok(End { piece, entry: end.entry });
+            if let PutResult::Done(piece) = self.put_piece(id, lease, &[], end).await? {
+                return Ok(LogEnd { piece, entry: end.entry });
             }
         }
     }
@@ -99,7 +99,7 @@ impl Shared {
         id: BuildId,
         lease: &str,
         mut entries: Vec<LogEntry>,
-        end: &mut End,
+        end: &mut LogEnd,
     ) -> Result<(), StoreError> {
         for (entry, seq) in entries.iter_mut().zip(end.entry + 1..) {
             entry.seq = seq;
@@ -127,23 +127,25 @@ impl Shared {
         id: BuildId,
         lease: &str,
         piece: &[LogEntry],
-        end: &mut End,
+        end: &mut LogEnd,
     ) -> Result<(), StoreError> {
         let entry = end.entry + piece.len() as u64;
         match self.put_piece(id, lease, piece, *end).await? {
-            Put::Done(sequence) => {
-                *end = End { piece: sequence, entry };
+            PutResult::Done(sequence) => {
+                *end = LogEnd { piece: sequence, entry };
                 Ok(())
             }
             // Another lease began, or it was kept the first time and the answer was lost.
-            Put::Conflict => match self.logs.read(&id.to_string()).await? {
-                Kept::There(message) if is_of(&message, lease) && End::of(&message).entry == entry => {
-                    *end = End::of(&message);
+            PutResult::Conflict => match self.logs.read(&id.to_string()).await? {
+                LastMessage::There(message)
+                    if is_of(&message, lease) && LogEnd::of(&message).entry == entry =>
+                {
+                    *end = LogEnd::of(&message);
                     Ok(())
                 }
                 _ => Err(StoreError::LeaseExpired(id)),
             },
-            Put::Full | Put::TooLarge => {
+            PutResult::Full | PutResult::TooLarge => {
                 Err(StoreError::Failed(format!("NATS takes no more of the log of build {id}")))
             }
         }
@@ -154,8 +156,8 @@ impl Shared {
         id: BuildId,
         lease: &str,
         entries: &[LogEntry],
-        end: End,
-    ) -> Result<Put, StoreError> {
+        end: LogEnd,
+    ) -> Result<PutResult, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(LEASE, lease);
         headers.insert(LAST, (end.entry + entries.len() as u64).to_string());
@@ -170,12 +172,12 @@ impl Shared {
         limit: usize,
     ) -> Result<Vec<LogEntry>, StoreError> {
         let mut entries: Vec<LogEntry> = Vec::new();
-        let mut start = self.places.start(id, after);
+        let mut start = self.positions.start(id, after);
         let name = id.to_string();
         while entries.len() < limit
             && let Some(message) = self.logs.next(&name, start).await?
         {
-            self.places.add(id, start, End::of(&message));
+            self.positions.add(id, start, LogEnd::of(&message));
             start = message.sequence + 1;
             let piece: Vec<LogEntry> = read(&message.payload)?;
             entries.extend(piece.into_iter().filter(|entry| entry.seq > after));

@@ -18,55 +18,52 @@
 //! answered; one whose machine loses power may lose what it didn't sync (every two minutes, in 2.9): three replicas
 //! keep it.
 
-mod forget;
+mod connect;
 mod gate;
+mod index;
 mod log;
-mod mirror;
 mod nats;
+mod prune;
 mod queue;
 mod reconcile;
 mod record;
+mod submit;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_nats::{
-    ConnectOptions, Event, HeaderMap, ServerAddr,
-    jetstream::{
-        self,
-        consumer::{DeliverPolicy, push::OrderedConfig},
-        message::Message,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
-    },
+use async_nats::jetstream::{
+    AckKind,
+    consumer::{DeliverPolicy, push::OrderedConfig},
+    message::Message,
+    stream::Stream,
 };
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
-use secrecy::ExposeSecret;
 use tokio::{
     sync::Mutex,
     task::JoinSet,
     time::{sleep, timeout},
 };
-use url::Url;
-use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry};
+use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition};
 
 use self::{
-    gate::no_more_keys,
-    mirror::Mirror,
-    nats::{ANSWER, Kept, PATIENCE, Put, Subjects, Trouble, is_removal, patiently},
-    record::{Change, Found, Pointer, digest, lane, read, state_of, tenants_in, written},
+    index::BuildIndex,
+    nats::{SubjectStore, is_removal},
+    queue::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, end, put_back},
+    record::{RecordChange, RecordLookup, state_of, tenants_in},
 };
-use super::{Records, StoreError, Submission};
-use crate::{
-    build::{Build, BuildOutcome, NewBuild, Tenant},
-    options::ClusterOptions,
+use super::{
+    BuildStore, Lease, LeaseStatus, QueueDepth, RESUBMITTED, StoreError, Submission, WORKER_STOPPED,
 };
+use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
-/// How often others may be faster before a submission is given up.
-const TRIES: u32 = 100;
-/// The jobs that the stream takes beside the ones that wait: those in workers' hands.
-const RUNNING: i64 = 1000;
+/// How many conflicts with other submissions are tolerated.
+const MAX_SUBMIT_ATTEMPTS: u32 = 100;
+/// How long to wait before following a stream again.
+const FOLLOW_RETRY_DELAY: Duration = Duration::from_millis(500);
+/// How long a readiness check may take.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How builds are kept on NATS.
 #[derive(Debug, Clone)]
@@ -85,199 +82,28 @@ pub struct JetStreamOptions {
 /// Builds and the queue on NATS.
 #[derive(Debug)]
 pub struct JetStreamStore {
-    shared: Arc<Shared>,
+    state: Arc<JetStreamState>,
     /// What goes on as long as this is there.
     _tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct JetStreamState {
     options: JetStreamOptions,
-    builds: Subjects,
-    keys: Subjects,
-    artifacts: Subjects,
-    jobs: Subjects,
-    logs: Subjects,
-    mirror: Arc<Mirror>,
+    builds: SubjectStore,
+    keys: SubjectStore,
+    artifacts: SubjectStore,
+    jobs: SubjectStore,
+    logs: SubjectStore,
+    index: Arc<BuildIndex>,
     /// At the gate.
     turn: Mutex<()>,
-    places: log::Places,
-    hands: queue::Hands,
+    positions: log::LogPositions,
+    held_jobs: queue::HeldJobs,
 }
 
-impl JetStreamStore {
-    /// Connects, and sets up what isn't there yet.
-    ///
-    /// # Errors
-    /// Which servers can't be reached, or what they can't do. Never a secret.
-    pub async fn connect(cluster: &ClusterOptions, options: JetStreamOptions) -> Result<Self, StoreError> {
-        let mirror = Arc::new(Mirror::default());
-        let client = connect(cluster, &mirror).await?;
-        let context =
-            jetstream::context::ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client);
-        let file = Config { storage: StorageType::File, num_replicas: options.replicas, ..Config::default() };
-        // What the key-value stores of NATS are; to make one as such asks 2.9 for what it doesn't know.
-        let bucket = |what: &str, description: &str| Config {
-            name: format!("KV_vx-{what}"),
-            subjects: vec![format!("$KV.vx-{what}.>")],
-            description: Some(description.to_owned()),
-            max_messages_per_subject: 1,
-            discard: DiscardPolicy::New,
-            allow_rollup: true,
-            deny_delete: true,
-            allow_direct: true,
-            ..file.clone()
-        };
-        let streams = [
-            bucket("builds", "Builds of vx"),
-            bucket("keys", "Which build of vx the key of a spec stands for"),
-            bucket("artifacts", "What the artifacts of vx are"),
-            Config {
-                name: "vx-jobs".to_owned(),
-                subjects: vec!["vx.jobs.>".to_owned()],
-                description: Some("Builds of vx that wait, or are in a worker's hands".to_owned()),
-                retention: RetentionPolicy::WorkQueue,
-                discard: DiscardPolicy::New,
-                max_messages: options.queue.map_or(0, most_jobs),
-                ..file.clone()
-            },
-            Config {
-                name: "vx-logs".to_owned(),
-                subjects: vec!["vx.logs.>".to_owned()],
-                description: Some("What builds of vx said".to_owned()),
-                ..file.clone()
-            },
-        ];
-        let [builds, keys, artifacts, jobs, logs] = streams.map(|config| {
-            let context = context.clone();
-            async move {
-                // All that follows the prefix is a name.
-                let prefix = config.subjects.concat().trim_end_matches('>').to_owned();
-                Ok::<_, StoreError>(Subjects::new(set_up(&context, config).await?, context, prefix))
-            }
-        });
-        let (builds, keys, artifacts, jobs, logs) = tokio::try_join!(builds, keys, artifacts, jobs, logs)?;
-        let shared = Shared {
-            options,
-            builds,
-            keys,
-            artifacts,
-            jobs,
-            logs,
-            mirror,
-            turn: Mutex::default(),
-            places: log::Places::default(),
-            hands: queue::Hands::default(),
-        };
-        Self::start(Arc::new(shared)).await
-    }
-
-    async fn start(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let mut tasks = JoinSet::new();
-        let (whole, is_whole) = tokio::sync::oneshot::channel();
-        let following = Arc::clone(&shared);
-        tasks.spawn(async move { following.follow_builds(whole).await });
-        let following = Arc::clone(&shared);
-        tasks.spawn(async move { following.follow_logs().await });
-        let reconciling = Arc::clone(&shared);
-        tasks.spawn(async move { reconciling.reconcile().await });
-        match timeout(PATIENCE, is_whole).await {
-            Ok(Ok(())) => Ok(Self { shared, _tasks: tasks }),
-            _ => Err(StoreError::Failed("NATS doesn't tell which builds it has".to_owned())),
-        }
-    }
-}
-
-async fn connect(cluster: &ClusterOptions, mirror: &Arc<Mirror>) -> Result<async_nats::Client, StoreError> {
-    let user = cluster.nats.iter().find(|url| !url.username().is_empty());
-    let server = |url: &Url| {
-        let mut url = url.clone();
-        // It has its own way; a URL of these schemes can be without.
-        let _ = (url.set_username(""), url.set_password(None));
-        ServerAddr::from_url(url)
-    };
-    let servers: Vec<ServerAddr> =
-        cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
-            StoreError::Failed(format!("{} is no server of NATS: write nats://host:4222", shown(cluster)))
-        })?;
-    patiently("be reached", || async {
-        let mirror = Arc::clone(mirror);
-        let mut options = ConnectOptions::new()
-            .name("vx")
-            .connection_timeout(ANSWER)
-            .request_timeout(Some(ANSWER))
-            .ping_interval(Duration::from_secs(10))
-            .reconnect_delay_callback(|attempt| {
-                Duration::from_millis(100 << attempt.min(4)).min(Duration::from_secs(1))
-            })
-            .event_callback(move |event| {
-                let mirror = Arc::clone(&mirror);
-                async move {
-                    match event {
-                        Event::Connected => mirror.missed(),
-                        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
-                        _ => {}
-                    }
-                }
-            });
-        if let Some(url) = user {
-            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-            let user = decoded(url.username());
-            options = match url.password() {
-                Some(password) => options.user_and_password(user, decoded(password)),
-                None => options.token(user),
-            };
-        }
-        if let Some(credentials) = &cluster.credentials {
-            options = options.credentials(credentials.expose_secret()).map_err(|_| Trouble {
-                why: "the NATS credentials can't be read: they should be a file that `nsc` made".to_owned(),
-                again: false,
-            })?;
-        }
-        options.connect(servers.as_slice()).await.map_err(|error| Trouble {
-            why: format!("{} ({error})", shown(cluster)),
-            again: !is_refused(&error),
-        })
-    })
-    .await
-}
-
-/// Whether the one doesn't let in the other: for want of a password, or of a certificate that somebody known vouches for.
-fn is_refused(error: &async_nats::ConnectError) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation)
-        || source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::InvalidData)
-}
-
-/// The servers' addresses, without what else their URLs hold.
-fn shown(cluster: &ClusterOptions) -> String {
-    let shown = |url: &Url| {
-        let host = url.host_str().unwrap_or_default();
-        url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-    };
-    cluster.nats.iter().map(shown).collect::<Vec<_>>().join(", ")
-}
-
-fn most_jobs(queue: u64) -> i64 {
-    i64::try_from(queue).unwrap_or(i64::MAX).saturating_mul(2).saturating_add(RUNNING)
-}
-
-/// A stream with these settings; one that is there keeps its own, save for how many messages it takes.
-async fn set_up(context: &jetstream::Context, config: Config) -> Result<Stream, StoreError> {
-    patiently("set up a stream", || async {
-        let stream = context.get_or_create_stream(config.clone()).await.map_err(Trouble::again)?;
-        let there = &stream.cached_info().config;
-        if config.max_messages > 0 && there.max_messages != config.max_messages {
-            let new = Config { max_messages: config.max_messages, ..there.clone() };
-            context.update_stream(&new).await.map_err(Trouble::again)?;
-        }
-        Ok(stream)
-    })
-    .await
-}
-
-impl Shared {
-    /// Keeps the mirror; says when it has seen everything for the first time.
+impl JetStreamState {
+    /// Keeps the index; says when it has seen everything for the first time.
     async fn follow_builds(&self, whole: tokio::sync::oneshot::Sender<()>) {
         let mut whole = Some(whole);
         loop {
@@ -293,8 +119,8 @@ impl Shared {
                 }
             });
             followed.await;
-            self.mirror.missed();
-            sleep(Duration::from_millis(500)).await;
+            self.index.missed();
+            sleep(FOLLOW_RETRY_DELAY).await;
         }
     }
 
@@ -303,15 +129,15 @@ impl Shared {
         let (Some(id), Ok(info)) = (id, message.info()) else { return };
         let sequence = info.stream_sequence;
         match &message.headers {
-            Some(headers) if is_removal(headers) => self.mirror.saw_removal(id),
+            Some(headers) if is_removal(headers) => self.index.saw_removal(id),
             Some(headers) => {
                 if let Some(state) = state_of(headers) {
-                    self.mirror.saw(id, sequence, state, tenants_in(headers));
+                    self.index.saw(id, sequence, state, tenants_in(headers));
                 }
             }
             None => {}
         }
-        self.mirror.reach(sequence);
+        self.index.reach(sequence);
     }
 
     async fn follow_logs(&self) {
@@ -321,164 +147,14 @@ impl Shared {
             let followed = follow(self.logs.stream(), config, |message, _| {
                 let name = message.and_then(|message| self.logs.name(&message.subject));
                 if let Some(id) = name.and_then(|name| name.parse().ok()) {
-                    self.mirror.saw_log(id);
+                    self.index.saw_log(id);
                 }
             });
             followed.await;
-            self.mirror.missed();
-            sleep(Duration::from_millis(500)).await;
+            self.index.missed();
+            sleep(FOLLOW_RETRY_DELAY).await;
         }
     }
-
-    /// Tries to make this build the one that its key stands for.
-    async fn try_submit(&self, new: &NewBuild, build: &Build) -> Result<Option<Submission>, StoreError> {
-        let (pointer, revision): (Option<Pointer>, u64) = match self.keys.read(&build.key).await? {
-            Kept::Absent => (None, 0),
-            Kept::Removed { revision, .. } => (None, revision),
-            Kept::There(message) => (Some(read(&message.payload)?), message.sequence),
-        };
-        let mut made = None;
-        if let Some(pointer) = pointer {
-            // It was kept, and the answer was lost.
-            if pointer.build.id == build.id {
-                let added = self.record_of(build, revision).await?;
-                return self.enqueue(build, added).await.map(Some);
-            }
-            match self.join(&pointer, new).await? {
-                Joined::Good(submitted) => return Ok(Some(*submitted)),
-                Joined::Over(last) => made = last,
-            }
-        }
-        let admission = self.admit(new).await?;
-        let added = self.add(build, made, revision).await;
-        let record = added.as_ref().ok().and_then(|added| added.as_ref()?.record);
-        self.leave(admission, record).await;
-        match added? {
-            Some(added) => self.enqueue(build, added).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Makes this build the one that its key stands for, in the place of what is there at this revision, and makes its record.
-    /// `None`: somebody else was faster.
-    async fn add(
-        &self,
-        build: &Build,
-        made: Option<BuildId>,
-        revision: u64,
-    ) -> Result<Option<Added>, StoreError> {
-        let pointer = written(&Pointer { build: build.clone(), made })?;
-        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
-            Put::Done(pointer) => self.record_of(build, pointer).await.map(Some),
-            Put::Conflict => Ok(None),
-            Put::Full | Put::TooLarge => Err(no_more_keys()),
-        }
-    }
-
-    /// Makes the record of a build to which its key points at this revision, unless who joined it did.
-    async fn record_of(&self, build: &Build, pointer: u64) -> Result<Added, StoreError> {
-        let record = match self.create_record(build).await? {
-            Put::Done(revision) => Some(revision),
-            _ => None,
-        };
-        Ok(Added { pointer, record })
-    }
-
-    /// Makes the job of a build.
-    async fn enqueue(&self, build: &Build, added: Added) -> Result<Submission, StoreError> {
-        if self.publish(build, &build.tenant).await? == Put::Full {
-            // Who has joined it meanwhile waits until there is room.
-            if let Some(revision) = added.record
-                && let Put::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
-            {
-                self.mirror.saw_removal(build.id);
-                self.keys.remove(&build.key, added.pointer).await?;
-                return Err(StoreError::QueueFull { waiting: self.mirror.depth().queued });
-            }
-        }
-        Ok(Submission::Queued(build.clone()))
-    }
-
-    /// Publishes the build's job in the lane of a tenant, unless it is there.
-    async fn publish(&self, build: &Build, tenant: &Tenant) -> Result<Put, StoreError> {
-        let name = format!("{}.{}", lane(&digest(tenant)), build.id);
-        self.jobs.put(&name, bytes::Bytes::new(), &HeaderMap::new(), 0).await
-    }
-
-    /// Removes the build's jobs from all lanes. One that stays is acked away by the worker that finds it.
-    async fn remove_jobs(&self, build: &Build) {
-        let subject = self.jobs.subject(&format!("*.{}", build.id));
-        let _ = self.jobs.stream().purge().filter(subject).await;
-    }
-
-    /// Wants the build that the key points to, if it is good for that.
-    async fn join(&self, pointer: &Pointer, new: &NewBuild) -> Result<Joined, StoreError> {
-        let pointed = &pointer.build;
-        if let Found::Absent = self.record(pointed.id).await? {
-            // Who pointed the key to it is at it, or dead.
-            self.create_record(pointed).await?;
-            self.publish(pointed, &pointed.tenant).await?;
-        }
-        let mut joined_now = false;
-        let joined = self.change(pointed.id, |record| {
-            let build = &mut record.build;
-            if build.state.is_final() || !build.wanted_by.insert(new.tenant.clone()) {
-                return Change::Keep(build.clone());
-            }
-            joined_now = true;
-            Change::Put(build.clone())
-        });
-        let joined = joined.await?;
-        match joined {
-            Some(build) if !build.state.is_final() => {
-                // It stands in the line of each tenant who wants it.
-                if joined_now && build.state == BuildState::Queued {
-                    self.publish(&build, &new.tenant).await?;
-                }
-                Ok(Joined::Good(Box::new(Submission::Joined(build))))
-            }
-            over => {
-                let over = over.filter(|build| build.state == BuildState::Succeeded);
-                let made = match (over, pointer.made) {
-                    (None, Some(made)) => match self.record(made).await? {
-                        Found::There(record, _) => Some(record.build),
-                        Found::Absent | Found::Removed => None,
-                    },
-                    (over, _) => over,
-                };
-                Ok(match made {
-                    Some(made) if !new.force && self.is_good(&made).await? => {
-                        Joined::Good(Box::new(Submission::Finished(Arc::new(made))))
-                    }
-                    made => Joined::Over(made.map(|made| made.id)),
-                })
-            }
-        }
-    }
-
-    /// Whether a build that succeeded isn't stale, and what it made isn't about to be removed.
-    async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
-        let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
-        let fresh = build.spec.is_exact() || age.is_some_and(|age| age < self.options.time_to_live);
-        let Some(BuildOutcome::Succeeded(made)) = build.outcome.as_ref().filter(|_| fresh) else {
-            return Ok(false);
-        };
-        Ok(self.touch(&made.artifact.sha256, None).await?.is_some())
-    }
-}
-
-/// The revisions of what makes a build one; `None`: somebody else made its record.
-struct Added {
-    pointer: u64,
-    record: Option<u64>,
-}
-
-/// What became of a try to join a build.
-enum Joined {
-    /// It is good for the request.
-    Good(Box<Submission>),
-    /// It is over; this is the last one that succeeded.
-    Over(Option<BuildId>),
 }
 
 /// Gives each message to `each`, with the number of those that wait behind it, until something is wrong.
@@ -495,93 +171,209 @@ async fn follow(stream: &Stream, config: OrderedConfig, mut each: impl FnMut(Opt
 }
 
 #[async_trait]
-impl Records for JetStreamStore {
+impl BuildStore for JetStreamStore {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
-        let build = Build {
-            id: BuildId::new(),
-            key: new.spec.key(),
-            spec: new.spec.clone(),
-            force: new.force,
-            state: BuildState::Queued,
-            tenant: new.tenant.clone(),
-            wanted_by: [new.tenant.clone()].into(),
-            trace: new.trace.clone(),
-            attempts: 0,
-            created: Timestamp::now(),
-            started: None,
-            finished: None,
-            outcome: None,
-        };
-        let shared = Arc::clone(&self.shared);
+        let build = Build::queued(new.clone(), new.spec.key()?);
+        let state = Arc::clone(&self.state);
         // A task of its own: who breaks off in the gate would keep all others waiting.
         let submitting = tokio::spawn(async move {
-            for _ in 0..TRIES {
-                if let Some(submitted) = shared.try_submit(&new, &build).await? {
+            for _ in 0..MAX_SUBMIT_ATTEMPTS {
+                if let Some(submitted) = state.try_submit(&new, &build).await? {
                     return Ok(submitted);
                 }
             }
-            Err(StoreError::Failed("too many ask for the same at once: try again".to_owned()))
+            Err(StoreError::Failed(
+                "too many simultaneous submissions of the same build; try again".to_owned(),
+            ))
         });
-        let broke_off = |error| StoreError::Failed(format!("the submission broke off: {error}"));
+        let broke_off = |error| StoreError::Failed(format!("submission failed: {error}"));
         submitting.await.map_err(broke_off)?
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
-        Ok(match self.shared.record(id).await? {
-            Found::There(record, _) => Some(record.build),
-            Found::Absent | Found::Removed => None,
+        Ok(match self.state.record(id).await? {
+            RecordLookup::There(record, _) => Some(record.build),
+            RecordLookup::Absent | RecordLookup::Removed => None,
         })
     }
 
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
-        let builds = futures::stream::iter(self.shared.mirror.newest(limit)).map(|id| self.get(id));
+        let builds = futures::stream::iter(self.state.index.newest(limit)).map(|id| self.get(id));
         builds.buffered(16).try_filter_map(async |build| Ok(build)).try_collect().await
     }
 
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
         let mut tried = false;
-        let cancelled = self.shared.change(id, |record| {
+        let cancelled = self.state.change(id, |record| {
             let build = &mut record.build;
             let theirs = tried || build.tenant == *tenant || build.wanted_by.contains(tenant);
             if build.state.is_final() || !build.wanted_by.remove(tenant) {
-                return Change::Keep(theirs.then(|| build.clone()));
+                return RecordChange::Keep(theirs.then(|| build.clone()));
             }
             tried = true;
             if build.wanted_by.is_empty() && build.state == BuildState::Queued {
                 build.state = BuildState::Cancelled;
                 build.finished = Some(Timestamp::now());
             }
-            Change::Put(Some(build.clone()))
+            RecordChange::Put(Some(build.clone()))
         });
         let cancelled = cancelled.await?.flatten();
         if let Some(build) = cancelled.as_ref().filter(|build| build.state == BuildState::Cancelled) {
-            self.shared.remove_jobs(build).await;
+            self.state.remove_jobs(build).await;
         }
         Ok(cancelled)
     }
 
     async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
-        self.shared.read_log(id, after, limit).await
+        self.state.read_log(id, after, limit).await
     }
 
-    async fn changes(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
-        Ok(self.shared.mirror.news(id))
+    async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
+        Ok(self.state.index.news(id))
     }
 
     async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        self.shared.touch(sha256, None).await
+        self.state.touch(sha256, None).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let answer = timeout(Duration::from_secs(2), self.shared.builds.stream().get_info()).await;
+        let answer = timeout(READY_TIMEOUT, self.state.builds.stream().get_info()).await;
         match answer {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(StoreError::Failed(format!("NATS doesn't answer: {error}"))),
+            Ok(Err(error)) => Err(StoreError::Failed(format!("NATS request failed: {error}"))),
             Err(_) => Err(StoreError::Failed("NATS doesn't answer within 2 s".to_owned())),
         }
+    }
+
+    async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
+        let state = &self.state;
+        let mut turn = state.held_jobs.turn.lock().await;
+        let mut pause = MIN_POLL_INTERVAL;
+        loop {
+            let queued = state.index.queued();
+            if let Some(delivered) = state.take(&mut turn).await? {
+                if let Some(lease) = state.begin(delivered).await? {
+                    tracing::debug!(build = %lease.build.id, worker, "leased");
+                    return Ok(lease);
+                }
+                continue;
+            }
+            pause = if timeout(pause, queued).await.is_ok() {
+                MIN_POLL_INTERVAL
+            } else {
+                (pause * 2).min(MAX_POLL_INTERVAL)
+            };
+        }
+    }
+
+    fn lease_time(&self) -> Duration {
+        self.state.options.lease_time
+    }
+
+    async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError> {
+        let held = self.state.held_jobs.held(lease)?;
+        let RecordLookup::There(record, _) = self.state.record(lease.build.id).await? else {
+            return Err(StoreError::LeaseExpired(lease.build.id));
+        };
+        if record.lease.as_ref() != Some(&lease.token) || record.build.state != BuildState::Running {
+            self.state.held_jobs.let_go(lease);
+            return Err(StoreError::LeaseExpired(lease.build.id));
+        }
+        let said = held.message.ack_with(AckKind::Progress).await;
+        said.map_err(|error| StoreError::Failed(format!("failed to extend the lease in NATS: {error}")))?;
+        Ok(if record.build.wanted_by.is_empty() { LeaseStatus::Cancelled } else { LeaseStatus::Active })
+    }
+
+    async fn append_log(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
+        let held = self.state.held_jobs.held(lease)?;
+        let mut end = held.end.lock().await;
+        self.state.append_log(lease.build.id, &lease.token, entries, &mut end).await
+    }
+
+    async fn reserve_artifact(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError> {
+        self.state.held_jobs.held(lease)?;
+        self.state.touch(&artifact.sha256, Some(artifact)).await.map(drop)
+    }
+
+    async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError> {
+        if let BuildOutcome::Succeeded(made) = &outcome
+            && !self.state.is_stored(&made.artifact).await?
+        {
+            return self
+                .put_back(lease, "the binary was removed before the build ended; the build is queued again")
+                .await;
+        }
+        let finished = self.state.change_leased(lease, |build| {
+            if build.state.is_final() {
+                return RecordChange::Keep(());
+            }
+            let state = match outcome {
+                BuildOutcome::Succeeded(_) => BuildState::Succeeded,
+                BuildOutcome::Failed(_) => BuildState::Failed,
+            };
+            end(build, state);
+            build.outcome = Some(outcome.clone());
+            RecordChange::Put(())
+        });
+        finished.await?;
+        self.state.ack(lease).await;
+        Ok(())
+    }
+
+    async fn finish_cancelled(&self, lease: &Lease) -> Result<(), StoreError> {
+        let again = self.state.change_leased(lease, |build| {
+            if build.state != BuildState::Running {
+                return RecordChange::Keep(build.state == BuildState::Queued);
+            }
+            if build.wanted_by.is_empty() {
+                end(build, BuildState::Cancelled);
+                return RecordChange::Put(false);
+            }
+            put_back(build);
+            RecordChange::Put(true)
+        });
+        if again.await? {
+            // It was asked for since.
+            self.log_line(lease, RESUBMITTED).await;
+            self.state.give_back(lease).await;
+        } else {
+            self.state.ack(lease).await;
+        }
+        Ok(())
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.put_back(lease, WORKER_STOPPED).await
+    }
+
+    async fn depth(&self) -> Result<QueueDepth, StoreError> {
+        Ok(self.state.index.depth())
+    }
+
+    async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
+        Ok(self.state.index.position(id))
+    }
+
+    async fn prune(
+        &self,
+        before: Timestamp,
+        max_builds: u64,
+        unused_since: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.state.prune(before, max_builds, unused_since).await
+    }
+
+    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
+        let heads = self.state.artifacts.heads().await?;
+        let there = heads.into_iter().filter(|head| !is_removal(&head.headers));
+        Ok(there.map(|head| (head.name, head.at)).collect())
+    }
+
+    async fn remove_artifact(&self, sha256: &str, unused_since: Timestamp) -> Result<bool, StoreError> {
+        self.state.remove_artifact(sha256, unused_since).await
     }
 }
 

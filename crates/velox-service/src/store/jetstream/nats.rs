@@ -21,21 +21,21 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::store::StoreError;
 
 /// How long one answer may take.
-pub(super) const ANSWER: Duration = Duration::from_secs(4);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a server that is away is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 /// What the key-value stores of NATS mark a removed key with.
 const OPERATION: &str = "KV-Operation";
 const ROLLUP: &str = "Nats-Rollup";
 
 /// Why something didn't work, and whether another try may.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct NatsError {
     pub(super) why: String,
     pub(super) again: bool,
 }
 
-impl Trouble {
+impl NatsError {
     pub(super) fn again(why: impl ToString) -> Self {
         Self { why: why.to_string(), again: true }
     }
@@ -46,7 +46,7 @@ impl Trouble {
 }
 
 /// Tries until it works, or the patience is over.
-pub(super) async fn patiently<T, A: Future<Output = Result<T, Trouble>>>(
+pub(super) async fn retry<T, A: Future<Output = Result<T, NatsError>>>(
     what: &str,
     mut attempt: impl FnMut() -> A,
 ) -> Result<T, StoreError> {
@@ -55,12 +55,12 @@ pub(super) async fn patiently<T, A: Future<Output = Result<T, Trouble>>>(
     loop {
         match attempt().await {
             Ok(value) => return Ok(value),
-            Err(Trouble { again: true, .. }) if since.elapsed() < PATIENCE => {
+            Err(NatsError { again: true, .. }) if since.elapsed() < RETRY_TIMEOUT => {
                 sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
             Err(trouble) => {
-                return Err(StoreError::Failed(format!("NATS can't {what}: {}", trouble.why)));
+                return Err(StoreError::Failed(format!("failed to {what}: {}", trouble.why)));
             }
         }
     }
@@ -68,7 +68,7 @@ pub(super) async fn patiently<T, A: Future<Output = Result<T, Trouble>>>(
 
 /// The last message of a subject.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(super) enum LastMessage {
     /// There never was one.
     Absent,
     /// It was removed.
@@ -79,16 +79,16 @@ pub(super) enum Kept {
 
 /// The last message of a subject, without its content.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct MessageHead {
     pub(super) name: String,
     pub(super) revision: u64,
     pub(super) at: Timestamp,
     pub(super) headers: HeaderMap,
 }
 
-/// What became of a write.
+/// What put_result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Put {
+pub(super) enum PutResult {
     /// It is kept, under this revision.
     Done(u64),
     /// Someone else was faster, or an earlier try of the same write was.
@@ -101,13 +101,13 @@ pub(super) enum Put {
 
 /// A stream whose subjects each have a last message: a key-value bucket, the jobs, the logs.
 #[derive(Debug, Clone)]
-pub(super) struct Subjects {
+pub(super) struct SubjectStore {
     stream: Stream,
     pub(super) context: jetstream::Context,
     prefix: String,
 }
 
-impl Subjects {
+impl SubjectStore {
     pub(super) fn new(stream: Stream, context: jetstream::Context, prefix: String) -> Self {
         Self { stream, context, prefix }
     }
@@ -126,25 +126,25 @@ impl Subjects {
     }
 
     /// Reads the last message, from the stream's leader: whatever was written is seen.
-    pub(super) async fn read(&self, name: &str) -> Result<Kept, StoreError> {
+    pub(super) async fn read(&self, name: &str) -> Result<LastMessage, StoreError> {
         let subject = self.subject(name);
-        let kept = patiently("read", || async {
+        let kept = retry("read from NATS", || async {
             unless_missing(self.stream.get_last_raw_message_by_subject(&subject).await)
         })
         .await?;
         Ok(match kept {
-            None => Kept::Absent,
+            None => LastMessage::Absent,
             Some(message) if is_removal(&message.headers) => {
-                Kept::Removed { revision: message.sequence, at: when(message.time.unix_timestamp()) }
+                LastMessage::Removed { revision: message.sequence, at: when(message.time.unix_timestamp()) }
             }
-            Some(message) => Kept::There(message),
+            Some(message) => LastMessage::There(message),
         })
     }
 
     /// The first message of the subject that isn't before `sequence`.
     pub(super) async fn next(&self, name: &str, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
         let subject = self.subject(name);
-        patiently("read", || async {
+        retry("read from NATS", || async {
             unless_missing(self.stream.get_first_raw_message_by_subject(&subject, sequence).await)
         })
         .await
@@ -157,17 +157,17 @@ impl Subjects {
         value: Bytes,
         headers: &HeaderMap,
         expected: u64,
-    ) -> Result<Put, StoreError> {
+    ) -> Result<PutResult, StoreError> {
         let subject = self.subject(name);
-        patiently("write", || async {
+        retry("write to NATS", || async {
             let message = PublishMessage::build()
                 .payload(value.clone())
                 .headers(headers.clone())
                 .expected_last_subject_sequence(expected);
             let sent = async { self.context.send_publish(subject.clone(), message).await?.await };
             match sent.await {
-                Ok(ack) => Ok(Put::Done(ack.sequence)),
-                Err(error) => became(&error),
+                Ok(ack) => Ok(PutResult::Done(ack.sequence)),
+                Err(error) => put_result(&error),
             }
         })
         .await
@@ -185,19 +185,21 @@ impl Subjects {
     }
 
     /// What the last message of each subject is, without its content.
-    pub(super) async fn heads(&self) -> Result<Vec<Head>, StoreError> {
-        patiently("tell what it has", || async {
+    pub(super) async fn heads(&self) -> Result<Vec<MessageHead>, StoreError> {
+        retry("list messages in NATS", || async {
             let config = self.heads_from(DeliverPolicy::LastPerSubject);
-            let consumer = self.stream.create_consumer(config).await.map_err(Trouble::again)?;
+            let consumer = self.stream.create_consumer(config).await.map_err(NatsError::again)?;
             let mut left = consumer.cached_info().num_pending;
-            let mut messages = consumer.messages().await.map_err(Trouble::again)?;
+            let mut messages = consumer.messages().await.map_err(NatsError::again)?;
             let mut heads = Vec::new();
             while left > 0 {
-                let next = timeout(ANSWER, messages.next()).await.map_err(Trouble::again)?;
-                let message = next.ok_or_else(|| Trouble::again("it broke off"))?.map_err(Trouble::again)?;
-                let info = message.info().map_err(Trouble::again)?;
+                let next = timeout(REQUEST_TIMEOUT, messages.next()).await.map_err(NatsError::again)?;
+                let message = next
+                    .ok_or_else(|| NatsError::again("the stream ended early"))?
+                    .map_err(NatsError::again)?;
+                let info = message.info().map_err(NatsError::again)?;
                 left = info.pending;
-                heads.extend(self.name(&message.subject).map(|name| Head {
+                heads.extend(self.name(&message.subject).map(|name| MessageHead {
                     name: name.to_owned(),
                     revision: info.stream_sequence,
                     at: when(info.published.unix_timestamp()),
@@ -212,15 +214,15 @@ impl Subjects {
     /// Removes all messages of a subject up to one of this sequence, without a mark.
     pub(super) async fn purge(&self, name: &str, last: u64) -> Result<(), StoreError> {
         let subject = self.subject(name);
-        patiently("remove", || async {
+        retry("purge a subject in NATS", || async {
             let purge = self.stream.purge().filter(&subject).sequence(last.saturating_add(1));
-            purge.await.map(drop).map_err(Trouble::again)
+            purge.await.map(drop).map_err(NatsError::again)
         })
         .await
     }
 
     /// Removes what has this revision, with a mark in its place.
-    pub(super) async fn remove(&self, name: &str, expected: u64) -> Result<Put, StoreError> {
+    pub(super) async fn remove(&self, name: &str, expected: u64) -> Result<PutResult, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(OPERATION, "PURGE");
         headers.insert(ROLLUP, "sub");
@@ -240,38 +242,38 @@ pub(super) fn when(second: i64) -> Timestamp {
 
 fn unless_missing(
     read: Result<StreamMessage, LastRawMessageError>,
-) -> Result<Option<StreamMessage>, Trouble> {
+) -> Result<Option<StreamMessage>, NatsError> {
     match read {
         Ok(message) => Ok(Some(message)),
         Err(error) => match error.kind() {
             LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            LastRawMessageErrorKind::InvalidSubject => Err(Trouble::forever(error)),
+            LastRawMessageErrorKind::InvalidSubject => Err(NatsError::forever(error)),
             LastRawMessageErrorKind::JetStream(_) | LastRawMessageErrorKind::Other => {
-                Err(Trouble::again(error))
+                Err(NatsError::again(error))
             }
         },
     }
 }
 
-fn became(error: &PublishError) -> Result<Put, Trouble> {
+fn put_result(error: &PublishError) -> Result<PutResult, NatsError> {
     /// A stream that discards what is new is at its limit: "maximum messages exceeded".
     const STORE_FAILED: ErrorCode = ErrorCode::STREAM_STORE_FAILED;
     match error.kind() {
-        PublishErrorKind::WrongLastSequence => Ok(Put::Conflict),
-        PublishErrorKind::MaxPayloadExceeded => Ok(Put::TooLarge),
+        PublishErrorKind::WrongLastSequence => Ok(PutResult::Conflict),
+        PublishErrorKind::MaxPayloadExceeded => Ok(PutResult::TooLarge),
         PublishErrorKind::Other => {
             let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
             match source {
                 Some(refused) if jetstream::Error::error_code(refused) == STORE_FAILED => {
                     if refused.to_string().contains("maximum") {
-                        Ok(Put::Full)
+                        Ok(PutResult::Full)
                     } else {
-                        Err(Trouble::again(error))
+                        Err(NatsError::again(error))
                     }
                 }
-                _ => Err(Trouble::again(error)),
+                _ => Err(NatsError::again(error)),
             }
         }
-        _ => Err(Trouble::again(error)),
+        _ => Err(NatsError::again(error)),
     }
 }

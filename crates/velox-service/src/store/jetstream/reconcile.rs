@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep};
 use velox_api::BuildId;
 
 use super::{
-    Shared,
-    record::{Found, tenants_of},
+    JetStreamState,
+    nats::{NatsError, retry},
+    record::{RecordLookup, tenants_of},
 };
 use crate::store::StoreError;
 
@@ -17,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// A build whose record is younger is left to the node that queues it.
 const YOUNG: Duration = Duration::from_secs(3);
 
-impl Shared {
+impl JetStreamState {
     /// Looks, again and again.
     pub(super) async fn reconcile(&self) {
         loop {
@@ -31,7 +32,7 @@ impl Shared {
     /// Publishes the missing jobs. A record is read after its job was missed: a job goes last when a build ends.
     async fn publish_missing(&self) -> Result<(), StoreError> {
         let Some(before) = Instant::now().checked_sub(YOUNG) else { return Ok(()) };
-        let unfinished = self.mirror.unfinished(before);
+        let unfinished = self.index.unfinished(before);
         if unfinished.is_empty() {
             return Ok(());
         }
@@ -39,14 +40,14 @@ impl Shared {
             self.job_names().await?.iter().filter_map(|name| name.split_once('.')?.1.parse().ok()).collect();
         for id in unfinished.into_iter().filter(|id| !jobs.contains(id)) {
             match self.record(id).await? {
-                Found::There(record, _) if !record.build.state.is_final() => {
+                RecordLookup::There(record, _) if !record.build.state.is_final() => {
                     tracing::info!(build = %id, "publishing the job that was missing");
                     self.publish(&record.build, &record.build.tenant).await?;
                 }
-                Found::There(record, revision) => {
-                    self.mirror.saw(id, revision, record.build.state, tenants_of(&record.build));
+                RecordLookup::There(record, revision) => {
+                    self.index.saw(id, revision, record.build.state, tenants_of(&record.build));
                 }
-                Found::Absent | Found::Removed => self.mirror.saw_removal(id),
+                RecordLookup::Absent | RecordLookup::Removed => self.index.saw_removal(id),
             }
         }
         Ok(())
@@ -54,10 +55,10 @@ impl Shared {
 
     /// The jobs in the stream, `LANE.ID`.
     pub(super) async fn job_names(&self) -> Result<Vec<String>, StoreError> {
-        super::patiently("list the jobs", || async {
+        retry("list the jobs in NATS", || async {
             let info = self.jobs.stream().info_with_subjects(self.jobs.subject(">"));
-            let info = info.await.map_err(super::Trouble::again)?;
-            let subjects: Vec<(String, usize)> = info.try_collect().await.map_err(super::Trouble::again)?;
+            let info = info.await.map_err(NatsError::again)?;
+            let subjects: Vec<(String, usize)> = info.try_collect().await.map_err(NatsError::again)?;
             Ok(subjects.iter().filter_map(|(subject, _)| Some(self.jobs.name(subject)?.to_owned())).collect())
         })
         .await

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use velox_api::{BuildFailure, BuildId, BuildState, FailureKind};
 
 use super::{
-    Shared,
-    nats::{Kept, Put},
+    JetStreamState,
+    nats::{LastMessage, PutResult},
 };
 use crate::{
     build::{Build, BuildOutcome, Tenant},
@@ -26,7 +26,7 @@ const ARTIFACT: &str = "Vx-Artifact";
 
 /// A build, and who has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct BuildRecord {
     pub(super) build: Build,
     /// The token of the last lease; it stays when the build is over, so that its holder can be told so twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub(super) struct Record {
 
 /// What a key stands for.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Pointer {
+pub(super) struct KeyPointer {
     /// The newest build of this key, as it was queued.
     pub(super) build: Build,
     /// The one before it that succeeded.
@@ -47,33 +47,35 @@ pub(super) struct Pointer {
 }
 
 /// What is in the place of a record.
-pub(super) enum Found {
+pub(super) enum RecordLookup {
     Absent,
     Removed,
-    There(Box<Record>, u64),
+    There(Box<BuildRecord>, u64),
 }
 
 /// What is to become of a record, and the answer to who asked.
-pub(super) enum Change<T> {
+pub(super) enum RecordChange<T> {
     Keep(T),
     Put(T),
 }
 
-impl Shared {
-    pub(super) async fn record(&self, id: BuildId) -> Result<Found, StoreError> {
+impl JetStreamState {
+    pub(super) async fn record(&self, id: BuildId) -> Result<RecordLookup, StoreError> {
         Ok(match self.builds.read(&id.to_string()).await? {
-            Kept::Absent => Found::Absent,
-            Kept::Removed { .. } => Found::Removed,
-            Kept::There(message) => Found::There(Box::new(read(&message.payload)?), message.sequence),
+            LastMessage::Absent => RecordLookup::Absent,
+            LastMessage::Removed { .. } => RecordLookup::Removed,
+            LastMessage::There(message) => {
+                RecordLookup::There(Box::new(read(&message.payload)?), message.sequence)
+            }
         })
     }
 
     /// Makes the record of a build that has none.
-    pub(super) async fn create_record(&self, build: &Build) -> Result<Put, StoreError> {
-        self.put_record(&Record { build: build.clone(), lease: None, lane: None }, 0).await
+    pub(super) async fn create_record(&self, build: &Build) -> Result<PutResult, StoreError> {
+        self.put_record(&BuildRecord { build: build.clone(), lease: None, lane: None }, 0).await
     }
 
-    async fn put_record(&self, record: &Record, expected: u64) -> Result<Put, StoreError> {
+    async fn put_record(&self, record: &BuildRecord, expected: u64) -> Result<PutResult, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(STATE, state_word(record.build.state));
         let tenants = tenants_of(&record.build);
@@ -82,8 +84,8 @@ impl Shared {
             headers.insert(ARTIFACT, made.artifact.sha256.as_str());
         }
         let put = self.builds.put(&record.build.id.to_string(), written(record)?, &headers, expected).await?;
-        if let Put::Done(revision) = put {
-            self.mirror.saw(record.build.id, revision, record.build.state, tenants);
+        if let PutResult::Done(revision) = put {
+            self.index.saw(record.build.id, revision, record.build.state, tenants);
         }
         Ok(put)
     }
@@ -93,16 +95,16 @@ impl Shared {
     pub(super) async fn change<T>(
         &self,
         id: BuildId,
-        mut change: impl FnMut(&mut Record) -> Change<T>,
+        mut change: impl FnMut(&mut BuildRecord) -> RecordChange<T>,
     ) -> Result<Option<T>, StoreError> {
         for _ in 0..TRIES {
-            let Found::There(mut record, revision) = self.record(id).await? else { return Ok(None) };
+            let RecordLookup::There(mut record, revision) = self.record(id).await? else { return Ok(None) };
             let answer = match change(&mut record) {
-                Change::Keep(answer) => return Ok(Some(answer)),
-                Change::Put(answer) => answer,
+                RecordChange::Keep(answer) => return Ok(Some(answer)),
+                RecordChange::Put(answer) => answer,
             };
             let mut put = self.put_record(&record, revision).await?;
-            if put == Put::TooLarge {
+            if put == PutResult::TooLarge {
                 let message = "what came of the build is larger than a message of NATS may be: raise its \
                                max_payload";
                 let failure = BuildFailure { kind: FailureKind::Internal, message: message.to_owned() };
@@ -111,9 +113,9 @@ impl Shared {
                 put = self.put_record(&record, revision).await?;
             }
             match put {
-                Put::Done(_) => return Ok(Some(answer)),
-                Put::Conflict => {}
-                Put::Full | Put::TooLarge => {
+                PutResult::Done(_) => return Ok(Some(answer)),
+                PutResult::Conflict => {}
+                PutResult::Full | PutResult::TooLarge => {
                     return Err(StoreError::Failed(
                         "NATS takes no more records: look at its limits".to_owned(),
                     ));

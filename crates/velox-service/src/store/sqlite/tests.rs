@@ -321,10 +321,10 @@ async fn agrees(ops: Vec<Op>) {
                         }
                         answer.map(|_| ())
                     }
-                    Op::Append(_) => store.append(&lease, vec![line("one"), line("two")]).await,
+                    Op::Append(_) => store.append_log(&lease, vec![line("one"), line("two")]).await,
                     Op::Finish { good: true, .. } => store.finish(&lease, outcome("aa")).await,
                     Op::Finish { .. } => store.finish(&lease, failure()).await,
-                    Op::Stopped(_) => store.stopped(&lease).await,
+                    Op::Stopped(_) => store.finish_cancelled(&lease).await,
                     _ => store.release(&lease).await,
                 };
                 let Some(at) = at else {
@@ -450,10 +450,10 @@ async fn who_waits_hears_of_it() {
     let build = place.store().submit(new(0, 0)).await.unwrap().build().clone();
     let lease = worker.await.unwrap();
     assert_eq!((lease.build.id, lease.build.attempts), (build.id, 1));
-    let mut changes = place.store().changes(build.id).await.unwrap();
+    let mut changes = place.store().watch(build.id).await.unwrap();
     changes.next().await.unwrap();
     let store = place.store().clone();
-    let writer = tokio::spawn(async move { store.append(&lease, vec![line("hello")]).await });
+    let writer = tokio::spawn(async move { store.append_log(&lease, vec![line("hello")]).await });
     changes.next().await.unwrap();
     writer.await.unwrap().unwrap();
     assert_eq!(place.store().log(build.id, 0, 10).await.unwrap()[0].text, "hello");
@@ -482,15 +482,15 @@ async fn silent_workers_lose_their_builds() {
 }
 
 #[tokio::test]
-async fn what_kills_its_workers_is_given_up() {
+async fn what_kills_its_workers_is_too_many_attempts() {
     let place = Place::new(SqliteOptions::default()).await;
     place.store().submit(new(0, 0)).await.unwrap();
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         let lease = place.store().lease("victim").await.unwrap();
         place.expire(&lease).await;
     }
     let build = &everything(place.store()).await[0];
-    assert_eq!((build.state, &build.outcome), (BuildState::Failed, &Some(given_up(ATTEMPTS))));
+    assert_eq!((build.state, &build.outcome), (BuildState::Failed, &Some(too_many_attempts(MAX_ATTEMPTS))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -527,7 +527,7 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     assert_eq!(everything(place.store()).await.len(), accepted);
     place.store().extend(&lease).await.unwrap();
     pages(100_000).await.unwrap();
-    place.store().append(&lease, vec![line("hello")]).await.unwrap();
+    place.store().append_log(&lease, vec![line("hello")]).await.unwrap();
     place.store().finish(&lease, outcome("aa")).await.unwrap();
     assert!(matches!(place.store().submit(new(0, 10_000)).await, Ok(Submission::Queued(_))));
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use velox_manifest::{Diagnostic, LogConfig};
 use velox_service::{
-    BuildPolicy, ClusterOptions, JobLimits, Objects, ServeError,
+    ArtifactBucket, BuildPolicy, ClusterOptions, JobLimits, ServeError,
     telemetry::{Logs, LogsOptions},
 };
 
@@ -89,7 +89,7 @@ impl From<LimitArgs> for JobLimits {
 /// The options of a cluster; `None` without `--artifacts`.
 pub(super) fn cluster(arguments: ClusterArgs) -> Result<Option<ClusterOptions>, String> {
     let Some(artifacts) = arguments.artifacts else { return Ok(None) };
-    let artifacts = Objects::parse(&artifacts)?;
+    let artifacts = ArtifactBucket::parse(&artifacts)?;
     let parse = |text: &String| {
         let url = text.parse().ok().filter(|url: &Url| {
             matches!(url.scheme(), "nats" | "tls") && url.host_str().is_some_and(|host| !host.is_empty())

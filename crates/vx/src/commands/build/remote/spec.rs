@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use velox_api::{BuildSpec, Violation};
 use velox_build::{Error, ErrorKind, LockedRefs, RemoteBuild};
-use velox_manifest::{Dependencies, Diagnostic, Manifest, Origin, Replacement, Spanned};
+use velox_manifest::{Diagnostic, Manifest, Origin, Replacement, Spanned};
 
 /// Rejects directories and self-hosted forges, which the build service can't access.
 pub(super) fn check_supported(manifest: &Manifest) -> Result<(), Error> {
@@ -45,23 +45,19 @@ pub(super) fn build_specs(
 ) -> Result<Vec<BuildSpec>, Error> {
     let settings = local.settled();
     let manifest = by_module(manifest, modules, local.exact().as_ref());
-    let dependencies = settings.dependencies.map(|choice| match choice {
-        Dependencies::Release => "release".to_owned(),
-        Dependencies::Minimal => "minimal".to_owned(),
-    });
     let mut specs = Vec::new();
     for target in &settings.targets {
-        let of_target = BuildSpec::of_manifest(&manifest, Some(&target.to_string())).and_then(|specs| {
+        let of_target = BuildSpec::from_manifest(&manifest, Some(target)).and_then(|specs| {
             let with_settings = |spec| BuildSpec {
                 debug: settings.debug,
                 race: settings.race,
                 strict: settings.strict,
-                dependencies: dependencies.clone(),
+                dependencies: settings.dependencies,
                 stamp_version: settings.stamp_version.clone(),
                 stamp_time: settings.stamp_time.clone(),
                 ..spec
             };
-            specs.into_iter().map(|spec| with_settings(spec).checked()).collect::<Result<Vec<_>, _>>()
+            specs.into_iter().map(|spec| with_settings(spec).normalized()).collect::<Result<Vec<_>, _>>()
         });
         specs.extend(of_target.map_err(|violations| {
             let errors = violations.into_iter().map(|violation| Diagnostic::error(violation.message));

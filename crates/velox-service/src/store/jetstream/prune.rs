@@ -5,33 +5,26 @@
 //! who forgets it replaces an entry that is old by a mark. Both name the revision that they replace, so that one of them is
 //! first and the other one sees it. A build that wants to store what has just been forgotten waits until the bytes are gone.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use async_nats::HeaderMap;
-use async_trait::async_trait;
 use jiff::Timestamp;
 use velox_api::{ArtifactInfo, BuildId};
 
 use super::{
-    JetStreamStore, Shared,
-    nats::{Kept, Put, Subjects, is_removal, when},
-    record::{Found, Pointer, artifact_in, read, state_of, written},
+    JetStreamState,
+    nats::{LastMessage, PutResult, SubjectStore, is_removal, when},
+    record::{KeyPointer, RecordLookup, artifact_in, read, state_of, written},
 };
-use crate::{
-    retention::NEEDED,
-    store::{Forgets, StoreError},
-};
+use crate::store::{MIN_RETENTION, StoreError};
 
-/// An entry that is older is written anew when it is used: no use is older than [`NEEDED`] by then.
-const FRESH: Duration = Duration::from_secs(NEEDED.as_secs() / 2);
+/// An entry that is older is written anew when it is used: no use is older than [`MIN_RETENTION`] by then.
+const FRESH: Duration = Duration::from_secs(MIN_RETENTION.as_secs() / 2);
 /// For how long after an artifact was forgotten its bytes may be on their way out: the minute that they have, and a
 /// difference of the machines' clocks.
 const LEAVING: Duration = Duration::from_secs(150);
 
-impl Shared {
+impl JetStreamState {
     /// What the artifact is, which stays for [`FRESH`] at least from now on. Where nothing is known of it, `new` is from now on.
     pub(super) async fn touch(
         &self,
@@ -40,7 +33,7 @@ impl Shared {
     ) -> Result<Option<ArtifactInfo>, StoreError> {
         loop {
             let (info, revision) = match (self.artifacts.read(sha256).await?, new) {
-                (Kept::There(message), _) => {
+                (LastMessage::There(message), _) => {
                     let info: ArtifactInfo = read(&message.payload)?;
                     if !is_older(when(message.time.unix_timestamp()), FRESH) {
                         return Ok(Some(info));
@@ -48,16 +41,16 @@ impl Shared {
                     (info, message.sequence)
                 }
                 (_, None) => return Ok(None),
-                (Kept::Removed { at, .. }, _) if !is_older(at, LEAVING) => {
+                (LastMessage::Removed { at, .. }, _) if !is_older(at, LEAVING) => {
                     return Err(StoreError::Failed(format!("the artifact {sha256} is just being removed")));
                 }
-                (Kept::Removed { revision, .. }, Some(new)) => (new.clone(), revision),
-                (Kept::Absent, Some(new)) => (new.clone(), 0),
+                (LastMessage::Removed { revision, .. }, Some(new)) => (new.clone(), revision),
+                (LastMessage::Absent, Some(new)) => (new.clone(), 0),
             };
             match self.artifacts.put(sha256, written(&info)?, &HeaderMap::new(), revision).await? {
-                Put::Done(_) => return Ok(Some(info)),
-                Put::Conflict => {}
-                Put::Full | Put::TooLarge => {
+                PutResult::Done(_) => return Ok(Some(info)),
+                PutResult::Conflict => {}
+                PutResult::Full | PutResult::TooLarge => {
                     return Err(StoreError::Failed(
                         "NATS takes no more artifacts: look at its limits".to_owned(),
                     ));
@@ -68,36 +61,36 @@ impl Shared {
 
     /// Whether a build that stored the artifact may end with it. It mayn't where it took so long that others removed it.
     pub(super) async fn is_stored(&self, artifact: &ArtifactInfo) -> Result<bool, StoreError> {
-        if let Kept::Removed { .. } = self.artifacts.read(&artifact.sha256).await? {
+        if let LastMessage::Removed { .. } = self.artifacts.read(&artifact.sha256).await? {
             return Ok(false);
         }
         Ok(self.touch(&artifact.sha256, Some(artifact)).await?.is_some())
     }
 
     /// Forgets a finished build. `false`: it isn't finished, or gone.
-    async fn forget_build(&self, name: &str) -> Result<bool, StoreError> {
+    async fn remove_build(&self, name: &str) -> Result<bool, StoreError> {
         let Ok(id) = name.parse::<BuildId>() else { return Ok(false) };
-        let Found::There(record, revision) = self.record(id).await? else { return Ok(false) };
+        let RecordLookup::There(record, revision) = self.record(id).await? else { return Ok(false) };
         if !record.build.state.is_final() {
             return Ok(false);
         }
         // In this order: what is left of it after a crash is found by its record.
         let key = &record.build.key;
-        if let Kept::There(message) = self.keys.read(key).await?
-            && read::<Pointer>(&message.payload)?.build.id == id
+        if let LastMessage::There(message) = self.keys.read(key).await?
+            && read::<KeyPointer>(&message.payload)?.build.id == id
         {
             // Where there is a newer build meanwhile, that one stays.
             self.keys.remove(key, message.sequence).await?;
         }
         self.logs.purge(name, u64::MAX).await?;
-        let removed = matches!(self.builds.remove(name, revision).await?, Put::Done(_));
+        let removed = matches!(self.builds.remove(name, revision).await?, PutResult::Done(_));
         if removed {
-            self.mirror.saw_removal(id);
+            self.index.saw_removal(id);
         }
         Ok(removed)
     }
 
-    /// As [`Forgets::prune`] says; and removes the marks of what was removed before `needed`.
+    /// As [`crate::store::BuildStore::prune`] says; and removes the marks of what was removed before `needed`.
     pub(super) async fn prune(
         &self,
         before: Timestamp,
@@ -113,7 +106,7 @@ impl Shared {
         let mut made = HashSet::new();
         for (place, head) in (0_u64..).zip(&builds) {
             if place >= most || head.at < before {
-                pruned += u64::from(self.forget_build(&head.name).await?);
+                pruned += u64::from(self.remove_build(&head.name).await?);
             } else {
                 made.extend(artifact_in(&head.headers));
             }
@@ -129,19 +122,19 @@ impl Shared {
         Ok(pruned)
     }
 
-    async fn forget(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
+    pub(super) async fn remove_artifact(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
         let revision = match self.artifacts.read(sha256).await? {
-            Kept::There(message) if when(message.time.unix_timestamp()) >= before => return Ok(false),
-            Kept::There(message) => message.sequence,
-            Kept::Removed { revision, .. } => revision,
-            Kept::Absent => 0,
+            LastMessage::There(message) if when(message.time.unix_timestamp()) >= before => return Ok(false),
+            LastMessage::There(message) => message.sequence,
+            LastMessage::Removed { revision, .. } => revision,
+            LastMessage::Absent => 0,
         };
-        if !matches!(self.artifacts.remove(sha256, revision).await?, Put::Done(_)) {
+        if !matches!(self.artifacts.remove(sha256, revision).await?, PutResult::Done(_)) {
             return Ok(false);
         }
         for head in self.builds.heads().await? {
             if artifact_in(&head.headers) == Some(sha256) {
-                self.forget_build(&head.name).await?;
+                self.remove_build(&head.name).await?;
             }
         }
         Ok(true)
@@ -149,7 +142,7 @@ impl Shared {
 }
 
 /// Removes marks that are older than `before`. Until then they tell those who read what was there before.
-async fn unmark(bucket: &Subjects, before: Timestamp) -> Result<(), StoreError> {
+async fn unmark(bucket: &SubjectStore, before: Timestamp) -> Result<(), StoreError> {
     for head in bucket.heads().await? {
         if is_removal(&head.headers) && head.at < before {
             bucket.purge(&head.name, head.revision).await?;
@@ -160,21 +153,4 @@ async fn unmark(bucket: &Subjects, before: Timestamp) -> Result<(), StoreError> 
 
 fn is_older(at: Timestamp, age: Duration) -> bool {
     Timestamp::now().duration_since(at).unsigned_abs() > age
-}
-
-#[async_trait]
-impl Forgets for JetStreamStore {
-    async fn prune(&self, before: Timestamp, most: u64, needed: Timestamp) -> Result<u64, StoreError> {
-        self.shared.prune(before, most, needed).await
-    }
-
-    async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
-        let heads = self.shared.artifacts.heads().await?;
-        let there = heads.into_iter().filter(|head| !is_removal(&head.headers));
-        Ok(there.map(|head| (head.name, head.at)).collect())
-    }
-
-    async fn forget(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
-        self.shared.forget(sha256, before).await
-    }
 }

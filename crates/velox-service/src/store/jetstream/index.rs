@@ -15,22 +15,25 @@ use tokio::{
 };
 use velox_api::{BuildId, BuildState, QueuePosition};
 
-use super::{super::position_of, record::lane};
-use crate::store::{QueueDepth, StoreError};
+use super::record::lane;
+use crate::store::{
+    QueueDepth,
+    turns::{self, QueueLoad},
+};
 
-/// How many of the newest builds are known by name.
+/// How many of the newest builds are index by name.
 const NEWEST: usize = 1000;
 
 #[derive(Debug, Default)]
-pub(super) struct Mirror {
-    known: Mutex<Known>,
+pub(super) struct BuildIndex {
+    state: Mutex<IndexState>,
     /// A build was queued.
     queued: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    unfinished: HashMap<BuildId, Unfinished>,
+struct IndexState {
+    unfinished: HashMap<BuildId, UnfinishedBuild>,
     newest: BTreeSet<BuildId>,
     /// Up to this revision all records were told.
     reached: u64,
@@ -38,7 +41,7 @@ struct Known {
 }
 
 #[derive(Debug, Clone)]
-struct Unfinished {
+struct UnfinishedBuild {
     state: BuildState,
     revision: u64,
     since: Instant,
@@ -46,22 +49,22 @@ struct Unfinished {
     tenants: Vec<String>,
 }
 
-impl Mirror {
+impl BuildIndex {
     /// A record is in this state, at this revision, and these tenants want the build.
     pub(super) fn saw(&self, id: BuildId, revision: u64, state: BuildState, tenants: Vec<String>) {
-        let mut known = self.hold();
+        let mut index = self.hold();
         if state.is_final() {
-            known.unfinished.remove(&id);
-        } else if known.unfinished.get(&id).is_none_or(|old| old.revision < revision) {
-            let new = Unfinished { state, revision, since: Instant::now(), tenants };
-            known.unfinished.insert(id, new);
+            index.unfinished.remove(&id);
+        } else if index.unfinished.get(&id).is_none_or(|old| old.revision < revision) {
+            let new = UnfinishedBuild { state, revision, since: Instant::now(), tenants };
+            index.unfinished.insert(id, new);
         }
-        known.newest.insert(id);
-        if known.newest.len() > NEWEST {
-            known.newest.pop_first();
+        index.newest.insert(id);
+        if index.newest.len() > NEWEST {
+            index.newest.pop_first();
         }
-        known.tell(id);
-        drop(known);
+        index.tell(id);
+        drop(index);
         if state == BuildState::Queued {
             self.queued.notify_waiters();
         }
@@ -69,10 +72,10 @@ impl Mirror {
 
     /// A record was taken back.
     pub(super) fn saw_removal(&self, id: BuildId) {
-        let mut known = self.hold();
-        known.unfinished.remove(&id);
-        known.newest.remove(&id);
-        known.tell(id);
+        let mut index = self.hold();
+        index.unfinished.remove(&id);
+        index.newest.remove(&id);
+        index.tell(id);
     }
 
     /// There is more of a log.
@@ -82,49 +85,45 @@ impl Mirror {
 
     /// News may have been missed.
     pub(super) fn missed(&self) {
-        let known = self.hold();
-        for waiting in known.waiting.values() {
+        let index = self.hold();
+        for waiting in index.waiting.values() {
             waiting.send_replace(());
         }
-        drop(known);
+        drop(index);
         self.queued.notify_waiters();
     }
 
     /// All records up to this revision were told, in their order.
     pub(super) fn reach(&self, revision: u64) {
-        let mut known = self.hold();
-        known.reached = known.reached.max(revision);
+        let mut index = self.hold();
+        index.reached = index.reached.max(revision);
     }
 
     pub(super) fn reached(&self) -> u64 {
         self.hold().reached
     }
 
-    /// Whether there is room for a tenant's build in a queue of this length. One who has none waiting may add one beyond that,
-    /// up to twice as many in all: a full queue of one tenant doesn't keep out the others.
-    pub(super) fn room(&self, tenant: &str, bound: u64, at_once: Option<u64>) -> Result<(), StoreError> {
-        let known = self.hold();
-        let theirs = |only: Option<BuildState>| {
-            let counts = |build: &&Unfinished| {
+    /// The builds that there are when another one of this tenant is to be queued.
+    pub(super) fn load(&self, tenant: &str) -> QueueLoad {
+        let index = self.hold();
+        let of_tenant = |only: Option<BuildState>| {
+            let counts = |build: &&UnfinishedBuild| {
                 only.is_none_or(|only| build.state == only) && build.tenants.iter().any(|of| of == tenant)
             };
-            known.unfinished.values().filter(counts).count() as u64
+            index.unfinished.values().filter(counts).count() as u64
         };
-        if let Some(limit) = at_once.filter(|limit| theirs(None) >= *limit) {
-            return Err(StoreError::TenantLimit { limit });
+        QueueLoad {
+            queued: index.depth().queued,
+            queued_of_tenant: of_tenant(Some(BuildState::Queued)),
+            unfinished_of_tenant: of_tenant(None),
         }
-        let waiting = known.depth().queued;
-        if waiting >= bound && (theirs(Some(BuildState::Queued)) > 0 || waiting >= bound.saturating_mul(2)) {
-            return Err(StoreError::QueueFull { waiting });
-        }
-        Ok(())
     }
 
     /// How many builds of each lane are in workers' hands.
     pub(super) fn running(&self) -> HashMap<String, u64> {
         let mut running = HashMap::new();
-        let known = self.hold();
-        for build in known.unfinished.values().filter(|build| build.state == BuildState::Running) {
+        let index = self.hold();
+        for build in index.unfinished.values().filter(|build| build.state == BuildState::Running) {
             if let Some(tenant) = build.tenants.first() {
                 *running.entry(lane(tenant).to_owned()).or_default() += 1;
             }
@@ -135,16 +134,16 @@ impl Mirror {
     /// Where a build stands in the queue.
     pub(super) fn position(&self, id: BuildId) -> Option<QueuePosition> {
         let running = self.running();
-        let known = self.hold();
-        let mut waiting: Vec<(BuildId, &Unfinished)> =
-            known.unfinished.iter().map(|(id, build)| (*id, build)).collect();
+        let index = self.hold();
+        let mut waiting: Vec<(BuildId, &UnfinishedBuild)> =
+            index.unfinished.iter().map(|(id, build)| (*id, build)).collect();
         waiting.retain(|(_, build)| build.state == BuildState::Queued);
         waiting.sort_unstable_by_key(|(id, _)| *id);
         let lines = waiting.into_iter().flat_map(|(id, build)| {
             let lanes: BTreeSet<&str> = build.tenants.iter().map(|tenant| lane(tenant)).collect();
             lanes.into_iter().map(move |lane| (lane.to_owned(), id))
         });
-        position_of(id, lines, running)
+        turns::position(id, lines, running)
     }
 
     pub(super) fn depth(&self) -> QueueDepth {
@@ -157,8 +156,8 @@ impl Mirror {
 
     /// The builds that aren't over and didn't change since `before`.
     pub(super) fn unfinished(&self, before: Instant) -> Vec<BuildId> {
-        let known = self.hold();
-        known.unfinished.iter().filter(|(_, known)| known.since <= before).map(|(id, _)| *id).collect()
+        let index = self.hold();
+        index.unfinished.iter().filter(|(_, state)| state.since <= before).map(|(id, _)| *id).collect()
     }
 
     /// Waits until a build is queued.
@@ -168,8 +167,8 @@ impl Mirror {
 
     /// An item at once, and one for all the news since the last.
     pub(super) fn news(&self, id: BuildId) -> BoxStream<'static, ()> {
-        let mut known = self.hold();
-        let sender = known.waiting.entry(id).or_insert_with(|| watch::Sender::new(()));
+        let mut index = self.hold();
+        let sender = index.waiting.entry(id).or_insert_with(|| watch::Sender::new(()));
         let mut receiver = sender.subscribe();
         receiver.mark_changed();
         futures::stream::unfold(receiver, async |mut receiver| {
@@ -180,14 +179,14 @@ impl Mirror {
     }
 
     /// What a lock guards here is whole at every moment.
-    fn hold(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hold(&self) -> MutexGuard<'_, IndexState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl IndexState {
     fn depth(&self) -> QueueDepth {
-        let count = |state| self.unfinished.values().filter(|known| known.state == state).count() as u64;
+        let count = |state| self.unfinished.values().filter(|build| build.state == state).count() as u64;
         QueueDepth { queued: count(BuildState::Queued), running: count(BuildState::Running) }
     }
 
@@ -208,6 +207,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::store::StoreError;
 
     fn tenant() -> Vec<String> {
         vec!["00ab".to_owned()]
@@ -215,43 +215,43 @@ mod tests {
 
     #[test]
     fn there_is_room_up_to_the_bounds() {
-        let mirror = Mirror::default();
-        let room = |tenant: &str, at_once| mirror.room(tenant, 1, at_once);
+        let index = BuildIndex::default();
+        let room = |tenant: &str, at_once| index.load(tenant).admit(1, at_once);
         assert!(room("00ab", Some(1)).is_ok());
         let id = BuildId::new();
-        mirror.saw(id, 1, BuildState::Queued, tenant());
+        index.saw(id, 1, BuildState::Queued, tenant());
         assert!(matches!(room("00ab", None), Err(StoreError::QueueFull { waiting: 1 })));
         // Another tenant has none waiting.
         assert!(room("11ab", None).is_ok());
-        mirror.saw(id, 2, BuildState::Running, tenant());
+        index.saw(id, 2, BuildState::Running, tenant());
         assert!(room("00ab", None).is_ok());
         assert!(matches!(room("00ab", Some(1)), Err(StoreError::TenantLimit { limit: 1 })));
-        assert_eq!(mirror.depth(), QueueDepth { queued: 0, running: 1 });
-        assert_eq!(mirror.running(), HashMap::from([("00".to_owned(), 1)]));
+        assert_eq!(index.depth(), QueueDepth { queued: 0, running: 1 });
+        assert_eq!(index.running(), HashMap::from([("00".to_owned(), 1)]));
     }
 
     #[test]
     fn an_older_revision_changes_nothing() {
-        let mirror = Mirror::default();
+        let index = BuildIndex::default();
         let id = BuildId::new();
-        mirror.saw(id, 2, BuildState::Running, tenant());
-        mirror.saw(id, 1, BuildState::Queued, tenant());
-        assert_eq!(mirror.depth(), QueueDepth { queued: 0, running: 1 });
-        assert_eq!(mirror.unfinished(Instant::now() + Duration::from_secs(1)), [id]);
-        mirror.saw(id, 3, BuildState::Succeeded, Vec::new());
-        assert_eq!(mirror.depth(), QueueDepth::default());
-        assert_eq!(mirror.newest(9), [id]);
+        index.saw(id, 2, BuildState::Running, tenant());
+        index.saw(id, 1, BuildState::Queued, tenant());
+        assert_eq!(index.depth(), QueueDepth { queued: 0, running: 1 });
+        assert_eq!(index.unfinished(Instant::now() + Duration::from_secs(1)), [id]);
+        index.saw(id, 3, BuildState::Succeeded, Vec::new());
+        assert_eq!(index.depth(), QueueDepth::default());
+        assert_eq!(index.newest(9), [id]);
     }
 
     #[test]
     fn news_come_at_once_and_then_together() {
-        let mirror = Mirror::default();
+        let index = BuildIndex::default();
         let id = BuildId::new();
-        let mut news = mirror.news(id);
+        let mut news = index.news(id);
         assert_eq!(news.next().now_or_never(), Some(Some(())));
         assert_eq!(news.next().now_or_never(), None);
-        mirror.saw_log(id);
-        mirror.saw_log(id);
+        index.saw_log(id);
+        index.saw_log(id);
         assert_eq!(news.next().now_or_never(), Some(Some(())));
         assert_eq!(news.next().now_or_never(), None);
     }

@@ -1,0 +1,431 @@
+//! The binaries, each under the SHA-256 of its bytes: `ROOT/3f/3f9a…`, in a directory or an object store.
+//!
+//! In the service's own directory a file's modification time is its last use. Many nodes share an object store: there the
+//! build store records when an artifact was used last.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io, iter,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream, FuturesUnordered},
+};
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, UploadPart, local::LocalFileSystem,
+    path::Path as Location,
+};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Mutex, Semaphore},
+    task::spawn_blocking,
+    time::timeout,
+};
+use url::Url;
+use velox_gocache::{kind_of_trouble, open_remote, parse_remote};
+
+use crate::store::StoreError;
+
+/// How many parts of an upload are in flight.
+const MAX_PARTS: usize = 3;
+/// How long the store may take for a part or a chunk.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the store may take for a readiness check.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Precision of the last use in a directory: not every download writes to the disk.
+const LAST_USE_PRECISION: Duration = Duration::from_secs(600);
+/// Prefix of temporary files; earlier versions wrote uploads to such files too.
+const TEMPORARY_PREFIX: &str = ".put-";
+
+/// How much is read and written at once. A slow client holds no request open, only chunks in memory, and these are smaller
+/// the more clients there are.
+#[derive(Debug, Clone, Copy)]
+struct TransferLimits {
+    /// Bytes of an upload's part. Object stores take parts of 8 MiB, and 10,000 of them.
+    part: usize,
+    max_chunk: u64,
+    min_chunk: u64,
+    /// Bytes of all chunks of all clients, as long as they aren't smaller than `min_chunk`.
+    total: u64,
+    /// How many chunks are fetched ahead for a client.
+    ahead: usize,
+    /// How many chunks are read at once: in a directory each takes a thread.
+    concurrent_reads: usize,
+}
+
+const DIRECTORY_LIMITS: TransferLimits = TransferLimits {
+    part: 1 << 20,
+    max_chunk: 256 << 10,
+    min_chunk: 8 << 10,
+    total: 4 << 20,
+    ahead: 1,
+    concurrent_reads: 4,
+};
+
+const OBJECT_STORE_LIMITS: TransferLimits = TransferLimits {
+    part: 8 << 20,
+    max_chunk: 4 << 20,
+    min_chunk: 64 << 10,
+    total: 64 << 20,
+    ahead: 2,
+    concurrent_reads: Semaphore::MAX_PERMITS,
+};
+
+/// The service's binaries. An artifact is there completely or not at all.
+#[derive(Debug)]
+pub struct ArtifactBucket {
+    store: Arc<dyn ObjectStore>,
+    root: Location,
+    /// The store's name in errors.
+    name: String,
+    /// The directory that this service alone uses.
+    own_directory: Option<OwnDirectory>,
+    limits: TransferLimits,
+    /// One for each running download.
+    readers: Arc<()>,
+    reads: Semaphore,
+    /// How many of the next uploads fail.
+    #[cfg(test)]
+    pub(crate) failing_puts: std::sync::atomic::AtomicU32,
+}
+
+#[derive(Debug)]
+struct OwnDirectory {
+    path: PathBuf,
+    /// Held while an artifact is found and marked as used, and while an unused one is removed.
+    removal: Mutex<()>,
+}
+
+/// An artifact in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredArtifact {
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored or, in the service's own directory, used last, within some minutes.
+    pub last_used: SystemTime,
+}
+
+impl ArtifactBucket {
+    /// Parses the location of an artifact store: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+    ///
+    /// # Errors
+    /// It is none of these. The message has no secrets.
+    pub fn parse(text: &str) -> Result<Url, String> {
+        parse_remote(text).map_err(|error| match error {
+            velox_gocache::Error::Remote { text, why } => format!("invalid artifact store `{text}`: {why}"),
+            error => error.to_string(),
+        })
+    }
+
+    /// Opens a store that many nodes share. Credentials come from the variables that object_store documents (`AWS_*`,
+    /// `GOOGLE_*`, `AZURE_*`).
+    ///
+    /// # Errors
+    /// The URL or the environment is invalid.
+    pub fn open(url: &Url, environment: &BTreeMap<String, String>) -> Result<Self, StoreError> {
+        let failed = |error: velox_gocache::Error| StoreError::Failed(format!("artifact store: {error}"));
+        let url = parse_remote(url.as_str()).map_err(failed)?;
+        let (store, root) = open_remote(&url, environment, REQUEST_TIMEOUT).map_err(failed)?;
+        Ok(match url.scheme() {
+            "file" => {
+                let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+                Self::new(store, root, url.to_string(), DIRECTORY_LIMITS)
+            }
+            _ => Self::new(store.into(), root, url.to_string(), OBJECT_STORE_LIMITS),
+        })
+    }
+
+    /// Opens or creates the service's own directory, and removes incomplete uploads.
+    ///
+    /// # Errors
+    /// It can't be read or written.
+    pub fn open_directory(path: &Path) -> Result<Self, StoreError> {
+        let name = format!("artifact directory {}", path.display());
+        let failed = |error: String| StoreError::Failed(format!("failed to open the {name}: {error}"));
+        remove_incomplete_uploads(path).map_err(|error| failed(error.to_string()))?;
+        let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(error.to_string()))?;
+        let own = OwnDirectory { path: path.to_owned(), removal: Mutex::default() };
+        let bucket = Self::new(Arc::new(store.with_fsync(true)), Location::default(), name, DIRECTORY_LIMITS);
+        Ok(Self { own_directory: Some(own), ..bucket })
+    }
+
+    /// An empty bucket in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Arc<Self> {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Arc::new(Self::new(store, Location::default(), "memory".to_owned(), DIRECTORY_LIMITS))
+    }
+
+    /// Stores these bytes in a bucket in memory, which never waits.
+    #[cfg(test)]
+    pub(crate) fn insert(&self, bytes: &[u8]) -> String {
+        use futures::FutureExt as _;
+        let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
+        let location = self.location(&sha256).expect("a SHA-256");
+        let put = self.store.put(&location, PutPayload::from(bytes.to_vec()));
+        put.now_or_never().expect("no waiting").expect("stored");
+        sha256
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, root: Location, name: String, limits: TransferLimits) -> Self {
+        Self {
+            store,
+            root,
+            name,
+            own_directory: None,
+            limits,
+            readers: Arc::default(),
+            reads: Semaphore::new(limits.concurrent_reads),
+            #[cfg(test)]
+            failing_puts: 0.into(),
+        }
+    }
+
+    /// Stores the file. Storing the same artifact again is no error.
+    ///
+    /// # Errors
+    /// The file's checksum isn't `sha256`, or the store fails.
+    pub async fn put(&self, sha256: &str, file: &Path) -> Result<(), StoreError> {
+        let unreadable = |error| StoreError::Failed(format!("failed to read {}: {error}", file.display()));
+        let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
+        #[cfg(test)]
+        {
+            use std::sync::atomic::Ordering::Relaxed;
+            if self.failing_puts.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                return Err(StoreError::Failed("no space left on device".to_owned()));
+            }
+        }
+        let mut source = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        let size = source.metadata().await.map_err(unreadable)?.len();
+        if self.find(sha256).await? == Some(size) {
+            return Ok(());
+        }
+        let mut upload = self
+            .store
+            .put_multipart(&location)
+            .await
+            .map_err(|error| self.failed("store an artifact", &error))?;
+        if let Err(error) = self.upload(sha256, &mut source, upload.as_mut()).await {
+            // Parts that stay are never visible; object stores have rules that remove them.
+            let _ = upload.abort().await;
+            return Err(error);
+        }
+        upload.complete().await.map_err(|error| self.failed("store an artifact", &error))?;
+        Ok(())
+    }
+
+    async fn upload(
+        &self,
+        sha256: &str,
+        source: &mut tokio::fs::File,
+        upload: &mut dyn MultipartUpload,
+    ) -> Result<(), StoreError> {
+        let failed = |error| self.failed("store an artifact", &error);
+        let mut digest = Sha256::new();
+        let mut in_flight: FuturesUnordered<UploadPart> = FuturesUnordered::new();
+        loop {
+            let mut part = Vec::with_capacity(self.limits.part);
+            let read = (&mut *source).take(self.limits.part as u64).read_to_end(&mut part).await;
+            read.map_err(|error| StoreError::Failed(format!("failed to read the artifact: {error}")))?;
+            if part.is_empty() {
+                break;
+            }
+            digest.update(&part);
+            if in_flight.len() == MAX_PARTS
+                && let Some(sent) = in_flight.next().await
+            {
+                sent.map_err(failed)?;
+            }
+            in_flight.push(upload.put_part(PutPayload::from(part)));
+        }
+        while let Some(sent) = in_flight.next().await {
+            sent.map_err(failed)?;
+        }
+        let found = HEXLOWER.encode(&digest.finalize());
+        if found == sha256 {
+            return Ok(());
+        }
+        Err(StoreError::Failed(format!("checksum mismatch for artifact {sha256}: the file has {found}")))
+    }
+
+    /// The size of the artifact, which counts as used now; `None`: it isn't there.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn find(&self, sha256: &str) -> Result<Option<u64>, StoreError> {
+        let Some(location) = self.location(sha256) else { return Ok(None) };
+        let _removal = match &self.own_directory {
+            Some(own) => Some(own.removal.lock().await),
+            None => None,
+        };
+        let found = match self.store.head(&location).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.failed("look up an artifact", &error)),
+        };
+        if let Some(own) = &self.own_directory {
+            let age = SystemTime::now().duration_since(found.last_modified.into());
+            if age.is_ok_and(|age| age > LAST_USE_PRECISION) {
+                let path = own.path.join(location.as_ref());
+                let mark = move || File::open(path)?.set_modified(SystemTime::now());
+                if let Ok(Err(error)) = spawn_blocking(mark).await {
+                    tracing::warn!(%error, sha256, "failed to record the last use of an artifact");
+                }
+            }
+        }
+        Ok(Some(found.size))
+    }
+
+    /// The bytes in `range`, which lies within the artifact, in chunks: memory doesn't grow with the size.
+    ///
+    /// # Errors
+    /// The name is invalid. Later errors are items of the stream.
+    pub fn read(
+        self: &Arc<Self>,
+        sha256: &str,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
+        let (ahead, bucket, reader) = (self.limits.ahead, Arc::clone(self), Arc::clone(&self.readers));
+        let mut start = range.start;
+        let chunks = iter::from_fn(move || {
+            let end = range.end.min(start + bucket.limits.chunk(Arc::strong_count(&reader)));
+            let chunk = start..end;
+            start = end;
+            (!chunk.is_empty()).then(|| Arc::clone(&bucket).read_chunk(location.clone(), chunk))
+        });
+        Ok(stream::iter(chunks).buffered(ahead).boxed())
+    }
+
+    async fn read_chunk(self: Arc<Self>, location: Location, range: Range<u64>) -> Result<Bytes, StoreError> {
+        // It is never closed.
+        let _permit = self.reads.acquire().await;
+        let chunk = self.store.get_range(&location, range.clone()).await;
+        let chunk = chunk.map_err(|error| self.failed("read an artifact", &error))?;
+        if chunk.len() as u64 == range.end - range.start {
+            return Ok(chunk);
+        }
+        Err(StoreError::Failed(format!("{}: an artifact is shorter than its size", self.name)))
+    }
+
+    /// Checks that the store answers.
+    ///
+    /// # Errors
+    /// It doesn't, or the service's own directory isn't writable.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        if let Some(own) = &self.own_directory {
+            let path = own.path.clone();
+            let write = move || tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(path).map(drop);
+            return match spawn_blocking(write).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    Err(StoreError::Failed(format!("failed to write to the {}: {error}", self.name)))
+                }
+                Err(error) => Err(StoreError::Failed(format!("failed to check the {}: {error}", self.name))),
+            };
+        }
+        let nothing = self.root.clone().join("ready");
+        let late = |_| StoreError::Failed(format!("{} doesn't answer within 2 s", self.name));
+        match timeout(READY_TIMEOUT, self.store.head(&nothing)).await.map_err(late)? {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed("check the store", &error)),
+        }
+    }
+
+    /// All artifacts, in no order. Other objects are left out.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn list(&self) -> Result<Vec<StoredArtifact>, StoreError> {
+        let all = self.store.list(Some(&self.root)).try_filter_map(async |object| {
+            let sha256 = object.location.filename().unwrap_or_default().to_owned();
+            let is_artifact = self.location(&sha256).is_some_and(|location| location == object.location);
+            let last_used = object.last_modified.into();
+            Ok(is_artifact.then_some(StoredArtifact { sha256, size: object.size, last_used }))
+        });
+        all.try_collect().await.map_err(|error| self.failed("list the artifacts", &error))
+    }
+
+    /// Removes an artifact unless it was used or stored since it was listed. Returns whether it did.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn remove(&self, artifact: StoredArtifact) -> Result<bool, StoreError> {
+        let Some(location) = self.location(&artifact.sha256) else { return Ok(false) };
+        let _removal = match &self.own_directory {
+            Some(own) => Some(own.removal.lock().await),
+            None => None,
+        };
+        let remove = async {
+            let found = self.store.head(&location).await?;
+            let unused = SystemTime::from(found.last_modified) == artifact.last_used;
+            if unused {
+                self.store.delete(&location).await?;
+            }
+            Ok(unused)
+        };
+        match remove.await {
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            removed => removed.map_err(|error| self.failed("remove an artifact", &error)),
+        }
+    }
+
+    /// Where the artifact is; `None`: the name is no SHA-256.
+    fn location(&self, sha256: &str) -> Option<Location> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+        let is_name = sha256.len() == 64 && sha256.bytes().all(is_digit);
+        is_name.then(|| self.root.clone().join(sha256.get(..2).unwrap_or_default()).join(sha256))
+    }
+
+    fn failed(&self, action: &str, error: &object_store::Error) -> StoreError {
+        StoreError::Failed(format!("failed to {action}: {}: {}", self.name, kind_of_trouble(error)))
+    }
+}
+
+impl TransferLimits {
+    /// Bytes of a chunk, with so many references to the readers' counter: one is the bucket's own.
+    fn chunk(self, references: usize) -> u64 {
+        let chunks = (references as u64).saturating_sub(1).max(1) * (self.ahead as u64 + 1);
+        (self.total / chunks).clamp(self.min_chunk, self.max_chunk)
+    }
+}
+
+fn remove_incomplete_uploads(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    for directory in fs::read_dir(path)? {
+        let directory = directory?;
+        if !directory.file_type()?.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(directory.path())? {
+            let file = file?;
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            // LocalFileSystem uploads to `NAME#1`.
+            if name.starts_with(TEMPORARY_PREFIX) || name.contains('#') {
+                fs::remove_file(file.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn invalid_name(sha256: &str) -> StoreError {
+    StoreError::Failed(format!(
+        "invalid artifact name `{sha256}`: expected a SHA-256 in lowercase hexadecimal"
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use std::io::Write as _;
+
+use tempfile::{NamedTempFile, TempDir};
+use velox_testkit::S3Server;
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+fn file(size: usize) -> (NamedTempFile, Vec<u8>, String) {
+    let content: Vec<u8> = (0..size).map(|at| (at / 3 + at / 8191) as u8).collect();
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&content).unwrap();
+    let sha256 = HEXLOWER.encode(&Sha256::digest(&content));
+    (file, content, sha256)
+}
+
+fn own_directory() -> (TempDir, Arc<ArtifactBucket>) {
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
+    (directory, Arc::new(bucket))
+}
+
+fn path(directory: &TempDir, sha256: &str) -> PathBuf {
+    directory.path().join("artifacts").join(&sha256[..2]).join(sha256)
+}
+
+async fn read(bucket: &Arc<ArtifactBucket>, sha256: &str, range: Range<u64>) -> Vec<u8> {
+    bucket.read(sha256, range).unwrap().try_collect::<Vec<Bytes>>().await.unwrap().concat()
+}
+
+/// What every kind of store does.
+async fn behaves(bucket: &Arc<ArtifactBucket>) {
+    bucket.ready().await.unwrap();
+    for size in [0, 1, 8 * MIB, 16 * MIB + 12345] {
+        let (file, content, sha256) = file(size);
+        let size = size as u64;
+        assert_eq!(bucket.find(&sha256).await.unwrap(), None);
+        assert!(bucket.read(&sha256, 0..1).unwrap().next().await.unwrap().is_err());
+        bucket.put(&sha256, file.path()).await.unwrap();
+        bucket.put(&sha256, file.path()).await.expect("storing it again is no error");
+        assert_eq!(bucket.find(&sha256).await.unwrap(), Some(size));
+        let middle = (4 << 20_u64).min(size).saturating_sub(1)..((8 << 20) + 1).min(size);
+        for range in [0..size, 0..size.min(1), size / 2..size, size..size, middle] {
+            let expected = &content[range.start as usize..range.end as usize];
+            assert!(read(bucket, &sha256, range.clone()).await == expected, "{range:?} of {size}");
+        }
+    }
+    assert_eq!(bucket.list().await.unwrap().len(), 4);
+
+    let (changed, _, of_changed) = file(8 * MIB + 1);
+    let (small, _, of_small) = file(20);
+    for (name, content) in [(&of_changed, &small), (&of_small, &changed)] {
+        let error = bucket.put(name, content.path()).await.unwrap_err();
+        assert!(error.to_string().contains("checksum mismatch"), "{error}");
+        assert_eq!(bucket.find(name).await.unwrap(), None);
+    }
+    assert_eq!(bucket.list().await.unwrap().len(), 4, "nothing is left of a rejected upload");
+    let long = format!("../{}", "a".repeat(61));
+    for name in ["", "..", "../../etc/passwd", &long, &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {
+        assert_eq!(bucket.find(name).await.unwrap(), None);
+        assert!(bucket.put(name, small.path()).await.is_err());
+        assert!(bucket.read(name, 0..1).is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_own_directory_keeps_artifacts() {
+    let (directory, bucket) = own_directory();
+    behaves(&bucket).await;
+    let files: Vec<_> = fs::read_dir(directory.path().join("artifacts")).unwrap().collect();
+    let names = files.iter().flat_map(|folder| fs::read_dir(folder.as_ref().unwrap().path()).unwrap());
+    assert_eq!(names.count(), 4, "no temporary file stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_directory_keeps_artifacts() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Url::from_directory_path(directory.path()).unwrap();
+    behaves(&Arc::new(ArtifactBucket::open(&url, &BTreeMap::new()).unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_store_keeps_artifacts() {
+    let server = S3Server::start().unwrap();
+    let url = server.url("builds/artifacts").parse().unwrap();
+    behaves(&Arc::new(ArtifactBucket::open(&url, &server.environment()).unwrap())).await;
+
+    let mut environment = server.environment();
+    environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "wr0ng".to_owned());
+    let error = ArtifactBucket::open(&url, &environment).unwrap().ready().await.unwrap_err().to_string();
+    assert!(error.contains("s3://") && !error.contains("wr0ng"), "{error}");
+}
+
+#[tokio::test]
+async fn slow_clients_hold_little_memory_and_delay_nobody() {
+    const CLIENTS: u64 = 256;
+    let (_directory, bucket) = own_directory();
+    let (file, content, sha256) = file(MIB);
+    bucket.put(&sha256, file.path()).await.unwrap();
+    let mut slow: Vec<_> = (0..CLIENTS).map(|_| bucket.read(&sha256, 0..MIB as u64).unwrap()).collect();
+    let mut held = 0;
+    for client in &mut slow {
+        held += client.next().await.unwrap().unwrap().len() as u64;
+    }
+    assert!(held * 2 <= DIRECTORY_LIMITS.total, "{held}");
+    assert!(read(&bucket, &sha256, 0..MIB as u64).await == content);
+}
+
+#[test]
+fn chunks_are_smaller_for_many_clients() {
+    for limits in [DIRECTORY_LIMITS, OBJECT_STORE_LIMITS] {
+        let chunk = |clients: usize| limits.chunk(clients + 1);
+        assert_eq!([chunk(0), chunk(1), chunk(5)], [limits.max_chunk; 3]);
+        assert!(chunk(256) * 256 * (limits.ahead as u64 + 1) <= limits.total, "{}", chunk(256));
+        assert_eq!(chunk(5000), limits.min_chunk);
+    }
+}
+
+#[tokio::test]
+async fn incomplete_uploads_are_removed_when_a_directory_is_opened() {
+    let (directory, bucket) = own_directory();
+    let (file, _, sha256) = file(10);
+    bucket.put(&sha256, file.path()).await.unwrap();
+    let whole = path(&directory, &sha256);
+    let partial = [whole.with_file_name(".put-half"), whole.with_file_name(format!("{sha256}#1"))];
+    for partial in &partial {
+        fs::write(partial, "ha").unwrap();
+    }
+    ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
+    assert!(whole.exists() && partial.iter().all(|partial| !partial.exists()));
+}
+
+#[tokio::test]
+async fn an_artifact_used_since_it_was_listed_stays() {
+    let (directory, bucket) = own_directory();
+    let (file, _, sha256) = file(10);
+    bucket.put(&sha256, file.path()).await.unwrap();
+    let old = SystemTime::now() - Duration::from_secs(86_400);
+    File::options().write(true).open(path(&directory, &sha256)).unwrap().set_modified(old).unwrap();
+    let listed = bucket.list().await.unwrap();
+    bucket.find(&sha256).await.unwrap();
+    assert!(!bucket.remove(listed[0].clone()).await.unwrap());
+    let listed = bucket.list().await.unwrap();
+    assert!(bucket.remove(listed[0].clone()).await.unwrap());
+    assert_eq!(bucket.find(&sha256).await.unwrap(), None);
+}
+
+#[test]
+fn invalid_stores_are_rejected_without_their_secrets() {
+    for (url, why) in [
+        ("http://example.org/", "no file://"),
+        ("s3://key:s3cret@bucket", "environment"),
+        ("s3://", "no bucket"),
+    ] {
+        let error = ArtifactBucket::open(&url.parse().unwrap(), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains(why) && !error.contains("s3cret"), "{error}");
+    }
+}

@@ -1,0 +1,172 @@
+//! Queues a build: its key, its record and its job.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use velox_api::{BuildId, BuildState};
+
+use super::{
+    JetStreamState,
+    gate::no_more_keys,
+    nats::{LastMessage, PutResult},
+    record::{KeyPointer, RecordChange, RecordLookup, digest, lane, read, written},
+};
+use crate::{
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    store::{StoreError, Submission, is_fresh},
+};
+
+impl JetStreamState {
+    /// Tries to make this build the one that its key stands for.
+    pub(super) async fn try_submit(
+        &self,
+        new: &NewBuild,
+        build: &Build,
+    ) -> Result<Option<Submission>, StoreError> {
+        let (pointer, revision): (Option<KeyPointer>, u64) = match self.keys.read(&build.key).await? {
+            LastMessage::Absent => (None, 0),
+            LastMessage::Removed { revision, .. } => (None, revision),
+            LastMessage::There(message) => (Some(read(&message.payload)?), message.sequence),
+        };
+        let mut made = None;
+        if let Some(pointer) = pointer {
+            // It was kept, and the answer was lost.
+            if pointer.build.id == build.id {
+                let added = self.record_of(build, revision).await?;
+                return self.enqueue(build, added).await.map(Some);
+            }
+            match self.join(&pointer, new).await? {
+                JoinResult::Good(submitted) => return Ok(Some(*submitted)),
+                JoinResult::Over(last) => made = last,
+            }
+        }
+        let admission = self.admit(new).await?;
+        let added = self.add(build, made, revision).await;
+        let record = added.as_ref().ok().and_then(|added| added.as_ref()?.record);
+        self.leave(admission, record).await;
+        match added? {
+            Some(added) => self.enqueue(build, added).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes this build the one that its key stands for, in the place of what is there at this revision, and makes its record.
+    /// `None`: somebody else was faster.
+    async fn add(
+        &self,
+        build: &Build,
+        made: Option<BuildId>,
+        revision: u64,
+    ) -> Result<Option<AddedBuild>, StoreError> {
+        let pointer = written(&KeyPointer { build: build.clone(), made })?;
+        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
+            PutResult::Done(pointer) => self.record_of(build, pointer).await.map(Some),
+            PutResult::Conflict => Ok(None),
+            PutResult::Full | PutResult::TooLarge => Err(no_more_keys()),
+        }
+    }
+
+    /// Makes the record of a build to which its key points at this revision, unless who joined it did.
+    async fn record_of(&self, build: &Build, pointer: u64) -> Result<AddedBuild, StoreError> {
+        let record = match self.create_record(build).await? {
+            PutResult::Done(revision) => Some(revision),
+            _ => None,
+        };
+        Ok(AddedBuild { pointer, record })
+    }
+
+    /// Makes the job of a build.
+    async fn enqueue(&self, build: &Build, added: AddedBuild) -> Result<Submission, StoreError> {
+        if self.publish(build, &build.tenant).await? == PutResult::Full {
+            // Who has joined it meanwhile waits until there is room.
+            if let Some(revision) = added.record
+                && let PutResult::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
+            {
+                self.index.saw_removal(build.id);
+                self.keys.remove(&build.key, added.pointer).await?;
+                return Err(StoreError::QueueFull { waiting: self.index.depth().queued });
+            }
+        }
+        Ok(Submission::Queued(build.clone()))
+    }
+
+    /// Publishes the build's job in the lane of a tenant, unless it is there.
+    pub(super) async fn publish(&self, build: &Build, tenant: &Tenant) -> Result<PutResult, StoreError> {
+        let name = format!("{}.{}", lane(&digest(tenant)), build.id);
+        self.jobs.put(&name, bytes::Bytes::new(), &HeaderMap::new(), 0).await
+    }
+
+    /// Removes the build's jobs from all lanes. One that stays is acked away by the worker that finds it.
+    pub(super) async fn remove_jobs(&self, build: &Build) {
+        let subject = self.jobs.subject(&format!("*.{}", build.id));
+        let _ = self.jobs.stream().purge().filter(subject).await;
+    }
+
+    /// Wants the build that the key points to, if it is good for that.
+    async fn join(&self, pointer: &KeyPointer, new: &NewBuild) -> Result<JoinResult, StoreError> {
+        let pointed = &pointer.build;
+        if let RecordLookup::Absent = self.record(pointed.id).await? {
+            // Who pointed the key to it is at it, or dead.
+            self.create_record(pointed).await?;
+            self.publish(pointed, &pointed.tenant).await?;
+        }
+        let mut joined_now = false;
+        let joined = self.change(pointed.id, |record| {
+            let build = &mut record.build;
+            if build.state.is_final() || !build.wanted_by.insert(new.tenant.clone()) {
+                return RecordChange::Keep(build.clone());
+            }
+            joined_now = true;
+            RecordChange::Put(build.clone())
+        });
+        let joined = joined.await?;
+        match joined {
+            Some(build) if !build.state.is_final() => {
+                // It stands in the line of each tenant who wants it.
+                if joined_now && build.state == BuildState::Queued {
+                    self.publish(&build, &new.tenant).await?;
+                }
+                Ok(JoinResult::Good(Box::new(Submission::Joined(build))))
+            }
+            over => {
+                let over = over.filter(|build| build.state == BuildState::Succeeded);
+                let made = match (over, pointer.made) {
+                    (None, Some(made)) => match self.record(made).await? {
+                        RecordLookup::There(record, _) => Some(record.build),
+                        RecordLookup::Absent | RecordLookup::Removed => None,
+                    },
+                    (over, _) => over,
+                };
+                Ok(match made {
+                    Some(made) if !new.force && self.is_good(&made).await? => {
+                        JoinResult::Good(Box::new(Submission::Finished(Arc::new(made))))
+                    }
+                    made => JoinResult::Over(made.map(|made| made.id)),
+                })
+            }
+        }
+    }
+
+    /// Whether a build that succeeded isn't stale, and what it made isn't about to be removed.
+    async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
+        let fresh = is_fresh(build, self.options.time_to_live);
+        let Some(BuildOutcome::Succeeded(made)) = build.outcome.as_ref().filter(|_| fresh) else {
+            return Ok(false);
+        };
+        Ok(self.touch(&made.artifact.sha256, None).await?.is_some())
+    }
+}
+
+/// The revisions of what makes a build one; `None`: somebody else made its record.
+struct AddedBuild {
+    pointer: u64,
+    record: Option<u64>,
+}
+
+/// What put_result of a try to join a build.
+enum JoinResult {
+    /// It is good for the request.
+    Good(Box<Submission>),
+    /// It is over; this is the last one that succeeded.
+    Over(Option<BuildId>),
+}

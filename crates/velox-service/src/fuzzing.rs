@@ -10,7 +10,7 @@ use crate::{
 
 /// The body of `POST /v1/builds`.
 pub fn submit(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
-    let submit: SubmitRequest = body::parse(bytes).ok()?;
+    let submit: SubmitRequest = body::parse_json(bytes).ok()?;
     Some(builds::spec(submit).and_then(|(spec, _)| spec.normalized()))
 }
 

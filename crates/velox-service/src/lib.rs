@@ -31,6 +31,7 @@ mod policy;
 pub mod rate;
 mod releases;
 mod retention;
+mod router;
 mod runner;
 mod serve;
 mod service;
@@ -59,6 +60,9 @@ pub use store::{
 };
 pub use work::work;
 pub use worker::Worker;
+
+#[cfg(test)]
+mod tests;
 
 /// The messages and the service of the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! The service as a whole: stores, workers and the listener, from their start to their end.
+//! Runs a service: opens the stores, starts the listener and the worker, and shuts them down.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -7,14 +7,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{TokenFileError, Tokens},
+    auth::{TokenFileError, TokenStore},
     http::{
-        self, Entrance, Site, listener,
+        AppState,
+        access::AccessConfig,
+        listener,
         tls::{Certificate, TlsError},
     },
     job::Jobs,
     options::ServiceOptions,
     releases::Releases,
+    router::router,
     runner::JobRunner,
     service::Service,
     store::StoreError,
@@ -23,71 +26,72 @@ use crate::{
     worker::Worker,
 };
 
-/// Why a service can't go on.
+/// An error that prevents a service from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The file with the tokens isn't right.
+    /// The token file is invalid.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
-    /// The certificate or its key isn't right.
+    /// The certificate or its key is invalid.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// An origin isn't one.
-    #[error("`{0}` is no origin: write it as https://example.org, or http://localhost:3000")]
+    /// An origin is invalid.
+    #[error("invalid origin `{0}`; expected a URL such as https://example.org or http://localhost:3000")]
     Origin(String),
-    /// The audit log can't be written.
-    #[error("can't open the audit log: {0}")]
+    /// The audit log can't be opened.
+    #[error("failed to open the audit log: {0}")]
     Audit(io::Error),
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its directory can't be used.
-    #[error("can't use the directory {}: {error}", directory.display())]
+    /// The data directory can't be used.
+    #[error("failed to set up the directory `{}`: {error}", directory.display())]
     Data {
         /// The directory.
         directory: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// The address can't be listened on.
-    #[error("can't listen on {address}: {error}")]
+    #[error("failed to listen on {address}: {error}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// vx was put together wrongly.
-    #[error("this vx has a defect: {0}")]
-    Defect(String),
+    /// A bug in vx.
+    #[error("internal error: {0} (please report this)")]
+    Internal(String),
 }
 
 impl ServeError {
-    /// Whether it is the options that are wrong, not the machine.
+    /// Whether an option is invalid.
     #[must_use]
     pub fn is_of_options(&self) -> bool {
         matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_) | Self::Audit(_))
     }
 }
 
-/// Runs a service until `shutdown` is cancelled and what was on its way came to an end; `ready` is told where it listens.
+/// Runs a service until `shutdown` is cancelled and its requests and builds have ended. Calls `ready` with the address that
+/// it listens on.
 ///
 /// # Errors
-/// It can't be started.
+/// The service can't be started.
 pub async fn serve(
     options: ServiceOptions,
     shutdown: CancellationToken,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let tokens = Tokens::open(options.tokens.as_deref())?;
+    let tokens = TokenStore::open(options.tokens.as_deref())?;
     let telemetry = Telemetry::new(options.audit.as_deref()).map_err(ServeError::Audit)?;
     let certificate = options.tls.clone().map(Certificate::open).transpose()?;
     let tls = certificate.as_ref().map(Certificate::configuration).transpose();
-    let tls = tls.map_err(|error| ServeError::Defect(error.to_string()))?;
-    let entrance = Entrance {
-        origins: options.origins.iter().map(|origin| origin_of(origin)).collect::<Result<_, _>>()?,
-        own_names: !tokens.are_needed() && !options.anonymous,
-        secure: tls.is_some(),
+    let tls = tls.map_err(|error| ServeError::Internal(error.to_string()))?;
+    let access = AccessConfig {
+        origins: options.origins.iter().map(|origin| parse_origin(origin)).collect::<Result<_, _>>()?,
+        local_only: !tokens.is_token_required() && !options.anonymous,
+        https_only: tls.is_some(),
     };
     let listening = |error| ServeError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
@@ -101,7 +105,7 @@ pub async fn serve(
     } else {
         None
     };
-    let site = Arc::new(Site {
+    let state = Arc::new(AppState {
         telemetry: Arc::clone(&telemetry),
         service: Service {
             telemetry: Arc::clone(&telemetry),
@@ -115,9 +119,9 @@ pub async fn serve(
         draining: draining.clone(),
         closing: closing.clone(),
     });
-    let app = http::router(&site, &entrance).map_err(|error| ServeError::Defect(error.to_string()))?;
+    let app = router(&state, &access).map_err(|error| ServeError::Internal(error.to_string()))?;
     if let Some(certificate) = certificate {
-        tokio::spawn(closing.clone().run_until_cancelled_owned(certificate.follow()));
+        tokio::spawn(closing.clone().run_until_cancelled_owned(certificate.watch()));
     }
     tokio::spawn({
         let (draining, closing, drain) = (draining.clone(), closing.clone(), options.drain);
@@ -141,21 +145,21 @@ pub async fn serve(
     ready(address);
     listener::run(listener, tls, app, draining, closing.clone()).await;
     if let Some(working) = working {
-        // What it has is done, or given back to the queue: a panic of its own is told by then.
+        // A panic was logged already.
         let _ = working.await;
     }
     closing.cancel();
     Ok(())
 }
 
-/// An origin as browsers write it (<https://www.rfc-editor.org/rfc/rfc6454#section-6.1>).
-fn origin_of(text: &str) -> Result<HeaderValue, ServeError> {
-    let wrong = || ServeError::Origin(text.to_owned());
-    let url: url::Url = text.parse().map_err(|_| wrong())?;
+/// Parses an origin into the form that browsers send (<https://www.rfc-editor.org/rfc/rfc6454#section-6.1>).
+fn parse_origin(text: &str) -> Result<HeaderValue, ServeError> {
+    let invalid = || ServeError::Origin(text.to_owned());
+    let url: url::Url = text.parse().map_err(|_| invalid())?;
     if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
-        return Err(wrong());
+        return Err(invalid());
     }
-    HeaderValue::from_str(&url.origin().ascii_serialization()).map_err(|_| wrong())
+    HeaderValue::from_str(&url.origin().ascii_serialization()).map_err(|_| invalid())
 }
 
 #[cfg(test)]
@@ -165,15 +169,15 @@ mod tests {
     #[test]
     fn origins() {
         assert_eq!(
-            origin_of("https://Example.org/").ok(),
+            parse_origin("https://Example.org/").ok(),
             Some(HeaderValue::from_static("https://example.org"))
         );
         assert_eq!(
-            origin_of("http://localhost:3000").ok(),
+            parse_origin("http://localhost:3000").ok(),
             Some(HeaderValue::from_static("http://localhost:3000"))
         );
-        for wrong in ["*", "example.org", "https://example.org/page", "file:///x", ""] {
-            assert!(origin_of(wrong).is_err(), "{wrong}");
+        for invalid in ["*", "example.org", "https://example.org/page", "file:///x", ""] {
+            assert!(parse_origin(invalid).is_err(), "{invalid}");
         }
     }
 }

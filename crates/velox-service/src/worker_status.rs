@@ -1,4 +1,4 @@
-//! What a worker tells those who watch it: `/metrics`, `/healthz` and `/readyz`, as a node that takes requests has them.
+//! The status endpoints of a worker: `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 
@@ -8,44 +8,44 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     artifacts::ArtifactBucket,
     http::{
-        health::{self, NotReady},
-        problem::{self, Wrong},
-        who,
+        access,
+        error::{self, ApiError},
+        health, shutting_down,
     },
     store::BuildStore,
     telemetry::Telemetry,
 };
 
-/// What a worker tells of itself.
+/// The status of a worker.
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) store: Arc<dyn BuildStore>,
     pub(crate) artifacts: Arc<ArtifactBucket>,
-    /// The worker takes no more builds.
+    /// The worker is shutting down.
     pub(crate) draining: CancellationToken,
 }
 
 impl WorkerStatus {
-    /// The paths, for programs on this machine that call it by its own names.
+    /// The routes, served under this machine's own host names only.
     pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(health::alive))
             .route("/readyz", get(ready))
-            .fallback(async |uri| problem::no_such_path(&uri))
-            .layer(from_fn(who::own_names))
+            .fallback(async |uri| error::no_such_path(&uri))
+            .layer(from_fn(access::require_local_host))
             .with_state(Arc::new(self))
     }
 }
 
-async fn metrics(State(status): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
+async fn metrics(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
     Ok(health::openmetrics(status.telemetry.metrics(status.store.depth().await?)))
 }
 
-async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, Wrong> {
+async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
     if status.draining.is_cancelled() {
-        return Err(NotReady::Draining.into());
+        return Err(shutting_down());
     }
     tokio::try_join!(status.store.ready(), status.artifacts.ready())?;
-    Ok(health::fine())
+    Ok(health::ok())
 }

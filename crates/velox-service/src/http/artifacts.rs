@@ -1,4 +1,4 @@
-//! `/v1/artifacts/{sha256}`: the binaries, whole or in part.
+//! `/v1/artifacts/{sha256}`: downloads binaries, whole or in part.
 
 use std::{ops::Range, sync::Arc};
 
@@ -8,92 +8,91 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use data_encoding::{BASE64, HEXLOWER};
 use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch, IfRange};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use velox_api::{ArtifactInfo, Problem};
 
-use crate::http::{Site, body::Name, problem::Wrong, who::Reader};
+use super::{
+    AppState,
+    access::Reader,
+    body::PathParameter,
+    error::{ApiError, ApiErrorKind},
+};
 
-/// Downloads a binary. Ranges and ETags are honoured: a download that broke off can go on.
+/// Downloads a binary. Supports ranges and ETags, so that a download can be resumed.
 #[utoipa::path(
     get, path = "/v1/artifacts/{sha256}", tag = "artifacts", operation_id = "getArtifact",
     params(("sha256" = String, Path, description = "The SHA-256 of the binary, in hexadecimal"),
         ("range" = Option<String>, Header, description = "One range of bytes"),
         ("if-range" = Option<String>, Header, description = "The ETag that the range belongs to"),
-        ("if-none-match" = Option<String>, Header, description = "The ETag of an earlier answer")),
+        ("if-none-match" = Option<String>, Header, description = "The ETag of an earlier response")),
     responses(
         (status = 200, description = "The binary", body = Vec<u8>, content_type = "application/octet-stream",
-            headers(("etag" = String, description = "Its SHA-256"),
-                ("content-disposition" = String, description = "With its name, `rr` or `rr.exe`"),
-                ("repr-digest" = String, description = "Its SHA-256, as RFC 9530 writes it"))),
+            headers(("etag" = String, description = "The SHA-256"),
+                ("content-disposition" = String, description = "The file name, `rr` or `rr.exe`"),
+                ("repr-digest" = String, description = "The SHA-256 in the format of RFC 9530"))),
         (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 304, description = "It is there already"),
-        (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such artifact", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It isn't what If-Match says", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "It has no such range", body = Problem, content_type = "application/problem+json"),
+        (status = 304, description = "Not modified"),
+        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such artifact", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The ETag does not match If-Match", body = Problem, content_type = "application/problem+json"),
+        (status = 416, description = "The range is not satisfiable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    Name(sha256): Name,
+    PathParameter(sha256): PathParameter,
     method: Method,
     mut headers: HeaderMap,
-) -> Result<Response, Wrong> {
-    let nothing = || Wrong::nothing(format!("there is no artifact {sha256}"));
-    // It becomes the name of a file.
+) -> Result<Response, ApiError> {
+    let not_found = || ApiError::not_found(format!("no such artifact: {sha256}"));
+    // The parameter becomes a file name.
     if sha256.len() != 64 || !sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(nothing());
+        return Err(not_found());
     }
-    let info = site.service.artifact(&sha256).await?.ok_or_else(nothing)?;
+    let info = state.service.artifact(&sha256).await?.ok_or_else(not_found)?;
     if method == Method::HEAD {
-        // Parts are for GET alone (https://www.rfc-editor.org/rfc/rfc9110#section-14.2).
+        // Only GET supports ranges (https://www.rfc-editor.org/rfc/rfc9110#section-14.2).
         headers.remove(header::RANGE);
     }
-    let part = part(&headers, &info)?;
-    let (status, range) = match part {
-        Part::Known => return Ok((StatusCode::NOT_MODIFIED, described(&info)).into_response()),
-        Part::Whole => (StatusCode::OK, 0..info.size),
-        Part::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
+    let (status, range) = match select_range(&headers, &info)? {
+        Selection::NotModified => {
+            return Ok((StatusCode::NOT_MODIFIED, artifact_headers(&info)).into_response());
+        }
+        Selection::Whole => (StatusCode::OK, 0..info.size),
+        Selection::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
     };
-    let mut about = described(&info);
-    about.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    about.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+    let mut response_headers = artifact_headers(&info);
+    response_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response_headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
     if status == StatusCode::PARTIAL_CONTENT {
-        let place = format!("bytes {}-{}/{}", range.start, range.end - 1, info.size);
-        about.extend(HeaderValue::from_str(&place).ok().map(|place| (header::CONTENT_RANGE, place)));
+        let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, info.size);
+        response_headers
+            .extend(HeaderValue::from_str(&content_range).ok().map(|value| (header::CONTENT_RANGE, value)));
     }
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(site.service.read_artifact(&sha256, range)?)
+        Body::from_stream(state.service.read_artifact(&sha256, range)?)
     };
-    Ok((status, about, body).into_response())
+    Ok((status, response_headers, body).into_response())
 }
 
-/// What every answer says of it.
-fn described(info: &ArtifactInfo) -> HeaderMap {
-    let digest: Vec<u8> = info
-        .sha256
-        .as_bytes()
-        .chunks(2)
-        .filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
-        .collect();
-    // The name is the build's: one that couldn't stand in quotes isn't told.
-    let is_plain = info.file_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    let name = if is_plain { info.file_name.as_str() } else { "rr" };
+/// The headers of every response for the artifact.
+fn artifact_headers(info: &ArtifactInfo) -> HeaderMap {
+    let digest = HEXLOWER.decode(info.sha256.as_bytes()).unwrap_or_default();
+    // The build chose the name: it must be safe within quotes.
+    let is_safe = info.file_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    let name = if is_safe { info.file_name.as_str() } else { "rr" };
     let headers = [
         (header::ETAG, format!("\"{}\"", info.sha256)),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
         // https://www.rfc-editor.org/rfc/rfc9530#section-3
-        (
-            header::HeaderName::from_static("repr-digest"),
-            format!("sha-256=:{}:", BASE64_STANDARD.encode(digest)),
-        ),
+        (header::HeaderName::from_static("repr-digest"), format!("sha-256=:{}:", BASE64.encode(&digest))),
     ];
     headers
         .into_iter()
@@ -102,49 +101,41 @@ fn described(info: &ArtifactInfo) -> HeaderMap {
 }
 
 #[derive(Debug, PartialEq)]
-enum Part {
-    Known,
+enum Selection {
+    NotModified,
     Whole,
     Range(Range<u64>),
 }
 
-/// What of the artifact is asked for (<https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2>). Of several ranges all is
-/// sent, as a service may.
-fn part(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Part, Wrong> {
+/// Evaluates the preconditions and the range (<https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2>). A request for
+/// several ranges gets the whole artifact.
+fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Selection, ApiError> {
     let tag: Option<ETag> = format!("\"{}\"", info.sha256).parse().ok();
-    let Some(tag) = tag else { return Ok(Part::Whole) };
+    let Some(tag) = tag else { return Ok(Selection::Whole) };
     if headers.typed_get::<IfMatch>().is_some_and(|wanted| !wanted.precondition_passes(&tag)) {
-        return Err(Wrong::new(
-            StatusCode::PRECONDITION_FAILED,
-            "precondition_failed",
-            "The artifact isn't what If-Match says",
-            "an artifact never changes: its ETag is its SHA-256",
-        ));
+        let message = "If-Match does not match the ETag of the artifact, which is its SHA-256";
+        return Err(ApiError::new(ApiErrorKind::PreconditionFailed, message));
     }
     if headers.typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&tag)) {
-        return Ok(Part::Known);
+        return Ok(Selection::NotModified);
     }
-    let is_of_other = match headers.get(header::IF_RANGE) {
+    let is_outdated = match headers.get(header::IF_RANGE) {
         Some(_) => headers.typed_get::<IfRange>().is_none_or(|of| of.is_modified(Some(&tag), None)),
         None => false,
     };
-    let Some(range) = headers.get(header::RANGE).filter(|_| !is_of_other) else { return Ok(Part::Whole) };
+    let Some(range) = headers.get(header::RANGE).filter(|_| !is_outdated) else {
+        return Ok(Selection::Whole);
+    };
     let Some(ranges) = range.to_str().ok().and_then(|range| parse_range_header(range).ok()) else {
-        return Ok(Part::Whole);
+        return Ok(Selection::Whole);
     };
     match ranges.validate(info.size).as_deref() {
-        Ok([range]) => Ok(Part::Range(*range.start()..*range.end() + 1)),
+        Ok([range]) => Ok(Selection::Range(*range.start()..*range.end() + 1)),
         Err(RangeUnsatisfiableError::Unsatisfiable) => {
-            let size = HeaderValue::from_str(&format!("bytes */{}", info.size));
-            let wrong = Wrong::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                "range_not_satisfiable",
-                "The artifact has no such range",
-                format!("it has {} bytes", info.size),
-            );
-            Err(size.into_iter().fold(wrong, |wrong, size| wrong.header(header::CONTENT_RANGE, size)))
+            let kind = ApiErrorKind::RangeNotSatisfiable { size: info.size };
+            Err(ApiError::new(kind, format!("the artifact has {} bytes", info.size)))
         }
-        Ok(_) | Err(_) => Ok(Part::Whole),
+        Ok(_) | Err(_) => Ok(Selection::Whole),
     }
 }
 
@@ -163,28 +154,28 @@ mod tests {
         }
     }
 
-    fn asked(pairs: &[(HeaderName, &str)]) -> Result<Part, u16> {
+    fn select(pairs: &[(HeaderName, &str)]) -> Result<Selection, u16> {
         let header = |(name, value): &(HeaderName, &str)| {
             (name.clone(), HeaderValue::from_str(value).expect("a header"))
         };
         let headers: HeaderMap = pairs.iter().map(header).collect();
-        part(&headers, &info()).map_err(|wrong| wrong.into_response().status().as_u16())
+        select_range(&headers, &info()).map_err(|error| error.status().as_u16())
     }
 
     #[test]
     fn ranges() {
-        let range = |range: &str| asked(&[(header::RANGE, range)]);
-        assert_eq!(range("bytes=0-0"), Ok(Part::Range(0..1)));
-        assert_eq!(range("bytes=10-19"), Ok(Part::Range(10..20)));
-        assert_eq!(range("bytes=990-"), Ok(Part::Range(990..1000)));
-        assert_eq!(range("bytes=990-4000"), Ok(Part::Range(990..1000)));
-        assert_eq!(range("bytes=-10"), Ok(Part::Range(990..1000)));
-        assert_eq!(range("bytes=-5000"), Ok(Part::Range(0..1000)));
+        let range = |range: &str| select(&[(header::RANGE, range)]);
+        assert_eq!(range("bytes=0-0"), Ok(Selection::Range(0..1)));
+        assert_eq!(range("bytes=10-19"), Ok(Selection::Range(10..20)));
+        assert_eq!(range("bytes=990-"), Ok(Selection::Range(990..1000)));
+        assert_eq!(range("bytes=990-4000"), Ok(Selection::Range(990..1000)));
+        assert_eq!(range("bytes=-10"), Ok(Selection::Range(990..1000)));
+        assert_eq!(range("bytes=-5000"), Ok(Selection::Range(0..1000)));
         assert_eq!(range("bytes=1000-"), Err(416));
         assert_eq!(range("bytes=-0"), Err(416));
         for ignored in ["bytes=0-1,5-6", "bytes=5-1", "bytes=a-b", "lines=0-1", "bytes=", "bytes", "bytes=-"]
         {
-            assert_eq!(range(ignored), Ok(Part::Whole), "{ignored}");
+            assert_eq!(range(ignored), Ok(Selection::Whole), "{ignored}");
         }
     }
 
@@ -193,15 +184,15 @@ mod tests {
         let tag = format!("\"{}\"", info().sha256);
         let (tag, weak) = (tag.as_str(), format!("W/{tag}"));
         let range = (header::RANGE, "bytes=1-2");
-        assert_eq!(asked(&[(header::IF_NONE_MATCH, tag)]), Ok(Part::Known));
-        assert_eq!(asked(&[(header::IF_NONE_MATCH, &weak)]), Ok(Part::Known));
-        assert_eq!(asked(&[(header::IF_NONE_MATCH, "*")]), Ok(Part::Known));
-        assert_eq!(asked(&[(header::IF_NONE_MATCH, "\"other\"")]), Ok(Part::Whole));
-        assert_eq!(asked(&[range.clone(), (header::IF_RANGE, tag)]), Ok(Part::Range(1..3)));
-        assert_eq!(asked(&[range.clone(), (header::IF_RANGE, &weak)]), Ok(Part::Whole));
-        assert_eq!(asked(&[range.clone(), (header::IF_RANGE, "\"other\"")]), Ok(Part::Whole));
-        assert_eq!(asked(&[range, (header::IF_RANGE, "nonsense")]), Ok(Part::Whole));
-        assert_eq!(asked(&[(header::IF_MATCH, tag)]), Ok(Part::Whole));
-        assert_eq!(asked(&[(header::IF_MATCH, "\"other\"")]), Err(412));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, tag)]), Ok(Selection::NotModified));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, &weak)]), Ok(Selection::NotModified));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, "*")]), Ok(Selection::NotModified));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, "\"other\"")]), Ok(Selection::Whole));
+        assert_eq!(select(&[range.clone(), (header::IF_RANGE, tag)]), Ok(Selection::Range(1..3)));
+        assert_eq!(select(&[range.clone(), (header::IF_RANGE, &weak)]), Ok(Selection::Whole));
+        assert_eq!(select(&[range.clone(), (header::IF_RANGE, "\"other\"")]), Ok(Selection::Whole));
+        assert_eq!(select(&[range, (header::IF_RANGE, "nonsense")]), Ok(Selection::Whole));
+        assert_eq!(select(&[(header::IF_MATCH, tag)]), Ok(Selection::Whole));
+        assert_eq!(select(&[(header::IF_MATCH, "\"other\"")]), Err(412));
     }
 }

@@ -1,123 +1,90 @@
-//! Bodies, queries and names of requests: read whole, within limits of size and time.
+//! Extractors of bodies, queries and path parameters, with limits on size and time.
 
 use std::time::Duration;
 
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use velox_api::Violation;
+use velox_api::{BuildId, Violation};
 
-use crate::http::problem::{Wrong, no_such_path};
+use super::error::{ApiError, ApiErrorKind, no_such_path};
 
-/// The largest body that is read: a thousand plugins fit in a fifth of it.
-pub(crate) const LIMIT: usize = 1 << 20;
+/// The largest accepted body: five times what a thousand plugins need.
+pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// How long a body may take, however it comes.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What all bodies that are on their way may take together, in bytes: however many clients there are, memory has an end.
-const TOGETHER: usize = 64 << 20;
+/// The memory for all bodies that are being received.
+const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
-static ROOM: Semaphore = Semaphore::const_new(TOGETHER);
+static BUFFER_BYTES: Semaphore = Semaphore::const_new(MAX_BUFFERED_BYTES);
 
-/// Why a body wasn't read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unread {
-    TooLarge,
-    TooSlow,
-    Broken,
-    /// Too many are on their way.
-    NoRoom,
-}
-
-impl From<Unread> for Wrong {
-    fn from(unread: Unread) -> Self {
-        let (status, kind, title, detail) = match unread {
-            Unread::TooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large", "at most 1 MiB is read")
-            }
-            Unread::TooSlow => (
-                StatusCode::REQUEST_TIMEOUT,
-                "too_slow",
-                "The body took too long",
-                "it has to be there within 20 seconds",
-            ),
-            Unread::Broken => {
-                (StatusCode::BAD_REQUEST, "broken_body", "The body ended too early", "send it again")
-            }
-            Unread::NoRoom => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded",
-                "Too many requests are on their way",
-                "ask again later",
-            ),
-        };
-        let wrong = Self::new(status, kind, title, detail);
-        match unread {
-            Unread::NoRoom => wrong.header(header::RETRY_AFTER, 1),
-            Unread::TooLarge | Unread::TooSlow | Unread::Broken => wrong,
-        }
-    }
-}
-
-/// The whole body.
-pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
+/// Reads a whole body.
+pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > LIMIT as u64) {
-        return Err(Unread::TooLarge);
+    if length.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
     }
-    tokio::time::timeout(PATIENCE, collect(Limited::new(body, LIMIT))).await.unwrap_or(Err(Unread::TooSlow))
+    let collected = tokio::time::timeout(BODY_TIMEOUT, collect(Limited::new(body, MAX_BODY_BYTES))).await;
+    collected.unwrap_or_else(|_| {
+        let message = "the request body was not received within 20 seconds";
+        Err(ApiError::new(ApiErrorKind::TooSlow, message))
+    })
 }
 
-async fn collect(mut body: Limited<Body>) -> Result<Bytes, Unread> {
-    let mut room: Option<SemaphorePermit<'static>> = None;
-    let mut whole = BytesMut::new();
+async fn collect(mut body: Limited<Body>) -> Result<Bytes, ApiError> {
+    let mut permits: Option<SemaphorePermit<'static>> = None;
+    let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(
-                |error| {
-                    if error.is::<LengthLimitError>() { Unread::TooLarge } else { Unread::Broken }
-                },
-            )?;
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                too_large()
+            } else {
+                ApiError::new(
+                    ApiErrorKind::BrokenBody,
+                    "the request body ended early; send the request again",
+                )
+            }
+        })?;
         let Ok(data) = frame.into_data() else { continue };
-        let size = u32::try_from(data.len()).map_err(|_| Unread::TooLarge)?;
-        let more = ROOM.try_acquire_many(size).map_err(|_| Unread::NoRoom)?;
-        match &mut room {
-            Some(room) => room.merge(more),
-            None => room = Some(more),
+        let size = u32::try_from(data.len()).map_err(|_| too_large())?;
+        let more = BUFFER_BYTES.try_acquire_many(size).map_err(|_| {
+            ApiError::new(ApiErrorKind::Overloaded, "too many requests in progress; try again later")
+                .retry_after(1)
+        })?;
+        match &mut permits {
+            Some(permits) => permits.merge(more),
+            None => permits = Some(more),
         }
-        whole.extend_from_slice(&data);
+        buffer.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(buffer.freeze())
 }
 
-/// A body of JSON. Pages of other sites can't send one without asking first (CORS), which a form could.
+fn too_large() -> ApiError {
+    ApiError::new(ApiErrorKind::TooLarge, "the request body is larger than 1 MiB")
+}
+
+/// A JSON body. Other sites' pages can't send one without a CORS preflight, unlike a form.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = Wrong;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Wrong> {
-        let headers = request.headers();
-        if !is_json(headers) {
-            let title = "The body has to be JSON";
-            let detail = "send it with Content-Type: application/json, and without a Content-Encoding";
-            return Err(Wrong::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                title,
-                detail,
-            )
-            .header(header::ACCEPT, axum::http::HeaderValue::from_static("application/json")));
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            let message = "expected `Content-Type: application/json` without a Content-Encoding";
+            return Err(ApiError::new(ApiErrorKind::UnsupportedMediaType, message));
         }
         let (parts, body) = request.into_parts();
-        parse(&read(&parts.headers, body).await?).map(Self)
+        parse_json(&read(&parts.headers, body).await?).map(Self)
     }
 }
 
@@ -128,74 +95,76 @@ fn is_json(headers: &HeaderMap) -> bool {
         && text(header::CONTENT_ENCODING).is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"))
 }
 
-/// Reads JSON. What is wrong names its field and its place.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Wrong> {
+/// Parses JSON; an error names the field, or the line and column.
+pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
         if !error.is_data() {
-            return malformed(&error);
+            return ApiError::new(ApiErrorKind::MalformedJson, error);
         }
         let field = if path == "." { String::new() } else { path };
-        Wrong::invalid(vec![Violation::new(field, error.to_string())])
+        ApiError::invalid(vec![Violation::new(field, error.to_string())])
     })?;
-    reader.end().map_err(|error| malformed(&error))?;
+    reader.end().map_err(|error| ApiError::new(ApiErrorKind::MalformedJson, error))?;
     Ok(value)
-}
-
-fn malformed(error: &serde_json::Error) -> Wrong {
-    Wrong::new(StatusCode::BAD_REQUEST, "malformed_json", "The body isn't JSON", error)
 }
 
 /// The query of a URL.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Wrong;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Wrong> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         match axum::extract::Query::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(error) => Err(Wrong::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_query",
-                "The query of the URL is wrong",
-                error.body_text(),
-            )),
+            Err(error) => Err(ApiError::new(ApiErrorKind::InvalidQuery, error.body_text())),
         }
     }
 }
 
-/// What stands in a path where its route leaves a place open.
-pub(crate) struct Name(pub(crate) String);
+/// The parameter of a path.
+pub(crate) struct PathParameter(pub(crate) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Name {
-    type Rejection = Wrong;
+impl<S: Send + Sync> FromRequestParts<S> for PathParameter {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Wrong> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(name)) => Ok(Self(name)),
-            Err(_) => Err(no_such_path(&parts.uri)),
-        }
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(parameter)| Self(parameter)).map_err(|_| no_such_path(&parts.uri))
+    }
+}
+
+/// The build named by a path.
+pub(crate) struct BuildPath(pub(crate) BuildId);
+
+impl<S: Send + Sync> FromRequestParts<S> for BuildPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let PathParameter(id) = PathParameter::from_request_parts(parts, state).await?;
+        id.parse().map(Self).map_err(|_| ApiError::not_found(format!("no such build: {id}")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::response::IntoResponse;
-    use velox_api::SubmitRequest;
+    use velox_api::{Problem, SubmitRequest};
 
     use super::*;
 
-    async fn problem(body: &str) -> velox_api::Problem {
-        let response = parse::<SubmitRequest>(body.as_bytes()).expect_err("it is wrong").into_response();
+    async fn problem(body: &str) -> Problem {
+        let response =
+            parse_json::<SubmitRequest>(body.as_bytes()).expect_err("invalid JSON").into_response();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice(&body).expect("a problem")
     }
 
     #[tokio::test]
-    async fn what_is_wrong_has_a_place() {
+    async fn json_errors_have_a_location() {
         let malformed = problem("{\"build\": {\n  \"roadrunner\": }}").await;
         assert_eq!((malformed.status, malformed.kind.as_str()), (400, "malformed_json"));
         assert!(malformed.detail.contains("line 2 column"), "{}", malformed.detail);
@@ -203,8 +172,8 @@ mod tests {
         assert_eq!((data.status, data.errors[0].field.as_str()), (422, "build.plugins[0].module"));
         let unknown = problem(r#"{"bulid": {}}"#).await;
         assert!(unknown.detail.contains("unknown field `bulid`"), "{}", unknown.detail);
-        let more = problem("{} {}").await;
-        assert_eq!((more.status, more.kind.as_str()), (400, "malformed_json"));
+        let trailing = problem("{} {}").await;
+        assert_eq!((trailing.status, trailing.kind.as_str()), (400, "malformed_json"));
         let deep = problem(&format!("{{\"build\": {}", "[".repeat(100_000))).await;
         assert!(deep.status == 400 || deep.status == 422, "{}", deep.status);
     }

@@ -1,4 +1,4 @@
-//! `/v1/builds`: ask for a build, see how far it is, cancel it, get what made it.
+//! `/v1/builds`: submits, shows and cancels builds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,103 +17,95 @@ use utoipa::IntoParams;
 use velox_api::{BuildId, BuildSpec, BuildView, Problem, SubmitRequest, Violation};
 use velox_manifest::parse_target;
 
-use crate::{
-    build::{Build, BuildOutcome},
-    http::{
-        Site,
-        body::{self, Name, Query},
-        problem::Wrong,
-        who::{Builder, Reader},
-    },
-    store::Submission,
+use super::{
+    AppState,
+    access::{Builder, Reader},
+    body::{self, BuildPath, Query},
+    error::ApiError,
 };
+use crate::{build::BuildOutcome, store::Submission};
 
-/// The longest that a request may ask to be kept waiting.
-const WAIT: u64 = 60;
+/// The longest `wait` of a request.
+const MAX_WAIT_SECONDS: u64 = 60;
 
-/// What a request for a build asks for, and whether anew.
+/// The spec of a request, and whether to force a rebuild.
 ///
 /// # Errors
-/// What is wrong, by the fields of [`SubmitRequest`].
-pub(crate) fn spec(submit: SubmitRequest) -> Result<(BuildSpec, bool), Vec<Violation>> {
-    let SubmitRequest { build, configuration, target, force } = submit;
+/// The violations, by the fields of [`SubmitRequest`].
+pub(crate) fn spec(request: SubmitRequest) -> Result<(BuildSpec, bool), Vec<Violation>> {
+    let SubmitRequest { build, configuration, target, force } = request;
+    let invalid = |field: &str, message: &str| Err(vec![Violation::new(field, message)]);
     match (build, configuration) {
         (Some(spec), None) if target.is_none() => Ok((spec, force)),
-        (Some(_), None) => Err(vec![Violation::new(
-            "target",
-            "it goes with `configuration`: `build` has a target of its own",
-        )]),
+        (Some(_), None) => invalid("target", "only valid with `configuration`; use `build.target` instead"),
         (None, Some(text)) => {
-            let mut specs = {
-                let target = target.as_deref().map(parse_target).transpose();
-                let target = target.map_err(|message| vec![Violation::new("target", message)])?;
-                BuildSpec::from_configuration(&text, target.as_ref())?
-            };
+            let target = target.as_deref().map(parse_target).transpose();
+            let target = target.map_err(|message| vec![Violation::new("target", message)])?;
+            let mut specs = BuildSpec::from_configuration(&text, target.as_ref())?;
             match (specs.pop(), specs.len()) {
                 (Some(spec), 0) => Ok((spec, force)),
                 (Some(last), _) => {
                     let targets: Vec<_> =
                         specs.iter().chain([&last]).map(|spec| spec.target.to_string()).collect();
                     let targets = targets.join(", ");
-                    let message = format!("the configuration is for {targets}: a build is for one, name it");
-                    Err(vec![Violation::new("target", message)])
+                    invalid("target", &format!("the configuration has the targets {targets}; select one"))
                 }
-                (None, _) => Err(vec![Violation::new("configuration", "it asks for no target")]),
+                (None, _) => invalid("configuration", "the configuration has no target"),
             }
         }
-        (None, None) => Err(vec![Violation::new("build", "it is missing: send `build`, or `configuration`")]),
-        (Some(_), Some(_)) => {
-            Err(vec![Violation::new("configuration", "send either `build` or `configuration`, not both")])
-        }
+        (None, None) => invalid("build", "missing; send `build` or `configuration`"),
+        (Some(_), Some(_)) => invalid("configuration", "send either `build` or `configuration`, not both"),
     }
 }
 
-/// Asks for a build. Requests for the same server share one.
+/// Submits a build. Requests for the same binary share one build.
 #[utoipa::path(
     post, path = "/v1/builds", tag = "builds", operation_id = "createBuild",
     request_body = SubmitRequest,
     responses(
-        (status = 200, description = "It was built before", body = BuildView,
-            headers(("location" = String, description = "Its path"))),
-        (status = 202, description = "It is queued or running", body = BuildView,
-            headers(("location" = String, description = "Its path"))),
-        (status = 400, description = "The body isn't JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "It isn't allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "An earlier build has the binary", body = BuildView,
+            headers(("location" = String, description = "The path of the build"))),
+        (status = 202, description = "The build is queued or running", body = BuildView,
+            headers(("location" = String, description = "The path of the build"))),
+        (status = 400, description = "The body is malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "Timed out reading the body", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body's type isn't JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "It can't be built", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "The queue is full", body = Problem, content_type = "application/problem+json",
             headers(("retry-after" = u64, description = "Seconds"))),
-        (status = 503, description = "A store doesn't answer", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A store does not respond", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn create(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     Builder(caller): Builder,
-    body::Json(submit): body::Json<SubmitRequest>,
-) -> Result<Response, Wrong> {
-    let part = if submit.build.is_some() { Some("build") } else { None };
-    let (spec, force) = spec(submit).map_err(Wrong::invalid)?;
-    let submitted = site.service.submit(&caller, spec, force).await.map_err(|error| match part {
-        Some(part) => Wrong::from(error).within(part),
-        None => error.into(),
+    body::Json(request): body::Json<SubmitRequest>,
+) -> Result<Response, ApiError> {
+    let has_build = request.build.is_some();
+    let (spec, force) = spec(request).map_err(ApiError::invalid)?;
+    let submission = state.service.submit(&caller, spec, force).await.map_err(|error| {
+        ApiError::from(error).map_fields(|field| match field.as_str() {
+            _ if !has_build => field,
+            "" => "build".to_owned(),
+            _ => format!("build.{field}"),
+        })
     })?;
-    let status = match submitted {
+    let status = match submission {
         Submission::Finished(_) => StatusCode::OK,
         Submission::Queued(_) | Submission::Joined(_) => StatusCode::ACCEPTED,
     };
-    let view = submitted.build().view();
+    let view = submission.build().view();
     let location = [(header::LOCATION, view.links.this.clone())];
     Ok((status, location, Json(view)).into_response())
 }
 
-/// How long to wait.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wait {
-    /// Answer when the build ended, or after so many seconds, 60 at most.
+pub(crate) struct WaitQuery {
+    /// Respond when the build has ended, or after this many seconds (at most 60).
     #[serde(default)]
     #[param(minimum = 0, maximum = 60)]
     wait: u64,
@@ -122,124 +114,112 @@ pub(crate) struct Wait {
 /// Shows a build.
 #[utoipa::path(
     get, path = "/v1/builds/{id}", tag = "builds", operation_id = "getBuild",
-    params(("id" = BuildId, Path, description = "The build"), Wait,
-        ("if-none-match" = Option<String>, Header, description = "The ETag of an earlier answer")),
+    params(("id" = BuildId, Path, description = "The build"), WaitQuery,
+        ("if-none-match" = Option<String>, Header, description = "The ETag of an earlier response")),
     responses(
         (status = 200, description = "The build", body = BuildView,
-            headers(("etag" = String, description = "Changes when the build or its place in the queue does"))),
-        (status = 304, description = "It is as the ETag says"),
-        (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such build", body = Problem, content_type = "application/problem+json"),
+            headers(("etag" = String, description = "Changes with the build and its position in the queue"))),
+        (status = 304, description = "Not modified"),
+        (status = 400, description = "Invalid query string", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    Name(id): Name,
-    Query(query): Query<Wait>,
+    BuildPath(id): BuildPath,
+    Query(query): Query<WaitQuery>,
     headers: HeaderMap,
-) -> Result<Response, Wrong> {
-    let id = named(&id)?;
+) -> Result<Response, ApiError> {
     let build = if query.wait == 0 {
-        site.service.build(id).await?
+        state.service.build(id).await?
     } else {
-        let deadline = Instant::now() + Duration::from_secs(query.wait.min(WAIT));
+        let deadline = Instant::now() + Duration::from_secs(query.wait.min(MAX_WAIT_SECONDS));
         tokio::select! {
-            build = site.service.wait(id, Some(deadline)) => build?,
-            () = site.draining.cancelled() => site.service.build(id).await?,
+            build = state.service.wait(id, Some(deadline)) => build?,
+            () = state.draining.cancelled() => state.service.build(id).await?,
         }
     };
-    let queue = site.service.position(&build).await?;
-    Ok(shown(&BuildView { queue, ..build.view() }, &headers))
+    let queue = state.service.position(&build).await?;
+    Ok(json_with_etag(&BuildView { queue, ..build.view() }, &headers))
 }
 
-/// Cancels a build of one's own. It ends where nobody else wants it.
+/// Cancels the caller's request for a build. The build ends when no other caller wants it.
 #[utoipa::path(
     delete, path = "/v1/builds/{id}", tag = "builds", operation_id = "cancelBuild",
     params(("id" = BuildId, Path, description = "The build")),
     responses(
-        (status = 200, description = "It ended, now or before", body = BuildView),
-        (status = 202, description = "It goes on for others, or until its worker hears of it", body = BuildView),
-        (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "It is somebody else's", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such build", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The build has ended", body = BuildView),
+        (status = 202, description = "Others want the build, or its worker is still stopping it", body = BuildView),
+        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The build belongs to another caller", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn cancel(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     Builder(caller): Builder,
-    Name(id): Name,
-) -> Result<Response, Wrong> {
-    let build = site.service.cancel(&caller, named(&id)?).await?;
+    BuildPath(id): BuildPath,
+) -> Result<Response, ApiError> {
+    let build = state.service.cancel(&caller, id).await?;
     let status = if build.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(build.view())).into_response())
 }
 
-/// The `velox.toml` that says what the build asks for.
+/// Returns the build's `velox.toml`.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/velox.toml", tag = "builds", operation_id = "getConfiguration",
     params(("id" = BuildId, Path, description = "The build")),
     responses(
-        (status = 200, description = "A configuration for vx", body = String, content_type = "application/toml"),
-        (status = 404, description = "There is no such build", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The configuration", body = String, content_type = "application/toml"),
+        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn configuration(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    Name(id): Name,
-) -> Result<Response, Wrong> {
-    let build = site.service.build(named(&id)?).await?;
+    BuildPath(id): BuildPath,
+) -> Result<Response, ApiError> {
+    let build = state.service.build(id).await?;
     let text = match build.outcome {
         Some(BuildOutcome::Succeeded(made)) => made.configuration,
         _ => build.spec.configuration(),
     };
-    Ok(file("velox.toml", text))
+    Ok(attachment("velox.toml", text))
 }
 
-/// The `velox.lock` of the build: with the `velox.toml` beside it, `vx build --locked` makes the same server.
+/// Returns the build's `velox.lock`. With it and the `velox.toml`, `vx build --locked` builds the same binary.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/velox.lock", tag = "builds", operation_id = "getLock",
     params(("id" = BuildId, Path, description = "The build")),
     responses(
         (status = 200, description = "The lock", body = String, content_type = "application/toml"),
-        (status = 404, description = "There is no such build, or it has no lock yet", body = Problem,
+        (status = 404, description = "No such build, or it has not succeeded", body = Problem,
             content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn lock(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    Name(id): Name,
-) -> Result<Response, Wrong> {
-    let build = site.service.build(named(&id)?).await?;
+    BuildPath(id): BuildPath,
+) -> Result<Response, ApiError> {
+    let build = state.service.build(id).await?;
     match build.outcome {
-        Some(BuildOutcome::Succeeded(made)) => Ok(file("velox.lock", made.lock)),
-        _ => Err(Wrong::nothing(format!("build {} has no lock: it is {}", build.id, word(&build)))),
+        Some(BuildOutcome::Succeeded(made)) => Ok(attachment("velox.lock", made.lock)),
+        _ => Err(ApiError::not_found(format!("build {} has no lock yet", build.id))),
     }
 }
 
-fn file(name: &'static str, text: String) -> Response {
+fn attachment(name: &'static str, text: String) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
     ([(header::CONTENT_TYPE, "application/toml"), (header::CONTENT_DISPOSITION, &disposition)], text)
         .into_response()
 }
 
-/// The state as the JSON names it.
-fn word(build: &Build) -> String {
-    let word = serde_json::to_value(build.state).ok();
-    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// The build that a path names.
-pub(crate) fn named(id: &str) -> Result<BuildId, Wrong> {
-    id.parse().map_err(|_| Wrong::nothing(format!("there is no build {id}")))
-}
-
-/// The build, unless it is the one that the request knows.
-fn shown(view: &BuildView, headers: &HeaderMap) -> Response {
-    // A view is made of texts, numbers and lists, for which JSON has a form.
+/// The build, or 304 if the client has this version.
+fn json_with_etag(view: &BuildView, headers: &HeaderMap) -> Response {
+    // Serializing a view can't fail.
     let body = serde_json::to_vec(view).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
     let known = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
@@ -260,10 +240,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_asks_for_one_build() {
+    fn requests_have_one_build() {
         let fields = |json: serde_json::Value| -> Vec<String> {
             let submit = serde_json::from_value(json).expect("a request");
-            spec(submit).expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
+            spec(submit).expect_err("invalid").into_iter().map(|violation| violation.field).collect()
         };
         let build = serde_json::json!({"roadrunner": "v2025.1.5", "plugins": []});
         assert_eq!(fields(serde_json::json!({})), ["build"]);
@@ -284,7 +264,7 @@ mod tests {
         ";
         assert_eq!(fields(serde_json::json!({"configuration": configuration})), ["target"]);
         let one = serde_json::json!({"configuration": configuration, "target": "linux/arm64", "force": true});
-        let (spec, force) = spec(serde_json::from_value(one).expect("a request")).expect("it is right");
+        let (spec, force) = spec(serde_json::from_value(one).expect("a request")).expect("valid");
         assert_eq!((spec.target.to_string().as_str(), force), ("linux/arm64", true));
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/catalogue`: what can be chosen from.
+//! `/v1/catalogue`: the available releases, plugins and targets.
 
 use std::sync::Arc;
 
@@ -14,33 +14,32 @@ use velox_api::Problem;
 
 use crate::{
     catalogue::PluginCatalogue,
-    http::{Site, body::Query, problem::Wrong, who::Reader},
+    http::{AppState, access::Reader, body::Query, error::ApiError},
 };
 
-/// For which RoadRunner.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Choice {
-    /// The RoadRunner whose plugins are asked for; the newest release where it is missing.
+pub(crate) struct CatalogueQuery {
+    /// The RoadRunner version that the plugins are for; default: the newest release.
     #[serde(default)]
     roadrunner: Option<String>,
 }
 
-/// Lists RoadRunner's releases, the plugins that vx knows, and what can be compiled for.
+/// Lists the releases of RoadRunner, the known plugins, and the supported targets.
 #[utoipa::path(
     get, path = "/v1/catalogue", tag = "catalogue", operation_id = "getCatalogue",
-    params(Choice),
+    params(CatalogueQuery),
     responses(
-        (status = 200, description = "What can be chosen from", body = PluginCatalogue),
-        (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The catalogue", body = PluginCatalogue),
+        (status = 400, description = "Invalid query string", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn get(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    Query(choice): Query<Choice>,
-) -> Result<Response, Wrong> {
-    let catalogue = PluginCatalogue::of(&site.releases, choice.roadrunner.as_deref()).await;
+    Query(query): Query<CatalogueQuery>,
+) -> Result<Response, ApiError> {
+    let catalogue = PluginCatalogue::of(&state.releases, query.roadrunner.as_deref()).await;
     Ok(([(header::CACHE_CONTROL, "private, max-age=60")], Json(catalogue)).into_response())
 }

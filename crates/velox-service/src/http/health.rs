@@ -1,57 +1,43 @@
-//! `/healthz`: the process answers. `/readyz`: it can be sent requests. `/metrics`: what it did so far.
+//! `/healthz` (liveness), `/readyz` (readiness) and `/metrics`.
 
 use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use velox_api::Problem;
 
-use crate::{
-    http::{Site, problem::Wrong, who::Observer},
-    store::StoreError,
-};
+use super::{AppState, access::MetricsReader, error::ApiError};
 
-/// Answers while the process runs: restart it where this doesn't answer.
+/// Liveness: responds while the process runs.
 #[utoipa::path(
     get, path = "/healthz", tag = "operations", operation_id = "isAlive",
-    responses((status = 200, description = "It is alive", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "The process is running", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn alive() -> Response {
-    fine()
+    ok()
 }
 
-/// Answers whether requests should be sent here: its stores answer, and it isn't being shut down.
+/// Readiness: whether the stores respond and the service is not shutting down.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", operation_id = "isReady",
     responses(
-        (status = 200, description = "It is ready", body = String, content_type = "text/plain"),
-        (status = 503, description = "It isn't", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The service is ready", body = String, content_type = "text/plain"),
+        (status = 503, description = "The service is not ready", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn ready(State(site): State<Arc<Site>>) -> Result<Response, Wrong> {
-    Ok(site.is_ready().await.map(|()| fine())?)
-}
-
-impl From<NotReady> for Wrong {
-    fn from(why: NotReady) -> Self {
-        match why {
-            NotReady::Draining => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "shutting_down",
-                "The service is being shut down",
-                "send requests to another node",
-            ),
-            NotReady::Store(error) => error.into(),
-        }
-    }
+pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
+    state.is_ready().await.map(|()| ok())
 }
 
 /// `GET /metrics`
-pub(crate) async fn metrics(State(site): State<Arc<Site>>, _: Observer) -> Result<Response, Wrong> {
-    Ok(openmetrics(site.telemetry.metrics(site.service.depth().await?)))
+pub(crate) async fn metrics(
+    State(state): State<Arc<AppState>>,
+    _: MetricsReader,
+) -> Result<Response, ApiError> {
+    Ok(openmetrics(state.telemetry.metrics(state.service.depth().await?)))
 }
 
 pub(crate) fn openmetrics(text: String) -> Response {
@@ -59,23 +45,6 @@ pub(crate) fn openmetrics(text: String) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-pub(crate) fn fine() -> Response {
+pub(crate) fn ok() -> Response {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
-}
-
-/// Why no requests should be sent here.
-#[derive(Debug)]
-pub(crate) enum NotReady {
-    Draining,
-    Store(StoreError),
-}
-
-impl Site {
-    /// Whether requests should be sent here.
-    pub(crate) async fn is_ready(&self) -> Result<(), NotReady> {
-        if self.draining.is_cancelled() {
-            return Err(NotReady::Draining);
-        }
-        self.service.ready().await.map_err(NotReady::Store)
-    }
 }

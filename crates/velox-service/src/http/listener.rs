@@ -1,4 +1,4 @@
-//! Connections: how many, how slow they may be, and how they end.
+//! Accepts connections, within limits on their number and on slow clients.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -30,39 +30,36 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::auth::network;
+use crate::auth::client_network;
 
-/// How many connections there may be at once; more wait until others end.
-const CONNECTIONS: usize = 4096;
+/// How many connections are served at once; further ones wait.
+const MAX_CONNECTIONS: usize = 4096;
 
-/// How many of them may come from one network: nobody takes the place of all others.
-const OF_ONE: usize = CONNECTIONS / 4 * 3;
-/// How many requests there may be at once on a connection of HTTP/2.
-const STREAMS: u32 = 128;
+/// How many of them one client network may have.
+const MAX_CONNECTIONS_PER_NETWORK: usize = MAX_CONNECTIONS / 4 * 3;
+/// How many requests one HTTP/2 connection may have at once.
+const MAX_HTTP2_STREAMS: u32 = 128;
 
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the head of a request may take, and how long a connection may idle.
-const HEAD: Duration = Duration::from_secs(30);
+/// How long a request's headers may take, and how long a connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may take nothing of what it is sent.
-const STALLED: Duration = Duration::from_secs(60);
+/// How long a client may stop reading a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a connection of HTTP/2 is asked whether somebody is still there.
-const PING: Duration = Duration::from_secs(30);
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What is kept ready to be sent on a connection of HTTP/1, in bytes, beside one piece of a body: what a client costs that
-/// takes nothing of it. It is the longest head of a request, too.
-const AHEAD: usize = 16 << 10;
+/// The buffer of an HTTP/1 connection, which limits the memory for a slow client and the size of request headers.
+const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 
-/// The same on one stream of HTTP/2, whose frames are as long as the above.
-const STREAM_AHEAD: usize = 64 << 10;
+/// The send buffer of an HTTP/2 stream.
+const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// How long to wait where the system has no more descriptors.
-const BREATH: Duration = Duration::from_millis(50);
+/// How long to wait before accepting again after an error, such as too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `draining`, then waits until those that are open end, or `closing`.
+/// Accepts connections until `draining`, then waits for open ones until `closing`.
 pub(crate) async fn run(
     listener: TcpListener,
     tls: Option<ServerConfig>,
@@ -71,32 +68,32 @@ pub(crate) async fn run(
     closing: CancellationToken,
 ) {
     let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls)));
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let guests = Arc::new(Guests::default());
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let limits = Arc::new(ConnectionLimits::default());
     let open = GracefulShutdown::new();
     let http = Arc::new(http());
     loop {
         let accepted = async {
-            // It is never closed.
-            let place = Arc::clone(&room).acquire_owned().await.ok();
-            (place, listener.accept().await)
+            // The semaphore is never closed.
+            let slot = Arc::clone(&slots).acquire_owned().await.ok();
+            (slot, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (slot, accepted) = tokio::select! {
             accepted = accepted => accepted,
             () = draining.cancelled() => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                pause(&error).await;
+                wait_after_accept_error(&error).await;
                 continue;
             }
         };
-        let Some(guest) = guests.enter(network(peer.ip()), OF_ONE) else {
-            tracing::debug!(%peer, "it has too many connections");
+        let Some(permit) = limits.acquire(client_network(peer.ip()), MAX_CONNECTIONS_PER_NETWORK) else {
+            tracing::debug!(%peer, "too many connections from one network");
             continue;
         };
-        // Answers are written whole: waiting for more only delays them.
+        // Responses are written whole: Nagle's algorithm only delays them.
         let _ = stream.set_nodelay(true);
         let connection = Connection { peer, app: app.clone(), http: Arc::clone(&http) };
         let (tls, watcher, closing) = (tls.clone(), open.watcher(), closing.clone());
@@ -104,10 +101,10 @@ pub(crate) async fn run(
             let served = async {
                 match tls {
                     None => connection.serve(stream, watcher).await,
-                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
                         Ok(Ok(stream)) => connection.serve(stream, watcher).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS connection came about"),
-                        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
                     },
                 }
             };
@@ -115,7 +112,7 @@ pub(crate) async fn run(
                 () = served => {}
                 () = closing.cancelled() => {}
             }
-            drop((place, guest));
+            drop((slot, permit));
         });
     }
     drop(listener);
@@ -125,33 +122,33 @@ pub(crate) async fn run(
     }
 }
 
-/// How many connections there are from where.
+/// The number of connections by client network.
 #[derive(Default)]
-struct Guests(Mutex<HashMap<IpAddr, usize>>);
+struct ConnectionLimits(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of them; dropped with its connection.
-struct Guest {
-    guests: Arc<Guests>,
-    from: IpAddr,
+/// Held by a connection, and released when dropped.
+struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
+    network: IpAddr,
 }
 
-impl Guests {
-    /// One more from there, unless there are `most` already.
-    fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Option<Guest> {
+impl ConnectionLimits {
+    /// Counts a connection, unless its network has `max` already.
+    fn acquire(self: &Arc<Self>, network: IpAddr, max: usize) -> Option<ConnectionPermit> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(from).or_default();
-        if *count >= most {
+        let count = counts.entry(network).or_default();
+        if *count >= max {
             return None;
         }
         *count += 1;
-        Some(Guest { guests: Arc::clone(self), from })
+        Some(ConnectionPermit { limits: Arc::clone(self), network })
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = counts.entry(self.from) {
+        let mut counts = self.limits.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -160,23 +157,26 @@ impl Drop for Guest {
     }
 }
 
-/// A connection that was over before it was accepted is its client's concern; anything else may pass.
-async fn pause(error: &io::Error) {
+/// Waits before the next attempt, unless the client closed the connection before it was accepted.
+async fn wait_after_accept_error(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-        tracing::warn!(%error, "can't accept connections");
-        tokio::time::sleep(BREATH).await;
+        tracing::warn!(%error, "failed to accept a connection");
+        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
     }
 }
 
 fn http() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(AHEAD);
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
     http.http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_send_buf_size(STREAM_AHEAD)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(HEAD);
+        .max_concurrent_streams(MAX_HTTP2_STREAMS)
+        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HEADER_TIMEOUT);
     http
 }
 
@@ -193,35 +193,35 @@ impl Connection {
     {
         let Self { peer, app, http } = self;
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(STALLED));
-        let asked = Arc::new(AtomicBool::new(false));
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let has_request = Arc::new(AtomicBool::new(false));
         let service = hyper::service::service_fn({
-            let asked = Arc::clone(&asked);
+            let has_request = Arc::clone(&has_request);
             move |request: Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
-                answer(app.clone(), peer, request)
+                has_request.store(true, Ordering::Relaxed);
+                respond(app.clone(), peer, request)
             }
         });
         let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
         let mut connection = pin!(watcher.watch(connection));
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            // hyper waits for a head with a time limit once it knows the version; before that, for ever.
-            () = tokio::time::sleep(HEAD) => {
-                if !asked.load(Ordering::Relaxed) {
-                    tracing::debug!(%peer, "no request came");
+            // hyper's own timeout starts once it knows the HTTP version.
+            () = tokio::time::sleep(HEADER_TIMEOUT) => {
+                if !has_request.load(Ordering::Relaxed) {
+                    tracing::debug!(%peer, "no request received");
                     return;
                 }
                 connection.await
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "a connection broke");
+            tracing::debug!(%peer, %error, "connection failed");
         }
     }
 }
 
-async fn answer(
+async fn respond(
     app: Router,
     peer: SocketAddr,
     mut request: Request<Incoming>,
@@ -235,16 +235,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_has_all_places() {
-        let guests = Arc::new(Guests::default());
-        let from = |last| IpAddr::from([10, 0, 0, last]);
-        let first = guests.enter(from(1), 2);
-        let second = guests.enter(from(1), 2);
-        assert!(first.is_some() && second.is_some() && guests.enter(from(1), 2).is_none());
-        assert!(guests.enter(from(2), 2).is_some(), "another's places are another's");
+    fn connections_are_limited_by_network() {
+        let limits = Arc::new(ConnectionLimits::default());
+        let network = |last| IpAddr::from([10, 0, 0, last]);
+        let first = limits.acquire(network(1), 2);
+        let second = limits.acquire(network(1), 2);
+        assert!(first.is_some() && second.is_some() && limits.acquire(network(1), 2).is_none());
+        assert!(limits.acquire(network(2), 2).is_some());
         drop(first);
-        assert!(guests.enter(from(1), 2).is_some());
+        assert!(limits.acquire(network(1), 2).is_some());
         drop(second);
-        assert!(guests.0.lock().expect("nobody panicked").is_empty());
+        assert!(limits.0.lock().expect("nobody panicked").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/builds/{id}/log`: what a build says, as it says it.
+//! `/v1/builds/{id}/log`: the log of a build as it grows.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,123 +14,113 @@ use axum::{
 use futures::{StreamExt, future, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use velox_api::{BuildState, LogEntry, Problem};
+use velox_api::{LogEntry, Problem};
 
 use crate::{
     http::{
-        Site,
-        body::{Name, Query},
-        builds::named,
-        problem::Wrong,
-        who::Reader,
+        AppState,
+        access::Reader,
+        body::{BuildPath, Query},
+        error::ApiError,
     },
     service::LogEvent,
     store::StoreError,
 };
 
-/// The header with which a browser that comes back says what it has
+/// The header of a reconnecting browser with the `id` of the last event
 /// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header>).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The id of the last event: who comes back with it has everything.
-const END: &str = "end";
+/// The id of the final event: a client that reconnects with it has everything.
+const END_ID: &str = "end";
 
-/// How long the line may be silent: proxies hang up after a minute.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Proxies often close connections that are idle for a minute.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// When to come back after the service went away.
-const BACK: Duration = Duration::from_secs(2);
+/// When browsers reconnect after a lost connection.
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// Where a log begins.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Start {
-    /// The number of the last entry that isn't needed any more.
+pub(crate) struct LogQuery {
+    /// The number of the last entry that the client already has.
     #[serde(default)]
     after: Option<u64>,
 }
 
 /// Follows a build's log.
 ///
-/// The events are its entries, with their numbers as `id`; beside them come `state`, the build whenever it is at another
-/// state, and `end`, the build at its end. As `text/plain`, and for browsers, it is the entries' lines.
+/// As server-sent events: the entries with their numbers as `id`, a `state` event with the build whenever its state
+/// changes, and a final `end` event with the build. As `text/plain`, and for browsers: the lines of the entries.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/log", tag = "builds", operation_id = "getLog",
-    params(("id" = velox_api::BuildId, Path, description = "The build"), Start,
-        ("last-event-id" = Option<String>, Header, description = "The `id` of the last event that came, as `after`")),
+    params(("id" = velox_api::BuildId, Path, description = "The build"), LogQuery,
+        ("last-event-id" = Option<String>, Header, description = "The `id` of the last received event, like `after`")),
     responses(
-        (status = 200, description = "Its log, until it ends", content(
+        (status = 200, description = "The log, until the build ends", content(
             (LogEntry = "text/event-stream"), (String = "text/plain"))),
-        (status = 204, description = "All of it came before"),
-        (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such build", body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "The client has the whole log"),
+        (status = 400, description = "Invalid query string", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn follow(
-    State(site): State<Arc<Site>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    Name(id): Name,
-    Query(start): Query<Start>,
+    BuildPath(id): BuildPath,
+    Query(query): Query<LogQuery>,
     headers: HeaderMap,
-) -> Result<Response, Wrong> {
+) -> Result<Response, ApiError> {
     let last = headers.get(LAST_EVENT_ID).and_then(|last| last.to_str().ok());
-    if last == Some(END) {
+    if last == Some(END_ID) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let after = start.after.or_else(|| last?.parse().ok()).unwrap_or_default();
-    let told = site.service.log(named(&id)?, after).await?;
-    let told = told.take_until(site.draining.clone().cancelled_owned());
+    let after = query.after.or_else(|| last?.parse().ok()).unwrap_or_default();
+    let events = state.service.log(id, after).await?;
+    let events = events.take_until(state.draining.clone().cancelled_owned());
     let common = [
         (header::CACHE_CONTROL, "no-store"),
-        // nginx would keep lines back otherwise.
+        // Turns off response buffering in nginx.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     if is_plain(&headers) {
-        let lines = told.filter_map(|told| {
-            future::ready(match told {
+        let lines = events.filter_map(|event| {
+            future::ready(match event {
                 Ok(LogEvent::Entry(entry)) => Some(Ok(entry.text + "\n")),
                 Ok(LogEvent::Build(_)) => None,
-                Err(error) => Some(Err(trouble(error))),
+                Err(error) => Some(Err(logged(error))),
             })
         });
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         return Ok((common, plain, Body::from_stream(lines)).into_response());
     }
-    let hint = stream::once(future::ready(Event::default().retry(BACK).comment("the log of a build")));
-    // Who comes back after an error gets the rest: nothing says that this was all.
-    let events = told.filter_map(|told| future::ready(told.map_err(trouble).ok().map(event)));
+    let hint = stream::once(future::ready(Event::default().retry(RECONNECT_DELAY).comment("build log")));
+    // An error ends the stream without an `end` event: the client reconnects and gets the rest.
+    let events = events.filter_map(|event| future::ready(event.map_err(logged).ok().map(sse_event)));
     let events = hint.chain(events).map(Ok::<_, Infallible>);
-    let alive = KeepAlive::new().interval(SILENCE).text("still here");
+    let alive = KeepAlive::new().interval(KEEP_ALIVE_INTERVAL).text("keep-alive");
     Ok((common, Sse::new(events).keep_alive(alive)).into_response())
 }
 
-fn event(told: LogEvent) -> Event {
-    // All of these are structures of texts and numbers, for which JSON has a form without line breaks.
-    let data = |event: Event, json: serde_json::Result<String>| event.data(json.unwrap_or_default());
-    match told {
-        LogEvent::Entry(entry) => {
-            data(Event::default().id(entry.seq.to_string()), serde_json::to_string(&entry))
+fn sse_event(event: LogEvent) -> Event {
+    let event = match event {
+        LogEvent::Entry(entry) => Event::default().id(entry.seq.to_string()).json_data(&entry),
+        LogEvent::Build(build) if build.state.is_final() => {
+            Event::default().event(END_ID).id(END_ID).json_data(build.view())
         }
-        LogEvent::Build(build) => {
-            let event = match build.state {
-                BuildState::Queued | BuildState::Running => Event::default().event("state"),
-                BuildState::Succeeded | BuildState::Failed | BuildState::Cancelled => {
-                    Event::default().event(END).id(END)
-                }
-            };
-            data(event, serde_json::to_string(&build.view()))
-        }
-    }
+        LogEvent::Build(build) => Event::default().event("state").json_data(build.view()),
+    };
+    // Serializing these types to a string can't fail.
+    event.unwrap_or_default()
 }
 
-fn trouble(error: StoreError) -> StoreError {
-    tracing::error!(%error, "a log can't be read on");
+fn logged(error: StoreError) -> StoreError {
+    tracing::error!(%error, "failed to read a build log");
     error
 }
 
-/// Whether lines are wanted: people who open the log in a browser read lines, too; scripts and clients that say nothing
-/// get events.
+/// Whether the client accepts text rather than events. Browsers that open the log get text as well.
 fn is_plain(headers: &HeaderMap) -> bool {
     let accepted: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();

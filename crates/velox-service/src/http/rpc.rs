@@ -1,11 +1,11 @@
-//! `api.service.v1.BuildService` over Connect, gRPC and gRPC-web, with reflection and health beside it.
+//! `api.service.v1.BuildService` over Connect, gRPC and gRPC-Web, with the reflection and health services.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::Response,
 };
 use connectrpc::{
@@ -23,54 +23,55 @@ use velox_api::{
 };
 use velox_manifest::{GoTarget, parse_target};
 
+use super::{
+    AppState,
+    body::{self, MAX_BODY_BYTES},
+    error::ApiError,
+};
 use crate::{
-    auth::{Denied, Identity},
+    auth::Identity,
     build::{Build, BuildOutcome},
     caller::TokenScope,
-    http::{
-        Site,
-        body::{self, LIMIT, Unread},
-        problem::sentences,
-    },
-    policy::PolicyError,
     proto::api::{
         request::v1::BuildRequest,
         response::v1::BuildResponse,
         service::v1::{BUILD_SERVICE_SERVICE_NAME, BuildService, BuildServiceExt},
     },
     service::ServiceError,
-    store::{StoreError, Submission},
+    store::Submission,
     telemetry,
 };
 
-/// How much of a log is sent along: clients of gRPC take 4 MiB at most where nobody told them otherwise.
-const LOGS: usize = 1 << 20;
+/// How much of a log a response includes: gRPC clients accept messages of 4 MiB by default.
+const MAX_LOG_BYTES: usize = 1 << 20;
 
-/// How much of a failure is sent as the error's message: over gRPC it is a header.
-const MESSAGE: usize = 6 << 10;
+/// How much of a failure an error message includes: gRPC sends it as a header.
+const MAX_MESSAGE_BYTES: usize = 6 << 10;
 
-/// How often the health that somebody watches is looked at.
-const GLANCE: Duration = Duration::from_secs(5);
+/// How often the health of a watched service is checked.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the protobuf files say, for reflection.
+/// The descriptors of the protobuf files, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.binpb"));
 
 /// All services.
 ///
 /// # Errors
-/// What reflection would tell can't be read.
-pub(crate) fn services(site: &Arc<Site>) -> Result<ConnectRpcService, ReflectionError> {
-    let router = Arc::new(Builds(Arc::clone(site))).register(Router::new());
-    let router = Arc::new(HealthService::new(Health(Arc::clone(site)))).register(router);
+/// The descriptors are invalid.
+pub(crate) fn services(state: &Arc<AppState>) -> Result<ConnectRpcService, ReflectionError> {
+    let router = Arc::new(BuildHandler(Arc::clone(state))).register(Router::new());
+    let router = Arc::new(HealthService::new(HealthChecker(Arc::clone(state)))).register(router);
     let router = connectrpc_health::apply_request_limits(router, connectrpc_health::request_limits());
     let router = connectrpc_reflection::install(router, Reflector::from_descriptor_set_bytes(DESCRIPTORS)?);
-    let limits = connectrpc::Limits::default().with_max_request_body_size(LIMIT).with_max_message_size(LIMIT);
+    let limits = connectrpc::Limits::default()
+        .with_max_request_body_size(MAX_BODY_BYTES)
+        .with_max_message_size(MAX_BODY_BYTES);
     Ok(ConnectRpcService::new(router)
         .with_limits(limits)
         .with_compression_policy(CompressionPolicy::default()))
 }
 
-/// Hands a call on as it comes: for calls whose messages are bounded one by one.
+/// Serves a call as its messages arrive; each message has a size limit.
 pub(crate) async fn streaming(services: ConnectRpcService, request: Request) -> Response {
     match services.oneshot(request).await {
         Ok(response) => response.map(Body::new),
@@ -78,31 +79,20 @@ pub(crate) async fn streaming(services: ConnectRpcService, request: Request) -> 
     }
 }
 
-/// Hands a call on once it is there.
+/// Serves a call after reading its whole body.
 pub(crate) async fn unary(services: ConnectRpcService, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     match body::read(&parts.headers, body).await {
         Ok(body) => streaming(services, Request::from_parts(parts, Body::from(body))).await,
-        Err(unread) => {
-            let error = unread_error(unread);
-            telemetry::judged(error.http_status());
+        Err(error) => {
+            let error = ConnectError::from(error);
+            telemetry::record_call_status(error.http_status());
             error.into_http_response(&parts.headers).map(Body::new)
         }
     }
 }
 
-fn unread_error(unread: Unread) -> ConnectError {
-    match unread {
-        Unread::TooLarge => ConnectError::resource_exhausted("the request is larger than 1 MiB")
-            .with_http_status(StatusCode::PAYLOAD_TOO_LARGE),
-        Unread::TooSlow => ConnectError::deadline_exceeded("the request took longer than 20 seconds")
-            .with_http_status(StatusCode::REQUEST_TIMEOUT),
-        Unread::Broken => ConnectError::invalid_argument("the request ended too early"),
-        Unread::NoRoom => again(ConnectError::unavailable("too many requests are on their way"), 1),
-    }
-}
-
-/// Whether a request to no path of this service came from a client of gRPC or Connect, which understands only its own.
+/// Whether a request for an unknown path is from a gRPC or Connect client, which expects an error of its protocol.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
     let media_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -111,67 +101,71 @@ pub(crate) fn is_call(headers: &HeaderMap) -> bool {
         .any(|own| media_type.starts_with(own))
 }
 
-struct Builds(Arc<Site>);
+struct BuildHandler(Arc<AppState>);
 
-impl BuildService for Builds {
+impl BuildService for BuildHandler {
     async fn build<'a>(
         &'a self,
         context: RequestContext,
         request: ServiceRequest<'_, BuildRequest>,
     ) -> ServiceResult<impl Encodable<BuildResponse> + Send + use<'a>> {
-        let site = &self.0;
-        let submitted = self.submit(&context, request.to_owned_message()).await;
-        telemetry::judged(submitted.as_ref().map_or_else(ConnectError::http_status, |_| StatusCode::OK));
-        let submitted = submitted?;
-        let id = submitted.build().id;
-        let (build, is_new) = match submitted {
+        let state = &self.0;
+        let submission = self.submit(&context, request.to_owned_message()).await.map_err(ConnectError::from);
+        let status = submission.as_ref().map_or_else(ConnectError::http_status, |_| StatusCode::OK);
+        telemetry::record_call_status(status);
+        let submission = submission?;
+        let id = submission.build().id;
+        let (build, is_new) = match submission {
             Submission::Finished(build) => (build, false),
-            // When the client's deadline is over, only this waiting ends.
-            Submission::Queued(_) | Submission::Joined(_) => (Arc::new(ended(site, id).await?), true),
+            // The deadline of the call ends the wait, not the build.
+            Submission::Queued(_) | Submission::Joined(_) => (Arc::new(wait(state, id).await?), true),
         };
-        let path = outcome(&build)?;
+        let path = artifact_of(&build)?;
         let logs = if is_new {
-            text(site, id).await.map_err(refused)?
+            log_tail(state, id).await.map_err(ApiError::from)?
         } else {
-            format!("built before: the log is at /v1/builds/{id}/log\n")
+            format!("already built; see the log at /v1/builds/{id}/log\n")
         };
         connectrpc::Response::ok(BuildResponse { path, logs, ..BuildResponse::default() })
     }
 }
 
-impl Builds {
-    async fn submit(&self, context: &RequestContext, call: BuildRequest) -> Result<Submission, ConnectError> {
-        let caller = Identity::caller(context.extensions(), TokenScope::Build).map_err(denied)?;
+impl BuildHandler {
+    async fn submit(&self, context: &RequestContext, call: BuildRequest) -> Result<Submission, ApiError> {
+        let caller = Identity::caller(context.extensions(), TokenScope::Build)?;
         if Uuid::try_parse(&call.request_id).is_ok() {
-            telemetry::called(&call.request_id);
+            telemetry::record_call_id(&call.request_id);
         }
         let force = call.force_rebuild;
-        let spec = spec(call).map_err(invalid)?;
-        self.0.service.submit(&caller, spec, force).await.map_err(refused)
+        let spec = spec(call).map_err(ApiError::invalid)?;
+        let submission = self.0.service.submit(&caller, spec, force).await;
+        submission.map_err(|error| ApiError::from(error).map_fields(protobuf_field))
     }
 }
 
-/// The build once it ended. A service that is shut down still waits for those that run by then.
-async fn ended(site: &Site, id: BuildId) -> Result<Build, ConnectError> {
-    let left = async {
-        site.draining.cancelled().await;
-        let waits = site.service.build(id).await.is_ok_and(|build| build.state == BuildState::Queued);
-        if !waits {
-            site.closing.cancelled().await;
+/// Waits for the end of a build. A service that shuts down waits for running builds only.
+async fn wait(state: &AppState, id: BuildId) -> Result<Build, ConnectError> {
+    let shutdown = async {
+        state.draining.cancelled().await;
+        let is_queued = state.service.build(id).await.is_ok_and(|build| build.state == BuildState::Queued);
+        if !is_queued {
+            state.closing.cancelled().await;
         }
     };
     tokio::select! {
-        build = site.service.wait(id, None) => build.map_err(refused),
-        () = left => Err(ConnectError::unavailable("the service is shut down, and the build isn't lost: ask again")),
+        build = state.service.wait(id, None) => build.map_err(|error| ApiError::from(error).into()),
+        () = shutdown => {
+            Err(ConnectError::unavailable("the service is shutting down and keeps the build; repeat the request"))
+        }
     }
 }
 
-/// The path of what was made, or why nothing was.
-fn outcome(build: &Build) -> Result<String, ConnectError> {
+/// The path of the binary, or the error of the build.
+fn artifact_of(build: &Build) -> Result<String, ConnectError> {
     match &build.outcome {
-        Some(BuildOutcome::Succeeded(made)) => Ok(artifact_path(&made.artifact.sha256)),
+        Some(BuildOutcome::Succeeded(result)) => Ok(artifact_path(&result.artifact.sha256)),
         Some(BuildOutcome::Failed(failure)) => {
-            let message = shortened(&failure.message, build.id);
+            let message = truncated(&failure.message, build.id);
             Err(match failure.kind {
                 FailureKind::Invalid => ConnectError::invalid_argument(message),
                 FailureKind::Limit => ConnectError::resource_exhausted(message),
@@ -183,73 +177,73 @@ fn outcome(build: &Build) -> Result<String, ConnectError> {
     }
 }
 
-fn shortened(message: &str, id: BuildId) -> String {
-    if message.len() <= MESSAGE {
+fn truncated(message: &str, id: BuildId) -> String {
+    if message.len() <= MAX_MESSAGE_BYTES {
         return message.to_owned();
     }
-    let start = message.get(..message.floor_char_boundary(MESSAGE)).unwrap_or_default();
-    format!("{start}…\nthe rest is at /v1/builds/{id}/log")
+    let start = message.get(..message.floor_char_boundary(MAX_MESSAGE_BYTES)).unwrap_or_default();
+    format!("{start}…\nsee the rest at /v1/builds/{id}/log")
 }
 
-/// The end of the log.
-async fn text(site: &Site, id: BuildId) -> Result<String, ServiceError> {
+async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError> {
     let mut text = String::new();
     let mut after = 0;
     loop {
-        let entries = site.service.store.log(id, after, 1024).await?;
+        let entries = state.service.store.log(id, after, 1024).await?;
         let Some(last) = entries.last() else { return Ok(text) };
         after = last.seq;
         for entry in &entries {
             text.push_str(&entry.text);
             text.push('\n');
         }
-        if text.len() > LOGS {
-            text.drain(..text.ceil_char_boundary(text.len() - LOGS));
+        if text.len() > MAX_LOG_BYTES {
+            text.drain(..text.ceil_char_boundary(text.len() - MAX_LOG_BYTES));
         }
     }
 }
 
-/// What a request asks for.
+/// Converts a request.
 ///
 /// # Errors
-/// The rules of the existing service's protobuf files, by their names of the fields; [`BuildSpec::normalized`] knows more.
+/// The validation rules of Velox's protobuf files, by their field names; [`BuildSpec::normalized`] has further rules.
 pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
-    let mut wrong = Vec::new();
-    let mut needed = |field: String, value: &str| {
+    let mut violations = Vec::new();
+    let mut require = |field: String, value: &str| {
         if value.is_empty() {
-            wrong.push(Violation::new(field, "it is missing"));
+            violations.push(Violation::new(field, "missing"));
         }
     };
-    needed("rr_version".to_owned(), &request.rr_version);
+    require("rr_version".to_owned(), &request.rr_version);
     for (at, plugin) in request.plugins.iter().enumerate() {
-        needed(format!("plugins[{at}].module_name"), &plugin.module_name);
-        needed(format!("plugins[{at}].tag"), &plugin.tag);
+        require(format!("plugins[{at}].module_name"), &plugin.module_name);
+        require(format!("plugins[{at}].tag"), &plugin.tag);
     }
     for (at, replace) in request.replaces.iter().enumerate() {
-        needed(format!("replaces[{at}].new"), &replace.new);
-        needed(format!("replaces[{at}].old"), &replace.old);
+        require(format!("replaces[{at}].new"), &replace.new);
+        require(format!("replaces[{at}].old"), &replace.old);
     }
     for (at, exclude) in request.excludes.iter().enumerate() {
-        needed(format!("excludes[{at}].module"), &exclude.module);
-        needed(format!("excludes[{at}].version"), &exclude.version);
+        require(format!("excludes[{at}].module"), &exclude.module);
+        require(format!("excludes[{at}].version"), &exclude.version);
     }
     let platform = request.target_platform.as_option().filter(|it| !it.os.is_empty() || !it.arch.is_empty());
     if let Some(platform) = platform {
-        needed("target_platform.os".to_owned(), &platform.os);
-        needed("target_platform.arch".to_owned(), &platform.arch);
+        require("target_platform.os".to_owned(), &platform.os);
+        require("target_platform.arch".to_owned(), &platform.arch);
     }
     if request.plugins.is_empty() {
-        wrong.push(Violation::new("plugins", "there has to be one at least"));
+        violations.push(Violation::new("plugins", "at least one plugin is required"));
     }
     if !request.request_id.is_empty() && Uuid::try_parse(&request.request_id).is_err() {
-        wrong.push(Violation::new("request_id", "it is no UUID"));
+        violations.push(Violation::new("request_id", "not a UUID"));
     }
     if !request.rr_version.is_empty() && !is_version(&request.rr_version) {
-        let message = "it has to be a version with its `v` (v2025.1.5), `master`, or a commit of 7 to 40 hexadecimal digits";
-        wrong.push(Violation::new("rr_version", message));
+        let message =
+            "expected a version such as v2025.1.5, `master`, or a commit of 7 to 40 hexadecimal digits";
+        violations.push(Violation::new("rr_version", message));
     }
-    if !wrong.is_empty() {
-        return Err(wrong);
+    if !violations.is_empty() {
+        return Err(violations);
     }
     let target = match platform {
         Some(platform) => parse_target(&format!("{}/{}", platform.os, platform.arch))
@@ -270,112 +264,68 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     })
 }
 
-/// `^(v\d+\.\d+\.\d+.*|master|[a-f0-9]{7,40})$`, as the existing service has it.
+/// `^(v\d+\.\d+\.\d+.*|master|[a-f0-9]{7,40})$`, as in Velox.
 fn is_version(text: &str) -> bool {
-    let is_number =
-        |part: Option<&str>| part.is_some_and(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let is_tag = text.strip_prefix('v').is_some_and(|numbers| {
         let mut parts = numbers.splitn(3, '.');
-        let mut whole = || {
-            parts
-                .next()
-                .is_some_and(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-        };
-        whole() && whole() && is_number(parts.next()) && !text.contains(['\n', '\r'])
+        let parts = (parts.next(), parts.next(), parts.next());
+        matches!(parts, (Some(major), Some(minor), Some(rest)) if is_number(major)
+            && is_number(minor)
+            && rest.starts_with(|c: char| c.is_ascii_digit())
+            && !rest.contains(['\n', '\r']))
     });
     let is_commit =
         (7..=40).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_tag || is_commit || text == "master"
 }
 
-/// The field of a [`BuildSpec`] as the protobuf files call it.
-fn as_protobuf(violation: Violation) -> Violation {
-    let Violation { field, message } = violation;
-    let renamed = match field.as_str() {
+/// The protobuf name of a field of [`BuildSpec`].
+fn protobuf_field(field: String) -> String {
+    match field.as_str() {
         "roadrunner" => "rr_version".to_owned(),
         "target" => "target_platform".to_owned(),
         list if list.starts_with("plugins[") => {
             list.replace("].module", "].module_name").replace("].ref", "].tag")
         }
         _ => field,
-    };
-    Violation { field: renamed, message }
-}
-
-fn invalid(wrong: Vec<Violation>) -> ConnectError {
-    ConnectError::invalid_argument(sentences(&wrong))
-}
-
-fn refused(error: ServiceError) -> ConnectError {
-    let said = |wrong: Vec<Violation>| sentences(&wrong.into_iter().map(as_protobuf).collect::<Vec<_>>());
-    match error {
-        ServiceError::Rejected(PolicyError::Invalid(wrong)) => ConnectError::invalid_argument(said(wrong)),
-        ServiceError::Rejected(PolicyError::Forbidden(wrong)) => ConnectError::permission_denied(said(wrong)),
-        ServiceError::Rejected(PolicyError::Precondition(wrong)) => {
-            ConnectError::failed_precondition(said(vec![wrong]))
-        }
-        ServiceError::NotFound(_) => ConnectError::not_found(error.to_string()),
-        ServiceError::NotOwner(_) => ConnectError::permission_denied(error.to_string()),
-        ServiceError::RateLimited { wait } => {
-            again(ConnectError::resource_exhausted(error.to_string()), wait.as_secs() + 1)
-        }
-        ServiceError::Store(error @ (StoreError::QueueFull { .. } | StoreError::TenantLimit { .. })) => {
-            again(ConnectError::resource_exhausted(error.to_string()), super::problem::FULL)
-        }
-        ServiceError::Store(error) => {
-            // What a store says may name what only the operator knows.
-            tracing::error!(%error, "a store is in trouble");
-            ConnectError::unavailable("a store of the service doesn't answer; ask again later")
-        }
     }
 }
 
-fn denied(denied: Denied) -> ConnectError {
-    let error = match denied.status() {
-        401 => ConnectError::unauthenticated(denied.to_string()),
-        429 => ConnectError::resource_exhausted(denied.to_string()),
-        _ => ConnectError::permission_denied(denied.to_string()),
-    };
-    match denied.retry_after() {
-        Some(seconds) => again(error, seconds),
-        None => error,
+struct HealthChecker(Arc<AppState>);
+
+impl HealthChecker {
+    async fn status(&self) -> Status {
+        if self.0.is_ready().await.is_ok() { Status::Serving } else { Status::NotServing }
     }
 }
 
-fn again(error: ConnectError, seconds: u64) -> ConnectError {
-    error.with_headers(HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from(seconds))]))
-}
-
-struct Health(Arc<Site>);
-
-impl Checker for Health {
+impl Checker for HealthChecker {
     async fn check(&self, service: &str) -> Result<Status, ConnectError> {
         if !service.is_empty() && service != BUILD_SERVICE_SERVICE_NAME {
-            return Err(ConnectError::not_found(format!("there is no service {service}")));
+            return Err(ConnectError::not_found(format!("no such service: {service}")));
         }
-        Ok(status(&self.0).await)
+        Ok(self.status().await)
     }
 
     async fn watch(&self, service: &str) -> Result<StatusStream, ConnectError> {
         let first = self.check(service).await?;
-        let changes = stream::unfold((Arc::clone(&self.0), first), async |(site, mut known)| {
-            let told = known;
-            while known == told && !site.closing.is_cancelled() {
+        let checker = Self(Arc::clone(&self.0));
+        let changes = stream::unfold((checker, first), async |(checker, last)| {
+            let (draining, closing) = (&checker.0.draining, &checker.0.closing);
+            let mut status = last;
+            while status == last && !closing.is_cancelled() {
                 tokio::select! {
-                    () = tokio::time::sleep(GLANCE) => {}
-                    () = site.draining.cancelled(), if known == Status::Serving => {}
-                    () = site.closing.cancelled() => {}
+                    () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+                    () = draining.cancelled(), if status == Status::Serving => {}
+                    () = closing.cancelled() => {}
                 }
-                known = status(&site).await;
+                status = checker.status().await;
             }
-            (known != told).then_some((known, (site, known)))
+            (status != last).then_some((status, (checker, status)))
         });
         Ok(StatusStream::new(stream::StreamExt::chain(stream::iter([first]), changes)))
     }
-}
-
-async fn status(site: &Site) -> Status {
-    if site.is_ready().await.is_ok() { Status::Serving } else { Status::NotServing }
 }
 
 #[cfg(test)]
@@ -383,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_as_the_existing_service_takes_them() {
+    fn versions_accepted_by_velox() {
         for right in ["v2025.1.5", "v2025.1.5-rc.1", "v1.2.3anything", "master", "abcdef0", &"0".repeat(40)] {
             assert!(is_version(right), "{right}");
         }
@@ -403,10 +353,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_keeps_its_start() {
+    fn long_messages_are_truncated() {
         let id = BuildId::new();
-        let long = shortened(&"é".repeat(MESSAGE), id);
-        assert!(long.starts_with('é') && long.len() < MESSAGE + 100 && long.contains(&id.to_string()));
-        assert_eq!(shortened("short", id), "short");
+        let long = truncated(&"é".repeat(MAX_MESSAGE_BYTES), id);
+        assert!(
+            long.starts_with('é') && long.len() < MAX_MESSAGE_BYTES + 100 && long.contains(&id.to_string())
+        );
+        assert_eq!(truncated("short", id), "short");
     }
 }

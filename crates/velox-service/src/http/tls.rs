@@ -1,4 +1,4 @@
-//! TLS, with a certificate that may be renewed while the service runs.
+//! TLS with a certificate that is reloaded when its files change.
 
 use std::{
     fs, io,
@@ -17,41 +17,41 @@ use rustls::{
 
 use crate::options::TlsOptions;
 
-/// How often the files are looked at.
-const GLANCE: Duration = Duration::from_secs(10);
+/// How often the files are checked for changes.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why there is no TLS.
+/// An error with the certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
-    #[error("can't read {}: {error}", file.display())]
+    #[error("failed to read `{}`: {error}", file.display())]
     File {
-        /// Which one.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// A file isn't what it should be.
-    #[error("{} has no {what}: it has to be PEM, with `-----BEGIN …-----` lines", file.display())]
+    /// A file has no PEM block of the expected kind.
+    #[error("no {what} found in `{}`; expected PEM with `-----BEGIN …-----` lines", file.display())]
     Pem {
-        /// Which one.
+        /// The file.
         file: PathBuf,
-        /// What it should have.
+        /// The expected content.
         what: &'static str,
     },
-    /// The certificate and the key don't go together, or are of a kind that TLS can't use.
-    #[error("the certificate {} can't be used with the key {}: {error}", certificate.display(), key.display())]
+    /// The certificate does not match the key, or TLS does not support it.
+    #[error("cannot use the certificate `{}` with the key `{}`: {error}", certificate.display(), key.display())]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// Why.
+        /// The cause.
         error: rustls::Error,
     },
 }
 
-/// The certificate as the files have it by now.
+/// The current certificate of the files.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     files: TlsOptions,
@@ -63,17 +63,17 @@ impl Certificate {
     /// Reads the files.
     ///
     /// # Errors
-    /// They can't be read, or used.
+    /// A file can't be read or used.
     pub(crate) fn open(files: TlsOptions) -> Result<Arc<Self>, TlsError> {
         let provider = ring::default_provider();
         let current = RwLock::new(Arc::new(load(&files, &provider)?));
         Ok(Arc::new(Self { files, provider, current }))
     }
 
-    /// What a listener needs.
+    /// The configuration for a listener.
     ///
     /// # Errors
-    /// The library has no protocol version for it.
+    /// rustls supports no protocol version.
     pub(crate) fn configuration(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
         let resolver = Arc::clone(self) as Arc<dyn ResolvesServerCert>;
         let mut configuration = ServerConfig::builder_with_provider(Arc::new(self.provider.clone()))
@@ -84,14 +84,14 @@ impl Certificate {
         Ok(configuration)
     }
 
-    /// Reads the files again whenever they change. New ones that can't be used change nothing.
-    pub(crate) async fn follow(self: Arc<Self>) {
-        let mut known = self.changed();
+    /// Reloads the files whenever they change; invalid ones are ignored.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut modified = self.modified();
         loop {
-            tokio::time::sleep(GLANCE).await;
-            let now = self.changed();
-            if now != known {
-                known = now;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
+            let now = self.modified();
+            if now != modified {
+                modified = now;
                 self.reload();
             }
         }
@@ -101,13 +101,13 @@ impl Certificate {
         match load(&self.files, &self.provider) {
             Ok(pair) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-                tracing::info!("the certificate was read again");
+                tracing::info!("reloaded the certificate");
             }
-            Err(error) => tracing::error!("{error}; the one that was read before stays"),
+            Err(error) => tracing::error!("{error}; keeping the previous certificate"),
         }
     }
 
-    fn changed(&self) -> [Option<SystemTime>; 2] {
+    fn modified(&self) -> [Option<SystemTime>; 2] {
         [&self.files.certificate, &self.files.key].map(|file| fs::metadata(file).ok()?.modified().ok())
     }
 }

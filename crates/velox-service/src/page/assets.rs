@@ -1,4 +1,4 @@
-//! The page's own style, script and picture. Each has a name that changes with its content, so that browsers keep it.
+//! The style, script and icon of the pages. Their names contain a hash, so that browsers can cache them indefinitely.
 
 use std::sync::LazyLock;
 
@@ -9,22 +9,20 @@ use axum::{
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::http::body::Name;
+use crate::http::body::PathParameter;
 
-/// A file of the page.
-pub(super) struct Asset {
-    /// Its path on this service.
-    pub(super) path: String,
+pub(crate) struct Asset {
+    /// The path on this service.
+    pub(crate) path: String,
     kind: &'static str,
-    /// What is in it.
-    pub(super) text: &'static str,
+    pub(crate) text: &'static str,
 }
 
-pub(super) static STYLE: LazyLock<Asset> =
+pub(crate) static STYLE: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("page", "css", "text/css; charset=utf-8", include_str!("page.css")));
-pub(super) static SCRIPT: LazyLock<Asset> =
+pub(crate) static SCRIPT: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("page", "js", "text/javascript; charset=utf-8", include_str!("page.js")));
-pub(super) static ICON: LazyLock<Asset> =
+pub(crate) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("icon.svg")));
 
 impl Asset {
@@ -36,7 +34,7 @@ impl Asset {
 }
 
 /// `GET /assets/{name}`
-pub(super) async fn serve(Name(name): Name) -> Response {
+pub(super) async fn serve(PathParameter(name): PathParameter) -> Response {
     let assets = [&*STYLE, &*SCRIPT, &*ICON];
     let Some(asset) = assets.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&name))
     else {

@@ -1,4 +1,4 @@
-//! What all pages have around them.
+//! The layout of all pages.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -8,23 +8,22 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{ICON, SCRIPT, STYLE};
 
-/// Nothing but this service's own: no script or style in the page itself, no frame around it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+/// Allows only the service's own resources, no inline scripts or styles, and no framing.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// A page.
 pub(super) struct Page {
     pub(super) title: String,
-    /// Without a script it is loaded again after so many seconds.
+    /// Reload interval in seconds without JavaScript.
     pub(super) refresh: Option<u32>,
     pub(super) main: Markup,
 }
 
 impl Page {
-    pub(super) fn answer(self, status: StatusCode) -> Response {
+    pub(super) fn respond(self, status: StatusCode) -> Response {
         let mut response = (status, self.markup()).into_response();
         for (name, value) in [
-            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
             (header::CACHE_CONTROL, "no-store"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "same-origin"),
@@ -51,7 +50,7 @@ impl Page {
                     }
                 }
                 body {
-                    a.skip href="#main" { "Skip to the content" }
+                    a.skip href="#main" { "Skip to content" }
                     header.top {
                         a.brand href="/" {
                             img src=(ICON.path) width="28" height="28" alt="";
@@ -59,7 +58,7 @@ impl Page {
                         }
                         nav aria-label="Service" {
                             a href="/v1/openapi.json" { "API" }
-                            a href="https://docs.roadrunner.dev" rel="noreferrer" { "RoadRunner’s manual" }
+                            a href="https://docs.roadrunner.dev" rel="noreferrer" { "RoadRunner documentation" }
                         }
                     }
                     main id="main" tabindex="-1" { (self.main) }
@@ -69,23 +68,11 @@ impl Page {
     }
 }
 
-/// A text in which backquotes stand around code.
-pub(super) fn prose(text: &str) -> Markup {
+/// Converts backquotes in a text to code.
+pub(super) fn code_spans(text: &str) -> Markup {
     html! {
         @for (at, part) in text.split('`').enumerate() {
             @if at % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
-}
-
-/// A page that says one thing.
-pub(super) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
-    let main = html! {
-        div.notice {
-            h1 { (title) }
-            p { (text) }
-            p { a.button href="/" { "Choose a server" } }
-        }
-    };
-    Page { title: format!("{title} · velox"), refresh: None, main }.answer(status)
 }

@@ -1,16 +1,14 @@
-//! The web page: choose a server, watch how it is built, download it.
+//! The web page: select plugins, follow the build, download the binary.
 //!
-//! It is made on the service, and works without a script; with one, the list can be searched, links are copied and logs
-//! come live. All of it is this service's own: nothing comes from elsewhere.
+//! Pages are rendered by the service and work without JavaScript, which adds search, live logs and copying of links. They
+//! load nothing from other hosts.
 
 mod assets;
-mod build;
-mod choice;
-mod choose;
+mod build_page;
+mod error_page;
+mod form_page;
 mod layout;
-mod problem;
-#[cfg(test)]
-mod tests;
+mod selection;
 
 use std::sync::Arc;
 
@@ -23,228 +21,180 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
-use velox_api::BuildId;
+use url::{Position, Url};
+use velox_api::{BuildId, LogEntry};
 
-pub(crate) use self::problem::for_people;
+#[cfg(test)]
+pub(crate) use self::assets::{ICON, SCRIPT, STYLE};
+pub(crate) use self::error_page::show_errors_as_pages;
 use self::{
-    choice::{Choice, Sent},
-    choose::Wrong,
-    layout::notice,
+    build_page::BuildPage,
+    form_page::FormErrors,
+    selection::{Selection, SubmittedForm},
 };
 use crate::{
     catalogue::PluginCatalogue,
     http::{
-        body::{Name, read},
-        problem::Wrong as Refused,
-        who::{Builder, Reader},
+        access::{Builder, Reader},
+        body::{self, BuildPath},
+        error::{ApiError, ApiErrorKind},
     },
-    policy::PolicyError,
     releases::Releases,
-    service::{Service, ServiceError},
-    store::StoreError,
+    service::Service,
 };
 
 /// How many entries of a log are read at once.
-const ENTRIES: usize = 1024;
-/// How many entries of a log a page reads; it shows fewer, and a browser asks for the rest itself.
-const READ: usize = 16 * ENTRIES;
-/// When to try again where the queue is full, in seconds.
-const AGAIN: u64 = 15;
+const LOG_BATCH: usize = 1024;
+/// How many entries of a log a page reads; browsers request the rest.
+const MAX_LOG_ENTRIES: usize = 16 * LOG_BATCH;
 
-struct Pages {
+struct PageState {
     service: Service,
     releases: Releases,
 }
 
-/// The page's paths: `/`, `/build`, `/builds/{id}`, `/assets/{name}`.
+/// The routes `/`, `/build`, `/builds/{id}` and `/assets/{name}`.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, releases: Releases) -> Router<S> {
-    // The list is fetched while nobody waits for it yet.
+    // Starts fetching the list before the first request.
     let _ = releases.versions();
     Router::new()
-        .route("/", get(choose))
+        .route("/", get(form))
         .route("/build", post(submit).get(|| async { Redirect::to("/") }))
         .route("/builds/{id}", get(show))
         .route("/builds/{id}/cancel", post(cancel))
         .route("/assets/{name}", get(assets::serve))
-        .with_state(Arc::new(Pages { service, releases }))
+        .with_state(Arc::new(PageState { service, releases }))
 }
 
 /// `GET /`
-async fn choose(State(pages): State<Arc<Pages>>, _: Reader, RawQuery(query): RawQuery) -> Response {
-    let sent = Sent::read(query.unwrap_or_default().as_bytes());
-    let is_roundabout = sent.is_roundabout();
-    let (catalogue, choice) = pages.settled(sent).await;
-    if is_roundabout {
-        return Redirect::to(&choice.link()).into_response();
+async fn form(State(state): State<Arc<PageState>>, _: Reader, RawQuery(query): RawQuery) -> Response {
+    let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
+    let needs_redirect = form.needs_redirect();
+    let (catalogue, selection) = state.resolve(form).await;
+    if needs_redirect {
+        return Redirect::to(&selection.link()).into_response();
     }
-    choose::page(&catalogue, &choice, &Wrong::nothing()).answer(StatusCode::OK)
+    form_page::page(&catalogue, &selection, &FormErrors::none()).respond(StatusCode::OK)
 }
 
 /// `POST /build`
 async fn submit(
-    State(pages): State<Arc<Pages>>,
+    State(state): State<Arc<PageState>>,
     Builder(caller): Builder,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    if !is_own(&headers, &uri) {
-        return foreign();
+) -> Result<Response, ApiError> {
+    check_origin(&headers, &uri)?;
+    let form = SubmittedForm::parse(&body::read(&headers, body).await?);
+    let (catalogue, selection) = state.resolve(form).await;
+    let (spec, mut violations) = selection.spec();
+    if let Err(more) = spec.clone().normalized() {
+        // An empty list of plugins is reported already.
+        let has_errors = !violations.is_empty();
+        violations.extend(more.into_iter().filter(|it| !it.field.is_empty() || !has_errors));
     }
-    let body = match read(&headers, body).await {
-        Ok(body) => body,
-        Err(unread) => return Refused::from(unread).into_response(),
+    let error = if violations.is_empty() {
+        match state.service.submit(&caller, spec.clone(), false).await {
+            Ok(submission) => {
+                return Ok(Redirect::to(&page_of(submission.build().id)).into_response());
+            }
+            Err(error) => ApiError::from(error),
+        }
+    } else {
+        ApiError::invalid(violations)
     };
-    let sent = Sent::read(&body);
-    let (catalogue, choice) = pages.settled(sent).await;
-    let (spec, mut wrong) = choice.spec();
-    if let Err(violations) = spec.clone().normalized() {
-        // No plugins at all is said already.
-        let is_new = |field: &str| !field.is_empty() || wrong.is_empty();
-        let new: Vec<_> = violations.into_iter().filter(|violation| is_new(&violation.field)).collect();
-        wrong.extend(new);
-    }
-    let refused = |status: StatusCode, wrong: Wrong| choose::page(&catalogue, &choice, &wrong).answer(status);
-    if !wrong.is_empty() {
-        return refused(StatusCode::UNPROCESSABLE_ENTITY, Wrong::of(&wrong, &spec, &catalogue));
-    }
-    match pages.service.submit(&caller, spec.clone(), false).await {
-        Ok(submitted) => Redirect::to(&format!("/builds/{}", submitted.build().id)).into_response(),
-        Err(ServiceError::Rejected(refusal)) => {
-            let (status, violations) = match refusal {
-                PolicyError::Invalid(violations) => (StatusCode::UNPROCESSABLE_ENTITY, violations),
-                PolicyError::Forbidden(violations) => (StatusCode::FORBIDDEN, violations),
-                PolicyError::Precondition(violation) => (StatusCode::UNPROCESSABLE_ENTITY, vec![violation]),
-            };
-            refused(status, Wrong::of(&violations, &spec, &catalogue))
-        }
-        Err(
-            error @ (ServiceError::Store(StoreError::QueueFull { .. } | StoreError::TenantLimit { .. })
-            | ServiceError::RateLimited { .. }),
-        ) => {
-            let again = match &error {
-                ServiceError::RateLimited { wait } => wait.as_secs() + 1,
-                _ => AGAIN,
-            };
-            let wrong = Wrong::whole(&format!("{error}. Try again later: your choice stays here."));
-            let answer = refused(StatusCode::TOO_MANY_REQUESTS, wrong);
-            ([(header::RETRY_AFTER, again.to_string())], answer).into_response()
-        }
-        Err(error) => {
-            tracing::error!(%error, "a build can't be taken");
-            let wrong = Wrong::whole(
-                "The service can’t take builds right now. Try again in a moment: your choice stays here.",
-            );
-            refused(StatusCode::SERVICE_UNAVAILABLE, wrong)
-        }
-    }
+    let errors = if error.violations.is_empty() {
+        FormErrors::general(&format!("{}. Try again later; your selection is kept.", error.detail()))
+    } else {
+        FormErrors::new(&error.violations, &spec, &catalogue)
+    };
+    let mut response = form_page::page(&catalogue, &selection, &errors).respond(error.status());
+    let retry_after = error.retry_after.map(|seconds| (header::RETRY_AFTER, seconds.into()));
+    response.headers_mut().extend(retry_after);
+    Ok(response)
 }
 
 /// `GET /builds/{id}`
 async fn show(
-    State(pages): State<Arc<Pages>>,
+    State(state): State<Arc<PageState>>,
     _: Reader,
-    Name(id): Name,
-    caller: Result<Builder, Refused>,
-) -> Response {
-    match pages.shown(&id, caller.ok().as_ref()).await {
-        Ok(response) => response,
-        Err(error) => trouble(&error, &id),
+    BuildPath(id): BuildPath,
+    caller: Result<Builder, ApiError>,
+) -> Result<Response, ApiError> {
+    // In this order: the log of a finished build is complete.
+    let build = state.service.build(id).await?;
+    let mut log = Vec::new();
+    while log.len() < MAX_LOG_ENTRIES {
+        let after = log.last().map_or(0, |entry: &LogEntry| entry.seq);
+        let entries = state.service.store.log(id, after, LOG_BATCH).await?;
+        let is_last = entries.len() < LOG_BATCH;
+        log.extend(entries);
+        if is_last {
+            break;
+        }
     }
+    // The page is shown even if the queue can't be read.
+    let position = state.service.position(&build).await.ok().flatten();
+    let running = match position {
+        Some(_) => state.service.depth().await.map_or(0, |depth| depth.running),
+        None => 0,
+    };
+    let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
+    let now = Timestamp::now();
+    let data = BuildPage { build: &build, log: &log, position, running, is_own, now };
+    Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 
 /// `POST /builds/{id}/cancel`
 async fn cancel(
-    State(pages): State<Arc<Pages>>,
+    State(state): State<Arc<PageState>>,
     Builder(caller): Builder,
-    Name(id): Name,
+    BuildPath(id): BuildPath,
     uri: Uri,
     headers: HeaderMap,
-) -> Response {
-    if !is_own(&headers, &uri) {
-        return foreign();
-    }
-    let Ok(named) = id.parse::<BuildId>() else { return nothing(&id) };
-    match pages.service.cancel(&caller, named).await {
-        Ok(build) => Redirect::to(&format!("/builds/{}", build.id)).into_response(),
-        Err(error) => trouble(&error, &id),
-    }
+) -> Result<Redirect, ApiError> {
+    check_origin(&headers, &uri)?;
+    let build = state.service.cancel(&caller, id).await?;
+    Ok(Redirect::to(&page_of(build.id)))
 }
 
-impl Pages {
-    /// What there is to choose from, and what of it is chosen.
-    async fn settled(&self, sent: Sent) -> (PluginCatalogue, Choice) {
-        let catalogue = PluginCatalogue::of(&self.releases, sent.roadrunner()).await;
-        let was = match &sent.was {
-            Some(was) if *was != catalogue.of => Some(PluginCatalogue::of(&self.releases, Some(was)).await),
+fn page_of(id: BuildId) -> String {
+    format!("/builds/{id}")
+}
+
+impl PageState {
+    async fn resolve(&self, form: SubmittedForm) -> (PluginCatalogue, Selection) {
+        let catalogue = PluginCatalogue::of(&self.releases, form.roadrunner()).await;
+        let previous = match &form.previous_roadrunner {
+            Some(previous) if *previous != catalogue.of => {
+                Some(PluginCatalogue::of(&self.releases, Some(previous)).await)
+            }
             _ => None,
         };
-        let choice = sent.settled(&catalogue, was.as_ref());
-        (catalogue, choice)
-    }
-
-    async fn shown(&self, id: &str, caller: Option<&Builder>) -> Result<Response, ServiceError> {
-        let Ok(named) = id.parse::<BuildId>() else { return Ok(nothing(id)) };
-        // In this order: what a build said is there before its end is.
-        let build = self.service.build(named).await?;
-        let mut log = Vec::new();
-        while log.len() < READ {
-            let after = log.last().map_or(0, |entry: &velox_api::LogEntry| entry.seq);
-            let entries = self.service.store.log(named, after, ENTRIES).await?;
-            let is_all = entries.len() < ENTRIES;
-            log.extend(entries);
-            if is_all {
-                break;
-            }
-        }
-        // Where it waits is of use, but nobody's build depends on it.
-        let position = self.service.position(&build).await.ok().flatten();
-        let running = match position {
-            Some(_) => self.service.depth().await.map_or(0, |depth| depth.running),
-            None => 0,
-        };
-        let theirs = caller.is_some_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
-        let known =
-            build::Known { build: &build, log: &log, position, running, theirs, now: Timestamp::now() };
-        Ok(build::page(&known).answer(StatusCode::OK))
+        let selection = form.resolve(&catalogue, previous.as_ref());
+        (catalogue, selection)
     }
 }
 
-/// Whether a form comes from this service's own page: a browser says it (<https://www.w3.org/TR/fetch-metadata/>), and
-/// what isn't a browser isn't led here by another page.
-fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
+/// Rejects forms of other sites, by the headers that browsers send (<https://www.w3.org/TR/fetch-metadata/>). Clients
+/// other than browsers can't be made to send a form by another site.
+fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
-        return matches!(site, "same-origin" | "none");
+    let is_same_origin = if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
+        matches!(site, "same-origin" | "none")
+    } else if let Some(origin) = text(header::ORIGIN) {
+        let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(header::HOST));
+        let origin = Url::parse(origin).ok();
+        host.is_some_and(|host| {
+            origin.is_some_and(|origin| &origin[Position::BeforeHost..Position::AfterPort] == host)
+        })
+    } else {
+        true
+    };
+    if is_same_origin {
+        return Ok(());
     }
-    let Some(origin) = text(header::ORIGIN) else { return true };
-    let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(header::HOST));
-    origin.split_once("://").map(|(_, authority)| authority) == host && host.is_some()
-}
-
-fn foreign() -> Response {
-    notice(
-        StatusCode::FORBIDDEN,
-        "That came from another page",
-        "Builds are asked for on this service’s own page, or over its API.",
-    )
-}
-
-fn nothing(id: &str) -> Response {
-    notice(StatusCode::NOT_FOUND, "There is no such build", &format!("This service knows no build {id}."))
-}
-
-fn trouble(error: &ServiceError, id: &str) -> Response {
-    match error {
-        ServiceError::NotFound(_) => nothing(id),
-        ServiceError::NotOwner(_) => {
-            let text = "Only who asked for a build can cancel it.";
-            notice(StatusCode::FORBIDDEN, "That build is somebody else’s", text)
-        }
-        ServiceError::Rejected(_) | ServiceError::RateLimited { .. } | ServiceError::Store(_) => {
-            tracing::error!(%error, "a page can't be shown");
-            let text = "It doesn’t reach what it keeps. Load this page again in a moment.";
-            notice(StatusCode::SERVICE_UNAVAILABLE, "The service is in trouble", text)
-        }
-    }
+    let message = "the form was sent by another site; use this service's own page or its API";
+    Err(ApiError::new(ApiErrorKind::Forbidden, message))
 }

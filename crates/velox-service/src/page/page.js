@@ -1,9 +1,9 @@
-// What a script adds to the page: searching, a link that follows the choice, live logs. Everything else works without it.
+// Optional features of the page: search, a link to the current selection, live logs.
 "use strict";
 const one = (selector, within = document) => within.querySelector(selector);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// Says on the button itself, and to screen readers, that something was copied.
+// Shows on the button, and tells screen readers, that something was copied.
 function copied(button) {
   const label = one("[data-copied]", button);
   if (!label || label.dataset.was) return;
@@ -18,7 +18,7 @@ async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Browsers have no clipboard for pages without TLS, other than this.
+    // Without TLS, browsers have no clipboard API.
     const area = document.createElement("textarea");
     area.value = text;
     area.readOnly = true;
@@ -41,10 +41,10 @@ function choose(form) {
   const more = () => one("#more").value.split("\n").map((line) => line.trim()).filter(Boolean);
   const roadrunner = () => release.value || typed.value.trim();
 
-  // As the service writes it: `/` and `@` may stand in a query.
+  // Escapes like the service: `/` and `@` keep links readable.
   const escaped = (text) => encodeURIComponent(text).replace(/%(2F|40|3A|2C|24|3B|3F)/g, decodeURIComponent);
 
-  // The path and query that show this choice again.
+  // The path and query of the current selection.
   function link() {
     const parts = [["rr", roadrunner()]];
     const chosen = plugins().filter(({ box }) => box.checked);
@@ -102,7 +102,7 @@ function choose(form) {
     one("[data-found]").textContent = words.length ? (count === 1 ? "1 plugin" : `${count} plugins`) : "";
   }
 
-  // Another RoadRunner has other versions: the service knows which.
+  // Loads the plugin versions of another RoadRunner release.
   let asked = 0;
   async function follow() {
     const mine = ++asked;
@@ -120,7 +120,7 @@ function choose(form) {
       form.elements.was.value = one("[name=was]", fresh).value;
       filter();
     } catch {
-      // The versions stay as they are; the service looks at them again when it is asked to build.
+      // Keeps the versions; the service resolves them when the form is submitted.
     } finally {
       if (mine === asked) step.removeAttribute("aria-busy");
       changed();
@@ -166,14 +166,14 @@ function choose(form) {
     event.preventDefault();
     copy(new URL(link(), location.href).href, event.currentTarget);
   });
-  // The browser may have filled the form from before.
+  // The browser may have restored the form.
   window.addEventListener("pageshow", (event) => { if (event.persisted) changed(); });
   if (location.pathname === "/") changed(); else other.hidden = release.value !== "";
   const wrong = one("#wrong");
   if (wrong) wrong.focus();
 }
 
-// A link to a field goes to the field, not only to its place, and opens what hides it.
+// A link to a field focuses it and opens the sections around it.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("#wrong a");
   const field = link && document.getElementById(link.hash.slice(1));
@@ -196,7 +196,7 @@ function watch(build) {
     const time = Date.parse(entry.time);
     first ??= time;
     const line = document.createElement("p");
-    // Counting is seen on the bar; a screen reader isn't to read all of it.
+    // Progress is shown on the bar; screen readers skip these lines.
     const counts = entry.done !== undefined;
     line.className = counts ? "output" : entry.level;
     if (counts) line.setAttribute("aria-hidden", "true");
@@ -209,7 +209,7 @@ function watch(build) {
     span("when", `${Math.max(0, (time - first) / 1000).toFixed(1)}s`);
     if (entry.level === "warning" || entry.level === "error") span("hidden", `${entry.level}: `);
     span("text", entry.text);
-    // Who reads further up isn't pulled down.
+    // Scrolls only if the end is in view.
     const follows = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
     const empty = one("[data-empty]", lines);
     if (empty) empty.remove();
@@ -222,10 +222,10 @@ function watch(build) {
   function phase(entry) {
     const at = order.indexOf(entry.phase);
     const before = order.indexOf(one("[data-phase].now", build)?.dataset.phase);
-    // What was fetched ahead ends when others are under way already; another attempt starts from the beginning.
+    // A late event of an earlier phase is ignored, unless a new attempt starts.
     if (at < 0 || (at < before && at > 0)) return;
     all("[data-phase]", build).forEach((item, index) => {
-      const [name, said] = index < at ? ["done", "done"] : index === at ? ["now", "going on"] : ["next", "to come"];
+      const [name, said] = index < at ? ["done", "done"] : index === at ? ["now", "in progress"] : ["next", "pending"];
       if (item.className === name) return;
       item.className = name;
       one("[data-said]", item).textContent = ` (${said})`;
@@ -245,7 +245,7 @@ function watch(build) {
     if (word.textContent !== text) word.textContent = text;
   }
 
-  // The clocks here and there may differ: only what passes here is counted.
+  // The clocks may differ: only the time that passes here is added.
   const passed = one("[data-passed]", build);
   let begun = passed.hidden ? null : Date.now() - 1000 * Number(passed.dataset.passed);
   setInterval(() => {
@@ -255,7 +255,7 @@ function watch(build) {
     passed.hidden = false;
   }, 1000);
 
-  // Nobody tells how the queue moves: the service is asked.
+  // No event reports the position in the queue, so it is polled.
   setInterval(async () => {
     const lead = one("[data-lead]", build);
     if (build.dataset.state !== "queued" || !lead) return;
@@ -264,13 +264,13 @@ function watch(build) {
       const fresh = one("[data-lead]", new DOMParser().parseFromString(await answer.text(), "text/html"));
       if (fresh && fresh.textContent !== lead.textContent) lead.textContent = fresh.textContent;
     } catch {
-      // The log says that the service is gone.
+      // The log shows the lost connection.
     }
   }, 5000);
 
   const events = new EventSource(`${build.dataset.log}?after=${lines.dataset.after}`);
   events.onopen = () => { live.textContent = "live"; };
-  events.onerror = () => { live.textContent = "connecting again…"; };
+  events.onerror = () => { live.textContent = "reconnecting…"; };
   events.onmessage = (event) => add(JSON.parse(event.data));
   events.addEventListener("state", (event) => {
     const { state } = JSON.parse(event.data);
@@ -279,7 +279,7 @@ function watch(build) {
     one(".state", build).dataset.word = state;
     begun = state === "running" ? Date.now() : null;
     passed.hidden = true;
-    said(state === "running" ? "Building" : "Waiting");
+    said(state === "running" ? "Building" : "Queued");
     const lead = one("[data-lead]", build);
     if (lead) lead.hidden = state === "running";
   });
@@ -299,7 +299,7 @@ function files() {
         one("code", file).textContent = answer.ok ? await answer.text() : answer.statusText;
       } catch {
         delete file.dataset.there;
-        one("code", file).textContent = "It can’t be loaded right now.";
+        one("code", file).textContent = "Failed to load the file.";
       }
     });
   }

@@ -1,4 +1,4 @@
-//! The audit log: who did what, from where, and what was decided; a JSON object a line.
+//! The audit log: a JSON object per line with the caller, the action and the decision.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,71 +13,71 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 tokio::task_local! {
-    /// The request that is being answered.
-    static ASKED: Asked;
+    /// The current request.
+    static REQUEST: AuditedRequest;
 }
 
-/// What names a request in the audit log.
+/// The request that an entry of the audit log belongs to.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct AuditedRequest {
     pub(super) id: String,
     pub(super) from: Option<IpAddr>,
-    pub(super) call: Arc<Call>,
+    pub(super) call: Arc<RpcCall>,
 }
 
-/// What only a call itself tells: over gRPC every answer has the status 200, and the client's id of it is in its message.
+/// What only the handler of an RPC knows: gRPC responses always have the status 200, and the client's id of a call is in
+/// its message.
 #[derive(Debug, Default)]
-pub(super) struct Call {
+pub(super) struct RpcCall {
     pub(super) status: OnceLock<u16>,
     pub(super) id: OnceLock<String>,
 }
 
-/// The call that is being answered here is taken, or refused: as HTTP would say it.
-pub(crate) fn judged(status: StatusCode) {
-    let _ = ASKED.try_with(|asked| asked.call.status.set(status.as_u16()));
+/// Records the HTTP equivalent of the status of the current call.
+pub(crate) fn record_call_status(status: StatusCode) {
+    let _ = REQUEST.try_with(|request| request.call.status.set(status.as_u16()));
 }
 
-/// The call that is being answered here has an id of the client's.
-pub(crate) fn called(id: &str) {
-    let _ = ASKED.try_with(|asked| asked.call.id.set(id.to_owned()));
+/// Records the client's id of the current call.
+pub(crate) fn record_call_id(id: &str) {
+    let _ = REQUEST.try_with(|request| request.call.id.set(id.to_owned()));
 }
 
-impl Asked {
-    /// The request that is being answered here, where there is one.
-    pub(super) fn now() -> Option<Self> {
-        ASKED.try_with(Self::clone).ok()
+impl AuditedRequest {
+    /// The request of the current task, if any.
+    pub(super) fn current() -> Option<Self> {
+        REQUEST.try_with(Self::clone).ok()
     }
 
-    /// Answers it.
-    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> T {
-        ASKED.scope(self.clone(), answer).await
+    /// Runs a future with this as the current request.
+    pub(super) async fn scope<T>(&self, future: impl Future<Output = T>) -> T {
+        REQUEST.scope(self.clone(), future).await
     }
 }
 
-/// The audit log; without a file nothing is written.
-pub(super) struct Audit(Option<Mutex<File>>);
+/// The audit log; disabled without a file.
+pub(super) struct AuditLog(Option<Mutex<File>>);
 
-/// What was decided.
-#[derive(Debug, Serialize)]
-pub(super) struct Act<'a> {
-    /// `submit`, `cancel`, or `request` for what was refused before it came to anything.
+/// An entry of the audit log.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct AuditEntry<'a> {
+    /// `submit`, `cancel`, or `request` for a rejected request.
     pub(super) action: &'a str,
-    /// `queued`, `joined`, `finished`, `cancelled`, or why it was refused.
+    /// `queued`, `joined`, `finished`, `cancelled`, or the reason of the rejection.
     pub(super) decision: &'a str,
-    /// The token's name, or the address where nobody needs one; `None`: nobody knows.
+    /// The name of the token, or the address where none is required; `None`: not authenticated.
     pub(super) who: Option<&'a str>,
-    /// The build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) build: Option<String>,
-    /// The HTTP status of a refusal.
+    /// The HTTP status of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    /// The path of a refusal, as the service names it: with the names of its variables.
+    /// The route of a rejected request, with the names of its parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) route: Option<&'a str>,
 }
 
-impl Audit {
+impl AuditLog {
     pub(super) fn open(file: Option<&Path>) -> io::Result<Self> {
         let open = |file: &Path| {
             let mut options = OpenOptions::new();
@@ -89,35 +89,35 @@ impl Audit {
         file.map(open).transpose().map(Self)
     }
 
-    /// Writes it down. JSON escapes control characters, so a line is a line.
-    pub(super) fn write(&self, asked: Option<&Asked>, act: &Act<'_>) {
+    /// Appends an entry. JSON escapes line breaks.
+    pub(super) fn write(&self, request: Option<&AuditedRequest>, entry: &AuditEntry<'_>) {
         #[derive(Serialize)]
         struct Line<'a> {
             time: Timestamp,
             #[serde(flatten)]
-            act: &'a Act<'a>,
+            entry: &'a AuditEntry<'a>,
             #[serde(skip_serializing_if = "Option::is_none")]
             from: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             request_id: Option<&'a str>,
-            /// What a call's message has as its `request_id`.
+            /// The `request_id` of an RPC message.
             #[serde(skip_serializing_if = "Option::is_none")]
             call_id: Option<&'a str>,
         }
         let Some(file) = &self.0 else { return };
         let line = Line {
             time: Timestamp::now(),
-            act,
-            from: asked.and_then(|asked| asked.from).map(|from| from.to_string()),
-            request_id: asked.map(|asked| asked.id.as_str()),
-            call_id: asked.and_then(|asked| asked.call.id.get()).map(String::as_str),
+            entry,
+            from: request.and_then(|request| request.from).map(|from| from.to_string()),
+            request_id: request.map(|request| request.id.as_str()),
+            call_id: request.and_then(|request| request.call.id.get()).map(String::as_str),
         };
-        // Texts and numbers can always be written.
+        // Serializing a line can't fail.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
         let written = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
         if let Err(error) = written {
-            tracing::error!(%error, "the audit log can't be written");
+            tracing::error!(%error, "failed to write the audit log");
         }
     }
 }
@@ -127,17 +127,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_act_is_a_line() {
-        let place = tempfile::tempdir().unwrap();
-        let file = place.path().join("audit.jsonl");
+    fn entries_are_single_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit.jsonl");
         for _ in 0..2 {
-            let audit = Audit::open(Some(&file)).unwrap();
-            let asked =
-                Asked { id: "a1".to_owned(), from: Some([192, 0, 2, 1].into()), call: Arc::default() };
+            let audit = AuditLog::open(Some(&file)).unwrap();
+            let (id, from) = ("a1".to_owned(), Some([192, 0, 2, 1].into()));
+            let request = AuditedRequest { id, from, call: Arc::default() };
             let who = Some("ci\n{\"who\":\"root\"}");
-            let act =
-                Act { action: "submit", decision: "queued", who, build: None, status: None, route: None };
-            audit.write(Some(&asked), &act);
+            let entry = AuditEntry { action: "submit", decision: "queued", who, ..AuditEntry::default() };
+            audit.write(Some(&request), &entry);
         }
         let text = std::fs::read_to_string(&file).unwrap();
         let lines: Vec<serde_json::Value> =

@@ -6,7 +6,7 @@ use velox_api::{BuildId, LogEntry};
 
 use super::{
     Telemetry,
-    audit::{Act, Asked},
+    audit::{AuditEntry, AuditedRequest},
 };
 use crate::{
     build::Tenant,
@@ -83,7 +83,7 @@ impl Telemetry {
 
     fn audit_build(&self, action: &str, decision: &str, tenant: &Tenant, id: BuildId) {
         let (who, build) = (Some(tenant.0.as_str()), Some(id.to_string()));
-        let act = Act { action, decision, who, build, status: None, route: None };
-        self.audit.write(Asked::now().as_ref(), &act);
+        let entry = AuditEntry { action, decision, who, build, ..AuditEntry::default() };
+        self.audit.write(AuditedRequest::current().as_ref(), &entry);
     }
 }

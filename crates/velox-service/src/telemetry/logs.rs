@@ -1,4 +1,4 @@
-//! The log of the process, and where its traces go.
+//! The process's log and the export of its traces.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
@@ -14,35 +14,35 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-/// How long the last spans may take on their way.
-const LAST: Duration = Duration::from_secs(5);
+/// How long the export of the last spans may take.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the process tells what goes on.
+/// The options of [`Logging`].
 #[derive(Debug, Clone)]
-pub struct LogsOptions {
-    /// What traces call the process, unless `OTEL_SERVICE_NAME` does.
+pub struct LogOptions {
+    /// The service name in traces, unless `OTEL_SERVICE_NAME` is set.
     pub service: &'static str,
-    /// JSON objects instead of lines for people.
+    /// Whether to write JSON objects instead of text.
     pub json: bool,
-    /// Whether stderr takes colours.
+    /// Whether to color the text.
     pub color: bool,
-    /// How much is told: of this program so much, of others' code only what is of concern.
+    /// The level for this program's messages; other crates log warnings and errors at most.
     pub level: Level,
-    /// The process's environment: `OTEL_EXPORTER_OTLP_ENDPOINT` turns traces on, `VX_LOG` says which logs
+    /// The environment: `OTEL_EXPORTER_OTLP_ENDPOINT` enables traces, `VX_LOG` is a filter
     /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
     pub environment: BTreeMap<String, String>,
 }
 
-/// The logs and traces of the process, until it ends.
+/// The logging and tracing of the process.
 #[derive(Debug)]
-pub struct Logs(Option<SdkTracerProvider>);
+pub struct Logging(Option<SdkTracerProvider>);
 
-impl Logs {
-    /// From here on all that the service says goes to stderr, and its traces where the environment says.
+impl Logging {
+    /// Starts logging to stderr, and the export of traces if configured.
     ///
     /// # Errors
-    /// A sentence on the setting that is wrong.
-    pub fn begin(options: &LogsOptions) -> Result<Self, String> {
+    /// The message for an invalid setting.
+    pub fn start(options: &LogOptions) -> Result<Self, String> {
         let filter = match options.environment.get("VX_LOG").filter(|value| !value.is_empty()) {
             Some(value) => EnvFilter::try_new(value).map_err(|error| format!("VX_LOG: {error}"))?,
             None => {
@@ -61,7 +61,7 @@ impl Logs {
                 .with_filter(filter)
                 .boxed()
         };
-        let provider = traces(options.service, &options.environment)?;
+        let provider = trace_provider(options.service, &options.environment)?;
         let spans = provider.as_ref().map(|provider| {
             global::set_text_map_propagator(TraceContextPropagator::new());
             global::set_tracer_provider(provider.clone());
@@ -72,24 +72,24 @@ impl Logs {
             .with(spans)
             .with(lines)
             .try_init()
-            .map_err(|error| format!("the log can't be set up: {error}"))?;
+            .map_err(|error| format!("failed to set up logging: {error}"))?;
         Ok(Self(provider))
     }
 
-    /// Sends what is left. The log goes on.
-    pub async fn end(self) {
+    /// Exports the remaining spans. Logging continues.
+    pub async fn finish(self) {
         if let Some(provider) = self.0 {
-            // It waits for a thread of its own, which waits for this runtime.
-            let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST));
+            // The exporter's thread needs this runtime meanwhile.
+            let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_TIMEOUT));
             if let Ok(Err(error)) = end.await {
-                tracing::warn!(%error, "the last traces didn't arrive");
+                tracing::warn!(%error, "failed to export the last traces");
             }
         }
     }
 }
 
-/// Where the environment says that traces go (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
-fn traces(
+/// The exporter that the environment configures (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
+fn trace_provider(
     service: &'static str,
     environment: &BTreeMap<String, String>,
 ) -> Result<Option<SdkTracerProvider>, String> {
@@ -98,14 +98,14 @@ fn traces(
     if disabled || !(set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")) {
         return Ok(None);
     }
-    let wrong = |error: &dyn std::fmt::Display| format!("traces can't be sent: {error}");
-    let client = velox_build::http_client(environment).map_err(|error| wrong(&error))?;
+    let failed = |error: &dyn std::fmt::Display| format!("failed to set up the export of traces: {error}");
+    let client = velox_build::http_client(environment).map_err(|error| failed(&error))?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_http_client(OnRuntime { client, runtime: Handle::current() })
+        .with_http_client(RuntimeClient { client, runtime: Handle::current() })
         .build()
-        .map_err(|error| wrong(&error))?;
+        .map_err(|error| failed(&error))?;
     let mut resource = Resource::builder();
     if !set("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name(service);
@@ -115,15 +115,15 @@ fn traces(
     ))
 }
 
-/// A client for the exporter's own thread, which has no runtime.
+/// An HTTP client for the exporter's thread, which has no runtime.
 #[derive(Debug)]
-struct OnRuntime {
+struct RuntimeClient {
     client: reqwest::Client,
     runtime: Handle,
 }
 
 #[async_trait]
-impl HttpClient for OnRuntime {
+impl HttpClient for RuntimeClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
         self.runtime.spawn(async move { HttpClient::send_bytes(&client, request).await }).await?

@@ -1,4 +1,4 @@
-//! The metrics, in the text format of OpenMetrics (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+//! The metrics, in the OpenMetrics text format (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -13,7 +13,6 @@ use crate::store::QueueDepth;
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
-/// What is counted and measured.
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<Labels<3>, Counter>,
@@ -37,7 +36,7 @@ impl Metrics {
             || Histogram::new([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0]);
         let mut registry = Registry::with_prefix("vx");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build_info", "The vx that serves", version);
+        registry.register("build_info", "The version of vx", version);
         let metrics = Self {
             requests: Family::default(),
             request_duration: Family::new_with_constructor(quick),
@@ -52,46 +51,46 @@ impl Metrics {
             denied: Family::default(),
             registry: Registry::default(),
         };
-        registry.register("requests", "Answered requests", metrics.requests.clone());
+        registry.register("requests", "Handled requests", metrics.requests.clone());
         registry.register_with_unit(
             "request_duration",
-            "Until the head of the answer",
+            "Time to the response headers",
             Unit::Seconds,
             metrics.request_duration.clone(),
         );
         registry.register(
             "submissions",
-            "Accepted requests for builds: queued, joined to one on its way, or finished before",
+            "Accepted build requests: queued, joined to a running build, or finished before",
             metrics.submissions.clone(),
         );
-        registry.register("builds", "Builds that ended here, by how", metrics.builds.clone());
+        registry.register("builds", "Builds that ended in this process, by state", metrics.builds.clone());
         registry.register_with_unit(
             "build_duration",
-            "From a worker's start to the end, by how it ended",
+            "Build time from the start of the worker, by state",
             Unit::Seconds,
             metrics.build_duration.clone(),
         );
         registry.register_with_unit(
             "build_phase_duration",
-            "The phases of builds",
+            "Time of each build phase",
             Unit::Seconds,
             metrics.phase_duration.clone(),
         );
-        registry.register("workers_busy", "Builds that run in this process", metrics.busy.clone());
-        registry.register("queue_depth", "Builds that wait and that run, everywhere", metrics.depth.clone());
+        registry.register("workers_busy", "Builds running in this process", metrics.busy.clone());
+        registry.register("queue_depth", "Queued and running builds of all nodes", metrics.depth.clone());
         registry.register_with_unit(
             "artifact_served",
-            "What was sent of binaries",
+            "Bytes of binaries sent",
             Unit::Bytes,
             metrics.artifact_bytes.clone(),
         );
         registry.register_with_unit(
             "build_downloaded",
-            "What builds in this process downloaded",
+            "Bytes downloaded by builds of this process",
             Unit::Bytes,
             metrics.downloaded.clone(),
         );
-        registry.register("denied", "Callers that weren't let in, by why", metrics.denied.clone());
+        registry.register("denied", "Rejected requests, by reason", metrics.denied.clone());
         Self { registry, ..metrics }
     }
 
@@ -115,7 +114,7 @@ impl Metrics {
         self.busy.inc();
     }
 
-    /// A build ended here, or was given back; `state`: `None` for the latter.
+    /// Counts the end of a build; `state` is `None` if the build was released to the queue.
     pub(super) fn ended(&self, state: Option<&str>, took: Duration) {
         self.busy.dec();
         if let Some(state) = state {
@@ -133,14 +132,14 @@ impl Metrics {
         self.artifact_bytes.inc_by(bytes);
     }
 
-    /// All of them, with the queue at this depth.
+    /// The OpenMetrics text.
     pub(super) fn text(&self, depth: QueueDepth) -> String {
         for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.depth.get_or_create(&[("state", state.to_owned())]).set(count);
         }
         let mut text = String::new();
-        // A String can be written to.
+        // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);
         text
     }

@@ -1,6 +1,4 @@
-//! What operators see of a service: metrics, traces, logs and the audit log.
-//!
-//! Requests are observed by a middleware; the service and its workers report builds.
+//! Metrics, traces, logs and the audit log.
 
 mod audit;
 mod build;
@@ -13,39 +11,36 @@ use std::{io, path::Path, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
 
-pub use self::logs::{Logs, LogsOptions};
-use self::{audit::Audit, metrics::Metrics, spans::Spans};
+pub use self::logs::{LogOptions, Logging};
+use self::{audit::AuditLog, metrics::Metrics, spans::Spans};
 pub(crate) use self::{
-    audit::{called, judged},
+    audit::{record_call_id, record_call_status},
     build::BuildEnd,
     request::observe,
     spans::current as current_trace,
 };
 use crate::store::QueueDepth;
 
-/// Where what happens is counted and written down.
+/// The metrics, spans and audit log of a process.
 pub(crate) struct Telemetry {
     metrics: Metrics,
-    audit: Audit,
+    audit: AuditLog,
     spans: Spans,
 }
 
 impl Telemetry {
-    /// With an audit log in this file, which is appended to.
-    ///
-    /// # Errors
-    /// It can't be opened.
+    /// Opens the audit log, if one is configured.
     pub(crate) fn new(audit: Option<&Path>) -> io::Result<Arc<Self>> {
-        let audit = Audit::open(audit)?;
+        let audit = AuditLog::open(audit)?;
         Ok(Arc::new(Self { metrics: Metrics::new(), audit, spans: Spans::default() }))
     }
 
-    /// Counts what builds download.
+    /// The counter of bytes downloaded by builds.
     pub(crate) fn downloaded(&self) -> Counter {
         self.metrics.downloaded.clone()
     }
 
-    /// The metrics in OpenMetrics' format, with the queue at this depth.
+    /// The metrics in the OpenMetrics text format.
     pub(crate) fn metrics(&self, depth: QueueDepth) -> String {
         self.metrics.text(depth)
     }

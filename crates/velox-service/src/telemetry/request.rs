@@ -1,5 +1,4 @@
-//! What is seen of a request: its id, a span, a line in the log, a count, and, where it is refused, an entry in the audit
-//! log.
+//! Request telemetry: an id, a span, a log line and metrics, and an audit log entry for rejected requests.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -17,16 +16,16 @@ use uuid::Uuid;
 
 use super::{
     Telemetry,
-    audit::{Act, Asked},
+    audit::{AuditEntry, AuditedRequest},
 };
 use crate::auth::{Denied, Identity};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id that is taken from a client.
-const LONGEST: usize = 64;
+/// The longest accepted request id of a client.
+const MAX_ID_BYTES: usize = 64;
 
-/// Watches a request from its start to its answer.
+/// Records a request and its response.
 pub(crate) async fn observe(
     State(telemetry): State<Arc<Telemetry>>,
     request: Request,
@@ -35,10 +34,10 @@ pub(crate) async fn observe(
     let started = Instant::now();
     let id = request_id(request.headers());
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    // Only paths that the service knows: what others ask for would fill metrics and logs.
+    // Known routes only: arbitrary paths would fill the metrics.
     let route =
         request.extensions().get::<MatchedPath>().map_or("other".to_owned(), |path| path.as_str().to_owned());
-    let method = known(request.method());
+    let method = method_name(request.method());
     let span = tracing::info_span!(
         "request",
         otel.name = format!("{method} {route}"),
@@ -49,11 +48,12 @@ pub(crate) async fn observe(
         http.response.status_code = tracing::field::Empty,
         request_id = id,
     );
-    let parent = global::get_text_map_propagator(|known| known.extract(&HeaderExtractor(request.headers())));
-    // Without traces nothing is to be set.
+    let parent =
+        global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(request.headers())));
+    // Fails if traces are disabled.
     let _ = span.set_parent(parent);
-    let asked = Asked { id: id.clone(), from, call: Arc::default() };
-    let mut response = asked.answered(next.run(request)).instrument(span.clone()).await;
+    let audited = AuditedRequest { id: id.clone(), from, call: Arc::default() };
+    let mut response = audited.scope(next.run(request)).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), started.elapsed());
     span.record("http.response.status_code", status);
     if status >= 500 {
@@ -61,12 +61,12 @@ pub(crate) async fn observe(
     }
     telemetry.metrics.request(method, &route, status, took);
     let identity = response.extensions_mut().remove::<Identity>().map(|Identity(caller)| caller);
-    let judged = asked.call.status.get().copied().unwrap_or(status);
-    telemetry.refusal(&asked, method, &route, judged, identity);
+    let call_status = audited.call.status.get().copied().unwrap_or(status);
+    telemetry.record_rejection(&audited, method, &route, call_status, identity);
     let from = from.map(|from| from.to_string()).unwrap_or_default();
     let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
-    let call_id = asked.call.id.get();
-    span.in_scope(|| tracing::info!(status, milliseconds, from, call_id, "answered"));
+    let call_id = audited.call.id.get();
+    span.in_scope(|| tracing::info!(status, milliseconds, from, call_id, "handled request"));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -74,49 +74,44 @@ pub(crate) async fn observe(
 }
 
 impl Telemetry {
-    /// Counts and writes down what was refused.
-    fn refusal(
+    /// Counts a rejected request and adds it to the audit log.
+    fn record_rejection(
         &self,
-        asked: &Asked,
+        request: &AuditedRequest,
         method: &str,
         route: &str,
         status: u16,
         identity: Option<Result<crate::caller::Caller, Denied>>,
     ) {
         let changes = matches!(method, "POST" | "DELETE");
-        let (why, who) = match &identity {
-            // Some paths need no token.
-            Some(Err(Denied::Missing)) if status < 400 => return,
-            Some(Err(denied)) => (denied.word(), None),
+        let (reason, who) = match &identity {
+            // Some routes require no token.
+            Some(Err(Denied::TokenMissing)) if status < 400 => return,
+            Some(Err(denied)) => (denied.reason(), None),
             Some(Ok(caller)) if status == 403 => ("forbidden", Some(caller.tenant.0.as_str())),
             Some(Ok(caller)) if changes && status >= 400 => ("refused", Some(caller.tenant.0.as_str())),
             _ => return,
         };
-        self.metrics.denied(why);
-        let act = Act {
-            action: "request",
-            decision: why,
-            who,
-            build: None,
-            status: Some(status),
-            route: Some(route),
-        };
-        self.audit.write(Some(asked), &act);
+        self.metrics.denied(reason);
+        let (status, route) = (Some(status), Some(route));
+        let entry =
+            AuditEntry { action: "request", decision: reason, who, status, route, ..AuditEntry::default() };
+        self.audit.write(Some(request), &entry);
     }
 }
 
-/// What the client calls the request, where that is a sane name; else a new one.
+/// The client's id of the request if it is valid, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
-    let sane = |id: &&str| {
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        (1..=LONGEST).contains(&id.len()) && id.bytes().all(good)
+    let is_valid = |id: &&str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(is_allowed)
     };
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+    given.filter(is_valid).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// A method by its name; all that the service has no use for by one.
-fn known(method: &Method) -> &'static str {
+/// The name of a supported method, or `other`.
+fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -132,19 +127,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_clients_are_taken_where_they_are_sane() {
+    fn invalid_request_ids_are_replaced() {
         let id = |id: &'static str| {
             request_id(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))]))
         };
         assert_eq!(id("a-B_1.x"), "a-B_1.x");
-        for wrong in [
+        for invalid in [
             "",
             "a b",
             "a\tb",
             "<a>",
             "0123456789012345678901234567890123456789012345678901234567890123456789",
         ] {
-            assert!(Uuid::try_parse(&id(wrong)).is_ok(), "{wrong}");
+            assert!(Uuid::try_parse(&id(invalid)).is_ok(), "{invalid}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A span for each build and each of its phases.
+//! Spans of builds and their phases.
 
 use std::{
     collections::HashMap,
@@ -16,48 +16,48 @@ use velox_api::{BuildId, LogEntry};
 
 use crate::store::Lease;
 
-/// What a request's span is called in the headers of others
+/// The header that identifies a span
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
-const PARENT: &str = "traceparent";
+const TRACEPARENT: &str = "traceparent";
 
-/// The builds that run here.
+/// The spans of the builds that run in this process.
 #[derive(Default)]
-pub(super) struct Spans(Mutex<HashMap<BuildId, Running>>);
+pub(super) struct Spans(Mutex<HashMap<BuildId, BuildSpan>>);
 
-pub(super) struct Running {
+pub(super) struct BuildSpan {
     context: Context,
     started: Instant,
-    phase: Option<Phase>,
+    phase: Option<PhaseSpan>,
 }
 
-struct Phase {
+struct PhaseSpan {
     name: String,
     since: SystemTime,
     span: BoxedSpan,
 }
 
-/// The span of the request that is being answered; `None`: traces aren't kept.
+/// The `traceparent` of the current request; `None` if traces are disabled.
 pub(crate) fn current() -> Option<String> {
     let mut headers = HashMap::new();
     let context = tracing::Span::current().context();
-    global::get_text_map_propagator(|known| known.inject_context(&context, &mut headers));
-    headers.remove(PARENT)
+    global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut headers));
+    headers.remove(TRACEPARENT)
 }
 
-/// The span that is called so, in whichever process it was.
+/// A link to the span of a `traceparent`.
 fn link(parent: &str) -> Option<Link> {
-    let headers = HashMap::from([(PARENT.to_owned(), parent.to_owned())]);
-    let context = global::get_text_map_propagator(|known| known.extract(&headers));
-    let asked = context.span().span_context().clone();
-    asked.is_valid().then(|| Link::with_context(asked))
+    let headers = HashMap::from([(TRACEPARENT.to_owned(), parent.to_owned())]);
+    let context = global::get_text_map_propagator(|propagator| propagator.extract(&headers));
+    let linked = context.span().span_context().clone();
+    linked.is_valid().then(|| Link::with_context(linked))
 }
 
 impl Spans {
-    fn running(&self) -> MutexGuard<'_, HashMap<BuildId, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<BuildId, BuildSpan>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A build begins here; it links to the request that asked first.
+    /// Starts the span of a build, linked to the request that submitted it.
     pub(super) fn begin(&self, lease: &Lease) {
         let id = lease.build.id;
         let tracer = global::tracer("vx");
@@ -70,10 +70,10 @@ impl Spans {
             span = span.with_links(vec![link]);
         }
         let context = Context::new().with_span(span.start_with_context(&tracer, &Context::new()));
-        self.running().insert(id, Running { context, started: Instant::now(), phase: None });
+        self.running().insert(id, BuildSpan { context, started: Instant::now(), phase: None });
     }
 
-    /// What the log says of phases; each one that ended, and how long it took.
+    /// Follows the phases of the log; returns those that ended, with their durations.
     pub(super) fn entries(&self, id: BuildId, entries: &[LogEntry]) -> Vec<(String, Duration)> {
         let mut builds = self.running();
         let Some(running) = builds.get_mut(&id) else { return Vec::new() };
@@ -88,12 +88,12 @@ impl Spans {
             let tracer = global::tracer("vx");
             let span = tracer.span_builder(name.clone()).with_start_time(now);
             let span = span.start_with_context(&tracer, &running.context);
-            running.phase = Some(Phase { name: name.clone(), since: now, span });
+            running.phase = Some(PhaseSpan { name: name.clone(), since: now, span });
         }
         ended
     }
 
-    /// It ended, so: the last phase with how long it took, and how long it all took. `None`: it didn't run here.
+    /// Ends the span; returns the last phase with its duration, and the duration of the build. `None`: unknown build.
     pub(super) fn end(
         &self,
         id: BuildId,
@@ -111,9 +111,9 @@ impl Spans {
     }
 }
 
-impl Running {
+impl BuildSpan {
     fn end_phase(&mut self, now: SystemTime) -> Option<(String, Duration)> {
-        let Phase { name, since, mut span } = self.phase.take()?;
+        let PhaseSpan { name, since, mut span } = self.phase.take()?;
         span.end_with_timestamp(now);
         Some((name, now.duration_since(since).unwrap_or_default()))
     }

@@ -104,7 +104,7 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
 
         // The first stop leads past the header, and can be seen.
         browser.press(&tab).await;
-        assert_eq!(browser.focus().await, "Skip to the content");
+        assert_eq!(browser.focus().await, "Skip to content");
         assert_eq!(
             browser.value("document.activeElement.getBoundingClientRect().top > 0").await,
             json!(true)
@@ -374,7 +374,7 @@ fn a_token_is_the_password() {
 
         let host = service.url.strip_prefix("http://").unwrap();
         browser.goto(&format!("http://me:{}@{host}/", service.token.as_ref().unwrap())).await;
-        assert_eq!(browser.text("h1").await, "Build a RoadRunner server");
+        assert_eq!(browser.text("h1").await, "Build a RoadRunner binary");
 
         // The browser keeps it for all that the page does: forms, the live log, files, downloads.
         browser.goto(&service.link(&[("rpc", "v5.1.9")])).await;
@@ -422,7 +422,7 @@ fn it_works_without_a_script() {
         loop {
             let (_, text) = get(&format!("/?rr={UNKNOWN}")).await;
             let listed = text.contains(&format!("<option value=\"{UNKNOWN}\" selected"));
-            if listed && text.contains("have the versions of this release") {
+            if listed && text.contains("are those of this release") {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -465,6 +465,6 @@ fn it_works_without_a_script() {
         assert_eq!(post("/build", form, "same-origin").await.1, Some(location));
         let (status, _, text) = post("/build", "p=".to_owned(), "same-origin").await;
         assert_eq!(status, 422);
-        assert!(text.contains("choose at least one"), "{text}");
+        assert!(text.contains("select at least one plugin"), "{text}");
     });
 }

@@ -381,7 +381,7 @@ fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
         let machine = machine.env("GOPROXY", &goproxy);
         let ended = machine.run(spec(&[("example.com/stranger/x", "v1.0.0")]));
         let said = &ended.failed().message;
-        assert!(said.contains("no address of the public network"), "{said}");
+        assert!(said.contains("is not a public address"), "{said}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
@@ -434,14 +434,14 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
     };
     page("honest", &format!("git https://{HOST}/acme/honest"));
     let cases = [
-        ("metadata", "169.254.169.254:443 is nothing that a build may reach here"),
-        ("mapped", "is nothing that a build may reach here"),
+        ("metadata", "169.254.169.254:443 is not an allowed host"),
+        ("mapped", "is not an allowed host"),
         ("loopback", "127.0.0.1:"),
         ("plain", "insecure"),
-        ("repository", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("repository", "intranet.acme.test:443 is not an allowed host"),
         ("folder", "file scheme disallowed"),
         ("shell", "transport 'ssh' not allowed"),
-        ("proxy", "intranet.acme.test:443 is nothing that a build may reach here"),
+        ("proxy", "intranet.acme.test:443 is not an allowed host"),
         ("local", "file scheme disallowed"),
     ];
     moved("metadata", "https://169.254.169.254/latest/meta-data".to_owned());

@@ -8,7 +8,7 @@ use url::Url;
 use velox_manifest::{Diagnostic, LogConfig};
 use velox_service::{
     ArtifactBucket, BuildPolicy, ClusterOptions, JobLimits, ServeError,
-    telemetry::{Logs, LogsOptions},
+    telemetry::{LogOptions, Logging},
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub(super) fn shutdown_on_signal(settings: &Settings) -> CommandResult<Cancellat
 }
 
 /// Starts logging to stderr, as the flags select it.
-pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandResult<Logs> {
+pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandResult<Logging> {
     let level = match settings.verbosity(LogConfig::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
@@ -39,7 +39,7 @@ pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandR
         Verbosity::Verbose => tracing::Level::DEBUG,
         Verbosity::Everything => tracing::Level::TRACE,
     };
-    Logs::begin(&LogsOptions {
+    Logging::start(&LogOptions {
         service,
         json: settings.format(LogConfig::default()) == OutputFormat::Json,
         color: settings.terminal.color,
@@ -50,14 +50,18 @@ pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandR
 }
 
 /// Flushes the log, and reports an error of the service.
-pub(super) async fn finish(settings: &Settings, logs: Logs, result: Result<(), ServeError>) -> CommandResult {
+pub(super) async fn finish(
+    settings: &Settings,
+    logs: Logging,
+    result: Result<(), ServeError>,
+) -> CommandResult {
     let result = result.map_err(|error| {
         let status = if error.is_of_options() { ExitStatus::Configuration } else { ExitStatus::Failure };
         let report = report::open(settings, LogConfig::default(), None);
         report.failed(status, &[Diagnostic::error(error.to_string())], &[]);
         status
     });
-    logs.end().await;
+    logs.finish().await;
     result
 }
 

@@ -1,0 +1,138 @@
+//! Access control: authentication, scopes, and the host names that are served.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use url::Host;
+
+use super::{
+    AppState,
+    error::{ApiError, ApiErrorKind},
+};
+use crate::{
+    auth::Identity,
+    caller::{Caller, TokenScope},
+};
+
+/// How the service may be reached.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AccessConfig {
+    /// The origins whose pages may use the API.
+    pub(crate) origins: Vec<HeaderValue>,
+    /// Serve only the host names of this machine.
+    pub(crate) local_only: bool,
+    /// The service is reached by TLS only.
+    pub(crate) https_only: bool,
+}
+
+/// Authenticates the caller; handlers check the scope.
+pub(crate) async fn authenticate(
+    State(state): State<Arc<AppState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    let identity = Identity(state.tokens.authenticate(request.headers(), peer));
+    request.extensions_mut().insert(identity.clone());
+    let mut response = next.run(request).await;
+    // For the audit log, which wraps all other layers.
+    response.extensions_mut().insert(identity);
+    response
+}
+
+/// Extracts a caller with the scope `build`.
+pub(crate) struct Builder(pub(crate) Caller);
+
+/// Requires the scope `read`.
+pub(crate) struct Reader;
+
+/// Requires the scope `metrics`.
+pub(crate) struct MetricsReader;
+
+impl<S: Send + Sync> FromRequestParts<S> for Builder {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(Identity::caller(&parts.extensions, TokenScope::Build)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Identity::caller(&parts.extensions, TokenScope::Read).map(|_| Self)?)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MetricsReader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Identity::caller(&parts.extensions, TokenScope::Metrics).map(|_| Self)?)
+    }
+}
+
+/// Rejects host names other than this machine's own. Where no token is required, a page whose host name resolves to this
+/// machine (DNS rebinding) would otherwise be of the same origin as the service.
+pub(crate) async fn require_local_host(request: Request, next: Next) -> Response {
+    if is_local_host(request.uri(), request.headers()) {
+        return next.run(request).await;
+    }
+    let message = "only this machine's own host names are served; use localhost, or run `vx server` with --tokens or \
+                   --allow-anonymous";
+    ApiError::new(ApiErrorKind::MisdirectedRequest, message).into_response()
+}
+
+fn is_local_host(uri: &Uri, headers: &HeaderMap) -> bool {
+    let header = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    // HTTP/1.0 has no Host header.
+    let Some(authority) = uri.authority().map(Authority::as_str).or(header) else { return true };
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    match Host::parse(authority.host()) {
+        Ok(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Ok(Host::Ipv4(address)) => address.is_loopback(),
+        Ok(Host::Ipv6(address)) => address.is_loopback(),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_host_names() {
+        for (host, is_local) in [
+            ("localhost", true),
+            ("localhost:8080", true),
+            ("LOCALHOST.:1", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("vx.localhost", true),
+            ("evil.example", false),
+            ("evil.example:8080", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1", false),
+            ("127.0.0.1.nip.io", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert_eq!(is_local_host(&Uri::from_static("/"), &headers), is_local, "{host}");
+        }
+        assert!(is_local_host(&Uri::from_static("/"), &HeaderMap::new()));
+        assert!(!is_local_host(&Uri::from_static("http://evil.example/"), &HeaderMap::new()));
+    }
+}

@@ -1,0 +1,443 @@
+//! The selection on the form page: read from its form and links, written as links, converted to a build spec.
+
+use std::fmt::Write as _;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::form_urlencoded;
+use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
+use velox_manifest::{GoTarget, parse_target};
+
+use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
+
+/// The plugins selected by default: the smallest binary that runs PHP.
+const DEFAULT_PLUGINS: [&str; 4] = ["http", "logger", "rpc", "server"];
+
+/// The characters escaped in queries; `/` and `@` keep links readable.
+const QUERY_ESCAPES: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'\'')
+    .add(b'+')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>');
+
+/// The values of the form, valid or not, so that the form can be shown again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// The RoadRunner ref.
+    pub(super) roadrunner: String,
+    /// Plugins of the catalogue.
+    pub(super) plugins: Vec<PluginSpec>,
+    /// Other plugins, a `module@ref` per line.
+    pub(super) more: String,
+    pub(super) target: String,
+    pub(super) debug: bool,
+    pub(super) race: bool,
+    pub(super) strict: bool,
+    pub(super) dependencies: String,
+    pub(super) tags: String,
+    /// A `old => new` per line.
+    pub(super) replaces: String,
+    /// A `module@version` per line.
+    pub(super) excludes: String,
+    pub(super) stamp_version: String,
+    pub(super) stamp_time: String,
+}
+
+/// A submitted form or a followed link, before its values are resolved with the catalogue.
+#[derive(Debug, Default)]
+pub(super) struct SubmittedForm {
+    selection: Selection,
+    /// The RoadRunner ref that the form was shown for. Plugins at the versions of that release move to those of the
+    /// selected one.
+    pub(super) previous_roadrunner: Option<String>,
+    /// Versions from fields beside the plugins.
+    versions: Vec<(String, String)>,
+    set: Option<PluginSet>,
+    /// Whether the form has plugins, or says that there are none.
+    has_plugins: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum PluginSet {
+    Release,
+    None,
+}
+
+impl SubmittedForm {
+    /// Parses a query or a form body; unknown fields are ignored.
+    pub(super) fn parse(encoded: &[u8]) -> Self {
+        let mut form = Self::default();
+        let mut other_ref = String::new();
+        for (name, value) in form_urlencoded::parse(encoded) {
+            let text = value.trim().replace("\r\n", "\n");
+            match &*name {
+                "rr" => form.selection.roadrunner = text,
+                "ref" => other_ref = text,
+                "was" => form.previous_roadrunner = Some(text),
+                "set" if text == "release" => form.set = Some(PluginSet::Release),
+                "set" if text == "none" => form.set = Some(PluginSet::None),
+                "p" => {
+                    form.has_plugins = true;
+                    if !text.is_empty() {
+                        let (module, reference) = text.split_once('@').unwrap_or((&text, ""));
+                        form.selection.plugins.push(PluginSpec::new(module, reference));
+                    }
+                }
+                "target" => form.selection.target = text,
+                other => {
+                    if let Some(module) = other.strip_prefix("v.") {
+                        form.versions.push((module.to_owned(), text));
+                    } else if let Some(field) = named(form.selection.texts(), other) {
+                        *field = text;
+                    } else if let Some(field) = named(form.selection.flags(), other) {
+                        *field = true;
+                    }
+                }
+            }
+        }
+        if !other_ref.is_empty() {
+            form.selection.roadrunner = other_ref;
+        }
+        form
+    }
+
+    /// The RoadRunner ref, if any.
+    pub(super) fn roadrunner(&self) -> Option<&str> {
+        Some(self.selection.roadrunner.as_str()).filter(|reference| !reference.is_empty())
+    }
+
+    /// Whether [`Selection::link`] would write this differently.
+    pub(super) fn needs_redirect(&self) -> bool {
+        self.previous_roadrunner.is_some() || self.set.is_some() || !self.versions.is_empty()
+    }
+
+    /// Resolves the selection with the catalogue; `previous` is the catalogue that the form was shown for.
+    pub(super) fn resolve(
+        mut self,
+        catalogue: &PluginCatalogue,
+        previous: Option<&PluginCatalogue>,
+    ) -> Selection {
+        let mut selection = std::mem::take(&mut self.selection);
+        if selection.roadrunner.is_empty() {
+            selection.roadrunner.clone_from(&catalogue.of);
+        }
+        if selection.target.is_empty() {
+            selection.target.clone_from(&catalogue.target);
+        }
+        let at_release = |plugin: &CataloguePlugin| PluginSpec::new(&plugin.module, plugin.reference());
+        let mut plugins: Vec<PluginSpec> = Vec::new();
+        for PluginSpec { module, mut reference } in std::mem::take(&mut selection.plugins) {
+            if reference.is_empty() {
+                let version = self.versions.iter().find(|(of, _)| *of == module);
+                reference = version.map(|(_, version)| version.clone()).unwrap_or_default();
+            }
+            let before = previous.and_then(|previous| previous.plugins().find(|it| it.module == module));
+            let follows_release =
+                before.is_some_and(|before| reference.is_empty() || reference == before.reference());
+            let any_major = catalogue.plugins().find(|it| base(&it.module) == base(&module));
+            let same_major = catalogue.plugins().find(|it| it.module == module);
+            match (any_major, same_major) {
+                (Some(plugin), _) if follows_release => plugins.push(at_release(plugin)),
+                (_, Some(plugin)) if reference.is_empty() => plugins.push(at_release(plugin)),
+                (_, Some(_)) => plugins.push(PluginSpec::new(&module, &reference)),
+                (_, None) => {
+                    let reference = if reference.is_empty() { "latest" } else { &reference };
+                    let separator = if selection.more.is_empty() { "" } else { "\n" };
+                    // Writing to a String can't fail.
+                    let _ = write!(selection.more, "{separator}{module}@{reference}");
+                }
+            }
+        }
+        let all = catalogue.plugins();
+        match self.set {
+            Some(PluginSet::Release) => {
+                plugins = all.filter(|plugin| plugin.version.is_some()).map(at_release).collect();
+            }
+            Some(PluginSet::None) => plugins.clear(),
+            None if !self.has_plugins && selection.more.is_empty() => {
+                let default = all.filter(|plugin| DEFAULT_PLUGINS.contains(&plugin.name.as_str()));
+                plugins = default.map(at_release).collect();
+            }
+            None => {}
+        }
+        selection.plugins = plugins;
+        selection
+    }
+}
+
+impl Selection {
+    /// The selection for a spec.
+    pub(super) fn of(spec: &BuildSpec) -> Self {
+        let lines = |lines: Vec<String>| lines.join("\n");
+        let replace = |ReplaceSpec { old, new }: &ReplaceSpec| format!("{old} => {new}");
+        let exclude = |ExcludeSpec { module, version }: &ExcludeSpec| format!("{module}@{version}");
+        Self {
+            roadrunner: spec.roadrunner.clone(),
+            plugins: spec.plugins.clone(),
+            more: String::new(),
+            target: spec.target.to_string(),
+            debug: spec.debug,
+            race: spec.race,
+            strict: spec.strict,
+            dependencies: spec.dependencies.map(|choice| choice.word().to_owned()).unwrap_or_default(),
+            tags: spec.tags.join(","),
+            replaces: lines(spec.replaces.iter().map(replace).collect()),
+            excludes: lines(spec.excludes.iter().map(exclude).collect()),
+            stamp_version: spec.stamp_version.clone().unwrap_or_default(),
+            stamp_time: spec.stamp_time.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The optional text fields, by their form names.
+    fn texts(&mut self) -> [(&'static str, &mut String); 7] {
+        [
+            ("more", &mut self.more),
+            ("dependencies", &mut self.dependencies),
+            ("tags", &mut self.tags),
+            ("replaces", &mut self.replaces),
+            ("excludes", &mut self.excludes),
+            ("stamp_version", &mut self.stamp_version),
+            ("stamp_time", &mut self.stamp_time),
+        ]
+    }
+
+    /// The checkboxes, by their form names.
+    fn flags(&mut self) -> [(&'static str, &mut bool); 3] {
+        [("debug", &mut self.debug), ("race", &mut self.race), ("strict", &mut self.strict)]
+    }
+
+    /// Whether an advanced field is set.
+    pub(super) fn is_advanced(&self) -> bool {
+        let mut copy = Self { more: String::new(), ..self.clone() };
+        copy.texts().into_iter().any(|(_, text)| !text.is_empty())
+            || copy.flags().into_iter().any(|(_, set)| *set)
+    }
+
+    /// The number of selected plugins.
+    pub(super) fn count(&self) -> usize {
+        self.plugins.len() + lines(&self.more).count()
+    }
+
+    /// The selected ref of a plugin of the catalogue.
+    pub(super) fn reference(&self, module: &str) -> Option<&str> {
+        let plugin = self.plugins.iter().find(|plugin| plugin.module == module);
+        plugin.map(|plugin| plugin.reference.as_str())
+    }
+
+    /// The path and query of the form page with this selection.
+    pub(super) fn link(&self) -> String {
+        let mut link = String::from("/?rr=");
+        link.extend(utf8_percent_encode(&self.roadrunner, QUERY_ESCAPES));
+        let mut add = |name: &str, value: &str| {
+            let _ = write!(link, "&{name}={}", utf8_percent_encode(value, QUERY_ESCAPES));
+        };
+        for plugin in &self.plugins {
+            add("p", &format!("{}@{}", plugin.module, plugin.reference));
+        }
+        if self.plugins.is_empty() {
+            add("p", "");
+        }
+        add("target", &self.target);
+        let mut copy = self.clone();
+        for (name, text) in copy.texts().into_iter().filter(|(_, text)| !text.is_empty()) {
+            add(name, text);
+        }
+        for (name, _) in copy.flags().into_iter().filter(|(_, set)| **set) {
+            add(name, "1");
+        }
+        link
+    }
+
+    /// The build spec, with sorted plugins, and the violations of lines that can't be parsed.
+    pub(super) fn spec(&self) -> (BuildSpec, Vec<Violation>) {
+        let mut violations = Vec::new();
+        let mut plugins = self.plugins.clone();
+        plugins.extend(parse_lines("more", &self.more, "module@version", &mut violations, |line| {
+            let (module, reference) = line.split_once('@')?;
+            (!reference.is_empty()).then(|| PluginSpec::new(module, reference))
+        }));
+        plugins.sort();
+        let replaces =
+            parse_lines("replaces", &self.replaces, "module => module@version", &mut violations, |line| {
+                let (old, new) = line.split_once("=>").or_else(|| line.split_once(' '))?;
+                Some(ReplaceSpec { old: old.trim().to_owned(), new: new.trim().to_owned() })
+            });
+        let excludes = parse_lines("excludes", &self.excludes, "module@version", &mut violations, |line| {
+            let (module, version) = line.split_once('@').or_else(|| line.split_once(' '))?;
+            Some(ExcludeSpec { module: module.trim().to_owned(), version: version.trim().to_owned() })
+        });
+        if plugins.is_empty() && violations.is_empty() {
+            violations.push(Violation::new("plugins", "select at least one plugin"));
+        }
+        let mut invalid = |field, message: String| violations.push(Violation::new(field, message));
+        let target = parse_target(&self.target).unwrap_or_else(|message| {
+            invalid("target", message);
+            GoTarget::host()
+        });
+        let dependencies = match self.dependencies.as_str() {
+            "" => None,
+            word => word.parse().map_err(|message| invalid("dependencies", message)).ok(),
+        };
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let spec = BuildSpec {
+            roadrunner: self.roadrunner.clone(),
+            plugins,
+            replaces,
+            excludes,
+            target,
+            tags: self.tags.split([',', ' ']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+            debug: self.debug,
+            race: self.race,
+            strict: self.strict,
+            dependencies,
+            stamp_version: some(&self.stamp_version),
+            stamp_time: some(&self.stamp_time),
+        };
+        (spec, violations)
+    }
+}
+
+fn named<'a, T, const N: usize>(fields: [(&'static str, &'a mut T); N], name: &str) -> Option<&'a mut T> {
+    fields.into_iter().find(|(field, _)| *field == name).map(|(_, value)| value)
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+fn parse_lines<T>(
+    field: &str,
+    text: &str,
+    expected: &str,
+    violations: &mut Vec<Violation>,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Vec<T> {
+    let mut parsed = Vec::new();
+    for line in lines(text) {
+        match parse(line) {
+            Some(value) => parsed.push(value),
+            None => violations.push(Violation::new(field, format!("expected `{expected}`, found `{line}`"))),
+        }
+    }
+    parsed
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use velox_manifest::Dependencies;
+
+    use super::*;
+    use crate::releases::Releases;
+
+    const HTTP: &str = "github.com/roadrunner-server/http/v5";
+
+    async fn catalogue(roadrunner: Option<&str>) -> PluginCatalogue {
+        PluginCatalogue::of(&Releases::built_in(), roadrunner).await
+    }
+
+    async fn selection(query: &str) -> Selection {
+        let form = SubmittedForm::parse(query.as_bytes());
+        let previous = match &form.previous_roadrunner {
+            Some(previous) => Some(catalogue(Some(previous)).await),
+            None => None,
+        };
+        let catalogue = catalogue(form.roadrunner()).await;
+        form.resolve(&catalogue, previous.as_ref())
+    }
+
+    fn of_query(link: &str) -> &str {
+        link.split_once('?').unwrap().1
+    }
+
+    #[tokio::test]
+    async fn default_selection_is_the_smallest_binary_of_the_newest_release() {
+        let selected = selection("").await;
+        assert_eq!(selected.roadrunner, Releases::built_in().versions()[0]);
+        assert_eq!(selected.count(), DEFAULT_PLUGINS.len());
+        let (spec, violations) = selected.spec();
+        assert!(violations.is_empty());
+        assert!(spec.normalized().unwrap().is_exact());
+    }
+
+    #[tokio::test]
+    async fn links_round_trip() {
+        let spec = BuildSpec {
+            roadrunner: "feature/a b&c".to_owned(),
+            plugins: vec![PluginSpec::new("example.com/acme/x", "master"), PluginSpec::new(HTTP, "v5.2.7")],
+            replaces: vec![ReplaceSpec {
+                old: "a.b/c".to_owned(),
+                new: "a.b/d@v1.0.0+incompatible".to_owned(),
+            }],
+            excludes: vec![ExcludeSpec { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
+            target: parse_target("windows/arm64").unwrap(),
+            tags: vec!["one".to_owned(), "two".to_owned()],
+            debug: true,
+            race: true,
+            strict: true,
+            dependencies: Some(Dependencies::Minimal),
+            stamp_version: Some("1.2.3+x=y".to_owned()),
+            stamp_time: Some("2026-01-02T03:04:05Z".to_owned()),
+        };
+        let link = Selection::of(&spec).link();
+        let selected = selection(of_query(&link)).await;
+        assert_eq!(selected.more, "example.com/acme/x@master");
+        assert_eq!(selected.spec(), (spec, Vec::new()));
+        assert_eq!(selection(of_query(&selected.link())).await, selected);
+    }
+
+    #[tokio::test]
+    async fn empty_selection_round_trips() {
+        let selected = selection("set=none").await;
+        assert_eq!(selected.count(), 0);
+        assert_eq!(selection(of_query(&selected.link())).await, selected);
+        assert_eq!(selected.spec().1[0].field, "plugins");
+        assert_eq!(selection("set=release").await.count(), 35);
+    }
+
+    #[tokio::test]
+    async fn unchanged_versions_follow_the_release() {
+        let newest = catalogue(None).await;
+        let older = catalogue(Some("v2024.2.1")).await;
+        let of = |catalogue: &PluginCatalogue, module: &str| {
+            catalogue.plugins().find(|plugin| plugin.module == module).unwrap().reference().to_owned()
+        };
+        let rpc = "github.com/roadrunner-server/rpc/v5";
+        let query = format!(
+            "rr=v2024.2.1&was={}&p={HTTP}&v.{HTTP}={}&p={rpc}&v.{rpc}=v5.0.0",
+            newest.of,
+            of(&newest, HTTP)
+        );
+        let selected = selection(&query).await;
+        assert_eq!(selected.reference(HTTP), Some(&*of(&older, HTTP)));
+        assert_eq!(selected.reference(rpc), Some("v5.0.0"));
+    }
+
+    #[tokio::test]
+    async fn other_majors_are_kept() {
+        let selected = selection("p=github.com/roadrunner-server/http/v4@v4.7.0").await;
+        assert_eq!(
+            (selected.plugins.len(), &*selected.more),
+            (0, "github.com/roadrunner-server/http/v4@v4.7.0")
+        );
+    }
+
+    #[test]
+    fn invalid_lines_are_reported_by_field() {
+        let selected = Selection {
+            more: "example.com/x\n".to_owned(),
+            replaces: "a.b/c".to_owned(),
+            excludes: "a.b/c".to_owned(),
+            target: "linux/amd64".to_owned(),
+            ..Selection::default()
+        };
+        let fields: Vec<String> = selected.spec().1.into_iter().map(|violation| violation.field).collect();
+        assert_eq!(fields, ["more", "replaces", "excludes"]);
+    }
+}

@@ -1,0 +1,291 @@
+use axum::{
+    body::Body,
+    http::{HeaderValue, Request},
+};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use velox_api::BuildId;
+
+use super::{TestService, answer, spec, submission};
+use crate::http::access::AccessConfig;
+
+const VERSION: &str = "v5.1.8";
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// Makes a valid spec invalid.
+type Change = fn(&mut Value);
+
+#[tokio::test]
+async fn the_openapi_document_has_all_routes() {
+    let service = TestService::start().await;
+    let document = service.get("/v1/openapi.json").await.json();
+    let paths = document["paths"].as_object().unwrap();
+    let names: Vec<&str> = paths.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "/healthz",
+            "/readyz",
+            "/v1/artifacts/{sha256}",
+            "/v1/builds",
+            "/v1/builds/{id}",
+            "/v1/builds/{id}/log",
+            "/v1/builds/{id}/velox.lock",
+            "/v1/builds/{id}/velox.toml",
+            "/v1/catalogue",
+        ]
+    );
+    for (path, methods) in paths {
+        let url = path.replace("{id}", &BuildId::new().to_string()).replace("{sha256}", &"0".repeat(64));
+        for method in ["get", "post", "put", "delete", "patch"] {
+            let answer = service.request(&method.to_uppercase(), &url, &[], "").await;
+            let is_documented = methods.get(method).is_some();
+            assert_eq!(answer.status != 405, is_documented, "{method} {path}");
+            assert!(is_documented || answer.headers.contains_key("allow"), "{method} {path}");
+        }
+    }
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for used in document.to_string().split("#/components/schemas/").skip(1) {
+        let name = used.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name} has no schema");
+    }
+}
+
+#[tokio::test]
+async fn errors_are_problems() {
+    let service = TestService::start().await;
+    let id = service.submit(VERSION).await;
+    let unknown_build = format!("/v1/builds/{}", BuildId::new());
+    let unknown_artifact = format!("/v1/artifacts/{}", "A".repeat(64));
+    let (wait, typo) = (format!("/v1/builds/{id}?wait=long"), format!("/v1/builds/{id}?wiat=1"));
+    let lock = format!("/v1/builds/{id}/velox.lock");
+    let text = ("content-type", "text/plain");
+    for (method, path, headers, body, status, kind) in [
+        ("GET", "/nowhere", &[][..], "", 404, "not_found"),
+        ("GET", "/v1/builds/no-build", &[], "", 404, "not_found"),
+        ("GET", &unknown_build, &[], "", 404, "not_found"),
+        ("GET", &wait, &[], "", 400, "invalid_query"),
+        ("GET", &typo, &[], "", 400, "invalid_query"),
+        ("GET", &lock, &[], "", 404, "not_found"),
+        ("GET", "/v1/artifacts/..%2F..%2Fetc%2Fpasswd", &[], "", 404, "not_found"),
+        ("GET", &unknown_artifact, &[], "", 404, "not_found"),
+        ("GET", "/v1/builds/%ff", &[], "", 404, "not_found"),
+        ("GET", "/v1/builds/%ff/log", &[], "", 404, "not_found"),
+        ("GET", "/v1/artifacts/%ff", &[], "", 404, "not_found"),
+        ("GET", "/builds/%ff", &[], "", 404, "not_found"),
+        ("GET", "/assets/%ff", &[], "", 404, "not_found"),
+        ("PUT", "/v1/builds", &[], "", 405, "method_not_allowed"),
+        ("POST", "/v1/builds", &[], "{}", 415, "unsupported_media_type"),
+        ("POST", "/v1/builds", &[text], "{}", 415, "unsupported_media_type"),
+        ("POST", "/v1/builds", &[JSON], "{", 400, "malformed_json"),
+        ("POST", "/v1/builds", &[JSON], "", 400, "malformed_json"),
+        ("POST", "/v1/builds", &[JSON], "[]", 422, "invalid_request"),
+        ("POST", "/v1/builds", &[JSON], "{}", 422, "invalid_request"),
+    ] {
+        let answer = service.request(method, path, headers, body).await;
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {path}");
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["type"]), (status, &json!(kind)), "{method} {path}: {problem}");
+        assert_eq!(problem["status"], status, "{method} {path}");
+        assert!(!problem["title"].as_str().unwrap().is_empty(), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn browsers_get_errors_as_pages() {
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let service = TestService::with(AccessConfig { local_only: true, ..AccessConfig::default() }, 1).await;
+    for (method, path, host, status, text) in [
+        ("GET", "/nowhere", "localhost", 404, "No such path: /nowhere;"),
+        ("GET", "/v1/builds/x", "localhost", 404, "No such build: x."),
+        ("PUT", "/v1/builds", "localhost", 405, "PUT is not supported by /v1/builds;"),
+        ("GET", "/", "other.example", 421, "use localhost"),
+    ] {
+        let page = service.request(method, path, &[("host", host), ("accept", BROWSER)], "").await;
+        assert_eq!(page.status, status);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8", "{path}");
+        assert_eq!(page.header("vary"), "accept");
+        assert_eq!(page.headers.contains_key("allow"), status == 405);
+        assert!(page.header("content-security-policy").contains("style-src 'self'"), "{page:?}");
+        assert!(page.text.contains(text) && page.text.contains("<main"), "{page:?}");
+        for accept in ["*/*", "application/json", "text/event-stream"] {
+            let problem = service.request(method, path, &[("host", host), ("accept", accept)], "").await;
+            assert_eq!(problem.header("content-type"), "application/problem+json", "{accept}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn invalid_fields_are_named() {
+    let service = TestService::start().await;
+    let cases: [(Change, &str); 19] = [
+        (|build| build["roadrunner"] = json!("a b"), "build.roadrunner"),
+        (|build| build["roadrunner"] = json!(7), "build.roadrunner"),
+        (|build| build["plugins"][0]["module"] = json!("rpc"), "build.plugins[0].module"),
+        (|build| build["plugins"][0]["ref"] = json!(""), "build.plugins[0].ref"),
+        (|build| build["plugins"] = json!([]), "build"),
+        (|build| build["plugins"] = json!({}), "build.plugins"),
+        (|build| build["target"] = json!("plan9/amd64"), "build.target"),
+        (|build| build["target"] = json!(null), "build.target"),
+        (|build| build["dependencies"] = json!("none"), "build.dependencies"),
+        (|build| build["race"] = json!("yes"), "build.race"),
+        (
+            |build| build["excludes"] = json!([{"module": "example.com/x", "version": "one"}]),
+            "build.excludes[0].version",
+        ),
+        (|build| build["colour"] = json!("red"), "build.colour"),
+        // Longer than the limits.
+        (|build| build["tags"] = json!(vec!["tag"; 501]), "build.tags"),
+        (|build| build["roadrunner"] = json!("v1".repeat(2000)), "build.roadrunner"),
+        (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0]"),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "x".repeat(2000)}]),
+            "build.replaces[0]",
+        ),
+        (|build| build["tags"] = json!(["ok", "x".repeat(2000)]), "build.tags[1]"),
+        (|build| build["stamp_version"] = json!("x".repeat(2000)), "build.stamp_version"),
+        (|build| build["plugins"] = json!(vec![build["plugins"][0].clone(); 501]), "build.plugins"),
+    ];
+    for (change, field) in cases {
+        let mut build = spec(VERSION);
+        change(&mut build);
+        let answer = service.post("/v1/builds", &json!({ "build": build })).await;
+        assert_eq!(answer.status, 422, "{field}: {answer:?}");
+        assert_eq!(answer.json()["errors"][0]["field"], field, "{answer:?}");
+    }
+    let mut race = submission(VERSION);
+    race["build"]["race"] = json!(true);
+    let answer = service.post("/v1/builds", &race).await;
+    assert_eq!((answer.status, &answer.json()["type"]), (422, &json!("failed_precondition")));
+    assert_eq!(service.state.service.depth().await.unwrap().queued, 0);
+}
+
+#[tokio::test]
+async fn full_queue_and_broken_store() {
+    let service = TestService::with(AccessConfig::default(), 0).await;
+    let answer = service.post("/v1/builds", &submission(VERSION)).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "15"));
+    assert_eq!(service.get("/readyz").await.status, 200);
+    service.break_store();
+    let answer = service.post("/v1/builds", &submission(VERSION)).await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.text.contains("table"), "{answer:?}");
+    assert_eq!(service.get("/readyz").await.status, 503);
+    assert_eq!(service.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn logs_are_followed_and_resumed() {
+    let service = TestService::start().await;
+    let id = service.submit(VERSION).await;
+    let lease = service.lease().await;
+    service.print(&lease, "one").await;
+    let path = format!("/v1/builds/{id}/log");
+    let response = service.send(Request::get(&path).body(Body::empty()).unwrap()).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut stream = response.into_body().into_data_stream();
+    let mut events = String::new();
+    while !events.contains("\"one\"") {
+        events += str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap();
+    }
+    service.print(&lease, "two").await;
+    service.succeed(&lease, b"binary").await;
+    while let Some(chunk) = stream.next().await {
+        events += str::from_utf8(&chunk.unwrap()).unwrap();
+    }
+    let position = |text: &str| events.find(text).unwrap_or_else(|| panic!("no {text} in {events}"));
+    let order =
+        ["event: state", "id: 1\n", "\"text\":\"one\"", "id: 2\n", "event: end\n", "id: end\n", "\"sha256\""];
+    assert!(order.map(position).is_sorted(), "{events}");
+
+    let rest = service.request("GET", &path, &[("last-event-id", "1")], "").await.text;
+    assert!(!rest.contains("\"one\"") && rest.contains("\"two\"") && rest.contains("event: end"), "{rest}");
+    assert_eq!(service.request("GET", &path, &[("last-event-id", "end")], "").await.status, 204);
+    let plain = service.request("GET", &format!("{path}?after=0"), &[("accept", "text/plain")], "").await;
+    assert_eq!(plain.text, "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_long_responses() {
+    let service = TestService::start().await;
+    let id = service.submit(VERSION).await;
+    let log = service.send(Request::get(format!("/v1/builds/{id}/log")).body(Body::empty()).unwrap()).await;
+    let log = tokio::spawn(answer(log));
+    let polling = format!("/v1/builds/{id}?wait=60");
+    let (build, ()) = tokio::join!(service.get(&polling), async { service.state.draining.cancel() });
+    assert_eq!(build.json()["state"], "queued");
+    let log = log.await.unwrap().text;
+    assert!(log.contains("retry:") && !log.contains("event: end"), "{log}");
+    assert_eq!(service.get("/readyz").await.status, 503);
+}
+
+#[tokio::test]
+async fn long_polling_ends_with_the_build() {
+    let service = TestService::start().await;
+    let path = format!("/v1/builds/{}", service.submit(VERSION).await);
+    let polling = format!("{path}?wait=60");
+    let (build, _) = tokio::join!(service.get(&polling), async {
+        let lease = service.lease().await;
+        service.succeed(&lease, b"binary").await
+    });
+    assert_eq!(build.json()["state"], "succeeded");
+    let cached = service.request("GET", &path, &[("if-none-match", build.header("etag"))], "").await;
+    assert_eq!(cached.status, 304);
+    assert_eq!(service.post("/v1/builds", &submission(VERSION)).await.status, 200);
+}
+
+#[tokio::test]
+async fn artifacts_are_downloaded_whole_and_in_ranges() {
+    let service = TestService::start().await;
+    let id = service.submit(VERSION).await;
+    let artifact = service.succeed(&service.lease().await, b"0123456789").await;
+    let build = service.get(&format!("/v1/builds/{id}")).await.json();
+    let path = build["artifact"]["path"].as_str().unwrap();
+    let whole = service.get(path).await;
+    assert_eq!(whole.header("content-disposition"), "attachment; filename=\"rr.exe\"");
+    assert_eq!(whole.header("accept-ranges"), "bytes");
+    assert!(whole.header("cache-control").contains("immutable"));
+    assert_eq!(whole.header("etag"), format!("\"{}\"", artifact.sha256));
+    assert_eq!(whole.text, "0123456789");
+    let range = service.request("GET", path, &[("range", "bytes=2-4")], "").await;
+    assert_eq!((range.status, range.header("content-range")), (206, "bytes 2-4/10"));
+    assert_eq!(range.text, "234");
+    // HEAD ignores ranges.
+    let head = service.request("HEAD", path, &[("range", "bytes=2-4")], "").await;
+    assert_eq!((head.status, head.header("content-length"), head.text.as_str()), (200, "10", ""));
+}
+
+#[tokio::test]
+async fn local_host_names_and_allowed_origins() {
+    let origins = vec![HeaderValue::from_static("https://pages.example")];
+    let service = TestService::with(AccessConfig { local_only: true, origins, https_only: true }, 1).await;
+    for (host, status) in [("localhost:8080", 200), ("rebound.example", 421)] {
+        assert_eq!(service.request("GET", "/healthz", &[("host", host)], "").await.status, status);
+    }
+    for (origin, allowed) in
+        [("https://pages.example", "https://pages.example"), ("https://evil.example", "")]
+    {
+        let headers = [("host", "localhost"), ("origin", origin)];
+        let answer = service.request("GET", "/healthz", &headers, "").await;
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+        for header in [
+            "x-content-type-options",
+            "content-security-policy",
+            "referrer-policy",
+            "strict-transport-security",
+        ] {
+            assert!(answer.headers.contains_key(header), "{header}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn builds_are_cancelled_by_their_callers() {
+    let service = TestService::start().await;
+    let path = format!("/v1/builds/{}", service.submit(VERSION).await);
+    let cancel = || Request::delete(&path).body(Body::empty()).unwrap();
+    let denied = answer(service.send_from([10, 1, 1, 1], cancel()).await).await;
+    assert_eq!((denied.status, &denied.json()["type"]), (403, &json!("forbidden")));
+    let cancelled = answer(service.send(cancel()).await).await;
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+}

@@ -1,0 +1,280 @@
+use axum::{body::Body, http::Request};
+use velox_api::{BuildId, FailureKind, LogEntry, Severity};
+
+use super::{Answer, TestService, answer};
+use crate::page::{ICON, SCRIPT, STYLE};
+
+const HTTP: &str = "github.com/roadrunner-server/http/v5";
+
+impl TestService {
+    async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.text
+    }
+
+    async fn post_form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.request("POST", path, headers, body).await
+    }
+}
+
+fn entry(severity: Severity, text: &str, phase: Option<&str>) -> LogEntry {
+    LogEntry { phase: phase.map(str::to_owned), ..LogEntry::new(severity, text) }
+}
+
+#[tokio::test]
+async fn pages_are_small() {
+    const MAX_BYTES: usize = 100_000;
+    let service = TestService::start().await;
+    let id = service.submit("v5.1.8").await;
+    let lease = service.lease().await;
+    let line = entry(Severity::Output, &"x".repeat(200), Some("compile"));
+    service.log(&lease, vec![line; 5000]).await;
+    let form = service.get("/?set=release").await;
+    assert_eq!(form.status, 303);
+    let assets: usize = [&*STYLE, &*SCRIPT, &*ICON].iter().map(|asset| asset.text.len()).sum();
+    for path in [form.header("location"), &format!("/builds/{id}")] {
+        let size = service.page(path).await.len() + assets;
+        assert!(size < MAX_BYTES, "{path}: {size} bytes");
+    }
+}
+
+#[tokio::test]
+async fn pages_load_nothing_from_other_hosts_and_nothing_inline() {
+    let service = TestService::start().await;
+    let running = service.submit("v5.0.0").await;
+    service.lease().await;
+    let succeeded = service.submit("v5.0.1").await;
+    service.succeed(&service.lease().await, b"binary").await;
+    let failed = service.submit("v5.0.2").await;
+    service.fail(&service.lease().await, FailureKind::Invalid, "no").await;
+    let cancelled = service.submit("v5.0.3").await;
+    service.request("DELETE", &format!("/v1/builds/{cancelled}"), &[], "").await;
+    let queued = service.submit("v5.0.4").await;
+    let builds = [(running, true), (succeeded, false), (failed, false), (cancelled, false), (queued, true)];
+    let pages = builds.iter().map(|(id, is_live)| (format!("/builds/{id}"), *is_live));
+    for (path, is_live) in pages.chain([("/".to_owned(), false)]) {
+        let Answer { headers, text, .. } = service.get(&path).await;
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        for inline in [" style=", "<style", "javascript:", " onclick", " onload", " onsubmit"] {
+            assert!(!text.contains(inline), "{path} has {inline}");
+        }
+        assert_eq!(text.matches("<script").count(), 1, "{path}");
+        for source in text.split(" src=\"").skip(1) {
+            assert!(source.starts_with("/assets/"), "{path} loads {source:.60}");
+        }
+        assert_eq!(text.contains("http-equiv=\"refresh\""), is_live, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn assets_are_immutable() {
+    let service = TestService::start().await;
+    let index = service.page("/").await;
+    for asset in [&*STYLE, &*SCRIPT, &*ICON] {
+        assert!(index.contains(&asset.path));
+        let answer = service.get(&asset.path).await;
+        assert_eq!(answer.text, asset.text);
+        assert!(answer.header("cache-control").contains("immutable"));
+    }
+    assert_eq!(service.get("/assets/page-000000000000.css").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_form_starts_a_build() {
+    let service = TestService::start().await;
+    service.submit("v5.1.8").await;
+    service.lease().await;
+    service.submit("v5.1.9").await;
+    let form = format!("rr=v2025.1.15&p={HTTP}&v.{HTTP}=v5.2.7");
+    let answer = service.post_form("/build", &[], &form).await;
+    assert_eq!(answer.status, 303, "{answer:?}");
+    let path = answer.header("location");
+    let text = service.page(path).await;
+    let link = format!("/?rr=v2025.1.15&amp;p={HTTP}@v5.2.7&amp;target=");
+    for part in [
+        "RoadRunner v2025.1.15 with 1 plugin<",
+        "Position 2 of 2 in the queue; 1 build is running.",
+        "Cancel this build",
+        &link,
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(service.post_form(&format!("{path}/cancel"), &[], "").await.status, 303);
+    assert!(service.page(path).await.contains("Cancelled"));
+}
+
+#[tokio::test]
+async fn errors_are_shown_beside_their_fields() {
+    let service = TestService::start().await;
+    let form = format!(
+        "rr=v2025.1.15&ref=a%20b&p={HTTP}&v.{HTTP}=%3Cv%209%3E&more=example.com/x&target=plan9/amd64&race=1&debug=1&tags=one"
+    );
+    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
+    assert_eq!(status, 422);
+    for id in ["ref", "v-http", "more", "target"] {
+        assert!(text.contains(&format!("id=\"{id}-wrong\"")), "no error at {id}: {text}");
+        assert!(text.contains(&format!("href=\"#{id}\"")), "no link to {id}");
+        assert!(text.contains(&format!(" id=\"{id}\"")), "no field {id}");
+    }
+    for kept in [
+        "value=\"a b\"",
+        "value=\"&lt;v 9&gt;\"",
+        ">example.com/x</textarea>",
+        "value=\"one\"",
+        "<details class=\"step advanced\" open",
+    ] {
+        assert!(text.contains(kept), "{kept} is missing: {text}");
+    }
+    assert!(!text.contains("<v 9>"));
+
+    let Answer { status, text, .. } = service.post_form("/build", &[], "rr=v2025.1.15&p=").await;
+    assert_eq!(status, 422);
+    assert_eq!(text.matches("select at least one plugin").count(), 2, "in the summary and beside the field");
+
+    // So are violations of the policy.
+    let form = format!("rr=v2025.1.15&p={HTTP}@v5.3.0&race=1");
+    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
+    assert_eq!(status, 422);
+    assert!(text.contains("id=\"race-wrong\""), "{text}");
+}
+
+#[tokio::test]
+async fn a_full_queue_keeps_the_selection() {
+    let service = TestService::with(Default::default(), 0).await;
+    let answer = service.post_form("/build", &[], &format!("rr=v2025.1.15&p={HTTP}@v5.2.1")).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "15"));
+    assert!(answer.text.contains("selection is kept"), "{answer:?}");
+    assert!(answer.text.contains("value=\"v5.2.1\""), "{answer:?}");
+}
+
+#[tokio::test]
+async fn forms_of_other_sites_are_rejected() {
+    let service = TestService::start().await;
+    let cancel = format!("/builds/{}/cancel", service.submit("v5.1.8").await);
+    let form = format!("rr=v2025.1.15&p={HTTP}@v5.3.0");
+    let host = ("host", "vx.example:8080");
+    for headers in [
+        &[host, ("sec-fetch-site", "cross-site")][..],
+        &[host, ("sec-fetch-site", "same-site"), ("origin", "http://vx.example:8080")],
+        &[host, ("origin", "http://evil.example")],
+        &[host, ("origin", "null")],
+        &[host, ("origin", "http://vx.example")],
+    ] {
+        for path in ["/build", &cancel] {
+            assert_eq!(service.post_form(path, headers, &form).await.status, 403, "{path} {headers:?}");
+        }
+    }
+    for headers in [
+        &[host, ("sec-fetch-site", "same-origin")][..],
+        &[host, ("origin", "http://vx.example:8080")],
+        &[host, ("origin", "https://vx.example:8080")],
+        &[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")],
+        &[host],
+    ] {
+        assert_eq!(service.post_form("/build", headers, &form).await.status, 303, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn build_pages_show_progress_and_results() {
+    let service = TestService::start().await;
+    let other = Request::post("/build").body(Body::from(format!("rr=v2025.1.15&p={HTTP}@v5.3.0"))).unwrap();
+    let other = answer(service.send_from([10, 1, 1, 1], other).await).await;
+    let path = other.header("location");
+    let lease = service.lease().await;
+    let compiling = entry(Severity::Info, "compiling", Some("compile"));
+    let log = vec![
+        entry(Severity::Info, "resolving <versions>", Some("resolve")),
+        LogEntry { done: Some(3), total: Some(7), ..compiling },
+        entry(Severity::Error, "undefined: x", None),
+    ];
+    service.log(&lease, log).await;
+    let text = service.page(path).await;
+    for part in ["resolving &lt;versions&gt;", "data-after=\"3\"", "3 of 7", "aria-current=\"step\""] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("Cancel this build"), "it belongs to another caller");
+    assert_eq!(service.post_form(&format!("{path}/cancel"), &[], "").await.status, 403);
+
+    let id = service.submit("v5.1.8").await;
+    let artifact = service.succeed(&service.lease().await, &[0; 57_234]).await;
+    let text = service.page(&format!("/builds/{id}")).await;
+    let link = format!("href=\"/v1/artifacts/{}\"", artifact.sha256);
+    for part in [&link, "57.2 kB", "kv was raised", "velox.lock"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    let id = service.submit("v5.1.9").await;
+    let message = "http has no version <v9>\nhelp: use v5.3.0";
+    service.fail(&service.lease().await, FailureKind::Invalid, message).await;
+    let text = service.page(&format!("/builds/{id}")).await;
+    for part in ["http has no version &lt;v9&gt;\nhelp", "Change selection"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    for unknown in [BuildId::new().to_string(), "x".to_owned()] {
+        let path = format!("/builds/{unknown}");
+        let answer = service.request("GET", &path, &[("accept", "text/html")], "").await;
+        assert_eq!(answer.status, 404);
+        assert!(answer.text.contains("o such build") || answer.text.contains("no build"), "{answer:?}");
+    }
+}
+
+/// WCAG 2.2, 1.4.3 and 1.4.11: the colours are the style's own variables, in both schemes.
+#[test]
+fn colors_have_sufficient_contrast() {
+    fn luminance(hex: &str) -> f64 {
+        let channel = |at: usize| {
+            let value = f64::from(u8::from_str_radix(&hex[at..at + 2], 16).unwrap()) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+    }
+    fn variable<'a>(scheme: &'a str, name: &str) -> Option<&'a str> {
+        let (_, rest) = scheme.split_once(&format!("--{name}: "))?;
+        rest.get(..7)
+    }
+    let style = STYLE.text;
+    let (light, rest) = style.split_once("@media (prefers-color-scheme: dark)").unwrap();
+    let (dark, _) = rest.split_once("\n}\n").unwrap();
+    let text = [
+        ("text", "ground"),
+        ("text", "surface"),
+        ("text", "sunk"),
+        ("text", "accent-soft"),
+        ("text", "bad-soft"),
+        ("text", "warn-soft"),
+        ("muted", "ground"),
+        ("muted", "surface"),
+        ("muted", "sunk"),
+        ("accent", "ground"),
+        ("accent", "surface"),
+        ("accent", "accent-soft"),
+        ("accent-hover", "surface"),
+        ("on-accent", "accent"),
+        ("on-accent", "accent-hover"),
+        ("good", "accent-soft"),
+        ("bad", "surface"),
+        ("bad", "bad-soft"),
+        ("bad", "accent-soft"),
+        ("warn", "warn-soft"),
+        ("log-text", "log"),
+        ("log-muted", "log"),
+        ("log-warn", "log"),
+        ("log-bad", "log"),
+    ];
+    let borders = [("edge", "surface"), ("edge", "accent-soft"), ("accent", "sunk"), ("accent", "ground")];
+    for (scheme, name) in [(light, "light"), (dark, "dark")] {
+        let of = |variable_name| {
+            luminance(variable(scheme, variable_name).or_else(|| variable(light, variable_name)).unwrap())
+        };
+        let checked = text.iter().map(|pair| (pair, 4.5)).chain(borders.iter().map(|pair| (pair, 3.0)));
+        for ((front, back), least) in checked {
+            let (one, other) = (of(front), of(back));
+            let contrast = (one.max(other) + 0.05) / (one.min(other) + 0.05);
+            assert!(contrast >= least, "{name}: {front} on {back} is {contrast:.2}");
+        }
+    }
+}

@@ -3,16 +3,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use velox_gomod::sumdb::{
-    note::{Note, Verifier},
-    tlog::{Record, Tree},
-};
+use velox_fetch::sumdb::{note::{SignedNote, Verifier}, tlog::{LogRecord, TreeHead}};
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = Record::parse(bytes);
-    let _ = Note::open(bytes, &[]);
+    let _ = LogRecord::parse(bytes);
+    let _ = SignedNote::open(bytes, &[]);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Verifier::parse(text);
-        let _ = Tree::parse(text);
+        let _ = TreeHead::parse(text);
     }
 });

@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use velox_gomod::{dirhash, module::Version, modzip};
+use velox_gomod::{dirhash, module::ModuleVersion, modzip};
 
 fuzz_target!(|bytes: &[u8]| {
-    let module = Version { path: "example.com/m".to_owned(), version: "v1.0.0".to_owned() };
+    let module = ModuleVersion { path: "example.com/m".to_owned(), version: "v1.0.0".to_owned() };
     let Ok(place) = tempfile::tempdir() else { return };
     let zip = place.path().join("m.zip");
     if std::fs::write(&zip, bytes).is_err() {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use velox_gomod::fetch::{Netrc, ProxyList, SumDb};
+use velox_fetch::{proxy::{Netrc, ProxyList}, sumdb::SumDbConfig};
 
 fuzz_target!(|text: &str| {
     let list = format!("https://proxy.example,ftp://me:velox-secret@{text}");
@@ -11,7 +11,7 @@ fuzz_target!(|text: &str| {
         assert!(!error.to_string().contains("velox-secret"));
     }
     let _ = ProxyList::parse(text);
-    let _ = SumDb::parse(text);
+    let _ = SumDbConfig::parse(text);
     let netrc = Netrc::parse(&format!("machine a.example login me password velox-secret\n{text}"));
     assert!(!format!("{netrc:?}").contains("velox-secret"));
 });

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
-use velox_gomod::fetch::Fetcher;
+use velox_fetch::download::Fetcher;
 use velox_manifest::Manifest;
 
 use crate::{

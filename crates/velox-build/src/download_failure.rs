@@ -1,8 +1,9 @@
 //! Why a module can't be downloaded, who can act on it, and what helps.
 
-use velox_gomod::{
-    fetch::{Error as FetchError, Tried},
-    modcache, sumdb,
+use velox_fetch::{
+    download::{DownloadError, ProxyAttempt},
+    modcache::ModCacheError,
+    proxy::{ProxyError, ProxyErrorKind},
 };
 
 use crate::error::{Blame, Error, checksum_mismatch};
@@ -11,34 +12,36 @@ use crate::error::{Blame, Error, checksum_mismatch};
 ///
 /// # Errors
 /// What no other source may make good.
-pub(crate) fn unserved(module: &str, error: FetchError) -> Result<Vec<Tried>, Error> {
-    use sumdb::Error as Sum;
-    let one = |host: &str, why: String| vec![Tried { host: host.to_owned(), why }];
+pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAttempt>, Error> {
+    let one = |host: &str, kind, message: String| {
+        vec![ProxyAttempt { host: host.to_owned(), error: ProxyError { kind, message } }]
+    };
     match error {
-        FetchError::NeedsGo { tried, .. } | FetchError::Download { tried, .. } => Ok(tried),
-        FetchError::Off { .. } => Ok(one("GOPROXY", "`off` forbids to download it".to_owned())),
-        FetchError::Mismatch { file, found, expected, .. } => {
+        DownloadError::NeedsGo { tried, .. } | DownloadError::Download { tried, .. } => Ok(tried),
+        DownloadError::Off { .. } => {
+            Ok(one("GOPROXY", ProxyErrorKind::Disallowed, "`off` forbids downloads".to_owned()))
+        },
+        DownloadError::Mismatch { file, found, expected, .. } => {
             let text = format!("checksum of {file}\nexpected {expected}\nfound    {found}");
             Err(checksum_mismatch(module, &text))
         }
-        FetchError::Database {
-            source: source @ (Sum::Security { .. } | Sum::Note(_) | Sum::Log(_) | Sum::Record { .. }),
-            ..
-        } => Err(Error::build(format!("the checksum database's answer on {module} can't be believed"))
-            .help("nothing of it was kept: someone changed the answer on its way, or the database misbehaves; ask over another network, and tell its owner")
+        DownloadError::Database { source, .. } if source.is_verification_failure() => Err(Error::build(format!("verification failed: the checksum database's answer for {module} is not authentic"))
+            .help("nothing was stored: the answer was altered on its way, or the database is misbehaving; try another network, and report it to the database's operator")
             .output(source.to_string().lines().map(str::to_owned).collect())),
-        FetchError::Database { source, .. } => Ok(one("the checksum database", source.to_string())),
-        FetchError::Cache(error @ modcache::Error::File { .. }) => Err(Error::build(error.to_string()).help(
+        DownloadError::Database { source, .. } => {
+            Ok(one("the checksum database", ProxyErrorKind::Unreachable, source.to_string()))
+        },
+        DownloadError::Cache(error @ ModCacheError::File { .. }) => Err(Error::build(error.to_string()).help(
             "check the directory's permissions and the space on its disk; GOMODCACHE names another",
         )),
-        FetchError::Refused { host, source, .. } => {
-            Err(Error::build(format!("{host} sends a zip that is none of {module}"))
-                .help("nothing of it was kept: tell the proxy's owner, or name another proxy with GOPROXY")
+        DownloadError::InvalidZip { host, source, .. } => {
+            Err(Error::build(format!("invalid zip for module {module} from {host}"))
+                .help("nothing was stored: report it to the proxy's operator, or set another proxy in GOPROXY")
                 .output(source.to_string().lines().map(str::to_owned).collect()))
         }
-        error @ FetchError::Module(_) => Err(Error::build(error.to_string()).fault(Blame::Request)),
-        error @ FetchError::Cache(_) => Err(Error::build(error.to_string())),
-        error => Ok(one("vx", error.to_string())),
+        error @ DownloadError::Module(_) => Err(Error::build(error.to_string()).fault(Blame::Request)),
+        error @ DownloadError::Cache(_) => Err(Error::build(error.to_string())),
+        error => Ok(one("vx", ProxyErrorKind::Unreachable, error.to_string())),
     }
 }
 
@@ -111,7 +114,9 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
         "504 ",
         "refused",
         "reset",
-        "breaks off",
+        "response ended early",
+        "timed out",
+        "failed to connect",
         "answer",
         "reached",
         "EOF",

@@ -8,8 +8,10 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use velox_fetch::{ForgeError, TokenFacts, about_github_token, about_gitlab_token};
-use velox_gomod::fetch::Netrc;
+use velox_fetch::{
+    forge::{ForgeError, TokenInfo, github_token_info, gitlab_token_info},
+    proxy::Netrc,
+};
 
 use crate::{
     cache_directory::cache_directory,
@@ -154,20 +156,20 @@ impl<'a> BuildEnvironment<'a> {
     }
 
     /// What GitHub says about the configured token; `None`: there is no network.
-    pub async fn github_token(&self) -> Option<Result<TokenFacts, ForgeError>> {
+    pub async fn github_token(&self) -> Option<Result<TokenInfo, ForgeError>> {
         let github = &self.network.as_ref()?.as_ref().ok()?.forges.github;
         Some(match impatient(self.request) {
-            Ok(http) => about_github_token(&http, github.endpoint.as_ref(), github.token.clone()).await,
-            Err(error) => Err(error),
+            Ok(http) => github_token_info(&http, github.endpoint.as_ref(), github.token.clone()).await,
+            Err(error) => Err(error.into()),
         })
     }
 
     /// What GitLab says about the configured token; `None`: there is no network.
-    pub async fn gitlab_token(&self) -> Option<Result<TokenFacts, ForgeError>> {
+    pub async fn gitlab_token(&self) -> Option<Result<TokenInfo, ForgeError>> {
         let gitlab = &self.network.as_ref()?.as_ref().ok()?.forges.gitlab;
         Some(match impatient(self.request) {
-            Ok(http) => about_gitlab_token(&http, gitlab.endpoint.as_ref(), gitlab.token.clone()).await,
-            Err(error) => Err(error),
+            Ok(http) => gitlab_token_info(&http, gitlab.endpoint.as_ref(), gitlab.token.clone()).await,
+            Err(error) => Err(error.into()),
         })
     }
 }

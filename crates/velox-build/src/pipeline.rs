@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
-use velox_gomod::fetch::Fetcher;
+use velox_fetch::download::Fetcher;
 use velox_manifest::GoTarget;
 
 use crate::{
@@ -127,7 +127,7 @@ pub(crate) async fn resolve(
         }
     }
     context.report_versions(&lock)?;
-    if let Some(trusted @ 1..) = tools.fetcher.as_ref().map(Fetcher::trusted) {
+    if let Some(trusted @ 1..) = tools.fetcher.as_ref().map(Fetcher::unverified) {
         let modules = if trusted == 1 { "1 module".to_owned() } else { format!("{trusted} modules") };
         context.note(format!(
             "{modules} not verified by a checksum database (GONOSUMDB, GOSUMDB=off): trusted on first use, and recorded in the lock"

@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
-use velox_fetch::Tag;
+use velox_fetch::{
+    forge::ForgeTag,
+    modcache::{CacheFile, ModCache},
+};
 use velox_gomod::{
-    graph::{Graph, Missing},
-    modcache::{ModCache, Part},
+    graph::{MissingGoMods, RequirementGraph},
     modfile::{GoMod, Replace},
-    module::{Version, split_path_version},
+    module::{ModuleVersion, split_path_version},
     semver,
 };
 use velox_manifest::{Manifest, Origin};
@@ -57,7 +59,7 @@ pub struct ResolvedModules {
     /// RoadRunner as it was released.
     pub release: RoadRunnerRelease,
     /// The requirements between modules, after minimal version selection.
-    pub graph: Graph,
+    pub graph: RequirementGraph,
     /// The modules that are compiled in for at least one target.
     pub compiled: BTreeMap<String, SelectedModule>,
     /// The patterns of GONOPROXY and GONOSUMDB: module paths that public services must not learn.
@@ -239,7 +241,7 @@ async fn list_tags(
         .await
 }
 
-fn by_major(tags: &[Tag], prefix: &str, module: &str) -> Versions {
+fn by_major(tags: &[ForgeTag], prefix: &str, module: &str) -> Versions {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
     let mut versions: Vec<&str> = tags
         .iter()
@@ -255,22 +257,26 @@ fn by_major(tags: &[Tag], prefix: &str, module: &str) -> Versions {
 }
 
 /// Loads the graph from the module cache; the go command downloads and verifies missing go.mod files.
-async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> Result<Graph, Error> {
+async fn graph(
+    context: &BuildContext<'_>,
+    tools: &BuildTools,
+    lock: &Lock,
+) -> Result<RequirementGraph, Error> {
     let main = lock.go_mod()?;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let directories: BTreeMap<String, PathBuf> = context.replaced(lock).into_iter().collect();
-    let read = |module: &Version| {
+    let read = |module: &ModuleVersion| {
         let path = match replacement_of(&main.replace, module) {
-            None => cache.path(module, Part::Mod).ok()?,
+            None => cache.path(module, CacheFile::Mod).ok()?,
             Some(Replace { new_path, new_version: Some(version), .. }) => {
-                let replacement = Version { path: new_path.clone(), version: version.clone() };
-                cache.path(&replacement, Part::Mod).ok()?
+                let replacement = ModuleVersion { path: new_path.clone(), version: version.clone() };
+                cache.path(&replacement, CacheFile::Mod).ok()?
             }
             Some(Replace { new_version: None, .. }) => directories.get(&module.path)?.join("go.mod"),
         };
         GoMod::parse_lax(&fs::read_to_string(path).ok()?).ok()
     };
-    if let Ok(graph) = Graph::load(&main, &read) {
+    if let Ok(graph) = RequirementGraph::load(&main, &read) {
         return Ok(graph);
     }
     let workspace = Workspace::empty(tools.scratch.path().join("graph"))?;
@@ -286,8 +292,8 @@ async fn graph(context: &BuildContext<'_>, tools: &BuildTools, lock: &Lock) -> R
             error
         }
     })?;
-    Graph::load(&main, &read).map_err(|Missing(modules)| {
+    RequirementGraph::load(&main, &read).map_err(|MissingGoMods(modules)| {
         Error::build(format!("failed to download the go.mod files of {} modules", modules.len()))
-            .output(modules.iter().map(Version::to_string).collect())
+            .output(modules.iter().map(ModuleVersion::to_string).collect())
     })
 }

@@ -1,25 +1,12 @@
+//! HTTP clients with the proxies and certificates of an environment.
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use reqwest::{
-    Client, ClientBuilder, Method, NoProxy, Proxy, Response, StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, RETRY_AFTER},
-    redirect::Policy,
-};
-use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncWriteExt;
-use url::Url;
-
-use crate::ForgeError;
-
-/// How often a request is made that fails for reasons that pass.
-const TRIES: u32 = 3;
-const REDIRECTS: u32 = 5;
-/// An answer of an API is never larger.
-const LARGEST_ANSWER: usize = 32 << 20;
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect::Policy};
 
 /// How the forges are reached.
 #[derive(Debug, Clone)]
@@ -67,25 +54,22 @@ impl HttpOptions {
     ///
     /// # Errors
     /// A certificate file that can't be read, a proxy that is no URL.
-    pub fn client(&self, redirect: Policy) -> Result<Client, ForgeError> {
-        self.builder(redirect)?
-            .build()
-            .map_err(|error| ForgeError::Network { host: "HTTPS".to_owned(), why: root_cause(&error) })
+    pub fn client(&self, redirect: Policy) -> Result<Client, HttpClientError> {
+        self.builder(redirect)?.build().map_err(|error| HttpClientError::Tls(root_cause(&error)))
     }
 
     /// The same, for those who have more to say of it.
     ///
     /// # Errors
     /// As of [`HttpOptions::client`].
-    pub fn builder(&self, redirect: Policy) -> Result<ClientBuilder, ForgeError> {
-        let proxy = |scheme: &str, url: &Option<String>| -> Result<Option<Proxy>, ForgeError> {
+    pub fn builder(&self, redirect: Policy) -> Result<ClientBuilder, HttpClientError> {
+        let proxy = |scheme: &str, url: &Option<String>| -> Result<Option<Proxy>, HttpClientError> {
             let Some(url) = url else { return Ok(None) };
             let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
             let proxy = if scheme == "https" { Proxy::https(url) } else { Proxy::http(url) };
             let none = self.proxy.no_proxy.as_deref().and_then(NoProxy::from_string);
-            proxy.map(|proxy| Some(proxy.no_proxy(none))).map_err(|_| ForgeError::Network {
-                host: "the proxy".to_owned(),
-                why: format!("{}_PROXY is no URL", scheme.to_ascii_uppercase()),
+            proxy.map(|proxy| Some(proxy.no_proxy(none))).map_err(|_| HttpClientError::ProxyUrl {
+                variable: format!("{}_PROXY", scheme.to_ascii_uppercase()),
             })
         };
         let mut builder = Client::builder()
@@ -104,232 +88,44 @@ impl HttpOptions {
     }
 }
 
-/// Told before a wait for a rate limit.
-pub type OnWait = Arc<dyn Fn(&str, u64) + Send + Sync>;
-
-/// A client for the forges' APIs; clones share their connections.
-#[derive(Clone)]
-pub struct Http {
-    client: Client,
-    max_wait: Duration,
-    on_wait: Option<OnWait>,
-}
-
-/// What a request carries beyond its URL.
-#[derive(Clone, Default)]
-pub(crate) struct Credentials {
-    /// The header that a token goes into, and what stands before the token there.
-    pub(crate) header: Option<(&'static str, &'static str)>,
-    pub(crate) token: Option<SecretString>,
-}
-
-impl Credentials {
-    /// <https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api>
-    pub(crate) fn github(token: Option<SecretString>) -> Self {
-        Self { header: Some(("authorization", "Bearer ")), token }
-    }
-
-    /// <https://docs.gitlab.com/api/rest/authentication/>
-    pub(crate) fn gitlab(token: Option<SecretString>) -> Self {
-        Self { header: Some(("private-token", "")), token }
-    }
-}
-
-impl Http {
-    /// A client.
-    ///
-    /// # Errors
-    /// A certificate file that can't be read, a proxy that is no URL.
-    pub fn new(options: HttpOptions) -> Result<Self, ForgeError> {
-        // A token must not follow to another host: redirects are followed here, by hand.
-        let client = options.client(Policy::none())?;
-        Ok(Self { client, max_wait: options.max_wait, on_wait: None })
-    }
-
-    /// Calls `on_wait(host, seconds)` before each wait for a rate limit.
-    #[must_use]
-    pub fn on_wait(mut self, on_wait: OnWait) -> Self {
-        self.on_wait = Some(on_wait);
-        self
-    }
-
-    /// The body of a successful answer, and its headers.
-    pub(crate) async fn get(
-        &self,
-        url: &Url,
-        credentials: &Credentials,
-        accept: &str,
-        what: &str,
-    ) -> Result<(Vec<u8>, HeaderMap), ForgeError> {
-        self.retried(url, credentials, accept, what, async |response| {
-            let headers = response.headers().clone();
-            let mut response = response;
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| network(url, &error))? {
-                if body.len() + chunk.len() > LARGEST_ANSWER {
-                    return Err(ForgeError::BadAnswer {
-                        host: host(url),
-                        why: "it is larger than 32 MiB".to_owned(),
-                    });
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok((body, headers))
-        })
-        .await
-    }
-
-    /// Streams the body of a successful answer into a file.
-    pub(crate) async fn download(
-        &self,
-        url: &Url,
-        credentials: &Credentials,
-        what: &str,
-        limit: u64,
-        into: &Path,
-    ) -> Result<(), ForgeError> {
-        let failed = |error| ForgeError::Io { what: format!("can't write {}", into.display()), error };
-        self.retried(url, credentials, "*/*", what, async |response| {
-            let mut response = response;
-            let mut file = tokio::fs::File::create(into).await.map_err(failed)?;
-            let mut size = 0;
-            while let Some(chunk) = response.chunk().await.map_err(|error| network(url, &error))? {
-                size += chunk.len() as u64;
-                if size > limit {
-                    return Err(ForgeError::HostileArchive {
-                        host: host(url),
-                        why: "it is too large".to_owned(),
-                    });
-                }
-                file.write_all(&chunk).await.map_err(failed)?;
-            }
-            file.flush().await.map_err(failed)
-        })
-        .await
-    }
-
-    /// Connections that break and servers that stumble get another try; so does a body that is cut short.
-    async fn retried<T>(
-        &self,
-        url: &Url,
-        credentials: &Credentials,
-        accept: &str,
-        what: &str,
-        read: impl AsyncFn(Response) -> Result<T, ForgeError>,
-    ) -> Result<T, ForgeError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let answer = match self.send(url, credentials, accept, what).await {
-                Ok(response) => read(response).await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Err(ForgeError::Network { .. } | ForgeError::Status { status: 500.., .. })
-                    if tries < TRIES =>
-                {
-                    tokio::time::sleep(Duration::from_millis(200) * 3u32.pow(tries - 1)).await;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    /// One request, its redirects, and its rate limit.
-    async fn send(
-        &self,
-        url: &Url,
-        credentials: &Credentials,
-        accept: &str,
-        what: &str,
-    ) -> Result<Response, ForgeError> {
-        let mut at = url.clone();
-        let mut waited = false;
-        let mut redirects = 0;
-        loop {
-            let mut request = self.client.request(Method::GET, at.clone()).header("Accept", accept);
-            let same_host = at.origin() == url.origin();
-            if let (true, Some((name, before)), Some(token)) =
-                (same_host, credentials.header, &credentials.token)
-            {
-                let mut value = HeaderValue::from_str(&format!("{before}{}", token.expose_secret()))
-                    .map_err(|_| ForgeError::Unauthorized { host: host(url), had_token: true })?;
-                value.set_sensitive(true);
-                request = request.header(HeaderName::from_static(name), value);
-            }
-            if url.host_str().is_some_and(|host| host.contains("github")) || url.path().contains("/api/v3/") {
-                request = request.header("X-GitHub-Api-Version", "2022-11-28");
-            }
-            let response = request.send().await.map_err(|error| network(&at, &error))?;
-            let status = response.status();
-            if status.is_redirection() {
-                redirects += 1;
-                let next =
-                    response.headers().get(LOCATION).and_then(|next| at.join(next.to_str().ok()?).ok());
-                match next {
-                    Some(next) if redirects <= REDIRECTS => {
-                        // From https only to https: what follows is as private as what was asked.
-                        if at.scheme() == "https" && next.scheme() != "https" {
-                            return Err(bad(url, "it redirects from https to something else"));
-                        }
-                        at = next;
-                        continue;
-                    }
-                    _ => return Err(bad(url, "it redirects in circles, or to nowhere")),
-                }
-            }
-            if let Some(wait) = rate_limit(status, response.headers()) {
-                let had_token = credentials.token.is_some();
-                let reset =
-                    wait.map(|wait| now().saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)));
-                match wait {
-                    Some(wait) if !waited && wait <= self.max_wait => {
-                        waited = true;
-                        if let Some(on_wait) = &self.on_wait {
-                            on_wait(&host(url), wait.as_secs());
-                        }
-                        tokio::time::sleep(wait).await;
-                        continue;
-                    }
-                    _ => return Err(ForgeError::RateLimited { host: host(url), reset, had_token }),
-                }
-            }
-            let had_token = credentials.token.is_some();
-            return match status {
-                status if status.is_success() => Ok(response),
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    Err(ForgeError::Unauthorized { host: host(url), had_token })
-                }
-                // What no commit, branch or tag can be is answered with 422.
-                StatusCode::NOT_FOUND
-                | StatusCode::GONE
-                | StatusCode::CONFLICT
-                | StatusCode::UNPROCESSABLE_ENTITY => {
-                    Err(ForgeError::NotFound { what: what.to_owned(), host: host(url) })
-                }
-                status => Err(ForgeError::Status {
-                    host: host(url),
-                    status: status.as_u16(),
-                    what: what.to_owned(),
-                }),
-            };
-        }
-    }
+/// Why no HTTP client can be created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpClientError {
+    /// The file with the trusted certificates is unreadable.
+    #[error("failed to read the certificates in `{}`: {reason}", path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
+    },
+    /// A proxy variable isn't a URL. Its value isn't shown: it may contain a password.
+    #[error("invalid URL in `{variable}`")]
+    ProxyUrl {
+        /// `HTTPS_PROXY` or `HTTP_PROXY`.
+        variable: String,
+    },
+    /// TLS can't be set up.
+    #[error("failed to set up TLS: {0}")]
+    Tls(String),
 }
 
 /// ring, and the system's certificates unless the caller brings others.
-fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, ForgeError> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
+fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError> {
+    use rustls::pki_types::{
+        CertificateDer,
+        pem::{self, PemObject as _},
+    };
     let mut roots = rustls::RootCertStore::empty();
     match ca_bundle {
         Some(file) => {
-            let bad = |why: String| ForgeError::Io {
-                what: format!("can't read the certificates in {}", file.display()),
-                error: std::io::Error::other(why),
+            let unreadable = |error: pem::Error| HttpClientError::CertificateFile {
+                path: file.to_owned(),
+                reason: error.to_string(),
             };
-            let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+                let certificate = certificate.map_err(unreadable)?;
                 // One certificate that rustls can't use doesn't make the others worse.
                 let _ = roots.add(certificate);
             }
@@ -341,106 +137,17 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, ForgeError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| ForgeError::Network { host: "TLS".to_owned(), why: error.to_string() })?
+        .map_err(|error| HttpClientError::Tls(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
 }
 
-/// How long a limited request has to wait: `None` for one that isn't limited, `Some(None)` where nobody says.
-///
-/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>,
-/// <https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers>
-fn rate_limit(status: StatusCode, headers: &HeaderMap) -> Option<Option<Duration>> {
-    let number =
-        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<i64>().ok());
-    let used_up = number("x-ratelimit-remaining") == Some(0) || number("ratelimit-remaining") == Some(0);
-    let limited = status == StatusCode::TOO_MANY_REQUESTS
-        || (status == StatusCode::FORBIDDEN && (used_up || headers.contains_key(RETRY_AFTER)));
-    if !limited {
-        return None;
-    }
-    let until = |reset: i64| reset.saturating_sub(now()).max(0) + 1;
-    let seconds = number("retry-after")
-        .or_else(|| number("x-ratelimit-reset").map(until))
-        .or_else(|| number("ratelimit-reset").map(until));
-    Some(seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs))
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// The next page, on the same host (RFC 8288).
-pub(crate) fn next_page(url: &Url, headers: &HeaderMap) -> Option<Url> {
-    let links = headers.get(LINK)?.to_str().ok()?;
-    let link = links.split(',').find(|link| link.contains("rel=\"next\""))?;
-    let target = link.split_once('<')?.1.split_once('>')?.0;
-    url.join(target).ok().filter(|next| next.origin() == url.origin())
-}
-
-/// One path segment, with everything encoded that could be read as something else.
-pub(crate) fn encoded(segment: &str) -> String {
-    segment
-        .bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
-pub(crate) fn host(url: &Url) -> String {
-    url.host_str().unwrap_or("the forge").to_owned()
-}
-
-pub(crate) fn bad(url: &Url, why: &str) -> ForgeError {
-    ForgeError::BadAnswer { host: host(url), why: why.to_owned() }
-}
-
-fn network(url: &Url, error: &reqwest::Error) -> ForgeError {
-    ForgeError::Network { host: host(url), why: root_cause(error) }
-}
-
 /// The last cause says the most, and has no URL in it.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
     cause.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
-    }
-
-    #[test]
-    fn limits_are_told_from_refusals() {
-        assert_eq!(rate_limit(StatusCode::FORBIDDEN, &headers(&[])), None);
-        assert_eq!(rate_limit(StatusCode::TOO_MANY_REQUESTS, &headers(&[])), Some(None));
-        let after = headers(&[("retry-after", "7")]);
-        assert_eq!(rate_limit(StatusCode::FORBIDDEN, &after), Some(Some(Duration::from_secs(7))));
-        let reset = (now() + 100).to_string();
-        let used_up = headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset)]);
-        let wait = rate_limit(StatusCode::FORBIDDEN, &used_up).flatten().unwrap();
-        assert!((98..=101).contains(&wait.as_secs()));
-    }
-
-    #[test]
-    fn the_next_page_is_on_the_same_host() {
-        let url = Url::parse("https://api.test/a?page=1").unwrap();
-        let link = |target: &str| {
-            headers(&[("link", &format!("<https://api.test/a>; rel=\"first\", <{target}>; rel=\"next\""))])
-        };
-        assert_eq!(next_page(&url, &link("https://api.test/a?page=2")).unwrap().query(), Some("page=2"));
-        assert_eq!(next_page(&url, &link("https://evil.test/a?page=2")), None);
-    }
 }

@@ -1,24 +1,17 @@
-//! GitHub, GitLab and git: from a ref to a commit, its files and its tree.
+//! Where Go modules come from: module proxies, the checksum database, GOMODCACHE, and the forges (GitHub, GitLab, git).
 //!
-//! A [`Repository`] answers the same questions wherever it is; [`Http`] is how the two REST APIs are reached, with rate
-//! limits, retries and redirects; [`GitAccess`] says what git and go need in their environment for the same tokens.
+//! [`download::Fetcher`] downloads verified modules into [`modcache::ModCache`]; [`forge::RemoteRepository`] answers for
+//! repositories that no proxy serves. The HTTP clients of both come from [`http::HttpOptions`].
 
-mod access;
-mod archive;
-mod error;
-mod git;
-mod github;
-mod gitlab;
-mod http;
+pub mod download;
+pub mod forge;
+pub mod goenv;
+pub mod http;
+pub mod modcache;
+pub mod probe;
+pub mod proxy;
 mod redact;
-mod repository;
-mod token;
+pub mod sumdb;
+pub mod toolchain;
 
-pub use access::{GitAccess, TokenUser, has_own_rewrite, ssh_agent_answers, ssh_agent_keys};
-pub use error::ForgeError;
-pub use git::GitOptions;
-pub use gitlab::GitLabProject;
-pub use http::{Http, HttpOptions, OnWait, ProxySettings};
 pub use redact::Redactor;
-pub use repository::{Commit, Repository, Resolved, Tag};
-pub use token::{Quota, TokenFacts, about_github_token, about_gitlab_token};

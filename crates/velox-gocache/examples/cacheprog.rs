@@ -2,7 +2,7 @@
 
 use std::{env::args, path::PathBuf, time::Duration};
 
-use velox_gocache::{Options, parse_remote, serve};
+use velox_gocache::{GoCacheOptions, parse_remote, serve};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -10,7 +10,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [gocache, remote, stats, rest @ ..] = arguments.as_slice() else {
         return Err("cacheprog GOCACHE REMOTE STATS [read-only]".into());
     };
-    let options = Options {
+    let options = GoCacheOptions {
         gocache: PathBuf::from(gocache),
         remote: Some(parse_remote(remote)?),
         read_only: !rest.is_empty(),

@@ -16,7 +16,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::{Id, hex, unhex};
+use crate::{CacheId, hex, unhex};
 
 const ENTRY: usize = 2 + 1 + 64 + 1 + 64 + 1 + 20 + 1 + 20 + 1;
 
@@ -25,19 +25,19 @@ const USED: Duration = Duration::from_secs(60 * 60);
 
 /// An action's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) output: Id,
+pub(crate) struct ActionEntry {
+    pub(crate) output: CacheId,
     pub(crate) size: u64,
     /// When it was put, in nanoseconds since 1970.
     pub(crate) time: u64,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub(crate) struct LocalCache {
     root: PathBuf,
 }
 
-impl Disk {
+impl LocalCache {
     /// Opens GOCACHE; makes its folders, as the go command does.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         for byte in 0..=255u8 {
@@ -46,17 +46,17 @@ impl Disk {
         Ok(Self { root: root.to_owned() })
     }
 
-    fn path(&self, id: &Id, kind: char) -> PathBuf {
+    fn path(&self, id: &CacheId, kind: char) -> PathBuf {
         let name = hex(id);
         self.root.join(name.get(..2).unwrap_or_default()).join(format!("{name}-{kind}"))
     }
 
-    pub(crate) fn output_path(&self, output: &Id) -> PathBuf {
+    pub(crate) fn output_path(&self, output: &CacheId) -> PathBuf {
         self.path(output, 'd')
     }
 
     /// The output of an action, if it is there and whole.
-    pub(crate) fn get(&self, action: &Id) -> Option<Entry> {
+    pub(crate) fn get(&self, action: &CacheId) -> Option<ActionEntry> {
         let path = self.path(action, 'a');
         let entry = parse(&fs::read(&path).ok()?, action)?;
         let output = self.output_path(&entry.output);
@@ -70,7 +70,7 @@ impl Disk {
     }
 
     /// A file for an output that is still to come, beside its place.
-    pub(crate) fn new_output(&self, output: &Id) -> io::Result<NewOutput> {
+    pub(crate) fn new_output(&self, output: &CacheId) -> io::Result<NewOutput> {
         let path = self.output_path(output);
         let folder = path.parent().unwrap_or(&self.root);
         let mut builder = tempfile::Builder::new();
@@ -90,7 +90,7 @@ impl Disk {
     }
 
     /// Says which output an action has; the output is there by then.
-    pub(crate) fn put(&self, action: &Id, output: &Id, size: u64) -> io::Result<u64> {
+    pub(crate) fn put(&self, action: &CacheId, output: &CacheId, size: u64) -> io::Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let time = u64::try_from(now).unwrap_or(u64::MAX);
         let path = self.path(action, 'a');
@@ -107,13 +107,13 @@ impl Disk {
     }
 
     /// Whether an output of this size is there; the go command wrote it whole, or not with this size.
-    pub(crate) fn has_output(&self, output: &Id, size: u64) -> bool {
+    pub(crate) fn has_output(&self, output: &CacheId, size: u64) -> bool {
         fs::metadata(self.output_path(output))
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
     /// The content of an output, unless it isn't what its name says.
-    pub(crate) fn read_output(&self, output: &Id) -> Option<Vec<u8>> {
+    pub(crate) fn read_output(&self, output: &CacheId) -> Option<Vec<u8>> {
         let mut content = Vec::new();
         File::open(self.output_path(output)).ok()?.read_to_end(&mut content).ok()?;
         (Sha256::digest(&content).as_slice() == output).then_some(content)
@@ -126,7 +126,7 @@ pub(crate) struct NewOutput {
     hash: Sha256,
     size: u64,
     path: PathBuf,
-    output: Id,
+    output: CacheId,
 }
 
 impl NewOutput {
@@ -146,12 +146,12 @@ impl NewOutput {
     }
 }
 
-fn parse(text: &[u8], action: &Id) -> Option<Entry> {
+fn parse(text: &[u8], action: &CacheId) -> Option<ActionEntry> {
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() == ENTRY)?;
     let mut fields = text.strip_suffix('\n')?.split_ascii_whitespace();
     let (version, id, output) = (fields.next()?, fields.next()?, fields.next()?);
     let (size, time) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    (version == "v1" && unhex(id)? == *action && fields.next().is_none()).then_some(Entry {
+    (version == "v1" && unhex(id)? == *action && fields.next().is_none()).then_some(ActionEntry {
         output: unhex(output)?,
         size,
         time,
@@ -172,14 +172,14 @@ mod tests {
 
     use super::*;
 
-    fn id(content: &[u8]) -> Id {
+    fn id(content: &[u8]) -> CacheId {
         Sha256::digest(content).into()
     }
 
     #[test]
     fn what_is_put_is_found_and_a_cut_output_is_not() {
         let place = tempfile::tempdir().unwrap();
-        let disk = Disk::open(place.path()).unwrap();
+        let disk = LocalCache::open(place.path()).unwrap();
         let (action, output) = (id(b"action"), id(b"content"));
         let mut new = disk.new_output(&output).unwrap();
         new.write(b"con").unwrap();
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn another_content_than_its_name_says_is_refused() {
         let place = tempfile::tempdir().unwrap();
-        let disk = Disk::open(place.path()).unwrap();
+        let disk = LocalCache::open(place.path()).unwrap();
         let mut new = disk.new_output(&id(b"content")).unwrap();
         new.write(b"another").unwrap();
         assert!(new.finish(7).is_err());

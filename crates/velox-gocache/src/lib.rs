@@ -18,12 +18,12 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-pub use remote::{kind as kind_of_trouble, open_remote, parse_remote};
+pub use remote::{open_remote, parse_remote, store_error_summary};
 pub use serve::serve;
 
 /// What a cache is made of.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct GoCacheOptions {
     /// The folder that `go env GOCACHE` names.
     pub gocache: PathBuf,
     /// Where the team's cache is, as [`parse_remote`] gives it; `None`: only GOCACHE.
@@ -42,7 +42,7 @@ pub struct Options {
 
 /// What a cache did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
+pub struct GoCacheStats {
     /// Answers from GOCACHE.
     pub local_hits: u64,
     /// Answers from the remote.
@@ -62,7 +62,7 @@ pub struct Stats {
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum GoCacheError {
     /// A remote that is none.
     #[error("`{text}` is no remote cache: {why}")]
     Remote {
@@ -80,13 +80,13 @@ pub enum Error {
 }
 
 /// A SHA-256, as actions and outputs are named.
-pub(crate) type Id = [u8; 32];
+pub(crate) type CacheId = [u8; 32];
 
 /// The stored name of an id.
-pub(crate) fn hex(id: &Id) -> String {
+pub(crate) fn hex(id: &CacheId) -> String {
     HEXLOWER.encode(id)
 }
 
-pub(crate) fn unhex(text: &str) -> Option<Id> {
+pub(crate) fn unhex(text: &str) -> Option<CacheId> {
     HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }

@@ -5,14 +5,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use crate::{Error, Id};
+use crate::{CacheId, GoCacheError};
 
 /// A request is a few hundred bytes; what is longer is none.
 const LONGEST: usize = 64 << 10;
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Raw {
+struct RawRequest {
     #[serde(rename = "ID")]
     id: i64,
     command: String,
@@ -24,20 +24,20 @@ struct Raw {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct CacheRequest {
     pub(crate) id: i64,
-    pub(crate) command: Command,
+    pub(crate) command: CacheCommand,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum CacheCommand {
     Get {
-        action: Id,
+        action: CacheId,
     },
     /// The body follows, where it isn't empty.
     Put {
-        action: Id,
-        output: Id,
+        action: CacheId,
+        output: CacheId,
         size: u64,
     },
     Close,
@@ -46,7 +46,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Answer {
+pub(crate) struct CacheResponse {
     #[serde(rename = "ID")]
     pub(crate) id: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,12 +64,14 @@ pub(crate) struct Answer {
     pub(crate) disk_path: String,
 }
 
-pub(crate) fn base64(id: &Id) -> String {
+pub(crate) fn base64(id: &CacheId) -> String {
     BASE64_STANDARD.encode(id)
 }
 
 /// The next request; `None` at the end.
-pub(crate) async fn request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Request>, Error> {
+pub(crate) async fn request(
+    from: &mut (impl AsyncBufRead + Unpin),
+) -> Result<Option<CacheRequest>, GoCacheError> {
     let mut line = Vec::new();
     loop {
         let part = from.fill_buf().await?;
@@ -83,7 +85,7 @@ pub(crate) async fn request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Op
         line.extend_from_slice(part.get(..taken).unwrap_or_default());
         from.consume(taken);
         if line.len() > LONGEST {
-            return Err(Error::Protocol("it is too long".to_owned()));
+            return Err(GoCacheError::Protocol("it is too long".to_owned()));
         }
         // The go command puts empty lines between.
         if ended && !line.trim_ascii().is_empty() {
@@ -96,34 +98,34 @@ pub(crate) async fn request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Op
     parse(&line).map(Some)
 }
 
-fn parse(line: &[u8]) -> Result<Request, Error> {
-    let Raw { id, command, action, output, body_size: size } =
-        serde_json::from_slice(line).map_err(|error| Error::Protocol(error.to_string()))?;
-    let digest = |text: &str| -> Result<Id, Error> {
+fn parse(line: &[u8]) -> Result<CacheRequest, GoCacheError> {
+    let RawRequest { id, command, action, output, body_size: size } =
+        serde_json::from_slice(line).map_err(|error| GoCacheError::Protocol(error.to_string()))?;
+    let digest = |text: &str| -> Result<CacheId, GoCacheError> {
         let bytes = BASE64_STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.ok_or_else(|| Error::Protocol(format!("`{text}` is no digest")))
+        bytes.ok_or_else(|| GoCacheError::Protocol(format!("`{text}` is no digest")))
     };
     let command = match command.as_str() {
-        "get" => Command::Get { action: digest(&action)? },
-        "put" => Command::Put { action: digest(&action)?, output: digest(&output)?, size },
-        "close" => Command::Close,
-        _ => Command::Unknown(command),
+        "get" => CacheCommand::Get { action: digest(&action)? },
+        "put" => CacheCommand::Put { action: digest(&action)?, output: digest(&output)?, size },
+        "close" => CacheCommand::Close,
+        _ => CacheCommand::Unknown(command),
     };
-    Ok(Request { id, command })
+    Ok(CacheRequest { id, command })
 }
 
 /// Reads a body, and gives it on in pieces.
 pub(crate) async fn body(
     from: &mut (impl AsyncBufRead + Unpin),
     mut take: impl FnMut(&[u8]),
-) -> Result<(), Error> {
+) -> Result<(), GoCacheError> {
     let mut started = false;
     // Base64 is decoded in fours; what is left of a piece waits for the next.
     let mut waiting = Vec::new();
     loop {
         let part = from.fill_buf().await?;
         if part.is_empty() {
-            return Err(Error::Protocol("a body ends early".to_owned()));
+            return Err(GoCacheError::Protocol("a body ends early".to_owned()));
         }
         let mut rest = part;
         if !started {
@@ -131,7 +133,7 @@ pub(crate) async fn body(
             match rest.split_first() {
                 None => {}
                 Some((b'"', after)) => (rest, started) = (after, true),
-                Some(_) => return Err(Error::Protocol("a body is no string".to_owned())),
+                Some(_) => return Err(GoCacheError::Protocol("a body is no string".to_owned())),
             }
         }
         let end = rest.iter().position(|byte| *byte == b'"');
@@ -140,7 +142,7 @@ pub(crate) async fn body(
         let whole = if end.is_some() { waiting.len() } else { waiting.len() / 4 * 4 };
         let decoded = BASE64_STANDARD
             .decode(waiting.get(..whole).unwrap_or_default())
-            .map_err(|error| Error::Protocol(format!("a body is no base64: {error}")))?;
+            .map_err(|error| GoCacheError::Protocol(format!("a body is no base64: {error}")))?;
         waiting.drain(..whole);
         let consumed = match end {
             Some(end) => part.len() - rest.len() + end + 1,
@@ -189,7 +191,11 @@ mod tests {
             });
             assert_eq!(
                 commands,
-                [Command::Get { action }, Command::Put { action, output, size: 1000 }, Command::Close]
+                [
+                    CacheCommand::Get { action },
+                    CacheCommand::Put { action, output, size: 1000 },
+                    CacheCommand::Close
+                ]
             );
             assert_eq!(received, content);
         }

@@ -32,8 +32,8 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    Error, Id, Options,
-    disk::{Disk, Entry},
+    CacheId, GoCacheError, GoCacheOptions,
+    disk::{ActionEntry, LocalCache},
     hex, unhex,
 };
 
@@ -60,10 +60,10 @@ const COMPRESSION: i32 = 3;
 ///
 /// # Errors
 /// What it is not.
-pub fn parse_remote(text: &str) -> Result<Url, Error> {
+pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     let wrong = |why: &str| {
         let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
-        Error::Remote { text: shown.to_owned(), why: why.to_owned() }
+        GoCacheError::Remote { text: shown.to_owned(), why: why.to_owned() }
     };
     let path = std::path::Path::new(text);
     if path.is_absolute() {
@@ -93,7 +93,7 @@ pub fn open_remote(
     url: &Url,
     environment: &BTreeMap<String, String>,
     timeout: Duration,
-) -> Result<(Box<dyn ObjectStore>, Path), Error> {
+) -> Result<(Box<dyn ObjectStore>, Path), GoCacheError> {
     // Where another part of the process chose one before, that one serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let known = ["AWS_", "GOOGLE_", "AZURE_"];
@@ -108,7 +108,7 @@ pub fn open_remote(
     object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
         // What follows the first line may show settings.
         let why = error.to_string().lines().next().unwrap_or_default().to_owned();
-        Error::Remote { text: url.to_string(), why }
+        GoCacheError::Remote { text: url.to_string(), why }
     })
 }
 
@@ -136,14 +136,14 @@ struct OutputFile {
 #[derive(Default)]
 struct Index {
     packs: Vec<Pack>,
-    actions: HashMap<Id, Located>,
+    actions: HashMap<CacheId, OutputLocation>,
     /// The index objects themselves, and what is in them.
     objects: Vec<(Path, Vec<PackFile>)>,
 }
 
 #[derive(Clone, Copy)]
-struct Located {
-    output: Id,
+struct OutputLocation {
+    output: CacheId,
     size: u64,
     pack: usize,
 }
@@ -155,23 +155,23 @@ struct Pack {
 }
 
 struct PackedOutput {
-    output: Id,
+    output: CacheId,
     size: u64,
     length: u64,
 }
 
-pub(crate) struct Remote {
+pub(crate) struct RemoteCache {
     store: Box<dyn ObjectStore>,
     root: Path,
     namespace: String,
     read_only: bool,
     timeout: Duration,
-    disk: Disk,
+    disk: LocalCache,
     index: OnceCell<Index>,
     bringing: Semaphore,
     /// Of its own, so that no compile waits behind what is sent.
     sending: Semaphore,
-    used: Mutex<Used>,
+    used: Mutex<UploadQueue>,
     sent: Mutex<JoinSet<Option<PackFile>>>,
     failures: AtomicU32,
     off: AtomicBool,
@@ -182,14 +182,14 @@ pub(crate) struct Remote {
 
 /// What this build used and the remote may lack.
 #[derive(Default)]
-struct Used {
-    seen: HashSet<Id>,
-    waiting: Vec<(Id, Entry)>,
+struct UploadQueue {
+    seen: HashSet<CacheId>,
+    waiting: Vec<(CacheId, ActionEntry)>,
     size: u64,
 }
 
-impl Remote {
-    pub(crate) fn open(url: &Url, options: &Options, disk: Disk) -> Result<Self, Error> {
+impl RemoteCache {
+    pub(crate) fn open(url: &Url, options: &GoCacheOptions, disk: LocalCache) -> Result<Self, GoCacheError> {
         let (store, root) = open_remote(url, &options.environment, options.timeout)?;
         let namespace = options
             .namespace
@@ -260,7 +260,7 @@ impl Remote {
             // Someone cleaned up.
             Ok(Err(object_store::Error::NotFound { .. })) => None,
             Ok(Err(error)) => {
-                self.failed(&format!("{what} failed ({})", kind(&error)), weight);
+                self.failed(&format!("{what} failed ({})", store_error_summary(&error)), weight);
                 None
             }
             Err(_) => {
@@ -312,12 +312,12 @@ impl Remote {
     }
 
     /// Brings the output of an action into GOCACHE, if the remote has it.
-    pub(crate) async fn get(self: &Arc<Self>, action: &Id) -> Option<Entry> {
+    pub(crate) async fn get(self: &Arc<Self>, action: &CacheId) -> Option<ActionEntry> {
         if self.is_off() {
             return None;
         }
         let index = self.index().await;
-        let Located { output, size, pack } = *index.actions.get(action)?;
+        let OutputLocation { output, size, pack } = *index.actions.get(action)?;
         if !self.disk.has_output(&output, size) {
             for next in (pack + 1..index.packs.len()).take(AHEAD) {
                 let remote = Arc::clone(self);
@@ -326,7 +326,7 @@ impl Remote {
             self.bring(index, pack).await;
         }
         let time = self.disk.has_output(&output, size).then(|| self.disk.put(action, &output, size))?.ok()?;
-        Some(Entry { output, size, time })
+        Some(ActionEntry { output, size, time })
     }
 
     /// Brings a pack, once; whoever else needs it waits.
@@ -379,7 +379,7 @@ impl Remote {
 
     /// Remembers what this build used; what the remote lacks is sent in the background. Waits for nothing: what is here
     /// doesn't depend on the remote.
-    pub(crate) fn used(self: &Arc<Self>, action: Id, entry: Entry) {
+    pub(crate) fn used(self: &Arc<Self>, action: CacheId, entry: ActionEntry) {
         if self.read_only || self.is_off() || entry.size > LARGEST {
             return;
         }
@@ -400,12 +400,12 @@ impl Remote {
         }
     }
 
-    fn send(self: &Arc<Self>, waiting: Vec<(Id, Entry)>) {
+    fn send(self: &Arc<Self>, waiting: Vec<(CacheId, ActionEntry)>) {
         let remote = Arc::clone(self);
         hold(&self.sent).spawn(async move { remote.send_pack(waiting).await });
     }
 
-    async fn send_pack(&self, mut waiting: Vec<(Id, Entry)>) -> Option<PackFile> {
+    async fn send_pack(&self, mut waiting: Vec<(CacheId, ActionEntry)>) -> Option<PackFile> {
         let index = self.index().await;
         waiting.retain(|(action, entry)| !index.knows(action, entry));
         let _turn = self.sending.acquire().await.ok()?;
@@ -475,7 +475,7 @@ impl Remote {
 }
 
 impl Index {
-    fn knows(&self, action: &Id, entry: &Entry) -> bool {
+    fn knows(&self, action: &CacheId, entry: &ActionEntry) -> bool {
         self.actions.get(action).is_some_and(|known| known.output == entry.output)
     }
 
@@ -488,7 +488,7 @@ impl Index {
                 break;
             };
             for action in actions.iter().filter_map(|action| unhex(action)) {
-                self.actions.insert(action, Located { output, size: *size, pack });
+                self.actions.insert(action, OutputLocation { output, size: *size, pack });
             }
             outputs.push(PackedOutput { output, size: *size, length: *length });
         }
@@ -496,18 +496,18 @@ impl Index {
     }
 }
 
-impl Used {
-    fn take(&mut self) -> Vec<(Id, Entry)> {
+impl UploadQueue {
+    fn take(&mut self) -> Vec<(CacheId, ActionEntry)> {
         self.size = 0;
         std::mem::take(&mut self.waiting)
     }
 }
 
 /// Compresses outputs, each once. One that is gone or changed by now is left out.
-fn packed(disk: &Disk, waiting: Vec<(Id, Entry)>) -> (Vec<OutputFile>, Vec<u8>) {
-    let mut by_output: BTreeMap<Id, (u64, Vec<String>)> = BTreeMap::new();
+fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<OutputFile>, Vec<u8>) {
+    let mut by_output: BTreeMap<CacheId, (u64, Vec<String>)> = BTreeMap::new();
     let mut order = Vec::new();
-    for (action, Entry { output, size, .. }) in waiting {
+    for (action, ActionEntry { output, size, .. }) in waiting {
         by_output
             .entry(output)
             .or_insert_with(|| {
@@ -531,7 +531,7 @@ fn packed(disk: &Disk, waiting: Vec<(Id, Entry)>) -> (Vec<OutputFile>, Vec<u8>) 
     (outputs, content)
 }
 
-fn unpack_to(disk: &Disk, output: &Id, size: u64, compressed: &[u8]) -> std::io::Result<()> {
+fn unpack_to(disk: &LocalCache, output: &CacheId, size: u64, compressed: &[u8]) -> std::io::Result<()> {
     let mut new = disk.new_output(output)?;
     // One byte more than there should be shows that there is more.
     let mut content = zstd::Decoder::with_buffer(compressed)?.take(size + 1);
@@ -552,7 +552,7 @@ fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
 
 /// A few words for an error that may carry URLs and headers.
 #[must_use]
-pub fn kind(error: &object_store::Error) -> &'static str {
+pub fn store_error_summary(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::PermissionDenied { .. } => "permission denied",
         object_store::Error::Unauthenticated { .. } => "the credentials are missing or wrong",

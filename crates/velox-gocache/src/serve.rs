@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    Error, Id, Options, Stats,
-    disk::{Disk, Entry},
-    protocol::{self, Answer, Command, Request, base64},
-    remote::Remote,
+    CacheId, GoCacheError, GoCacheOptions, GoCacheStats,
+    disk::{ActionEntry, LocalCache},
+    protocol::{self, CacheCommand, CacheRequest, CacheResponse, base64},
+    remote::RemoteCache,
 };
 
 #[derive(Default)]
@@ -29,35 +29,37 @@ struct Counters {
     puts: AtomicU64,
 }
 
-struct Cache {
-    disk: Disk,
-    remote: Option<Arc<Remote>>,
+struct CacheServer {
+    disk: LocalCache,
+    remote: Option<Arc<RemoteCache>>,
     counters: Counters,
     trouble: Mutex<Option<String>>,
 }
 
 /// Answers the go command until it closes the cache; then sends what is still to be sent.
 ///
-/// A remote that fails is left alone and told in [`Stats::trouble`]: it is never a reason for a build to fail.
+/// A remote that fails is left alone and told in [`GoCacheStats::trouble`]: it is never a reason for a build to fail.
 ///
 /// # Errors
 /// A GOCACHE that can't be used, and a go command that doesn't speak the protocol.
 pub async fn serve(
-    options: Options,
+    options: GoCacheOptions,
     stdin: impl AsyncRead + Unpin,
     stdout: impl AsyncWrite + Unpin + Send + 'static,
-) -> Result<Stats, Error> {
-    let disk = Disk::open(&options.gocache)?;
-    let opened = options.remote.as_ref().map(|url| Remote::open(url, &options, disk.clone())).transpose();
+) -> Result<GoCacheStats, GoCacheError> {
+    let disk = LocalCache::open(&options.gocache)?;
+    let opened =
+        options.remote.as_ref().map(|url| RemoteCache::open(url, &options, disk.clone())).transpose();
     let (remote, trouble) = match opened {
         Ok(remote) => (remote.map(Arc::new), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let cache = Arc::new(Cache { disk, remote, counters: Counters::default(), trouble: Mutex::new(trouble) });
+    let cache =
+        Arc::new(CacheServer { disk, remote, counters: Counters::default(), trouble: Mutex::new(trouble) });
 
     let (answers, queue) = mpsc::channel(64);
     let writer = tokio::spawn(write(stdout, queue));
-    let ready = Answer { known_commands: vec!["get", "put", "close"], ..Answer::default() };
+    let ready = CacheResponse { known_commands: vec!["get", "put", "close"], ..CacheResponse::default() };
     // An answer that nobody takes any more: the go command is gone, and the loop below ends by itself.
     let _ = answers.send(ready).await;
     let warming = cache.remote.clone().map(|remote| tokio::spawn(async move { remote.warm().await }));
@@ -69,37 +71,37 @@ pub async fn serve(
 }
 
 async fn answer_all(
-    cache: &Arc<Cache>,
+    cache: &Arc<CacheServer>,
     stdin: impl AsyncRead + Unpin,
-    answers: mpsc::Sender<Answer>,
+    answers: mpsc::Sender<CacheResponse>,
     flush: Duration,
-) -> Result<(), Error> {
+) -> Result<(), GoCacheError> {
     let mut from = BufReader::with_capacity(256 << 10, stdin);
     let mut running = JoinSet::new();
-    while let Some(Request { id, command }) = protocol::request(&mut from).await? {
+    while let Some(CacheRequest { id, command }) = protocol::request(&mut from).await? {
         match command {
-            Command::Get { action } => {
+            CacheCommand::Get { action } => {
                 let (cache, answers) = (Arc::clone(cache), answers.clone());
                 running.spawn(async move {
                     let answer = cache.get(id, action).await;
                     let _ = answers.send(answer).await;
                 });
             }
-            Command::Put { action, output, size } => {
+            CacheCommand::Put { action, output, size } => {
                 let answer = cache.put(id, action, output, size, &mut from).await?;
                 let _ = answers.send(answer).await;
             }
-            Command::Close => {
+            CacheCommand::Close => {
                 while running.join_next().await.is_some() {}
                 if let Some(remote) = &cache.remote {
                     remote.flush(flush).await;
                 }
-                let _ = answers.send(Answer { id, ..Answer::default() }).await;
+                let _ = answers.send(CacheResponse { id, ..CacheResponse::default() }).await;
                 return Ok(());
             }
-            Command::Unknown(command) => {
+            CacheCommand::Unknown(command) => {
                 let err = Some(format!("unknown command {command}"));
-                let _ = answers.send(Answer { id, err, ..Answer::default() }).await;
+                let _ = answers.send(CacheResponse { id, err, ..CacheResponse::default() }).await;
             }
         }
         while running.try_join_next().is_some() {}
@@ -109,10 +111,11 @@ async fn answer_all(
 
 async fn write(
     mut stdout: impl AsyncWrite + Unpin,
-    mut answers: mpsc::Receiver<Answer>,
-) -> Result<(), Error> {
+    mut answers: mpsc::Receiver<CacheResponse>,
+) -> Result<(), GoCacheError> {
     while let Some(answer) = answers.recv().await {
-        let mut line = serde_json::to_vec(&answer).map_err(|error| Error::Protocol(error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(&answer).map_err(|error| GoCacheError::Protocol(error.to_string()))?;
         line.push(b'\n');
         stdout.write_all(&line).await?;
         stdout.flush().await?;
@@ -120,8 +123,8 @@ async fn write(
     Ok(())
 }
 
-impl Cache {
-    async fn get(&self, id: i64, action: Id) -> Answer {
+impl CacheServer {
+    async fn get(&self, id: i64, action: CacheId) -> CacheResponse {
         let (counter, entry) = match self.disk.get(&action) {
             Some(entry) => (&self.counters.local_hits, Some(entry)),
             None => match &self.remote {
@@ -131,7 +134,7 @@ impl Cache {
         };
         let Some(entry) = entry else {
             self.counters.misses.fetch_add(1, Ordering::Relaxed);
-            return Answer { id, miss: true, ..Answer::default() };
+            return CacheResponse { id, miss: true, ..CacheResponse::default() };
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if let Some(remote) = &self.remote {
@@ -143,11 +146,11 @@ impl Cache {
     async fn put(
         &self,
         id: i64,
-        action: Id,
-        output: Id,
+        action: CacheId,
+        output: CacheId,
         size: u64,
         from: &mut (impl tokio::io::AsyncBufRead + Unpin),
-    ) -> Result<Answer, Error> {
+    ) -> Result<CacheResponse, GoCacheError> {
         self.counters.puts.fetch_add(1, Ordering::Relaxed);
         let mut new = self.disk.new_output(&output);
         if size > 0 {
@@ -163,40 +166,40 @@ impl Cache {
         let kept = new.and_then(|new| new.finish(size)).and_then(|_| self.disk.put(&action, &output, size));
         match kept {
             Ok(time) => {
-                let entry = Entry { output, size, time };
+                let entry = ActionEntry { output, size, time };
                 if let Some(remote) = &self.remote {
                     remote.used(action, entry);
                 }
-                Ok(Answer { disk_path: self.path(&output), id, ..Answer::default() })
+                Ok(CacheResponse { disk_path: self.path(&output), id, ..CacheResponse::default() })
             }
             Err(error) => {
                 let err = Some(format!("can't write to GOCACHE: {error}"));
-                Ok(Answer { id, err, ..Answer::default() })
+                Ok(CacheResponse { id, err, ..CacheResponse::default() })
             }
         }
     }
 
-    fn found(&self, id: i64, Entry { output, size, time }: Entry) -> Answer {
+    fn found(&self, id: i64, ActionEntry { output, size, time }: ActionEntry) -> CacheResponse {
         let put = UNIX_EPOCH + Duration::from_nanos(time);
-        Answer {
+        CacheResponse {
             id,
             output: base64(&output),
             size,
             time: jiff::Timestamp::try_from(put).ok().map(|time| time.to_string()),
             disk_path: self.path(&output),
-            ..Answer::default()
+            ..CacheResponse::default()
         }
     }
 
-    fn path(&self, output: &Id) -> String {
+    fn path(&self, output: &CacheId) -> String {
         self.disk.output_path(output).to_string_lossy().into_owned()
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> GoCacheStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { local_hits, remote_hits, misses, puts } = &self.counters;
         let own = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Stats {
+        GoCacheStats {
             local_hits: count(local_hits),
             remote_hits: count(remote_hits),
             misses: count(misses),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use velox_gocache::Stats;
+use velox_gocache::GoCacheStats;
 
 /// What the go command asks for anew each time: its index of the main module's folders, which are too young to trust.
 const OWN: u64 = 2;
@@ -55,7 +55,7 @@ impl Machine {
     }
 
     /// Builds with a GOCACHE, and with a remote; what was compiled, and what the cache did.
-    fn build(&self, gocache: &str, remote: Option<&str>, more: &str) -> (String, Option<Stats>) {
+    fn build(&self, gocache: &str, remote: Option<&str>, more: &str) -> (String, Option<GoCacheStats>) {
         let (gocache, stats) = (self.path(gocache), self.path("stats.json"));
         fs::create_dir_all(&gocache).unwrap();
         let _ = fs::remove_file(&stats);

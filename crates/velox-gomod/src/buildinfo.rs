@@ -39,16 +39,16 @@ pub struct BuildInfo {
     /// The path of its main package; `command-line-arguments` when it was built from single files.
     pub path: String,
     /// The module of the main package; empty when it was built outside of any.
-    pub main: Module,
+    pub main: BuildModule,
     /// The other modules that have a package in it.
-    pub deps: Vec<Module>,
+    pub deps: Vec<BuildModule>,
     /// The settings of the build, in their order (`-tags`, `CGO_ENABLED`, `GOOS`, `vcs.revision`).
     pub settings: Vec<(String, String)>,
 }
 
 /// A module in a binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Module {
+pub struct BuildModule {
     /// The module path.
     pub path: String,
     /// The version, `(devel)` for a main module without one.
@@ -56,13 +56,13 @@ pub struct Module {
     /// The sum that go.sum has, empty for a replaced module and a folder.
     pub sum: String,
     /// What replaced it.
-    pub replace: Option<Box<Module>>,
+    pub replace: Option<Box<BuildModule>>,
 }
 
 /// Why there is no build information.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum BuildInfoError {
     /// The file can't be read.
     #[error("can't read {}: {source}", path.display())]
     Read {
@@ -96,15 +96,15 @@ impl BuildInfo {
     /// # Errors
     ///
     /// A file that can't be read, is no binary, or has no build information or a malformed one.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<Self, BuildInfoError> {
         let failed = |failure| match failure {
-            Failure::Read(source) => Error::Read { path: path.to_owned(), source },
-            Failure::UnknownFormat => Error::UnknownFormat(path.to_owned()),
-            Failure::NotGo => Error::NotGo(path.to_owned()),
+            ReadFailure::Read(source) => BuildInfoError::Read { path: path.to_owned(), source },
+            ReadFailure::UnknownFormat => BuildInfoError::UnknownFormat(path.to_owned()),
+            ReadFailure::NotGo => BuildInfoError::NotGo(path.to_owned()),
         };
-        let mut file = File::open(path).map_err(|source| failed(Failure::Read(source)))?;
+        let mut file = File::open(path).map_err(|source| failed(ReadFailure::Read(source)))?;
         let (go_version, modules) = read_texts(&mut file).map_err(failed)?;
-        let mut info = Self::parse(&modules).map_err(|(line, reason)| Error::Malformed {
+        let mut info = Self::parse(&modules).map_err(|(line, reason)| BuildInfoError::Malformed {
             path: path.to_owned(),
             line,
             reason,
@@ -117,7 +117,7 @@ impl BuildInfo {
     fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let mut info = Self::default();
         // What a replacement in the next line would replace.
-        let mut replaceable: Option<&mut Module> = None;
+        let mut replaceable: Option<&mut BuildModule> = None;
         for (number, line) in text.split_inclusive('\n').enumerate() {
             // As Go does it: a last line without an end does not count.
             let Some(line) = line.strip_suffix('\n') else { break };
@@ -146,13 +146,13 @@ impl BuildInfo {
 }
 
 /// Reads the columns of a module; the sum, the third, may be missing if `least` is 2.
-fn module(columns: &str, least: usize) -> Option<Module> {
+fn module(columns: &str, least: usize) -> Option<BuildModule> {
     let columns: Vec<_> = columns.split('\t').collect();
     match *columns.as_slice() {
         [path, version] if least == 2 => {
-            Some(Module { path: path.to_owned(), version: version.to_owned(), ..Module::default() })
+            Some(BuildModule { path: path.to_owned(), version: version.to_owned(), ..BuildModule::default() })
         }
-        [path, version, sum] => Some(Module {
+        [path, version, sum] => Some(BuildModule {
             path: path.to_owned(),
             version: version.to_owned(),
             sum: sum.to_owned(),
@@ -253,13 +253,13 @@ fn text_from<'a>(text: &'a str, rest: &str, before: char) -> Option<&'a str> {
 }
 
 /// Why there is no build information, without the path.
-enum Failure {
+enum ReadFailure {
     Read(io::Error),
     UnknownFormat,
     NotGo,
 }
 
-impl From<object::read::Error> for Failure {
+impl From<object::read::Error> for ReadFailure {
     fn from(_: object::read::Error) -> Self {
         Self::UnknownFormat
     }
@@ -281,7 +281,7 @@ struct Region {
 }
 
 /// Finds the two texts: Go's version, and the modules without their marks.
-fn read_texts(file: &mut File) -> Result<(String, String), Failure> {
+fn read_texts(file: &mut File) -> Result<(String, String), ReadFailure> {
     let image = {
         let cache = ReadCache::new(&mut *file);
         image(&cache)?
@@ -292,14 +292,15 @@ fn read_texts(file: &mut File) -> Result<(String, String), Failure> {
     let (Some(pointer_size), Some(flags), Some(pointers)) =
         (header.get(14), header.get(15), header.get(16..))
     else {
-        return Err(Failure::NotGo);
+        return Err(ReadFailure::NotGo);
     };
     let (version, modules) = if flags & 2 != 0 {
-        let (version, next) = memory.varint_string(header_at.checked_add(HEADER).ok_or(Failure::NotGo)?)?;
+        let (version, next) =
+            memory.varint_string(header_at.checked_add(HEADER).ok_or(ReadFailure::NotGo)?)?;
         (version, memory.varint_string(next)?.0)
     } else {
-        let layout = Pointers::new(*pointer_size, flags & 1 != 0).ok_or(Failure::NotGo)?;
-        let (version, modules) = layout.two(pointers).ok_or(Failure::NotGo)?;
+        let layout = Pointers::new(*pointer_size, flags & 1 != 0).ok_or(ReadFailure::NotGo)?;
+        let (version, modules) = layout.two(pointers).ok_or(ReadFailure::NotGo)?;
         // As Go does it: a string that can't be read is an empty one.
         (
             memory.go_string(layout, version).unwrap_or_default(),
@@ -307,7 +308,7 @@ fn read_texts(file: &mut File) -> Result<(String, String), Failure> {
         )
     };
     let version =
-        String::from_utf8(version).ok().filter(|version| !version.is_empty()).ok_or(Failure::NotGo)?;
+        String::from_utf8(version).ok().filter(|version| !version.is_empty()).ok_or(ReadFailure::NotGo)?;
     // The marks are 16 bytes each, and the text between them ends a line.
     let modules = match modules.len().checked_sub(33) {
         Some(_) => {
@@ -349,36 +350,36 @@ struct Memory<'a> {
 
 impl Memory<'_> {
     /// Up to `size` bytes at an address: fewer where the section or the file ends.
-    fn read(&mut self, address: u64, size: u64) -> Result<Vec<u8>, Failure> {
+    fn read(&mut self, address: u64, size: u64) -> Result<Vec<u8>, ReadFailure> {
         let region = self.image.regions.iter().find_map(|region| {
             let skipped = address.checked_sub(region.address)?;
             let left = region.size.checked_sub(skipped).filter(|left| *left > 0)?;
             Some((region.offset.checked_add(skipped)?, left))
         });
-        let (offset, left) = region.ok_or(Failure::UnknownFormat)?;
+        let (offset, left) = region.ok_or(ReadFailure::UnknownFormat)?;
         let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(offset)).map_err(|_| Failure::UnknownFormat)?;
-        self.file.take(size.min(left)).read_to_end(&mut bytes).map_err(Failure::Read)?;
+        self.file.seek(SeekFrom::Start(offset)).map_err(|_| ReadFailure::UnknownFormat)?;
+        self.file.take(size.min(left)).read_to_end(&mut bytes).map_err(ReadFailure::Read)?;
         Ok(bytes)
     }
 
     /// Exactly `size` bytes of text.
-    fn text(&mut self, address: u64, size: u64) -> Result<Vec<u8>, Failure> {
+    fn text(&mut self, address: u64, size: u64) -> Result<Vec<u8>, ReadFailure> {
         if size == 0 {
             return Ok(Vec::new());
         }
         if size > MAX_TEXT {
-            return Err(Failure::NotGo);
+            return Err(ReadFailure::NotGo);
         }
         self.read(address, size)
-            .and_then(|text| if text.len() as u64 == size { Ok(text) } else { Err(Failure::NotGo) })
+            .and_then(|text| if text.len() as u64 == size { Ok(text) } else { Err(ReadFailure::NotGo) })
     }
 
     /// The address of the header.
-    fn find_magic(&mut self) -> Result<u64, Failure> {
-        let (start, size) = self.image.data.filter(|(_, size)| *size > 0).ok_or(Failure::NotGo)?;
-        let end = start.checked_add(size).ok_or(Failure::UnknownFormat)?;
-        let mut at = start.checked_next_multiple_of(ALIGNMENT).ok_or(Failure::NotGo)?;
+    fn find_magic(&mut self) -> Result<u64, ReadFailure> {
+        let (start, size) = self.image.data.filter(|(_, size)| *size > 0).ok_or(ReadFailure::NotGo)?;
+        let end = start.checked_add(size).ok_or(ReadFailure::UnknownFormat)?;
+        let mut at = start.checked_next_multiple_of(ALIGNMENT).ok_or(ReadFailure::NotGo)?;
         while at < end {
             // The header is aligned, so it never lies across two chunks' seam with its magic.
             let chunk = self.read(at, CHUNK.min(end - at))?;
@@ -389,13 +390,13 @@ impl Memory<'_> {
             if chunk.is_empty() {
                 break;
             }
-            at = at.checked_add(CHUNK).ok_or(Failure::NotGo)?;
+            at = at.checked_add(CHUNK).ok_or(ReadFailure::NotGo)?;
         }
-        Err(Failure::NotGo)
+        Err(ReadFailure::NotGo)
     }
 
     /// A string after its length, and the address behind it (<https://pkg.go.dev/encoding/binary#Uvarint>).
-    fn varint_string(&mut self, address: u64) -> Result<(Vec<u8>, u64), Failure> {
+    fn varint_string(&mut self, address: u64) -> Result<(Vec<u8>, u64), ReadFailure> {
         let prefix = self.read(address, 10)?;
         let mut length = 0_u64;
         for (number, byte) in (0_u32..).zip(&prefix) {
@@ -403,26 +404,26 @@ impl Memory<'_> {
             length |= bits
                 .checked_shl(7 * number)
                 .filter(|moved| moved >> (7 * number) == bits)
-                .ok_or(Failure::NotGo)?;
+                .ok_or(ReadFailure::NotGo)?;
             if byte & 0x80 == 0 {
-                let start = address.checked_add(u64::from(number) + 1).ok_or(Failure::NotGo)?;
+                let start = address.checked_add(u64::from(number) + 1).ok_or(ReadFailure::NotGo)?;
                 let text = self.text(start, length)?;
-                return Ok((text, start.checked_add(length).ok_or(Failure::NotGo)?));
+                return Ok((text, start.checked_add(length).ok_or(ReadFailure::NotGo)?));
             }
         }
-        Err(Failure::NotGo)
+        Err(ReadFailure::NotGo)
     }
 
     /// The string whose pointer and length stand at an address.
-    fn go_string(&mut self, layout: Pointers, address: u64) -> Result<Vec<u8>, Failure> {
+    fn go_string(&mut self, layout: Pointers, address: u64) -> Result<Vec<u8>, ReadFailure> {
         let header = self.read(address, 2 * layout.size as u64)?;
-        let (start, length) = layout.two(&header).ok_or(Failure::NotGo)?;
+        let (start, length) = layout.two(&header).ok_or(ReadFailure::NotGo)?;
         self.text(start, length)
     }
 }
 
 /// Reads a binary's headers.
-fn image(cache: &ReadCache<&mut File>) -> Result<Image, Failure> {
+fn image(cache: &ReadCache<&mut File>) -> Result<Image, ReadFailure> {
     match FileKind::parse(cache)? {
         FileKind::Elf32 => elf::<elf::FileHeader32<Endianness>, _>(cache),
         FileKind::Elf64 => elf::<elf::FileHeader64<Endianness>, _>(cache),
@@ -438,12 +439,12 @@ fn image(cache: &ReadCache<&mut File>) -> Result<Image, Failure> {
             let first = MachOFatFile64::parse(cache)?.arches().first().map(|arch| arch.file_range());
             fat(cache, first)
         }
-        _ => Err(Failure::UnknownFormat),
+        _ => Err(ReadFailure::UnknownFormat),
     }
 }
 
 /// ELF: the section `.go.buildinfo`, or else the first segment that is written to and not run.
-fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Result<Image, Failure> {
+fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Result<Image, ReadFailure> {
     let header = H::parse(file)?;
     let endian = header.endian()?;
     let mut image = Image::default();
@@ -471,7 +472,7 @@ fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Resul
 }
 
 /// PE: the first section of initialized data that is read and written.
-fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, Failure> {
+fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, ReadFailure> {
     /// The alignment that a section may ask for says nothing of what it is.
     const ALIGN_32_BYTES: u32 = 0x0060_0000;
     const DATA_READ_WRITE: u32 = 0x0000_0040 | 0x4000_0000 | 0x8000_0000;
@@ -501,13 +502,13 @@ fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, Fail
 }
 
 /// The first binary of a file for several processors, always a Mach-O one.
-fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image, Failure> {
-    let (offset, size) = range.ok_or(Failure::UnknownFormat)?;
+fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image, ReadFailure> {
+    let (offset, size) = range.ok_or(ReadFailure::UnknownFormat)?;
     let inner = cache.range(offset, size);
     match FileKind::parse(inner)? {
         FileKind::MachO32 => macho::<macho::MachHeader32<Endianness>, _>(inner, offset),
         FileKind::MachO64 => macho::<macho::MachHeader64<Endianness>, _>(inner, offset),
-        _ => Err(Failure::UnknownFormat),
+        _ => Err(ReadFailure::UnknownFormat),
     }
 }
 
@@ -515,7 +516,7 @@ fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image,
 fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(
     file: R,
     base: u64,
-) -> Result<Image, Failure> {
+) -> Result<Image, ReadFailure> {
     let header = H::parse(file, 0)?;
     let endian = header.endian()?;
     let mut image = Image::default();
@@ -525,7 +526,8 @@ fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(
         let Some((segment, sections)) = H::Segment::from_command(command)? else { continue };
         let (address, size) = (segment.vmaddr(endian).into(), segment.filesize(endian).into());
         if segment.name() != b"__PAGEZERO" {
-            let offset = base.checked_add(segment.fileoff(endian).into()).ok_or(Failure::UnknownFormat)?;
+            let offset =
+                base.checked_add(segment.fileoff(endian).into()).ok_or(ReadFailure::UnknownFormat)?;
             image.regions.push(Region { address, offset, size });
         }
         let read_write = macho::VM_PROT_READ.0 | macho::VM_PROT_WRITE.0;
@@ -557,7 +559,7 @@ mod tests {
             build\tempty=\nbuild\t`a key`=`raw`\ndep\tcut\toff";
         let info = BuildInfo::parse(text)?;
         let replaced =
-            Module { path: "b".into(), version: "v2.0.0".into(), sum: "h1:b=".into(), replace: None };
+            BuildModule { path: "b".into(), version: "v2.0.0".into(), sum: "h1:b=".into(), replace: None };
         assert_eq!(info.main.version, "(devel)");
         assert_eq!(info.deps.len(), 2);
         assert_eq!(info.deps.first().and_then(|dep| dep.replace.clone()), Some(Box::new(replaced)));

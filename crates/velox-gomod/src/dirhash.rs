@@ -14,12 +14,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::modzip::MAX_ZIP_FILE;
+use crate::modzip::MAX_ZIP_BYTES;
 
 /// Why a sum could not be taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum DirHashError {
     /// A file or folder could not be read.
     #[error("can't read {}: {source}", path.display())]
     Read {
@@ -43,7 +43,7 @@ pub enum Error {
         name: String,
     },
     /// The content is larger than a module may be.
-    #[error("the content of {} is larger than {MAX_ZIP_FILE} bytes, the most that a module may have", path.display())]
+    #[error("the content of {} is larger than {MAX_ZIP_BYTES} bytes, the most that a module may have", path.display())]
     TooLarge {
         /// The zip.
         path: PathBuf,
@@ -57,12 +57,12 @@ pub enum Error {
 /// # Errors
 ///
 /// A folder or file that can't be read, among them a link to a folder, and a name with a newline.
-pub fn hash_dir(dir: &Path, prefix: &str) -> Result<String, Error> {
+pub fn hash_dir(dir: &Path, prefix: &str) -> Result<String, DirHashError> {
     let mut names = Vec::new();
     walk(dir, prefix.as_bytes(), &mut names)?;
     let mut lines = Vec::with_capacity(names.len());
     for (name, path) in names {
-        let unreadable = |source| Error::Read { path: path.clone(), source };
+        let unreadable = |source| DirHashError::Read { path: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
         let (content, _) = digest(&mut file, u64::MAX).map_err(unreadable)?;
         lines.push((name, content));
@@ -75,22 +75,24 @@ pub fn hash_dir(dir: &Path, prefix: &str) -> Result<String, Error> {
 ///
 /// # Errors
 ///
-/// A zip that can't be read, holds a name twice, or unpacks to more than [`MAX_ZIP_FILE`] bytes.
-pub fn hash_zip(path: &Path) -> Result<String, Error> {
-    let damaged =
-        |reason: &dyn std::fmt::Display| Error::Zip { path: path.to_owned(), reason: reason.to_string() };
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+/// A zip that can't be read, holds a name twice, or unpacks to more than [`MAX_ZIP_BYTES`] bytes.
+pub fn hash_zip(path: &Path) -> Result<String, DirHashError> {
+    let damaged = |reason: &dyn std::fmt::Display| DirHashError::Zip {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    };
+    let file = File::open(path).map_err(|source| DirHashError::Read { path: path.to_owned(), source })?;
     let mut archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| damaged(&error))?;
     if archive.has_duplicate_names() {
         return Err(damaged(&"it holds the same file name twice"));
     }
-    let mut left = MAX_ZIP_FILE;
+    let mut left = MAX_ZIP_BYTES;
     let mut lines = Vec::with_capacity(archive.len());
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| damaged(&error))?;
         let name = entry.name_raw().to_vec();
         let (content, read) = digest(&mut entry, left).map_err(|error| damaged(&error))?;
-        left = left.checked_sub(read).ok_or_else(|| Error::TooLarge { path: path.to_owned() })?;
+        left = left.checked_sub(read).ok_or_else(|| DirHashError::TooLarge { path: path.to_owned() })?;
         lines.push((name, content));
     }
     hash1(lines)
@@ -104,8 +106,8 @@ pub fn hash_go_mod(content: &[u8]) -> String {
 }
 
 /// Appends the files below `dir`, links among them, with the names that the sum gives them.
-fn walk(dir: &Path, prefix: &[u8], names: &mut Vec<(Vec<u8>, PathBuf)>) -> Result<(), Error> {
-    let unreadable = |source| Error::Read { path: dir.to_owned(), source };
+fn walk(dir: &Path, prefix: &[u8], names: &mut Vec<(Vec<u8>, PathBuf)>) -> Result<(), DirHashError> {
+    let unreadable = |source| DirHashError::Read { path: dir.to_owned(), source };
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let mut name = prefix.to_vec();
@@ -141,12 +143,12 @@ fn digest(reader: &mut impl Read, limit: u64) -> io::Result<([u8; 32], u64)> {
     }
 }
 
-fn hash1(mut files: Vec<(Vec<u8>, [u8; 32])>) -> Result<String, Error> {
+fn hash1(mut files: Vec<(Vec<u8>, [u8; 32])>) -> Result<String, DirHashError> {
     files.sort();
     let mut lines = Vec::new();
     for (name, content) in files {
         if name.contains(&b'\n') {
-            return Err(Error::Newline { name: String::from_utf8_lossy(&name).into_owned() });
+            return Err(DirHashError::Newline { name: String::from_utf8_lossy(&name).into_owned() });
         }
         lines.extend_from_slice(HEXLOWER.encode(&content).as_bytes());
         lines.extend_from_slice(b"  ");
@@ -190,7 +192,7 @@ mod tests {
     fn a_newline_in_a_name_is_refused() -> Outcome {
         let dir = tempfile::tempdir()?;
         fs::write(dir.path().join("a\nb"), "")?;
-        assert!(matches!(hash_dir(dir.path(), "p"), Err(Error::Newline { .. })));
+        assert!(matches!(hash_dir(dir.path(), "p"), Err(DirHashError::Newline { .. })));
         Ok(())
     }
 }

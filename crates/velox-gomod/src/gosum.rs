@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use crate::module::Version;
+use crate::module::ModuleVersion;
 
 /// The sum of an empty go.mod, which old versions of Go wrote by mistake; Go leaves such lines out when it reads.
 const OF_EMPTY_GO_MOD: &str = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY=";
@@ -13,13 +13,13 @@ const OF_EMPTY_GO_MOD: &str = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY=";
 /// The sums of modules, sorted as Go writes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GoSum {
-    sums: BTreeMap<Version, BTreeSet<String>>,
+    sums: BTreeMap<ModuleVersion, BTreeSet<String>>,
 }
 
 /// A line that is no `path version sum`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed go.sum: line {line} has {fields} fields, not 3")]
-pub struct Error {
+pub struct GoSumError {
     /// The line, from 1.
     pub line: usize,
     /// How many fields it has.
@@ -31,7 +31,7 @@ impl GoSum {
     ///
     /// # Errors
     /// The first malformed line.
-    pub fn parse(text: &str) -> Result<Self, Error> {
+    pub fn parse(text: &str) -> Result<Self, GoSumError> {
         let mut sums = Self::default();
         for (index, line) in text.lines().enumerate() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -39,7 +39,7 @@ impl GoSum {
                 [] => {}
                 [_, _, sum] if *sum == OF_EMPTY_GO_MOD => {}
                 [path, version, sum] => sums.insert(path, version, sum),
-                _ => return Err(Error { line: index + 1, fields: fields.len() }),
+                _ => return Err(GoSumError { line: index + 1, fields: fields.len() }),
             }
         }
         Ok(sums)
@@ -47,13 +47,13 @@ impl GoSum {
 
     /// Adds a sum: of a module's zip, or with `VERSION/go.mod` of its go.mod.
     pub fn insert(&mut self, path: &str, version: &str, sum: &str) {
-        let module = Version { path: path.to_owned(), version: version.to_owned() };
+        let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
         self.sums.entry(module).or_default().insert(sum.to_owned());
     }
 
     /// The sums of a module's zip, or with `VERSION/go.mod` of its go.mod: one, unless something is wrong.
     pub fn get(&self, path: &str, version: &str) -> impl Iterator<Item = &str> {
-        let module = Version { path: path.to_owned(), version: version.to_owned() };
+        let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
         self.sums.get(&module).into_iter().flatten().map(String::as_str)
     }
 
@@ -67,7 +67,7 @@ impl GoSum {
 
 impl fmt::Display for GoSum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (Version { path, version }, sums) in &self.sums {
+        for (ModuleVersion { path, version }, sums) in &self.sums {
             for sum in sums {
                 writeln!(f, "{path} {version} {sum}")?;
             }
@@ -90,6 +90,6 @@ mod tests {
 
     #[test]
     fn a_malformed_line_is_named() {
-        assert_eq!(GoSum::parse("a b c\na b\n"), Err(Error { line: 2, fields: 2 }));
+        assert_eq!(GoSum::parse("a b c\na b\n"), Err(GoSumError { line: 2, fields: 2 }));
     }
 }

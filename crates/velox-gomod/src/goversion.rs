@@ -9,7 +9,7 @@ use std::str::FromStr;
 ///
 /// let of = |text: &str| text.parse::<GoVersion>().ok();
 /// assert!(of("1.26rc1") < of("1.26.0") && of("1.9") < of("1.26.4"));
-/// assert_eq!(GoVersion::of_toolchain("go1.26.4-bigcorp"), of("1.26.4"));
+/// assert_eq!(GoVersion::from_toolchain_name("go1.26.4-bigcorp"), of("1.26.4"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoVersion {
@@ -25,12 +25,12 @@ pub struct GoVersion {
 /// A text that is no version of Go.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no version of Go")]
-pub struct ParseError(String);
+pub struct ParseGoVersionError(String);
 
 /// The name of a toolchain in what it says of itself: without the experiments and the packager's words behind it
 /// (`go1.26.8-X:jsonv2`, `go1.26.8 X:jsonv2`, `go1.24.4 (Red Hat 1.24.4-1.el9)`).
 #[must_use]
-pub fn name(version: &str) -> &str {
+pub fn toolchain_name(version: &str) -> &str {
     let words = version.split_once("-X:").map_or(version, |(name, _)| name);
     words.split_whitespace().next().unwrap_or_default()
 }
@@ -39,7 +39,7 @@ impl GoVersion {
     /// The version of a toolchain's name (`go1.26.4`, `go1.26.4-bigcorp`, `go1.26.4 X:jsonv2`); `None` for what isn't a
     /// release (`devel …`).
     #[must_use]
-    pub fn of_toolchain(name: &str) -> Option<Self> {
+    pub fn from_toolchain_name(name: &str) -> Option<Self> {
         if name.contains(['/', '\\']) {
             return None;
         }
@@ -63,7 +63,7 @@ impl GoVersion {
 
     /// Whether its go command knows of other toolchains, and can fetch them (<https://go.dev/doc/toolchain>).
     #[must_use]
-    pub fn switches(&self) -> bool {
+    pub fn supports_switching(&self) -> bool {
         (self.major, self.minor) >= (1, 21)
     }
 
@@ -102,10 +102,10 @@ impl GoVersion {
 }
 
 impl FromStr for GoVersion {
-    type Err = ParseError;
+    type Err = ParseGoVersionError;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::parse(text).ok_or_else(|| ParseError(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, ParseGoVersionError> {
+        Self::parse(text).ok_or_else(|| ParseGoVersionError(text.to_owned()))
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
             ("devel +abc Thu", "devel"),
             ("", ""),
         ] {
-            assert_eq!(name(said), expected, "{said}");
+            assert_eq!(toolchain_name(said), expected, "{said}");
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
             assert_eq!(of(line).unwrap().toolchain().as_deref(), toolchain);
         }
         for name in ["devel go1.27-abc", "gccgo", "go", "go1.2/../x"] {
-            assert_eq!(GoVersion::of_toolchain(name), None, "{name}");
+            assert_eq!(GoVersion::from_toolchain_name(name), None, "{name}");
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in ".{0,30}") {
             let _ = of(&text);
-            let _ = GoVersion::of_toolchain(&text);
+            let _ = GoVersion::from_toolchain_name(&text);
         }
     }
 }

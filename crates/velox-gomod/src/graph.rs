@@ -5,40 +5,40 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     modfile::{GoMod, Require},
-    module::Version,
+    module::ModuleVersion,
     semver,
 };
 
 /// The requirements between the modules of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Graph {
+pub struct RequirementGraph {
     roots: Vec<Require>,
-    requires: BTreeMap<Version, Vec<Require>>,
+    requires: BTreeMap<ModuleVersion, Vec<Require>>,
     selected: BTreeMap<String, String>,
 }
 
 /// The modules whose go.mod couldn't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the go.mod of {} is missing", .0.iter().map(Version::to_string).collect::<Vec<_>>().join(", "))]
-pub struct Missing(pub Vec<Version>);
+#[error("the go.mod of {} is missing", .0.iter().map(ModuleVersion::to_string).collect::<Vec<_>>().join(", "))]
+pub struct MissingGoMods(pub Vec<ModuleVersion>);
 
 /// A requirement: who, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand<'a> {
+pub struct RequirementEdge<'a> {
     /// Whose go.mod has it.
-    pub by: &'a Version,
+    pub by: &'a ModuleVersion,
     /// The requirement.
     pub require: &'a Require,
 }
 
-impl Graph {
+impl RequirementGraph {
     /// Loads the graph of a main module. `read` gives the go.mod of a module at a version, its replacement's where it is
     /// replaced.
     ///
     /// # Errors
     /// All the modules of which `read` knows nothing.
-    pub fn load(main: &GoMod, read: &dyn Fn(&Version) -> Option<GoMod>) -> Result<Self, Missing> {
-        let mut loading = Loading {
+    pub fn load(main: &GoMod, read: &dyn Fn(&ModuleVersion) -> Option<GoMod>) -> Result<Self, MissingGoMods> {
+        let mut loading = GraphLoader {
             main,
             read,
             requires: BTreeMap::new(),
@@ -47,7 +47,7 @@ impl Graph {
         };
         let roots = loading.kept(&main.require);
         // The whole graph counts where go.mod is older than graph pruning.
-        let mut queue: Vec<(Version, bool)> =
+        let mut queue: Vec<(ModuleVersion, bool)> =
             roots.iter().map(|root| (version(root), is_unpruned(main))).collect();
         let mut seen = BTreeSet::new();
         while let Some((module, whole)) = queue.pop() {
@@ -61,7 +61,7 @@ impl Graph {
             }
         }
         if !loading.missing.is_empty() {
-            return Err(Missing(loading.missing.into_iter().collect()));
+            return Err(MissingGoMods(loading.missing.into_iter().collect()));
         }
         let mut selected: BTreeMap<String, String> = BTreeMap::new();
         for require in roots.iter().chain(loading.requires.values().flatten()) {
@@ -93,18 +93,18 @@ impl Graph {
 
     /// What a module's go.mod requires; nothing for one that was pruned out.
     #[must_use]
-    pub fn requirements(&self, module: &Version) -> &[Require] {
+    pub fn requirements(&self, module: &ModuleVersion) -> &[Require] {
         self.requires.get(module).map_or(&[], Vec::as_slice)
     }
 
     /// Who but the main module requires a module, the highest version first. Those whose own version isn't the one that
     /// is built are among them: their requirements count in minimal version selection.
     #[must_use]
-    pub fn demands(&self, path: &str) -> Vec<Demand<'_>> {
-        let mut demands: Vec<Demand<'_>> = self
+    pub fn edges_to(&self, path: &str) -> Vec<RequirementEdge<'_>> {
+        let mut demands: Vec<RequirementEdge<'_>> = self
             .requires
             .iter()
-            .flat_map(|(by, requires)| requires.iter().map(move |require| Demand { by, require }))
+            .flat_map(|(by, requires)| requires.iter().map(move |require| RequirementEdge { by, require }))
             .filter(|demand| demand.require.path == path)
             .collect();
         demands.sort_by(|one, other| {
@@ -114,17 +114,17 @@ impl Graph {
     }
 }
 
-struct Loading<'a> {
+struct GraphLoader<'a> {
     main: &'a GoMod,
-    read: &'a dyn Fn(&Version) -> Option<GoMod>,
-    requires: BTreeMap<Version, Vec<Require>>,
-    unpruned: BTreeMap<Version, bool>,
-    missing: BTreeSet<Version>,
+    read: &'a dyn Fn(&ModuleVersion) -> Option<GoMod>,
+    requires: BTreeMap<ModuleVersion, Vec<Require>>,
+    unpruned: BTreeMap<ModuleVersion, bool>,
+    missing: BTreeSet<ModuleVersion>,
 }
 
-impl Loading<'_> {
+impl GraphLoader<'_> {
     /// Reads the go.mod of a module, once; whether it is older than graph pruning.
-    fn load(&mut self, module: &Version) -> bool {
+    fn load(&mut self, module: &ModuleVersion) -> bool {
         if let Some(unpruned) = self.unpruned.get(module) {
             return *unpruned;
         }
@@ -146,8 +146,8 @@ impl Loading<'_> {
     }
 }
 
-fn version(require: &Require) -> Version {
-    Version { path: require.path.clone(), version: require.version.clone() }
+fn version(require: &Require) -> ModuleVersion {
+    ModuleVersion { path: require.path.clone(), version: require.version.clone() }
 }
 
 /// Whether a go.mod lists direct requirements only: before Go 1.17 it did.
@@ -164,12 +164,12 @@ mod tests {
 
     use super::*;
 
-    fn graph(main: &str, modules: &[(&str, &str)]) -> Result<Graph, Missing> {
-        let read = |module: &Version| {
+    fn graph(main: &str, modules: &[(&str, &str)]) -> Result<RequirementGraph, MissingGoMods> {
+        let read = |module: &ModuleVersion| {
             let (_, text) = modules.iter().find(|(name, _)| *name == module.to_string())?;
             Some(GoMod::parse_lax(text).unwrap())
         };
-        Graph::load(&GoMod::parse(main).unwrap(), &read)
+        RequirementGraph::load(&GoMod::parse(main).unwrap(), &read)
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         .unwrap();
         assert_eq!(graph.selected("a.b/c"), Some("v1.10.0"));
         assert_eq!(graph.selected("a.b/d"), None);
-        let demands = graph.demands("a.b/c");
+        let demands = graph.edges_to("a.b/c");
         let demands: Vec<_> = demands.iter().map(|d| (d.by.to_string(), d.require.indirect)).collect();
         assert_eq!(demands, [("a.b/b@v1.0.0".to_owned(), true), ("a.b/a@v1.0.0".to_owned(), false)]);
     }

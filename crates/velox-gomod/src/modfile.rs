@@ -4,7 +4,7 @@ use std::fmt;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use crate::module::{self, Version, path_major_matches, split_path_version};
+use crate::module::{self, ModuleVersion, path_major_matches, split_path_version};
 
 /// What a go.mod says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct GoMod {
     /// The requirements.
     pub require: Vec<Require>,
     /// The excluded versions.
-    pub exclude: Vec<Version>,
+    pub exclude: Vec<ModuleVersion>,
     /// The replacements.
     pub replace: Vec<Replace>,
     /// The retracted versions and ranges, as `low, high`.
@@ -100,7 +100,7 @@ impl GoMod {
             let Statement { line, kind, tokens, comment } = statement;
             let Some((verb, arguments)) = tokens.split_first() else { continue };
             let at = |message: String| ModFileError { line, column: verb.column, message };
-            if kind != Kind::Alone
+            if kind != StatementKind::Alone
                 && !matches!(
                     verb.text.as_str(),
                     "module" | "godebug" | "require" | "exclude" | "replace" | "retract" | "tool" | "ignore"
@@ -111,7 +111,7 @@ impl GoMod {
                 }
                 continue;
             }
-            if kind == Kind::Opening {
+            if kind == StatementKind::Opening {
                 continue;
             }
             if !strict && !matches!(verb.text.as_str(), "go" | "module" | "retract" | "require" | "ignore") {
@@ -122,7 +122,7 @@ impl GoMod {
         Ok(file)
     }
 
-    fn add(&mut self, verb: &str, arguments: &[Token], comment: &str, strict: bool) -> Result<(), String> {
+    fn add(&mut self, verb: &str, arguments: &[Lexeme], comment: &str, strict: bool) -> Result<(), String> {
         let texts: Vec<&str> = arguments.iter().map(|token| token.text.as_str()).collect();
         match (verb, texts.as_slice()) {
             ("go", [version]) => {
@@ -164,7 +164,7 @@ impl GoMod {
                 let path = string(path)?;
                 let version = version_of(&path, version)?;
                 if verb == "exclude" {
-                    self.exclude.push(Version { path, version });
+                    self.exclude.push(ModuleVersion { path, version });
                 } else {
                     self.require.push(Require { path, version, indirect: is_indirect(comment) });
                 }
@@ -384,14 +384,14 @@ fn unquote(text: &str) -> Option<String> {
 /// One line with the verb before it, be it the block's.
 struct Statement {
     line: usize,
-    kind: Kind,
-    tokens: Vec<Token>,
+    kind: StatementKind,
+    tokens: Vec<Lexeme>,
     /// What follows `//` at the line's end.
     comment: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum StatementKind {
     Alone,
     /// `verb (`.
     Opening,
@@ -399,14 +399,14 @@ enum Kind {
 }
 
 #[derive(Clone)]
-struct Token {
+struct Lexeme {
     text: String,
     column: usize,
 }
 
 fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
     let mut statements = Vec::new();
-    let mut block: Option<Token> = None;
+    let mut block: Option<Lexeme> = None;
     let mut lines = text.split('\n').enumerate();
     while let Some((index, first)) = lines.next() {
         let line = index + 1;
@@ -420,7 +420,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
         }
         let (mut tokens, comment) =
             tokens(&joined).map_err(|(column, message)| ModFileError { line, column, message })?;
-        let at = |token: &Token, message: &str| ModFileError {
+        let at = |token: &Lexeme, message: &str| ModFileError {
             line,
             column: token.column,
             message: message.to_owned(),
@@ -438,17 +438,17 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
             (None, [verb @ .., "("] | [verb @ .., "(", ")"]) if !verb.is_empty() => {
                 // A block's verb is one word; what has more is no block that anyone knows.
                 let column = tokens.first().map_or(1, |token| token.column);
-                let verb = Token { text: verb.join(" "), column };
+                let verb = Lexeme { text: verb.join(" "), column };
                 let tokens = vec![verb.clone()];
                 if texts.last() == Some(&"(") {
                     block = Some(verb);
                 }
-                statements.push(Statement { line, kind: Kind::Opening, tokens, comment });
+                statements.push(Statement { line, kind: StatementKind::Opening, tokens, comment });
                 continue;
             }
             _ => {}
         }
-        let kind = if block.is_some() { Kind::InBlock } else { Kind::Alone };
+        let kind = if block.is_some() { StatementKind::InBlock } else { StatementKind::Alone };
         if let Some(verb) = &block {
             tokens.insert(0, verb.clone());
         }
@@ -465,7 +465,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
 }
 
 /// The tokens of a line, and its comment; else the column and what is wrong there.
-fn tokens(line: &str) -> Result<(Vec<Token>, String), (usize, String)> {
+fn tokens(line: &str) -> Result<(Vec<Lexeme>, String), (usize, String)> {
     let mut tokens = Vec::new();
     let mut chars = line.char_indices().peekable();
     let mut column = 0;
@@ -493,7 +493,7 @@ fn tokens(line: &str) -> Result<(Vec<Token>, String), (usize, String)> {
             _ => identifier_length(rest)
                 .ok_or_else(|| (began, "mod files must use // comments (not /* */ comments)".to_owned()))?,
         };
-        tokens.push(Token { text: rest.get(..length).unwrap_or_default().to_owned(), column: began });
+        tokens.push(Lexeme { text: rest.get(..length).unwrap_or_default().to_owned(), column: began });
         while chars.peek().is_some_and(|(at, _)| *at < start + length) {
             chars.next();
             column += 1;

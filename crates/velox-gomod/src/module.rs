@@ -9,20 +9,20 @@ use crate::semver;
 
 /// A module at a version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Version {
+pub struct ModuleVersion {
     /// Module path.
     pub path: String,
-    /// Version; in go.sum it may end in `/go.mod`.
+    /// ModuleVersion; in go.sum it may end in `/go.mod`.
     pub version: String,
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for ModuleVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.path, self.version)
     }
 }
 
-impl Ord for Version {
+impl Ord for ModuleVersion {
     /// By path, then by precedence of the version, then by what follows a slash in it.
     fn cmp(&self, other: &Self) -> Ordering {
         let split = |version: &str| -> (String, String) {
@@ -40,7 +40,7 @@ impl Ord for Version {
     }
 }
 
-impl PartialOrd for Version {
+impl PartialOrd for ModuleVersion {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -49,7 +49,7 @@ impl PartialOrd for Version {
 /// A path or version that isn't well formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {what} {text:?}: {reason}")]
-pub struct Error {
+pub struct ModuleError {
     /// `module path`, `import path`, `file path` or `version`.
     pub what: &'static str,
     /// The text itself.
@@ -59,13 +59,13 @@ pub struct Error {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PathKind {
     Module,
     Import,
     File,
 }
 
-impl Kind {
+impl PathKind {
     fn name(self) -> &'static str {
         match self {
             Self::Module => "module path",
@@ -88,9 +88,10 @@ impl Kind {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_path(path: &str) -> Result<(), Error> {
-    check_kind(path, Kind::Module)?;
-    let wrong = |reason: String| Err(Error { what: Kind::Module.name(), text: path.to_owned(), reason });
+pub fn check_path(path: &str) -> Result<(), ModuleError> {
+    check_kind(path, PathKind::Module)?;
+    let wrong =
+        |reason: String| Err(ModuleError { what: PathKind::Module.name(), text: path.to_owned(), reason });
     let first = path.split('/').next().unwrap_or_default();
     if first.is_empty() {
         return wrong("leading slash".to_owned());
@@ -111,25 +112,25 @@ pub fn check_path(path: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_import_path(path: &str) -> Result<(), Error> {
-    check_kind(path, Kind::Import)
+pub fn check_import_path(path: &str) -> Result<(), ModuleError> {
+    check_kind(path, PathKind::Import)
 }
 
 /// Whether a file of a module may have this path (`module.CheckFilePath`).
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_file_path(path: &str) -> Result<(), Error> {
-    check_kind(path, Kind::File)
+pub fn check_file_path(path: &str) -> Result<(), ModuleError> {
+    check_kind(path, PathKind::File)
 }
 
 /// Whether the path is well formed, and the version one of this path's major (`module.Check`).
 ///
 /// # Errors
 /// What is wrong with either.
-pub fn check(path: &str, version: &str) -> Result<(), Error> {
+pub fn check(path: &str, version: &str) -> Result<(), ModuleError> {
     check_path(path)?;
-    let wrong = |reason: String| Err(Error { what: "version", text: version.to_owned(), reason });
+    let wrong = |reason: String| Err(ModuleError { what: "version", text: version.to_owned(), reason });
     if !semver::is_valid(version) {
         return wrong("not a semantic version".to_owned());
     }
@@ -141,10 +142,10 @@ pub fn check(path: &str, version: &str) -> Result<(), Error> {
     wrong(format!("should be {expected}, not {}", semver::major(version).unwrap_or_default()))
 }
 
-fn check_kind(path: &str, kind: Kind) -> Result<(), Error> {
+fn check_kind(path: &str, kind: PathKind) -> Result<(), ModuleError> {
     let reason = if path.is_empty() {
         "empty string".to_owned()
-    } else if kind != Kind::File && path.starts_with('-') {
+    } else if kind != PathKind::File && path.starts_with('-') {
         "leading dash".to_owned()
     } else if path.contains("//") {
         "double slash".to_owned()
@@ -156,17 +157,17 @@ fn check_kind(path: &str, kind: Kind) -> Result<(), Error> {
             Err(reason) => reason,
         }
     };
-    Err(Error { what: kind.name(), text: path.to_owned(), reason })
+    Err(ModuleError { what: kind.name(), text: path.to_owned(), reason })
 }
 
-fn check_element(element: &str, kind: Kind) -> Result<(), String> {
+fn check_element(element: &str, kind: PathKind) -> Result<(), String> {
     if element.is_empty() {
         return Err("empty path element".to_owned());
     }
     if element.bytes().all(|byte| byte == b'.') {
         return Err(format!("invalid path element {element:?}"));
     }
-    if kind == Kind::Module && element.starts_with('.') {
+    if kind == PathKind::Module && element.starts_with('.') {
         return Err("leading dot in path element".to_owned());
     }
     if element.ends_with('.') {
@@ -184,7 +185,7 @@ fn check_element(element: &str, kind: Kind) -> Result<(), String> {
     let ends_like_short_name = short
         .rsplit_once('~')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
-    if kind != Kind::File && ends_like_short_name {
+    if kind != PathKind::File && ends_like_short_name {
         return Err("trailing tilde and digits in path element".to_owned());
     }
     Ok(())
@@ -204,7 +205,7 @@ fn is_device(name: &str) -> bool {
 ///
 /// # Errors
 /// A malformed path.
-pub fn escape_path(path: &str) -> Result<String, Error> {
+pub fn escape_path(path: &str) -> Result<String, ModuleError> {
     check_path(path)?;
     Ok(escape(path))
 }
@@ -213,9 +214,9 @@ pub fn escape_path(path: &str) -> Result<String, Error> {
 ///
 /// # Errors
 /// What could be no file name.
-pub fn escape_version(version: &str) -> Result<String, Error> {
-    let wrong = |reason: String| Error { what: "version", text: version.to_owned(), reason };
-    check_element(version, Kind::File).map_err(wrong)?;
+pub fn escape_version(version: &str) -> Result<String, ModuleError> {
+    let wrong = |reason: String| ModuleError { what: "version", text: version.to_owned(), reason };
+    check_element(version, PathKind::File).map_err(wrong)?;
     if version.contains('!') || !version.is_ascii() {
         return Err(wrong("disallowed version string".to_owned()));
     }
@@ -237,8 +238,8 @@ fn escape(text: &str) -> String {
 ///
 /// # Errors
 /// What it can't have spelled.
-pub fn unescape_path(escaped: &str) -> Result<String, Error> {
-    let path = unescape(escaped).ok_or_else(|| Error {
+pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
+    let path = unescape(escaped).ok_or_else(|| ModuleError {
         what: "module path",
         text: escaped.to_owned(),
         reason: "invalid escape".to_owned(),
@@ -251,10 +252,10 @@ pub fn unescape_path(escaped: &str) -> Result<String, Error> {
 ///
 /// # Errors
 /// What it can't have spelled.
-pub fn unescape_version(escaped: &str) -> Result<String, Error> {
-    let wrong = |reason: String| Error { what: "version", text: escaped.to_owned(), reason };
+pub fn unescape_version(escaped: &str) -> Result<String, ModuleError> {
+    let wrong = |reason: String| ModuleError { what: "version", text: escaped.to_owned(), reason };
     let version = unescape(escaped).ok_or_else(|| wrong("invalid escape".to_owned()))?;
-    check_element(&version, Kind::File).map_err(wrong)?;
+    check_element(&version, PathKind::File).map_err(wrong)?;
     Ok(version)
 }
 

@@ -17,31 +17,31 @@ use std::{
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-use crate::module::{self, Version};
+use crate::module::{self, ModuleVersion};
 
 /// The most bytes that a module zip may have, and the most that its content may have.
-pub const MAX_ZIP_FILE: u64 = 500 << 20;
+pub const MAX_ZIP_BYTES: u64 = 500 << 20;
 /// The most bytes that a module's go.mod may have.
-pub const MAX_GO_MOD: u64 = 16 << 20;
+pub const MAX_GO_MOD_BYTES: u64 = 16 << 20;
 /// The most bytes that a module's LICENSE may have.
-pub const MAX_LICENSE: u64 = 16 << 20;
+pub const MAX_LICENSE_BYTES: u64 = 16 << 20;
 
 /// Why a zip is not made or not unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ModZipError {
     /// The module path or version is malformed, or they do not fit together.
     #[error(transparent)]
-    Module(#[from] module::Error),
+    Module(#[from] module::ModuleError),
     /// The version is not in the one form that zips and caches use.
     #[error("version {0:?} is not canonical: write it as vX.Y.Z")]
     NotCanonical(String),
     /// Some files may not be in a module zip.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Files(Vec<Rejected>),
+    Files(Vec<RejectedFile>),
     /// It is too large.
     #[error("{0}")]
-    Size(Reason),
+    Size(RejectReason),
     /// A file or folder can't be read or written.
     #[error("can't {action} {}: {source}", path.display())]
     File {
@@ -70,14 +70,14 @@ pub enum Error {
 
 /// A file that is left out or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
+pub struct RejectedFile {
     /// Its path in the module; in the zip, when it is a zip that was checked.
     pub path: String,
     /// Why.
-    pub reason: Reason,
+    pub reason: RejectReason,
 }
 
-impl fmt::Display for Rejected {
+impl fmt::Display for RejectedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.reason)
     }
@@ -86,7 +86,7 @@ impl fmt::Display for Rejected {
 /// Why a file is left out of a module zip, or makes one invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RejectReason {
     /// Left out: a folder of a version control system.
     #[error("directory is a version control repository")]
     VersionControl,
@@ -133,16 +133,16 @@ pub enum Reason {
     #[error("multiple entries for file {0:?}")]
     Twice(String),
     /// Too large: go.mod.
-    #[error("go.mod file too large (max size is {MAX_GO_MOD} bytes)")]
+    #[error("go.mod file too large (max size is {MAX_GO_MOD_BYTES} bytes)")]
     GoModSize,
     /// Too large: LICENSE.
-    #[error("LICENSE file too large (max size is {MAX_LICENSE} bytes)")]
+    #[error("LICENSE file too large (max size is {MAX_LICENSE_BYTES} bytes)")]
     LicenseSize,
     /// Too large: the content.
-    #[error("the module's content is too large (max size is {MAX_ZIP_FILE} bytes)")]
+    #[error("the module's content is too large (max size is {MAX_ZIP_BYTES} bytes)")]
     ContentSize,
     /// Too large: the zip.
-    #[error("module zip file is too large ({0} bytes; max size is {MAX_ZIP_FILE} bytes)")]
+    #[error("module zip file is too large ({0} bytes; max size is {MAX_ZIP_BYTES} bytes)")]
     ZipSize(u64),
 }
 
@@ -152,11 +152,11 @@ pub struct CheckedFiles {
     /// The files that are the module's content.
     pub valid: Vec<String>,
     /// The files and folders that are left out.
-    pub omitted: Vec<Rejected>,
+    pub omitted: Vec<RejectedFile>,
     /// The files that make the whole module invalid.
-    pub invalid: Vec<Rejected>,
+    pub invalid: Vec<RejectedFile>,
     /// Why it is too large, if it is.
-    pub size_error: Option<Reason>,
+    pub size_error: Option<RejectReason>,
 }
 
 impl CheckedFiles {
@@ -164,11 +164,11 @@ impl CheckedFiles {
     ///
     /// # Errors
     ///
-    /// [`Error::Size`] or else [`Error::Files`].
-    pub fn into_result(self) -> Result<Self, Error> {
+    /// [`ModZipError::Size`] or else [`ModZipError::Files`].
+    pub fn into_result(self) -> Result<Self, ModZipError> {
         match self.size_error {
-            Some(reason) => Err(Error::Size(reason)),
-            None if !self.invalid.is_empty() => Err(Error::Files(self.invalid)),
+            Some(reason) => Err(ModZipError::Size(reason)),
+            None if !self.invalid.is_empty() => Err(ModZipError::Files(self.invalid)),
             None => Ok(self),
         }
     }
@@ -176,18 +176,18 @@ impl CheckedFiles {
 
 /// A file as a list has it that [`check_files`] checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct FileCandidate {
     /// The path from the module's root, with slashes.
     pub path: String,
     /// What it is.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Its size in bytes.
     pub size: u64,
 }
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     File,
     /// A folder.
@@ -201,48 +201,48 @@ pub enum Kind {
 /// Checks which files of a list are a module's content (`zip.CheckFiles`). `go_mod` is the content of the root's go.mod:
 /// from Go 1.24 on, the go version in it changes what counts as vendored.
 #[must_use]
-pub fn check_files(files: &[Candidate], go_mod: Option<&str>) -> CheckedFiles {
-    let vendoring = Vendoring::of(go_mod);
-    let mut found = Findings::default();
+pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFiles {
+    let vendoring = VendorRule::of(go_mod);
+    let mut found = ZipCheck::default();
     let modules: HashSet<&str> = files
         .iter()
-        .filter(|file| file.kind == Kind::File)
+        .filter(|file| file.kind == FileKind::File)
         .filter_map(|file| file.path.rsplit_once('/'))
         .filter(|(_, name)| name.eq_ignore_ascii_case("go.mod"))
         .map(|(folder, _)| folder)
         .collect();
 
     let mut tree = Collisions::default();
-    let mut left = MAX_ZIP_FILE;
+    let mut left = MAX_ZIP_BYTES;
     for file in files {
         let path = file.path.as_str();
         if !is_clean(path) {
-            found.invalid(path, Reason::NotClean);
+            found.invalid(path, RejectReason::NotClean);
         } else if path.starts_with('/') {
-            found.invalid(path, Reason::NotRelative);
+            found.invalid(path, RejectReason::NotRelative);
         } else if vendoring.covers(path) {
-            found.omitted(path, Reason::Vendored);
+            found.omitted(path, RejectReason::Vendored);
         } else if path
             .match_indices('/')
             .any(|(end, _)| path.get(..end).is_some_and(|dir| modules.contains(dir)))
         {
-            found.omitted(path, Reason::OtherModule);
+            found.omitted(path, RejectReason::OtherModule);
         } else if path == ".hg_archival.txt" {
-            found.omitted(path, Reason::HgArchival);
+            found.omitted(path, RejectReason::HgArchival);
         } else if let Err(error) = module::check_file_path(path) {
-            found.invalid(path, Reason::Name(error.to_string()));
+            found.invalid(path, RejectReason::Name(error.to_string()));
         } else if path.to_lowercase() == "go.mod" && path != "go.mod" {
-            found.invalid(path, Reason::GoModCase);
-        } else if let Err(reason) = tree.add(path, file.kind == Kind::Folder) {
+            found.invalid(path, RejectReason::GoModCase);
+        } else if let Err(reason) = tree.add(path, file.kind == FileKind::Folder) {
             found.invalid(path, reason);
-        } else if file.kind == Kind::Symlink {
-            found.omitted(path, Reason::Symlink);
-        } else if file.kind != Kind::File {
-            found.omitted(path, Reason::NotRegular);
+        } else if file.kind == FileKind::Symlink {
+            found.omitted(path, RejectReason::Symlink);
+        } else if file.kind != FileKind::File {
+            found.omitted(path, RejectReason::NotRegular);
         } else {
             match left.checked_sub(file.size) {
                 Some(rest) => left = rest,
-                None => found.files.size_error = Some(Reason::ContentSize),
+                None => found.files.size_error = Some(RejectReason::ContentSize),
             }
             match size_reason(path, file.size) {
                 Some(reason) => found.invalid(path, reason),
@@ -258,7 +258,7 @@ pub fn check_files(files: &[Candidate], go_mod: Option<&str>) -> CheckedFiles {
 /// # Errors
 ///
 /// A folder that can't be read. What is wrong with the files is in the answer.
-pub fn check_dir(dir: &Path) -> Result<CheckedFiles, Error> {
+pub fn check_dir(dir: &Path) -> Result<CheckedFiles, ModZipError> {
     let (candidates, _, omitted) = list(dir)?;
     let mut checked = check_files(&candidates, root_go_mod(dir).as_deref());
     checked.omitted.extend(omitted);
@@ -272,7 +272,7 @@ pub fn check_dir(dir: &Path) -> Result<CheckedFiles, Error> {
 ///
 /// A malformed module path or version, files that no module zip may have, and a file that can't be read or written. Then
 /// there is no zip.
-pub fn create_from_dir(dir: &Path, module: &Version, zip: &Path) -> Result<CheckedFiles, Error> {
+pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     check_version(module)?;
     let (candidates, names, omitted) = list(dir)?;
     let mut checked = check_files(&candidates, root_go_mod(dir).as_deref()).into_result()?;
@@ -293,7 +293,7 @@ pub fn create_from_dir(dir: &Path, module: &Version, zip: &Path) -> Result<Check
 /// # Errors
 ///
 /// A malformed module path or version, and a zip that can't be read. What is wrong with the files is in the answer.
-pub fn check_zip(module: &Version, zip: &Path) -> Result<CheckedFiles, Error> {
+pub fn check_zip(module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     open(module, zip).map(|(_, checked)| checked)
 }
 
@@ -304,9 +304,9 @@ pub fn check_zip(module: &Version, zip: &Path) -> Result<CheckedFiles, Error> {
 ///
 /// Whatever [`check_zip`] finds wrong, files larger than declared, a folder with something in it, and a file that can't
 /// be written; then some files may have been written.
-pub fn unzip(dir: &Path, module: &Version, zip: &Path) -> Result<(), Error> {
+pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZipError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::NotEmpty(dir.to_owned()));
+        return Err(ModZipError::NotEmpty(dir.to_owned()));
     }
     let (archive, checked) = open(module, zip)?;
     checked.into_result()?;
@@ -331,7 +331,7 @@ pub fn unzip(dir: &Path, module: &Version, zip: &Path) -> Result<(), Error> {
         let declared = entry.size();
         let mut file = OpenOptions::new().write(true).create_new(true).open(&target).map_err(unwritable)?;
         if copy(&mut entry, &mut file, declared, zip, &target)? > declared {
-            return Err(Error::Grew(name));
+            return Err(ModZipError::Grew(name));
         }
         take_write(&target).map_err(unwritable)?;
     }
@@ -343,7 +343,7 @@ pub fn unzip(dir: &Path, module: &Version, zip: &Path) -> Result<(), Error> {
 /// # Errors
 ///
 /// What keeps it from being removed.
-pub fn remove_all(dir: &Path) -> Result<(), Error> {
+pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
     let unremovable = |source| cannot("remove", dir, source);
     let metadata = match fs::symlink_metadata(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -363,9 +363,9 @@ pub fn remove_all(dir: &Path) -> Result<(), Error> {
     }
 }
 
-fn check_version(module: &Version) -> Result<(), Error> {
+fn check_version(module: &ModuleVersion) -> Result<(), ModZipError> {
     if module::canonical_version(&module.version) != module.version {
-        return Err(Error::NotCanonical(module.version.clone()));
+        return Err(ModZipError::NotCanonical(module.version.clone()));
     }
     module::check(&module.path, &module.version)?;
     Ok(())
@@ -374,14 +374,14 @@ fn check_version(module: &Version) -> Result<(), Error> {
 type Archive = ZipArchive<BufReader<File>>;
 
 /// Opens a zip and checks what is in it. There is no archive when the zip is too large to be looked into.
-fn open(module: &Version, zip: &Path) -> Result<(Option<Archive>, CheckedFiles), Error> {
+fn open(module: &ModuleVersion, zip: &Path) -> Result<(Option<Archive>, CheckedFiles), ModZipError> {
     check_version(module)?;
     let unreadable = |source| cannot("read", zip, source);
     let file = File::open(zip).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
-    let mut found = Findings::default();
-    if size > MAX_ZIP_FILE {
-        found.files.size_error = Some(Reason::ZipSize(size));
+    let mut found = ZipCheck::default();
+    if size > MAX_ZIP_BYTES {
+        found.files.size_error = Some(RejectReason::ZipSize(size));
         return Ok((None, found.files));
     }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(zip, error))?;
@@ -390,19 +390,19 @@ fn open(module: &Version, zip: &Path) -> Result<(Option<Archive>, CheckedFiles),
     }
     let prefix = format!("{}@{}/", module.path, module.version);
     let mut tree = Collisions::default();
-    let mut left = MAX_ZIP_FILE;
+    let mut left = MAX_ZIP_BYTES;
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|error| damaged(zip, error))?;
         let full = match std::str::from_utf8(entry.name_raw()) {
             Ok(name) => name,
             Err(_) => {
                 let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
-                found.invalid(&name, Reason::Name("file name is not valid UTF-8".to_owned()));
+                found.invalid(&name, RejectReason::Name("file name is not valid UTF-8".to_owned()));
                 continue;
             }
         };
         let Some(name) = full.strip_prefix(&prefix) else {
-            found.invalid(full, Reason::Prefix(prefix.clone()));
+            found.invalid(full, RejectReason::Prefix(prefix.clone()));
             continue;
         };
         if name.is_empty() {
@@ -411,23 +411,23 @@ fn open(module: &Version, zip: &Path) -> Result<(Option<Archive>, CheckedFiles),
         let (name, is_folder) = name.strip_suffix('/').map_or((name, false), |name| (name, true));
         let base = name.rsplit('/').next().unwrap_or(name);
         if !is_clean(name) {
-            found.invalid(full, Reason::NotClean);
+            found.invalid(full, RejectReason::NotClean);
         } else if let Err(error) = module::check_file_path(name) {
-            found.invalid(full, Reason::Name(error.to_string()));
+            found.invalid(full, RejectReason::Name(error.to_string()));
         } else if let Err(reason) = tree.add(name, is_folder) {
             found.invalid(full, reason);
         } else if is_folder {
             // Empty folders are not part of a module.
         } else if entry.is_symlink() {
-            found.invalid(full, Reason::Symlink);
+            found.invalid(full, RejectReason::Symlink);
         } else if base.eq_ignore_ascii_case("go.mod") && base != name {
-            found.invalid(full, Reason::GoModNotAtRoot);
+            found.invalid(full, RejectReason::GoModNotAtRoot);
         } else if base.eq_ignore_ascii_case("go.mod") && name != "go.mod" {
-            found.invalid(full, Reason::GoModCase);
+            found.invalid(full, RejectReason::GoModCase);
         } else {
             match left.checked_sub(entry.size()) {
                 Some(rest) => left = rest,
-                None => found.files.size_error = Some(Reason::ContentSize),
+                None => found.files.size_error = Some(RejectReason::ContentSize),
             }
             match size_reason(name, entry.size()) {
                 Some(reason) => found.invalid(full, reason),
@@ -440,29 +440,29 @@ fn open(module: &Version, zip: &Path) -> Result<(Option<Archive>, CheckedFiles),
 
 /// A check under way. A path is named once, with the first thing that was found.
 #[derive(Default)]
-struct Findings {
+struct ZipCheck {
     files: CheckedFiles,
     named: HashSet<String>,
 }
 
-impl Findings {
-    fn omitted(&mut self, path: &str, reason: Reason) {
+impl ZipCheck {
+    fn omitted(&mut self, path: &str, reason: RejectReason) {
         if self.named.insert(path.to_owned()) {
-            self.files.omitted.push(Rejected { path: path.to_owned(), reason });
+            self.files.omitted.push(RejectedFile { path: path.to_owned(), reason });
         }
     }
 
-    fn invalid(&mut self, path: &str, reason: Reason) {
+    fn invalid(&mut self, path: &str, reason: RejectReason) {
         if self.named.insert(path.to_owned()) {
-            self.files.invalid.push(Rejected { path: path.to_owned(), reason });
+            self.files.invalid.push(RejectedFile { path: path.to_owned(), reason });
         }
     }
 }
 
-fn size_reason(path: &str, size: u64) -> Option<Reason> {
+fn size_reason(path: &str, size: u64) -> Option<RejectReason> {
     match path {
-        "go.mod" if size > MAX_GO_MOD => Some(Reason::GoModSize),
-        "LICENSE" if size > MAX_LICENSE => Some(Reason::LicenseSize),
+        "go.mod" if size > MAX_GO_MOD_BYTES => Some(RejectReason::GoModSize),
+        "LICENSE" if size > MAX_LICENSE_BYTES => Some(RejectReason::LicenseSize),
         _ => None,
     }
 }
@@ -487,12 +487,12 @@ fn is_clean(path: &str) -> bool {
 /// What counts as vendored. Go 1.24 mended two errors, but only for modules that say they are that new, whose sums
 /// nobody has yet (<https://go.dev/issue/37397>).
 #[derive(Clone, Copy, PartialEq)]
-enum Vendoring {
+enum VendorRule {
     Old,
     Since124,
 }
 
-impl Vendoring {
+impl VendorRule {
     fn of(go_mod: Option<&str>) -> Self {
         match go_mod.and_then(language) {
             Some(version) if version >= (1, 24) => Self::Since124,
@@ -540,7 +540,7 @@ struct Collisions {
 }
 
 impl Collisions {
-    fn add(&mut self, path: &str, is_folder: bool) -> Result<(), Reason> {
+    fn add(&mut self, path: &str, is_folder: bool) -> Result<(), RejectReason> {
         let mut folder = 0;
         let mut start = 0;
         for part in path.split('/') {
@@ -555,13 +555,13 @@ impl Collisions {
             } else if let Some((name, was_folder)) = self.entries.get(number - 1) {
                 if name != part {
                     let other = format!("{}{name}", path.get(..start).unwrap_or_default());
-                    return Err(Reason::Collision(other, here()));
+                    return Err(RejectReason::Collision(other, here()));
                 }
                 if *was_folder != part_is_folder {
-                    return Err(Reason::FileAndFolder(here()));
+                    return Err(RejectReason::FileAndFolder(here()));
                 }
                 if !part_is_folder {
-                    return Err(Reason::Twice(here()));
+                    return Err(RejectReason::Twice(here()));
                 }
             }
             folder = number;
@@ -589,16 +589,21 @@ fn fold(name: &str) -> String {
         .collect()
 }
 
-type Listed = (Vec<Candidate>, Vec<PathBuf>, Vec<Rejected>);
+type DirListing = (Vec<FileCandidate>, Vec<PathBuf>, Vec<RejectedFile>);
 
 /// The files of a folder in the order of their names, where they are, and what is left out without a look inside.
-fn list(dir: &Path) -> Result<Listed, Error> {
-    let mut listed = Listed::default();
-    list_into(dir, "", Vendoring::of(root_go_mod(dir).as_deref()), &mut listed)?;
+fn list(dir: &Path) -> Result<DirListing, ModZipError> {
+    let mut listed = DirListing::default();
+    list_into(dir, "", VendorRule::of(root_go_mod(dir).as_deref()), &mut listed)?;
     Ok(listed)
 }
 
-fn list_into(dir: &Path, prefix: &str, vendoring: Vendoring, listed: &mut Listed) -> Result<(), Error> {
+fn list_into(
+    dir: &Path,
+    prefix: &str,
+    vendoring: VendorRule,
+    listed: &mut DirListing,
+) -> Result<(), ModZipError> {
     let unreadable = |source| cannot("read", dir, source);
     let mut names: Vec<OsString> = fs::read_dir(dir)
         .map_err(unreadable)?
@@ -610,29 +615,29 @@ fn list_into(dir: &Path, prefix: &str, vendoring: Vendoring, listed: &mut Listed
         let file = dir.join(&name);
         let metadata = fs::symlink_metadata(&file).map_err(|source| cannot("read", &file, source))?;
         let Some(name) = name.to_str() else {
-            return Err(Error::Files(vec![Rejected {
+            return Err(ModZipError::Files(vec![RejectedFile {
                 path: format!("{prefix}{}", name.display()),
-                reason: Reason::Name("file name is not valid UTF-8".to_owned()),
+                reason: RejectReason::Name("file name is not valid UTF-8".to_owned()),
             }]));
         };
         let path = format!("{prefix}{name}");
-        let mut omit = |reason| listed.2.push(Rejected { path: path.clone(), reason });
+        let mut omit = |reason| listed.2.push(RejectedFile { path: path.clone(), reason });
         if vendoring.covers(&path) {
             // What lies below a vendored folder is vendored too.
-            omit(Reason::Vendored);
+            omit(RejectReason::Vendored);
         } else if metadata.is_dir() {
             if [".bzr", ".git", ".hg", ".svn"].contains(&name) {
-                omit(Reason::VersionControl);
+                omit(RejectReason::VersionControl);
             } else if fs::symlink_metadata(file.join("go.mod")).is_ok_and(|metadata| !metadata.is_dir()) {
-                omit(Reason::OtherModule);
+                omit(RejectReason::OtherModule);
             } else {
                 list_into(&file, &format!("{path}/"), vendoring, listed)?;
             }
         } else if metadata.is_file() {
-            listed.0.push(Candidate { path, kind: Kind::File, size: metadata.len() });
+            listed.0.push(FileCandidate { path, kind: FileKind::File, size: metadata.len() });
             listed.1.push(file);
         } else {
-            omit(if metadata.is_symlink() { Reason::Symlink } else { Reason::NotRegular });
+            omit(if metadata.is_symlink() { RejectReason::Symlink } else { RejectReason::NotRegular });
         }
     }
     Ok(())
@@ -641,15 +646,15 @@ fn list_into(dir: &Path, prefix: &str, vendoring: Vendoring, listed: &mut Listed
 /// The root's go.mod, for its go version only: one that can't be read, or is too large to be valid, says nothing.
 fn root_go_mod(dir: &Path) -> Option<String> {
     let mut content = String::new();
-    File::open(dir.join("go.mod")).ok()?.take(MAX_GO_MOD).read_to_string(&mut content).ok()?;
+    File::open(dir.join("go.mod")).ok()?.take(MAX_GO_MOD_BYTES).read_to_string(&mut content).ok()?;
     Some(content)
 }
 
 fn write_zip<'a>(
-    files: impl Iterator<Item = (&'a Candidate, &'a PathBuf)>,
-    module: &Version,
+    files: impl Iterator<Item = (&'a FileCandidate, &'a PathBuf)>,
+    module: &ModuleVersion,
     zip: &Path,
-) -> Result<(), Error> {
+) -> Result<(), ModZipError> {
     let unwritable = |source: io::Error| cannot("write", zip, source);
     // Neither the time nor the rights of a file are part of a module.
     let options = SimpleFileOptions::default()
@@ -663,7 +668,7 @@ fn write_zip<'a>(
         writer.start_file(name, options).map_err(|error| unwritable(error.into()))?;
         let mut content = File::open(source).map_err(|error| cannot("read", source, error))?;
         if copy(&mut content, &mut writer, file.size, source, zip)? > file.size {
-            return Err(Error::Grew(file.path.clone()));
+            return Err(ModZipError::Grew(file.path.clone()));
         }
     }
     let writer = writer.finish().map_err(|error| unwritable(error.into()))?;
@@ -677,7 +682,7 @@ fn copy(
     limit: u64,
     source: &Path,
     target: &Path,
-) -> Result<u64, Error> {
+) -> Result<u64, ModZipError> {
     let mut from = from.take(limit.saturating_add(1));
     let mut buffer = vec![0; 64 << 10];
     let mut total = 0;
@@ -702,7 +707,7 @@ fn take_write(path: &Path) -> io::Result<()> {
 }
 
 /// From the folders below up, since a folder must be writable to have its content changed.
-fn take_write_from_folders(dir: &Path) -> Result<(), Error> {
+fn take_write_from_folders(dir: &Path) -> Result<(), ModZipError> {
     let unwritable = |source| cannot("write", dir, source);
     for entry in fs::read_dir(dir).map_err(unwritable)? {
         let entry = entry.map_err(unwritable)?;
@@ -727,12 +732,12 @@ fn give_write(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-fn cannot(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::File { action, path: path.to_owned(), source }
+fn cannot(action: &'static str, path: &Path, source: io::Error) -> ModZipError {
+    ModZipError::File { action, path: path.to_owned(), source }
 }
 
-fn damaged(zip: &Path, reason: impl fmt::Display) -> Error {
-    Error::Damaged { path: zip.to_owned(), reason: reason.to_string() }
+fn damaged(zip: &Path, reason: impl fmt::Display) -> ModZipError {
+    ModZipError::Damaged { path: zip.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -745,7 +750,7 @@ mod tests {
         {
             let mut tree = Collisions::default();
             assert_eq!(tree.add(first, false), Ok(()));
-            assert!(matches!(tree.add(second, false), Err(Reason::Collision(..))), "{first} {second}");
+            assert!(matches!(tree.add(second, false), Err(RejectReason::Collision(..))), "{first} {second}");
         }
         // Only simple folding counts: these are two names to Go.
         for (first, second) in [("ß", "ss"), ("İ", "i"), ("a/b", "a/c")] {
@@ -763,9 +768,9 @@ mod tests {
         let mut tree = Collisions::default();
         assert_eq!(tree.add("a/b", false), Ok(()));
         assert_eq!(tree.add("a", true), Ok(()));
-        assert_eq!(tree.add("a", false), Err(Reason::FileAndFolder("a".to_owned())));
-        assert_eq!(tree.add("a/b/c", false), Err(Reason::FileAndFolder("a/b".to_owned())));
-        assert_eq!(tree.add("a/b", false), Err(Reason::Twice("a/b".to_owned())));
+        assert_eq!(tree.add("a", false), Err(RejectReason::FileAndFolder("a".to_owned())));
+        assert_eq!(tree.add("a/b/c", false), Err(RejectReason::FileAndFolder("a/b".to_owned())));
+        assert_eq!(tree.add("a/b", false), Err(RejectReason::Twice("a/b".to_owned())));
     }
 
     #[test]
@@ -780,10 +785,10 @@ mod tests {
 
     #[test]
     fn the_error_in_vendoring_stays_for_older_modules() {
-        assert!(!Vendoring::Old.covers("vendor/modules.txt"));
-        assert!(Vendoring::Since124.covers("vendor/modules.txt"));
-        assert!(Vendoring::Old.covers("long/path/vendor/x.go"));
-        assert!(!Vendoring::Since124.covers("long/path/vendor/x.go"));
-        assert!(Vendoring::Since124.covers("long/path/vendor/y/x.go"));
+        assert!(!VendorRule::Old.covers("vendor/modules.txt"));
+        assert!(VendorRule::Since124.covers("vendor/modules.txt"));
+        assert!(VendorRule::Old.covers("long/path/vendor/x.go"));
+        assert!(!VendorRule::Since124.covers("long/path/vendor/x.go"));
+        assert!(VendorRule::Since124.covers("long/path/vendor/y/x.go"));
     }
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, Lock, LockedPlugin, QuerySession, Reporter, ResolvedModules};
 use velox_gomod::{
     modfile::Require,
-    module::{Version, match_prefix_patterns},
+    module::{ModuleVersion, match_prefix_patterns},
 };
 use velox_manifest::catalogue;
 
@@ -81,7 +81,7 @@ impl ModuleGraph {
     /// The direct requirements of a module that are compiled in, sorted by path; with `all`, everything in its go.mod.
     #[must_use]
     pub fn requirements(&self, module: &GraphModule, all: bool) -> Vec<GraphModule> {
-        let version = Version { path: module.path.clone(), version: module.version.clone() };
+        let version = ModuleVersion { path: module.path.clone(), version: module.version.clone() };
         self.select(self.resolved.graph.requirements(&version), all)
     }
 

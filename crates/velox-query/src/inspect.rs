@@ -3,7 +3,7 @@
 use std::{fs::File, io::BufReader, path::Path};
 
 use serde::Serialize;
-use velox_gomod::buildinfo::{BuildInfo, Module};
+use velox_gomod::buildinfo::{BuildInfo, BuildModule};
 use velox_manifest::catalogue;
 
 use velox_build::{BuildRecord, Error};
@@ -42,7 +42,7 @@ pub struct Inspection {
 pub struct BinaryModule {
     /// The catalogue's name, else the last part of the module path.
     pub name: String,
-    /// Module path.
+    /// BuildModule path.
     pub module: String,
     /// Version.
     pub version: String,
@@ -78,17 +78,17 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     Ok(describe(&info, roadrunner, record.as_ref()))
 }
 
-fn describe(info: &BuildInfo, roadrunner: &Module, record: Option<&BuildRecord>) -> Inspection {
-    let is_plugin = |module: &Module| match record {
+fn describe(info: &BuildInfo, roadrunner: &BuildModule, record: Option<&BuildRecord>) -> Inspection {
+    let is_plugin = |module: &BuildModule| match record {
         Some(record) if !record.plugins.is_empty() => record.plugins.contains(&module.path),
         _ => catalogue::find(&module.path).is_some(),
     };
-    let (plugins, modules): (Vec<&Module>, Vec<&Module>) = info
+    let (plugins, modules): (Vec<&BuildModule>, Vec<&BuildModule>) = info
         .deps
         .iter()
         .filter(|module| module.path != roadrunner.path)
         .partition(|module| is_plugin(module));
-    let sorted = |modules: Vec<&Module>| {
+    let sorted = |modules: Vec<&BuildModule>| {
         let mut modules: Vec<BinaryModule> = modules.into_iter().map(binary_module).collect();
         modules.sort();
         modules
@@ -111,7 +111,7 @@ fn describe(info: &BuildInfo, roadrunner: &Module, record: Option<&BuildRecord>)
     }
 }
 
-fn binary_module(module: &Module) -> BinaryModule {
+fn binary_module(module: &BuildModule) -> BinaryModule {
     let name = catalogue::find(&module.path).map(|plugin| plugin.name.clone());
     BinaryModule {
         name: name.unwrap_or_else(|| last_part(&module.path).to_owned()),
@@ -149,8 +149,8 @@ fn stamp_in(ldflags: &str, name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn module(path: &str, version: &str) -> Module {
-        Module { path: path.into(), version: version.into(), ..Module::default() }
+    fn module(path: &str, version: &str) -> BuildModule {
+        BuildModule { path: path.into(), version: version.into(), ..BuildModule::default() }
     }
 
     /// As Velox builds it: from a file, so that there is no main module.

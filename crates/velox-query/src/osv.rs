@@ -7,7 +7,7 @@ use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
-use velox_gomod::{module::Version, semver};
+use velox_gomod::{module::ModuleVersion, semver};
 
 /// The public database.
 pub(crate) const PUBLIC_URL: &str = "https://api.osv.dev/";
@@ -41,8 +41,8 @@ pub struct Vulnerability {
 pub(crate) async fn vulnerabilities(
     client: &Client,
     base: &Url,
-    modules: &[Version],
-) -> Result<BTreeMap<Version, Vec<Vulnerability>>, String> {
+    modules: &[ModuleVersion],
+) -> Result<BTreeMap<ModuleVersion, Vec<Vulnerability>>, String> {
     let database = OsvDatabase { client, base };
     let found = database.query(modules).await?;
     let mut ids: Vec<&String> = found.values().flatten().collect();
@@ -97,9 +97,10 @@ struct OsvRecord {
 
 impl OsvDatabase<'_> {
     /// The ids of the vulnerabilities of each module.
-    async fn query(&self, modules: &[Version]) -> Result<BTreeMap<Version, Vec<String>>, String> {
-        let mut found: BTreeMap<Version, Vec<String>> = BTreeMap::new();
-        let mut open: Vec<(&Version, Option<String>)> = modules.iter().map(|module| (module, None)).collect();
+    async fn query(&self, modules: &[ModuleVersion]) -> Result<BTreeMap<ModuleVersion, Vec<String>>, String> {
+        let mut found: BTreeMap<ModuleVersion, Vec<String>> = BTreeMap::new();
+        let mut open: Vec<(&ModuleVersion, Option<String>)> =
+            modules.iter().map(|module| (module, None)).collect();
         for _ in 0..MAX_PAGES {
             let mut next = Vec::new();
             for batch in open.chunks(MAX_BATCH_QUERIES) {
@@ -168,7 +169,7 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-fn query(module: &Version, page: Option<&str>) -> Value {
+fn query(module: &ModuleVersion, page: Option<&str>) -> Value {
     let version = module.version.trim_start_matches('v').trim_end_matches("+incompatible");
     let mut query = json!({ "package": { "ecosystem": "Go", "name": module.path }, "version": version });
     if let (Some(fields), Some(page)) = (query.as_object_mut(), page) {
@@ -178,7 +179,11 @@ fn query(module: &Version, page: Option<&str>) -> Value {
 }
 
 /// Merges the ids that different databases give to one vulnerability.
-fn describe(module: &Version, ids: &[String], records: &BTreeMap<String, OsvRecord>) -> Vec<Vulnerability> {
+fn describe(
+    module: &ModuleVersion,
+    ids: &[String],
+    records: &BTreeMap<String, OsvRecord>,
+) -> Vec<Vulnerability> {
     let mut known: Vec<Vulnerability> = Vec::new();
     let mut sorted: Vec<&String> = ids.iter().collect();
     // Go's own database names the affected modules exactly, so its record is preferred.
@@ -210,7 +215,7 @@ fn summary(record: &OsvRecord) -> String {
 }
 
 /// The lowest fixed version above the module's.
-fn fixed(module: &Version, record: &OsvRecord) -> Option<String> {
+fn fixed(module: &ModuleVersion, record: &OsvRecord) -> Option<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let affected =
         record.affected.iter().filter(|affected| affected["package"]["name"] == module.path.as_str());
@@ -246,7 +251,7 @@ mod tests {
             record(r#"{"id":"GO-2","withdrawn":"2024-01-01T00:00:00Z"}"#),
         ]);
         let ids = ["GHSA-1", "GO-1", "GO-2", "GO-3"].map(str::to_owned);
-        let module = Version { path: "a.b/c".into(), version: "v1.1.0".into() };
+        let module = ModuleVersion { path: "a.b/c".into(), version: "v1.1.0".into() };
         let known = describe(&module, &ids, &records);
         let ids: Vec<_> = known.iter().map(|known| (known.id.as_str(), known.fixed.as_deref())).collect();
         assert_eq!(ids, [("GO-1", Some("v1.2.3")), ("GO-3", None)]);
@@ -255,7 +260,7 @@ mod tests {
 
     #[test]
     fn queries_use_the_database_s_version_format() {
-        let module = Version { path: "a.b/c".into(), version: "v2.0.0+incompatible".into() };
+        let module = ModuleVersion { path: "a.b/c".into(), version: "v2.0.0+incompatible".into() };
         let query = query(&module, Some("more")).to_string();
         assert_eq!(
             query,

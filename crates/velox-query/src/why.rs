@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use velox_gomod::{module::Version, semver};
+use velox_gomod::{module::ModuleVersion, semver};
 
 use crate::{GraphModule, ModuleGraph};
 
@@ -39,7 +39,7 @@ pub enum Requirer {
     /// The go.mod of RoadRunner's release.
     RoadRunner,
     /// The go.mod of a module.
-    Module(Version),
+    Module(ModuleVersion),
 }
 
 impl ModuleGraph {
@@ -50,7 +50,7 @@ impl ModuleGraph {
         let mut demanded: Vec<ModuleRequirement> = self
             .resolved
             .graph
-            .demands(path)
+            .edges_to(path)
             .into_iter()
             .map(|demand| ModuleRequirement {
                 by: Requirer::Module(demand.by.clone()),

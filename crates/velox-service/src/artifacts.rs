@@ -31,7 +31,7 @@ use tokio::{
     time::timeout,
 };
 use url::Url;
-use velox_gocache::{kind_of_trouble, open_remote, parse_remote};
+use velox_gocache::{open_remote, parse_remote, store_error_summary};
 
 use crate::store::StoreError;
 
@@ -123,7 +123,9 @@ impl ArtifactBucket {
     /// It is none of these. The message has no secrets.
     pub fn parse(text: &str) -> Result<Url, String> {
         parse_remote(text).map_err(|error| match error {
-            velox_gocache::Error::Remote { text, why } => format!("invalid artifact store `{text}`: {why}"),
+            velox_gocache::GoCacheError::Remote { text, why } => {
+                format!("invalid artifact store `{text}`: {why}")
+            }
             error => error.to_string(),
         })
     }
@@ -134,7 +136,8 @@ impl ArtifactBucket {
     /// # Errors
     /// The URL or the environment is invalid.
     pub fn open(url: &Url, environment: &BTreeMap<String, String>) -> Result<Self, StoreError> {
-        let failed = |error: velox_gocache::Error| StoreError::Failed(format!("artifact store: {error}"));
+        let failed =
+            |error: velox_gocache::GoCacheError| StoreError::Failed(format!("artifact store: {error}"));
         let url = parse_remote(url.as_str()).map_err(failed)?;
         let (store, root) = open_remote(&url, environment, REQUEST_TIMEOUT).map_err(failed)?;
         Ok(match url.scheme() {
@@ -371,7 +374,7 @@ impl ArtifactBucket {
     }
 
     fn failed(&self, action: &str, error: &object_store::Error) -> StoreError {
-        StoreError::Failed(format!("failed to {action}: {}: {}", self.name, kind_of_trouble(error)))
+        StoreError::Failed(format!("failed to {action}: {}: {}", self.name, store_error_summary(error)))
     }
 }
 

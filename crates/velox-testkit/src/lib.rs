@@ -9,6 +9,7 @@ mod http;
 mod localhost;
 #[cfg(feature = "nats")]
 mod nats;
+mod oracle;
 mod osv;
 mod plugin;
 mod proxy;
@@ -27,6 +28,7 @@ pub use fault::{Fault, FaultRule};
 pub use forge::{RecordedRequest, TestForge};
 #[cfg(feature = "nats")]
 pub use nats::NatsServer;
+pub use oracle::GoOracle;
 pub use osv::Osv;
 pub use plugin::{Files, PluginModule, plugin};
 pub use proxy::ModuleProxy;

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
-use velox_gocache::Stats;
+use velox_gocache::GoCacheStats;
 
 use crate::{
     error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest, toolchain::Toolchain,
@@ -118,11 +118,11 @@ impl CompileCacheSession {
     /// The statistics of the finished compile.
     pub(crate) fn finish(&self) -> CompileCacheStats {
         let stats = std::fs::read_to_string(&self.stats).ok();
-        let Some(stats) = stats.and_then(|text| serde_json::from_str::<Stats>(&text).ok()) else {
+        let Some(stats) = stats.and_then(|text| serde_json::from_str::<GoCacheStats>(&text).ok()) else {
             let trouble = Some("the compile cache process exited early".to_owned());
             return CompileCacheStats { trouble, ..CompileCacheStats::default() };
         };
-        let Stats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
+        let GoCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
         CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble }
     }
 }
@@ -152,7 +152,7 @@ pub async fn serve_compile_cache(
         .ok_or_else(|| Error::configuration("this command is run by the go command during `vx build`"))?;
     let CompileCacheConfig { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
         .map_err(|error| Error::build(format!("failed to parse {VARIABLE}: {error}")))?;
-    let options = velox_gocache::Options {
+    let options = velox_gocache::GoCacheOptions {
         gocache,
         remote: Some(remote),
         read_only,

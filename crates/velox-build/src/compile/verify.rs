@@ -32,7 +32,7 @@ pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarge
             differences.push(format!("{path} is {}, expected {}", module.version, selected.version));
         }
     }
-    if goversion::name(&info.go_version) != lock.go_version {
+    if goversion::toolchain_name(&info.go_version) != lock.go_version {
         differences.push(format!("compiled with {}, expected {}", info.go_version, lock.go_version));
     }
     if differences.is_empty() {

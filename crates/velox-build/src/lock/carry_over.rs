@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use velox_gomod::module::Version;
+use velox_gomod::module::ModuleVersion;
 use velox_manifest::Manifest;
 
 use super::{file::LockFile, requested::RequestedVersions};
@@ -12,9 +12,9 @@ use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockedVersions {
     /// RoadRunner.
-    pub roadrunner: Option<Version>,
+    pub roadrunner: Option<ModuleVersion>,
     /// By the user's names.
-    pub plugins: BTreeMap<String, Version>,
+    pub plugins: BTreeMap<String, ModuleVersion>,
 }
 
 /// The versions that the lock of this request has for it.
@@ -30,7 +30,7 @@ pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> 
         .plugins
         .into_iter()
         .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == asked.plugins.get(&plugin.name))
-        .map(|plugin| (plugin.name, Version { path: plugin.module, version: plugin.version }))
+        .map(|plugin| (plugin.name, ModuleVersion { path: plugin.module, version: plugin.version }))
         .collect();
     Ok(LockedVersions { roadrunner, plugins })
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use velox_gomod::{
     gosum::GoSum,
     modfile::{GoMod, Replace, Require},
-    module::{self, Version},
+    module::{self, ModuleVersion},
 };
 use velox_manifest::parse_target;
 
@@ -124,7 +124,7 @@ impl Lock {
 
 impl LockDocument {
     fn lock(self) -> Result<Lock, String> {
-        let version = |text: &String| -> Result<Version, String> {
+        let version = |text: &String| -> Result<ModuleVersion, String> {
             let (path, version) =
                 text.split_once(' ').ok_or_else(|| format!("expected `path version`, found `{text}`"))?;
             checked(path, version)
@@ -134,7 +134,7 @@ impl LockDocument {
             let PluginSection { name, from, asked, module, version: at, commit, .. } = plugin;
             let replacement = match (plugin.replaced_by, plugin.replaced_by_directory) {
                 (Some(by), _) => {
-                    let Version { path, version } = version(&by)?;
+                    let ModuleVersion { path, version } = version(&by)?;
                     Some(LockedReplacement::Module { path, version })
                 }
                 (None, Some(path)) => Some(LockedReplacement::Directory { path: path.into() }),
@@ -213,7 +213,7 @@ impl Lock {
             if let Some(Require { version, .. }) =
                 required.filter(|require| require.version != module.version)
             {
-                let Version { path, version: here } = module;
+                let ModuleVersion { path, version: here } = module;
                 return Err(format!("{path} is {here} in a target, but {version} in go.mod"));
             }
         }
@@ -224,7 +224,7 @@ impl Lock {
             {
                 return Err(format!("plugin {name} is {version}, but {module} is {there} in go.mod"));
             }
-            let at = Version { path: module.clone(), version: version.clone() };
+            let at = ModuleVersion { path: module.clone(), version: version.clone() };
             let replaced = model::replacement_of(&go_mod.replace, &at);
             let same = match (replacement, replaced) {
                 (None, _) => true,
@@ -243,9 +243,9 @@ impl Lock {
 }
 
 /// Module paths and versions become paths and command line arguments.
-fn checked(path: &str, version: &str) -> Result<Version, String> {
+fn checked(path: &str, version: &str) -> Result<ModuleVersion, String> {
     module::check(path, version).map_err(|error| error.to_string())?;
-    Ok(Version { path: path.to_owned(), version: version.to_owned() })
+    Ok(ModuleVersion { path: path.to_owned(), version: version.to_owned() })
 }
 
 impl fmt::Display for Lock {
@@ -290,7 +290,7 @@ impl fmt::Display for Lock {
             if !tags.is_empty() {
                 writeln!(f, "tags = {}", list(tags))?;
             }
-            let lines = |modules: &std::collections::BTreeSet<Version>| {
+            let lines = |modules: &std::collections::BTreeSet<ModuleVersion>| {
                 list(&modules.iter().map(|m| format!("{} {}", m.path, m.version)).collect::<Vec<_>>())
             };
             writeln!(f, "packages = {}\nmodules = {}", locked.packages, lines(&locked.modules))?;
@@ -341,7 +341,8 @@ mod tests {
     use super::*;
 
     fn lock() -> Lock {
-        let version = |path: &str, version: &str| Version { path: path.into(), version: version.into() };
+        let version =
+            |path: &str, version: &str| ModuleVersion { path: path.into(), version: version.into() };
         let http = "github.com/roadrunner-server/http/v5";
         Lock {
             go_version: "go1.26.8".into(),

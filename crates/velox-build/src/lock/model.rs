@@ -7,7 +7,7 @@ use serde::Deserialize;
 use velox_gomod::{
     gosum::GoSum,
     modfile::{GoMod, Replace},
-    module::Version,
+    module::ModuleVersion,
 };
 use velox_manifest::GoTarget;
 
@@ -109,10 +109,10 @@ pub struct TargetVariant {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LockedTarget {
     /// The modules that provide a package.
-    pub modules: BTreeSet<Version>,
+    pub modules: BTreeSet<ModuleVersion>,
     /// Other modules whose path is a prefix of an import path: Go checks that they don't provide the package
     /// (<https://go.dev/ref/mod#resolve-pkg-mod>).
-    pub looked_into: BTreeSet<Version>,
+    pub looked_into: BTreeSet<ModuleVersion>,
     /// The number of compiled packages.
     pub packages: u64,
 }
@@ -147,11 +147,11 @@ impl LockedPlugin {
 
     /// The module whose files are compiled; `None` for a directory.
     #[must_use]
-    pub fn source(&self) -> Option<Version> {
+    pub fn source(&self) -> Option<ModuleVersion> {
         match &self.replacement {
-            None => Some(Version { path: self.module.clone(), version: self.version.clone() }),
+            None => Some(ModuleVersion { path: self.module.clone(), version: self.version.clone() }),
             Some(LockedReplacement::Module { path, version }) => {
-                Some(Version { path: path.clone(), version: version.clone() })
+                Some(ModuleVersion { path: path.clone(), version: version.clone() })
             }
             Some(LockedReplacement::Directory { .. }) => None,
         }
@@ -170,8 +170,8 @@ impl TargetVariant {
 impl Lock {
     /// RoadRunner's module.
     #[must_use]
-    pub fn roadrunner(&self) -> Version {
-        Version { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
+    pub fn roadrunner(&self) -> ModuleVersion {
+        ModuleVersion { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
     }
 
     /// The expected sum of the Go toolchain for this machine, if known.
@@ -204,14 +204,14 @@ impl Lock {
     }
 
     /// The modules whose zips a build of these targets reads, RoadRunner first.
-    pub(crate) fn zips(&self, targets: &[&LockedTarget]) -> Result<Vec<Version>, Error> {
+    pub(crate) fn zips(&self, targets: &[&LockedTarget]) -> Result<Vec<ModuleVersion>, Error> {
         let replaces = self.go_mod()?.replace;
-        let read: BTreeSet<&Version> =
+        let read: BTreeSet<&ModuleVersion> =
             targets.iter().flat_map(|target| target.modules.iter().chain(&target.looked_into)).collect();
-        let of_module = |module: &Version| match replacement_of(&replaces, module) {
+        let of_module = |module: &ModuleVersion| match replacement_of(&replaces, module) {
             None => Some(module.clone()),
             Some(Replace { new_path, new_version: Some(version), .. }) => {
-                Some(Version { path: new_path.clone(), version: version.clone() })
+                Some(ModuleVersion { path: new_path.clone(), version: version.clone() })
             }
             Some(Replace { new_version: None, .. }) => None,
         };
@@ -243,7 +243,7 @@ pub(crate) fn is_commit(text: &str) -> bool {
 }
 
 /// A replace for this version wins over one for all versions (<https://go.dev/ref/mod#go-mod-file-replace>).
-pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &Version) -> Option<&'a Replace> {
+pub(crate) fn replacement_of<'a>(replaces: &'a [Replace], module: &ModuleVersion) -> Option<&'a Replace> {
     let of = |version: Option<&String>| {
         replaces
             .iter()

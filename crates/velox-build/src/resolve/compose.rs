@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use velox_gomod::{
     modfile::{GoMod, Replace, Require},
-    module::{Version, split_path_version},
+    module::{ModuleVersion, split_path_version},
     semver,
 };
 use velox_manifest::Dependencies;
@@ -27,7 +27,7 @@ pub(crate) struct GoModComposition<'a> {
     pub(crate) imported: &'a BTreeSet<String>,
     pub(crate) plugins: &'a [Requirement],
     pub(crate) replaces: Vec<Replace>,
-    pub(crate) excludes: Vec<Version>,
+    pub(crate) excludes: Vec<ModuleVersion>,
     /// `None`: the rule below.
     pub(crate) dependencies: Option<Dependencies>,
 }
@@ -175,7 +175,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
             ]),
             plugins: &plugins,
             replaces,
-            excludes: vec![Version { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
+            excludes: vec![ModuleVersion { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
             dependencies,
         }
         .go_mod()

@@ -7,12 +7,11 @@ use std::{
 };
 
 use serde::Deserialize;
-use velox_gomod::{
-    fetch::{Error as FetchError, Fetched, Fetcher, Tried, Wanted},
-    modcache::{ModCache, Part},
-    module::Version,
-    semver,
+use velox_fetch::{
+    download::{DownloadError, DownloadRequest, DownloadedModule, Fetcher, ProxyAttempt},
+    modcache::{CacheFile, ModCache},
 };
+use velox_gomod::{module::ModuleVersion, semver};
 
 use crate::{
     download_failure::unserved,
@@ -38,7 +37,7 @@ pub(super) struct GoDownload {
     pub(super) origin: Option<VcsOrigin>,
     /// What the proxies said before the go command was asked.
     #[serde(skip)]
-    tried: Vec<Tried>,
+    tried: Vec<ProxyAttempt>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -57,7 +56,7 @@ pub(crate) struct ModuleProxies<'a> {
 }
 
 /// By a module's path: the proxies that couldn't serve it.
-pub(super) type ProxyFailures = BTreeMap<String, Vec<Tried>>;
+pub(super) type ProxyFailures = BTreeMap<String, Vec<ProxyAttempt>>;
 
 impl ModuleProxies<'_> {
     pub(super) fn cache(&self) -> ModCache {
@@ -69,10 +68,13 @@ impl ModuleProxies<'_> {
     ///
     /// # Errors
     /// A module whose checksum is wrong ends the build: no other source may stand in for it.
-    pub(super) async fn download(&self, wanted: &[Wanted]) -> Result<BTreeMap<Version, GoDownload>, Error> {
+    pub(super) async fn download(
+        &self,
+        wanted: &[DownloadRequest],
+    ) -> Result<BTreeMap<ModuleVersion, GoDownload>, Error> {
         let (mut answers, mut tried) = self.native(wanted).await?;
         let modules = wanted.iter().map(|wanted| &wanted.module);
-        let rest: Vec<&Version> = modules.filter(|module| !answers.contains_key(module)).collect();
+        let rest: Vec<&ModuleVersion> = modules.filter(|module| !answers.contains_key(module)).collect();
         answers.extend(self.by_go(&rest, &mut tried).await?);
         Ok(answers)
     }
@@ -80,15 +82,15 @@ impl ModuleProxies<'_> {
     /// What the module proxies have of exact versions.
     async fn native(
         &self,
-        wanted: &[Wanted],
-    ) -> Result<(BTreeMap<Version, GoDownload>, ProxyFailures), Error> {
+        wanted: &[DownloadRequest],
+    ) -> Result<(BTreeMap<ModuleVersion, GoDownload>, ProxyFailures), Error> {
         let (mut answers, mut tried) = (BTreeMap::new(), ProxyFailures::new());
         let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
         let is_exact =
-            |module: &Version| semver::canonical(&module.version).as_deref() == Some(&module.version);
-        let wanted: Vec<Wanted> = wanted
+            |module: &ModuleVersion| semver::canonical(&module.version).as_deref() == Some(&module.version);
+        let wanted: Vec<DownloadRequest> = wanted
             .iter()
-            .filter(|Wanted { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
+            .filter(|DownloadRequest { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
             .cloned()
             .collect();
         let cache = self.cache();
@@ -101,7 +103,8 @@ impl ModuleProxies<'_> {
                     continue;
                 }
             };
-            if let (Ok(info), Ok(go_mod), Ok(dir)) = (place(Part::Info), place(Part::Mod), cache.dir(&module))
+            if let (Ok(info), Ok(go_mod), Ok(dir)) =
+                (place(CacheFile::Info), place(CacheFile::Mod), cache.dir(&module))
             {
                 let origin = std::fs::read_to_string(&info).ok();
                 let origin = origin.and_then(|text| serde_json::from_str::<VersionInfo>(&text).ok()?.origin);
@@ -129,14 +132,14 @@ impl ModuleProxies<'_> {
     pub(super) async fn fetch(
         &self,
         fetcher: &Fetcher,
-        wanted: Vec<Wanted>,
+        wanted: Vec<DownloadRequest>,
         phase: Phase,
-    ) -> Result<Vec<(Version, Result<Fetched, Vec<Tried>>)>, Error> {
-        let modules: Vec<Version> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
+    ) -> Result<Vec<(ModuleVersion, Result<DownloadedModule, Vec<ProxyAttempt>>)>, Error> {
+        let modules: Vec<ModuleVersion> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
         let progress = DownloadProgress::new(self.children, phase, u64::try_from(wanted.len()).ok());
-        let arrived = |module: &Version, bytes| progress.one(module, bytes);
+        let arrived = |module: &ModuleVersion, bytes| progress.one(module, bytes);
         let answers = tokio::select! {
-            answers = fetcher.fetch(wanted, &arrived) => answers,
+            answers = fetcher.fetch_all(wanted, &arrived) => answers,
             () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
         };
         let mut fetched = Vec::new();
@@ -149,9 +152,9 @@ impl ModuleProxies<'_> {
 
     pub(super) async fn by_go(
         &self,
-        modules: &[&Version],
+        modules: &[&ModuleVersion],
         tried: &mut ProxyFailures,
-    ) -> Result<BTreeMap<Version, GoDownload>, Error> {
+    ) -> Result<BTreeMap<ModuleVersion, GoDownload>, Error> {
         if modules.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -197,7 +200,7 @@ impl ModuleProxies<'_> {
         if is_security_error(&why) {
             return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
         }
-        let answer = |module: &Version| {
+        let answer = |module: &ModuleVersion| {
             let of_path = || said.iter().filter(|answer| answer.path == module.path);
             let asked =
                 |answer: &&GoDownload| answer.query == module.version || answer.version == module.version;
@@ -230,7 +233,7 @@ impl<'a> DownloadProgress<'a> {
     }
 
     /// A module is there; one that was there before is no news.
-    pub(super) fn one(&self, module: &Version, bytes: u64) {
+    pub(super) fn one(&self, module: &ModuleVersion, bytes: u64) {
         if bytes == 0 {
             return;
         }
@@ -247,9 +250,9 @@ impl<'a> DownloadProgress<'a> {
 /// # Errors
 /// What no other source may make good.
 pub(super) fn judge(
-    module: &Version,
-    answer: Result<Fetched, FetchError>,
-) -> Result<Result<Fetched, Vec<Tried>>, Error> {
+    module: &ModuleVersion,
+    answer: Result<DownloadedModule, DownloadError>,
+) -> Result<Result<DownloadedModule, Vec<ProxyAttempt>>, Error> {
     answer.map_or_else(
         |error| unserved(&format!("{} {}", module.path, module.version), error).map(Err),
         |fetched| Ok(Ok(fetched)),
@@ -274,8 +277,12 @@ impl GoDownload {
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         // Where the go command had to stand in, what it met last isn't what it began with.
-        let others: Vec<String> =
-            self.tried.iter().filter(|tried| !text.contains(&tried.host)).map(Tried::to_string).collect();
+        let others: Vec<String> = self
+            .tried
+            .iter()
+            .filter(|tried| !text.contains(&tried.host))
+            .map(ProxyAttempt::to_string)
+            .collect();
         if others.is_empty() { text } else { format!("{text} (asked before: {})", others.join("; ")) }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use velox_gomod::{fetch::Wanted, gosum::GoSum, modcache::ModCache, module::Version};
+use velox_fetch::{download::DownloadRequest, modcache::ModCache};
+use velox_gomod::{gosum::GoSum, module::ModuleVersion};
 
 use super::{download::ProxyFailures, pin::ResolvedModule, request::ModuleRequest, resolver::Resolver};
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 
 impl Resolver<'_> {
     /// Brings `modules` into the module cache, each verified by the lock's sum; the answer is RoadRunner's own tree.
-    pub(crate) async fn fetch(&self, lock: &Lock, modules: &[Version]) -> Result<PathBuf, Error> {
+    pub(crate) async fn fetch(&self, lock: &Lock, modules: &[ModuleVersion]) -> Result<PathBuf, Error> {
         let cache = ModCache::new(&self.go.settings().gomodcache);
         let sums = lock.sums()?;
         let missing = missing(&cache, &sums, modules)?;
@@ -28,13 +29,13 @@ impl Resolver<'_> {
         cache.dir(&lock.roadrunner()).map_err(|error| Error::build(error.to_string()))
     }
 
-    async fn bring(&self, sums: &GoSum, mut missing: Vec<Version>) -> Result<(), Error> {
+    async fn bring(&self, sums: &GoSum, mut missing: Vec<ModuleVersion>) -> Result<(), Error> {
         let sources = self.sources();
         let asks: Vec<ModuleRequest> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
         let mut tried = ProxyFailures::new();
         if let Some(fetcher) = self.fetcher {
             // What no proxy was asked for when it was locked, none is asked for now.
-            let hidden: Vec<&Version> = asks
+            let hidden: Vec<&ModuleVersion> = asks
                 .iter()
                 .filter(|ask| ask.module.is_none())
                 .filter_map(|ask| ask.known.as_ref().map(|known| &known.module))
@@ -42,7 +43,7 @@ impl Resolver<'_> {
             let wanted = missing
                 .iter()
                 .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
-                .map(|module| Wanted::verified_by(sums, module.clone()))
+                .map(|module| DownloadRequest::with_sums(sums, module.clone()))
                 .collect();
             for (module, fetched) in sources.proxies.fetch(fetcher, wanted, Phase::Fetch).await? {
                 match fetched {
@@ -97,7 +98,7 @@ impl Resolver<'_> {
 ///
 /// # Errors
 /// One without a sum in the lock: nothing could verify it.
-fn missing(cache: &ModCache, sums: &GoSum, modules: &[Version]) -> Result<Vec<Version>, Error> {
+fn missing(cache: &ModCache, sums: &GoSum, modules: &[ModuleVersion]) -> Result<Vec<ModuleVersion>, Error> {
     let mut missing = Vec::new();
     for module in modules {
         let mut known = sums.get(&module.path, &module.version).peekable();
@@ -115,7 +116,7 @@ fn missing(cache: &ModCache, sums: &GoSum, modules: &[Version]) -> Result<Vec<Ve
     Ok(missing)
 }
 
-fn offline(missing: &[Version]) -> Error {
+fn offline(missing: &[ModuleVersion]) -> Error {
     let lines = missing.iter().map(|module| format!("{} {}", module.path, module.version)).collect();
     let message = match missing.len() {
         1 => "1 module is not cached; `--offline` forbids downloading it".to_owned(),

@@ -7,11 +7,13 @@ use std::{
 };
 
 use secrecy::SecretString;
-use velox_fetch::{Commit, ForgeError, GitLabProject, GitOptions, Http, Repository};
-use velox_gomod::{
+use velox_fetch::{
+    forge::{ForgeClient, ForgeCommit, ForgeError, GitLabProject, GitOptions, RemoteRepository},
     modcache::ModCache,
+};
+use velox_gomod::{
     modfile,
-    module::{Version, path_major_matches, split_path_version},
+    module::{ModuleVersion, path_major_matches, split_path_version},
     modzip, pseudo, semver,
 };
 use velox_manifest::Project;
@@ -27,7 +29,7 @@ const ANCESTORS_ASKED: usize = 25;
 
 /// The forges that the manifest configures.
 pub(crate) struct Forges {
-    pub(crate) http: Http,
+    pub(crate) http: ForgeClient,
     pub(crate) github: ForgeAccess,
     pub(crate) gitlab: ForgeAccess,
     pub(crate) git: GitOptions,
@@ -41,9 +43,9 @@ pub(crate) struct ForgeAccess {
 
 /// A ref, found in a repository.
 pub(super) struct LocatedModule {
-    pub(super) repository: Repository,
+    pub(super) repository: RemoteRepository,
     pub(super) folder: String,
-    pub(super) commit: Commit,
+    pub(super) commit: ForgeCommit,
     pub(super) tag: Option<String>,
     /// The `module` line of the go.mod there.
     pub(super) module: String,
@@ -54,18 +56,18 @@ pub(super) struct LocatedModule {
 
 /// A module whose files came from a forge and lie in the module cache now.
 pub(super) struct StoredModule {
-    pub(super) version: Version,
+    pub(super) version: ModuleVersion,
     pub(super) tree: PathBuf,
     pub(super) zip_sum: String,
     pub(super) mod_sum: String,
 }
 
 impl Forges {
-    pub(crate) fn repository(&self, place: &RepositoryLocation) -> Repository {
+    pub(crate) fn repository(&self, place: &RepositoryLocation) -> RemoteRepository {
         match &place.host {
             RepositoryHost::GitHub { owner, repository } => {
                 let ForgeAccess { endpoint, token } = self.configured(&self.github, place);
-                Repository::github(&self.http, endpoint.as_ref(), token, owner, repository)
+                RemoteRepository::github(&self.http, endpoint.as_ref(), token, owner, repository)
             }
             RepositoryHost::GitLab { project } => {
                 let ForgeAccess { endpoint, token } = self.configured(&self.gitlab, place);
@@ -73,9 +75,9 @@ impl Forges {
                     Project::Id(id) => GitLabProject::Id(*id),
                     Project::Path(path) => GitLabProject::Path(path.clone()),
                 };
-                Repository::gitlab(&self.http, endpoint.as_ref(), token, project)
+                RemoteRepository::gitlab(&self.http, endpoint.as_ref(), token, project)
             }
-            RepositoryHost::Git { url } => Repository::git(self.git.clone(), url.clone()),
+            RepositoryHost::Git { url } => RemoteRepository::git(self.git.clone(), url.clone()),
         }
     }
 
@@ -85,7 +87,7 @@ impl Forges {
     }
 
     /// The same repository as the git program reaches it; `None` for a project that only its number names.
-    pub(super) fn by_git(&self, place: &RepositoryLocation) -> Option<Repository> {
+    pub(super) fn by_git(&self, place: &RepositoryLocation) -> Option<RemoteRepository> {
         let url = match &place.host {
             RepositoryHost::GitHub { owner, repository } => {
                 format!("{}/{owner}/{repository}.git", self.web(&self.github, place, "https://github.com"))
@@ -95,7 +97,7 @@ impl Forges {
             }
             RepositoryHost::GitLab { project: Project::Id(_) } | RepositoryHost::Git { .. } => return None,
         };
-        Some(Repository::git(self.git.clone(), url))
+        Some(RemoteRepository::git(self.git.clone(), url))
     }
 
     fn web(&self, forge: &ForgeAccess, place: &RepositoryLocation, public: &str) -> String {
@@ -108,7 +110,7 @@ impl Forges {
 
 /// Finds the ref of `ask` and the module at it.
 pub(super) async fn locate(
-    repository: Repository,
+    repository: RemoteRepository,
     place: &RepositoryLocation,
     ask: &ModuleRequest,
 ) -> Result<LocatedModule, ForgeError> {
@@ -135,10 +137,10 @@ pub(super) async fn locate(
 /// A folder's own tag wins (`plugins/roadrunner/v1.6.18`, <https://go.dev/ref/mod#vcs-version>); `latest` is the highest
 /// release tag, or the default branch where there is none.
 async fn resolve(
-    repository: &Repository,
+    repository: &RemoteRepository,
     folder: &str,
     reference: Option<&str>,
-) -> Result<velox_fetch::Resolved, ForgeError> {
+) -> Result<velox_fetch::forge::ResolvedRef, ForgeError> {
     let prefix = tag_prefix(folder);
     match reference {
         Some("latest") => {
@@ -215,7 +217,7 @@ impl LocatedModule {
         reporter: &dyn Reporter,
     ) -> Result<StoredModule, Error> {
         let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
-        let version = Version { path: self.path.clone(), version };
+        let version = ModuleVersion { path: self.path.clone(), version };
         let tree = scratch.join(&self.commit.id);
         self.repository
             .tree(&self.commit.id, &tree)

@@ -9,10 +9,14 @@ use std::{
 
 use secrecy::SecretString;
 use url::Url;
-use velox_fetch::{GitAccess, GitOptions, Http, HttpOptions, ProxySettings, Redactor, TokenUser};
-use velox_gomod::{
-    fetch::{self, Fetcher, Netrc, Options as FetchOptions, ProxyList, SumDb},
+use velox_fetch::{
+    Redactor,
+    download::{DownloadOptions, Fetcher},
+    forge::{ForgeClient, GitAccess, GitOptions, TokenKind},
+    http::{HttpOptions, ProxySettings},
     modcache::ModCache,
+    proxy::{self, Netrc, ProxyList},
+    sumdb::SumDbConfig,
 };
 use velox_manifest::Forge;
 
@@ -61,7 +65,7 @@ impl Network {
             ..plain.clone()
         };
         let reporter = Arc::clone(&plain.reporter);
-        let http = Http::new(http_options(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
+        let http = ForgeClient::new(http_options(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
             move |host, seconds| {
                 reporter.report(Event::Note(Note::RateLimitWait { host: host.to_owned(), seconds }));
             },
@@ -85,7 +89,8 @@ impl Network {
 /// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
 fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetcher>, Error> {
     let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
-    let (Ok(proxies), Ok(sum_db)) = (ProxyList::parse(&settings.goproxy), SumDb::parse(&settings.gosumdb))
+    let (Ok(proxies), Ok(sum_db)) =
+        (ProxyList::parse(&settings.goproxy), SumDbConfig::parse(&settings.gosumdb))
     else {
         // The go command says what is wrong with them.
         return Ok(None);
@@ -95,7 +100,7 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
     }
     let Credentials { client, netrc } = Credentials::new(request, settings)?;
     let first_path = std::env::split_paths(&settings.gopath).next().unwrap_or_default();
-    Ok(Some(Fetcher::new(FetchOptions {
+    Ok(Some(Fetcher::new(DownloadOptions {
         client,
         cache: ModCache::new(&settings.gomodcache),
         proxies,
@@ -105,7 +110,7 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
         sum_db_state: first_path.join("pkg/sumdb"),
         netrc,
         writable: settings.writable_modules(),
-        at_once: DOWNLOADS,
+        max_downloads: DOWNLOADS,
     })))
 }
 
@@ -121,12 +126,12 @@ impl Credentials {
 
 /// A client without credentials that follows redirects.
 pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
-    http_options(environment).client(fetch::redirects()).map_err(no_https)
+    http_options(environment).client(proxy::redirect_policy()).map_err(no_https)
 }
 
 /// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
-pub(crate) fn impatient(request: &BuildRequest) -> Result<Http, velox_fetch::ForgeError> {
-    Http::new(HttpOptions {
+pub(crate) fn impatient(request: &BuildRequest) -> Result<ForgeClient, velox_fetch::http::HttpClientError> {
+    ForgeClient::new(HttpOptions {
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(15),
         max_wait: Duration::ZERO,
@@ -142,7 +147,7 @@ pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Cl
     http_options(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
 }
 
-fn no_https(error: velox_fetch::ForgeError) -> Error {
+fn no_https(error: velox_fetch::http::HttpClientError) -> Error {
     Error::build(format!("failed to set up HTTPS: {error}"))
 }
 
@@ -183,7 +188,7 @@ async fn access(
 ) -> GitAccess {
     let mut tokens = Vec::new();
     for (forge, public, user) in
-        [(github, "https://github.com", TokenUser::GitHub), (gitlab, "https://gitlab.com", TokenUser::GitLab)]
+        [(github, "https://github.com", TokenKind::GitHub), (gitlab, "https://gitlab.com", TokenKind::GitLab)]
     {
         let host = forge.endpoint.clone().or_else(|| Url::parse(public).ok());
         if let (Some(host), Some(token)) = (host, forge.token.clone()) {
@@ -193,11 +198,11 @@ async fn access(
     let mut ssh_hosts = Vec::new();
     let socket = request.environment.get("SSH_AUTH_SOCK").map(Path::new);
     if let (Some(git), Some(_)) = (git, socket)
-        && velox_fetch::ssh_agent_answers(socket).await
+        && velox_fetch::forge::ssh_agent_has_keys(socket).await
     {
         for host in private_hosts(settings) {
             let has_token = tokens.iter().any(|(url, _, _)| url.host_str() == Some(host.as_str()));
-            if !has_token && !velox_fetch::has_own_rewrite(git, &request.environment, &host).await {
+            if !has_token && !velox_fetch::forge::has_url_rewrite(git, &request.environment, &host).await {
                 ssh_hosts.push(host);
             }
         }

@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use velox_gomod::{
     modfile::{GoMod, Require},
-    module::Version,
+    module::ModuleVersion,
 };
 
 use crate::{
@@ -100,7 +100,7 @@ impl PackageList {
                 imports.push(import_path);
             }
             if let Some(module) = module.filter(|module| !module.main) {
-                target.modules.insert(Version { path: module.path, version: module.version });
+                target.modules.insert(ModuleVersion { path: module.path, version: module.version });
             }
         }
         if !errors.is_empty() {
@@ -114,7 +114,7 @@ impl PackageList {
                 import.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
             if imports.iter().any(inside) {
-                target.looked_into.insert(Version { path, version });
+                target.looked_into.insert(ModuleVersion { path, version });
             }
         }
         target.looked_into.retain(|module| !target.modules.contains(module));

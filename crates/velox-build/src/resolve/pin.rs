@@ -7,13 +7,14 @@ use std::{
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use velox_fetch::{ForgeError, Repository};
+use velox_fetch::{
+    download::DownloadRequest,
+    forge::{ForgeError, RemoteRepository},
+    modcache::CacheFile,
+};
 use velox_gomod::{
-    dirhash,
-    fetch::Wanted,
-    modcache::Part,
-    modfile,
-    module::{Version, split_path_version},
+    dirhash, modfile,
+    module::{ModuleVersion, split_path_version},
     semver,
 };
 use velox_manifest::{Diagnostic, catalogue};
@@ -42,7 +43,7 @@ const YEARS: u64 = 12;
 /// A module at an exact version, with its files on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvedModule {
-    pub(crate) module: Version,
+    pub(crate) module: ModuleVersion,
     pub(crate) commit: Option<String>,
     /// The version's time, in seconds since 1970.
     pub(crate) time: Option<i64>,
@@ -66,7 +67,7 @@ impl ResolvedModule {
     /// No version may change its content, wherever it comes from.
     fn agrees_with(&self, ask: &ModuleRequest) -> Result<(), Error> {
         let Self { module, zip_sum, mod_sum, .. } = self;
-        let Wanted { zip_sums, mod_sums, .. } = ask.wanted(module);
+        let DownloadRequest { zip_sums, mod_sums, .. } = ask.wanted(module);
         for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
             if let Some(known) = known.first().filter(|known| *known != found) {
                 let text = format!("checksum of {file}\nexpected {known}\nfound    {found}");
@@ -81,7 +82,7 @@ impl ResolvedModule {
 enum ResolutionState {
     /// The go command will be asked for this module; where it can't serve it, the forge has it or is asked.
     AskGo {
-        module: Version,
+        module: ModuleVersion,
         located: Option<Box<LocatedModule>>,
     },
     /// Only the forge can tell.
@@ -160,7 +161,7 @@ impl ModuleSources<'_> {
         if !cache.is_unpacked(&module, &zip_sum) {
             return None;
         }
-        let go_mod = fs::read_to_string(cache.path(&module, Part::Mod).ok()?).ok()?;
+        let go_mod = fs::read_to_string(cache.path(&module, CacheFile::Mod).ok()?).ok()?;
         if dirhash::hash_go_mod(go_mod.as_bytes()) != mod_sum {
             return None;
         }
@@ -177,7 +178,7 @@ impl ModuleSources<'_> {
 
     /// One go command for everything that it can be asked.
     async fn ask_go(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
-        let wanted: Vec<Wanted> = asks
+        let wanted: Vec<DownloadRequest> = asks
             .iter()
             .zip(&*states)
             .filter_map(|(ask, state)| match state {
@@ -215,7 +216,7 @@ impl ModuleSources<'_> {
 
     /// A repository may declare any module path: its go.mod is what counts. A replacement may declare the path of what
     /// it replaces.
-    fn confirm(ask: &ModuleRequest, module: &Version, pinned: ResolvedModule) -> ResolutionState {
+    fn confirm(ask: &ModuleRequest, module: &ModuleVersion, pinned: ResolvedModule) -> ResolutionState {
         let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| module.path.clone());
         if declared == module.path || ask.replacement {
             return ResolutionState::Done(Box::new(pinned));
@@ -226,7 +227,7 @@ impl ModuleSources<'_> {
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
         ResolutionState::AskGo {
-            module: Version { path: declared, version: module.version.clone() },
+            module: ModuleVersion { path: declared, version: module.version.clone() },
             located: None,
         }
     }
@@ -249,7 +250,7 @@ impl ModuleSources<'_> {
             .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
         let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
         Ok(ResolvedModule {
-            module: Version { path: answer.path.clone(), version: answer.version.clone() },
+            module: ModuleVersion { path: answer.path.clone(), version: answer.version.clone() },
             commit: located.map(|located| located.commit.id.clone()).or(origin),
             time: time.map(|time| time.as_second()),
             tree: answer.dir.clone(),
@@ -349,15 +350,16 @@ impl ModuleSources<'_> {
 
     /// RoadRunner at a branch or a commit, where only proxies can be asked: its major is a year, and of all years the one
     /// that its go.mod declares there is served.
-    async fn of_any_year(&self, path: &str, reference: &str) -> Option<Version> {
+    async fn of_any_year(&self, path: &str, reference: &str) -> Option<ModuleVersion> {
         let years = FIRST_YEAR..FIRST_YEAR + YEARS;
-        let module = |year| Version { path: format!("{path}/v{year}"), version: reference.to_owned() };
-        let wanted: Vec<Wanted> = years
-            .map(|year| Wanted { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
+        let module = |year| ModuleVersion { path: format!("{path}/v{year}"), version: reference.to_owned() };
+        let wanted: Vec<DownloadRequest> = years
+            .map(|year| DownloadRequest { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
             .collect();
         let answers = self.proxies.download(&wanted).await.ok()?;
-        let served =
-            |wanted: &Wanted| answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty());
+        let served = |wanted: &DownloadRequest| {
+            answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty())
+        };
         wanted.into_iter().rev().find(served).map(|wanted| wanted.module)
     }
 
@@ -388,7 +390,7 @@ impl ModuleSources<'_> {
         if !public {
             return ResolutionState::Take(Box::new(located));
         }
-        let module = Version { path: located.path.clone(), version: located.commit.id.clone() };
+        let module = ModuleVersion { path: located.path.clone(), version: located.commit.id.clone() };
         ResolutionState::AskGo { module, located: Some(Box::new(located)) }
     }
 
@@ -437,12 +439,12 @@ impl ModuleSources<'_> {
     async fn not_found(
         &self,
         ask: &ModuleRequest,
-        repository: &Repository,
+        repository: &RemoteRepository,
         error: &ForgeError,
         proxy: Option<String>,
     ) -> Diagnostic {
         let nearest = match (error, ask.reference.as_deref()) {
-            (ForgeError::NotFound { .. }, Some(wanted)) => repository.nearest_refs(wanted).await,
+            (ForgeError::NotFound { .. }, Some(wanted)) => repository.similar_tags(wanted).await,
             _ => Vec::new(),
         };
         let instead = match (nearest.as_slice(), &proxy) {

@@ -9,7 +9,7 @@ use std::{
 
 use velox_gomod::{
     modfile::{self, GoMod, Require},
-    module::{Version, path_major_matches, split_path_version},
+    module::{ModuleVersion, path_major_matches, split_path_version},
     pseudo, semver,
 };
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
@@ -42,7 +42,7 @@ pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &Resol
     } else {
         let module = replaced_module(plugin, manifest, &declared, &pinned.module.path);
         let version = placeholder_version(&module, &asked);
-        let Version { path, version: new } = pinned.module.clone();
+        let ModuleVersion { path, version: new } = pinned.module.clone();
         (module, version, Some(LockedReplacement::Module { path, version: new }))
     };
     ResolvedPlugin {

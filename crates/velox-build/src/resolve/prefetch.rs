@@ -9,12 +9,14 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use velox_gomod::{
-    fetch::{Fetcher, Wanted},
-    gosum::GoSum,
+use velox_fetch::{
+    download::{DownloadRequest, Fetcher},
     modcache::ModCache,
+};
+use velox_gomod::{
+    gosum::GoSum,
     modfile::{GoMod, Replace},
-    module::Version,
+    module::ModuleVersion,
     semver,
 };
 use velox_manifest::{GoTarget, Manifest};
@@ -91,7 +93,7 @@ pub(super) async fn prefetch(
             .into_iter()
             .filter_map(|(path, version)| prefetch.source_of(path, version))
             .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
-            .map(|module| Wanted::verified_by(sums, module))
+            .map(|module| DownloadRequest::with_sums(sums, module))
             .collect();
         fetcher.fetch_go_mods(wanted).await;
         Ok(())
@@ -119,7 +121,7 @@ impl Prefetch<'_> {
                     self.files.insert(module.clone(), files);
                     if let Some(wanted) = wanted {
                         let (fetcher, module) = (self.fetcher, module.clone());
-                        running.push(async move { (module, fetcher.fetch_one(wanted).await) });
+                        running.push(async move { (module, fetcher.fetch(wanted).await) });
                     }
                 }
                 match self.files.get_mut(&module) {
@@ -152,38 +154,38 @@ impl Prefetch<'_> {
     }
 
     /// A module that no import named before: where its files are, and what is to be fetched for that.
-    fn look_for(&self, module: &str) -> (ModuleFiles, Option<Wanted>) {
+    fn look_for(&self, module: &str) -> (ModuleFiles, Option<DownloadRequest>) {
         match (self.replaced(module), self.source(module)) {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
                 (ModuleFiles::There(self.workspace.directory().join(new_path)), None)
             }
             (_, Some(version)) if self.may_ask(&version) => {
-                (ModuleFiles::Coming(Vec::new()), Some(Wanted::verified_by(self.sums, version)))
+                (ModuleFiles::Coming(Vec::new()), Some(DownloadRequest::with_sums(self.sums, version)))
             }
             _ => (ModuleFiles::Nowhere, None),
         }
     }
 
-    fn may_ask(&self, Version { path, .. }: &Version) -> bool {
+    fn may_ask(&self, ModuleVersion { path, .. }: &ModuleVersion) -> bool {
         !self.fetcher.needs_go(path) && own_place_of_module(path, self.manifest).is_none()
     }
 
     fn replaced(&self, module: &str) -> Option<&Replace> {
         let version = (*self.versions.get(module)?).to_owned();
-        replacement_of(self.replaces, &Version { path: module.to_owned(), version })
+        replacement_of(self.replaces, &ModuleVersion { path: module.to_owned(), version })
     }
 
     /// The module version whose files are compiled where imports name `module`; `None`: a directory's.
-    fn source(&self, module: &str) -> Option<Version> {
+    fn source(&self, module: &str) -> Option<ModuleVersion> {
         self.source_of(module, self.versions.get(module)?)
     }
 
-    fn source_of(&self, path: &str, version: &str) -> Option<Version> {
-        let module = Version { path: path.to_owned(), version: version.to_owned() };
+    fn source_of(&self, path: &str, version: &str) -> Option<ModuleVersion> {
+        let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
         match replacement_of(self.replaces, &module) {
             None => Some(module),
             Some(Replace { new_path, new_version, .. }) => {
-                Some(Version { path: new_path.clone(), version: new_version.clone()? })
+                Some(ModuleVersion { path: new_path.clone(), version: new_version.clone()? })
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::{ops::Range, path::PathBuf};
 
+use velox_fetch::download::DownloadRequest;
 use velox_gomod::{
-    fetch::Wanted,
-    module::{Version, split_path_version},
+    module::{ModuleVersion, split_path_version},
     semver,
 };
 use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
@@ -30,7 +30,7 @@ pub(crate) struct ModuleRequest {
     /// Whether it stands in for another module, whose path its go.mod may declare.
     pub(crate) replacement: bool,
     /// The module as the go command can be asked for it (`path`, `query`), where that is known beforehand.
-    pub(crate) module: Option<Version>,
+    pub(crate) module: Option<ModuleVersion>,
     /// The repository, for when the go command can't tell.
     pub(crate) place: Option<RepositoryLocation>,
     /// What a previous lock found; the ref may name something else by now.
@@ -40,7 +40,7 @@ pub(crate) struct ModuleRequest {
 /// A module as a previous lock has it.
 #[derive(Debug, Clone)]
 pub(crate) struct PreviousResolution {
-    pub(crate) module: Version,
+    pub(crate) module: ModuleVersion,
     pub(crate) commit: Option<String>,
     /// In seconds since 1970.
     pub(crate) time: Option<i64>,
@@ -51,7 +51,7 @@ pub(crate) struct PreviousResolution {
 impl PreviousResolution {
     pub(crate) fn new(
         lock: &Lock,
-        module: Version,
+        module: ModuleVersion,
         commit: Option<String>,
         time: Option<i64>,
     ) -> Result<Self, Error> {
@@ -123,7 +123,7 @@ impl ModuleRequest {
         // The right side of a replace is a repository more often than a module path: its suffix comes from the tag.
         let has_suffix = split_path_version(path).is_some_and(|(_, suffix)| !suffix.is_empty());
         let module = if has_suffix || !semver::is_valid(reference) {
-            has_suffix.then(|| Version { path: path.to_owned(), version: reference.to_owned() })
+            has_suffix.then(|| ModuleVersion { path: path.to_owned(), version: reference.to_owned() })
         } else {
             module_at_tag(path, reference)
         };
@@ -143,10 +143,10 @@ impl ModuleRequest {
 
 impl ModuleRequest {
     /// What is to be fetched for it: `module`, with the sums that a previous lock has of that.
-    pub(super) fn wanted(&self, module: &Version) -> Wanted {
+    pub(super) fn wanted(&self, module: &ModuleVersion) -> DownloadRequest {
         let known = self.known.as_ref().filter(|known| known.module == *module);
         let list = |sum: Option<&String>| sum.cloned().into_iter().collect();
-        Wanted {
+        DownloadRequest {
             module: module.clone(),
             zip_sums: list(known.and_then(|known| known.zip_sum.as_ref())),
             mod_sums: list(known.and_then(|known| known.mod_sum.as_ref())),
@@ -182,7 +182,7 @@ impl PluginSource {
         let reference = &plugin.reference.value;
         let (module, place) = match &plugin.origin {
             Origin::Module(path) => {
-                let module = Version { path: path.value.clone(), version: reference.clone() };
+                let module = ModuleVersion { path: path.value.clone(), version: reference.clone() };
                 (Some(module), place_of(&path.value, manifest))
             }
             Origin::GitHub { owner, repository, folder } => {
@@ -232,13 +232,13 @@ impl PluginSource {
 
 /// The module path of a repository's root or folder at a tag: with the tag's major suffix
 /// (<https://go.dev/ref/mod#major-version-suffixes>). A branch or a commit doesn't tell.
-fn module_at_tag(root: &str, reference: &str) -> Option<Version> {
+fn module_at_tag(root: &str, reference: &str) -> Option<ModuleVersion> {
     if semver::canonical(reference) != Some(reference.to_owned()) {
         return None;
     }
     let major = semver::major(reference)?;
     let path = if matches!(major, "v0" | "v1") { root.to_owned() } else { format!("{root}/{major}") };
-    Some(Version { path, version: reference.to_owned() })
+    Some(ModuleVersion { path, version: reference.to_owned() })
 }
 
 /// RoadRunner's repository on the manifest's own forge; `None`: it is the public one.

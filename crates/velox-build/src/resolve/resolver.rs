@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use velox_fetch::download::Fetcher;
 use velox_gomod::{
-    fetch::Fetcher,
     gosum::GoSum,
     goversion::GoVersion,
     modfile::{GoMod, Replace},
-    module::Version,
+    module::ModuleVersion,
     semver,
 };
 use velox_manifest::{GoTarget, Manifest, Replacement};
@@ -57,11 +57,11 @@ pub(crate) struct Resolver<'a> {
 #[derive(Debug, Clone)]
 pub struct RoadRunnerRelease {
     /// Its module, with the exact version.
-    pub module: Version,
+    pub module: ModuleVersion,
     /// Its go.mod.
     pub go_mod: GoMod,
     /// The plugins of its `container/plugins.go`.
-    pub plugins: Vec<Version>,
+    pub plugins: Vec<ModuleVersion>,
 }
 
 /// Whom a pinned module belongs to, by its index in the manifest.
@@ -140,7 +140,7 @@ impl Resolver<'_> {
             .require
             .iter()
             .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
-            .map(|line| Version { path: line.path.clone(), version: line.version.clone() })
+            .map(|line| ModuleVersion { path: line.path.clone(), version: line.version.clone() })
             .collect();
         Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
     }
@@ -309,7 +309,7 @@ impl Resolver<'_> {
             excludes: manifest
                 .excludes
                 .iter()
-                .map(|exclude| Version {
+                .map(|exclude| ModuleVersion {
                     path: exclude.module.value.clone(),
                     version: exclude.version.value.clone(),
                 })
@@ -451,7 +451,7 @@ impl Resolver<'_> {
 }
 
 /// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
-pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<Version> {
+pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<ModuleVersion> {
     let module = ModuleRequest::roadrunner(manifest).module?;
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }

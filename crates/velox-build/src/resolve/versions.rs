@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, ops::Range};
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
+use velox_fetch::download::{DownloadError, Fetcher};
 use velox_gomod::{
-    fetch::{Error as FetchError, Fetcher},
     module::{path_major_matches, split_path_version},
     semver,
 };
@@ -175,7 +175,7 @@ pub(crate) async fn list_versions(
             .map(async |(index, major, path)| {
                 let list = match fetcher {
                     Some(fetcher) => fetcher.versions(&path).await,
-                    None => Err(FetchError::NeedsGo { module: path.clone(), tried: Vec::new() }),
+                    None => Err(DownloadError::NeedsGo { module: path.clone(), tried: Vec::new() }),
                 };
                 (index, major, path, list)
             })
@@ -188,7 +188,7 @@ pub(crate) async fn list_versions(
             .iter()
             .filter(|(index, major, _, list)| match list {
                 Ok(versions) => versions.is_empty() && is_first(*index, *major),
-                Err(error) => matches!(error, FetchError::NeedsGo { .. }),
+                Err(error) => matches!(error, DownloadError::NeedsGo { .. }),
             })
             .map(|(_, _, path, _)| path.as_str())
             .collect();

@@ -148,7 +148,7 @@ impl Toolchain {
         if !finished.status.success() {
             return Err(Error::build("`go env GOVERSION` failed").output(finished.stderr));
         }
-        let version = goversion::name(&finished.stdout);
+        let version = goversion::toolchain_name(&finished.stdout);
         if !version.starts_with("go1") {
             return Err(Error::build(format!("`{version}` is not a Go release and can't be locked"))
                 .help("use a released Go, or let vx download one: GOTOOLCHAIN=auto"));

@@ -8,7 +8,8 @@ use std::{
 };
 
 use serde::Deserialize;
-use velox_gomod::{goenv::GoEnv, goversion, module::match_prefix_patterns};
+use velox_fetch::goenv::GoEnv;
+use velox_gomod::{goversion, module::match_prefix_patterns};
 
 use crate::{
     error::Error,
@@ -94,7 +95,7 @@ impl GoSettings {
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
         settings.goenv = without_experiments(&env, directory)?;
-        Ok((settings, goversion::name(&goversion).to_owned()))
+        Ok((settings, goversion::toolchain_name(&goversion).to_owned()))
     }
 
     /// The settings that a go command would have.

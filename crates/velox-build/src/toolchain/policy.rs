@@ -44,7 +44,7 @@ impl ToolchainPolicy {
         };
         let base = match base {
             "local" => None,
-            name if GoVersion::of_toolchain(name).is_some() => Some(name.to_owned()),
+            name if GoVersion::from_toolchain_name(name).is_some() => Some(name.to_owned()),
             _ => return Err(wrong(&said)),
         };
         Ok(Self { base, others, said })

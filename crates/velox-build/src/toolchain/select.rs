@@ -2,14 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use velox_gomod::{
-    fetch::{Error as FetchError, Fetcher, Verified},
-    goversion::GoVersion,
-    modcache::{ModCache, Part},
-    modfile::GoMod,
-    module::Version,
-    toolchain::{self, Ready},
+use velox_fetch::{
+    download::{DownloadError, Fetcher, Verification},
+    modcache::{CacheFile, ModCache},
+    toolchain::{self, InstalledToolchain},
 };
+use velox_gomod::{goversion::GoVersion, modfile::GoMod, module::ModuleVersion};
 use velox_manifest::GoTarget;
 
 use super::{
@@ -135,10 +133,11 @@ impl Toolchains {
 
     /// What there is, where nothing is locked yet: the go command that is installed, if it can do, else what RoadRunner's
     /// go.mod names, else the newest release.
-    pub(crate) async fn for_release(&self, release: Option<&Version>) -> Result<Toolchain, Error> {
+    pub(crate) async fn for_release(&self, release: Option<&ModuleVersion>) -> Result<Toolchain, Error> {
         let InstalledGo { allowed, .. } = &self.installed;
         if let Some(version) = self.installed.version() {
-            let switches = GoVersion::of_toolchain(version).is_none_or(|version| version.switches());
+            let switches =
+                GoVersion::from_toolchain_name(version).is_none_or(|version| version.supports_switching());
             if switches || allowed.others == ToolchainSwitching::None {
                 return self.get(version, None).await;
             }
@@ -186,7 +185,7 @@ impl Toolchains {
 
     /// The sum of a toolchain that is in the module cache.
     pub(crate) fn sum_of(&self, version: &str) -> Option<String> {
-        let path = self.cache().path(&module(version), Part::ZipHash).ok()?;
+        let path = self.cache().path(&module(version), CacheFile::ZipHash).ok()?;
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
     }
 
@@ -233,7 +232,7 @@ impl Toolchains {
                 .help("or set GOTOOLCHAIN=auto to let vx download it"));
         }
         let module = module(version);
-        if let Some(ready) = toolchain::ready(&self.cache(), &module) {
+        if let Some(ready) = toolchain::find_installed(&self.cache(), &module) {
             return match sum.filter(|sum| *sum != ready.sum) {
                 Some(sum) => Err(mismatch(&titled(version), &ready.sum, sum)),
                 None => Ok(self.toolchain(ready.program(), version, Some(ready.root))),
@@ -249,7 +248,12 @@ impl Toolchains {
         phase(&*self.children.reporter, Phase::Fetch, self.bring(version, module, sum)).await
     }
 
-    async fn bring(&self, version: &str, module: Version, sum: Option<&str>) -> Result<Toolchain, Error> {
+    async fn bring(
+        &self,
+        version: &str,
+        module: ModuleVersion,
+        sum: Option<&str>,
+    ) -> Result<Toolchain, Error> {
         let progress = |done| {
             let (total, item) = (Some(1), titled(version));
             self.children.reporter.report(Event::Progress {
@@ -269,20 +273,20 @@ impl Toolchains {
                     () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
                 }
             }
-            _ => Err(FetchError::NeedsGo { module: version.to_owned(), tried: Vec::new() }),
+            _ => Err(DownloadError::NeedsGo { module: version.to_owned(), tried: Vec::new() }),
         };
         let (ready, verified, bytes) = match fetched {
             Ok(fetched) => fetched,
-            Err(FetchError::NeedsGo { .. }) => {
-                (self.bring_by_go(version, &module).await?, Verified::Database, 0)
+            Err(DownloadError::NeedsGo { .. }) => {
+                (self.bring_by_go(version, &module).await?, Verification::ChecksumDatabase, 0)
             }
             Err(error) => return Err(explain(&titled(version), error)),
         };
         progress(1);
         let mut go = self.toolchain(ready.program(), version, Some(ready.root));
-        go.trusted = verified == Verified::Nothing;
+        go.trusted = verified == Verification::Unverified;
         let size = if bytes > 0 { format!(", {} MiB", bytes.div_ceil(1 << 20)) } else { String::new() };
-        let text = format!("{}{size}, from {}", titled(version), toolchain::MODULE);
+        let text = format!("{}{size}, from {}", titled(version), toolchain::TOOLCHAIN_MODULE);
         self.children.reporter.report(Event::Note(Note::Text { text }));
         if go.trusted {
             let name = format!("{}@{}", module.path, module.version);
@@ -294,7 +298,7 @@ impl Toolchains {
     }
 
     /// What only a go command may fetch: GOPROXY=direct, GONOPROXY, GOAUTH with a command of its own.
-    async fn bring_by_go(&self, version: &str, module: &Version) -> Result<Ready, Error> {
+    async fn bring_by_go(&self, version: &str, module: &ModuleVersion) -> Result<InstalledToolchain, Error> {
         let cannot = |why: &str| {
             Error::build(format!("failed to download {}: {why}", titled(version)))
                 .help("name a module proxy in GOPROXY, or install that Go from https://go.dev/dl/")
@@ -302,7 +306,7 @@ impl Toolchains {
         let Some((program, installed)) = &self.installed.program else {
             return Err(cannot("GOPROXY has no module proxy, and there is no go command"));
         };
-        if GoVersion::of_toolchain(installed).is_some_and(|version| !version.switches()) {
+        if GoVersion::from_toolchain_name(installed).is_some_and(|version| !version.supports_switching()) {
             return Err(cannot(&format!(
                 "GOPROXY has no module proxy, and {installed} can't download toolchains"
             )));
@@ -318,17 +322,20 @@ impl Toolchains {
                 on_line: None,
             })
             .await?;
-        match toolchain::ready(&self.cache(), module) {
+        match toolchain::find_installed(&self.cache(), module) {
             Some(ready) if finished.status.success() => Ok(ready),
             _ => Err(cannot("the go command failed").output(finished.stderr)),
         }
     }
 
     /// The go line of RoadRunner's go.mod, and the toolchain that the go command would take for it.
-    async fn named(&self, release: Option<&Version>) -> Option<(String, Option<String>)> {
+    async fn named(&self, release: Option<&ModuleVersion>) -> Option<(String, Option<String>)> {
         let release = release?;
-        let cached =
-            self.cache().path(release, Part::Mod).ok().and_then(|path| std::fs::read_to_string(path).ok());
+        let cached = self
+            .cache()
+            .path(release, CacheFile::Mod)
+            .ok()
+            .and_then(|path| std::fs::read_to_string(path).ok());
         let text = match (cached, &self.fetcher) {
             (Some(text), _) => text,
             (None, Some(fetcher)) => tokio::select! {
@@ -340,7 +347,8 @@ impl Toolchains {
         let go_mod = GoMod::parse(&text).ok()?;
         let line: GoVersion = go_mod.go.as_ref()?.parse().ok()?;
         let toolchain = go_mod.toolchain.filter(|name| {
-            GoVersion::of_toolchain(name).is_some_and(|version| version > line && version.switches())
+            GoVersion::from_toolchain_name(name)
+                .is_some_and(|version| version > line && version.supports_switching())
         });
         Some((go_mod.go?, toolchain.or_else(|| line.toolchain())))
     }
@@ -350,7 +358,7 @@ impl Toolchains {
         let GoTarget { os, arch } = GoTarget::host();
         let versions = match &self.fetcher {
             Some(fetcher) => tokio::select! {
-                versions = fetcher.versions(toolchain::MODULE) => {
+                versions = fetcher.versions(toolchain::TOOLCHAIN_MODULE) => {
                     versions.map_err(|error| explain("Go", error))?
                 }
                 () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
@@ -362,7 +370,7 @@ impl Toolchains {
             (None, true) => "none is cached; `--offline` forbids downloading one",
             (None, false) => "GOPROXY has no module proxy",
         };
-        toolchain::newest(&versions, &os, &arch).ok_or_else(|| {
+        toolchain::newest_release(&versions, &os, &arch).ok_or_else(|| {
             Error::build(format!("no go command for {os}/{arch} on the PATH: {place}"))
                 .help("install Go from https://go.dev/dl/ and put its bin directory on the PATH")
         })
@@ -370,7 +378,7 @@ impl Toolchains {
 
     /// The toolchains that the module cache has.
     fn cached(&self) -> Vec<String> {
-        let prefix = format!("{}@", toolchain::MODULE);
+        let prefix = format!("{}@", toolchain::TOOLCHAIN_MODULE);
         let folder = self.cache().root().join(&prefix);
         let (Some(folder), Some(prefix)) = (folder.parent(), prefix.rsplit('/').next()) else {
             return Vec::new();
@@ -382,9 +390,9 @@ impl Toolchains {
     }
 }
 
-fn module(version: &str) -> Version {
+fn module(version: &str) -> ModuleVersion {
     let GoTarget { os, arch } = GoTarget::host();
-    toolchain::module(version, &os, &arch)
+    toolchain::toolchain_module(version, &os, &arch)
 }
 
 /// `go1.26.4` → `Go 1.26.4 (linux/amd64)`
@@ -396,8 +404,8 @@ fn mismatch(what: &str, found: &str, expected: &str) -> Error {
     checksum_mismatch(what, &format!("expected {expected}\nfound    {found}"))
 }
 
-fn explain(what: &str, error: FetchError) -> Error {
-    let unverified = matches!(error, FetchError::Database { .. });
+fn explain(what: &str, error: DownloadError) -> Error {
+    let unverified = matches!(error, DownloadError::Database { .. });
     let tried = match unserved(what, error) {
         Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         Err(error) => return error,
@@ -416,7 +424,7 @@ fn explain(what: &str, error: FetchError) -> Error {
 
 /// Whether an installed Go is older than a go line; what isn't a release (`devel …`) never is.
 fn is_older(installed: &str, line: &str) -> bool {
-    match (GoVersion::of_toolchain(installed), line.parse::<GoVersion>()) {
+    match (GoVersion::from_toolchain_name(installed), line.parse::<GoVersion>()) {
         (Some(installed), Ok(line)) => installed < line,
         _ => false,
     }

@@ -1,7 +1,10 @@
 use std::ops::Range;
 
 use velox_build::{BuildRequest, Error, LockedPlugin};
-use velox_gomod::{module::Version, module::split_path_version, pseudo, semver};
+use velox_gomod::{
+    module::{ModuleVersion, split_path_version},
+    pseudo, semver,
+};
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned,
     catalogue::{self, PluginStatus},
@@ -228,7 +231,7 @@ fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &Modul
 }
 
 /// The major version of most of RoadRunner's own plugins.
-fn common_major(plugins: &[Version]) -> Option<u64> {
+fn common_major(plugins: &[ModuleVersion]) -> Option<u64> {
     let majors: Vec<u64> = plugins
         .iter()
         .filter(|plugin| plugin.path.starts_with(OFFICIAL_PREFIX))
@@ -238,7 +241,7 @@ fn common_major(plugins: &[Version]) -> Option<u64> {
 }
 
 fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &ModuleGraph) -> Vec<Finding> {
-    let module = Version { path: locked.module.clone(), version: locked.version.clone() };
+    let module = ModuleVersion { path: locked.module.clone(), version: locked.version.clone() };
     let release = &graph.resolved.release;
     let mut findings = Vec::new();
     for line in graph.resolved.graph.requirements(&module).iter().filter(|line| !line.indirect) {

@@ -1,6 +1,6 @@
 use url::Url;
 use velox_build::{BuildRequest, LockedPlugin, http_client};
-use velox_gomod::{module::Version, semver};
+use velox_gomod::{module::ModuleVersion, semver};
 use velox_manifest::{Forge, Level};
 
 use super::{CheckRule, Finding, VulnerabilityLookup};
@@ -22,10 +22,10 @@ pub(super) async fn find(
         .map_err(|error| format!("invalid URL in VX_OSV_URL: {error}"))?;
     let client = http_client(&request.environment).map_err(|error| error.to_string())?;
     let compiled = graph.resolved.compiled.iter();
-    let (private, mut modules): (Vec<Version>, Vec<Version>) = compiled
+    let (private, mut modules): (Vec<ModuleVersion>, Vec<ModuleVersion>) = compiled
         .filter_map(|(path, selected)| match &selected.replacement {
-            None => Some(Version { path: path.clone(), version: selected.version.clone() }),
-            Some((path, version)) => Some(Version { path: path.clone(), version: version.clone()? }),
+            None => Some(ModuleVersion { path: path.clone(), version: selected.version.clone() }),
+            Some((path, version)) => Some(ModuleVersion { path: path.clone(), version: version.clone()? }),
         })
         .chain([graph.lock().roadrunner()])
         .partition(|module| is_private(request, graph, &module.path));
@@ -57,15 +57,15 @@ fn is_private(request: &BuildRequest, graph: &ModuleGraph, path: &str) -> bool {
 }
 
 /// `go1.26.8` as a version of OSV's module for the standard library; `None`: not a release of Go.
-fn standard_library(go_version: &str) -> Option<Version> {
+fn standard_library(go_version: &str) -> Option<ModuleVersion> {
     let version = format!("v{}", go_version.strip_prefix("go")?);
-    semver::is_valid(&version).then(|| Version { path: osv::STANDARD_LIBRARY.to_owned(), version })
+    semver::is_valid(&version).then(|| ModuleVersion { path: osv::STANDARD_LIBRARY.to_owned(), version })
 }
 
 fn finding(
     request: &BuildRequest,
     graph: &ModuleGraph,
-    module: &Version,
+    module: &ModuleVersion,
     known: Vec<Vulnerability>,
 ) -> Finding {
     let is_standard = module.path == osv::STANDARD_LIBRARY;

@@ -38,7 +38,7 @@ pub(super) fn go(request: &BuildRequest, go: &GoInstallation) -> Diagnosis {
         let remedy = format!("install {locked}, or allow the download with GOTOOLCHAIN=auto");
         return Diagnosis::error("go", message, remedy);
     }
-    let is_old = match (GoVersion::of_toolchain(installed), MIN_GO_VERSION.parse::<GoVersion>()) {
+    let is_old = match (GoVersion::from_toolchain_name(installed), MIN_GO_VERSION.parse::<GoVersion>()) {
         (Some(installed), Ok(min)) => installed < min,
         _ => false,
     };

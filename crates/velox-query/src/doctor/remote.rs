@@ -3,8 +3,12 @@
 use std::path::Path;
 
 use jiff::{Timestamp, tz::TimeZone};
-use velox_fetch::{ForgeError, Quota, TokenFacts, ssh_agent_keys};
-use velox_gomod::fetch::{Probe, ProxyList, SumDb, probe_proxies, probe_sum_db};
+use velox_fetch::{
+    forge::{ForgeError, RateLimit, TokenInfo, ssh_agent_key_count},
+    probe::{ProxyProbe, probe_proxies, probe_sum_db},
+    proxy::{ProxyErrorKind, ProxyList},
+    sumdb::SumDbConfig,
+};
 use velox_manifest::{Forge, Origin};
 
 use super::{Diagnosis, DoctorContext};
@@ -40,24 +44,25 @@ pub(super) async fn proxies(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     probes.into_iter().enumerate().map(|(index, probe)| proxy(probe, index == last)).collect()
 }
 
-fn proxy(probe: Probe, is_last: bool) -> Diagnosis {
-    let name = &probe.name;
-    let Some(failure) = probe.trouble else {
+fn proxy(probe: ProxyProbe, is_last: bool) -> Diagnosis {
+    let name = &probe.host;
+    let Some(error) = probe.error else {
         return Diagnosis::ok("proxy", format!("{name} is reachable"));
     };
-    let message = format!("{name} does not serve modules: {failure}");
-    let is_denied = ["401", "403", "407"].iter().any(|status| failure.starts_with(status));
-    let remedy = if is_denied {
-        format!("add credentials for {name} to ~/.netrc, or to the file that NETRC names")
-    } else if failure.contains("certificate") {
-        "set SSL_CERT_FILE to the trusted certificates, for example of a company's own authority".to_owned()
-    } else if failure.contains("plain HTTP") {
-        format!("use https:// for {name} in GOPROXY")
-    } else {
-        "check the network, GOPROXY and HTTPS_PROXY".to_owned()
+    let message = format!("{name} does not serve modules: {error}");
+    let remedy = match error.kind {
+        ProxyErrorKind::Unauthorized | ProxyErrorKind::Status(403) => {
+            format!("add credentials for {name} to ~/.netrc, or to the file that NETRC names")
+        }
+        ProxyErrorKind::Certificate => {
+            "set SSL_CERT_FILE to the trusted certificates, for example of a company's own authority"
+                .to_owned()
+        }
+        ProxyErrorKind::Disallowed => format!("use https:// for {name} in GOPROXY"),
+        _ => "check the network, GOPROXY and HTTPS_PROXY".to_owned(),
     };
     // After a comma the next proxy is used only for modules that are not found.
-    match probe.passed_over && !is_last {
+    match probe.falls_through && !is_last {
         true => Diagnosis::warning("proxy", format!("{message}; the next proxy is used"), remedy),
         false => Diagnosis::error("proxy", message, remedy),
     }
@@ -65,7 +70,7 @@ fn proxy(probe: Probe, is_last: bool) -> Diagnosis {
 
 pub(super) async fn sum_db(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     let Some(go) = context.go else { return Vec::new() };
-    let database = match SumDb::parse(&go.sum_db) {
+    let database = match SumDbConfig::parse(&go.sum_db) {
         Ok(Some(database)) => database,
         Ok(None) => {
             let remedy = "unset it with `go env -u GOSUMDB`; GONOSUMDB is enough for private modules";
@@ -138,9 +143,9 @@ pub(super) async fn gitlab(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
 }
 
 impl ForgeCheck<'_> {
-    fn diagnose(&self, context: &DoctorContext<'_>, facts: Result<TokenFacts, ForgeError>) -> Vec<Diagnosis> {
+    fn diagnose(&self, context: &DoctorContext<'_>, facts: Result<TokenInfo, ForgeError>) -> Vec<Diagnosis> {
         let Self { check, forge, .. } = *self;
-        let TokenFacts { host, scopes, expires, quota } = match facts {
+        let TokenInfo { host, scopes, expires, quota } = match facts {
             Ok(facts) => facts,
             Err(error) => return vec![self.failure(&error)],
         };
@@ -158,7 +163,7 @@ impl ForgeCheck<'_> {
             _ if lacks_scope => {
                 Diagnosis::warning(check, message, format!("private repositories need {}", self.scope_help))
             }
-            Some(Quota { remaining, .. }) if remaining < MIN_REMAINING_REQUESTS => {
+            Some(RateLimit { remaining, .. }) if remaining < MIN_REMAINING_REQUESTS => {
                 let remedy = match forge.token {
                     Some(_) => "wait for the reset",
                     None => "set a token: the limit is far higher with one",
@@ -206,7 +211,7 @@ impl ForgeCheck<'_> {
     }
 }
 
-fn format_quota(Quota { remaining, limit, reset }: Quota) -> String {
+fn format_quota(RateLimit { remaining, limit, reset }: RateLimit) -> String {
     let reset = Timestamp::from_second(reset).map(|at| at.strftime(" until %H:%M UTC").to_string());
     format!("{remaining} of {limit} requests left{}", reset.unwrap_or_default())
 }
@@ -221,7 +226,7 @@ fn days_until(expires: &str) -> Option<i64> {
 pub(super) async fn ssh(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     let has_private_hosts = context.go.is_some_and(|go| !go.private_hosts.is_empty());
     let keys = match context.variable("SSH_AUTH_SOCK") {
-        Some(socket) => Some(ssh_agent_keys(Path::new(socket)).await),
+        Some(socket) => Some(ssh_agent_key_count(Path::new(socket)).await),
         None => None,
     };
     vec![match keys {

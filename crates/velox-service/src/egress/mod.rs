@@ -38,7 +38,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
-use velox_gomod::goenv::GoEnv;
+use velox_fetch::goenv::GoEnv;
 
 use self::upstream::{GoProxyRequest, Upstream, UpstreamResponse};
 use crate::policy::BuildPolicy;

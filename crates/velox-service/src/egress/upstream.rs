@@ -15,12 +15,12 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{fs::File, sync::OnceCell};
 use url::Url;
-use velox_fetch::{HttpOptions, ProxySettings};
-use velox_gomod::{
-    fetch::{Netrc, ProxyList},
+use velox_fetch::{
     goenv::GoEnv,
-    module::{self, match_prefix_patterns, unescape_path, unescape_version},
+    http::{HttpOptions, ProxySettings},
+    proxy::{Netrc, ProxyList},
 };
+use velox_gomod::module::{self, match_prefix_patterns, unescape_path, unescape_version};
 
 use super::address::{PublicResolver, check_ip_literal};
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use velox_gomod::goenv::GoEnv;
+use velox_fetch::goenv::GoEnv;
 
 /// What goes to a job as the service has it. Everything else may be a credential.
 const PASSED: [&str; 9] = [

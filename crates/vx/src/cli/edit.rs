@@ -7,12 +7,15 @@ use velox_manifest::{Replacement, catalogue::PluginGroup};
 
 use super::ConfigArgs;
 
+pub(super) const NEW_EXAMPLES: &str = "\
+Examples:
+  vx new plugin hello --module github.com/me/hello
+  cd hello && go test ./... && vx run serve";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum NewCommand {
     /// Create a plugin that compiles and has a passing test
-    #[command(after_help = "Examples:
-  vx new plugin hello --module github.com/me/hello
-  cd hello && go test ./... && vx run serve")]
+    #[command(after_help = NEW_EXAMPLES)]
     Plugin {
         /// The name of the plugin: its section in .rr.yaml and its RPC service
         name: String,

@@ -47,6 +47,7 @@ pub(crate) enum CliCommand {
     /// Download everything that a build with --offline needs
     Fetch(Box<build::FetchCommand>),
     /// Create a plugin from a template
+    #[command(after_help = edit::NEW_EXAMPLES)]
     New {
         #[command(subcommand)]
         command: edit::NewCommand,

@@ -21,7 +21,7 @@ fn the_second_build_needs_neither_network_nor_go() {
     let sandbox = sandbox.env("PATH", "/nowhere");
     let said = sandbox.vx("build -o out --locked");
     said.ok();
-    assert!(said.stderr().contains("built before"), "{}", said.stderr());
+    assert!(said.stderr().contains(", cached)"), "{}", said.stderr());
     assert_eq!(proxy.requests(), [""; 0]);
     assert_eq!(sandbox.bytes("out/rr"), first);
     assert_eq!(sandbox.read("velox.lock"), locked);
@@ -214,7 +214,7 @@ fn several_targets_come_from_one_run_with_archives() {
     let sandbox = sandbox.file("velox.toml", text);
     let said = sandbox.vx("build -o out --locked");
     said.ok();
-    assert_eq!(said.stderr().matches("built before").count(), 2, "{}", said.stderr());
+    assert_eq!(said.stderr().matches(", cached)").count(), 2, "{}", said.stderr());
     sandbox.vx("build -o one --locked --target linux/amd64").ok();
     assert_eq!(sandbox.bytes("out/rr-linux-amd64"), sandbox.bytes("one/rr"));
     sandbox.vx("build --output-file rr").fails_with(2, &["several targets"]);
@@ -259,7 +259,7 @@ fn kept_binaries_are_shown_pruned_verified_and_cleared() {
     assert!(!sandbox.has("again/rr"));
     sandbox.vx("build -o again").ok();
 
-    assert!(sandbox.vx("cache verify").ok().contains("every kept binary"));
+    assert!(sandbox.vx("cache verify").ok().contains("all cached binaries are intact"));
     assert!(sandbox.vx("cache prune --max-size 1K").ok().contains("removed 1 binary"));
     assert!(sandbox.vx("cache clear --format json").ok().contains("\"artifacts\":0"));
     sandbox.vx("build -o again --no-cache").ok();

@@ -2,7 +2,8 @@
 
 use std::{fs, io::Read as _, process::Stdio, time::Duration};
 
-use velox_gomod::{modcache::ModCache, module::Version};
+use velox_fetch::modcache::ModCache;
+use velox_gomod::module::ModuleVersion;
 use velox_testkit::{Fault, ModuleProxy};
 
 use crate::support::sandbox::{RELEASE, Sandbox, configuration};
@@ -26,8 +27,8 @@ fn cache(sandbox: &Sandbox) -> ModCache {
     ModCache::new(sandbox.value("GOMODCACHE"))
 }
 
-fn hello() -> Version {
-    Version { path: HELLO.to_owned(), version: "v1.0.0".to_owned() }
+fn hello() -> ModuleVersion {
+    ModuleVersion { path: HELLO.to_owned(), version: "v1.0.0".to_owned() }
 }
 
 /// Nothing that a build would take for the module is left of an attempt that failed: at most what the go command, asked
@@ -181,7 +182,7 @@ fn the_checksum_database_is_asked_and_its_word_is_final() {
     let proxy = fill(ModuleProxy::start());
     proxy.forge_sum_db();
     let sandbox = verified(&proxy);
-    sandbox.vx("lock").fails_with(1, &[HELLO, "can't be believed", "invalid signature"]);
+    sandbox.vx("lock").fails_with(1, &[HELLO, "verification failed", "signature"]);
     assert_nothing_of_hello(&sandbox);
 
     let proxy = fill(ModuleProxy::start());

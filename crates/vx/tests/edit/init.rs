@@ -43,7 +43,7 @@ fn the_default_is_what_the_release_has() {
     }
 
     // It is there now.
-    sandbox.vx("init --default").fails_with(2, &["there is velox.toml already", "--force"]);
+    sandbox.vx("init --default").fails_with(2, &["`velox.toml` already exists", "--force"]);
     sandbox.vx("init --force --plugin acme/hello@v1.0.0 --roadrunner v2025.0.76").ok();
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.hello]"]);
     assert!(
@@ -64,9 +64,9 @@ fn groups_and_plugins_are_chosen_by_flags() {
     assert!(sandbox.read("velox.toml").contains("module_name = \"github.com/acme/hello\"\ntag = \"v1.1.0\""));
     sandbox.vx("build --dry-run").ok();
 
-    sandbox.vx("init --group observabilty --force").fails_with(2, &["there are server, http, jobs"]);
+    sandbox.vx("init --group observabilty --force").fails_with(2, &["expected one of server, http, jobs"]);
     sandbox.vx("init -c other.toml").fails_with(2, &["--default"]);
-    sandbox.vx("init -c other.toml --default --roadrunner 'v 1'").fails_with(2, &["can't be a ref"]);
+    sandbox.vx("init -c other.toml --default --roadrunner 'v 1'").fails_with(2, &["invalid ref `v 1`"]);
     assert_eq!(sandbox.entries("."), ["velox.toml"]);
 }
 
@@ -137,6 +137,6 @@ fn on_a_terminal_plugins_are_picked_by_group() {
     let output = child.wait_with_output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{shown}");
-    assert!(shown.contains("space chooses") && shown.contains("rpc"), "{shown}");
+    assert!(shown.contains("space to select") && shown.contains("rpc"), "{shown}");
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.rpc]", "[plugins.logger]"]);
 }

@@ -64,7 +64,7 @@ fn wrong_usage() {
 fn a_missing_configuration() {
     insta::assert_snapshot!(vx("build"));
     let shown = vx("build -c conf/my.toml -o bin");
-    assert!(shown.contains("there is no configuration at `[DIR]/conf/my.toml`"), "{shown}");
+    assert!(shown.contains("configuration file `[DIR]/conf/my.toml` not found"), "{shown}");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn every_name_of_an_option_is_known() {
         "build --config x.toml --output-file bin/server",
     ] {
         let shown = vx(arguments);
-        assert!(shown.contains("there is no configuration at `[DIR]/x.toml`"), "{shown}");
+        assert!(shown.contains("configuration file `[DIR]/x.toml` not found"), "{shown}");
     }
 }
 
@@ -100,7 +100,7 @@ fn an_unreadable_configuration() {
     let sandbox = Sandbox::new().file("file", "");
     let shown = sandbox.vx_shown("build -c file/velox.toml");
     assert!(shown.starts_with("exit code: 2\n"), "{shown}");
-    assert!(shown.contains("error: can't read the configuration `file/velox.toml`: "), "{shown}");
+    assert!(shown.contains("error: failed to read `file/velox.toml`: "), "{shown}");
 }
 
 #[test]
@@ -167,8 +167,5 @@ fn a_full_disk_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let sandbox = Sandbox::new();
     let shown = sandbox.shown(&sandbox.vx_command("version").stdout(full).into());
-    assert!(
-        shown.starts_with("exit code: 1\n") && shown.contains("can't write to the standard output"),
-        "{shown}"
-    );
+    assert!(shown.starts_with("exit code: 1\n") && shown.contains("failed to write to stdout"), "{shown}");
 }

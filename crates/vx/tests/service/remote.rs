@@ -132,7 +132,7 @@ fn a_token_is_needed_and_never_shown() {
         is_known
     });
     let ran = ran.unwrap();
-    ran.fails_with(2, &["ask whoever runs the service"]);
+    ran.fails_with(2, &["ask the operator of the build service"]);
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
     let mut right = story.command(&service, &["-vv"]);
@@ -229,8 +229,8 @@ fn what_is_wrong_is_shown_where_it_is() {
     ran.fails_with(2, &["velox.toml:6"]);
 
     for (arguments, said) in [
-        (&["--offline"][..], "--offline is for builds on this machine"),
-        (&["--go", "/usr/bin/go"], "--go is for builds on this machine"),
+        (&["--offline"][..], "--offline is not supported by remote builds"),
+        (&["--go", "/usr/bin/go"], "--go is not supported by remote builds"),
         (&["--with", "github.com/acme/hello=./mine"], "directory"),
         (&["--locked"], "velox.lock"),
     ] {

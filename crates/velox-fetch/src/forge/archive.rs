@@ -1,0 +1,154 @@
+//! Source archives from a forge: they come from outside, and are treated so.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Component, Path, PathBuf},
+};
+
+use flate2::read::GzDecoder;
+use url::Url;
+
+use super::{
+    ForgeClient, ForgeError,
+    client::{ForgeCredentials, host},
+};
+
+/// As large as a Go module's files may be together (<https://go.dev/ref/mod#zip-path-size-constraints>).
+const LARGEST_TREE: u64 = 500 << 20;
+const MOST_ENTRIES: u64 = 100_000;
+
+/// Downloads a `.tar.gz` and unpacks it into `into`, without its one top folder.
+pub(crate) async fn fetch(
+    http: &ForgeClient,
+    url: &Url,
+    credentials: &ForgeCredentials,
+    what: &str,
+    into: &Path,
+) -> Result<(), ForgeError> {
+    let failed = |error| ForgeError::Io { what: format!("can't write {}", into.display()), error };
+    let packed = tempfile::NamedTempFile::new().map_err(failed)?;
+    http.download(url, credentials, what, LARGEST_TREE, packed.path()).await?;
+    let (host, into) = (host(url), into.to_owned());
+    let unpacked = tokio::task::spawn_blocking(move || {
+        let file = fs::File::open(packed.path()).map_err(ArchiveError::Io)?;
+        unpack(GzDecoder::new(io::BufReader::new(file)), &into, 1)
+    });
+    match unpacked.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(refused)) => Err(refused.at(host)),
+        Err(error) => {
+            Err(ForgeError::Io { what: "unpacking ended early".to_owned(), error: io::Error::other(error) })
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum ArchiveError {
+    Hostile(String),
+    Io(io::Error),
+}
+
+impl ArchiveError {
+    pub(crate) fn at(self, host: String) -> ForgeError {
+        match self {
+            Self::Hostile(why) => ForgeError::InvalidArchive { host, why },
+            Self::Io(error) => ForgeError::Io { what: "can't unpack the archive".to_owned(), error },
+        }
+    }
+}
+
+/// Unpacks a tar into a new folder, without the first `strip` parts of its paths; after an error there is no folder.
+pub(crate) fn unpack(tar: impl Read, into: &Path, strip: usize) -> Result<(), ArchiveError> {
+    fs::create_dir_all(into).map_err(ArchiveError::Io)?;
+    let done = unpack_entries(tar, into, strip);
+    if done.is_err() {
+        let _ = fs::remove_dir_all(into);
+    }
+    done
+}
+
+fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), ArchiveError> {
+    let hostile = |why: &str, path: &Path| ArchiveError::Hostile(format!("{}: {why}", path.display()));
+    let mut archive = tar::Archive::new(tar);
+    let mut left = LARGEST_TREE;
+    for (count, entry) in (0..).zip(archive.entries().map_err(ArchiveError::Io)?) {
+        let mut entry = entry.map_err(ArchiveError::Io)?;
+        let path = entry.path().map_err(ArchiveError::Io)?.into_owned();
+        if count >= MOST_ENTRIES {
+            return Err(hostile("more entries than any module has", &path));
+        }
+        if !entry.header().entry_type().is_file() && !entry.header().entry_type().is_dir() {
+            // Links, devices, and pax headers such as the commit's id.
+            continue;
+        }
+        let mut relative = PathBuf::new();
+        for part in path.components().filter(|part| *part != Component::CurDir).skip(strip) {
+            match part {
+                Component::Normal(name) => relative.push(name),
+                _ => return Err(hostile("it leaves the archive", &path)),
+            }
+        }
+        if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(hostile("it leaves the archive", &path));
+        }
+        if relative.as_os_str().is_empty() {
+            continue;
+        }
+        let target = into.join(&relative);
+        if entry.header().entry_type().is_dir() {
+            fs::create_dir_all(&target).map_err(ArchiveError::Io)?;
+            continue;
+        }
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(ArchiveError::Io)?;
+        }
+        let mut file = fs::File::create(&target).map_err(ArchiveError::Io)?;
+        let written =
+            io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(ArchiveError::Io)?;
+        left =
+            left.checked_sub(written).ok_or_else(|| hostile("it is larger than a module may be", &path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar(entries: &[(&str, tar::EntryType)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, kind) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_size(2);
+            header.set_mode(0o644);
+            // The builder itself refuses hostile paths.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            builder.append(&header, &b"hi"[..]).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn the_top_folder_goes_and_links_are_left_out() {
+        let place = tempfile::tempdir().unwrap();
+        let into = place.path().join("tree");
+        let bytes = tar(&[("top/a/b.go", tar::EntryType::Regular), ("top/link", tar::EntryType::Symlink)]);
+        unpack(bytes.as_slice(), &into, 1).unwrap();
+        assert_eq!(fs::read(into.join("a/b.go")).unwrap(), b"hi");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_path_that_leaves_is_refused_and_nothing_stays() {
+        for path in ["top/../../evil", "/etc/evil", "../evil"] {
+            let place = tempfile::tempdir().unwrap();
+            let into = place.path().join("tree");
+            let refused = unpack(tar(&[(path, tar::EntryType::Regular)]).as_slice(), &into, 1);
+            assert!(matches!(refused, Err(ArchiveError::Hostile(_))), "{path}");
+            assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+use std::path::Path;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    ForgeClient, ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive,
+    client::{ForgeCredentials, bad, checked_id, extended, next_page, parsed},
+};
+
+pub(crate) const JSON: &str = "application/vnd.github+json";
+const RAW: &str = "application/vnd.github.raw+json";
+/// A repository with more tags than that has no end.
+const PAGES: usize = 100;
+
+/// A repository on GitHub, over its REST API (<https://docs.github.com/en/rest>).
+#[derive(Clone)]
+pub(crate) struct GitHub {
+    http: ForgeClient,
+    /// The API's root and `/repos/OWNER/NAME`.
+    base: Url,
+    name: String,
+    credentials: ForgeCredentials,
+}
+
+#[derive(Deserialize)]
+struct ApiCommit {
+    sha: String,
+    commit: InnerCommit,
+}
+
+#[derive(Deserialize)]
+struct InnerCommit {
+    committer: Signature,
+}
+
+#[derive(Deserialize)]
+struct Signature {
+    date: String,
+}
+
+#[derive(Deserialize)]
+struct ApiTag {
+    name: String,
+    commit: Sha,
+}
+
+#[derive(Deserialize)]
+struct Sha {
+    sha: String,
+}
+
+impl GitHub {
+    pub(crate) fn new(
+        http: &ForgeClient,
+        endpoint: Option<&Url>,
+        token: Option<SecretString>,
+        owner: &str,
+        name: &str,
+    ) -> Self {
+        Self {
+            http: http.clone(),
+            base: extended(&api(endpoint), &["repos", owner, name]),
+            name: format!("{owner}/{name}"),
+            credentials: ForgeCredentials::github(token),
+        }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        super::client::host(&self.base)
+    }
+
+    pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
+        let asked = reference.unwrap_or("HEAD");
+        // A tag and a branch may have one name; asking for the tag first costs a request, so only where it looks like one.
+        if looks_like_a_tag(asked) {
+            let what = format!("tag {asked} in {}", self.name);
+            match self.commit(&format!("tags/{asked}"), &what).await {
+                Ok(commit) => return Ok(ResolvedRef { commit, tag: Some(asked.to_owned()) }),
+                Err(ForgeError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let what = match reference {
+            Some(reference) => format!("{reference} in {}", self.name),
+            None => self.name.clone(),
+        };
+        Ok(ResolvedRef { commit: self.commit(asked, &what).await?, tag: None })
+    }
+
+    /// <https://docs.github.com/en/rest/commits/commits#get-a-commit>: takes any ref, `tags/NAME` and `heads/NAME` too.
+    async fn commit(&self, reference: &str, what: &str) -> Result<ForgeCommit, ForgeError> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/commits/{}", self.base.path(), encoded_path(reference)));
+        let commit: ApiCommit = self.json(&url, what).await?;
+        let time = commit
+            .commit
+            .committer
+            .date
+            .parse::<jiff::Timestamp>()
+            .map_err(|_| bad(&self.base, "a commit without a date"))?;
+        checked_id(&self.base, &commit.sha)?;
+        Ok(ForgeCommit { id: commit.sha, time: time.as_second() })
+    }
+
+    /// <https://docs.github.com/en/rest/repos/contents#get-repository-content>
+    pub(crate) async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/contents/{}", self.base.path(), encoded_path(path)));
+        url.query_pairs_mut().append_pair("ref", commit);
+        let what = format!("{path} in {}", self.name);
+        Ok(self.http.get(&url, &self.credentials, RAW, &what).await?.0)
+    }
+
+    /// <https://docs.github.com/en/rest/repos/repos#list-repository-tags>
+    pub(crate) async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
+        let mut next = Some(extended(&self.base, &["tags"]));
+        if let Some(url) = &mut next {
+            url.query_pairs_mut().append_pair("per_page", "100");
+        }
+        let mut tags = Vec::new();
+        for _ in 0..PAGES {
+            let Some(url) = next else { break };
+            let what = format!("tags of {}", self.name);
+            let (body, headers) = self.http.get(&url, &self.credentials, JSON, &what).await?;
+            let page: Vec<ApiTag> = parsed(&url, &body)?;
+            tags.extend(page.into_iter().map(|tag| ForgeTag { name: tag.name, commit: tag.commit.sha }));
+            next = next_page(&url, &headers);
+        }
+        Ok(tags)
+    }
+
+    /// <https://docs.github.com/en/rest/commits/commits#compare-two-commits>
+    pub(crate) async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
+        #[derive(Deserialize)]
+        struct Comparison {
+            status: String,
+        }
+        let url = extended(&self.base, &["compare", &format!("{ancestor}...{commit}")]);
+        let comparison: Comparison =
+            self.json(&url, &format!("comparison of commits in {}", self.name)).await?;
+        Ok(matches!(comparison.status.as_str(), "ahead" | "identical"))
+    }
+
+    /// <https://docs.github.com/en/rest/repos/repos#get-a-repository>
+    pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
+        #[derive(Deserialize)]
+        struct ApiRepository {
+            private: bool,
+        }
+        if self.credentials.token.is_none() {
+            return Ok(true);
+        }
+        let repository: ApiRepository = self.json(&self.base, &self.name).await?;
+        Ok(!repository.private)
+    }
+
+    /// <https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-tar>
+    pub(crate) async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
+        let url = extended(&self.base, &["tarball", commit]);
+        archive::fetch(&self.http, &url, &self.credentials, &format!("archive of {}", self.name), into).await
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, url: &Url, what: &str) -> Result<T, ForgeError> {
+        parsed(url, &self.http.get(url, &self.credentials, JSON, what).await?.0)
+    }
+}
+
+/// github.com's API has a host of its own; an Enterprise Server's is below `/api/v3`
+/// (<https://docs.github.com/en/enterprise-server@latest/rest/using-the-rest-api/getting-started-with-the-rest-api>).
+pub(crate) fn api(endpoint: Option<&Url>) -> Url {
+    match endpoint {
+        Some(endpoint) if endpoint.path().trim_end_matches('/').ends_with("/api/v3") => endpoint.clone(),
+        Some(endpoint) => extended(endpoint, &["api", "v3"]),
+        None => public_api(),
+    }
+}
+
+#[expect(clippy::unwrap_used, reason = "a constant")]
+fn public_api() -> Url {
+    Url::parse("https://api.github.com").unwrap()
+}
+
+/// A version, with or without the folder that Go puts before it.
+fn looks_like_a_tag(reference: &str) -> bool {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    last.strip_prefix(['v', 'V']).unwrap_or(last).starts_with(|c: char| c.is_ascii_digit())
+        && last.contains('.')
+}
+
+/// A path whose slashes stay.
+fn encoded_path(path: &str) -> String {
+    path.split('/').map(super::client::encoded).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_is_where_each_server_has_it() {
+        let api = |endpoint: &str| super::api(Some(&Url::parse(endpoint).unwrap())).to_string();
+        assert_eq!(api("https://ghe.test"), "https://ghe.test/api/v3");
+        assert_eq!(api("https://ghe.test/git/"), "https://ghe.test/git/api/v3");
+        assert_eq!(api("https://ghe.test/api/v3"), "https://ghe.test/api/v3");
+        assert_eq!(super::api(None).host_str(), Some("api.github.com"));
+    }
+
+    #[test]
+    fn versions_are_asked_for_as_tags_first() {
+        assert!(
+            looks_like_a_tag("v5.0.2")
+                && looks_like_a_tag("plugins/roadrunner/v1.6.18")
+                && looks_like_a_tag("1.0")
+        );
+        assert!(
+            !looks_like_a_tag("master") && !looks_like_a_tag("feature/x") && !looks_like_a_tag("9f8e7d6")
+        );
+    }
+}

@@ -1,0 +1,135 @@
+use std::path::Path;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::{
+    ForgeClient, ForgeError, ForgeTag, GitLabProject, GitOptions, ResolvedRef, git::Git, github::GitHub,
+    gitlab::GitLab,
+};
+
+/// A repository, wherever it is.
+#[derive(Clone)]
+pub struct RemoteRepository(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    GitHub(GitHub),
+    GitLab(GitLab),
+    Git(Git),
+}
+
+macro_rules! each {
+    ($repository:expr, $inner:ident => $answer:expr) => {
+        match &$repository.0 {
+            Backend::GitHub($inner) => $answer,
+            Backend::GitLab($inner) => $answer,
+            Backend::Git($inner) => $answer,
+        }
+    };
+}
+
+impl RemoteRepository {
+    /// `owner/name` on github.com, or on the GitHub Enterprise Server at `endpoint` (with or without `/api/v3`).
+    #[must_use]
+    pub fn github(
+        http: &ForgeClient,
+        endpoint: Option<&Url>,
+        token: Option<SecretString>,
+        owner: &str,
+        name: &str,
+    ) -> Self {
+        Self(Backend::GitHub(GitHub::new(http, endpoint, token, owner, name)))
+    }
+
+    /// A project on gitlab.com, or on the GitLab at `endpoint`, which may have a path.
+    #[must_use]
+    pub fn gitlab(
+        http: &ForgeClient,
+        endpoint: Option<&Url>,
+        token: Option<SecretString>,
+        project: GitLabProject,
+    ) -> Self {
+        Self(Backend::GitLab(GitLab::new(http, endpoint, token, project)))
+    }
+
+    /// Whatever the git program reaches by this URL.
+    #[must_use]
+    pub fn git(options: GitOptions, url: String) -> Self {
+        Self(Backend::Git(Git::new(options, url)))
+    }
+
+    /// The host, for messages.
+    #[must_use]
+    pub fn host(&self) -> String {
+        each!(self, inner => inner.host())
+    }
+
+    /// The commit of a tag, a branch, a full or short commit id, or of the default branch; a tag wins over a branch of the
+    /// same name.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`] where there is no such ref, or no such repository for this token.
+    pub async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
+        each!(self, inner => inner.resolve(reference).await)
+    }
+
+    /// The text of a file at a commit; `None` where there is none.
+    ///
+    /// # Errors
+    /// Whatever keeps the forge from answering.
+    pub async fn file(&self, path: &str, commit: &str) -> Result<Option<String>, ForgeError> {
+        let answer = each!(self, inner => inner.file(path, commit).await);
+        match answer {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Ok(Some(text)),
+                Err(_) => {
+                    Err(ForgeError::InvalidResponse { host: self.host(), why: format!("{path} is no text") })
+                }
+            },
+            Err(ForgeError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All tags.
+    ///
+    /// # Errors
+    /// Whatever keeps the forge from answering.
+    pub async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
+        each!(self, inner => inner.tags().await)
+    }
+
+    /// The tags that are most like `wanted`, for a suggestion; none where the forge doesn't answer.
+    pub async fn similar_tags(&self, wanted: &str) -> Vec<String> {
+        let tags = self.tags().await.unwrap_or_default();
+        let mut names: Vec<(f64, String)> =
+            tags.into_iter().map(|tag| (strsim::jaro_winkler(&tag.name, wanted), tag.name)).collect();
+        names.sort_by(|a, b| b.0.total_cmp(&a.0));
+        names.into_iter().take(3).map(|(_, name)| name).collect()
+    }
+
+    /// Whether `commit` has `ancestor` behind it, or is it.
+    ///
+    /// # Errors
+    /// Whatever keeps the forge from answering.
+    pub async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
+        each!(self, inner => inner.is_ancestor(ancestor, commit).await)
+    }
+
+    /// Whether everyone can read it. What answered without a token is public.
+    ///
+    /// # Errors
+    /// Whatever keeps the forge from answering.
+    pub async fn is_public(&self) -> Result<bool, ForgeError> {
+        each!(self, inner => inner.is_public().await)
+    }
+
+    /// Writes the tree at a commit into `into`, which is made. Links and special files are left out: a Go module has none.
+    ///
+    /// # Errors
+    /// An archive that is hostile or too large, and whatever keeps the forge from answering.
+    pub async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
+        each!(self, inner => inner.tree(commit, into).await)
+    }
+}

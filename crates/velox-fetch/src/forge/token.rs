@@ -1,0 +1,135 @@
+//! What a forge says of a token itself: whether it is good, what it may do, how much of it is left.
+
+use reqwest::header::HeaderMap;
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    ForgeClient, ForgeError,
+    client::{ForgeCredentials, extended, host, parsed},
+    github, gitlab,
+};
+
+/// What a forge says of whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenInfo {
+    /// The forge's host.
+    pub host: String,
+    /// What it may do, in the forge's words; `None`: the forge doesn't say, or there is no token.
+    pub scopes: Option<Vec<String>>,
+    /// When it ends, as the forge writes it.
+    pub expires: Option<String>,
+    /// How many requests are left; `None`: the forge doesn't say.
+    pub quota: Option<RateLimit>,
+}
+
+/// A rate limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many requests are left until the reset.
+    pub remaining: u64,
+    /// How many there are between two resets.
+    pub limit: u64,
+    /// When it is reset, in seconds since 1970.
+    pub reset: i64,
+}
+
+/// Asks GitHub, or the Enterprise Server at `endpoint`; costs nothing of the rate limit
+/// (<https://docs.github.com/en/rest/rate-limit/rate-limit>).
+///
+/// # Errors
+/// A token that isn't good, and a forge that can't be reached.
+pub async fn github_token_info(
+    http: &ForgeClient,
+    endpoint: Option<&Url>,
+    token: Option<SecretString>,
+) -> Result<TokenInfo, ForgeError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        resources: Resources,
+    }
+    #[derive(Deserialize)]
+    struct Resources {
+        core: Core,
+    }
+    #[derive(Deserialize)]
+    struct Core {
+        remaining: u64,
+        limit: u64,
+        reset: i64,
+    }
+    let url = extended(&github::api(endpoint), &["rate_limit"]);
+    let mut facts = TokenInfo { host: host(&url), ..TokenInfo::default() };
+    match http.get(&url, &ForgeCredentials::github(token), github::JSON, "rate limit").await {
+        Ok((body, headers)) => {
+            let Core { remaining, limit, reset } = parsed::<Answer>(&url, &body)?.resources.core;
+            facts.quota = Some(RateLimit { remaining, limit, reset });
+            // Only the classic tokens have it: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
+            facts.scopes = text(&headers, "x-oauth-scopes").map(|scopes| {
+                scopes.split(',').map(|scope| scope.trim().to_owned()).filter(|s| !s.is_empty()).collect()
+            });
+            facts.expires = text(&headers, "github-authentication-token-expiration").map(str::to_owned);
+            Ok(facts)
+        }
+        // An Enterprise Server without limits has nothing to say, and took the token.
+        Err(ForgeError::NotFound { .. }) if endpoint.is_some() => Ok(facts),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks gitlab.com, or the instance at `endpoint` (<https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token>).
+///
+/// # Errors
+/// A token that isn't good, and a forge that can't be reached.
+pub async fn gitlab_token_info(
+    http: &ForgeClient,
+    endpoint: Option<&Url>,
+    token: Option<SecretString>,
+) -> Result<TokenInfo, ForgeError> {
+    #[derive(Deserialize)]
+    struct Own {
+        scopes: Vec<String>,
+        expires_at: Option<String>,
+    }
+    let root = gitlab::api(endpoint);
+    let credentials = ForgeCredentials::gitlab(token);
+    let mut facts = TokenInfo { host: host(&root), ..TokenInfo::default() };
+    if credentials.token.is_none() {
+        let url = extended(&root, &["version"]);
+        // What counts is that it is a GitLab that answers: a stranger isn't told its version.
+        return match http.get(&url, &credentials, "application/json", "version").await {
+            Ok(_) | Err(ForgeError::Unauthorized { .. }) => Ok(facts),
+            Err(error) => Err(error),
+        };
+    }
+    let url = extended(&root, &["personal_access_tokens", "self"]);
+    match http.get(&url, &credentials, "application/json", "token").await {
+        Ok((body, headers)) => {
+            let own: Own = parsed(&url, &body)?;
+            (facts.scopes, facts.expires, facts.quota) = (Some(own.scopes), own.expires_at, quota(&headers));
+            Ok(facts)
+        }
+        // Other kinds of tokens (a job's, an application's) have no such page.
+        Err(ForgeError::NotFound { .. }) => {
+            let url = extended(&root, &["user"]);
+            let (_, headers) = http.get(&url, &credentials, "application/json", "user").await?;
+            facts.quota = quota(&headers);
+            Ok(facts)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// <https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers>
+fn quota(headers: &HeaderMap) -> Option<RateLimit> {
+    Some(RateLimit {
+        remaining: text(headers, "ratelimit-remaining")?.parse().ok()?,
+        limit: text(headers, "ratelimit-limit")?.parse().ok()?,
+        reset: text(headers, "ratelimit-reset")?.parse().ok()?,
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

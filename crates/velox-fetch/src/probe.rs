@@ -1,0 +1,61 @@
+//! Checks whether module sources are reachable, without downloading anything.
+
+use reqwest::Client;
+
+use crate::{
+    proxy::{Netrc, ProxyClient, ProxyError, ProxyErrorKind, ProxyList, ProxySource, ReadError, proxy_host},
+    sumdb::SumDbConfig,
+};
+
+/// The result of checking one proxy of GOPROXY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProbe {
+    /// The proxy's host, or the directory of a `file://` proxy.
+    pub host: String,
+    /// Why it can't serve modules.
+    pub error: Option<ProxyError>,
+    /// Whether the go command tries the next proxy after such an error (`|`).
+    pub falls_through: bool,
+}
+
+/// Asks every proxy of GOPROXY for the versions of `module`; one that doesn't know the module is fine, too.
+pub async fn probe_proxies(
+    client: &Client,
+    list: &ProxyList,
+    netrc: &Netrc,
+    module: &str,
+) -> Vec<ProxyProbe> {
+    let proxies = ProxyClient::new(client, list, netrc);
+    let mut probes = Vec::new();
+    for entry in list.entries() {
+        let ProxySource::Proxy(proxy) = &entry.source else { continue };
+        let is_missing =
+            proxy.scheme() == "file" && !proxy.to_file_path().is_ok_and(|directory| directory.is_dir());
+        let error = match proxies.read(proxy, &format!("{module}/@v/list")).await {
+            _ if is_missing => Some(ProxyError::new(ProxyErrorKind::NotFound, "no such directory")),
+            Err(ReadError::Proxy(error)) if error.kind != ProxyErrorKind::NotFound => Some(error),
+            Ok(_) | Err(_) => None,
+        };
+        probes.push(ProxyProbe { host: proxy_host(proxy), error, falls_through: entry.after_any_error });
+    }
+    probes
+}
+
+/// Asks the checksum database for its newest tree, through a proxy where the go command would; returns the host that
+/// answered.
+///
+/// # Errors
+/// The host, and why it didn't answer.
+pub async fn probe_sum_db(
+    client: &Client,
+    list: &ProxyList,
+    netrc: &Netrc,
+    config: &SumDbConfig,
+) -> Result<String, (String, String)> {
+    let proxies = ProxyClient::new(client, list, netrc);
+    let base = config.base_url(&proxies).await.map_err(|reason| (config.name().to_owned(), reason))?;
+    match proxies.read(&base, "latest").await {
+        Ok(_) => Ok(proxy_host(&base)),
+        Err(error) => Err((proxy_host(&base), error.to_string())),
+    }
+}

@@ -1,0 +1,172 @@
+//! Signed notes: a text followed by signature lines (<https://pkg.go.dev/golang.org/x/mod/sumdb/note>).
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
+use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
+use sha2::{Digest, Sha256};
+
+/// The algorithm byte before a key's 32 bytes.
+const ED25519: u8 = 1;
+
+/// As in Go: it bounds the work that a hostile note causes.
+const MAX_SIGNATURES: usize = 100;
+
+/// The start of every signature line: an em dash and a space.
+const SIGNATURE_PREFIX: &str = "\u{2014} ";
+
+/// Like Go's decoder, it accepts any value in the unused bits of the last letter.
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+/// Why a key or a note is invalid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoteError {
+    /// The key isn't `name+hash+base64`.
+    #[error("malformed verifier key: expected `<name>+<8 hexadecimal digits>+<base64>`")]
+    MalformedKey,
+    /// The key's algorithm isn't Ed25519.
+    #[error("unknown algorithm of the verifier key: expected Ed25519")]
+    UnknownAlgorithm,
+    /// The key's hash isn't that of its name and bytes.
+    #[error("the verifier key doesn't match its hash")]
+    WrongKeyHash,
+    /// The text isn't a note.
+    #[error("malformed signed note")]
+    MalformedNote,
+    /// A signature in the name of the key isn't its signature.
+    #[error("invalid signature of `{name}`")]
+    InvalidSignature {
+        /// The key's name.
+        name: String,
+    },
+    /// The key didn't sign the note.
+    #[error("no signature of `{name}`")]
+    Unsigned {
+        /// The key's name.
+        name: String,
+    },
+}
+
+/// A public key that verifies notes, in the form that GOSUMDB has it: `name+hash+base64`
+/// (<https://go.dev/ref/mod#checksum-database>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verifier {
+    name: String,
+    hash: [u8; 4],
+    key: VerifyingKey,
+}
+
+impl Verifier {
+    /// Parses a verifier key.
+    ///
+    /// # Errors
+    /// A key of another form or algorithm, or one that doesn't match its own hash.
+    pub fn parse(text: &str) -> Result<Self, NoteError> {
+        let mut parts = text.splitn(3, '+');
+        let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(NoteError::MalformedKey);
+        };
+        if !is_name(name) || hash.len() != 8 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NoteError::MalformedKey);
+        }
+        let hash = u32::from_str_radix(hash, 16).map_err(|_| NoteError::MalformedKey)?.to_be_bytes();
+        let key = BASE64.decode(key).map_err(|_| NoteError::MalformedKey)?;
+        let Some((&ED25519, bytes)) = key.split_first() else { return Err(NoteError::UnknownAlgorithm) };
+        let digest = Sha256::new().chain_update(name).chain_update(b"\n").chain_update(&key).finalize();
+        if !digest.starts_with(&hash) {
+            return Err(NoteError::WrongKeyHash);
+        }
+        let key = VerifyingKey::try_from(bytes).map_err(|_| NoteError::MalformedKey)?;
+        Ok(Self { name: name.to_owned(), hash, key })
+    }
+
+    /// The name of the server that holds the private key.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The text of a note that this key signed; signatures of other keys don't count.
+    ///
+    /// # Errors
+    /// Bytes that aren't a note, an invalid signature in this key's name, and none at all.
+    pub fn open<'a>(&self, note: &'a [u8]) -> Result<&'a str, NoteError> {
+        let malformed = || NoteError::MalformedNote;
+        let note = std::str::from_utf8(note).map_err(|_| malformed())?;
+        if note.chars().any(|c| c < ' ' && c != '\n') {
+            return Err(malformed());
+        }
+        let (text, lines) = note.split_at(note.rfind("\n\n").ok_or_else(malformed)? + 1);
+        let lines =
+            lines.strip_prefix('\n').and_then(|lines| lines.strip_suffix('\n')).ok_or_else(malformed)?;
+        let mut is_signed = false;
+        for (number, line) in lines.split('\n').enumerate() {
+            let signature = line.strip_prefix(SIGNATURE_PREFIX).ok_or_else(malformed)?;
+            let (name, base64) = signature.split_once(' ').ok_or_else(malformed)?;
+            let bytes = BASE64.decode(base64).map_err(|_| malformed())?;
+            let (hash, signature) = bytes.split_first_chunk().ok_or_else(malformed)?;
+            if !is_name(name) || signature.is_empty() || number >= MAX_SIGNATURES {
+                return Err(malformed());
+            }
+            // Only the first signature of a key counts.
+            if is_signed || name != self.name || *hash != self.hash {
+                continue;
+            }
+            let signature = Signature::from_slice(signature);
+            if !signature.is_ok_and(|signature| self.key.verify(text.as_bytes(), &signature).is_ok()) {
+                return Err(NoteError::InvalidSignature { name: name.to_owned() });
+            }
+            is_signed = true;
+        }
+        if is_signed { Ok(text) } else { Err(NoteError::Unsigned { name: self.name.clone() }) }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '+')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The example of the note package's documentation.
+    const NOTE: &str = "If you think cryptography is the answer to your problem,\n\
+        then you don't know what your problem is.\n\n\
+        \u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+    const KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+
+    #[test]
+    fn a_note_opens_with_its_key_only() {
+        let key = Verifier::parse(KEY).unwrap();
+        assert!(key.open(NOTE.as_bytes()).unwrap().ends_with("your problem is.\n"));
+        let other = NOTE.replace("PeterNeumann", "SomebodyElse");
+        assert!(matches!(key.open(other.as_bytes()), Err(NoteError::Unsigned { .. })));
+        let forged = NOTE.replace("your problem is", "your answer is");
+        assert!(matches!(key.open(forged.as_bytes()), Err(NoteError::InvalidSignature { .. })));
+    }
+
+    #[test]
+    fn a_key_matches_its_hash() {
+        assert_eq!(Verifier::parse(&KEY.replace("c74f20a3", "c74f20a4")), Err(NoteError::WrongKeyHash));
+        assert_eq!(Verifier::parse(&KEY.replace('+', " ")), Err(NoteError::MalformedKey));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(message: Vec<u8>, tail in "\n\n(\u{2014} [a-z+ ]{1,5}[A-Za-z=]{0,12}\n){0,3}") {
+            let key = Verifier::parse(KEY).unwrap();
+            let mut message = message;
+            message.extend_from_slice(tail.as_bytes());
+            let _ = key.open(&message);
+            let _ = Verifier::parse(&String::from_utf8_lossy(&message));
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! A worker as a whole: what it shares with the nodes that take requests, and the builds that it runs.
+//! `vx worker`: a process of a cluster that runs builds and serves its health and metrics.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Whatever a checksum database answers is a record, a signed tree, or an error.
+//! Parsing arbitrary replies of a checksum database must not panic.
 
 #![no_main]
 

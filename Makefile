@@ -35,7 +35,7 @@ release: ## compile vx for the release's targets that this machine's Rust has, a
 	@scripts/release
 
 .PHONY: bench
-bench: needs ## measure vx beside the existing tool: VELOX=/path/to/velox (and VX_TEST_GOPROXY), ARGS="--rounds 5"
+bench: needs ## measure vx beside Velox: VELOX=/path/to/velox (and VX_TEST_GOPROXY), ARGS="--rounds 5"
 	@cargo build --locked --release -p vx -p velox-bench
 	@VX="$${VX:-$(or $(CARGO_TARGET_DIR),target)/release/vx}" $(or $(CARGO_TARGET_DIR),target)/release/velox-bench $(ARGS)
 

@@ -54,7 +54,7 @@ impl Configuration {
         Ok(self)
     }
 
-    /// Downloads RoadRunner from here, as the existing tool does.
+    /// Downloads RoadRunner from here, as Velox does.
     pub(crate) fn with_forge(mut self, base_url: &str) -> Self {
         let mut github = Table::new();
         github["base_url"] = value(base_url);

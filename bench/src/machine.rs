@@ -45,7 +45,7 @@ impl Machine {
         let Self { cpu, cores, memory, os, go, date, load, velox, vx } = self;
         format!(
             "- CPU: {cpu}, {cores} cores\n- memory: {memory}\n- system: {os}\n- Go: {go}\n- date: {date}, load before the first \
-             run: {load}\n- the existing tool: {velox}\n- vx: {vx}\n"
+             run: {load}\n- Velox: {velox}\n- vx: {vx}\n"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! `velox-bench`: vx beside the existing tool, in turns, through one local module proxy.
+//! `velox-bench`: vx beside Velox, in turns, through one local module proxy.
 //!
 //! `make bench` runs it; docs/performance.md says what is measured and has the last figures.
 
@@ -30,11 +30,11 @@ use crate::{
     table::{Outcome, Part},
 };
 
-/// Measures vx against the existing tool
+/// Measures vx against Velox
 #[derive(Debug, Parser)]
 #[command(max_term_width = 100)]
 struct Arguments {
-    /// The existing tool's binary
+    /// Velox's binary
     #[arg(long, env = "VELOX", value_name = "FILE")]
     velox: PathBuf,
     /// The vx to measure

@@ -16,7 +16,7 @@ use crate::{
     table::{Bar, Outcome, Pairs, Row, Unit, megabytes},
 };
 
-/// How often vx builds what is there already; the existing tool takes too long for that.
+/// How often vx builds what is there already; Velox takes too long for that.
 const UNCHANGED: usize = 20;
 /// Short runs differ more: fewer pairs than this say nothing.
 const OWN_TIME: usize = 5;
@@ -395,7 +395,7 @@ impl Bench {
         flags: &[&str],
     ) -> Result<Run> {
         let program = if tool == Tool::Velox { &self.velox } else { &self.vx };
-        // The existing tool doesn't make it.
+        // Velox doesn't make it.
         fs::create_dir_all(sandbox.work().join(out))?;
         let arguments = [&["build", "-c", configuration, "-o", out], flags].concat();
         measure(sandbox, &self.proxy, sandbox.command(program, &arguments))

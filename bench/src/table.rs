@@ -45,7 +45,7 @@ pub(crate) enum Unit {
 /// How good vx has to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bar {
-    /// The median of vx to the existing tool's.
+    /// The median of vx to Velox's.
     Ratio(f64),
     /// The median of vx, in the row's unit.
     Median(f64),
@@ -64,7 +64,7 @@ pub(crate) enum Bar {
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: Unit,
-    /// What vx stands beside: the existing tool, but for `own-time` the go command alone.
+    /// What vx stands beside: Velox, but for `own-time` the go command alone.
     pub(crate) other: Vec<f64>,
     pub(crate) vx: Vec<f64>,
     pub(crate) bar: Bar,
@@ -172,7 +172,7 @@ fn percentile_99(values: &[f64]) -> Option<f64> {
 
 /// All outcomes, as Markdown that reads well in a terminal too.
 pub(crate) fn outcomes(outcomes: &[(&str, Outcome)]) -> String {
-    let head = ["scenario", "existing tool", "vx", "vx / existing tool", "measured", "bar", ""];
+    let head = ["scenario", "Velox", "vx", "vx / Velox", "measured", "bar", ""];
     let mut lines = vec![head.map(str::to_owned)];
     let mut notes = String::new();
     for (name, outcome) in outcomes {
@@ -210,7 +210,7 @@ pub(crate) fn details(all: &[(&str, Pairs)]) -> String {
     ];
     let mut lines = vec![head.map(str::to_owned)];
     for (name, pairs) in all {
-        for (tool, runs) in [("existing tool", &pairs.velox), ("vx", &pairs.vx)] {
+        for (tool, runs) in [("Velox", &pairs.velox), ("vx", &pairs.vx)] {
             let median = |value: &dyn Fn(&Run) -> f64| {
                 let values: Vec<f64> = runs.iter().map(value).collect();
                 Spread::of(&values).map_or(0.0, |spread| spread.median)

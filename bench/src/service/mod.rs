@@ -1,4 +1,4 @@
-//! The build service beside the existing tool's: repeats, restarts, requests at once, downloads.
+//! The build service beside Velox's: repeats, restarts, requests at once, downloads.
 
 mod load;
 mod server;
@@ -68,7 +68,7 @@ struct Through {
 }
 
 impl Services<'_> {
-    /// Runs everything, the existing tool first.
+    /// Runs everything, Velox first.
     pub(crate) fn run(&self) -> Result<Seen> {
         // Whoever was faster has it installed; nothing here is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -123,11 +123,11 @@ impl Services<'_> {
         let server = Server::start(&sandbox, free_address()?, vx_command)?;
         rows.extend(runtime.block_on(reads(&server))?);
         server.kill()?;
-        let facts = [("existing tool", &velox), ("vx", &vx)].map(|(name, seen)| seen.told(name));
+        let facts = [("Velox", &velox), ("vx", &vx)].map(|(name, seen)| seen.told(name));
         Ok(Seen { rows, facts: facts.into() })
     }
 
-    /// A github.com that has RoadRunner's release: the existing tool's service asks no other.
+    /// A github.com that has RoadRunner's release: Velox's service asks no other.
     fn internet(&self) -> Result<Internet> {
         let forge = Box::leak(Box::new(TestForge::start()));
         let repo = forge.github("roadrunner-server/roadrunner");

@@ -238,7 +238,7 @@ pub enum LogMode {
     Production,
     /// Lines for people.
     Development,
-    /// As `development`, without time stamps: accepted because the existing tool accepts it.
+    /// As `development`, without time stamps: accepted because Velox accepts it.
     Raw,
     /// No output.
     Off,

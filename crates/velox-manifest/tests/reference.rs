@@ -109,10 +109,10 @@ fn the_page_is_up_to_date() {
 
 fn markdown() -> String {
     let mut text = String::from(
-        "<!-- Made from crates/velox-manifest/src/reference.rs by `make book`. -->\n\n# Configuration\n\n\
-         All that a `velox.toml` may say. [Building a server](building-a-server.md) explains it with examples; which table \
-         belongs to which of the three formats is in [coming from Velox](coming-from-velox.md).\n\n\
-         In every string, `${NAME}` is an environment variable, `${NAME:-default}` one with a default, and `$$` a dollar.\n",
+        "<!-- Made from crates/velox-manifest/src/reference.rs by `make book`. -->\n\n# Configuration reference\n\n\
+         All keys of `velox.toml`. [Building](building.md) has examples, and [Migrating from Velox](migrating-from-velox.md) lists \
+         the three formats.\n\n\
+         In every string, `${NAME}` is an environment variable, `${NAME:-default}` one with a default, and `$$` a dollar sign.\n",
     );
     for TableSpec { name, listed, about, keys } in TABLES {
         let heading = match (*name, listed) {
@@ -124,7 +124,7 @@ fn markdown() -> String {
         if !about.is_empty() {
             writeln!(text, "{about}\n").unwrap();
         }
-        text.push_str("| key | value | without it | meaning |\n|---|---|---|---|\n");
+        text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
         for KeySpec { name, kind, default, about } in *keys {
             let kind = match kind {
                 ValueKind::Text => "string",

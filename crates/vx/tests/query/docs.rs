@@ -1,8 +1,8 @@
-//! The documentation does what it says: its configurations are read, its commands run, its links lead somewhere.
+//! The documentation works: its configurations are valid, its commands run, its links resolve.
 //!
-//! Each page is a user who types its blocks one after the other. github.com and gitlab.com are the testkit's forge, and the
-//! module proxy has what the page's configurations name: RoadRunner is the testkit's small server, plugins that it doesn't
-//! know are made here. A block that can't be run says why, in a comment that readers don't see.
+//! The console blocks of each page run in order. github.com and gitlab.com are the testkit's forge, and the module proxy has
+//! the modules of the page's configurations: RoadRunner is the testkit's small module, unknown plugins are generated. A block
+//! that can't run has the reason in a hidden comment.
 
 #![cfg(target_os = "linux")]
 
@@ -24,7 +24,7 @@ const REAL: &[&str] = &["fileserver", "informer", "logger", "metrics", "resetter
 const LANGUAGES: &[&str] = &["console", "dockerfile", "json", "text", "toml", "yaml"];
 
 #[test]
-fn every_block_says_what_it_is() {
+fn every_block_has_a_language() {
     for block in pages().iter().flat_map(Page::blocks) {
         assert!(LANGUAGES.contains(&&*block.language), "{}: what is `{}`?", block.place, block.language);
         let Some(remark) = &block.remark else { continue };
@@ -34,10 +34,10 @@ fn every_block_says_what_it_is() {
 }
 
 #[test]
-fn every_configuration_is_read() {
+fn every_configuration_is_valid() {
     let mut read = 0;
     for block in pages().iter().flat_map(Page::blocks).filter(|block| block.language == "toml") {
-        // A page may show a few keys alone; the plugins that every file has to have are added to them.
+        // A page may show a few keys only; the required plugins are added.
         let whole = if block.text.contains("plugins") {
             block.text.clone()
         } else {
@@ -60,8 +60,8 @@ fn every_configuration_is_read() {
 }
 
 #[test]
-fn whoever_comes_from_velox_finds_every_key() {
-    let text = page("docs/coming-from-velox.md").text;
+fn every_key_is_in_the_migration_guide() {
+    let text = page("docs/migrating-from-velox.md").text;
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
     for table in velox_manifest::TABLES {
         let header = table.name.strip_suffix(".NAME").unwrap_or(table.name);
@@ -75,7 +75,7 @@ fn whoever_comes_from_velox_finds_every_key() {
             };
             assert!(
                 rows.iter().any(|row| about(&row)),
-                "docs/coming-from-velox.md: no row for [{header}] {}",
+                "docs/migrating-from-velox.md: no row for [{header}] {}",
                 key.name
             );
         }
@@ -83,7 +83,7 @@ fn whoever_comes_from_velox_finds_every_key() {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_resolves() {
     let anchors: BTreeMap<String, Vec<String>> =
         pages().iter().map(|page| (page.name.clone(), page.anchors())).collect();
     for page in pages() {
@@ -104,7 +104,7 @@ fn every_link_leads_somewhere() {
                     target.strip_prefix(top()).unwrap().to_string_lossy().into_owned()
                 }
             };
-            // The book has its own pages only.
+            // The book contains only its own pages.
             let outside = page.name.starts_with("docs/") && !name.starts_with("docs/");
             assert!(!outside, "{place}: {link} leads out of the book");
             if let Some(anchor) = anchor {
@@ -129,7 +129,7 @@ fn every_page_is_in_the_book() {
     assert_eq!(listed, there);
 }
 
-/// One test for each page: they run beside each other, and a failure names the page.
+/// One test for each page.
 macro_rules! pages_that_run {
     ($($test:ident: $page:literal),* $(,)?) => {
         $(#[test] fn $test() { run($page); })*
@@ -147,13 +147,14 @@ macro_rules! pages_that_run {
 
 pages_that_run! {
     build_service: "docs/build-service.md",
-    building_a_server: "docs/building-a-server.md",
+    building: "docs/building.md",
     ci: "docs/ci.md",
     developing_plugins: "docs/developing-plugins.md",
     editing: "docs/editing.md",
     how_it_works: "docs/how-it-works.md",
+    inspecting_a_binary: "docs/inspecting-a-binary.md",
     installing: "docs/installing.md",
-    knowing: "docs/knowing.md",
+    migrating_from_velox: "docs/migrating-from-velox.md",
     private_repositories: "docs/private-repositories.md",
     quick_start: "docs/quick-start.md",
     readme: "README.md",
@@ -177,7 +178,7 @@ fn run(name: &str) {
             user.types(&block);
         }
     }
-    // What a CI's job would run, in the same place.
+    // The commands of CI jobs.
     for block in page.blocks().iter().filter(|block| block.language == "yaml" && !not_run(block)) {
         for line in block.text.lines() {
             let line = line.trim_start_matches([' ', '-']);
@@ -197,7 +198,7 @@ struct User {
 }
 
 impl User {
-    /// Somebody whose network has all that a page's configurations name.
+    /// A user whose network has all modules of a page's configurations.
     fn of(page: &Page) -> Self {
         let (forge, proxy) = (TestForge::start(), ModuleProxy::start());
         proxy.roadrunner(RELEASE);
@@ -220,7 +221,7 @@ impl User {
         Self { _forge: forge, _internet: internet, _proxy: proxy, sandbox }
     }
 
-    /// Types a block's commands in one shell; the lines that it shows have to come, in this order.
+    /// Runs a block's commands in one shell and expects its output lines, in order.
     fn types(&self, block: &Block) {
         let (mut script, mut shown, mut continued) = (String::new(), Vec::new(), false);
         for line in block.text.lines() {
@@ -253,7 +254,7 @@ impl User {
     }
 }
 
-/// Puts a plugin where its entry says that it is: what is `acme`'s is private.
+/// Publishes a plugin where its entry expects it; repositories of `acme` are private.
 fn publish(entry: &Plugin, forge: &TestForge, proxy: &ModuleProxy) {
     let (name, reference) = (&entry.name.value, &entry.reference.value);
     match &entry.origin {
@@ -299,7 +300,7 @@ fn manifest(place: &str, text: &str) -> Manifest {
     }
 }
 
-/// Whether a line is what a page shows, where `…` stands for anything.
+/// Whether a line matches a pattern in which `…` matches anything.
 fn fits(shown: &str, line: &str) -> bool {
     let (shown, line) = (shown.trim(), line.trim());
     let mut parts = shown.split('…');

@@ -145,9 +145,9 @@ fn token_problems() {
     narrow.forge.token_facts(TOKEN, &["read:user"], None);
     narrow.forge.token_facts("glpat_s3cret", &["read_user"], Some("2020-01-01"));
     let told = narrow.says(1);
-    assert!(about(&told, "github").contains("private repositories need `repo`"), "{told}");
+    assert!(about(&told, "github").contains("private repositories need the scope `repo`"), "{told}");
     let gitlab = about(&told, "gitlab");
-    assert!(gitlab.contains("private repositories need `read_api`"), "{told}");
+    assert!(gitlab.contains("private repositories need the scope `read_api`"), "{told}");
     assert!(gitlab.contains("error    gitlab   the token for gitlab.com expired on 2020-01-01"), "{told}");
 
     let none = machine().with(|sandbox| {

@@ -407,6 +407,6 @@ fn check_looks_up_known_vulnerabilities() {
 
 /// `77 modules` in the last line.
 fn count_of(text: &str) -> String {
-    let (_, after) = text.rsplit_once("; checked ").unwrap();
-    after.split(" for known").next().unwrap().to_owned()
+    let (before, _) = text.rsplit_once(" for known vulnerabilities").unwrap();
+    before.rsplit("checked ").next().unwrap().to_owned()
 }

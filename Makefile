@@ -24,7 +24,7 @@ test: needs ## run every test
 .PHONY: soak
 soak: needs ## the long form of the tests that crash services and builds, and of those that measure memory (about an hour)
 	@VX_TEST_LONG=1 cargo test --locked -p vx --test build --test service -- \
-		killed server_crash cluster page a_server_is_built_once --nocapture --test-threads=1
+		killed server_crash cluster page build_is_made_once --nocapture --test-threads=1
 
 .PHONY: acceptance
 acceptance: needs ## build the real RoadRunner too, cold (needs VX_TEST_GOPROXY)
@@ -41,7 +41,7 @@ bench: needs ## measure vx beside Velox: VELOX=/path/to/velox (and VX_TEST_GOPRO
 
 .PHONY: book
 book: ## write the generated pages of docs/ anew, and make the website target/book
-	@INSTA_UPDATE=always cargo test --locked --quiet -p velox-manifest --test reference the_page
+	@INSTA_UPDATE=always cargo test --locked --quiet -p velox-manifest --test manifest the_page
 	@INSTA_UPDATE=always cargo test --locked --quiet -p vx --bin vx reference::the_page
 	@scripts/book
 

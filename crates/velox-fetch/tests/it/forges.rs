@@ -198,7 +198,7 @@ fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn what_passes_is_tried_again_and_what_stays_is_told() {
+fn temporary_faults_are_retried_and_lasting_ones_reported() {
     for fault in [Fault::Status(500), Fault::HangUp, Fault::CutBody] {
         let forge = TestForge::start();
         history(&forge.github("acme/hello"));
@@ -207,10 +207,10 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
         assert_eq!(rule.hits(), 2);
     }
     for (fault, said) in [
-        (Fault::Status(500), "answers 500"),
-        (Fault::CutBody, "can't reach"),
-        (Fault::RedirectLoop, "redirects in circles"),
-        (Fault::GarbageJson, "answers something else than its API says"),
+        (Fault::Status(500), "returned status 500"),
+        (Fault::CutBody, "failed to reach"),
+        (Fault::RedirectLoop, "redirect loop"),
+        (Fault::GarbageJson, "unexpected response"),
     ] {
         let forge = TestForge::start();
         history(&forge.github("acme/hello"));

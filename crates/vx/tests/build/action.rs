@@ -46,7 +46,7 @@ impl Job {
 }
 
 #[test]
-fn a_job_installs_vx_names_its_caches_and_builds() {
+fn action_installs_vx_lists_caches_and_builds() {
     let job = Job::new(&[
         ("VX_ACTION_VERSION", "latest"),
         ("VX_ACTION_CONFIG", "velox.toml"),
@@ -74,7 +74,7 @@ fn a_job_installs_vx_names_its_caches_and_builds() {
 }
 
 #[test]
-fn the_action_gives_its_script_what_the_script_reads() {
+fn action_passes_every_input_to_its_script() {
     let text = |name: &str| fs::read_to_string(top().join(name)).unwrap();
     let (action, script) = (text("action.yml"), text("packaging/action"));
     for name in script.split("VX_ACTION_").skip(1) {

@@ -54,7 +54,7 @@ impl User {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Fails, and leaves nothing behind; what it said.
+    /// Asserts that it fails and installs nothing; its standard error.
     fn fails(&self, arguments: &[&str]) -> String {
         let output = self.install(arguments);
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
@@ -72,16 +72,18 @@ impl User {
 const VERSION: &str = concat!("vx ", env!("CARGO_PKG_VERSION"), "\n");
 
 #[test]
-fn the_newest_release_with_curl() {
+fn installer_takes_newest_release_with_curl() {
     let user = User::of(release(), &["curl", "sha256sum"]);
-    let said = user.installs(&[]);
+    let message = user.installs(&[]);
     assert!(
-        said.contains(" is in ") && said.contains("isn't in your PATH") && said.contains("vx needs Go"),
-        "{said}"
+        message.contains(" is in ")
+            && message.contains("isn't in your PATH")
+            && message.contains("vx needs Go"),
+        "{message}"
     );
     assert_eq!(user.version(".local/bin/vx"), VERSION);
 
-    // Over an older one, and nothing else is left.
+    // An older version is replaced, and no other file is left.
     fs::write(user.home.path().join(".local/bin/vx"), "older").unwrap();
     user.installs(&[]);
     assert_eq!(user.version(".local/bin/vx"), VERSION);
@@ -89,7 +91,7 @@ fn the_newest_release_with_curl() {
 }
 
 #[test]
-fn a_certain_release_with_wget_in_a_certain_directory() {
+fn installer_takes_version_and_directory_with_wget() {
     let user = User::of(release(), &["wget", "openssl"]);
     let directory = user.home.path().join("new/bin");
     for version in ["v9.9.9", "9.9.9"] {
@@ -97,12 +99,15 @@ fn a_certain_release_with_wget_in_a_certain_directory() {
         assert_eq!(user.version("new/bin/vx"), VERSION);
         fs::remove_file(directory.join("vx")).unwrap();
     }
-    let said = user.fails(&["--version", "v0.0.1"]);
-    assert!(said.contains("can't download") && said.contains("/download/v0.0.1/SHA256SUMS"), "{said}");
+    let message = user.fails(&["--version", "v0.0.1"]);
+    assert!(
+        message.contains("can't download") && message.contains("/download/v0.0.1/SHA256SUMS"),
+        "{message}"
+    );
 }
 
 #[test]
-fn what_is_not_what_was_released_is_not_installed() {
+fn installer_rejects_altered_archives() {
     let archive = format!("vx-{}.tar.gz", target());
     let altered = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(release()).unwrap() {
@@ -115,10 +120,10 @@ fn what_is_not_what_was_released_is_not_installed() {
     let user = User::of(altered.path(), &["curl", "sha256sum"]);
 
     fs::write(altered.path().join("SHA256SUMS"), sums.replace(line, &another)).unwrap();
-    let said = user.fails(&[]);
-    assert!(said.contains("isn't what was released") && said.contains(&line[..64]), "{said}");
+    let message = user.fails(&[]);
+    assert!(message.contains("isn't what was released") && message.contains(&line[..64]), "{message}");
 
-    // A sum for another file is none for this one.
+    // The sum of another file doesn't count.
     fs::write(altered.path().join("SHA256SUMS"), sums.replace(&archive, &format!("{archive}.asc"))).unwrap();
     assert!(user.fails(&[]).contains("has no sum for"));
 
@@ -127,7 +132,7 @@ fn what_is_not_what_was_released_is_not_installed() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn installer_names_missing_programs() {
     assert!(User::of(release(), &["sha256sum"]).fails(&[]).contains("curl or wget is needed"));
     assert!(User::of(release(), &["curl"]).fails(&[]).contains("sha256sum, shasum or openssl is needed"));
     let user = User::of(release(), &["curl", "sha256sum"]);
@@ -137,7 +142,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn a_release_packed_twice_is_the_same() {
+fn packing_is_reproducible() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // Any file is a program to the packer, and a small one is packed sooner.
     let program = crate::support::book::top().join("LICENSE");
@@ -153,7 +158,7 @@ fn a_release_packed_twice_is_the_same() {
 }
 
 #[test]
-fn cargo_binstall_and_cargo_deb_ask_for_what_a_release_has() {
+fn package_metadata_matches_release_files() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -1,4 +1,4 @@
-//! A build that is told to stop.
+//! Builds that are ended by a signal.
 #![cfg(unix)]
 
 use std::{
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::sandbox::Sandbox;
 
-/// A build in the middle of a question to a module proxy that never answers.
+/// A build that waits for a module proxy that never answers.
 struct Waiting {
     sandbox: Sandbox,
     child: Child,
@@ -49,7 +49,7 @@ impl Waiting {
 }
 
 #[test]
-fn ctrl_c_ends_a_build_with_130_and_leaves_nothing() {
+fn ctrl_c_exits_with_130_and_leaves_nothing() {
     let mut build = waiting("build -o out");
     build.send(Signal::INT);
     let (code, out, err) = build.ended();
@@ -59,7 +59,7 @@ fn ctrl_c_ends_a_build_with_130_and_leaves_nothing() {
 }
 
 #[test]
-fn sigterm_ends_a_build_with_143() {
+fn sigterm_exits_with_143() {
     let mut build = waiting("build --format json");
     build.send(Signal::TERM);
     let (code, out, err) = build.ended();

@@ -65,7 +65,7 @@ fn reached(child: &mut Child, phase: &str) -> bool {
     found
 }
 
-/// What a user would find: nothing, or a whole server (and hidden unfinished files).
+/// Asserts that the directory holds a complete binary, or none, and apart from it only hidden temporary files.
 fn assert_whole(out: &Path) {
     for entry in fs::read_dir(out).into_iter().flatten() {
         let entry = entry.unwrap();
@@ -79,7 +79,7 @@ fn assert_whole(out: &Path) {
 }
 
 #[test]
-fn after_kill_9_at_any_moment_the_next_build_succeeds() {
+fn build_succeeds_after_kill_9_at_any_moment() {
     let Some(_tree) = module_tree("kill -9 at twenty moments of a build") else { return };
     let _exclusive = exclusive();
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
@@ -119,7 +119,7 @@ fn after_kill_9_at_any_moment_the_next_build_succeeds() {
 }
 
 #[test]
-fn two_builds_at_once_in_one_directory_both_succeed() {
+fn concurrent_builds_in_one_directory_both_succeed() {
     let Some(_tree) = module_tree("two builds at once") else { return };
     let _exclusive = exclusive();
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);

@@ -1,4 +1,4 @@
-//! `velox.lock`: the same server again, on any machine, with and without a network.
+//! `velox.lock`: the same binary again, on any machine, with and without a network.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ const HELLO: &str = "example.com/acme/hello";
 const BYE: &str = "example.com/acme/bye";
 
 #[test]
-fn the_second_build_needs_neither_network_nor_go() {
+fn second_build_needs_neither_network_nor_go() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("build -o out").ok();
@@ -19,16 +19,14 @@ fn the_second_build_needs_neither_network_nor_go() {
     proxy.forget_requests();
     fs::remove_dir_all(sandbox.at("out")).unwrap();
     let sandbox = sandbox.env("PATH", "/nowhere");
-    let said = sandbox.vx("build -o out --locked");
-    said.ok();
-    assert!(said.stderr().contains(", cached)"), "{}", said.stderr());
+    sandbox.vx("build -o out --locked").succeeds_with(&[", cached)"]);
     assert_eq!(proxy.requests(), [""; 0]);
     assert_eq!(sandbox.bytes("out/rr"), first);
     assert_eq!(sandbox.read("velox.lock"), locked);
 }
 
 #[test]
-fn a_changed_configuration_moves_only_what_changed() {
+fn changed_configuration_updates_only_what_changed() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("bye@main");
     sandbox.vx("build -o out").ok();
@@ -54,7 +52,7 @@ fn a_changed_configuration_moves_only_what_changed() {
 }
 
 #[test]
-fn without_a_lock_locked_fails_and_writes_nothing() {
+fn locked_without_lock_fails_and_writes_nothing() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     for arguments in ["build --locked", "lock --check", "fetch --locked"] {
@@ -66,7 +64,7 @@ fn without_a_lock_locked_fails_and_writes_nothing() {
 }
 
 #[test]
-fn fetch_brings_all_that_an_offline_build_needs() {
+fn offline_build_works_after_fetch() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("fetch").ok();
@@ -74,7 +72,7 @@ fn fetch_brings_all_that_an_offline_build_needs() {
     sandbox.vx("build -o out --offline --locked").ok();
     assert_eq!(proxy.requests(), [""; 0]);
 
-    // A machine that never fetched is told what is missing, exactly.
+    // On a machine that never fetched, the error lists what is missing.
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", sandbox.read("velox.lock"));
     other.vx("build -o out --offline").fails_with(1, &["example.com/acme/hello v1.0.0\n", "vx fetch"]);
@@ -84,7 +82,7 @@ fn fetch_brings_all_that_an_offline_build_needs() {
 }
 
 #[test]
-fn a_lock_from_another_machine_makes_the_same_bytes() {
+fn same_lock_builds_same_bytes_on_another_machine() {
     let proxy = acme_proxy();
     let text = configuration("hello@v1.0.0 bye@main");
     let one = Sandbox::behind(&proxy).file("velox.toml", &text);
@@ -102,7 +100,7 @@ fn a_lock_from_another_machine_makes_the_same_bytes() {
 }
 
 #[test]
-fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
+fn corrupt_lock_fails_until_vx_lock_rewrites_it() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("lock").ok();
@@ -125,7 +123,7 @@ fn a_spoiled_lock_is_told_and_vx_lock_mends_it() {
 }
 
 #[test]
-fn a_sum_that_was_changed_stops_the_build() {
+fn changed_checksum_in_lock_fails_the_build() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("lock").ok();
@@ -143,7 +141,7 @@ fn a_sum_that_was_changed_stops_the_build() {
 }
 
 #[test]
-fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
+fn changed_module_is_rejected_when_lock_is_updated() {
     let proxy = acme_proxy();
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("lock").ok();
@@ -156,7 +154,7 @@ fn a_module_that_changed_under_its_version_is_refused_when_another_is_added() {
 }
 
 #[test]
-fn slips_of_the_pen_cost_nothing() {
+fn invalid_flags_fail_before_any_request() {
     let proxy = acme_proxy();
     let text = configuration("hello@v1.0.0");
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", &text);
@@ -175,7 +173,7 @@ fn slips_of_the_pen_cost_nothing() {
             sandbox.vx(&format!("build {flags} {dry}")).fails_with(code, &[sign]);
         }
     }
-    assert_eq!(proxy.requests(), [""; 0], "it is told before anything is asked");
+    assert_eq!(proxy.requests(), [""; 0], "it is report before anything is asked");
     assert_eq!(sandbox.read("velox.toml"), text);
     sandbox.vx("lock --upgrade helo").fails_with(2, &["there is no plugin `helo`", "roadrunner, hello"]);
 
@@ -189,7 +187,7 @@ fn slips_of_the_pen_cost_nothing() {
 }
 
 #[test]
-fn several_targets_come_from_one_run_with_archives() {
+fn several_targets_build_in_one_run_with_archives() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("build -o out --target linux/amd64 --target windows/amd64 --archive").ok();
@@ -212,16 +210,16 @@ fn several_targets_come_from_one_run_with_archives() {
     let text = configuration("hello@v1.0.0")
         + "\n[[targets]]\nos = \"linux\"\narch = \"amd64\"\n\n[[targets]]\nos = \"windows\"\narch = \"amd64\"\n";
     let sandbox = sandbox.file("velox.toml", text);
-    let said = sandbox.vx("build -o out --locked");
-    said.ok();
-    assert_eq!(said.stderr().matches(", cached)").count(), 2, "{}", said.stderr());
+    let message = sandbox.vx("build -o out --locked");
+    message.ok();
+    assert_eq!(message.stderr().matches(", cached)").count(), 2, "{}", message.stderr());
     sandbox.vx("build -o one --locked --target linux/amd64").ok();
     assert_eq!(sandbox.bytes("out/rr-linux-amd64"), sandbox.bytes("one/rr"));
     sandbox.vx("build --output-file rr").fails_with(2, &["several targets"]);
 }
 
 #[test]
-fn a_local_replacement_is_compiled_as_it_is_now() {
+fn local_replacement_is_compiled_as_it_is_now() {
     let proxy = acme_proxy();
     let sandbox =
         Sandbox::behind(&proxy).file("velox.toml", configuration("hello@v1.0.0") + "replace = \"./mine\"\n");
@@ -233,7 +231,7 @@ fn a_local_replacement_is_compiled_as_it_is_now() {
     assert_ne!(sandbox.bytes("out/rr"), first);
     assert_eq!(sandbox.read("velox.lock"), locked, "other code with the same needs fits the same lock");
 
-    // What it needs is the lock's business.
+    // A changed requirement makes the lock stale.
     let needy = plugin(HELLO, "hello").imports(BYE, "v1.1.0");
     let sandbox = sandbox.files("mine", needy.files());
     sandbox.vx("build -o out --locked").fails_with(2, &["plugin hello"]);
@@ -242,7 +240,7 @@ fn a_local_replacement_is_compiled_as_it_is_now() {
 }
 
 #[test]
-fn kept_binaries_are_shown_pruned_verified_and_cleared() {
+fn cache_is_listed_verified_pruned_and_cleared() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     let directory = sandbox.vx("cache dir").ok();
@@ -266,7 +264,7 @@ fn kept_binaries_are_shown_pruned_verified_and_cleared() {
 }
 
 #[test]
-fn what_a_user_set_for_other_work_changes_no_byte() {
+fn user_environment_changes_no_byte() {
     let proxy = acme_proxy();
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("build -o out").ok();
@@ -291,7 +289,7 @@ fn what_a_user_set_for_other_work_changes_no_byte() {
     other.run(&format!("sh -c 'umask 077 && exec {VX} build -o out --locked'"));
     assert!(one.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 
-    // Again, with the module cache that vx itself fills, and nothing of the artifact store.
+    // Again with a module cache that vx fills itself, and an empty artifact store.
     other = other.without("GOAUTH").env("VX_CACHE_DIR", one.path().join("../other-cache"));
     let empty = other.at("../empty-modules");
     other = other.env("GOMODCACHE", empty);
@@ -300,7 +298,7 @@ fn what_a_user_set_for_other_work_changes_no_byte() {
 }
 
 #[test]
-fn a_lock_that_was_changed_by_hand_is_told_and_left() {
+fn tampered_lock_is_rejected_and_left_alone() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     sandbox.vx("lock").ok();

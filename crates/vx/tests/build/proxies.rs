@@ -1,4 +1,4 @@
-//! Module proxies and checksum databases that fail or lie: what the user is told, and that the next build is none the worse.
+//! Module proxies and checksum databases that fail or lie: the error, and that the next build succeeds.
 
 use std::{fs, io::Read as _, process::Stdio, time::Duration};
 
@@ -6,7 +6,7 @@ use velox_fetch::modcache::ModCache;
 use velox_gomod::module::ModuleVersion;
 use velox_testkit::{Fault, ModuleProxy};
 
-use crate::support::sandbox::{RELEASE, Sandbox, configuration};
+use crate::support::sandbox::{RELEASE, Sandbox, assert_contains, configuration};
 
 const HELLO: &str = "example.com/acme/hello";
 
@@ -45,7 +45,7 @@ fn assert_nothing_of_hello(sandbox: &Sandbox) {
 }
 
 #[test]
-fn every_fault_names_the_plugin_the_host_and_a_way_out() {
+fn proxy_errors_name_plugin_host_and_remedy() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
     for (part, fault, sign, way_out) in [
@@ -57,9 +57,9 @@ fn every_fault_names_the_plugin_the_host_and_a_way_out() {
         (".zip", Fault::HangUp, "EOF", "try again"),
     ] {
         proxy.fail(&format!("{HELLO}/@v/v1.0.0{part}"), fault.clone());
-        let said = sandbox.vx("lock").fails(1);
+        let message = sandbox.vx("lock").fails(1);
         for text in ["plugin hello", &proxy.host(), sign, way_out, "velox.toml:6"] {
-            assert!(said.contains(text), "{fault:?} lacks {text}:\n{said}");
+            assert!(message.contains(text), "{fault:?} lacks {text}:\n{message}");
         }
         assert_nothing_of_hello(&sandbox);
         proxy.heal();
@@ -72,50 +72,49 @@ fn every_fault_names_the_plugin_the_host_and_a_way_out() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_what_is() {
+fn missing_version_error_lists_the_nearest() {
     let proxy = fill(ModuleProxy::start());
     // No forge can be asked.
-    let said = |text: &str| {
+    let message = |text: &str| {
         let sandbox = machine(&proxy.url()).file("velox.toml", text).env("HTTPS_PROXY", "http://127.0.0.1:1");
         sandbox.vx("lock").fails(1)
     };
     let missing = configuration("hello@v1.0.0").replace("v1.0.0", "v1.0.1");
     for status in [403, 404, 410] {
         proxy.fail(&format!("{HELLO}/@v/v1.0.1"), Fault::Status(status));
-        let said = said(&missing);
-        let [nearest, login] = ["similar versions: v1.0.0", "a login"].map(|text| said.find(text));
-        assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{said}");
-        assert_eq!(login.is_some(), status == 403, "{said}");
+        let message = message(&missing);
+        let [nearest, login] = ["similar versions: v1.0.0", "a login"].map(|text| message.find(text));
+        assert!(nearest.is_some_and(|nearest| login.is_none_or(|login| nearest < login)), "{message}");
+        assert_eq!(login.is_some(), status == 403, "{message}");
         proxy.heal();
     }
     let misspelt = configuration("hello@v1.0.0")
         .replace(HELLO, "github.com/roadrunner-server/htpp/v5")
         .replace("v1.0.0", "v5.1.0");
-    let said = said(&misspelt);
-    assert!(said.contains("404 Not Found"), "{said}");
-    assert!(said.contains("did you mean github.com/roadrunner-server/http/v5?"), "{said}");
+    let message = message(&misspelt);
+    assert_contains(&message, &["404 Not Found", "did you mean github.com/roadrunner-server/http/v5?"]);
 }
 
 #[test]
-fn what_the_proxies_said_is_not_lost_when_go_stands_in() {
+fn errors_of_proxies_are_kept_when_go_is_asked() {
     let proxy = fill(ModuleProxy::start());
     let configuration = configuration("hello@v1.0.0").replace("example.com", "velox.invalid");
     let sandbox = machine(&format!("{},direct", proxy.url())).file("velox.toml", configuration);
-    let said = sandbox.vx("lock").fails(1);
+    let message = sandbox.vx("lock").fails(1);
     let before = format!("{}: 404 Not Found", proxy.host());
     for text in ["plugin hello", "velox.invalid", "asked before: ", &before] {
-        assert!(said.contains(text), "{said}");
+        assert!(message.contains(text), "{message}");
     }
 }
 
 #[test]
-fn goproxy_off_and_a_module_that_is_missing_say_so() {
+fn goproxy_off_is_named_in_the_error() {
     let sandbox = machine("off");
     sandbox.vx("lock").fails_with(1, &["GOPROXY", "allows no download"]);
 }
 
 #[test]
-fn a_private_module_is_never_asked_of_a_proxy() {
+fn private_module_is_never_requested_from_a_proxy() {
     let proxy = fill(ModuleProxy::start());
     let configuration = configuration("hello@v1.0.0").replace("example.com", "velox.invalid");
     for variable in ["GOPRIVATE", "GONOPROXY"] {
@@ -128,7 +127,7 @@ fn a_private_module_is_never_asked_of_a_proxy() {
 }
 
 #[test]
-fn logins_work_and_are_never_shown() {
+fn proxy_logins_work_and_are_never_shown() {
     let proxy = fill(ModuleProxy::start_tls());
     proxy.demand_login("me", "s3cret!");
     let ca = |sandbox: Sandbox| {
@@ -146,9 +145,9 @@ fn logins_work_and_are_never_shown() {
     }
     assert_nothing_of_hello(&sandbox);
     // Without the authority's certificate.
-    let said = machine(&wrong).without("SSL_CERT_FILE").vx("lock").fails(1);
-    assert!(said.contains("certificate") && said.contains("SSL_CERT_FILE"), "{said}");
-    assert!(!said.contains("wr0ng-s3cret"), "{said}");
+    let message = machine(&wrong).without("SSL_CERT_FILE").vx("lock").fails(1);
+    assert!(message.contains("certificate") && message.contains("SSL_CERT_FILE"), "{message}");
+    assert!(!message.contains("wr0ng-s3cret"), "{message}");
 
     let sandbox = ca(machine(&proxy.url()));
     let login = format!("machine {} login me password s3cret!\n", proxy.host());
@@ -165,7 +164,7 @@ fn verified(proxy: &ModuleProxy) -> Sandbox {
 }
 
 #[test]
-fn the_checksum_database_is_asked_and_its_word_is_final() {
+fn checksum_database_decides() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = verified(&proxy);
     sandbox.vx("lock").ok();
@@ -195,7 +194,7 @@ fn the_checksum_database_is_asked_and_its_word_is_final() {
 }
 
 #[test]
-fn a_zip_that_is_none_is_refused_and_not_asked_for_again() {
+fn invalid_zip_is_rejected() {
     let proxy = fill(ModuleProxy::start());
     proxy.serve(&format!("/{HELLO}/@v/v1.0.0.zip"), "<html>please log in</html>");
     let sandbox = machine(&proxy.url());
@@ -221,7 +220,7 @@ fn stuck(sandbox: &Sandbox, proxy: &ModuleProxy) -> std::process::Child {
 }
 
 #[test]
-fn after_kill_9_in_a_download_go_and_vx_both_go_on() {
+fn download_resumes_after_kill_9() {
     let proxy = fill(ModuleProxy::start());
     for go_first in [true, false] {
         let sandbox = machine(&proxy.url());
@@ -241,15 +240,15 @@ fn after_kill_9_in_a_download_go_and_vx_both_go_on() {
 }
 
 #[test]
-fn ctrl_c_ends_a_download_and_a_wait_for_another_process() {
+fn ctrl_c_ends_downloads_and_lock_waits() {
     use rustix::process::{Pid, Signal, kill_process};
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
     let interrupted = |mut child: std::process::Child| {
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+        let mut message = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{message}");
     };
     interrupted(stuck(&sandbox, &proxy));
     assert_nothing_of_hello(&sandbox);
@@ -265,22 +264,22 @@ fn ctrl_c_ends_a_download_and_a_wait_for_another_process() {
 }
 
 #[test]
-fn a_proxy_that_dies_midway_is_named_and_the_next_fetch_goes_on() {
+fn fetch_resumes_after_the_proxy_died() {
     let proxy = fill(ModuleProxy::start());
     let sandbox = machine(&proxy.url());
     sandbox.vx("lock").ok();
     let empty = sandbox.at("../other-modules");
     let sandbox = sandbox.env("GOMODCACHE", &empty);
     proxy.fail("", Fault::HangUp);
-    let said = sandbox.vx("fetch --locked").fails(1);
+    let message = sandbox.vx("fetch --locked").fails(1);
     for text in ["of RoadRunner", "of plugin hello", HELLO, &proxy.host(), "try again"] {
-        assert!(said.contains(text), "{text}: {said}");
+        assert!(message.contains(text), "{text}: {message}");
     }
     proxy.heal();
     proxy.forget_requests();
     sandbox.vx("fetch --locked").ok();
     assert!(proxy.requests().iter().all(|path| path.contains("hello") || path.contains("/roadrunner/")));
-    // All of it is there: the same again asks nobody.
+    // Everything is cached: the next fetch sends no request.
     proxy.forget_requests();
     sandbox.vx("fetch --locked").ok();
     assert_eq!(proxy.requests(), [""; 0]);

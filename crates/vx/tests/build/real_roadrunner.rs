@@ -17,7 +17,7 @@ fn sandbox() -> Sandbox {
     if std::env::var_os("VX_TEST_COLD").is_some() { sandbox.cold() } else { sandbox }
 }
 
-/// Builds, and says how long it took.
+/// Builds, and prints how long it took.
 fn build(sandbox: &Sandbox, arguments: &str) -> std::path::PathBuf {
     let since = Instant::now();
     sandbox.vx(&format!("build -o out {arguments}")).ok();
@@ -46,7 +46,7 @@ fn asked(text: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn all_35_plugins_at_their_exact_versions_and_everything_else_at_the_releases() {
+fn all_35_plugins_build_at_exact_versions() {
     let Some(tree) = module_tree("the real RoadRunner with all its plugins") else { return };
     let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", ALL_35);
@@ -68,7 +68,7 @@ fn all_35_plugins_at_their_exact_versions_and_everything_else_at_the_releases() 
 }
 
 #[test]
-fn the_manuals_own_plugins_on_the_release_that_they_were_written_for() {
+fn manual_plugins_build_on_their_release() {
     let Some(_tree) = module_tree("the manual's plugins on RoadRunner v2024.2.1") else { return };
     let _exclusive = exclusive();
     // The GitLab plugins of the example are on the author's own project pages.
@@ -106,7 +106,7 @@ logger = { ref = "v5.1.9", owner = "roadrunner-server", repository = "logger" }
 "#;
 
 #[test]
-fn four_plugins_answer_a_request_with_a_php_worker() {
+fn four_plugins_serve_a_php_request() {
     let Some(_tree) = module_tree("a small server with a PHP worker") else { return };
     if Command::new("php").arg("--version").output().is_err() {
         return skip("a small server with a PHP worker", "there is no php on the PATH (Debian: php-cli)");
@@ -119,7 +119,7 @@ fn four_plugins_answer_a_request_with_a_php_worker() {
 }
 
 #[test]
-fn other_targets_get_their_own_file_formats_and_names() {
+fn cross_compiled_binaries_have_native_formats_and_names() {
     let Some(_tree) = module_tree("other targets") else { return };
     let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", SMALL);

@@ -1,4 +1,4 @@
-//! `vx run`: builds where that is needed, then it is the server.
+//! `vx run`: builds where needed, then runs the binary.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -16,7 +16,7 @@ fn machine() -> (Sandbox, ModuleProxy) {
 }
 
 #[test]
-fn it_runs_what_the_file_describes_and_says_nothing_of_its_own() {
+fn run_builds_once_and_prints_nothing_of_its_own() {
     let (sandbox, proxy) = machine();
     // The build is for this machine, whatever the file is for.
     let file = configuration("hello@v1.0.0") + "\n[target_platform]\nos = \"windows\"\narch = \"arm64\"\n";
@@ -37,7 +37,7 @@ fn it_runs_what_the_file_describes_and_says_nothing_of_its_own() {
     assert!(failed.fails(1).contains("there is no command \"fly\""), "{}", failed.stderr());
 }
 
-/// Runs `vx` with these arguments until its server has started, ends it by a signal, and gives what it said.
+/// Runs `vx` with these arguments until RoadRunner has started, and ends it by a signal; its standard error.
 #[cfg(unix)]
 fn served(sandbox: &Sandbox, arguments: &str, signal: rustix::process::Signal) -> String {
     let mut child =
@@ -45,57 +45,57 @@ fn served(sandbox: &Sandbox, arguments: &str, signal: rustix::process::Signal) -
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(line.contains("RoadRunner server started; version: 2025.0.77"), "{line}{said}");
-    // The server ended by itself: it has stopped its plugins and says that all is well.
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
-    said
+    let mut message = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert!(line.contains("RoadRunner server started; version: 2025.0.77"), "{line}{message}");
+    // RoadRunner has stopped its plugins and exited by itself.
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{message}");
+    message
 }
 
 #[cfg(unix)]
 #[test]
-fn signals_reach_the_server_and_vx_ends_as_it_does() {
+fn run_forwards_signals_to_roadrunner() {
     use rustix::process::Signal;
 
     let (sandbox, _proxy) = machine();
     for signal in [Signal::INT, Signal::TERM] {
-        let said = served(&sandbox, "run serve -c .rr.yaml", signal);
-        assert!(said.contains("hello v1.0.0\n"), "{said}");
+        let message = served(&sandbox, "run serve -c .rr.yaml", signal);
+        assert!(message.contains("hello v1.0.0\n"), "{message}");
     }
 }
 
 #[cfg(unix)]
 #[test]
-fn a_plugin_that_is_being_written() {
+fn run_recompiles_a_changed_local_plugin() {
     let (sandbox, _proxy) = machine();
     let mine = |says: &str| plugin("example.com/me/mine", "mine").says(says);
     let serve = "run --with ./mine --without hello serve -c .rr.yaml";
 
     let sandbox = sandbox.files("mine", mine("first").files());
-    let said = served(&sandbox, serve, rustix::process::Signal::TERM);
-    assert!(said.contains("first\n"), "{said}");
+    let message = served(&sandbox, serve, rustix::process::Signal::TERM);
+    assert!(message.contains("first\n"), "{message}");
     let sandbox = sandbox.files("mine", mine("second").files());
-    let said = served(&sandbox, serve, rustix::process::Signal::TERM);
-    assert!(said.contains("second\n") && !said.contains("hello"), "{said}");
+    let message = served(&sandbox, serve, rustix::process::Signal::TERM);
+    assert!(message.contains("second\n") && !message.contains("hello"), "{message}");
     assert!(!sandbox.has("velox.lock"));
 
     let sandbox = sandbox.files("mine", mine("third").compile_error().files());
-    let said = sandbox.vx(serve).fails(1);
-    assert!(said.contains("undefined: missing") && said.contains("mine"), "{said}");
-    assert!(!said.contains("Resolved"), "only the failure is told: {said}");
+    let message = sandbox.vx(serve).fails(1);
+    assert!(message.contains("undefined: missing") && message.contains("mine"), "{message}");
+    assert!(!message.contains("Resolved"), "only the failure is report: {message}");
 }
 
 #[test]
-fn programs_get_events_on_the_standard_error() {
+fn run_with_json_prints_events_on_stderr() {
     let (sandbox, _proxy) = machine();
-    let said = sandbox.vx("run --format json -- --version");
-    assert!(said.ok().starts_with("rr version "), "stdout is the server's");
-    let stderr = said.stderr();
+    let message = sandbox.vx("run --format json -- --version");
+    assert!(message.ok().starts_with("rr version "), "stdout is the server's");
+    let stderr = message.stderr();
     let last: serde_json::Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "finished");
     assert_eq!(last["binaries"].as_array().unwrap().len(), 1);
-    assert!(said.stderr().contains(r#""event":"resolved""#));
+    assert!(message.stderr().contains(r#""event":"resolved""#));
 
     let wrong = sandbox.file("velox.toml", "[roadrunner]\nreff = 'v1'\n").vx("run --format json");
     assert!(wrong.fails(2).contains(r#""exit_code":2"#), "{}", wrong.stderr());

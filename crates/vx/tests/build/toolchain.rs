@@ -1,4 +1,4 @@
-//! Machines without Go, with an old one, or with a wish for a certain one.
+//! Machines without Go, with an old Go, or with GOTOOLCHAIN and --go set.
 
 #![cfg(unix)]
 
@@ -30,7 +30,7 @@ fn module(version: &str) -> String {
     format!("v0.0.1-{version}.{os}-{arch}")
 }
 
-/// The real go command in disguise: it notes under which name it was run.
+/// A wrapper of the real go command that records the name it was run under.
 fn disguise(name: &str) -> String {
     let go = go();
     format!(
@@ -115,16 +115,19 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn without_go_the_right_one_is_downloaded() {
+fn missing_go_is_downloaded_and_locked() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     toolchain(&proxy, "go1.99.0");
     let sandbox = machine(&proxy);
-    let said = sandbox.vx("build -o out");
-    said.ok();
-    let said = said.stderr();
-    assert!(said.contains(&format!("Go {} (", version.trim_start_matches("go"))), "{said}");
-    assert!(said.contains("golang.org/toolchain@") && said.contains("h1:"), "the first use is told: {said}");
+    let output = sandbox.vx("build -o out");
+    output.ok();
+    let message = output.stderr();
+    assert!(message.contains(&format!("Go {} (", version.trim_start_matches("go"))), "{message}");
+    assert!(
+        message.contains("golang.org/toolchain@") && message.contains("h1:"),
+        "the first use is report: {message}"
+    );
     assert_eq!(used(&sandbox), format!("{version} local build"));
     assert_eq!(downloads(&proxy), [format!("/golang.org/toolchain/@v/{}.zip", module(&version))]);
 
@@ -145,24 +148,20 @@ fn without_go_the_right_one_is_downloaded() {
     let proxy = self::proxy();
     proxy.module("golang.org/toolchain", &module(&version), [("bin/go".to_owned(), b"evil".to_vec())].into());
     let other = machine(&proxy).file("velox.lock", sandbox.read("velox.lock"));
-    let said = other.vx("build -o out").fails(1);
-    assert!(
-        said.contains("not what its checksum says")
-            && said.contains(line.trim_matches(['"', ' ', ',']).split(' ').nth(1).unwrap()),
-        "{said}"
-    );
+    let sum = line.trim_matches(['"', ' ', ',']).split(' ').nth(1).unwrap();
+    other.vx("build -o out").fails_with(1, &["not what its checksum says", sum]);
     assert!(!self::root(&other, &version).exists());
 }
 
 #[test]
-fn the_checksum_database_vouches_for_a_toolchain() {
+fn toolchain_is_verified_by_checksum_database() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     // No pattern spares a toolchain, as the go command has it.
     let verified = |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", "*");
-    let said = verified(&proxy).vx("fetch");
-    said.ok();
-    assert!(!said.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", said.stderr());
+    let message = verified(&proxy).vx("fetch");
+    message.ok();
+    assert!(!message.stderr().contains("golang.org/toolchain@"), "nothing is trusted: {}", message.stderr());
     let asked = format!("lookup/golang.org/toolchain@{}", module(&version));
     assert!(proxy.requests().iter().any(|path| path.ends_with(&asked)), "{:?}", proxy.requests());
 
@@ -181,7 +180,7 @@ fn the_checksum_database_vouches_for_a_toolchain() {
 }
 
 #[test]
-fn fetch_brings_the_toolchain_of_the_lock_too() {
+fn fetch_downloads_the_locked_toolchain() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     let sandbox = machine(&proxy);
@@ -203,7 +202,7 @@ fn fetch_brings_the_toolchain_of_the_lock_too() {
 }
 
 #[test]
-fn an_older_go_gives_way_to_the_one_that_is_needed() {
+fn older_go_is_replaced_by_the_required_one() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     for old in ["go1.24.1", "go1.19.9"] {
@@ -230,7 +229,7 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
     let sandbox = with_go(machine(&other), "go1.24.1").env("GOTOOLCHAIN", "local");
     sandbox.vx("build -o out").fails_with(1, &["example.com/acme/hello needs Go"]);
 
-    // One that may not give way is told of.
+    // GOTOOLCHAIN=local and --go forbid the replacement.
     let sandbox = with_go(machine(&proxy), "go1.24.1").env("GOTOOLCHAIN", "local");
     sandbox.vx("build -o out").fails_with(1, &["or newer; this is go1.24.1", "GOTOOLCHAIN=auto"]);
     let sandbox = sandbox.without("GOTOOLCHAIN");
@@ -242,13 +241,14 @@ fn an_older_go_gives_way_to_the_one_that_is_needed() {
 }
 
 #[test]
-fn gotoolchain_and_go_say_what_may_compile() {
+fn gotoolchain_and_go_flag_select_the_compiler() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     let sandbox = machine(&proxy).env("GOTOOLCHAIN", "local");
-    let said = sandbox.vx("build -o out").fails(1);
-    assert!(said.contains("no go command on the PATH, and GOTOOLCHAIN=local"), "{said}");
-    assert!(said.contains("GOTOOLCHAIN=auto") && said.contains("go.dev/dl"), "{said}");
+    sandbox.vx("build -o out").fails_with(
+        1,
+        &["no go command on the PATH, and GOTOOLCHAIN=local", "GOTOOLCHAIN=auto", "go.dev/dl"],
+    );
     let sandbox = sandbox.env("GOTOOLCHAIN", "path");
     sandbox.vx("build -o out").fails_with(1, &[&format!("no {version} on the PATH, and GOTOOLCHAIN=path")]);
     sandbox.env("GOTOOLCHAIN", "newest").vx("build -o out").fails_with(2, &["invalid GOTOOLCHAIN=newest"]);
@@ -280,7 +280,7 @@ fn gotoolchain_and_go_say_what_may_compile() {
 }
 
 #[test]
-fn without_a_home_every_place_has_to_be_named() {
+fn build_without_home_needs_explicit_directories() {
     let proxy = proxy();
     let homeless = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     let homeless = homeless.without("HOME");
@@ -295,7 +295,7 @@ fn without_a_home_every_place_has_to_be_named() {
 }
 
 #[test]
-fn a_toolchain_that_cannot_be_had_is_told() {
+fn build_fails_when_toolchain_is_unavailable() {
     let (proxy, version) = (proxy(), version());
     let sandbox = machine(&proxy).env("GOPROXY", proxy.url());
     sandbox.vx("build -o out").fails_with(1, &["failed to download Go ", "not found", "go.dev/dl"]);
@@ -309,7 +309,7 @@ fn a_toolchain_that_cannot_be_had_is_told() {
     let text = configuration("hello@v1.0.0").replace(&format!("ref = \"{RELEASE}\""), "ref = \"main\"");
     let sandbox = machine(&proxy).file("velox.toml", text);
     // The forge that knows the branch can't be reached from here.
-    let said = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
-    said.vx("lock").fails(1);
-    assert!(root(&said, &version).exists() && !root(&said, "go1.22.1").exists());
+    let message = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
+    message.vx("lock").fails(1);
+    assert!(root(&message, &version).exists() && !root(&message, "go1.22.1").exists());
 }

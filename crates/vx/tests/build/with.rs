@@ -1,4 +1,4 @@
-//! A server from flags: `--with`, `--without`, `--roadrunner`, with and without a velox.toml.
+//! Builds from flags: `--with`, `--without`, `--roadrunner`, with and without a velox.toml.
 
 use std::fs;
 
@@ -34,33 +34,33 @@ fn modules(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
-fn a_server_from_flags_alone() {
+fn build_from_flags_alone() {
     let proxy = proxy();
     let sandbox = machine(&proxy);
-    let said = sandbox.vx(&format!(
-        "build --roadrunner {RELEASE} --with example.com/acme/hello@v1.0.0 --with example.com/acme/bye \
+    sandbox
+        .vx(&format!(
+            "build --roadrunner {RELEASE} --with example.com/acme/hello@v1.0.0 --with example.com/acme/bye \
          --with example.com/me/mine=./mine"
-    ));
-    said.ok();
+        ))
+        .ok();
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.1.0", "example.com/acme/hello v1.0.0", MINE]);
     assert_eq!(sandbox.entries("."), ["mine", "rr"], "no lock where there is no file");
 
     // The same, the module path read from the directory's go.mod, and not from the configuration's directory.
     fs::remove_file(sandbox.at("rr")).unwrap();
-    let again = sandbox.vx(&format!("build --roadrunner {RELEASE} --with ./mine"));
-    again.ok();
+    sandbox.vx(&format!("build --roadrunner {RELEASE} --with ./mine")).ok();
     assert_eq!(modules(&sandbox), [MINE]);
 }
 
 #[test]
-fn flags_change_a_file_for_one_build_and_its_lock_stays() {
+fn flags_override_the_file_and_keep_its_lock() {
     let proxy = proxy();
     let sandbox = machine(&proxy).plugins("hello@v1.0.0 bye@main");
     sandbox.vx("lock").ok();
     let locked = sandbox.read("velox.lock");
     proxy.query("example.com/acme/bye", "main", "v1.1.0");
 
-    // bye's branch has moved, and nobody asked for it to be looked up again.
+    // The branch of bye has moved; only `vx lock --upgrade` looks it up again.
     sandbox.vx("build --with example.com/acme/hello@v1.1.0 --with ./mine").ok();
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.0.0", "example.com/acme/hello v1.1.0", MINE]);
     sandbox.vx("build --with example.com/acme/hello=example.com/other/hello@v1.2.0").ok();
@@ -68,17 +68,17 @@ fn flags_change_a_file_for_one_build_and_its_lock_stays() {
         modules(&sandbox),
         ["example.com/acme/bye v1.0.0", "example.com/acme/hello => example.com/other/hello v1.2.0"]
     );
-    let said = sandbox.vx("build --without hello --roadrunner v2025.0.78 --format json");
-    assert!(said.ok().contains(r#""lock":null"#), "that lock doesn't say what was built");
+    let message = sandbox.vx("build --without hello --roadrunner v2025.0.78 --format json");
+    assert!(message.ok().contains(r#""lock":null"#), "that lock doesn't say what was built");
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.0.0"]);
-    assert!(said.stdout().contains(r#""version":"v2025.0.78""#), "{}", said.stdout());
+    assert!(message.stdout().contains(r#""version":"v2025.0.78""#), "{}", message.stdout());
 
     assert_eq!(sandbox.read("velox.lock"), locked);
     sandbox.vx("lock --check").ok();
 }
 
 #[test]
-fn directories_are_below_the_working_directory_wherever_the_file_is() {
+fn with_directory_is_relative_to_working_directory() {
     let proxy = proxy();
     let sandbox = machine(&proxy).file("conf/velox.toml", configuration("hello@v1.0.0 bye@main"));
     sandbox.vx("build -c conf/velox.toml --with ./mine --without bye").ok();
@@ -88,7 +88,7 @@ fn directories_are_below_the_working_directory_wherever_the_file_is() {
 }
 
 #[test]
-fn wrong_flags_are_told_before_anything_is_asked() {
+fn invalid_with_flags_fail_before_any_request() {
     let proxy = proxy();
     let sandbox = machine(&proxy).plugins("hello@v1.0.0 bye@main").file("empty/README", "");
     let wrong = [

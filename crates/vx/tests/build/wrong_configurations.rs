@@ -1,4 +1,4 @@
-//! Configurations that are wrong, each with what `vx build` says to it: a message with file, line, column and caret,
+//! Invalid configurations, each with the diagnostic of `vx build`: file, line, column and caret,
 //! exit code 2, and neither a panic nor anything of Go's.
 
 use crate::support::sandbox::Sandbox;

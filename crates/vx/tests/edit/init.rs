@@ -29,12 +29,12 @@ fn headers(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[test]
-fn the_default_is_what_the_release_has() {
+fn init_default_has_the_plugins_of_the_release() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let said = sandbox.vx("init --default --roadrunner v2025.0.77");
-    said.ok();
-    assert!(said.stderr().contains("Created velox.toml: RoadRunner v2025.0.77 with"), "{}", said.stderr());
+    sandbox
+        .vx("init --default --roadrunner v2025.0.77")
+        .succeeds_with(&["Created velox.toml: RoadRunner v2025.0.77 with"]);
     insta::assert_snapshot!(sandbox.read("velox.toml"));
     let plan = sandbox.vx("build --dry-run").ok();
     for line in sandbox.read("velox.toml").lines().filter(|line| line.starts_with("module_name")) {
@@ -53,7 +53,7 @@ fn the_default_is_what_the_release_has() {
 }
 
 #[test]
-fn groups_and_plugins_are_chosen_by_flags() {
+fn init_takes_groups_and_plugins_from_flags() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     sandbox.vx("init --roadrunner v2025.0.77 --group observability --plugin rpc --plugin acme/hello").ok();
@@ -71,7 +71,7 @@ fn groups_and_plugins_are_chosen_by_flags() {
 }
 
 #[test]
-fn without_a_version_it_is_the_newest_release() {
+fn init_without_version_takes_newest_release() {
     let proxy = proxy();
     // Only this proxy: the newest of all would be a real one.
     let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url());
@@ -80,7 +80,7 @@ fn without_a_version_it_is_the_newest_release() {
 }
 
 #[test]
-fn a_binary_of_ours_is_built_again() {
+fn init_from_own_binary_rebuilds_the_same_bytes() {
     let proxy = proxy();
     let built = Sandbox::behind(&proxy).file(
         "first/velox.toml",
@@ -98,7 +98,7 @@ fn a_binary_of_ours_is_built_again() {
 }
 
 #[test]
-fn a_foreign_binary_is_asked_about() {
+fn init_from_foreign_binary_needs_roadrunner_version() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let sandbox = sandbox.files("tree", roadrunner("v2025").files());
@@ -112,7 +112,7 @@ fn a_foreign_binary_is_asked_about() {
 }
 
 #[test]
-fn on_a_terminal_plugins_are_picked_by_group() {
+fn init_on_a_terminal_asks_group_by_group() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy).env("TERM", "xterm").env("LANG", "C.UTF-8");
     let vx = format!("{} init --roadrunner v2025.0.77", VX);
@@ -122,7 +122,7 @@ fn on_a_terminal_plugins_are_picked_by_group() {
         .stdout(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        return skip("on_a_terminal_plugins_are_picked_by_group", "util-linux's script is not here");
+        return skip("init_on_a_terminal_asks_group_by_group", "util-linux's script is not here");
     };
     let mut keys = child.stdin.take().unwrap();
     thread::spawn(move || {

@@ -1,9 +1,9 @@
-//! `vx new plugin`: from nothing to a server that answers.
+//! `vx new plugin`: from an empty directory to a binary that runs.
 
-use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy};
+use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 
 #[test]
-fn what_is_said() {
+fn new_plugin_reports_what_it_created() {
     let sandbox = Sandbox::new();
     let shown = sandbox.vx_shown("new plugin my-plugin --module github.com/me/my-plugin");
     insta::assert_snapshot!("created", shown);
@@ -29,9 +29,9 @@ fn what_is_said() {
     assert_eq!(sandbox.entries("."), ["deep", "my-plugin"], "nothing is left of what was refused");
 }
 
-/// The plugin's own tests, then a server with it, which is told by its rpc plugin's neighbour that it started.
+/// The plugin's own tests, then a binary with it.
 #[test]
-fn it_passes_its_own_tests_and_compiles_into_a_server() {
+fn new_plugin_passes_its_tests_and_compiles() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy);
     sandbox.vx("new plugin hello-there").ok();
@@ -48,10 +48,10 @@ fn it_passes_its_own_tests_and_compiles_into_a_server() {
     assert!(plugin.contains(" => "), "it is not the directory's: {plugin}");
 }
 
-/// As its README says, with the small RoadRunner in the place of the real one.
+/// The steps of its README, with the small RoadRunner in place of the real one.
 #[cfg(unix)]
 #[test]
-fn it_runs_in_the_server_that_comes_with_it() {
+fn new_plugin_runs_in_its_server() {
     use std::{
         io::{BufRead, BufReader, Read},
         process::Stdio,
@@ -74,9 +74,8 @@ fn it_runs_in_the_server_that_comes_with_it() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut started).unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{started}{said}");
-    assert!(said.contains(r#""greeting": "Hello""#), "{said}");
-    assert!(said.contains(r#""hello""#), "the rpc plugin has it: {said}");
+    let mut message = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{started}{message}");
+    assert_contains(&message, &[r#""greeting": "Hello""#, r#""hello""#]);
 }

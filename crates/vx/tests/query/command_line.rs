@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{Sandbox, assert_contains};
 
 /// A configuration with a mistake that every vx finds before it does anything.
 const WRONG: &str = "[roadrunner]\nreff = 'v2024.2.1'\n";
@@ -21,7 +21,7 @@ fn help() {
 }
 
 #[test]
-fn no_command_is_answered_with_the_help() {
+fn no_command_prints_help() {
     let shown = vx("");
     assert!(
         shown.starts_with("exit code: 2\n--- stdout\n--- stderr\n") && shown.contains("Usage: vx"),
@@ -36,12 +36,11 @@ fn version() {
     let shown = vx("version");
     assert!(shown.starts_with(&format!("exit code: 0\n--- stdout\nvx {version} ")), "{shown}");
     let shown = vx("version --format json");
-    assert!(shown.contains(&format!(r#""version":"{version}""#)), "{shown}");
-    assert!(shown.contains(r#""v":1"#) && shown.contains(std::env::consts::ARCH), "{shown}");
+    assert_contains(&shown, &[&format!(r#""version":"{version}""#), r#""v":1"#, std::env::consts::ARCH]);
 }
 
 #[test]
-fn wrong_usage() {
+fn invalid_arguments() {
     let wrong = [
         "bulid",
         "build --outputfile rr",
@@ -61,14 +60,14 @@ fn wrong_usage() {
 }
 
 #[test]
-fn a_missing_configuration() {
+fn missing_configuration() {
     insta::assert_snapshot!(vx("build"));
     let shown = vx("build -c conf/my.toml -o bin");
     assert!(shown.contains("configuration file `[DIR]/conf/my.toml` not found"), "{shown}");
 }
 
 #[test]
-fn every_name_of_an_option_is_known() {
+fn every_alias_of_an_option_works() {
     for arguments in [
         "build -c x.toml -o bin",
         "build --config x.toml --out bin",
@@ -81,7 +80,7 @@ fn every_name_of_an_option_is_known() {
 }
 
 #[test]
-fn a_configuration_that_is_no_text_file() {
+fn configuration_is_not_a_text_file() {
     let sandbox = Sandbox::new()
         .file("conf/velox.toml", "")
         .file("latin1.toml", b"[roadrunner]\n# \xfcber\n")
@@ -95,7 +94,7 @@ fn a_configuration_that_is_no_text_file() {
 }
 
 #[test]
-fn an_unreadable_configuration() {
+fn unreadable_configuration() {
     // Root reads everything: a path through a file fails for everyone.
     let sandbox = Sandbox::new().file("file", "");
     let shown = sandbox.vx_shown("build -c file/velox.toml");
@@ -104,12 +103,12 @@ fn an_unreadable_configuration() {
 }
 
 #[test]
-fn an_empty_configuration() {
+fn empty_configuration() {
     insta::assert_snapshot!(Sandbox::new().file("velox.toml", "").vx_shown("build"));
 }
 
 #[test]
-fn a_configuration_from_the_standard_input() {
+fn configuration_from_stdin() {
     let sandbox = Sandbox::new().file("input", WRONG);
     let input = File::open(sandbox.at("input")).unwrap();
     let shown = sandbox.shown(&sandbox.vx_command("build -c -").stdin(input).into());
@@ -118,7 +117,7 @@ fn a_configuration_from_the_standard_input() {
 }
 
 #[test]
-fn errors_are_events_with_json() {
+fn json_format_prints_errors_as_events() {
     let sandbox = Sandbox::new().file("velox.toml", WRONG);
     let shown = sandbox.vx_shown("build --format json");
     let (out, err) = shown.split_once("--- stderr\n").unwrap();
@@ -133,7 +132,7 @@ fn errors_are_events_with_json() {
 }
 
 #[test]
-fn colours_only_where_they_are_wanted() {
+fn colors_follow_flag_and_environment() {
     let sandbox = Sandbox::new().file("velox.toml", WRONG);
     let colored = |arguments: &str, environment: &[(&str, &str)]| {
         let mut command = sandbox.vx_command(arguments);
@@ -150,7 +149,7 @@ fn colours_only_where_they_are_wanted() {
 }
 
 #[test]
-fn a_reader_that_left_early_is_no_failure() {
+fn closed_stdout_is_not_a_failure() {
     let sandbox = Sandbox::new().file("velox.toml", WRONG);
     for (arguments, code) in [("help build", 0), ("version", 0), ("build --format json", 2), ("build", 2)] {
         let (reader, out) = std::io::pipe().unwrap();
@@ -163,7 +162,7 @@ fn a_reader_that_left_early_is_no_failure() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_a_failure() {
+fn full_stdout_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let sandbox = Sandbox::new();
     let shown = sandbox.shown(&sandbox.vx_command("version").stdout(full).into());

@@ -135,7 +135,7 @@ macro_rules! pages_that_run {
         $(#[test] fn $test() { run($page); })*
 
         #[test]
-        fn every_page_with_commands_is_run() {
+        fn every_page_with_commands_has_a_test() {
             let run = [$($page),*];
             for page in pages() {
                 let commands = page.blocks().iter().any(runs);
@@ -321,7 +321,7 @@ fn fits(shown: &str, line: &str) -> bool {
 }
 
 #[test]
-fn dots_stand_for_anything() {
+fn ellipsis_matches_anything() {
     assert!(fits("Built … for linux/…", "   Built RoadRunner for linux/amd64"));
     assert!(fits("…built before…", "x built before y") && fits("a", "a"));
     assert!(!fits("a", "ab") && !fits("a…b", "acd") && !fits("a…b…c", "ac"));

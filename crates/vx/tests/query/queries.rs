@@ -314,8 +314,7 @@ fn check_warns_of_branches_but_not_of_tags() {
     let proxy = proxy();
     let sandbox =
         machine(&proxy).file("velox.toml", configuration(&[["bye", "example.com/acme/bye", "main"]]));
-    let ran = sandbox.vx("check --offline");
-    ran.fails(1);
+    sandbox.vx("check --offline").fails(1);
     sandbox.vx("fetch").ok();
     snapshot!("check_a_branch", shown(&sandbox.vx("check --offline")));
     sandbox.vx("check --offline --deny-warnings").fails(1);

@@ -34,7 +34,7 @@ fn every_command_has_examples() {
 }
 
 #[test]
-fn completions_name_every_command_and_shells_take_them() {
+fn completions_cover_every_command_and_parse() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = sandbox.vx_command(&format!("completions {shell}")).output().unwrap();
@@ -60,7 +60,7 @@ fn completions_name_every_command_and_shells_take_them() {
 
 /// As bash itself would complete it after Tab.
 #[test]
-fn bash_completes() {
+fn bash_completion_offers_flags() {
     let sandbox = Sandbox::new();
     let script = sandbox.vx_command("completions bash").output().unwrap();
     fs::write(sandbox.path().join("vx.bash"), script.stdout).unwrap();
@@ -74,16 +74,16 @@ fn bash_completes() {
 }
 
 #[test]
-fn a_man_page_for_every_command() {
+fn every_command_has_a_man_page() {
     let sandbox = Sandbox::new();
-    let said = sandbox.vx_shown("man man1");
+    let message = sandbox.vx_shown("man man1");
     let pages: Vec<String> = fs::read_dir(sandbox.path().join("man1"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     for (path, _) in commands() {
         let page = format!("vx{}.1", path.iter().map(|name| format!("-{name}")).collect::<String>());
-        assert!(pages.contains(&page) && said.contains(&format!("man1/{page}\n")), "{page}: {said}");
+        assert!(pages.contains(&page) && message.contains(&format!("man1/{page}\n")), "{page}: {message}");
     }
     assert!(!pages.iter().any(|page| page.contains("compile-cache") || page.contains("help")), "{pages:?}");
     let build = sandbox.read("man1/vx-build.1");
@@ -94,7 +94,7 @@ fn a_man_page_for_every_command() {
 }
 
 #[test]
-fn the_schema_is_json_and_nothing_else() {
+fn schema_prints_only_json() {
     let output = Sandbox::new().vx_command("schema").output().unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(schema["title"], "velox.toml");
@@ -102,7 +102,7 @@ fn the_schema_is_json_and_nothing_else() {
 }
 
 #[test]
-fn new_output_is_plain_where_nobody_wants_colours() {
+fn doctor_output_is_plain_ascii_without_color() {
     let sandbox = Sandbox::new();
     let doctor = |variables: &[(&str, &str)]| {
         let mut command = sandbox.vx_command("doctor --offline");

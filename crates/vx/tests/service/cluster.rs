@@ -1,4 +1,4 @@
-//! `vx server` and `vx worker`, many of each, on NATS and an object store: what was accepted is built, once, whoever dies.
+//! Several `vx server` and `vx worker` on NATS and an object store: every accepted build is built once, whichever node dies.
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +65,7 @@ impl Cluster {
         self.sandbox.vx_command(&format!("{command} --data {data} --nats {nats} --artifacts s3://builds/rr"))
     }
 
-    /// One that would keep no binaries: at its start it looks for those that nobody needed for an hour.
+    /// A server that keeps no binaries: at its start it removes those that were unused for an hour.
     fn server(&self, name: &str) -> Service {
         Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
@@ -120,7 +120,7 @@ impl Worker {
         panic!("the worker didn't start");
     }
 
-    /// What it tells of itself.
+    /// Asks its metrics address.
     fn get(&self, path: &str) -> Answer {
         let address = self.url.as_deref().unwrap().trim_start_matches("http://");
         request(address.parse().unwrap(), "GET", path, &[], b"").unwrap()
@@ -157,7 +157,7 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-/// The numbers of a log's entries, and what it says.
+/// The numbers of a log's entries, and its text.
 fn entries(log: &str) -> (Vec<u64>, String) {
     let numbers = log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
     (numbers, log.to_owned())
@@ -175,7 +175,7 @@ fn is_whole(sandbox: &Sandbox, service: &Service, view: &Value) {
 }
 
 #[test]
-fn two_nodes_asked_at_once_compile_once() {
+fn concurrent_requests_to_two_nodes_compile_once() {
     let Some(cluster) = Cluster::start("two nodes asked at once") else { return };
     cluster.hold();
     let servers = [cluster.server("one"), cluster.server("two")];
@@ -206,7 +206,7 @@ fn two_nodes_asked_at_once_compile_once() {
 }
 
 #[test]
-fn a_worker_that_is_killed_leaves_its_build_to_another() {
+fn build_of_a_killed_worker_is_retried() {
     let Some(cluster) = Cluster::start("a worker that is killed") else { return };
     cluster.hold();
     let server = cluster.server("one");
@@ -230,7 +230,7 @@ fn a_worker_that_is_killed_leaves_its_build_to_another() {
 }
 
 #[test]
-fn a_worker_that_is_shut_down_gives_its_build_back() {
+fn worker_returns_its_build_on_shutdown() {
     let Some(cluster) = Cluster::start("a worker that is shut down") else { return };
     cluster.hold();
     let server = cluster.server("one");
@@ -250,7 +250,7 @@ fn a_worker_that_is_shut_down_gives_its_build_back() {
 }
 
 #[test]
-fn a_worker_tells_of_itself() {
+fn worker_serves_health_metrics_and_traces() {
     let Some(cluster) = Cluster::start("a worker tells of itself") else { return };
     let (of_server, of_worker) = (Collector::start(), Collector::start());
     let traced = |mut command: Command, collector: &Collector| {
@@ -308,7 +308,7 @@ fn accepted(address: &Mutex<SocketAddr>, stamp: &str) -> String {
 }
 
 #[test]
-fn whoever_is_killed_no_accepted_build_is_lost() {
+fn cluster_loses_no_accepted_build() {
     let rounds = long(3, 30);
     let Some(mut cluster) = Cluster::start("whoever is killed") else { return };
     let mut servers = [cluster.server("one"), cluster.server("two")].map(Some);
@@ -367,7 +367,7 @@ fn whoever_is_killed_no_accepted_build_is_lost() {
 }
 
 #[test]
-fn nats_is_reached_by_tls() {
+fn nats_over_tls() {
     let sandbox = Sandbox::new();
     let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let [certificate, key] = ["nats.pem", "nats.key"].map(|name| sandbox.at(name));
@@ -389,21 +389,21 @@ fn nats_is_reached_by_tls() {
     assert_eq!(server.get("/readyz").status, 200);
     assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
 
-    // A certificate that nobody vouches for.
+    // A certificate of an unknown authority.
     let output = command().output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("certificate") && !said.contains("s3cret"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("certificate") && !message.contains("s3cret"), "{message}");
 }
 
 #[test]
-fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
+fn cluster_flag_errors_show_no_secrets() {
     let sandbox = Sandbox::new();
     let vx = |arguments: &[&str]| {
         let output = sandbox.command(VX, arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!said.contains("s3cret"), "{said}");
-        (output.status.code(), said)
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!message.contains("s3cret"), "{message}");
+        (output.status.code(), message)
     };
     let nats = "nats://vx:s3cret@127.0.0.1:1";
     for (arguments, why) in [
@@ -418,8 +418,8 @@ fn what_is_wrong_with_a_cluster_is_said_without_its_secrets() {
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--nats-credentials", "none"], "none"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--metrics-address", "0.0.0.0:1"], "token"),
     ] {
-        let (code, said) = vx(arguments);
-        assert_eq!(code, Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(why), "{arguments:?}: {said}");
+        let (code, message) = vx(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(why), "{arguments:?}: {message}");
     }
 }

@@ -72,12 +72,12 @@ impl Site {
     }
 }
 
-/// Runs a story with a service and a browser; where there is no browser, it says so.
-fn story(name: &str, told: impl AsyncFnOnce(&Site, &Browser)) {
-    story_with(name, false, told);
+/// Runs a test with a service and a browser; skipped with a printed reason where there is no browser.
+fn story(name: &str, report: impl AsyncFnOnce(&Site, &Browser)) {
+    story_with(name, false, report);
 }
 
-fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Site, &Browser)) {
+fn story_with(name: &str, needs_token: bool, report: impl AsyncFnOnce(&Site, &Browser)) {
     if let Some(why) = browser::missing() {
         return skip(name, &why);
     }
@@ -86,7 +86,7 @@ fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Site, &Brow
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let browser = Browser::start().await;
         browser.size(1280, 960, false).await;
-        told(&service, &browser).await;
+        report(&service, &browser).await;
         let complaints = browser.complaints().await;
         assert_eq!(complaints, Vec::<String>::new(), "the console is quiet");
         browser.close().await;
@@ -96,8 +96,8 @@ fn story_with(name: &str, needs_token: bool, told: impl AsyncFnOnce(&Site, &Brow
 const READY: &str = "document.querySelector('[data-download]')";
 
 #[test]
-fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
-    story("a_server_is_chosen_and_built_with_the_keyboard_alone", async |service, browser| {
+fn page_works_with_the_keyboard_alone() {
+    story("page_works_with_the_keyboard_alone", async |service, browser| {
         browser.goto(&service.url).await;
         browser.until(&format!("document.querySelector('#rr').value === '{RELEASE}'")).await;
         let tab = String::from(char::from(Key::Tab));
@@ -152,7 +152,7 @@ fn a_server_is_chosen_and_built_with_the_keyboard_alone() {
         assert_eq!(browser.text("h1").await, format!("RoadRunner {RELEASE} with 2 plugins"));
         assert_eq!(browser.text("[data-state-word]").await, "Ready");
 
-        // What is downloaded is what the page says.
+        // The download has the checksum that the page shows.
         let sha256 = browser.text("#sha256").await;
         let path = browser.find("[data-download]").await.attr("href").await.unwrap().unwrap();
         let answer = browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
@@ -194,8 +194,8 @@ async fn checked(browser: &Browser) -> serde_json::Value {
 }
 
 #[test]
-fn the_address_is_the_choice() {
-    story("the_address_is_the_choice", async |service, browser| {
+fn page_address_holds_the_selection() {
+    story("page_address_holds_the_selection", async |service, browser| {
         let link = service.link(&[("kv", "v5.0.0"), ("http", "v5.3.0")]);
         browser.goto(&format!("{link}&more=example.com/acme/x@v1.0.0&tags=one,two&strict=1")).await;
         assert_eq!(checked(browser).await, json!(["http", "kv"]));
@@ -238,7 +238,7 @@ fn the_address_is_the_choice() {
         browser.client.refresh().await.unwrap();
         assert_eq!(checked(browser).await, json!([]));
 
-        // Nothing came from elsewhere, and not much came at all.
+        // Everything comes from the service, and it is small.
         let sizes = "performance.getEntries().filter((entry) => entry.name.startsWith('http')).\
                      map((entry) => [entry.name, entry.decodedBodySize])";
         let sizes = browser.value(sizes).await;
@@ -253,8 +253,8 @@ fn the_address_is_the_choice() {
 }
 
 #[test]
-fn mistakes_stand_beside_their_fields() {
-    story("mistakes_stand_beside_their_fields", async |service, browser| {
+fn page_shows_errors_beside_their_fields() {
+    story("page_shows_errors_beside_their_fields", async |service, browser| {
         browser.goto(&service.link(&[("http", "v5.3.0")])).await;
         let version = browser.find("#v-http").await;
         version.clear().await.unwrap();
@@ -273,9 +273,9 @@ fn mistakes_stand_beside_their_fields() {
         assert!(browser.value(described).await.as_str().unwrap().contains("no version"));
         // The answer is an error: browsers say so.
         let complaints = browser.complaints().await;
-        assert!(complaints.iter().all(|said| said.contains("422")), "{complaints:?}");
+        assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
 
-        // What only the compiler finds out is said on the build's page, with a way back to the choice.
+        // A compile error is shown on the page of the build, with a link back to the selection.
         browser.goto(&format!("{}&more={BROKEN}@v1.0.0", service.link(&[("status", "v5.1.9")]))).await;
         browser.find("button.primary").await.click().await.unwrap();
         browser.until("document.querySelector('.message')").await;
@@ -293,8 +293,8 @@ fn mistakes_stand_beside_their_fields() {
 }
 
 #[test]
-fn the_pages_are_for_everybody() {
-    story("the_pages_are_for_everybody", async |service, browser| {
+fn page_is_accessible() {
+    story("page_is_accessible", async |service, browser| {
         browser.goto(&service.link(&PLUGINS)).await;
         for scheme in ["light", "dark"] {
             browser.scheme(scheme).await;
@@ -354,9 +354,9 @@ async fn pictures(browser: &Browser, name: &str) {
 }
 
 #[test]
-fn a_token_is_the_password() {
-    story_with("a_token_is_the_password", true, async |service, browser| {
-        // What a browser shows to whoever doesn't type one.
+fn page_takes_a_token_as_password() {
+    story_with("page_takes_a_token_as_password", true, async |service, browser| {
+        // The page for a missing and for a wrong token.
         let seen = async |token: Option<&str>| {
             let request = browser::http().get(&service.url).header("accept", "text/html");
             let request = match token {
@@ -370,7 +370,7 @@ fn a_token_is_the_password() {
             answer.text().await.unwrap()
         };
         assert!(seen(None).await.contains("<h1>Sign in</h1>"));
-        assert!(seen(Some("vx_wrong")).await.contains("<h1>That token doesn’t count</h1>"));
+        assert!(seen(Some("vx_wrong")).await.contains("<h1>Invalid token</h1>"));
 
         let host = service.url.strip_prefix("http://").unwrap();
         browser.goto(&format!("http://me:{}@{host}/", service.token.as_ref().unwrap())).await;
@@ -398,7 +398,7 @@ fn a_token_is_the_password() {
 }
 
 #[test]
-fn it_works_without_a_script() {
+fn page_works_without_javascript() {
     let service = Site::start(false);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let http = browser::http();
@@ -418,7 +418,7 @@ fn it_works_without_a_script() {
         assert_eq!(status, 200);
         assert!(text.contains("<form class=\"choose\" method=\"post\" action=\"/build\""), "{text}");
 
-        // The list of releases, and what each has, comes from the module proxy, while nobody waits for it.
+        // The list of releases and their plugins comes from the module proxy in the background.
         loop {
             let (_, text) = get(&format!("/?rr={UNKNOWN}")).await;
             let listed = text.contains(&format!("<option value=\"{UNKNOWN}\" selected"));

@@ -1,4 +1,4 @@
-//! `vx build --remote`: the service builds, and all else is as if it had been built here.
+//! `vx build --remote`: the service compiles; files, output and exit codes are those of a local build.
 
 #![cfg(target_os = "linux")]
 
@@ -32,7 +32,7 @@ ref = "v2025.0.77"
 mine = { ref = "v1.0.0", owner = "acme", repository = "hello" }
 "#;
 
-/// Where modules come from, a service that builds from them, and somebody without Go or a proxy.
+/// A module proxy, a machine for the service, and a user without Go and without a proxy.
 struct Story {
     proxy: ModuleProxy,
     machine: Sandbox,
@@ -57,36 +57,33 @@ impl Story {
         Service::start(self.machine.vx_command("server --data data").args(arguments))
     }
 
-    fn command(&self, service: &Service, arguments: &[&str]) -> Command {
-        let mut command = self.user.vx_command(&format!("build --remote {}", service.url));
-        // Nothing of Go is found, save where the service builds.
-        command.args(arguments).env("PATH", "/nonexistent");
+    /// `vx build --remote`, where no go command is found.
+    fn command(&self, service: &Service, arguments: &str) -> Command {
+        let mut command = self.user.vx_command(&format!("build --remote {} {arguments}", service.url));
+        command.env("PATH", "/nonexistent");
         command
     }
 
-    fn build(&self, service: &Service, arguments: &[&str]) -> CommandOutput {
+    fn build(&self, service: &Service, arguments: &str) -> CommandOutput {
         self.command(service, arguments).into()
     }
 }
 
 #[test]
-fn a_server_comes_from_the_service_with_its_lock() {
+fn remote_build_writes_binary_and_lock() {
     let story = Story::new();
     let service = story.serve(&[]);
-    let ran = story.build(&service, &[]);
-    ran.ok();
-    assert!(ran.stderr().contains("Resolved") && ran.stderr().contains("Finished"), "{}", ran.stderr());
+    story.build(&service, "").succeeds_with(&["Resolved", "Finished"]);
     let rr = Command::new(story.user.at("rr")).arg("--version").output().unwrap();
     assert!(rr.status.success(), "{rr:?}");
-    // The lock says it in the user's words: a build here holds to it.
+    // The lock has the names of the user's file: a local build accepts it.
     let lock = story.user.read("velox.lock");
     assert!(lock.contains("mine") && lock.contains("github.com/acme/hello v1.0.0"), "{lock}");
     let mut checked = story.machine.vx_command("lock --check");
-    let checked = CommandOutput::from(checked.current_dir(story.user.path()));
-    checked.ok();
+    CommandOutput::from(checked.current_dir(story.user.path())).ok();
 
-    // Again: nothing is built, and nothing is written.
-    let ran = story.build(&service, &["--locked", "--format", "json"]);
+    // The second build is reused, and the lock stays as it is.
+    let ran = story.build(&service, "--locked --format json");
     ran.ok();
     let events: Vec<Value> = ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().unwrap();
@@ -100,7 +97,7 @@ fn a_server_comes_from_the_service_with_its_lock() {
 }
 
 #[test]
-fn a_token_is_needed_and_never_shown() {
+fn remote_build_needs_a_token_and_never_shows_it() {
     let story = Story::new();
     let token = story.machine.vx("server token new ci").ok().trim().to_owned();
     assert!(token.starts_with("vx_"), "{token}");
@@ -114,9 +111,8 @@ fn a_token_is_needed_and_never_shown() {
         "-vv",
     ]);
 
-    let ran = story.build(&service, &[]);
-    ran.fails_with(2, &["VX_REMOTE_TOKEN"]);
-    let mut wrong = story.command(&service, &[]);
+    story.build(&service, "").fails_with(2, &["VX_REMOTE_TOKEN"]);
+    let mut wrong = story.command(&service, "");
     let ran = CommandOutput::from(wrong.env("VX_REMOTE_TOKEN", "vx_wrong_token"));
     ran.fails(2);
     assert!(!ran.stderr().contains("vx_wrong_token"), "{}", ran.stderr());
@@ -125,7 +121,7 @@ fn a_token_is_needed_and_never_shown() {
     let mut ran = None;
     // The service looks for changes of the file every second.
     wait_until("the new token is known", || {
-        let mut may_look = story.command(&service, &[]);
+        let mut may_look = story.command(&service, "");
         let now = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
         let is_known = !now.stderr().contains("VX_REMOTE_TOKEN");
         ran = Some(now);
@@ -135,7 +131,7 @@ fn a_token_is_needed_and_never_shown() {
     ran.fails_with(2, &["ask the operator of the build service"]);
     assert!(!ran.stderr().contains(watcher.trim()), "{}", ran.stderr());
 
-    let mut right = story.command(&service, &["-vv"]);
+    let mut right = story.command(&service, "-vv");
     let ran = CommandOutput::from(right.env("VX_REMOTE_TOKEN", &token));
     ran.ok();
 
@@ -190,20 +186,20 @@ fn a_token_is_needed_and_never_shown() {
         assert_eq!(act["status"].as_u64(), status, "{act}");
         assert_eq!(act["call_id"].as_str(), id.map(String::as_str), "{act}");
     }
-    let said = service.said();
-    assert!(said.contains("mine-1") && said.contains("answered"), "{said}");
-    assert!(said.lines().any(|line| line.contains("3aaa") && line.contains(&fine)), "{said}");
-    for text in [&said, &audit, &ran.stderr()] {
+    let message = service.stderr();
+    assert!(message.contains("mine-1") && message.contains("answered"), "{message}");
+    assert!(message.lines().any(|line| line.contains("3aaa") && line.contains(&fine)), "{message}");
+    for text in [&message, &audit, &ran.stderr()] {
         assert!(!text.contains(&token[3..]) && !text.contains("wrong_token"), "{text}");
     }
 }
 
 #[test]
-fn what_the_service_counts() {
+fn metrics_count_submissions_and_builds() {
     let story = Story::new();
     let service = story.serve(&[]);
-    assert_eq!(story.build(&service, &["-q"]).code(), Some(0));
-    assert_eq!(story.build(&service, &["-q"]).code(), Some(0));
+    assert_eq!(story.build(&service, "-q").code(), Some(0));
+    assert_eq!(story.build(&service, "-q").code(), Some(0));
     let metrics = service.get("/metrics");
     let text = String::from_utf8(metrics.body).unwrap();
     assert!(text.ends_with("# EOF\n"), "{text}");
@@ -222,21 +218,18 @@ fn what_the_service_counts() {
 }
 
 #[test]
-fn what_is_wrong_is_shown_where_it_is() {
+fn remote_build_errors_point_into_the_file() {
     let story = Story::new();
     let service = story.serve(&["--allow-module", "github.com/roadrunner-server/*"]);
-    let ran = story.build(&service, &[]);
-    ran.fails_with(2, &["velox.toml:6"]);
+    story.build(&service, "").fails_with(2, &["velox.toml:6"]);
 
-    for (arguments, said) in [
-        (&["--offline"][..], "--offline is not supported by remote builds"),
-        (&["--go", "/usr/bin/go"], "--go is not supported by remote builds"),
-        (&["--with", "github.com/acme/hello=./mine"], "directory"),
-        (&["--locked"], "velox.lock"),
+    for (arguments, message) in [
+        ("--offline", "--offline is not supported by remote builds"),
+        ("--go /usr/bin/go", "--go is not supported by remote builds"),
+        ("--with github.com/acme/hello=./mine", "directory"),
+        ("--locked", "velox.lock"),
     ] {
-        let ran = story.build(&service, arguments);
-        assert_eq!(ran.code(), Some(2), "{arguments:?}: {}", ran.stderr());
-        assert!(ran.stderr().contains(said), "{arguments:?}: {}", ran.stderr());
+        story.build(&service, arguments).fails_with(2, &[message]);
     }
     let mut plain = story.user.vx_command("build --remote http://192.0.2.1");
     let ran = CommandOutput::from(plain.env("VX_REMOTE_TOKEN", "vx_secret"));
@@ -245,32 +238,29 @@ fn what_is_wrong_is_shown_where_it_is() {
 }
 
 #[test]
-fn a_failed_build_says_what_the_compiler_said() {
+fn failed_remote_build_shows_compiler_output() {
     let story = Story::new();
     let service = story.serve(&[]);
-    let ran = story.build(&service, &["--with", "github.com/acme/broken@v1.0.0"]);
-    ran.fails_with(1, &["broken"]);
+    story.build(&service, "--with github.com/acme/broken@v1.0.0").fails_with(1, &["broken"]);
     assert!(!story.user.has("rr"));
-    let ran = story.build(&service, &["--with", "github.com/acme/nowhere@v1.0.0"]);
-    ran.fails_with(1, &["nowhere"]);
+    story.build(&service, "--with github.com/acme/nowhere@v1.0.0").fails_with(1, &["nowhere"]);
 }
 
 #[test]
-fn ctrl_c_cancels_the_build_there() {
+fn ctrl_c_cancels_the_remote_build() {
     let story = Story::new();
-    // It is accepted, and nobody builds it.
+    // No worker takes the accepted build.
     let service = story.serve(&["--jobs", "0"]);
-    let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let child = story.command(&service, "").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let submitted = || metric(&service, "vx_submissions_total{result=\"queued\"} 1");
     wait_until("the service has it", submitted);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let ran = CommandOutput(child.wait_with_output().unwrap());
-    ran.fails(130);
+    CommandOutput(child.wait_with_output().unwrap()).fails(130);
     assert!(metric(&service, "vx_queue_depth{state=\"queued\"} 0"), "it was cancelled");
 }
 
 #[test]
-fn the_service_is_killed_in_mid_build_and_the_client_waits() {
+fn client_waits_for_a_killed_service() {
     let story = Story::new();
     // The first compile never ends.
     let bin = story.machine.at("bin");
@@ -287,7 +277,7 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
     };
     let service = Service::start(&mut serve());
     let address = service.address().to_string();
-    let child = story.command(&service, &[]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let child = story.command(&service, "").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     wait_until("the service has it", || story.machine.has("data/home/once"));
     service.kill();
     let mut again = serve();
@@ -301,7 +291,7 @@ fn the_service_is_killed_in_mid_build_and_the_client_waits() {
 }
 
 #[test]
-fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
+fn private_certificate_authority_is_trusted_by_file() {
     let story = Story::new();
     let place = story.user.path();
     let authority = |name: &str| {
@@ -324,24 +314,21 @@ fn a_service_with_a_certificate_of_an_authority_of_ones_own() {
     assert!(service.url.starts_with("https://"), "{}", service.url);
 
     let trusting = |file: &str| {
-        let mut command = story.command(&service, &[]);
+        let mut command = story.command(&service, "");
         CommandOutput::from(command.env("SSL_CERT_FILE", file))
     };
-    let ran = trusting("others.pem");
-    ran.fails_with(1, &["certificate", "SSL_CERT_FILE"]);
+    trusting("others.pem").fails_with(1, &["certificate", "SSL_CERT_FILE"]);
     assert!(!story.user.has("rr"));
-    let ran = trusting("ours.pem");
-    ran.ok();
+    trusting("ours.pem").ok();
     assert!(story.user.has("rr"));
 }
 
 #[test]
-fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
+fn remote_build_of_several_targets_respects_locked() {
     let story = Story::new();
     let service = story.serve(&["--jobs", "2"]);
-    let targets = ["--target", "linux/amd64", "--target", "windows/amd64"];
-    let ran = story.build(&service, &targets);
-    ran.ok();
+    let targets = "--target linux/amd64 --target windows/amd64";
+    story.build(&service, targets).ok();
     let place = |name: &str| story.user.at(name);
     for (file, start) in [("rr-linux-amd64", &b"\x7fELF"[..]), ("rr-windows-amd64.exe", b"MZ")] {
         let bytes = std::fs::read(place(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -349,8 +336,7 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     }
     let lock = std::fs::read_to_string(place("velox.lock")).unwrap();
     assert!(lock.contains("linux/amd64") && lock.contains("windows/amd64"), "{lock}");
-    let ran = story.build(&service, &[&targets[..], &["--locked"]].concat());
-    ran.ok();
+    story.build(&service, &format!("{targets} --locked")).ok();
 
     // The configuration went on, the lock didn't: the service isn't even asked.
     let submissions = || {
@@ -363,27 +349,26 @@ fn several_targets_and_the_lock_that_comes_with_them_is_held_to() {
     let before = submissions();
     let newer = CONFIGURATION.replace("v1.0.0", "v1.1.0");
     std::fs::write(place("velox.toml"), newer).unwrap();
-    let ran = story.build(&service, &["--locked"]);
-    ran.fails_with(2, &["velox.lock does not match the configuration"]);
+    story.build(&service, "--locked").fails_with(2, &["velox.lock does not match the configuration"]);
     assert_eq!(submissions(), before);
     assert_eq!(std::fs::read_to_string(place("velox.lock")).unwrap(), lock);
 }
 
 #[test]
-fn a_binary_that_is_changed_on_its_way_is_not_published() {
+fn altered_binary_is_rejected() {
     let story = Story::new();
     let service = story.serve(&[]);
     let between = tampering(service.address());
     let mut command = story.user.vx_command(&format!("build --remote {between}"));
-    let ran = CommandOutput::from(command.env("PATH", "/nonexistent"));
-    ran.fails_with(1, &["isn't the one that the service made"]);
+    CommandOutput::from(command.env("PATH", "/nonexistent"))
+        .fails_with(1, &["isn't the one that the service made"]);
     let left: Vec<_> = std::fs::read_dir(story.user.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name != "velox.toml")
         .collect();
     assert!(left.is_empty(), "{left:?}");
-    assert_eq!(story.build(&service, &[]).code(), Some(0));
+    assert_eq!(story.build(&service, "").code(), Some(0));
 }
 
 /// A way to a service on which binaries lose their first byte's value.
@@ -428,7 +413,7 @@ fn tampering(service: SocketAddr) -> String {
 }
 
 #[test]
-fn traces_go_where_the_environment_says() {
+fn traces_are_exported_to_the_collector() {
     let story = Story::new();
     let collector = Collector::start();
     let mut command = story.machine.vx_command("server --data data");

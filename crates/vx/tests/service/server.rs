@@ -1,4 +1,4 @@
-//! `vx server`: what is asked for over HTTP is built once, told as it goes, and downloaded; what is wrong is said.
+//! `vx server`: builds requested over HTTP are made once, logged live and downloaded; errors are reported.
 
 use std::{
     collections::BTreeSet,
@@ -114,7 +114,7 @@ fn trailer<'a>(trailers: &'a [(String, String)], name: &str) -> &'a str {
 }
 
 #[test]
-fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
+fn build_is_made_once_and_survives_a_crash() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
@@ -123,7 +123,7 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     let id = id(&asked);
     assert_eq!(asked.header("location"), format!("/v1/builds/{id}"));
 
-    // Whoever asks for the same gets the same, whichever way.
+    // The same request over another protocol gets the same build.
     let call = std::thread::scope(|scope| {
         let call = scope.spawn(|| service.post(CALL, &call("hello")));
         let log = service.get(&format!("/v1/builds/{id}/log"));
@@ -181,7 +181,7 @@ fn a_server_is_built_once_followed_downloaded_and_there_after_a_crash() {
     assert_eq!(fetches(), fetched, "nothing was fetched again");
 }
 
-/// Clients that ask for the artifact and don't read it cost little memory, and keep nobody waiting.
+/// Clients that request the artifact and don't read it cost little memory, and block no other client.
 fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
     // More than the system takes off the service's hands.
     const SIZE: u64 = 64 << 20;
@@ -215,19 +215,7 @@ fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
 }
 
 #[test]
-fn a_plugin_that_does_not_compile_fails_with_the_compilers_words() {
-    let proxy = proxy();
-    let sandbox = Sandbox::behind(&proxy);
-    let service = Service::start(&mut server(&sandbox, &[]));
-    let failed = service.post(CALL, &call("broken"));
-    let error = failed.json();
-    assert_eq!((failed.status, &error["code"]), (500, &json!("internal")), "{failed:?}");
-    let message = error["message"].as_str().unwrap();
-    assert!(message.contains("broken"), "{message}");
-}
-
-#[test]
-fn caches_that_grew_too_large_begin_anew() {
+fn caches_over_the_limit_are_emptied() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
@@ -239,11 +227,11 @@ fn caches_that_grew_too_large_begin_anew() {
             wait_until("the caches are emptied", || !modules.exists());
         }
     }
-    assert!(service.said().contains("they begin anew"), "{}", service.said());
+    assert!(service.stderr().contains("they begin anew"), "{}", service.stderr());
 }
 
 #[test]
-fn a_build_that_fails_says_whose_fault_it_is() {
+fn failure_kind_says_who_can_act() {
     let proxy = proxy();
     let module = |name: &str, files: Files| {
         proxy.module(&format!("example.com/acme/{name}"), "v1.0.0", files);
@@ -321,10 +309,13 @@ fn a_build_that_fails_says_whose_fault_it_is() {
     ];
     let asked: Vec<String> =
         cases.iter().map(|(build, ..)| id(&service.post("/v1/builds", &json!({ "build": build })))).collect();
-    for (id, (build, kind, said)) in asked.iter().zip(&cases) {
+    for (id, (build, kind, printed)) in asked.iter().zip(&cases) {
         let failure = service.built(id)["failure"].clone();
         let message = failure["message"].as_str().unwrap_or_default();
-        assert!(failure["kind"] == *kind && message.contains(said), "{build}: {kind}, {said}: {failure:#}");
+        assert!(
+            failure["kind"] == *kind && message.contains(printed),
+            "{build}: {kind}, {printed}: {failure:#}"
+        );
     }
     for (plugin, status, code) in
         [("missing", 400, "invalid_argument"), ("broken", 500, "internal"), ("down", 503, "unavailable")]
@@ -337,7 +328,7 @@ fn a_build_that_fails_says_whose_fault_it_is() {
     assert_eq!(trailer(&trailers, "grpc-status"), "3", "{trailers:?}");
     assert!(trailer(&trailers, "grpc-message").contains("plugin missing"), "{trailers:?}");
 
-    // Nobody is told what was true a while ago: the version is published, and the proxy is well again.
+    // Failures are not cached: the version is published, and the proxy works again.
     module("missing", made("missing").files());
     proxy.heal();
     for name in ["missing", "down"] {
@@ -348,7 +339,7 @@ fn a_build_that_fails_says_whose_fault_it_is() {
 }
 
 #[test]
-fn every_field_wrong_in_turn_over_json_and_protobuf() {
+fn every_invalid_field_is_named() {
     let (_sandbox, service) = idle();
     let rest: [(Change, &str); 8] = [
         (|build| build["roadrunner"] = json!(""), "build.roadrunner"),
@@ -402,7 +393,7 @@ fn every_field_wrong_in_turn_over_json_and_protobuf() {
 }
 
 #[test]
-fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
+fn malformed_requests_get_a_status() {
     let (_sandbox, service) = idle();
     let large = vec![b' '; 3 << 20];
     let mut bytes: Vec<u8> = (0..4096u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -456,14 +447,14 @@ fn what_is_no_request_gets_a_status_and_the_service_stays_up() {
     }
     assert_eq!(service.get("/readyz").text(), "ok\n");
     assert_eq!(service.get("/v1/builds/00000000-0000-7000-8000-000000000000").status, 404);
-    let said = service.said();
-    assert!(!said.contains("panic") && !said.contains("defect"), "{said}");
+    let printed = service.stderr();
+    assert!(!printed.contains("panic") && !printed.contains("defect"), "{printed}");
 }
 
 #[test]
-fn slow_clients_are_hung_up_on() {
+fn slow_clients_are_disconnected() {
     let (_sandbox, service) = idle();
-    // Half a head, nothing at all, the start of HTTP/2's preface; and a body that never ends.
+    // Half a head, no byte at all, the start of HTTP/2's preface; and a body that never ends.
     let heads: [&[u8]; 3] = [b"GET /healthz HTTP/1.1\r\nHost: local", b"", b"PRI * HT"];
     let mut heads = heads.map(|start| {
         let mut stream = service.connect();
@@ -561,12 +552,12 @@ fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
         let mut command = Command::new(program);
         command.args(arguments).env("PATH", path.unwrap()).current_dir(&directory);
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() { Ok(()) } else { Err(said) }
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(printed) }
     };
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    if let Err(said) = run("go", &words("build -o tools/ tool")) {
-        println!("skipped: the modules of the client can't be had: {said}");
+    if let Err(printed) = run("go", &words("build -o tools/ tool")) {
+        println!("skipped: the modules of the client can't be had: {printed}");
         return None;
     }
     let mut arguments = vec![concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../velox-service/proto").to_owned()];
@@ -586,7 +577,7 @@ fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_connect_client_in_go() {
+fn connect_client_in_go() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let Some(client) = go_client(&sandbox) else { return };
@@ -631,9 +622,9 @@ fn a_connect_client_in_go() {
             assert!(path.starts_with("/v1/artifacts/") && answer["logs"] != "", "{protocol}: {answer}");
             assert_eq!(service.ask("HEAD", path, &[], b"").status, 200);
         }
-        for (answer, (changes, code, said)) in refused.iter().zip(&wrong) {
+        for (answer, (changes, code, printed)) in refused.iter().zip(&wrong) {
             let message = answer["message"].as_str().unwrap();
-            assert!(answer["code"] == *code && message.contains(said), "{protocol}, {changes}: {answer}");
+            assert!(answer["code"] == *code && message.contains(printed), "{protocol}, {changes}: {answer}");
         }
     }
 
@@ -668,7 +659,7 @@ fn go_arch() -> &'static str {
 
 /// What the existing service's load test asks for, as it asks for it.
 #[test]
-fn the_existing_load_tests_requests() {
+fn requests_of_the_velox_load_test() {
     const PLUGINS: &str = "app-logger v5.1.8, logger v5.1.8, lock v5.1.8, rpc v5.1.8, centrifuge v5.1.8, \
         roadrunner-temporal v5.7.0, metrics v5.1.8, otel v5.1.8, http v5.2.7, gzip v5.1.8, prometheus v5.1.7, \
         headers v5.1.8, static v5.1.6, proxy_ip_parser v5.1.8, send v5.1.5, server v5.2.9, service v5.1.8, jobs v5.1.8, \
@@ -728,7 +719,7 @@ fn the_existing_load_tests_requests() {
 }
 
 #[test]
-fn the_clients_deadline_ends_its_waiting_and_not_the_build() {
+fn client_deadline_does_not_cancel_the_build() {
     let (_sandbox, service) = idle();
     let headers = [JSON, ("Connect-Timeout-Ms", "200")];
     let late = service.ask("POST", CALL, &headers, call("hello").to_string().as_bytes());
@@ -741,7 +732,7 @@ fn the_clients_deadline_ends_its_waiting_and_not_the_build() {
 }
 
 #[test]
-fn a_full_queue_says_when_to_come_back() {
+fn full_queue_sends_retry_after() {
     let sandbox = Sandbox::new();
     let service = Service::start(&mut server(&sandbox, &["--jobs", "0", "--queue", "2"]));
     let asked: Vec<Answer> = (0..6)
@@ -761,7 +752,7 @@ fn a_full_queue_says_when_to_come_back() {
 }
 
 #[test]
-fn a_signal_lets_what_is_on_its_way_come_to_an_end() {
+fn sigterm_ends_open_requests_cleanly() {
     let (_sandbox, service) = idle();
     let id = id(&service.post("/v1/builds", &json!({ "build": build("hello") })));
     let (log, call) = std::thread::scope(|scope| {
@@ -779,7 +770,7 @@ fn a_signal_lets_what_is_on_its_way_come_to_an_end() {
 }
 
 #[test]
-fn wrong_usage_is_told_before_anything_starts() {
+fn invalid_server_flags_fail_at_start() {
     let sandbox = Sandbox::new().file("cert.pem", "no certificate").file("key.pem", "no key");
     let cases: [(&[&str], i32, &str); 7] = [
         (&["--address", "0.0.0.0:0"], 2, "--tokens"),
@@ -792,19 +783,19 @@ fn wrong_usage_is_told_before_anything_starts() {
     ];
     for (arguments, code, hint) in cases {
         let output = server(&sandbox, arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(hint), "{arguments:?}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
+        assert!(printed.contains(hint), "{arguments:?}: {printed}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = server(&sandbox, &["--address", &address]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && said.contains(&address), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && printed.contains(&address), "{printed}");
 }
 
 #[test]
-fn tls_with_http_2_and_a_certificate_that_is_renewed() {
+fn tls_serves_http2_and_reloads_certificates() {
     let sandbox = Sandbox::new();
     let write = |name: &str| {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

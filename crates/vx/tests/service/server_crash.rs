@@ -1,5 +1,4 @@
-//! A build service that is killed again and again: nothing that it accepted is lost, nothing that it made is wrong, and
-//! nothing is made twice.
+//! A build service that is killed again and again: no accepted build is lost, no binary is wrong, none is built twice.
 //!
 //! `make soak` runs the long form.
 
@@ -80,7 +79,7 @@ fn try_submit(address: SocketAddr, version: usize) -> Option<(u16, Value)> {
     Some((answer.status, serde_json::from_slice(&answer.body).ok()?))
 }
 
-/// A log that somebody follows, whatever becomes of the service.
+/// A log that is followed across restarts of the service.
 #[derive(Default)]
 struct Followed {
     lines: Vec<(u64, String)>,
@@ -109,7 +108,7 @@ impl Followed {
     }
 }
 
-/// What goes on while the service dies and comes back.
+/// The clients while the service is killed and restarted.
 struct Crowd {
     address: Mutex<SocketAddr>,
     /// How many versions are asked for by now.
@@ -174,7 +173,7 @@ impl Random {
 }
 
 #[test]
-fn what_was_accepted_survives_every_crash() {
+fn accepted_builds_survive_crashes() {
     let _exclusive = exclusive();
     let rounds = long(8, 100);
     // A build that never had the time to end would be given up in the end.
@@ -248,7 +247,7 @@ fn what_was_accepted_survives_every_crash() {
 }
 
 #[test]
-fn equal_requests_are_one_compile() {
+fn equal_requests_compile_once() {
     let _exclusive = exclusive();
     let machine = Machine::new(1);
     let service = machine.server(&["--jobs", "2"]);
@@ -266,7 +265,7 @@ fn equal_requests_are_one_compile() {
     assert_eq!(build["state"], "succeeded", "{build}");
     assert_eq!(machine.compiled(), 1);
     assert_eq!(service.post("/v1/builds", &build_request(0)).status, 200);
-    // Nobody gets a link to a binary that isn't there.
+    // A binary that is gone is built again.
     let sum = build["artifact"]["sha256"].as_str().unwrap();
     let artifacts = machine.sandbox.at("data/artifacts");
     fs::remove_file(artifacts.join(&sum[..2]).join(sum)).unwrap();
@@ -278,7 +277,7 @@ fn equal_requests_are_one_compile() {
 }
 
 #[test]
-fn many_different_requests_are_all_answered() {
+fn different_requests_are_all_answered() {
     let _exclusive = exclusive();
     let count = long(8, 50);
     let machine = Machine::new(count);
@@ -308,12 +307,12 @@ fn many_different_requests_are_all_answered() {
 }
 
 #[test]
-fn a_directory_has_one_server() {
+fn data_directory_allows_one_server() {
     let machine = Machine::new(0);
     let _service = machine.server(&["--jobs", "0"]);
     let mut second: Command = machine.sandbox.vx_command("server --data data");
     let second = second.args(["--address", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("another server is using data: stop it"), "{said}");
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(message.contains("another server is using data: stop it"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! A build service runs what strangers ask for: what a job can't do, and what stops it.
+//! The build service compiles untrusted code: what a job can't do, and what stops it.
 #![cfg(unix)]
 
 use std::{
@@ -21,7 +21,8 @@ use velox_api::{
     BuildFailure, BuildId, BuildSpec, BuildState, FailureKind, LogEntry, PluginSpec, ReplaceSpec,
 };
 use velox_service::{
-    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant, job::Jobs,
+    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant,
+    job::ProcessRunner,
 };
 use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
@@ -114,7 +115,7 @@ impl Machine {
     }
 
     async fn attempt(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
-        let jobs = Jobs::new(&self.options).unwrap();
+        let jobs = ProcessRunner::new(&self.options).unwrap();
         let build = Build {
             id: BuildId::new(),
             key: spec.key().unwrap(),
@@ -199,13 +200,13 @@ fn server(answer: String) -> (u16, Arc<AtomicUsize>) {
     (port, asked)
 }
 
-/// A server that nobody may ask.
+/// A server that must not be asked.
 fn canary() -> (u16, Arc<AtomicUsize>) {
     server("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret".to_owned())
 }
 
 #[test]
-fn a_job_makes_a_server_and_says_what_goes_on() {
+fn job_builds_and_reports_progress() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
     let (made, file) = ended.made();
@@ -228,7 +229,7 @@ fn a_job_makes_a_server_and_says_what_goes_on() {
 }
 
 #[test]
-fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
+fn roadrunner_branch_is_resolved_by_proxies() {
     const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let machine = Machine::new();
     machine.proxy.query(ROADRUNNER, "master", RELEASE);
@@ -239,7 +240,7 @@ fn roadrunner_at_a_branch_comes_from_the_module_proxies() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
+fn job_errors_name_the_place_and_hide_the_service() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));
     let failure = ended.failed();
@@ -256,7 +257,7 @@ fn what_is_wrong_is_told_with_its_place_and_without_the_services_own() {
 }
 
 #[test]
-fn nothing_of_the_services_environment_reaches_a_child() {
+fn job_sees_nothing_of_the_service_environment() {
     const SECRET: &str = "s3cret-of-the-service";
     let machine = Machine::with(ModuleProxy::start_tls());
     machine.proxy.demand_login("operator", SECRET);
@@ -265,7 +266,7 @@ fn nothing_of_the_services_environment_reaches_a_child() {
     fs::write(&netrc, format!("machine {host} login operator password {SECRET}\n")).unwrap();
     let roots = machine.sandbox.at("roots.pem");
     fs::write(&roots, machine.proxy.ca()).unwrap();
-    // Jobs may write into their home, and what they leave there stays.
+    // ProcessRunner may write into their home, and what they leave there stays.
     let mut machine = machine
         .go("env >> $HOME/seen; cat /proc/$PPID/environ | tr '\\0' '\\n' >> $HOME/seen")
         .env("NETRC", netrc.to_str().unwrap())
@@ -296,7 +297,7 @@ fn nothing_of_the_services_environment_reaches_a_child() {
 }
 
 #[test]
-fn the_code_of_others_is_compiled_and_never_run() {
+fn foreign_code_is_compiled_and_never_run() {
     let machine = Machine::new();
     let [run, generated] = ["run", "generated"].map(|name| machine.sandbox.at(name));
     let mut files = plugin(HELLO, "hello").files();
@@ -322,7 +323,7 @@ fn the_code_of_others_is_compiled_and_never_run() {
 }
 
 #[test]
-fn no_directory_and_no_flag_comes_in_by_a_request() {
+fn requests_can_name_no_directory_and_no_flag() {
     let machine = Machine::new();
     let ran = machine.sandbox.at("ran");
     let tool = machine.sandbox.at("tool");
@@ -366,7 +367,7 @@ fn no_directory_and_no_flag_comes_in_by_a_request() {
 }
 
 #[test]
-fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
+fn proxy_redirects_to_this_machine_are_blocked() {
     let (port, asked) = canary();
     for to in [
         format!("http://127.0.0.1:{port}/"),
@@ -380,19 +381,19 @@ fn answers_of_a_proxy_lead_nowhere_on_this_machine() {
         let goproxy = format!("{},http://127.0.0.1:{redirector}", machine.sandbox.value("GOPROXY"));
         let machine = machine.env("GOPROXY", &goproxy);
         let ended = machine.run(spec(&[("example.com/stranger/x", "v1.0.0")]));
-        let said = &ended.failed().message;
-        assert!(said.contains("is not a public address"), "{said}");
+        let printed = &ended.failed().message;
+        assert!(printed.contains("is not a public address"), "{printed}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 #[test]
-fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
+fn direct_modules_reach_nothing_on_this_machine() {
     if !has_fence() {
         return;
     }
     let (port, asked) = canary();
-    // Whatever a page says and wherever it redirects to: the go command and git get there as this script does.
+    // This script connects as the go command and git do, whatever a page redirects to.
     let outside = tempfile::tempdir().unwrap();
     let stray = outside.path().join("stray");
     let script = format!(
@@ -411,7 +412,7 @@ fn pages_of_modules_that_may_come_directly_lead_nowhere_on_this_machine() {
 }
 
 #[test]
-fn pages_that_are_reached_and_mislead_lead_nowhere() {
+fn misleading_go_import_pages_are_blocked() {
     const HOST: &str = "go.acme.test";
     let (port, asked) = canary();
     let outside = tempfile::tempdir().unwrap();
@@ -459,10 +460,10 @@ fn pages_that_are_reached_and_mislead_lead_nowhere() {
     let policy = BuildPolicy { direct: vec![HOST.to_owned()], ..BuildPolicy::default() };
     let machine = Machine { options: ServiceOptions { policy, ..machine.options }, ..machine };
     machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
-    for (name, said) in cases {
+    for (name, printed) in cases {
         let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
         let all = ended.log() + &ended.failed().message;
-        assert!(all.contains(said), "{name}: {all}");
+        assert!(all.contains(printed), "{name}: {all}");
         assert!(!all.contains("word_of_the_service"), "{name}: {all}");
         let asked: Vec<_> = forge.requests().into_iter().filter(|request| request.host != HOST).collect();
         assert!(asked.is_empty(), "{name}: {asked:?}");
@@ -482,7 +483,7 @@ fn has_fence() -> bool {
 }
 
 #[test]
-fn an_assembler_includes_no_file_of_this_machine() {
+fn assembler_includes_no_file_of_this_machine() {
     if !has_fence() {
         return;
     }
@@ -518,7 +519,7 @@ fn an_assembler_includes_no_file_of_this_machine() {
 }
 
 #[test]
-fn a_name_without_end_is_not_kept_whole() {
+fn endless_identifier_is_cut_in_messages() {
     const LENGTH: usize = 1 << 20;
     let machine = Machine::new();
     let module = "example.com/acme/endless";
@@ -528,7 +529,7 @@ fn a_name_without_end_is_not_kept_whole() {
     machine.proxy.module(module, "v1.0.0", files);
     let ended = machine.run(spec(&[(module, "v1.0.0")]));
     let message = &ended.failed().message;
-    assert!(message.contains("undefined: xxx") && message.ends_with("the log has more of it"));
+    assert!(message.contains("undefined: xxx") && message.ends_with("see the log for the rest"));
     assert!(message.len() < LENGTH / 8 && ended.log().len() < LENGTH / 8, "{}", message.len());
 }
 
@@ -540,13 +541,13 @@ fn every_limit_ends_a_build() {
     let cases: [(Machine, &str); 6] = [
         (
             Machine::new().go(SLEEP).limits(|limits| limits.time = Duration::from_secs(8)),
-            "longer than the 8 seconds",
+            "time limit of 8 seconds",
         ),
-        (Machine::new().go(FILL).limits(|limits| limits.disk = 32 * MIB), "32 MiB of disk"),
-        (Machine::new().limits(|limits| limits.download = 2000), "downloaded more than the 2000 bytes"),
-        (Machine::new().limits(|limits| limits.log = 100), "its log grew past the 100 bytes"),
-        (Machine::new().limits(|limits| limits.artifact = 1000), "may have 1000 bytes here"),
-        (Machine::new().limits(|limits| limits.memory = 48 * MIB), "48 MiB of memory"),
+        (Machine::new().go(FILL).limits(|limits| limits.disk = 32 * MIB), "disk limit of 32 MiB"),
+        (Machine::new().limits(|limits| limits.download = 2000), "download limit of 2000 bytes"),
+        (Machine::new().limits(|limits| limits.log = 100), "log exceeded the limit of 100 bytes"),
+        (Machine::new().limits(|limits| limits.artifact = 1000), "exceeds the limit of 1000 bytes"),
+        (Machine::new().limits(|limits| limits.memory = 48 * MIB), "memory limit of 48 MiB"),
     ];
     for (machine, sentence) in cases {
         let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
@@ -560,7 +561,7 @@ fn every_limit_ends_a_build() {
 }
 
 #[test]
-fn a_cancelled_build_leaves_no_process() {
+fn cancelled_build_leaves_no_process() {
     let machine = Machine::new().go(r#"case "$1" in build) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
     let pid = machine.home().join("pid");
     let cancel = CancellationToken::new();
@@ -576,7 +577,7 @@ fn a_cancelled_build_leaves_no_process() {
 }
 
 #[test]
-fn a_job_ends_with_its_service() {
+fn job_ends_with_its_service() {
     let machine = Machine::new().go(r#"case "$1" in env) sleep 600 & echo $! > $HOME/pid; wait;; esac"#);
     let (home, pid) = (machine.home(), machine.home().join("pid"));
     let directory = machine.sandbox.at("job");
@@ -607,7 +608,7 @@ fn a_job_ends_with_its_service() {
 }
 
 #[test]
-fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
+fn forges_are_asked_only_for_direct_modules() {
     const DIRECT: &str = "github.com/acme/direct";
     let forge = TestForge::start();
     forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
@@ -628,8 +629,8 @@ fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
     };
     for patterns in [&[][..], &["github.com/stranger/*"], &["gitlab.com/acme"]] {
         let ended = behind(patterns).run(spec(&[(DIRECT, "v1.0.0")]));
-        let said = &ended.failed().message;
-        assert!(said.contains("only module proxies are asked here"), "{said}");
+        let printed = &ended.failed().message;
+        assert!(printed.contains("only module proxies are asked here"), "{printed}");
     }
     assert!(forge.requests().is_empty(), "{:?}", forge.requests());
     behind(&["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();
@@ -637,17 +638,17 @@ fn a_module_comes_from_its_forge_where_it_may_and_no_forge_is_asked_else() {
 }
 
 #[test]
-fn what_jobs_of_a_killed_service_left_is_removed_and_no_two_services_share_a_directory() {
+fn start_removes_leftovers_and_locks_the_directory() {
     let machine = Machine::new();
     let left = machine.options.data.join("jobs/job-left/tmp");
     fs::create_dir_all(&left).unwrap();
     fs::write(left.join("half"), "half").unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
-    let jobs = Jobs::new(&machine.options).unwrap();
+    let jobs = ProcessRunner::new(&machine.options).unwrap();
     assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
-    let error = Jobs::new(&machine.options).err().unwrap();
+    let error = ProcessRunner::new(&machine.options).err().unwrap();
     assert!(error.to_string().contains("another service"), "{error}");
     drop(jobs);
-    Jobs::new(&machine.options).unwrap();
+    ProcessRunner::new(&machine.options).unwrap();
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// The longest that anything on a page is waited for; a build on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A browser with nothing in it.
+/// A browser with an empty profile.
 pub struct Browser {
     pub client: Client,
     driver: Child,
@@ -46,11 +46,11 @@ impl Browser {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let said = lines.find_map(|line| {
+        let printed = lines.find_map(|line| {
             line.unwrap().split_once("started successfully on port ").map(|(_, port)| port.to_owned())
         });
-        let url = format!("http://127.0.0.1:{}", said.unwrap().trim_end_matches('.'));
-        // What else it says is of no use, but it has to be able to say it.
+        let url = format!("http://127.0.0.1:{}", printed.unwrap().trim_end_matches('.'));
+        // The rest is read so that the pipe never fills.
         std::thread::spawn(move || lines.for_each(drop));
 
         let profile_argument = format!("--user-data-dir={}", profile.path().join("chromium").display());
@@ -121,7 +121,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// What the console says since it was asked last: mistakes of scripts, and what the page's policy forbade.
+    /// The console's messages since the last call: script errors, and violations of the page's policy.
     pub async fn complaints(&self) -> Vec<String> {
         let entries = self.driver("se/log", json!({ "type": "browser" })).await;
         let entries = entries.as_array().unwrap();
@@ -153,7 +153,7 @@ impl Browser {
     pub async fn until(&self, expression: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
-            // While one page follows another, there is nothing to ask.
+            // Between two pages there is no document.
             let answer = self.client.execute(&format!("return Boolean({expression});"), Vec::new()).await;
             if answer.is_ok_and(|value| value == json!(true)) {
                 return;
@@ -204,7 +204,7 @@ impl Drop for Browser {
 
 /// A client for plain requests, which follows no redirect by itself.
 pub fn http() -> reqwest::Client {
-    // An error says that there is one already.
+    // An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }

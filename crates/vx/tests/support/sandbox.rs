@@ -97,6 +97,14 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Asserts that a text has all these parts.
+#[track_caller]
+pub fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+}
+
 /// A program on the PATH.
 pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
@@ -400,6 +408,13 @@ impl CommandOutput {
         self.stdout()
     }
 
+    /// Asserts that it succeeded, and that its standard error has all these texts.
+    #[track_caller]
+    pub fn succeeds_with(&self, texts: &[&str]) {
+        self.ok();
+        assert_contains(&self.stderr(), texts);
+    }
+
     /// Its standard error, once it failed with this code.
     #[track_caller]
     pub fn fails(&self, code: i32) -> String {
@@ -410,10 +425,7 @@ impl CommandOutput {
     /// Asserts that it failed with this code, and that its standard error has all these texts.
     #[track_caller]
     pub fn fails_with(&self, code: i32, texts: &[&str]) {
-        let stderr = self.fails(code);
-        for text in texts {
-            assert!(stderr.contains(text), "`{text}` is missing in:\n{stderr}");
-        }
+        assert_contains(&self.fails(code), texts);
     }
 
     /// The events of `--format json`.

@@ -1,4 +1,4 @@
-//! `vx server` as its clients know it.
+//! `vx server` as its clients use it.
 
 // Each story file uses the part that it needs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
@@ -20,7 +20,7 @@ pub struct Service {
     child: Option<Child>,
     stdout: BufReader<ChildStdout>,
     pub url: String,
-    said: Arc<Mutex<String>>,
+    message: Arc<Mutex<String>>,
 }
 
 impl Service {
@@ -28,25 +28,25 @@ impl Service {
     pub fn start(command: &mut Command) -> Self {
         command.args(["--address", "127.0.0.1:0", "--format", "json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
+        let message = Arc::new(Mutex::new(String::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let listening = std::thread::spawn({
-            let said = Arc::clone(&said);
+            let message = Arc::clone(&message);
             move || {
                 let mut line = String::new();
                 while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
-                    said.lock().unwrap().push_str(&line);
+                    message.lock().unwrap().push_str(&line);
                     line.clear();
                 }
             }
         });
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut service = Self { child: Some(child), stdout, url: String::new(), said };
+        let mut service = Self { child: Some(child), stdout, url: String::new(), message };
         while service.url.is_empty() {
             let mut line = String::new();
             if service.stdout.read_line(&mut line).unwrap() == 0 {
                 listening.join().unwrap();
-                panic!("the service didn't start: {}", service.said());
+                panic!("the service didn't start: {}", service.stderr());
             }
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["event"] == "serving" {
@@ -72,9 +72,9 @@ impl Service {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// What it said on stderr so far.
-    pub fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+    /// Its standard error so far.
+    pub fn stderr(&self) -> String {
+        self.message.lock().unwrap().clone()
     }
 
     /// As `kill -9` does.
@@ -97,7 +97,7 @@ impl Service {
         let status = child.wait().unwrap();
         let mut stdout = Vec::new();
         self.stdout.read_to_end(&mut stdout).unwrap();
-        Output { status, stdout, stderr: self.said().into_bytes() }
+        Output { status, stdout, stderr: self.stderr().into_bytes() }
     }
 
     /// A connection, with a time limit on reads.
@@ -148,7 +148,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// One request over HTTP/1.1 on a connection of its own. An error, or an answer that is cut off, says that the service is gone.
+/// One request over HTTP/1.1 on a connection of its own. An error, or an answer that is cut off, means that the service is gone.
 pub fn request(
     address: SocketAddr,
     method: &str,

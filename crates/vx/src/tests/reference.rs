@@ -50,7 +50,7 @@ fn commands(command: &Command) -> Vec<Command> {
 /// A table of the commands, and the help text of each.
 fn markdown() -> String {
     let mut text = String::from(
-        "<!-- Made from the program's help texts by `make book`. -->\n\n# Commands\n\n\
+        "<!-- Made from the program's help texts by `make book`. -->\n\n# Command reference\n\n\
          The help texts of all commands, as `vx help COMMAND` and `vx COMMAND --help` print them.\n\n\
          | command | description |\n|---|---|\n",
     );

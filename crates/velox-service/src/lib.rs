@@ -42,7 +42,7 @@ mod work;
 mod worker;
 mod worker_status;
 
-pub use artifacts::{ArtifactBucket, StoredArtifact};
+pub use artifacts::{ArtifactBucket, ListedArtifact};
 pub use build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 pub use caller::{Caller, TokenScope};
 pub use catalogue::{CatalogueGroup, CataloguePlugin, PluginCatalogue};

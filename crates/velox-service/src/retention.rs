@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::{ArtifactBucket, StoredArtifact},
+    artifacts::{ArtifactBucket, ListedArtifact},
     options::Retention,
     store::{BuildStore, MIN_RETENTION, StoreError},
 };
@@ -50,7 +50,7 @@ impl Retention {
         let mut all = artifacts.list().await?;
         // After the list: what is stored meanwhile isn't in it.
         let known = store.artifacts().await?;
-        let used = |artifact: &StoredArtifact| {
+        let used = |artifact: &ListedArtifact| {
             let used = Timestamp::try_from(artifact.last_used).unwrap_or(Timestamp::MAX);
             known.get(&artifact.sha256).map_or(used, |known| used.max(*known))
         };

@@ -19,7 +19,7 @@ const ED25519: u8 = 1;
 /// The hashes of a complete tile.
 const HASHES_PER_TILE: u64 = 256;
 
-type TreeHash = [u8; 32];
+type RecordHash = [u8; 32];
 
 /// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records a module version
 /// when it is first requested, as the public one does.
@@ -131,7 +131,7 @@ impl RecordLog {
     }
 
     /// The hash of the tree of these records: <https://www.rfc-editor.org/rfc/rfc6962#section-2.1>
-    fn hash(&self, records: Range<u64>) -> TreeHash {
+    fn hash(&self, records: Range<u64>) -> RecordHash {
         let Range { start, end } = records;
         match end - start {
             0 => Sha256::digest(b"").into(),
@@ -190,7 +190,7 @@ fn key_hash(public: &[u8]) -> [u8; 4] {
 
 /// A random key, so that no two databases of a test run have the same.
 fn new_key() -> Arc<Ed25519KeyPair> {
-    let mut seed = TreeHash::default();
+    let mut seed = RecordHash::default();
     for part in seed.chunks_mut(8) {
         part.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
     }

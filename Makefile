@@ -41,7 +41,7 @@ bench: needs ## measure vx beside Velox: VELOX=/path/to/velox (and VX_TEST_GOPRO
 
 .PHONY: book
 book: ## write the generated pages of docs/ anew, and make the website target/book
-	@INSTA_UPDATE=always cargo test --locked --quiet -p velox-manifest --test reference the_page
+	@INSTA_UPDATE=always cargo test --locked --quiet -p velox-manifest --test manifest the_page
 	@INSTA_UPDATE=always cargo test --locked --quiet -p vx --bin vx reference::the_page
 	@scripts/book
 

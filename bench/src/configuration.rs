@@ -1,10 +1,10 @@
 use anyhow::{Context, Result};
 use toml_edit::{DocumentMut, Item, Table, value};
 
-/// RoadRunner with all its plugins, as the real tests build it.
+/// RoadRunner with all its plugins, as the acceptance tests build it.
 const ALL: &str = include_str!("../../crates/vx/tests/real-35-plugins.toml");
 
-/// What [`PluginSet::Small`] is made of.
+/// The plugins of [`PluginSet::Small`].
 const SMALL: [&str; 5] = ["http", "server", "rpc", "logger", "fileserver"];
 
 /// RoadRunner's own module, at the release that the configuration names.
@@ -27,7 +27,7 @@ impl PluginSet {
         }
     }
 
-    pub(crate) const fn told(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::All => "35 plugins",
             Self::Small => "5 plugins",
@@ -37,9 +37,9 @@ impl PluginSet {
 
 /// A velox.toml.
 #[derive(Clone, Debug)]
-pub(crate) struct Configuration(DocumentMut);
+pub(crate) struct BenchConfig(DocumentMut);
 
-impl Configuration {
+impl BenchConfig {
     pub(crate) fn new(set: PluginSet) -> Result<Self> {
         let document: DocumentMut = ALL.parse().context("the configuration of all plugins")?;
         let mut new = Self(document);
@@ -50,11 +50,11 @@ impl Configuration {
     }
 
     pub(crate) fn without(mut self, plugin: &str) -> Result<Self> {
-        self.plugins()?.remove(plugin).with_context(|| format!("there is no plugin {plugin}"))?;
+        self.plugins()?.remove(plugin).with_context(|| format!("no plugin named {plugin}"))?;
         Ok(self)
     }
 
-    /// Downloads RoadRunner from here, as Velox does.
+    /// Downloads RoadRunner from this forge, as Velox does.
     pub(crate) fn with_forge(mut self, base_url: &str) -> Self {
         let mut github = Table::new();
         github["base_url"] = value(base_url);
@@ -92,14 +92,14 @@ mod tests {
 
     #[test]
     fn sets_and_places_are_what_they_are_called() {
-        let count = |mut configuration: Configuration| configuration.plugins().unwrap().len();
+        let count = |mut configuration: BenchConfig| configuration.plugins().unwrap().len();
         assert!(ALL.contains(RELEASE));
-        assert_eq!(count(Configuration::new(PluginSet::All).unwrap()), 35);
-        assert_eq!(count(Configuration::new(PluginSet::Small).unwrap()), 5);
+        assert_eq!(count(BenchConfig::new(PluginSet::All).unwrap()), 35);
+        assert_eq!(count(BenchConfig::new(PluginSet::Small).unwrap()), 5);
         for set in [PluginSet::All, PluginSet::Small] {
-            Configuration::new(set).unwrap().without(set.last()).unwrap();
+            BenchConfig::new(set).unwrap().without(set.last()).unwrap();
         }
-        let text = Configuration::new(PluginSet::Small)
+        let text = BenchConfig::new(PluginSet::Small)
             .unwrap()
             .with_forge("http://localhost")
             .target("linux", "arm64")

@@ -2,22 +2,22 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-/// What figures depend on, as the machine itself says it.
+/// The hardware and the software that the figures depend on.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub(crate) struct MachineInfo {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) memory: String,
     pub(crate) os: String,
     pub(crate) go: String,
     pub(crate) date: String,
-    /// The load of the minute before the first run: what else the machine did.
+    /// The load average of the minute before the first run.
     pub(crate) load: String,
     pub(crate) velox: String,
     pub(crate) vx: String,
 }
 
-impl Machine {
+impl MachineInfo {
     pub(crate) fn read(velox: &Path, vx: &Path) -> Result<Self> {
         let unknown = || "unknown".to_owned();
         let kernel = first_line("/proc/sys/kernel/osrelease");
@@ -30,13 +30,13 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory.map_or_else(unknown, |kib| format!("{:.1} GiB", kib / f64::from(1 << 20))),
             os: kernel.map_or(system.clone(), |kernel| format!("{system}, kernel {kernel}")),
-            go: said("go".as_ref(), &["version"])?.trim_start_matches("go version ").to_owned(),
+            go: stdout_of("go".as_ref(), &["version"])?.trim_start_matches("go version ").to_owned(),
             date: jiff::Timestamp::now().strftime("%F").to_string(),
             load: first_line("/proc/loadavg")
                 .and_then(|line| line.split(' ').next().map(str::to_owned))
                 .unwrap_or_else(unknown),
-            velox: said(velox, &["--version"])?,
-            vx: said(vx, &["version"])?,
+            velox: stdout_of(velox, &["--version"])?,
+            vx: stdout_of(vx, &["version"])?,
         })
     }
 
@@ -50,12 +50,12 @@ impl Machine {
     }
 }
 
-/// What a program prints on its standard output, in one line.
-pub(crate) fn said(program: &Path, arguments: &[&str]) -> Result<String> {
+/// The standard output of a program, in one line.
+pub(crate) fn stdout_of(program: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
         .output()
-        .with_context(|| format!("{} can't be started", program.display()))?;
+        .with_context(|| format!("failed to start {}", program.display()))?;
     if !output.status.success() {
         bail!("{} {}: {}", program.display(), arguments.join(" "), output.status);
     }

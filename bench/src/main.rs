@@ -1,6 +1,6 @@
-//! `velox-bench`: vx beside Velox, in turns, through one local module proxy.
+//! `velox-bench`: compares vx with Velox, in alternating runs, through one local module proxy.
 //!
-//! `make bench` runs it; docs/performance.md says what is measured and has the last figures.
+//! `make bench` runs it; docs/performance.md describes the scenarios and has the latest figures.
 
 mod configuration;
 mod machine;
@@ -23,42 +23,42 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     configuration::{PluginSet, RELEASE, ROADRUNNER},
-    machine::{Machine, said},
-    proxy::Proxy,
+    machine::{MachineInfo, stdout_of},
+    proxy::BenchProxy,
     scenario::{Bench, Scenario},
-    service::{Seen, Services},
-    table::{Outcome, Part},
+    service::{ServiceFigures, Services},
+    table::{FigureSet, ScenarioOutcome},
 };
 
 /// Measures vx against Velox
 #[derive(Debug, Parser)]
 #[command(max_term_width = 100)]
 struct Arguments {
-    /// Velox's binary
+    /// The Velox binary
     #[arg(long, env = "VELOX", value_name = "FILE")]
     velox: PathBuf,
-    /// The vx to measure
+    /// The vx binary
     #[arg(long, env = "VX", value_name = "FILE", default_value = "target/release/vx")]
     vx: PathBuf,
-    /// A prepared module tree, that has RoadRunner
+    /// A prepared module tree with RoadRunner
     #[arg(long, env = "VX_TEST_GOPROXY", value_name = "DIR")]
     tree: Option<PathBuf>,
-    /// How often each tool runs a scenario
+    /// Runs of each tool in each scenario
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
-    /// These alone [default: all]
+    /// Only these scenarios [default: all]
     #[arg(long, value_enum, value_name = "NAME")]
     scenario: Vec<Scenario>,
-    /// The build services instead of builds
+    /// Measure the build services instead of builds
     #[arg(long, conflicts_with_all = ["scenario", "small"])]
     service: bool,
-    /// Five plugins instead of 35: to try the bench itself
+    /// Five plugins instead of 35, to test the benchmark itself
     #[arg(long)]
     small: bool,
-    /// Where modules are kept between benches, and sandboxes live meanwhile
+    /// Directory of the downloaded modules and the sandboxes
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache"))]
     store: PathBuf,
-    /// Write the figures into this document [default: docs/performance.md when everything is measured]
+    /// Write the figures into this document [default: docs/performance.md after a complete run]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -74,43 +74,43 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether no scenario failed; a missed bar is a figure, no failure.
+/// Returns whether no scenario failed; a missed bar is no failure.
 fn run(arguments: &Arguments) -> Result<bool> {
     let Some(tree) = arguments.tree.as_ref().filter(|tree| !tree.as_os_str().is_empty()) else {
-        println!("skipped: the bench needs VX_TEST_GOPROXY, the path of a prepared module tree");
+        println!("skipped: set VX_TEST_GOPROXY to the path of a prepared module tree");
         return Ok(true);
     };
     let tree = existing(tree)?;
     let (velox, vx) = (existing(&arguments.velox)?, existing(&arguments.vx)?);
     fs::create_dir_all(&arguments.store)
-        .with_context(|| format!("can't make {}", arguments.store.display()))?;
+        .with_context(|| format!("failed to create {}", arguments.store.display()))?;
     let store = existing(&arguments.store)?;
-    // Two benches at once would measure each other.
+    // Two benchmarks at once would measure each other.
     let lock = File::create(store.join("lock"))?;
-    lock.try_lock().context("another bench runs")?;
+    lock.try_lock().context("another benchmark is running")?;
 
-    let machine = Machine::read(&velox, &vx)?;
-    let proxy = Proxy::start(&tree, &store, &said("go".as_ref(), &["env", "GOPROXY"])?)?;
+    let machine = MachineInfo::read(&velox, &vx)?;
+    let proxy = BenchProxy::start(&tree, &store, &stdout_of("go".as_ref(), &["env", "GOPROXY"])?)?;
     proxy.add_release(ROADRUNNER, RELEASE)?;
-    // Sandboxes of a bench that was killed.
+    // Left over from a killed benchmark.
     let directory = store.join("sandboxes");
     sandbox::remove(&directory)?;
     if arguments.service {
         let services = Services { velox, vx, proxy: &proxy, directory: directory.clone() };
-        let Seen { rows, facts } = services.run()?;
+        let ServiceFigures { rows, facts } = services.run()?;
         sandbox::remove(&directory)?;
         let facts: String = facts.iter().map(|fact| format!("- {fact}\n")).collect();
         let figures = format!(
-            "{}\nRoadRunner {RELEASE}, 5 plugins. Each cell: least / median / most.\n\n{}\n{facts}",
+            "{}\nRoadRunner {RELEASE}, 5 plugins. Each cell: minimum / median / maximum.\n\n{}\n{facts}",
             machine.markdown(),
-            table::outcomes(&[("service", Outcome::Measured(rows))]),
+            table::outcomes(&[("service", ScenarioOutcome::Measured(rows))]),
         );
         println!("{figures}");
-        write(arguments.output.clone().unwrap_or_else(document), Part::Service, &figures)?;
+        write(arguments.output.clone().unwrap_or_else(document), FigureSet::Service, &figures)?;
         return Ok(true);
     }
     let set = if arguments.small { PluginSet::Small } else { PluginSet::All };
-    let help = said(&vx, &["build", "--help"])?;
+    let help = stdout_of(&vx, &["build", "--help"])?;
     let mut bench = Bench {
         velox,
         vx,
@@ -129,9 +129,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     for scenario in scenarios {
         let outcome = bench.run(scenario);
         match &outcome {
-            Outcome::Measured(_) => {}
-            Outcome::Skipped(why) => eprintln!("{}: skipped: {why}", scenario.name()),
-            Outcome::Failed(why) => eprintln!("{}: failed: {why}", scenario.name()),
+            ScenarioOutcome::Measured(_) => {}
+            ScenarioOutcome::Skipped(why) => eprintln!("{}: skipped: {why}", scenario.name()),
+            ScenarioOutcome::Failed(why) => eprintln!("{}: failed: {why}", scenario.name()),
         }
         outcomes.push((scenario.name(), outcome));
     }
@@ -140,10 +140,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     sandbox::remove(&directory)?;
 
     let figures = format!(
-        "{}\nRoadRunner {RELEASE}, {}, {} rounds. Each cell: least / median / most.\n\n{}\nMedians of what the runs took \
-         besides:\n\n{}",
+        "{}\nRoadRunner {RELEASE}, {}, {} rounds. Each cell: minimum / median / maximum.\n\n{}\nMedians of other \
+         measurements:\n\n{}",
         machine.markdown(),
-        set.told(),
+        set.label(),
         arguments.rounds,
         table::outcomes(&outcomes),
         table::details(&seen),
@@ -151,25 +151,26 @@ fn run(arguments: &Arguments) -> Result<bool> {
     println!("{figures}");
     let complete = all && !arguments.small;
     if let Some(output) = arguments.output.clone().or_else(|| complete.then(document)) {
-        write(output, Part::Builds, &figures)?;
+        write(output, FigureSet::Builds, &figures)?;
     }
-    Ok(!outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))))
+    Ok(!outcomes.iter().any(|(_, outcome)| matches!(outcome, ScenarioOutcome::Failed(_))))
 }
 
-/// Where figures go.
+/// The document with the figures.
 fn document() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("performance.md")
 }
 
-fn write(output: PathBuf, part: Part, figures: &str) -> Result<()> {
-    let document = fs::read_to_string(&output).with_context(|| format!("can't read {}", output.display()))?;
+fn write(output: PathBuf, part: FigureSet, figures: &str) -> Result<()> {
+    let document =
+        fs::read_to_string(&output).with_context(|| format!("failed to read {}", output.display()))?;
     let document =
         table::into_document(&document, part, figures).with_context(|| output.display().to_string())?;
-    fs::write(&output, document).with_context(|| format!("can't write {}", output.display()))?;
+    fs::write(&output, document).with_context(|| format!("failed to write {}", output.display()))?;
     println!("written to {}", output.display());
     Ok(())
 }
 
 fn existing(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().with_context(|| format!("can't find {}", path.display()))
+    path.canonicalize().with_context(|| format!("failed to find {}", path.display()))
 }

@@ -9,17 +9,17 @@ use anyhow::{Context, Result, bail};
 use wait4::Wait4;
 
 use crate::{
-    proxy::{Proxy, Traffic},
+    proxy::{BenchProxy, Traffic},
     sandbox::Sandbox,
 };
 
-/// How often the memory of a process is looked at. The kernel's own high-water mark is read: what is missed is the growth
-/// of the last interval alone.
-const INTERVAL: Duration = Duration::from_millis(5);
+/// How often the memory of a process is polled. The kernel's high-water mark is read, so only the growth of the last
+/// interval is missed.
+const MEMORY_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What one run of a program took.
+/// The measurements of one run of a program.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Run {
+pub(crate) struct Measurement {
     pub(crate) seconds: f64,
     /// Of all processes together.
     pub(crate) cpu_seconds: f64,
@@ -30,8 +30,8 @@ pub(crate) struct Run {
     pub(crate) traffic: Traffic,
 }
 
-impl Run {
-    /// Two runs, one after the other, as one.
+impl Measurement {
+    /// Two consecutive runs as one.
     pub(crate) fn and(self, next: Self) -> Self {
         let (a, b) = (self.traffic, next.traffic);
         Self {
@@ -49,16 +49,20 @@ impl Run {
     }
 }
 
-/// Runs a command of the sandbox, that has to succeed; its output goes to the sandbox's log.
-pub(crate) fn measure(sandbox: &Sandbox, proxy: &Proxy, mut command: std::process::Command) -> Result<Run> {
+/// Runs a command of the sandbox, which must succeed; its output goes to the sandbox's log.
+pub(crate) fn measure(
+    sandbox: &Sandbox,
+    proxy: &BenchProxy,
+    mut command: std::process::Command,
+) -> Result<Measurement> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let log = File::create(sandbox.log()).context("can't make a log")?;
+    let log = File::create(sandbox.log()).context("failed to create the log")?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    // What the run before left to be written isn't this one's.
+    // Pending writes of the previous run must not be measured.
     rustix::fs::sync();
     proxy.take();
     let since = Instant::now();
-    let child = command.spawn().with_context(|| format!("{program} can't be started"))?;
+    let child = command.spawn().with_context(|| format!("failed to start {program}"))?;
     let status = format!("/proc/{}/status", child.id());
     let (ended, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     let (usage, elapsed) = std::thread::scope(|scope| {
@@ -66,7 +70,7 @@ pub(crate) fn measure(sandbox: &Sandbox, proxy: &Proxy, mut command: std::proces
             while !ended.load(Ordering::Relaxed) {
                 let mark = fs::read_to_string(&status).ok().and_then(|text| high_water_mark(&text));
                 peak.fetch_max(mark.unwrap_or(0), Ordering::Relaxed);
-                std::thread::sleep(INTERVAL);
+                std::thread::sleep(MEMORY_POLL_INTERVAL);
             }
         });
         let usage = child.wait4();
@@ -74,11 +78,11 @@ pub(crate) fn measure(sandbox: &Sandbox, proxy: &Proxy, mut command: std::proces
         ended.store(true, Ordering::Relaxed);
         (usage, elapsed)
     });
-    let usage = usage.with_context(|| format!("can't wait for {program}"))?;
+    let usage = usage.with_context(|| format!("failed to wait for {program}"))?;
     if !usage.status.success() {
         bail!("{program}: {}\n{}", usage.status, tail(sandbox));
     }
-    Ok(Run {
+    Ok(Measurement {
         seconds: elapsed.as_secs_f64(),
         cpu_seconds: (usage.rusage.utime + usage.rusage.stime).as_secs_f64(),
         own_memory: peak.into_inner(),

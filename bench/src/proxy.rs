@@ -23,25 +23,25 @@ use tokio_util::io::ReaderStream;
 ///
 /// A module comes from the prepared tree, else from the store, which is filled from the machine's own proxies on a miss:
 /// once a build ran through it, the same build doesn't touch the network again.
-pub(crate) struct Proxy {
+pub(crate) struct BenchProxy {
     port: u16,
-    shared: Arc<Shared>,
-    // Held for its end.
+    shared: Arc<ProxyShared>,
+    // Stopped when dropped.
     _runtime: tokio::runtime::Runtime,
 }
 
-/// What went through the proxy.
+/// The traffic of the proxy.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) requests: u64,
     /// Module zips, and RoadRunner's source archive.
     pub(crate) zips: u64,
     pub(crate) bytes: u64,
-    /// Requests that the machine's own proxies had to answer.
+    /// Requests that went to the machine's own proxies.
     pub(crate) upstream: u64,
 }
 
-struct Shared {
+struct ProxyShared {
     tree: PathBuf,
     store: PathBuf,
     upstreams: Vec<String>,
@@ -52,7 +52,7 @@ struct Shared {
     upstream: AtomicU64,
 }
 
-impl Proxy {
+impl BenchProxy {
     /// Listens on a free port of 127.0.0.1. `goproxy` is a GOPROXY list, of which the entries over HTTP count.
     pub(crate) fn start(tree: &Path, store: &Path, goproxy: &str) -> Result<Self> {
         let upstreams = goproxy
@@ -61,8 +61,8 @@ impl Proxy {
             .filter(|entry| entry.starts_with("https://") || entry.starts_with("http://"))
             .collect();
         let store = store.join("modules");
-        std::fs::create_dir_all(&store).with_context(|| format!("can't make {}", store.display()))?;
-        let shared = Arc::new(Shared {
+        std::fs::create_dir_all(&store).with_context(|| format!("failed to create {}", store.display()))?;
+        let shared = Arc::new(ProxyShared {
             tree: tree.to_owned(),
             store,
             upstreams,
@@ -103,7 +103,7 @@ impl Proxy {
         self.shared.archive(&format!("{version}.zip"))
     }
 
-    /// What went through since the last call.
+    /// The traffic since the last call.
     pub(crate) fn take(&self) -> Traffic {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         let shared = &self.shared;
@@ -123,16 +123,16 @@ impl Proxy {
             let mut from = zip::ZipArchive::new(io::BufReader::new(File::open(&source)?))?;
             let prefix = format!("{module}@{version}/");
             let top = format!("roadrunner-{}", version.trim_start_matches('v'));
-            let directory = target.parent().context("no directory")?;
+            let directory = target.parent().context("path without a parent")?;
             std::fs::create_dir_all(directory)?;
             let mut to = zip::ZipWriter::new(tempfile::NamedTempFile::new_in(directory)?);
-            // The tool extracts entry by entry: a folder has to stand before what is in it, as it does in a forge's archive.
+            // Velox extracts entry by entry: a folder must precede its files, as in a forge's archive.
             let mut folders = std::collections::BTreeSet::new();
             for at in 0..from.len() {
                 let mut file = from.by_index(at)?;
                 let name = file.name()?;
                 let Some(name) = name.strip_prefix(&prefix) else { bail!("{name} is not in {prefix}") };
-                // A workspace of modules that a module's zip leaves out.
+                // It names modules that a module's zip doesn't have.
                 if matches!(name, "go.work" | "go.work.sum") {
                     continue;
                 }
@@ -152,7 +152,7 @@ impl Proxy {
             file.persist(&target)?;
             Ok(())
         };
-        make().with_context(|| format!("can't make RoadRunner's archive from {}", source.display()))
+        make().with_context(|| format!("failed to make RoadRunner's archive from {}", source.display()))
     }
 }
 
@@ -168,14 +168,14 @@ fn client() -> Result<reqwest::Client> {
 }
 
 async fn redirect(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ProxyShared>>,
     Route(names): Route<(String, String, String)>,
 ) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
     (StatusCode::FOUND, [(header::LOCATION, format!("/archives/{}", names.2))]).into_response()
 }
 
-async fn archive(State(shared): State<Arc<Shared>>, Route(file): Route<String>) -> Response {
+async fn archive(State(shared): State<Arc<ProxyShared>>, Route(file): Route<String>) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
     if !is_plain(&file) {
         return StatusCode::NOT_FOUND.into_response();
@@ -183,9 +183,9 @@ async fn archive(State(shared): State<Arc<Shared>>, Route(file): Route<String>) 
     shared.send(&shared.archive(&file)).await.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
 }
 
-async fn module(State(shared): State<Arc<Shared>>, Route(path): Route<String>) -> Response {
+async fn module(State(shared): State<Arc<ProxyShared>>, Route(path): Route<String>) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
-    // Nothing is checked against the checksum database: every run has GONOSUMDB=*.
+    // Every run has GONOSUMDB=*.
     if !is_plain(&path) || path.starts_with("sumdb/") {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -205,12 +205,12 @@ async fn module(State(shared): State<Arc<Shared>>, Route(path): Route<String>) -
     })
 }
 
-impl Shared {
+impl ProxyShared {
     fn archive(&self, file: &str) -> PathBuf {
         self.store.with_file_name("archives").join(file)
     }
 
-    /// Where it is kept that a file doesn't exist. Paths have no upper-case letters on a proxy: no version is called so.
+    /// The marker of a missing file. Paths have no upper-case letters on a proxy, so it can't be a version.
     fn absent(&self, path: &str, status: StatusCode) -> PathBuf {
         self.store.join(format!("{path}.ABSENT-{}", status.as_u16()))
     }
@@ -225,20 +225,20 @@ impl Shared {
         Some(([(header::CONTENT_LENGTH, data.len())], body).into_response())
     }
 
-    /// Asks the machine's proxies in their order, and keeps the answer.
+    /// Queries the machine's proxies in their order and stores the reply.
     async fn fill(&self, path: &str) -> Result<Response> {
         let mut last = None;
         for upstream in &self.upstreams {
             self.upstream.fetch_add(1, Ordering::Relaxed);
             let url = format!("{upstream}/{path}");
             let mut answer =
-                self.client.get(&url).send().await.with_context(|| format!("can't ask {upstream}"))?;
+                self.client.get(&url).send().await.with_context(|| format!("failed to query {upstream}"))?;
             let place = match answer.status() {
                 StatusCode::OK => self.store.join(path),
                 status @ (StatusCode::NOT_FOUND | StatusCode::GONE) => self.absent(path, status),
-                status => bail!("{upstream} says {status}"),
+                status => bail!("{upstream} responded with {status}"),
             };
-            let directory = place.parent().context("no directory")?;
+            let directory = place.parent().context("path without a parent")?;
             tokio::fs::create_dir_all(directory).await?;
             let mut file = tempfile::NamedTempFile::new_in(directory)?;
             while let Some(chunk) = answer.chunk().await? {
@@ -246,17 +246,17 @@ impl Shared {
             }
             if answer.status() == StatusCode::OK {
                 file.persist(&place)?;
-                return self.send(&place).await.context("it is gone again");
+                return self.send(&place).await.context("the stored file disappeared");
             }
             last = Some((file, place, answer.status()));
         }
-        let (file, place, status) = last.context("no proxy over HTTP is in GOPROXY")?;
+        let (file, place, status) = last.context("GOPROXY has no proxy over HTTP")?;
         file.persist(&place)?;
         Ok((status, tokio::fs::read(&place).await?).into_response())
     }
 }
 
-/// Whether a path stays below where it starts.
+/// Whether a path has only normal components.
 fn is_plain(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
@@ -275,7 +275,7 @@ mod tests {
         zip.start_file("example.com/rr/v2@v2.1.0/cmd/main.go", zip::write::SimpleFileOptions::default())
             .unwrap();
         zip.finish().unwrap();
-        let proxy = Proxy::start(&tree, &store, "off").unwrap();
+        let proxy = BenchProxy::start(&tree, &store, "off").unwrap();
         proxy.add_release("example.com/rr/v2", "v2.1.0").unwrap();
         std::fs::create_dir_all(store.join("modules/example.com/!other/@v")).unwrap();
         std::fs::write(store.join("modules/example.com/!other/@v/list"), "v1.0.0\n").unwrap();

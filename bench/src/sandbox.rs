@@ -7,22 +7,22 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::proxy::Proxy;
+use crate::proxy::BenchProxy;
 
-/// One user's machine: a home, caches, a working directory, an environment. It is gone when dropped.
+/// One user's machine: a home, caches, a working directory, an environment. It is removed when dropped.
 pub(crate) struct Sandbox {
     directory: PathBuf,
     goproxy: String,
 }
 
 impl Sandbox {
-    /// With everything empty.
-    pub(crate) fn fresh(directory: PathBuf, proxy: &Proxy) -> Result<Self> {
+    /// Creates an empty one.
+    pub(crate) fn fresh(directory: PathBuf, proxy: &BenchProxy) -> Result<Self> {
         let sandbox = Self { directory, goproxy: proxy.goproxy() };
         sandbox.clear()?;
         for name in ["home", "modules", "builds", "cache", "tmp", "work"] {
             let path = sandbox.directory.join(name);
-            fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
+            fs::create_dir_all(&path).with_context(|| format!("failed to create {}", path.display()))?;
         }
         Ok(sandbox)
     }
@@ -37,17 +37,17 @@ impl Sandbox {
         self.directory.join("builds")
     }
 
-    /// Where the output of the last command is.
+    /// The output of the last command.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.work().join(name);
-        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
+        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
     }
 
-    /// A program as this user runs it.
+    /// A command in this environment.
     pub(crate) fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.work()).env_clear();
@@ -62,18 +62,18 @@ impl Sandbox {
             command.env(name, self.directory.join(part));
         }
         command.env("GOPROXY", &self.goproxy).env("GONOSUMDB", "*").env("GONOSUMCHECK", "1");
-        // The toolchain of the machine, and a module cache that can be removed.
+        // The machine's toolchain, and a module cache that can be removed.
         command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-modcacherw");
         command
     }
 
-    /// Keeps the state as it is now, for [`restore`](Self::restore).
+    /// Saves the current state for [`restore`](Self::restore).
     pub(crate) fn keep(&self) -> Result<()> {
         remove(&self.kept())?;
         copy(&self.directory, &self.kept())
     }
 
-    /// Goes back to the kept state, at the same paths: what caches know by its path is still there.
+    /// Restores the saved state, at the same paths, which caches refer to.
     pub(crate) fn restore(&self) -> Result<()> {
         self.clear()?;
         copy(&self.kept(), &self.directory)
@@ -90,15 +90,15 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // The next bench removes what stays.
+        // The next benchmark removes what is left.
         let _ = self.clear();
         let _ = remove(&self.kept());
     }
 }
 
-/// Times of files stay: the go command keys its index by them.
+/// Keeps the modification times: the go command keys its index by them.
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().context("can't start cp")?;
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().context("failed to start cp")?;
     if !status.success() {
         bail!("cp -a {} {}: {status}", from.display(), to.display());
     }
@@ -113,7 +113,7 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
     };
     missing(fs::remove_dir_all(directory))
         .or_else(|_| writable(directory).and_then(|()| missing(fs::remove_dir_all(directory))))
-        .with_context(|| format!("can't remove {}", directory.display()))
+        .with_context(|| format!("failed to remove {}", directory.display()))
 }
 
 fn writable(directory: &Path) -> io::Result<()> {

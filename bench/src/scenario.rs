@@ -9,38 +9,38 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{
-    configuration::{Configuration, PluginSet, ROADRUNNER},
-    measure::{Run, measure},
-    proxy::Proxy,
+    configuration::{BenchConfig, PluginSet, ROADRUNNER},
+    measure::{Measurement, measure},
+    proxy::BenchProxy,
     sandbox::Sandbox,
-    table::{Bar, Outcome, Pairs, Row, Unit, megabytes},
+    table::{Bar, MeasuredPairs, Row, ScenarioOutcome, Unit, megabytes},
 };
 
-/// How often vx builds what is there already; Velox takes too long for that.
-const UNCHANGED: usize = 20;
-/// Short runs differ more: fewer pairs than this say nothing.
-const OWN_TIME: usize = 5;
-/// How often a run that touched the network is done again before giving up.
-const ATTEMPTS: usize = 4;
+/// Runs of vx in `unchanged`; Velox takes too long for as many.
+const UNCHANGED_RUNS: usize = 20;
+/// Minimum of pairs in `own-time`, whose runs are short and vary more.
+const MIN_OWN_TIME_RUNS: usize = 5;
+/// Attempts of a run until one doesn't use the network.
+const MAX_ATTEMPTS: usize = 4;
 
 const TARGETS: [(&str, &str); 3] = [("linux", "amd64"), ("linux", "arm64"), ("darwin", "arm64")];
 
-/// What is measured.
+/// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Scenario {
     /// Everything is empty
     Cold,
     /// Everything is empty but a remote cache of compiled packages, and a velox.lock
     Remote,
-    /// A plugin more than in the build before
+    /// One more plugin than in the previous build
     PluginAdded,
-    /// The same again
+    /// The same build again
     Unchanged,
-    /// A small server for three platforms, everything empty
+    /// Five plugins for three platforms, everything empty
     ThreeTargets,
-    /// How many zips the cold builds downloaded
+    /// Zips that the cold builds downloaded
     Zips,
-    /// What vx takes besides the go command, where only the stamp changed
+    /// Time that vx adds to the go command when only the stamp changed
     OwnTime,
     /// The memory of vx's own process
     Memory,
@@ -52,19 +52,19 @@ enum Tool {
     Vx,
 }
 
-/// Both tools, and what they were seen doing.
+/// Both tools and their measurements.
 pub(crate) struct Bench {
     pub(crate) velox: PathBuf,
     pub(crate) vx: PathBuf,
-    pub(crate) proxy: Proxy,
+    pub(crate) proxy: BenchProxy,
     /// For the sandboxes.
     pub(crate) directory: PathBuf,
     pub(crate) set: PluginSet,
     pub(crate) rounds: usize,
     /// `vx build --help`.
     pub(crate) help: String,
-    pub(crate) seen: BTreeMap<Scenario, Pairs>,
-    /// After the warm-up: a build of everything behind them.
+    pub(crate) seen: BTreeMap<Scenario, MeasuredPairs>,
+    /// After the warm-up: sandboxes with a complete build.
     pub(crate) warm: Option<(Sandbox, Sandbox)>,
 }
 
@@ -84,8 +84,8 @@ impl Scenario {
 }
 
 impl Bench {
-    /// Runs a scenario. What is known by then from another isn't run again.
-    pub(crate) fn run(&mut self, scenario: Scenario) -> Outcome {
+    /// Runs a scenario, reusing the measurements of earlier ones.
+    pub(crate) fn run(&mut self, scenario: Scenario) -> ScenarioOutcome {
         let result = match scenario {
             Scenario::Cold => self.cold().map(|pairs| seconds("cold", &pairs, Bar::Ratio(0.80))),
             Scenario::Remote if !self.knows("--remote-cache") => return missing("--remote-cache"),
@@ -111,7 +111,7 @@ impl Bench {
                 self.three_targets().map(|pairs| seconds("three-targets", &pairs, Bar::Ratio(0.60)))
             }
             Scenario::Zips => self.cold().map(|pairs| {
-                let zips = |runs: &[Run]| runs.iter().map(|run| run.traffic.zips as f64).collect();
+                let zips = |runs: &[Measurement]| runs.iter().map(|run| run.traffic.zips as f64).collect();
                 let (other, vx) = (zips(&pairs.velox), zips(&pairs.vx));
                 vec![Row { name: "zips".to_owned(), unit: Unit::Zips, other, vx, bar: Bar::Ratio(0.70) }]
             }),
@@ -124,8 +124,8 @@ impl Bench {
             Scenario::Memory => self.memory(),
         };
         match result {
-            Ok(rows) => Outcome::Measured(rows),
-            Err(error) => Outcome::Failed(format!("{error:#}")),
+            Ok(rows) => ScenarioOutcome::Measured(rows),
+            Err(error) => ScenarioOutcome::Failed(format!("{error:#}")),
         }
     }
 
@@ -133,10 +133,10 @@ impl Bench {
         self.help.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == flag)
     }
 
-    fn cold(&mut self) -> Result<Pairs> {
+    fn cold(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::Cold, |bench| {
             bench.warm_up()?;
-            let configuration = Configuration::new(bench.set)?;
+            let configuration = BenchConfig::new(bench.set)?;
             bench.alternate("cold", bench.rounds, bench.rounds, |tool| {
                 let sandbox = bench.sandbox("cold")?;
                 bench.configure(tool, &sandbox, configuration.clone())?;
@@ -145,10 +145,10 @@ impl Bench {
         })
     }
 
-    fn remote(&mut self) -> Result<Pairs> {
+    fn remote(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::Remote, |bench| {
             bench.warm_up()?;
-            let configuration = Configuration::new(bench.set)?;
+            let configuration = BenchConfig::new(bench.set)?;
             let folder = bench.directory.join("remote");
             let cache = folder.to_string_lossy().into_owned();
             fs::create_dir_all(&folder)?;
@@ -156,7 +156,7 @@ impl Bench {
                 let sandbox = bench.sandbox("fill")?;
                 bench.configure(Tool::Vx, &sandbox, configuration.clone())?;
                 let run = bench.build(Tool::Vx, &sandbox, &["--remote-cache", &cache])?;
-                tell("remote", "filling", Tool::Vx, &run);
+                report("remote", "filling", Tool::Vx, &run);
                 fs::read_to_string(sandbox.work().join("velox.lock")).ok()
             };
             bench.alternate("remote", bench.rounds, bench.rounds, |tool| {
@@ -173,13 +173,13 @@ impl Bench {
         })
     }
 
-    fn plugin_added(&mut self) -> Result<Pairs> {
+    fn plugin_added(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::PluginAdded, |bench| {
-            let all = Configuration::new(bench.set)?;
+            let all = BenchConfig::new(bench.set)?;
             let sandboxes = (bench.sandbox("before-velox")?, bench.sandbox("before-vx")?);
             for (tool, sandbox) in [(Tool::Velox, &sandboxes.0), (Tool::Vx, &sandboxes.1)] {
                 bench.configure(tool, sandbox, all.clone().without(bench.set.last())?)?;
-                tell("plugin-added", "the build before", tool, &bench.build(tool, sandbox, &[])?);
+                report("plugin-added", "previous build", tool, &bench.build(tool, sandbox, &[])?);
                 sandbox.keep()?;
             }
             bench.alternate("plugin-added", bench.rounds, bench.rounds, |tool| {
@@ -191,27 +191,27 @@ impl Bench {
         })
     }
 
-    fn unchanged(&mut self) -> Result<Pairs> {
+    fn unchanged(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::Unchanged, |bench| {
             bench.warm_up()?;
             let (velox, vx) = bench.warm()?;
-            bench.alternate("unchanged", bench.rounds, UNCHANGED.max(bench.rounds), |tool| {
+            bench.alternate("unchanged", bench.rounds, UNCHANGED_RUNS.max(bench.rounds), |tool| {
                 bench.build(tool, if tool == Tool::Velox { velox } else { vx }, &[])
             })
         })
     }
 
-    fn three_targets(&mut self) -> Result<Pairs> {
+    fn three_targets(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::ThreeTargets, |bench| {
-            // clap reads from left to right: a flag that may stand only once fails before the help is reached.
+            // clap parses from left to right: a flag that is allowed only once fails before the help is reached.
             let twice = Command::new(&bench.vx)
                 .args(["build", "--target", "linux/amd64", "--target", "linux/arm64", "--help"])
                 .output()?;
             let at_once = twice.status.success();
             if !at_once {
-                eprintln!("three-targets: this vx takes one --target: it runs once for each");
+                eprintln!("three-targets: this vx accepts one --target: it runs once for each");
             }
-            let configuration = Configuration::new(PluginSet::Small)?;
+            let configuration = BenchConfig::new(PluginSet::Small)?;
             bench.alternate("three-targets", bench.rounds, bench.rounds, |tool| {
                 let sandbox = bench.sandbox("cold")?;
                 bench.configure(tool, &sandbox, configuration.clone())?;
@@ -220,7 +220,7 @@ impl Bench {
                     let flags: Vec<&str> = targets.iter().flat_map(|target| ["--target", target]).collect();
                     bench.invoke(tool, &sandbox, "velox.toml", "out", &flags)?
                 } else {
-                    let mut total = Run::default();
+                    let mut total = Measurement::default();
                     for ((os, arch), target) in TARGETS.iter().zip(&targets) {
                         let out = format!("out/{os}-{arch}");
                         total = total.and(if tool == Tool::Vx {
@@ -240,7 +240,7 @@ impl Bench {
         })
     }
 
-    /// vx's build beside the go command's own of the same tree; both only link, as the stamp is another each time.
+    /// vx compared with the go command on the same tree; both only link, since the stamp differs each time.
     fn own_time(&mut self) -> Result<Row> {
         self.warm_up()?;
         let (_, sandbox) = self.warm()?;
@@ -252,7 +252,7 @@ impl Bench {
             &["--stamp-version", "0.0.0-kept", "--keep-workspace", "--format", "json"],
         )?;
         let workspace = kept_workspace(&fs::read_to_string(sandbox.log())?)?;
-        let bare = |number: usize| -> Result<Run> {
+        let bare = |number: usize| -> Result<Measurement> {
             let linker = format!("-ldflags=-s -X {ROADRUNNER}/internal/meta.version=0.0.0-go{number}");
             let out = sandbox.work().join("bare");
             let out = out.to_string_lossy();
@@ -263,7 +263,7 @@ impl Bench {
                     "-mod=readonly",
                     "-trimpath",
                     "-buildvcs=false",
-                    // As vx compiles it, or the linkers would have different work.
+                    // As vx does, or the linkers would have different work.
                     "-gcflags=all=-dwarf=false",
                     &linker,
                     "-o",
@@ -278,15 +278,15 @@ impl Bench {
             let stamp = format!("0.0.0-vx{number}");
             self.build(Tool::Vx, sandbox, &["--stamp-version", &stamp])
         };
-        // The first of each may compile what the other's flags made another.
+        // The first run of each may recompile because of the other's flags.
         bare(0)?;
         ours(0)?;
         let (mut other, mut vx) = (Vec::new(), Vec::new());
-        for number in 1..=OWN_TIME.max(self.rounds) {
+        for number in 1..=MIN_OWN_TIME_RUNS.max(self.rounds) {
             other.push(bare(number)?.seconds * 1e3);
             vx.push(ours(number)?.seconds * 1e3);
         }
-        let name = "own-time (beside: go build alone)".to_owned();
+        let name = "own-time (compared with go build)".to_owned();
         Ok(Row { name, unit: Unit::Milliseconds, other, vx, bar: Bar::Difference(150.0) })
     }
 
@@ -294,7 +294,7 @@ impl Bench {
         let rows = [("memory, cold", self.cold()?), ("memory, unchanged", self.unchanged()?)];
         Ok(rows
             .map(|(name, pairs)| {
-                let own = |runs: &[Run]| runs.iter().map(|run| megabytes(run.own_memory)).collect();
+                let own = |runs: &[Measurement]| runs.iter().map(|run| megabytes(run.own_memory)).collect();
                 let (other, vx) = (own(&pairs.velox), own(&pairs.vx));
                 Row { name: name.to_owned(), unit: Unit::Megabytes, other, vx, bar: Bar::Most(80.0) }
             })
@@ -304,8 +304,8 @@ impl Bench {
     fn once(
         &mut self,
         scenario: Scenario,
-        measure: impl FnOnce(&mut Self) -> Result<Pairs>,
-    ) -> Result<Pairs> {
+        measure: impl FnOnce(&mut Self) -> Result<MeasuredPairs>,
+    ) -> Result<MeasuredPairs> {
         if let Some(seen) = self.seen.get(&scenario) {
             return Ok(seen.clone());
         }
@@ -314,34 +314,34 @@ impl Bench {
         Ok(pairs)
     }
 
-    /// A build with each tool that isn't measured: it fills the store of the proxy, and the caches of two sandboxes.
+    /// An unmeasured build with each tool, which fills the proxy's store and the caches of two sandboxes.
     fn warm_up(&mut self) -> Result<()> {
         if self.warm.is_some() {
             return Ok(());
         }
-        let configuration = Configuration::new(self.set)?;
+        let configuration = BenchConfig::new(self.set)?;
         let sandboxes = (self.sandbox("warm-velox")?, self.sandbox("warm-vx")?);
         for (tool, sandbox) in [(Tool::Velox, &sandboxes.0), (Tool::Vx, &sandboxes.1)] {
             self.configure(tool, sandbox, configuration.clone())?;
-            tell("warm-up", "once", tool, &self.build(tool, sandbox, &[])?);
+            report("warm-up", "first build", tool, &self.build(tool, sandbox, &[])?);
         }
         self.warm = Some(sandboxes);
         Ok(())
     }
 
     fn warm(&self) -> Result<(&Sandbox, &Sandbox)> {
-        self.warm.as_ref().map(|(velox, vx)| (velox, vx)).context("there was no warm-up")
+        self.warm.as_ref().map(|(velox, vx)| (velox, vx)).context("the warm-up is missing")
     }
 
-    /// velox, vx, velox, vx, …, until each ran as often as asked for.
+    /// velox, vx, velox, vx, …, until each has its number of runs.
     fn alternate(
         &self,
         name: &str,
         velox: usize,
         vx: usize,
-        mut run: impl FnMut(Tool) -> Result<Run>,
-    ) -> Result<Pairs> {
-        let mut pairs = Pairs::default();
+        mut run: impl FnMut(Tool) -> Result<Measurement>,
+    ) -> Result<MeasuredPairs> {
+        let mut pairs = MeasuredPairs::default();
         for round in 1..=velox.max(vx) {
             for (tool, rounds, runs) in
                 [(Tool::Velox, velox, &mut pairs.velox), (Tool::Vx, vx, &mut pairs.vx)]
@@ -349,19 +349,19 @@ impl Bench {
                 if round > rounds {
                     continue;
                 }
-                let mut attempts = 0..ATTEMPTS;
+                let mut attempts = 0..MAX_ATTEMPTS;
                 let done = loop {
                     ensure!(
                         attempts.next().is_some(),
-                        "the network was touched {ATTEMPTS} times: this is no measure"
+                        "the network was used in {MAX_ATTEMPTS} attempts: the run can't be measured"
                     );
                     let done = run(tool).with_context(|| format!("{name}, round {round}"))?;
                     if done.traffic.upstream == 0 {
                         break done;
                     }
-                    tell(name, "again, it went to the network", tool, &done);
+                    report(name, "repeated: it used the network", tool, &done);
                 };
-                tell(name, &format!("{round}/{rounds}"), tool, &done);
+                report(name, &format!("{round}/{rounds}"), tool, &done);
                 runs.push(done);
             }
         }
@@ -372,7 +372,7 @@ impl Bench {
         Sandbox::fresh(self.directory.join(name), &self.proxy)
     }
 
-    fn configure(&self, tool: Tool, sandbox: &Sandbox, configuration: Configuration) -> Result<()> {
+    fn configure(&self, tool: Tool, sandbox: &Sandbox, configuration: BenchConfig) -> Result<()> {
         let configuration = match tool {
             Tool::Velox => configuration.with_forge(&self.proxy.base_url()),
             Tool::Vx => configuration,
@@ -380,7 +380,7 @@ impl Bench {
         sandbox.write("velox.toml", &configuration.text())
     }
 
-    fn build(&self, tool: Tool, sandbox: &Sandbox, flags: &[&str]) -> Result<Run> {
+    fn build(&self, tool: Tool, sandbox: &Sandbox, flags: &[&str]) -> Result<Measurement> {
         let run = self.invoke(tool, sandbox, "velox.toml", "out", flags)?;
         check(sandbox, 1)?;
         Ok(run)
@@ -393,7 +393,7 @@ impl Bench {
         configuration: &str,
         out: &str,
         flags: &[&str],
-    ) -> Result<Run> {
+    ) -> Result<Measurement> {
         let program = if tool == Tool::Velox { &self.velox } else { &self.vx };
         // Velox doesn't make it.
         fs::create_dir_all(sandbox.work().join(out))?;
@@ -436,22 +436,22 @@ fn kept_workspace(events: &str) -> Result<PathBuf> {
             return event["path"].as_str().map(PathBuf::from).context("workspace_kept has no path");
         }
     }
-    bail!("vx didn't say where it kept the workspace")
+    bail!("vx didn't report the path of the workspace")
 }
 
-fn seconds(name: &str, pairs: &Pairs, bar: Bar) -> Vec<Row> {
-    let seconds = |runs: &[Run]| runs.iter().map(|run| run.seconds).collect();
+fn seconds(name: &str, pairs: &MeasuredPairs, bar: Bar) -> Vec<Row> {
+    let seconds = |runs: &[Measurement]| runs.iter().map(|run| run.seconds).collect();
     let (other, vx) = (seconds(&pairs.velox), seconds(&pairs.vx));
     vec![Row { name: name.to_owned(), unit: Unit::Seconds, other, vx, bar }]
 }
 
-fn missing(flag: &str) -> Outcome {
-    Outcome::Skipped(format!("this vx has no {flag}"))
+fn missing(flag: &str) -> ScenarioOutcome {
+    ScenarioOutcome::Skipped(format!("this vx doesn't support {flag}"))
 }
 
-fn tell(scenario: &str, round: &str, tool: Tool, run: &Run) {
+fn report(scenario: &str, round: &str, tool: Tool, run: &Measurement) {
     let tool = if tool == Tool::Velox { "velox" } else { "vx" };
-    let Run { seconds, own_memory, traffic, .. } = run;
+    let Measurement { seconds, own_memory, traffic, .. } = run;
     eprintln!(
         "{scenario} ({round}) {tool}: {seconds:.3} s, {} requests, {} zips, {:.1} MB, {} from the network, own memory {:.1} MB",
         traffic.requests,

@@ -2,18 +2,18 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 
-use crate::measure::Run;
+use crate::measure::Measurement;
 
-/// Which figures of a document.
+/// A section of figures in the document.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Part {
+pub(crate) enum FigureSet {
     /// Of builds.
     Builds,
     /// Of the build service.
     Service,
 }
 
-impl Part {
+impl FigureSet {
     fn marks(self) -> [String; 2] {
         let name = match self {
             Self::Builds => "figures",
@@ -23,62 +23,62 @@ impl Part {
     }
 }
 
-/// The runs of both tools, in the order they ran in.
+/// The runs of both tools, in the order in which they ran.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pairs {
-    pub(crate) velox: Vec<Run>,
-    pub(crate) vx: Vec<Run>,
+pub(crate) struct MeasuredPairs {
+    pub(crate) velox: Vec<Measurement>,
+    pub(crate) vx: Vec<Measurement>,
 }
 
-/// What a row counts in.
+/// The unit of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Seconds,
     Milliseconds,
-    /// Milliseconds, with their parts.
+    /// Milliseconds with two decimals.
     Fine,
     Megabytes,
     GigabytesPerSecond,
     Zips,
 }
 
-/// How good vx has to be.
+/// The requirement for vx.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bar {
-    /// The median of vx to Velox's.
+    /// The ratio of the median of vx to that of Velox.
     Ratio(f64),
     /// The median of vx, in the row's unit.
     Median(f64),
-    /// The largest of vx, in the row's unit.
+    /// The maximum of vx, in the row's unit.
     Most(f64),
-    /// All but one in a hundred of vx's, in the row's unit.
+    /// The 99th percentile of vx, in the row's unit.
     Percentile99(f64),
-    /// The least of vx, in the row's unit: more is better.
+    /// The minimum of vx, in the row's unit: more is better.
     Least(f64),
     /// The medians' difference, in the row's unit.
     Difference(f64),
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: Unit,
-    /// What vx stands beside: Velox, but for `own-time` the go command alone.
+    /// The values to compare with: Velox, or the go command alone for `own-time`.
     pub(crate) other: Vec<f64>,
     pub(crate) vx: Vec<f64>,
     pub(crate) bar: Bar,
 }
 
-/// What came of a scenario.
+/// The outcome of a scenario.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum ScenarioOutcome {
     Measured(Vec<Row>),
     Skipped(String),
     Failed(String),
 }
 
-/// The least, the median and the most.
+/// Minimum, median and maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) least: f64,
@@ -122,7 +122,7 @@ impl Unit {
 }
 
 impl Row {
-    /// Runs that alternated are compared pair by pair; where there are more of one, each with the other's median.
+    /// Alternating runs are compared pair by pair; with different numbers of runs, each with the other's median.
     fn ratios(&self) -> Vec<f64> {
         let Some(other) = Spread::of(&self.other).filter(|spread| spread.least > 0.0) else {
             return Vec::new();
@@ -133,8 +133,8 @@ impl Row {
         self.vx.iter().map(|vx| vx / other.median).collect()
     }
 
-    /// What the bar is about, and whether it is held.
-    fn judged(&self) -> Option<(String, String, bool)> {
+    /// The measured value, the bar, and whether the bar is met.
+    fn verdict(&self) -> Option<(String, String, bool)> {
         let vx = Spread::of(&self.vx)?;
         let (measured, bar, shown): (f64, f64, &dyn Fn(f64) -> String) = match self.bar {
             Bar::Ratio(bar) => (Spread::of(&self.ratios())?.median, bar, &|value| format!("{value:.3}")),
@@ -157,7 +157,7 @@ impl Row {
             || "–".to_owned(),
             |Spread { least, median, most }| format!("{least:.3} / {median:.3} / {most:.3}"),
         );
-        let (measured, bar, held) = self.judged().unwrap_or_default();
+        let (measured, bar, held) = self.verdict().unwrap_or_default();
         let verdict = if held { "ok" } else { "**missed**" };
         let (other, vx) = (self.unit.spread(&self.other), self.unit.spread(&self.vx));
         [self.name.clone(), other, vx, ratio, measured, bar, verdict.to_owned()]
@@ -170,19 +170,19 @@ fn percentile_99(values: &[f64]) -> Option<f64> {
     sorted.get((sorted.len() * 99).div_ceil(100).saturating_sub(1)).copied()
 }
 
-/// All outcomes, as Markdown that reads well in a terminal too.
-pub(crate) fn outcomes(outcomes: &[(&str, Outcome)]) -> String {
+/// All outcomes as a Markdown table.
+pub(crate) fn outcomes(outcomes: &[(&str, ScenarioOutcome)]) -> String {
     let head = ["scenario", "Velox", "vx", "vx / Velox", "measured", "bar", ""];
     let mut lines = vec![head.map(str::to_owned)];
     let mut notes = String::new();
     for (name, outcome) in outcomes {
         let (what, why) = match outcome {
-            Outcome::Measured(rows) => {
+            ScenarioOutcome::Measured(rows) => {
                 lines.extend(rows.iter().map(Row::cells));
                 continue;
             }
-            Outcome::Skipped(why) => ("skipped", why),
-            Outcome::Failed(why) => ("failed", why),
+            ScenarioOutcome::Skipped(why) => ("skipped", why),
+            ScenarioOutcome::Failed(why) => ("failed", why),
         };
         let _ = writeln!(notes, "- {name}: {what}: {}", why.lines().next().unwrap_or_default());
     }
@@ -194,8 +194,8 @@ pub(crate) fn outcomes(outcomes: &[(&str, Outcome)]) -> String {
     text
 }
 
-/// What the runs took besides time; medians.
-pub(crate) fn details(all: &[(&str, Pairs)]) -> String {
+/// The medians of the other measurements.
+pub(crate) fn details(all: &[(&str, MeasuredPairs)]) -> String {
     let head = [
         "scenario",
         "tool",
@@ -211,12 +211,13 @@ pub(crate) fn details(all: &[(&str, Pairs)]) -> String {
     let mut lines = vec![head.map(str::to_owned)];
     for (name, pairs) in all {
         for (tool, runs) in [("Velox", &pairs.velox), ("vx", &pairs.vx)] {
-            let median = |value: &dyn Fn(&Run) -> f64| {
+            let median = |value: &dyn Fn(&Measurement) -> f64| {
                 let values: Vec<f64> = runs.iter().map(value).collect();
                 Spread::of(&values).map_or(0.0, |spread| spread.median)
             };
-            let megabytes =
-                |value: &dyn Fn(&Run) -> u64| Unit::Megabytes.show(median(&|run| megabytes(value(run))));
+            let megabytes = |value: &dyn Fn(&Measurement) -> u64| {
+                Unit::Megabytes.show(median(&|run| megabytes(value(run))))
+            };
             lines.push([
                 (*name).to_owned(),
                 tool.to_owned(),
@@ -262,10 +263,10 @@ fn grid<const N: usize>(lines: &[[String; N]]) -> String {
     text
 }
 
-/// The document with these figures in the place of those that it had.
-pub(crate) fn into_document(document: &str, part: Part, figures: &str) -> Result<String> {
+/// Replaces the figures of a document.
+pub(crate) fn into_document(document: &str, part: FigureSet, figures: &str) -> Result<String> {
     let [begin, end] = part.marks();
-    let missing = |mark: &str| format!("there is no line `{}`", mark.trim_end());
+    let missing = |mark: &str| format!("missing line `{}`", mark.trim_end());
     let (before, rest) = document.split_once(&begin).with_context(|| missing(&begin))?;
     let (_, after) = rest.split_once(&end).with_context(|| missing(&end))?;
     Ok(format!("{before}{begin}\n{}\n\n{end}{after}", figures.trim()))
@@ -280,27 +281,27 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_the_pairs_is_held_against_the_bar() {
+    fn verdicts_compare_with_the_bar() {
         let rows = [
             row(&[100.0, 50.0, 80.0], &[50.0, 30.0, 48.0], Bar::Ratio(0.6)),
             row(&[2.0, 4.0], &[0.03, 0.06, 0.09], Bar::Ratio(0.01)),
             row(&[1.0], &[1.2], Bar::Difference(0.15)),
         ];
-        let told: Vec<_> = rows.iter().map(|row| row.judged().unwrap()).collect();
+        let told: Vec<_> = rows.iter().map(|row| row.verdict().unwrap()).collect();
         assert_eq!(told[0], ("0.600".to_owned(), "≤ 0.600".to_owned(), true));
         assert_eq!(told[1], ("0.020".to_owned(), "≤ 0.010".to_owned(), false));
         assert_eq!(told[2].0, "0.200 s");
         let many: Vec<f64> = (1..=1000).map(f64::from).collect();
         assert_eq!(percentile_99(&many), Some(990.0));
         let rate = Row { unit: Unit::GigabytesPerSecond, ..row(&[], &[0.9, 2.0], Bar::Least(1.0)) };
-        assert_eq!(rate.judged().unwrap(), ("0.90 GB/s".to_owned(), "≥ 1.00 GB/s".to_owned(), false));
+        assert_eq!(rate.verdict().unwrap(), ("0.90 GB/s".to_owned(), "≥ 1.00 GB/s".to_owned(), false));
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0, 9.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of(&[]), None);
     }
 
     #[test]
-    fn a_document_keeps_what_is_around_the_figures() {
-        for part in [Part::Builds, Part::Service] {
+    fn only_the_figures_of_a_document_are_replaced() {
+        for part in [FigureSet::Builds, FigureSet::Service] {
             let [begin, end] = part.marks();
             let document = format!("# Speed\n{begin}old\n{end}after\n");
             let new = into_document(&document, part, "new\n").unwrap();

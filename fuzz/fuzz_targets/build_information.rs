@@ -1,4 +1,4 @@
-//! Any file has build information or none.
+//! Reading the build information of arbitrary files must not panic.
 
 #![no_main]
 

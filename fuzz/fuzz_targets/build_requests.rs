@@ -1,5 +1,5 @@
-//! A request for a build, however it comes, is a spec or has violations; a spec that is right is so once more, and its
-//! configuration says the same.
+//! An arbitrary build request is a valid spec or has violations. A valid spec stays valid, and its configuration is
+//! equivalent.
 
 #![no_main]
 
@@ -21,13 +21,13 @@ fuzz_target!(|bytes: &[u8]| {
     };
     match read {
         Some(Ok(spec)) => {
-            let again = spec.clone().normalized().expect("it was right");
+            let again = spec.clone().normalized().expect("a valid spec stays valid");
             assert_eq!(spec.key().expect("a key"), again.key().expect("a key"));
             let configuration = spec.configuration();
-            let said = BuildSpec::from_configuration(&configuration, None).expect("its configuration is right");
+            let parsed = BuildSpec::from_configuration(&configuration, None).expect("its configuration is valid");
             // A configuration has no stamp.
             let stamps = BuildSpec { stamp_version: None, stamp_time: None, ..spec };
-            assert_eq!(said, [stamps], "{configuration}");
+            assert_eq!(parsed, [stamps], "{configuration}");
         }
         Some(Err(violations)) => assert!(!violations.is_empty()),
         None => {}

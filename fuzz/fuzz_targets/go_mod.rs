@@ -1,4 +1,4 @@
-//! A go.mod that can be read is written as a text that says the same; go.sum too.
+//! A parsed go.mod or go.sum that is printed and parsed again is the same.
 
 #![no_main]
 

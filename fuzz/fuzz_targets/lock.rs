@@ -1,4 +1,4 @@
-//! A lock that can be read is written as a text that says the same.
+//! A parsed lock that is printed and parsed again is the same.
 
 #![no_main]
 

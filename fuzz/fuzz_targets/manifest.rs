@@ -1,4 +1,4 @@
-//! Any text is a configuration or a list of mistakes, each at a place that the text has.
+//! Arbitrary text is a manifest or a list of errors whose spans are in the text.
 
 #![no_main]
 
@@ -8,9 +8,9 @@ use velox_manifest::{Manifest, SourceFile};
 fuzz_target!(|text: &str| {
     let source = SourceFile { name: "velox.toml".to_owned(), text: text.to_owned() };
     let environment = |name: &str| (name.len() % 2 == 0).then(|| "value".to_owned());
-    if let Err(mistakes) = Manifest::parse(&source, &environment) {
-        assert!(!mistakes.is_empty());
-        for span in mistakes.into_iter().filter_map(|mistake| mistake.span) {
+    if let Err(errors) = Manifest::parse(&source, &environment) {
+        assert!(!errors.is_empty());
+        for span in errors.into_iter().filter_map(|error| error.span) {
             assert!(text.get(span).is_some());
         }
     }

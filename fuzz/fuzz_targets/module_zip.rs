@@ -1,4 +1,4 @@
-//! Nothing in a zip gets out of the folder that it is unpacked to.
+//! Extracting an arbitrary zip must not write outside the target directory.
 
 #![no_main]
 

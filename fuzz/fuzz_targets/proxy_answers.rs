@@ -1,4 +1,4 @@
-//! Whatever a proxy answers for a version is kept as that version, or refused without a trace.
+//! Arbitrary replies of a module proxy are stored as a complete version or not at all.
 
 #![no_main]
 

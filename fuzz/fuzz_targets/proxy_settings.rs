@@ -1,4 +1,4 @@
-//! Whatever GOPROXY, GOSUMDB and a netrc file say is read or refused, and no message shows a password.
+//! Parsing arbitrary GOPROXY, GOSUMDB and netrc values must not panic, and no message contains a password.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What clients do to a service.
+//! The clients of a service.
 
 use std::{
     net::SocketAddr,
@@ -17,23 +17,23 @@ use tokio::{
     task::JoinSet,
 };
 
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// The longest duration of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// A request of the existing service's clients.
+/// A request to a service.
 #[derive(Clone)]
-pub(crate) struct Call {
+pub(crate) struct BuildCall {
     pub(crate) url: String,
     pub(crate) body: Value,
 }
 
 /// A client that keeps at most one connection.
 pub(crate) fn client() -> Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).timeout(PATIENCE).build()?)
+    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).timeout(REQUEST_TIMEOUT).build()?)
 }
 
-impl Call {
-    /// The answer's status and JSON.
+impl BuildCall {
+    /// The status and JSON of the reply.
     pub(crate) async fn send(&self, client: &reqwest::Client) -> Result<(u16, Value)> {
         let answer = client
             .post(&self.url)
@@ -46,7 +46,7 @@ impl Call {
         Ok((status, serde_json::from_str(&text).with_context(|| format!("no JSON ({status}): {text}"))?))
     }
 
-    /// One after the other over one connection: the milliseconds of each.
+    /// Sequential requests over one connection: the milliseconds of each.
     pub(crate) async fn repeat(&self, count: usize) -> Result<Vec<f64>> {
         let client = client()?;
         let mut took = Vec::new();
@@ -59,7 +59,7 @@ impl Call {
         Ok(took)
     }
 
-    /// All at once, each over a connection of its own: the statuses.
+    /// Concurrent requests, each over its own connection: the statuses.
     pub(crate) async fn at_once(&self, count: usize) -> Result<Vec<u16>> {
         let mut calls = JoinSet::new();
         for _ in 0..count {
@@ -70,7 +70,7 @@ impl Call {
     }
 }
 
-/// `count` requests over `connections` connections that are open by then: the milliseconds of each.
+/// `count` requests over `connections` open connections: the milliseconds of each.
 pub(crate) async fn latencies(url: &str, connections: usize, count: usize) -> Result<Vec<f64>> {
     let left = Arc::new(AtomicUsize::new(count));
     let mut tasks = JoinSet::new();
@@ -98,8 +98,8 @@ pub(crate) async fn latencies(url: &str, connections: usize, count: usize) -> Re
     Ok(took.concat())
 }
 
-/// Downloads `path` over and over with that many clients, for at least `least`: bytes a second. Nothing but sockets: a
-/// client that parses would be what is measured.
+/// Downloads `path` repeatedly with this many clients, for at least `least`: bytes a second. It uses plain sockets,
+/// because an HTTP client would be the bottleneck.
 pub(crate) async fn downloads(
     address: SocketAddr,
     path: &str,

@@ -1,4 +1,4 @@
-//! The build service beside Velox's: repeats, restarts, requests at once, downloads.
+//! Compares the build services of vx and Velox: repeats, restarts, concurrent requests, downloads.
 
 mod load;
 mod server;
@@ -18,46 +18,46 @@ use serde_json::{Value, json};
 use velox_testkit::{Internet, TestForge};
 
 use self::{
-    load::{Call, downloads, latencies},
-    server::{CountedGo, Server, free_address},
+    load::{BuildCall, downloads, latencies},
+    server::{CountingGo, ServiceProcess, free_address},
 };
 use crate::{
-    configuration::{Configuration, PluginSet, RELEASE},
-    proxy::Proxy,
+    configuration::{BenchConfig, PluginSet, RELEASE},
+    proxy::BenchProxy,
     sandbox::Sandbox,
     table::{Bar, Row, Unit, megabytes},
 };
 
-/// How often what is built is asked for again.
+/// Requests for a finished build.
 const REPEATS: usize = 1_000;
-/// How many ask for the same at once.
-const AT_ONCE: usize = 200;
-/// How many connections ask for metadata.
-const CONNECTIONS: usize = 64;
-/// How long clients download, at least.
-const DOWNLOADING: Duration = Duration::from_secs(5);
+/// Concurrent requests for the same build.
+const CONCURRENT_REQUESTS: usize = 200;
+/// Connections that request metadata.
+const METADATA_CONNECTIONS: usize = 64;
+/// Minimum duration of the downloads.
+const MIN_DOWNLOAD_TIME: Duration = Duration::from_secs(5);
 
 /// Both services.
 pub(crate) struct Services<'a> {
     pub(crate) velox: PathBuf,
     pub(crate) vx: PathBuf,
-    pub(crate) proxy: &'a Proxy,
+    pub(crate) proxy: &'a BenchProxy,
     /// For the sandboxes.
     pub(crate) directory: PathBuf,
 }
 
-/// What was seen.
-pub(crate) struct Seen {
+/// The figures of both services.
+pub(crate) struct ServiceFigures {
     pub(crate) rows: Vec<Row>,
-    /// What is no figure, a sentence each.
+    /// Other observations, a sentence each.
     pub(crate) facts: Vec<String>,
 }
 
-/// One service through all that is the same for both.
-struct Through {
-    /// Of the first request, that builds.
+/// The measurements that both services have in common.
+struct ServiceRun {
+    /// Seconds of the first request, which builds.
     first: f64,
-    /// Of [`AT_ONCE`] requests for something unbuilt.
+    /// Of [`CONCURRENT_REQUESTS`] requests for a new build: the statuses.
     statuses: Vec<u16>,
     compiles: usize,
     /// Milliseconds of repeats, before and after a restart.
@@ -69,18 +69,18 @@ struct Through {
 
 impl Services<'_> {
     /// Runs everything, Velox first.
-    pub(crate) fn run(&self) -> Result<Seen> {
-        // Whoever was faster has it installed; nothing here is encrypted.
+    pub(crate) fn run(&self) -> Result<ServiceFigures> {
+        // It may be installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let internet = self.internet()?;
 
         let sandbox = Sandbox::fresh(self.directory.join("service-velox"), self.proxy)?;
-        let go = CountedGo::new(self.directory.join("counted-velox"), &sandbox)?;
+        let go = CountingGo::new(self.directory.join("counted-velox"), &sandbox)?;
         let path = go.path()?;
         let velox_command = |address: &str| {
             let mut command = sandbox.command(&self.velox, &["server", "-a", address]);
-            // A token, since it asks for one; the forge takes any.
+            // Velox requires a token; the forge accepts any.
             command.envs(internet.environment()).env("GITHUB_TOKEN", "x").env("PATH", &path);
             command
         };
@@ -89,7 +89,7 @@ impl Services<'_> {
         drop(sandbox);
 
         let sandbox = Sandbox::fresh(self.directory.join("service-vx"), self.proxy)?;
-        let go = CountedGo::new(self.directory.join("counted-vx"), &sandbox)?;
+        let go = CountingGo::new(self.directory.join("counted-vx"), &sandbox)?;
         let path = go.path()?;
         let data = sandbox.work().join("data");
         let vx_command = |address: &str| {
@@ -107,7 +107,7 @@ impl Services<'_> {
             bar: Bar::Ratio(1.0),
         });
         rows.push(Row {
-            name: "the same after kill -9 (there: before)".to_owned(),
+            name: "the same after kill -9 (Velox: before)".to_owned(),
             unit: Unit::Fine,
             other: velox.repeats.clone(),
             vx: vx.after_restart.clone().unwrap_or_default(),
@@ -120,14 +120,14 @@ impl Services<'_> {
             vx: vec![vx.first_after_restart],
             bar: Bar::Ratio(1.0),
         });
-        let server = Server::start(&sandbox, free_address()?, vx_command)?;
+        let server = ServiceProcess::start(&sandbox, free_address()?, vx_command)?;
         rows.extend(runtime.block_on(reads(&server))?);
         server.kill()?;
-        let facts = [("Velox", &velox), ("vx", &vx)].map(|(name, seen)| seen.told(name));
-        Ok(Seen { rows, facts: facts.into() })
+        let facts = [("Velox", &velox), ("vx", &vx)].map(|(name, seen)| seen.summary(name));
+        Ok(ServiceFigures { rows, facts: facts.into() })
     }
 
-    /// A github.com that has RoadRunner's release: Velox's service asks no other.
+    /// A github.com with RoadRunner's release: Velox's service uses no other forge.
     fn internet(&self) -> Result<Internet> {
         let forge = Box::leak(Box::new(TestForge::start()));
         let repo = forge.github("roadrunner-server/roadrunner");
@@ -147,8 +147,8 @@ impl Services<'_> {
     }
 }
 
-impl Through {
-    fn told(&self, name: &str) -> String {
+impl ServiceRun {
+    fn summary(&self, name: &str) -> String {
         let answered = self.statuses.iter().filter(|status| **status == 200).count();
         let mut others: Vec<u16> = self.statuses.iter().copied().filter(|status| *status != 200).collect();
         others.sort_unstable();
@@ -157,16 +157,16 @@ impl Through {
             Some(status) => format!(", {} refused ({status})", others.len()),
         };
         format!(
-            "{name}: {AT_ONCE} requests at once for a server that isn't built: {answered} answered{refused}, {} compiled; \
+            "{name}: {CONCURRENT_REQUESTS} concurrent requests for a new build: {answered} answered{refused}, {} compiled; \
              the first build took {:.1} s",
             self.compiles, self.first
         )
     }
 }
 
-/// The request that clients of the existing service send, for five plugins.
-fn call(address: std::net::SocketAddr, debug: bool) -> Result<Call> {
-    let configuration = Configuration::new(PluginSet::Small)?;
+/// The request that clients of Velox's service send, for five plugins.
+fn call(address: std::net::SocketAddr, debug: bool) -> Result<BuildCall> {
+    let configuration = BenchConfig::new(PluginSet::Small)?;
     let plugins: Vec<Value> = configuration
         .modules()?
         .into_iter()
@@ -179,44 +179,45 @@ fn call(address: std::net::SocketAddr, debug: bool) -> Result<Call> {
         "plugins": plugins,
         "debug": debug,
     });
-    Ok(Call { url: format!("http://{address}/api.service.v1.BuildService/Build"), body })
+    Ok(BuildCall { url: format!("http://{address}/api.service.v1.BuildService/Build"), body })
 }
 
 async fn through(
     sandbox: &Sandbox,
-    go: &CountedGo,
+    go: &CountingGo,
     command: &dyn Fn(&str) -> Command,
     survives: bool,
-) -> Result<Through> {
-    let timed = async |call: &Call| -> Result<f64> {
+) -> Result<ServiceRun> {
+    let timed = async |call: &BuildCall| -> Result<f64> {
         let since = Instant::now();
         let (status, answer) = call.send(&load::client()?).await?;
         ensure!(status == 200, "{status}: {answer}");
         Ok(since.elapsed().as_secs_f64())
     };
-    let server = Server::start(sandbox, free_address()?, command)?;
+    let server = ServiceProcess::start(sandbox, free_address()?, command)?;
     let plain = call(server.address, false)?;
     let first = timed(&plain).await?;
     go.take()?;
-    let statuses = call(server.address, true)?.at_once(AT_ONCE).await?;
+    let statuses = call(server.address, true)?.at_once(CONCURRENT_REQUESTS).await?;
     let compiles = go.take()?;
     let repeats = plain.repeat(REPEATS).await?;
     server.kill()?;
-    let server = Server::start(sandbox, free_address()?, command)?;
+    let server = ServiceProcess::start(sandbox, free_address()?, command)?;
     let again = call(server.address, false)?;
     let first_after_restart = timed(&again).await?;
     let after_restart = if survives { Some(again.repeat(REPEATS).await?) } else { None };
     server.kill()?;
-    Ok(Through { first, statuses, compiles, repeats, after_restart, first_after_restart })
+    Ok(ServiceRun { first, statuses, compiles, repeats, after_restart, first_after_restart })
 }
 
-/// Metadata and downloads of what is built.
-async fn reads(server: &Server) -> Result<Vec<Row>> {
+/// Metadata and downloads of a finished build.
+async fn reads(server: &ServiceProcess) -> Result<Vec<Row>> {
     let alone = |name: &str, unit, vx, bar| Row { name: name.to_owned(), unit, other: Vec::new(), vx, bar };
     let (_, answer) = call(server.address, false)?.send(&load::client()?).await?;
     let path = answer["path"].as_str().context("the answer has no path")?.to_owned();
     let id = build_of(server).await?;
-    let metadata = latencies(&format!("http://{}{id}", server.address), CONNECTIONS, REPEATS).await?;
+    let metadata =
+        latencies(&format!("http://{}{id}", server.address), METADATA_CONNECTIONS, REPEATS).await?;
     let mut rows =
         vec![alone("metadata, 64 connections, p99", Unit::Fine, metadata, Bar::Percentile99(20.0))];
     let mut alone_memory = None;
@@ -234,7 +235,7 @@ async fn reads(server: &Server) -> Result<Vec<Row>> {
                     server.address,
                     &path,
                     clients,
-                    DOWNLOADING,
+                    MIN_DOWNLOAD_TIME,
                 ))
             });
             ended.store(true, Ordering::Relaxed);
@@ -259,15 +260,15 @@ async fn reads(server: &Server) -> Result<Vec<Row>> {
 }
 
 /// The path of the finished build's metadata.
-async fn build_of(server: &Server) -> Result<String> {
-    let configuration = Configuration::new(PluginSet::Small)?;
+async fn build_of(server: &ServiceProcess) -> Result<String> {
+    let configuration = BenchConfig::new(PluginSet::Small)?;
     let plugins: Vec<Value> = configuration
         .modules()?
         .into_iter()
         .map(|(module, tag)| json!({"module": module, "ref": tag}))
         .collect();
     let body = json!({"build": {"roadrunner": RELEASE, "plugins": plugins, "target": "linux/amd64"}});
-    let call = Call { url: format!("http://{}/v1/builds", server.address), body };
+    let call = BuildCall { url: format!("http://{}/v1/builds", server.address), body };
     let (status, answer) = call.send(&load::client()?).await?;
     ensure!(status == 200, "a finished build isn't served: {status} {answer}");
     Ok(answer["links"]["self"].as_str().context("the build has no link to itself")?.to_owned())

@@ -13,16 +13,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::sandbox::Sandbox;
 
-/// How long a service may take to listen.
-const START: Duration = Duration::from_secs(30);
+/// The longest time until a service listens.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running service. It is killed when dropped.
-pub(crate) struct Server {
+pub(crate) struct ServiceProcess {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
-impl Server {
+impl ServiceProcess {
     /// Starts what `command` makes of an address, and waits until it listens.
     pub(crate) fn start(
         sandbox: &Sandbox,
@@ -30,25 +30,28 @@ impl Server {
         command: impl FnOnce(&str) -> Command,
     ) -> Result<Self> {
         let mut command = command(&address.to_string());
-        let log =
-            File::options().create(true).append(true).open(sandbox.log()).context("can't make a log")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(sandbox.log())
+            .context("failed to create the log")?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        let mut server = Self { child: child.context("the service can't be started")?, address };
-        let until = Instant::now() + START;
+        let mut server = Self { child: child.context("failed to start the service")?, address };
+        let until = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 let said = fs::read_to_string(sandbox.log()).unwrap_or_default();
-                bail!("the service ended: {status}\n{said}");
+                bail!("the service exited: {status}\n{said}");
             }
             if Instant::now() > until {
-                bail!("the service doesn't listen after {} s", START.as_secs());
+                bail!("the service doesn't listen after {} s", START_TIMEOUT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(server)
     }
 
-    /// The resident memory of its own process by now, in bytes.
+    /// The current resident memory of its own process, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         resident(self.child.id()).unwrap_or(0)
     }
@@ -61,14 +64,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServiceProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// An address that nobody listens on.
+/// An address without a listener.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
@@ -79,19 +82,19 @@ fn resident(process: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// A `go` that counts its builds before it runs the real one.
-pub(crate) struct CountedGo {
+/// A `go` wrapper that counts builds of RoadRunner.
+pub(crate) struct CountingGo {
     directory: PathBuf,
-    /// In GOCACHE: a job of vx writes nowhere else.
+    /// In GOCACHE, since a job of vx can't write elsewhere.
     count: PathBuf,
 }
 
-impl CountedGo {
+impl CountingGo {
     pub(crate) fn new(directory: PathBuf, sandbox: &Sandbox) -> Result<Self> {
         fs::create_dir_all(&directory)?;
         let real = std::env::var_os("PATH")
             .and_then(|path| std::env::split_paths(&path).map(|part| part.join("go")).find(|go| go.is_file()))
-            .context("there is no go on the PATH")?;
+            .context("no go on the PATH")?;
         let count = sandbox.builds().join("counted");
         File::create(&count)?;
         let script = format!(
@@ -106,7 +109,7 @@ impl CountedGo {
         Ok(Self { directory, count })
     }
 
-    /// How many servers were compiled since the last call.
+    /// The builds since the last call.
     pub(crate) fn take(&self) -> Result<usize> {
         let builds = fs::read_to_string(&self.count)?.lines().count();
         File::create(&self.count)?;

@@ -1,4 +1,4 @@
-//! What a program asks a build service with: submit, follow, cancel, download.
+//! An HTTP client of the build service: submit, follow, cancel, download.
 
 use std::{
     fs::File,
@@ -25,104 +25,102 @@ use crate::{
     view::{BuildView, Problem, SubmitRequest},
 };
 
-/// For how long a service may be away, or say that it has no room, before it is given up.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How long requests to an unavailable or full service are retried.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// For how long a service may be away that never answered.
-const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first request is retried: the service may not exist.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first pause before another try; each one is twice as long as the one before, up to the last.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The first and the longest delay between retries; it doubles in between.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// An answer other than a binary or a log is never larger.
-const LARGEST_ANSWER: u64 = 32 << 20;
+/// The largest response other than a binary or a log.
+const MAX_RESPONSE_BYTES: u64 = 32 << 20;
 
-/// How often a binary is downloaded that isn't what its sum says.
-const DOWNLOADS: u32 = 2;
+/// How often a binary with a wrong checksum is downloaded.
+const MAX_DOWNLOADS: u32 = 2;
 
-/// Why a service couldn't be asked, or what it said.
+/// An error of the client, or one that the service answered with.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address is none of a service.
-    #[error("`{address}` is no address of a build service: {why}")]
+    /// The service URL is invalid.
+    #[error("invalid build service URL `{address}`: {why}")]
     Address {
-        /// The address, without what might be a password.
+        /// The URL, without a password.
         address: String,
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The token isn't sent where others could read it.
-    #[error("the token isn't sent to {host} over plain http, where others could read it: use https")]
+    /// The token would be sent over an unencrypted connection.
+    #[error("refusing to send the token to {host} over unencrypted HTTP; use https")]
     InsecureToken {
         /// The service's host.
         host: String,
     },
-    /// The token can't be one.
-    #[error("the token has characters in it that no token has")]
+    /// The token has invalid characters.
+    #[error("the token contains invalid characters")]
     InvalidToken,
-    /// The service can't be reached, or went away.
-    #[error("the build service at {host} can't be reached: {why}")]
+    /// The connection failed.
+    #[error("failed to connect to the build service at {host}: {why}")]
     Network {
         /// The service's host.
         host: String,
         /// Why.
         why: String,
     },
-    /// Nobody vouches for the service's certificate.
-    #[error("the certificate of the build service at {host} isn't trusted: {why}")]
+    /// The service's certificate isn't trusted.
+    #[error("untrusted certificate of the build service at {host}: {why}")]
     Certificate {
         /// The service's host.
         host: String,
         /// Why.
         why: String,
     },
-    /// The service says no.
+    /// The service answered with a problem.
     #[error("{}", said(.0))]
     Rejected(Box<Problem>),
-    /// What answers isn't such a service.
-    #[error("{host} answers, but not as a build service does: {why}")]
+    /// The response is not one of a build service.
+    #[error("unexpected response from {host}: {why}")]
     InvalidResponse {
         /// The host.
         host: String,
         /// What is wrong.
         why: String,
     },
-    /// The binary isn't what the service says that it is.
-    #[error(
-        "the binary that came isn't the one that the service made: its SHA-256 is {found}, not {expected}"
-    )]
+    /// The downloaded binary is damaged.
+    #[error("checksum mismatch for the downloaded binary: expected SHA-256 {expected}, found {found}")]
     Checksum {
-        /// What the service says.
+        /// The SHA-256 that the service states.
         expected: String,
-        /// What came.
+        /// The SHA-256 of the download.
         found: String,
     },
-    /// The binary can't be written.
-    #[error("can't write the binary: {0}")]
+    /// Writing the binary failed.
+    #[error("failed to write the binary: {0}")]
     Io(#[from] io::Error),
 }
 
 fn said(problem: &Problem) -> String {
     match problem.detail.as_str() {
-        "" => format!("the build service says: {}", problem.title),
-        detail => format!("the build service says: {}: {detail}", problem.title),
+        "" => format!("the build service answered: {}", problem.title),
+        detail => format!("the build service answered: {}: {detail}", problem.title),
     }
 }
 
-/// What goes on, told while it does.
+/// Progress of a request.
 #[derive(Debug, Clone)]
 pub enum ClientEvent {
     /// A line of the build's log.
     Log(LogEntry),
-    /// The build is at another state.
+    /// The build changed its state.
     State(Box<BuildView>),
-    /// The service is asked again after this time, and why.
+    /// The request is retried after this delay, for this reason.
     Retrying(Duration, String),
-    /// So many bytes of the binary are here.
+    /// How many bytes of the binary are downloaded.
     Downloaded(u64),
 }
 
-/// A build service, as a client sees it. Clones share their connections.
+/// A client of a build service. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct ServiceClient {
     http: reqwest::Client,
@@ -131,10 +129,10 @@ pub struct ServiceClient {
     token: Option<HeaderValue>,
 }
 
-/// What an attempt came to.
-enum Attempt<T> {
+/// The result of an attempt.
+enum AttemptResult<T> {
     Done(T),
-    /// Another one may do better, after this time where the service says so.
+    /// It may be retried, after this delay where the service names one.
     Again(ClientError, Option<Duration>),
     Failed(ClientError),
 }
@@ -152,15 +150,15 @@ impl ServiceClient {
     ) -> Result<Self, ClientError> {
         let wrong = |why| ClientError::Address { address: without_password(address), why };
         let mut base =
-            Url::parse(address).map_err(|_| wrong("write a URL, such as https://builds.example.com"))?;
+            Url::parse(address).map_err(|_| wrong("expected a URL such as https://builds.example.com"))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
-            return Err(wrong("write an http:// or https:// URL"));
+            return Err(wrong("expected an http:// or https:// URL"));
         }
         if !base.username().is_empty() || base.password().is_some() {
-            return Err(wrong("a token or password in it would be seen by others: use VX_REMOTE_TOKEN"));
+            return Err(wrong("it contains credentials; use VX_REMOTE_TOKEN"));
         }
         if base.query().is_some() || base.fragment().is_some() {
-            return Err(wrong("leave out what follows the path"));
+            return Err(wrong("query and fragment are not supported"));
         }
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -195,19 +193,19 @@ impl ServiceClient {
     /// Asks for a build. Where the service has no room, it is asked again as it says.
     ///
     /// # Errors
-    /// It isn't taken, or the service can't be reached.
+    /// The request is rejected, or the connection fails.
     pub async fn submit(
         &self,
         submit: &SubmitRequest,
-        told: &mut (dyn FnMut(ClientEvent) + Send),
+        progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<BuildView, ClientError> {
-        let mut waiting = Waiting::new(FIRST_PATIENCE);
+        let mut waiting = RetryTimer::new(CONNECT_TIMEOUT);
         loop {
             let request = self.request(Method::POST, "v1/builds")?.json(submit);
             match self.json(request).await {
-                Attempt::Done(view) => return Ok(view),
-                Attempt::Failed(error) => return Err(error),
-                Attempt::Again(error, after) => waiting.again(error, after, told).await?,
+                AttemptResult::Done(view) => return Ok(view),
+                AttemptResult::Failed(error) => return Err(error),
+                AttemptResult::Again(error, after) => waiting.again(error, after, progress).await?,
             }
         }
     }
@@ -217,12 +215,12 @@ impl ServiceClient {
     /// # Errors
     /// There is none of that name, or the service can't be reached.
     pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
-        let mut waiting = Waiting::new(PATIENCE);
+        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
         loop {
             match self.json(self.request(Method::GET, &format!("v1/builds/{id}"))?).await {
-                Attempt::Done(view) => return Ok(view),
-                Attempt::Failed(error) => return Err(error),
-                Attempt::Again(error, after) => waiting.again(error, after, &mut |_| ()).await?,
+                AttemptResult::Done(view) => return Ok(view),
+                AttemptResult::Failed(error) => return Err(error),
+                AttemptResult::Again(error, after) => waiting.again(error, after, &mut |_| ()).await?,
             }
         }
     }
@@ -234,27 +232,27 @@ impl ServiceClient {
     pub async fn follow(
         &self,
         id: BuildId,
-        told: &mut (dyn FnMut(ClientEvent) + Send),
+        progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<BuildView, ClientError> {
         let mut after = 0;
-        let mut waiting = Waiting::new(PATIENCE);
+        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
         loop {
             let before = after;
-            let attempt = self.read_log(id, &mut after, told).await;
+            let attempt = self.read_log(id, &mut after, progress).await;
             if after != before {
-                waiting = Waiting::new(PATIENCE);
+                waiting = RetryTimer::new(RETRY_TIMEOUT);
             }
             match attempt {
-                Attempt::Done(Some(view)) => return Ok(view),
+                AttemptResult::Done(Some(view)) => return Ok(view),
                 // It was cut off in good order, as a proxy or a service that goes down does it.
-                Attempt::Done(None) => {
+                AttemptResult::Done(None) => {
                     let view = self.build(id).await?;
                     if !view.state.is_final() {
-                        sleep(PAUSES.0).await;
+                        sleep(RETRY_DELAYS.0).await;
                     }
                 }
-                Attempt::Failed(error) => return Err(error),
-                Attempt::Again(error, wait) => waiting.again(error, wait, told).await?,
+                AttemptResult::Failed(error) => return Err(error),
+                AttemptResult::Again(error, wait) => waiting.again(error, wait, progress).await?,
             }
         }
     }
@@ -264,23 +262,23 @@ impl ServiceClient {
         &self,
         id: BuildId,
         after: &mut u64,
-        told: &mut (dyn FnMut(ClientEvent) + Send),
-    ) -> Attempt<Option<BuildView>> {
+        progress: &mut (dyn FnMut(ClientEvent) + Send),
+    ) -> AttemptResult<Option<BuildView>> {
         let request = match self.request(Method::GET, &format!("v1/builds/{id}/log")) {
             Ok(request) => request.header(ACCEPT, "text/event-stream"),
-            Err(error) => return Attempt::Failed(error),
+            Err(error) => return AttemptResult::Failed(error),
         };
         let request = if *after > 0 { request.header("last-event-id", *after) } else { request };
         let response = match self.answer(request).await {
-            Attempt::Done(response) => response,
-            Attempt::Again(error, wait) => return Attempt::Again(error, wait),
-            Attempt::Failed(error) => return Attempt::Failed(error),
+            AttemptResult::Done(response) => response,
+            AttemptResult::Again(error, wait) => return AttemptResult::Again(error, wait),
+            AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
         let mut events = SseByteStream::new(response.bytes_stream());
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
-                Err(error) => return Attempt::Again(self.lost(&error), None),
+                Err(error) => return AttemptResult::Again(self.lost(&error), None),
             };
             let Some(data) = event.data else { continue };
             match event.event.as_deref() {
@@ -289,22 +287,22 @@ impl ServiceClient {
                     // A reconnect may bring what is known.
                     if entry.seq > *after {
                         *after = entry.seq;
-                        told(ClientEvent::Log(entry));
+                        progress(ClientEvent::Log(entry));
                     }
                 }
                 Some("state") => {
                     if let Ok(view) = serde_json::from_str::<BuildView>(&data) {
-                        told(ClientEvent::State(Box::new(view)));
+                        progress(ClientEvent::State(Box::new(view)));
                     }
                 }
                 Some("end") => match serde_json::from_str::<BuildView>(&data) {
-                    Ok(view) => return Attempt::Done(Some(view)),
-                    Err(error) => return Attempt::Failed(self.bad(error.to_string())),
+                    Ok(view) => return AttemptResult::Done(Some(view)),
+                    Err(error) => return AttemptResult::Failed(self.bad(error.to_string())),
                 },
                 Some(_) => {}
             }
         }
-        Attempt::Done(None)
+        AttemptResult::Done(None)
     }
 
     /// The caller doesn't want the build any more. It isn't tried twice: somebody waits for the program to end.
@@ -313,8 +311,8 @@ impl ServiceClient {
     /// The service says no, or can't be reached.
     pub async fn cancel(&self, id: BuildId) -> Result<BuildView, ClientError> {
         match self.json(self.request(Method::DELETE, &format!("v1/builds/{id}"))?).await {
-            Attempt::Done(view) => Ok(view),
-            Attempt::Again(error, _) | Attempt::Failed(error) => Err(error),
+            AttemptResult::Done(view) => Ok(view),
+            AttemptResult::Again(error, _) | AttemptResult::Failed(error) => Err(error),
         }
     }
 
@@ -323,18 +321,18 @@ impl ServiceClient {
     /// # Errors
     /// It has none, or the service can't be reached.
     pub async fn lock(&self, id: BuildId) -> Result<String, ClientError> {
-        let mut waiting = Waiting::new(PATIENCE);
+        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
         loop {
             let attempt =
                 match self.answer(self.request(Method::GET, &format!("v1/builds/{id}/velox.lock"))?).await {
-                    Attempt::Done(response) => self.text(response).await,
-                    Attempt::Again(error, after) => Attempt::Again(error, after),
-                    Attempt::Failed(error) => Attempt::Failed(error),
+                    AttemptResult::Done(response) => self.text(response).await,
+                    AttemptResult::Again(error, after) => AttemptResult::Again(error, after),
+                    AttemptResult::Failed(error) => AttemptResult::Failed(error),
                 };
             match attempt {
-                Attempt::Done(text) => return Ok(text),
-                Attempt::Failed(error) => return Err(error),
-                Attempt::Again(error, after) => waiting.again(error, after, &mut |_| ()).await?,
+                AttemptResult::Done(text) => return Ok(text),
+                AttemptResult::Failed(error) => return Err(error),
+                AttemptResult::Again(error, after) => waiting.again(error, after, &mut |_| ()).await?,
             }
         }
     }
@@ -348,21 +346,21 @@ impl ServiceClient {
         &self,
         artifact: &ArtifactInfo,
         file: &mut File,
-        told: &mut (dyn FnMut(ClientEvent) + Send),
+        progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
-        let mut waiting = Waiting::new(PATIENCE);
+        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
         let mut tries = 0;
         loop {
             let have = file.seek(SeekFrom::End(0))?;
             if have < artifact.size {
-                match self.read_artifact(artifact, have, file, told).await {
-                    Attempt::Done(()) => {}
-                    Attempt::Failed(error) => return Err(error),
-                    Attempt::Again(error, after) => {
+                match self.read_artifact(artifact, have, file, progress).await {
+                    AttemptResult::Done(()) => {}
+                    AttemptResult::Failed(error) => return Err(error),
+                    AttemptResult::Again(error, after) => {
                         if file.seek(SeekFrom::End(0))? > have {
-                            waiting = Waiting::new(PATIENCE);
+                            waiting = RetryTimer::new(RETRY_TIMEOUT);
                         }
-                        waiting.again(error, after, told).await?;
+                        waiting.again(error, after, progress).await?;
                     }
                 }
                 continue;
@@ -372,7 +370,7 @@ impl ServiceClient {
                 return Ok(());
             }
             tries += 1;
-            if tries >= DOWNLOADS {
+            if tries >= MAX_DOWNLOADS {
                 return Err(ClientError::Checksum { expected: artifact.sha256.clone(), found });
             }
             file.set_len(0)?;
@@ -385,46 +383,48 @@ impl ServiceClient {
         artifact: &ArtifactInfo,
         have: u64,
         file: &mut File,
-        told: &mut (dyn FnMut(ClientEvent) + Send),
-    ) -> Attempt<()> {
+        progress: &mut (dyn FnMut(ClientEvent) + Send),
+    ) -> AttemptResult<()> {
         let request = match self.request(Method::GET, &format!("v1/artifacts/{}", artifact.sha256)) {
             // What is compressed on the way can't be resumed.
             Ok(request) => request.header(ACCEPT_ENCODING, "identity"),
-            Err(error) => return Attempt::Failed(error),
+            Err(error) => return AttemptResult::Failed(error),
         };
         let request = if have > 0 { request.header(RANGE, format!("bytes={have}-")) } else { request };
         let response = match self.answer(request).await {
-            Attempt::Done(response) => response,
-            Attempt::Again(error, wait) => return Attempt::Again(error, wait),
-            Attempt::Failed(error) => return Attempt::Failed(error),
+            AttemptResult::Done(response) => response,
+            AttemptResult::Again(error, wait) => return AttemptResult::Again(error, wait),
+            AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
         let mut at = have;
         if have > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             at = 0;
             if let Err(error) = file.set_len(0).and_then(|()| file.rewind()) {
-                return Attempt::Failed(error.into());
+                return AttemptResult::Failed(error.into());
             }
         }
         let mut pieces = response.bytes_stream();
         while let Some(piece) = pieces.next().await {
             let piece = match piece {
                 Ok(piece) => piece,
-                Err(error) => return Attempt::Again(self.lost(&error), None),
+                Err(error) => return AttemptResult::Again(self.lost(&error), None),
             };
             at += piece.len() as u64;
             if at > artifact.size {
-                return Attempt::Failed(self.bad("the binary is larger than it should be".to_owned()));
+                return AttemptResult::Failed(
+                    self.bad("the binary is larger than its stated size".to_owned()),
+                );
             }
             if let Err(error) = file.write_all(&piece) {
-                return Attempt::Failed(error.into());
+                return AttemptResult::Failed(error.into());
             }
-            told(ClientEvent::Downloaded(at));
+            progress(ClientEvent::Downloaded(at));
         }
         if at < artifact.size {
-            let why = "the download ended before its end".to_owned();
-            return Attempt::Again(ClientError::Network { host: self.host(), why }, None);
+            let why = "the download ended early".to_owned();
+            return AttemptResult::Again(ClientError::Network { host: self.host(), why }, None);
         }
-        Attempt::Done(())
+        AttemptResult::Done(())
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {
@@ -439,79 +439,79 @@ impl ServiceClient {
         })
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Attempt<T> {
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> AttemptResult<T> {
         let response = match self.answer(request).await {
-            Attempt::Done(response) => response,
-            Attempt::Again(error, after) => return Attempt::Again(error, after),
-            Attempt::Failed(error) => return Attempt::Failed(error),
+            AttemptResult::Done(response) => response,
+            AttemptResult::Again(error, after) => return AttemptResult::Again(error, after),
+            AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
         match self.text(response).await {
-            Attempt::Done(text) => match serde_json::from_str(&text) {
-                Ok(value) => Attempt::Done(value),
-                Err(error) => Attempt::Failed(self.bad(error.to_string())),
+            AttemptResult::Done(text) => match serde_json::from_str(&text) {
+                Ok(value) => AttemptResult::Done(value),
+                Err(error) => AttemptResult::Failed(self.bad(error.to_string())),
             },
-            Attempt::Again(error, after) => Attempt::Again(error, after),
-            Attempt::Failed(error) => Attempt::Failed(error),
+            AttemptResult::Again(error, after) => AttemptResult::Again(error, after),
+            AttemptResult::Failed(error) => AttemptResult::Failed(error),
         }
     }
 
-    async fn text(&self, response: Response) -> Attempt<String> {
+    async fn text(&self, response: Response) -> AttemptResult<String> {
         let mut bytes = Vec::new();
         let mut pieces = response.bytes_stream();
         loop {
             match pieces.try_next().await {
                 Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                 Ok(None) => break,
-                Err(error) => return Attempt::Again(self.lost(&error), None),
+                Err(error) => return AttemptResult::Again(self.lost(&error), None),
             }
-            if bytes.len() as u64 > LARGEST_ANSWER {
-                return Attempt::Failed(self.bad("it is larger than 32 MiB".to_owned()));
+            if bytes.len() as u64 > MAX_RESPONSE_BYTES {
+                return AttemptResult::Failed(self.bad("the response exceeds 32 MiB".to_owned()));
             }
         }
         match String::from_utf8(bytes) {
-            Ok(text) => Attempt::Done(text),
-            Err(error) => Attempt::Failed(self.bad(error.to_string())),
+            Ok(text) => AttemptResult::Done(text),
+            Err(error) => AttemptResult::Failed(self.bad(error.to_string())),
         }
     }
 
     /// A successful answer.
-    async fn answer(&self, request: RequestBuilder) -> Attempt<Response> {
+    async fn answer(&self, request: RequestBuilder) -> AttemptResult<Response> {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
                 return match self.lost(&error) {
                     // The next try would meet the same one.
-                    error @ ClientError::Certificate { .. } => Attempt::Failed(error),
-                    error => Attempt::Again(error, None),
+                    error @ ClientError::Certificate { .. } => AttemptResult::Failed(error),
+                    error => AttemptResult::Again(error, None),
                 };
             }
         };
         let status = response.status();
         if status.is_success() {
-            return Attempt::Done(response);
+            return AttemptResult::Done(response);
         }
         if status.is_redirection() {
-            let why = format!("it redirects ({status}): name the address that it redirects to");
-            return Attempt::Failed(self.bad(why));
+            let why = format!("redirect ({status}); use the URL that it redirects to");
+            return AttemptResult::Failed(self.bad(why));
         }
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let after = after.map(Duration::from_secs);
         let problem = match self.text(response).await {
-            Attempt::Done(text) => serde_json::from_str::<Problem>(&text).ok(),
-            Attempt::Again(..) | Attempt::Failed(_) => None,
+            AttemptResult::Done(text) => serde_json::from_str::<Problem>(&text).ok(),
+            AttemptResult::Again(..) | AttemptResult::Failed(_) => None,
         };
         let error = match problem {
             Some(problem) => ClientError::Rejected(Box::new(problem)),
             // A proxy before the service says it in its own way.
-            None => self.bad(format!("it says {status}")),
+            None => self.bad(format!("status {status}")),
         };
         match status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::INTERNAL_SERVER_ERROR
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Attempt::Again(error, after),
-            _ => Attempt::Failed(error),
+            | StatusCode::GATEWAY_TIMEOUT => AttemptResult::Again(error, after),
+            _ => AttemptResult::Failed(error),
         }
     }
 
@@ -533,16 +533,16 @@ impl ServiceClient {
 }
 
 /// The pauses between tries, until patience ends.
-struct Waiting {
+struct RetryTimer {
     started: Instant,
     pause: Duration,
     until: Instant,
 }
 
-impl Waiting {
+impl RetryTimer {
     fn new(patience: Duration) -> Self {
         let started = Instant::now();
-        Self { started, pause: PAUSES.0, until: started + patience }
+        Self { started, pause: RETRY_DELAYS.0, until: started + patience }
     }
 
     /// Waits for the next try, as the service says or ever longer.
@@ -553,20 +553,20 @@ impl Waiting {
         &mut self,
         error: ClientError,
         after: Option<Duration>,
-        told: &mut (dyn FnMut(ClientEvent) + Send),
+        progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
         // A service that answers is worth more patience than one that may not be there.
         if matches!(&error, ClientError::Rejected(problem) if problem.status == 429 || problem.status == 503)
         {
-            self.until = self.until.max(self.started + PATIENCE);
+            self.until = self.until.max(self.started + RETRY_TIMEOUT);
         }
         let pause = after.unwrap_or(self.pause);
         if Instant::now() + pause > self.until {
             return Err(error);
         }
-        told(ClientEvent::Retrying(pause, error.to_string()));
+        progress(ClientEvent::Retrying(pause, error.to_string()));
         sleep(pause).await;
-        self.pause = (self.pause * 2).min(PAUSES.1);
+        self.pause = (self.pause * 2).min(RETRY_DELAYS.1);
         Ok(())
     }
 }

@@ -223,7 +223,7 @@ async fn no_room_is_waited_for_and_a_no_is_not() {
     }])
     .await;
     let error = client.submit(&SubmitRequest::default(), &mut |_| ()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the build service says: No: a token is needed");
+    assert_eq!(error.to_string(), "the build service answered: No: a token is needed");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 
     let (client, _) =

@@ -4,12 +4,11 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use velox_fetch::download::Fetcher;
-use velox_manifest::Manifest;
+use velox_manifest::{Diagnostic, Manifest};
 
 use crate::{
     cache_directory::cache_directory,
-    compile::key,
-    error::{Blame, Error, ErrorKind, finding},
+    error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
     lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
     process::CommandRunner,
@@ -148,13 +147,14 @@ impl<'a> BuildContext<'a> {
             );
             let plugin = self.manifest.plugins.iter().find(|plugin| plugin.name.value == raised.name);
             let span = plugin.and_then(|plugin| plugin.reference.span.clone());
-            let mut diagnostic = finding(message, span, Some("raised by minimal version selection"));
-            diagnostic.help.push(format!(
-                "request {}, or an older version of the module that requires it",
-                raised.selected
-            ));
-            diagnostic.help.push("without --strict (strict = true) this is a warning".to_owned());
-            diagnostic
+            Diagnostic::error(message)
+                .at(span)
+                .label("raised by minimal version selection")
+                .help(format!(
+                    "request {}, or an older version of the module that requires it",
+                    raised.selected
+                ))
+                .help("without --strict (strict = true) this is a warning")
         });
         Err(Error::many(ErrorKind::Build, diagnostics.collect()).fault(Blame::Request))
     }
@@ -165,7 +165,7 @@ impl<'a> BuildContext<'a> {
 
     /// The directories that replace modules, each with the module's path.
     pub(crate) fn replaced(&self, lock: &Lock) -> Vec<(String, PathBuf)> {
-        key::replaced_directories(lock, &self.manifest, &self.request.base)
+        lock.replaced_directories(&self.manifest, &self.request.base)
     }
 
     pub(crate) fn summary(&self, lock: &Lock) -> BuildSummary {

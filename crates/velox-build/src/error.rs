@@ -1,6 +1,4 @@
-use std::ops::Range;
-
-use velox_manifest::{Diagnostic, Level};
+use velox_manifest::Diagnostic;
 
 /// The kind of an [`Error`], which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +97,7 @@ impl Error {
     }
 
     fn new(kind: ErrorKind, message: String) -> Self {
-        Self::many(kind, vec![finding(message, None, None)])
+        Self::many(kind, vec![Diagnostic::error(message)])
     }
 }
 
@@ -108,9 +106,4 @@ pub(crate) fn checksum_mismatch(name: &str, text: &str) -> Error {
     Error::build(format!("verification failed: checksum mismatch for {name}"))
         .help("the module was changed after its checksum was recorded, or in transit: find out which before you use it")
         .output(text.lines().map(str::to_owned).collect())
-}
-
-/// An error diagnostic.
-pub(crate) fn finding(message: String, span: Option<Range<usize>>, label: Option<&str>) -> Diagnostic {
-    Diagnostic { level: Level::Error, message, span, label: label.map(str::to_owned), help: Vec::new() }
 }

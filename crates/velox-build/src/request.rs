@@ -41,7 +41,6 @@ pub enum Goal {
 }
 
 /// The output path.
-///
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// A directory for `rr` (`rr.exe` for Windows), or for one file for each target.

@@ -12,7 +12,7 @@ use crate::{
         store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
     },
     cache_directory::cache_directory,
-    compile::{compile_cache::CompileCacheSession, go_build::GoBuild, key, verify},
+    compile::{compile_cache::CompileCacheSession, go_build::go_build, key, verify},
     context::{BuildContext, BuildTools},
     error::Error,
     event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, phase},
@@ -92,18 +92,7 @@ async fn compile_one<'a>(
         Some(Ok(cache)) => &go.with_environment(&cache.environment),
         _ => go,
     };
-    let binary = GoBuild {
-        request: context.request,
-        settings: &context.settings,
-        go,
-        lock,
-        stamp,
-        workspace,
-        variant,
-        reporter: &*context.reporter,
-    }
-    .run()
-    .await?;
+    let binary = go_build(context, go, lock, workspace, variant).await?;
     target.compile_cache = cache.map(|cache| cache.map_or_else(|unused| unused, |cache| cache.finish()));
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     phase(&*context.reporter, Phase::Verify, async {

@@ -1,4 +1,4 @@
-//! The go command's settings, read without a go command (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
+//! The go command's settings, without running it (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What `go env` would say: the process's environment, else what `go env -w` wrote, else the defaults of Go.
+/// The settings of `go env`: the environment, else the file of `go env -w`, else the defaults.
 #[derive(Debug, Clone)]
 pub struct GoEnv {
     environment: BTreeMap<String, String>,
@@ -15,9 +15,8 @@ pub struct GoEnv {
 }
 
 impl GoEnv {
-    /// Reads the settings that go with an environment; `goroot` is an installed Go, which may bring defaults of its own.
-    /// A file that can't be read counts as empty, as it does for the go command.
-    #[must_use]
+    /// Reads the settings of an environment; `goroot` is an installed Go, whose `go.env` may have defaults.
+    /// Like the go command, it ignores unreadable files.
     pub fn read(environment: &BTreeMap<String, String>, goroot: Option<&Path>) -> Self {
         let mut files = BTreeMap::new();
         if let Some(goroot) = goroot {
@@ -30,8 +29,7 @@ impl GoEnv {
         read
     }
 
-    /// The file that `go env -w` writes; `None`: there is no place for one, or it is switched off.
-    #[must_use]
+    /// The file that `go env -w` writes; `None` without a home directory, and for GOENV=off.
     pub fn file(&self) -> Option<PathBuf> {
         match self.variable("GOENV") {
             Some("off") => None,
@@ -40,15 +38,13 @@ impl GoEnv {
         }
     }
 
-    /// A setting that someone chose; an empty one counts as none.
-    #[must_use]
+    /// A setting; `None` if it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variable(name)
             .or_else(|| self.files.get(name).map(String::as_str).filter(|value| !value.is_empty()))
     }
 
-    /// A setting, or what Go takes where nobody chose one. Paths have methods of their own.
-    #[must_use]
+    /// A setting or its default. Paths have methods of their own.
     pub fn value(&self, name: &str) -> String {
         let fallback = || match name {
             "GOPROXY" => "https://proxy.golang.org,direct".to_owned(),
@@ -62,7 +58,6 @@ impl GoEnv {
     }
 
     /// GOPATH, a list of directories; `None` where there is no home directory either.
-    #[must_use]
     pub fn gopath(&self) -> Option<PathBuf> {
         let home =
             || Some(Path::new(self.variable(if cfg!(windows) { "USERPROFILE" } else { "HOME" })?).join("go"));
@@ -70,7 +65,6 @@ impl GoEnv {
     }
 
     /// GOMODCACHE.
-    #[must_use]
     pub fn gomodcache(&self) -> Option<PathBuf> {
         let in_gopath = || {
             let first =
@@ -81,7 +75,6 @@ impl GoEnv {
     }
 
     /// GOCACHE.
-    #[must_use]
     pub fn gocache(&self) -> Option<PathBuf> {
         let in_home = || Some(self.user_directory(&CACHE)?.join("go-build"));
         self.get("GOCACHE").map(PathBuf::from).or_else(in_home)

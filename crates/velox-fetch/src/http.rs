@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect::Policy};
 
-/// How the forges are reached.
+/// The settings of an HTTP client.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// The `User-Agent`.
@@ -17,22 +17,22 @@ pub struct HttpOptions {
     pub ca_bundle: Option<PathBuf>,
     /// The proxies.
     pub proxy: ProxySettings,
-    /// How long a connection may take.
+    /// The limit of connecting.
     pub connect_timeout: Duration,
-    /// How long nothing may come.
+    /// The limit between two reads.
     pub read_timeout: Duration,
     /// The longest wait for a rate limit.
     pub max_wait: Duration,
 }
 
-/// The values of HTTPS_PROXY and its kin, as the caller's environment has them.
+/// The proxy variables of an environment.
 #[derive(Debug, Clone, Default)]
 pub struct ProxySettings {
     /// For https URLs.
     pub https: Option<String>,
     /// For http URLs.
     pub http: Option<String>,
-    /// The hosts without.
+    /// NO_PROXY: hosts without a proxy.
     pub no_proxy: Option<String>,
 }
 
@@ -50,15 +50,12 @@ impl Default for HttpOptions {
 }
 
 impl HttpOptions {
-    /// A bare client with these proxies and certificates.
-    ///
-    /// # Errors
-    /// A certificate file that can't be read, a proxy that is no URL.
+    /// Creates a client with these proxies and certificates.
     pub fn client(&self, redirect: Policy) -> Result<Client, HttpClientError> {
         self.builder(redirect)?.build().map_err(|error| HttpClientError::Tls(root_cause(&error)))
     }
 
-    /// The same, for those who have more to say of it.
+    /// The client's builder.
     ///
     /// # Errors
     /// As of [`HttpOptions::client`].
@@ -111,7 +108,7 @@ pub enum HttpClientError {
     Tls(String),
 }
 
-/// ring, and the system's certificates unless the caller brings others.
+/// A TLS configuration with ring, and the system's certificates or else those of a file.
 fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError> {
     use rustls::pki_types::{
         CertificateDer,
@@ -143,7 +140,7 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError
     Ok(config)
 }
 
-/// The last cause says the most, and has no URL in it.
+/// The innermost cause; unlike the outer ones it has no URL.
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {

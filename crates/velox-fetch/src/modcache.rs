@@ -7,11 +7,10 @@ use std::{
 };
 
 use tempfile::NamedTempFile;
-
 use velox_gomod::{
-    dirhash,
-    module::{self, ModuleVersion},
-    modzip,
+    dirhash::{self, DirHashError},
+    module::{self, ModuleError, ModuleVersion},
+    modzip::{self, CheckedFiles, ModZipError},
 };
 
 /// A module cache in Go's layout, shared with every go command on the machine:
@@ -23,20 +22,20 @@ use velox_gomod::{
 /// │   ├── v1.0.0.mod       its go.mod
 /// │   ├── v1.0.0.zip       its content
 /// │   ├── v1.0.0.ziphash   the zip's h1 sum, once it is verified
-/// │   ├── v1.0.0.lock      held while one of these is made or unpacked
-/// │   └── v1.0.0.partial   there while the folder below is being unpacked
+/// │   ├── v1.0.0.lock      held while one of these is written or unpacked
+/// │   └── v1.0.0.partial   exists while the directory below is being unpacked
 /// └── github.com/!burnt!sushi/toml@v1.0.0
 ///     └── …                the content, read-only
 /// ```
 ///
-/// A `!` and a small letter stand for a capital (<https://go.dev/ref/mod#goproxy-protocol>), for file systems that do not
-/// tell them apart.
+/// A `!` and a small letter stand for a capital (<https://go.dev/ref/mod#goproxy-protocol>), for case-insensitive file
+/// systems.
 #[derive(Debug, Clone)]
 pub struct ModCache {
     root: PathBuf,
 }
 
-/// The sums of a module version, as go.sum has them.
+/// The sums of a module version, as in go.sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleSums {
     /// The sum of its zip: the line `path version`.
@@ -75,171 +74,155 @@ impl CacheFile {
     }
 }
 
-/// Why a module can't be kept in the cache.
+/// Why a module can't be stored in the cache or read from it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModCacheError {
     /// The module path or version is malformed.
     #[error(transparent)]
-    Module(#[from] module::ModuleError),
-    /// The zip is not a valid zip of this module.
-    #[error("{module} makes no module zip: {source}")]
+    Module(#[from] ModuleError),
+    /// The zip isn't a valid zip of this module.
+    #[error("invalid zip for module {module}: {source}")]
     Zip {
-        /// `path@version`.
+        /// `path@version`
         module: String,
-        /// What is wrong with it.
-        source: modzip::ModZipError,
+        /// The cause.
+        source: ModZipError,
     },
-    /// No sum can be taken of a zip.
+    /// The zip has no sum.
     #[error(transparent)]
-    Sum(#[from] dirhash::DirHashError),
-    /// The information is not a JSON object with this very version.
-    #[error("the information on {module} is not JSON with that ModuleVersion: {info}")]
+    Sum(#[from] DirHashError),
+    /// The information isn't a JSON object with this version.
+    #[error("invalid information for module {module}: expected JSON with this Version, found {info}")]
     Info {
-        /// `path@version`.
+        /// `path@version`
         module: String,
-        /// What was given.
+        /// The information.
         info: String,
     },
-    /// The cache has this module already, with other content. One of the two is not what its author published.
+    /// The cache contains other content for this module. One of the two isn't what its author published.
     #[error(
-        "the module cache has another {module}: its {file} has the sum {cached}, the new one {new}; \
-         if the cached one is wrong, remove {}", path.display()
+        "checksum mismatch for the {file} of {module}: the module cache has {cached}, the new one is {new}; \
+         if the cached one is wrong, remove `{}`", path.display()
     )]
     Conflict {
-        /// `path@version`.
+        /// `path@version`
         module: String,
-        /// `zip` or `go.mod`.
+        /// `zip` or `go.mod`
         file: &'static str,
-        /// The sum of what the cache has.
+        /// The sum of the cached file.
         cached: String,
-        /// The sum of what was to be stored.
+        /// The sum of the new file.
         new: String,
         /// The cached file.
         path: PathBuf,
     },
-    /// A file or folder of the cache can't be read or written.
-    #[error("can't use the module cache at {}: {source}", path.display())]
+    /// A file or directory of the cache can't be read or written.
+    #[error("failed to use the module cache at `{}`: {source}", path.display())]
     File {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// The lock of one version; it is let go when dropped.
+/// The lock of one version; dropping it releases the lock.
 #[derive(Debug)]
 pub struct ModCacheLock {
     _file: File,
 }
 
 impl ModCache {
-    /// The cache at the folder that `go env GOMODCACHE` names. It need not exist yet.
+    /// The cache at the directory that `go env GOMODCACHE` names. It need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The folder of the cache.
-    #[must_use]
+    /// The directory of the cache.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where one of a version's files is or would be.
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version.
-    pub fn path(&self, module: &ModuleVersion, part: CacheFile) -> Result<PathBuf, ModCacheError> {
+    /// The path of one of a version's files.
+    pub fn path(&self, module: &ModuleVersion, file: CacheFile) -> Result<PathBuf, ModCacheError> {
         let version = module::escape_version(&module.version)?;
-        Ok(self.versions(module)?.join(format!("{version}.{}", part.suffix())))
+        Ok(self.versions(module)?.join(format!("{version}.{}", file.suffix())))
     }
 
-    /// Where a version's content is or would be unpacked.
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version.
+    /// The directory of a version's unpacked content.
     pub fn dir(&self, module: &ModuleVersion) -> Result<PathBuf, ModCacheError> {
         let path = module::escape_path(&module.path)?;
         let version = module::escape_version(&module.version)?;
         Ok(self.root.join(format!("{path}@{version}")))
     }
 
-    /// Whether the cache has all of a version: information, go.mod, and a verified zip.
-    #[must_use]
+    fn has(&self, module: &ModuleVersion, file: CacheFile) -> bool {
+        self.path(module, file).is_ok_and(|path| path.is_file())
+    }
+
+    /// Whether the cache has the information, the go.mod and a verified zip of a version.
     pub fn contains(&self, module: &ModuleVersion) -> bool {
         [CacheFile::Info, CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash]
             .into_iter()
-            .all(|part| self.path(module, part).is_ok_and(|path| path.is_file()))
+            .all(|file| self.has(module, file))
+    }
+
+    /// Whether the cache has all of a version but its information: the go command needs none for a build.
+    pub fn lacks_only_info(&self, module: &ModuleVersion) -> bool {
+        [CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash].into_iter().all(|file| self.has(module, file))
+            && !self.has(module, CacheFile::Info)
     }
 
     /// Whether the cache has a version's go.mod.
-    #[must_use]
     pub fn has_go_mod(&self, module: &ModuleVersion) -> bool {
-        self.path(module, CacheFile::Mod).is_ok_and(|path| path.is_file())
+        self.has(module, CacheFile::Mod)
     }
 
-    /// Keeps a version's go.mod alone, which is what the go command does with a version that it only selects by. To verify
-    /// its sum is the caller's task, before. One that is there already is left as it is.
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version, and a folder that can't be written.
-    pub fn store_go_mod(&self, module: &ModuleVersion, go_mod: &str) -> Result<(), ModCacheError> {
-        let path = self.path(module, CacheFile::Mod)?;
-        if path.is_file() {
-            return Ok(());
-        }
-        let folder = self.versions(module)?;
-        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
-        self.write(&path, go_mod)
-    }
-
-    /// Whether the content of a version with this sum is there, wholly unpacked. Cheap: it believes the cache's `.ziphash`.
-    #[must_use]
+    /// Whether a version with this sum is completely unpacked. It trusts the `.ziphash`.
     pub fn is_unpacked(&self, module: &ModuleVersion, sum: &str) -> bool {
-        let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
-        let hash = self.path(module, CacheFile::ZipHash).ok().and_then(|path| fs::read_to_string(path).ok());
-        hash.is_some_and(|hash| hash.trim() == sum)
-            && is(CacheFile::Mod)
-            && !is(CacheFile::Partial)
+        self.zip_sum(module).is_ok_and(|recorded| recorded == sum)
+            && self.has(module, CacheFile::Mod)
+            && !self.has(module, CacheFile::Partial)
             && self.dir(module).is_ok_and(|dir| dir.is_dir())
     }
 
+    /// The recorded sum of a version's zip.
+    pub fn zip_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
+        let path = self.path(module, CacheFile::ZipHash)?;
+        Ok(fs::read_to_string(&path).map_err(file_error(&path))?.trim().to_owned())
+    }
+
+    /// The sum of a version's go.mod.
+    pub fn go_mod_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
+        let path = self.path(module, CacheFile::Mod)?;
+        Ok(dirhash::hash_go_mod(&fs::read(&path).map_err(file_error(&path))?))
+    }
+
+    /// The recorded sum of a version's zip, and the sum of its go.mod.
+    pub fn sums(&self, module: &ModuleVersion) -> Result<ModuleSums, ModCacheError> {
+        Ok(ModuleSums { zip: self.zip_sum(module)?, go_mod: self.go_mod_sum(module)? })
+    }
+
     /// Waits for the lock that the go command takes before it downloads or unpacks this version (on Linux, `flock`).
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version, and a lock file that can't be made.
     pub fn lock(&self, module: &ModuleVersion) -> Result<ModCacheLock, ModCacheError> {
-        let folder = self.versions(module)?;
-        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+        self.create_versions(module)?;
         let path = self.path(module, CacheFile::Lock)?;
-        let unusable = |source| file_error(&path, source);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(unusable)?;
-        file.lock().map_err(unusable)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(file_error(&path))?;
+        file.lock().map_err(file_error(&path))?;
         Ok(ModCacheLock { _file: file })
     }
 
-    /// Keeps a module version: its information (`{"Version": …, "Time": …}`), its go.mod and its zip, and gives their
-    /// sums. To verify the sums is the caller's task, before.
+    /// Stores the information (`{"Version": …, "Time": …}`), the go.mod and the zip of a version whose sums the caller has
+    /// verified.
     ///
-    /// The version appears whole or not at all: each file is written under another name and renamed, and the information,
-    /// without which the go command does not see the version, comes last. An equal version that is there already is left
-    /// as it is.
+    /// The version appears completely or not at all: each file is renamed into place, and the information, without which
+    /// the go command doesn't see the version, comes last. An equal version that exists is left as it is.
     ///
     /// # Errors
-    ///
-    /// [`ModCacheError::Conflict`] when the version is there with another sum; a zip that is not this module's; and a file that
-    /// can't be read or written.
+    /// [`ModCacheError::Conflict`] when the version exists with another sum.
     pub fn store(
         &self,
         module: &ModuleVersion,
@@ -248,19 +231,15 @@ impl ModCache {
         zip: &Path,
     ) -> Result<ModuleSums, ModCacheError> {
         let lock = self.lock(module)?;
-        // The copy is what is checked: the original may change under our eyes.
+        // The original may change after the check.
         let mut copy = self.new_file(module, CacheFile::Zip)?;
-        let mut original = File::open(zip).map_err(|source| file_error(zip, source))?;
-        io::copy(&mut original, copy.as_file_mut()).map_err(|source| file_error(copy.path(), source))?;
+        let mut original = File::open(zip).map_err(file_error(zip))?;
+        io::copy(&mut original, copy.as_file_mut()).map_err(file_error(copy.path()))?;
         self.store_verified(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), ModCacheError>(()))
     }
 
-    /// As [`ModCache::store`], with a zip that is in the cache's folder already ([`ModCache::new_file`]) and a say for
-    /// the caller: nothing becomes visible unless `verify` likes the sums. The go command needs no information to build.
-    ///
-    /// # Errors
-    ///
-    /// As [`ModCache::store`], and `verify`'s own.
+    /// Like [`ModCache::store`], with a zip from [`ModCache::new_file`]; nothing is stored unless `verify` accepts the
+    /// sums.
     pub fn store_verified<E: From<ModCacheError>>(
         &self,
         _lock: &ModCacheLock,
@@ -273,71 +252,26 @@ impl ModCache {
         if let Some(info) = info {
             check_info(module, info)?;
         }
-        let checked = checked_sum(module, &zip)?;
-        let sums = ModuleSums { zip: checked, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
+        let sums =
+            ModuleSums { zip: checked_sum(module, &zip)?, go_mod: dirhash::hash_go_mod(go_mod.as_bytes()) };
         verify(&sums)?;
 
         let mod_path = self.path(module, CacheFile::Mod)?;
-        let cached_mod = if_there(&mod_path, fs::read(&mod_path))?;
+        let cached_mod = if_exists(&mod_path, fs::read(&mod_path))?;
         if let Some(content) = &cached_mod {
-            agree(module, "go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
+            compare(module, "go.mod", dirhash::hash_go_mod(content), &sums.go_mod, &mod_path)?;
         }
         self.put_zip(module, zip, &sums.zip)?;
         if cached_mod.is_none() {
             self.write(&mod_path, go_mod)?;
         }
-        let info_path = self.path(module, CacheFile::Info)?;
-        if let Some(info) = info.filter(|_| !info_path.is_file()) {
-            self.write(&info_path, info)?;
+        if let Some(info) = info.filter(|_| !self.has(module, CacheFile::Info)) {
+            self.write(&self.path(module, CacheFile::Info)?, info)?;
         }
         Ok(sums)
     }
 
-    /// Whether the cache has all of a version but its information: as after a build, for which the go command needs none.
-    #[must_use]
-    pub fn lacks_only_info(&self, module: &ModuleVersion) -> bool {
-        let is = |part| self.path(module, part).is_ok_and(|path| path.is_file());
-        [CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash].into_iter().all(is) && !is(CacheFile::Info)
-    }
-
-    /// Adds the information to what the cache has of a version.
-    ///
-    /// # Errors
-    ///
-    /// Information that isn't this version's, and a file that can't be written.
-    pub fn store_info(
-        &self,
-        _lock: &ModCacheLock,
-        module: &ModuleVersion,
-        info: &str,
-    ) -> Result<(), ModCacheError> {
-        check_info(module, info)?;
-        self.write(&self.path(module, CacheFile::Info)?, info)
-    }
-
-    /// Removes the unfinished zips that a stopped process left, of the go command's or our own: whoever writes one holds
-    /// the lock.
-    pub fn remove_partial_zips(&self, _lock: &ModCacheLock, module: &ModuleVersion) {
-        let (Ok(folder), Ok(version)) = (self.versions(module), module::escape_version(&module.version))
-        else {
-            return;
-        };
-        let start = format!("{version}.zip");
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(&start) && name.ends_with(".tmp") {
-                // One that stays only takes room.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// As [`ModCache::store_verified`], for a module of which the go command keeps the zip alone: a toolchain.
-    ///
-    /// # Errors
-    ///
-    /// As [`ModCache::store_verified`].
+    /// Like [`ModCache::store_verified`], for a toolchain, of which the go command stores only the zip.
     pub fn store_zip<E: From<ModCacheError>>(
         &self,
         _lock: &ModCacheLock,
@@ -351,20 +285,58 @@ impl ModCache {
         Ok(sum)
     }
 
-    /// Puts a verified zip and its sum into their places, unless the very same are there.
+    /// Stores a verified go.mod alone, which is what the go command does with a version that it only selects by. One that
+    /// exists is left as it is.
+    pub fn store_go_mod(&self, module: &ModuleVersion, go_mod: &str) -> Result<(), ModCacheError> {
+        if self.has_go_mod(module) {
+            return Ok(());
+        }
+        self.create_versions(module)?;
+        self.write(&self.path(module, CacheFile::Mod)?, go_mod)
+    }
+
+    /// Stores the information of a version that lacks it.
+    pub fn store_info(
+        &self,
+        _lock: &ModCacheLock,
+        module: &ModuleVersion,
+        info: &str,
+    ) -> Result<(), ModCacheError> {
+        check_info(module, info)?;
+        self.write(&self.path(module, CacheFile::Info)?, info)
+    }
+
+    /// Removes the partial zips that killed processes left, the go command's or ours: writers hold the lock.
+    pub fn remove_partial_zips(&self, _lock: &ModCacheLock, module: &ModuleVersion) {
+        let (Ok(versions), Ok(version)) = (self.versions(module), module::escape_version(&module.version))
+        else {
+            return;
+        };
+        let prefix = format!("{version}.zip");
+        for entry in fs::read_dir(versions).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(&prefix) && name.ends_with(".tmp") {
+                // A remaining one only takes space.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Moves a verified zip into place and records its sum, unless both exist.
     fn put_zip(&self, module: &ModuleVersion, zip: NamedTempFile, sum: &str) -> Result<(), ModCacheError> {
         let (zip_path, hash_path) =
             (self.path(module, CacheFile::Zip)?, self.path(module, CacheFile::ZipHash)?);
-        let cached_hash = if_there(&hash_path, fs::read_to_string(&hash_path))?;
+        let cached_hash = if_exists(&hash_path, fs::read_to_string(&hash_path))?;
         let has_zip = zip_path.is_file();
         if let Some(hash) = &cached_hash {
-            agree(module, "zip", hash.trim().to_owned(), sum, &hash_path)?;
+            compare(module, "zip", hash.trim().to_owned(), sum, &hash_path)?;
         } else if has_zip {
-            // As the go command does: a zip without its hash was never verified, or has lost it.
-            agree(module, "zip", dirhash::hash_zip(&zip_path)?, sum, &zip_path)?;
+            // Like the go command: a zip without a recorded sum was not verified.
+            compare(module, "zip", dirhash::hash_zip(&zip_path)?, sum, &zip_path)?;
         }
         if !has_zip {
-            self.rename(zip, &zip_path)?;
+            rename(zip, &zip_path)?;
         }
         if cached_hash.is_none() {
             self.write(&hash_path, sum)?;
@@ -372,41 +344,7 @@ impl ModCache {
         Ok(())
     }
 
-    /// The sums of a version that the cache has: its zip's as it was when it was verified.
-    ///
-    /// # Errors
-    ///
-    /// A file that can't be read.
-    pub fn sums(&self, module: &ModuleVersion) -> Result<ModuleSums, ModCacheError> {
-        Ok(ModuleSums { zip: self.zip_sum(module)?, go_mod: self.go_mod_sum(module)? })
-    }
-
-    /// The recorded sum of a version's zip.
-    ///
-    /// # Errors
-    /// A file that can't be read.
-    pub fn zip_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
-        let path = self.path(module, CacheFile::ZipHash)?;
-        let sum = fs::read_to_string(&path).map_err(|source| file_error(&path, source))?;
-        Ok(sum.trim().to_owned())
-    }
-
-    /// The sum of a version's go.mod in the cache.
-    ///
-    /// # Errors
-    ///
-    /// A file that can't be read.
-    pub fn go_mod_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
-        let path = self.path(module, CacheFile::Mod)?;
-        let content = fs::read(&path).map_err(|source| file_error(&path, source))?;
-        Ok(dirhash::hash_go_mod(&content))
-    }
-
-    /// Unpacks a version's zip, unless it is unpacked already: read-only, as the go command does without `-modcacherw`.
-    ///
-    /// # Errors
-    ///
-    /// A zip that can't be unpacked, a folder that can't be written.
+    /// Unpacks a version's zip, unless it is unpacked: read-only, like the go command without `-modcacherw`.
     pub fn unpack(
         &self,
         _lock: &ModCacheLock,
@@ -417,96 +355,93 @@ impl ModCache {
         if dir.is_dir() && !partial.exists() {
             return Ok(dir);
         }
-        let bad = |source| unusable(module, source);
-        // What a stopped process left.
-        modzip::remove_all(&dir).map_err(bad)?;
-        fs::write(&partial, "").map_err(|source| file_error(&partial, source))?;
+        let failed = |error| zip_error(module, error);
+        // What a killed process left.
+        modzip::remove_all(&dir).map_err(failed)?;
+        fs::write(&partial, "").map_err(file_error(&partial))?;
         let zip = self.path(module, CacheFile::Zip)?;
         if let Err(error) = modzip::unzip(&dir, module, &zip) {
             let _ = modzip::remove_all(&dir).map(|()| fs::remove_file(&partial));
-            return Err(bad(error));
+            return Err(failed(error));
         }
-        fs::remove_file(&partial).map_err(|source| file_error(&partial, source))?;
+        fs::remove_file(&partial).map_err(file_error(&partial))?;
         if !writable {
-            make_read_only(&dir).map_err(|source| file_error(&dir, source))?;
+            make_read_only(&dir).map_err(file_error(&dir))?;
         }
         Ok(dir)
     }
 
-    /// A new file beside the place of one of a version's files, for [`ModCache::store_verified`].
-    ///
-    /// # Errors
-    ///
-    /// A malformed module path or version, and a folder that can't be written.
-    pub fn new_file(&self, module: &ModuleVersion, part: CacheFile) -> Result<NamedTempFile, ModCacheError> {
-        let folder = self.versions(module)?;
-        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
-        self.beside(&self.path(module, part)?)
+    /// A temporary file beside one of a version's files, for [`ModCache::store_verified`].
+    pub fn new_file(&self, module: &ModuleVersion, file: CacheFile) -> Result<NamedTempFile, ModCacheError> {
+        self.create_versions(module)?;
+        temporary_file(&self.path(module, file)?)
     }
 
-    /// The folder of a module's versions.
+    /// The directory of a module's versions.
     fn versions(&self, module: &ModuleVersion) -> Result<PathBuf, ModCacheError> {
         Ok(self.root.join("cache/download").join(module::escape_path(&module.path)?).join("@v"))
     }
 
-    /// A new file beside `path`, named so that the go command clears it away should we be stopped.
-    fn beside(&self, path: &Path) -> Result<NamedTempFile, ModCacheError> {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(file_error(path, io::ErrorKind::InvalidInput.into()));
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(name).suffix(".tmp");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            builder.permissions(fs::Permissions::from_mode(0o666));
-        }
-        builder.tempfile_in(folder).map_err(|source| file_error(folder, source))
+    fn create_versions(&self, module: &ModuleVersion) -> Result<(), ModCacheError> {
+        let versions = self.versions(module)?;
+        fs::create_dir_all(&versions).map_err(file_error(&versions))
     }
 
     fn write(&self, path: &Path, content: &str) -> Result<(), ModCacheError> {
-        let mut file = self.beside(path)?;
-        file.write_all(content.as_bytes()).map_err(|source| file_error(path, source))?;
-        self.rename(file, path)
-    }
-
-    /// Whole or not at all. As the go command does it, without waiting for the disk: hundreds of modules would.
-    fn rename(&self, file: NamedTempFile, path: &Path) -> Result<(), ModCacheError> {
-        file.persist(path).map_err(|error| file_error(path, error.error))?;
-        Ok(())
+        let mut file = temporary_file(path)?;
+        file.write_all(content.as_bytes()).map_err(file_error(path))?;
+        rename(file, path)
     }
 }
 
-/// Whether it is JSON with this very version.
+/// A temporary file beside `path`, named so that the go command removes it should we be killed.
+fn temporary_file(path: &Path) -> Result<NamedTempFile, ModCacheError> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(file_error(path)(io::ErrorKind::InvalidInput.into()));
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(name).suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(directory).map_err(file_error(directory))
+}
+
+/// Moves a file into place without fsync, like the go command: with hundreds of modules it would be slow.
+fn rename(file: NamedTempFile, path: &Path) -> Result<(), ModCacheError> {
+    file.persist(path).map(drop).map_err(|error| file_error(path)(error.error))
+}
+
+/// Checks that the information is JSON with this version.
 pub(crate) fn check_info(module: &ModuleVersion, info: &str) -> Result<(), ModCacheError> {
-    let is_its = serde_json::from_str::<serde_json::Value>(info)
+    let is_valid = serde_json::from_str::<serde_json::Value>(info)
         .is_ok_and(|info| info["Version"] == module.version.as_str());
-    if is_its {
+    if is_valid {
         return Ok(());
     }
     // An error page may be long.
-    let info = info.chars().take(200).collect();
-    Err(ModCacheError::Info { module: format!("{}@{}", module.path, module.version), info })
+    Err(ModCacheError::Info { module: module.to_string(), info: info.chars().take(200).collect() })
 }
 
-/// A zip that is at fault, or a file system that is.
-fn unusable(module: &ModuleVersion, error: modzip::ModZipError) -> ModCacheError {
+/// Distinguishes an invalid zip from an error of the file system.
+fn zip_error(module: &ModuleVersion, error: ModZipError) -> ModCacheError {
     match error {
-        modzip::ModZipError::File { path, source, .. } => ModCacheError::File { path, source },
-        source => ModCacheError::Zip { module: format!("{}@{}", module.path, module.version), source },
+        ModZipError::File { path, source, .. } => ModCacheError::File { path, source },
+        source => ModCacheError::Zip { module: module.to_string(), source },
     }
 }
 
-/// The sum of a zip that is a valid zip of this module.
+/// The sum of a zip, after checking that it is a valid zip of this module.
 fn checked_sum(module: &ModuleVersion, zip: &NamedTempFile) -> Result<String, ModCacheError> {
     modzip::check_zip(module, zip.path())
-        .and_then(modzip::CheckedFiles::into_result)
-        .map_err(|source| unusable(module, source))?;
+        .and_then(CheckedFiles::into_result)
+        .map_err(|error| zip_error(module, error))?;
     Ok(dirhash::hash_zip(zip.path())?)
 }
 
-/// Whether what the cache has is what is to be stored.
-fn agree(
+fn compare(
     module: &ModuleVersion,
     file: &'static str,
     cached: String,
@@ -516,11 +451,11 @@ fn agree(
     if cached == new {
         return Ok(());
     }
-    let module = format!("{}@{}", module.path, module.version);
+    let module = module.to_string();
     Err(ModCacheError::Conflict { module, file, cached, new: new.to_owned(), path: path.to_owned() })
 }
 
-/// Folders only: files are made so.
+/// Makes directories read-only; the files are already.
 fn make_read_only(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -537,13 +472,13 @@ fn make_read_only(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn if_there<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>, ModCacheError> {
+fn if_exists<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>, ModCacheError> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some).map_err(|source| file_error(path, source)),
+        read => read.map(Some).map_err(file_error(path)),
     }
 }
 
-fn file_error(path: &Path, source: io::Error) -> ModCacheError {
-    ModCacheError::File { path: path.to_owned(), source }
+fn file_error(path: &Path) -> impl Fn(io::Error) -> ModCacheError + '_ {
+    |source| ModCacheError::File { path: path.to_owned(), source }
 }

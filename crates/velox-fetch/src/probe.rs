@@ -43,9 +43,6 @@ pub async fn probe_proxies(
 
 /// Asks the checksum database for its newest tree, through a proxy where the go command would; returns the host that
 /// answered.
-///
-/// # Errors
-/// The host, and why it didn't answer.
 pub async fn probe_sum_db(
     client: &Client,
     list: &ProxyList,

@@ -1,6 +1,6 @@
 use secrecy::{ExposeSecret, SecretString};
 
-/// Takes secrets out of text that others wrote.
+/// Removes secrets from text.
 #[derive(Debug, Default)]
 pub struct Redactor {
     secrets: Vec<SecretString>,
@@ -8,13 +8,11 @@ pub struct Redactor {
 
 impl Redactor {
     /// For these secrets; empty ones don't count.
-    #[must_use]
     pub fn new(secrets: Vec<SecretString>) -> Self {
         Self { secrets: secrets.into_iter().filter(|secret| !secret.expose_secret().is_empty()).collect() }
     }
 
     /// `***` for each secret, and for the credentials in URLs (`https://user:pass@host`).
-    #[must_use]
     pub fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {

@@ -12,29 +12,30 @@ use crate::modcache::{CacheFile, ModCache, ModCacheError};
 
 /// The module that every toolchain is a version of.
 pub const TOOLCHAIN_MODULE: &str = "golang.org/toolchain";
-/// How toolchains are packed; there is no other way yet.
-const PACKING: &str = "v0.0.1-";
+/// The prefix of all toolchain versions.
+const VERSION_PREFIX: &str = "v0.0.1-";
 
 /// The module of a toolchain (`go1.26.4`) for a platform.
-#[must_use]
 pub fn toolchain_module(toolchain: &str, os: &str, arch: &str) -> ModuleVersion {
-    ModuleVersion { path: TOOLCHAIN_MODULE.to_owned(), version: format!("{PACKING}{toolchain}.{os}-{arch}") }
+    ModuleVersion {
+        path: TOOLCHAIN_MODULE.to_owned(),
+        version: format!("{VERSION_PREFIX}{toolchain}.{os}-{arch}"),
+    }
 }
 
 /// The newest release for a platform in a list of the module's versions.
-#[must_use]
 pub fn newest_release(versions: &[String], os: &str, arch: &str) -> Option<String> {
     let suffix = format!(".{os}-{arch}");
     versions
         .iter()
-        .filter_map(|version| version.strip_prefix(PACKING)?.strip_suffix(&suffix))
+        .filter_map(|version| version.strip_prefix(VERSION_PREFIX)?.strip_suffix(&suffix))
         .filter_map(|name| Some((GoVersion::from_toolchain_name(name)?, name)))
         .filter(|(version, _)| version.is_release())
         .max()
         .map(|(_, name)| name.to_owned())
 }
 
-/// A toolchain that lies in the module cache, ready to run.
+/// A toolchain in the module cache, ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledToolchain {
     /// Its GOROOT.
@@ -45,14 +46,12 @@ pub struct InstalledToolchain {
 
 impl InstalledToolchain {
     /// Its go command.
-    #[must_use]
     pub fn program(&self) -> PathBuf {
         self.root.join("bin").join(format!("go{}", std::env::consts::EXE_SUFFIX))
     }
 }
 
-/// Looks for a toolchain in the cache; `None` where it has to be fetched, or to be made ready.
-#[must_use]
+/// Finds a toolchain in the cache; `None` where it has to be downloaded or installed.
 pub fn find_installed(cache: &ModCache, toolchain: &ModuleVersion) -> Option<InstalledToolchain> {
     let root = cache.dir(toolchain).ok()?;
     let sum = fs::read_to_string(cache.path(toolchain, CacheFile::ZipHash).ok()?).ok()?.trim().to_owned();
@@ -74,7 +73,7 @@ pub(crate) fn finish_install(root: &Path) -> Result<(), ModCacheError> {
         })
         .map_err(|source| failed(&folder, source))
     };
-    // `bin` is what others look at: it comes last.
+    // Other processes check `bin`, so it comes last.
     within("pkg/tool", &|_| true)?;
     within("lib", &|name| name.starts_with("go_") && name.ends_with("_exec"))?;
     let source = root.join("src");

@@ -38,7 +38,7 @@ pub(crate) struct LocalCache {
 }
 
 impl LocalCache {
-    /// Opens GOCACHE; makes its folders, as the go command does.
+    /// Opens GOCACHE, and creates its directories as the go command does.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         for byte in 0..=255u8 {
             fs::create_dir_all(root.join(format!("{byte:02x}")))?;
@@ -55,7 +55,7 @@ impl LocalCache {
         self.path(output, 'd')
     }
 
-    /// The output of an action, if it is there and whole.
+    /// The output of an action, if it exists with its size.
     pub(crate) fn get(&self, action: &CacheId) -> Option<ActionEntry> {
         let path = self.path(action, 'a');
         let entry = parse(&fs::read(&path).ok()?, action)?;
@@ -69,7 +69,7 @@ impl LocalCache {
         Some(entry)
     }
 
-    /// A file for an output that is still to come, beside its place.
+    /// A temporary file for an output.
     pub(crate) fn new_output(&self, output: &CacheId) -> io::Result<NewOutput> {
         let path = self.output_path(output);
         let folder = path.parent().unwrap_or(&self.root);
@@ -89,7 +89,7 @@ impl LocalCache {
         })
     }
 
-    /// Says which output an action has; the output is there by then.
+    /// Records the output of an action; the output exists already.
     pub(crate) fn put(&self, action: &CacheId, output: &CacheId, size: u64) -> io::Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let time = u64::try_from(now).unwrap_or(u64::MAX);
@@ -106,13 +106,13 @@ impl LocalCache {
         Ok(time)
     }
 
-    /// Whether an output of this size is there; the go command wrote it whole, or not with this size.
+    /// Whether an output of this size exists.
     pub(crate) fn has_output(&self, output: &CacheId, size: u64) -> bool {
         fs::metadata(self.output_path(output))
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
-    /// The content of an output, unless it isn't what its name says.
+    /// The content of an output, if it matches its digest.
     pub(crate) fn read_output(&self, output: &CacheId) -> Option<Vec<u8>> {
         let mut content = Vec::new();
         File::open(self.output_path(output)).ok()?.read_to_end(&mut content).ok()?;
@@ -120,7 +120,7 @@ impl LocalCache {
     }
 }
 
-/// An output on its way in; dropped, it leaves nothing.
+/// An output that is being written; dropping it removes it.
 pub(crate) struct NewOutput {
     file: NamedTempFile,
     hash: Sha256,
@@ -136,10 +136,10 @@ impl NewOutput {
         self.file.write_all(chunk)
     }
 
-    /// Makes it visible, if it is what its name says.
+    /// Moves it into place, if it matches its digest.
     pub(crate) fn finish(self, size: u64) -> io::Result<PathBuf> {
         if self.size != size || self.hash.finalize().as_slice() != self.output {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the output isn't what its digest says"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the output does not match its digest"));
         }
         self.file.persist(&self.path).map_err(|error| error.error)?;
         Ok(self.path)

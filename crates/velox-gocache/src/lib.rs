@@ -1,4 +1,4 @@
-//! The go command's build cache, of use on its own: what was compiled once, by anyone, isn't compiled again.
+//! A server for the go command's build cache that a team shares, of use on its own.
 //!
 //! [`serve`] speaks Go's [GOCACHEPROG protocol](https://pkg.go.dev/cmd/go/internal/cacheprog). It answers from the user's
 //! own GOCACHE, in the go command's own format, so that switching it on or off costs nothing; and from a remote, a
@@ -21,58 +21,58 @@ use url::Url;
 pub use remote::{open_remote, parse_remote, store_error_summary};
 pub use serve::serve;
 
-/// What a cache is made of.
+/// The settings of [`serve`].
 #[derive(Debug, Clone)]
 pub struct GoCacheOptions {
     /// The folder that `go env GOCACHE` names.
     pub gocache: PathBuf,
-    /// Where the team's cache is, as [`parse_remote`] gives it; `None`: only GOCACHE.
+    /// The remote cache, from [`parse_remote`]; `None`: only GOCACHE.
     pub remote: Option<Url>,
-    /// Whether nothing is sent there.
+    /// Whether nothing is uploaded.
     pub read_only: bool,
     /// Who may share: actions of another namespace are never looked at (`go1.26.8-linux-amd64`).
     pub namespace: String,
     /// Where credentials and regions of the remote come from (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
     pub environment: BTreeMap<String, String>,
-    /// How long the remote may take for one answer.
+    /// The limit of one request to the remote.
     pub timeout: Duration,
-    /// How long a build may wait at its end for what is still to be sent.
+    /// How long a build may wait at its end for uploads.
     pub flush: Duration,
 }
 
-/// What a cache did.
+/// The statistics of a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoCacheStats {
-    /// Answers from GOCACHE.
+    /// Hits in GOCACHE.
     pub local_hits: u64,
-    /// Answers from the remote.
+    /// Hits in the remote.
     pub remote_hits: u64,
-    /// What neither had.
+    /// Requests that neither had.
     pub misses: u64,
-    /// What the go command brought.
+    /// Outputs from the go command.
     pub puts: u64,
-    /// Bytes from the remote, as they were sent.
+    /// Downloaded bytes, compressed.
     pub bytes_down: u64,
-    /// Bytes to the remote.
+    /// Uploaded bytes, compressed.
     pub bytes_up: u64,
-    /// Why the remote was given up, or what of it failed; `None`: it worked. Never a secret.
+    /// Why the remote was disabled, or what failed; `None`: it worked. Never a secret.
     pub trouble: Option<String>,
 }
 
-/// Why there is no cache.
+/// Why the cache can't be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GoCacheError {
-    /// A remote that is none.
-    #[error("`{text}` is no remote cache: {why}")]
+    /// The remote is invalid.
+    #[error("invalid remote cache `{text}`: {why}")]
     Remote {
-        /// What was given, without user information.
+        /// The value, without user information.
         text: String,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// The go command said something else than the protocol.
-    #[error("the go command's request can't be read: {0}")]
+    /// The go command sent an invalid request.
+    #[error("malformed GOCACHEPROG request: {0}")]
     Protocol(String),
     /// GOCACHE or the pipes to the go command failed.
     #[error(transparent)]

@@ -7,8 +7,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 use crate::{CacheId, GoCacheError};
 
-/// A request is a few hundred bytes; what is longer is none.
-const LONGEST: usize = 64 << 10;
+const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -26,11 +25,11 @@ struct RawRequest {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CacheRequest {
     pub(crate) id: i64,
-    pub(crate) command: CacheCommand,
+    pub(crate) command: RequestCommand,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum CacheCommand {
+pub(crate) enum RequestCommand {
     Get {
         action: CacheId,
     },
@@ -68,7 +67,7 @@ pub(crate) fn base64(id: &CacheId) -> String {
     BASE64_STANDARD.encode(id)
 }
 
-/// The next request; `None` at the end.
+/// Reads the next request; `None` at the end.
 pub(crate) async fn request(
     from: &mut (impl AsyncBufRead + Unpin),
 ) -> Result<Option<CacheRequest>, GoCacheError> {
@@ -84,8 +83,8 @@ pub(crate) async fn request(
         };
         line.extend_from_slice(part.get(..taken).unwrap_or_default());
         from.consume(taken);
-        if line.len() > LONGEST {
-            return Err(GoCacheError::Protocol("it is too long".to_owned()));
+        if line.len() > MAX_REQUEST_BYTES {
+            return Err(GoCacheError::Protocol("request is too long".to_owned()));
         }
         // The go command puts empty lines between.
         if ended && !line.trim_ascii().is_empty() {
@@ -103,29 +102,29 @@ fn parse(line: &[u8]) -> Result<CacheRequest, GoCacheError> {
         serde_json::from_slice(line).map_err(|error| GoCacheError::Protocol(error.to_string()))?;
     let digest = |text: &str| -> Result<CacheId, GoCacheError> {
         let bytes = BASE64_STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.ok_or_else(|| GoCacheError::Protocol(format!("`{text}` is no digest")))
+        bytes.ok_or_else(|| GoCacheError::Protocol(format!("`{text}` is not a digest")))
     };
     let command = match command.as_str() {
-        "get" => CacheCommand::Get { action: digest(&action)? },
-        "put" => CacheCommand::Put { action: digest(&action)?, output: digest(&output)?, size },
-        "close" => CacheCommand::Close,
-        _ => CacheCommand::Unknown(command),
+        "get" => RequestCommand::Get { action: digest(&action)? },
+        "put" => RequestCommand::Put { action: digest(&action)?, output: digest(&output)?, size },
+        "close" => RequestCommand::Close,
+        _ => RequestCommand::Unknown(command),
     };
     Ok(CacheRequest { id, command })
 }
 
-/// Reads a body, and gives it on in pieces.
+/// Reads a body in pieces.
 pub(crate) async fn body(
     from: &mut (impl AsyncBufRead + Unpin),
     mut take: impl FnMut(&[u8]),
 ) -> Result<(), GoCacheError> {
     let mut started = false;
-    // Base64 is decoded in fours; what is left of a piece waits for the next.
+    // Base64 is decoded in groups of four; the rest waits for the next piece.
     let mut waiting = Vec::new();
     loop {
         let part = from.fill_buf().await?;
         if part.is_empty() {
-            return Err(GoCacheError::Protocol("a body ends early".to_owned()));
+            return Err(GoCacheError::Protocol("body ends early".to_owned()));
         }
         let mut rest = part;
         if !started {
@@ -133,7 +132,7 @@ pub(crate) async fn body(
             match rest.split_first() {
                 None => {}
                 Some((b'"', after)) => (rest, started) = (after, true),
-                Some(_) => return Err(GoCacheError::Protocol("a body is no string".to_owned())),
+                Some(_) => return Err(GoCacheError::Protocol("body is not a string".to_owned())),
             }
         }
         let end = rest.iter().position(|byte| *byte == b'"');
@@ -142,7 +141,7 @@ pub(crate) async fn body(
         let whole = if end.is_some() { waiting.len() } else { waiting.len() / 4 * 4 };
         let decoded = BASE64_STANDARD
             .decode(waiting.get(..whole).unwrap_or_default())
-            .map_err(|error| GoCacheError::Protocol(format!("a body is no base64: {error}")))?;
+            .map_err(|error| GoCacheError::Protocol(format!("body is not base64: {error}")))?;
         waiting.drain(..whole);
         let consumed = match end {
             Some(end) => part.len() - rest.len() + end + 1,
@@ -192,9 +191,9 @@ mod tests {
             assert_eq!(
                 commands,
                 [
-                    CacheCommand::Get { action },
-                    CacheCommand::Put { action, output, size: 1000 },
-                    CacheCommand::Close
+                    RequestCommand::Get { action },
+                    RequestCommand::Put { action, output, size: 1000 },
+                    RequestCommand::Close
                 ]
             );
             assert_eq!(received, content);

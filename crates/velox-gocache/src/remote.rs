@@ -38,28 +38,25 @@ use crate::{
 };
 
 const FORMAT: u32 = 1;
-/// A pack is closed when it holds so much, uncompressed.
-const PACK: u64 = 12 << 20;
-/// No pack or index is larger; no output either.
-const LARGEST: u64 = 256 << 20;
-/// How many packs come at once; each is held in memory.
-const PACKS_AT_ONCE: usize = 4;
-/// How many packs after the one that is asked for are brought with it: a build that needs one mostly needs the next.
-const AHEAD: usize = 3;
-/// More indexes than these are put together by the next writer.
-const MANY_INDEXES: usize = 24;
-/// How long the first answer may take: everything that isn't here waits for it.
-const FIRST: Duration = Duration::from_secs(5);
-/// So many failures, and the remote is left alone for the rest of the build.
-const FAILURES: u32 = 3;
-/// A remote that brings fewer bytes a second than a compiler makes is as good as none.
-const SLOWEST: f64 = (1 << 20) as f64;
-const COMPRESSION: i32 = 3;
+/// The uncompressed size at which a pack is closed.
+const PACK_BYTES: u64 = 12 << 20;
+/// The limit of packs, indexes and outputs.
+const MAX_OBJECT_BYTES: u64 = 256 << 20;
+/// Concurrent downloads of packs; each is held in memory.
+const MAX_CONCURRENT_PACKS: usize = 4;
+/// How many packs are downloaded ahead: a build that needs one mostly needs the next.
+const PREFETCHED_PACKS: usize = 3;
+/// The next writer merges more indexes than these.
+const MAX_INDEXES: usize = 24;
+/// The limit of listing the indexes, which every miss waits for.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
+/// The remote is disabled for the rest of the build after so many failures.
+const MAX_FAILURES: u32 = 3;
+/// A slower remote counts as failed: compiling is faster.
+const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
+const ZSTD_LEVEL: i32 = 3;
 
-/// Reads what a user calls a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
-///
-/// # Errors
-/// What it is not.
+/// Parses a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
 pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     let wrong = |why: &str| {
         let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
@@ -67,10 +64,10 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     };
     let path = std::path::Path::new(text);
     if path.is_absolute() {
-        return Url::from_file_path(path).map_err(|()| wrong("it is no path of a directory"));
+        return Url::from_file_path(path).map_err(|()| wrong("not a directory"));
     }
-    let url =
-        Url::parse(text).map_err(|_| wrong("write an absolute path, or a URL such as s3://bucket/prefix"))?;
+    let url = Url::parse(text)
+        .map_err(|_| wrong("expected an absolute path or a URL such as s3://bucket/prefix"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong(
             "credentials belong in the environment (AWS_*, GOOGLE_*, AZURE_*), not in the URL",
@@ -79,16 +76,13 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     match url.scheme() {
         "file" if url.host_str().is_none_or(str::is_empty) => Ok(url),
         "s3" | "gs" | "az" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
-        "s3" | "gs" | "az" => Err(wrong("it names no bucket")),
-        _ => Err(wrong("it is no file://, s3://, gs:// or az:// URL")),
+        "s3" | "gs" | "az" => Err(wrong("missing bucket")),
+        _ => Err(wrong("expected a file://, s3://, gs:// or az:// URL")),
     }
 }
 
 /// Opens what [`parse_remote`] gave: the store, and where in it. One answer may take so long, body and all. Credentials come
 /// from the variables that object_store documents (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
-///
-/// # Errors
-/// What of the environment or the URL is wrong.
 pub fn open_remote(
     url: &Url,
     environment: &BTreeMap<String, String>,
@@ -106,7 +100,7 @@ pub fn open_remote(
         ("connect_timeout".to_owned(), "3s".to_owned()),
     ];
     object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
-        // What follows the first line may show settings.
+        // The other lines may show settings.
         let why = error.to_string().lines().next().unwrap_or_default().to_owned();
         GoCacheError::Remote { text: url.to_string(), why }
     })
@@ -137,7 +131,7 @@ struct OutputFile {
 struct Index {
     packs: Vec<Pack>,
     actions: HashMap<CacheId, OutputLocation>,
-    /// The index objects themselves, and what is in them.
+    /// The index objects and their packs.
     objects: Vec<(Path, Vec<PackFile>)>,
 }
 
@@ -169,7 +163,7 @@ pub(crate) struct RemoteCache {
     disk: LocalCache,
     index: OnceCell<Index>,
     bringing: Semaphore,
-    /// Of its own, so that no compile waits behind what is sent.
+    /// Separate, so that no compile waits for uploads.
     sending: Semaphore,
     used: Mutex<UploadQueue>,
     sent: Mutex<JoinSet<Option<PackFile>>>,
@@ -180,7 +174,7 @@ pub(crate) struct RemoteCache {
     pub(crate) bytes_up: AtomicU64,
 }
 
-/// What this build used and the remote may lack.
+/// The entries that this build used and the remote may lack.
 #[derive(Default)]
 struct UploadQueue {
     seen: HashSet<CacheId>,
@@ -204,8 +198,8 @@ impl RemoteCache {
             timeout: options.timeout,
             disk,
             index: OnceCell::new(),
-            bringing: Semaphore::new(PACKS_AT_ONCE),
-            sending: Semaphore::new(PACKS_AT_ONCE / 2),
+            bringing: Semaphore::new(MAX_CONCURRENT_PACKS),
+            sending: Semaphore::new(MAX_CONCURRENT_PACKS / 2),
             used: Mutex::default(),
             sent: Mutex::default(),
             failures: AtomicU32::new(0),
@@ -226,16 +220,16 @@ impl RemoteCache {
 
     fn failed(&self, what: &str, weight: u32) {
         let failures = self.failures.fetch_add(weight, Ordering::Relaxed) + weight;
-        let off = failures >= FAILURES;
+        let off = failures >= MAX_FAILURES;
         let mut trouble = hold(&self.trouble);
         if off && !self.off.swap(true, Ordering::Relaxed) {
-            *trouble = Some(format!("the remote was given up: {what}"));
+            *trouble = Some(format!("remote cache disabled: {what}"));
         } else if trouble.is_none() {
             *trouble = Some(what.to_owned());
         }
     }
 
-    /// One answer of the remote, in the time that it has for that.
+    /// Waits for a response of the remote, within the timeout.
     async fn ask<T>(
         &self,
         what: &str,
@@ -282,18 +276,18 @@ impl RemoteCache {
     async fn load_index(&self) -> Option<Index> {
         let folder = self.root.clone().join(self.namespace.as_str()).join("index");
         let listing = self.store.list(Some(&folder)).try_collect::<Vec<_>>();
-        let limit = self.timeout.min(FIRST);
-        let listed = self.ask_within(limit, "listing the remote", FAILURES, listing).await?;
+        let limit = self.timeout.min(INDEX_TIMEOUT);
+        let listed = self.ask_within(limit, "listing the remote", MAX_FAILURES, listing).await?;
         let files: Vec<(Path, Vec<PackFile>)> = stream::iter(listed)
             .map(async |object| {
                 let path = object.location;
-                if object.size > LARGEST {
+                if object.size > MAX_OBJECT_BYTES {
                     return None;
                 }
                 let read = async { self.store.get(&path).await?.bytes().await };
                 let content = self.ask("reading an index", 1, read).await?;
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
-                let file: IndexFile = serde_json::from_slice(&unpacked(&content, LARGEST)?).ok()?;
+                let file: IndexFile = serde_json::from_slice(&unpacked(&content, MAX_OBJECT_BYTES)?).ok()?;
                 (file.format == FORMAT).then_some((path, file.packs))
             })
             .buffered(16)
@@ -311,7 +305,7 @@ impl RemoteCache {
         Some(index)
     }
 
-    /// Brings the output of an action into GOCACHE, if the remote has it.
+    /// Downloads the output of an action to GOCACHE, if the remote has it.
     pub(crate) async fn get(self: &Arc<Self>, action: &CacheId) -> Option<ActionEntry> {
         if self.is_off() {
             return None;
@@ -319,7 +313,7 @@ impl RemoteCache {
         let index = self.index().await;
         let OutputLocation { output, size, pack } = *index.actions.get(action)?;
         if !self.disk.has_output(&output, size) {
-            for next in (pack + 1..index.packs.len()).take(AHEAD) {
+            for next in (pack + 1..index.packs.len()).take(PREFETCHED_PACKS) {
                 let remote = Arc::clone(self);
                 tokio::spawn(async move { remote.bring(remote.index().await, next).await });
             }
@@ -329,7 +323,7 @@ impl RemoteCache {
         Some(ActionEntry { output, size, time })
     }
 
-    /// Brings a pack, once; whoever else needs it waits.
+    /// Downloads a pack once; concurrent callers wait.
     async fn bring(&self, index: &Index, pack: usize) {
         let Some(pack) = index.packs.get(pack) else { return };
         pack.brought
@@ -344,15 +338,15 @@ impl RemoteCache {
                 let Some(content) = self.ask("reading a pack", 1, answer).await else { return };
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
                 let spent = since.elapsed().as_secs_f64();
-                if spent > 2.0 + content.len() as f64 / SLOWEST {
-                    self.failed(&format!("it brought {} KiB in {spent:.0} s", content.len() >> 10), 1);
+                if spent > 2.0 + content.len() as f64 / MIN_BYTES_PER_SECOND {
+                    self.failed(&format!("slow remote: {} KiB in {spent:.0} s", content.len() >> 10), 1);
                 }
                 self.unpack(pack, content).await;
             })
             .await;
     }
 
-    /// Damaged outputs stay away: they are compiled as if the remote didn't have them.
+    /// Unpacks a pack; damaged outputs count as misses.
     async fn unpack(&self, pack: &Pack, content: Bytes) {
         let mut offset = 0usize;
         let mut outputs = Vec::new();
@@ -380,7 +374,7 @@ impl RemoteCache {
     /// Remembers what this build used; what the remote lacks is sent in the background. Waits for nothing: what is here
     /// doesn't depend on the remote.
     pub(crate) fn used(self: &Arc<Self>, action: CacheId, entry: ActionEntry) {
-        if self.read_only || self.is_off() || entry.size > LARGEST {
+        if self.read_only || self.is_off() || entry.size > MAX_OBJECT_BYTES {
             return;
         }
         if self.index.get().is_some_and(|index| index.knows(&action, &entry)) {
@@ -393,7 +387,7 @@ impl RemoteCache {
             }
             used.waiting.push((action, entry));
             used.size += entry.size;
-            (used.size >= PACK || used.waiting.len() >= 1024).then(|| used.take())
+            (used.size >= PACK_BYTES || used.waiting.len() >= 1024).then(|| used.take())
         };
         if let Some(waiting) = full {
             self.send(waiting);
@@ -426,7 +420,7 @@ impl RemoteCache {
         Some(PackFile { name, outputs })
     }
 
-    /// Sends what is still waiting, and the index that makes it visible.
+    /// Uploads the rest of the queue, and the index that makes it visible.
     pub(crate) async fn flush(self: &Arc<Self>, limit: Duration) {
         if self.read_only || self.is_off() {
             return;
@@ -443,7 +437,7 @@ impl RemoteCache {
             }
         };
         if timeout(limit, all).await.is_err() {
-            self.failed("not all could be sent in time", 1);
+            self.failed("upload timed out", 1);
         }
         if !packs.is_empty() {
             self.send_index(packs).await;
@@ -453,20 +447,20 @@ impl RemoteCache {
     async fn send_index(&self, mut packs: Vec<PackFile>) {
         let folder = self.root.clone().join(self.namespace.as_str()).join("index");
         let replaced: Vec<&(Path, Vec<PackFile>)> = match self.index.get() {
-            Some(index) if index.objects.len() >= MANY_INDEXES => index.objects.iter().collect(),
+            Some(index) if index.objects.len() >= MAX_INDEXES => index.objects.iter().collect(),
             _ => Vec::new(),
         };
         packs.extend(replaced.iter().flat_map(|(_, packs)| packs.iter().cloned()));
         packs.sort_by(|a, b| a.name.cmp(&b.name));
         packs.dedup_by(|a, b| a.name == b.name);
         let Ok(text) = serde_json::to_vec(&IndexFile { format: FORMAT, packs }) else { return };
-        let Ok(content) = zstd::encode_all(text.as_slice(), COMPRESSION) else { return };
+        let Ok(content) = zstd::encode_all(text.as_slice(), ZSTD_LEVEL) else { return };
         let path = folder.join(hex(&Sha256::digest(&content).into()).as_str());
         let size = content.len() as u64;
         let put = self.store.put(&path, PutPayload::from(content));
         if self.ask("sending an index", 1, put).await.is_some() {
             self.bytes_up.fetch_add(size, Ordering::Relaxed);
-            // The new one has all of them; one that stays does no harm.
+            // The new index has all of them; a remaining old one is harmless.
             for (old, _) in replaced.into_iter().filter(|(old, _)| *old != path) {
                 let _ = self.ask("removing an index", 1, self.store.delete(old)).await;
             }
@@ -483,8 +477,10 @@ impl Index {
         let pack = self.packs.len();
         let mut outputs = Vec::new();
         for OutputFile { output, size, length, actions } in &file.outputs {
-            // What follows an unreadable one has no known place.
-            let Some(output) = unhex(output).filter(|_| *size <= LARGEST && *length <= LARGEST) else {
+            // The position of the following ones is unknown.
+            let Some(output) =
+                unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES)
+            else {
                 break;
             };
             for action in actions.iter().filter_map(|action| unhex(action)) {
@@ -503,7 +499,7 @@ impl UploadQueue {
     }
 }
 
-/// Compresses outputs, each once. One that is gone or changed by now is left out.
+/// Compresses outputs, each once, without those that are gone or changed.
 fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<OutputFile>, Vec<u8>) {
     let mut by_output: BTreeMap<CacheId, (u64, Vec<String>)> = BTreeMap::new();
     let mut order = Vec::new();
@@ -523,7 +519,7 @@ fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<Outpu
         let compressed = disk
             .read_output(&output)
             .filter(|raw| raw.len() as u64 == size)
-            .and_then(|raw| zstd::encode_all(raw.as_slice(), COMPRESSION).ok());
+            .and_then(|raw| zstd::encode_all(raw.as_slice(), ZSTD_LEVEL).ok());
         let Some(compressed) = compressed else { continue };
         outputs.push(OutputFile { output: hex(&output), size, length: compressed.len() as u64, actions });
         content.extend(compressed);
@@ -550,21 +546,20 @@ fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// A few words for an error that may carry URLs and headers.
-#[must_use]
+/// A short summary of an error that may contain URLs and headers.
 pub fn store_error_summary(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::PermissionDenied { .. } => "permission denied",
-        object_store::Error::Unauthenticated { .. } => "the credentials are missing or wrong",
+        object_store::Error::Unauthenticated { .. } => "missing or invalid credentials",
         object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
             "not supported"
         }
-        object_store::Error::UnknownConfigurationKey { .. } => "an unknown setting",
-        _ => "it can't be reached, or answers with errors",
+        object_store::Error::UnknownConfigurationKey { .. } => "unknown setting",
+        _ => "unreachable or failing",
     }
 }
 
-/// What a lock guards here is whole at every moment.
+/// A panic never leaves the guarded values inconsistent.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -583,9 +578,9 @@ mod tests {
         for (bad, why) in [
             ("", "absolute path"),
             ("cache", "absolute path"),
-            ("s3://", "no bucket"),
-            ("ftp://host/x", "no file://"),
-            ("https://bucket.example.com", "no file://"),
+            ("s3://", "missing bucket"),
+            ("ftp://host/x", "expected a file://"),
+            ("https://bucket.example.com", "expected a file://"),
             ("s3://key:secret@bucket", "environment"),
         ] {
             let said = parse_remote(bad).unwrap_err().to_string();

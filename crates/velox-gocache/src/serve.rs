@@ -1,4 +1,4 @@
-//! The cache as the go command sees it.
+//! The GOCACHEPROG server.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     CacheId, GoCacheError, GoCacheOptions, GoCacheStats,
     disk::{ActionEntry, LocalCache},
-    protocol::{self, CacheCommand, CacheRequest, CacheResponse, base64},
+    protocol::{self, CacheRequest, CacheResponse, RequestCommand, base64},
     remote::RemoteCache,
 };
 
@@ -36,12 +36,9 @@ struct CacheServer {
     trouble: Mutex<Option<String>>,
 }
 
-/// Answers the go command until it closes the cache; then sends what is still to be sent.
+/// Serves the go command until it closes the cache; then uploads the rest.
 ///
-/// A remote that fails is left alone and told in [`GoCacheStats::trouble`]: it is never a reason for a build to fail.
-///
-/// # Errors
-/// A GOCACHE that can't be used, and a go command that doesn't speak the protocol.
+/// A failing remote never fails a build: it is disabled, and [`GoCacheStats::trouble`] has the cause.
 pub async fn serve(
     options: GoCacheOptions,
     stdin: impl AsyncRead + Unpin,
@@ -60,7 +57,7 @@ pub async fn serve(
     let (answers, queue) = mpsc::channel(64);
     let writer = tokio::spawn(write(stdout, queue));
     let ready = CacheResponse { known_commands: vec!["get", "put", "close"], ..CacheResponse::default() };
-    // An answer that nobody takes any more: the go command is gone, and the loop below ends by itself.
+    // Sending fails when the go command is gone; then the loop below ends.
     let _ = answers.send(ready).await;
     let warming = cache.remote.clone().map(|remote| tokio::spawn(async move { remote.warm().await }));
     let ended = answer_all(&cache, stdin, answers, options.flush).await;
@@ -80,18 +77,18 @@ async fn answer_all(
     let mut running = JoinSet::new();
     while let Some(CacheRequest { id, command }) = protocol::request(&mut from).await? {
         match command {
-            CacheCommand::Get { action } => {
+            RequestCommand::Get { action } => {
                 let (cache, answers) = (Arc::clone(cache), answers.clone());
                 running.spawn(async move {
                     let answer = cache.get(id, action).await;
                     let _ = answers.send(answer).await;
                 });
             }
-            CacheCommand::Put { action, output, size } => {
+            RequestCommand::Put { action, output, size } => {
                 let answer = cache.put(id, action, output, size, &mut from).await?;
                 let _ = answers.send(answer).await;
             }
-            CacheCommand::Close => {
+            RequestCommand::Close => {
                 while running.join_next().await.is_some() {}
                 if let Some(remote) = &cache.remote {
                     remote.flush(flush).await;
@@ -99,7 +96,7 @@ async fn answer_all(
                 let _ = answers.send(CacheResponse { id, ..CacheResponse::default() }).await;
                 return Ok(());
             }
-            CacheCommand::Unknown(command) => {
+            RequestCommand::Unknown(command) => {
                 let err = Some(format!("unknown command {command}"));
                 let _ = answers.send(CacheResponse { id, err, ..CacheResponse::default() }).await;
             }
@@ -173,7 +170,7 @@ impl CacheServer {
                 Ok(CacheResponse { disk_path: self.path(&output), id, ..CacheResponse::default() })
             }
             Err(error) => {
-                let err = Some(format!("can't write to GOCACHE: {error}"));
+                let err = Some(format!("failed to write to GOCACHE: {error}"));
                 Ok(CacheResponse { id, err, ..CacheResponse::default() })
             }
         }

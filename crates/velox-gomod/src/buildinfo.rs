@@ -21,6 +21,8 @@ use object::{
     },
 };
 
+use crate::gostring::unquote;
+
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const ALIGNMENT: u64 = 16;
 const HEADER: u64 = 32;
@@ -31,7 +33,7 @@ const MAX_TEXT: u64 = 16 << 20;
 /// The most sections whose names are looked at.
 const MAX_SECTIONS: usize = 1 << 16;
 
-/// What a Go binary says of its own making.
+/// The build information of a Go binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildInfo {
     /// The version of Go that built it (`go1.26.8`).
@@ -64,27 +66,27 @@ pub struct BuildModule {
 #[non_exhaustive]
 pub enum BuildInfoError {
     /// The file can't be read.
-    #[error("can't read {}: {source}", path.display())]
+    #[error("failed to read `{}`: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is no binary of a known format, or a broken one.
-    #[error("{} is not an ELF, Mach-O or PE binary", .0.display())]
+    /// The file isn't a binary of a known format.
+    #[error("`{}` is not an ELF, Mach-O or PE binary", .0.display())]
     UnknownFormat(PathBuf),
     /// The binary has no build information: another compiler made it.
-    #[error("{} is not a Go binary", .0.display())]
+    #[error("`{}` is not a Go binary", .0.display())]
     NotGo(PathBuf),
     /// The text with the modules is malformed.
-    #[error("{} has malformed build information: line {line}: {reason}", path.display())]
+    #[error("malformed build information in `{}`: line {line}: {reason}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The cause.
         reason: &'static str,
     },
 }
@@ -92,10 +94,6 @@ pub enum BuildInfoError {
 impl BuildInfo {
     /// Reads the build information of a binary for any system, 32 or 64 bit. Of a Mach-O file for several processors, the
     /// first is read. Only headers and the data up to the information are read.
-    ///
-    /// # Errors
-    ///
-    /// A file that can't be read, is no binary, or has no build information or a malformed one.
     pub fn read(path: &Path) -> Result<Self, BuildInfoError> {
         let failed = |failure| match failure {
             ReadFailure::Read(source) => BuildInfoError::Read { path: path.to_owned(), source },
@@ -113,10 +111,10 @@ impl BuildInfo {
         Ok(info)
     }
 
-    /// Reads the text with the modules, or gives the line that is malformed (`debug.ParseBuildInfo`).
+    /// Parses the text with the modules (`debug.ParseBuildInfo`); the error is the malformed line and the cause.
     fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let mut info = Self::default();
-        // What a replacement in the next line would replace.
+        // The module that a `=>` line replaces.
         let mut replaceable: Option<&mut BuildModule> = None;
         for (number, line) in text.split_inclusive('\n').enumerate() {
             // As Go does it: a last line without an end does not count.
@@ -165,7 +163,7 @@ fn module(columns: &str, least: usize) -> Option<BuildModule> {
 /// Reads `key=value`, where each may be quoted as in Go.
 fn setting(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = if text.starts_with(['"', '`']) {
-        let (key, rest) = quoted(text).ok_or("malformed quoted key")?;
+        let (key, rest) = unquote(text).ok_or("malformed quoted key")?;
         (key, rest.strip_prefix('=').ok_or("expected = after the key")?)
     } else {
         let (key, value) = text.split_once('=').ok_or("expected = after the key")?;
@@ -175,81 +173,13 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
         (key.to_owned(), value)
     };
     let value = if value.starts_with(['"', '`']) {
-        quoted(value).filter(|(_, rest)| rest.is_empty()).ok_or("malformed quoted value")?.0
+        unquote(value).filter(|(_, rest)| rest.is_empty()).ok_or("malformed quoted value")?.0
     } else if value.contains([' ', '\t', '\r', '"', '`']) {
         return Err("the value must be quoted");
     } else {
         value.to_owned()
     };
     Ok((key, value))
-}
-
-/// Reads the Go string literal (<https://go.dev/ref/spec#String_literals>) at the start of a text and gives the rest.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    if let Some(text) = text.strip_prefix('`') {
-        let (literal, rest) = text.split_once('`')?;
-        return Some((literal.replace('\r', ""), rest));
-    }
-    let mut rest = text.strip_prefix('"')?;
-    let mut bytes = Vec::new();
-    loop {
-        let mut letters = rest.chars();
-        let letter = letters.next()?;
-        rest = letters.as_str();
-        match letter {
-            '"' => return Some((String::from_utf8_lossy(&bytes).into_owned(), rest)),
-            '\n' => return None,
-            '\\' => {
-                let escape = letters.next()?;
-                rest = letters.as_str();
-                let simple = match escape {
-                    'a' => Some(7),
-                    'b' => Some(8),
-                    'f' => Some(12),
-                    'n' => Some(b'\n'),
-                    'r' => Some(b'\r'),
-                    't' => Some(b'\t'),
-                    'v' => Some(11),
-                    '\\' => Some(b'\\'),
-                    '"' => Some(b'"'),
-                    _ => None,
-                };
-                if let Some(byte) = simple {
-                    bytes.push(byte);
-                    continue;
-                }
-                let (radix, length) = match escape {
-                    'x' => (16, 2),
-                    'u' => (16, 4),
-                    'U' => (16, 8),
-                    '0'..='7' => (8, 3),
-                    _ => return None,
-                };
-                // An octal escape has no letter before its digits.
-                let source = if radix == 8 { text_from(text, rest, escape)? } else { rest };
-                let digits =
-                    source.get(..length).filter(|digits| digits.chars().all(|c| c.is_digit(radix)))?;
-                let code = u32::from_str_radix(digits, radix).ok()?;
-                rest = source.get(length..)?;
-                match escape {
-                    'u' | 'U' => {
-                        let mut utf8 = [0; 4];
-                        bytes.extend_from_slice(char::from_u32(code)?.encode_utf8(&mut utf8).as_bytes());
-                    }
-                    _ => bytes.push(u8::try_from(code).ok()?),
-                }
-            }
-            other => {
-                let mut utf8 = [0; 4];
-                bytes.extend_from_slice(other.encode_utf8(&mut utf8).as_bytes());
-            }
-        }
-    }
-}
-
-/// `rest`, which is the end of `text`, with the one letter before it.
-fn text_from<'a>(text: &'a str, rest: &str, before: char) -> Option<&'a str> {
-    text.get(text.len().checked_sub(rest.len())?.checked_sub(before.len_utf8())?..)
 }
 
 /// Why there is no build information, without the path.
@@ -342,7 +272,7 @@ impl Pointers {
     }
 }
 
-/// A binary's memory as its file has it.
+/// A binary's memory, read from its file.
 struct Memory<'a> {
     file: &'a mut File,
     image: Image,
@@ -381,7 +311,7 @@ impl Memory<'_> {
         let end = start.checked_add(size).ok_or(ReadFailure::UnknownFormat)?;
         let mut at = start.checked_next_multiple_of(ALIGNMENT).ok_or(ReadFailure::NotGo)?;
         while at < end {
-            // The header is aligned, so it never lies across two chunks' seam with its magic.
+            // The header is aligned, so its magic never spans two chunks.
             let chunk = self.read(at, CHUNK.min(end - at))?;
             let found = chunk.chunks(16).position(|line| line.starts_with(MAGIC));
             if let Some(line) = found {
@@ -473,7 +403,7 @@ fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Resul
 
 /// PE: the first section of initialized data that is read and written.
 fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, ReadFailure> {
-    /// The alignment that a section may ask for says nothing of what it is.
+    /// The alignment flag isn't part of a section's kind.
     const ALIGN_32_BYTES: u32 = 0x0060_0000;
     const DATA_READ_WRITE: u32 = 0x0000_0040 | 0x4000_0000 | 0x8000_0000;
 

@@ -16,7 +16,7 @@ pub struct GoSum {
     sums: BTreeMap<ModuleVersion, BTreeSet<String>>,
 }
 
-/// A line that is no `path version sum`.
+/// A line that isn't `path version sum`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed go.sum: line {line} has {fields} fields, not 3")]
 pub struct GoSumError {
@@ -28,9 +28,6 @@ pub struct GoSumError {
 
 impl GoSum {
     /// Reads a go.sum; empty lines don't count.
-    ///
-    /// # Errors
-    /// The first malformed line.
     pub fn parse(text: &str) -> Result<Self, GoSumError> {
         let mut sums = Self::default();
         for (index, line) in text.lines().enumerate() {

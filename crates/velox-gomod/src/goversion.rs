@@ -22,14 +22,13 @@ pub struct GoVersion {
     pre: Option<u64>,
 }
 
-/// A text that is no version of Go.
+/// An invalid Go version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no version of Go")]
+#[error("invalid Go version `{0}`")]
 pub struct ParseGoVersionError(String);
 
 /// The name of a toolchain in what it says of itself: without the experiments and the packager's words behind it
 /// (`go1.26.8-X:jsonv2`, `go1.26.8 X:jsonv2`, `go1.24.4 (Red Hat 1.24.4-1.el9)`).
-#[must_use]
 pub fn toolchain_name(version: &str) -> &str {
     let words = version.split_once("-X:").map_or(version, |(name, _)| name);
     words.split_whitespace().next().unwrap_or_default()
@@ -38,7 +37,6 @@ pub fn toolchain_name(version: &str) -> &str {
 impl GoVersion {
     /// The version of a toolchain's name (`go1.26.4`, `go1.26.4-bigcorp`, `go1.26.4 X:jsonv2`); `None` for what isn't a
     /// release (`devel …`).
-    #[must_use]
     pub fn from_toolchain_name(name: &str) -> Option<Self> {
         if name.contains(['/', '\\']) {
             return None;
@@ -47,7 +45,6 @@ impl GoVersion {
     }
 
     /// The first toolchain that has it (`1.26` → `go1.26.0`); `None` where no toolchain is published as a module.
-    #[must_use]
     pub fn toolchain(&self) -> Option<String> {
         let Self { major, minor, patch, kind, pre } = self;
         if (*major, *minor) < (1, 21) {
@@ -62,13 +59,11 @@ impl GoVersion {
     }
 
     /// Whether its go command knows of other toolchains, and can fetch them (<https://go.dev/doc/toolchain>).
-    #[must_use]
     pub fn supports_switching(&self) -> bool {
         (self.major, self.minor) >= (1, 21)
     }
 
     /// Whether it is neither alpha, beta nor release candidate.
-    #[must_use]
     pub fn is_release(&self) -> bool {
         self.kind.is_empty()
     }
@@ -81,7 +76,7 @@ impl GoVersion {
         }
         let (minor, rest) = cut_number(rest.strip_prefix('.')?)?;
         if rest.is_empty() {
-            // From 1.21 on a release has its patch number, and without one it is the language.
+            // From 1.21 on, a version without a patch number is a language version.
             return Some(release(minor, (minor < 21).then_some(0)));
         }
         if let Some(rest) = rest.strip_prefix('.') {
@@ -109,7 +104,7 @@ impl FromStr for GoVersion {
     }
 }
 
-/// A number without leading zeros, and what follows it.
+/// A number without leading zeros, and the rest.
 fn cut_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);

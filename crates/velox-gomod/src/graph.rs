@@ -1,4 +1,4 @@
-//! The module graph: which module requires which, and the versions that minimal version selection makes of it
+//! The module requirement graph, and the versions that minimal version selection selects
 //! (<https://go.dev/ref/mod#minimal-version-selection>), pruned as Go does it (<https://go.dev/ref/mod#graph-pruning>).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +19,13 @@ pub struct RequirementGraph {
 
 /// The modules whose go.mod couldn't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the go.mod of {} is missing", .0.iter().map(ModuleVersion::to_string).collect::<Vec<_>>().join(", "))]
+#[error("missing go.mod of {}", .0.iter().map(ModuleVersion::to_string).collect::<Vec<_>>().join(", "))]
 pub struct MissingGoMods(pub Vec<ModuleVersion>);
 
-/// A requirement: who, and what.
+/// An edge of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequirementEdge<'a> {
-    /// Whose go.mod has it.
+    /// The module whose go.mod has the requirement.
     pub by: &'a ModuleVersion,
     /// The requirement.
     pub require: &'a Require,
@@ -34,9 +34,6 @@ pub struct RequirementEdge<'a> {
 impl RequirementGraph {
     /// Loads the graph of a main module. `read` gives the go.mod of a module at a version, its replacement's where it is
     /// replaced.
-    ///
-    /// # Errors
-    /// All the modules of which `read` knows nothing.
     pub fn load(main: &GoMod, read: &dyn Fn(&ModuleVersion) -> Option<GoMod>) -> Result<Self, MissingGoMods> {
         let mut loading = GraphLoader {
             main,
@@ -73,33 +70,28 @@ impl RequirementGraph {
         Ok(Self { roots, requires: loading.requires, selected })
     }
 
-    /// What the main module requires.
-    #[must_use]
+    /// The requirements of the main module.
     pub fn roots(&self) -> &[Require] {
         &self.roots
     }
 
     /// The version of a module that is built.
-    #[must_use]
     pub fn selected(&self, path: &str) -> Option<&str> {
         self.selected.get(path).map(String::as_str)
     }
 
     /// Every module path of the graph with the version that is built.
-    #[must_use]
     pub fn modules(&self) -> &BTreeMap<String, String> {
         &self.selected
     }
 
-    /// What a module's go.mod requires; nothing for one that was pruned out.
-    #[must_use]
+    /// The requirements of a module; empty for a pruned one.
     pub fn requirements(&self, module: &ModuleVersion) -> &[Require] {
         self.requires.get(module).map_or(&[], Vec::as_slice)
     }
 
     /// Who but the main module requires a module, the highest version first. Those whose own version isn't the one that
     /// is built are among them: their requirements count in minimal version selection.
-    #[must_use]
     pub fn edges_to(&self, path: &str) -> Vec<RequirementEdge<'_>> {
         let mut demands: Vec<RequirementEdge<'_>> = self
             .requires
@@ -195,11 +187,11 @@ mod tests {
         let new = "module a.b/a\ngo 1.17\nrequire a.b/c v1.0.0";
         let main = "module m\ngo 1.26\nrequire a.b/a v1.0.0";
         let missing = graph(main, &[("a.b/a@v1.0.0", old)]).unwrap_err();
-        assert_eq!(missing.to_string(), "the go.mod of a.b/c@v1.0.0 is missing");
+        assert_eq!(missing.to_string(), "missing go.mod of a.b/c@v1.0.0");
         assert_eq!(graph(main, &[("a.b/a@v1.0.0", new)]).unwrap().selected("a.b/c"), Some("v1.0.0"));
         // A main module without pruning sees all of it.
         assert!(graph("module m\ngo 1.16\nrequire a.b/a v1.0.0", &[("a.b/a@v1.0.0", new)]).is_err());
-        // Everything behind an old module counts, whatever it says itself.
+        // Everything behind a module without pruning counts.
         let behind = [
             ("a.b/a@v1.0.0", old),
             ("a.b/c@v1.0.0", "module a.b/c\ngo 1.20\nrequire a.b/d v1.0.0"),

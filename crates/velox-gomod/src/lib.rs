@@ -5,6 +5,7 @@
 
 pub mod buildinfo;
 pub mod dirhash;
+mod gostring;
 pub mod gosum;
 pub mod goversion;
 pub mod graph;

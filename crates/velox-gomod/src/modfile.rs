@@ -4,9 +4,12 @@ use std::fmt;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use crate::module::{self, ModuleVersion, path_major_matches, split_path_version};
+use crate::{
+    gostring::unquote,
+    module::{self, ModuleVersion, path_major_matches, split_path_version},
+};
 
-/// What a go.mod says.
+/// A parsed go.mod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GoMod {
     /// The `module` line.
@@ -55,7 +58,7 @@ pub struct Replace {
     pub new_version: Option<String>,
 }
 
-/// Versions that their author took back.
+/// Retracted versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retract {
     /// The lowest of them.
@@ -72,24 +75,18 @@ pub struct ModFileError {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The cause.
     pub message: String,
 }
 
 impl GoMod {
     /// Reads the main module's go.mod.
-    ///
-    /// # Errors
-    /// The first thing in it that Go would refuse.
     pub fn parse(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, true)
     }
 
     /// Reads a dependency's go.mod: what later versions of Go may have added, and what only counts in a main module, is
     /// passed over (`modfile.ParseLax`).
-    ///
-    /// # Errors
-    /// The first thing in it that Go would refuse.
     pub fn parse_lax(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, false)
     }
@@ -173,7 +170,7 @@ impl GoMod {
             ("replace", texts) => self.replace.push(replace(texts)?),
             ("retract", texts) => match retract(texts) {
                 Ok(retract) => self.retract.push(retract),
-                // A dependency's mistake here is nobody else's.
+                // Invalid retractions of dependencies are ignored.
                 Err(_) if !strict => {}
                 Err(message) => return Err(message),
             },
@@ -187,7 +184,6 @@ impl GoMod {
 }
 
 /// The path in the `module` line, as far as there is one, whatever else is wrong with the file (`modfile.ModulePath`).
-#[must_use]
 pub fn module_line(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let line = line.split("//").next().unwrap_or_default().trim();
@@ -196,12 +192,8 @@ pub fn module_line(text: &str) -> Option<String> {
         if path.is_empty() || !rest.starts_with(|c: char| c.is_whitespace() || c == '"' || c == '`') {
             return None;
         }
-        match path.chars().next()? {
-            '`' => path.strip_prefix('`')?.strip_suffix('`').map(str::to_owned),
-            '"' => unquote(path),
-            _ => Some(path.to_owned()),
-        }
-        .filter(|path| !path.is_empty())
+        if path.starts_with(['`', '"']) { unquoted(path) } else { Some(path.to_owned()) }
+            .filter(|path| !path.is_empty())
     })
 }
 
@@ -332,10 +324,10 @@ fn retract(texts: &[&str]) -> Result<Retract, String> {
     }
 }
 
-/// A path or version as it is written in go.mod: bare, or in double quotes.
+/// A path or version in go.mod: bare, or in double quotes.
 fn string(text: &str) -> Result<String, String> {
     if text.starts_with('"') {
-        unquote(text).ok_or_else(|| format!("invalid quoted string: {text}"))
+        unquoted(text).ok_or_else(|| format!("invalid quoted string: {text}"))
     } else if text.contains(['"', '\'', '`']) {
         Err("unquoted string cannot contain quote".to_owned())
     } else {
@@ -343,42 +335,9 @@ fn string(text: &str) -> Result<String, String> {
     }
 }
 
-/// An interpreted string literal (<https://go.dev/ref/spec#String_literals>).
-fn unquote(text: &str) -> Option<String> {
-    let inner = text.strip_prefix('"')?.strip_suffix('"').filter(|_| text.len() >= 2)?;
-    let mut bytes: Vec<u8> = Vec::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    let digits = |chars: &mut std::str::Chars, count: usize, radix: u32| -> Option<u32> {
-        let text: String = chars.by_ref().take(count).collect();
-        (text.len() == count).then(|| u32::from_str_radix(&text, radix).ok()).flatten()
-    };
-    while let Some(c) = chars.next() {
-        let mut push = |c: char| bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
-        match c {
-            '"' | '\n' => return None,
-            '\\' => match chars.next()? {
-                'a' => push('\u{7}'),
-                'b' => push('\u{8}'),
-                'f' => push('\u{c}'),
-                'n' => push('\n'),
-                'r' => push('\r'),
-                't' => push('\t'),
-                'v' => push('\u{b}'),
-                '\\' => push('\\'),
-                '"' => push('"'),
-                'u' => push(char::from_u32(digits(&mut chars, 4, 16)?)?),
-                'U' => push(char::from_u32(digits(&mut chars, 8, 16)?)?),
-                'x' => bytes.push(u8::try_from(digits(&mut chars, 2, 16)?).ok()?),
-                first @ '0'..='7' => {
-                    let value = first.to_digit(8)? * 64 + digits(&mut chars, 2, 8)?;
-                    bytes.push(u8::try_from(value).ok()?);
-                }
-                _ => return None,
-            },
-            c => push(c),
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// The whole text as a string literal.
+fn unquoted(text: &str) -> Option<String> {
+    unquote(text).filter(|(_, rest)| rest.is_empty()).map(|(text, _)| text)
 }
 
 /// One line with the verb before it, be it the block's.
@@ -386,7 +345,7 @@ struct Statement {
     line: usize,
     kind: StatementKind,
     tokens: Vec<Lexeme>,
-    /// What follows `//` at the line's end.
+    /// The text after `//`.
     comment: String,
 }
 
@@ -436,7 +395,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
                 return Err(at(&tokens[0], "syntax error (expected newline after closing paren)"));
             }
             (None, [verb @ .., "("] | [verb @ .., "(", ")"]) if !verb.is_empty() => {
-                // A block's verb is one word; what has more is no block that anyone knows.
+                // More than one word before the parenthesis is an unknown block type.
                 let column = tokens.first().map_or(1, |token| token.column);
                 let verb = Lexeme { text: verb.join(" "), column };
                 let tokens = vec![verb.clone()];
@@ -464,7 +423,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
     }
 }
 
-/// The tokens of a line, and its comment; else the column and what is wrong there.
+/// The tokens of a line and its comment, or the column and cause of an error.
 fn tokens(line: &str) -> Result<(Vec<Lexeme>, String), (usize, String)> {
     let mut tokens = Vec::new();
     let mut chars = line.char_indices().peekable();
@@ -516,7 +475,7 @@ fn quoted_length(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// `None` where a `/* */` comment begins inside.
+/// `None` where a `/* */` comment starts inside.
 fn identifier_length(text: &str) -> Option<usize> {
     let end = text
         .char_indices()

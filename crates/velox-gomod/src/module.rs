@@ -46,22 +46,21 @@ impl PartialOrd for ModuleVersion {
     }
 }
 
-/// A path or version that isn't well formed.
+/// A malformed path or version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {what} {text:?}: {reason}")]
 pub struct ModuleError {
-    /// `module path`, `import path`, `file path` or `version`.
+    /// `module path`, `file path` or `version`.
     pub what: &'static str,
     /// The text itself.
     pub text: String,
-    /// What is wrong with it.
+    /// The cause.
     pub reason: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PathKind {
     Module,
-    Import,
     File,
 }
 
@@ -69,7 +68,6 @@ impl PathKind {
     fn name(self) -> &'static str {
         match self {
             Self::Module => "module path",
-            Self::Import => "import path",
             Self::File => "file path",
         }
     }
@@ -77,7 +75,6 @@ impl PathKind {
     fn allows(self, c: char) -> bool {
         match self {
             Self::Module => c.is_ascii_alphanumeric() || "-._~".contains(c),
-            Self::Import => Self::Module.allows(c) || c == '+',
             Self::File if c.is_ascii() => c.is_ascii_alphanumeric() || "!#$%&()+,-.=@[]^_{}~ ".contains(c),
             Self::File => c.general_category_group() == GeneralCategoryGroup::Letter,
         }
@@ -85,9 +82,6 @@ impl PathKind {
 }
 
 /// Whether a module path can be required (`module.CheckPath`).
-///
-/// # Errors
-/// What is wrong with it.
 pub fn check_path(path: &str) -> Result<(), ModuleError> {
     check_kind(path, PathKind::Module)?;
     let wrong =
@@ -108,26 +102,12 @@ pub fn check_path(path: &str) -> Result<(), ModuleError> {
     Ok(())
 }
 
-/// Whether a package can be imported by this path (`module.CheckImportPath`).
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_import_path(path: &str) -> Result<(), ModuleError> {
-    check_kind(path, PathKind::Import)
-}
-
 /// Whether a file of a module may have this path (`module.CheckFilePath`).
-///
-/// # Errors
-/// What is wrong with it.
 pub fn check_file_path(path: &str) -> Result<(), ModuleError> {
     check_kind(path, PathKind::File)
 }
 
 /// Whether the path is well formed, and the version one of this path's major (`module.Check`).
-///
-/// # Errors
-/// What is wrong with either.
 pub fn check(path: &str, version: &str) -> Result<(), ModuleError> {
     check_path(path)?;
     let wrong = |reason: String| Err(ModuleError { what: "version", text: version.to_owned(), reason });
@@ -176,12 +156,12 @@ fn check_element(element: &str, kind: PathKind) -> Result<(), String> {
     if let Some(c) = element.chars().find(|c| !kind.allows(*c)) {
         return Err(format!("invalid char {c:?}"));
     }
-    // Windows keeps these names for devices, whatever follows a dot.
+    // Windows reserves these names, with any extension.
     let short = element.split('.').next().unwrap_or_default();
     if is_device(short) {
         return Err(format!("{short:?} disallowed as path element component on Windows"));
     }
-    // And these for the short forms of long file names.
+    // And these for short file names.
     let ends_like_short_name = short
         .rsplit_once('~')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
@@ -202,18 +182,12 @@ fn is_device(name: &str) -> bool {
 
 /// A module path as the proxy protocol and the module cache spell it: `!` and a small letter for a capital
 /// (<https://go.dev/ref/mod#goproxy-protocol>).
-///
-/// # Errors
-/// A malformed path.
 pub fn escape_path(path: &str) -> Result<String, ModuleError> {
     check_path(path)?;
     Ok(escape(path))
 }
 
-/// A version in the same spelling.
-///
-/// # Errors
-/// What could be no file name.
+/// A version in the same escaping.
 pub fn escape_version(version: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: version.to_owned(), reason };
     check_element(version, PathKind::File).map_err(wrong)?;
@@ -234,10 +208,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The path that [`escape_path`] spelled.
-///
-/// # Errors
-/// What it can't have spelled.
+/// The inverse of [`escape_path`].
 pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
     let path = unescape(escaped).ok_or_else(|| ModuleError {
         what: "module path",
@@ -248,10 +219,7 @@ pub fn unescape_path(escaped: &str) -> Result<String, ModuleError> {
     Ok(path)
 }
 
-/// The version that [`escape_version`] spelled.
-///
-/// # Errors
-/// What it can't have spelled.
+/// The inverse of [`escape_version`].
 pub fn unescape_version(escaped: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: escaped.to_owned(), reason };
     let version = unescape(escaped).ok_or_else(|| wrong("invalid escape".to_owned()))?;
@@ -275,7 +243,6 @@ fn unescape(escaped: &str) -> Option<String> {
 
 /// The path without its major version suffix, and the suffix (`/v2`; `.v2` at gopkg.in; empty where there is none). `None`
 /// for a suffix that no module path has (`/v1`, `/v02`) (<https://go.dev/ref/mod#major-version-suffixes>).
-#[must_use]
 pub fn split_path_version(path: &str) -> Option<(&str, &str)> {
     if path.starts_with("gopkg.in/") {
         return split_gopkg_in(path);
@@ -298,20 +265,19 @@ fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {
     }
     let (prefix, suffix) = path.split_at_checked(rest.len() - 2)?;
     let number = stable.get(rest.len()..)?;
-    // `.v-unstable` has no number, and yet Go takes it.
+    // Go accepts `.v-unstable` without a number.
     let has_number = !number.is_empty() || stable.len() != path.len();
     (has_number && (!number.starts_with('0') || suffix == ".v0")).then_some((prefix, suffix))
 }
 
 /// Whether a version may be one of a module with this path suffix (`module.CheckPathMajor`).
-#[must_use]
 pub fn path_major_matches(version: &str, suffix: &str) -> bool {
     let suffix = match suffix.strip_prefix(".v") {
         Some(_) => suffix.strip_suffix("-unstable").unwrap_or(suffix),
         None => suffix,
     };
     if version.starts_with("v0.0.0-") && suffix == ".v1" {
-        // gopkg.in's v1 had such pseudo-versions before Go knew better.
+        // Old pseudo-versions of gopkg.in's v1.
         return true;
     }
     let major = semver::major(version).unwrap_or_default();
@@ -321,8 +287,7 @@ pub fn path_major_matches(version: &str, suffix: &str) -> bool {
     }
 }
 
-/// The canonical form of a version, which keeps `+incompatible`; empty for what is no version.
-#[must_use]
+/// The canonical form of a version, with `+incompatible`; empty for an invalid one.
 pub fn canonical_version(version: &str) -> String {
     let mut canonical = semver::canonical(version).unwrap_or_default();
     if semver::build(version) == Some("+incompatible") {
@@ -333,7 +298,6 @@ pub fn canonical_version(version: &str) -> String {
 
 /// Whether one of the comma-separated glob patterns matches a path prefix of `target`: the rule of GOPRIVATE
 /// (<https://go.dev/ref/mod#private-modules>).
-#[must_use]
 pub fn match_prefix_patterns(globs: &str, target: &str) -> bool {
     globs.split(',').map(|glob| glob.strip_suffix('/').unwrap_or(glob)).filter(|glob| !glob.is_empty()).any(
         |glob| {
@@ -389,7 +353,7 @@ fn literal(c: char, rest: &[char], text: &[char]) -> Option<bool> {
     }
 }
 
-/// Whether the class that begins in `glob` has `c`, and what follows the class.
+/// Whether the class at the start of `glob` contains `c`, and the rest.
 fn class(glob: &[char], c: char) -> Option<(bool, &[char])> {
     let (negated, mut rest) = match glob.split_first()? {
         ('^', rest) => (true, rest),

@@ -1,4 +1,4 @@
-//! Module zips: what a module's content is, packed and unpacked (<https://go.dev/ref/mod#zip-files>,
+//! Module zips: listing, packing and unpacking a module's content (<https://go.dev/ref/mod#zip-files>,
 //! <https://pkg.go.dev/golang.org/x/mod/zip>).
 //!
 //! Every file's name begins with `path@version/`. No two names may be equal but for their case; go.mod stands only at
@@ -34,7 +34,7 @@ pub enum ModZipError {
     #[error(transparent)]
     Module(#[from] module::ModuleError),
     /// The version is not in the one form that zips and caches use.
-    #[error("version {0:?} is not canonical: write it as vX.Y.Z")]
+    #[error("version {0:?} is not canonical: expected vX.Y.Z")]
     NotCanonical(String),
     /// Some files may not be in a module zip.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -43,32 +43,32 @@ pub enum ModZipError {
     #[error("{0}")]
     Size(RejectReason),
     /// A file or folder can't be read or written.
-    #[error("can't {action} {}: {source}", path.display())]
+    #[error("failed to {action} `{}`: {source}", path.display())]
     File {
         /// `read` or `write`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The zip is damaged.
-    #[error("the zip {} is damaged: {reason}", path.display())]
+    #[error("damaged zip `{}`: {reason}", path.display())]
     Damaged {
         /// The zip.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
     /// The folder to unpack into has something in it.
-    #[error("can't unpack into {}: it is not empty", .0.display())]
+    #[error("failed to unpack into `{}`: directory is not empty", .0.display())]
     NotEmpty(PathBuf),
-    /// A file turned out larger than was said before it was read.
+    /// A file is larger than its declared size.
     #[error("{0} is larger than its declared size")]
     Grew(String),
 }
 
-/// A file that is left out or refused.
+/// A file that is omitted, or that makes the zip invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedFile {
     /// Its path in the module; in the zip, when it is a zip that was checked.
@@ -83,53 +83,53 @@ impl fmt::Display for RejectedFile {
     }
 }
 
-/// Why a file is left out of a module zip, or makes one invalid.
+/// Why a file is omitted from a module zip, or makes it invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// Left out: a folder of a version control system.
+    /// Omitted: a directory of a version control system.
     #[error("directory is a version control repository")]
     VersionControl,
-    /// Left out: a vendored package.
+    /// Omitted: a vendored package.
     #[error("file is in vendor directory")]
     Vendored,
-    /// Left out: it belongs to a module further down.
-    #[error("it is in another module")]
+    /// Omitted: it belongs to a nested module.
+    #[error("file is in another module")]
     OtherModule,
-    /// Left out: what `hg archive` adds.
+    /// Omitted: added by `hg archive`.
     #[error("file is inserted by 'hg archive' and is always omitted")]
     HgArchival,
-    /// Left out of a folder's zip; refused in a zip.
-    #[error("it is a symbolic link")]
+    /// Omitted from a directory's zip; invalid in a zip.
+    #[error("file is a symbolic link")]
     Symlink,
-    /// Left out: neither file nor folder.
-    #[error("it is not a regular file")]
+    /// Omitted: neither file nor directory.
+    #[error("file is not a regular file")]
     NotRegular,
-    /// Refused: `a//b`, `a/./b`, `a/../b`.
+    /// Invalid: `a//b`, `a/./b`, `a/../b`.
     #[error("file path is not clean")]
     NotClean,
-    /// Refused: an absolute path.
+    /// Invalid: an absolute path.
     #[error("file path is not relative")]
     NotRelative,
-    /// Refused: a name that some system can't have, or that means something else there.
+    /// Invalid: a name that some system can't have, or that means something else there.
     #[error("{0}")]
     Name(String),
-    /// Refused: `GO.MOD`.
+    /// Invalid: `GO.MOD`.
     #[error("go.mod files must have lowercase names")]
     GoModCase,
-    /// Refused: a go.mod below the root of a zip.
+    /// Invalid: a go.mod below the root of a zip.
     #[error("go.mod file not in module root directory")]
     GoModNotAtRoot,
-    /// Refused: a name outside of the module.
+    /// Invalid: a name outside of the module.
     #[error("path does not have prefix {0:?}")]
     Prefix(String),
-    /// Refused: two names that are one on some systems.
+    /// Invalid: two names that are one on some systems.
     #[error("case-insensitive file name collision: {0:?} and {1:?}")]
     Collision(String, String),
-    /// Refused: one name for a file and a folder.
+    /// Invalid: one name for a file and a folder.
     #[error("entry {0:?} is both a file and a directory")]
     FileAndFolder(String),
-    /// Refused: one name for two files.
+    /// Invalid: one name for two files.
     #[error("multiple entries for file {0:?}")]
     Twice(String),
     /// Too large: go.mod.
@@ -146,12 +146,12 @@ pub enum RejectReason {
     ZipSize(u64),
 }
 
-/// What a check found: each file is in one of the three lists.
+/// The result of a check: each file is in one of three lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckedFiles {
     /// The files that are the module's content.
     pub valid: Vec<String>,
-    /// The files and folders that are left out.
+    /// The omitted files and directories.
     pub omitted: Vec<RejectedFile>,
     /// The files that make the whole module invalid.
     pub invalid: Vec<RejectedFile>,
@@ -163,7 +163,6 @@ impl CheckedFiles {
     /// The check as a result: an error when anything is invalid or too large.
     ///
     /// # Errors
-    ///
     /// [`ModZipError::Size`] or else [`ModZipError::Files`].
     pub fn into_result(self) -> Result<Self, ModZipError> {
         match self.size_error {
@@ -174,18 +173,18 @@ impl CheckedFiles {
     }
 }
 
-/// A file as a list has it that [`check_files`] checks.
+/// A file to check with [`check_files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileCandidate {
     /// The path from the module's root, with slashes.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// Its size in bytes.
     pub size: u64,
 }
 
-/// What stands at a path.
+/// The kind of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -200,7 +199,6 @@ pub enum FileKind {
 
 /// Checks which files of a list are a module's content (`zip.CheckFiles`). `go_mod` is the content of the root's go.mod:
 /// from Go 1.24 on, the go version in it changes what counts as vendored.
-#[must_use]
 pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFiles {
     let vendoring = VendorRule::of(go_mod);
     let mut found = ZipCheck::default();
@@ -253,25 +251,8 @@ pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFile
     found.files
 }
 
-/// Checks what a folder's zip would have in it (`zip.CheckDir`); folders that are left out are named, not their files.
-///
-/// # Errors
-///
-/// A folder that can't be read. What is wrong with the files is in the answer.
-pub fn check_dir(dir: &Path) -> Result<CheckedFiles, ModZipError> {
-    let (candidates, _, omitted) = list(dir)?;
-    let mut checked = check_files(&candidates, root_go_mod(dir).as_deref());
-    checked.omitted.extend(omitted);
-    Ok(checked)
-}
-
 /// Makes a module zip of a folder (`zip.CreateFromDir`), the same bytes each time. It leaves out folders of version
 /// control systems and nested modules, vendored packages, links and irregular files.
-///
-/// # Errors
-///
-/// A malformed module path or version, files that no module zip may have, and a file that can't be read or written. Then
-/// there is no zip.
 pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     check_version(module)?;
     let (candidates, names, omitted) = list(dir)?;
@@ -289,21 +270,12 @@ pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result
 
 /// Checks the names and declared sizes in a module zip (`zip.CheckZip`). Unlike Go it refuses symbolic links, which Go
 /// would unpack as files that hold the link's target.
-///
-/// # Errors
-///
-/// A malformed module path or version, and a zip that can't be read. What is wrong with the files is in the answer.
 pub fn check_zip(module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     open(module, zip).map(|(_, checked)| checked)
 }
 
 /// Unpacks a module zip into a folder that is empty or does not exist yet (`zip.Unzip`), and takes the right to write
 /// from all files and folders, as the go command leaves its module cache. [`remove_all`] removes such a tree.
-///
-/// # Errors
-///
-/// Whatever [`check_zip`] finds wrong, files larger than declared, a folder with something in it, and a file that can't
-/// be written; then some files may have been written.
 pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZipError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ModZipError::NotEmpty(dir.to_owned()));
@@ -311,7 +283,7 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
     let (archive, checked) = open(module, zip)?;
     checked.into_result()?;
     let Some(mut archive) = archive else {
-        return Err(damaged(zip, "it can't be opened"));
+        return Err(damaged(zip, "it is too large"));
     };
     let prefix = format!("{}@{}/", module.path, module.version);
     fs::create_dir_all(dir).map_err(|source| cannot("write", dir, source))?;
@@ -338,11 +310,7 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
     take_write_from_folders(dir)
 }
 
-/// Removes a folder that [`unzip`] or the go command has made read-only. One that does not exist is no error.
-///
-/// # Errors
-///
-/// What keeps it from being removed.
+/// Removes a directory that [`unzip`] or the go command has made read-only, if it exists.
 pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
     let unremovable = |source| cannot("remove", dir, source);
     let metadata = match fs::symlink_metadata(dir) {
@@ -373,7 +341,7 @@ fn check_version(module: &ModuleVersion) -> Result<(), ModZipError> {
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Opens a zip and checks what is in it. There is no archive when the zip is too large to be looked into.
+/// Opens a zip and checks its content; no archive when the zip is too large to open.
 fn open(module: &ModuleVersion, zip: &Path) -> Result<(Option<Archive>, CheckedFiles), ModZipError> {
     check_version(module)?;
     let unreadable = |source| cannot("read", zip, source);
@@ -467,7 +435,7 @@ fn size_reason(path: &str, size: u64) -> Option<RejectReason> {
     }
 }
 
-/// Whether a path is as short as it can be written, as Go's `path.Clean` would leave it.
+/// Whether Go's `path.Clean` would leave a path unchanged.
 fn is_clean(path: &str) -> bool {
     let (rooted, rest) = path.strip_prefix('/').map_or((false, path), |rest| (true, rest));
     if rest.is_empty() || rest == "." {
@@ -623,7 +591,7 @@ fn list_into(
         let path = format!("{prefix}{name}");
         let mut omit = |reason| listed.2.push(RejectedFile { path: path.clone(), reason });
         if vendoring.covers(&path) {
-            // What lies below a vendored folder is vendored too.
+            // Everything below a vendored directory is vendored.
             omit(RejectReason::Vendored);
         } else if metadata.is_dir() {
             if [".bzr", ".git", ".hg", ".svn"].contains(&name) {
@@ -643,7 +611,7 @@ fn list_into(
     Ok(())
 }
 
-/// The root's go.mod, for its go version only: one that can't be read, or is too large to be valid, says nothing.
+/// The root's go.mod, for its go version only; unreadable ones are ignored.
 fn root_go_mod(dir: &Path) -> Option<String> {
     let mut content = String::new();
     File::open(dir.join("go.mod")).ok()?.take(MAX_GO_MOD_BYTES).read_to_string(&mut content).ok()?;
@@ -675,7 +643,7 @@ fn write_zip<'a>(
     writer.into_inner().map_err(|error| unwritable(error.into_error()))?.sync_all().map_err(unwritable)
 }
 
-/// Copies up to one byte more than `limit`, and gives how many bytes those were.
+/// Copies up to one byte more than `limit`, and returns the number of bytes.
 fn copy(
     from: &mut impl Read,
     to: &mut impl Write,

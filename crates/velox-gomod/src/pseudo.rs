@@ -12,7 +12,6 @@ static PSEUDO: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 /// Whether it has the form of a pseudo-version.
-#[must_use]
 pub fn is_pseudo_version(version: &str) -> bool {
     version.matches('-').count() >= 2
         && semver::is_valid(version)
@@ -23,14 +22,12 @@ pub fn is_pseudo_version(version: &str) -> bool {
 ///
 /// `major` is `v2` for a module path that ends so, else empty; `older` the highest version among the commit's ancestors,
 /// empty where there is none; `time` the commit's, in seconds since 1970; `revision` the first twelve digits of its id.
-#[must_use]
 pub fn pseudo_version(major: &str, older: &str, time: i64, revision: &str) -> String {
     let time = jiff::Timestamp::from_second(time).unwrap_or_default();
     compose(major, older, &time.strftime("%Y%m%d%H%M%S").to_string(), revision)
 }
 
 /// The pseudo-version of no commit at all: a placeholder for a module that is replaced.
-#[must_use]
 pub fn zero_pseudo_version(major: &str) -> String {
     compose(major, "", "00010101000000", "000000000000")
 }
@@ -60,8 +57,7 @@ fn parts(version: &str) -> Option<(&str, &str, &str, &str)> {
     Some((rest.get(..at)?, rest.get(at + 1..)?, revision, build))
 }
 
-/// The version that it is based on, empty where there is none; `None` for what is no pseudo-version, or could have no base.
-#[must_use]
+/// The base version, empty where there is none; `None` for anything but a valid pseudo-version.
 pub fn base(version: &str) -> Option<String> {
     let (base, _, _, build) = parts(version)?;
     match semver::prerelease(base)? {
@@ -74,8 +70,7 @@ pub fn base(version: &str) -> Option<String> {
     }
 }
 
-/// The commit's time, in seconds since 1970; `None` for what is no pseudo-version, or has no time that there ever was.
-#[must_use]
+/// The commit's time, in seconds since 1970; `None` for anything but a valid pseudo-version.
 pub fn time(version: &str) -> Option<i64> {
     let (_, time, _, _) = parts(version)?;
     let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", time).ok()?;
@@ -83,7 +78,6 @@ pub fn time(version: &str) -> Option<i64> {
 }
 
 /// The revision that it ends in.
-#[must_use]
 pub fn revision(version: &str) -> Option<&str> {
     parts(version).map(|(_, _, revision, _)| revision)
 }

@@ -43,7 +43,7 @@ fn parse(version: &str) -> Option<Parts<'_>> {
     })
 }
 
-/// A decimal number without leading zeros, and what follows it.
+/// A decimal number without leading zeros, and the rest.
 fn number(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
@@ -59,14 +59,12 @@ fn is_number(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether Go takes it for a semantic version.
-#[must_use]
+/// Whether it is a valid semantic version to Go.
 pub fn is_valid(version: &str) -> bool {
     parse(version).is_some()
 }
 
 /// The version with all three numbers, and without build metadata.
-#[must_use]
 pub fn canonical(version: &str) -> Option<String> {
     let parts = parse(version)?;
     let end = version.len() - parts.build.len();
@@ -74,34 +72,23 @@ pub fn canonical(version: &str) -> Option<String> {
 }
 
 /// `v2` of `v2.1.0`.
-#[must_use]
 pub fn major(version: &str) -> Option<&str> {
     let parts = parse(version)?;
     version.get(..=parts.major.len())
 }
 
-/// `v2.1` of `v2.1.0`.
-#[must_use]
-pub fn major_minor(version: &str) -> Option<String> {
-    let Parts { major, minor, .. } = parse(version)?;
-    Some(format!("v{major}.{minor}"))
-}
-
 /// `-pre` of `v2.1.0-pre+meta`; empty for a release.
-#[must_use]
 pub fn prerelease(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.prerelease)
 }
 
 /// `+meta` of `v2.1.0+meta`; empty where there is none.
-#[must_use]
 pub fn build(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.build)
 }
 
-/// Compares by precedence (<https://semver.org/#spec-item-11>). What isn't valid comes before all that is, and equals all
-/// else that isn't; build metadata doesn't count.
-#[must_use]
+/// Compares by precedence (<https://semver.org/#spec-item-11>), without build metadata. Invalid versions are equal, and
+/// lower than all valid ones.
 pub fn compare(one: &str, other: &str) -> Ordering {
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => compare_numbers(one.major, other.major)

@@ -1,4 +1,4 @@
-//! `[velox] build_args`: what a hand-written `go build` was told, as far as it is safe and still means something.
+//! `[velox] build_args`: the arguments of `go build` that are safe to apply.
 
 use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
@@ -9,48 +9,48 @@ use crate::{
     refs::semver_major,
 };
 
-/// Flags of `go build` that have no place in a configuration, and why.
-const REFUSED: &[(&str, &str)] = &[
+/// Unsupported flags of `go build`, and why.
+const UNSUPPORTED_FLAGS: &[(&str, &str)] = &[
     ("C", "it changes the directory of the build"),
     ("asan", "it needs a C compiler and its libraries"),
-    ("a", "what is compiled anew is Go's decision"),
-    ("buildmode", "the server is a program, and nothing else"),
+    ("a", "the go command decides what to recompile"),
+    ("buildmode", "the binary is always an executable"),
     ("compiler", "it would run another compiler"),
     ("exec", "it runs a program"),
-    ("installsuffix", "the output has its own place"),
-    ("mod", "the modules of the build are the configuration's"),
-    ("modcacherw", "the module cache is Go's"),
-    ("modfile", "it would replace the go.mod that is composed here"),
+    ("installsuffix", "the output directory is fixed"),
+    ("mod", "the configuration defines the modules"),
+    ("modcacherw", "the module cache keeps Go's permissions"),
+    ("modfile", "it would replace the generated go.mod"),
     ("msan", "it needs a C compiler and its libraries"),
-    ("n", "nothing would be compiled; `vx build --dry-run` shows what would be"),
-    ("o", "the output's place is said with `vx build -o DIR` or `--output-file FILE`"),
+    ("n", "use `vx build --dry-run`"),
+    ("o", "use `vx build -o DIR` or `--output-file FILE`"),
     ("overlay", "it would replace source files"),
-    ("pgo", "it reads a file that is no part of the configuration"),
-    ("pkgdir", "it would take compiled packages from elsewhere"),
+    ("pgo", "it reads a file outside the configuration"),
+    ("pkgdir", "it would use compiled packages from outside the build"),
     ("toolexec", "it runs a program"),
-    ("work", "`vx build --keep-workspace` keeps the build's directory"),
-    ("x", "`vx build -v` shows the commands"),
+    ("work", "use `vx build --keep-workspace`"),
+    ("x", "use `vx build -v`"),
 ];
 
-/// The same of the linker, below `-ldflags`.
-const REFUSED_OF_LINKER: &[(&str, &str)] = &[
+/// Unsupported flags of the linker in `-ldflags`, and why.
+const UNSUPPORTED_LINKER_FLAGS: &[(&str, &str)] = &[
     ("extar", "it runs a program"),
     ("extld", "it runs a program"),
-    ("extldflags", "it reaches another linker, which can run programs"),
-    ("linkmode", "the server is linked by Go itself"),
-    ("I", "it names the program that would load the server"),
-    ("L", "it would take compiled packages from elsewhere"),
-    ("o", "the output's place is said with `vx build -o DIR` or `--output-file FILE`"),
-    ("r", "it would take libraries from elsewhere"),
-    ("tmpdir", "it would write outside of the build"),
+    ("extldflags", "it is passed to an external linker, which can run programs"),
+    ("linkmode", "the binary is linked by Go itself"),
+    ("I", "it names the dynamic loader of the binary"),
+    ("L", "it would use compiled packages from outside the build"),
+    ("o", "use `vx build -o DIR` or `--output-file FILE`"),
+    ("r", "it would use libraries from outside the build"),
+    ("tmpdir", "it would write outside the build"),
 ];
 
-const HONOURED: &str =
-    "honoured are -trimpath, -ldflags (-s, -w, -X), -tags, -race, -p, -gcflags and -asmflags (-N, -l)";
+const SUPPORTED: &str =
+    "supported: -trimpath, -ldflags (-s, -w, -X), -tags, -race, -p, -gcflags and -asmflags (-N, -l)";
 
-/// Reads the arguments; what can't be honoured is a finding, by its name.
+/// Parses the arguments; unsupported ones are reported.
 ///
-/// Variables are replaced after the arguments were told apart, so that no value of a variable becomes a flag.
+/// Variables are replaced after the arguments were split, so that a variable's value can't become a flag.
 pub(crate) fn read(reader: ParseContext<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
     let mut reading = ArgumentParser { reader, result: BuildArgs::default() };
     let mut arguments = arguments.into_iter().peekable();
@@ -69,26 +69,23 @@ impl ArgumentParser<'_> {
     fn argument(&mut self, argument: &Spanned<String>, rest: &mut Peekable<IntoIter<Spanned<String>>>) {
         let Some(flag) = argument.value.strip_prefix("--").or_else(|| argument.value.strip_prefix('-'))
         else {
-            return self.refuse(argument, "it is no flag, and what is compiled is always the server");
+            return self.refuse(argument, "it is not a flag, and the package is always RoadRunner's");
         };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (flag, None),
         };
         match name {
-            "trimpath" => self.only(
-                argument,
-                value,
-                "true",
-                "every build of vx trims paths, so that it is reproducible",
-            ),
-            "v" => self.only(argument, value, "true", "`vx build -q` is quiet"),
+            "trimpath" => {
+                self.only(argument, value, "true", "vx always trims paths, so that builds are reproducible")
+            }
+            "v" => self.only(argument, value, "true", "use `vx build -q`"),
             "buildvcs" if matches!(value, Some("false" | "auto")) => {}
-            "buildvcs" => self.refuse(argument, "the server is built in a directory without version control"),
+            "buildvcs" => self.refuse(argument, "the build directory has no version control"),
             "race" => match value.unwrap_or("true") {
                 "true" => self.result.race = true,
                 "false" => self.result.race = false,
-                _ => self.refuse(argument, "it is `-race`, or `-race=false`"),
+                _ => self.refuse(argument, "write `-race` or `-race=false`"),
             },
             "tags" | "ldflags" | "p" | "gcflags" | "asmflags" => {
                 let value = match value {
@@ -98,7 +95,7 @@ impl ArgumentParser<'_> {
                         None => {
                             return self.refuse(
                                 argument,
-                                "it needs a value, in the same string after `=`, or in the next",
+                                "missing value; write it after `=` in the same string, or as the next string",
                             );
                         }
                     },
@@ -111,11 +108,12 @@ impl ArgumentParser<'_> {
                 }
             }
             _ => {
-                let known = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
+                let known =
+                    UNSUPPORTED_FLAGS.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
                 let why = known.unwrap_or(if name.contains(char::is_whitespace) {
-                    "every argument is a string of its own"
+                    "every argument must be a separate string"
                 } else {
-                    "vx doesn't know that it is safe"
+                    "it is not known to be safe"
                 });
                 self.refuse(argument, why);
                 // Its value, which needs no message of its own.
@@ -126,7 +124,7 @@ impl ArgumentParser<'_> {
         }
     }
 
-    /// A switch that makes no difference, as long as it isn't turned the other way.
+    /// A switch that is the default; the opposite is an error.
     fn only(&mut self, argument: &Spanned<String>, value: Option<&str>, same: &str, why: &str) {
         if value.is_some_and(|value| value != same) {
             self.refuse(argument, why);
@@ -138,7 +136,7 @@ impl ArgumentParser<'_> {
         for tag in value.value.split([',', ' ']).filter(|tag| !tag.is_empty()) {
             if !tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.')) {
                 self.error(
-                    format!("`{tag}` can't be a build tag"),
+                    format!("invalid build tag `{tag}`"),
                     &value.span,
                     "a tag has letters, digits, `_` and `.`",
                 );
@@ -153,7 +151,7 @@ impl ArgumentParser<'_> {
         match value.value.trim().parse::<u16>() {
             Ok(count) if count > 0 => self.result.flags.push(format!("-p={count}")),
             _ => self.error(
-                format!("`-p {}` is no count", value.value),
+                format!("invalid value `{}` for `-p`", value.value),
                 &value.span,
                 "write a number from 1, such as `-p=4`",
             ),
@@ -168,8 +166,8 @@ impl ArgumentParser<'_> {
         };
         match flags.split_whitespace().find(|flag| !matches!(*flag, "-N" | "-l")) {
             Some(flag) => {
-                let message = format!("`{flag}` of `-{name}` is refused");
-                self.error(message, &value.span, "honoured are -N and -l, which help a debugger");
+                let message = format!("`{flag}` in `-{name}` is not supported");
+                self.error(message, &value.span, "supported: -N and -l, which help a debugger");
             }
             None => self.result.flags.push(format!("-{name}={}", value.value)),
         }
@@ -180,9 +178,9 @@ impl ArgumentParser<'_> {
             Ok(fields) => fields,
             Err(quote) => {
                 return self.error(
-                    format!("a {quote} in `-ldflags` has no end"),
+                    format!("unclosed {quote} in `-ldflags`"),
                     &value.span,
-                    "quotes go around a whole field, as in '-X main.title=two words'",
+                    "quote a whole field, as in '-X main.title=two words'",
                 );
             }
         };
@@ -195,15 +193,15 @@ impl ArgumentParser<'_> {
                 Some("w" | "w=true" | "w=false") => {}
                 Some("X") => match fields.next() {
                     Some(definition) => self.definition(definition, &value.span),
-                    None => self.error("`-X` has no definition".to_owned(), &value.span, DEFINITION),
+                    None => self.error("missing definition after `-X`".to_owned(), &value.span, DEFINITION),
                 },
                 Some(definition) if definition.starts_with("X=") => {
                     self.definition(definition.trim_start_matches("X="), &value.span);
                 }
                 _ => {
                     let name = flag.unwrap_or(field).split('=').next().unwrap_or(field);
-                    let known = REFUSED_OF_LINKER.iter().find(|(refused, _)| *refused == name);
-                    let why = known.map_or("vx doesn't know that it is safe", |(_, why)| why);
+                    let known = UNSUPPORTED_LINKER_FLAGS.iter().find(|(refused, _)| *refused == name);
+                    let why = known.map_or("it is not known to be safe", |(_, why)| why);
                     self.refuse(&Spanned { value: field.to_owned(), span: value.span.clone() }, why);
                 }
             }
@@ -214,7 +212,7 @@ impl ArgumentParser<'_> {
     fn definition(&mut self, definition: &str, span: &Option<Range<usize>>) {
         let named = definition.split_once('=').filter(|(name, _)| is_variable(name));
         let Some((name, raw)) = named else {
-            return self.error(format!("`-X {definition}` defines nothing"), span, DEFINITION);
+            return self.error(format!("invalid definition `-X {definition}`"), span, DEFINITION);
         };
         let stamp = stamped(name);
         if let Some(stamp) = stamp {
@@ -236,12 +234,15 @@ impl ArgumentParser<'_> {
 
     fn refuse(&self, argument: &Spanned<String>, why: &str) {
         let name = argument.value.split('=').next().unwrap_or(&argument.value);
-        let diagnostic = Diagnostic::error(format!("the build argument `{name}` is refused: {why}"))
+        let diagnostic = Diagnostic::error(format!("build argument `{name}` is not supported: {why}"))
             .at(argument.span.clone())
             .label("remove this")
-            .help(HONOURED);
+            .help(SUPPORTED);
         let bare = name.trim_start_matches('-');
-        let unknown = ![REFUSED, REFUSED_OF_LINKER].concat().iter().any(|(refused, _)| *refused == bare);
+        let unknown = ![UNSUPPORTED_FLAGS, UNSUPPORTED_LINKER_FLAGS]
+            .concat()
+            .iter()
+            .any(|(refused, _)| *refused == bare);
         let near = nearest(bare, ["trimpath", "ldflags", "tags", "race", "gcflags", "asmflags"]);
         self.reader.findings.push(match near {
             Some(near) if unknown && near != bare => diagnostic.label(format!("did you mean `-{near}`?")),

@@ -17,18 +17,18 @@ pub struct KnownPlugin {
     pub module: String,
     /// The newest major that RoadRunner was released with, or that there is.
     pub major: u64,
-    /// What it is for.
+    /// Its group.
     pub group: PluginGroup,
-    /// Who looks after it.
+    /// Who maintains it.
     pub status: PluginStatus,
-    /// Of a deprecated one: the name of the plugin that does its work by now.
+    /// The name of the plugin that replaces a deprecated one.
     #[serde(default)]
     pub replaced_by: Option<String>,
     /// One line, without a full stop.
     pub description: String,
 }
 
-/// What a plugin is for, in the order in which groups are shown.
+/// The purpose of a plugin, in the order in which groups are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "Group::title says it")]
@@ -44,15 +44,15 @@ pub enum PluginGroup {
     Observability,
 }
 
-/// Who looks after a plugin.
+/// Who maintains a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PluginStatus {
     /// RoadRunner's own team, or Temporal's.
     Supported,
-    /// Somebody else.
+    /// A third party.
     ThirdParty,
-    /// Nobody any more.
+    /// Nobody: it is deprecated.
     Deprecated,
 }
 
@@ -130,7 +130,7 @@ impl KnownPlugin {
 }
 
 impl PluginGroup {
-    /// All of them, in the order in which they are shown.
+    /// All groups in listing order.
     pub const ALL: [Self; 9] = [
         Self::Server,
         Self::Http,
@@ -143,7 +143,7 @@ impl PluginGroup {
         Self::Observability,
     ];
 
-    /// As it is headed.
+    /// The heading.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {

@@ -5,10 +5,10 @@ use std::{
 
 use crate::{Diagnostic, Level, SourceFile, interpolate::is_name};
 
-/// Nobody reads more of them, and a file of megabytes must not make gigabytes of messages.
-const MOST: usize = 200;
+/// A large file must not cause gigabytes of messages.
+const MAX_DIAGNOSTICS: usize = 200;
 
-/// Collects what is wrong with a text.
+/// Collects the diagnostics of a text.
 pub(crate) struct DiagnosticSink<'a> {
     source: &'a SourceFile,
     list: RefCell<Vec<(usize, Diagnostic)>>,
@@ -22,7 +22,7 @@ impl<'a> DiagnosticSink<'a> {
 
     pub(crate) fn push(&self, diagnostic: Diagnostic) {
         let mut list = self.list.borrow_mut();
-        if list.len() >= MOST {
+        if list.len() >= MAX_DIAGNOSTICS {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
@@ -34,12 +34,12 @@ impl<'a> DiagnosticSink<'a> {
         self.list.borrow().iter().any(|(_, diagnostic)| diagnostic.level == Level::Error)
     }
 
-    /// Where `offset` is, for a message about one place that names another.
+    /// The line of an offset, for messages that refer to it.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.source.line_column(offset).0
     }
 
-    /// Takes a secret out of everything that was found: a variable can stand where its value is told back.
+    /// Removes a secret from all diagnostics: a variable with it can be part of a reported value.
     pub(crate) fn conceal(&self, secret: &str) {
         let concealed = |text: &mut String| {
             if text.contains(secret) {
@@ -52,21 +52,21 @@ impl<'a> DiagnosticSink<'a> {
         }
     }
 
-    /// What was found, in the order of the text; what is about the whole comes last.
+    /// The diagnostics in the order of the text; those without a span come last.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
         let mut list = self.list.into_inner();
         list.sort_by_key(|(place, _)| *place);
         let mut sorted: Vec<_> = list.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         if self.left_out.get() > 0 {
-            sorted.push(Diagnostic::error(format!("{} more mistakes are not shown", self.left_out.get())));
+            sorted.push(Diagnostic::error(format!("{} more errors not shown", self.left_out.get())));
         }
         sorted
     }
 
-    /// Whoever shows a diagnostic shows the lines of its span. A line with a secret is only named.
+    /// A diagnostic is shown with the lines of its span. If one has a secret, only its position is given.
     fn without_secrets(&self, diagnostic: Diagnostic) -> Diagnostic {
         let Some(span) = diagnostic.span.clone() else { return diagnostic };
-        if !self.lines(&span).lines().any(shows_a_secret) {
+        if !self.lines(&span).lines().any(contains_secret) {
             return diagnostic;
         }
         let (line, column) = self.source.line_column(span.start);
@@ -76,7 +76,7 @@ impl<'a> DiagnosticSink<'a> {
             label: None,
             ..diagnostic
         }
-        .help("the line is not shown, since it may hold a token or a password")
+        .help("the line is not shown because it may contain a token or a password")
     }
 
     /// The whole lines that `span` touches.
@@ -90,7 +90,7 @@ impl<'a> DiagnosticSink<'a> {
 }
 
 /// Whether a line assigns a secret that is more than one variable, or holds a URL with user information.
-fn shows_a_secret(line: &str) -> bool {
+fn contains_secret(line: &str) -> bool {
     let url =
         line.split("://").skip(1).any(|rest| rest.split(['"', '\'', ' ']).next().unwrap_or("").contains('@'));
     url || ["token", "password", "secret"].into_iter().any(|word| {

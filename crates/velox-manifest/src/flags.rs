@@ -1,4 +1,4 @@
-//! What flags change about a configuration, or say without one: `--with`, `--without`, `--roadrunner`.
+//! Command-line overrides of a manifest: `--with`, `--without`, `--roadrunner`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::{
     refs::{self, InvalidValue},
 };
 
-/// What a version is where a flag names none and no file does.
+/// The default version.
 const NEWEST: &str = "latest";
 
-/// The changes that flags make for one build.
+/// The overrides of one build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManifestOverrides {
     /// `--roadrunner REF`.
@@ -31,16 +31,16 @@ pub struct PluginOverride {
     pub module: String,
     /// Tag, branch, commit or `latest`; `None`: the file's own, else the newest release.
     pub reference: Option<String>,
-    /// What takes its place.
+    /// The replacement.
     pub replacement: Option<Replacement>,
 }
 
 impl ManifestOverrides {
-    /// Reads what the command line has. `directories` is how a directory alone (`--with ./mine`) gets its module path:
-    /// the `module` line of the go.mod there, or why there is none.
+    /// Parses the flags. `directories` gives the module path of a directory (`--with ./mine`): the `module` line of its
+    /// go.mod, or why there is none.
     ///
     /// # Errors
-    /// All that can't be read.
+    /// All invalid flags.
     pub fn read(
         roadrunner: Option<&str>,
         with: &[String],
@@ -51,7 +51,7 @@ impl ManifestOverrides {
         if let Some(reference) = roadrunner
             && let Err(why) = refs::reference(reference)
         {
-            wrong.push(unusable("--roadrunner", reference, "a ref", why));
+            wrong.push(unusable("--roadrunner", reference, "ref", why));
         }
         let mut flags =
             Self { roadrunner: roadrunner.map(str::to_owned), with: Vec::new(), without: without.to_vec() };
@@ -59,8 +59,8 @@ impl ManifestOverrides {
             match PluginOverride::read(text, &directories) {
                 Ok(with) if flags.with.iter().any(|known| same_module(&known.module, &with.module)) => {
                     wrong.push(
-                        Diagnostic::error(format!("--with names {} twice", with.module))
-                            .help("a server has one version of a plugin: leave one of the two out"),
+                        Diagnostic::error(format!("duplicate --with for {}", with.module))
+                            .help("a binary has one version of a plugin: remove one of them"),
                     );
                 }
                 Ok(with) => flags.with.push(with),
@@ -76,7 +76,7 @@ impl ManifestOverrides {
         *self == Self::default()
     }
 
-    /// The same with its directories below `directory`, which the command line's are relative to.
+    /// Makes its directories relative to `directory`, the command line's working directory.
     #[must_use]
     pub fn below(mut self, directory: &Path) -> Self {
         for with in &mut self.with {
@@ -95,11 +95,11 @@ impl PluginOverride {
         directories: impl Fn(&Path) -> Result<String, Diagnostic>,
     ) -> Result<Self, Diagnostic> {
         if refs::is_directory(text) {
-            let replacement = refs::replacement(text)
-                .map_err(|wrong| unusable("--with", text, "a directory with a plugin", wrong))?;
+            let replacement =
+                refs::replacement(text).map_err(|wrong| unusable("--with", text, "directory", wrong))?;
             let module = directories(Path::new(text))?;
             refs::module_path(&module)
-                .map_err(|wrong| unusable("the go.mod of --with", &module, "a module path", wrong))?;
+                .map_err(|wrong| unusable("the go.mod of --with", &module, "module path", wrong))?;
             return Ok(Self { module, reference: None, replacement: Some(replacement) });
         }
         // A URL has its user information before an `@`, which is no ref.
@@ -118,16 +118,16 @@ impl PluginOverride {
                     "write the whole path (\"github.com/roadrunner-server/{module}/v5\"), or a directory (\"./{module}\")"
                 )),
             };
-            unusable("--with", module, "a module path", wrong)
+            unusable("--with", module, "module path", wrong)
         })?;
         if let Some(reference) = reference {
             refs::reference(reference)
                 .and_then(|()| refs::majors_agree(module, reference))
-                .map_err(|wrong| unusable("--with", plugin, "a plugin", wrong))?;
+                .map_err(|wrong| unusable("--with", plugin, "plugin", wrong))?;
         }
         let replacement = replacement
             .map(|text| {
-                refs::replacement(text).map_err(|wrong| unusable("--with", text, "a replacement", wrong))
+                refs::replacement(text).map_err(|wrong| unusable("--with", text, "replacement", wrong))
             })
             .transpose()?;
         Ok(Self { module: module.to_owned(), reference: reference.map(str::to_owned), replacement })
@@ -137,7 +137,7 @@ impl PluginOverride {
 fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(match given {
         "" => format!("{flag} is empty"),
-        given => format!("{flag}: `{}` can't be {what} ({})", shown(given), wrong.why),
+        given => format!("{flag}: invalid {what} `{}`: {}", shown(given), wrong.why),
     });
     match wrong.help {
         Some(help) => diagnostic.help(help),
@@ -146,12 +146,12 @@ fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnos
 }
 
 impl Manifest {
-    /// One that names nothing but RoadRunner's newest release: what flags start from where there is no file.
+    /// A manifest with the newest RoadRunner and no plugins, which overrides start from if there is no file.
     #[must_use]
     pub fn without_a_file() -> Self {
         Self {
             format: ManifestFormat::Modules,
-            roadrunner: RoadRunnerConfig { reference: Some(unplaced(NEWEST)), dependencies: None },
+            roadrunner: RoadRunnerConfig { reference: Some(unspanned(NEWEST)), dependencies: None },
             debug: false,
             strict: false,
             plugins: Vec::new(),
@@ -166,52 +166,51 @@ impl Manifest {
         }
     }
 
-    /// This manifest as `flags` change it: first `--without`, then `--with`, so that a plugin can be taken out and
-    /// another be put in its place.
+    /// Applies overrides: first `--without`, then `--with`, so that a plugin can be replaced by another.
     ///
-    /// A `--with` whose module the manifest has already changes that plugin, whichever way the file names it, and
-    /// whatever major it had. A ref without a replacement ends the file's own replacement of that plugin.
+    /// A `--with` of a module that the manifest has, at any major, changes that plugin. A ref without a replacement
+    /// removes the file's replacement of that plugin.
     ///
     /// # Errors
-    /// A `--without` that takes nothing out, and a server without plugins.
+    /// A `--without` that matches no plugin, and a result without plugins.
     pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
         let mut wrong = Vec::new();
         if let Some(reference) = &flags.roadrunner {
-            self.roadrunner.reference = Some(unplaced(reference));
+            self.roadrunner.reference = Some(unspanned(reference));
         }
         for name in &flags.without {
-            if let Err(diagnostic) = self.take_out(name) {
+            if let Err(diagnostic) = self.remove(name) {
                 wrong.push(diagnostic);
             }
         }
         for with in &flags.with {
-            self.put_in(with);
+            self.apply(with);
         }
         if self.plugins.is_empty() && wrong.is_empty() {
             wrong.push(
-                Diagnostic::error("there are no plugins to build a server from")
-                    .help("name at least one: --with github.com/roadrunner-server/http/v5@v5.3.0"),
+                Diagnostic::error("no plugins to build")
+                    .help("add at least one: --with github.com/roadrunner-server/http/v5@v5.3.0"),
             );
         }
         if wrong.is_empty() { Ok(self) } else { Err(wrong) }
     }
 
-    fn take_out(&mut self, name: &str) -> Result<(), Diagnostic> {
+    fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
         let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
         let Some(index) = self.plugins.iter().position(named) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
-            let diagnostic = Diagnostic::error(format!("--without: there is no plugin `{}`", shown(name)));
+            let diagnostic = Diagnostic::error(format!("--without: no plugin named `{}`", shown(name)));
             return Err(match nearest(name, names.iter().copied()) {
                 Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                None if names.is_empty() => diagnostic.help("there are none at all"),
-                None => diagnostic.help(format!("there are: {}", names.join(", "))),
+                None if names.is_empty() => diagnostic.help("the configuration has no plugins"),
+                None => diagnostic.help(format!("the plugins are: {}", names.join(", "))),
             });
         };
         self.plugins.remove(index);
         Ok(())
     }
 
-    fn put_in(&mut self, with: &PluginOverride) {
+    fn apply(&mut self, with: &PluginOverride) {
         let known = self.plugins.iter().position(|plugin| plugin.is_module(&with.module, self));
         let changes = with.reference.is_some() || with.replacement.is_some();
         if changes {
@@ -219,9 +218,9 @@ impl Manifest {
         }
         let Some(plugin) = known.and_then(|index| self.plugins.get_mut(index)) else {
             let plugin = Plugin {
-                name: unplaced(&self.free_name(&with.module)),
-                origin: Origin::Module(unplaced(&with.module)),
-                reference: unplaced(with.reference.as_deref().unwrap_or(NEWEST)),
+                name: unspanned(&self.free_name(&with.module)),
+                origin: Origin::Module(unspanned(&with.module)),
+                reference: unspanned(with.reference.as_deref().unwrap_or(NEWEST)),
                 replace: with.replacement.clone().map(|value| Spanned { value, span: None }),
             };
             self.plugins.push(plugin);
@@ -230,17 +229,17 @@ impl Manifest {
         if let Origin::Module(path) = &mut plugin.origin
             && path.value != with.module
         {
-            *path = unplaced(&with.module);
+            *path = unspanned(&with.module);
         }
         if let Some(reference) = &with.reference {
-            plugin.reference = unplaced(reference);
+            plugin.reference = unspanned(reference);
         }
         if changes {
             plugin.replace = with.replacement.clone().map(|value| Spanned { value, span: None });
         }
     }
 
-    /// What a plugin is called whose name nobody chose: the end of its path, or more of it where that is taken.
+    /// The name of a plugin from `--with`: the last part of its path, or more of it if that is taken.
     fn free_name(&self, module: &str) -> String {
         let base = refs::without_major(module);
         let parts: Vec<&str> = base.split('/').collect();
@@ -251,11 +250,11 @@ impl Manifest {
     }
 }
 
-/// Whether two paths are one module, at whichever major. Forges don't tell upper case from lower.
+/// Whether two paths are the same module at any major, ignoring case as forges do.
 fn same_module(one: &str, other: &str) -> bool {
     refs::without_major(one).eq_ignore_ascii_case(refs::without_major(other))
 }
 
-fn unplaced(text: &str) -> Spanned<String> {
+fn unspanned(text: &str) -> Spanned<String> {
     Spanned { value: text.to_owned(), span: None }
 }

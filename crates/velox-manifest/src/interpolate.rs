@@ -1,6 +1,6 @@
 //! `${NAME}` and `${NAME:-default}` in a value; `$$` is a dollar, and a `$` before anything else is one too.
 
-/// Why a value has no text.
+/// Why a value can't be interpolated.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InterpolationError {
     /// The variable has neither a value nor a default.

@@ -1,8 +1,8 @@
-//! `velox.toml`, in every format it ever had, as one format-neutral [`Manifest`].
+//! `velox.toml` in all its formats, as one format-neutral [`Manifest`].
 //!
 //! [`Manifest::parse`] reads the text, [`ManifestOverrides`] change it for one build; neither touches the file system, the network
 //! or the process environment.
-//! All mistakes of a file come back together, each a [`Diagnostic`] with its place in the text.
+//! All errors of a file are reported together, each as a [`Diagnostic`] with its span.
 
 mod build_args;
 pub mod catalogue;
@@ -13,7 +13,6 @@ mod findings;
 mod flags;
 mod identity;
 mod interpolate;
-mod keys;
 mod manifest;
 mod manual;
 mod modules;

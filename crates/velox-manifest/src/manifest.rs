@@ -23,7 +23,7 @@ pub enum ManifestFormat {
     Modules,
 }
 
-/// What the user asked for, whatever format it was written in.
+/// The contents of a velox.toml, independent of its format.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// The format that it was read from.
@@ -158,7 +158,7 @@ pub enum Replacement {
 pub struct ReplaceDirective {
     /// Module path, optionally with a version.
     pub old: Spanned<(String, Option<String>)>,
-    /// What takes its place.
+    /// The replacement.
     pub new: Spanned<Replacement>,
 }
 
@@ -167,7 +167,7 @@ pub struct ReplaceDirective {
 pub struct ExcludeDirective {
     /// Module path.
     pub module: Spanned<String>,
-    /// The version never to use.
+    /// The excluded version.
     pub version: Spanned<String>,
 }
 
@@ -206,9 +206,9 @@ pub enum ForgeKind {
 /// `[cache]`: the compile cache that a team shares.
 #[derive(Debug, Clone, Default)]
 pub struct CacheConfig {
-    /// Where it is: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: there is none.
+    /// Its location: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: no shared cache.
     pub remote: Option<Spanned<String>>,
-    /// Whether this machine only takes from it.
+    /// Whether this machine only reads from it.
     pub read_only: bool,
 }
 
@@ -238,13 +238,13 @@ pub enum LogMode {
     Production,
     /// Lines for people.
     Development,
-    /// As `development`, without time stamps: accepted because Velox accepts it.
+    /// As `development`, without time stamps: accepted for compatibility with Velox.
     Raw,
     /// No output.
     Off,
 }
 
-/// `[velox] build_args`, split into what they mean.
+/// The parsed `[velox] build_args`.
 #[derive(Debug, Clone, Default)]
 pub struct BuildArgs {
     /// The version given literally for `internal/meta.version`.

@@ -1,5 +1,4 @@
-//! The manual's format and its ancestor: plugins by owner and repository, and the forges' settings, which the newest
-//! format shares.
+//! The formats with `[github.plugins]` and `[gitlab.plugins]`, and the settings of forges, which every format has.
 
 use std::ops::Range;
 
@@ -7,8 +6,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned, keys,
-    reader::{AllowedKeys, Field, Section},
+    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned,
+    reader::{Field, Section},
     refs::{self, InvalidValue},
 };
 
@@ -19,10 +18,8 @@ const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 /// `[github]`.
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
     read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], |section| {
-        let owner = section.required("owner", OWNER);
-        let repository = section.required("repository", REPOSITORY);
-        let owner = owner.and_then(|owner| checked(section, "owner", owner, refs::github_name));
-        let repository = repository.and_then(|name| checked(section, "repository", name, refs::github_name));
+        let owner = required(section, "owner", OWNER, refs::github_name);
+        let repository = required(section, "repository", REPOSITORY, refs::github_name);
         let folder = folder(section);
         Some(Origin::GitHub { owner: owner?, repository: repository?, folder: folder? })
     })
@@ -47,11 +44,11 @@ fn read(
         ForgeKind::GitHub => "github",
         ForgeKind::GitLab => "gitlab",
     };
-    let Some(section) = root.section(name, AllowedKeys::Keys(keys::FORGE)) else {
+    let Some(section) = root.section(name) else {
         return (Forge::public(kind), Vec::new());
     };
     let forge = Forge { kind, endpoint: endpoint(&section, public), token: token(&section) };
-    let plugins = section.section("plugins", AllowedKeys::Names).map_or_else(Vec::new, |plugins| {
+    let plugins = section.section("plugins").map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });
     (forge, plugins)
@@ -59,9 +56,8 @@ fn read(
 
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
-    let section = field.section(AllowedKeys::Keys(keys::REPOSITORY))?;
-    let reference = section.required("ref", REFERENCE);
-    let reference = reference.and_then(|reference| checked(&section, "ref", reference, refs::reference));
+    let section = field.section()?;
+    let reference = required(&section, "ref", REFERENCE, refs::reference);
     let origin = origin(&section);
     let replace = replace(&section);
     Some(Plugin { name, origin: origin?, reference: reference?, replace: replace? })
@@ -70,42 +66,37 @@ fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> 
 /// A plugin's own `replace`: `None` where it is wrong, `Some(None)` where there is none.
 pub(crate) fn replace(section: &Section<'_>) -> Option<Option<Spanned<crate::Replacement>>> {
     let Some(field) = section.field("replace") else { return Some(None) };
-    let text = field.text()?;
-    let value = converted(section, "replace", &text, refs::replacement)?;
-    Some(Some(Spanned { value, span: text.span }))
+    Some(Some(converted(section, "replace", &field.text()?, refs::replacement)?))
 }
 
 /// `None` where it is wrong, `Some(None)` where it is the repository's root.
 fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
     let Some(field) = section.field("folder") else { return Some(None) };
-    let text = field.text()?;
-    let folder = converted(section, "folder", &text, refs::folder)?;
-    Some(folder.map(|value| Spanned { value, span: text.span }))
+    let Spanned { value, span } = converted(section, "folder", &field.text()?, refs::folder)?;
+    Some(value.map(|value| Spanned { value, span }))
 }
 
 /// The project by its id, or by its path: `repository` alone where it has a `/`, else below `owner`.
 fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     let owner = section.text("owner");
     let Some(field) = section.field("repository") else {
-        section.missing(
-            "repository",
-            "the project's numeric id (\"36405203\"), or its path (\"group/project\")",
-        );
+        section
+            .missing("repository", "the numeric project id (\"36405203\"), or its path (\"group/project\")");
         return None;
     };
     if let Some(id) = field.integer() {
         let id = u64::try_from(id).ok().filter(|id| *id > 0);
         if id.is_none() {
-            field.wrong_type("a project's id or path");
+            field.wrong_type("a project id or path");
         }
         return Some(Spanned { value: Project::Id(id?), span: field.span() });
     }
     let repository = field.text()?;
     if !repository.value.is_empty() && repository.value.bytes().all(|b| b.is_ascii_digit()) {
-        let id = converted(section, "repository", &repository, |digits| {
-            digits.parse().ok().filter(|id| *id > 0).ok_or_else(|| InvalidValue::new("is no project's id"))
-        })?;
-        return Some(Spanned { value: Project::Id(id), span: repository.span });
+        return converted(section, "repository", &repository, |digits| {
+            let id = digits.parse().ok().filter(|id| *id > 0);
+            id.map(Project::Id).ok_or_else(|| InvalidValue::new("not a project id"))
+        });
     }
     let repository = checked(section, "repository", repository, refs::gitlab_path)?;
     if repository.value.contains('/') {
@@ -123,16 +114,16 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
 }
 
 fn token(forge: &Section<'_>) -> Option<SecretString> {
-    let section = forge.section("token", AllowedKeys::Keys(keys::TOKEN))?;
+    let section = forge.section("token")?;
     let field = section.field("token")?;
     let token = field.reader.secret(field.raw()?)?;
     if token.chars().all(|c| c.is_ascii_graphic()) {
         return Some(SecretString::from(token));
     }
     field.error(
-        Diagnostic::error("the token has characters in it that no token has")
+        Diagnostic::error("invalid token: contains whitespace, control or non-ASCII characters")
             .at(field.span())
-            .help("a token is one word of letters, digits and signs"),
+            .help("a token is one word of ASCII letters, digits and punctuation"),
     );
     None
 }
@@ -140,14 +131,17 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
 /// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
 fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
-    let section = forge.section("endpoint", AllowedKeys::Keys(keys::ENDPOINT));
+    let section = forge.section("endpoint");
     let endpoint = section.and_then(|section| url(&section.field("endpoint")?));
     if let (Some(base), Some(endpoint)) = (&base, &endpoint)
         && base.value != endpoint.value
     {
-        let message = "`base_url` and `endpoint` name two instances";
+        let message = "`base_url` and `endpoint` are different URLs";
         forge.error(
-            Diagnostic::error(message).at(endpoint.span.clone()).label("not the same").help("remove one"),
+            Diagnostic::error(message)
+                .at(endpoint.span.clone())
+                .label("differs from `base_url`")
+                .help("remove one of them"),
         );
     }
     let mut given = base.or(endpoint)?;
@@ -164,30 +158,40 @@ fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
     let text = field.text()?;
     let wrong = |why: &str| {
         field.error(
-            Diagnostic::error(format!("the endpoint {why}"))
+            Diagnostic::error(format!("invalid endpoint: {why}"))
                 .at(text.span.clone())
-                .label("no endpoint")
-                .help("write where the instance's start page is, such as \"https://git.example.com\""),
+                .label("invalid URL")
+                .help("write the URL of the instance, such as \"https://git.example.com\""),
         );
         None
     };
     let url = match Url::parse(text.value.trim()) {
         Ok(url) => url,
-        Err(error) => return wrong(&format!("is no URL: {error}")),
+        Err(error) => return wrong(&error.to_string()),
     };
     if !matches!(url.scheme(), "http" | "https") {
-        return wrong("must start with https:// or http://");
+        return wrong("the scheme must be https or http");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return wrong("has a user or a password in it; a token has its own key");
+        return wrong("a user name or a password is not allowed; use the key `token`");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return wrong("has a `?` or a `#` in it");
+        return wrong("a query or a fragment is not allowed");
     }
     Some(Spanned { value: url, span: text.span })
 }
 
-/// The same value, where `check` has nothing against it.
+/// A required value that passes `check`; `help` says what to write.
+pub(crate) fn required(
+    section: &Section<'_>,
+    key: &str,
+    help: &str,
+    check: impl FnOnce(&str) -> Result<(), InvalidValue>,
+) -> Option<Spanned<String>> {
+    checked(section, key, section.required(key, help)?, check)
+}
+
+/// The same value if it passes `check`.
 pub(crate) fn checked(
     section: &Section<'_>,
     key: &str,
@@ -198,27 +202,27 @@ pub(crate) fn checked(
     Some(text)
 }
 
-/// What `convert` makes of it; what it has against it is a finding.
+/// The converted value; a failure is reported.
 pub(crate) fn converted<T>(
     section: &Section<'_>,
     key: &str,
     text: &Spanned<String>,
     convert: impl FnOnce(&str) -> Result<T, InvalidValue>,
-) -> Option<T> {
+) -> Option<Spanned<T>> {
     match convert(&text.value) {
-        Ok(value) => Some(value),
+        Ok(value) => Some(Spanned { value, span: text.span.clone() }),
         Err(wrong) => {
             let message = match text.value.as_str() {
                 "" => format!("`{key}` is empty"),
-                given => format!("`{}` can't be {}", shown(given), noun(key)),
+                given => format!("invalid {} `{}`", noun(key), shown(given)),
             };
-            section.error(cannot_be(&message, &text.span, wrong));
+            section.error(invalid(&message, &text.span, wrong));
             None
         }
     }
 }
 
-pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
+pub(crate) fn invalid(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(message).at(span.clone()).label(wrong.why);
     match wrong.help {
         Some(help) => diagnostic.help(help),
@@ -228,14 +232,13 @@ pub(crate) fn cannot_be(message: &str, span: &Option<Range<usize>>, wrong: Inval
 
 fn noun(key: &str) -> &str {
     match key {
-        "ref" => "a ref",
-        "tag" => "a tag, a branch or a commit",
-        "owner" => "an owner",
-        "repository" => "a repository",
-        "folder" => "a folder of a repository",
-        "module_name" | "module" | "old" => "a module path",
-        "version" => "a version",
-        _ => "a replacement",
+        "ref" | "tag" => "ref",
+        "owner" => "owner",
+        "repository" => "repository",
+        "folder" => "folder",
+        "module_name" | "module" | "old" => "module path",
+        "version" => "version",
+        _ => "replacement",
     }
 }
 

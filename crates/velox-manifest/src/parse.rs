@@ -7,23 +7,22 @@ use crate::{
     BuildArgs, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, RoadRunnerConfig, SourceFile,
     build_args,
     findings::DiagnosticSink,
-    keys, manual, modules,
-    reader::{AllowedKeys, Field, ParseContext, Section, nearest},
-    refs,
+    manual, modules,
+    reader::{Field, ParseContext, Section, nearest},
+    reference, refs,
 };
 
-/// What is shorter is no token: a placeholder, such as `x`, that would be found in every word.
-const SHORTEST_TOKEN: usize = 8;
+/// Shorter tokens are placeholders, such as `x`, which occur in every word.
+const MIN_TOKEN_LENGTH: usize = 8;
 
 const EXAMPLE: &str = r#"[github.plugins]
 http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
 
 impl Manifest {
-    /// Reads a text in whichever format it is. `environment` gives the value of a variable, `None` where it isn't set.
+    /// Reads a text in any format. `environment` gives the value of a variable, `None` if it isn't set.
     ///
     /// # Errors
-    /// All mistakes in the order of the text, each with its place, and the warnings among them. Where the text isn't
-    /// even TOML, the first place that shows it.
+    /// All errors and warnings in the order of the text, each with its span. If the text isn't TOML, the first syntax error.
     pub fn parse(
         source: &SourceFile,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -39,15 +38,15 @@ impl Manifest {
         let root = Section::root(ParseContext { findings: &findings, environment }, document.as_table());
         let manifest = assemble(&root);
         for token in [&manifest.github.token, &manifest.gitlab.token].into_iter().flatten() {
-            keep(token.expose_secret(), &manifest, &findings);
+            protect_token(token.expose_secret(), &manifest, &findings);
         }
         if findings.any_error() { Err(findings.finish()) } else { Ok((manifest, findings.finish())) }
     }
 }
 
-/// Keeps a token out of all that is told, written down or sent: a ref goes to proxies, logs and the lock.
-fn keep(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
-    if token.len() < SHORTEST_TOKEN {
+/// Keeps a token out of diagnostics and refs: a ref goes to proxies, logs and the lock.
+fn protect_token(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
+    if token.len() < MIN_TOKEN_LENGTH {
         return;
     }
     findings.conceal(token);
@@ -55,10 +54,10 @@ fn keep(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
     for reference in references.chain(&manifest.roadrunner.reference) {
         if reference.value.contains(token) {
             findings.push(
-                Diagnostic::error("a ref holds the token")
+                Diagnostic::error("a ref contains the token")
                     .at(reference.span.clone())
-                    .label("this isn't a tag, a branch or a commit")
-                    .help("the token belongs to [github.token] or [gitlab.token] alone"),
+                    .label("not a tag, a branch or a commit")
+                    .help("write the token in `[github.token]` or `[gitlab.token]` only"),
             );
         }
     }
@@ -74,10 +73,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
     let manifest = Manifest {
         format,
         roadrunner: roadrunner(root),
-        debug: root
-            .section("debug", AllowedKeys::Keys(keys::DEBUG))
-            .and_then(|debug| debug.bool("enabled"))
-            .unwrap_or(false),
+        debug: root.section("debug").and_then(|debug| debug.bool("enabled")).unwrap_or(false),
         strict: root.bool("strict").unwrap_or(false),
         plugins,
         replaces: modules::replaces(root),
@@ -93,7 +89,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
     manifest
 }
 
-/// Told by what only one format has. Finds two formats in one file, and a file without plugins.
+/// Detects the format, and reports two formats in one file and a file without plugins.
 fn format(root: &Section<'_>) -> ManifestFormat {
     let plugins_of = |forge: &str| root.field(forge)?.inner("plugins");
     let (github, gitlab, modules) = (plugins_of("github"), plugins_of("gitlab"), root.field("plugins"));
@@ -101,15 +97,15 @@ fn format(root: &Section<'_>) -> ManifestFormat {
     if let Some(modules) = &modules {
         let others = [("[github.plugins]", &github), ("[gitlab.plugins]", &gitlab)];
         for (name, other) in others.into_iter().filter_map(|(name, other)| Some((name, other.as_ref()?))) {
-            mixed(root, name, &other.key_span, &modules.key_span);
+            reject_two_formats(root, name, &other.key_span, &modules.key_span);
         }
     }
     let tables = || [&github, &gitlab, &modules].into_iter().flatten();
     if tables().all(Field::is_empty) {
-        let diagnostic = Diagnostic::error("there are no plugins in the configuration")
-            .help(format!("a server is made of plugins; name at least one:\n\n{EXAMPLE}"));
+        let diagnostic =
+            Diagnostic::error("no plugins configured").help(format!("add at least one plugin:\n\n{EXAMPLE}"));
         root.error(match tables().next() {
-            Some(table) => diagnostic.at(table.key_span.clone()).label("this is empty"),
+            Some(table) => diagnostic.at(table.key_span.clone()).label("empty table"),
             None => diagnostic,
         });
     }
@@ -120,23 +116,28 @@ fn format(root: &Section<'_>) -> ManifestFormat {
     }
 }
 
-fn mixed(root: &Section<'_>, name: &str, other: &Option<Range<usize>>, modules: &Option<Range<usize>>) {
+fn reject_two_formats(
+    root: &Section<'_>,
+    name: &str,
+    other: &Option<Range<usize>>,
+    modules: &Option<Range<usize>>,
+) {
     let start = |span: &Option<Range<usize>>| span.as_ref().map_or(0, |span| span.start);
     let (first, second) = if start(other) < start(modules) { (other, modules) } else { (modules, other) };
     let line = root.reader.findings.line(start(first));
     let help = format!(
-        "move all plugins to one of them: below {name} with `owner`, `repository` and `ref`, \
-         or to [plugins.NAME] with `module_name` and `tag`"
+        "use one of them for all plugins: `{name}` with `owner`, `repository` and `ref`, \
+         or `[plugins.NAME]` with `module_name` and `tag`"
     );
     root.error(
-        Diagnostic::error(format!("{name} and [plugins] are two formats, and a file has one"))
+        Diagnostic::error(format!("`{name}` and `[plugins]` can't be combined"))
             .at(second.clone())
             .label(format!("the other format starts on line {line}"))
             .help(help),
     );
 }
 
-/// Two plugins that are the same code.
+/// Reports two plugins with the same code.
 fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
     let mut seen: HashMap<String, &Plugin> = HashMap::new();
     for plugin in &manifest.plugins {
@@ -154,57 +155,57 @@ fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
         let line = first.name.span.as_ref().map_or(0, |span| root.reader.findings.line(span.start));
         root.error(
             Diagnostic::error(format!(
-                "the plugins `{}` and `{}` are the same {what}",
+                "plugins `{}` and `{}` are the same {what}",
                 first.name.value, plugin.name.value
             ))
             .at(plugin.name.span.clone())
-            .label(format!("the same as `{}` on line {line}", first.name.value))
-            .help("remove one of the two"),
+            .label(format!("same as `{}` on line {line}", first.name.value))
+            .help("remove one of them"),
         );
     }
 }
 
 fn roadrunner(root: &Section<'_>) -> RoadRunnerConfig {
-    let Some(section) = root.section("roadrunner", AllowedKeys::Keys(keys::ROADRUNNER)) else {
+    let Some(section) = root.section("roadrunner") else {
         return RoadRunnerConfig { reference: None, dependencies: None };
     };
     let reference = section
         .text("ref")
         .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference));
-    let dependencies = choice(&section, "dependencies", keys::DEPENDENCIES);
+    let dependencies = choice(&section, "dependencies", reference::DEPENDENCIES);
     RoadRunnerConfig { reference, dependencies }
 }
 
 fn log(root: &Section<'_>) -> LogConfig {
-    let Some(section) = root.section("log", AllowedKeys::Keys(keys::LOG)) else {
+    let Some(section) = root.section("log") else {
         return LogConfig::default();
     };
-    LogConfig { level: choice(&section, "level", keys::LEVELS), mode: choice(&section, "mode", keys::MODES) }
+    LogConfig {
+        level: choice(&section, "level", reference::LOG_LEVELS),
+        mode: choice(&section, "mode", reference::LOG_MODES),
+    }
 }
 
-/// One of a few words, in whichever case.
+/// One of a few words, in any case.
 fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
     let given = section.text(key)?;
     let word = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&given.value));
     if word.is_none() {
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        let label = match nearest(&given.value, known.iter().copied()) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => "not known".to_owned(),
-        };
+        let suggestion = nearest(&given.value, known.iter().copied());
+        let suggestion = suggestion.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         section.error(
-            Diagnostic::error(format!("unknown {key} `{}`", given.value))
+            Diagnostic::error(format!("invalid value `{}` for `{key}`{suggestion}", given.value))
                 .at(given.span)
-                .label(label)
-                .help(format!("it is one of: {}", known.join(", "))),
+                .label("invalid value")
+                .help(format!("possible values: {}", known.join(", "))),
         );
     }
     word.map(|(_, value)| *value)
 }
 
 fn build_args(root: &Section<'_>) -> BuildArgs {
-    let field =
-        root.section("velox", AllowedKeys::Keys(keys::VELOX)).and_then(|velox| velox.field("build_args"));
+    let field = root.section("velox").and_then(|velox| velox.field("build_args"));
     field.map_or_else(BuildArgs::default, |field| build_args::read(field.reader, field.raw_strings()))
 }
 
@@ -214,7 +215,7 @@ pub(crate) fn not_toml(text: &str, error: &TomlError) -> Diagnostic {
     let span = start..text.ceil_char_boundary(span.end).max(start);
     let mut lines = error.message().lines();
     let mut diagnostic =
-        Diagnostic::error(format!("this is not TOML: {}", lines.next().unwrap_or("it can't be read")))
+        Diagnostic::error(format!("invalid TOML: {}", lines.next().unwrap_or("syntax error")))
             .at(span.clone());
     for line in lines {
         diagnostic = diagnostic.help(line);
@@ -223,11 +224,11 @@ pub(crate) fn not_toml(text: &str, error: &TomlError) -> Diagnostic {
     let near = start.checked_sub(1).map(|before| text.floor_char_boundary(before)..span.end);
     if backslash(text.get(span)) || near.is_some_and(|near| backslash(text.get(near))) {
         diagnostic = diagnostic.help(
-            "a Windows path stands in single quotes ('C:\\plugins\\http'), or with double backslashes (\"C:\\\\plugins\\\\http\")",
+            "write Windows paths in single quotes ('C:\\plugins\\http') or with double backslashes (\"C:\\\\plugins\\\\http\")",
         );
     }
     if text.trim_start().starts_with('{') {
-        diagnostic = diagnostic.help("it looks like JSON: vx reads TOML");
+        diagnostic = diagnostic.help("this looks like JSON; vx reads TOML");
     }
     diagnostic
 }

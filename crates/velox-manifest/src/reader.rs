@@ -6,17 +6,17 @@ use crate::{
     Diagnostic, Spanned,
     findings::DiagnosticSink,
     interpolate::{InterpolationError, interpolate, is_name},
-    keys::TOP,
+    reference::keys_of,
 };
 
-/// What reading needs everywhere: where mistakes go, and what variables are worth.
+/// Where diagnostics go, and the values of environment variables.
 #[derive(Clone, Copy)]
 pub(crate) struct ParseContext<'a> {
     pub(crate) findings: &'a DiagnosticSink<'a>,
     pub(crate) environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// A key with its value, of a type yet to be seen.
+/// A key with its value, whose type isn't checked yet.
 pub(crate) struct Field<'a> {
     pub(crate) key: &'a str,
     /// The key's own place.
@@ -24,30 +24,27 @@ pub(crate) struct Field<'a> {
     pub(crate) reader: ParseContext<'a>,
     /// All keys down to here, for messages.
     path: String,
+    /// The name that the table below this key has in [`TABLES`](crate::TABLES).
+    table: String,
     item: &'a Item,
 }
 
-/// A table, in whichever way it was written, all of whose keys are known.
+/// A table, in whichever way it is written, whose keys were checked.
 pub(crate) struct Section<'a> {
-    /// Where something that is missing in it is reported.
+    /// Where a missing key is reported.
     pub(crate) span: Option<Range<usize>>,
     pub(crate) reader: ParseContext<'a>,
     path: String,
     /// Whether it is one of many, `[[path]]`.
     listed: bool,
-    known: &'static [&'static str],
-    table: &'a dyn TableLike,
+    /// Its name in [`TABLES`](crate::TABLES).
+    table: String,
+    /// The keys that it may have; empty: the user chooses them.
+    known: Vec<&'static str>,
+    item: &'a dyn TableLike,
 }
 
-/// Which keys a table may have.
-pub(crate) enum AllowedKeys {
-    /// These, and no others.
-    Keys(&'static [&'static str]),
-    /// The user's own names.
-    Names,
-}
-
-/// What people write, and what it is called here.
+/// Common names of keys, and the keys that they may stand for.
 const SYNONYMS: &[(&str, &[&str])] = &[
     ("branch", &["ref", "tag"]),
     ("commit", &["ref", "tag"]),
@@ -69,8 +66,9 @@ const SYNONYMS: &[(&str, &[&str])] = &[
 
 impl<'a> Section<'a> {
     /// The file itself.
-    pub(crate) fn root(reader: ParseContext<'a>, table: &'a dyn TableLike) -> Self {
-        Self { span: None, reader, path: String::new(), listed: false, known: TOP, table }.checked()
+    pub(crate) fn root(reader: ParseContext<'a>, item: &'a dyn TableLike) -> Self {
+        let (path, table) = (String::new(), String::new());
+        Self { span: None, reader, path, listed: false, known: keys_of(""), table, item }.checked()
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -78,24 +76,24 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn field(&self, key: &str) -> Option<Field<'a>> {
-        let (key, item) = self.table.get_key_value(key)?;
+        let (key, item) = self.item.get_key_value(key)?;
         (!item.is_none()).then(|| self.wrap(key, item))
     }
 
     /// All of them, in the file's order.
     pub(crate) fn fields(&self) -> Vec<Field<'a>> {
-        self.table.iter().filter_map(|(key, _)| self.field(key)).collect()
+        self.item.iter().filter_map(|(key, _)| self.field(key)).collect()
     }
 
-    pub(crate) fn section(&self, key: &str, known: AllowedKeys) -> Option<Section<'a>> {
-        self.field(key)?.section(known)
+    pub(crate) fn section(&self, key: &str) -> Option<Section<'a>> {
+        self.field(key)?.section()
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<Spanned<String>> {
         self.field(key)?.text()
     }
 
-    /// As [`Section::text`], and it has to be there; `help` says what to write.
+    /// As [`Section::text`] for a required key; `help` says what to write.
     pub(crate) fn required(&self, key: &str, help: &str) -> Option<Spanned<String>> {
         if !self.has(key) {
             self.missing(key, help);
@@ -104,14 +102,14 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
-        // It is there, misspelled, and that was said.
-        if self.unknown().any(|field| meant(field.key, self.known) == Some(key)) {
+        // A misspelled key was reported already.
+        if self.unknown().any(|field| meant(field.key, &self.known) == Some(key)) {
             return;
         }
         self.error(
-            Diagnostic::error(format!("`{key}` is missing in {}", self.name()))
+            Diagnostic::error(format!("missing key `{key}` in {}", self.name()))
                 .at(self.span.clone())
-                .label(format!("has no `{key}`"))
+                .label(format!("`{key}` is required here"))
                 .help(help),
         );
     }
@@ -120,7 +118,7 @@ impl<'a> Section<'a> {
         let field = self.field(key)?;
         let value = field.item.as_bool();
         if value.is_none() {
-            field.wrong_type("`true` or `false`, without quotes");
+            field.wrong_type("`true` or `false`");
         }
         value
     }
@@ -131,40 +129,41 @@ impl<'a> Section<'a> {
 
     fn name(&self) -> String {
         match self {
-            Self { path, .. } if path.is_empty() => "the file".to_owned(),
-            Self { path, listed: true, .. } => format!("[[{path}]]"),
-            Self { path, .. } => format!("[{path}]"),
+            Self { path, .. } if path.is_empty() => "the top level".to_owned(),
+            Self { path, listed: true, .. } => format!("`[[{path}]]`"),
+            Self { path, .. } => format!("`[{path}]`"),
         }
     }
 
     fn wrap(&self, key: &'a Key, item: &'a Item) -> Field<'a> {
-        let path = if self.path.is_empty() {
-            key.display_repr().into_owned()
-        } else {
-            format!("{}.{}", self.path, key.display_repr())
+        let join = |parent: &str, child: &str| {
+            if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
         };
-        Field { key: key.get(), key_span: key.span(), reader: self.reader, path, item }
+        let path = join(&self.path, &key.display_repr());
+        let table = join(&self.table, if self.known.is_empty() { "NAME" } else { key.get() });
+        Field { key: key.get(), key_span: key.span(), reader: self.reader, path, table, item }
     }
 
-    /// Its keys that are not known; none, where they are the user's own.
+    /// Its unknown keys; none where the user chooses them.
     fn unknown(&self) -> impl Iterator<Item = Field<'a>> {
-        let known = self.known;
+        let known = &self.known;
         self.fields().into_iter().filter(move |field| !known.is_empty() && !known.contains(&field.key))
     }
 
     fn checked(self) -> Self {
-        let known = self.known;
         for field in self.unknown() {
-            let mut diagnostic = Diagnostic::error(format!("unknown key `{}` in {}", field.key, self.name()))
-                .at(field.key_span.clone());
-            diagnostic = match meant(field.key, known) {
-                Some(meant) => diagnostic.label(format!("did you mean `{meant}`?")),
-                None if TOP.contains(&field.key) => diagnostic
-                    .label("belongs to the top level")
-                    .help(format!("write `{}` above the first [section] of the file", field.key)),
-                None => diagnostic.label("not known here"),
-            };
-            self.error(diagnostic.help(format!("known keys: {}", known.join(", "))));
+            let (key, name) = (field.key, self.name());
+            let suggestion = meant(key, &self.known);
+            let suggested = suggestion.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+            let mut diagnostic = Diagnostic::error(format!("unknown key `{key}` in {name}{suggested}"))
+                .at(field.key_span.clone())
+                .label("unknown key");
+            if suggestion.is_none() && keys_of("").contains(&key) {
+                diagnostic = diagnostic
+                    .label("this key belongs to the top level")
+                    .help(format!("move `{key}` above the first [section] of the file"));
+            }
+            self.error(diagnostic.help(format!("known keys: {}", self.known.join(", "))));
         }
         self
     }
@@ -180,11 +179,14 @@ impl<'a> Field<'a> {
         self.reader.findings.push(diagnostic);
     }
 
-    /// A key of this table, without a word where it is none.
+    /// A key of this table; nothing is reported where this is no table.
     pub(crate) fn inner(&self, key: &str) -> Option<Field<'a>> {
-        let table = self.item.as_table_like()?;
-        let path = self.path.clone();
-        Section { span: None, reader: self.reader, path, listed: false, known: &[], table }.field(key)
+        self.below(self.item.as_table_like()?, None, false).field(key)
+    }
+
+    fn below(&self, item: &'a dyn TableLike, span: Option<Range<usize>>, listed: bool) -> Section<'a> {
+        let (path, table) = (self.path.clone(), self.table.clone());
+        Section { span, reader: self.reader, path, listed, known: keys_of(&table), table, item }
     }
 
     /// Whether this is an empty table.
@@ -196,24 +198,17 @@ impl<'a> Field<'a> {
         self.item.as_integer()
     }
 
-    pub(crate) fn section(self, known: AllowedKeys) -> Option<Section<'a>> {
-        let known = match known {
-            AllowedKeys::Keys(known) => known,
-            AllowedKeys::Names => &[],
-        };
-        let Some(table) = self.item.as_table_like() else {
-            let keys = if known.is_empty() { String::new() } else { format!(" with {}", known.join(", ")) };
-            self.wrong_type(&format!("a table{keys}"));
+    pub(crate) fn section(self) -> Option<Section<'a>> {
+        let Some(item) = self.item.as_table_like() else {
+            self.wrong_type("a table");
             return None;
         };
-        let (span, reader, path) = (self.key_span, self.reader, self.path);
-        Some(Section { span, reader, path, listed: false, known, table }.checked())
+        Some(self.below(item, self.key_span.clone(), false).checked())
     }
 
-    /// A list of tables: `[[name]]`, or inline tables in an array.
-    pub(crate) fn sections(&self, known: &'static [&'static str]) -> Vec<Section<'a>> {
-        type Place<'a> = (Option<Range<usize>>, &'a dyn TableLike);
-        let tables: Option<Vec<Place<'a>>> = match self.item {
+    /// An array of tables: `[[name]]`, or inline tables in an array.
+    pub(crate) fn sections(&self) -> Vec<Section<'a>> {
+        let tables: Option<Vec<(_, &dyn TableLike)>> = match self.item {
             Item::ArrayOfTables(tables) => {
                 Some(tables.iter().map(|table| (table.span(), table as &dyn TableLike)).collect())
             }
@@ -224,23 +219,19 @@ impl<'a> Field<'a> {
             _ => None,
         };
         let Some(tables) = tables else {
-            self.wrong_type(&format!("a list of tables, each below its own [[{}]]", self.path));
+            self.wrong_type(&format!("an array of tables (`[[{}]]`)", self.path));
             return Vec::new();
         };
         tables
             .into_iter()
-            .map(|(span, table)| {
-                let span = span.or_else(|| self.key_span.clone());
-                let path = self.path.clone();
-                Section { span, reader: self.reader, path, listed: true, known, table }.checked()
-            })
+            .map(|(span, item)| self.below(item, span.or_else(|| self.key_span.clone()), true).checked())
             .collect()
     }
 
     /// A string with its variables still in it.
     pub(crate) fn raw(&self) -> Option<Spanned<String>> {
         let Some(value) = self.item.as_str() else {
-            self.wrong_type("a string, in quotes");
+            self.wrong_type("a string");
             return None;
         };
         Some(Spanned { value: value.to_owned(), span: self.span() })
@@ -259,36 +250,39 @@ impl<'a> Field<'a> {
                 .collect()
         });
         strings.unwrap_or_else(|| {
-            self.wrong_type("a list of strings");
+            self.wrong_type("an array of strings");
             Vec::new()
         })
     }
 
-    pub(crate) fn wrong_type(&self, wanted: &str) {
+    pub(crate) fn wrong_type(&self, expected: &str) {
         let found = match self.item {
             Item::Value(Value::String(_)) => "a string",
             Item::Value(Value::Integer(_)) => "an integer",
-            Item::Value(Value::Float(_)) => "a number",
+            Item::Value(Value::Float(_)) => "a float",
             Item::Value(Value::Boolean(_)) => "a boolean",
-            Item::Value(Value::Datetime(_)) => "a date",
+            Item::Value(Value::Datetime(_)) => "a datetime",
             Item::Value(Value::Array(_)) => "an array",
             Item::Value(Value::InlineTable(_)) | Item::Table(_) => "a table",
-            Item::ArrayOfTables(_) => "a list of tables",
+            Item::ArrayOfTables(_) => "an array of tables",
             Item::None => "nothing",
         };
         // A table's own span is its header or all of its lines: its key is what to look at.
         let span =
             if self.item.is_table() || self.item.is_array_of_tables() { None } else { self.item.span() };
         self.error(
-            Diagnostic::error(format!("`{}` must be {wanted}", self.path))
-                .at(span.or_else(|| self.key_span.clone()))
-                .label(format!("this is {found}")),
+            Diagnostic::error(format!(
+                "invalid type for `{}`: expected {expected}, found {found}",
+                self.path
+            ))
+            .at(span.or_else(|| self.key_span.clone()))
+            .label(format!("expected {expected}")),
         );
     }
 }
 
 impl ParseContext<'_> {
-    /// The value with its variables replaced; where that can't be, the reason is a finding.
+    /// The value with its variables replaced; a failure is reported.
     pub(crate) fn interpolated(self, raw: Spanned<String>) -> Option<Spanned<String>> {
         match interpolate(&raw.value, self.environment) {
             Ok(value) => Some(Spanned { value, span: raw.span }),
@@ -299,12 +293,12 @@ impl ParseContext<'_> {
         }
     }
 
-    /// As [`ParseContext::interpolated`] for a secret, where an unset variable and an empty text mean that there is none.
+    /// As [`ParseContext::interpolated`] for a secret: an unset variable or an empty text is `None`.
     pub(crate) fn secret(self, raw: Spanned<String>) -> Option<String> {
         if raw.value.strip_prefix('$').is_some_and(is_name) {
             self.findings.push(
                 Diagnostic::warning(
-                    "this token is taken as it stands: only `${NAME}` is replaced by a variable",
+                    "the token is used literally: only `${NAME}` refers to an environment variable",
                 )
                 .at(raw.span.clone())
                 .help("write the variable's name in braces: `token = \"${NAME}\"`"),
@@ -324,22 +318,20 @@ impl ParseContext<'_> {
 fn uninterpolated(failure: &InterpolationError) -> Diagnostic {
     match failure {
         InterpolationError::Unset(name) => {
-            Diagnostic::error(format!("the environment variable `{name}` is not set"))
-                .label("needed here")
-                .help(format!("set it before `vx`, or give a default: `${{{name}:-…}}`"))
+            Diagnostic::error(format!("environment variable `{name}` is not set"))
+                .label("required here")
+                .help(format!("set it, or give a default: `${{{name}:-…}}`"))
         }
-        InterpolationError::Unclosed => Diagnostic::error("`${` without its `}`")
-            .label("starts a variable that never ends")
-            .help("write `${NAME}` for a variable, `$$` for a dollar"),
-        InterpolationError::Name => {
-            Diagnostic::error("what stands in `${…}` can't be the name of a variable")
-                .label("a name has letters, digits and `_`")
-                .help("write `${NAME}` for a variable, `$$` for a dollar")
-        }
+        InterpolationError::Unclosed => Diagnostic::error("unclosed `${`")
+            .label("missing `}`")
+            .help("write `${NAME}` for a variable, `$$` for a dollar sign"),
+        InterpolationError::Name => Diagnostic::error("invalid variable name in `${…}`")
+            .label("a name has letters, digits and `_`")
+            .help("write `${NAME}` for a variable, `$$` for a dollar sign"),
     }
 }
 
-/// The nearest of `known` to what was written: one letter too many, too few or wrong is always near.
+/// The candidate that is most similar to `given`; one inserted, missing or wrong letter is always similar.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     known

@@ -1,11 +1,15 @@
-/// A table that a velox.toml may have.
+//! All keys of velox.toml: what the reader accepts, what the JSON Schema describes, and what docs/configuration.md lists.
+
+use crate::manifest::{Dependencies, LogLevel, LogMode};
+
+/// A table of velox.toml.
 #[derive(Debug, Clone, Copy)]
 pub struct TableSpec {
-    /// Its header without brackets, `NAME` where the user chooses it; empty: the file's top.
+    /// Its header without brackets, with `NAME` where the user chooses a key; empty: the top level.
     pub name: &'static str,
-    /// Whether there may be several: `[[name]]`.
+    /// Whether it is an array of tables: `[[name]]`.
     pub listed: bool,
-    /// What it is for, in Markdown.
+    /// A description in Markdown.
     pub about: &'static str,
     /// Its keys, without the tables in it.
     pub keys: &'static [KeySpec],
@@ -14,25 +18,33 @@ pub struct TableSpec {
 /// A key of a [`TableSpec`].
 #[derive(Debug, Clone, Copy)]
 pub struct KeySpec {
-    /// As it is written.
+    /// The name.
     pub name: &'static str,
-    /// What its value is.
+    /// The type of its value.
     pub kind: ValueKind,
-    /// What holds without it; `None`: it has to be there.
+    /// The default, in Markdown; `None`: the key is required.
     pub default: Option<&'static str>,
-    /// What it means, in Markdown.
+    /// A description in Markdown.
     pub about: &'static str,
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
     /// A string.
     Text,
     /// `true` or `false`.
     Boolean,
-    /// A list of strings.
+    /// An array of strings.
     Texts,
+}
+
+const fn table(name: &'static str, about: &'static str, keys: &'static [KeySpec]) -> TableSpec {
+    TableSpec { name, listed: false, about, keys }
+}
+
+const fn array(name: &'static str, about: &'static str, keys: &'static [KeySpec]) -> TableSpec {
+    TableSpec { listed: true, ..table(name, about, keys) }
 }
 
 const fn key(name: &'static str, default: Option<&'static str>, about: &'static str) -> KeySpec {
@@ -45,64 +57,97 @@ const fn flag(name: &'static str, about: &'static str) -> KeySpec {
 
 const FOLDER: KeySpec = key(
     "folder",
-    Some("the repository's top"),
+    Some("the repository's root"),
     "The folder that holds the plugin's go.mod, such as `plugins/roadrunner`.",
 );
 const REPLACE: KeySpec = key(
     "replace",
-    Some("nothing is replaced"),
-    "What to compile instead: a directory (`../http`, relative to velox.toml), or a module \
-     (`github.com/acme/http`, at the entry's own ref, or `github.com/acme/http@v1.2.3`).",
+    Some("no replacement"),
+    "The replacement: a directory (`../http`, relative to velox.toml), or a module \
+     (`github.com/acme/http`, at this plugin's ref, or `github.com/acme/http@v1.2.3`).",
 );
 const REFERENCE: KeySpec = key("ref", None, "A tag, a branch, a commit (full or short), or `latest`.");
 const TOKEN: KeySpec = key(
     "token",
     Some("no token"),
-    "Used for the API and for git alike, and never printed. `${NAME}` takes it from the environment; where that variable \
-     isn't set, there is no token.",
+    "Used for the REST API and for git, and never printed. `${NAME}` reads it from the environment; if that variable \
+     isn't set, no token is used.",
 );
-const ENDPOINT: &str = "The URL of your own instance.";
+const ENDPOINT: &str = "The URL of a self-hosted instance.";
 const TARGET: &[KeySpec] = &[
-    key("os", None, "The operating system as Go names it: `linux`, `darwin`, `windows`, …"),
-    key("arch", None, "The processor as Go names it: `amd64`, `arm64`, …"),
+    key("os", None, "The operating system (GOOS): `linux`, `darwin`, `windows`, …"),
+    key("arch", None, "The architecture (GOARCH): `amd64`, `arm64`, …"),
 ];
 
-/// All that a velox.toml may say.
+/// The values of `[roadrunner] dependencies`.
+pub(crate) const DEPENDENCIES: &[(&str, Dependencies)] =
+    &[("release", Dependencies::Release), ("minimal", Dependencies::Minimal)];
+
+/// The values of `[log] level`.
+pub(crate) const LOG_LEVELS: &[(&str, LogLevel)] = &[
+    ("debug", LogLevel::Debug),
+    ("info", LogLevel::Info),
+    ("warn", LogLevel::Warn),
+    ("warning", LogLevel::Warn),
+    ("error", LogLevel::Error),
+];
+
+/// The values of `[log] mode`.
+pub(crate) const LOG_MODES: &[(&str, LogMode)] = &[
+    ("production", LogMode::Production),
+    ("development", LogMode::Development),
+    ("raw", LogMode::Raw),
+    ("off", LogMode::Off),
+    ("none", LogMode::Off),
+];
+
+/// The keys of a table, and the tables in it; empty where the user chooses the keys.
+pub(crate) fn keys_of(table: &str) -> Vec<&'static str> {
+    let own = TABLES.iter().filter(|spec| spec.name == table).flat_map(|spec| spec.keys).map(|key| key.name);
+    let mut keys: Vec<_> = own.chain(TABLES.iter().filter_map(|other| is_in(table, other))).collect();
+    // Tables of one name are neighbours.
+    keys.dedup();
+    keys.retain(|key| *key != "NAME");
+    keys
+}
+
+/// The key of `parent` that `table` is below; `None` where it is elsewhere.
+pub(crate) fn is_in(parent: &str, table: &TableSpec) -> Option<&'static str> {
+    let rest = match parent {
+        "" => table.name,
+        _ => table.name.strip_prefix(parent)?.strip_prefix('.')?,
+    };
+    rest.split('.').next().filter(|key| !key.is_empty())
+}
+
+/// All tables of velox.toml with their keys.
 pub const TABLES: &[TableSpec] = &[
-    TableSpec {
-        name: "",
-        listed: false,
-        about: "",
-        keys: &[flag(
+    table(
+        "",
+        "",
+        &[flag(
             "strict",
-            "A plugin that Go's version selection raises above the version asked for is an error, not a warning.",
+            "Fail, instead of warning, if Go's minimal version selection raises a plugin above the requested version.",
         )],
-    },
-    TableSpec {
-        name: "roadrunner",
-        listed: false,
-        about: "The server itself.",
-        keys: &[
+    ),
+    table(
+        "roadrunner",
+        "RoadRunner itself.",
+        &[
             key("ref", Some("the default branch"), "A tag, a branch or a commit of RoadRunner."),
             key(
                 "dependencies",
-                Some("the release's, as far as the plugins allow"),
-                "Where the versions of everything else come from: `release` keeps those that this RoadRunner was released \
-                 with, `minimal` takes what the plugins demand and no more.",
+                Some("those of the release, as far as the plugins allow"),
+                "Which versions of indirect dependencies are used: `release` keeps those of this RoadRunner release, \
+                 `minimal` uses the versions that the plugins require.",
             ),
         ],
-    },
-    TableSpec {
-        name: "debug",
-        listed: false,
-        about: "",
-        keys: &[flag("enabled", "Keep debug symbols, for pprof and delve.")],
-    },
-    TableSpec {
-        name: "plugins.NAME",
-        listed: false,
-        about: "A plugin by its module path. A file has either these, or `[github.plugins]` and `[gitlab.plugins]`.",
-        keys: &[
+    ),
+    table("debug", "", &[flag("enabled", "Keep debug symbols, for pprof and delve.")]),
+    table(
+        "plugins.NAME",
+        "A plugin, named by its module path. Can't be combined with `[github.plugins]` and `[gitlab.plugins]`.",
+        &[
             key(
                 "module_name",
                 None,
@@ -111,135 +156,111 @@ pub const TABLES: &[TableSpec] = &[
             key("tag", None, "A tag, a branch, a commit (full or short), or `latest`."),
             REPLACE,
         ],
-    },
-    TableSpec {
-        name: "github",
-        listed: false,
-        about: "GitHub, public or your own.",
-        keys: &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
-    },
-    TableSpec { name: "github.token", listed: false, about: "", keys: &[TOKEN] },
-    TableSpec {
-        name: "github.endpoint",
-        listed: false,
-        about: "Another way to write `base_url`.",
-        keys: &[key("endpoint", Some("`https://github.com`"), ENDPOINT)],
-    },
-    TableSpec {
-        name: "github.plugins.NAME",
-        listed: false,
-        about: "A plugin by its repository.",
-        keys: &[
+    ),
+    table(
+        "github",
+        "GitHub: github.com, or an Enterprise Server.",
+        &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
+    ),
+    table("github.token", "", &[TOKEN]),
+    table(
+        "github.endpoint",
+        "An alternative to `base_url`.",
+        &[key("endpoint", Some("`https://github.com`"), ENDPOINT)],
+    ),
+    table(
+        "github.plugins.NAME",
+        "A plugin, named by its repository on GitHub.",
+        &[
             REFERENCE,
             key("owner", None, "The user or organization."),
             key("repository", None, "The repository's name."),
             FOLDER,
             REPLACE,
         ],
-    },
-    TableSpec {
-        name: "gitlab",
-        listed: false,
-        about: "GitLab, public or your own.",
-        keys: &[key("base_url", Some("`https://gitlab.com`"), ENDPOINT)],
-    },
-    TableSpec { name: "gitlab.token", listed: false, about: "", keys: &[TOKEN] },
-    TableSpec {
-        name: "gitlab.endpoint",
-        listed: false,
-        about: "Another way to write `base_url`.",
-        keys: &[key("endpoint", Some("`https://gitlab.com`"), ENDPOINT)],
-    },
-    TableSpec {
-        name: "gitlab.plugins.NAME",
-        listed: false,
-        about: "A plugin by its project.",
-        keys: &[
+    ),
+    table(
+        "gitlab",
+        "GitLab: gitlab.com, or a self-hosted instance.",
+        &[key("base_url", Some("`https://gitlab.com`"), ENDPOINT)],
+    ),
+    table("gitlab.token", "", &[TOKEN]),
+    table(
+        "gitlab.endpoint",
+        "An alternative to `base_url`.",
+        &[key("endpoint", Some("`https://gitlab.com`"), ENDPOINT)],
+    ),
+    table(
+        "gitlab.plugins.NAME",
+        "A plugin, named by its project on GitLab.",
+        &[
             REFERENCE,
-            key(
-                "owner",
-                Some("part of `repository`, where that is a number or a path"),
-                "The user or the group.",
-            ),
+            key("owner", Some("part of `repository`, if that is an ID or a path"), "The user or the group."),
             key(
                 "repository",
                 None,
-                "The project: its numeric id (`\"36405203\"`), its path (`\"group/project\"`), or its name below `owner`.",
+                "The project: its numeric ID (`\"36405203\"`), its path (`\"group/project\"`), or its name, together with `owner`.",
             ),
             FOLDER,
             REPLACE,
         ],
-    },
-    TableSpec {
-        name: "target_platform",
-        listed: false,
-        about: "The platform to compile for; without it, the machine that builds.",
-        keys: TARGET,
-    },
-    TableSpec {
-        name: "targets",
-        listed: true,
-        about: "Several platforms to compile for, instead of `[target_platform]`.",
-        keys: TARGET,
-    },
-    TableSpec {
-        name: "replaces",
-        listed: true,
-        about: "Any module of the build from elsewhere: a `replace` line of go.mod.",
-        keys: &[
-            key("old", None, "The module's path, with `@version` where only that one is meant."),
+    ),
+    table(
+        "target_platform",
+        "The target platform. Default: the platform of the machine that builds.",
+        TARGET,
+    ),
+    array("targets", "Several target platforms, instead of `[target_platform]`.", TARGET),
+    array(
+        "replaces",
+        "A `replace` directive of go.mod, for any module of the build.",
+        &[
+            key("old", None, "The module path, with `@version` to replace only that version."),
             key(
                 "new",
                 None,
                 "A directory (`../http`, relative to velox.toml), or a module with its version.",
             ),
         ],
-    },
-    TableSpec {
-        name: "excludes",
-        listed: true,
-        about: "A version that must not be used: an `exclude` line of go.mod.",
-        keys: &[
-            key("module", None, "The module's path."),
-            key("version", None, "The version, such as `v1.18.0`."),
-        ],
-    },
-    TableSpec {
-        name: "cache",
-        listed: false,
-        about: "A compile cache that a team shares.",
-        keys: &[
+    ),
+    array(
+        "excludes",
+        "An `exclude` directive of go.mod: a version that must not be used.",
+        &[key("module", None, "The module path."), key("version", None, "The version, such as `v1.18.0`.")],
+    ),
+    table(
+        "cache",
+        "The compile cache that a team shares.",
+        &[
             key(
                 "remote",
-                Some("there is none"),
+                Some("no shared cache"),
                 "A directory, or an `s3://`, `gs://` or `az://` URL; the same as `--remote-cache`.",
             ),
-            flag("read_only", "Take from it, and put nothing there."),
+            flag("read_only", "Read from the cache, but don't write to it."),
         ],
-    },
-    TableSpec {
-        name: "log",
-        listed: false,
-        about: "What vx itself tells; flags win over it.",
-        keys: &[
+    ),
+    table(
+        "log",
+        "The output of vx itself. Command-line flags take precedence.",
+        &[
             key("level", Some("`info`"), "`debug`, `info`, `warn` or `error`."),
             key(
                 "mode",
                 Some("`development`"),
-                "`production`: JSON lines where no terminal looks on. `development`, `raw`: lines for people. `off`, `none`: \
-                 errors only.",
+                "`production`: JSON lines if the output is not a terminal. `development`, `raw`: human-readable output. \
+                 `off`, `none`: errors only.",
             ),
         ],
-    },
-    TableSpec {
-        name: "velox",
-        listed: false,
-        about: "What the oldest format began; every format may have it.",
-        keys: &[KeySpec {
+    ),
+    table(
+        "velox",
+        "Flags of `go build`, from the oldest format; allowed in every format.",
+        &[KeySpec {
             name: "build_args",
             kind: ValueKind::Texts,
             default: Some("none"),
-            about: "Arguments for `go build`: those that are safe are honoured, the rest is refused by name.",
+            about: "Arguments of `go build`. Safe ones are applied, all others are an error.",
         }],
-    },
+    ),
 ];

@@ -1,11 +1,11 @@
-//! What can be a ref, a folder, a module path, a version, a replacement. Each check returns the value as it goes into the
-//! manifest, or what is wrong with it, to be read after "the ref", "the folder", and so on.
+//! Validation of refs, folders, module paths, versions and replacements. Each function returns the value as the manifest
+//! has it, or why it is invalid.
 
 use std::fmt;
 
 use crate::Replacement;
 
-/// Why a value can't be one: a few words for the caret, and what to do.
+/// Why a value is invalid: a label and a help text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidValue {
     pub(crate) why: String,
@@ -41,42 +41,42 @@ pub fn reference(text: &str) -> Result<(), InvalidValue> {
         return wrong("is empty");
     }
     if text.chars().any(char::is_whitespace) {
-        return wrong("has white space in it");
+        return wrong("contains whitespace");
     }
     if let Some(c) = text.chars().find(|c| c.is_control() || "~^:?*[\\".contains(*c)) {
-        return wrong(&format!("has {c:?} in it"));
+        return wrong(&format!("contains {c:?}"));
     }
     for part in ["..", "@{", "//"] {
         if text.contains(part) {
-            return wrong(&format!("has `{part}` in it"));
+            return wrong(&format!("contains `{part}`"));
         }
     }
     if text.starts_with(['-', '/']) || text.ends_with(['/', '.']) || text == "@" {
-        return wrong("no ref starts or ends like this");
+        return wrong("invalid first or last character");
     }
     if text.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock")) {
-        return wrong("no part of a ref starts with `.` or ends with `.lock`");
+        return wrong("a component starts with `.` or ends with `.lock`");
     }
     Ok(())
 }
 
 /// A folder of a repository, as `a/b`; `None`: its root.
 pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
-    const RELATIVE: &str = "the folder starts at the repository's root, such as \"plugins/roadrunner\"";
+    const RELATIVE: &str = "write the path from the repository's root, such as \"plugins/roadrunner\"";
     if text.contains('\\') {
         return Err(
-            InvalidValue::new("has a backslash in it").help("separate folders with `/`, on Windows too")
+            InvalidValue::new("contains a backslash").help("separate folders with `/`, on Windows too")
         );
     }
     if text.chars().any(char::is_control) {
-        return Err(InvalidValue::new("has a control character in it"));
+        return Err(InvalidValue::new("contains a control character"));
     }
     if text.starts_with('/') || has_drive(text) {
-        return Err(InvalidValue::new("is absolute").help(RELATIVE));
+        return Err(InvalidValue::new("is an absolute path").help(RELATIVE));
     }
     let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
-        return Err(InvalidValue::new("leaves the repository").help(RELATIVE));
+        return Err(InvalidValue::new("points outside the repository").help(RELATIVE));
     }
     Ok(Some(parts.join("/")).filter(|folder| !folder.is_empty()))
 }
@@ -85,11 +85,11 @@ pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
 pub(crate) fn github_name(text: &str) -> Result<(), InvalidValue> {
     if text.contains("://") {
         return Err(InvalidValue::new("is a URL")
-            .help("write `owner` and `repository` apart: https://github.com/OWNER/REPOSITORY"));
+            .help("write `owner` and `repository` as separate keys: https://github.com/OWNER/REPOSITORY"));
     }
     if text.contains('/') {
-        return Err(InvalidValue::new("has `/` in it")
-            .help("write `owner` and `repository` apart, and a folder as `folder`"));
+        return Err(InvalidValue::new("contains `/`")
+            .help("write `owner` and `repository` as separate keys, and a folder as `folder`"));
     }
     forge_name(text)
 }
@@ -98,7 +98,7 @@ pub(crate) fn github_name(text: &str) -> Result<(), InvalidValue> {
 pub(crate) fn gitlab_path(text: &str) -> Result<(), InvalidValue> {
     if text.contains("://") {
         return Err(InvalidValue::new("is a URL")
-            .help("write the path of the project alone, such as \"group/project\""));
+            .help("write only the path of the project, such as \"group/project\""));
     }
     text.split('/').try_for_each(forge_name)
 }
@@ -108,23 +108,23 @@ fn forge_name(text: &str) -> Result<(), InvalidValue> {
         return Err(InvalidValue::new("is empty"));
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c)) {
-        return Err(InvalidValue::new(format!("has {c:?} in it"))
-            .help("a name has letters, digits, `.`, `_` and `-`"));
+        return Err(
+            InvalidValue::new(format!("contains {c:?}")).help("a name has letters, digits, `.`, `_` and `-`")
+        );
     }
     if matches!(text, "." | "..") || text.starts_with('-') {
-        return Err(InvalidValue::new("is no name"));
+        return Err(InvalidValue::new("is not a valid name"));
     }
     match text.strip_suffix(".git") {
-        Some(name) => {
-            Err(InvalidValue::new("ends with `.git`").help(format!("the name alone is enough: \"{name}\"")))
-        }
+        Some(name) => Err(InvalidValue::new("ends with `.git`").help(format!("omit it: \"{name}\""))),
         None => Ok(()),
     }
 }
 
 /// A module path, by the rules of <https://go.dev/ref/mod#go-mod-file-ident>.
 pub fn module_path(text: &str) -> Result<(), InvalidValue> {
-    const SHAPE: &str = "a module path looks like \"github.com/roadrunner-server/http/v5\", as in its go.mod";
+    const SHAPE: &str =
+        "a module path is written as in its go.mod, such as \"github.com/roadrunner-server/http/v5\"";
     let wrong = |why: &str| Err(InvalidValue::new(why).help(SHAPE));
     if text.is_empty() {
         return wrong("is empty");
@@ -133,28 +133,28 @@ pub fn module_path(text: &str) -> Result<(), InvalidValue> {
         let path = rest.trim_end_matches('/').trim_end_matches(".git");
         let wrong = InvalidValue::new("is a URL");
         let shown =
-            if path.contains('@') { SHAPE.to_owned() } else { format!("write the path alone: \"{path}\"") };
+            if path.contains('@') { SHAPE.to_owned() } else { format!("write only the path: \"{path}\"") };
         return Err(wrong.help(shown));
     }
     if text.contains('@') {
-        return wrong("has `@` in it: the version has a key of its own");
+        return wrong("contains `@`; the version has its own key");
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._~/".contains(*c)) {
-        return wrong(&format!("has {c:?} in it"));
+        return wrong(&format!("contains {c:?}"));
     }
     let bad = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with('.');
     if text.split('/').any(bad) {
-        return wrong("has a part that is empty, or starts or ends with `.`");
+        return wrong("a component is empty, or starts or ends with `.`");
     }
     let host = text.split('/').next().unwrap_or(text);
     if !host.contains('.')
         || host.starts_with('-')
         || host.chars().any(|c| c.is_ascii_uppercase() || "_~".contains(c))
     {
-        return wrong("doesn't start with a host");
+        return wrong("doesn't start with a host name");
     }
     match major_suffix(text) {
-        Suffix::InvalidValue => wrong("no module path ends like this: majors are `/v2`, `/v3`, …"),
+        Suffix::InvalidValue => wrong("invalid major version suffix: they are `/v2`, `/v3`, …"),
         _ => Ok(()),
     }
 }
@@ -201,10 +201,10 @@ pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
     let base = without_major(path);
     let right = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
     Err(InvalidValue::new(format!(
-        "has the major v{major}, but the module path {}",
-        if of_path < 2 { "has no major suffix".to_owned() } else { format!("ends with /v{of_path}") }
+        "is major version v{major}, but the module path {}",
+        if of_path < 2 { "has no major version suffix".to_owned() } else { format!("ends with /v{of_path}") }
     ))
-    .help(format!("the module of this version is \"{right}\"")))
+    .help(format!("the module path of this version is \"{right}\"")))
 }
 
 /// The major of a full semantic version with its `v` (`v1.2.3-rc.1+meta`); `None`: it is none.
@@ -235,23 +235,23 @@ pub fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
     }
     if is_directory(text) {
         if text.contains('\0') {
-            return Err(InvalidValue::new("has a NUL in it"));
+            return Err(InvalidValue::new("contains a NUL character"));
         }
         return match text.rsplit_once('@') {
             Some((directory, version)) if semver_major(version).is_some() => {
                 Err(InvalidValue::new("a directory has no version")
-                    .help(format!("write the directory alone: \"{directory}\"")))
+                    .help(format!("write only the directory: \"{directory}\"")))
             }
             _ => Ok(Replacement::Directory(text.to_owned())),
         };
     }
     if text.starts_with('~') {
-        return Err(InvalidValue::new("`~` is not replaced").help("write the whole path, or \"${HOME}/…\""));
+        return Err(InvalidValue::new("`~` is not expanded").help("write the whole path, or \"${HOME}/…\""));
     }
     let (path, version) = with_version(text);
     if !path.contains("://") && !path.split('/').next().unwrap_or(path).contains('.') {
-        return Err(InvalidValue::new("is neither a directory nor a module").help(format!(
-            "a directory starts with `./`, `../` or `/` (\"./{path}\"), a module with its host"
+        return Err(InvalidValue::new("is neither a directory nor a module path").help(format!(
+            "a directory starts with `./`, `../` or `/` (\"./{path}\"), a module path with its host name"
         )));
     }
     module_path(path)?;
@@ -277,8 +277,8 @@ pub fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
 pub fn full_version(text: &str) -> Result<(), InvalidValue> {
     match semver_major(text) {
         Some(_) => Ok(()),
-        None => Err(InvalidValue::new(if text.is_empty() { "is empty" } else { "is no full version" })
-            .help("write all three numbers after a `v`, such as \"v1.2.3\"")),
+        None => Err(InvalidValue::new(if text.is_empty() { "is empty" } else { "is not a full version" })
+            .help("write all three numbers after `v`, such as \"v1.2.3\"")),
     }
 }
 

@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{KeySpec, TABLES, TableSpec, ValueKind, keys, target::TARGETS};
+use crate::{
+    reference::{DEPENDENCIES, KeySpec, LOG_LEVELS, LOG_MODES, TABLES, TableSpec, ValueKind, is_in},
+    target::TARGETS,
+};
 
 /// The schema, as indented JSON with a line feed at its end.
 #[must_use]
@@ -39,14 +42,15 @@ fn whole() -> Value {
 fn table(name: &str) -> Value {
     let itself = TABLES.iter().find(|table| table.name == name);
     let keys = itself.map(|table| table.keys).unwrap_or_default();
-    let below = |other: &'static TableSpec| match name {
-        "" => other.name.split('.').next().filter(|first| !first.is_empty()),
-        _ => other.name.strip_prefix(name)?.strip_prefix('.')?.split('.').next(),
-    };
     let path = |inner: &str| if name.is_empty() { inner.to_owned() } else { format!("{name}.{inner}") };
     let mut properties: Map<String, Value> =
         keys.iter().map(|key| (key.name.to_owned(), value(name, key))).collect();
-    properties.extend(TABLES.iter().filter_map(below).map(|inner| (inner.to_owned(), table(&path(inner)))));
+    properties.extend(
+        TABLES
+            .iter()
+            .filter_map(|other| is_in(name, other))
+            .map(|inner| (inner.to_owned(), table(&path(inner)))),
+    );
     // By names of the user's own.
     let mut schema = match properties.remove("NAME") {
         Some(each) => json!({ "type": "object", "minProperties": 1, "additionalProperties": each }),
@@ -72,9 +76,9 @@ fn table(name: &str) -> Value {
 /// What a key may be, more narrowly than by its kind where words or a pattern can say it.
 fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
     let mut schema = match (*name, kind) {
-        ("dependencies", _) => choice(keys::DEPENDENCIES),
-        ("level", _) => choice(keys::LEVELS),
-        ("mode", _) => choice(keys::MODES),
+        ("dependencies", _) => choice(DEPENDENCIES),
+        ("level", _) => choice(LOG_LEVELS),
+        ("mode", _) => choice(LOG_MODES),
         ("os", _) => words(TARGETS.iter().map(|(os, _)| *os).collect()),
         ("ref" | "tag", _) => json!({ "type": "string", "pattern": r"^\S+$" }),
         ("version", _) => json!({ "type": "string", "pattern": r"^v[0-9]+\.[0-9]+\.[0-9]+|\$\{" }),

@@ -31,7 +31,7 @@ const ALIASES: &[(&str, &str)] = &[
 pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     let (os, arch) = text
         .split_once('/')
-        .ok_or_else(|| format!("`{text}` is no target: write os/arch, such as linux/amd64"))?;
+        .ok_or_else(|| format!("invalid target `{text}`: expected os/arch, such as linux/amd64"))?;
     target(os, arch).map_err(|wrong| match wrong {
         InvalidTarget::Os(message) | InvalidTarget::Arch(message) => message,
     })
@@ -85,8 +85,8 @@ fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str> + C
     let alias = ALIASES.iter().find(|(name, _)| name.eq_ignore_ascii_case(given));
     let alias = alias.and_then(|(_, name)| known.clone().find(|known| known == name));
     match alias.or_else(|| nearest(given, known.clone())) {
-        Some(name) => format!("unknown {what} `{given}`: did you mean `{name}`?"),
-        None => format!("unknown {what} `{given}`: known are {}", known.collect::<Vec<_>>().join(", ")),
+        Some(name) => format!("unknown {what} `{given}`; did you mean `{name}`?"),
+        None => format!("unknown {what} `{given}`; supported: {}", known.collect::<Vec<_>>().join(", ")),
     }
 }
 

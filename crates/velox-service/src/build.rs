@@ -1,4 +1,4 @@
-//! A build: what was asked for, how far it is, and what came of it.
+//! A build as the stores keep it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Who asks, and what they may do.
+//! The caller of a request and its permissions.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::Tenant;
 
-/// What a token allows.
+/// A permission of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenScope {
-    /// Ask for builds, and cancel one's own.
+    /// Submit builds, and cancel one's own.
     Build,
-    /// See builds, logs and artifacts.
+    /// Read builds, logs and artifacts.
     Read,
-    /// See the metrics.
+    /// Read the metrics.
     Metrics,
 }
 
@@ -33,12 +33,12 @@ impl TokenScope {
     }
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// On whose account.
+    /// The account.
     pub tenant: Tenant,
-    /// What they may do.
+    /// The permissions.
     pub scopes: BTreeSet<TokenScope>,
     /// How many builds of theirs may be queued or running at once; `None`: as many as the queue takes.
     pub builds_at_once: Option<u64>,

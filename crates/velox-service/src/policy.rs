@@ -1,4 +1,4 @@
-//! What may be asked for on this service.
+//! What requests may ask for.
 
 use url::Host;
 use velox_api::{BuildSpec, Violation};
@@ -27,7 +27,7 @@ const PRIVATE: [&str; 16] = [
     "invalid",
 ];
 
-/// What the operator allows.
+/// What the operator allows in requests.
 #[derive(Debug, Clone, Default)]
 pub struct BuildPolicy {
     /// The modules that plugins and replacements may come from, as GOPRIVATE's patterns
@@ -39,22 +39,22 @@ pub struct BuildPolicy {
     pub cgo: bool,
 }
 
-/// Why a request isn't taken.
+/// Why the policy rejects a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyError {
-    /// It can't be, here or elsewhere.
+    /// It is invalid on any service.
     Invalid(Vec<Violation>),
-    /// It isn't allowed to this caller, or to anyone.
+    /// The caller may not request it.
     Forbidden(Vec<Violation>),
-    /// The service isn't set up for it.
+    /// The service isn't configured for it.
     Precondition(Violation),
 }
 
 impl BuildPolicy {
-    /// Whether the service takes this request of this caller.
+    /// Checks a request of this caller.
     ///
     /// # Errors
-    /// Why it doesn't.
+    /// Why it is rejected.
     pub fn check(&self, spec: &BuildSpec, caller: &Caller) -> Result<(), PolicyError> {
         self.check_for(spec, caller.modules.as_deref())
     }
@@ -67,7 +67,7 @@ impl BuildPolicy {
             if let Err(why) = self.check_module(path) {
                 invalid.push(Violation::new(field, why));
             } else if !self.allows(path, modules) {
-                let why = format!("modules of {path} may not be built from here");
+                let why = format!("module {path} is not allowed here");
                 forbidden.push(Violation::new(field, why));
             }
         };
@@ -99,7 +99,7 @@ impl BuildPolicy {
         }
         if spec.race && !self.cgo {
             let message =
-                "the race detector needs a C compiler, which this service doesn't allow (--allow-cgo)";
+                "the race detector needs a C compiler; this service doesn't allow one (--allow-cgo)";
             return Err(PolicyError::Precondition(Violation::new("race", message)));
         }
         Ok(())
@@ -108,9 +108,7 @@ impl BuildPolicy {
     /// Whether it is the path of a module that others can have too.
     fn check_module(&self, path: &str) -> Result<(), String> {
         if path.starts_with(['.', '/', '\\', '~']) || path.contains(['\\', ':']) {
-            return Err(
-                "a build service knows no directories and no URLs: write the module's path".to_owned()
-            );
+            return Err("expected a module path, found a directory or a URL".to_owned());
         }
         check_path(path).map_err(|error| error.to_string())?;
         let host = path.split('/').next().unwrap_or_default();
@@ -118,18 +116,18 @@ impl BuildPolicy {
         let is_name = matches!(Host::parse(host), Ok(Host::Domain(_)))
             && host.split('.').all(|label| !label.is_empty());
         if !is_name {
-            return Err(format!("{host} is no name of a host"));
+            return Err(format!("invalid host name `{host}`"));
         }
         let ends =
             |end: &str| host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        if PRIVATE.iter().any(|end| ends(end)) && !self.names(path) {
-            return Err(format!("{host} is no host of the public network"));
+        if PRIVATE.iter().any(|end| ends(end)) && !self.is_listed(path) {
+            return Err(format!("`{host}` is not a public host"));
         }
         Ok(())
     }
 
-    /// Whether the operator speaks of it.
-    fn names(&self, path: &str) -> bool {
+    /// Whether the operator's lists name it.
+    fn is_listed(&self, path: &str) -> bool {
         matches_any(&self.modules, path) || matches_any(&self.direct, path)
     }
 

@@ -1,4 +1,7 @@
-//! How often something may be done.
+//! Rate limits by key.
+//!
+//! The generic cell rate algorithm with a limit for each call: `governor` has one quota for all keys of a limiter,
+//! but each token has its own.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What builds: the worker's view of a job.
+//! The worker's interface to jobs.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use velox_api::{BuildFailure, LogEntry};
 
 use crate::build::{Build, BuildResult};
 
-/// What came of a run.
+/// The outcome of a job.
 #[derive(Debug)]
 pub enum RunOutcome {
-    /// A binary, still in the job's own directory.
+    /// A binary in the job's directory.
     Succeeded {
         /// What it is.
         made: Box<BuildResult>,
@@ -22,15 +22,15 @@ pub enum RunOutcome {
         /// What it is in, and goes with.
         directory: TempDir,
     },
-    /// No binary, and another try wouldn't make one.
+    /// The build failed.
     Failed(BuildFailure),
     /// It was cancelled.
     Cancelled,
 }
 
-/// Builds.
+/// Runs builds.
 #[async_trait]
 pub trait JobRunner: Send + Sync {
-    /// Does what the build asks for, and says what goes on. Cancelling ends all its processes before it returns.
+    /// Runs the build and sends its log. Once cancelled, it returns after all its processes ended.
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome;
 }

@@ -14,7 +14,7 @@ use crate::{
         listener,
         tls::{Certificate, TlsError},
     },
-    job::Jobs,
+    job::ProcessRunner,
     options::ServiceOptions,
     releases::Releases,
     router::router,
@@ -101,7 +101,7 @@ pub async fn serve(
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
     let stores = Stores::open(&options, &draining).await?;
     let runner = if options.jobs > 0 {
-        Some(Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?)
+        Some(ProcessRunner::with_counter(&options, telemetry.downloaded()).map_err(in_data)?)
     } else {
         None
     };

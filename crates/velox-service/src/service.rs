@@ -1,4 +1,4 @@
-//! What the service does, whichever way it is asked.
+//! The operations of the service, used by REST, Connect, gRPC and the web page.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -20,18 +20,18 @@ use crate::{
     telemetry::{Telemetry, current_trace},
 };
 
-/// How many entries of a log are read at once.
-const ENTRIES: usize = 256;
+/// How many log entries are read at once.
+const LOG_BATCH: usize = 256;
 
-/// How long a list of a request may be.
-const LONGEST: usize = 500;
-/// How long a path, a ref or another text of a request may be, in bytes: all of it is kept for as long as the build is.
-const LONGEST_TEXT: usize = 1024;
+/// The longest list in a request.
+const MAX_LIST_LENGTH: usize = 500;
+/// The longest path, ref or other text in a request, in bytes: it is stored as long as the build.
+const MAX_TEXT_BYTES: usize = 1024;
 
-/// For how long a change that nobody told may go unnoticed.
-const RECHECK: Duration = Duration::from_secs(15);
+/// How often a build is read without a notification.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The stores and the rules, together.
+/// The build service: its stores and rules.
 #[derive(Clone)]
 pub struct Service {
     /// Builds, their logs and the queue.
@@ -46,35 +46,35 @@ pub struct Service {
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
-/// Why a request came to nothing.
+/// An error of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// What was asked for isn't taken.
-    #[error("the request isn't taken")]
+    /// The policy rejects the request.
+    #[error("request rejected")]
     Rejected(PolicyError),
-    /// There is no room for it, or a store is in trouble.
+    /// The queue is full, or a store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The caller queued as many builds in an hour as it may.
-    #[error("you asked for as many builds in an hour as you may; another is taken in {} s", wait.as_secs() + 1)]
+    /// The caller exceeded its builds per hour.
+    #[error("rate limit exceeded: no more builds this hour; retry in {} s", wait.as_secs() + 1)]
     RateLimited {
-        /// How long until another one is taken.
+        /// The time until another build is accepted.
         wait: Duration,
     },
-    /// Somebody else's build can't be cancelled.
-    #[error("build {0} is somebody else's")]
+    /// The caller didn't request the build.
+    #[error("build {0} was requested by somebody else")]
     NotOwner(BuildId),
     /// There is no such build.
-    #[error("there is no build {0}")]
+    #[error("build {0} not found")]
     NotFound(BuildId),
 }
 
-/// What a log tells.
+/// An item of a followed log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogEvent {
     /// The build, each time that it is at another [`velox_api::BuildState`]; the first one comes at once, the last one ends the log.
     Build(Box<Build>),
-    /// A line.
+    /// A log entry.
     Entry(LogEntry),
 }
 
@@ -82,7 +82,7 @@ impl Service {
     /// Queues a build, or finds one like it.
     ///
     /// # Errors
-    /// It isn't taken, or there is no room.
+    /// It is rejected, or the queue is full.
     pub async fn submit(
         &self,
         caller: &Caller,
@@ -90,7 +90,7 @@ impl Service {
         force: bool,
     ) -> Result<Submission, ServiceError> {
         let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
-        too_long(&spec).map_err(invalid)?;
+        check_size(&spec).map_err(invalid)?;
         let spec = spec.normalized().map_err(invalid)?;
         self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
         let tenant = &caller.tenant;
@@ -141,7 +141,7 @@ impl Service {
         }
         let mut changes = self.store.watch(id).await?;
         loop {
-            let recheck = Instant::now() + RECHECK;
+            let recheck = Instant::now() + RECHECK_INTERVAL;
             let until = deadline.map_or(recheck, |deadline| deadline.min(recheck));
             if let Ok(None) = timeout_at(until, changes.next()).await {
                 changes = self.store.watch(id).await?;
@@ -181,11 +181,11 @@ impl Service {
     ) -> Result<impl Stream<Item = Result<LogEvent, StoreError>> + Send + use<>, ServiceError> {
         self.build(id).await?;
         let changes = self.store.watch(id).await?;
-        let reading = Reading { service: self.clone(), id, after, changes, seen: None, ended: false };
-        Ok(stream::try_unfold(reading, Reading::next).map(|batch| batch.map(stream::iter)).flat_map(
+        let reading = LogReader { service: self.clone(), id, after, changes, seen: None, ended: false };
+        Ok(stream::try_unfold(reading, LogReader::next).map(|batch| batch.map(stream::iter)).flat_map(
             // An error ends the stream.
             |batch| match batch {
-                Ok(told) => told.map(Ok).left_stream(),
+                Ok(events) => events.map(Ok).left_stream(),
                 Err(error) => stream::iter([Err(error)]).right_stream(),
             },
         ))
@@ -244,21 +244,23 @@ impl Service {
     }
 }
 
-/// Lists and texts that are longer than any server's would keep all others waiting while they are looked through.
-fn too_long(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
+/// Rejects long lists and texts, which would take long to validate.
+fn check_size(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
     let lists = [
         ("plugins", spec.plugins.len()),
         ("replaces", spec.replaces.len()),
         ("excludes", spec.excludes.len()),
         ("tags", spec.tags.len()),
     ];
-    let long = lists.into_iter().filter(|(_, length)| *length > LONGEST);
+    let long = lists.into_iter().filter(|(_, length)| *length > MAX_LIST_LENGTH);
     let mut wrong: Vec<Violation> = long
-        .map(|(field, length)| Violation::new(field, format!("there are {length}, and {LONGEST} may be")))
+        .map(|(field, length)| {
+            Violation::new(field, format!("expected at most {MAX_LIST_LENGTH} items, found {length}"))
+        })
         .collect();
     let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
-        if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > LONGEST_TEXT) {
-            let message = format!("it has {length} bytes, and may have {LONGEST_TEXT}");
+        if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES) {
+            let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {length}");
             wrong.push(Violation::new(field(), message));
         }
     };
@@ -285,42 +287,42 @@ fn too_long(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// How far somebody read a log.
-struct Reading {
+/// The position of a log reader.
+struct LogReader {
     service: Service,
     id: BuildId,
     after: u64,
     changes: BoxStream<'static, ()>,
-    /// The state and the attempt that were told last.
+    /// The state and the attempt that were events last.
     seen: Option<(velox_api::BuildState, u32)>,
     ended: bool,
 }
 
-impl Reading {
+impl LogReader {
     /// What is new, at least one thing; `None` after the end.
     async fn next(mut self) -> Result<Option<(Vec<LogEvent>, Self)>, StoreError> {
         while !self.ended {
             // In this order: what a build said is there before its end is.
             let Some(build) = self.service.store.get(self.id).await? else { return Ok(None) };
-            let entries = self.service.store.log(self.id, self.after, ENTRIES).await?;
-            let whole = entries.len() < ENTRIES;
+            let entries = self.service.store.log(self.id, self.after, LOG_BATCH).await?;
+            let whole = entries.len() < LOG_BATCH;
             self.after = entries.last().map_or(self.after, |entry| entry.seq);
-            let mut told: Vec<LogEvent> = entries.into_iter().map(LogEvent::Entry).collect();
+            let mut events: Vec<LogEvent> = entries.into_iter().map(LogEvent::Entry).collect();
             let state = (build.state, build.attempts);
             if build.state.is_final() {
                 self.ended = whole;
                 if whole {
-                    told.push(LogEvent::Build(Box::new(build)));
+                    events.push(LogEvent::Build(Box::new(build)));
                 }
             } else if self.seen != Some(state) {
                 self.seen = Some(state);
-                told.insert(0, LogEvent::Build(Box::new(build)));
+                events.insert(0, LogEvent::Build(Box::new(build)));
             }
-            if !told.is_empty() {
-                return Ok(Some((told, self)));
+            if !events.is_empty() {
+                return Ok(Some((events, self)));
             }
             if whole {
-                let next = tokio::time::timeout(RECHECK, self.changes.next());
+                let next = tokio::time::timeout(RECHECK_INTERVAL, self.changes.next());
                 if let Ok(None) = next.await {
                     self.changes = self.service.store.watch(self.id).await?;
                 }

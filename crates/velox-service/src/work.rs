@@ -1,4 +1,4 @@
-//! A worker as a whole: what it shares with the nodes that take requests, and the builds that it runs.
+//! `vx worker`: a process of a cluster that runs builds and serves its health and metrics.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::listener,
-    job::Jobs,
+    job::ProcessRunner,
     options::{ClusterOptions, ServiceOptions},
     serve::ServeError,
     stores::Stores,
@@ -40,7 +40,7 @@ pub async fn work(
         None => None,
     };
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
-    let runner = Jobs::counted(&options, telemetry.downloaded()).map_err(in_data)?;
+    let runner = ProcessRunner::with_counter(&options, telemetry.downloaded()).map_err(in_data)?;
     let stores = Stores::cluster(&options, &cluster, None).await?;
     let over = CancellationToken::new();
     let address = listener.map(|(address, listener)| {

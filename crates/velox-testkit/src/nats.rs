@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::localhost::free_port;
 
-/// A NATS server with JetStream on localhost, whose files are its own and stay as long as this is there.
+/// A NATS server with JetStream on localhost; its files are kept until it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
     directory: TempDir,
@@ -23,7 +23,7 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts one. An error says what is missing or what it complained about.
+    /// Starts one. An error says what is missing, or has the server's log.
     pub fn start() -> io::Result<Self> {
         Self::start_with("")
     }
@@ -32,7 +32,7 @@ impl NatsServer {
     pub fn start_with(configuration: &str) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("testkit-nats-").tempdir()?;
         let configuration = configuration.replace("@DIR@", &directory.path().to_string_lossy());
-        // Someone else may take the port meanwhile.
+        // Another process may take the port in between.
         for left in (0..5).rev() {
             let port = free_port()?;
             let mut server = run(&directory, port, &configuration)?;
@@ -45,7 +45,7 @@ impl NatsServer {
         Err(io::Error::other("nats-server didn't start"))
     }
 
-    /// Starts so many that are one: each has what the others have, as far as replicas are asked for.
+    /// Starts a cluster of this many servers.
     pub fn cluster(size: usize) -> io::Result<Vec<Self>> {
         let free = || TcpListener::bind(("127.0.0.1", 0));
         let listeners: Vec<TcpListener> = (0..size).map(|_| free()).collect::<io::Result<_>>()?;
@@ -62,9 +62,9 @@ impl NatsServer {
         ports.iter().enumerate().map(start).collect()
     }
 
-    /// Starts one that lets in whoever has credentials of its operator, as `nsc` makes them
+    /// Starts one that accepts credentials of its operator, as `nsc` makes them
     /// (<https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>); with the text of such a
-    /// file.
+    /// credentials file.
     pub fn start_with_operator() -> io::Result<(Self, String)> {
         let (operator, system, account, user) =
             (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
@@ -102,7 +102,7 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Kills it, with no chance to tidy up.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) -> io::Result<()> {
         end(&mut self.server)
     }
@@ -138,38 +138,36 @@ fn run(directory: &TempDir, port: u16, configuration: &str) -> io::Result<Child>
         .stderr(log)
         .spawn();
     started.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            io::Error::new(error.kind(), "there is no nats-server on this machine (Debian: nats-server)")
-        }
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), "no nats-server found (Debian: nats-server)"),
         _ => error,
     })
 }
 
-/// What the issuer says of somebody.
+/// A token about `subject`, signed by `issuer`.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> io::Result<String> {
     let claims = json!({
         "jti": subject.public_key(), "iat": 1_700_000_000, "iss": issuer.public_key(), "name": "testkit",
         "sub": subject.public_key(), "nats": claims,
     });
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let said = format!("{}.{}", part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })), part(&claims));
-    let signature = issuer.sign(said.as_bytes()).map_err(io::Error::other)?;
-    Ok(format!("{said}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    let signed = format!("{}.{}", part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })), part(&claims));
+    let signature = issuer.sign(signed.as_bytes()).map_err(io::Error::other)?;
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
-/// Waits until it greets.
+/// Waits for its greeting.
 fn wait(server: &mut Child, directory: &TempDir, port: u16) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(status) = server.try_wait()? {
             let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
-            return Err(io::Error::other(format!("nats-server ended with {status}: {log}")));
+            return Err(io::Error::other(format!("nats-server exited with {status}: {log}")));
         }
         if greets(port).unwrap_or(false) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "nats-server doesn't greet"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nats-server sends no greeting"));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -19,7 +19,7 @@ pub struct PluginModule {
     mistake: bool,
 }
 
-/// A plugin with the module path `module` that calls itself `name`.
+/// A plugin with the module path `module` and the name `name`.
 ///
 /// ```
 /// let files = velox_testkit::plugin("example.com/acme/hello", "hello").files();
@@ -57,13 +57,13 @@ impl PluginModule {
         self.requires(module, version)
     }
 
-    /// A line for standard error when the server starts it, so that a test sees which copy is in a binary.
+    /// Prints a line on standard error when RoadRunner starts it, so that a test sees which copy is in a binary.
     pub fn says(mut self, line: &str) -> Self {
         self.says = Some(line.to_owned());
         self
     }
 
-    /// A mistake that the compiler finds: `undefined: missing`.
+    /// Adds a compile error: `undefined: missing`.
     pub fn compile_error(mut self) -> Self {
         self.mistake = true;
         self
@@ -101,7 +101,7 @@ impl PluginModule {
             source.push_str("\treturn nil\n}\n");
         }
         source.push_str(&format!(
-            "\n// Name is how the server calls it.\nfunc (*Plugin) Name() string {{ return {:?} }}\n",
+            "\n// Name is the plugin's name.\nfunc (*Plugin) Name() string {{ return {:?} }}\n",
             self.name
         ));
         if self.mistake {

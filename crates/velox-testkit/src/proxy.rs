@@ -30,7 +30,7 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 /// assert!(proxy.url().starts_with("http://127.0.0.1:"));
 /// ```
 ///
-/// It passes questions on to a checksum database of its own, which vouches for all that it serves: [`gosumdb`](Self::gosumdb).
+/// It also serves a checksum database with the sums of its modules: [`gosumdb`](Self::gosumdb).
 pub struct ModuleProxy {
     state: Arc<ProxyState>,
     server: LocalServer,
@@ -106,7 +106,7 @@ impl ModuleProxy {
         self.module(path, version, crate::plugin(path, name).files())
     }
 
-    /// Lets a query (a branch's name, a commit) mean a version that was added with [`module`](Self::module).
+    /// Resolves a query (a branch, a commit) to a version that was added with [`module`](Self::module).
     pub fn query(&self, path: &str, query: &str, version: &str) -> &Self {
         self.state
             .modules()
@@ -141,13 +141,13 @@ impl ModuleProxy {
         self
     }
 
-    /// Answers only those who log in so; the others get 401.
+    /// Requires this login; other requests get 401.
     pub fn demand_login(&self, name: &str, password: &str) {
         let login = STANDARD.encode(format!("{name}:{password}"));
         *locked(&self.state.login) = Some(format!("Basic {login}"));
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.state.faults.clear();
     }
@@ -167,18 +167,18 @@ impl ModuleProxy {
         self.ca.as_deref().unwrap_or_default()
     }
 
-    /// A value of GOSUMDB: the database's key. It is asked through this proxy.
+    /// A value of GOSUMDB: the database's key. It is used through this proxy.
     pub fn gosumdb(&self) -> String {
         self.state.sum_db.key()
     }
 
-    /// A value of GOSUMDB that names the database's own address besides: it is asked past all proxies.
+    /// A value of GOSUMDB with the database's own URL, which is used without a proxy.
     pub fn gosumdb_direct(&self) -> String {
         format!("{} {}{}", self.gosumdb(), self.url(), TestSumDb::path())
     }
 
-    /// Lets the database vouch for another sum of a version that it wasn't asked about yet; with `/go.mod` behind the
-    /// version, of its go.mod.
+    /// Makes the database record another sum for a version that it hasn't recorded yet; with `/go.mod` after the version,
+    /// for its go.mod.
     pub fn vouch(&self, path: &str, version: &str, sum: &str) -> &Self {
         let released = version.trim_end_matches("/go.mod");
         let escaped = format!("{}@{}", escape(path), escape(released));
@@ -192,17 +192,17 @@ impl ModuleProxy {
         self
     }
 
-    /// Lets the database forget all but its first `count` records.
+    /// Removes all but the database's first `count` records.
     pub fn shrink_sum_db(&self, count: usize) {
         self.state.sum_db.shrink(count);
     }
 
-    /// Lets the database tell another history, signed by the same key.
+    /// Replaces the database's history by another one, signed by the same key.
     pub fn fork_sum_db(&self) {
         self.state.sum_db.fork();
     }
 
-    /// Lets another key sign the database's trees in the name of the known one.
+    /// Signs the database's trees with another key under the known name.
     pub fn forge_sum_db(&self) {
         self.state.sum_db.sign_by_another();
     }
@@ -212,7 +212,7 @@ impl ModuleProxy {
         locked(&self.state.requests).clone()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the recorded requests.
     pub fn forget_requests(&self) {
         locked(&self.state.requests).clear();
     }

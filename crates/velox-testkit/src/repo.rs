@@ -1,23 +1,25 @@
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+};
 
 use tempfile::TempDir;
 
 use crate::localhost::locked;
 
-/// When the first commit of a repository is made, unless [`Repo::at`] says otherwise: 2024-01-01 00:00:00 UTC.
+/// The time of a repository's first commit, unless set with [`Repo::at`]: 2024-01-01 00:00:00 UTC.
 pub const FIRST_COMMIT: i64 = 1_704_067_200;
 
-/// A real git repository, written by a test.
+/// A git repository that a test writes.
 ///
 /// Files are staged with [`file`](Repo::file) and its kin and become history with [`commit`](Repo::commit). Author,
 /// committer and dates are fixed, so the same calls give the same commit ids on every machine. It is a handle: clones
-/// are the same repository, and the repository's directory goes when the last of them does.
+/// are the same repository, and its directory is removed with the last of them.
 ///
 /// ```
 /// # use velox_testkit::Repo;
@@ -25,14 +27,14 @@ pub const FIRST_COMMIT: i64 = 1_704_067_200;
 /// assert_eq!(repo.commit_id("v1.0.0"), repo.head());
 /// ```
 ///
-/// A mistake in the fixture (a ref that doesn't exist, a commit without a change of name) panics with git's own words.
+/// A mistake in the fixture, such as a missing ref, panics with git's message.
 #[derive(Clone)]
 pub struct Repo {
     inner: Arc<RepoInner>,
 }
 
 struct RepoInner {
-    // Held for its Drop.
+    // Removed when dropped.
     _dir: TempDir,
     git_dir: PathBuf,
     state: Mutex<RepoState>,
@@ -52,7 +54,7 @@ enum StagedChange {
     Remove,
 }
 
-/// What a forge has to know about a repository beyond its history.
+/// What a forge knows about a repository beyond its history.
 #[derive(Clone, Default)]
 pub(crate) struct RepoAccess {
     pub(crate) id: Option<u64>,
@@ -193,12 +195,6 @@ impl Repo {
         self.clone()
     }
 
-    /// Removes a tag.
-    pub fn remove_tag(&self, name: &str) -> Self {
-        self.git(["update-ref", "-d", &format!("refs/tags/{name}")]);
-        self.clone()
-    }
-
     /// Makes a branch at the current branch's newest commit and goes to it: what is committed next is on it.
     pub fn branch(&self, name: &str) -> Self {
         self.git(["update-ref", &format!("refs/heads/{name}"), &self.head()]);
@@ -298,7 +294,7 @@ impl Repo {
         output.status.success().then(|| text(output.stdout))
     }
 
-    /// git, set to this repository and deaf to the user's configuration.
+    /// git in this repository, without the user's configuration.
     pub(crate) fn command(&self) -> Command {
         let mut command = git();
         command.arg("--git-dir").arg(&self.inner.git_dir);
@@ -314,7 +310,7 @@ impl Repo {
     }
 }
 
-/// The git program, deaf to the user's and the machine's configuration and to the caller's repository.
+/// git without the configuration of the user and the machine and without the caller's repository.
 pub(crate) fn git() -> Command {
     let mut command = Command::new("git");
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"] {
@@ -360,9 +356,9 @@ fn run(command: &mut Command, input: &[u8]) -> Vec<u8> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("git can't be started: {error}"));
+        .unwrap_or_else(|error| panic!("failed to start git: {error}"));
     if let Some(mut stdin) = child.stdin.take() {
-        // A git that ends early says why in its exit status.
+        // If git exits early, its status says why.
         let _ = stdin.write_all(input);
     }
     let output = child.wait_with_output().expect("git's output");

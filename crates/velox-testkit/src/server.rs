@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::localhost::free_port;
 
-/// How long a server may take to answer at all, and then to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time until the first reply, and until the process exits.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A RoadRunner that runs (`rr serve`); killed when dropped.
+/// A running RoadRunner (`rr serve`); killed when dropped.
 #[derive(Debug)]
 pub struct RunningRoadRunner {
     child: Child,
@@ -24,7 +24,7 @@ pub struct RunningRoadRunner {
 
 impl RunningRoadRunner {
     /// Starts `binary serve -c .rr.yaml` in `directory` after writing `configuration` there. In it, `${RR_HTTP_PORT}` and
-    /// `${RR_RPC_PORT}` (RoadRunner's own way to write variables) are ports of 127.0.0.1 that nobody uses.
+    /// `${RR_RPC_PORT}` (RoadRunner's own way to write variables) are free ports of 127.0.0.1.
     pub fn start(binary: &Path, directory: &Path, configuration: &str) -> io::Result<Self> {
         std::fs::write(directory.join(".rr.yaml"), configuration)?;
         let (http, rpc) = (free_port()?, free_port()?);
@@ -46,18 +46,21 @@ impl RunningRoadRunner {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// The body that the server answers to `GET path`. Waits until the server listens; a status other than 200, and a server
-    /// that ended, are errors.
+    /// The body of the reply to `GET path`. Waits until the server listens; a status other than 200 and an exited server
+    /// are errors.
     pub fn get(&mut self, path: &str) -> io::Result<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let since = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!("the server ended by itself: {status}")));
+                return Err(io::Error::other(format!("the server exited: {status}")));
             }
-            match runtime.block_on(async { tokio::time::timeout(PATIENCE, get(self.port, path)).await? }) {
+            match runtime
+                .block_on(async { tokio::time::timeout(RESPONSE_TIMEOUT, get(self.port, path)).await? })
+            {
                 Err(error)
-                    if error.kind() == io::ErrorKind::ConnectionRefused && since.elapsed() < PATIENCE =>
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && since.elapsed() < RESPONSE_TIMEOUT =>
                 {
                     std::thread::sleep(Duration::from_millis(50));
                 }
@@ -66,7 +69,7 @@ impl RunningRoadRunner {
         }
     }
 
-    /// Asks the server to stop (SIGTERM) and waits for its end.
+    /// Sends SIGTERM and waits for the exit.
     pub fn stop(mut self) -> io::Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let since = Instant::now();
@@ -74,8 +77,8 @@ impl RunningRoadRunner {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            if since.elapsed() > PATIENCE {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server doesn't stop"));
+            if since.elapsed() > RESPONSE_TIMEOUT {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server doesn't exit"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -84,7 +87,7 @@ impl RunningRoadRunner {
 
 impl Drop for RunningRoadRunner {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

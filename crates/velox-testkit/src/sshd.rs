@@ -24,7 +24,7 @@ pub struct Sshd {
     agent: Child,
 }
 
-/// What git asks for, whatever host and user the address names. `@...@` are filled in.
+/// Handles git's command, whatever host and user the address names. `@...@` are replaced.
 const SERVE: &str = r#"#!/bin/sh
 # Only reading, only what was published here. Git writes: git-upload-pack '/owner/repository'
 echo "$SSH_ORIGINAL_COMMAND" >>'@DIR@/requests'
@@ -77,13 +77,10 @@ impl Sshd {
     /// Starts sshd and ssh-agent. An error says what is missing or what sshd complained about.
     pub fn start() -> io::Result<Self> {
         let program = program("sshd").ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "there is no sshd on this machine (Debian: openssh-server)",
-            )
+            io::Error::new(io::ErrorKind::NotFound, "no sshd found (Debian: openssh-server)")
         })?;
-        let user = said(Command::new("id").arg("-un"))?;
-        if said(Command::new("id").arg("-u"))? == "0" {
+        let user = stdout_of(Command::new("id").arg("-un"))?;
+        if stdout_of(Command::new("id").arg("-u"))? == "0" {
             // Where sshd as root locks its unprivileged half in; services make it at boot.
             fs::create_dir_all("/run/sshd")?;
         }
@@ -92,7 +89,7 @@ impl Sshd {
         let port = free_port()?;
         for key in ["host", "user"] {
             let file = path.join(key);
-            said(
+            stdout_of(
                 Command::new("ssh-keygen")
                     .args(["-q", "-t", "ed25519", "-N", "", "-C", "testkit", "-f"])
                     .arg(file),
@@ -130,15 +127,15 @@ impl Sshd {
         let server = match server {
             Ok(server) => server,
             Err(error) => {
-                end(agent);
+                stop(agent);
                 return Err(error);
             }
         };
         let mut sshd = Self { directory, port, user, server, agent };
         sshd.wait()?;
         let key = sshd.directory.path().join("user");
-        said(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", sshd.socket()))?;
-        // From here on only the agent has it.
+        stdout_of(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", sshd.socket()))?;
+        // Now only the agent has it.
         fs::remove_file(key)?;
         Ok(sshd)
     }
@@ -160,7 +157,7 @@ impl Sshd {
         variables
     }
 
-    /// The variables of a user who has no agent: ssh reaches the server, and is refused.
+    /// The variables of a user without an agent: ssh reaches the server, which rejects the user.
     pub fn environment_without_agent(&self) -> Vec<(String, String)> {
         // The address's user is git; sshd knows only the machine's own.
         let command =
@@ -168,7 +165,7 @@ impl Sshd {
         vec![("GIT_SSH_COMMAND".to_owned(), command)]
     }
 
-    /// The commands that clients asked for, in order.
+    /// The commands of clients, in order.
     pub fn requests(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.path().join("requests")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -183,7 +180,7 @@ impl Sshd {
         self.directory.path().join("agent")
     }
 
-    /// Until both answer.
+    /// Waits until both accept connections.
     fn wait(&mut self) -> io::Result<()> {
         let since = Instant::now();
         loop {
@@ -194,7 +191,7 @@ impl Sshd {
             let ended = self.server.try_wait()?;
             if ended.is_some() || since.elapsed() > Duration::from_secs(20) {
                 let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("sshd doesn't listen: {}", log.trim())));
+                return Err(io::Error::other(format!("sshd is not listening: {}", log.trim())));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -204,14 +201,14 @@ impl Sshd {
 impl Drop for Sshd {
     fn drop(&mut self) {
         for child in [&mut self.server, &mut self.agent] {
-            // They may have ended already.
+            // They may have exited already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-fn end(mut child: Child) {
+fn stop(mut child: Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -230,8 +227,8 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-/// What a program prints, without its line end.
-fn said(command: &mut Command) -> io::Result<String> {
+/// The standard output of a program, trimmed.
+fn stdout_of(command: &mut Command) -> io::Result<String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| {
         io::Error::new(error.kind(), format!("{}: {error}", command.get_program().to_string_lossy()))
     })?;

@@ -12,26 +12,26 @@ use sha2::{Digest, Sha256};
 
 use crate::{Files, localhost::locked};
 
-/// What every test database is called.
+/// The name of every test database.
 const NAME: &str = "sum.testkit.example";
 /// The algorithm byte before a key's 32 bytes.
 const ED25519: u8 = 1;
-/// How many hashes a whole tile has.
-const TILE: u64 = 256;
+/// The hashes of a complete tile.
+const HASHES_PER_TILE: u64 = 256;
 
 type TreeHash = [u8; 32];
 
-/// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records what it is asked about
-/// when it is asked for the first time, as the public one does.
+/// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records a module version
+/// when it is first requested, as the public one does.
 ///
-/// It shares no code with the one that checks it: trees are computed from all records each time.
+/// It shares no code with the client under test: trees are computed from all records each time.
 pub(crate) struct TestSumDb {
     log: Mutex<RecordLog>,
 }
 
 struct RecordLog {
     key: SigningKey,
-    /// Who signs; another one after [`TestSumDb::sign_by_another`].
+    /// The signing key; another one after [`TestSumDb::sign_by_another`].
     signer: SigningKey,
     records: Vec<String>,
     by_version: BTreeMap<String, usize>,
@@ -57,7 +57,7 @@ impl TestSumDb {
         format!("/sumdb/{NAME}")
     }
 
-    /// Records these lines for a version, whatever it really has.
+    /// Records these lines for a version, correct or not.
     pub(crate) fn record(&self, version: &str, text: String) {
         self.log().add(version, text);
     }
@@ -69,7 +69,7 @@ impl TestSumDb {
         log.by_version.retain(|_, index| *index < count);
     }
 
-    /// Tells another history from here on: the first record was another one.
+    /// Replaces the first record, and so the history.
     pub(crate) fn fork(&self) {
         if let Some(first) = self.log().records.first_mut() {
             *first =
@@ -77,7 +77,7 @@ impl TestSumDb {
         }
     }
 
-    /// Signs by a key that nobody knows from here on.
+    /// Signs with an unknown key from now on.
     pub(crate) fn sign_by_another(&self) {
         self.log().signer = new_key();
     }
@@ -152,13 +152,13 @@ impl RecordLog {
         let (level, rest) = path.split_once('/')?;
         let (number, width) = match rest.split_once(".p/") {
             Some((number, width)) => (number, width.parse().ok()?),
-            None => (rest, TILE),
+            None => (rest, HASHES_PER_TILE),
         };
         let level: u32 = level.parse().ok().filter(|level| *level < 7)?;
         let number: u64 = number.replace(['x', '/'], "").parse().ok()?;
-        let below = TILE.pow(level);
+        let below = HASHES_PER_TILE.pow(level);
         let mut tile = Vec::new();
-        for index in number * TILE..number * TILE + width {
+        for index in number * HASHES_PER_TILE..number * HASHES_PER_TILE + width {
             let records = index * below..(index + 1) * below;
             if records.end > self.records.len() as u64 {
                 return None;
@@ -169,7 +169,7 @@ impl RecordLog {
     }
 }
 
-/// What go.sum says of a module's files and its go.mod: <https://go.dev/ref/mod#go-sum-files>
+/// The lines of go.sum for a module's files and its go.mod: <https://go.dev/ref/mod#go-sum-files>
 pub(crate) fn go_sum_lines(path: &str, version: &str, files: &Files, go_mod: &[u8]) -> String {
     let of = |names: &mut dyn Iterator<Item = (String, &[u8])>| {
         let mut lines: Vec<(String, String)> =
@@ -188,7 +188,7 @@ fn key_hash(public: &[u8]) -> [u8; 4] {
     [hash[0], hash[1], hash[2], hash[3]]
 }
 
-/// Random enough that no two databases of a test run are taken for one.
+/// A random key, so that no two databases of a test run have the same.
 fn new_key() -> SigningKey {
     let mut seed = TreeHash::default();
     for part in seed.chunks_mut(8) {

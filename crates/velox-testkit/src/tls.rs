@@ -1,4 +1,4 @@
-//! The company's network: a proxy with its own certificate authority, behind which github.com is ours.
+//! An HTTPS proxy with its own certificate authority that answers for github.com and gitlab.com.
 
 use std::{
     collections::BTreeMap,
@@ -102,13 +102,6 @@ impl Internet {
         self
     }
 
-    /// Lets the forge answer one more name, as a self-hosted GitLab (REST below `/api/v4`).
-    #[must_use]
-    pub fn gitlab_at(self, name: &str) -> Self {
-        self.proxy.forge.add_gitlab_name(name);
-        self.github_at(name)
-    }
-
     /// The proxy's URL.
     pub fn proxy_url(&self) -> String {
         format!("http://{}", self.server.address)
@@ -124,10 +117,10 @@ impl Internet {
         self.dir.path().join(BUNDLE_FILE)
     }
 
-    /// What a program's environment has to have for it to take this proxy and trust its CA.
+    /// The environment variables that make a program use this proxy and trust its CA.
     pub fn environment(&self) -> Vec<(String, String)> {
         let (proxy, bundle) = (self.proxy_url(), self.bundle_file().display().to_string());
-        // NO_PROXY takes the place of one that the caller may have, with github.com in it.
+        // This overrides the caller's NO_PROXY, which may have github.com in it.
         let local = "127.0.0.1,localhost".to_owned();
         [
             ("HTTPS_PROXY", proxy.clone()),
@@ -186,12 +179,12 @@ impl InternetProxy {
         let Some(authority) =
             request.uri().authority().filter(|_| request.method() == Method::CONNECT).cloned()
         else {
-            return refuse(StatusCode::METHOD_NOT_ALLOWED, "this proxy takes CONNECT only\n");
+            return refuse(StatusCode::METHOD_NOT_ALLOWED, "this proxy supports CONNECT only\n");
         };
         let name = authority.host().to_ascii_lowercase();
         if self.state().names.contains(&name) {
             let Some(acceptor) = self.acceptor(&name) else {
-                return refuse(StatusCode::BAD_GATEWAY, "no certificate can be made for this name\n");
+                return refuse(StatusCode::BAD_GATEWAY, "failed to make a certificate for this name\n");
             };
             tokio::spawn(async move {
                 if let Ok(stream) = hyper::upgrade::on(request).await
@@ -244,7 +237,7 @@ fn refuse(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// A certificate authority that nobody outside of the test trusts.
+/// A certificate authority that only the test trusts.
 pub(crate) struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,

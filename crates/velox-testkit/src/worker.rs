@@ -15,7 +15,7 @@ pub fn has_php() -> bool {
     Command::new("php").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Starts the server `binary` in `directory` with a PHP worker, and gives what it answers to `GET /`.
+/// Starts the RoadRunner `binary` in `directory` with a PHP worker, and returns its reply to `GET /`.
 pub fn answer_of(binary: &Path, directory: &Path) -> io::Result<String> {
     fs::write(directory.join("worker.php"), WORKER)?;
     let mut server = RunningRoadRunner::start(binary, directory, CONFIGURATION)?;

@@ -37,7 +37,6 @@ pub(crate) struct CompileCacheSession {
 }
 
 /// The remote that the options, the environment or the manifest name.
-///
 fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
     let variable = request.environment.get("VX_REMOTE_CACHE").filter(|value| !value.is_empty()).cloned();
     let configured = request.manifest.cache.remote.as_ref();

@@ -13,7 +13,8 @@ use std::{
 use velox_manifest::Diagnostic;
 
 use crate::{
-    error::{Blame, Error, ErrorKind, finding},
+    context::BuildContext,
+    error::{Blame, Error, ErrorKind},
     event::{Event, Phase, Reporter},
     lock::{Lock, LockedReplacement, LockedTarget, TargetVariant},
     request::BuildRequest,
@@ -24,50 +25,35 @@ use crate::{
     workspace::Workspace,
 };
 
-pub(crate) struct GoBuild<'a> {
-    pub(crate) request: &'a BuildRequest,
-    pub(crate) settings: &'a BuildSettings,
-    pub(crate) go: &'a Toolchain,
-    pub(crate) lock: &'a Lock,
-    pub(crate) stamp: &'a Stamp,
-    pub(crate) workspace: &'a Workspace,
-    pub(crate) variant: &'a TargetVariant,
-    pub(crate) reporter: &'a dyn Reporter,
-}
+/// Compiles the workspace for one target. Returns the path of the binary in the workspace.
+pub(crate) async fn go_build(
+    context: &BuildContext<'_>,
+    go: &Toolchain,
+    lock: &Lock,
+    workspace: &Workspace,
+    variant: &TargetVariant,
+) -> Result<PathBuf, Error> {
+    let settings = &context.settings;
+    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+    let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
+    let arguments = arguments(settings, lock, &context.stamp(lock), &binary)?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
-impl GoBuild<'_> {
-    /// Returns the path of the binary in the workspace.
-    pub(crate) async fn run(&self) -> Result<PathBuf, Error> {
-        let Self { request, settings, go, lock, stamp, workspace, variant, reporter } = *self;
-        let locked = lock.targets.get(variant).cloned().unwrap_or_default();
-        let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
-        let arguments = arguments(settings, lock, stamp, &binary)?;
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-
-        let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
-        let progress = CompileProgress::new(reporter, locked.packages, main_package);
-        let on_line = |line: &str| progress.line(line);
-        let finished = go
-            .run(
-                ModuleMode::ReadOnly,
-                Some(&variant.target),
-                &arguments,
-                workspace.directory(),
-                settings.cgo,
-                Some(&on_line),
-            )
-            .await?;
-        progress.finish(finished.status.success());
-        if finished.status.success() {
-            return Ok(binary);
-        }
-        let lines: Vec<String> = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
-        Err(explain(request, settings, lock, &locked, lines))
+    let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
+    let progress = CompileProgress::new(&*context.reporter, locked.packages, main_package);
+    let on_line = |line: &str| progress.line(line);
+    let (target, directory) = (Some(&variant.target), workspace.directory());
+    let run = go.run(ModuleMode::ReadOnly, target, &arguments, directory, settings.cgo, Some(&on_line));
+    let finished = run.await?;
+    progress.finish(finished.status.success());
+    if finished.status.success() {
+        return Ok(binary);
     }
+    let lines = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
+    Err(explain(context, lock, &locked, lines))
 }
 
 /// The value of `-ldflags` for the RoadRunner module with this path.
-///
 pub(crate) fn linker_flags(
     settings: &BuildSettings,
     roadrunner: &str,
@@ -181,13 +167,7 @@ fn is_package_name(line: &str) -> bool {
 }
 
 /// The error of a failed compile: the output of the compiler, and a diagnostic for each plugin in it.
-fn explain(
-    request: &BuildRequest,
-    settings: &BuildSettings,
-    lock: &Lock,
-    locked: &LockedTarget,
-    lines: Vec<String>,
-) -> Error {
+fn explain(context: &BuildContext<'_>, lock: &Lock, locked: &LockedTarget, lines: Vec<String>) -> Error {
     let mut by_package: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut package = None;
     for line in &lines {
@@ -199,12 +179,12 @@ fn explain(
     let mut diagnostics: Vec<Diagnostic> = by_package
         .iter()
         .filter(|(package, _)| !package.is_empty())
-        .map(|(package, lines)| blamed(request, lock, locked, package, &lines.join("\n")))
+        .map(|(package, lines)| blamed(context.request, lock, locked, package, &lines.join("\n")))
         .collect();
     if diagnostics.is_empty() {
-        diagnostics.push(finding("go build failed".to_owned(), None, None));
+        diagnostics.push(Diagnostic::error("go build failed"));
     }
-    if settings.race && lines.iter().any(|line| line.contains("C compiler") || line.contains("cgo")) {
+    if context.settings.race && lines.iter().any(|line| line.contains("C compiler") || line.contains("cgo")) {
         diagnostics[0]
             .help
             .push("--race requires cgo and a C compiler for the target: install gcc or clang".to_owned());
@@ -215,6 +195,17 @@ fn explain(
     Error::many(ErrorKind::Build, diagnostics).fault(fault).output(lines)
 }
 
+/// Messages of the compiler about an interface that differs from the expected one.
+const MISMATCHES: [&str; 7] = [
+    "undefined:",
+    "cannot use",
+    "missing method",
+    "not enough arguments",
+    "too many arguments",
+    "has no field or method",
+    "unknown field",
+];
+
 fn blamed(
     request: &BuildRequest,
     lock: &Lock,
@@ -222,63 +213,35 @@ fn blamed(
     package: &str,
     lines: &str,
 ) -> Diagnostic {
-    let module = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
-    let Some(module) = module else {
-        let mut diagnostic = finding(format!("failed to compile RoadRunner's package {package}"), None, None);
-        diagnostic.help.push(
-            "a plugin of a different major version may have raised a module that it requires".to_owned(),
-        );
-        return diagnostic;
+    let path = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
+    let Some(module) = locked.modules.iter().find(|module| Some(module.path.as_str()) == path) else {
+        return Diagnostic::error(format!("failed to compile RoadRunner's package {package}"))
+            .help("a plugin of a different major version may have raised a module that it requires");
     };
-    let version = locked
-        .modules
-        .iter()
-        .find(|known| known.path == module)
-        .map(|known| known.version.as_str())
-        .unwrap_or_default();
-    let owner = lock.plugins.iter().find(|plugin| plugin.module == module);
-    let span = owner.and_then(|owner| {
-        let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == owner.name)?;
-        plugin.reference.span.clone()
-    });
+    let owner = lock.plugins.iter().find(|plugin| plugin.module == module.path);
+    let name = format!("{} {}", module.path, module.version);
     let mut diagnostic = match owner {
-        Some(owner) => finding(
-            format!("failed to compile plugin {} ({module} {version})", owner.name),
-            span,
-            Some("requested here"),
-        ),
-        None => {
-            finding(format!("failed to compile {module} {version}, a dependency of a plugin"), None, None)
+        Some(owner) => {
+            let named = request.manifest.plugins.iter().find(|plugin| plugin.name.value == owner.name);
+            Diagnostic::error(format!("failed to compile plugin {} ({name})", owner.name))
+                .at(named.and_then(|plugin| plugin.reference.span.clone()))
+                .label("requested here")
         }
+        None => Diagnostic::error(format!("failed to compile {name}, a dependency of a plugin")),
     };
-    let local =
+    let is_local =
         owner.is_some_and(|owner| matches!(owner.replacement, Some(LockedReplacement::Directory { .. })));
-    if !local
-        && [
-            "undefined:",
-            "cannot use",
-            "missing method",
-            "not enough arguments",
-            "too many arguments",
-            "has no field or method",
-            "unknown field",
-        ]
-        .iter()
-        .any(|sign| lines.contains(sign))
-    {
-        diagnostic.help.push(format!(
-            "it was written for other versions of its dependencies: use the plugin versions of RoadRunner {}, all of the same major",
-            lock.roadrunner.version
-        ));
-        diagnostic.help.push(
-            "or use the dependency versions that the plugins require: set dependencies = \"minimal\" in [roadrunner]"
-                .to_owned(),
-        );
+    if !is_local && MISMATCHES.iter().any(|sign| lines.contains(sign)) {
+        diagnostic = diagnostic
+            .help(format!(
+                "it was written for other versions of its dependencies: use the plugin versions of RoadRunner {}, all of the same major",
+                lock.roadrunner.version
+            ))
+            .help("or use the dependency versions that the plugins require: set dependencies = \"minimal\" in [roadrunner]");
     }
     if lines.contains("undefined: ") && lines.contains(".Plugin") {
-        diagnostic
-            .help
-            .push("the module's root package has no type Plugin: is it a RoadRunner plugin?".to_owned());
+        diagnostic =
+            diagnostic.help("the module's root package has no type Plugin: is it a RoadRunner plugin?");
     }
     diagnostic
 }

@@ -1,13 +1,13 @@
 //! The key of an artifact: a digest of everything that affects the bytes of the binary.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::{
     error::Error,
-    lock::{Lock, LockedReplacement, TargetVariant},
+    lock::{Lock, TargetVariant},
     settings::BuildSettings,
     stamp::Stamp,
     workspace::{Workspace, tree},
@@ -80,21 +80,4 @@ pub(crate) fn copies(
         (module, copy.unwrap_or(original))
     };
     Ok(replaced.into_iter().map(copy).collect())
-}
-
-/// The directories of local replacements, each with the path of the replaced module.
-pub(crate) fn replaced_directories(
-    lock: &Lock,
-    manifest: &velox_manifest::Manifest,
-    base: &Path,
-) -> Vec<(String, PathBuf)> {
-    let of_plugins = lock.plugins.iter().filter_map(|plugin| match &plugin.replacement {
-        Some(LockedReplacement::Directory { path }) => Some((plugin.module.clone(), base.join(path))),
-        _ => None,
-    });
-    let of_replaces = manifest.replaces.iter().filter_map(|replace| match &replace.new.value {
-        velox_manifest::Replacement::Directory(path) => Some((replace.old.value.0.clone(), base.join(path))),
-        velox_manifest::Replacement::Module { .. } => None,
-    });
-    of_plugins.chain(of_replaces).collect()
 }

@@ -1,6 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use velox_gomod::{
     modfile::{GoMod, Replace},
     module::ModuleVersion,
 };
-use velox_manifest::GoTarget;
+use velox_manifest::{GoTarget, Manifest, Replacement};
 
 use crate::{
     error::Error,
@@ -201,6 +201,19 @@ impl Lock {
                 (module.path.clone(), SelectedModule { version: module.version.clone(), replacement })
             })
             .collect())
+    }
+
+    /// The directories of local replacements, each with the path of the replaced module.
+    pub(crate) fn replaced_directories(&self, manifest: &Manifest, base: &Path) -> Vec<(String, PathBuf)> {
+        let of_plugins = self.plugins.iter().filter_map(|plugin| match &plugin.replacement {
+            Some(LockedReplacement::Directory { path }) => Some((plugin.module.clone(), base.join(path))),
+            _ => None,
+        });
+        let of_replaces = manifest.replaces.iter().filter_map(|replace| match &replace.new.value {
+            Replacement::Directory(path) => Some((replace.old.value.0.clone(), base.join(path))),
+            Replacement::Module { .. } => None,
+        });
+        of_plugins.chain(of_replaces).collect()
     }
 
     /// The modules whose zips a build of these targets reads, RoadRunner first.

@@ -168,20 +168,20 @@ fn without_progress(lines: Vec<String>) -> Vec<String> {
 }
 
 /// The requirements between modules, as `go mod graph` prints them.
-pub(crate) struct RequirementGraph {
+pub(crate) struct GoModGraph {
     lines: String,
 }
 
-pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<RequirementGraph, Error> {
+pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<GoModGraph, Error> {
     let finished =
         go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
     if !finished.status.success() {
         return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
     }
-    Ok(RequirementGraph { lines: finished.stdout })
+    Ok(GoModGraph { lines: finished.stdout })
 }
 
-impl RequirementGraph {
+impl GoModGraph {
     /// The modules (`path@version`) whose go.mod requires `module` at `version`.
     pub(super) fn demanding(&self, module: &str, version: &str) -> Vec<String> {
         let wanted = format!("{module}@{version}");

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     download_failure,
-    error::{Blame, Error, ErrorKind, checksum_mismatch, finding},
+    error::{Blame, Error, ErrorKind, checksum_mismatch},
     event::{Event, Phase},
     lock::is_commit,
     request::NetworkAccess,
@@ -504,11 +504,9 @@ fn fault_of_forge(error: &ForgeError) -> Blame {
 
 fn unresolved(ask: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
     let reference = ask.reference.as_deref().unwrap_or("the default branch");
-    let mut diagnostic = finding(
-        format!("failed to resolve {reference} of {}: {why}", ask.subject),
-        ask.span.clone(),
-        Some("asked for here"),
-    );
-    diagnostic.help = help.to_vec();
-    diagnostic
+    let message = format!("failed to resolve {reference} of {}: {why}", ask.subject);
+    Diagnostic {
+        help: help.to_vec(),
+        ..Diagnostic::error(message).at(ask.span.clone()).label("requested here")
+    }
 }

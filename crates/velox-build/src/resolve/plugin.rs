@@ -15,7 +15,7 @@ use velox_gomod::{
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
 
 use super::pin::ResolvedModule;
-use crate::{error::finding, lock::LockedReplacement};
+use crate::lock::LockedReplacement;
 
 /// The plugins behind `rr workers` and `rr reset`: part of every server.
 const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
@@ -94,21 +94,20 @@ pub(super) fn local_plugin(
     let (declared, go_mod) = local_go_mod(directory, &span)?;
     if !has_package(directory) {
         let message = format!("{} has a go.mod, but no Go package", directory.display());
-        let mut diagnostic = finding(message, span, Some("relative to the configuration file"));
-        diagnostic.help.push("the package of a plugin must be in the directory of its go.mod".to_owned());
-        return Err(diagnostic);
+        return Err(Diagnostic::error(message)
+            .at(span)
+            .label("relative to the configuration file")
+            .help("the package of a plugin must be in the directory of its go.mod"));
     }
     if let Origin::Module(Spanned { value: module, .. }) = &plugin.origin
         && *module != declared
     {
         let message =
             format!("{} declares module {declared}, expected {module}", directory.join("go.mod").display());
-        let mut diagnostic =
-            finding(message, span, Some("a local replacement must declare the replaced module path"));
-        diagnostic
-            .help
-            .push(format!("set module_name = \"{declared}\", or change the module line of that go.mod"));
-        return Err(diagnostic);
+        return Err(Diagnostic::error(message)
+            .at(span)
+            .label("a local replacement must declare the replaced module path")
+            .help(format!("set module_name = \"{declared}\", or change the module line of that go.mod")));
     }
     Ok(ResolvedPlugin {
         name: plugin.name.value.clone(),
@@ -138,10 +137,8 @@ pub(super) fn local_go_mod(
 ) -> Result<(String, GoMod), Diagnostic> {
     let path = directory.join("go.mod");
     let wrong = |message: String, help: &str| {
-        let label = span.is_some().then_some("relative to the configuration file");
-        let mut diagnostic = finding(message, span.clone(), label);
-        diagnostic.help.push(help.to_owned());
-        diagnostic
+        let label = span.is_some().then(|| "relative to the configuration file".to_owned());
+        Diagnostic { label, ..Diagnostic::error(message).at(span.clone()).help(help) }
     };
     if !directory.is_dir() {
         return Err(wrong(format!("directory {} does not exist", directory.display()), "check the path"));
@@ -195,9 +192,8 @@ pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
         if let Some(first) = seen.insert(&plugin.module, plugin) {
             let message =
                 format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
-            let mut diagnostic = finding(message, plugin.span.clone(), Some("the second one"));
-            diagnostic.help.push("remove one of them".to_owned());
-            wrong.push(diagnostic);
+            let second = Diagnostic::error(message).at(plugin.span.clone()).label("the second one");
+            wrong.push(second.help("remove one of them"));
         }
     }
     wrong

@@ -11,7 +11,7 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{GoTarget, Manifest, Replacement};
+use velox_manifest::{Diagnostic, GoTarget, Manifest, Replacement};
 
 use super::{
     compose::{GoModComposition, Requirement, provides},
@@ -24,7 +24,7 @@ use super::{
     request::{ModuleRequest, PluginSource, PreviousResolution},
 };
 use crate::{
-    error::{Error, ErrorKind, finding},
+    error::{Error, ErrorKind},
     event::RaisedPlugin,
     imports::imports_of,
     lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
@@ -187,11 +187,10 @@ impl Resolver<'_> {
                 }
                 None => {
                     let message = format!("the replacement of {} has no version", replace.old.value.0);
-                    let mut diagnostic =
-                        finding(message, replace.new.span.clone(), Some("a version is required"));
-                    diagnostic
-                        .help
-                        .push(format!("set new = \"{path}@VERSION\" with a tag, a branch or a commit"));
+                    let diagnostic = Diagnostic::error(message)
+                        .at(replace.new.span.clone())
+                        .label("a version is required")
+                        .help(format!("set new = \"{path}@VERSION\" with a tag, a branch or a commit"));
                     wrong.push(diagnostic);
                 }
             }

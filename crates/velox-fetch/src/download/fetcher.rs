@@ -50,7 +50,6 @@ impl Fetcher {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    #[must_use]
     pub fn new(options: DownloadOptions) -> Self {
         let proxies = ProxyClient::new(&options.client, &options.proxies, &options.netrc);
         let cache = options.cache.root().join("cache/download/sumdb");
@@ -65,13 +64,11 @@ impl Fetcher {
     }
 
     /// The number of modules so far that nothing verified, cached ones included.
-    #[must_use]
     pub fn unverified(&self) -> u64 {
         self.inner.unverified.load(Ordering::Relaxed)
     }
 
     /// Whether only the go command can download this module.
-    #[must_use]
     pub fn needs_go(&self, path: &str) -> bool {
         match_prefix_patterns(&self.inner.options.no_proxy, path) || !self.inner.options.proxies.has_proxy()
     }
@@ -95,9 +92,6 @@ impl Fetcher {
     }
 
     /// Downloads, verifies and unpacks a module, unless it is cached.
-    ///
-    /// # Errors
-    /// [`DownloadError`]
     pub async fn fetch(&self, request: DownloadRequest) -> Result<DownloadedModule, DownloadError> {
         Arc::clone(&self.inner).fetch(request).await
     }
@@ -119,9 +113,6 @@ impl Fetcher {
     ///
     /// Like the go command, it ignores GONOSUMDB. With GOSUMDB=off, where the go command refuses toolchains, the first
     /// use is trusted.
-    ///
-    /// # Errors
-    /// [`DownloadError`]
     pub async fn toolchain(
         &self,
         toolchain: &ModuleVersion,
@@ -131,9 +122,6 @@ impl Fetcher {
     }
 
     /// Downloads a go.mod without verifying it.
-    ///
-    /// # Errors
-    /// [`DownloadError`]
     pub async fn unverified_go_mod(&self, module: &ModuleVersion) -> Result<String, DownloadError> {
         Ok(self.inner.read_text(module, "mod").await?)
     }

@@ -47,7 +47,6 @@ pub struct DownloadRequest {
 
 impl DownloadRequest {
     /// A request with the sums of a go.sum.
-    #[must_use]
     pub fn with_sums(sums: &GoSum, module: ModuleVersion) -> Self {
         let all = |version: &str| sums.get(&module.path, version).map(str::to_owned).collect();
         let (zip_sums, mod_sums) = (all(&module.version), all(&format!("{}/go.mod", module.version)));

@@ -1,4 +1,4 @@
-//! Source archives from a forge: they come from outside, and are treated so.
+//! Source archives of forges, unpacked with limits.
 
 use std::{
     fs,
@@ -14,9 +14,9 @@ use super::{
     client::{ForgeCredentials, host},
 };
 
-/// As large as a Go module's files may be together (<https://go.dev/ref/mod#zip-path-size-constraints>).
-const LARGEST_TREE: u64 = 500 << 20;
-const MOST_ENTRIES: u64 = 100_000;
+/// The limit of a Go module's files (<https://go.dev/ref/mod#zip-path-size-constraints>).
+const MAX_TREE_BYTES: u64 = 500 << 20;
+const MAX_ENTRIES: u64 = 100_000;
 
 /// Downloads a `.tar.gz` and unpacks it into `into`, without its one top folder.
 pub(crate) async fn fetch(
@@ -26,9 +26,9 @@ pub(crate) async fn fetch(
     what: &str,
     into: &Path,
 ) -> Result<(), ForgeError> {
-    let failed = |error| ForgeError::Io { what: format!("can't write {}", into.display()), error };
+    let failed = |error| ForgeError::Io { what: format!("failed to write `{}`", into.display()), error };
     let packed = tempfile::NamedTempFile::new().map_err(failed)?;
-    http.download(url, credentials, what, LARGEST_TREE, packed.path()).await?;
+    http.download(url, credentials, what, MAX_TREE_BYTES, packed.path()).await?;
     let (host, into) = (host(url), into.to_owned());
     let unpacked = tokio::task::spawn_blocking(move || {
         let file = fs::File::open(packed.path()).map_err(ArchiveError::Io)?;
@@ -38,7 +38,7 @@ pub(crate) async fn fetch(
         Ok(Ok(())) => Ok(()),
         Ok(Err(refused)) => Err(refused.at(host)),
         Err(error) => {
-            Err(ForgeError::Io { what: "unpacking ended early".to_owned(), error: io::Error::other(error) })
+            Err(ForgeError::Io { what: "unpacking was cancelled".to_owned(), error: io::Error::other(error) })
         }
     }
 }
@@ -53,7 +53,7 @@ impl ArchiveError {
     pub(crate) fn at(self, host: String) -> ForgeError {
         match self {
             Self::Hostile(why) => ForgeError::InvalidArchive { host, why },
-            Self::Io(error) => ForgeError::Io { what: "can't unpack the archive".to_owned(), error },
+            Self::Io(error) => ForgeError::Io { what: "failed to unpack the archive".to_owned(), error },
         }
     }
 }
@@ -71,12 +71,12 @@ pub(crate) fn unpack(tar: impl Read, into: &Path, strip: usize) -> Result<(), Ar
 fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), ArchiveError> {
     let hostile = |why: &str, path: &Path| ArchiveError::Hostile(format!("{}: {why}", path.display()));
     let mut archive = tar::Archive::new(tar);
-    let mut left = LARGEST_TREE;
+    let mut left = MAX_TREE_BYTES;
     for (count, entry) in (0..).zip(archive.entries().map_err(ArchiveError::Io)?) {
         let mut entry = entry.map_err(ArchiveError::Io)?;
         let path = entry.path().map_err(ArchiveError::Io)?.into_owned();
-        if count >= MOST_ENTRIES {
-            return Err(hostile("more entries than any module has", &path));
+        if count >= MAX_ENTRIES {
+            return Err(hostile("more than 100000 entries", &path));
         }
         if !entry.header().entry_type().is_file() && !entry.header().entry_type().is_dir() {
             // Links, devices, and pax headers such as the commit's id.
@@ -86,11 +86,11 @@ fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), Archi
         for part in path.components().filter(|part| *part != Component::CurDir).skip(strip) {
             match part {
                 Component::Normal(name) => relative.push(name),
-                _ => return Err(hostile("it leaves the archive", &path)),
+                _ => return Err(hostile("path leads out of the archive", &path)),
             }
         }
         if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(hostile("it leaves the archive", &path));
+            return Err(hostile("path leads out of the archive", &path));
         }
         if relative.as_os_str().is_empty() {
             continue;
@@ -106,8 +106,7 @@ fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), Archi
         let mut file = fs::File::create(&target).map_err(ArchiveError::Io)?;
         let written =
             io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(ArchiveError::Io)?;
-        left =
-            left.checked_sub(written).ok_or_else(|| hostile("it is larger than a module may be", &path))?;
+        left = left.checked_sub(written).ok_or_else(|| hostile("larger than 500 MiB", &path))?;
     }
     Ok(())
 }

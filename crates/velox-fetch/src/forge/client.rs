@@ -16,16 +16,15 @@ use url::Url;
 use super::ForgeError;
 use crate::http::{HttpClientError, HttpOptions, root_cause};
 
-/// How often a request is made that fails for reasons that pass.
-const TRIES: u32 = 3;
-const REDIRECTS: u32 = 5;
-/// An answer of an API is never larger.
-const LARGEST_ANSWER: usize = 32 << 20;
+/// How often a request is sent that fails for reasons that may pass.
+const MAX_TRIES: u32 = 3;
+const MAX_REDIRECTS: u32 = 5;
+const MAX_RESPONSE_BYTES: usize = 32 << 20;
 
-/// Told before a wait for a rate limit.
+/// Called before a wait for a rate limit, with the host and the seconds.
 pub type OnRateLimitWait = Arc<dyn Fn(&str, u64) + Send + Sync>;
 
-/// A client for the forges' APIs; clones share their connections.
+/// An HTTP client of the forges' APIs; clones share their connections.
 #[derive(Clone)]
 pub struct ForgeClient {
     client: Client,
@@ -33,10 +32,10 @@ pub struct ForgeClient {
     on_wait: Option<OnRateLimitWait>,
 }
 
-/// What a request carries beyond its URL.
+/// A token, and the header for it.
 #[derive(Clone, Default)]
 pub(crate) struct ForgeCredentials {
-    /// The header that a token goes into, and what stands before the token there.
+    /// The header of the token, and its prefix.
     pub(crate) header: Option<(&'static str, &'static str)>,
     pub(crate) token: Option<SecretString>,
 }
@@ -55,9 +54,6 @@ impl ForgeCredentials {
 
 impl ForgeClient {
     /// Creates a client.
-    ///
-    /// # Errors
-    /// [`HttpClientError`]
     pub fn new(options: HttpOptions) -> Result<Self, HttpClientError> {
         // A token must not follow to another host: redirects are followed here, by hand.
         let client = options.client(Policy::none())?;
@@ -65,13 +61,12 @@ impl ForgeClient {
     }
 
     /// Calls `on_wait(host, seconds)` before each wait for a rate limit.
-    #[must_use]
     pub fn on_wait(mut self, on_wait: OnRateLimitWait) -> Self {
         self.on_wait = Some(on_wait);
         self
     }
 
-    /// The body of a successful answer, and its headers.
+    /// The body and the headers of a successful response.
     pub(crate) async fn get(
         &self,
         url: &Url,
@@ -84,10 +79,10 @@ impl ForgeClient {
             let mut response = response;
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| network(url, &error))? {
-                if body.len() + chunk.len() > LARGEST_ANSWER {
+                if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
                     return Err(ForgeError::InvalidResponse {
                         host: host(url),
-                        why: "it is larger than 32 MiB".to_owned(),
+                        why: "response exceeds 32 MiB".to_owned(),
                     });
                 }
                 body.extend_from_slice(&chunk);
@@ -97,7 +92,7 @@ impl ForgeClient {
         .await
     }
 
-    /// Streams the body of a successful answer into a file.
+    /// Writes the body of a successful response to a file.
     pub(crate) async fn download(
         &self,
         url: &Url,
@@ -106,7 +101,7 @@ impl ForgeClient {
         limit: u64,
         into: &Path,
     ) -> Result<(), ForgeError> {
-        let failed = |error| ForgeError::Io { what: format!("can't write {}", into.display()), error };
+        let failed = |error| ForgeError::Io { what: format!("failed to write `{}`", into.display()), error };
         self.retried(url, credentials, "*/*", what, async |response| {
             let mut response = response;
             let mut file = tokio::fs::File::create(into).await.map_err(failed)?;
@@ -116,7 +111,7 @@ impl ForgeClient {
                 if size > limit {
                     return Err(ForgeError::InvalidArchive {
                         host: host(url),
-                        why: "it is too large".to_owned(),
+                        why: "archive is too large".to_owned(),
                     });
                 }
                 file.write_all(&chunk).await.map_err(failed)?;
@@ -126,7 +121,7 @@ impl ForgeClient {
         .await
     }
 
-    /// Connections that break and servers that stumble get another try; so does a body that is cut short.
+    /// Retries after network errors, incomplete bodies and server errors.
     async fn retried<T>(
         &self,
         url: &Url,
@@ -144,7 +139,7 @@ impl ForgeClient {
             };
             match answer {
                 Err(ForgeError::Network { .. } | ForgeError::Status { status: 500.., .. })
-                    if tries < TRIES =>
+                    if tries < MAX_TRIES =>
                 {
                     tokio::time::sleep(Duration::from_millis(200) * 3u32.pow(tries - 1)).await;
                 }
@@ -153,7 +148,7 @@ impl ForgeClient {
         }
     }
 
-    /// One request, its redirects, and its rate limit.
+    /// Sends a request; follows redirects and waits for a short rate limit.
     async fn send(
         &self,
         url: &Url,
@@ -185,15 +180,14 @@ impl ForgeClient {
                 let next =
                     response.headers().get(LOCATION).and_then(|next| at.join(next.to_str().ok()?).ok());
                 match next {
-                    Some(next) if redirects <= REDIRECTS => {
-                        // From https only to https: what follows is as private as what was asked.
+                    Some(next) if redirects <= MAX_REDIRECTS => {
                         if at.scheme() == "https" && next.scheme() != "https" {
-                            return Err(bad(url, "it redirects from https to something else"));
+                            return Err(bad(url, "redirect from HTTPS to another scheme"));
                         }
                         at = next;
                         continue;
                     }
-                    _ => return Err(bad(url, "it redirects in circles, or to nowhere")),
+                    _ => return Err(bad(url, "redirect loop or invalid redirect")),
                 }
             }
             if let Some(wait) = rate_limit(status, response.headers()) {
@@ -218,7 +212,7 @@ impl ForgeClient {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                     Err(ForgeError::Unauthorized { host: host(url), had_token })
                 }
-                // What no commit, branch or tag can be is answered with 422.
+                // 422 is the status for a ref that can't exist.
                 StatusCode::NOT_FOUND
                 | StatusCode::GONE
                 | StatusCode::CONFLICT
@@ -235,7 +229,7 @@ impl ForgeClient {
     }
 }
 
-/// How long a limited request has to wait: `None` for one that isn't limited, `Some(None)` where nobody says.
+/// The wait of a rate-limited request: `None` for one that isn't limited, `Some(None)` where the forge names no time.
 ///
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>,
 /// <https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers>
@@ -305,7 +299,7 @@ pub(crate) fn checked_id(url: &Url, id: &str) -> Result<(), ForgeError> {
 }
 
 pub(crate) fn host(url: &Url) -> String {
-    url.host_str().unwrap_or("the forge").to_owned()
+    url.host_str().unwrap_or("forge").to_owned()
 }
 
 pub(crate) fn bad(url: &Url, why: &str) -> ForgeError {
@@ -325,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_told_from_refusals() {
+    fn rate_limits_are_detected() {
         assert_eq!(rate_limit(StatusCode::FORBIDDEN, &headers(&[])), None);
         assert_eq!(rate_limit(StatusCode::TOO_MANY_REQUESTS, &headers(&[])), Some(None));
         let after = headers(&[("retry-after", "7")]);

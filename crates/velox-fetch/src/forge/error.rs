@@ -1,132 +1,127 @@
 use crate::http::HttpClientError;
 
-/// Why a forge didn't answer as asked. No message has a token in it, nor a URL's query or credentials.
+/// Why a forge's request failed. Messages contain no token, and no query or credentials of a URL.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgeError {
-    /// It isn't there, or not for this token: forges don't tell the two apart.
-    #[error("{host} has no {what}")]
+    /// The resource doesn't exist, or not for this token: forges don't distinguish the two.
+    #[error("{what} not found on {host}")]
     NotFound {
-        /// What was asked for.
+        /// The resource.
         what: String,
         /// The forge's host.
         host: String,
     },
-    /// The token isn't good, or there is none where one is needed.
-    #[error("{host} refuses {}", if *had_token { "the token" } else { "to answer without a token" })]
+    /// The token is invalid, or missing.
+    #[error("{host} {}", if *had_token { "rejected the token" } else { "requires a token" })]
     Unauthorized {
         /// The forge's host.
         host: String,
         /// Whether a token was sent.
         had_token: bool,
     },
-    /// Too many requests, and the wait would be long.
-    #[error("{host}'s rate limit is used up{}", reset.and_then(at_utc).unwrap_or_default())]
+    /// Too many requests, and a long wait until the reset.
+    #[error("rate limit exceeded for {host}{}", reset.and_then(at_utc).unwrap_or_default())]
     RateLimited {
         /// The forge's host.
         host: String,
-        /// When it is reset, in seconds since 1970, where the forge says it.
+        /// The time of the reset, in seconds since 1970, where the forge names it.
         reset: Option<i64>,
         /// Whether a token was sent.
         had_token: bool,
     },
-    /// Another answer than success.
-    #[error("{host} answers {status} for {what}")]
+    /// Another unsuccessful status.
+    #[error("{host} returned status {status} for {what}")]
     Status {
         /// The forge's host.
         host: String,
         /// The HTTP status.
         status: u16,
-        /// What was asked for.
+        /// The resource.
         what: String,
     },
-    /// It can't be reached, or the connection broke.
-    #[error("can't reach {host}: {why}")]
+    /// The connection failed.
+    #[error("failed to reach {host}: {why}")]
     Network {
         /// The forge's host.
         host: String,
-        /// The root cause.
+        /// The cause.
         why: String,
     },
-    /// An answer of another shape than the API's.
-    #[error("{host} answers something else than its API says: {why}")]
+    /// The response isn't what the API specifies.
+    #[error("unexpected response from {host}: {why}")]
     InvalidResponse {
         /// The forge's host.
         host: String,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// An archive that no forge makes.
-    #[error("the archive from {host} is refused: {why}")]
+    /// The archive is malformed or too large.
+    #[error("invalid archive from {host}: {why}")]
     InvalidArchive {
         /// The forge's host.
         host: String,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// A file that can't be read or written.
+    /// A file can't be read or written.
     #[error("{what}: {error}")]
     Io {
-        /// What was done.
+        /// The failed operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         error: std::io::Error,
     },
     /// No HTTP client can be created.
     #[error(transparent)]
     Client(#[from] HttpClientError),
-    /// git itself.
-    #[error("git {what}: {why}")]
+    /// The git program failed.
+    #[error("git {what} failed: {why}")]
     Git {
-        /// What git was to do.
+        /// The git command.
         what: String,
-        /// Its own words, redacted.
+        /// Its error output, redacted.
         why: String,
     },
 }
 
 fn at_utc(seconds: i64) -> Option<String> {
     let time = jiff::Timestamp::from_second(seconds).ok()?;
-    Some(format!(" until {} UTC", time.strftime("%Y-%m-%d %H:%M")))
+    Some(format!("; resets at {} UTC", time.strftime("%Y-%m-%d %H:%M")))
 }
 
 impl ForgeError {
-    /// What the user can do, a sentence each.
-    #[must_use]
+    /// What the user can do.
     pub fn help(&self) -> Vec<String> {
         let section = |host: &str| if host.contains("gitlab") { "gitlab" } else { "github" };
         let help = match self {
             Self::NotFound { .. } => {
-                "check the names, the ref and the folder; a private repository needs a token"
+                "check the owner, the repository, the ref and the folder; private repositories require a token"
             }
             Self::Unauthorized { host, had_token: false } => {
                 return vec![format!("set token under [{}.token]", section(host))];
             }
             Self::Unauthorized { host, had_token: true } => {
                 return vec![format!(
-                    "check the token under [{}.token]: has it expired, may it read this repository?",
+                    "check that the token under [{}.token] is valid and may read this repository",
                     section(host)
                 )];
             }
             Self::RateLimited { host, had_token, .. } => {
-                let mut help = vec!["wait until then".to_owned()];
+                let mut help = vec!["wait until the limit resets".to_owned()];
                 if !had_token {
-                    help.insert(
-                        0,
-                        format!(
-                            "set token under [{}.token]: with one the limit is far higher",
-                            section(host)
-                        ),
-                    );
+                    help.insert(0, format!("set token under [{}.token] for a higher limit", section(host)));
                 }
                 return help;
             }
             Self::Network { why, .. } if why.contains("certificate") => {
-                "SSL_CERT_FILE names the certificates to trust, as PEM: for a company's own authority"
+                "set SSL_CERT_FILE to a PEM file with the trusted certificates"
             }
             Self::Network { .. } => "check the network, HTTPS_PROXY, and the endpoint in velox.toml",
-            Self::Status { status: 500.., .. } => "that is the forge's own failure: try again later",
-            Self::InvalidResponse { .. } => "is the endpoint in velox.toml that of a GitHub or GitLab?",
-            Self::Git { .. } => "try the same with git by hand: `git ls-remote URL`",
+            Self::Status { status: 500.., .. } => "the forge failed; try again later",
+            Self::InvalidResponse { .. } => {
+                "check that the endpoint in velox.toml is a GitHub or GitLab server"
+            }
+            Self::Git { .. } => "run `git ls-remote URL` to reproduce the error",
             Self::Status { .. } | Self::InvalidArchive { .. } | Self::Io { .. } | Self::Client(_) => {
                 return Vec::new();
             }

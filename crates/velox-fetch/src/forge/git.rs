@@ -10,8 +10,7 @@ use tokio::process::Command;
 use super::{ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive};
 use crate::redact::Redactor;
 
-/// The slowest fetch of a repository that anyone waits for.
-const LONGEST: Duration = Duration::from_secs(600);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How the git program is run.
 #[derive(Clone)]
@@ -29,7 +28,7 @@ pub struct GitOptions {
 pub(crate) struct Git {
     options: GitOptions,
     url: String,
-    /// A bare repository of our own, for what is fetched.
+    /// A bare repository for fetched objects.
     directory: PathBuf,
 }
 
@@ -74,7 +73,7 @@ impl Git {
         };
         self.fetch(&id).await?;
         let time = self.run(&["show", "--no-patch", "--format=%ct", "--end-of-options", &id]).await?;
-        let time = time.trim().parse().map_err(|_| self.failed("show", "a commit without a date"))?;
+        let time = time.trim().parse().map_err(|_| self.failed("show", "commit without a date"))?;
         Ok(ResolvedRef { commit: ForgeCommit { id, time }, tag: tag.map(|_| asked.to_owned()) })
     }
 
@@ -109,7 +108,7 @@ impl Git {
         Ok(self.run(&["merge-base", "--is-ancestor", ancestor, commit]).await.is_ok())
     }
 
-    /// Nobody but git knows who may read it.
+    /// Unknown: only git has the credentials.
     pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
         Ok(false)
     }
@@ -118,7 +117,8 @@ impl Git {
         self.fetch(commit).await?;
         // Attributes must not change the files: the go command overrides them the same way.
         let attributes = self.directory.join("info/attributes");
-        let io = |error| ForgeError::Io { what: format!("can't write {}", attributes.display()), error };
+        let io =
+            |error| ForgeError::Io { what: format!("failed to write `{}`", attributes.display()), error };
         std::fs::create_dir_all(self.directory.join("info")).map_err(io)?;
         std::fs::write(&attributes, "* -export-subst -export-ignore\n").map_err(io)?;
         let tar = self
@@ -151,13 +151,13 @@ impl Git {
             return Ok(());
         }
         std::fs::create_dir_all(&self.directory).map_err(|error| ForgeError::Io {
-            what: format!("can't make {}", self.directory.display()),
+            what: format!("failed to create `{}`", self.directory.display()),
             error,
         })?;
         self.run(&["init", "--quiet", "--bare"]).await.map(drop)
     }
 
-    /// Just this commit, where the server lets anyone ask for one; else everything.
+    /// Fetches just this commit where the server allows it, else everything.
     async fn fetch(&self, commit: &str) -> Result<(), ForgeError> {
         self.init().await?;
         let object = format!("{commit}^{{tree}}");
@@ -208,9 +208,9 @@ impl Git {
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = tokio::time::timeout(LONGEST, command.output())
+        let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output())
             .await
-            .map_err(|_| self.failed(what, "it took longer than ten minutes"))?
+            .map_err(|_| self.failed(what, "timed out after 10 minutes"))?
             .map_err(|error| self.failed(what, &error.to_string()))?;
         if output.status.success() {
             Ok(output.stdout)

@@ -43,7 +43,6 @@ impl GitAccess {
     ///
     /// A token is in a variable of its own, which a credential helper reads when git asks for just that host: it is in no
     /// argument and in no configuration value. The go command asks git for the same credential, for its own requests.
-    #[must_use]
     pub fn environment(&self, inherited: &BTreeMap<String, String>) -> Vec<(String, SecretString)> {
         let mut settings: Vec<(String, String)> = self
             .ssh_hosts
@@ -79,7 +78,7 @@ impl GitAccess {
     }
 }
 
-/// Whether an ssh-agent at this socket holds a key.
+/// Whether the ssh-agent at this socket has a key.
 pub async fn ssh_agent_has_keys(socket: Option<&Path>) -> bool {
     match socket {
         Some(socket) => ssh_agent_key_count(socket).await.is_some_and(|keys| keys > 0),
@@ -87,7 +86,7 @@ pub async fn ssh_agent_has_keys(socket: Option<&Path>) -> bool {
     }
 }
 
-/// How many keys an ssh-agent at this socket holds; `None`: none answers
+/// The number of keys of the ssh-agent at this socket; `None`: no answer
 /// (<https://datatracker.ietf.org/doc/draft-ietf-sshm-ssh-agent/>, SSH_AGENTC_REQUEST_IDENTITIES).
 #[cfg(unix)]
 pub async fn ssh_agent_key_count(socket: &Path) -> Option<u32> {
@@ -105,13 +104,13 @@ pub async fn ssh_agent_key_count(socket: &Path) -> Option<u32> {
     tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }
 
-/// Other systems' agents have no socket to ask.
+/// Agents of other systems have no socket.
 #[cfg(not(unix))]
 pub async fn ssh_agent_key_count(_socket: &Path) -> Option<u32> {
     None
 }
 
-/// Whether the user's own git configuration sends `https://HOST/` somewhere else (`url.*.insteadOf`).
+/// Whether the user's git configuration rewrites `https://HOST/` (`url.*.insteadOf`).
 pub async fn has_url_rewrite(git: &Path, environment: &BTreeMap<String, String>, host: &str) -> bool {
     let output = tokio::process::Command::new(git)
         .args(["config", "--get-regexp", r"^url\..*\.insteadof$"])

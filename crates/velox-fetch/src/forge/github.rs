@@ -25,7 +25,7 @@ pub(crate) struct GitHub {
 }
 
 #[derive(Deserialize)]
-struct ApiCommit {
+struct GitHubCommit {
     sha: String,
     commit: InnerCommit,
 }
@@ -41,7 +41,7 @@ struct Signature {
 }
 
 #[derive(Deserialize)]
-struct ApiTag {
+struct GitHubTag {
     name: String,
     commit: Sha,
 }
@@ -93,7 +93,7 @@ impl GitHub {
     async fn commit(&self, reference: &str, what: &str) -> Result<ForgeCommit, ForgeError> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/commits/{}", self.base.path(), encoded_path(reference)));
-        let commit: ApiCommit = self.json(&url, what).await?;
+        let commit: GitHubCommit = self.json(&url, what).await?;
         let time = commit
             .commit
             .committer
@@ -124,7 +124,7 @@ impl GitHub {
             let Some(url) = next else { break };
             let what = format!("tags of {}", self.name);
             let (body, headers) = self.http.get(&url, &self.credentials, JSON, &what).await?;
-            let page: Vec<ApiTag> = parsed(&url, &body)?;
+            let page: Vec<GitHubTag> = parsed(&url, &body)?;
             tags.extend(page.into_iter().map(|tag| ForgeTag { name: tag.name, commit: tag.commit.sha }));
             next = next_page(&url, &headers);
         }
@@ -146,13 +146,13 @@ impl GitHub {
     /// <https://docs.github.com/en/rest/repos/repos#get-a-repository>
     pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
         #[derive(Deserialize)]
-        struct ApiRepository {
+        struct GitHubRepository {
             private: bool,
         }
         if self.credentials.token.is_none() {
             return Ok(true);
         }
-        let repository: ApiRepository = self.json(&self.base, &self.name).await?;
+        let repository: GitHubRepository = self.json(&self.base, &self.name).await?;
         Ok(!repository.private)
     }
 

@@ -33,20 +33,26 @@ pub(crate) struct GitLab {
 }
 
 #[derive(Deserialize)]
-struct ApiCommit {
+struct GitLabCommit {
     id: String,
     committed_date: String,
 }
 
 #[derive(Deserialize)]
-struct ApiTag {
+struct GitLabTag {
     name: String,
-    commit: ApiId,
+    commit: GitLabId,
 }
 
 #[derive(Deserialize)]
-struct ApiId {
+struct GitLabId {
     id: String,
+}
+
+#[derive(Deserialize)]
+struct ProjectDetails {
+    default_branch: Option<String>,
+    visibility: Option<String>,
 }
 
 impl GitLab {
@@ -84,14 +90,14 @@ impl GitLab {
         };
         let what = format!("{reference} in {}", self.name);
         let tag_url = self.repository(&["tags", &reference]);
-        let tag = match self.json::<ApiTag>(&tag_url, &what).await {
+        let tag = match self.json::<GitLabTag>(&tag_url, &what).await {
             Ok(tag) => Some(tag.name),
             Err(ForgeError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
         // https://docs.gitlab.com/api/commits/#get-a-single-commit: a commit, a branch or a tag.
         let asked = tag.as_ref().map_or_else(|| reference.clone(), |tag| format!("refs/tags/{tag}"));
-        let commit: ApiCommit = match self.json(&self.repository(&["commits", &asked]), &what).await {
+        let commit: GitLabCommit = match self.json(&self.repository(&["commits", &asked]), &what).await {
             Err(ForgeError::NotFound { .. }) if tag.is_some() => {
                 self.json(&self.repository(&["commits", &reference]), &what).await?
             }
@@ -106,11 +112,7 @@ impl GitLab {
     }
 
     async fn default_branch(&self) -> Result<String, ForgeError> {
-        #[derive(Deserialize)]
-        struct ApiProject {
-            default_branch: Option<String>,
-        }
-        let project: ApiProject = self.json(&self.base, &self.name).await?;
+        let project: ProjectDetails = self.json(&self.base, &self.name).await?;
         project.default_branch.ok_or_else(|| ForgeError::NotFound {
             what: format!("default branch in {}", self.name),
             host: self.host(),
@@ -134,7 +136,7 @@ impl GitLab {
             url.query_pairs_mut().append_pair("per_page", "100").append_pair("page", &number);
             let (body, headers) =
                 self.http.get(&url, &self.credentials, JSON, &format!("tags of {}", self.name)).await?;
-            let found: Vec<ApiTag> = parsed(&url, &body)?;
+            let found: Vec<GitLabTag> = parsed(&url, &body)?;
             tags.extend(found.into_iter().map(|tag| ForgeTag { name: tag.name, commit: tag.commit.id }));
             page = next(&headers);
         }
@@ -145,7 +147,7 @@ impl GitLab {
     pub(crate) async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
         let mut url = self.repository(&["merge_base"]);
         url.query_pairs_mut().append_pair("refs[]", ancestor).append_pair("refs[]", commit);
-        match self.json::<ApiId>(&url, &format!("merge base in {}", self.name)).await {
+        match self.json::<GitLabId>(&url, &format!("merge base in {}", self.name)).await {
             Ok(base) => Ok(base.id == ancestor),
             // Two histories without a common commit.
             Err(ForgeError::NotFound { .. }) => Ok(false),
@@ -155,14 +157,10 @@ impl GitLab {
 
     /// <https://docs.gitlab.com/api/projects/#get-a-single-project>
     pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
-        #[derive(Deserialize)]
-        struct ApiProject {
-            visibility: Option<String>,
-        }
         if self.credentials.token.is_none() {
             return Ok(true);
         }
-        let project: ApiProject = self.json(&self.base, &self.name).await?;
+        let project: ProjectDetails = self.json(&self.base, &self.name).await?;
         Ok(project.visibility.as_deref() == Some("public"))
     }
 

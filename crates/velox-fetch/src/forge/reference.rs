@@ -16,7 +16,7 @@ pub struct ForgeTag {
     pub commit: String,
 }
 
-/// What a ref turned out to be.
+/// A resolved ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedRef {
     /// The commit.

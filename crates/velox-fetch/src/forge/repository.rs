@@ -31,7 +31,6 @@ macro_rules! each {
 
 impl RemoteRepository {
     /// `owner/name` on github.com, or on the GitHub Enterprise Server at `endpoint` (with or without `/api/v3`).
-    #[must_use]
     pub fn github(
         http: &ForgeClient,
         endpoint: Option<&Url>,
@@ -43,7 +42,6 @@ impl RemoteRepository {
     }
 
     /// A project on gitlab.com, or on the GitLab at `endpoint`, which may have a path.
-    #[must_use]
     pub fn gitlab(
         http: &ForgeClient,
         endpoint: Option<&Url>,
@@ -54,13 +52,11 @@ impl RemoteRepository {
     }
 
     /// Whatever the git program reaches by this URL.
-    #[must_use]
     pub fn git(options: GitOptions, url: String) -> Self {
         Self(Backend::Git(Git::new(options, url)))
     }
 
     /// The host, for messages.
-    #[must_use]
     pub fn host(&self) -> String {
         each!(self, inner => inner.host())
     }
@@ -75,17 +71,15 @@ impl RemoteRepository {
     }
 
     /// The text of a file at a commit; `None` where there is none.
-    ///
-    /// # Errors
-    /// Whatever keeps the forge from answering.
     pub async fn file(&self, path: &str, commit: &str) -> Result<Option<String>, ForgeError> {
         let answer = each!(self, inner => inner.file(path, commit).await);
         match answer {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text)),
-                Err(_) => {
-                    Err(ForgeError::InvalidResponse { host: self.host(), why: format!("{path} is no text") })
-                }
+                Err(_) => Err(ForgeError::InvalidResponse {
+                    host: self.host(),
+                    why: format!("{path} is not UTF-8"),
+                }),
             },
             Err(ForgeError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -93,14 +87,11 @@ impl RemoteRepository {
     }
 
     /// All tags.
-    ///
-    /// # Errors
-    /// Whatever keeps the forge from answering.
     pub async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
         each!(self, inner => inner.tags().await)
     }
 
-    /// The tags that are most like `wanted`, for a suggestion; none where the forge doesn't answer.
+    /// The tags most similar to `wanted`, for a suggestion; empty where the forge doesn't answer.
     pub async fn similar_tags(&self, wanted: &str) -> Vec<String> {
         let tags = self.tags().await.unwrap_or_default();
         let mut names: Vec<(f64, String)> =
@@ -109,26 +100,17 @@ impl RemoteRepository {
         names.into_iter().take(3).map(|(_, name)| name).collect()
     }
 
-    /// Whether `commit` has `ancestor` behind it, or is it.
-    ///
-    /// # Errors
-    /// Whatever keeps the forge from answering.
+    /// Whether `ancestor` is an ancestor of `commit`, or equal.
     pub async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
         each!(self, inner => inner.is_ancestor(ancestor, commit).await)
     }
 
-    /// Whether everyone can read it. What answered without a token is public.
-    ///
-    /// # Errors
-    /// Whatever keeps the forge from answering.
+    /// Whether it is public. Without a token, every repository that answers is.
     pub async fn is_public(&self) -> Result<bool, ForgeError> {
         each!(self, inner => inner.is_public().await)
     }
 
-    /// Writes the tree at a commit into `into`, which is made. Links and special files are left out: a Go module has none.
-    ///
-    /// # Errors
-    /// An archive that is hostile or too large, and whatever keeps the forge from answering.
+    /// Writes the tree at a commit to the new directory `into`, without links and special files.
     pub async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
         each!(self, inner => inner.tree(commit, into).await)
     }

@@ -1,4 +1,4 @@
-//! What a forge says of a token itself: whether it is good, what it may do, how much of it is left.
+//! Information about a token: its validity, scopes, expiry and rate limit.
 
 use reqwest::header::HeaderMap;
 use secrecy::SecretString;
@@ -11,35 +11,32 @@ use super::{
     github, gitlab,
 };
 
-/// What a forge says of whoever asks.
+/// Information about a token.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenInfo {
     /// The forge's host.
     pub host: String,
-    /// What it may do, in the forge's words; `None`: the forge doesn't say, or there is no token.
+    /// Its scopes; `None`: unknown, or no token.
     pub scopes: Option<Vec<String>>,
-    /// When it ends, as the forge writes it.
+    /// Its expiry, as the forge formats it.
     pub expires: Option<String>,
-    /// How many requests are left; `None`: the forge doesn't say.
+    /// The rate limit; `None`: unknown.
     pub quota: Option<RateLimit>,
 }
 
 /// A rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// How many requests are left until the reset.
+    /// The remaining requests.
     pub remaining: u64,
-    /// How many there are between two resets.
+    /// The requests between two resets.
     pub limit: u64,
-    /// When it is reset, in seconds since 1970.
+    /// The time of the reset, in seconds since 1970.
     pub reset: i64,
 }
 
 /// Asks GitHub, or the Enterprise Server at `endpoint`; costs nothing of the rate limit
 /// (<https://docs.github.com/en/rest/rate-limit/rate-limit>).
-///
-/// # Errors
-/// A token that isn't good, and a forge that can't be reached.
 pub async fn github_token_info(
     http: &ForgeClient,
     endpoint: Option<&Url>,
@@ -72,16 +69,13 @@ pub async fn github_token_info(
             facts.expires = text(&headers, "github-authentication-token-expiration").map(str::to_owned);
             Ok(facts)
         }
-        // An Enterprise Server without limits has nothing to say, and took the token.
+        // An Enterprise Server without rate limits, which accepted the token.
         Err(ForgeError::NotFound { .. }) if endpoint.is_some() => Ok(facts),
         Err(error) => Err(error),
     }
 }
 
 /// Asks gitlab.com, or the instance at `endpoint` (<https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token>).
-///
-/// # Errors
-/// A token that isn't good, and a forge that can't be reached.
 pub async fn gitlab_token_info(
     http: &ForgeClient,
     endpoint: Option<&Url>,
@@ -97,7 +91,7 @@ pub async fn gitlab_token_info(
     let mut facts = TokenInfo { host: host(&root), ..TokenInfo::default() };
     if credentials.token.is_none() {
         let url = extended(&root, &["version"]);
-        // What counts is that it is a GitLab that answers: a stranger isn't told its version.
+        // Any GitLab is fine: it doesn't tell its version without a token.
         return match http.get(&url, &credentials, "application/json", "version").await {
             Ok(_) | Err(ForgeError::Unauthorized { .. }) => Ok(facts),
             Err(error) => Err(error),
@@ -110,7 +104,7 @@ pub async fn gitlab_token_info(
             (facts.scopes, facts.expires, facts.quota) = (Some(own.scopes), own.expires_at, quota(&headers));
             Ok(facts)
         }
-        // Other kinds of tokens (a job's, an application's) have no such page.
+        // Other kinds of tokens (a job's, an application's) have no such endpoint.
         Err(ForgeError::NotFound { .. }) => {
             let url = extended(&root, &["user"]);
             let (_, headers) = http.get(&url, &credentials, "application/json", "user").await?;

@@ -31,7 +31,6 @@ const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 const MAX_MESSAGE_CHARS: usize = 200;
 
 /// The redirects that a client of proxies may follow: ten, and like the go command none from HTTPS to plain HTTP.
-#[must_use]
 pub fn redirect_policy() -> Policy {
     Policy::custom(|attempt| {
         let from = attempt.previous().last().map(Url::scheme);
@@ -71,12 +70,12 @@ pub(crate) struct ProxyClient {
 }
 
 /// Where a response goes.
-enum Body {
+enum ResponseSink {
     Memory(Vec<u8>),
     File(NamedTempFile),
 }
 
-impl Body {
+impl ResponseSink {
     fn clear(&mut self) -> Result<(), ModCacheError> {
         match self {
             Self::Memory(bytes) => {
@@ -156,11 +155,11 @@ impl ProxyClient {
 
     /// Reads a small file into memory.
     pub(crate) async fn read(&self, proxy: &Url, path: &str) -> Result<Vec<u8>, ReadError> {
-        let mut body = Body::Memory(Vec::new());
+        let mut body = ResponseSink::Memory(Vec::new());
         self.get(proxy, path, MAX_SMALL_FILE_BYTES, &mut body).await?;
         match body {
-            Body::Memory(bytes) => Ok(bytes),
-            Body::File(_) => Ok(Vec::new()),
+            ResponseSink::Memory(bytes) => Ok(bytes),
+            ResponseSink::File(_) => Ok(Vec::new()),
         }
     }
 
@@ -177,15 +176,21 @@ impl ProxyClient {
         path: &str,
         to: NamedTempFile,
     ) -> Result<(NamedTempFile, u64), ReadError> {
-        let mut body = Body::File(to);
+        let mut body = ResponseSink::File(to);
         let size = self.get(proxy, path, MAX_ZIP_BYTES, &mut body).await?;
         match body {
-            Body::File(file) => Ok((file, size)),
-            Body::Memory(_) => Err(ReadError::invalid("no file")),
+            ResponseSink::File(file) => Ok((file, size)),
+            ResponseSink::Memory(_) => Err(ReadError::invalid("no file")),
         }
     }
 
-    async fn get(&self, proxy: &Url, path: &str, limit: u64, body: &mut Body) -> Result<u64, ReadError> {
+    async fn get(
+        &self,
+        proxy: &Url,
+        path: &str,
+        limit: u64,
+        body: &mut ResponseSink,
+    ) -> Result<u64, ReadError> {
         if proxy.scheme() == "file" {
             return read_file(proxy, path, limit, body).await;
         }
@@ -215,7 +220,7 @@ impl ProxyClient {
         }
     }
 
-    async fn request(&self, url: &Url, limit: u64, body: &mut Body) -> Result<u64, RequestError> {
+    async fn request(&self, url: &Url, limit: u64, body: &mut ResponseSink) -> Result<u64, RequestError> {
         let mut response = self.with_credentials(url)?.send().await?;
         if response.status() != StatusCode::OK {
             return Err(status_error(response).await);
@@ -258,7 +263,7 @@ impl ProxyClient {
 }
 
 /// Reads from a `file://` proxy.
-async fn read_file(proxy: &Url, path: &str, limit: u64, body: &mut Body) -> Result<u64, ReadError> {
+async fn read_file(proxy: &Url, path: &str, limit: u64, body: &mut ResponseSink) -> Result<u64, ReadError> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => ProxyError::new(ProxyErrorKind::NotFound, "not found").into(),
         _ => ReadError::from(ProxyError::new(ProxyErrorKind::Unreachable, error)),

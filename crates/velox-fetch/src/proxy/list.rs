@@ -39,9 +39,6 @@ pub enum ParseProxyListError {
 
 impl ProxyList {
     /// Parses the value of `go env GOPROXY`.
-    ///
-    /// # Errors
-    /// An invalid entry, or none.
     pub fn parse(text: &str) -> Result<Self, ParseProxyListError> {
         let mut entries = Vec::new();
         let mut rest = text;
@@ -90,7 +87,6 @@ impl ProxyList {
     }
 
     /// Whether it contains a proxy.
-    #[must_use]
     pub fn has_proxy(&self) -> bool {
         self.0.iter().any(|entry| matches!(entry.source, ProxySource::Proxy(_)))
     }

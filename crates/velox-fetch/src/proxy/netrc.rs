@@ -1,4 +1,4 @@
-//! `.netrc`, where the go command finds the credentials of proxies unless GOAUTH says otherwise
+//! `.netrc`, the go command's default for credentials of proxies
 //! (<https://go.dev/ref/mod#private-module-proxy-auth>).
 
 use secrecy::SecretString;
@@ -16,7 +16,6 @@ struct NetrcMachine {
 
 impl Netrc {
     /// Parses a netrc file; like the go command, it ignores unknown words.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let (mut machines, mut name, mut login, mut password) = (Vec::new(), None, None, None);
         let mut in_macro = false;
@@ -51,7 +50,6 @@ impl Netrc {
     }
 
     /// Login and password for a host, with its port if that isn't 443, as the go command matches it.
-    #[must_use]
     pub fn get(&self, host: &str) -> Option<(&str, &SecretString)> {
         let machine = self.0.iter().find(|machine| machine.name == host)?;
         Some((&machine.login, &machine.password))

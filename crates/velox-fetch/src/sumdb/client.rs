@@ -10,7 +10,7 @@ use velox_gomod::module;
 
 use super::{
     note::{NoteError, Verifier},
-    tlog::{LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHash, TreeHead, stored_hash_index},
+    tlog::{LogHash, LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHead, stored_hash_index},
 };
 
 /// An error of the network or the file system.
@@ -21,22 +21,13 @@ pub type IoError = Box<dyn std::error::Error + Send + Sync>;
 /// The go command keeps state and cache at `$GOPATH/pkg/sumdb` and `GOMODCACHE/cache/download/sumdb`.
 pub trait ClientOps: Sync {
     /// Reads a path of the server, which begins with `/lookup/` or `/tile/`. Any other status than 200 is an error.
-    ///
-    /// # Errors
-    /// No answer, or another status.
     fn read_remote(&self, path: &str) -> Result<Vec<u8>, IoError>;
 
     /// Reads a file of the state: `key`, the server's verifier key, and `<server>/latest`, the newest signed tree seen,
     /// empty at first.
-    ///
-    /// # Errors
-    /// A file that can't be read.
     fn read_config(&self, file: &str) -> Result<Vec<u8>, IoError>;
 
     /// Replaces a file of the state if its content is still `old`; returns whether it was.
-    ///
-    /// # Errors
-    /// A file that can't be written.
     fn write_config(&self, file: &str, old: &[u8], new: &[u8]) -> Result<bool, IoError>;
 
     /// Reads a file of the cache (`<server>/lookup/…`, `<server>/tile/…`); `None` when it doesn't exist.
@@ -90,7 +81,6 @@ pub enum SumDbError {
 
 impl SumDbError {
     /// Whether the database answered, but its answer can't be trusted.
-    #[must_use]
     pub fn is_verification_failure(&self) -> bool {
         matches!(self, Self::Security { .. } | Self::Note(_) | Self::Log(_) | Self::Record { .. })
     }
@@ -125,7 +115,7 @@ enum TreeOrder {
 impl<L: ClientOps> SumDbClient<L> {
     /// Creates a client that has seen no tree.
     pub fn new(ops: L) -> Self {
-        let tree = TreeHead { size: 0, hash: TreeHash::empty() };
+        let tree = TreeHead { size: 0, hash: LogHash::empty() };
         Self {
             ops,
             server: OnceLock::new(),
@@ -137,9 +127,6 @@ impl<L: ClientOps> SumDbClient<L> {
     }
 
     /// The verified go.sum lines of a module version, or with `VERSION/go.mod` of its go.mod.
-    ///
-    /// # Errors
-    /// A database that can't be queried, and answers that can't be verified.
     pub fn lookup(&self, path: &str, version: &str) -> Result<Vec<String>, SumDbError> {
         let server = self.server()?;
         let released = version.strip_suffix("/go.mod").unwrap_or(version);
@@ -273,7 +260,7 @@ impl<L: ClientOps> SumDbClient<L> {
         let index = stored_hash_index(0, record.id).ok_or(TlogError::NotInTree(record.id))?;
         let tiles = ServerTiles { client: self, server };
         let hashes = TileHashReader::new(tree, &tiles).read_hashes(&[index])?;
-        if hashes.first() == Some(&TreeHash::of_record(record.text.as_bytes())) {
+        if hashes.first() == Some(&LogHash::of_record(record.text.as_bytes())) {
             Ok(())
         } else {
             Err(SumDbError::Record { server: server.to_owned(), id: record.id })

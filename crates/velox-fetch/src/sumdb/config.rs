@@ -22,9 +22,6 @@ pub struct ParseSumDbError(String);
 
 impl SumDbConfig {
     /// Parses the value of `go env GOSUMDB`; `None` for `off`.
-    ///
-    /// # Errors
-    /// A value that names no database.
     pub fn parse(text: &str) -> Result<Option<Self>, ParseSumDbError> {
         if text == "off" {
             return Ok(None);

@@ -63,9 +63,6 @@ pub struct Verifier {
 
 impl Verifier {
     /// Parses a verifier key.
-    ///
-    /// # Errors
-    /// A key of another form or algorithm, or one that doesn't match its own hash.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let mut parts = text.splitn(3, '+');
         let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
@@ -86,15 +83,11 @@ impl Verifier {
     }
 
     /// The name of the server that holds the private key.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The text of a note that this key signed; signatures of other keys don't count.
-    ///
-    /// # Errors
-    /// Bytes that aren't a note, an invalid signature in this key's name, and none at all.
     pub fn open<'a>(&self, note: &'a [u8]) -> Result<&'a str, NoteError> {
         let malformed = || NoteError::MalformedNote;
         let note = std::str::from_utf8(note).map_err(|_| malformed())?;

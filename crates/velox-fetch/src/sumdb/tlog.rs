@@ -39,17 +39,15 @@ pub enum TlogError {
 
 /// A hash of a record, of a subtree or of the whole tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TreeHash([u8; HASH_BYTES]);
+pub struct LogHash([u8; HASH_BYTES]);
 
-impl TreeHash {
+impl LogHash {
     /// The hash of the tree without records.
-    #[must_use]
     pub fn empty() -> Self {
         Self(Sha256::digest(b"").into())
     }
 
     /// The hash of a record's content.
-    #[must_use]
     pub fn of_record(content: &[u8]) -> Self {
         Self(Sha256::new().chain_update([0]).chain_update(content).finalize().into())
     }
@@ -78,13 +76,13 @@ impl TreeHash {
     }
 }
 
-impl fmt::Display for TreeHash {
+impl fmt::Display for LogHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&STANDARD.encode(self.0))
     }
 }
 
-impl fmt::Debug for TreeHash {
+impl fmt::Debug for LogHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -96,14 +94,11 @@ pub struct TreeHead {
     /// The number of records.
     pub size: u64,
     /// The hash of them all.
-    pub hash: TreeHash,
+    pub hash: LogHash,
 }
 
 impl TreeHead {
     /// Parses the text of a tree note (`tlog.ParseTree`): a heading, the size, the hash, then lines for later use.
-    ///
-    /// # Errors
-    /// Text of another form.
     pub fn parse(text: &str) -> Result<Self, TlogError> {
         Self::read(text).ok_or(TlogError::MalformedTree)
     }
@@ -115,7 +110,7 @@ impl TreeHead {
         if text.len() > 1_000_000 || number > MAX_RECORDS || size != number.to_string() {
             return None;
         }
-        let hash = TreeHash(super::note::BASE64.decode(hash).ok()?.try_into().ok()?);
+        let hash = LogHash(super::note::BASE64.decode(hash).ok()?.try_into().ok()?);
         Some(Self { size: number, hash })
     }
 }
@@ -131,9 +126,6 @@ pub struct LogRecord<'a> {
 
 impl<'a> LogRecord<'a> {
     /// Parses the record at the start of an answer; what follows it is the signed tree note (`tlog.ParseRecord`).
-    ///
-    /// # Errors
-    /// Bytes of another form.
     pub fn parse(message: &'a [u8]) -> Result<(Self, &'a [u8]), TlogError> {
         Self::read(message).ok_or(TlogError::MalformedRecord)
     }
@@ -156,7 +148,6 @@ impl<'a> LogRecord<'a> {
 /// (section 3.3 of [Crosby and Wallach](https://www.usenix.org/legacy/event/sec09/tech/full_papers/crosby.pdf)).
 ///
 /// `None` when the place lies beyond the largest tree.
-#[must_use]
 pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
     // The hash is written right after the last record below it, whose own place is n + n/2 + n/4 + ….
     let mut last = n.checked_add(1)?.checked_mul(1_u64.checked_shl(level)?)?.checked_sub(1)?;
@@ -172,7 +163,6 @@ pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
 }
 
 /// The level and number of the hash at a place: the inverse of [`stored_hash_index`].
-#[must_use]
 pub fn split_stored_hash_index(index: u64) -> (u32, u64) {
     // Record n's place is below 2n, so the record that brought this hash is at or a little after index/2.
     let mut n = index / 2;
@@ -238,7 +228,6 @@ pub struct Tile {
 
 impl Tile {
     /// The narrowest tile that holds the hash at a place.
-    #[must_use]
     pub fn for_index(index: u64) -> Self {
         Self::locate(index).0
     }
@@ -254,7 +243,6 @@ impl Tile {
     }
 
     /// The path below the database's URL, without a leading slash (`tile/8/0/x001/234.p/5`).
-    #[must_use]
     pub fn path(self) -> String {
         let mut n = self.n;
         let mut number = format!("{:03}", n % 1000);
@@ -267,19 +255,17 @@ impl Tile {
     }
 
     /// The tile when it has all its hashes.
-    #[must_use]
     pub fn full(self) -> Self {
         Self { width: FULL_WIDTH, ..self }
     }
 
     /// The size of its content in bytes.
-    #[must_use]
     pub fn size(self) -> usize {
         usize::try_from(self.width).unwrap_or(usize::MAX).saturating_mul(HASH_BYTES)
     }
 
     /// The hash at a place, from the content of this tile.
-    fn hash(self, content: &[u8], index: u64) -> Result<TreeHash, TlogError> {
+    fn hash(self, content: &[u8], index: u64) -> Result<LogHash, TlogError> {
         let (narrow, hashes) = Self::locate(index);
         let is_here = Self { width: self.width, ..narrow } == self && narrow.width <= self.width;
         let bytes = |at: u64| usize::try_from(at).ok()?.checked_mul(HASH_BYTES);
@@ -287,7 +273,7 @@ impl Tile {
             (true, Some(start), Some(end)) => content.get(start..end),
             _ => None,
         };
-        part.and_then(TreeHash::above_tile).ok_or_else(|| self.inconsistent())
+        part.and_then(LogHash::above_tile).ok_or_else(|| self.inconsistent())
     }
 
     /// The tile `up` levels above, as wide as it is in a tree of `size` records; `None` when that tree has none there.
@@ -310,9 +296,6 @@ pub trait TileReader {
     type Error: From<TlogError>;
 
     /// Reads the contents of tiles, in their order. They need not be true: [`TileHashReader`] verifies them.
-    ///
-    /// # Errors
-    /// A tile that can't be read.
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, Self::Error>;
 
     /// Keeps tiles that are verified.
@@ -363,22 +346,16 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
     }
 
     /// The hash of the tree of the first `size` records.
-    ///
-    /// # Errors
-    /// A size beyond this tree, and tiles that can't be read or verified.
-    pub fn tree_hash(&self, size: u64) -> Result<TreeHash, R::Error> {
+    pub fn tree_hash(&self, size: u64) -> Result<LogHash, R::Error> {
         if size == 0 {
-            return Ok(TreeHash::empty());
+            return Ok(LogHash::empty());
         }
         let hashes = self.read_hashes(&subtree_indexes(0..size)?)?;
-        Ok(TreeHash::above_all(&hashes).ok_or(TlogError::NotInTree(size))?)
+        Ok(LogHash::above_all(&hashes).ok_or(TlogError::NotInTree(size))?)
     }
 
     /// The proof that this tree begins with the tree of `old` records, or doesn't (`tlog.ProveTree`).
-    ///
-    /// # Errors
-    /// A size of 0 or beyond this tree, and tiles that can't be read or verified.
-    pub fn consistency_proof(&self, old: u64) -> Result<Vec<TreeHash>, R::Error> {
+    pub fn consistency_proof(&self, old: u64) -> Result<Vec<LogHash>, R::Error> {
         if old < 1 || old > self.tree.size {
             return Err(TlogError::NotInTree(old).into());
         }
@@ -386,16 +363,13 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             .into_iter()
             .map(|records| {
                 let hashes = self.read_hashes(&subtree_indexes(records)?)?;
-                Ok(TreeHash::above_all(&hashes).ok_or(TlogError::NotInTree(old))?)
+                Ok(LogHash::above_all(&hashes).ok_or(TlogError::NotInTree(old))?)
             })
             .collect()
     }
 
     /// The hashes at these places, in their order.
-    ///
-    /// # Errors
-    /// A place outside of the tree, and tiles that can't be read or verified.
-    pub fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<TreeHash>, R::Error> {
+    pub fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<LogHash>, R::Error> {
         let size = self.tree.size;
         let mut plan = TilePlan::default();
 
@@ -428,11 +402,11 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             (Some(tile), Some(content)) => tile.hash(content, index),
             _ => Err(TlogError::NotInTree(index)),
         };
-        let all = |tiles: &[usize], indexes: &[u64]| -> Result<Vec<TreeHash>, TlogError> {
+        let all = |tiles: &[usize], indexes: &[u64]| -> Result<Vec<LogHash>, TlogError> {
             tiles.iter().zip(indexes).map(|(number, index)| hash(*number, *index)).collect()
         };
 
-        if TreeHash::above_all(&all(&root_tiles, &roots)?).unwrap_or_else(TreeHash::empty) != self.tree.hash {
+        if LogHash::above_all(&all(&root_tiles, &roots)?).unwrap_or_else(LogHash::empty) != self.tree.hash {
             // At least one is wrong; which one can't be known.
             let tiles: Vec<_> = plan.tiles.iter().take(trusted).map(|tile| tile.path()).collect();
             return Err(TlogError::InconsistentTile(tiles.join(", ")).into());
@@ -441,7 +415,7 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             let parent = tile.above(1, size).and_then(|parent| plan.numbers.get(&parent).copied());
             let index = stored_hash_index((tile.level + 1) * TILE_HEIGHT, tile.n);
             let (Some(parent), Some(index)) = (parent, index) else { return Err(tile.inconsistent().into()) };
-            if TreeHash::above_tile(content) != Some(hash(parent, index)?) {
+            if LogHash::above_tile(content) != Some(hash(parent, index)?) {
                 return Err(tile.inconsistent().into());
             }
         }
@@ -483,7 +457,7 @@ mod tests {
             let _ = (stored_hash_index(level, n), Tile::for_index(n).path(), TreeHead::parse(&text));
             let _ = LogRecord::parse(text.as_bytes());
             let tiles = AnyTiles(content);
-            let reader = TileHashReader::new(TreeHead { size: n, hash: TreeHash::empty() }, &tiles);
+            let reader = TileHashReader::new(TreeHead { size: n, hash: LogHash::empty() }, &tiles);
             let _ = (reader.read_hashes(&[index]), reader.tree_hash(index), reader.consistency_proof(index));
         }
     }

@@ -207,10 +207,10 @@ fn temporary_faults_are_retried_and_lasting_ones_reported() {
         assert_eq!(rule.hits(), 2);
     }
     for (fault, said) in [
-        (Fault::Status(500), "answers 500"),
-        (Fault::CutBody, "can't reach"),
-        (Fault::RedirectLoop, "redirects in circles"),
-        (Fault::GarbageJson, "answers something else than its API says"),
+        (Fault::Status(500), "returned status 500"),
+        (Fault::CutBody, "failed to reach"),
+        (Fault::RedirectLoop, "redirect loop"),
+        (Fault::GarbageJson, "unexpected response"),
     ] {
         let forge = TestForge::start();
         history(&forge.github("acme/hello"));

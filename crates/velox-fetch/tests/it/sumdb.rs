@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use velox_fetch::sumdb::{
     ClientOps, IoError, SumDbClient, SumDbError,
     note::Verifier,
-    tlog::{self, LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHash, TreeHead},
+    tlog::{self, LogHash, LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHead},
 };
 use velox_testkit::GoOracle;
 
@@ -68,10 +68,10 @@ fn logs_proofs_and_tiles() -> Outcome {
         let ours: Vec<String> = reader.consistency_proof(id + 1)?.iter().map(ToString::to_string).collect();
         prop_assert_eq!(ours, texts(&proofs[1]));
         let place = tlog::stored_hash_index(0, id).unwrap();
-        let record = TreeHash::of_record(format!("record {id}").as_bytes());
+        let record = LogHash::of_record(format!("record {id}").as_bytes());
         prop_assert_eq!(reader.read_hashes(&[place])?, [record]);
         // A tree of another hash has none of these tiles.
-        let other = TileHashReader::new(TreeHead { size, hash: TreeHash::empty() }, &tiles);
+        let other = TileHashReader::new(TreeHead { size, hash: LogHash::empty() }, &tiles);
         prop_assert!(matches!(other.read_hashes(&[place]), Err(TlogError::InconsistentTile(_))));
         Ok(())
     })?;

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml_edit::{Document, Item};
 
 use super::{
-    outline::{KeyValue, PluginEntry, PluginTable, TableStyle, entries, fields, shelf_item},
+    outline::{KeyValue, PluginEntry, PluginSection, TableStyle, entries, fields, section_item},
     string,
     text::{TextEdits, line_end, line_ending, line_start, whole},
 };
@@ -14,7 +14,7 @@ use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project
 pub struct Migration {
     /// The text.
     pub text: String,
-    /// What is no more in it, since vx does it by itself; a sentence each.
+    /// What was removed because it is the default of vx; a sentence each.
     pub dropped: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ pub struct Migration {
 /// Comments stay, and so does every line that the formats share. A text in the newest format comes back as it is.
 ///
 /// # Errors
-/// Everything that the newest format has no words for, by its name.
+/// Everything that the newest format can't express.
 pub fn migrate(
     source: &SourceFile,
     manifest: &Manifest,
@@ -34,7 +34,7 @@ pub fn migrate(
     if manifest.format == ManifestFormat::Modules {
         return Ok(Migration { text: source.text.clone(), dropped: Vec::new() });
     }
-    let modules = checked(manifest, modules)?;
+    let modules = module_paths(manifest, modules)?;
     let document = Document::parse(source.text.as_str())
         .map_err(|error| vec![crate::parse::not_toml(&source.text, &error)])?;
     let mut migrating = Migrator {
@@ -50,19 +50,18 @@ pub fn migrate(
 
     let migrated = SourceFile { name: source.name.clone(), text };
     match Manifest::parse(&migrated, environment) {
-        Ok((new, _)) if says_the_same(manifest, &new, &modules) => {
+        Ok((new, _)) if is_equivalent(manifest, &new, &modules) => {
             Ok(Migration { text: migrated.text, dropped })
         }
-        _ => {
-            Err(vec![Diagnostic::error("the file is written in a way that can't be migrated for you").help(
-                "write the plugins below [github.plugins] and [gitlab.plugins], a line or a table each",
-            )])
-        }
+        _ => Err(vec![
+            Diagnostic::error("failed to migrate the file: its layout is not supported")
+                .help("write each plugin as a line or a table of `[github.plugins]` or `[gitlab.plugins]`"),
+        ]),
     }
 }
 
-/// The module path of every plugin; it has to lead back to where the plugin comes from.
-fn checked(
+/// The module path of every plugin, which must lead to its repository.
+fn module_paths(
     manifest: &Manifest,
     modules: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
@@ -73,23 +72,23 @@ fn checked(
         let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
         let Some(module) = modules.get(name).cloned().or_else(|| plugin.module_path(manifest)) else {
             wrong.push(
-                at(format!("the module path of `{name}` isn't known"))
-                    .label("the newest format names plugins by it")
-                    .help("make a velox.lock with `vx lock`, or run `vx migrate` without --offline"),
+                at(format!("unknown module path of plugin `{name}`"))
+                    .label("required by the new format")
+                    .help("create velox.lock with `vx lock`, or run `vx migrate` without `--offline`"),
             );
             continue;
         };
-        if plugin.replace.is_none() && !leads_back(&module, plugin, manifest) {
+        if plugin.replace.is_none() && !leads_to_repository(&module, plugin, manifest) {
             wrong.push(
-                at(format!("`{name}` is the module {module}, whose path doesn't say where it comes from"))
-                    .label("the newest format has no words for that")
-                    .help("give its go.mod the path of its repository, or keep this format"),
+                at(format!("the module path {module} of plugin `{name}` doesn't lead to its repository"))
+                    .label("can't be expressed in the new format")
+                    .help("use the repository's path in its go.mod, or keep this format"),
             );
         }
         if known.insert(name.clone(), module).is_some() {
             wrong.push(
-                at(format!("there are two plugins `{name}`, and the newest format has one table for both"))
-                    .label("the second one")
+                at(format!("duplicate plugin `{name}`: the new format has one table for both"))
+                    .label("second plugin")
                     .help("rename one of them"),
             );
         }
@@ -97,7 +96,7 @@ fn checked(
     if wrong.is_empty() { Ok(known) } else { Err(wrong) }
 }
 
-fn leads_back(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
+fn leads_to_repository(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
     let (root, own_folder) = match &plugin.origin {
         Origin::Module(_) => return true,
         Origin::GitHub { owner, repository, .. } => {
@@ -126,23 +125,23 @@ struct Migrator<'a> {
 }
 
 impl Migrator<'_> {
-    /// The first table of plugins becomes `[plugins]`. A table can't be opened twice: what stands below the second one
-    /// gets tables of its own.
+    /// The first table of plugins becomes `[plugins]`. A table can't be opened twice, so each plugin of the second one gets
+    /// its own table.
     fn plugins(&mut self, modules: &BTreeMap<String, String>) -> Result<(), Vec<Diagnostic>> {
-        let mut headers: Vec<(usize, PluginTable)> = Vec::new();
-        for shelf in [PluginTable::GitHub, PluginTable::GitLab] {
-            if let Some(Item::Table(table)) = shelf_item(self.document, shelf)
+        let mut headers: Vec<(usize, PluginSection)> = Vec::new();
+        for section in [PluginSection::GitHub, PluginSection::GitLab] {
+            if let Some(Item::Table(table)) = section_item(self.document, section)
                 && let Some(span) = table.span().filter(|_| !table.is_implicit() && !table.is_dotted())
             {
-                headers.push((span.start, shelf));
+                headers.push((span.start, section));
             }
         }
         headers.sort_by_key(|(start, _)| *start);
         let entries = entries(self.document);
-        // An empty one has nothing to keep: it would only be a second format.
-        headers.retain(|(start, shelf)| {
+        // An empty one would only be a second format.
+        headers.retain(|(start, section)| {
             let used = entries.iter().any(|entry| {
-                entry.shelf == *shelf && matches!(entry.shape, TableStyle::Inline(_) | TableStyle::Dotted)
+                entry.section == *section && matches!(entry.shape, TableStyle::Inline(_) | TableStyle::Dotted)
             });
             if !used {
                 self.remove_header(*start);
@@ -153,8 +152,9 @@ impl Migrator<'_> {
             Some((first, others)) => (Some(first.1), others),
             None => (None, &[][..]),
         };
-        if let Some((start, shelf)) = headers.first() {
-            let end = shelf_item(self.document, *shelf).and_then(Item::span).map_or(*start, |span| span.end);
+        if let Some((start, section)) = headers.first() {
+            let end =
+                section_item(self.document, *section).and_then(Item::span).map_or(*start, |span| span.end);
             self.changes.replace(*start..end, "[plugins]");
         }
         for (start, _) in others {
@@ -165,16 +165,16 @@ impl Migrator<'_> {
         let mut seen = BTreeSet::new();
         for entry in &entries {
             let Some(module) = modules.get(&entry.name) else { continue };
-            let below_second = others.iter().any(|(_, shelf)| *shelf == entry.shelf);
+            let below_second = others.iter().any(|(_, section)| *section == entry.section);
             match &entry.shape {
                 TableStyle::Header(header) => {
                     self.changes.replace(header.start..entry.key.start, "[plugins.");
                     self.fields(entry, module);
                 }
                 TableStyle::Dotted if !below_second => {
-                    if first != Some(entry.shelf) {
+                    if first != Some(entry.section) {
                         for field in &entry.fields {
-                            self.shorten(entry.shelf, field.key.start);
+                            self.shorten(entry.section, field.key.start);
                         }
                     }
                     self.fields(entry, module);
@@ -184,22 +184,22 @@ impl Migrator<'_> {
                 {
                     let pairs = self.pairs(entry, module);
                     if below_second {
-                        let first_of_shelf = seen.insert(entry.shelf.path());
-                        self.own_table(entry, braces.end, &pairs, first_of_shelf);
+                        let first_of_section = seen.insert(entry.section.path());
+                        self.own_table(entry, braces.end, &pairs, first_of_section);
                     } else {
-                        if first != Some(entry.shelf) {
-                            self.shorten(entry.shelf, entry.key.start);
+                        if first != Some(entry.section) {
+                            self.shorten(entry.section, entry.key.start);
                         }
                         self.changes.replace(braces.clone(), super::inline(&pairs));
                     }
                 }
                 TableStyle::Inline(_) | TableStyle::Nested(_) | TableStyle::Dotted => wrong.push(
                     Diagnostic::error(format!(
-                        "the plugin `{}` is written in a way that can't be migrated",
+                        "failed to migrate plugin `{}`: its layout is not supported",
                         entry.name
                     ))
                     .at(entry.key.clone())
-                    .help("write it on one line, below [github.plugins] or [gitlab.plugins]"),
+                    .help("write it on one line of `[github.plugins]` or `[gitlab.plugins]`"),
                 ),
             }
         }
@@ -244,7 +244,7 @@ impl Migrator<'_> {
         }
     }
 
-    /// Removes a key with its value, and its line where no comment stands there.
+    /// Removes a key with its value, and the line unless it has a comment.
     fn remove(&mut self, field: &KeyValue) {
         let (start, end) = (line_start(self.text, field.key.start), line_end(self.text, field.value.end));
         match self.text.get(field.value.end..end).and_then(|rest| rest.find('#')) {
@@ -262,11 +262,11 @@ impl Migrator<'_> {
         }
     }
 
-    /// `github.plugins.http` → `plugins.http`, where the line says it in full.
-    fn shorten(&mut self, shelf: PluginTable, key: usize) {
+    /// `github.plugins.http` → `plugins.http`, where the line has the full key.
+    fn shorten(&mut self, section: PluginSection, key: usize) {
         let start = line_start(self.text, key);
         let prefix = self.text.get(start..key).unwrap_or_default();
-        let forge = shelf.path().first().copied().unwrap_or_default();
+        let forge = section.path().first().copied().unwrap_or_default();
         if let Some(at) = prefix.find(forge)
             && let Some(dot) = prefix.get(at..).and_then(|rest| rest.find("plugins"))
         {
@@ -274,7 +274,7 @@ impl Migrator<'_> {
         }
     }
 
-    /// `[velox] build_args` goes where it only says what vx does by itself; the rest stays where it is.
+    /// Removes `[velox] build_args` if they are the defaults of vx.
     fn build_args(&mut self, manifest: &Manifest) {
         let Some(item) = self.document.get("velox") else { return };
         let arguments = &manifest.build_args;
@@ -288,7 +288,7 @@ impl Migrator<'_> {
         if !usual {
             return;
         }
-        self.dropped.push("[velox] build_args: vx trims, strips and stamps by itself".to_owned());
+        self.dropped.push("[velox] build_args: vx trims, strips and stamps by default".to_owned());
         match item {
             Item::Table(table) => {
                 if let Some(header) = table.span().filter(|_| !table.is_dotted() && !table.is_implicit()) {
@@ -309,8 +309,8 @@ impl Migrator<'_> {
     }
 }
 
-/// Whether the newest format says all that the older one said.
-fn says_the_same(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, String>) -> bool {
+/// Whether the migrated manifest is equivalent.
+fn is_equivalent(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, String>) -> bool {
     let plugins = |manifest: &Manifest| -> BTreeMap<String, (Option<String>, String, String)> {
         manifest
             .plugins

@@ -1,5 +1,4 @@
-//! A `velox.toml` that is changed where it has to change: every other byte of it stays, comments, order and layout
-//! included.
+//! Editing a `velox.toml` in place: every unaffected byte stays, including comments, order and layout.
 
 mod migrate;
 mod outline;
@@ -11,35 +10,35 @@ use toml_edit::{Document, Item};
 
 pub use self::migrate::{Migration, migrate};
 use self::{
-    outline::{PluginEntry, PluginTable, TableStyle, entries, fields, shelf_item},
+    outline::{PluginEntry, PluginSection, TableStyle, entries, fields, section_item},
     text::{
         TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
     },
 };
 use crate::{Diagnostic, ManifestFormat, Replacement, reader::nearest};
 
-/// A configuration text to be edited, in the format that it is written in.
+/// An editor of a configuration text, which keeps its format.
 ///
-/// Each operation is done whole or not at all. It points with places in the text as it was before the operation.
+/// A failed operation changes nothing. The spans of its diagnostic refer to the text before the operation.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Editor {
     text: String,
 }
 
-/// A plugin to be written.
+/// A plugin to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPlugin {
-    /// The user's name for it.
+    /// Its name in the file.
     pub name: String,
     /// Where it comes from.
     pub origin: NewOrigin,
     /// Tag, branch, commit or `latest`.
     pub reference: String,
-    /// What replaces it.
+    /// The replacement.
     pub replace: Option<Replacement>,
 }
 
-/// Where a new plugin comes from: the formats write it in different words.
+/// The origin of a new plugin, as the formats write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewOrigin {
     /// A module path, for the newest format.
@@ -65,10 +64,10 @@ pub enum NewOrigin {
 }
 
 impl Editor {
-    /// Takes a text that is TOML.
+    /// Creates an editor of a TOML text.
     ///
     /// # Errors
-    /// It is none.
+    /// The text isn't TOML.
     pub fn new(text: &str) -> Result<Self, Diagnostic> {
         match Document::parse(text) {
             Ok(_) => Ok(Self { text: text.to_owned() }),
@@ -76,22 +75,22 @@ impl Editor {
         }
     }
 
-    /// The text as it is by now.
+    /// The current text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The format that it is written in; a text without plugins has the newest, as long as nothing says otherwise.
+    /// The format of the text; the newest if it has no plugins and no tables of an older one.
     #[must_use]
     pub fn format(&self) -> ManifestFormat {
         let Ok(document) = self.document() else { return ManifestFormat::Modules };
-        if shelf_item(&document, PluginTable::Plugins).is_some() {
+        if section_item(&document, PluginSection::Plugins).is_some() {
             return ManifestFormat::Modules;
         }
-        let older = [PluginTable::GitHub, PluginTable::GitLab]
+        let older = [PluginSection::GitHub, PluginSection::GitLab]
             .into_iter()
-            .any(|shelf| shelf_item(&document, shelf).is_some());
+            .any(|section| section_item(&document, section).is_some());
         match (document.contains_key("velox"), older) {
             (true, _) => ManifestFormat::Ancestor,
             (false, true) => ManifestFormat::Manual,
@@ -105,44 +104,44 @@ impl Editor {
         self.entries().into_iter().map(|entry| entry.name).collect()
     }
 
-    /// Whether the ref of this plugin holds a variable (`${NAME}`), which a new ref would take the place of.
+    /// Whether the ref of this plugin contains a variable (`${NAME}`), which a new ref would replace.
     #[must_use]
     pub fn has_variable_ref(&self, name: &str) -> bool {
         self.entries()
             .iter()
             .find(|entry| entry.name == name)
-            .and_then(|entry| entry.field(entry.shelf.reference()))
+            .and_then(|entry| entry.field(entry.section.reference()))
             .and_then(|field| self.text.get(field.value.clone()))
             .is_some_and(|raw| raw.contains("${"))
     }
 
-    /// Adds a plugin behind the last one, written as that one is.
+    /// Adds a plugin after the last one, in the same style.
     ///
     /// # Errors
-    /// The name is taken, or the file is written in a way that has no place for it.
+    /// The name is in use, or the layout of the file isn't supported.
     pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
         let all = self.entries();
         if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
-            return Err(Diagnostic::error(format!("there is a plugin `{}` already", plugin.name))
+            return Err(Diagnostic::error(format!("plugin `{}` already exists", plugin.name))
                 .at(taken.key.clone())
-                .label("the name is taken")
-                .help("give it another name with `--name`"));
+                .label("name already in use")
+                .help("choose another name with `--name`"));
         }
-        let shelf = plugin.shelf();
-        let like = all.iter().rfind(|entry| entry.shelf == shelf);
+        let section = plugin.section();
+        let like = all.iter().rfind(|entry| entry.section == section);
         let mut changes = TextEdits::default();
         let pairs = plugin.pairs(like);
         match like {
             Some(like) => self.add_like(like, plugin, &pairs, &mut changes),
-            None => self.add_first(shelf, plugin, &pairs, &mut changes),
+            None => self.add_first(section, plugin, &pairs, &mut changes),
         }
         self.change(changes)
     }
 
-    /// Removes a plugin. Comments on lines of their own stay: whom they are about is the user's to say.
+    /// Removes a plugin. Comments on their own lines stay.
     ///
     /// # Errors
-    /// There is no such plugin; the nearest names are told.
+    /// There is no such plugin.
     pub fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
         let mut changes = TextEdits::default();
@@ -162,7 +161,8 @@ impl Editor {
             }
             TableStyle::Nested(_) => {
                 let document = self.document()?;
-                let siblings = shelf_item(&document, entry.shelf).and_then(Item::as_table_like).map(fields);
+                let siblings =
+                    section_item(&document, entry.section).and_then(Item::as_table_like).map(fields);
                 changes.remove(self.between_commas(&siblings.unwrap_or_default(), name));
             }
         }
@@ -175,19 +175,19 @@ impl Editor {
     /// There is no such plugin.
     pub fn set_ref(&mut self, name: &str, reference: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
-        self.set(&entry, entry.shelf.reference(), reference)
+        self.set(&entry, entry.section.reference(), reference)
     }
 
-    /// Sets a plugin's module path; in the manual's format, whose repositories have every major, nothing changes.
+    /// Sets a plugin's module path; a repository has every major, so plugins of a forge don't change.
     ///
     /// # Errors
     /// There is no such plugin.
     pub fn set_module(&mut self, name: &str, module: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
-        if entry.shelf == PluginTable::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
+        if entry.section == PluginSection::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
     }
 
-    /// Sets what replaces a plugin, or leaves it unreplaced.
+    /// Sets or removes the replacement of a plugin.
     ///
     /// # Errors
     /// There is no such plugin.
@@ -218,8 +218,8 @@ impl Editor {
         let document = self.document()?;
         let place = document.get("roadrunner").and_then(|table| table.as_table_like()?.get("ref")?.span());
         let Some(place) = place else {
-            return Err(Diagnostic::error("the file has no `ref` in [roadrunner]")
-                .help(format!("write it: [roadrunner] ref = \"{reference}\"")));
+            return Err(Diagnostic::error("missing key `ref` in `[roadrunner]`")
+                .help(format!("add it: [roadrunner] ref = \"{reference}\"")));
         };
         let mut changes = TextEdits::default();
         changes.replace(place.clone(), self.literal(reference, Some(&place)));
@@ -240,10 +240,10 @@ impl Editor {
             return Ok(entry.clone());
         }
         let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        let unknown = Diagnostic::error(format!("there is no plugin `{name}` in the configuration"));
+        let unknown = Diagnostic::error(format!("no plugin named `{name}` in the configuration"));
         Err(match nearest(name, names.iter().copied()) {
             Some(near) => unknown.help(format!("did you mean `{near}`?")),
-            None => unknown.help(format!("there are: {}", names.join(", "))),
+            None => unknown.help(format!("the plugins are: {}", names.join(", "))),
         })
     }
 
@@ -280,10 +280,10 @@ impl Editor {
         }
     }
 
-    /// The first plugin of a shelf, which may be there, and empty.
+    /// Adds the first plugin of a table, which may exist and be empty.
     fn add_first(
         &self,
-        shelf: PluginTable,
+        section: PluginSection,
         plugin: &NewPlugin,
         pairs: &[(&str, String)],
         changes: &mut TextEdits,
@@ -291,7 +291,7 @@ impl Editor {
         let text = &self.text;
         let line = format!("{} = {}", key(&plugin.name), inline(pairs));
         let document = self.document().ok();
-        match document.as_ref().and_then(|document| shelf_item(document, shelf)) {
+        match document.as_ref().and_then(|document| section_item(document, section)) {
             Some(Item::Table(table)) if !table.is_implicit() && !table.is_dotted() => {
                 if let Some(header) = table.span() {
                     let at = line_end(text, header.end);
@@ -304,14 +304,14 @@ impl Editor {
                 }
             }
             _ => {
-                let mut lines = match shelf {
-                    PluginTable::Plugins => {
+                let mut lines = match section {
+                    PluginSection::Plugins => {
                         let mut lines = vec![format!("[plugins.{}]", key(&plugin.name))];
                         lines.extend(pairs.iter().map(|(key, value)| format!("{key} = {value}")));
                         lines
                     }
-                    PluginTable::GitHub | PluginTable::GitLab => {
-                        vec![format!("[{}]", shelf.path().join(".")), line]
+                    PluginSection::GitHub | PluginSection::GitLab => {
+                        vec![format!("[{}]", section.path().join(".")), line]
                     }
                 };
                 let start = line_start(text, text.len());
@@ -359,7 +359,7 @@ impl Editor {
         whole(&self.text, lines)
     }
 
-    /// What goes with one of the pairs between braces: the comma before it, or the one behind the first.
+    /// The range of a pair between braces, with the comma before it or, for the first, after it.
     fn between_commas(&self, pairs: &[outline::KeyValue], name: &str) -> Range<usize> {
         let Some(index) = pairs.iter().position(|pair| pair.name == name) else { return 0..0 };
         let before = index.checked_sub(1).and_then(|before| pairs.get(before));
@@ -371,7 +371,7 @@ impl Editor {
         }
     }
 
-    /// A string in the quotes that `like` has, where these can hold it.
+    /// A string in the quotes of `like`, if these can quote it.
     fn literal(&self, value: &str, like: Option<&Range<usize>>) -> String {
         let single = like
             .and_then(|place| self.text.get(place.clone()))
@@ -387,25 +387,22 @@ impl Editor {
                 self.text = text;
                 Ok(())
             }
-            Err(error) => Err(Diagnostic::error(format!(
-                "the file is written in a way that can't be edited for you: {}",
-                error.message()
-            ))
-            .help("make this change by hand")),
+            Err(error) => Err(Diagnostic::error(format!("failed to edit the file: {}", error.message()))
+                .help("make this change by hand")),
         }
     }
 }
 
 impl NewPlugin {
-    fn shelf(&self) -> PluginTable {
+    fn section(&self) -> PluginSection {
         match self.origin {
-            NewOrigin::Module(_) => PluginTable::Plugins,
-            NewOrigin::GitHub { .. } => PluginTable::GitHub,
-            NewOrigin::GitLab { .. } => PluginTable::GitLab,
+            NewOrigin::Module(_) => PluginSection::Plugins,
+            NewOrigin::GitHub { .. } => PluginSection::GitHub,
+            NewOrigin::GitLab { .. } => PluginSection::GitLab,
         }
     }
 
-    /// Its keys with their values, in the order that another plugin has them.
+    /// Its keys with their values, in the order of another plugin.
     fn pairs(&self, like: Option<&PluginEntry>) -> Vec<(&'static str, String)> {
         let mut pairs = match &self.origin {
             NewOrigin::Module(path) => vec![("module_name", string(path)), ("tag", string(&self.reference))],
@@ -430,7 +427,7 @@ impl NewPlugin {
     }
 }
 
-/// Without the text: a token may be written in it.
+/// Without the text, which may contain a token.
 impl fmt::Debug for Editor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Editor").finish_non_exhaustive()
@@ -453,9 +450,8 @@ impl std::str::FromStr for Replacement {
 
     /// A directory (`../http`), or a module (`github.com/acme/http`, `github.com/acme/http@v5.0.1`).
     fn from_str(text: &str) -> Result<Self, Diagnostic> {
-        crate::refs::replacement(text).map_err(|wrong| {
-            crate::manual::cannot_be(&format!("`{text}` can't be a replacement"), &None, wrong)
-        })
+        crate::refs::replacement(text)
+            .map_err(|wrong| crate::manual::invalid(&format!("invalid replacement `{text}`"), &None, wrong))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where the plugins of a text stand, and how each is written.
+//! The positions and the styles of the plugins in a text.
 
 use std::ops::Range;
 
@@ -6,10 +6,10 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::text::{line_end, line_start};
 
-/// The table that plugins are listed in.
+/// A table of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum PluginTable {
-    /// `[plugins]`, of the newest format.
+pub(super) enum PluginSection {
+    /// `[plugins]`.
     Plugins,
     /// `[github.plugins]`.
     GitHub,
@@ -17,7 +17,7 @@ pub(super) enum PluginTable {
     GitLab,
 }
 
-impl PluginTable {
+impl PluginSection {
     pub(super) const ALL: [Self; 3] = [Self::Plugins, Self::GitHub, Self::GitLab];
 
     pub(super) fn path(self) -> &'static [&'static str] {
@@ -34,12 +34,12 @@ impl PluginTable {
     }
 }
 
-/// How a table is written.
+/// The style of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TableStyle {
-    /// `[plugins.http]`, with its keys on the lines below; the header's place.
+    /// `[plugins.http]`, with its keys on the lines below; the span of the header.
     Header(Range<usize>),
-    /// `http = { … }` on a line of its own; the place of the braces.
+    /// `http = { … }` on its own line; the span of the braces.
     Inline(Range<usize>),
     /// `http.tag = …` on lines of their own.
     Dotted,
@@ -47,12 +47,12 @@ pub(super) enum TableStyle {
     Nested(Range<usize>),
 }
 
-/// A plugin as it is written.
+/// A plugin in the text.
 #[derive(Debug, Clone)]
 pub(super) struct PluginEntry {
-    pub(super) shelf: PluginTable,
+    pub(super) section: PluginSection,
     pub(super) name: String,
-    /// The place of its name.
+    /// The span of its name.
     pub(super) key: Range<usize>,
     pub(super) shape: TableStyle,
     /// In the order of the text.
@@ -80,7 +80,7 @@ impl PluginEntry {
         self.fields.iter().map(|field| field.value.end).max().unwrap_or(own).max(own)
     }
 
-    /// The lines that it takes, where these are its own.
+    /// The span of its lines.
     pub(super) fn lines(&self, text: &str) -> Range<usize> {
         let start = match &self.shape {
             TableStyle::Header(header) => header.start,
@@ -92,21 +92,21 @@ impl PluginEntry {
 
 /// All plugins, in the order of the text.
 pub(super) fn entries(document: &Document<&str>) -> Vec<PluginEntry> {
-    let mut entries: Vec<PluginEntry> = PluginTable::ALL
+    let mut entries: Vec<PluginEntry> = PluginSection::ALL
         .into_iter()
-        .filter_map(|shelf| Some((shelf, shelf_item(document, shelf)?)))
-        .flat_map(|(shelf, item)| of_shelf(shelf, item))
+        .filter_map(|section| Some((section, section_item(document, section)?)))
+        .flat_map(|(section, item)| of_section(section, item))
         .collect();
     entries.sort_by_key(|entry| entry.key.start);
     entries
 }
 
-/// The item that holds the plugins of a shelf, where there is one.
-pub(super) fn shelf_item<'a>(document: &'a Document<&str>, shelf: PluginTable) -> Option<&'a Item> {
-    shelf.path().iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
+/// The item of a table of plugins, if it exists.
+pub(super) fn section_item<'a>(document: &'a Document<&str>, section: PluginSection) -> Option<&'a Item> {
+    section.path().iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
 }
 
-fn of_shelf(shelf: PluginTable, item: &Item) -> Vec<PluginEntry> {
+fn of_section(section: PluginSection, item: &Item) -> Vec<PluginEntry> {
     let Some(table) = item.as_table_like() else { return Vec::new() };
     let nested = matches!(item, Item::Value(_)) && !table.is_dotted();
     let entry = |(name, item): (&str, &Item)| {
@@ -120,7 +120,7 @@ fn of_shelf(shelf: PluginTable, item: &Item) -> Vec<PluginEntry> {
             Item::Table(table) if !table.is_implicit() => TableStyle::Header(table.span()?),
             _ => return None,
         };
-        Some(PluginEntry { shelf, name: name.to_owned(), key, shape, fields: fields(inner) })
+        Some(PluginEntry { section, name: name.to_owned(), key, shape, fields: fields(inner) })
     };
     table.iter().filter_map(entry).collect()
 }

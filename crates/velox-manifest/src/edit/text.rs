@@ -1,8 +1,8 @@
-//! Lines of a text, and what has to change in it.
+//! Edits of a text, and its lines.
 
 use std::ops::Range;
 
-/// Changes of a text that are made together; none overlaps another.
+/// Edits of a text that are applied together; they don't overlap.
 #[derive(Debug, Default)]
 pub(super) struct TextEdits(Vec<(Range<usize>, String)>);
 
@@ -19,7 +19,7 @@ impl TextEdits {
         self.replace(at..at, text);
     }
 
-    /// The text with all of them made. Where two removals meet, what both take goes once.
+    /// Applies all edits. Adjacent removals may share text.
     pub(super) fn apply(mut self, text: &str) -> String {
         self.0.sort_by_key(|(place, _)| (place.start, place.end));
         let mut result = String::with_capacity(text.len() + 256);
@@ -34,7 +34,7 @@ impl TextEdits {
     }
 }
 
-/// The line ending that a text has.
+/// The line ending of a text.
 pub(super) fn line_ending(text: &str) -> &'static str {
     match text.find('\n') {
         Some(at) if text.get(..at).is_some_and(|line| line.ends_with('\r')) => "\r\n",
@@ -42,7 +42,7 @@ pub(super) fn line_ending(text: &str) -> &'static str {
     }
 }
 
-/// Where the line of `at` starts; a byte order mark belongs to no line.
+/// The start of the line of `at`, after a byte order mark.
 pub(super) fn line_start(text: &str, at: usize) -> usize {
     let before = text.get(..at).unwrap_or_default();
     match before.rfind('\n') {
@@ -52,23 +52,23 @@ pub(super) fn line_start(text: &str, at: usize) -> usize {
     }
 }
 
-/// Behind the line of `at`, its ending included.
+/// The end of the line of `at`, including its line ending.
 pub(super) fn line_end(text: &str, at: usize) -> usize {
     text.get(at..).and_then(|after| after.find('\n')).map_or(text.len(), |end| at + end + 1)
 }
 
-/// Whether nothing stands on the line that starts at `at`, or the text ends there.
+/// Whether the line that starts at `at` is blank or the text ends there.
 pub(super) fn is_blank(text: &str, at: usize) -> bool {
     text.get(at..line_end(text, at)).is_none_or(|line| line.trim().is_empty())
 }
 
-/// The blank line before `start`, where there is one.
+/// The blank line before `start`, if there is one.
 pub(super) fn blank_line_before(text: &str, start: usize) -> Option<usize> {
     let before = line_start(text, start.checked_sub(1)?);
     (before < start && is_blank(text, before)).then_some(before)
 }
 
-/// The end of the comment lines that follow at `at` and are followed by a blank line: they belong to what is above them.
+/// The end of the comment lines at `at` that a blank line follows: they belong to the lines above.
 pub(super) fn after_own_comments(text: &str, at: usize) -> usize {
     let mut end = at;
     while text.get(end..).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('#')) {
@@ -77,7 +77,7 @@ pub(super) fn after_own_comments(text: &str, at: usize) -> usize {
     if is_blank(text, end) { end } else { at }
 }
 
-/// What has to be removed for whole lines to go: a last line without an ending takes the ending before it.
+/// The range that removes whole lines: a last line without an ending includes the ending before it.
 pub(super) fn whole(text: &str, lines: Range<usize>) -> Range<usize> {
     let last = lines.end == text.len() && !text.ends_with('\n');
     let before = text.get(..lines.start).unwrap_or_default();

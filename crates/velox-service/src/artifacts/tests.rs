@@ -149,9 +149,9 @@ async fn an_artifact_used_since_it_was_listed_stays() {
 #[test]
 fn invalid_stores_are_rejected_without_their_secrets() {
     for (url, why) in [
-        ("http://example.org/", "no file://"),
+        ("http://example.org/", "expected a file://"),
         ("s3://key:s3cret@bucket", "environment"),
-        ("s3://", "no bucket"),
+        ("s3://", "missing bucket"),
     ] {
         let error = ArtifactBucket::open(&url.parse().unwrap(), &BTreeMap::new()).unwrap_err().to_string();
         assert!(error.contains(why) && !error.contains("s3cret"), "{error}");

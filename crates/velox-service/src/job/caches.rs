@@ -1,7 +1,7 @@
-//! The caches of modules and compiled packages, which all jobs share. Those that have grown too large begin anew.
+//! The module cache and the build cache, which all jobs share, and which are cleared when they grow too large.
 //!
-//! A module of which a part is missing would be taken for a whole one. So a cache goes all at once, by another name, while no
-//! job runs: jobs that come meanwhile wait for those that are on their way.
+//! The go command does not notice missing parts of a module. So a cache is renamed as a whole while no job runs, and then
+//! removed; new jobs wait for the running ones to end.
 
 use std::{
     fs, io,
@@ -14,93 +14,92 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use velox_gomod::modzip;
 
 use super::{
-    disk::taken,
-    environment::{MODULES, PACKAGES},
-    size,
+    disk::disk_usage,
+    environment::{BUILD_CACHE, MODULE_CACHE},
+    format_size,
 };
 
-/// How often it is looked how much they take: it means to look at every file.
-const OFTEN_ENOUGH: Duration = Duration::from_secs(300);
+/// How often the size is measured, which reads the metadata of every file.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// The caches that are the service's own. An operator who names others looks after them.
-pub(super) struct Caches {
+/// The caches in the service's directory. Caches that the operator configured elsewhere are not cleared.
+pub(super) struct SharedCaches {
     directories: Vec<PathBuf>,
     limit: u64,
-    measured: Mutex<Option<Instant>>,
-    /// Each job holds it to read.
+    last_measured: Mutex<Option<Instant>>,
+    /// Held by each job for reading.
     in_use: RwLock<()>,
 }
 
-impl Caches {
-    /// Those in the service's directory `data`, which may take `limit` bytes together. What a service that was killed was
-    /// about to remove is removed.
-    pub(super) fn new(data: &Path, is_named: impl Fn(&str) -> bool, limit: u64) -> Self {
-        let own = [("GOMODCACHE", MODULES), ("GOCACHE", PACKAGES)];
-        let own = own.into_iter().filter(|(variable, _)| !is_named(variable));
+impl SharedCaches {
+    /// The caches in `data`, limited to `limit` bytes together. Finishes the removal that a killed service started.
+    pub(super) fn new(data: &Path, is_configured: impl Fn(&str) -> bool, limit: u64) -> Self {
+        let own = [("GOMODCACHE", MODULE_CACHE), ("GOCACHE", BUILD_CACHE)];
+        let own = own.into_iter().filter(|(variable, _)| !is_configured(variable));
         let directories: Vec<PathBuf> = own.map(|(_, path)| data.join(path)).collect();
-        directories.iter().for_each(|directory| remove(directory));
-        Self { directories, limit, measured: Mutex::default(), in_use: RwLock::default() }
+        directories.iter().for_each(|directory| remove_retired(directory));
+        Self { directories, limit, last_measured: Mutex::default(), in_use: RwLock::default() }
     }
 
-    /// As long as this is held, the caches stay.
-    pub(super) async fn used(&self) -> RwLockReadGuard<'_, ()> {
+    /// Keeps the caches while held.
+    pub(super) async fn acquire(&self) -> RwLockReadGuard<'_, ()> {
         self.in_use.read().await
     }
 
-    /// Lets them begin anew if they take too much.
-    pub(super) async fn look_after(&self) {
+    /// Clears the caches if they exceed the limit.
+    pub(super) async fn enforce_limit(&self) {
         if !self.is_due() {
             return;
         }
         let directories = self.directories.clone();
-        let all = move || directories.iter().map(|directory| taken(directory).unwrap_or_default()).sum();
-        let all: u64 = tokio::task::spawn_blocking(all).await.unwrap_or_default();
-        if all <= self.limit {
+        let sum = move || directories.iter().map(|it| disk_usage(it).unwrap_or_default()).sum();
+        let total: u64 = tokio::task::spawn_blocking(sum).await.unwrap_or_default();
+        if total <= self.limit {
             return;
         }
         tracing::info!(
-            "the caches of modules and packages take {}, and may take {}: they begin anew",
-            size(all),
-            size(self.limit)
+            "clearing the module cache and the build cache: {} exceed the limit of {}",
+            format_size(total),
+            format_size(self.limit)
         );
         {
-            let _alone = self.in_use.write().await;
+            let _exclusive = self.in_use.write().await;
             for directory in &self.directories {
-                if let Err(error) = put_away(directory) {
-                    tracing::warn!(%error, cache = %directory.display(), "a cache stays, though it is too large");
+                if let Err(error) = retire(directory) {
+                    tracing::warn!(%error, cache = %directory.display(), "failed to clear a cache");
                 }
             }
         }
         let directories = self.directories.clone();
-        // Whoever runs the jobs has to know nothing of how it ends.
-        let _ = tokio::task::spawn_blocking(move || directories.iter().for_each(|it| remove(it))).await;
+        // The outcome is logged.
+        let _ =
+            tokio::task::spawn_blocking(move || directories.iter().for_each(|it| remove_retired(it))).await;
     }
 
     fn is_due(&self) -> bool {
-        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = measured.is_none_or(|measured| measured.elapsed() >= OFTEN_ENOUGH);
+        let mut last = self.last_measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= MEASURE_INTERVAL);
         if is_due {
-            *measured = Some(Instant::now());
+            *last = Some(Instant::now());
         }
         is_due
     }
 }
 
-fn old(directory: &Path) -> PathBuf {
+fn retired(directory: &Path) -> PathBuf {
     directory.with_extension("old")
 }
 
-fn put_away(directory: &Path) -> io::Result<()> {
-    match fs::rename(directory, old(directory)) {
+fn retire(directory: &Path) -> io::Result<()> {
+    match fs::rename(directory, retired(directory)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
 }
 
-/// Removes what was put away.
-fn remove(directory: &Path) {
-    if let Err(error) = modzip::remove_all(&old(directory)) {
-        tracing::warn!(%error, "what was put away of a cache stays");
+fn remove_retired(directory: &Path) {
+    if let Err(error) = modzip::remove_all(&retired(directory)) {
+        tracing::warn!(%error, "failed to remove a cleared cache");
     }
 }
 
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     /// A directory with both caches, of 300 kB each.
-    fn filled() -> tempfile::TempDir {
+    fn with_caches() -> tempfile::TempDir {
         let data = tempfile::tempdir().unwrap();
         for folder in ["go/pkg/mod/a@v1.0.0", "cache/go-build/00"] {
             let folder = data.path().join(folder);
@@ -124,47 +123,47 @@ mod tests {
         data
     }
 
-    fn are_there(data: &tempfile::TempDir) -> [bool; 4] {
+    fn existing(data: &tempfile::TempDir) -> [bool; 4] {
         ["go/pkg", "cache/go-build", "go/pkg.old", "cache/go-build.old"]
             .map(|folder| data.path().join(folder).exists())
     }
 
     #[tokio::test]
-    async fn what_takes_too_much_goes_once_nobody_uses_it() {
-        let data = filled();
-        let caches = Caches::new(data.path(), |_| false, 500_000);
-        let used = caches.used().await;
-        let mut looking = std::pin::pin!(caches.look_after());
-        // It measures, and then it waits.
+    async fn large_caches_are_cleared_when_unused() {
+        let data = with_caches();
+        let caches = SharedCaches::new(data.path(), |_| false, 500_000);
+        let job = caches.acquire().await;
+        let mut enforcing = std::pin::pin!(caches.enforce_limit());
+        // It measures, then waits for the job.
         while caches.in_use.try_read().is_ok() {
-            assert!(looking.as_mut().now_or_never().is_none());
+            assert!(enforcing.as_mut().now_or_never().is_none());
             tokio::task::yield_now().await;
         }
-        assert_eq!(are_there(&data), [true, true, false, false]);
-        drop(used);
-        looking.await;
-        assert_eq!(are_there(&data), [false; 4]);
+        assert_eq!(existing(&data), [true, true, false, false]);
+        drop(job);
+        enforcing.await;
+        assert_eq!(existing(&data), [false; 4]);
     }
 
     #[tokio::test]
-    async fn what_there_is_room_for_stays() {
-        let data = filled();
-        Caches::new(data.path(), |_| false, 1 << 20).look_after().await;
-        assert_eq!(are_there(&data), [true, true, false, false]);
+    async fn small_caches_are_kept() {
+        let data = with_caches();
+        SharedCaches::new(data.path(), |_| false, 1 << 20).enforce_limit().await;
+        assert_eq!(existing(&data), [true, true, false, false]);
     }
 
     #[tokio::test]
-    async fn what_the_operator_named_is_not_touched() {
-        let data = filled();
-        Caches::new(data.path(), |variable| variable == "GOMODCACHE", 1000).look_after().await;
-        assert_eq!(are_there(&data), [true, false, false, false]);
+    async fn caches_of_the_operator_are_kept() {
+        let data = with_caches();
+        SharedCaches::new(data.path(), |variable| variable == "GOMODCACHE", 1000).enforce_limit().await;
+        assert_eq!(existing(&data), [true, false, false, false]);
     }
 
     #[test]
-    fn what_a_killed_service_put_away_is_removed() {
-        let data = filled();
-        put_away(&data.path().join("go/pkg")).unwrap();
-        Caches::new(data.path(), |_| false, 1 << 20);
-        assert_eq!(are_there(&data), [false, true, false, false]);
+    fn interrupted_removals_are_finished() {
+        let data = with_caches();
+        retire(&data.path().join("go/pkg")).unwrap();
+        SharedCaches::new(data.path(), |_| false, 1 << 20);
+        assert_eq!(existing(&data), [false, true, false, false]);
     }
 }

@@ -1,9 +1,9 @@
-//! Control groups (<https://docs.kernel.org/admin-guide/cgroup-v2.html>): limits for all processes of a job together.
+//! Control groups (<https://docs.kernel.org/admin-guide/cgroup-v2.html>), which limit all processes of a job together.
 //!
 //! ```text
-//! OWN/               the service's, which systemd delegated to it (Delegate=yes)
-//!   vx-service/      the service itself: groups have processes or groups in them
-//!   vx-job-AbC123/   a job's
+//! OWN/               delegated to the service by systemd (Delegate=yes)
+//!   vx-service/      the service itself: a group contains either processes or groups
+//!   vx-job-AbC123/   a job
 //! ```
 
 use std::{
@@ -14,19 +14,19 @@ use std::{
 
 use crate::options::JobLimits;
 
-const SERVICE: &str = "vx-service";
-const JOB: &str = "vx-job-";
-/// Threads are counted too: a compiler on a large machine has many.
-const PROCESSES: u32 = 4096;
+const SERVICE_GROUP: &str = "vx-service";
+const JOB_PREFIX: &str = "vx-job-";
+/// The limit on processes and threads.
+const MAX_PROCESSES: u32 = 4096;
 
-/// The service's own group, below which it may make others.
-pub(super) struct Cgroups(PathBuf);
+/// The service's own group, below which it creates the groups of jobs.
+pub(super) struct ServiceCgroup(PathBuf);
 
-/// The group of one job. Dropped, all that is still in it is killed, and it goes.
-pub(super) struct Cgroup(PathBuf);
+/// The group of one job. When dropped, its processes are killed and it is removed.
+pub(super) struct JobCgroup(PathBuf);
 
-impl Cgroups {
-    /// `None`: this service may make none, and limits hold for each process alone.
+impl ServiceCgroup {
+    /// `None`: the service may not create groups, and limits apply to each process separately.
     pub(super) fn find() -> Option<Self> {
         let memberships = fs::read_to_string("/proc/self/cgroup").ok()?;
         Self::below(Path::new("/sys/fs/cgroup"), &memberships, std::process::id())
@@ -35,7 +35,7 @@ impl Cgroups {
     fn below(root: &Path, memberships: &str, process: u32) -> Option<Self> {
         let path = memberships.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let here = root.join(path);
-        let own = if here.ends_with(SERVICE) { here.parent()?.to_owned() } else { here };
+        let own = if here.ends_with(SERVICE_GROUP) { here.parent()?.to_owned() } else { here };
         let has = |file: &str, what: &str| {
             fs::read_to_string(own.join(file))
                 .is_ok_and(|text| text.split_whitespace().any(|word| word == what))
@@ -44,54 +44,54 @@ impl Cgroups {
             return None;
         }
         if !has("cgroup.subtree_control", "memory") {
-            // Where others are in the group too, it is not this service's to divide.
+            // A group with other processes is not the service's own.
             let all = fs::read_to_string(own.join("cgroup.procs")).ok()?;
             let process = process.to_string();
             if all.trim() != process {
                 return None;
             }
-            let service = own.join(SERVICE);
+            let service = own.join(SERVICE_GROUP);
             let divided = fs::create_dir_all(&service)
                 .and_then(|()| fs::write(service.join("cgroup.procs"), &process))
                 .and_then(|()| fs::write(own.join("cgroup.subtree_control"), "+memory +pids"));
             if let Err(error) = divided {
-                tracing::debug!(%error, "no control groups for jobs");
+                tracing::debug!(%error, "failed to set up control groups");
                 let _ = fs::write(own.join("cgroup.procs"), &process);
                 let _ = fs::remove_dir(&service);
                 return None;
             }
         }
-        // What jobs of a service left that was killed.
+        // Left by a killed service.
         for entry in fs::read_dir(&own).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(JOB) {
-                drop(Cgroup(entry.path()));
+            if entry.file_name().to_string_lossy().starts_with(JOB_PREFIX) {
+                drop(JobCgroup(entry.path()));
             }
         }
         Some(Self(own))
     }
 
-    /// A new group with these limits; `name` is told from others' by its end.
-    pub(super) fn job(&self, name: &str, limits: &JobLimits) -> io::Result<Cgroup> {
-        let directory = self.0.join(format!("{JOB}{name}"));
+    /// Creates a group with these limits.
+    pub(super) fn job(&self, name: &str, limits: &JobLimits) -> io::Result<JobCgroup> {
+        let directory = self.0.join(format!("{JOB_PREFIX}{name}"));
         fs::create_dir(&directory)?;
-        let group = Cgroup(directory);
+        let group = JobCgroup(directory);
         group.write("memory.max", &limits.memory.to_string())?;
-        group.write("pids.max", &PROCESSES.to_string())?;
-        // A kernel without swap has no such file.
+        group.write("pids.max", &MAX_PROCESSES.to_string())?;
+        // Missing in kernels without swap.
         let _ = group.write("memory.swap.max", "0");
-        // Half a build is worth nothing.
+        // Kills the whole job, not one process.
         let _ = group.write("memory.oom.group", "1");
         Ok(group)
     }
 }
 
-impl Cgroup {
-    /// Takes in a process, and all that it starts from here on.
+impl JobCgroup {
+    /// Adds a process; its future children will be in the group, too.
     pub(super) fn add(&self, process: u32) -> io::Result<()> {
         self.write("cgroup.procs", &process.to_string())
     }
 
-    /// Whether the kernel ended a process for want of memory.
+    /// Whether the kernel killed a process for exceeding the memory limit.
     pub(super) fn ran_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
         let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -103,9 +103,9 @@ impl Cgroup {
     }
 }
 
-impl Drop for Cgroup {
+impl Drop for JobCgroup {
     fn drop(&mut self) {
-        // Kernels before 5.14 don't have it; the job's process group is gone by then anyway.
+        // Missing in kernels before 5.14; the job's process group has ended already.
         let _ = self.write("cgroup.kill", "1");
         for _ in 0..20 {
             match fs::remove_dir(&self.0) {
@@ -122,7 +122,7 @@ impl Drop for Cgroup {
 mod tests {
     use super::*;
 
-    /// As the kernel shows a group that systemd delegated: files that say what was written to them.
+    /// A directory that looks like a delegated group.
     fn delegated(processes: &str) -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let own = root.path().join("system.slice/vx.service");
@@ -133,17 +133,17 @@ mod tests {
         (root, own)
     }
 
-    /// A group that the kernel itself keeps, with a process in it that stands for the service.
+    /// A real group, with a process in place of the service.
     #[cfg(target_os = "linux")]
-    struct Real {
+    struct RealCgroup {
         root: PathBuf,
         own: PathBuf,
         service: std::process::Child,
     }
 
     #[cfg(target_os = "linux")]
-    impl Real {
-        /// `None` where this machine has no such groups, or lets nobody make one.
+    impl RealCgroup {
+        /// `None` if this machine does not allow it.
         fn new() -> Option<Self> {
             let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
             let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    impl Drop for Real {
+    impl Drop for RealCgroup {
         fn drop(&mut self) {
             let _ = self.service.kill();
             let _ = self.service.wait();
-            // A group goes once the kernel is done with its processes.
+            // A group can be removed once its processes are reaped.
             for _ in 0..200 {
-                for group in [self.own.join("vx-job-AbC"), self.own.join(SERVICE), self.own.clone()] {
+                for group in [self.own.join("vx-job-AbC"), self.own.join(SERVICE_GROUP), self.own.clone()] {
                     let _ = fs::remove_dir(group);
                 }
                 if !self.own.exists() {
@@ -172,32 +172,32 @@ mod tests {
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
-            assert!(std::thread::panicking(), "{} stays", self.own.display());
+            assert!(std::thread::panicking(), "{} was not removed", self.own.display());
         }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_kernel_ends_a_job_with_all_that_it_started() {
+    fn the_kernel_kills_all_processes_of_a_job() {
         use std::{
             io::Write as _,
             os::unix::process::ExitStatusExt as _,
             process::{Command, Stdio},
         };
-        let Some(real) = Real::new() else {
-            println!("skipped: nobody may make a control group here");
+        let Some(real) = RealCgroup::new() else {
+            println!("skipped: control groups can't be created here");
             return;
         };
         let memberships = format!("0::/{}\n", real.own.file_name().unwrap().to_string_lossy());
         let limits = JobLimits { memory: 32 << 20, ..JobLimits::default() };
-        let groups = Cgroups::below(&real.root, &memberships, real.service.id());
+        let groups = ServiceCgroup::below(&real.root, &memberships, real.service.id());
         let job = if let Some(groups) = &groups {
             groups.job("AbC", &limits).unwrap()
         } else {
-            println!("skipped in part: memory isn't counted by cgroup v2 here");
+            println!("skipped in part: no memory controller of cgroup v2 here");
             let directory = real.own.join("vx-job-AbC");
             fs::create_dir(&directory).unwrap();
-            Cgroup(directory)
+            JobCgroup(directory)
         };
         let greedy = "sleep 600 & read line; head -c 300000000 /dev/zero | tail -c 300000000; wait";
         let mut greedy = Command::new("sh")
@@ -220,10 +220,10 @@ mod tests {
     const MEMBERSHIPS: &str = "1:name=systemd:/x\n0::/system.slice/vx.service\n";
 
     #[test]
-    fn a_job_has_a_group_with_its_limits() {
+    fn a_group_has_the_limits_of_its_job() {
         let (root, own) = delegated("42\n");
         let read = |file: &str| fs::read_to_string(own.join(file)).unwrap();
-        let groups = Cgroups::below(root.path(), MEMBERSHIPS, 42).unwrap();
+        let groups = ServiceCgroup::below(root.path(), MEMBERSHIPS, 42).unwrap();
         assert_eq!(read("vx-service/cgroup.procs"), "42");
         assert_eq!(read("cgroup.subtree_control"), "+memory +pids");
         let limits = JobLimits { memory: 1 << 30, ..JobLimits::default() };
@@ -247,24 +247,24 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_divided_already_goes_on_so() {
+    fn an_existing_setup_is_reused() {
         let (root, own) = delegated("");
         fs::write(own.join("cgroup.subtree_control"), "memory pids\n").unwrap();
         fs::create_dir(own.join("vx-job-left")).unwrap();
         let memberships = format!("{}/vx-service\n", MEMBERSHIPS.trim());
-        assert!(Cgroups::below(root.path(), &memberships, 42).is_some());
-        // A real group has no files of its own and would be gone.
+        assert!(ServiceCgroup::below(root.path(), &memberships, 42).is_some());
+        // A real group would be removed.
         assert_eq!(fs::read_to_string(own.join("vx-job-left/cgroup.kill")).unwrap(), "1");
     }
 
     #[test]
-    fn a_group_that_is_not_the_services_alone_stays_as_it_is() {
+    fn shared_groups_are_not_changed() {
         let (root, own) = delegated("42\n43\n");
-        assert!(Cgroups::below(root.path(), MEMBERSHIPS, 42).is_none());
+        assert!(ServiceCgroup::below(root.path(), MEMBERSHIPS, 42).is_none());
         assert!(!own.join("vx-service").exists());
         fs::write(own.join("cgroup.controllers"), "cpu\n").unwrap();
         fs::write(own.join("cgroup.procs"), "42\n").unwrap();
-        assert!(Cgroups::below(root.path(), MEMBERSHIPS, 42).is_none());
-        assert!(Cgroups::below(root.path(), "4:memory:/x\n", 42).is_none());
+        assert!(ServiceCgroup::below(root.path(), MEMBERSHIPS, 42).is_none());
+        assert!(ServiceCgroup::below(root.path(), "4:memory:/x\n", 42).is_none());
     }
 }

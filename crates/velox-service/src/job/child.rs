@@ -1,4 +1,4 @@
-//! The job's own side: what `vx job` does.
+//! The job's side: `vx job`.
 
 use std::{
     collections::BTreeMap,
@@ -17,18 +17,18 @@ use velox_build::{
 use velox_manifest::Manifest;
 
 use super::{
-    fence,
-    log::{Log, say},
-    size,
-    task::{Said, Task},
+    format_size,
+    log::{JobReporter, send},
+    protocol::{JobMessage, JobTask},
+    sandbox,
 };
 use crate::build::BuildResult;
 
-/// Does what the service asks for on the standard input, and says on the standard output what goes on. Where the input
-/// ends before that, the service is dead: this process ends with all that it started.
+/// Reads a task from standard input, runs it, and writes messages to standard output. If the input ends first, the service
+/// is gone, and this process ends with its whole process group.
 pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
     let (sender, receiver) = oneshot::channel();
-    // A thread: no task may be in the way when the service is gone.
+    // A thread, since tasks could delay it.
     std::thread::spawn(move || {
         let mut input = io::stdin().lock();
         let mut line = String::new();
@@ -36,27 +36,27 @@ pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
             let _ = sender.send(line);
             let _ = io::copy(&mut input.take(u64::MAX), &mut io::sink());
         }
-        end_all();
+        kill_process_group();
     });
-    let task = match receiver.await.map(|line| serde_json::from_str::<Task>(&line)) {
+    let task = match receiver.await.map(|line| serde_json::from_str::<JobTask>(&line)) {
         Ok(Ok(task)) => task,
         Ok(Err(error)) => {
-            let _ = writeln!(io::stderr(), "error: no job is in this: {error}");
+            let _ = writeln!(io::stderr(), "error: invalid task: {error}");
             return ExitCode::FAILURE;
         }
         Err(_) => return ExitCode::FAILURE,
     };
     let (sender, receiver) = oneshot::channel();
-    // The threads that there are already can't be enclosed any more: the build gets its own.
+    // Landlock restricts a thread and its descendants only, not the threads that exist.
     std::thread::spawn(move || {
-        let _ = sender.send(enclosed(&task, environment));
+        let _ = sender.send(run_sandboxed(&task, environment));
     });
     match receiver.await {
-        Ok(Ok(said)) => {
-            if let Said::Failed(failure) = &said {
+        Ok(Ok(message)) => {
+            if let JobMessage::Failed(failure) = &message {
                 super::log::error(&failure.message);
             }
-            say(&said);
+            send(&message);
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => {
@@ -67,8 +67,8 @@ pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
     }
 }
 
-fn enclosed(task: &Task, environment: BTreeMap<String, String>) -> Result<Said, String> {
-    fence::enclose(task, &environment)?;
+fn run_sandboxed(task: &JobTask, environment: BTreeMap<String, String>) -> Result<JobMessage, String> {
+    sandbox::restrict(task, &environment)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();
@@ -77,14 +77,14 @@ fn enclosed(task: &Task, environment: BTreeMap<String, String>) -> Result<Said, 
     })
 }
 
-/// An interruption has no answer.
+/// An interrupted build has no result.
 async fn build(
-    task: &Task,
+    task: &JobTask,
     environment: BTreeMap<String, String>,
     cancel: CancellationToken,
-) -> Result<Said, Error> {
+) -> Result<JobMessage, Error> {
     let spec = &task.spec;
-    let failed = |kind, message| Ok(Said::Failed(BuildFailure { kind, message }));
+    let failed = |kind, message| Ok(JobMessage::Failed(BuildFailure { kind, message }));
     let manifest = match Manifest::try_from(spec) {
         Ok(read) => read,
         Err(violations) => {
@@ -112,23 +112,23 @@ async fn build(
         lock: Some(lock.clone()),
         updates_lock: true,
     };
-    let log = Arc::new(Log::default());
+    let log = Arc::new(JobReporter::default());
     let summary = match velox_build::build(&request, log, cancel).await {
         Ok(summary) => summary,
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-        Err(error) => return Ok(Said::Failed(failure(&error, task.memory))),
+        Err(error) => return Ok(JobMessage::Failed(failure(&error, task.memory))),
     };
     let lock = match std::fs::read_to_string(&lock) {
         Ok(lock) => lock,
-        Err(error) => return failed(FailureKind::Internal, format!("the lock wasn't kept: {error}")),
+        Err(error) => return failed(FailureKind::Internal, format!("failed to read the lock: {error}")),
     };
     match made(task, summary, lock) {
-        Some(said) => Ok(said),
+        Some(message) => Ok(message),
         None => failed(FailureKind::Internal, "the build made no binary".to_owned()),
     }
 }
 
-fn made(task: &Task, summary: BuildSummary, lock: String) -> Option<Said> {
+fn made(task: &JobTask, summary: BuildSummary, lock: String) -> Option<JobMessage> {
     let binary = summary.binaries.into_iter().next()?;
     let made = BuildResult {
         artifact: ArtifactInfo {
@@ -143,7 +143,7 @@ fn made(task: &Task, summary: BuildSummary, lock: String) -> Option<Said> {
         lock,
         warnings: summary.raised.iter().map(ToString::to_string).collect(),
     };
-    Some(Said::Made { made: Box::new(made), file: binary.path })
+    Some(JobMessage::Made { made: Box::new(made), file: binary.path })
 }
 
 /// The failure of a build: its diagnostics and the compiler's output.
@@ -163,20 +163,20 @@ fn failure(error: &Error, memory: u64) -> BuildFailure {
         parts.push(out_of_memory(memory));
     } else if error.output.iter().any(|line| line.contains("file too large")) {
         kind = FailureKind::Limit;
-        parts.push("it wrote a larger file than a build may write here".to_owned());
+        parts.push("the build wrote a file larger than the disk limit".to_owned());
     }
     BuildFailure { kind, message: parts.join("\n").trim_end().to_owned() }
 }
 
-/// Whether a program says that it gets no more memory.
+/// Whether a line of output reports a failed memory allocation.
 pub(super) fn is_out_of_memory(line: &str) -> bool {
     ["annot allocate memory", "out of memory", "memory allocation of ", "failed to create new OS thread"]
         .iter()
         .any(|sign| line.contains(sign))
 }
 
-pub(super) fn out_of_memory(memory: u64) -> String {
-    format!("it needs more than the {} of memory that a build may use here", size(memory))
+pub(super) fn out_of_memory(limit: u64) -> String {
+    format!("the build exceeded the memory limit of {}", format_size(limit))
 }
 
 #[cfg(unix)]
@@ -191,8 +191,8 @@ async fn cancel_on_signal(cancel: CancellationToken) {
 #[cfg(not(unix))]
 async fn cancel_on_signal(_: CancellationToken) {}
 
-/// Ends this process, and all others of its group where that is its own.
-fn end_all() {
+/// Ends this process, with its process group if it leads one.
+fn kill_process_group() {
     #[cfg(unix)]
     {
         use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};

@@ -1,4 +1,4 @@
-//! The environment of a job: what it needs, and nothing that belongs to the service.
+//! The environment variables of a job, without any of the service's credentials.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use velox_fetch::goenv::GoEnv;
 
-/// What goes to a job as the service has it. Everything else may be a credential.
+/// The variables passed on to jobs. Any other may be a credential.
 const PASSED: [&str; 9] = [
     "PATH",
     "LANG",
@@ -21,15 +21,15 @@ const PASSED: [&str; 9] = [
     "SystemDrive",
 ];
 
-/// Where the modules are in the directory of the service, with what Go knows of them.
-pub(super) const MODULES: &str = "go/pkg";
-/// Where the compiled packages are in it.
-pub(super) const PACKAGES: &str = "cache/go-build";
+/// The directory of the module cache within the service's directory.
+pub(super) const MODULE_CACHE: &str = "go/pkg";
+/// The directory of the build cache within the service's directory.
+pub(super) const BUILD_CACHE: &str = "cache/go-build";
 
-/// The Go settings of the operator that hold for jobs too.
+/// The operator's Go settings that apply to jobs.
 const SETTINGS: [&str; 2] = ["GONOSUMDB", "GOTOOLCHAIN"];
 
-/// The environment of the job in `directory`, of a service with this environment; its way out comes on top of that.
+/// The environment of the job in `directory`, without the variables of the egress proxy.
 pub(super) fn of_job(
     service: &BTreeMap<String, String>,
     data: &Path,
@@ -39,8 +39,8 @@ pub(super) fn of_job(
     let mut environment = BTreeMap::new();
     let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
-    set("GOMODCACHE", path(data.join(MODULES).join("mod")));
-    set("GOCACHE", path(data.join(PACKAGES)));
+    set("GOMODCACHE", path(data.join(MODULE_CACHE).join("mod")));
+    set("GOCACHE", path(data.join(BUILD_CACHE)));
     for name in PASSED {
         if let Some(value) = service.get(name).filter(|value| !value.is_empty()) {
             set(name, value.clone());
@@ -55,7 +55,7 @@ pub(super) fn of_job(
     for name in if cfg!(windows) { &["TMP", "TEMP"][..] } else { &["TMPDIR"] } {
         set(name, path(directory.join("tmp")));
     }
-    // A file of the user's could say otherwise.
+    // Ignores the configuration files of users.
     set("GOENV", "off".to_owned());
     set("GOAUTH", "off".to_owned());
     set("GOTELEMETRY", "off".to_owned());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_services_own_reaches_a_job() {
+    fn credentials_are_not_passed_on() {
         let secret = "s3cret";
         let names = [
             "GITHUB_TOKEN",
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_caches_and_databases_serve_the_jobs() {
+    fn settings_of_the_operator_are_passed_on() {
         let job = of(&[("GOMODCACHE", "/mod"), ("GOPRIVATE", "acme.dev"), ("PATH", "/bin")]);
         for (name, value) in [
             ("GOMODCACHE", "/mod"),

@@ -1,4 +1,4 @@
-//! A build's events as the lines of its log.
+//! Writes the events of a build as log entries.
 
 use std::{
     collections::HashMap,
@@ -10,94 +10,98 @@ use std::{
 use velox_api::{LogEntry, Severity};
 use velox_build::{Event, Phase, Reporter, render};
 
-use super::task::Said;
+use super::protocol::JobMessage;
 
-/// How often a phase's progress is told.
-const OFTEN_ENOUGH: Duration = Duration::from_millis(250);
-/// A line of a compiler may quote a whole file.
-const LONGEST: usize = 8 << 10;
+/// How often the progress of a phase is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// Says on the standard output what goes on.
+/// Reports the build on standard output.
 #[derive(Default)]
-pub(super) struct Log {
-    told: Mutex<HashMap<Phase, Instant>>,
+pub(super) struct JobReporter {
+    last_progress: Mutex<HashMap<Phase, Instant>>,
 }
 
-impl Log {
-    fn is_due(&self, phase: Phase, last: bool) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !last && told.get(&phase).is_some_and(|when| when.elapsed() < OFTEN_ENOUGH) {
+impl JobReporter {
+    fn is_due(&self, phase: Phase, is_last: bool) -> bool {
+        let mut last = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_last && last.get(&phase).is_some_and(|when| when.elapsed() < PROGRESS_INTERVAL) {
             return false;
         }
-        told.insert(phase, Instant::now());
+        last.insert(phase, Instant::now());
         true
     }
 }
 
-impl Reporter for Log {
+impl Reporter for JobReporter {
     fn report(&self, event: Event) {
         match event {
-            Event::Started(phase) => phased(phase, starting(phase)),
+            Event::Started(phase) => report_phase(phase, started_text(phase)),
             Event::Finished(phase, time) => {
-                phased(phase, &format!("{} in {:.1}s", done(phase), time.as_secs_f64()));
+                report_phase(phase, &format!("{} in {:.1}s", finished_text(phase), time.as_secs_f64()));
             }
             Event::Progress { phase, done, total, item, .. } => {
                 if self.is_due(phase, Some(done) == total) {
                     let done = Some(done);
-                    tell(LogEntry { phase: name(phase), done, total, ..LogEntry::new(Severity::Info, item) });
+                    report(LogEntry {
+                        phase: name(phase),
+                        done,
+                        total,
+                        ..LogEntry::new(Severity::Info, item)
+                    });
                 }
             }
             Event::Resolved { version, plugins, .. } => {
-                phased(Phase::Resolve, &format!("RoadRunner {version} and {} plugins", plugins.len()));
+                report_phase(Phase::Resolve, &format!("RoadRunner {version} and {} plugins", plugins.len()));
                 for plugin in plugins {
                     let version = plugin.version.as_deref().unwrap_or("a directory");
                     let text = format!("{} {} {version}", plugin.name, plugin.module);
-                    phased(Phase::Resolve, &text);
+                    report_phase(Phase::Resolve, &text);
                 }
             }
-            Event::Raised(raised) => tell(LogEntry::new(Severity::Warning, raised.to_string())),
+            Event::Raised(raised) => report(LogEntry::new(Severity::Warning, raised.to_string())),
             Event::Warning(warning) => {
-                lines(Severity::Warning, &render::plain(&render::render(&warning, None)));
+                report_lines(Severity::Warning, &render::plain(&render::render(&warning, None)));
             }
-            Event::Note(note) => tell(LogEntry::new(Severity::Info, note.to_string())),
-            // The packages are told as progress.
+            Event::Note(note) => report(LogEntry::new(Severity::Info, note.to_string())),
+            // Package names are reported as progress.
             Event::Output { line, .. } if !line.contains([' ', ':']) => {}
             Event::Output { program, line } => {
-                tell(LogEntry::new(Severity::Output, format!("{program}: {line}")))
+                report(LogEntry::new(Severity::Output, format!("{program}: {line}")))
             }
         }
     }
 }
 
-/// Says why it ended.
+/// Reports the failure.
 pub(super) fn error(message: &str) {
-    lines(Severity::Error, message);
+    report_lines(Severity::Error, message);
 }
 
-/// Says it on the standard output. Where nobody reads that any more, the service is dead, and this process soon is too.
-pub(super) fn say(said: &Said) {
-    if let Ok(mut line) = serde_json::to_vec(said) {
+/// Writes a message. If the service is gone, so is this process soon.
+pub(super) fn send(message: &JobMessage) {
+    if let Ok(mut line) = serde_json::to_vec(message) {
         line.push(b'\n');
         let mut out = io::stdout().lock();
         let _ = out.write_all(&line).and_then(|()| out.flush());
     }
 }
 
-fn tell(mut entry: LogEntry) {
+fn report(mut entry: LogEntry) {
     let mut text = render::clean(&entry.text).into_owned();
-    text.truncate(text.floor_char_boundary(LONGEST));
+    text.truncate(text.floor_char_boundary(MAX_LINE_BYTES));
     entry.text = text;
-    say(&Said::Entry(entry));
+    send(&JobMessage::Entry(entry));
 }
 
-fn lines(level: Severity, text: &str) {
+fn report_lines(level: Severity, text: &str) {
     for line in text.lines() {
-        tell(LogEntry::new(level, line));
+        report(LogEntry::new(level, line));
     }
 }
 
-fn phased(phase: Phase, text: &str) {
-    tell(LogEntry { phase: name(phase), ..LogEntry::new(Severity::Info, text) });
+fn report_phase(phase: Phase, text: &str) {
+    report(LogEntry { phase: name(phase), ..LogEntry::new(Severity::Info, text) });
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it is an entry's field")]
@@ -105,19 +109,19 @@ fn name(phase: Phase) -> Option<String> {
     Some(phase.name().to_owned())
 }
 
-fn starting(phase: Phase) -> &'static str {
+fn started_text(phase: Phase) -> &'static str {
     match phase {
         Phase::Resolve => "resolving versions",
         Phase::Fetch => "fetching modules",
         Phase::Prepare => "preparing the source tree",
         Phase::Compile => "compiling",
         Phase::Link => "linking",
-        Phase::Verify => "verifying the server",
-        Phase::Publish => "publishing the server",
+        Phase::Verify => "verifying the binary",
+        Phase::Publish => "publishing the binary",
     }
 }
 
-fn done(phase: Phase) -> &'static str {
+fn finished_text(phase: Phase) -> &'static str {
     match phase {
         Phase::Resolve => "resolved",
         Phase::Fetch => "fetched",

@@ -1,21 +1,21 @@
-//! A job: one build in a process of its own.
+//! Jobs: each build runs in a child process with its own process group.
 //!
 //! ```text
-//! Jobs::run ── spawns `vx job` in a process group of its own, with an environment of its own
-//!     │ stdin    one line of JSON: what is to be built; its end means that nobody wants it any more
-//!     │ stdout   lines of JSON: what goes on, and at last what came of it
+//! ProcessRunner::run ── starts `vx job` with its own process group and environment
+//!     │ stdin    the task, a line of JSON; its end cancels the job
+//!     │ stdout   log entries and finally the result, a line of JSON each
 //!     ▼
 //! child::run ── velox_build::build
 //! ```
 //!
 //! ```text
 //! DATA/
-//!   home/  go/  cache/     HOME, GOPATH, and what vx keeps of earlier builds: all jobs share them
+//!   home/  go/  cache/     HOME, GOPATH and the cache of vx, shared by all jobs
 //!   jobs/
-//!     .lock                held while a service uses the directory
-//!     job-AbC123/          of one job; gone with it
+//!     .lock                held by the service that uses the directory
+//!     job-AbC123/          one job, removed when it ends
 //!       tmp/               TMPDIR
-//!       work/              the source tree
+//!       work/              source tree
 //!       out/rr  velox.lock
 //! ```
 
@@ -24,10 +24,10 @@ mod cgroup;
 mod child;
 mod disk;
 mod environment;
-mod fence;
-mod group;
+mod limits;
 mod log;
-mod task;
+mod protocol;
+mod sandbox;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -52,11 +52,10 @@ use velox_build::{EndSignal, ProcessGroup};
 
 pub use self::child::run;
 use self::{
-    caches::Caches,
-    cgroup::{Cgroup, Cgroups},
-    disk::Disk,
-    group::confine,
-    task::{Said, Task},
+    caches::SharedCaches,
+    cgroup::{JobCgroup, ServiceCgroup},
+    disk::DiskLimit,
+    protocol::{JobMessage, JobTask},
 };
 use crate::{
     build::Build,
@@ -66,74 +65,73 @@ use crate::{
     runner::{JobRunner, RunOutcome},
 };
 
-/// How long a job may take to end by itself once it was asked to, or once it said what came of it.
-const GRACE: Duration = Duration::from_secs(10);
-/// No line of a job is longer, save for what it made.
-const LONGEST_LINE: u64 = 64 << 20;
-/// How much of a failure's message is kept with the build, in bytes: a compiler quotes names of any length, and whoever
-/// looks at the build gets the message.
-const LONGEST_MESSAGE: usize = 64 << 10;
-/// How much of a job's last words is kept for the service's own log.
-const LAST_WORDS: usize = 20;
+/// How long a job may take to exit after a signal or after its result.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest message of a job.
+const MAX_MESSAGE_BYTES: u64 = 64 << 20;
+/// How much of a failure's message is stored with the build; compilers quote names of any length.
+const MAX_FAILURE_BYTES: usize = 64 << 10;
+/// How many lines of a job's standard error are kept for the service's log.
+const MAX_STDERR_LINES: usize = 20;
 
-/// Runs each build as a child process.
-pub struct Jobs {
+/// Runs each build in a child process.
+pub struct ProcessRunner {
     program: PathBuf,
     data: PathBuf,
     environment: BTreeMap<String, String>,
     limits: JobLimits,
     policy: BuildPolicy,
     egress: EgressProxy,
-    caches: Arc<Caches>,
-    cgroups: Option<Cgroups>,
+    caches: Arc<SharedCaches>,
+    cgroups: Option<ServiceCgroup>,
     _lock: File,
 }
 
-/// How the talk with a job ended.
-enum End {
-    /// By itself.
-    Said(Option<Said>),
+/// Why the service stops listening to a job.
+enum JobEnd {
+    /// The job sent its result, or closed its output.
+    Result(Option<JobMessage>),
     Cancelled,
-    /// It took more than it may; a sentence.
+    /// The job exceeded a limit; the message.
     Limit(String),
 }
 
-impl Jobs {
-    /// Makes the directories for jobs, and their way out; what jobs of a service left that was killed is removed. To be
-    /// called inside a tokio runtime.
+impl ProcessRunner {
+    /// Sets up the directories and the egress proxy, and removes the jobs of a killed service. Must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// The directory can't be used, or another service uses it.
+    /// The directory can't be used, or is in use by another service.
     pub fn new(options: &ServiceOptions) -> io::Result<Self> {
-        Self::counted(options, Counter::default())
+        Self::with_counter(options, Counter::default())
     }
 
-    /// The same, which counts what the jobs download.
-    pub(crate) fn counted(options: &ServiceOptions, downloaded: Counter) -> io::Result<Self> {
+    /// Like [`ProcessRunner::new`], with a counter of downloaded bytes.
+    pub(crate) fn with_counter(options: &ServiceOptions, downloaded: Counter) -> io::Result<Self> {
         let jobs = options.data.join("jobs");
         for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
             fs::create_dir_all(directory)?;
         }
-        // Children are told by full paths.
+        // Children need absolute paths.
         let data = options.data.canonicalize()?;
         let lock = File::options().create(true).truncate(false).write(true).open(jobs.join(".lock"))?;
         lock.try_lock()
-            .map_err(|_| io::Error::other(format!("another service runs its jobs in {}", jobs.display())))?;
+            .map_err(|_| io::Error::other(format!("{} is in use by another service", jobs.display())))?;
         remove_leftovers(&jobs);
-        if !fence::is_whole() {
+        if !sandbox::is_supported() {
             tracing::warn!(
-                "there is no Landlock (Linux 6.7 or newer has it, unless a filter of system calls refuses it): nothing but \
-                 its environment keeps a build from this machine's files and ports"
+                "Landlock is not available (it requires Linux 6.7, and a system call filter may block it): builds can access \
+                 this machine's files and ports"
             );
         }
-        let is_named =
+        let is_configured =
             |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());
-        let caches = Arc::new(Caches::new(&data, is_named, options.limits.cache));
+        let caches = Arc::new(SharedCaches::new(&data, is_configured, options.limits.cache));
         let egress = EgressProxy::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
             egress,
             caches,
-            cgroups: Cgroups::find(),
+            cgroups: ServiceCgroup::find(),
             program: options.program.clone(),
             data,
             environment: options.environment.clone(),
@@ -149,11 +147,11 @@ impl Jobs {
         log: &mpsc::Sender<LogEntry>,
         cancel: &CancellationToken,
     ) -> io::Result<RunOutcome> {
-        // A worker may be stricter than who took the request.
-        if let Err(refusal) = self.policy.check_for(&build.spec, None) {
-            return Ok(RunOutcome::Failed(refused(refusal)));
+        // A worker may have a stricter policy than the node that accepted the request.
+        if let Err(violation) = self.policy.check_for(&build.spec, None) {
+            return Ok(RunOutcome::Failed(policy_failure(violation)));
         }
-        let Some(_used) = cancel.run_until_cancelled(self.caches.used()).await else {
+        let Some(_caches) = cancel.run_until_cancelled(self.caches.acquire()).await else {
             return Ok(RunOutcome::Cancelled);
         };
         let directory = tempfile::Builder::new().prefix("job-").tempdir_in(self.data.join("jobs"))?;
@@ -180,9 +178,9 @@ impl Jobs {
         let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
             return Err(io::Error::other("the job has no standard streams"));
         };
-        confine(&group, &self.limits);
+        limits::apply(&group, &self.limits);
         let cgroup = self.cgroup(directory.path(), &mut group);
-        let task = Task {
+        let task = JobTask {
             spec: build.spec.clone(),
             force: build.force,
             directory: directory.path().to_owned(),
@@ -191,55 +189,57 @@ impl Jobs {
         };
         let mut line = serde_json::to_vec(&task).map_err(io::Error::other)?;
         line.push(b'\n');
-        // A job that ended already says why by its exit status.
+        // A job that has exited already is reported by its exit status.
         let _ = stdin.write_all(&line).await;
         let _ = stdin.flush().await;
 
-        let words = tokio::spawn(last_words(stderr));
-        let own = directory.path().to_string_lossy().into_owned();
+        let stderr = tokio::spawn(last_lines(stderr));
+        let job_directory = directory.path().to_string_lossy().into_owned();
         let modules = environment.get("GOMODCACHE").map(|cache| format!("{cache}/")).unwrap_or_default();
-        let hide = |text: &str| {
-            let text = access.redact(text).replace(&own, "");
+        let redact = |text: &str| {
+            let text = access.redact(text).replace(&job_directory, "");
             if modules.is_empty() { text } else { text.replace(&modules, "") }
         };
-        let disk = Disk::new(directory.path(), &self.data, self.limits.disk);
+        let disk = DiskLimit::new(directory.path(), &self.data, self.limits.disk);
         let end = tokio::select! {
-            said = self.listen(stdout, log, &hide) => said?,
-            () = cancel.cancelled() => End::Cancelled,
+            result = self.listen(stdout, log, &redact) => result?,
+            () = cancel.cancelled() => JobEnd::Cancelled,
             () = tokio::time::sleep(self.limits.time) => {
-                End::Limit(format!("it took longer than the {} that a build may take here", spoken(self.limits.time)))
+                JobEnd::Limit(format!("the build exceeded the time limit of {}", format_time(self.limits.time)))
             }
             () = access.limit_exceeded() => {
-                End::Limit(format!("it downloaded more than the {} that a build may download here", size(self.limits.download)))
+                JobEnd::Limit(format!("the build exceeded the download limit of {}", format_size(self.limits.download)))
             }
-            full = disk.watch() => End::Limit(full),
+            message = disk.exceeded() => JobEnd::Limit(message),
         };
         let status = match &end {
-            End::Said(_) => group.end(None, GRACE).await,
-            End::Cancelled => group.end(Some(EndSignal::Terminate), GRACE).await,
-            End::Limit(_) => group.end(None, Duration::ZERO).await,
+            JobEnd::Result(_) => group.end(None, EXIT_TIMEOUT).await,
+            JobEnd::Cancelled => group.end(Some(EndSignal::Terminate), EXIT_TIMEOUT).await,
+            JobEnd::Limit(_) => group.end(None, Duration::ZERO).await,
         };
-        // Only now: the job takes its end for the service's.
+        // Not earlier: the end of the input cancels the job.
         drop(stdin);
-        let words = words.await.unwrap_or_default();
+        let stderr = stderr.await.unwrap_or_default();
         for denial in access.denials() {
             let _ = log.send(LogEntry::new(Severity::Warning, denial)).await;
         }
         let failure = match end {
-            End::Cancelled => return Ok(RunOutcome::Cancelled),
-            End::Limit(message) => limit(message),
-            End::Said(Some(Said::Made { made, file })) => match self.artifact(&file, directory.path()) {
-                Ok(()) => return Ok(RunOutcome::Succeeded { made, file, directory }),
-                Err(failure) => failure,
-            },
-            End::Said(_) if cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory()) => {
+            JobEnd::Cancelled => return Ok(RunOutcome::Cancelled),
+            JobEnd::Limit(message) => limit(message),
+            JobEnd::Result(Some(JobMessage::Made { made, file })) => {
+                match self.check_binary(&file, directory.path()) {
+                    Ok(()) => return Ok(RunOutcome::Succeeded { made, file, directory }),
+                    Err(failure) => failure,
+                }
+            }
+            JobEnd::Result(_) if cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory()) => {
                 limit(child::out_of_memory(self.limits.memory))
             }
-            End::Said(Some(Said::Failed(failure))) => return Ok(RunOutcome::Failed(failure)),
-            End::Said(_) => {
-                let how = status.map_or_else(|| "it is gone".to_owned(), |status| status.to_string());
-                tracing::error!(build = %build.id, status = how, stderr = words.join("\n"), "a job ended without an answer");
-                died(&how, &words, self.limits.memory)
+            JobEnd::Result(Some(JobMessage::Failed(failure))) => return Ok(RunOutcome::Failed(failure)),
+            JobEnd::Result(_) => {
+                let how = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
+                tracing::error!(build = %build.id, status = how, stderr = stderr.join("\n"), "a job exited without a result");
+                exit_failure(&how, &stderr, self.limits.memory)
             }
         };
         for line in failure.message.lines() {
@@ -248,93 +248,95 @@ impl Jobs {
         Ok(RunOutcome::Failed(failure))
     }
 
-    /// The control group of a job, which its process is in; `None`: there is none.
-    fn cgroup(&self, directory: &Path, group: &mut ProcessGroup) -> Option<Cgroup> {
+    /// Puts the job into a control group, if possible.
+    fn cgroup(&self, directory: &Path, group: &mut ProcessGroup) -> Option<JobCgroup> {
         let name = directory.file_name()?.to_string_lossy().replace("job-", "");
-        let made = self.cgroups.as_ref()?.job(&name, &self.limits).and_then(|cgroup| {
-            let process = group.child().id().ok_or_else(|| io::Error::other("it ended already"))?;
+        let created = self.cgroups.as_ref()?.job(&name, &self.limits).and_then(|cgroup| {
+            let process = group.child().id().ok_or_else(|| io::Error::other("it has already exited"))?;
             cgroup.add(process).map(|()| cgroup)
         });
-        made.inspect_err(|error| tracing::warn!(%error, "a job has no control group")).ok()
+        created
+            .inspect_err(|error| tracing::warn!(%error, "failed to set up the control group of a job"))
+            .ok()
     }
 
-    /// Passes on what the job says until it has said all.
+    /// Forwards the log of the job until its result.
     async fn listen(
         &self,
         stdout: impl AsyncRead + Unpin,
         log: &mpsc::Sender<LogEntry>,
-        hide: &(dyn Fn(&str) -> String + Sync),
-    ) -> io::Result<End> {
+        redact: &(dyn Fn(&str) -> String + Sync),
+    ) -> io::Result<JobEnd> {
         let mut reader = BufReader::new(stdout);
         let mut line = Vec::new();
         let mut logged = 0;
         loop {
             line.clear();
-            if (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await? == 0 {
-                return Ok(End::Said(None));
+            if (&mut reader).take(MAX_MESSAGE_BYTES).read_until(b'\n', &mut line).await? == 0 {
+                return Ok(JobEnd::Result(None));
             }
             match serde_json::from_slice(&line) {
-                Ok(Said::Entry(mut entry)) => {
+                Ok(JobMessage::Entry(mut entry)) => {
                     logged += entry.text.len() as u64;
                     if logged > self.limits.log {
-                        let most = size(self.limits.log);
-                        return Ok(End::Limit(format!("its log grew past the {most} that it may have here")));
+                        let limit = format_size(self.limits.log);
+                        return Ok(JobEnd::Limit(format!("the log exceeded the limit of {limit}")));
                     }
-                    entry.text = hide(&entry.text);
-                    // Where nobody listens any more, the build goes on.
+                    entry.text = redact(&entry.text);
+                    // The build continues without a listener.
                     let _ = log.send(entry).await;
                 }
-                Ok(Said::Failed(failure)) => {
-                    let message = shortened(hide(&failure.message));
-                    return Ok(End::Said(Some(Said::Failed(BuildFailure { message, ..failure }))));
+                Ok(JobMessage::Failed(failure)) => {
+                    let message = truncated(redact(&failure.message));
+                    return Ok(JobEnd::Result(Some(JobMessage::Failed(BuildFailure { message, ..failure }))));
                 }
-                Ok(made) => return Ok(End::Said(Some(made))),
+                Ok(result) => return Ok(JobEnd::Result(Some(result))),
                 Err(error) => {
-                    return Err(io::Error::other(format!("a job says what can't be understood: {error}")));
+                    return Err(io::Error::other(format!("invalid message of a job: {error}")));
                 }
             }
         }
     }
 
-    /// Whether this is a binary of the job's own, and no larger than it may be.
-    fn artifact(&self, file: &Path, directory: &Path) -> Result<(), BuildFailure> {
+    /// Checks the location and the size of the binary.
+    fn check_binary(&self, file: &Path, directory: &Path) -> Result<(), BuildFailure> {
         let internal = |message: String| BuildFailure { kind: FailureKind::Internal, message };
         if !file.starts_with(directory) {
-            return Err(internal("the job's binary isn't where it belongs".to_owned()));
+            return Err(internal("the job's binary is outside of its directory".to_owned()));
         }
-        let length =
-            fs::metadata(file).map_err(|error| internal(format!("the job's binary: {error}")))?.len();
+        let length = fs::metadata(file)
+            .map_err(|error| internal(format!("failed to read the job's binary: {error}")))?
+            .len();
         if length > self.limits.artifact {
-            let (length, most) = (size(length), size(self.limits.artifact));
-            return Err(limit(format!("its binary has {length}, and may have {most} here")));
+            let (length, max) = (format_size(length), format_size(self.limits.artifact));
+            return Err(limit(format!("the binary has {length}, which exceeds the limit of {max}")));
         }
         Ok(())
     }
 }
 
 #[async_trait]
-impl JobRunner for Jobs {
+impl JobRunner for ProcessRunner {
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
         let ran = self.attempt(build, &log, &cancel).await;
         tokio::spawn({
             let caches = Arc::clone(&self.caches);
-            async move { caches.look_after().await }
+            async move { caches.enforce_limit().await }
         });
         ran.unwrap_or_else(|error| {
-            tracing::error!(build = %build.id, %error, "a job can't be run");
-            let message = "the service can't run the build: its log says why".to_owned();
+            tracing::error!(build = %build.id, %error, "failed to run a job");
+            let message = "the service failed to run the build; its log has the details".to_owned();
             RunOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
         })
     }
 }
 
-fn refused(refusal: PolicyError) -> BuildFailure {
-    let violations = match refusal {
+fn policy_failure(error: PolicyError) -> BuildFailure {
+    let violations = match error {
         PolicyError::Invalid(violations) | PolicyError::Forbidden(violations) => violations,
         PolicyError::Precondition(violation) => vec![violation],
     };
-    let lines: Vec<String> =
-        violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+    let lines: Vec<String> = violations.iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
     BuildFailure { kind: FailureKind::Invalid, message: lines.join("\n") }
 }
 
@@ -342,30 +344,30 @@ fn limit(message: String) -> BuildFailure {
     BuildFailure { kind: FailureKind::Limit, message }
 }
 
-fn shortened(mut message: String) -> String {
-    if message.len() > LONGEST_MESSAGE {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
-        message.push_str("…\nthe log has more of it");
+fn truncated(mut message: String) -> String {
+    if message.len() > MAX_FAILURE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_FAILURE_BYTES));
+        message.push_str("…\nsee the log for the rest");
     }
     message
 }
 
-/// What the end of a job means that said nothing.
-fn died(how: &str, words: &[String], memory: u64) -> BuildFailure {
-    if words.iter().any(|line| child::is_out_of_memory(line)) {
+/// The failure of a job that exited without a result.
+fn exit_failure(how: &str, stderr: &[String], memory: u64) -> BuildFailure {
+    if stderr.iter().any(|line| child::is_out_of_memory(line)) {
         return limit(child::out_of_memory(memory));
     }
-    let message = format!("the build's process ended without an answer ({how})");
+    let message = format!("the build process exited without a result ({how})");
     BuildFailure { kind: FailureKind::Internal, message }
 }
 
-/// The job itself may be ill: what it prints is for the service's log, not for who asked.
-async fn last_words(stderr: impl AsyncRead + Unpin) -> Vec<String> {
+/// The end of a job's standard error, which is for the service's log only.
+async fn last_lines(stderr: impl AsyncRead + Unpin) -> Vec<String> {
     let mut reader = BufReader::new(stderr);
     let mut lines = VecDeque::new();
     let mut line = Vec::new();
     while let Ok(1..) = (&mut reader).take(4096).read_until(b'\n', &mut line).await {
-        if lines.len() == LAST_WORDS {
+        if lines.len() == MAX_STDERR_LINES {
             lines.pop_front();
         }
         lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
@@ -379,13 +381,13 @@ fn remove_leftovers(jobs: &Path) {
         if entry.file_name().to_string_lossy().starts_with("job-")
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
-            tracing::warn!(directory = %entry.path().display(), %error, "a dead job's directory stays");
+            tracing::warn!(directory = %entry.path().display(), %error, "failed to remove the directory of a job");
         }
     }
 }
 
 /// `512 MiB`, `4 GiB`
-fn size(bytes: u64) -> String {
+fn format_size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes;
     let mut unit = 0;
@@ -401,7 +403,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// `90 seconds`, `30 minutes`
-fn spoken(time: Duration) -> String {
+fn format_time(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds >= 120 && seconds.is_multiple_of(60) {
         format!("{} minutes", seconds / 60)

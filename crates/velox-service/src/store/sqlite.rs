@@ -1,6 +1,6 @@
 //! The embedded store: builds, their logs and the queue in one SQLite database.
 //!
-//! One server has it, and its workers are in the same process. So leases are row in temporary tables, which take part in
+//! One server has it, and its workers are in the same process. So leases are rows in temporary tables, which take part in
 //! transactions but never wait for the disk; when the process dies they go with it, and what was running is queued again by
 //! the next one.
 //!

@@ -1,4 +1,4 @@
-//! `velox-demo VX`: shows on one machine what the given `vx` does, from a velox.toml to a server that answers.
+//! `velox-demo VX`: demonstrates the given `vx` on one machine, from a velox.toml to a running RoadRunner.
 //!
 //! GitHub is a forge on localhost, so nothing depends on reaching github.com: it has a small server with RoadRunner's layout,
 //! and mirrors of five real plugins. All other modules come from the Go module proxy.
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What went wrong, as a sentence.
+/// The error is a sentence.
 type DemoResult<T> = Result<T, String>;
 
 fn demo(vx: &Path) -> DemoResult<()> {
@@ -54,13 +54,13 @@ fn demo(vx: &Path) -> DemoResult<()> {
         ("go", "version", "install it from https://go.dev/dl/"),
         ("git", "--version", "install it with your system's package manager"),
     ] {
-        said(Command::new(program).arg(argument)).map_err(|error| format!("{error}; {remedy}"))?;
+        stdout_of(Command::new(program).arg(argument)).map_err(|error| format!("{error}; {remedy}"))?;
     }
     let vx = fs::canonicalize(vx)
         .map_err(|error| format!("{}: {error}; build it with: cargo build -p vx", vx.display()))?;
     let place = DemoDirectory::new()?;
 
-    step("a forge on localhost answers for GitHub");
+    step("start a forge on localhost in place of GitHub");
     let forge = TestForge::start();
     roadrunner("v2025").commit_to(&forge.github("roadrunner-server/roadrunner")).tag(RELEASE);
     println!("  {}: a small server with RoadRunner's layout, {RELEASE}", forge.github_url());
@@ -69,7 +69,7 @@ fn demo(vx: &Path) -> DemoResult<()> {
         println!("  roadrunner-server/{plugin}: the real one, {PLUGIN_RELEASE}");
     }
 
-    step("velox.toml says what to build");
+    step("write velox.toml");
     let manifest = manifest(&forge.github_url());
     place.write("velox.toml", &manifest)?;
     for line in manifest.lines() {
@@ -78,35 +78,35 @@ fn demo(vx: &Path) -> DemoResult<()> {
 
     step("vx build -c velox.toml -o bin");
     let status =
-        place.vx(&vx).status().map_err(|error| format!("{} can't be started: {error}", vx.display()))?;
+        place.vx(&vx).status().map_err(|error| format!("failed to start {}: {error}", vx.display()))?;
     if !status.success() {
         return Err(format!("vx build failed ({status})"));
     }
     let binary = place.directory.join("bin").join(format!("rr{}", env::consts::EXE_SUFFIX));
 
     step("bin/rr --version");
-    let version = said(Command::new(&binary).arg("--version"))?;
+    let version = stdout_of(Command::new(&binary).arg("--version"))?;
     println!("  {version}");
     let expected = format!("rr version {} ", RELEASE.trim_start_matches('v'));
     if !version.starts_with(&expected) {
-        return Err(format!("the server should have said: {expected}"));
+        return Err(format!("unexpected output; expected: {expected}"));
     }
 
-    step("bin/rr serve, and a file from its fileserver plugin");
+    step("bin/rr serve, and fetch a file from its fileserver plugin");
     place.write("public/hello.txt", "Hello from a RoadRunner of your own.\n")?;
-    let failed = |error: std::io::Error| format!("the server that came out: {error}");
+    let failed = |error: std::io::Error| format!("rr: {error}");
     let mut server = RunningRoadRunner::start(&binary, &place.directory, SERVER).map_err(failed)?;
     let answer = server.get("/hello.txt").map_err(failed)?;
     println!("  GET {}: {}", server.url("/hello.txt"), answer.trim_end());
     if answer != "Hello from a RoadRunner of your own.\n" {
-        return Err("the server answered something else than the file".to_owned());
+        return Err("unexpected reply instead of the file".to_owned());
     }
     let status = server.stop().map_err(failed)?;
     if !status.success() {
-        return Err(format!("the server didn't stop in order ({status})"));
+        return Err(format!("rr exited with {status}"));
     }
-    println!("  the server stopped");
-    println!("\nThe server is {}, its configuration .rr.yaml beside bin.", binary.display());
+    println!("  rr stopped");
+    println!("\nThe binary is {}; its configuration is .rr.yaml beside bin.", binary.display());
     Ok(())
 }
 
@@ -137,7 +137,7 @@ impl DemoDirectory {
         let directory = Path::new("target").join("demo");
         let made = fs::create_dir_all(&directory).and_then(|()| fs::canonicalize(&directory));
         let place = Self { directory: made.map_err(|error| format!("{}: {error}", directory.display()))? };
-        // Each run shows the whole way.
+        // Each run starts from nothing.
         for name in ["bin/rr", "velox.lock"] {
             match fs::remove_file(place.directory.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -176,7 +176,7 @@ impl DemoDirectory {
             .env("GOMODCACHE", self.module_cache())
             .env("GOFLAGS", "-modcacherw")
             .env("GOWORK", "off");
-        let answer = said(&mut command).map_err(|error| {
+        let answer = stdout_of(&mut command).map_err(|error| {
             format!("{error}; {module} comes from the Go module proxy (see: go env GOPROXY)")
         })?;
         let answer: serde_json::Value =
@@ -198,7 +198,7 @@ impl DemoDirectory {
             .env("GOMODCACHE", self.module_cache())
             .env("VX_CACHE_DIR", self.directory.join("cache"))
             .env("NO_PROXY", format!("127.0.0.1,{direct}"));
-        // The release is the stamp, whatever the caller's environment has.
+        // Without these the release is the version stamp.
         for name in ["VERSION", "APP_VERSION"] {
             command.env_remove(name);
         }
@@ -220,10 +220,10 @@ fn read(folder: &Path, prefix: &str, files: &mut Files) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What a program prints, without its last line end.
-fn said(command: &mut Command) -> DemoResult<String> {
+/// The standard output of a program, without trailing whitespace.
+fn stdout_of(command: &mut Command) -> DemoResult<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{name} can't be started: {error}"))?;
+    let output = command.output().map_err(|error| format!("failed to start {name}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
     }

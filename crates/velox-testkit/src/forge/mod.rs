@@ -46,7 +46,6 @@ pub(crate) struct ForgeServer {
 #[derive(Default)]
 struct ForgeState {
     repos: Vec<HostedRepo>,
-    gitlab_names: Vec<String>,
     github_tokens: Vec<String>,
     gitlab_tokens: Vec<String>,
     /// The scopes of tokens, and when they expire.
@@ -197,7 +196,7 @@ fn route(shared: &ForgeServer, request: &HttpRequest) -> HttpReply {
     match request.host.as_str() {
         "api.github.com" => github::rest(shared, request, path),
         "codeload.github.com" => github::codeload(shared, request, path),
-        host if shared.is_gitlab(host) => gitlab_host(shared, request, path),
+        "gitlab.com" => gitlab_host(shared, request, path),
         _ => {
             if let Some(rest) = below(path, gitlab::SUB_PATH) {
                 gitlab_host(shared, request, rest)
@@ -274,15 +273,6 @@ impl ForgeServer {
 
     pub(crate) fn record(&self, request: RecordedRequest) {
         self.state().requests.push(request);
-    }
-
-    #[cfg(feature = "tls")]
-    pub(crate) fn add_gitlab_name(&self, name: &str) {
-        self.state().gitlab_names.push(name.to_ascii_lowercase());
-    }
-
-    fn is_gitlab(&self, host: &str) -> bool {
-        host == "gitlab.com" || self.state().gitlab_names.iter().any(|it| it == host)
     }
 
     fn host(&self, kind: HostKind, path: &str, repo: &Repo) {

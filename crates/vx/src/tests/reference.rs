@@ -61,7 +61,7 @@ fn is_told(command: &Command) -> bool {
 fn markdown() -> String {
     let program = command();
     let mut text = String::from(
-        "<!-- Made from the program's help texts by `make book`. -->\n\n# Commands\n\n\
+        "<!-- Made from the program's help texts by `make book`. -->\n\n# Command reference\n\n\
          `vx help COMMAND` and `vx COMMAND --help` say the same on a terminal.\n\n| command | what it does |\n|---|---|\n",
     );
     each(&program, &mut |command| {

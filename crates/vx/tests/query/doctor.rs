@@ -137,7 +137,7 @@ fn token_problems() {
     let wrong = machine().with(|sandbox| sandbox.env("RT_TOKEN", "ghp_other_s3cret"));
     let told = wrong.about("github", 1);
     assert!(
-        told.contains("api.github.com refuses the token") && told.contains("create a new token"),
+        told.contains("api.github.com rejected the token") && told.contains("create a new token"),
         "{told}"
     );
 
@@ -163,11 +163,11 @@ fn token_problems() {
 fn forge_failures() {
     let machine = machine();
     for (fault, sign) in [
-        (Fault::GarbageJson, "answers something else than its API says"),
-        (Fault::Status(503), "answers 503"),
-        (Fault::HangUp, "can't reach"),
-        (Fault::RateLimited { reset_in: 1000 }, "rate limit is used up"),
-        (Fault::TooManyRequests { retry_after: 30 }, "rate limit is used up"),
+        (Fault::GarbageJson, "unexpected response"),
+        (Fault::Status(503), "returned status 503"),
+        (Fault::HangUp, "failed to reach"),
+        (Fault::RateLimited { reset_in: 1000 }, "rate limit exceeded"),
+        (Fault::TooManyRequests { retry_after: 30 }, "rate limit exceeded"),
     ] {
         machine.forge.fault(fault.clone()).on("GET", "/rate_limit");
         let told = machine.about("github", 1);
@@ -201,7 +201,7 @@ fn proxies_and_the_checksum_database() {
         ("off".to_owned(), 1, "GOPROXY=off"),
         ("direct".to_owned(), 0, "GOPROXY names no proxy"),
         ("ftp://me:s3cret@x".to_owned(), 1, "entry 1 of GOPROXY is no https"),
-        ("file:///nowhere/at/all".to_owned(), 1, "there is no such directory"),
+        ("file:///nowhere/at/all".to_owned(), 1, "no such directory"),
     ] {
         let ran = CommandOutput::from(machine.sandbox.vx_command("doctor").env("GOPROXY", &list));
         assert_eq!(ran.code(), Some(code), "{list}: {}", ran.stdout());

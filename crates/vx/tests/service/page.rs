@@ -370,7 +370,7 @@ fn page_takes_a_token_as_password() {
             answer.text().await.unwrap()
         };
         assert!(seen(None).await.contains("<h1>Sign in</h1>"));
-        assert!(seen(Some("vx_wrong")).await.contains("<h1>That token doesn’t count</h1>"));
+        assert!(seen(Some("vx_wrong")).await.contains("<h1>Invalid token</h1>"));
 
         let host = service.url.strip_prefix("http://").unwrap();
         browser.goto(&format!("http://me:{}@{host}/", service.token.as_ref().unwrap())).await;

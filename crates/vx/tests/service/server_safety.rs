@@ -21,7 +21,8 @@ use velox_api::{
     BuildFailure, BuildId, BuildSpec, BuildState, FailureKind, LogEntry, PluginSpec, ReplaceSpec,
 };
 use velox_service::{
-    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant, job::Jobs,
+    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, RunOutcome, ServiceOptions, Tenant,
+    job::ProcessRunner,
 };
 use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
@@ -114,7 +115,7 @@ impl Machine {
     }
 
     async fn attempt(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
-        let jobs = Jobs::new(&self.options).unwrap();
+        let jobs = ProcessRunner::new(&self.options).unwrap();
         let build = Build {
             id: BuildId::new(),
             key: spec.key().unwrap(),
@@ -265,7 +266,7 @@ fn job_sees_nothing_of_the_service_environment() {
     fs::write(&netrc, format!("machine {host} login operator password {SECRET}\n")).unwrap();
     let roots = machine.sandbox.at("roots.pem");
     fs::write(&roots, machine.proxy.ca()).unwrap();
-    // Jobs may write into their home, and what they leave there stays.
+    // ProcessRunner may write into their home, and what they leave there stays.
     let mut machine = machine
         .go("env >> $HOME/seen; cat /proc/$PPID/environ | tr '\\0' '\\n' >> $HOME/seen")
         .env("NETRC", netrc.to_str().unwrap())
@@ -528,7 +529,7 @@ fn endless_identifier_is_cut_in_messages() {
     machine.proxy.module(module, "v1.0.0", files);
     let ended = machine.run(spec(&[(module, "v1.0.0")]));
     let message = &ended.failed().message;
-    assert!(message.contains("undefined: xxx") && message.ends_with("the log has more of it"));
+    assert!(message.contains("undefined: xxx") && message.ends_with("see the log for the rest"));
     assert!(message.len() < LENGTH / 8 && ended.log().len() < LENGTH / 8, "{}", message.len());
 }
 
@@ -540,13 +541,13 @@ fn every_limit_ends_a_build() {
     let cases: [(Machine, &str); 6] = [
         (
             Machine::new().go(SLEEP).limits(|limits| limits.time = Duration::from_secs(8)),
-            "longer than the 8 seconds",
+            "time limit of 8 seconds",
         ),
-        (Machine::new().go(FILL).limits(|limits| limits.disk = 32 * MIB), "32 MiB of disk"),
-        (Machine::new().limits(|limits| limits.download = 2000), "downloaded more than the 2000 bytes"),
-        (Machine::new().limits(|limits| limits.log = 100), "its log grew past the 100 bytes"),
-        (Machine::new().limits(|limits| limits.artifact = 1000), "may have 1000 bytes here"),
-        (Machine::new().limits(|limits| limits.memory = 48 * MIB), "48 MiB of memory"),
+        (Machine::new().go(FILL).limits(|limits| limits.disk = 32 * MIB), "disk limit of 32 MiB"),
+        (Machine::new().limits(|limits| limits.download = 2000), "download limit of 2000 bytes"),
+        (Machine::new().limits(|limits| limits.log = 100), "log exceeded the limit of 100 bytes"),
+        (Machine::new().limits(|limits| limits.artifact = 1000), "exceeds the limit of 1000 bytes"),
+        (Machine::new().limits(|limits| limits.memory = 48 * MIB), "memory limit of 48 MiB"),
     ];
     for (machine, sentence) in cases {
         let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
@@ -644,10 +645,10 @@ fn start_removes_leftovers_and_locks_the_directory() {
     fs::write(left.join("half"), "half").unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
-    let jobs = Jobs::new(&machine.options).unwrap();
+    let jobs = ProcessRunner::new(&machine.options).unwrap();
     assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
-    let error = Jobs::new(&machine.options).err().unwrap();
+    let error = ProcessRunner::new(&machine.options).err().unwrap();
     assert!(error.to_string().contains("another service"), "{error}");
     drop(jobs);
-    Jobs::new(&machine.options).unwrap();
+    ProcessRunner::new(&machine.options).unwrap();
 }

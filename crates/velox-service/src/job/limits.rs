@@ -13,15 +13,15 @@ const JOB_NICENESS: i32 = 10;
 
 /// Sets limits that hold for each process of the group.
 #[cfg(target_os = "linux")]
-pub(super) fn confine(group: &ProcessGroup, limits: &JobLimits) {
+pub(super) fn apply(group: &ProcessGroup, limits: &JobLimits) {
     use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setpriority_pgrp};
-    for (resource, most) in [
+    for (resource, max) in [
         (Resource::Data, limits.memory),
         (Resource::Fsize, limits.disk),
         (Resource::Core, 0),
         (Resource::Nofile, MAX_OPEN_FILES),
     ] {
-        let hard = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+        let hard = getrlimit(resource).maximum.map_or(max, |hard| hard.min(max));
         let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
         if let Err(error) = prlimit(group.id(), resource, limit) {
             tracing::warn!(?resource, %error, "failed to set a resource limit of a job");
@@ -31,4 +31,4 @@ pub(super) fn confine(group: &ProcessGroup, limits: &JobLimits) {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn confine(_: &ProcessGroup, _: &JobLimits) {}
+pub(super) fn apply(_: &ProcessGroup, _: &JobLimits) {}

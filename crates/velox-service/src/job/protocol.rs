@@ -1,4 +1,4 @@
-//! What the service and a job say to each other, a line of JSON each.
+//! The messages between the service and a job, a line of JSON each.
 
 use std::path::PathBuf;
 
@@ -7,32 +7,32 @@ use velox_api::{BuildFailure, BuildSpec, LogEntry};
 
 use crate::build::BuildResult;
 
-/// What a job is to do.
+/// The task of a job.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Task {
+pub(super) struct JobTask {
     pub(super) spec: BuildSpec,
-    /// Compile anew.
+    /// Compile even if the binary is cached.
     pub(super) force: bool,
     /// The job's own directory.
     pub(super) directory: PathBuf,
-    /// What its processes may use, in bytes: for its words when they did.
+    /// The memory limit in bytes, for messages.
     pub(super) memory: u64,
-    /// The port on the loopback device that is the job's way out.
+    /// The port of the egress proxy.
     pub(super) port: u16,
 }
 
-/// What a job says.
+/// A message of a job.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Said {
-    /// What goes on.
+pub(super) enum JobMessage {
+    /// A line of the log.
     Entry(LogEntry),
-    /// It is done.
+    /// The build succeeded.
     Made {
         made: Box<BuildResult>,
-        /// Where the binary is.
+        /// The path of the binary.
         file: PathBuf,
     },
-    /// It is over.
+    /// The build failed.
     Failed(BuildFailure),
 }

@@ -1,15 +1,15 @@
-//! What the kernel itself keeps a job from, where it can (<https://docs.kernel.org/userspace-api/landlock.html>).
+//! The Landlock sandbox of a job (<https://docs.kernel.org/userspace-api/landlock.html>).
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-use super::task::Task;
+use super::protocol::JobTask;
 
-/// Where systems have their programs, libraries and certificates; what is read there is nobody's secret.
+/// The directories and files of the system that jobs may read: programs, libraries, certificates.
 #[cfg(target_os = "linux")]
-const SYSTEM: [&str; 33] = [
+const SYSTEM_PATHS: [&str; 33] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -45,12 +45,11 @@ const SYSTEM: [&str; 33] = [
     "/etc/ssl",
 ];
 
-/// From here on this thread, and all threads and processes that it starts, connect to the job's way out and to nothing
-/// else, write where jobs write, and read besides what the system and the Go toolchain are made of: an `#include` of
-/// Go's assembler takes any path, and the assembler's errors quote what is there. Older kernels know less of that, and then
-/// it is the job's environment alone that leads it the right way.
+/// Restricts this thread, and all threads and processes that it starts: they may connect to the egress proxy only, write to
+/// the directories of jobs only, and otherwise read the system and the Go toolchain only, since an `#include` of Go's
+/// assembler takes any path, and its errors quote the file. Older kernels enforce less of this.
 #[cfg(target_os = "linux")]
-pub(super) fn enclose(task: &Task, environment: &BTreeMap<String, String>) -> Result<(), String> {
+pub(super) fn restrict(task: &JobTask, environment: &BTreeMap<String, String>) -> Result<(), String> {
     use landlock::{
         Access as _, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
         path_beneath_rules,
@@ -60,21 +59,21 @@ pub(super) fn enclose(task: &Task, environment: &BTreeMap<String, String>) -> Re
         .handle_access(all)
         .and_then(|ruleset| ruleset.handle_access(AccessNet::ConnectTcp))
         .and_then(Ruleset::create)
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(written(task, environment), all)))
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(only_read(environment), read)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(writable_paths(task, environment), all)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(readable_paths(environment), read)))
         .and_then(|ruleset| ruleset.add_rule(NetPort::new(task.port, AccessNet::ConnectTcp)))
         .and_then(landlock::RulesetCreated::restrict_self);
     ruleset.map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn enclose(_: &Task, _: &BTreeMap<String, String>) -> Result<(), String> {
+pub(super) fn restrict(_: &JobTask, _: &BTreeMap<String, String>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the kernel knows all that [`enclose`] asks of it.
+/// Whether the kernel supports all of [`restrict`].
 #[cfg(target_os = "linux")]
-pub(super) fn is_whole() -> bool {
+pub(super) fn is_supported() -> bool {
     use landlock::{Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -85,53 +84,53 @@ pub(super) fn is_whole() -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn is_whole() -> bool {
+pub(super) fn is_supported() -> bool {
     false
 }
 
-/// What a newer kernel could keep a job from besides, isn't asked for.
+/// Restrictions of newer versions are not used.
 #[cfg(target_os = "linux")]
 const ABI: landlock::ABI = landlock::ABI::V4;
 
-/// Where a job writes: made where they are missing, since nobody can do it later.
+/// Creates the directories that a job writes to, which is not possible later, and returns them.
 #[cfg(target_os = "linux")]
-fn written(task: &Task, environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+fn writable_paths(task: &JobTask, environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let caches = ["HOME", "GOPATH", "VX_CACHE_DIR", "GOMODCACHE", "GOCACHE"];
-    let mut places: Vec<PathBuf> =
+    let mut paths: Vec<PathBuf> =
         caches.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from).collect();
-    for place in &places {
-        // Whoever writes there says what is wrong with it.
-        let _ = std::fs::create_dir_all(place);
+    for path in &paths {
+        // The first write reports an error.
+        let _ = std::fs::create_dir_all(path);
     }
-    places.extend([task.directory.clone(), PathBuf::from("/dev/null")]);
-    places
+    paths.extend([task.directory.clone(), PathBuf::from("/dev/null")]);
+    paths
 }
 
-/// What a job reads besides: the system, the programs on the PATH, the Go toolchain, certificates.
+/// The paths that a job only reads: the system, programs on the PATH, the Go toolchain, certificates.
 #[cfg(target_os = "linux")]
-fn only_read(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-    places.extend(std::env::current_exe().ok());
+fn readable_paths(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = SYSTEM_PATHS.iter().map(PathBuf::from).collect();
+    paths.extend(std::env::current_exe().ok());
     let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO"];
-    places.extend(certificates.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from));
-    let path = environment.get("PATH").map(String::as_str).unwrap_or_default();
-    for folder in std::env::split_paths(path).filter(|folder| folder.is_absolute()) {
-        // GOROOT, two steps above the go command that links lead to.
+    paths.extend(certificates.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from));
+    let search_path = environment.get("PATH").map(String::as_str).unwrap_or_default();
+    for folder in std::env::split_paths(search_path).filter(|folder| folder.is_absolute()) {
+        // GOROOT is two levels above the go command, links resolved.
         let go = folder.join("go").canonicalize().ok();
-        places.extend(
+        paths.extend(
             go.as_deref()
                 .and_then(Path::parent)
                 .and_then(Path::parent)
                 .filter(is_toolchain)
                 .map(PathBuf::from),
         );
-        // A version manager's: scripts that read what it has beside them.
+        // Shims of a version manager read the files beside them.
         if folder.ends_with("shims") {
-            places.extend(folder.parent().map(PathBuf::from));
+            paths.extend(folder.parent().map(PathBuf::from));
         }
-        places.push(folder);
+        paths.push(folder);
     }
-    places
+    paths
 }
 
 #[cfg(target_os = "linux")]

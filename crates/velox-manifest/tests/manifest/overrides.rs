@@ -1,8 +1,8 @@
-//! What flags change about a manifest.
+//! Command-line overrides of a manifest.
 
-#![allow(clippy::unwrap_used)]
+use crate::valid;
 
-use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, Origin, Replacement, SourceFile};
+use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, Origin, Replacement};
 
 const MANUAL: &str = r#"
 [roadrunner]
@@ -29,10 +29,6 @@ old = "github.com/roadrunner-server/http/v5"
 new = "../http"
 "#;
 
-fn manifest(text: &str) -> Manifest {
-    Manifest::parse(&SourceFile { name: "velox.toml".into(), text: text.into() }, &|_| None).unwrap().0
-}
-
 fn flags(with: &[&str], without: &[&str]) -> ManifestOverrides {
     let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     ManifestOverrides::read(None, &list(with), &list(without), |_| Ok("example.com/me/mine".into())).unwrap()
@@ -57,14 +53,14 @@ fn shown(manifest: &Manifest) -> Vec<String> {
 }
 
 fn changed(text: &str, with: &[&str], without: &[&str]) -> Vec<String> {
-    shown(&manifest(text).changed_by(&flags(with, without)).unwrap())
+    shown(&valid(text, &[]).changed_by(&flags(with, without)).unwrap())
 }
 
 const INNER: &str = "inner: acme/tools v1.0.0";
 const FAR: &str = "far: GitLab main";
 
 #[test]
-fn a_plugin_is_known_by_its_module_however_the_file_names_it() {
+fn a_plugin_is_matched_by_its_module_in_every_format() {
     assert_eq!(
         changed(MANUAL, &["github.com/roadrunner-server/http/v5@v5.1.0"], &[]),
         ["http: Roadrunner-Server/http v5.1.0", INNER, FAR],
@@ -90,11 +86,11 @@ fn a_plugin_is_known_by_its_module_however_the_file_names_it() {
 }
 
 #[test]
-fn another_major_takes_the_place_of_the_first() {
-    let now = manifest(MODULES).changed_by(&flags(&["github.com/roadrunner-server/http/v6@v6.0.0"], &[]));
+fn another_major_replaces_the_first() {
+    let now = valid(MODULES, &[]).changed_by(&flags(&["github.com/roadrunner-server/http/v6@v6.0.0"], &[]));
     let now = now.unwrap();
     assert_eq!(shown(&now), ["http: github.com/roadrunner-server/http/v6 v6.0.0"]);
-    let now = manifest(MODULES).changed_by(&flags(&["github.com/roadrunner-server/http/v5@v5.4.0"], &[]));
+    let now = valid(MODULES, &[]).changed_by(&flags(&["github.com/roadrunner-server/http/v5@v5.4.0"], &[]));
     assert!(now.unwrap().replaces.is_empty(), "its own replace would win over the ref");
 }
 
@@ -122,7 +118,7 @@ fn a_new_plugin_gets_a_name_that_is_free() {
 }
 
 #[test]
-fn what_is_taken_out_makes_place() {
+fn without_is_applied_before_with() {
     let with = ["example.com/fork/http@v1.0.0"];
     assert_eq!(changed(MODULES, &with, &["http"]), ["http: example.com/fork/http v1.0.0"]);
     assert_eq!(
@@ -132,18 +128,18 @@ fn what_is_taken_out_makes_place() {
 }
 
 #[test]
-fn without_a_file_there_is_the_newest_roadrunner() {
+fn the_default_is_the_newest_roadrunner() {
     let mut flags = flags(&["example.com/acme/hello"], &[]);
     let of = |manifest: Manifest| manifest.roadrunner.reference.unwrap().value;
     assert_eq!(of(Manifest::without_a_file().changed_by(&flags).unwrap()), "latest");
     flags.roadrunner = Some("v2025.1.15".into());
     assert_eq!(of(Manifest::without_a_file().changed_by(&flags).unwrap()), "v2025.1.15");
-    assert_eq!(of(manifest(MODULES).changed_by(&flags).unwrap()), "v2025.1.15");
+    assert_eq!(of(valid(MODULES, &[]).changed_by(&flags).unwrap()), "v2025.1.15");
     assert!(Manifest::without_a_file().changed_by(&ManifestOverrides::default()).is_err());
 }
 
 #[test]
-fn odd_flags_are_told_and_never_panic() {
+fn invalid_flags_are_errors() {
     let no_module = |_: &std::path::Path| Ok("module with spaces".to_owned());
     let odd = [
         "",

@@ -1,17 +1,16 @@
-//! What is said to a configuration that is wrong.
+//! The diagnostics of invalid configurations.
 
-mod support;
+use crate::{parse, shown};
 
-use support::{parse, shown};
-
-/// What is said to each of these, all in one snapshot with the line that causes it.
+/// The diagnostics of each configuration, in one snapshot.
 #[track_caller]
-fn refused(name: &str, configurations: &[&str]) {
+fn diagnostics(name: &str, configurations: impl IntoIterator<Item = impl AsRef<str>>) {
     let answers: Vec<_> = configurations
-        .iter()
-        .map(|text| match parse(text, &[("LEAK", "hunter2")]) {
-            Ok((_, warnings)) => format!("{text}\n--\nACCEPTED\n{}", shown(text, &warnings)),
-            Err(errors) => format!("{text}\n--\n{}", shown(text, &errors)),
+        .into_iter()
+        .map(|text| (text.as_ref().to_owned(), parse(text.as_ref(), &[("LEAK", "hunter2")])))
+        .map(|(text, result)| match result {
+            Ok((_, warnings)) => format!("{text}\n--\nACCEPTED\n{}", shown(&text, &warnings)),
+            Err(errors) => format!("{text}\n--\n{}", shown(&text, &errors)),
         })
         .collect();
     let answers = answers.join("\n\n========\n");
@@ -19,7 +18,7 @@ fn refused(name: &str, configurations: &[&str]) {
     insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(name, answers) });
 }
 
-/// Each as the only plugin's line, or as one more key of a plugin that is right.
+/// A valid plugin with each of these values for one key.
 fn github(key: &str, values: &[&str]) -> Vec<String> {
     let plugin = |value: &str| {
         let mut keys = vec![("ref", "'v1'"), ("owner", "'o'"), ("repository", "'r'")];
@@ -36,10 +35,6 @@ fn with_module(lines: &[&str]) -> Vec<String> {
         .iter()
         .map(|line| format!("plugins.a = {{ module_name = 'a.b/c', tag = 'v1.0.0' }}\n{line}"))
         .collect()
-}
-
-fn strs(texts: &[String]) -> Vec<&str> {
-    texts.iter().map(String::as_str).collect()
 }
 
 #[test]
@@ -59,7 +54,7 @@ fn refs() {
         "'-a'",
         "['a']",
     ];
-    refused("refs", &strs(&github("ref", &values)));
+    diagnostics("refs", github("ref", &values));
 }
 
 #[test]
@@ -67,7 +62,7 @@ fn owners_repositories_and_folders() {
     let mut texts = github("owner", &["'ö'", "'.'", "''"]);
     texts.extend(github("repository", &["'r.git'", "'https://user:hunter2@github.com/o/r'", "'o/r'", "7"]));
     texts.extend(github("folder", &["'a/../b'", "'C:/a'", "'a\\b'"]));
-    refused("owners_repositories_and_folders", &strs(&texts));
+    diagnostics("owners_repositories_and_folders", texts);
 }
 
 #[test]
@@ -81,7 +76,7 @@ fn replacements() {
         "'github.com/a/b@'",
         "'github.com/a/b v1 v2'",
     ];
-    refused("replacements", &strs(&github("replace", &values)));
+    diagnostics("replacements", github("replace", &values));
 }
 
 #[test]
@@ -95,7 +90,7 @@ fn gitlab_projects() {
         "repository = '/a/b'",
         "repository = 'a/../b'",
     ];
-    refused("gitlab_projects", &strs(&rest.map(plugin)));
+    diagnostics("gitlab_projects", rest.map(plugin));
 }
 
 #[test]
@@ -112,7 +107,7 @@ fn modules() {
         "module_name = 'a.b/c', ref = 'v1'",
         "ref = 'v1', owner = 'o', repository = 'r'",
     ];
-    refused("modules", &strs(&rest.map(plugin)));
+    diagnostics("modules", rest.map(plugin));
 }
 
 #[test]
@@ -132,7 +127,7 @@ fn endpoints_and_tokens_never_show_a_secret() {
         "github.token.token = '${NAME:-hunter2'",
         "github.token.token = '$NAME'\nx = 1",
     ]);
-    refused("endpoints_and_tokens_never_show_a_secret", &strs(&texts));
+    diagnostics("endpoints_and_tokens_never_show_a_secret", &texts);
     let said: String = texts
         .iter()
         .map(|text| shown(text, &parse(text, &[("LEAK", "hunter2")]).err().unwrap_or_default()))
@@ -154,7 +149,7 @@ fn replaces_excludes_and_targets() {
         "target_platform = { os = 'linux', arch = 'x86_64' }",
         "target_platform = { arch = 'amd64' }",
     ]);
-    refused("replaces_excludes_and_targets", &strs(&texts));
+    diagnostics("replaces_excludes_and_targets", texts);
 }
 
 #[test]
@@ -176,14 +171,14 @@ fn build_arguments() {
         "'-ldflags=-X main.name=${UNSET}'",
         "1",
     ];
-    refused("build_arguments", &strs(&lists.map(arguments)));
+    diagnostics("build_arguments", lists.map(arguments));
 }
 
 #[test]
-fn the_text_itself() {
-    refused(
-        "the_text_itself",
-        &[
+fn syntax_and_structure() {
+    diagnostics(
+        "syntax_and_structure",
+        [
             "[github.plugins]\na = { replace = \"C:\\work\\http\" }",
             "[github.plugins]\na = { replace = \"..\\users\\http\" }",
             "github = 1\nplugins = 2\nreplaces = 3\nlog = []\nvelox = true",
@@ -201,14 +196,14 @@ fn a_token_that_looks_like_a_variable_is_a_warning() {
     let text = "plugins.a = { module_name = 'a.b/c', tag = 'v1' }\ngithub.token.token = '$GITHUB_TOKEN'";
     let warnings = parse(text, &[]).map(|(_, warnings)| shown(text, &warnings)).unwrap_or_default();
     insta::assert_snapshot!(warnings, @r#"
-    warning: this token is taken as it stands: only `${NAME}` is replaced by a variable (line 2, column 22)
+    warning: the token is used literally: only `${NAME}` refers to an environment variable (line 2, column 22)
       = write the variable's name in braces: `token = "${NAME}"`
-      = the line is not shown, since it may hold a token or a password
+      = the line is not shown because it may contain a token or a password
     "#);
 }
 
 #[test]
-fn a_token_in_the_place_of_a_ref_is_told_without_it() {
+fn a_token_in_place_of_a_ref_is_not_shown() {
     let token = "ghp_0123456789abcdefghij";
     let text = "[github.token]\ntoken = \"${TOKEN}\"\n[github.plugins]\n\
                 http = { ref = \"${TOKEN}\", owner = \"o\", repository = \"http\" }\n\
@@ -217,7 +212,7 @@ fn a_token_in_the_place_of_a_ref_is_told_without_it() {
     let errors = parse(text, &[("TOKEN", token)]).unwrap_err();
     let told = shown(text, &errors);
     assert!(!told.contains(token), "{told}");
-    assert!(told.contains("a ref holds the token"), "{told}");
+    assert!(told.contains("a ref contains the token"), "{told}");
     assert!(told.contains("[redacted]"), "{told}");
     // A placeholder is in every word.
     let text = text.replace("v1 ", "v1").replace("o ${", "o${");

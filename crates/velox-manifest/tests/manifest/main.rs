@@ -1,32 +1,41 @@
-//! Reading a text in a test, and showing what was found as a person would point at it.
+//! velox.toml in every format: reading, diagnostics, overrides, editing, the reference and the schema.
+#![allow(clippy::unwrap_used)]
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+mod edit;
+mod formats;
+mod hostile;
+mod invalid;
+mod overrides;
+mod reference;
 
 use velox_manifest::{Diagnostic, Level, Manifest, SourceFile};
 
-pub fn source(text: &str) -> SourceFile {
+const MANUAL: &str = include_str!("../manual.toml");
+const MODULES: &str = include_str!("../../../vx/tests/real-35-plugins.toml");
+
+fn source(text: &str) -> SourceFile {
     SourceFile { name: "velox.toml".into(), text: text.into() }
 }
 
-/// Reads `text` with these variables.
-pub fn parse(text: &str, variables: &[(&str, &str)]) -> Result<(Manifest, Vec<Diagnostic>), Vec<Diagnostic>> {
+/// Reads `text` with these environment variables.
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<(Manifest, Vec<Diagnostic>), Vec<Diagnostic>> {
     let lookup =
         |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     Manifest::parse(&source(text), &lookup)
 }
 
-/// A configuration that is right, without a warning.
+/// The manifest of a valid configuration without warnings.
 #[track_caller]
-pub fn right(text: &str, variables: &[(&str, &str)]) -> Manifest {
+fn valid(text: &str, variables: &[(&str, &str)]) -> Manifest {
     match parse(text, variables) {
         Ok((manifest, warnings)) if warnings.is_empty() => manifest,
         Ok((_, warnings)) => panic!("warnings:\n{}", shown(text, &warnings)),
-        Err(errors) => panic!("refused:\n{}", shown(text, &errors)),
+        Err(errors) => panic!("errors:\n{}", shown(text, &errors)),
     }
 }
 
-/// `level line:column: message`, what it points at, its label, its help.
-pub fn shown(text: &str, diagnostics: &[Diagnostic]) -> String {
+/// `level line:column: message`, the source text of the span, the label, the help.
+fn shown(text: &str, diagnostics: &[Diagnostic]) -> String {
     let source = source(text);
     let mut lines = Vec::new();
     for diagnostic in diagnostics {

@@ -1,14 +1,11 @@
-//! The three formats, read.
+//! Reading the three formats.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::{MANUAL, MODULES, valid};
 use secrecy::ExposeSecret;
-use support::right;
-use velox_manifest::{Dependencies, LogLevel, LogMode, ManifestFormat, Origin, Plugin, Project, Replacement};
-
-const MANUAL: &str = include_str!("manual.toml");
+use velox_manifest::{
+    Dependencies, GoTarget, LogLevel, LogMode, ManifestFormat, Origin, Plugin, Project, Replacement,
+    SourceFile, parse_target,
+};
 
 /// `owner/repository//folder @ ref`, or whatever the origin is.
 fn line(plugin: &Plugin) -> String {
@@ -42,7 +39,7 @@ fn with_plugin(text: &str) -> String {
 
 #[test]
 fn the_manuals_whole_example() {
-    let manifest = right(MANUAL, &[("RT_TOKEN", "hub-secret"), ("GL_TOKEN", "lab-secret")]);
+    let manifest = valid(MANUAL, &[("RT_TOKEN", "hub-secret"), ("GL_TOKEN", "lab-secret")]);
     assert_eq!(manifest.format, ManifestFormat::Manual);
     let reference = manifest.roadrunner.reference.as_ref().unwrap();
     assert_eq!(
@@ -65,7 +62,7 @@ fn the_manuals_whole_example() {
 
 #[test]
 fn tokens_may_be_missing_or_empty() {
-    let manifest = right(MANUAL, &[("RT_TOKEN", " \n")]);
+    let manifest = valid(MANUAL, &[("RT_TOKEN", " \n")]);
     assert!(manifest.github.token.is_none() && manifest.gitlab.token.is_none());
 }
 
@@ -75,7 +72,7 @@ fn the_ancestor() {
     let text = with_plugin(&format!(
         "[velox]\nbuild_args = ['-trimpath', '-ldflags', '-s -X {STAMP}.version=${{VERSION}} -X {STAMP}.buildTime=${{TIME}}']\n"
     ));
-    let manifest = right(&text, &[]);
+    let manifest = valid(&text, &[]);
     assert_eq!(manifest.format, ManifestFormat::Ancestor);
     let arguments = manifest.build_args;
     assert_eq!((arguments.stamp_version, arguments.stamp_time, arguments.strip), (None, None, Some(true)));
@@ -83,7 +80,7 @@ fn the_ancestor() {
 }
 
 #[test]
-fn all_build_arguments_that_are_honoured() {
+fn all_supported_build_arguments() {
     const META: &str = "github.com/roadrunner-server/roadrunner/internal/meta";
     let text = with_plugin(&format!(
         r#"[velox]
@@ -91,21 +88,20 @@ build_args = ["-v", "-race", "-buildvcs=false", "-p", "4", "-tags=a,b", "--tags"
   """-ldflags=-w -s=false -X {META}.version=v${{MAJOR}}.0 -X={META}.buildTime=now '-X' 'main.title=it is "${{NAME}}"'""" ]
 "#
     ));
-    let manifest = right(&text, &[("MAJOR", "9"), ("NAME", "x -extld=sh")]);
+    let manifest = valid(&text, &[("MAJOR", "9"), ("NAME", "x -extld=sh")]);
     insta::assert_debug_snapshot!(manifest.build_args);
 }
 
 #[test]
-fn modules_of_a_real_server() {
-    let text = include_str!("../../vx/tests/real-35-plugins.toml");
-    let manifest = right(text, &[]);
+fn modules_of_a_real_configuration() {
+    let manifest = valid(MODULES, &[]);
     assert_eq!((manifest.format, manifest.plugins.len()), (ManifestFormat::Modules, 35));
     assert_eq!(line(&manifest.plugins[0]), "amqp = github.com/roadrunner-server/amqp/v5 @ v5.2.3");
 }
 
 #[test]
-fn everything_that_the_newest_format_has() {
-    let manifest = right(
+fn everything_in_the_newest_format() {
+    let manifest = valid(
         r#"
 strict = true
 roadrunner = { ref = "feature/x", dependencies = "minimal" }
@@ -153,7 +149,7 @@ version = "v9.15.0"
 #[test]
 fn the_newest_format_keeps_the_build_arguments_of_an_older_one() {
     let manifest =
-        right("[velox]\nbuild_args = ['-tags=aws']\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'", &[]);
+        valid("[velox]\nbuild_args = ['-tags=aws']\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1'", &[]);
     assert_eq!(
         (manifest.format, manifest.build_args.tags),
         (ManifestFormat::Modules, vec!["aws".to_owned()])
@@ -161,19 +157,19 @@ fn the_newest_format_keeps_the_build_arguments_of_an_older_one() {
 }
 
 #[test]
-fn inline_tables_dotted_keys_and_headers_read_alike() {
+fn inline_tables_dotted_keys_and_headers_are_equivalent() {
     let inline = "[github.plugins]\nhttp = { ref = \"v1\", owner = \"o\", repository = \"r\", folder = \"./a//b/\" }\n";
     let dotted = "github.plugins.http.ref = \"v1\"\ngithub.plugins.http.owner = \"o\"\ngithub.plugins.http.repository = \"r\"\n\
                   github.plugins.http.folder = \"a/b\"\n";
     let header = "[github.plugins.http]\nref = \"v1\"\nowner = 'o'\nrepository = \"r\"\nfolder = \"a/b/.\"\n";
     for text in [inline, dotted, header] {
-        assert_eq!(lines(&right(text, &[]).plugins), "http = github o/r//a/b @ v1");
+        assert_eq!(lines(&valid(text, &[]).plugins), "http = github o/r//a/b @ v1");
     }
 }
 
 #[test]
 fn gitlab_projects_and_endpoints() {
-    let manifest = right(
+    let manifest = valid(
         r#"
 [gitlab.plugins]
 id = { ref = "main", repository = "36405203" }
@@ -201,7 +197,7 @@ fn replacements() {
     let read = |replace: &str| {
         let text = with_plugin("")
             .replace("repository = \"http\"", &format!("repository = \"http\", replace = '{replace}'"));
-        right(&text, &[("HOME", "/home/me")]).plugins.remove(0).replace.unwrap().value
+        valid(&text, &[("HOME", "/home/me")]).plugins.remove(0).replace.unwrap().value
     };
     for directory in
         ["../http", "./http", "/srv/http", "C:\\http", "C:/http", "..\\http", ".", "..", "../a@b"]
@@ -223,7 +219,7 @@ fn variables() {
     let reference = |text: &str| {
         let text = with_plugin("").replace("v5.0.2", text);
         let variables = [("MAJOR", "v5"), ("EMPTY", ""), ("DOLLAR", "${MAJOR}")];
-        right(&text, &variables).plugins.remove(0).reference.value
+        valid(&text, &variables).plugins.remove(0).reference.value
     };
     assert_eq!(reference("${MAJOR}.1"), "v5.1");
     assert_eq!(reference("${UNSET:-v4}${EMPTY}"), "v4");
@@ -235,10 +231,34 @@ fn variables() {
 #[test]
 fn a_byte_order_mark_and_windows_line_ends_change_nothing() {
     let text = format!("\u{feff}{}", MANUAL.replace('\n', "\r\n"));
-    let manifest = right(&text, &[]);
+    let manifest = valid(&text, &[]);
     assert_eq!(manifest.plugins.len(), 34);
     for plugin in &manifest.plugins {
         assert_eq!(&text[plugin.name.span.clone().unwrap()], plugin.name.value);
         assert_eq!(&text[plugin.reference.span.clone().unwrap()], format!("\"{}\"", plugin.reference.value));
     }
+}
+
+#[test]
+fn targets_are_checked() {
+    assert_eq!(parse_target("linux/arm64"), Ok(GoTarget { os: "linux".into(), arch: "arm64".into() }));
+    assert_eq!(
+        parse_target("linus/arm64").unwrap_err(),
+        "unknown operating system `linus`; did you mean `linux`?"
+    );
+    assert_eq!(
+        parse_target("darwin/s390x").unwrap_err(),
+        "unknown architecture for darwin `s390x`; supported: amd64, arm64"
+    );
+    assert!(parse_target("linux").is_err());
+}
+
+#[test]
+fn columns_count_characters() {
+    let source = SourceFile { name: "velox.toml".into(), text: "é = 1\nö = 2".into() };
+    assert_eq!(source.line_column(0), (1, 1));
+    assert_eq!(source.line_column(2), (1, 2));
+    assert_eq!(source.line_column(7), (2, 1));
+    assert_eq!(source.line_column(8), (2, 1));
+    assert_eq!(source.line_column(99), (2, 6));
 }

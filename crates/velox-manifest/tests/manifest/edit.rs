@@ -1,20 +1,13 @@
 //! Editing a configuration in place, and moving it to the newest format.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::{MANUAL, MODULES, shown, source, valid};
 use proptest::{prelude::*, sample};
-use support::{right, shown, source};
 use velox_manifest::{
     Diagnostic, Manifest, ManifestFormat, Origin, Replacement,
     edit::{Editor, Migration, NewOrigin, NewPlugin, migrate},
 };
-
-const MANUAL: &str = include_str!("manual.toml");
-const MODULES: &str = include_str!("../../vx/tests/real-35-plugins.toml");
 
 const TABLES: &str = "\
 # What we serve with.
@@ -98,11 +91,11 @@ fn what_was_added_reads_as_it_was_meant_and_is_removed_without_a_trace() {
     for text in ALL {
         for text in [text.to_owned(), format!("\u{feff}{}", text.replace('\n', "\r\n"))] {
             let new = added(&text);
-            let manifest = right(&new, &[]);
+            let manifest = valid(&new, &[]);
             let plugin = manifest.plugins.iter().find(|plugin| plugin.name.value == "added").unwrap();
             assert_eq!(plugin.reference.value, "v1.2.3");
             assert_eq!(plugin.replace.as_ref().unwrap().value, Replacement::Directory("../added".into()));
-            assert_eq!(manifest.plugins.len(), right(&text, &[]).plugins.len() + 1);
+            assert_eq!(manifest.plugins.len(), valid(&text, &[]).plugins.len() + 1);
             assert_eq!(edited(&new, |editor| editor.remove("added")), text);
             assert_eq!(new.matches("\r\n").count() > 0, text.contains("\r\n"));
         }
@@ -120,7 +113,7 @@ fn a_file_without_plugins_gets_its_first_one() {
         "plugins = {}",
     ] {
         let new = added(text);
-        assert_eq!(right(&new, &[]).plugins.len(), 1, "{new}");
+        assert_eq!(valid(&new, &[]).plugins.len(), 1, "{new}");
         assert!(new.starts_with(text.trim_end_matches("{}")), "{new}");
     }
 }
@@ -143,7 +136,7 @@ fn refs_modules_and_replacements_change_where_they_stand() {
         editor.set_replace("http", Some(&Replacement::Directory("C:\\http".into())))
     });
     insta::assert_snapshot!(difference(MANUAL, &manual));
-    assert_eq!(right(&manual, &[]).plugins[7].replace.as_ref().unwrap().value.to_string(), "C:\\http");
+    assert_eq!(valid(&manual, &[]).plugins[7].replace.as_ref().unwrap().value.to_string(), "C:\\http");
 }
 
 #[test]
@@ -173,7 +166,7 @@ fn a_ref_with_a_variable_is_known() {
 fn migrated(text: &str, modules: &[(&str, &str)]) -> Result<Migration, Vec<Diagnostic>> {
     let modules: BTreeMap<_, _> =
         modules.iter().map(|(name, module)| ((*name).to_owned(), (*module).to_owned())).collect();
-    let manifest = right(text, &[]);
+    let manifest = valid(text, &[]);
     migrate(&source(text), &manifest, &modules, &|_| None)
 }
 
@@ -228,7 +221,7 @@ build_args = [ # what it was
     for text in [SUBTABLES, GITLAB] {
         let new =
             moved(text, &[("x", "gitlab.com/acme/x"), ("http", "github.com/roadrunner-server/http/v5")]);
-        assert_eq!(right(&new, &[]).format, ManifestFormat::Modules);
+        assert_eq!(valid(&new, &[]).format, ManifestFormat::Modules);
     }
     for text in [TABLES, DOTTED, MODULES] {
         assert_eq!(moved(text, &[]), text);
@@ -240,7 +233,7 @@ fn build_arguments_that_say_something_stay() {
     let text = "[velox]\nbuild_args = [\"-tags=aws\", \"-ldflags=-s=false\"]\n[github.plugins]\n\
                 a = { ref = \"v1.0.0\", owner = \"o\", repository = \"r\" }\n";
     let new = moved(text, &[]);
-    let manifest = right(&new, &[]);
+    let manifest = valid(&new, &[]);
     assert_eq!(
         (manifest.format, manifest.build_args.tags, manifest.build_args.strip),
         (ManifestFormat::Modules, vec!["aws".to_owned()], Some(false))
@@ -273,7 +266,7 @@ fn what_the_newest_format_has_no_words_for_is_refused_by_name() {
 
 #[test]
 fn the_file_alone_tells_the_module_of_a_tag_only() {
-    let manifest = right(
+    let manifest = valid(
         "[github.plugins]\na = { ref = \"v2.1.0\", owner = \"o\", repository = \"r\" }\n\
          b = { ref = \"main\", owner = \"o\", repository = \"b\" }\n\
          c = { ref = \"v1.0.0\", owner = \"o\", repository = \"c\", folder = \"x\" }\n\
@@ -327,10 +320,10 @@ proptest! {
     #[test]
     fn to_add_and_to_remove_is_to_do_nothing(text in configurations()) {
         let new = added(&text);
-        let mut expected = plugins(&right(&text, &[]));
+        let mut expected = plugins(&valid(&text, &[]));
         let module = if text.contains("[plugins") { "github.com/acme/added" } else { "acme/added" };
         expected.push(("added".into(), module.into(), "v1.2.3".into()));
-        prop_assert_eq!(plugins(&right(&new, &[])), expected);
+        prop_assert_eq!(plugins(&valid(&new, &[])), expected);
         for line in text.lines() {
             prop_assert!(new.lines().any(|kept| kept == line));
         }
@@ -339,7 +332,7 @@ proptest! {
 
     #[test]
     fn a_new_ref_changes_one_line_and_the_old_one_brings_it_back(text in configurations(), index in any::<sample::Index>()) {
-        let before = plugins(&right(&text, &[]));
+        let before = plugins(&valid(&text, &[]));
         let (name, _, old) = index.get(&before).clone();
         let new = edited(&text, |editor| editor.set_ref(&name, "some/branch"));
         let differ = text.lines().zip(new.lines()).filter(|(old, new)| old != new).count();
@@ -352,12 +345,12 @@ proptest! {
 
     #[test]
     fn removing_takes_one_plugin_and_no_comment(text in configurations(), index in any::<sample::Index>()) {
-        let mut rest = plugins(&right(&text, &[]));
+        let mut rest = plugins(&valid(&text, &[]));
         prop_assume!(rest.len() > 1);
         let name = index.get(&rest).0.clone();
         rest.retain(|(known, ..)| *known != name);
         let new = edited(&text, |editor| editor.remove(&name));
-        prop_assert_eq!(plugins(&right(&new, &[])), rest);
+        prop_assert_eq!(plugins(&valid(&new, &[])), rest);
         let comments = |text: &str| text.lines().filter(|line| line.trim_start().starts_with('#')).count();
         prop_assert_eq!(comments(&new), comments(&text));
     }
@@ -365,7 +358,7 @@ proptest! {
     #[test]
     fn migrating_loses_nothing(text in configurations()) {
         let new = moved(&text, &[]);
-        let names = |text: &str| plugins(&right(text, &[])).into_iter().map(|(name, _, at)| (name, at)).collect::<Vec<_>>();
+        let names = |text: &str| plugins(&valid(text, &[])).into_iter().map(|(name, _, at)| (name, at)).collect::<Vec<_>>();
         prop_assert_eq!(names(&new), names(&text));
         prop_assert_eq!(new.matches('#').count(), text.matches('#').count());
         prop_assert_eq!(new.starts_with('\u{feff}'), text.starts_with('\u{feff}'));

@@ -4,7 +4,7 @@ use toml_edit::{DocumentMut, Item, Table, value};
 /// RoadRunner with all its plugins, as the acceptance tests build it.
 const ALL: &str = include_str!("../../crates/vx/tests/real-35-plugins.toml");
 
-/// The plugins of [`PluginSet::Small`].
+/// The plugins of [`BenchPlugins::Small`].
 const SMALL: [&str; 5] = ["http", "server", "rpc", "logger", "fileserver"];
 
 /// RoadRunner's own module, at the release that the configuration names.
@@ -13,12 +13,12 @@ pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v20
 pub(crate) const RELEASE: &str = "v2025.1.15";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PluginSet {
+pub(crate) enum BenchPlugins {
     All,
     Small,
 }
 
-impl PluginSet {
+impl BenchPlugins {
     /// The plugin that `plugin-added` adds.
     pub(crate) const fn last(self) -> &'static str {
         match self {
@@ -40,10 +40,10 @@ impl PluginSet {
 pub(crate) struct BenchConfig(DocumentMut);
 
 impl BenchConfig {
-    pub(crate) fn new(set: PluginSet) -> Result<Self> {
+    pub(crate) fn new(set: BenchPlugins) -> Result<Self> {
         let document: DocumentMut = ALL.parse().context("the configuration of all plugins")?;
         let mut new = Self(document);
-        if set == PluginSet::Small {
+        if set == BenchPlugins::Small {
             new.plugins()?.retain(|name, _| SMALL.contains(&name));
         }
         Ok(new)
@@ -94,12 +94,12 @@ mod tests {
     fn sets_and_places_are_what_they_are_called() {
         let count = |mut configuration: BenchConfig| configuration.plugins().unwrap().len();
         assert!(ALL.contains(RELEASE));
-        assert_eq!(count(BenchConfig::new(PluginSet::All).unwrap()), 35);
-        assert_eq!(count(BenchConfig::new(PluginSet::Small).unwrap()), 5);
-        for set in [PluginSet::All, PluginSet::Small] {
+        assert_eq!(count(BenchConfig::new(BenchPlugins::All).unwrap()), 35);
+        assert_eq!(count(BenchConfig::new(BenchPlugins::Small).unwrap()), 5);
+        for set in [BenchPlugins::All, BenchPlugins::Small] {
             BenchConfig::new(set).unwrap().without(set.last()).unwrap();
         }
-        let text = BenchConfig::new(PluginSet::Small)
+        let text = BenchConfig::new(BenchPlugins::Small)
             .unwrap()
             .with_forge("http://localhost")
             .target("linux", "arm64")

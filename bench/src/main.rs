@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
 use crate::{
-    configuration::{PluginSet, RELEASE, ROADRUNNER},
+    configuration::{BenchPlugins, RELEASE, ROADRUNNER},
     machine::{MachineInfo, stdout_of},
     proxy::BenchProxy,
     scenario::{Bench, Scenario},
@@ -109,7 +109,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         write(arguments.output.clone().unwrap_or_else(document), FigureSet::Service, &figures)?;
         return Ok(true);
     }
-    let set = if arguments.small { PluginSet::Small } else { PluginSet::All };
+    let set = if arguments.small { BenchPlugins::Small } else { BenchPlugins::All };
     let help = stdout_of(&vx, &["build", "--help"])?;
     let mut bench = Bench {
         velox,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{
-    configuration::{BenchConfig, PluginSet, ROADRUNNER},
+    configuration::{BenchConfig, BenchPlugins, ROADRUNNER},
     measure::{Measurement, measure},
     proxy::BenchProxy,
     sandbox::Sandbox,
@@ -59,7 +59,7 @@ pub(crate) struct Bench {
     pub(crate) proxy: BenchProxy,
     /// For the sandboxes.
     pub(crate) directory: PathBuf,
-    pub(crate) set: PluginSet,
+    pub(crate) set: BenchPlugins,
     pub(crate) rounds: usize,
     /// `vx build --help`.
     pub(crate) help: String,
@@ -211,7 +211,7 @@ impl Bench {
             if !at_once {
                 eprintln!("three-targets: this vx accepts one --target: it runs once for each");
             }
-            let configuration = BenchConfig::new(PluginSet::Small)?;
+            let configuration = BenchConfig::new(BenchPlugins::Small)?;
             bench.alternate("three-targets", bench.rounds, bench.rounds, |tool| {
                 let sandbox = bench.sandbox("cold")?;
                 bench.configure(tool, &sandbox, configuration.clone())?;

@@ -22,7 +22,7 @@ use self::{
     server::{CountingGo, ServiceProcess, free_address},
 };
 use crate::{
-    configuration::{BenchConfig, PluginSet, RELEASE},
+    configuration::{BenchConfig, BenchPlugins, RELEASE},
     proxy::BenchProxy,
     sandbox::Sandbox,
     table::{Bar, Row, Unit, megabytes},
@@ -166,7 +166,7 @@ impl ServiceRun {
 
 /// The request that clients of Velox's service send, for five plugins.
 fn call(address: std::net::SocketAddr, debug: bool) -> Result<BuildCall> {
-    let configuration = BenchConfig::new(PluginSet::Small)?;
+    let configuration = BenchConfig::new(BenchPlugins::Small)?;
     let plugins: Vec<Value> = configuration
         .modules()?
         .into_iter()
@@ -261,7 +261,7 @@ async fn reads(server: &ServiceProcess) -> Result<Vec<Row>> {
 
 /// The path of the finished build's metadata.
 async fn build_of(server: &ServiceProcess) -> Result<String> {
-    let configuration = BenchConfig::new(PluginSet::Small)?;
+    let configuration = BenchConfig::new(BenchPlugins::Small)?;
     let plugins: Vec<Value> = configuration
         .modules()?
         .into_iter()

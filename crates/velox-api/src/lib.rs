@@ -11,11 +11,13 @@
 
 mod build;
 pub mod client;
+mod manifest;
 mod spec;
 mod view;
 
 pub use build::{
     ArtifactInfo, BuildFailure, BuildId, BuildState, FailureKind, LogEntry, QueuePosition, Severity,
 };
+pub use manifest::{unsupported_sources, with_module_paths};
 pub use spec::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
 pub use view::{ArtifactView, BuildLinks, BuildView, Problem, SubmitRequest, artifact_path};

@@ -101,4 +101,20 @@ mod tests {
         assert_eq!(clean("plain\ttext"), "plain\ttext");
         assert_eq!(clean("remote: \u{1b}[2J\u{1b}]0;title\u{7}gone\r"), "remote: gone");
     }
+
+    #[test]
+    fn spans_outside_the_text() {
+        let text = "aä\nb";
+        assert_eq!(within(text, &(2..2)), 1..3);
+        assert_eq!(within(text, &(2..400)), 1..5);
+        assert_eq!(within(text, &Range { start: 90, end: 1 }), 5..5);
+        for (start, end) in [(0, 0), (5, 5), (2, 2), (90, 1), (3, 4)] {
+            for text in ["", "aä\nb", "\r\n\r\n", "\u{feff}x\u{1b}[2J\ty"] {
+                let source = SourceFile { name: "velox.toml".into(), text: text.into() };
+                let diagnostic = Diagnostic::error("unknown key").at(start..end).label("did you mean `ref`?");
+                let rendered = render(&diagnostic, Some(&source));
+                assert!(rendered.contains("\u{1b}[") && plain(&rendered).contains("--> velox.toml:"));
+            }
+        }
+    }
 }

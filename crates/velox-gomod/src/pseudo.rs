@@ -1,21 +1,22 @@
 //! Pseudo-versions: versions for commits without a tag (<https://go.dev/ref/mod#pseudo-versions>).
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
 use crate::semver;
-
-static PSEUDO: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"^v[0-9]+\.(0\.0-|[0-9]+\.[0-9]+-([^+]*\.)?0\.)[0-9]{14}-[A-Za-z0-9]+(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$")
-        .ok()
-});
 
 /// Whether it has the form of a pseudo-version.
 pub fn is_pseudo_version(version: &str) -> bool {
-    version.matches('-').count() >= 2
-        && semver::is_valid(version)
-        && PSEUDO.as_ref().is_some_and(|form| form.is_match(version))
+    let has_form = || {
+        let (core, rest) = version.strip_suffix(semver::build(version)?)?.split_once('-')?;
+        let (rest, revision) = rest.rsplit_once('-')?;
+        let (before, time) = rest.split_at_checked(rest.len().checked_sub(14)?)?;
+        let follows_a_version = before == "0." || before.ends_with(".0.");
+        Some(
+            (follows_a_version || (before.is_empty() && core.ends_with(".0.0")))
+                && time.bytes().all(|byte| byte.is_ascii_digit())
+                && !revision.is_empty()
+                && revision.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        )
+    };
+    semver::is_valid(version) && has_form() == Some(true)
 }
 
 /// The pseudo-version of a commit.

@@ -11,20 +11,24 @@
 //! | [`diagnose`]    | whether this machine can build: go, git, proxies, forges, caches, disks           | `vx doctor`        |
 
 mod check;
+mod configuration;
 mod doctor;
 mod graph;
 mod inspect;
 mod list;
+mod module_paths;
 mod osv;
 mod outdated;
 mod select;
 mod why;
 
 pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, check};
+pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
 pub use doctor::{Diagnosis, Health, diagnose};
 pub use graph::{GraphModule, ModuleGraph};
 pub use inspect::{BinaryModule, Inspection, inspect};
 pub use list::{ListedPlugin, PluginList, list};
+pub use module_paths::module_paths;
 pub use osv::Vulnerability;
 pub use outdated::{AvailableVersions, ROADRUNNER, available_versions};
 pub use select::{SelectedPlugin, select_plugins};

@@ -107,7 +107,7 @@ struct OwnDirectory {
 
 /// An artifact in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredArtifact {
+pub struct ListedArtifact {
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
     /// Its size in bytes.
@@ -332,12 +332,12 @@ impl ArtifactBucket {
     ///
     /// # Errors
     /// The store fails.
-    pub async fn list(&self) -> Result<Vec<StoredArtifact>, StoreError> {
+    pub async fn list(&self) -> Result<Vec<ListedArtifact>, StoreError> {
         let all = self.store.list(Some(&self.root)).try_filter_map(async |object| {
             let sha256 = object.location.filename().unwrap_or_default().to_owned();
             let is_artifact = self.location(&sha256).is_some_and(|location| location == object.location);
             let last_used = object.last_modified.into();
-            Ok(is_artifact.then_some(StoredArtifact { sha256, size: object.size, last_used }))
+            Ok(is_artifact.then_some(ListedArtifact { sha256, size: object.size, last_used }))
         });
         all.try_collect().await.map_err(|error| self.failed("list the artifacts", &error))
     }
@@ -346,7 +346,7 @@ impl ArtifactBucket {
     ///
     /// # Errors
     /// The store fails.
-    pub async fn remove(&self, artifact: StoredArtifact) -> Result<bool, StoreError> {
+    pub async fn remove(&self, artifact: ListedArtifact) -> Result<bool, StoreError> {
         let Some(location) = self.location(&artifact.sha256) else { return Ok(false) };
         let _removal = match &self.own_directory {
             Some(own) => Some(own.removal.lock().await),

@@ -42,15 +42,14 @@ mod work;
 mod worker;
 mod worker_status;
 
-pub use artifacts::{ArtifactBucket, StoredArtifact};
+pub use artifacts::{ArtifactBucket, ListedArtifact};
 pub use build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 pub use caller::{Caller, TokenScope};
 pub use catalogue::{CatalogueGroup, CataloguePlugin, PluginCatalogue};
 pub use http::tls::TlsError;
-pub use options::{ClusterOptions, JobLimits, ServiceOptions, TlsOptions};
+pub use options::{ClusterOptions, JobLimits, Retention, ServiceOptions, TlsOptions};
 pub use policy::{BuildPolicy, PolicyError};
 pub use releases::Releases;
-pub use retention::Retention;
 pub use runner::{JobRunner, RunOutcome};
 pub use serve::{ServeError, serve};
 pub use service::{LogEvent, Service, ServiceError};

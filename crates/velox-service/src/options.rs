@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use secrecy::SecretString;
 use url::Url;
 
-use crate::{policy::BuildPolicy, retention::Retention};
+use crate::policy::BuildPolicy;
 
 /// How a service is set up.
 #[derive(Debug, Clone)]
@@ -116,5 +116,22 @@ impl Default for JobLimits {
             artifact: GIB,
             cache: 20 * GIB,
         }
+    }
+}
+
+/// What a service keeps, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// For how long a finished build is kept.
+    pub age: Duration,
+    /// How many finished builds are kept; the oldest go first.
+    pub builds: u64,
+    /// How many bytes the binaries may take; those that nobody asked for the longest go first.
+    pub artifacts: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(90 * 86_400), builds: 10_000, artifacts: 20 << 30 }
     }
 }

@@ -20,18 +20,18 @@ const MANY: usize = 4096;
 /// It is the generic cell rate algorithm, which keeps one time for each key
 /// (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
 #[derive(Debug)]
-pub struct RateLimits<K> {
+pub struct RateLimiter<K> {
     /// When each would have used up nothing again.
     even: Mutex<HashMap<K, Instant>>,
 }
 
-impl<K> Default for RateLimits<K> {
+impl<K> Default for RateLimiter<K> {
     fn default() -> Self {
         Self { even: Mutex::default() }
     }
 }
 
-impl<K: Hash + Eq> RateLimits<K> {
+impl<K: Hash + Eq> RateLimiter<K> {
     /// Takes one of `an_hour`.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_burst_and_then_evenly() {
-        let rates = RateLimits::default();
+        let rates = RateLimiter::default();
         let start = Instant::now();
         for _ in 0..4 {
             assert_eq!(rates.take_at(start, "a", 4), Ok(()));
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn idle_keys_are_forgotten() {
-        let rates = RateLimits::default();
+        let rates = RateLimiter::default();
         let start = Instant::now();
         for key in 0..MANY {
             rates.take_at(start, key, 3600).expect("it is the first");

@@ -176,10 +176,10 @@ fn rank(version: &str) -> u8 {
 fn built_in() -> &'static Known {
     #[derive(Deserialize)]
     struct File {
-        releases: Vec<Release>,
+        releases: Vec<BuiltInRelease>,
     }
     #[derive(Deserialize)]
-    struct Release {
+    struct BuiltInRelease {
         version: String,
         plugins: Vec<String>,
     }
@@ -187,7 +187,7 @@ fn built_in() -> &'static Known {
         // A test reads it, so that this can't fail.
         let file: Option<File> = toml_edit::de::from_str(include_str!("releases.toml")).ok();
         let mut known = Known::default();
-        for Release { version, plugins } in file.into_iter().flat_map(|file| file.releases) {
+        for BuiltInRelease { version, plugins } in file.into_iter().flat_map(|file| file.releases) {
             let released = plugins.iter().filter_map(|line| line.split_once(' '));
             let released = released.map(|(module, version)| (module.to_owned(), version.to_owned()));
             known.plugins.insert(version.clone(), Arc::new(released.collect()));

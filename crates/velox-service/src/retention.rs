@@ -1,4 +1,4 @@
-//! What a service keeps, and for how long.
+//! Applies the limits on what a service keeps.
 //!
 //! Builds go with their logs and binaries: first the records, then the bytes, so that nothing leads to a binary that isn't
 //! there. Bytes that no build knows of, since whoever stored them died, go too. Of many nodes each does it.
@@ -13,7 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::{ArtifactBucket, StoredArtifact},
+    artifacts::{ArtifactBucket, ListedArtifact},
+    options::Retention,
     store::{BuildStore, MIN_RETENTION, StoreError},
 };
 
@@ -21,23 +22,6 @@ use crate::{
 const APPLY_INTERVAL: Duration = Duration::from_secs(600);
 /// How long removing a binary may take once it is forgotten: after that a build may store it anew.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What a service keeps, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// For how long a finished build is kept.
-    pub age: Duration,
-    /// How many finished builds are kept; the oldest go first.
-    pub builds: u64,
-    /// How many bytes the binaries may take; those that nobody asked for the longest go first.
-    pub artifacts: u64,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { age: Duration::from_secs(90 * 86_400), builds: 10_000, artifacts: 20 << 30 }
-    }
-}
 
 impl Retention {
     /// Applies the limits until the shutdown.
@@ -66,7 +50,7 @@ impl Retention {
         let mut all = artifacts.list().await?;
         // After the list: what is stored meanwhile isn't in it.
         let known = store.artifacts().await?;
-        let used = |artifact: &StoredArtifact| {
+        let used = |artifact: &ListedArtifact| {
             let used = Timestamp::try_from(artifact.last_used).unwrap_or(Timestamp::MAX);
             known.get(&artifact.sha256).map_or(used, |known| used.max(*known))
         };

@@ -15,7 +15,7 @@ use crate::{
     build::{Build, BuildOutcome, NewBuild, Tenant},
     caller::Caller,
     policy::{BuildPolicy, PolicyError},
-    rate::RateLimits,
+    rate::RateLimiter,
     store::{BuildStore, QueueDepth, StoreError, Submission},
     telemetry::{Telemetry, current_trace},
 };
@@ -41,7 +41,7 @@ pub struct Service {
     /// What requests may ask for.
     pub policy: BuildPolicy,
     /// How many builds each tenant queued in the last hour.
-    pub rates: Arc<RateLimits<Tenant>>,
+    pub rates: Arc<RateLimiter<Tenant>>,
     /// Where builds are counted and audited.
     pub(crate) telemetry: Arc<Telemetry>,
 }

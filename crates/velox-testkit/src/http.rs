@@ -167,7 +167,7 @@ impl HttpReply {
         self.header("etag", tag)
     }
 
-    async fn into_response(self, method: &Method) -> std::io::Result<Response<Body>> {
+    async fn into_response(self, method: &Method) -> std::io::Result<Response<HttpBody>> {
         if let Delivery::Delayed(time) = self.delivery {
             tokio::time::sleep(time).await;
         }
@@ -213,7 +213,7 @@ impl HttpReply {
     }
 }
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type HttpBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Answers the requests of one connection. `name` is the host name of the client's TLS connection. The handler may block.
 pub(crate) async fn serve<S>(

@@ -32,14 +32,14 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 ///
 /// It also serves a checksum database with the sums of its modules: [`gosumdb`](Self::gosumdb).
 pub struct ModuleProxy {
-    state: Arc<ProxyState>,
+    state: Arc<ModuleProxyState>,
     server: LocalServer,
     /// The certificate authority of a proxy over HTTPS, in PEM.
     ca: Option<String>,
 }
 
 #[derive(Default)]
-struct ProxyState {
+struct ModuleProxyState {
     sum_db: TestSumDb,
     served: Mutex<BTreeMap<String, Vec<u8>>>,
     login: Mutex<Option<String>>,
@@ -58,7 +58,7 @@ struct ProxyModule {
 impl ModuleProxy {
     /// An empty proxy that listens on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        let (state, bound) = (Arc::new(ProxyState::default()), localhost::bind());
+        let (state, bound) = (Arc::new(ModuleProxyState::default()), localhost::bind());
         let (served, address) = (Arc::clone(&state), bound.address);
         let server = bound.serve(move |stream| {
             let state = Arc::clone(&served);
@@ -74,7 +74,7 @@ impl ModuleProxy {
         let mut config = authority.server("127.0.0.1").expect("a certificate");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let (state, bound) = (Arc::new(ProxyState::default()), localhost::bind());
+        let (state, bound) = (Arc::new(ModuleProxyState::default()), localhost::bind());
         let (served, address) = (Arc::clone(&state), bound.address);
         let server = bound.serve(move |stream| {
             let (state, acceptor) = (Arc::clone(&served), acceptor.clone());
@@ -218,7 +218,7 @@ impl ModuleProxy {
     }
 }
 
-impl ProxyState {
+impl ModuleProxyState {
     fn modules(&self) -> MutexGuard<'_, BTreeMap<String, ProxyModule>> {
         locked(&self.modules)
     }

@@ -2,12 +2,12 @@ use std::{
     collections::BTreeMap,
     hash::{BuildHasher, Hasher, RandomState},
     ops::Range,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use data_encoding::HEXLOWER;
-use ed25519_dalek::{Signer, SigningKey};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use sha2::{Digest, Sha256};
 
 use crate::{Files, localhost::locked};
@@ -19,7 +19,7 @@ const ED25519: u8 = 1;
 /// The hashes of a complete tile.
 const HASHES_PER_TILE: u64 = 256;
 
-type TreeHash = [u8; 32];
+type RecordHash = [u8; 32];
 
 /// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records a module version
 /// when it is first requested, as the public one does.
@@ -30,9 +30,9 @@ pub(crate) struct TestSumDb {
 }
 
 struct RecordLog {
-    key: SigningKey,
+    key: Arc<Ed25519KeyPair>,
     /// The signing key; another one after [`TestSumDb::sign_by_another`].
-    signer: SigningKey,
+    signer: Arc<Ed25519KeyPair>,
     records: Vec<String>,
     by_version: BTreeMap<String, usize>,
 }
@@ -48,7 +48,7 @@ impl Default for TestSumDb {
 impl TestSumDb {
     /// The verifier key, for GOSUMDB.
     pub(crate) fn key(&self) -> String {
-        let public = [&[ED25519], self.log().key.verifying_key().as_bytes().as_slice()].concat();
+        let public = [&[ED25519], self.log().key.public_key().as_ref()].concat();
         format!("{NAME}+{:08x}+{}", u32::from_be_bytes(key_hash(&public)), STANDARD.encode(public))
     }
 
@@ -124,14 +124,14 @@ impl RecordLog {
     fn signed_tree(&self) -> String {
         let size = self.records.len() as u64;
         let text = format!("go.sum database tree\n{size}\n{}\n", STANDARD.encode(self.hash(0..size)));
-        let public = [&[ED25519], self.key.verifying_key().as_bytes().as_slice()].concat();
+        let public = [&[ED25519], self.key.public_key().as_ref()].concat();
         let signature =
-            [key_hash(&public).as_slice(), &self.signer.sign(text.as_bytes()).to_bytes()].concat();
+            [key_hash(&public).as_slice(), self.signer.sign(text.as_bytes()).as_ref()].concat();
         format!("{text}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature))
     }
 
     /// The hash of the tree of these records: <https://www.rfc-editor.org/rfc/rfc6962#section-2.1>
-    fn hash(&self, records: Range<u64>) -> TreeHash {
+    fn hash(&self, records: Range<u64>) -> RecordHash {
         let Range { start, end } = records;
         match end - start {
             0 => Sha256::digest(b"").into(),
@@ -189,10 +189,10 @@ fn key_hash(public: &[u8]) -> [u8; 4] {
 }
 
 /// A random key, so that no two databases of a test run have the same.
-fn new_key() -> SigningKey {
-    let mut seed = TreeHash::default();
+fn new_key() -> Arc<Ed25519KeyPair> {
+    let mut seed = RecordHash::default();
     for part in seed.chunks_mut(8) {
         part.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
     }
-    SigningKey::from_bytes(&seed)
+    Arc::new(Ed25519KeyPair::from_seed_unchecked(&seed).unwrap())
 }

@@ -1,13 +1,6 @@
 //! `vx`: builds custom RoadRunner binaries from a `velox.toml`.
 //!
 //! This crate is the command line: arguments, output and exit codes. `velox-build` is the builder.
-//!
-//! | exit code | meaning                                                     |
-//! |-----------|-------------------------------------------------------------|
-//! | 0         | success                                                     |
-//! | 1         | the build failed, a check found errors, or vx failed        |
-//! | 2         | the command line or the configuration is invalid            |
-//! | 130, 143  | interrupted by SIGINT (Ctrl-C) or SIGTERM, after a clean-up |
 
 mod cli;
 mod commands;

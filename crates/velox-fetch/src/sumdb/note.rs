@@ -4,11 +4,11 @@ use base64::{
     Engine as _, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
 };
-use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
 
-/// The algorithm byte before a key's 32 bytes.
-const ED25519: u8 = 1;
+/// The algorithm byte of Ed25519 before a key's 32 bytes.
+const ED25519_BYTE: u8 = 1;
 
 /// As in Go: it bounds the work that a hostile note causes.
 const MAX_SIGNATURES: usize = 100;
@@ -58,7 +58,7 @@ pub enum NoteError {
 pub struct Verifier {
     name: String,
     hash: [u8; 4],
-    key: VerifyingKey,
+    key: [u8; 32],
 }
 
 impl Verifier {
@@ -73,12 +73,12 @@ impl Verifier {
         }
         let hash = u32::from_str_radix(hash, 16).map_err(|_| NoteError::MalformedKey)?.to_be_bytes();
         let key = BASE64.decode(key).map_err(|_| NoteError::MalformedKey)?;
-        let Some((&ED25519, bytes)) = key.split_first() else { return Err(NoteError::UnknownAlgorithm) };
+        let Some((&ED25519_BYTE, bytes)) = key.split_first() else { return Err(NoteError::UnknownAlgorithm) };
         let digest = Sha256::new().chain_update(name).chain_update(b"\n").chain_update(&key).finalize();
         if !digest.starts_with(&hash) {
             return Err(NoteError::WrongKeyHash);
         }
-        let key = VerifyingKey::try_from(bytes).map_err(|_| NoteError::MalformedKey)?;
+        let key = bytes.try_into().map_err(|_| NoteError::MalformedKey)?;
         Ok(Self { name: name.to_owned(), hash, key })
     }
 
@@ -110,8 +110,8 @@ impl Verifier {
             if is_signed || name != self.name || *hash != self.hash {
                 continue;
             }
-            let signature = Signature::from_slice(signature);
-            if !signature.is_ok_and(|signature| self.key.verify(text.as_bytes(), &signature).is_ok()) {
+            let key = UnparsedPublicKey::new(&ED25519, &self.key);
+            if key.verify(text.as_bytes(), signature).is_err() {
                 return Err(NoteError::InvalidSignature { name: name.to_owned() });
             }
             is_signed = true;

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml_edit::{Document, Item};
 
 use super::{
-    outline::{KeyValue, PluginEntry, PluginSection, TableStyle, entries, fields, section_item},
+    outline::{KeyValue, PluginItem, PluginsTable, TableStyle, entries, fields, section_item},
     string,
     text::{TextEdits, line_end, line_ending, line_start, whole},
 };
@@ -128,8 +128,8 @@ impl Migrator<'_> {
     /// The first table of plugins becomes `[plugins]`. A table can't be opened twice, so each plugin of the second one gets
     /// its own table.
     fn plugins(&mut self, modules: &BTreeMap<String, String>) -> Result<(), Vec<Diagnostic>> {
-        let mut headers: Vec<(usize, PluginSection)> = Vec::new();
-        for section in [PluginSection::GitHub, PluginSection::GitLab] {
+        let mut headers: Vec<(usize, PluginsTable)> = Vec::new();
+        for section in [PluginsTable::GitHub, PluginsTable::GitLab] {
             if let Some(Item::Table(table)) = section_item(self.document, section)
                 && let Some(span) = table.span().filter(|_| !table.is_implicit() && !table.is_dotted())
             {
@@ -207,7 +207,7 @@ impl Migrator<'_> {
     }
 
     /// The keys of a plugin in the newest format, with the values as they are written.
-    fn pairs(&self, entry: &PluginEntry, module: &str) -> Vec<(&'static str, String)> {
+    fn pairs(&self, entry: &PluginItem, module: &str) -> Vec<(&'static str, String)> {
         let raw = |name: &str| Some(self.text.get(entry.field(name)?.value.clone())?.to_owned());
         let mut pairs = vec![("module_name", string(module))];
         pairs.extend(raw("ref").map(|reference| ("tag", reference)));
@@ -216,7 +216,7 @@ impl Migrator<'_> {
     }
 
     /// `http = { … } # note` → `[plugins.http] # note`, with lines of its own.
-    fn own_table(&mut self, entry: &PluginEntry, end: usize, pairs: &[(&str, String)], first: bool) {
+    fn own_table(&mut self, entry: &PluginItem, end: usize, pairs: &[(&str, String)], first: bool) {
         let ending = line_ending(self.text);
         let start = line_start(self.text, entry.key.start);
         let before = line_start(self.text, start.saturating_sub(1));
@@ -230,7 +230,7 @@ impl Migrator<'_> {
     }
 
     /// The keys on lines of their own.
-    fn fields(&mut self, entry: &PluginEntry, module: &str) {
+    fn fields(&mut self, entry: &PluginItem, module: &str) {
         for field in &entry.fields {
             match field.name.as_str() {
                 "ref" => self.changes.replace(field.key.clone(), "tag"),
@@ -263,7 +263,7 @@ impl Migrator<'_> {
     }
 
     /// `github.plugins.http` → `plugins.http`, where the line has the full key.
-    fn shorten(&mut self, section: PluginSection, key: usize) {
+    fn shorten(&mut self, section: PluginsTable, key: usize) {
         let start = line_start(self.text, key);
         let prefix = self.text.get(start..key).unwrap_or_default();
         let forge = section.path().first().copied().unwrap_or_default();

@@ -10,7 +10,7 @@ use toml_edit::{Document, Item};
 
 pub use self::migrate::{Migration, migrate};
 use self::{
-    outline::{PluginEntry, PluginSection, TableStyle, entries, fields, section_item},
+    outline::{PluginItem, PluginsTable, TableStyle, entries, fields, section_item},
     text::{
         TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
     },
@@ -85,10 +85,10 @@ impl Editor {
     #[must_use]
     pub fn format(&self) -> ManifestFormat {
         let Ok(document) = self.document() else { return ManifestFormat::Modules };
-        if section_item(&document, PluginSection::Plugins).is_some() {
+        if section_item(&document, PluginsTable::Plugins).is_some() {
             return ManifestFormat::Modules;
         }
-        let older = [PluginSection::GitHub, PluginSection::GitLab]
+        let older = [PluginsTable::GitHub, PluginsTable::GitLab]
             .into_iter()
             .any(|section| section_item(&document, section).is_some());
         match (document.contains_key("velox"), older) {
@@ -184,7 +184,7 @@ impl Editor {
     /// There is no such plugin.
     pub fn set_module(&mut self, name: &str, module: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
-        if entry.section == PluginSection::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
+        if entry.section == PluginsTable::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
     }
 
     /// Sets or removes the replacement of a plugin.
@@ -230,11 +230,11 @@ impl Editor {
         Document::parse(self.text.as_str()).map_err(|error| crate::parse::not_toml(&self.text, &error))
     }
 
-    fn entries(&self) -> Vec<PluginEntry> {
+    fn entries(&self) -> Vec<PluginItem> {
         self.document().map(|document| entries(&document)).unwrap_or_default()
     }
 
-    fn entry(&self, name: &str) -> Result<PluginEntry, Diagnostic> {
+    fn entry(&self, name: &str) -> Result<PluginItem, Diagnostic> {
         let entries = self.entries();
         if let Some(entry) = entries.iter().find(|entry| entry.name == name) {
             return Ok(entry.clone());
@@ -249,7 +249,7 @@ impl Editor {
 
     fn add_like(
         &self,
-        like: &PluginEntry,
+        like: &PluginItem,
         plugin: &NewPlugin,
         pairs: &[(&str, String)],
         changes: &mut TextEdits,
@@ -283,7 +283,7 @@ impl Editor {
     /// Adds the first plugin of a table, which may exist and be empty.
     fn add_first(
         &self,
-        section: PluginSection,
+        section: PluginsTable,
         plugin: &NewPlugin,
         pairs: &[(&str, String)],
         changes: &mut TextEdits,
@@ -305,12 +305,12 @@ impl Editor {
             }
             _ => {
                 let mut lines = match section {
-                    PluginSection::Plugins => {
+                    PluginsTable::Plugins => {
                         let mut lines = vec![format!("[plugins.{}]", key(&plugin.name))];
                         lines.extend(pairs.iter().map(|(key, value)| format!("{key} = {value}")));
                         lines
                     }
-                    PluginSection::GitHub | PluginSection::GitLab => {
+                    PluginsTable::GitHub | PluginsTable::GitLab => {
                         vec![format!("[{}]", section.path().join(".")), line]
                     }
                 };
@@ -328,7 +328,7 @@ impl Editor {
         }
     }
 
-    fn set(&mut self, entry: &PluginEntry, name: &str, value: &str) -> Result<(), Diagnostic> {
+    fn set(&mut self, entry: &PluginItem, name: &str, value: &str) -> Result<(), Diagnostic> {
         let mut changes = TextEdits::default();
         match (entry.field(name), entry.fields.last()) {
             (Some(field), _) => {
@@ -394,16 +394,16 @@ impl Editor {
 }
 
 impl NewPlugin {
-    fn section(&self) -> PluginSection {
+    fn section(&self) -> PluginsTable {
         match self.origin {
-            NewOrigin::Module(_) => PluginSection::Plugins,
-            NewOrigin::GitHub { .. } => PluginSection::GitHub,
-            NewOrigin::GitLab { .. } => PluginSection::GitLab,
+            NewOrigin::Module(_) => PluginsTable::Plugins,
+            NewOrigin::GitHub { .. } => PluginsTable::GitHub,
+            NewOrigin::GitLab { .. } => PluginsTable::GitLab,
         }
     }
 
     /// Its keys with their values, in the order of another plugin.
-    fn pairs(&self, like: Option<&PluginEntry>) -> Vec<(&'static str, String)> {
+    fn pairs(&self, like: Option<&PluginItem>) -> Vec<(&'static str, String)> {
         let mut pairs = match &self.origin {
             NewOrigin::Module(path) => vec![("module_name", string(path)), ("tag", string(&self.reference))],
             NewOrigin::GitHub { owner, repository, folder }

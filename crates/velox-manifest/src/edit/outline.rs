@@ -8,7 +8,7 @@ use super::text::{line_end, line_start};
 
 /// A table of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum PluginSection {
+pub(super) enum PluginsTable {
     /// `[plugins]`.
     Plugins,
     /// `[github.plugins]`.
@@ -17,7 +17,7 @@ pub(super) enum PluginSection {
     GitLab,
 }
 
-impl PluginSection {
+impl PluginsTable {
     pub(super) const ALL: [Self; 3] = [Self::Plugins, Self::GitHub, Self::GitLab];
 
     pub(super) fn path(self) -> &'static [&'static str] {
@@ -49,8 +49,8 @@ pub(super) enum TableStyle {
 
 /// A plugin in the text.
 #[derive(Debug, Clone)]
-pub(super) struct PluginEntry {
-    pub(super) section: PluginSection,
+pub(super) struct PluginItem {
+    pub(super) section: PluginsTable,
     pub(super) name: String,
     /// The span of its name.
     pub(super) key: Range<usize>,
@@ -67,7 +67,7 @@ pub(super) struct KeyValue {
     pub(super) value: Range<usize>,
 }
 
-impl PluginEntry {
+impl PluginItem {
     pub(super) fn field(&self, name: &str) -> Option<&KeyValue> {
         self.fields.iter().find(|field| field.name == name)
     }
@@ -91,8 +91,8 @@ impl PluginEntry {
 }
 
 /// All plugins, in the order of the text.
-pub(super) fn entries(document: &Document<&str>) -> Vec<PluginEntry> {
-    let mut entries: Vec<PluginEntry> = PluginSection::ALL
+pub(super) fn entries(document: &Document<&str>) -> Vec<PluginItem> {
+    let mut entries: Vec<PluginItem> = PluginsTable::ALL
         .into_iter()
         .filter_map(|section| Some((section, section_item(document, section)?)))
         .flat_map(|(section, item)| of_section(section, item))
@@ -102,11 +102,11 @@ pub(super) fn entries(document: &Document<&str>) -> Vec<PluginEntry> {
 }
 
 /// The item of a table of plugins, if it exists.
-pub(super) fn section_item<'a>(document: &'a Document<&str>, section: PluginSection) -> Option<&'a Item> {
+pub(super) fn section_item<'a>(document: &'a Document<&str>, section: PluginsTable) -> Option<&'a Item> {
     section.path().iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
 }
 
-fn of_section(section: PluginSection, item: &Item) -> Vec<PluginEntry> {
+fn of_section(section: PluginsTable, item: &Item) -> Vec<PluginItem> {
     let Some(table) = item.as_table_like() else { return Vec::new() };
     let nested = matches!(item, Item::Value(_)) && !table.is_dotted();
     let entry = |(name, item): (&str, &Item)| {
@@ -120,7 +120,7 @@ fn of_section(section: PluginSection, item: &Item) -> Vec<PluginEntry> {
             Item::Table(table) if !table.is_implicit() => TableStyle::Header(table.span()?),
             _ => return None,
         };
-        Some(PluginEntry { section, name: name.to_owned(), key, shape, fields: fields(inner) })
+        Some(PluginItem { section, name: name.to_owned(), key, shape, fields: fields(inner) })
     };
     table.iter().filter_map(entry).collect()
 }

@@ -24,7 +24,7 @@ pub use self::token_file::{TokenEntry, TokenFileError, add_token, revoke_token, 
 use crate::{
     build::Tenant,
     caller::{Caller, TokenScope},
-    rate::RateLimits,
+    rate::RateLimiter,
 };
 
 /// How often the token file is checked for changes.
@@ -103,7 +103,7 @@ impl Identity {
 pub(crate) struct TokenStore {
     file: Option<PathBuf>,
     loaded: Mutex<LoadedTokens>,
-    failures: RateLimits<IpAddr>,
+    failures: RateLimiter<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl TokenStore {
         Ok(Self {
             file: file.map(Path::to_owned),
             loaded: Mutex::new(loaded),
-            failures: RateLimits::default(),
+            failures: RateLimiter::default(),
         })
     }
 

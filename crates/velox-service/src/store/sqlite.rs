@@ -32,7 +32,7 @@ use self::{
 use super::{
     BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, QueueDepth, RESUBMITTED, StoreError, Submission,
     WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
-    turns::{self, Line, QueueLoad},
+    turns::{self, QueueLoad, TenantLine},
 };
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
@@ -609,11 +609,12 @@ fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Leas
         LEFT JOIN turns USING (tenant)
         ORDER BY place, build";
     let mut lines = connection.prepare_cached(lines)?;
-    let lines = lines
-        .query_map([], |row| Ok(Line { name: row.get(0)?, running: row.get(1)?, last_turn: row.get(2)? }))?;
-    let mut lines: Vec<Line<String>> = lines.collect::<Result<_, _>>()?;
+    let lines = lines.query_map([], |row| {
+        Ok(TenantLine { name: row.get(0)?, running: row.get(1)?, last_turn: row.get(2)? })
+    })?;
+    let mut lines: Vec<TenantLine<String>> = lines.collect::<Result<_, _>>()?;
     turns::sort_by_turn(&mut lines);
-    let Some(Line { name: tenant, .. }) = lines.into_iter().next() else { return Ok(None) };
+    let Some(TenantLine { name: tenant, .. }) = lines.into_iter().next() else { return Ok(None) };
     let condition = "JOIN waiting ON waiting.build = builds.number WHERE waiting.tenant = ?
                      ORDER BY place, waiting.build LIMIT 1";
     let Some(mut row) = one(connection, condition, [&tenant])? else { return Ok(None) };

@@ -11,7 +11,7 @@ use super::StoreError;
 
 /// The queued builds of a tenant, or of several.
 #[derive(Debug)]
-pub(super) struct Line<L> {
+pub(super) struct TenantLine<L> {
     pub(super) name: L,
     /// How many of its builds are running.
     pub(super) running: u64,
@@ -21,7 +21,7 @@ pub(super) struct Line<L> {
 
 /// Sorts the lines by whose turn it is: the fewest running builds first, then the longest time since the last turn. Equal
 /// lines stay in their order.
-pub(super) fn sort_by_turn<L>(lines: &mut [Line<L>]) {
+pub(super) fn sort_by_turn<L>(lines: &mut [TenantLine<L>]) {
     lines.sort_by_key(|line| (line.running, line.last_turn));
 }
 

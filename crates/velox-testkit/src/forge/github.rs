@@ -14,7 +14,7 @@ use crate::{
 const RATE_WINDOW_SECONDS: u64 = 3600;
 
 /// [Rate limits](https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api), counted for each token.
-pub(super) struct RateLimits {
+pub(super) struct GitHubRateLimits {
     anonymous: u64,
     with_token: u64,
     spent: BTreeMap<Option<String>, RateWindow>,
@@ -26,13 +26,13 @@ struct RateWindow {
     reset: u64,
 }
 
-impl Default for RateLimits {
+impl Default for GitHubRateLimits {
     fn default() -> Self {
         Self { anonymous: 60, with_token: 5000, spent: BTreeMap::new() }
     }
 }
 
-impl RateLimits {
+impl GitHubRateLimits {
     pub(super) fn set_limits(&mut self, anonymous: u64, with_token: u64) {
         (self.anonymous, self.with_token) = (anonymous, with_token);
     }

@@ -51,7 +51,7 @@ struct ForgeState {
     /// The scopes of tokens, and when they expire.
     facts: HashMap<String, (Vec<String>, Option<String>)>,
     requests: Vec<RecordedRequest>,
-    rates: github::RateLimits,
+    rates: github::GitHubRateLimits,
 }
 
 #[derive(Clone)]

@@ -130,27 +130,10 @@ impl Session {
         finished.map_err(report::output_error)
     }
 
-    /// The module paths of the plugins by name: from the lock if it is up to date, else from the manifest. Resolves the
-    /// versions if neither has one of them.
+    /// The module paths of the plugins by name.
     pub(crate) async fn module_paths(&self) -> CommandResult<BTreeMap<String, String>> {
-        let manifest = &self.request.manifest;
-        let locked =
-            velox_build::locked_versions(&self.request).map_err(|error| self.failed(&error))?.plugins;
-        let mut paths: BTreeMap<String, String> =
-            locked.into_iter().map(|(name, module)| (name, module.path)).collect();
-        let unknown = |name: &String| !paths.contains_key(name);
-        if manifest
-            .plugins
-            .iter()
-            .any(|plugin| unknown(&plugin.name.value) && plugin.module_path(manifest).is_none())
-        {
-            let request = BuildRequest { goal: Goal::Plan, ..self.request.clone() };
-            let build = velox_build::build(&request, self.reporter(), self.cancel.clone());
-            let summary = build.await.map_err(|error| self.failed(&error))?;
-            let requested = summary.plugins.into_iter().filter(|plugin| !plugin.added);
-            paths.extend(requested.map(|plugin| (plugin.name, plugin.module)));
-        }
-        Ok(paths)
+        let paths = velox_query::module_paths(&self.request, self.reporter(), self.cancel.clone());
+        paths.await.map_err(|error| self.failed(&error))
     }
 
     /// Reports an error of the build.

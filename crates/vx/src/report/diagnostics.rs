@@ -1,9 +1,10 @@
 use std::ops::Range;
 
 use serde::Serialize;
+use velox_build::render::within;
 use velox_manifest::SourceFile;
 
-pub(crate) use velox_build::render::{heading, render, render_explained, within};
+pub(crate) use velox_build::render::{heading, render, render_explained};
 
 /// A range of a configuration file in JSON events; lines and columns count from 1, columns in characters.
 #[derive(Debug, PartialEq, Eq, Serialize)]

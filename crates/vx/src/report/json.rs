@@ -1,23 +1,6 @@
-//! Newline-delimited JSON events on stdout, as documented for users in `docs/json-events.md`.
+//! Newline-delimited JSON events on stdout, documented in `docs/json-events.md`.
 //!
-//! Every event has `v` (1; incremented when a field is removed or changes its meaning), `time` (RFC 3339, UTC) and
-//! `event`:
-//!
-//! | `event`          | further fields                                                                         |
-//! |------------------|----------------------------------------------------------------------------------------|
-//! | `phase_started`  | `phase`: `resolve`, `fetch`, `prepare`, `compile`, `link`, `verify`, `publish`           |
-//! | `phase_finished` | `phase`, `seconds`                                                                     |
-//! | `progress`       | `phase`, `done`, `total` (or null), `item`; with `-vv`                                 |
-//! | `resolved`       | `roadrunner`, `version`, `plugins`: [`velox_build::PluginRow`]s                        |
-//! | `raised`         | `name`, `module`, `asked`, `selected`, `demanded_by`                                   |
-//! | `warning`        | a diagnostic: `message`, `file`, `line`, `column`, `end_line`, `end_column`, `label`, `help` |
-//! | `note`           | `kind` and its fields: [`velox_build::Note`]                                           |
-//! | `output`         | `program`, `line`; with `-v`                                                           |
-//! | `interrupted`    | `signal`: `interrupt`, `terminate`                                                     |
-//! | `error`          | a diagnostic, as in `warning`                                                          |
-//! | `failed`         | the last event: `kind`: `configuration`, `build`, `interrupted`; `exit_code`; `output`, lines |
-//! | `edited`         | `file`, `changes`: [`crate::report::Change`]s; empty if the file was up to date          |
-//! | `finished`       | the last event: `seconds`, `dry_run`, and [`velox_build::BuildSummary`]'s (`go_mod` in a dry run only) |
+//! Every event has `v` (1; incremented when a field is removed or changes its meaning), `time` and `event`.
 
 use std::{
     io::{self, Write},

@@ -38,15 +38,9 @@ pub(crate) trait Report: Reporter {
     fn failed(&self, status: ExitStatus, diagnostics: &[Diagnostic], output: &[String]);
 
     /// The configuration was edited; without changes it was up to date.
-    ///
-    /// # Errors
-    /// The result can't be written. A closed pipe is not an error.
     fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()>;
 
     /// The build reached its goal.
-    ///
-    /// # Errors
-    /// The result can't be written. A closed pipe is not an error.
     fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()>;
 }
 

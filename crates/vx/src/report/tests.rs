@@ -2,7 +2,6 @@
 
 use std::{
     io::Write,
-    ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -18,7 +17,6 @@ use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
     Report,
-    diagnostics::{render, within},
     human::{HumanReport, ProgressBars, plan},
     json::JsonReport,
 };
@@ -323,26 +321,4 @@ fn json_failure() {
     report.interrupted(Signal::Terminate);
     fail(&report, &[diagnostic(Level::Error)], &["y.go:1:2: undefined: z"]);
     insta::assert_snapshot!(written.text());
-}
-
-#[test]
-fn styles_can_be_stripped() {
-    let text = render(&diagnostic(Level::Error), Some(&source()));
-    assert!(text.contains("\u{1b}["));
-    assert_eq!(anstream::adapter::strip_str(&text).to_string().lines().nth(1), Some(" --> velox.toml:3:1"));
-}
-
-#[test]
-fn spans_outside_the_text() {
-    let text = "aä\nb";
-    assert_eq!(within(text, &(2..2)), 1..3);
-    assert_eq!(within(text, &(2..400)), 1..5);
-    assert_eq!(within(text, &Range { start: 90, end: 1 }), 5..5);
-    for (start, end) in [(0, 0), (5, 5), (2, 2), (90, 1), (3, 4)] {
-        for text in ["", "aä\nb", "\r\n\r\n", "\u{feff}x\u{1b}[2J\ty"] {
-            let source = SourceFile { name: "velox.toml".into(), text: text.into() };
-            let odd = Diagnostic { span: Some(start..end), ..diagnostic(Level::Error) };
-            assert!(render(&odd, Some(&source)).contains("velox.toml"));
-        }
-    }
 }

@@ -21,13 +21,13 @@ use super::{
     JetStreamState, JetStreamStore,
     log::LogEnd,
     nats::{NatsError, REQUEST_TIMEOUT, retry},
-    record::{BuildRecord, RecordChange},
+    record::{LeasedBuildRecord, RecordChange},
 };
 use crate::{
     build::Build,
     store::{
         BuildStore, Lease, MAX_ATTEMPTS, StoreError, WORKER_LOST, too_many_attempts,
-        turns::{self, Line},
+        turns::{self, TenantLine},
     },
 };
 
@@ -102,14 +102,14 @@ impl JetStreamState {
         let names = self.job_names().await?;
         let lanes: BTreeSet<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
         let running = self.index.running();
-        let line = |lane: &str| Line {
+        let line = |lane: &str| TenantLine {
             name: lane.to_owned(),
             running: running.get(lane).copied().unwrap_or(0),
             last_turn: turn.last_turns.get(lane).copied().unwrap_or(0),
         };
-        let mut lines: Vec<Line<String>> = lanes.into_iter().map(line).collect();
+        let mut lines: Vec<TenantLine<String>> = lanes.into_iter().map(line).collect();
         turns::sort_by_turn(&mut lines);
-        for Line { name: lane, .. } in lines {
+        for TenantLine { name: lane, .. } in lines {
             if let Some(job) = self.take_of(turn, &lane).await? {
                 turn.number += 1;
                 turn.last_turns.insert(lane, turn.number);
@@ -167,7 +167,7 @@ impl JetStreamState {
         // Whoever had it before by this job has it no more: else the job wouldn't have come.
         let mut was_running = false;
         let taken = self.change(id, |record| {
-            let BuildRecord { build, lease, lane } = record;
+            let LeasedBuildRecord { build, lease, lane } = record;
             if lease.as_ref() == Some(&token) {
                 return RecordChange::Keep(Some(build.clone()));
             }

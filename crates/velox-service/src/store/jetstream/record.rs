@@ -26,7 +26,7 @@ const ARTIFACT: &str = "Vx-Artifact";
 
 /// A build, and who has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct BuildRecord {
+pub(super) struct LeasedBuildRecord {
     pub(super) build: Build,
     /// The token of the last lease; it stays when the build is over, so that its holder can be told so twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ pub(super) struct KeyPointer {
 pub(super) enum RecordLookup {
     Absent,
     Removed,
-    There(Box<BuildRecord>, u64),
+    There(Box<LeasedBuildRecord>, u64),
 }
 
 /// What is to become of a record, and the answer to who asked.
@@ -72,10 +72,10 @@ impl JetStreamState {
 
     /// Makes the record of a build that has none.
     pub(super) async fn create_record(&self, build: &Build) -> Result<PutResult, StoreError> {
-        self.put_record(&BuildRecord { build: build.clone(), lease: None, lane: None }, 0).await
+        self.put_record(&LeasedBuildRecord { build: build.clone(), lease: None, lane: None }, 0).await
     }
 
-    async fn put_record(&self, record: &BuildRecord, expected: u64) -> Result<PutResult, StoreError> {
+    async fn put_record(&self, record: &LeasedBuildRecord, expected: u64) -> Result<PutResult, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(STATE, state_word(record.build.state));
         let tenants = tenants_of(&record.build);
@@ -95,7 +95,7 @@ impl JetStreamState {
     pub(super) async fn change<T>(
         &self,
         id: BuildId,
-        mut change: impl FnMut(&mut BuildRecord) -> RecordChange<T>,
+        mut change: impl FnMut(&mut LeasedBuildRecord) -> RecordChange<T>,
     ) -> Result<Option<T>, StoreError> {
         for _ in 0..TRIES {
             let RecordLookup::There(mut record, revision) = self.record(id).await? else { return Ok(None) };

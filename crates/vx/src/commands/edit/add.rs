@@ -18,13 +18,13 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
     let mut editing = EditSession::open(settings, &edit.config)?;
     if plugins.len() > 1 && (name.is_some() || replace.is_some()) {
         let error = Diagnostic::error("--name and --replace apply to a single plugin");
-        return Err(editing.invalid(error.help("run `vx add` once for each plugin")));
+        return Err(editing.session.invalid(error.help("run `vx add` once for each plugin")));
     }
-    let selected = select_plugins(&editing.query(), &plugins, editing.manifest().github.host()).await;
+    let selected = select_plugins(&editing.session.query(), &plugins, editing.manifest().github.host()).await;
     let selected = selected.map_err(|error| editing.session.failed(&error))?;
     for plugin in &selected {
         add_plugin(&mut editing, plugin, name.as_deref(), replace.as_ref())
-            .map_err(|error| editing.invalid(error))?;
+            .map_err(|error| editing.session.invalid(error))?;
     }
     let unverified: Vec<String> = selected
         .iter()

@@ -1,12 +1,14 @@
-use std::{collections::BTreeMap, fmt::Write as _, io, path::Path};
+use std::{io, path::Path};
 
 use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject, write_text};
 use velox_manifest::{
-    Diagnostic, GoTarget, LogConfig, Manifest, SourceFile,
+    Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, Spanned,
     catalogue::{self, PluginGroup, PluginStatus},
-    edit::{key, string as quoted},
 };
-use velox_query::{Inspection, inspect, select_plugins, without_major};
+use velox_query::{
+    Inspection, PluginEntry, inspect, plugin_group, plugin_name, render_configuration, render_settings,
+    select_plugins, without_major,
+};
 
 use crate::{
     cli::edit::InitCommand,
@@ -24,17 +26,6 @@ use crate::{
 const PRESELECTED: [&str; 4] = ["http", "logger", "rpc", "server"];
 
 const SHOWN_VERSIONS: usize = 12;
-
-/// A plugin entry of the new configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct PluginEntry {
-    name: String,
-    module: String,
-    tag: String,
-    replace: Option<String>,
-    /// A comment above the entry.
-    remark: Option<String>,
-}
 
 /// Why no configuration is written.
 enum InitError {
@@ -86,11 +77,7 @@ pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandR
 /// A session for queries about RoadRunner, without plugins.
 fn open_session(settings: &Settings, arguments: &InitCommand, directory: &Path) -> CommandResult<Session> {
     let reference = arguments.roadrunner.as_deref();
-    let manifest = manifest(reference).map_err(|errors| {
-        let label = errors.first().and_then(|first| first.label.clone()).unwrap_or_default();
-        let message = format!("invalid ref `{}`", reference.unwrap_or_default());
-        report::invalid(settings, None, &[Diagnostic::error(message).help(label)])
-    })?;
+    let manifest = manifest(reference).map_err(|errors| report::invalid(settings, None, &errors))?;
     let go = arguments.config.go.as_ref().map(|go| directory.join(go));
     let report = report::open(settings, LogConfig::default(), None);
     let mut loaded = LoadedManifest::empty(directory);
@@ -98,15 +85,13 @@ fn open_session(settings: &Settings, arguments: &InitCommand, directory: &Path) 
     Session::new(report, settings.clone(), loaded, BuildOptions { go, ..BuildOptions::default() }, Goal::Plan)
 }
 
-/// A manifest with RoadRunner alone, parsed with a placeholder plugin.
+/// A manifest without plugins.
 fn manifest(roadrunner: Option<&str>) -> Result<Manifest, Vec<Diagnostic>> {
-    let reference = roadrunner.map(|reference| format!("ref = {}\n", quoted(&reference.replace('$', "$$"))));
-    let text = format!(
-        "[roadrunner]\n{}[plugins.placeholder]\nmodule_name = \"example.com/placeholder\"\ntag = \"latest\"\n",
-        reference.unwrap_or_default()
-    );
-    let (mut manifest, _) = Manifest::parse(&SourceFile { name: String::new(), text }, &|_| None)?;
-    manifest.plugins.clear();
+    let overrides = ManifestOverrides::read(roadrunner, &[], &[], |_| Ok(String::new()))?;
+    let mut manifest = Manifest::without_a_file();
+    if let Some(value) = overrides.roadrunner {
+        manifest.roadrunner.reference = Some(Spanned { value, span: None });
+    }
     Ok(manifest)
 }
 
@@ -121,7 +106,7 @@ async fn configuration(
         let inspection = inspect(&directory.join(binary))?;
         let (roadrunner, entries) = entries_of_binary(settings, arguments, &inspection, binary)?;
         let title = format!("The plugins and settings of {}", binary.display());
-        let text = render(&roadrunner, &entries, &title) + &render_settings(&inspection);
+        let text = render_configuration(&roadrunner, &entries, &title) + &render_settings(&inspection);
         return Ok((text, describe(&roadrunner, entries.len())));
     }
     let by_flags = arguments.default || !arguments.groups.is_empty() || !arguments.plugins.is_empty();
@@ -143,23 +128,25 @@ async fn configuration(
     let mut selectors = arguments.plugins.clone();
     if by_flags {
         let is_selected = |module: &str| {
-            arguments.default || group(module).is_some_and(|group| arguments.groups.contains(&group))
+            arguments.default || plugin_group(module).is_some_and(|group| arguments.groups.contains(&group))
         };
         let released = release.plugins.iter().filter(|plugin| is_selected(&plugin.path));
-        entries.extend(released.map(|plugin| entry(name_of(&plugin.path), &plugin.path, &plugin.version)));
+        entries.extend(
+            released.map(|plugin| PluginEntry::new(plugin_name(&plugin.path), &plugin.path, &plugin.version)),
+        );
     } else {
         selectors.extend(prompt_plugins(settings, &release)?);
     }
     for plugin in select_plugins(&query, &selectors, "github.com").await? {
         entries.retain(|known| without_major(&known.module) != without_major(&plugin.module));
-        entries.push(entry(plugin.name, &plugin.module, &plugin.reference));
+        entries.push(PluginEntry::new(plugin.name, &plugin.module, &plugin.reference));
     }
     if entries.is_empty() {
         let error = Error::configuration("no plugin selected");
         return Err(error.help("a configuration needs at least one plugin").into());
     }
     let title = "The RoadRunner binary that `vx build` creates";
-    Ok((render(&reference, &entries, title), describe(&reference, entries.len())))
+    Ok((render_configuration(&reference, &entries, title), describe(&reference, entries.len())))
 }
 
 fn is_interactive(settings: &Settings) -> bool {
@@ -200,8 +187,8 @@ fn prompt_plugins(settings: &Settings, release: &RoadRunnerRelease) -> Result<Ve
     for (shown, title) in groups.chain([(None, "Other")]) {
         let mut choices: Vec<prompt::Choice> = Vec::new();
         let mut values: Vec<String> = Vec::new();
-        for plugin in release.plugins.iter().filter(|plugin| group(&plugin.path) == shown) {
-            let name = name_of(&plugin.path);
+        for plugin in release.plugins.iter().filter(|plugin| plugin_group(&plugin.path) == shown) {
+            let name = plugin_name(&plugin.path);
             let about = catalogue::find(&plugin.path).map_or("", |known| &known.description).to_owned();
             choices.push(prompt::Choice { is_selected: PRESELECTED.contains(&&*name), name, about });
             values.push(format!("{}@{}", plugin.path, plugin.version));
@@ -245,155 +232,5 @@ fn entries_of_binary(
             return Err(error.help(help).into());
         }
     };
-    let entries = inspection.plugins.iter().map(|plugin| {
-        let (replace, remark) = match plugin.replacement.as_deref() {
-            // The sources in a directory are not in the binary.
-            Some(directory) if !directory.contains(' ') => {
-                (None, Some(format!("Built from the directory {directory}; set `replace` to yours.")))
-            }
-            Some(module) => (Some(module.replacen(' ', "@", 1)), None),
-            None => (None, None),
-        };
-        PluginEntry { replace, remark, ..entry(plugin.name.clone(), &plugin.module, &plugin.version) }
-    });
-    Ok((roadrunner, entries.collect()))
-}
-
-/// The build settings of a binary as TOML.
-fn render_settings(inspection: &Inspection) -> String {
-    let Inspection { flags, target, modules, .. } = inspection;
-    let has = |flag: &str| flags.iter().any(|known| known == flag);
-    let mut tags: Vec<&str> = flags
-        .iter()
-        .filter_map(|flag| flag.strip_prefix("-tags="))
-        .flat_map(|tags| tags.split(','))
-        .collect();
-    let debug = has("debug=true") || tags.contains(&"debug");
-    tags.retain(|tag| *tag != "debug");
-    let mut arguments: Vec<String> = Vec::new();
-    arguments.extend((!tags.is_empty()).then(|| quoted(&format!("-tags={}", tags.join(",")))));
-    arguments.extend(has("-race=true").then(|| quoted("-race")));
-
-    let mut text = String::new();
-    if debug {
-        text.push_str("\n[debug]\nenabled = true\n");
-    }
-    if !arguments.is_empty() {
-        let _ = write!(text, "\n[velox]\nbuild_args = [{}]\n", arguments.join(", "));
-    }
-    let foreign = target.as_ref().filter(|target| **target != GoTarget::host().to_string());
-    if let Some((os, arch)) = foreign.and_then(|target| target.split_once('/')) {
-        let _ = write!(text, "\n[target_platform]\nos = {}\narch = {}\n", quoted(os), quoted(arch));
-    }
-    for module in modules {
-        let Some((path, version)) = module.replacement.as_deref().and_then(|new| new.split_once(' ')) else {
-            continue;
-        };
-        let (old, new) = (quoted(&module.module), quoted(&format!("{path}@{version}")));
-        let _ = write!(text, "\n[[replaces]]\nold = {old}\nnew = {new}\n");
-    }
-    text
-}
-
-fn entry(name: String, module: &str, tag: &str) -> PluginEntry {
-    PluginEntry { name, module: module.to_owned(), tag: tag.to_owned(), replace: None, remark: None }
-}
-
-fn name_of(module: &str) -> String {
-    let known = catalogue::find(module).map(|known| known.name.clone());
-    known.unwrap_or_else(|| without_major(module).rsplit('/').next().unwrap_or(module).to_owned())
-}
-
-fn group(module: &str) -> Option<PluginGroup> {
-    catalogue::find(module).map(|known| known.group)
-}
-
-/// The configuration as TOML, with plugins by group.
-fn render(roadrunner: &str, entries: &[PluginEntry], title: &str) -> String {
-    let mut text = format!(
-        "# {title}.\n\
-         #\n\
-         # `vx add`, `vx remove` and `vx update` edit this file and preserve comments.\n\n\
-         [roadrunner]\n\
-         ref = {}\n",
-        quoted(roadrunner)
-    );
-    let mut groups: BTreeMap<Option<PluginGroup>, Vec<&PluginEntry>> = BTreeMap::new();
-    for entry in entries {
-        groups.entry(group(&entry.module)).or_default().push(entry);
-    }
-    let ungrouped = groups.remove(&None);
-    let groups = groups.into_iter().filter_map(|(group, entries)| Some((group?.title(), entries)));
-    for (title, mut entries) in groups.chain(ungrouped.map(|entries| ("Other", entries))) {
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        // Writing to a String can't fail.
-        let _ = write!(text, "\n# --- {title}\n");
-        for PluginEntry { name, module, tag, replace, remark } in entries {
-            text.push('\n');
-            let about = catalogue::find(module).map(|known| format!("{}.", known.description));
-            for line in about.iter().chain(remark) {
-                let _ = writeln!(text, "# {}", one_line(line));
-            }
-            let (key, module, tag) = (key(name), quoted(module), quoted(tag));
-            let _ = write!(text, "[plugins.{key}]\nmodule_name = {module}\ntag = {tag}\n");
-            if let Some(replace) = replace {
-                let _ = writeln!(text, "replace = {}", quoted(replace));
-            }
-        }
-    }
-    text
-}
-
-/// Names in a binary may contain line breaks, which must not end a comment.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use velox_query::BinaryModule;
-
-    use super::*;
-
-    #[test]
-    fn build_settings_of_a_binary() {
-        let inspection = Inspection {
-            roadrunner: "github.com/roadrunner-server/roadrunner/v2025".to_owned(),
-            version: Some("v2025.1.15".to_owned()),
-            by_vx: true,
-            stamp_version: None,
-            stamp_time: None,
-            go_version: "go1.26.8".to_owned(),
-            target: Some("plan9/mips".to_owned()),
-            flags: vec!["-race=true".to_owned(), "-tags=aws,debug".to_owned(), "CGO_ENABLED=1".to_owned()],
-            plugins: Vec::new(),
-            modules: vec![BinaryModule {
-                name: "zap".to_owned(),
-                module: "go.uber.org/zap".to_owned(),
-                version: "v1.0.0".to_owned(),
-                replacement: Some("example.com/zap v1.0.1".to_owned()),
-            }],
-        };
-        insta::assert_snapshot!(render_settings(&inspection));
-        let host = Inspection { target: Some(GoTarget::host().to_string()), ..inspection.clone() };
-        assert!(!render_settings(&host).contains("target_platform"));
-        let plain = Inspection { flags: Vec::new(), modules: Vec::new(), ..host };
-        assert_eq!(render_settings(&plain), "");
-    }
-
-    #[test]
-    fn plugins_by_group() {
-        let entry = |name: &str, module: &str, replace: Option<&str>| PluginEntry {
-            replace: replace.map(str::to_owned),
-            ..entry(name.to_owned(), module, "v5.1.0")
-        };
-        let mut entries = vec![
-            entry("mine", "example.com/mine", Some("example.com/fork@v1.0.0")),
-            entry("rpc", "github.com/roadrunner-server/rpc/v5", None),
-            entry("http", "github.com/roadrunner-server/http/v5", None),
-            entry("gzip", "github.com/roadrunner-server/gzip/v5", None),
-        ];
-        entries[3].remark = Some("Built from\na directory.".to_owned());
-        insta::assert_snapshot!(render("v2025.1.15", &entries, "Title"));
-    }
+    Ok((roadrunner, PluginEntry::from_binary(inspection)))
 }

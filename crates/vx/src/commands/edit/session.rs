@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use velox_build::{BuildOptions, Goal, QuerySession, Upgrade, write_text};
+use velox_build::{BuildOptions, Goal, Upgrade, write_text};
 use velox_manifest::{
     Diagnostic, Manifest, ManifestFormat, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin},
@@ -14,7 +14,7 @@ use crate::{
     config_file::ConfigFile,
     report::{self, Change},
     settings::Settings,
-    status::{CommandResult, ExitStatus},
+    status::CommandResult,
 };
 
 /// A configuration file that is being edited.
@@ -62,15 +62,6 @@ impl EditSession {
 
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.session.request.manifest
-    }
-
-    pub(crate) fn query(&self) -> QuerySession<'_> {
-        self.session.query()
-    }
-
-    /// Reports invalid arguments; the file is unchanged.
-    pub(crate) fn invalid(&self, error: Diagnostic) -> ExitStatus {
-        self.session.invalid(error)
     }
 
     /// Updates the lock and writes the file. If the lock can't be updated, neither is changed.

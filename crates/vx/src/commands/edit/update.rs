@@ -16,7 +16,7 @@ pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> Comm
     let UpdateCommand { plugins, major, edit } = arguments;
     let mut editing = EditSession::open(settings, &edit.config)?;
     for name in plugins.iter().filter(|name| *name != ROADRUNNER) {
-        check_name(&editing, name).map_err(|error| editing.invalid(error))?;
+        check_name(&editing, name).map_err(|error| editing.session.invalid(error))?;
     }
     // RoadRunner is only updated when it is named.
     let names = if plugins.is_empty() { editing.editor.names() } else { plugins };
@@ -24,7 +24,7 @@ pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> Comm
     let versions =
         available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
     for available in versions.map_err(|error| editing.session.failed(&error))? {
-        update_plugin(&mut editing, &available, major).map_err(|error| editing.invalid(error))?;
+        update_plugin(&mut editing, &available, major).map_err(|error| editing.session.invalid(error))?;
     }
     editing.save(!edit.no_lock).await
 }

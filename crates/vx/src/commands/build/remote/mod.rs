@@ -12,8 +12,9 @@ use secrecy::SecretString;
 use velox_api::{
     BuildId, BuildSpec, BuildState, BuildView, FailureKind, SubmitRequest,
     client::{ClientError, ClientEvent, ServiceClient},
+    unsupported_sources, with_module_paths,
 };
-use velox_build::{BuildSummary, BuiltBinary, Error, Event, LockUpdate, Phase, RemoteBuild};
+use velox_build::{BuildSummary, BuiltBinary, Error, ErrorKind, Event, LockUpdate, Phase, RemoteBuild};
 use velox_manifest::{Diagnostic, GoTarget};
 
 use self::progress::{RemoteProgress, report_retry};
@@ -81,7 +82,10 @@ impl RemoteService {
             ServiceClient::new(http, &self.address, self.token.as_ref()).map_err(client_error)
         });
         let client = client.map_err(|error| session.failed(&error))?;
-        spec::check_supported(&session.request.manifest).map_err(|error| session.failed(&error))?;
+        let unsupported = unsupported_sources(&session.request.manifest);
+        if !unsupported.is_empty() {
+            return Err(session.failed(&Error::many(ErrorKind::Configuration, unsupported)));
+        }
         let local = RemoteBuild::new(&session.request).map_err(|error| session.failed(&error))?;
         let modules = match spec::module_paths(&session.request.manifest) {
             Some(modules) => modules,
@@ -239,12 +243,12 @@ impl RemoteBuilds<'_> {
         };
         let mut error = client_error(error);
         if !violations.is_empty() {
-            let manifest = spec::by_module(&self.session.request.manifest, &self.modules, None);
+            let manifest = with_module_paths(&self.session.request.manifest, &self.modules);
             let help = error.diagnostics.pop().map(|diagnostic| diagnostic.help).unwrap_or_default();
             error.diagnostics = violations
                 .iter()
                 .map(|violation| {
-                    let diagnostic = spec::diagnostic(&manifest, self.specs.first(), violation);
+                    let diagnostic = violation.diagnostic(&manifest, self.specs.first());
                     Diagnostic { help: help.clone(), ..diagnostic }
                 })
                 .collect();

@@ -11,7 +11,7 @@ use crate::build::BuildResult;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct JobTask {
     pub(super) spec: BuildSpec,
-    /// Compile even if the binary is cached.
+    /// Whether to compile even if the binary is cached.
     pub(super) force: bool,
     /// The job's own directory.
     pub(super) directory: PathBuf,

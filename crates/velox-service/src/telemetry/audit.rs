@@ -17,7 +17,7 @@ tokio::task_local! {
     static REQUEST: AuditedRequest;
 }
 
-/// The request that an entry of the audit log belongs to.
+/// The request of an audit log entry.
 #[derive(Debug, Clone)]
 pub(super) struct AuditedRequest {
     pub(super) id: String,
@@ -25,8 +25,8 @@ pub(super) struct AuditedRequest {
     pub(super) call: Arc<RpcCall>,
 }
 
-/// What only the handler of an RPC knows: gRPC responses always have the status 200, and the client's id of a call is in
-/// its message.
+/// Details set by the RPC handler: gRPC responses always have the status 200, and the client's call id is
+/// part of the message.
 #[derive(Debug, Default)]
 pub(super) struct RpcCall {
     pub(super) status: OnceLock<u16>,
@@ -38,7 +38,7 @@ pub(crate) fn record_call_status(status: StatusCode) {
     let _ = REQUEST.try_with(|request| request.call.status.set(status.as_u16()));
 }
 
-/// Records the client's id of the current call.
+/// Records the client's id for the current call.
 pub(crate) fn record_call_id(id: &str) {
     let _ = REQUEST.try_with(|request| request.call.id.set(id.to_owned()));
 }
@@ -65,14 +65,14 @@ pub(super) struct AuditEntry<'a> {
     pub(super) action: &'a str,
     /// `queued`, `joined`, `finished`, `cancelled`, or the reason of the rejection.
     pub(super) decision: &'a str,
-    /// The name of the token, or the address where none is required; `None`: not authenticated.
+    /// The name of the token, or the address if none is required; `None`: not authenticated.
     pub(super) who: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) build: Option<String>,
     /// The HTTP status of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    /// The route of a rejected request, with the names of its parameters.
+    /// The route template of a rejected request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) route: Option<&'a str>,
 }

@@ -241,10 +241,8 @@ impl ArgumentParser<'_> {
             .label("remove this")
             .help(SUPPORTED);
         let bare = name.trim_start_matches('-');
-        let unknown = ![UNSUPPORTED_FLAGS, UNSUPPORTED_LINKER_FLAGS]
-            .concat()
-            .iter()
-            .any(|(flag, _)| *flag == bare);
+        let unknown =
+            ![UNSUPPORTED_FLAGS, UNSUPPORTED_LINKER_FLAGS].concat().iter().any(|(flag, _)| *flag == bare);
         let near = nearest(bare, ["trimpath", "ldflags", "tags", "race", "gcflags", "asmflags"]);
         self.reader.findings.push(match near {
             Some(near) if unknown && near != bare => diagnostic.label(format!("did you mean `-{near}`?")),

@@ -1,4 +1,4 @@
-//! Asking the go command, which asks the module proxies, or the version control of what GOPRIVATE covers.
+//! Downloads from the module proxies, and with `go mod download`.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
     toolchain::{ModuleMode, Toolchain},
 };
 
-/// What `go mod download -json` says of one module (<https://go.dev/ref/mod#go-mod-download>).
+/// The output of `go mod download -json` for a module (<https://go.dev/ref/mod#go-mod-download>).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct GoDownload {
@@ -35,7 +35,7 @@ pub(super) struct GoDownload {
     pub(super) sum: String,
     pub(super) go_mod_sum: String,
     pub(super) origin: Option<VcsOrigin>,
-    /// What the proxies said before the go command was asked.
+    /// The failed attempts with proxies before the go command ran.
     #[serde(skip)]
     tried: Vec<ProxyAttempt>,
 }
@@ -46,16 +46,16 @@ pub(super) struct VcsOrigin {
     pub(super) hash: String,
 }
 
-/// Who is asked for modules.
+/// The module proxies and the go command.
 #[derive(Clone, Copy)]
 pub(crate) struct ModuleProxies<'a> {
     pub(crate) go: &'a Toolchain,
     pub(crate) children: &'a CommandRunner,
-    /// `None`: the go command alone may ask.
+    /// `None`: only the go command can download.
     pub(crate) fetcher: Option<&'a Fetcher>,
 }
 
-/// By a module's path: the proxies that couldn't serve it.
+/// The failed attempts by module path.
 pub(super) type ProxyFailures = BTreeMap<String, Vec<ProxyAttempt>>;
 
 impl ModuleProxies<'_> {
@@ -63,11 +63,11 @@ impl ModuleProxies<'_> {
         ModCache::new(&self.go.settings().gomodcache)
     }
 
-    /// Downloads all that is wanted: exact versions from the module proxies; queries, and what the proxies can't serve,
-    /// with one go command. The answer has an entry for each of them.
+    /// Downloads exact versions from the module proxies; queries and the rest with one go command. The result
+    /// has an entry for each request.
     ///
     /// # Errors
-    /// A module whose checksum is wrong ends the build: no other source may stand in for it.
+    /// A checksum mismatch: no other source is tried then.
     pub(super) async fn download(
         &self,
         wanted: &[DownloadRequest],
@@ -79,7 +79,7 @@ impl ModuleProxies<'_> {
         Ok(answers)
     }
 
-    /// What the module proxies have of exact versions.
+    /// Downloads the exact versions from the module proxies.
     async fn native(
         &self,
         wanted: &[DownloadRequest],
@@ -125,10 +125,10 @@ impl ModuleProxies<'_> {
         Ok((answers, tried))
     }
 
-    /// Fetches from the proxies; for what these can't serve, and another source may, what they said.
+    /// Downloads from the proxies. Returns the failed attempts of modules that another source may have.
     ///
     /// # Errors
-    /// A module that is not what it has to be, a database that contradicts itself, a cache that can't be used, an interruption.
+    /// A checksum mismatch, an inconsistent checksum database, an unusable cache, or an interruption.
     pub(super) async fn fetch(
         &self,
         fetcher: &Fetcher,
@@ -158,7 +158,7 @@ impl ModuleProxies<'_> {
         if modules.is_empty() {
             return Ok(BTreeMap::new());
         }
-        // Outside of any module, so that no go.mod on the way changes what a query means.
+        // Outside of any module, so that no go.mod in a parent directory changes the result.
         let outside = tempfile::tempdir()
             .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
         let queries: Vec<String> =
@@ -204,7 +204,7 @@ impl ModuleProxies<'_> {
             let of_path = || said.iter().filter(|answer| answer.path == module.path);
             let asked =
                 |answer: &&GoDownload| answer.query == module.version || answer.version == module.version;
-            // A query that names no version in its answer is told by its path, where nothing else was asked of that.
+            // A result without a version is matched by its path, if that is unique.
             of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
         };
         let mut answers = BTreeMap::new();
@@ -218,7 +218,7 @@ impl ModuleProxies<'_> {
     }
 }
 
-/// What goes on while modules are fetched, for the user.
+/// Reports the progress of downloads.
 pub(super) struct DownloadProgress<'a> {
     children: &'a CommandRunner,
     phase: Phase,
@@ -232,7 +232,7 @@ impl<'a> DownloadProgress<'a> {
         Self { children, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// A module is there; one that was there before is no news.
+    /// Reports a finished download; a cached module (0 bytes) is not reported.
     pub(super) fn one(&self, module: &ModuleVersion, bytes: u64) {
         if bytes == 0 {
             return;
@@ -245,10 +245,11 @@ impl<'a> DownloadProgress<'a> {
     }
 }
 
-/// What an answer means: for what the proxies can't serve and another source may, what they said.
+/// Classifies a download result: the inner error has the failed attempts of a module that another source may
+/// have.
 ///
 /// # Errors
-/// What no other source may make good.
+/// A failure that no other source can fix.
 pub(super) fn judge(
     module: &ModuleVersion,
     answer: Result<DownloadedModule, DownloadError>,
@@ -259,7 +260,7 @@ pub(super) fn judge(
     )
 }
 
-/// The part of an `.info` file that names the commit.
+/// The commit in an `.info` file.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct VersionInfo {
@@ -271,12 +272,11 @@ fn is_security_error(text: &str) -> bool {
 }
 
 impl GoDownload {
-    /// What went wrong, without the module's name that Go puts before it.
+    /// The error without Go's module prefix, with the failed attempts of other hosts.
     pub(super) fn reason(&self) -> String {
         let text =
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        // Where the go command had to stand in, what it met last isn't what it began with.
         let others: Vec<String> = self
             .tried
             .iter()

@@ -1,4 +1,4 @@
-//! Bringing the files of a lock that fits: only what the caches lack is asked for, at exactly the locked version.
+//! Downloads the modules of a lock that the module cache lacks, at exactly the locked versions.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Resolver<'_> {
-    /// Brings `modules` into the module cache, each verified by the lock's sum; the answer is RoadRunner's own tree.
+    /// Downloads `modules`, verified by the sums of the lock. Returns RoadRunner's source directory.
     pub(crate) async fn fetch(&self, lock: &Lock, modules: &[ModuleVersion]) -> Result<PathBuf, Error> {
         let cache = ModCache::new(&self.go.settings().gomodcache);
         let sums = lock.sums()?;
@@ -34,7 +34,7 @@ impl Resolver<'_> {
         let asks: Vec<ModuleRequest> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
         let mut tried = ProxyFailures::new();
         if let Some(fetcher) = self.fetcher {
-            // What no proxy was asked for when it was locked, none is asked for now.
+            // Modules that were resolved without a proxy may be private: their paths must not reach one.
             let hidden: Vec<&ModuleVersion> = asks
                 .iter()
                 .filter(|ask| ask.module.is_none())
@@ -52,7 +52,7 @@ impl Resolver<'_> {
                 }
             }
         }
-        // RoadRunner and the plugins may have to come from a forge.
+        // RoadRunner and the plugins may be available from a forge only.
         let of_forges: Vec<ModuleRequest> = asks
             .into_iter()
             .filter(|ask| ask.known.as_ref().is_some_and(|known| missing.contains(&known.module)))
@@ -97,7 +97,7 @@ impl Resolver<'_> {
 /// The modules that the cache lacks.
 ///
 /// # Errors
-/// One without a sum in the lock: nothing could verify it.
+/// The lock has no sum for a module.
 fn missing(cache: &ModCache, sums: &GoSum, modules: &[ModuleVersion]) -> Result<Vec<ModuleVersion>, Error> {
     let mut missing = Vec::new();
     for module in modules {

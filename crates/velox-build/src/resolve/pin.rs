@@ -1,4 +1,5 @@
-//! From an [`ModuleRequest`] to an exact module: the sources in their order, each asked for all that the one before couldn't serve.
+//! Resolves a [`ModuleRequest`] to an exact module: from the module cache, module proxies, the go command,
+//! forges.
 
 use std::{
     fs,
@@ -35,19 +36,19 @@ use crate::{
 
 /// How many forge requests run at once.
 const FORGE_REQUESTS: usize = 8;
-/// Why nobody could be asked.
+/// The error of a module without any source.
 const NOWHERE: &str = "no source has it";
-/// How many years RoadRunner is looked for in.
+/// The number of yearly majors of RoadRunner that are tried.
 const YEARS: u64 = 12;
 
-/// A module at an exact version, with its files on this machine.
+/// A downloaded module at an exact version.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvedModule {
     pub(crate) module: ModuleVersion,
     pub(crate) commit: Option<String>,
-    /// The version's time, in seconds since 1970.
+    /// The commit time, in seconds since 1970.
     pub(crate) time: Option<i64>,
-    /// The module's files.
+    /// The directory with its files.
     pub(crate) tree: PathBuf,
     pub(crate) go_mod: String,
     /// The `h1:` sums of its zip and of its go.mod.
@@ -55,7 +56,7 @@ pub(crate) struct ResolvedModule {
     pub(crate) mod_sum: String,
 }
 
-/// The sources, and what they need.
+/// The sources of modules.
 pub(crate) struct ModuleSources<'a> {
     pub(super) proxies: ModuleProxies<'a>,
     pub(super) forges: &'a Forges,
@@ -64,7 +65,7 @@ pub(crate) struct ModuleSources<'a> {
 }
 
 impl ResolvedModule {
-    /// No version may change its content, wherever it comes from.
+    /// Fails if a checksum differs from the previous lock's.
     fn agrees_with(&self, ask: &ModuleRequest) -> Result<(), Error> {
         let Self { module, zip_sum, mod_sum, .. } = self;
         let DownloadRequest { zip_sums, mod_sums, .. } = ask.wanted(module);
@@ -78,28 +79,28 @@ impl ResolvedModule {
     }
 }
 
-/// Where an ask stands.
+/// The state of a request.
 enum ResolutionState {
-    /// The go command will be asked for this module; where it can't serve it, the forge has it or is asked.
+    /// Query the module proxies and the go command; on failure, use `located` or query the forge.
     AskGo {
         module: ModuleVersion,
         located: Option<Box<LocatedModule>>,
     },
-    /// Only the forge can tell.
+    /// Query the forge; `why` is the error of the previous source.
     AskForge {
         why: Option<String>,
     },
-    /// The forge has it, and no proxy may or can.
+    /// Download from the forge.
     Take(Box<LocatedModule>),
     Done(Box<ResolvedModule>),
     Failed(Blame, Diagnostic),
 }
 
 impl ModuleSources<'_> {
-    /// Pins every ask, in the same order.
+    /// Resolves all requests, in the same order.
     ///
     /// # Errors
-    /// One diagnostic for each ask that no source can serve.
+    /// One diagnostic for each request that no source can serve.
     pub(crate) async fn pin(&self, asks: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
         let mut states: Vec<ResolutionState> = asks
             .iter()
@@ -107,7 +108,7 @@ impl ModuleSources<'_> {
                 let known = ask.known.as_ref().map(|known| &known.module);
                 match (self.cached(ask), known.or(ask.module.as_ref()), &ask.module) {
                     (Some(pinned), ..) => ResolutionState::Done(Box::new(pinned)),
-                    // What no proxy was asked for at first, none is asked for later.
+                    // Without `ask.module`, the module may be private: its path must not reach a proxy.
                     (None, Some(module), Some(_)) => {
                         ResolutionState::AskGo { module: module.clone(), located: None }
                     }
@@ -115,7 +116,7 @@ impl ModuleSources<'_> {
                 }
             })
             .collect();
-        // The second round is for what the forge found, or what a module's own go.mod corrected.
+        // The second round queries modules that a forge located, or whose go.mod declares another path.
         for _ in 0..2 {
             self.ask_go(asks, &mut states).await?;
             self.ask_forges(asks, &mut states).await?;
@@ -145,7 +146,7 @@ impl ModuleSources<'_> {
             }
         }
         if !failed.is_empty() {
-            // Where one is nowhere, no waiting helps.
+            // A retry doesn't help if any module does not exist.
             let fault = [Blame::Request, Blame::Sources].into_iter().find(|fault| faults.contains(fault));
             return Err(Error::many(ErrorKind::Build, failed).fault(fault.unwrap_or_default()));
         }
@@ -153,7 +154,7 @@ impl ModuleSources<'_> {
         Ok(pinned)
     }
 
-    /// What a previous lock found, where the module cache has it with the lock's sums.
+    /// The module of the previous lock, if the module cache has it with the same sums.
     fn cached(&self, ask: &ModuleRequest) -> Option<ResolvedModule> {
         let PreviousResolution { module, commit, time, zip_sum, mod_sum } = ask.known.clone()?;
         let cache = self.proxies.cache();
@@ -176,7 +177,7 @@ impl ModuleSources<'_> {
         })
     }
 
-    /// One go command for everything that it can be asked.
+    /// Queries the module proxies and the go command, in one batch.
     async fn ask_go(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
         let wanted: Vec<DownloadRequest> = asks
             .iter()
@@ -214,8 +215,8 @@ impl ModuleSources<'_> {
         Ok(())
     }
 
-    /// A repository may declare any module path: its go.mod is what counts. A replacement may declare the path of what
-    /// it replaces.
+    /// Checks the module path in the downloaded go.mod. A replacement may declare the path of the replaced
+    /// module.
     fn confirm(ask: &ModuleRequest, module: &ModuleVersion, pinned: ResolvedModule) -> ResolutionState {
         let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| module.path.clone());
         if declared == module.path || ask.replacement {
@@ -232,7 +233,7 @@ impl ModuleSources<'_> {
         }
     }
 
-    /// What the go command downloaded, or why it couldn't.
+    /// Converts a finished download; the error is its reason.
     fn pinned(&self, answer: &GoDownload, located: Option<&LocatedModule>) -> Result<ResolvedModule, String> {
         #[derive(Deserialize)]
         struct VersionInfo {
@@ -260,7 +261,7 @@ impl ModuleSources<'_> {
         })
     }
 
-    /// The forges, in parallel.
+    /// Queries the forges, in parallel.
     async fn ask_forges(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
         let open: Vec<(usize, &ModuleRequest, &RepositoryLocation, Option<String>)> = states
             .iter()
@@ -287,7 +288,7 @@ impl ModuleSources<'_> {
         Ok(())
     }
 
-    /// The forge's API; where that can't answer, git, which may have a key or a credential that the API doesn't.
+    /// Queries the API of the forge, then git, which may have credentials that the API lacks.
     async fn ask_forge(
         &self,
         ask: &ModuleRequest,
@@ -348,8 +349,8 @@ impl ModuleSources<'_> {
         ResolutionState::Failed(fault, self.not_found(ask, &repository, &error, proxy).await)
     }
 
-    /// RoadRunner at a branch or a commit, where only proxies can be asked: its major is a year, and of all years the one
-    /// that its go.mod declares there is served.
+    /// Finds the major of RoadRunner at a branch or commit using proxies only: its majors are years, and
+    /// proxies serve only the one that go.mod declares.
     async fn of_any_year(&self, path: &str, reference: &str) -> Option<ModuleVersion> {
         let years = FIRST_YEAR..FIRST_YEAR + YEARS;
         let module = |year| ModuleVersion { path: format!("{path}/v{year}"), version: reference.to_owned() };
@@ -363,8 +364,8 @@ impl ModuleSources<'_> {
         wanted.into_iter().rev().find(served).map(|wanted| wanted.module)
     }
 
-    /// A module of a public repository on a public forge comes from the proxy, at the commit that the forge named: that
-    /// way the checksum database vouches for it. A private one's name must not reach the proxy.
+    /// Chooses the source of a located module: for a public repository a proxy, so that the checksum database
+    /// verifies it, else the forge, since a private module path must not reach a proxy.
     async fn route(
         &self,
         ask: &ModuleRequest,
@@ -380,7 +381,8 @@ impl ModuleSources<'_> {
             diagnostic.help.push(format!("set module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
-        // A fork keeps the original's module line; as a replacement it goes by its own path, with that major.
+        // A fork keeps the module line of the original; as a replacement it needs its own path with that
+        // major.
         let mut located = located;
         if ask.replacement {
             located.path = with_suffix_of(&ask.path, &located.module);
@@ -412,7 +414,7 @@ impl ModuleSources<'_> {
         })
     }
 
-    /// What there is instead of a version or a module that the proxies don't have: they say it of a private one, too.
+    /// Suggests a similar version or module if the proxies don't have this one.
     async fn instead(&self, ask: &ModuleRequest, why: &str) -> Option<String> {
         let (Some(module), Some(fetcher)) = (&ask.module, self.proxies.fetcher) else { return None };
         if !download_failure::may_be_missing(why) || fetcher.needs_go(&module.path) {
@@ -456,8 +458,8 @@ impl ModuleSources<'_> {
         let help = error.help();
         let error = self.proxies.children.redactor.redact(&error.to_string());
         let (why, help): (String, Vec<String>) = match proxy {
-            // That the proxies don't have it is usual; where they had trouble, or the forge can't tell, it is what has to
-            // be mended.
+            // The proxy error comes first unless it only says "not found", which is expected of private
+            // modules.
             Some(proxy) if !told || !download_failure::is_not_found(&proxy) => {
                 let advice = download_failure::advice(&proxy).map(str::to_owned);
                 (format!("{proxy}; then: {error}"), advice.into_iter().chain(help).collect())
@@ -476,10 +478,10 @@ impl ModuleSources<'_> {
     }
 }
 
-/// Names of modules that are less alike than this are no slip of the pen.
+/// The minimum similarity of a suggested module path.
 const ALIKE: f64 = 0.9;
 
-/// The known plugin whose module path was meant, if it was.
+/// The module path of a known plugin that is similar to `module`.
 fn meant(module: &str) -> Option<String> {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
     let alike = |plugin: &&catalogue::KnownPlugin| strsim::jaro_winkler(&plugin.module, base) >= ALIKE;

@@ -1,4 +1,4 @@
-//! Plugins of a manifest with the modules that they resolve to.
+//! The plugins of a manifest with their resolved modules.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
 use super::pin::ResolvedModule;
 use crate::lock::LockedReplacement;
 
-/// The plugins behind `rr workers` and `rr reset`: part of every server.
+/// The plugins of `rr workers` and `rr reset`, which every binary has.
 const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
-/// A plugin with everything known of it before Go has selected versions.
+/// A resolved plugin, before version selection.
 pub(super) struct ResolvedPlugin {
     pub(super) name: String,
     pub(super) span: Option<Range<usize>>,
@@ -58,12 +58,13 @@ pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &Resol
     }
 }
 
-/// The path of a module that is replaced and so never downloaded. A fork usually keeps the original's module line; for one
-/// that declares its own path, the original's repository counts, with the fork's major.
+/// The path of a replaced module, which is never downloaded. A fork usually keeps the module line of the
+/// original; for one that declares its own path, it is the path of the original repository with the fork's
+/// major.
 fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replacement: &str) -> String {
     match &plugin.origin {
         Origin::Module(path) => return path.value.clone(),
-        // A number says nothing about the module's path.
+        // The module path can't be derived from an id.
         Origin::GitLab { project: Spanned { value: Project::Id(_), .. }, .. } => {}
         _ if declared == replacement => {
             let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
@@ -74,8 +75,8 @@ fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replace
     declared.to_owned()
 }
 
-/// The version that go.mod requires of a module that is replaced: the ref where it is a version of this major, else the
-/// zero pseudo-version, which no minimal version selection notices.
+/// The version of a replaced module in go.mod: the ref if it is a version of this major, else the zero
+/// pseudo-version, which doesn't affect minimal version selection.
 fn placeholder_version(module: &str, asked: &str) -> String {
     let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
     if semver::canonical(asked).as_deref() == Some(asked) && path_major_matches(asked, suffix) {
@@ -122,15 +123,15 @@ pub(super) fn local_plugin(
     })
 }
 
-/// The module path of a directory with a Go module: the `module` line of its go.mod.
+/// The module path in the go.mod of a directory.
 ///
 /// # Errors
-/// There is no such directory, or it has no go.mod that can be read.
+/// The directory or a valid go.mod is missing.
 pub fn module_in(directory: &Path) -> Result<String, Diagnostic> {
     local_go_mod(directory, &None).map(|(module, _)| module)
 }
 
-/// The module path and the go.mod of a directory of the user's.
+/// The module path and the go.mod of a local directory.
 pub(super) fn local_go_mod(
     directory: &Path,
     span: &Option<Range<usize>>,
@@ -164,7 +165,7 @@ pub(super) fn local_go_mod(
     Ok((module, go_mod))
 }
 
-/// The directories right below this one that hold a go.mod, three at most.
+/// Up to three subdirectories with a go.mod.
 fn modules_below(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
@@ -176,7 +177,7 @@ fn modules_below(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Whether a package could be compiled here: tests make none.
+/// Whether the directory has a Go file that is not a test.
 fn has_package(directory: &Path) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
@@ -184,7 +185,7 @@ fn has_package(directory: &Path) -> bool {
         .any(|name| name.ends_with(".go") && !name.ends_with("_test.go") && !name.starts_with(['_', '.']))
 }
 
-/// Two entries for one module would be compiled in once, at one version: which one was meant?
+/// The errors of plugins with the same module: only one version of it could be compiled.
 pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
     let mut seen: BTreeMap<&str, &ResolvedPlugin> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -199,7 +200,7 @@ pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
     wrong
 }
 
-/// informer and resetter at RoadRunner's own version, where the user didn't list them.
+/// The plugins of [`ALWAYS`] that the user didn't list, at RoadRunner's version.
 pub(super) fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
     let is =
         |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;

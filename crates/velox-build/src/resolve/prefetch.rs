@@ -1,7 +1,7 @@
-//! Brings what a server is going to be compiled from into the module cache, before the go command asks for it, which does
-//! that for as many modules at once as there are cores. The imports are followed from RoadRunner's main package on.
+//! Downloads modules before the go command needs them, with more concurrency than the go command has. Follows
+//! the imports of RoadRunner's main package.
 //!
-//! It is a hint: what it misses, or can't get, the go command gets; what the go command selects is what counts.
+//! This is only an optimization: the go command selects the versions and downloads what is missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,12 +35,12 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Where the files of a module are.
+/// The location of a module's files.
 enum ModuleFiles {
     There(PathBuf),
-    /// These packages of it wait to be read.
+    /// Being downloaded; these packages are read afterwards.
     Coming(Vec<String>),
-    /// The go command has to see to it.
+    /// Left to the go command.
     Nowhere,
 }
 
@@ -49,19 +49,19 @@ struct Prefetch<'a> {
     cache: &'a ModCache,
     main: &'a str,
     replaces: &'a [Replace],
-    /// By module path: what minimal version selection is going to choose, as far as the plugins' own go.mod say.
+    /// The expected result of minimal version selection, by module path.
     versions: BTreeMap<&'a str, &'a str>,
     sums: &'a GoSum,
     workspace: &'a Workspace,
     targets: &'a [GoTarget],
-    /// For the forges that it names as its own: what lies there is nobody else's business.
+    /// Its self-hosted forges have modules that public proxies must not be queried for.
     manifest: &'a Manifest,
-    /// By module path, as imports name it.
+    /// By module path before replacement.
     files: BTreeMap<String, ModuleFiles>,
 }
 
-/// Downloads the modules that the workspace's packages come from, as far as its go.mod and the plugins' own name them, and
-/// the go.mod of every module that it requires.
+/// Downloads the modules of the workspace's packages that its go.mod or a plugin's go.mod names, and the
+/// go.mod of every required module.
 ///
 /// # Errors
 /// A checksum mismatch or an interruption.
@@ -82,7 +82,7 @@ pub(super) async fn prefetch(
     let progress = DownloadProgress::new(proxies.children, Phase::Fetch, None);
     let work = async {
         prefetch.follow_imports(&progress).await?;
-        // What only a plugin's go.mod names, the go command may never look at.
+        // The go command may never read modules that only a plugin's go.mod names.
         let required = go_mod.require.iter().flat_map(|line| {
             let path = line.path.as_str();
             [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
@@ -132,7 +132,7 @@ impl Prefetch<'_> {
                     Some(ModuleFiles::Coming(waiting)) => waiting.push(package.clone()),
                     Some(ModuleFiles::Nowhere) | None => {}
                 }
-                // One that waits is looked at again.
+                // A waiting package is visited again after the download.
                 if !matches!(self.files.get(&module), Some(ModuleFiles::Coming(_))) {
                     seen.insert(package);
                 }
@@ -153,7 +153,7 @@ impl Prefetch<'_> {
         }
     }
 
-    /// A module that no import named before: where its files are, and what is to be fetched for that.
+    /// The location of a newly imported module, and the download it needs.
     fn look_for(&self, module: &str) -> (ModuleFiles, Option<DownloadRequest>) {
         match (self.replaced(module), self.source(module)) {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
@@ -175,7 +175,7 @@ impl Prefetch<'_> {
         replacement_of(self.replaces, &ModuleVersion { path: module.to_owned(), version })
     }
 
-    /// The module version whose files are compiled where imports name `module`; `None`: a directory's.
+    /// The module version that provides `module` after replacement; `None`: a directory.
     fn source(&self, module: &str) -> Option<ModuleVersion> {
         self.source_of(module, self.versions.get(module)?)
     }
@@ -191,8 +191,8 @@ impl Prefetch<'_> {
     }
 }
 
-/// The highest version that the composed go.mod and the plugins' own name of each module: a plugin's go.mod lists all that
-/// its packages need (<https://go.dev/ref/mod#graph-pruning>).
+/// The highest version of each module in the composed go.mod and the plugins' go.mod files, which list all
+/// dependencies of their packages (<https://go.dev/ref/mod#graph-pruning>).
 fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [ResolvedPlugin]) -> BTreeMap<&'a str, &'a str> {
     let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
     let of_plugins = plugins.iter().filter_map(|plugin| plugin.go_mod.as_ref());

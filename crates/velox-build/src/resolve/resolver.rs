@@ -1,5 +1,4 @@
-//! From a Manifest to a [`Lock`]: every ref becomes an exact module, and these become a go.mod that the go command agrees
-//! with.
+//! Resolves a manifest to a [`Lock`].
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -35,14 +34,14 @@ use crate::{
     workspace::{Workspace, plugins_go},
 };
 
-/// Everything that resolving needs.
+/// Resolves the refs of a manifest.
 #[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
     pub(crate) request: &'a BuildRequest,
-    /// The request's manifest, with its replaces at its plugins.
+    /// With each `[[replaces]]` of a plugin moved to that plugin.
     pub(crate) manifest: &'a Manifest,
     pub(crate) asked: &'a RequestedVersions,
-    /// What stays as it was where the configuration still asks for it.
+    /// The previous lock: its versions are kept where the requested refs are unchanged.
     pub(crate) previous: Option<&'a Lock>,
     pub(crate) settings: &'a BuildSettings,
     pub(crate) go: &'a Toolchain,
@@ -56,7 +55,7 @@ pub(crate) struct Resolver<'a> {
 /// A RoadRunner release.
 #[derive(Debug, Clone)]
 pub struct RoadRunnerRelease {
-    /// Its module, with the exact version.
+    /// The module with its exact version.
     pub module: ModuleVersion,
     /// Its go.mod.
     pub go_mod: GoMod,
@@ -64,7 +63,7 @@ pub struct RoadRunnerRelease {
     pub plugins: Vec<ModuleVersion>,
 }
 
-/// Whom a pinned module belongs to, by its index in the manifest.
+/// The owner of a resolved module, by its index in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ModuleOwner {
     RoadRunner,
@@ -75,7 +74,7 @@ pub(super) enum ModuleOwner {
 type ResolvedByOwner = BTreeMap<ModuleOwner, ResolvedModule>;
 
 impl Resolver<'_> {
-    /// Resolves; the workspace that it was tried in comes along, since it is most of what the next stage makes.
+    /// Resolves the manifest. The workspace used for it is returned for the next stage.
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
         let (owners, asks): (Vec<ModuleOwner>, Vec<ModuleRequest>) = self.asks(manifest)?.into_iter().unzip();
@@ -96,7 +95,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Tries what was pinned in a workspace, with a Go that can compile it.
+    /// Selects versions with the go command in a new workspace.
     async fn complete(
         &self,
         release: &GoMod,
@@ -126,7 +125,7 @@ impl Resolver<'_> {
         Ok((lock, workspace))
     }
 
-    /// RoadRunner alone: what it was released with.
+    /// The RoadRunner release, with the plugins it contains.
     pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
         let mut ask = ModuleRequest::roadrunner(self.manifest);
         ask.known = self.known_roadrunner()?;
@@ -158,7 +157,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// What has to be asked of the sources; local directories need no asking.
+    /// The modules to resolve. Local directories are not among them.
     pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
         let mut roadrunner = ModuleRequest::roadrunner(manifest);
         roadrunner.known = self.known_roadrunner()?;
@@ -198,7 +197,7 @@ impl Resolver<'_> {
         if wrong.is_empty() { Ok(asks) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
     }
 
-    /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
+    /// RoadRunner in the previous lock, if the requested ref is unchanged.
     fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
         let fits = |lock: &&Lock| {
             lock.roadrunner.from == self.asked.roadrunner
@@ -209,7 +208,7 @@ impl Resolver<'_> {
         PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
     }
 
-    /// A plugin as the previous lock has it, whatever the user called it then.
+    /// A plugin in the previous lock, if the requested ref is unchanged. Its name may differ.
     fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
         let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))
         else {
@@ -217,7 +216,7 @@ impl Resolver<'_> {
         };
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
-        // One that was raised is asked for at its own version, and may be raised no more.
+        // A raised plugin is resolved at its requested version again: it may no longer be raised.
         let raised = |module: &str| lock.raised.iter().any(|raised| raised.module == module);
         locked
             .filter(|plugin| !raised(&plugin.module))
@@ -226,7 +225,7 @@ impl Resolver<'_> {
             .transpose()
     }
 
-    /// The manifest's plugins with what was found of them; every mistake of theirs at once.
+    /// The resolved plugins of the manifest, or the errors of all of them.
     fn plugins(&self, manifest: &Manifest, pinned: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
         let mut plugins = Vec::new();
         let mut wrong = Vec::new();
@@ -318,7 +317,7 @@ impl Resolver<'_> {
         Ok(composition.go_mod())
     }
 
-    /// Lets the go command select versions and fetch what the build needs: the one resolving command.
+    /// Lets the go command select versions and download the modules.
     async fn lock(
         &self,
         roadrunner: &ResolvedModule,
@@ -368,7 +367,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// The sums of a Go, by the platform that it runs on: what the previous lock knows, and what is in the module cache.
+    /// The sums of a Go toolchain by host platform, from the previous lock and the module cache.
     fn toolchain_sums(&self, go_version: &str) -> BTreeMap<String, String> {
         let previous = self.previous.filter(|lock| lock.go_version == go_version);
         let mut sums = previous.map(|lock| lock.toolchain.clone()).unwrap_or_default();
@@ -378,8 +377,8 @@ impl Resolver<'_> {
         sums
     }
 
-    /// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody
-    /// again. What the previous lock knows stays known: no version may change its content.
+    /// The initial go.sum: RoadRunner's sums and those of the resolved modules, which are already verified.
+    /// The sums of the previous lock are kept, so that no version can change its content.
     fn sums<'a>(
         &self,
         workspace: &Workspace,
@@ -399,7 +398,7 @@ impl Resolver<'_> {
         Ok(sums)
     }
 
-    /// The plugins that are compiled at another version than asked for, and who demands it.
+    /// The plugins whose selected version differs from the requested one, with the modules that require it.
     async fn raised(
         &self,
         plugins: &[ResolvedPlugin],
@@ -408,7 +407,7 @@ impl Resolver<'_> {
     ) -> Result<Vec<RaisedPlugin>, Error> {
         let mut raised: Vec<RaisedPlugin> = plugins
             .iter()
-            // An added one has no asked version: the newest that anyone demands is what it should be.
+            // An added plugin has no requested version.
             .filter(|plugin| plugin.replacement.is_none() && !plugin.added)
             .filter_map(|plugin| {
                 let selected = selected.get(&plugin.module)?;
@@ -431,7 +430,7 @@ impl Resolver<'_> {
         Ok(raised)
     }
 
-    /// Points an error of the go command at the plugin whose module it names.
+    /// Sets the span of a go command error to the plugin whose module it names.
     fn blame(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
         let text = error.output.join("\n");
         let named = plugins
@@ -449,13 +448,13 @@ impl Resolver<'_> {
     }
 }
 
-/// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
+/// The requested RoadRunner module; `None` if the ref is not a version, or needs a forge to resolve.
 pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<ModuleVersion> {
     let module = ModuleRequest::roadrunner(manifest).module?;
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
 
-/// The newest Go that RoadRunner or a plugin asks for, and who does.
+/// The newest `go` line of RoadRunner and the plugins, with the module that has it.
 fn newest_go_line<'a>(
     release: &'a GoMod,
     roadrunner: &'a ResolvedModule,
@@ -465,7 +464,7 @@ fn newest_go_line<'a>(
     std::iter::once((Some(release), roadrunner.module.path.as_str()))
         .chain(of_plugins)
         .filter_map(|(go_mod, module)| Some((go_mod?.go.as_deref()?, module)))
-        // RoadRunner comes last, so that it is named where a plugin asks for no more.
+        // `max_by_key` returns the last maximum: RoadRunner wins a tie.
         .rev()
         .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
         .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))

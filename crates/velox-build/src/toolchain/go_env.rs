@@ -33,7 +33,7 @@ pub(crate) struct GoSettings {
     pub(crate) goflags: String,
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
-    /// The user's choice, whatever the child processes get.
+    /// The user's setting; child processes may get another one.
     #[serde(skip)]
     pub(crate) gotoolchain: String,
     /// A copy of the user's `go env -w` file without the settings that change the bytes.
@@ -51,7 +51,7 @@ struct GoEnvOutput {
 }
 
 impl GoSettings {
-    /// Reads the settings and the version of a go command itself, not of one that GOTOOLCHAIN selects.
+    /// Reads the settings and the version of this go command, without switching toolchains.
     pub(super) async fn of(
         program: &Path,
         children: &CommandRunner,
@@ -98,7 +98,7 @@ impl GoSettings {
         Ok((settings, goversion::toolchain_name(&goversion).to_owned()))
     }
 
-    /// The settings that a go command would have.
+    /// The settings without a go command, read as it would read them.
     pub(super) fn without_go(
         environment: &BTreeMap<String, String>,
         directory: &Path,

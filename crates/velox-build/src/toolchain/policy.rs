@@ -16,14 +16,14 @@ pub(super) struct ToolchainPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToolchainSwitching {
     None,
-    /// Those on the PATH, by name.
+    /// Toolchains on the PATH, by name.
     Path,
-    /// Those on the PATH, and downloads.
+    /// Toolchains on the PATH, and downloads.
     Any,
 }
 
 impl ToolchainPolicy {
-    /// `given`: `--go` names a go command.
+    /// The policy of GOTOOLCHAIN; `given`: `--go` names a go command.
     pub(super) fn new(gotoolchain: &str, given: bool) -> Result<Self, Error> {
         let said = format!("GOTOOLCHAIN={gotoolchain}");
         if given {

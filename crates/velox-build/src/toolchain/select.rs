@@ -1,4 +1,4 @@
-//! Which Go compiles: the one that is installed, or another that is brought as a module.
+//! Selects the Go toolchain of a build: an installed one, or one that is downloaded as a module.
 
 use std::path::{Path, PathBuf};
 
@@ -22,25 +22,25 @@ use crate::{
     process::{CommandRunner, Invocation},
 };
 
-/// The go command on this machine, if there is one, and what the user allows besides.
+/// The installed go command, if any, and the policy for other toolchains.
 pub(crate) struct InstalledGo {
     program: Option<(PathBuf, String)>,
     allowed: ToolchainPolicy,
     pub(crate) settings: GoSettings,
 }
 
-/// All the Go that a build can have.
+/// The toolchains that a build can use.
 pub(crate) struct Toolchains {
     pub(crate) installed: InstalledGo,
     pub(crate) children: CommandRunner,
-    /// `None`: nothing may or can be downloaded but by a go command.
+    /// `None`: only the go command can download.
     pub(crate) fetcher: Option<Fetcher>,
     pub(crate) offline: bool,
     pub(crate) scratch: PathBuf,
 }
 
 impl InstalledGo {
-    /// Looks at the given go command, else for one on the PATH.
+    /// Reads the settings of the given go command, or of the one on the PATH.
     pub(crate) async fn find(
         children: &CommandRunner,
         given: Option<&Path>,
@@ -65,28 +65,28 @@ impl InstalledGo {
             }
             None => (GoSettings::without_go(&children.inherited, directory)?, None),
         };
-        // One that was given is meant; saying more than that makes it a wish like the one on the PATH.
+        // `--go` is exact unless GOTOOLCHAIN is set, too.
         let switched = children.inherited.get("GOTOOLCHAIN").is_some_and(|value| !value.is_empty());
         let allowed = ToolchainPolicy::new(&settings.gotoolchain, given.is_some() && !switched)?;
         Ok(Self { program, allowed, settings })
     }
 
-    /// The go command that was found, and its own version.
+    /// The installed go command and its version.
     pub(crate) fn program(&self) -> Option<(&Path, &str)> {
         self.program.as_ref().map(|(program, version)| (program.as_path(), version.as_str()))
     }
 
-    /// Whether no other may be brought.
+    /// Whether no other toolchain may be used.
     pub(crate) fn stays(&self) -> bool {
         self.allowed.others == ToolchainSwitching::None
     }
 
-    /// How the user said what is allowed.
+    /// The setting that decides about other toolchains, for messages.
     pub(crate) fn said(&self) -> &str {
         &self.allowed.said
     }
 
-    /// The version of the go command that was found, or that GOTOOLCHAIN puts in its place.
+    /// The version that GOTOOLCHAIN names, or that of the installed go command.
     pub(crate) fn version(&self) -> Option<&str> {
         let program = self.program.as_ref().map(|(_, version)| version.as_str());
         self.allowed.base.as_deref().or(program)
@@ -94,10 +94,7 @@ impl InstalledGo {
 }
 
 impl Toolchains {
-    /// Whether this very version may compile.
-    ///
-    /// # Errors
-    /// It is neither what is installed nor may it be brought.
+    /// Fails if this version is neither installed nor allowed to be downloaded.
     pub(crate) fn allows(&self, version: &str) -> Result<(), Error> {
         let InstalledGo { allowed, .. } = &self.installed;
         if self.installed.version() == Some(version) || allowed.others != ToolchainSwitching::None {
@@ -117,7 +114,7 @@ impl Toolchains {
         )))
     }
 
-    /// Exactly this version, and no other from here on; `sum` is what the lock knows of it.
+    /// Exactly this version, without switching; `sum` is the expected sum from the lock.
     pub(crate) async fn exactly(&self, version: &str, sum: Option<&str>) -> Result<Toolchain, Error> {
         self.allows(version)?;
         let mut go = self.get(version, sum).await?;
@@ -125,14 +122,14 @@ impl Toolchains {
         Ok(go)
     }
 
-    /// This version, or a newer one where something demands it.
+    /// This version; it may switch to a newer one if go.mod requires it.
     pub(crate) async fn from(&self, version: &str, sum: Option<&str>) -> Result<Toolchain, Error> {
         self.allows(version)?;
         self.get(version, sum).await
     }
 
-    /// What there is, where nothing is locked yet: the go command that is installed, if it can do, else what RoadRunner's
-    /// go.mod names, else the newest release.
+    /// The toolchain for a build without a lock: the installed one if it is suitable, else the one that
+    /// RoadRunner's go.mod names, else the newest release.
     pub(crate) async fn for_release(&self, release: Option<&ModuleVersion>) -> Result<Toolchain, Error> {
         let InstalledGo { allowed, .. } = &self.installed;
         if let Some(version) = self.installed.version() {
@@ -146,7 +143,7 @@ impl Toolchains {
         }
         let named = self.named(release).await;
         match (named, &self.installed.program) {
-            // Too old to fetch another one, but not too old for this.
+            // Too old to switch toolchains, but new enough for this release.
             (Some((line, _)), Some((_, version))) if !is_older(version, &line) => {
                 self.get(version, None).await
             }
@@ -155,10 +152,7 @@ impl Toolchains {
         }
     }
 
-    /// Another toolchain, where `go` is older than a go line demands.
-    ///
-    /// # Errors
-    /// One is needed, and can't or may not be had.
+    /// A newer toolchain, if `go` is older than the go line `line` of `module`.
     pub(crate) async fn newer(
         &self,
         go: &Toolchain,
@@ -178,12 +172,12 @@ impl Toolchains {
         }
         match line.parse::<GoVersion>().ok().and_then(|version| version.toolchain()) {
             Some(toolchain) => self.get(&toolchain, None).await.map(Some),
-            // No toolchain of that age is published; any newer one will do.
+            // Versions that old are not published as toolchains.
             None => self.get(&self.newest().await?, None).await.map(Some),
         }
     }
 
-    /// The sum of a toolchain that is in the module cache.
+    /// The sum of a cached toolchain.
     pub(crate) fn sum_of(&self, version: &str) -> Option<String> {
         let path = self.cache().path(&module(version), CacheFile::ZipHash).ok()?;
         Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
@@ -212,14 +206,14 @@ impl Toolchains {
         }
     }
 
-    /// The program of a version: installed, on the PATH under its own name, in the module cache, or from a proxy.
+    /// The toolchain of a version: installed, on the PATH by name, in the module cache, or from a proxy.
     async fn get(&self, version: &str, sum: Option<&str>) -> Result<Toolchain, Error> {
         if let Some((program, installed)) = &self.installed.program
             && installed == version
         {
             return Ok(self.toolchain(program.clone(), version, None));
         }
-        // As the go command does: a toolchain of one's own goes before what can be downloaded.
+        // As in the go command, a toolchain on the PATH takes precedence over downloads.
         if let Some(program) = self.children.find(version) {
             return Ok(self.toolchain(program, version, None));
         }
@@ -297,7 +291,8 @@ impl Toolchains {
         Ok(go)
     }
 
-    /// What only a go command may fetch: GOPROXY=direct, GONOPROXY, GOAUTH with a command of its own.
+    /// Downloads with the go command, for settings that only it supports: GOPROXY=direct, GONOPROXY, GOAUTH
+    /// commands.
     async fn bring_by_go(&self, version: &str, module: &ModuleVersion) -> Result<InstalledToolchain, Error> {
         let cannot = |why: &str| {
             Error::build(format!("failed to download {}: {why}", titled(version)))
@@ -328,7 +323,7 @@ impl Toolchains {
         }
     }
 
-    /// The go line of RoadRunner's go.mod, and the toolchain that the go command would take for it.
+    /// The go line of RoadRunner's go.mod, and the toolchain that the go command would select for it.
     async fn named(&self, release: Option<&ModuleVersion>) -> Option<(String, Option<String>)> {
         let release = release?;
         let cached = self
@@ -353,7 +348,7 @@ impl Toolchains {
         Some((go_mod.go?, toolchain.or_else(|| line.toolchain())))
     }
 
-    /// The newest release; where no proxy may be asked, the newest that is there.
+    /// The newest release, or without a fetcher the newest cached one.
     async fn newest(&self) -> Result<String, Error> {
         let GoTarget { os, arch } = GoTarget::host();
         let versions = match &self.fetcher {
@@ -376,7 +371,7 @@ impl Toolchains {
         })
     }
 
-    /// The toolchains that the module cache has.
+    /// The versions of the cached toolchains.
     fn cached(&self) -> Vec<String> {
         let prefix = format!("{}@", toolchain::TOOLCHAIN_MODULE);
         let folder = self.cache().root().join(&prefix);
@@ -422,7 +417,7 @@ fn explain(what: &str, error: DownloadError) -> Error {
         .help("install that Go from https://go.dev/dl/, or name a proxy in GOPROXY that has it")
 }
 
-/// Whether an installed Go is older than a go line; what isn't a release (`devel …`) never is.
+/// Whether an installed Go is older than a go line; a development version (`devel …`) never is.
 fn is_older(installed: &str, line: &str) -> bool {
     match (GoVersion::from_toolchain_name(installed), line.parse::<GoVersion>()) {
         (Some(installed), Ok(line)) => installed < line,

@@ -185,11 +185,11 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
         lines.insert("modules", value(modules.iter().map(String::as_str).collect::<Array>()));
     }
     if let Some(time) = entry.expires {
-        let written = time.to_string().parse::<Datetime>().map_err(|error| TokenFileError::Invalid {
+        let expires = time.to_string().parse::<Datetime>().map_err(|error| TokenFileError::Invalid {
             file: file.to_owned(),
             message: format!("expires: {error}"),
         })?;
-        lines.insert("expires", value(written));
+        lines.insert("expires", value(expires));
     }
     change(file, true, |tokens| {
         if tokens.contains_key(&entry.name) {

@@ -277,9 +277,10 @@ impl SumDbSource {
             other => other,
         };
         let name = key.split('+').next().unwrap_or_default();
-        let own = url.map_or_else(|| format!("https://{name}"), str::to_owned);
-        let own = Url::parse(&own).map_err(|_| io::Error::other("GOSUMDB has an invalid URL"))?;
-        Ok(Some(Self { name: name.to_owned(), url: own, is_direct: url.is_some(), base: OnceCell::new() }))
+        let is_direct = url.is_some();
+        let url = url.map_or_else(|| format!("https://{name}"), str::to_owned);
+        let url = Url::parse(&url).map_err(|_| io::Error::other("GOSUMDB has an invalid URL"))?;
+        Ok(Some(Self { name: name.to_owned(), url, is_direct, base: OnceCell::new() }))
     }
 }
 

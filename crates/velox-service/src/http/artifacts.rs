@@ -116,7 +116,7 @@ fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Selection, A
         let message = "If-Match does not match the ETag of the artifact, which is its SHA-256";
         return Err(ApiError::new(ApiErrorKind::PreconditionFailed, message));
     }
-    if headers.typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&tag)) {
+    if headers.typed_get::<IfNoneMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
         return Ok(Selection::NotModified);
     }
     let is_outdated = match headers.get(header::IF_RANGE) {

@@ -219,14 +219,14 @@ fn json_with_etag(view: &BuildView, headers: &HeaderMap) -> Response {
     // Serializing a view can't fail.
     let body = serde_json::to_vec(view).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
-    let known = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
-    let known = known.is_some_and(|(known, tag)| !known.precondition_passes(&tag));
+    let condition = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
+    let is_unchanged = condition.is_some_and(|(condition, tag)| !condition.precondition_passes(&tag));
     let common = [
         (header::ETAG, HeaderValue::from_str(&tag).ok()),
         (header::CACHE_CONTROL, Some(HeaderValue::from_static("private, no-cache"))),
     ];
     let common = HeaderMap::from_iter(common.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    if known {
+    if is_unchanged {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
     (common, [(header::CONTENT_TYPE, "application/json")], body).into_response()

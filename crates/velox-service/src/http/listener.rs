@@ -98,7 +98,7 @@ pub(crate) async fn run(
         let connection = Connection { peer, app: app.clone(), http: Arc::clone(&http) };
         let (tls, watcher, closing) = (tls.clone(), open.watcher(), closing.clone());
         tokio::spawn(async move {
-            let served = async {
+            let serve = async {
                 match tls {
                     None => connection.serve(stream, watcher).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
@@ -109,7 +109,7 @@ pub(crate) async fn run(
                 }
             };
             tokio::select! {
-                () = served => {}
+                () = serve => {}
                 () = closing.cancelled() => {}
             }
             drop((slot, permit));

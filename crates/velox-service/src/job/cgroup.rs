@@ -35,11 +35,11 @@ impl ServiceCgroup {
 
     fn below(root: &Path, memberships: &str, process: u32) -> Option<Self> {
         let path = memberships.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let here = root.join(path);
-        let own = if here.ends_with(SERVICE_GROUP) { here.parent()?.to_owned() } else { here };
-        let has = |file: &str, what: &str| {
+        let current = root.join(path);
+        let own = if current.ends_with(SERVICE_GROUP) { current.parent()?.to_owned() } else { current };
+        let has = |file: &str, name: &str| {
             fs::read_to_string(own.join(file))
-                .is_ok_and(|text| text.split_whitespace().any(|word| word == what))
+                .is_ok_and(|text| text.split_whitespace().any(|word| word == name))
         };
         if !has("cgroup.controllers", "memory") || !has("cgroup.controllers", "pids") {
             return None;
@@ -52,10 +52,10 @@ impl ServiceCgroup {
                 return None;
             }
             let service = own.join(SERVICE_GROUP);
-            let divided = fs::create_dir_all(&service)
+            let setup = fs::create_dir_all(&service)
                 .and_then(|()| fs::write(service.join("cgroup.procs"), &process))
                 .and_then(|()| fs::write(own.join("cgroup.subtree_control"), "+memory +pids"));
-            if let Err(error) = divided {
+            if let Err(error) = setup {
                 tracing::debug!(%error, "failed to set up control groups");
                 let _ = fs::write(own.join("cgroup.procs"), &process);
                 let _ = fs::remove_dir(&service);
@@ -200,22 +200,22 @@ mod tests {
             fs::create_dir(&directory).unwrap();
             JobCgroup(directory)
         };
-        let greedy = "sleep 600 & read line; head -c 300000000 /dev/zero | tail -c 300000000; wait";
-        let mut greedy = Command::new("sh")
-            .args(["-c", greedy])
+        let script = "sleep 600 & read line; head -c 300000000 /dev/zero | tail -c 300000000; wait";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        job.add(greedy.id()).unwrap();
-        greedy.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        job.add(child.id()).unwrap();
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
         if groups.is_some() {
-            assert_eq!(greedy.wait().unwrap().signal(), Some(9));
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
             assert!(job.ran_out_of_memory());
         }
         assert_eq!(job.0.parent(), Some(real.own.as_path()));
         drop(job);
-        assert_eq!(greedy.wait().unwrap().signal(), Some(9));
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
     const MEMBERSHIPS: &str = "1:name=systemd:/x\n0::/system.slice/vx.service\n";

@@ -237,9 +237,9 @@ impl ProcessRunner {
             }
             JobEnd::Result(Some(JobMessage::Failed(failure))) => return Ok(RunOutcome::Failed(failure)),
             JobEnd::Result(_) => {
-                let how = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
-                tracing::error!(build = %build.id, status = how, stderr = stderr.join("\n"), "a job exited without a result");
-                exit_failure(&how, &stderr, self.limits.memory)
+                let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
+                tracing::error!(build = %build.id, status, stderr = stderr.join("\n"), "a job exited without a result");
+                exit_failure(&status, &stderr, self.limits.memory)
             }
         };
         for line in failure.message.lines() {
@@ -318,12 +318,12 @@ impl ProcessRunner {
 #[async_trait]
 impl JobRunner for ProcessRunner {
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
-        let ran = self.attempt(build, &log, &cancel).await;
+        let outcome = self.attempt(build, &log, &cancel).await;
         tokio::spawn({
             let caches = Arc::clone(&self.caches);
             async move { caches.enforce_limit().await }
         });
-        ran.unwrap_or_else(|error| {
+        outcome.unwrap_or_else(|error| {
             tracing::error!(build = %build.id, %error, "failed to run a job");
             let message = "the service failed to run the build; its log has the details".to_owned();
             RunOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
@@ -353,11 +353,11 @@ fn truncated(mut message: String) -> String {
 }
 
 /// The failure for a job that exited without a result.
-fn exit_failure(how: &str, stderr: &[String], memory: u64) -> BuildFailure {
+fn exit_failure(status: &str, stderr: &[String], memory: u64) -> BuildFailure {
     if stderr.iter().any(|line| child::is_out_of_memory(line)) {
         return limit(child::out_of_memory(memory));
     }
-    let message = format!("the build process exited without a result ({how})");
+    let message = format!("the build process exited without a result ({status})");
     BuildFailure { kind: FailureKind::Internal, message }
 }
 

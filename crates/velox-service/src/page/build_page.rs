@@ -99,8 +99,8 @@ fn running_builds(count: u64) -> String {
     }
 }
 
-fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// The elapsed build time in seconds.
@@ -267,24 +267,24 @@ fn failed(failure: &BuildFailure, change: &str) -> Markup {
 
 /// The end of the log.
 fn log_panel(build: &Build, log: &[LogEntry]) -> Markup {
-    let mut room = MAX_LOG_BYTES;
+    let mut remaining = MAX_LOG_BYTES;
     let kept = log.iter().rev().take_while(|entry| {
-        room = room.saturating_sub(entry.text.len() + 64);
-        room > 0
+        remaining = remaining.saturating_sub(entry.text.len() + 64);
+        remaining > 0
     });
-    let shown = log.get(log.len() - kept.count()..).unwrap_or_default();
+    let tail = log.get(log.len() - kept.count()..).unwrap_or_default();
     let first = log.first().map(|entry| entry.time);
     let last = log.last().map_or(0, |entry| entry.seq);
     let open = build.state != BuildState::Succeeded;
     html! {
         details.panel.protocol open[open] {
             summary { h2 { "Log" } span.hint data-live {} }
-            @if shown.len() < log.len() {
+            @if tail.len() < log.len() {
                 p.hint { "Only the end of the log is shown. " a href=(format!("/v1/builds/{}/log", build.id)) { "Show the whole log" } }
             }
             div.log role="log" aria-label="Log of the build" tabindex="0" data-lines data-after=(last)
                 data-first=[first.map(|first| first.as_millisecond())] {
-                @for entry in shown { (line(entry, first)) }
+                @for entry in tail { (line(entry, first)) }
                 @if log.is_empty() { p.hint data-empty { "No output yet." } }
             }
         }

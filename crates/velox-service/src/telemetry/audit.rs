@@ -115,8 +115,8 @@ impl AuditLog {
         // Serializing a line can't fail.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
-        let written = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
-        if let Err(error) = written {
+        let result = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+        if let Err(error) = result {
             tracing::error!(%error, "failed to write the audit log");
         }
     }

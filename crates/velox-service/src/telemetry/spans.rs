@@ -96,13 +96,13 @@ impl Spans {
     pub(super) fn end(
         &self,
         id: BuildId,
-        how: &'static str,
+        state: &'static str,
     ) -> Option<(Option<(String, Duration)>, Duration)> {
         let mut running = self.running().remove(&id)?;
         let last = running.end_phase(SystemTime::now());
         let span = running.context.span();
-        span.set_attribute(KeyValue::new("vx.build.state", how));
-        if how == "failed" {
+        span.set_attribute(KeyValue::new("vx.build.state", state));
+        if state == "failed" {
             span.set_status(Status::error("the build failed"));
         }
         span.end();

@@ -27,7 +27,7 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// How often the token file is checked for changes.
+/// The interval between checks of the token file for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The limit on requests with an invalid token, per address and hour.
@@ -199,7 +199,6 @@ fn file_version(file: &Path) -> Option<FileVersion> {
     Some((metadata.modified().ok(), metadata.len(), inode))
 }
 
-/// The credential of a request.
 struct Credential {
     /// `None`: malformed.
     token: Option<String>,

@@ -86,7 +86,6 @@ pub enum TokenFileError {
     Random(String),
 }
 
-/// The SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
 pub(super) fn hash(token: &str) -> TokenHash {

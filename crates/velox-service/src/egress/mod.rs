@@ -65,11 +65,9 @@ struct ProxyState {
     jobs: Mutex<HashMap<String, Arc<JobTraffic>>>,
     /// The hosts that tunnels may connect to.
     tunnel_hosts: Vec<String>,
-    /// Bytes downloaded by all jobs.
     downloaded: Counter,
 }
 
-/// The traffic of one job.
 struct JobTraffic {
     downloaded: AtomicU64,
     downloaded_by_all: Counter,

@@ -114,7 +114,6 @@ pub(super) struct Upstream {
 
 struct SumDbSource {
     name: String,
-    /// The URL of the database.
     url: Url,
     /// Whether GOSUMDB contains a URL, which bypasses the module proxies.
     is_direct: bool,

@@ -26,7 +26,6 @@ const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
 static BUFFER_BYTES: Semaphore = Semaphore::const_new(MAX_BUFFERED_BYTES);
 
-/// Reads a whole body.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
@@ -111,7 +110,6 @@ pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError
     Ok(value)
 }
 
-/// The query of a URL.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -125,7 +123,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The parameter of a path.
 pub(crate) struct PathParameter(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathParameter {

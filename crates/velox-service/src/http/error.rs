@@ -88,7 +88,6 @@ impl ApiErrorKind {
     }
 }
 
-/// An error response.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     kind: ApiErrorKind,

@@ -17,7 +17,7 @@ use crate::options::JobLimits;
 
 const SERVICE_GROUP: &str = "vx-service";
 const JOB_PREFIX: &str = "vx-job-";
-/// The limit on processes and threads.
+/// Includes threads.
 const MAX_PROCESSES: u32 = 4096;
 
 /// The service's own group, the parent of the groups of jobs.
@@ -71,7 +71,6 @@ impl ServiceCgroup {
         Some(Self(own))
     }
 
-    /// Creates the group of a job.
     pub(super) fn job(&self, name: &str, limits: &JobLimits) -> io::Result<JobCgroup> {
         let directory = self.0.join(format!("{JOB_PREFIX}{name}"));
         fs::create_dir(&directory)?;

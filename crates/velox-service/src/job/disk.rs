@@ -12,7 +12,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The free space reserved for the service itself.
 const RESERVED_BYTES: u64 = 256 << 20;
 
-/// The limit on a job's directory.
 pub(super) struct DiskLimit {
     directory: PathBuf,
     data: PathBuf,

@@ -73,7 +73,6 @@ impl Reporter for JobReporter {
     }
 }
 
-/// Reports an error.
 pub(super) fn error(message: &str) {
     report_lines(Severity::Error, message);
 }

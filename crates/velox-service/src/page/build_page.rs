@@ -25,7 +25,6 @@ const REFRESH_SECONDS: u32 = 3;
 /// The maximum size of the end of the log on the page.
 const MAX_LOG_BYTES: usize = 32 << 10;
 
-/// The data of the page.
 pub(super) struct BuildPage<'a> {
     pub(super) build: &'a Build,
     /// The log so far.
@@ -149,7 +148,6 @@ fn progress(data: &BuildPage<'_>, change: &str) -> Markup {
     }
 }
 
-/// The progress of the phases.
 fn phases(log: &[LogEntry], state: BuildState) -> Markup {
     let (mut current, mut counts) = (None, None);
     for entry in log {
@@ -265,7 +263,6 @@ fn failed(failure: &BuildFailure, change: &str) -> Markup {
     }
 }
 
-/// The end of the log.
 fn log_panel(build: &Build, log: &[LogEntry]) -> Markup {
     let mut remaining = MAX_LOG_BYTES;
     let kept = log.iter().rev().take_while(|entry| {
@@ -312,7 +309,6 @@ fn line(entry: &LogEntry, first: Option<Timestamp>) -> Markup {
     }
 }
 
-/// The locked versions.
 fn versions(result: &BuildResult) -> Markup {
     // The table is omitted if the lock has an unknown format.
     let Ok(lock) = Lock::parse("velox.lock", &result.lock) else { return html! {} };

@@ -22,7 +22,6 @@ const ADVANCED_FIELDS: [&str; 9] = [
     "stamp_time",
 ];
 
-/// The errors of a submitted form.
 pub(super) struct FormErrors(Vec<FieldError>);
 
 struct FieldError {
@@ -92,7 +91,6 @@ impl FormErrors {
         (!self.at(id).is_empty()).then(|| format!("{id}-wrong"))
     }
 
-    /// The value of `aria-invalid`.
     fn invalid(&self, id: &str) -> Option<&'static str> {
         (!self.at(id).is_empty()).then_some("true")
     }

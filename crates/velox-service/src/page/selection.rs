@@ -28,7 +28,6 @@ const QUERY_ESCAPES: &AsciiSet = &CONTROLS
 /// The values of the form; possibly invalid, so that the form can be shown again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// The RoadRunner ref.
     pub(super) roadrunner: String,
     /// Plugins of the catalogue.
     pub(super) plugins: Vec<PluginSpec>,
@@ -218,7 +217,6 @@ impl Selection {
             || copy.flags().into_iter().any(|(_, set)| *set)
     }
 
-    /// The number of selected plugins.
     pub(super) fn count(&self) -> usize {
         self.plugins.len() + lines(&self.more).count()
     }

@@ -58,7 +58,6 @@ impl AuditedRequest {
 /// The audit log; disabled without a file.
 pub(super) struct AuditLog(Option<Mutex<File>>);
 
-/// An entry of the audit log.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct AuditEntry<'a> {
     /// `submit`, `cancel`, or `request` for a rejected request.
@@ -69,7 +68,6 @@ pub(super) struct AuditEntry<'a> {
     pub(super) who: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) build: Option<String>,
-    /// The HTTP status of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
     /// The route template of a rejected request.
@@ -89,7 +87,7 @@ impl AuditLog {
         file.map(open).transpose().map(Self)
     }
 
-    /// Appends an entry. JSON escapes line breaks.
+    /// Appends an entry, as one line: JSON escapes line breaks.
     pub(super) fn write(&self, request: Option<&AuditedRequest>, entry: &AuditEntry<'_>) {
         #[derive(Serialize)]
         struct Line<'a> {

@@ -35,7 +35,6 @@ impl BuildEnd {
 }
 
 impl Telemetry {
-    /// Records a submission.
     pub(crate) fn submitted(&self, tenant: &Tenant, submission: &Submission) {
         let result = match submission {
             Submission::Queued(_) => "queued",
@@ -46,7 +45,6 @@ impl Telemetry {
         self.audit_build("submit", result, tenant, submission.build().id);
     }
 
-    /// Records a cancellation.
     pub(crate) fn cancelled(&self, tenant: &Tenant, id: BuildId) {
         self.audit_build("cancel", "cancelled", tenant, id);
     }

@@ -132,7 +132,6 @@ impl Metrics {
         self.artifact_bytes.inc_by(bytes);
     }
 
-    /// The OpenMetrics text.
     pub(super) fn text(&self, depth: QueueDepth) -> String {
         for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -25,7 +25,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The maximum length of a client's request id.
 const MAX_ID_BYTES: usize = 64;
 
-/// Records a request and its response.
 pub(crate) async fn observe(
     State(telemetry): State<Arc<Telemetry>>,
     request: Request,

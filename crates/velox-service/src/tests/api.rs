@@ -12,7 +12,6 @@ use crate::http::access::AccessConfig;
 const VERSION: &str = "v5.1.8";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Makes a valid spec invalid.
 type Change = fn(&mut Value);
 
 #[tokio::test]

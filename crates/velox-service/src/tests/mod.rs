@@ -44,7 +44,6 @@ struct TestService {
     directory: tempfile::TempDir,
 }
 
-/// A response with its whole body.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -101,7 +100,6 @@ impl TestService {
         self.send_from([127, 0, 0, 1], request).await
     }
 
-    /// Sends a request and reads its response.
     async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let request = Request::builder().method(method).uri(path);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -123,7 +121,6 @@ impl TestService {
         answer.json()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Leases the next build of the queue.
     async fn lease(&self) -> Lease {
         self.store.lease("test").await.unwrap()
     }
@@ -136,7 +133,6 @@ impl TestService {
         self.log(lease, vec![LogEntry::new(Severity::Info, text)]).await;
     }
 
-    /// Finishes a build with this binary.
     async fn succeed(&self, lease: &Lease, binary: &[u8]) -> ArtifactInfo {
         let sha256: String = HEXLOWER.encode(&Sha256::digest(binary));
         let artifact = ArtifactInfo {
@@ -166,7 +162,6 @@ impl TestService {
         self.store.finish(lease, BuildOutcome::Failed(failure)).await.unwrap();
     }
 
-    /// Makes the stores fail.
     fn break_store(&self) {
         let database = rusqlite::Connection::open(self.directory.path().join("builds.sqlite")).unwrap();
         database.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE builds").unwrap();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The name of a build. It can't be guessed, and names sort by the time at which they were given.
+/// The ID of a build: a UUIDv7, so that IDs sort by creation time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(transparent)]
@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub struct BuildId(Uuid);
 
 impl BuildId {
-    /// A new one.
+    /// Creates a new ID.
     #[must_use]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
@@ -41,25 +41,25 @@ impl FromStr for BuildId {
     }
 }
 
-/// How far a build is.
+/// The state of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BuildState {
-    /// It waits for its turn.
+    /// In the queue.
     Queued,
-    /// A worker has it.
+    /// Leased by a worker.
     Running,
-    /// The binary is there.
+    /// Finished with a binary.
     Succeeded,
-    /// It ended without one.
+    /// Finished with an error.
     Failed,
-    /// Nobody wanted it any more.
+    /// Cancelled by all tenants that requested it.
     Cancelled,
 }
 
 impl BuildState {
-    /// Whether nothing will change any more.
+    /// Whether the state is final.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
@@ -70,86 +70,87 @@ impl BuildState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ArtifactInfo {
-    /// Its SHA-256, in hexadecimal: its name.
+    /// The SHA-256, in hexadecimal.
     pub sha256: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// What it is called where it is saved: `rr`, `rr.exe`.
+    /// The file name for downloads: `rr`, `rr.exe`.
     pub file_name: String,
-    /// What it was compiled for, `os/arch`.
+    /// The target, `os/arch`.
     pub target: String,
 }
 
-/// Why there is no binary.
+/// The error of a failed build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BuildFailure {
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// What happened and what to do, for people; several lines.
+    /// The error message and help; may have several lines.
     pub message: String,
 }
 
-/// What kind of failure.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// What was asked for can't be built: no such version, for example. A version may be published later: who asks
-    /// again gets another try.
+    /// The request can't be built, such as for a missing version. It isn't cached: the version may be
+    /// published later.
+    /// later.
     Invalid,
-    /// The compiler, or something on the way to it, failed.
+    /// The compiler or an earlier phase failed.
     Failed,
-    /// Where modules come from doesn't answer as it should: the same may work in a while.
+    /// A module proxy or forge is unavailable; retrying later may succeed.
     Unavailable,
-    /// It ran into a limit of time, memory, disk or output.
+    /// The build exceeded a limit of time, memory, disk or output.
     Limit,
-    /// The service itself is in trouble.
+    /// An internal error of the service.
     Internal,
 }
 
-/// How much a line of the log matters.
+/// The severity of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// What the compiler and other programs print.
+    /// Output of the compiler and other programs.
     Output,
-    /// What goes on.
+    /// Progress.
     Info,
-    /// What the user should know.
+    /// A warning.
     Warning,
-    /// Why it ended.
+    /// An error.
     Error,
 }
 
-/// A line of a build's log.
+/// An entry of a build's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LogEntry {
-    /// Its number within the build, from 1, without gaps; the store gives it.
+    /// The number within the build, assigned by the store: from 1, without gaps.
     #[serde(default)]
     pub seq: u64,
-    /// When it was said.
+    /// The time of the entry.
     #[cfg_attr(feature = "schema", schema(value_type = String, format = "date-time"))]
     pub time: Timestamp,
-    /// How much it matters.
+    /// The severity.
     pub level: Severity,
-    /// The line, for people.
+    /// The text.
     pub text: String,
-    /// The phase that it belongs to: `resolve`, `fetch`, `prepare`, `compile`, `link`, `verify`, `publish`.
+    /// The phase: `resolve`, `fetch`, `prepare`, `compile`, `link`, `verify`, `publish`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// How many things of the phase are done.
+    /// The number of completed items of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<u64>,
-    /// Of how many.
+    /// The number of items of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
 }
 
 impl LogEntry {
-    /// A line that is said now, of no phase.
+    /// Creates an entry with the current time and without a phase.
     pub fn new(level: Severity, text: impl Into<String>) -> Self {
         Self {
             seq: 0,
@@ -163,12 +164,12 @@ impl LogEntry {
     }
 }
 
-/// Where a build stands in the queue. Others may still come before it: tenants take turns.
+/// The queue position of a build. Later builds may still overtake it: tenants take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct QueuePosition {
-    /// From 1, which is next.
+    /// The position; 1 is next.
     pub at: u64,
-    /// How many builds wait, this one included.
+    /// The number of queued builds, including this one.
     pub of: u64,
 }

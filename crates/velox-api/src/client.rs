@@ -37,7 +37,7 @@ const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration
 /// The largest response other than a binary or a log.
 const MAX_RESPONSE_BYTES: u64 = 32 << 20;
 
-/// How often a binary with a wrong checksum is downloaded.
+/// The number of downloads of a binary with a wrong checksum.
 const MAX_DOWNLOADS: u32 = 2;
 
 /// An error of the client, or one that the service answered with.
@@ -76,7 +76,7 @@ pub enum ClientError {
         /// Why.
         why: String,
     },
-    /// The service answered with a problem.
+    /// The service returned a problem.
     #[error("{}", said(.0))]
     Rejected(Box<Problem>),
     /// The response is not one of a build service.
@@ -138,11 +138,11 @@ enum AttemptResult<T> {
 }
 
 impl ServiceClient {
-    /// The service at this address (`https://builds.example.com`, with a path where a proxy put it below one). `http`
-    /// should follow no redirects.
+    /// Creates a client for the service at this URL (`https://builds.example.com`, with a path if a proxy
+    /// adds one). `http` should not follow redirects.
     ///
     /// # Errors
-    /// No such address; a token that would go over a network in the clear.
+    /// The URL or the token is invalid, or the token would be sent unencrypted.
     pub fn new(
         http: reqwest::Client,
         address: &str,
@@ -178,19 +178,19 @@ impl ServiceClient {
         Ok(Self { http, base, token })
     }
 
-    /// Its host, for messages.
+    /// The service's host, for messages.
     #[must_use]
     pub fn host(&self) -> String {
         host(&self.base)
     }
 
-    /// The page of a build.
+    /// The URL of a build's web page.
     #[must_use]
     pub fn page(&self, id: BuildId) -> String {
         self.url(&format!("builds/{id}")).map_or_else(|_| id.to_string(), |url| url.to_string())
     }
 
-    /// Asks for a build. Where the service has no room, it is asked again as it says.
+    /// Submits a build; retries if the queue is full.
     ///
     /// # Errors
     /// The request is rejected, or the connection fails.
@@ -210,10 +210,10 @@ impl ServiceClient {
         }
     }
 
-    /// The build as it is.
+    /// Returns the build.
     ///
     /// # Errors
-    /// There is none of that name, or the service can't be reached.
+    /// The build doesn't exist, or the service is unreachable.
     pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
         let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
         loop {
@@ -225,10 +225,10 @@ impl ServiceClient {
         }
     }
 
-    /// Follows the build's log to its end, whatever becomes of the connection, and answers with the build as it ended.
+    /// Follows the build's log to its end, reconnecting if needed, and returns the finished build.
     ///
     /// # Errors
-    /// There is none of that name, or the service stays away.
+    /// The build doesn't exist, or the service is unreachable.
     pub async fn follow(
         &self,
         id: BuildId,
@@ -244,7 +244,7 @@ impl ServiceClient {
             }
             match attempt {
                 AttemptResult::Done(Some(view)) => return Ok(view),
-                // It was cut off in good order, as a proxy or a service that goes down does it.
+                // The stream ended cleanly, as when a proxy or the service shuts down.
                 AttemptResult::Done(None) => {
                     let view = self.build(id).await?;
                     if !view.state.is_final() {
@@ -257,7 +257,7 @@ impl ServiceClient {
         }
     }
 
-    /// Reads on after the entry `after`, as long as the connection lasts.
+    /// Reads the log after the entry `after` until the connection ends.
     async fn read_log(
         &self,
         id: BuildId,
@@ -284,7 +284,7 @@ impl ServiceClient {
             match event.event.as_deref() {
                 None | Some("" | "message") => {
                     let Ok(entry) = serde_json::from_str::<LogEntry>(&data) else { continue };
-                    // A reconnect may bring what is known.
+                    // A reconnect may repeat entries.
                     if entry.seq > *after {
                         *after = entry.seq;
                         progress(ClientEvent::Log(entry));
@@ -305,10 +305,10 @@ impl ServiceClient {
         AttemptResult::Done(None)
     }
 
-    /// The caller doesn't want the build any more. It isn't tried twice: somebody waits for the program to end.
+    /// Cancels the build. Not retried: the user waits for the program to exit.
     ///
     /// # Errors
-    /// The service says no, or can't be reached.
+    /// The service rejects the request or is unreachable.
     pub async fn cancel(&self, id: BuildId) -> Result<BuildView, ClientError> {
         match self.json(self.request(Method::DELETE, &format!("v1/builds/{id}"))?).await {
             AttemptResult::Done(view) => Ok(view),
@@ -316,10 +316,10 @@ impl ServiceClient {
         }
     }
 
-    /// The `velox.lock` of a build that succeeded.
+    /// Returns the `velox.lock` of a successful build.
     ///
     /// # Errors
-    /// It has none, or the service can't be reached.
+    /// The build has none, or the service is unreachable.
     pub async fn lock(&self, id: BuildId) -> Result<String, ClientError> {
         let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
         loop {
@@ -337,11 +337,10 @@ impl ServiceClient {
         }
     }
 
-    /// Downloads a binary into an empty file. Where the connection breaks, the rest is asked for; at the end the whole is
-    /// what its SHA-256 says.
+    /// Downloads a binary into an empty file, resuming after connection errors, and verifies its SHA-256.
     ///
     /// # Errors
-    /// The service stays away, or has another binary under that name; the file can't be written.
+    /// The service is unreachable, the checksum doesn't match, or the file can't be written.
     pub async fn download(
         &self,
         artifact: &ArtifactInfo,
@@ -377,7 +376,7 @@ impl ServiceClient {
         }
     }
 
-    /// What follows the first `have` bytes, as long as the connection lasts.
+    /// Reads the binary after the first `have` bytes until the connection ends.
     async fn read_artifact(
         &self,
         artifact: &ArtifactInfo,
@@ -386,7 +385,7 @@ impl ServiceClient {
         progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> AttemptResult<()> {
         let request = match self.request(Method::GET, &format!("v1/artifacts/{}", artifact.sha256)) {
-            // What is compressed on the way can't be resumed.
+            // A compressed response can't be resumed.
             Ok(request) => request.header(ACCEPT_ENCODING, "identity"),
             Err(error) => return AttemptResult::Failed(error),
         };
@@ -474,13 +473,13 @@ impl ServiceClient {
         }
     }
 
-    /// A successful answer.
+    /// Sends the request and returns a successful response.
     async fn answer(&self, request: RequestBuilder) -> AttemptResult<Response> {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
                 return match self.lost(&error) {
-                    // The next try would meet the same one.
+                    // A retry would fail the same way.
                     error @ ClientError::Certificate { .. } => AttemptResult::Failed(error),
                     error => AttemptResult::Again(error, None),
                 };
@@ -502,7 +501,7 @@ impl ServiceClient {
         };
         let error = match problem {
             Some(problem) => ClientError::Rejected(Box::new(problem)),
-            // A proxy before the service says it in its own way.
+            // The response of a proxy in front of the service.
             None => self.bad(format!("status {status}")),
         };
         match status {
@@ -532,7 +531,7 @@ impl ServiceClient {
     }
 }
 
-/// The pauses between tries, until patience ends.
+/// The delays between retries, until a deadline.
 struct RetryTimer {
     started: Instant,
     pause: Duration,
@@ -545,17 +544,17 @@ impl RetryTimer {
         Self { started, pause: RETRY_DELAYS.0, until: started + patience }
     }
 
-    /// Waits for the next try, as the service says or ever longer.
+    /// Waits before the next retry: as long as `Retry-After` says, else with exponential backoff.
     ///
     /// # Errors
-    /// There is no patience left for `error`.
+    /// Returns `error` once the deadline is exceeded.
     async fn again(
         &mut self,
         error: ClientError,
         after: Option<Duration>,
         progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
-        // A service that answers is worth more patience than one that may not be there.
+        // A service that responds gets the longer timeout.
         if matches!(&error, ClientError::Rejected(problem) if problem.status == 429 || problem.status == 503)
         {
             self.until = self.until.max(self.started + RETRY_TIMEOUT);
@@ -600,7 +599,7 @@ fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-/// What stands before an `@` may be a password.
+/// The text before an `@` may be a password.
 fn without_password(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((_, rest)) => format!("…@{rest}"),

@@ -1,9 +1,9 @@
-//! The build service's API: what a client sends, what the service answers, and a client.
+//! The build service's API: the requests, the responses and a client.
 //!
 //! ```text
 //!   BuildSpec        what to build: RoadRunner, plugins, target, options; its key
 //!   SubmitRequest    the body of `POST /v1/builds`
-//!   BuildView        a build as the service answers, with its links
+//!   BuildView        a build in responses, with its links
 //!   LogEntry         a line of a build's log
 //!   Problem          an error, as `application/problem+json`
 //!   ServiceClient    submits, follows, cancels, downloads

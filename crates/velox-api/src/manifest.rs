@@ -1,4 +1,4 @@
-//! Requests and the manifest that they are made from.
+//! Conversions between manifests and requests.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -58,7 +58,7 @@ impl Violation {
     }
 }
 
-/// The place in the configuration of a field of a request.
+/// The span of a request's field in the configuration.
 fn span(manifest: &Manifest, spec: &BuildSpec, field: &str) -> Option<Range<usize>> {
     let field = field.strip_prefix("build.").unwrap_or(field);
     let (list, index, key) =

@@ -1,4 +1,4 @@
-//! The JSON of the REST API; `/v1/openapi.json` describes it to others.
+//! The JSON of the REST API, described by `/v1/openapi.json`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,78 +8,78 @@ use crate::{
     spec::{BuildSpec, Violation},
 };
 
-/// The body of `POST /v1/builds`: `build`, or `configuration`.
+/// The body of `POST /v1/builds`: either `build` or `configuration`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SubmitRequest {
-    /// What is asked for.
+    /// The request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildSpec>,
     /// A `velox.toml` that asks for one target, in any of its formats, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
-    /// With `configuration`: what to compile for, `os/arch`, instead of what it says.
+    /// The target, `os/arch`; overrides the target of `configuration`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Compile anew, even where the very same server is there already.
+    /// Rebuild even if an equal binary exists.
     #[serde(default)]
     pub force: bool,
 }
 
-/// A build, as `POST /v1/builds` and `GET /v1/builds/{id}` answer.
+/// A build: the response of `POST /v1/builds` and `GET /v1/builds/{id}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BuildView {
-    /// Its name.
+    /// The build's ID.
     pub id: BuildId,
-    /// How far it is.
+    /// The state.
     pub state: BuildState,
-    /// What is asked for.
+    /// The request.
     pub build: BuildSpec,
-    /// Where it waits; with `GET /v1/builds/{id}` alone.
+    /// The queue position; in responses of `GET /v1/builds/{id}` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueuePosition>,
-    /// How often a worker took it.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it was asked for.
+    /// When the build was requested.
     #[cfg_attr(feature = "schema", schema(value_type = String, format = "date-time"))]
     pub created: Timestamp,
-    /// When a worker took it.
+    /// When the last attempt started.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = "date-time"))]
     pub started: Option<Timestamp>,
-    /// When it ended.
+    /// When the build finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = "date-time"))]
     pub finished: Option<Timestamp>,
-    /// The binary.
+    /// The binary of a successful build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact: Option<ArtifactView>,
     /// RoadRunner's exact version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The Go version that compiled it.
+    /// The Go version that compiled the binary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub go_version: Option<String>,
-    /// What the user should know of it.
+    /// The warnings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Why there is no binary.
+    /// The error of a failed build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<BuildFailure>,
-    /// Where the rest is.
+    /// Related resources.
     pub links: BuildLinks,
 }
 
-/// A binary, and where it is.
+/// A binary and its download path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ArtifactView {
-    /// What it is.
+    /// The binary.
     #[serde(flatten)]
     pub info: ArtifactInfo,
-    /// Where it can be downloaded from: a path on this service.
+    /// The download path on this service.
     pub path: String,
 }
 
@@ -92,35 +92,35 @@ pub struct BuildLinks {
     pub this: String,
     /// Its log, as server-sent events.
     pub log: String,
-    /// The `velox.toml` that says the same.
+    /// The request as a `velox.toml`.
     pub configuration: String,
-    /// Its `velox.lock`, once it succeeded.
+    /// The `velox.lock` of a successful build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
-    /// Its page.
+    /// Its web page.
     pub page: String,
 }
 
-/// What is wrong with a request: `application/problem+json` (<https://www.rfc-editor.org/rfc/rfc9457>).
+/// An error response: `application/problem+json` (<https://www.rfc-editor.org/rfc/rfc9457>).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// A word for the kind of problem: `invalid_request`, `not_found`, `queue_full`, …
+    /// The kind of problem: `invalid_request`, `not_found`, `queue_full`, …
     #[serde(rename = "type")]
     pub kind: String,
-    /// A short sentence.
+    /// A short summary.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened this time, and what to do.
+    /// The cause and help.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// What is wrong, field by field.
+    /// The violations by field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Violation>,
 }
 
-/// Where an artifact is downloaded from.
+/// The download path of an artifact.
 #[must_use]
 pub fn artifact_path(sha256: &str) -> String {
     format!("/v1/artifacts/{sha256}")

@@ -1,4 +1,4 @@
-//! The client, with a service that fails in every way.
+//! Tests the client against a failing service.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ use velox_api::{
     client::{ClientError, ClientEvent, ServiceClient},
 };
 
-/// What takes longer goes wrong.
+/// The timeout of each test.
 const LONG: std::time::Duration = std::time::Duration::from_secs(60);
 
 const BINARY: &[u8] = b"0123456789";
@@ -67,7 +67,7 @@ fn entry(seq: u64) -> String {
     format!("id: {seq}\ndata: {}\n\n", serde_json::to_string(&entry).unwrap())
 }
 
-/// Serves what the answers say, one after the other, whatever is asked; the last one stays.
+/// Serves the responses in order for any request; the last one repeats.
 async fn serve(answers: Vec<fn(HeaderMap) -> Response>) -> (ServiceClient, Arc<AtomicUsize>) {
     type Shared = (Arc<Vec<fn(HeaderMap) -> Response>>, Arc<AtomicUsize>);
     async fn answer(State((answers, asked)): State<Shared>, headers: HeaderMap) -> Response {
@@ -93,7 +93,7 @@ fn client(address: &str, token: Option<&str>) -> Result<ServiceClient, ClientErr
     ServiceClient::new(http, address, token.map(|token| token.to_owned().into()).as_ref())
 }
 
-/// These bytes, and then a broken connection; they are on their way by then.
+/// A body that sends these bytes, then breaks the connection.
 fn broken(bytes: impl Into<Bytes>) -> Body {
     let bytes = bytes.into();
     Body::from_stream(futures::stream::iter([true, false]).then(move |is_first| {
@@ -102,14 +102,14 @@ fn broken(bytes: impl Into<Bytes>) -> Body {
             if is_first {
                 return Ok(bytes);
             }
-            // What there is goes out while there is nothing more.
+            // Lets the first bytes be sent before the error.
             tokio::task::yield_now().await;
             Err(std::io::Error::other("the connection broke"))
         }
     }))
 }
 
-/// A body that breaks off after these bytes, of as many as it should have.
+/// A response whose body ends after these bytes, of `whole` announced.
 fn cut(status: StatusCode, bytes: &'static [u8], whole: usize) -> Response {
     (status, [(header::CONTENT_LENGTH, whole)], broken(bytes)).into_response()
 }
@@ -178,7 +178,7 @@ async fn a_log_goes_on_where_it_broke() {
                 entry(1)
             ))
         },
-        // The log ended in good order: is the build at its end?
+        // The log stream ended cleanly: the client checks whether the build finished.
         |_| Json(view("running")).into_response(),
         |headers| {
             assert_eq!(headers["last-event-id"], "1");

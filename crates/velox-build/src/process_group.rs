@@ -8,11 +8,11 @@ use std::{
 
 use tokio::process::{Child, Command};
 
-/// How long the kernel may take to end killed processes.
+/// The maximum time to wait for killed processes to end.
 const REAP_TIMEOUT: Duration = Duration::from_secs(10);
 const REAP_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A request to end.
+/// The signal that asks a process to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndSignal {
     /// SIGINT.
@@ -76,7 +76,8 @@ impl ProcessGroup {
         Ok(status)
     }
 
-    /// Sends `signal`, waits up to `grace` for the child, kills the rest of the group, and waits until it is gone.
+    /// Sends `signal`, waits up to `grace` for the child, kills the rest of the group, and waits until it is
+    /// gone.
     pub async fn end(&mut self, signal: Option<EndSignal>, grace: Duration) -> Option<ExitStatus> {
         if let Some(signal) = signal {
             self.signal(Some(signal));

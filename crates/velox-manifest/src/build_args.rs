@@ -48,16 +48,16 @@ const UNSUPPORTED_LINKER_FLAGS: &[(&str, &str)] = &[
 const SUPPORTED: &str =
     "supported: -trimpath, -ldflags (-s, -w, -X), -tags, -race, -p, -gcflags and -asmflags (-N, -l)";
 
-/// Parses the arguments; unsupported ones are reported.
+/// Parses the arguments and reports unsupported ones.
 ///
-/// Variables are replaced after the arguments were split, so that a variable's value can't become a flag.
+/// Variables are interpolated after splitting, so that the value of a variable can't become a flag.
 pub(crate) fn read(reader: ParseContext<'_>, arguments: Vec<Spanned<String>>) -> BuildArgs {
-    let mut reading = ArgumentParser { reader, result: BuildArgs::default() };
+    let mut parser = ArgumentParser { reader, result: BuildArgs::default() };
     let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
-        reading.argument(&argument, &mut arguments);
+        parser.argument(&argument, &mut arguments);
     }
-    reading.result
+    parser.result
 }
 
 struct ArgumentParser<'a> {
@@ -69,23 +69,26 @@ impl ArgumentParser<'_> {
     fn argument(&mut self, argument: &Spanned<String>, rest: &mut Peekable<IntoIter<Spanned<String>>>) {
         let Some(flag) = argument.value.strip_prefix("--").or_else(|| argument.value.strip_prefix('-'))
         else {
-            return self.refuse(argument, "it is not a flag, and the package is always RoadRunner's");
+            return self.reject(argument, "it is not a flag, and the package is always RoadRunner's");
         };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (flag, None),
         };
         match name {
-            "trimpath" => {
-                self.only(argument, value, "true", "vx always trims paths, so that builds are reproducible")
-            }
-            "v" => self.only(argument, value, "true", "use `vx build -q`"),
+            "trimpath" => self.require_default(
+                argument,
+                value,
+                "true",
+                "vx always trims paths, so that builds are reproducible",
+            ),
+            "v" => self.require_default(argument, value, "true", "use `vx build -q`"),
             "buildvcs" if matches!(value, Some("false" | "auto")) => {}
-            "buildvcs" => self.refuse(argument, "the build directory has no version control"),
+            "buildvcs" => self.reject(argument, "the build directory has no version control"),
             "race" => match value.unwrap_or("true") {
                 "true" => self.result.race = true,
                 "false" => self.result.race = false,
-                _ => self.refuse(argument, "write `-race` or `-race=false`"),
+                _ => self.reject(argument, "write `-race` or `-race=false`"),
             },
             "tags" | "ldflags" | "p" | "gcflags" | "asmflags" => {
                 let value = match value {
@@ -93,7 +96,7 @@ impl ArgumentParser<'_> {
                     None => match rest.next() {
                         Some(value) => value,
                         None => {
-                            return self.refuse(
+                            return self.reject(
                                 argument,
                                 "missing value; write it after `=` in the same string, or as the next string",
                             );
@@ -108,15 +111,14 @@ impl ArgumentParser<'_> {
                 }
             }
             _ => {
-                let known =
-                    UNSUPPORTED_FLAGS.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
+                let known = UNSUPPORTED_FLAGS.iter().find(|(flag, _)| *flag == name).map(|(_, why)| *why);
                 let why = known.unwrap_or(if name.contains(char::is_whitespace) {
                     "every argument must be a separate string"
                 } else {
                     "it is not known to be safe"
                 });
-                self.refuse(argument, why);
-                // Its value, which needs no message of its own.
+                self.reject(argument, why);
+                // Skip its value, which needs no separate error.
                 if value.is_none() {
                     rest.next_if(|next| !next.value.starts_with('-'));
                 }
@@ -124,10 +126,10 @@ impl ArgumentParser<'_> {
         }
     }
 
-    /// A switch that is the default; the opposite is an error.
-    fn only(&mut self, argument: &Spanned<String>, value: Option<&str>, same: &str, why: &str) {
+    /// Accepts a flag that restates the default, and rejects any other value.
+    fn require_default(&mut self, argument: &Spanned<String>, value: Option<&str>, same: &str, why: &str) {
         if value.is_some_and(|value| value != same) {
-            self.refuse(argument, why);
+            self.reject(argument, why);
         }
     }
 
@@ -158,7 +160,7 @@ impl ArgumentParser<'_> {
         }
     }
 
-    /// `-gcflags`, `-asmflags`: `[pattern=]flags`. The flags themselves can read files and write them; two are known not to.
+    /// `-gcflags` and `-asmflags`, `[pattern=]flags`. Only flags that don't access files are supported.
     fn compiler(&mut self, name: &str, value: Spanned<String>) {
         let flags = match value.value.split_once('=') {
             Some((pattern, flags)) if !pattern.starts_with('-') => flags,
@@ -200,9 +202,9 @@ impl ArgumentParser<'_> {
                 }
                 _ => {
                     let name = flag.unwrap_or(field).split('=').next().unwrap_or(field);
-                    let known = UNSUPPORTED_LINKER_FLAGS.iter().find(|(refused, _)| *refused == name);
+                    let known = UNSUPPORTED_LINKER_FLAGS.iter().find(|(flag, _)| *flag == name);
                     let why = known.map_or("it is not known to be safe", |(_, why)| why);
-                    self.refuse(&Spanned { value: field.to_owned(), span: value.span.clone() }, why);
+                    self.reject(&Spanned { value: field.to_owned(), span: value.span.clone() }, why);
                 }
             }
         }
@@ -217,7 +219,7 @@ impl ArgumentParser<'_> {
         let stamp = stamped(name);
         if let Some(stamp) = stamp {
             let value = match raw {
-                // The stamp's own sources know these variables, and what to do without them.
+                // The default stamp reads these variables itself and has fallbacks.
                 "${VERSION}" | "${TIME}" => None,
                 raw => interpolate(raw, self.reader.environment).ok().filter(|value| !value.is_empty()),
             };
@@ -232,17 +234,15 @@ impl ArgumentParser<'_> {
         }
     }
 
-    fn refuse(&self, argument: &Spanned<String>, why: &str) {
+    fn reject(&self, argument: &Spanned<String>, why: &str) {
         let name = argument.value.split('=').next().unwrap_or(&argument.value);
         let diagnostic = Diagnostic::error(format!("build argument `{name}` is not supported: {why}"))
             .at(argument.span.clone())
             .label("remove this")
             .help(SUPPORTED);
         let bare = name.trim_start_matches('-');
-        let unknown = ![UNSUPPORTED_FLAGS, UNSUPPORTED_LINKER_FLAGS]
-            .concat()
-            .iter()
-            .any(|(refused, _)| *refused == bare);
+        let unknown =
+            ![UNSUPPORTED_FLAGS, UNSUPPORTED_LINKER_FLAGS].concat().iter().any(|(flag, _)| *flag == bare);
         let near = nearest(bare, ["trimpath", "ldflags", "tags", "race", "gcflags", "asmflags"]);
         self.reader.findings.push(match near {
             Some(near) if unknown && near != bare => diagnostic.label(format!("did you mean `-{near}`?")),
@@ -262,7 +262,7 @@ enum StampField {
     Time,
 }
 
-/// Which part of RoadRunner's own stamp a definition sets, whatever its major.
+/// The field of RoadRunner's version stamp that a definition sets, for any major version.
 fn stamped(name: &str) -> Option<StampField> {
     let rest = name.strip_prefix("github.com/roadrunner-server/roadrunner/")?;
     let inner = match rest.split_once('/') {
@@ -286,8 +286,8 @@ fn is_variable(name: &str) -> bool {
         && variable.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// Splits as `go build` splits its flags' values: at white space, where a field may stand in quotes as a whole, and
-/// there are no escapes (<https://pkg.go.dev/cmd/go#hdr-Compile_packages_and_dependencies>). `Err`: the open quote.
+/// Splits a flag value at whitespace like `go build`: a field can be quoted as a whole, without escapes
+/// (<https://pkg.go.dev/cmd/go#hdr-Compile_packages_and_dependencies>). The error is an unclosed quote.
 fn fields(text: &str) -> Result<Vec<&str>, char> {
     let mut fields = Vec::new();
     let mut rest = text.trim_start();

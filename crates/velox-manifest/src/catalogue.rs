@@ -1,34 +1,34 @@
-//! The plugins that vx knows, official and third-party. They are data: `catalogue.toml`, beside this crate's sources.
+//! The catalogue of official and third-party plugins, from `catalogue.toml` in this crate.
 
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-/// A plugin that vx knows.
+/// A plugin of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownPlugin {
-    /// As its repository is called (`app-logger`).
+    /// The repository name (`app-logger`).
     pub name: String,
-    /// Other names that users write for it. Case, `-` and `_` never matter, so such spellings aren't among them.
+    /// Other common names. Lookups ignore case, `-` and `_`.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// Module path without the major suffix.
+    /// Module path without the major version suffix.
     pub module: String,
-    /// The newest major that RoadRunner was released with, or that there is.
+    /// The major version in the latest RoadRunner release, or the latest one.
     pub major: u64,
-    /// Its group.
+    /// The group.
     pub group: PluginGroup,
-    /// Who maintains it.
+    /// The maintenance status.
     pub status: PluginStatus,
-    /// The name of the plugin that replaces a deprecated one.
+    /// The replacement of a deprecated plugin.
     #[serde(default)]
     pub replaced_by: Option<String>,
-    /// One line, without a full stop.
+    /// A one-line description, without a full stop.
     pub description: String,
 }
 
-/// The purpose of a plugin, in the order in which groups are listed.
+/// The purpose of a plugin, in listing order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "Group::title says it")]
@@ -44,44 +44,44 @@ pub enum PluginGroup {
     Observability,
 }
 
-/// Who maintains a plugin.
+/// The maintenance status of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PluginStatus {
-    /// RoadRunner's own team, or Temporal's.
+    /// Maintained by the RoadRunner or Temporal team.
     Supported,
-    /// A third party.
+    /// Maintained by a third party.
     ThirdParty,
-    /// Nobody: it is deprecated.
+    /// Deprecated and unmaintained.
     Deprecated,
 }
 
-/// All known plugins: by group, and by name within.
+/// All known plugins, sorted by group and name.
 #[must_use]
 pub fn catalogue() -> &'static [KnownPlugin] {
     static CATALOGUE: LazyLock<Vec<KnownPlugin>> =
-        // A test reads it, so that this can't fail.
+        // Parsing can't fail: a test covers it.
         LazyLock::new(|| parse(include_str!("../catalogue.toml")).unwrap_or_default());
     &CATALOGUE
 }
 
-/// The plugin of this name, alias or module path (with its major or without, and with `https://` or without).
+/// Finds a plugin by name, alias or module path; a major version suffix and `https://` are ignored.
 #[must_use]
 pub fn find(name_or_module: &str) -> Option<&'static KnownPlugin> {
     let module = without_major(name_or_module.trim().trim_start_matches("https://").trim_end_matches('/'));
-    let name = normal(module);
+    let name = normalize(module);
     catalogue()
         .iter()
-        .find(|plugin| plugin.module == module || plugin.names().any(|known| normal(known) == name))
+        .find(|plugin| plugin.module == module || plugin.names().any(|known| normalize(known) == name))
 }
 
-/// The plugins that have each of `words` in their name, an alias, their module path or their description, in the
-/// catalogue's order; those that have them all in their name come first within their group.
+/// The plugins whose names, module path or description contain all `words`, by group, matches by name first.
 #[must_use]
 pub fn search(words: &str) -> Vec<&'static KnownPlugin> {
     let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
-    let in_name =
-        |plugin: &KnownPlugin, word: &str| plugin.names().any(|name| normal(name).contains(&normal(word)));
+    let in_name = |plugin: &KnownPlugin, word: &str| {
+        plugin.names().any(|name| normalize(name).contains(&normalize(word)))
+    };
     let in_text = |plugin: &KnownPlugin, word: &str| {
         plugin.module.to_lowercase().contains(word) || plugin.description.to_lowercase().contains(word)
     };
@@ -93,32 +93,32 @@ pub fn search(words: &str) -> Vec<&'static KnownPlugin> {
     found
 }
 
-/// The plugins whose names are most like `name`, the best first, three at most.
+/// Up to three plugins with the most similar names, best match first.
 #[must_use]
 pub fn nearest(name: &str) -> Vec<&'static KnownPlugin> {
-    const LIKE: f64 = 0.8;
+    const MIN_SIMILARITY: f64 = 0.8;
     let last = without_major(name).rsplit('/').next().unwrap_or(name);
-    let wanted = normal(last);
-    let likeness = |plugin: &KnownPlugin| {
-        plugin.names().map(|known| strsim::jaro_winkler(&normal(known), &wanted)).fold(0.0, f64::max)
+    let wanted = normalize(last);
+    let similarity = |plugin: &KnownPlugin| {
+        plugin.names().map(|known| strsim::jaro_winkler(&normalize(known), &wanted)).fold(0.0, f64::max)
     };
     let mut near: Vec<_> = catalogue()
         .iter()
-        .map(|plugin| (likeness(plugin), plugin))
-        .filter(|(likeness, _)| *likeness > LIKE)
+        .map(|plugin| (similarity(plugin), plugin))
+        .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
         .collect();
     near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     near.into_iter().take(3).map(|(_, plugin)| plugin).collect()
 }
 
 impl KnownPlugin {
-    /// The module path at the known major.
+    /// The module path at [`KnownPlugin::major`].
     #[must_use]
     pub fn module_path(&self) -> String {
         self.module_path_at(self.major)
     }
 
-    /// The module path at another major.
+    /// The module path at a major version.
     #[must_use]
     pub fn module_path_at(&self, major: u64) -> String {
         if major < 2 { self.module.clone() } else { format!("{}/v{major}", self.module) }
@@ -130,7 +130,7 @@ impl KnownPlugin {
 }
 
 impl PluginGroup {
-    /// All groups in listing order.
+    /// All groups, in listing order.
     pub const ALL: [Self; 9] = [
         Self::Server,
         Self::Http,
@@ -143,7 +143,7 @@ impl PluginGroup {
         Self::Observability,
     ];
 
-    /// The heading.
+    /// The heading of the group.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -161,7 +161,7 @@ impl PluginGroup {
 }
 
 impl PluginStatus {
-    /// As it is written in the catalogue.
+    /// The name of the group in the catalogue.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -181,12 +181,12 @@ fn parse(text: &str) -> Result<Vec<KnownPlugin>, toml_edit::de::Error> {
     toml_edit::de::from_str(text).map(|CatalogueFile { plugins }| plugins)
 }
 
-/// `appLogger`, `app_logger` and `app-logger` are one name.
-fn normal(name: &str) -> String {
+/// Normalizes a name: `appLogger`, `app_logger` and `app-logger` are equal.
+fn normalize(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
 
-/// A module path without `/v5` at its end.
+/// A module path without its major version suffix.
 fn without_major(path: &str) -> &str {
     let digits = |major: &str| !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit());
     match path.rsplit_once("/v") {
@@ -209,7 +209,7 @@ mod tests {
         let plugins = parse(include_str!("../catalogue.toml")).unwrap();
         assert_eq!(catalogue(), plugins);
 
-        let order: Vec<_> = plugins.iter().map(|plugin| (plugin.group, normal(&plugin.name))).collect();
+        let order: Vec<_> = plugins.iter().map(|plugin| (plugin.group, normalize(&plugin.name))).collect();
         assert!(order.is_sorted(), "by group, then by name");
         assert_eq!(
             PluginGroup::ALL.len(),
@@ -220,7 +220,7 @@ mod tests {
         let mut names = HashSet::new();
         let mut modules = HashSet::new();
         for plugin in &plugins {
-            assert!(plugin.names().all(|name| names.insert(normal(name))), "{} twice", plugin.name);
+            assert!(plugin.names().all(|name| names.insert(normalize(name))), "{} twice", plugin.name);
             assert!(modules.insert(&plugin.module), "{} twice", plugin.module);
             assert!(crate::refs::module_path(&plugin.module).is_ok(), "{}", plugin.module);
             assert!(crate::refs::module_path(&plugin.module_path()).is_ok(), "{}", plugin.module_path());
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn every_plugin_of_a_release_is_known_by_its_module() {
-        // As RoadRunner v2024.2.1 to v2025.1.15 name them; its configuration plugin can't be listed by users.
+        // The plugins of RoadRunner v2024.2.1 to v2025.1.15, except the built-in configuration plugin.
         let release = "amqp app-logger beanstalk boltdb centrifuge fileserver google-pub-sub grpc gzip headers http \
                        informer jobs kafka kv lock logger memcached memory metrics nats otel prometheus \
                        proxy_ip_parser redis resetter rpc send server service sqs static status tcp";

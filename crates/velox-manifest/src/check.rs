@@ -1,4 +1,4 @@
-//! Checks of single values, for requests that aren't written as a configuration.
+//! Validation of single values, for API requests.
 
 pub use crate::refs::{
     InvalidValue, full_version, majors_agree, module_path, reference, replaced, replacement,

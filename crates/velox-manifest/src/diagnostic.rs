@@ -1,17 +1,16 @@
 use std::{fmt, ops::Range};
 
-/// A configuration text with the name under which the user knows it.
+/// A configuration text and its name in diagnostics.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SourceFile {
-    /// The file's path as the user gave it, for `--> velox.toml:3:5`.
+    /// The path as the user wrote it, for `--> velox.toml:3:5`.
     pub name: String,
-    /// The whole text.
+    /// The text.
     pub text: String,
 }
 
 impl SourceFile {
-    /// Line and column of a byte offset, both from 1, the column in characters. An offset past the end counts as the end,
-    /// one inside a character as that character's.
+    /// The 1-based line and column, in characters, of a byte offset, which is clamped to the text.
     #[must_use]
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..self.text.floor_char_boundary(offset)];
@@ -20,34 +19,34 @@ impl SourceFile {
     }
 }
 
-/// Without the text: a token may be written in it.
+/// Omits the text, which may contain a token.
 impl fmt::Debug for SourceFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// How much a [`Diagnostic`] matters.
+/// The severity of a [`Diagnostic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// The build can't go on.
+    /// The build fails.
     Error,
-    /// The build goes on; the user should know.
+    /// The build continues.
     Warning,
 }
 
-/// A finding about the configuration: what, where, and what to do.
+/// An error or warning about the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Error or warning.
+    /// The severity.
     pub level: Level,
-    /// What is wrong, in one line, without a full stop.
+    /// A one-line message, without a full stop.
     pub message: String,
-    /// The byte range in [`SourceFile::text`] that it is about; `None` where it is about the file as a whole.
+    /// The byte range in [`SourceFile::text`]; `None` for the whole file.
     pub span: Option<Range<usize>>,
-    /// A few words that stand beside the caret.
+    /// A short label beside the caret.
     pub label: Option<String>,
-    /// What to do, a sentence each.
+    /// Help messages.
     pub help: Vec<String>,
 }
 

@@ -5,7 +5,7 @@ use std::{
 
 use crate::{Diagnostic, Level, SourceFile, interpolate::is_name};
 
-/// A large file must not cause gigabytes of messages.
+/// Limits the memory of diagnostics for a large invalid file.
 const MAX_DIAGNOSTICS: usize = 200;
 
 /// Collects the diagnostics of a text.
@@ -34,12 +34,12 @@ impl<'a> DiagnosticSink<'a> {
         self.list.borrow().iter().any(|(_, diagnostic)| diagnostic.level == Level::Error)
     }
 
-    /// The line of an offset, for messages that refer to it.
+    /// The line number of an offset.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.source.line_column(offset).0
     }
 
-    /// Removes a secret from all diagnostics: a variable with it can be part of a reported value.
+    /// Redacts a secret in all diagnostics: a reported value may contain its variable.
     pub(crate) fn conceal(&self, secret: &str) {
         let concealed = |text: &mut String| {
             if text.contains(secret) {
@@ -52,7 +52,7 @@ impl<'a> DiagnosticSink<'a> {
         }
     }
 
-    /// The diagnostics in the order of the text; those without a span come last.
+    /// The diagnostics in text order; those without a span come last.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
         let mut list = self.list.into_inner();
         list.sort_by_key(|(place, _)| *place);
@@ -63,7 +63,7 @@ impl<'a> DiagnosticSink<'a> {
         sorted
     }
 
-    /// A diagnostic is shown with the lines of its span. If one has a secret, only its position is given.
+    /// Replaces the span by a line and column if its lines, which would be printed, may contain a secret.
     fn without_secrets(&self, diagnostic: Diagnostic) -> Diagnostic {
         let Some(span) = diagnostic.span.clone() else { return diagnostic };
         if !self.lines(&span).lines().any(contains_secret) {
@@ -79,7 +79,7 @@ impl<'a> DiagnosticSink<'a> {
         .help("the line is not shown because it may contain a token or a password")
     }
 
-    /// The whole lines that `span` touches.
+    /// The full lines that `span` covers.
     fn lines(&self, span: &Range<usize>) -> &str {
         let text = &self.source.text;
         let start = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
@@ -89,7 +89,7 @@ impl<'a> DiagnosticSink<'a> {
     }
 }
 
-/// Whether a line assigns a secret that is more than one variable, or holds a URL with user information.
+/// Whether a line assigns a literal secret, not only a variable, or contains a URL with user information.
 fn contains_secret(line: &str) -> bool {
     let url =
         line.split("://").skip(1).any(|rest| rest.split(['"', '\'', ' ']).next().unwrap_or("").contains('@'));
@@ -106,7 +106,7 @@ fn assigns_a_secret(after: &str) -> bool {
     let text = text.split(['"', '\'']).next().unwrap_or(text).trim_end();
     let variable =
         text.strip_prefix("${").map(|name| name.strip_suffix('}').unwrap_or(name)).is_some_and(is_name);
-    // A table, or an empty string; but the text of a longer one may start on the next line.
+    // A table or an empty string; the content of a multi-line string may start on the next line.
     let nothing = value.starts_with('{')
         || text.is_empty() && !value.starts_with("\"\"\"") && !value.starts_with("'''");
     key && !variable && !nothing

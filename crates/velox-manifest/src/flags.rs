@@ -10,15 +10,14 @@ use crate::{
     refs::{self, InvalidValue},
 };
 
-/// The default version.
-const NEWEST: &str = "latest";
+const DEFAULT_REFERENCE: &str = "latest";
 
 /// The overrides of one build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManifestOverrides {
     /// `--roadrunner REF`.
     pub roadrunner: Option<String>,
-    /// `--with`, in the order of the command line.
+    /// `--with`, in command-line order.
     pub with: Vec<PluginOverride>,
     /// `--without NAME`.
     pub without: Vec<String>,
@@ -29,15 +28,14 @@ pub struct ManifestOverrides {
 pub struct PluginOverride {
     /// The module path.
     pub module: String,
-    /// Tag, branch, commit or `latest`; `None`: the file's own, else the newest release.
+    /// Tag, branch, commit or `latest`; `None`: the ref in the file, else the newest release.
     pub reference: Option<String>,
     /// The replacement.
     pub replacement: Option<Replacement>,
 }
 
 impl ManifestOverrides {
-    /// Parses the flags. `directories` gives the module path of a directory (`--with ./mine`): the `module` line of its
-    /// go.mod, or why there is none.
+    /// Parses the flags. `directories` returns the module path in a directory's go.mod, or an error message.
     ///
     /// # Errors
     /// All invalid flags.
@@ -70,13 +68,13 @@ impl ManifestOverrides {
         if wrong.is_empty() { Ok(flags) } else { Err(wrong) }
     }
 
-    /// Whether nothing is changed.
+    /// Whether there are no overrides.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Makes its directories relative to `directory`, the command line's working directory.
+    /// Resolves directories against `directory`, the working directory.
     #[must_use]
     pub fn below(mut self, directory: &Path) -> Self {
         for with in &mut self.with {
@@ -102,7 +100,7 @@ impl PluginOverride {
                 .map_err(|wrong| unusable("the go.mod of --with", &module, "module path", wrong))?;
             return Ok(Self { module, reference: None, replacement: Some(replacement) });
         }
-        // A URL has its user information before an `@`, which is no ref.
+        // The `@` after the user information of a URL doesn't start a ref.
         let (plugin, replacement) = match text.split_once('=') {
             Some((plugin, replacement)) => (plugin, Some(replacement)),
             None => (text, None),
@@ -146,12 +144,15 @@ fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnos
 }
 
 impl Manifest {
-    /// A manifest with the newest RoadRunner and no plugins, which overrides start from if there is no file.
+    /// The base manifest without a configuration file: the newest RoadRunner, no plugins.
     #[must_use]
     pub fn without_a_file() -> Self {
         Self {
             format: ManifestFormat::Modules,
-            roadrunner: RoadRunnerConfig { reference: Some(unspanned(NEWEST)), dependencies: None },
+            roadrunner: RoadRunnerConfig {
+                reference: Some(unspanned(DEFAULT_REFERENCE)),
+                dependencies: None,
+            },
             debug: false,
             strict: false,
             plugins: Vec::new(),
@@ -166,13 +167,13 @@ impl Manifest {
         }
     }
 
-    /// Applies overrides: first `--without`, then `--with`, so that a plugin can be replaced by another.
+    /// Applies overrides: first `--without`, then `--with`, so that one plugin can take the place of another.
     ///
-    /// A `--with` of a module that the manifest has, at any major, changes that plugin. A ref without a replacement
-    /// removes the file's replacement of that plugin.
+    /// `--with` updates an existing plugin of the same module at any major version. A ref without a
+    /// replacement removes the replacement in the file.
     ///
     /// # Errors
-    /// A `--without` that matches no plugin, and a result without plugins.
+    /// A `--without` matches no plugin, or no plugins are left.
     pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
         let mut wrong = Vec::new();
         if let Some(reference) = &flags.roadrunner {
@@ -220,7 +221,7 @@ impl Manifest {
             let plugin = Plugin {
                 name: unspanned(&self.free_name(&with.module)),
                 origin: Origin::Module(unspanned(&with.module)),
-                reference: unspanned(with.reference.as_deref().unwrap_or(NEWEST)),
+                reference: unspanned(with.reference.as_deref().unwrap_or(DEFAULT_REFERENCE)),
                 replace: with.replacement.clone().map(|value| Spanned { value, span: None }),
             };
             self.plugins.push(plugin);
@@ -239,7 +240,7 @@ impl Manifest {
         }
     }
 
-    /// The name of a plugin from `--with`: the last part of its path, or more of it if that is taken.
+    /// A unique name for a `--with` plugin: the last path element, with preceding ones if it is taken.
     fn free_name(&self, module: &str) -> String {
         let base = refs::without_major(module);
         let parts: Vec<&str> = base.split('/').collect();
@@ -250,7 +251,7 @@ impl Manifest {
     }
 }
 
-/// Whether two paths are the same module at any major, ignoring case as forges do.
+/// Whether two paths are the same module at any major version; like forges, ignores case.
 fn same_module(one: &str, other: &str) -> bool {
     refs::without_major(one).eq_ignore_ascii_case(refs::without_major(other))
 }

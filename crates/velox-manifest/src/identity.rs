@@ -1,4 +1,4 @@
-//! Who a plugin is and which host it comes from, answered once for the whole workspace.
+//! Plugin identities, module paths and forge hosts.
 
 use crate::{
     manifest::{Forge, ForgeKind, Manifest, Origin, Plugin, Project, Spanned},
@@ -6,20 +6,20 @@ use crate::{
 };
 
 impl Forge {
-    /// The public instance, without a token.
+    /// Creates the public instance without a token.
     #[must_use]
     pub fn public(kind: ForgeKind) -> Self {
         Self { kind, endpoint: None, token: None }
     }
 
-    /// The host name: the endpoint's, or the public instance's.
+    /// The host name of the endpoint or the public instance.
     #[must_use]
     pub fn host(&self) -> &str {
         let own = self.endpoint.as_ref().and_then(|endpoint| endpoint.value.host_str());
         own.unwrap_or(self.kind.public_host())
     }
 
-    /// Whether an endpoint other than the public instance is configured.
+    /// Whether this is not the public instance.
     #[must_use]
     pub fn is_self_hosted(&self) -> bool {
         self.endpoint.is_some()
@@ -38,7 +38,7 @@ impl ForgeKind {
 }
 
 impl Plugin {
-    /// The forge that the plugin's repository is on; `None` for a plugin that is named by its module path.
+    /// The forge of the plugin's repository; `None` for a module path.
     #[must_use]
     pub fn forge<'a>(&self, manifest: &'a Manifest) -> Option<&'a Forge> {
         match self.origin {
@@ -48,8 +48,8 @@ impl Plugin {
         }
     }
 
-    /// Identifies the plugin whatever its version: its module path without the major suffix, as far as the manifest
-    /// tells it. A repository is `HOST/OWNER/NAME[/FOLDER]`, a numeric GitLab project `HOST/projects/ID[/FOLDER]`.
+    /// The version-independent identity: the module path without its major version suffix,
+    /// `HOST/OWNER/NAME[/FOLDER]`, or `HOST/projects/ID[/FOLDER]` for a numeric GitLab project.
     #[must_use]
     pub fn identity(&self, manifest: &Manifest) -> String {
         let join = |forge: &Forge, path: &str, folder: &Option<Spanned<String>>| match folder {
@@ -65,14 +65,14 @@ impl Plugin {
         }
     }
 
-    /// Whether `module`, at any major, is this plugin. Case is ignored, as forges ignore it.
+    /// Whether `module`, at any major version, is this plugin; like forges, ignores case.
     #[must_use]
     pub fn is_module(&self, module: &str, manifest: &Manifest) -> bool {
         self.identity(manifest).eq_ignore_ascii_case(refs::without_major(module))
     }
 
-    /// The module path, where the manifest alone tells it: a repository of a public forge at a tag, without a folder and
-    /// without a replacement. A branch, a commit, a folder or a numeric project id don't tell.
+    /// The module path if the manifest determines it: a public forge's repository at a tag, without a folder
+    /// or a replacement. It is unknown for a branch, a commit, a folder or a numeric project id.
     #[must_use]
     pub fn module_path(&self, manifest: &Manifest) -> Option<String> {
         let folder = match &self.origin {
@@ -95,8 +95,8 @@ impl Plugin {
 }
 
 impl Manifest {
-    /// This manifest with each `[[replaces]]` of a plugin's module moved to that plugin: the replaced module is not
-    /// downloaded, and a replacement without a version takes the plugin's ref.
+    /// Moves each `[[replaces]]` of a plugin's module to the plugin: the replaced module is not downloaded,
+    /// and a replacement without a version uses the plugin's ref.
     #[must_use]
     pub fn with_plugin_replacements(&self) -> Self {
         let mut manifest = self.clone();
@@ -120,7 +120,7 @@ impl Manifest {
     }
 }
 
-/// As a path below the GitLab instance: `group/project`, or `projects/ID`.
+/// The path on the GitLab instance: `group/project`, or `projects/ID`.
 impl std::fmt::Display for Project {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

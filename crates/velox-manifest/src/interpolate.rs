@@ -1,13 +1,13 @@
-//! `${NAME}` and `${NAME:-default}` in a value; `$$` is a dollar, and a `$` before anything else is one too.
+//! Interpolation of `${NAME}` and `${NAME:-default}`. `$$` is a dollar sign, and so is any other `$`.
 
 /// Why a value can't be interpolated.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InterpolationError {
     /// The variable has neither a value nor a default.
     Unset(String),
-    /// A `${` without its `}`.
+    /// A `${` without a closing `}`.
     Unclosed,
-    /// What stands between the braces is no name.
+    /// An invalid variable name.
     Name,
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn interpolate(
     Ok(result)
 }
 
-/// As a shell does it, an empty variable takes the default.
+/// The value of a variable. As in a shell, the default also applies to an empty value.
 fn value(variable: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, InterpolationError> {
     let (name, default) = match variable.split_once(":-") {
         Some((name, default)) => (name, Some(default)),

@@ -1,8 +1,8 @@
-//! `velox.toml` in all its formats, as one format-neutral [`Manifest`].
+//! Parsing, validating and editing `velox.toml` in all its formats.
 //!
-//! [`Manifest::parse`] reads the text, [`ManifestOverrides`] change it for one build; neither touches the file system, the network
-//! or the process environment.
-//! All errors of a file are reported together, each as a [`Diagnostic`] with its span.
+//! [`Manifest::parse`] returns a format-independent [`Manifest`], or all errors of the file, each a
+//! [`Diagnostic`] with its span. [`ManifestOverrides`] change a manifest for one build. Neither accesses the
+//! file system, the network or the process environment.
 
 mod build_args;
 pub mod catalogue;

@@ -3,44 +3,44 @@ use std::{collections::BTreeMap, ops::Range, str::FromStr};
 use secrecy::SecretString;
 use url::Url;
 
-/// A value with its place in the configuration text (`None`: it came from a flag or a request).
+/// A value with its position in the configuration text.
 #[derive(Debug, Clone)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
-    /// Its byte range in the configuration text.
+    /// The byte range in the text; `None` for a value of a flag or a request.
     pub span: Option<Range<usize>>,
 }
 
-/// The generation of `velox.toml` that a text was written in.
+/// The format version of a `velox.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestFormat {
-    /// Releases v1.x: as [`ManifestFormat::Manual`], with `[velox] build_args`.
+    /// Releases v1.x: like [`ManifestFormat::Manual`], with `[velox] build_args`.
     Ancestor,
-    /// The manual's: `[github.plugins]`, `[gitlab.plugins]`; every release up to v2025.1.x.
+    /// Releases up to v2025.1.x, and the manual: `[github.plugins]`, `[gitlab.plugins]`.
     Manual,
-    /// v2025.2 and v3: `[plugins.NAME] module_name, tag`; with `[velox] build_args` where a migrated file has them.
+    /// v2025.2 and v3: `[plugins.NAME] module_name, tag`, optionally with `[velox] build_args`.
     Modules,
 }
 
-/// The contents of a velox.toml, independent of its format.
+/// The contents of a velox.toml in any format.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// The format that it was read from.
+    /// The format of the text.
     pub format: ManifestFormat,
     /// `[roadrunner]`.
     pub roadrunner: RoadRunnerConfig,
     /// `[debug] enabled`: keep debug symbols, for pprof and delve.
     pub debug: bool,
-    /// `strict = true` at the top level: a plugin raised above its asked version is an error.
+    /// Top-level `strict = true`: a plugin raised above its requested version is an error.
     pub strict: bool,
-    /// The plugins, in the file's order.
+    /// The plugins, in file order.
     pub plugins: Vec<Plugin>,
-    /// `[[replaces]]`, and nothing else: a plugin's own `replace` stays with the [`Plugin`].
+    /// `[[replaces]]`, without the `replace` of each [`Plugin`].
     pub replaces: Vec<ReplaceDirective>,
     /// `[[excludes]]`.
     pub excludes: Vec<ExcludeDirective>,
-    /// `[target_platform]` or `[[targets]]`, in the file's order, none twice; empty: the host's.
+    /// `[target_platform]` or `[[targets]]`, in file order without duplicates; empty for the host.
     pub targets: Vec<Spanned<GoTarget>>,
     /// `[cache]`.
     pub cache: CacheConfig,
@@ -50,21 +50,21 @@ pub struct Manifest {
     pub gitlab: Forge,
     /// `[log]`.
     pub log: LogConfig,
-    /// `[velox] build_args`, as far as they are safe.
+    /// The supported `[velox] build_args`.
     pub build_args: BuildArgs,
 }
 
-/// Which dependency versions a build starts from.
+/// The dependency versions that version selection starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dependencies {
-    /// All `// indirect` lines of RoadRunner's go.mod stay: the versions that the release was tested with.
+    /// Keep all `// indirect` lines of RoadRunner's go.mod: the versions that the release was tested with.
     Release,
-    /// None of them stay: what the plugins themselves demand, no more.
+    /// Drop them: the minimum versions that the plugins require.
     Minimal,
 }
 
 impl Dependencies {
-    /// As a configuration has it.
+    /// The configuration value.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -90,29 +90,29 @@ impl FromStr for Dependencies {
 pub struct RoadRunnerConfig {
     /// Tag, branch or commit; `None`: the default branch.
     pub reference: Option<Spanned<String>>,
-    /// `dependencies = "release" | "minimal"`; `None`: the default rule (see velox-build's composition of go.mod).
+    /// `dependencies = "release" | "minimal"`; `None`: the default (see go.mod composition in velox-build).
     pub dependencies: Option<Dependencies>,
 }
 
-/// One plugin to compile in.
+/// A plugin of the binary.
 #[derive(Debug, Clone)]
 pub struct Plugin {
-    /// The key that the user chose for it.
+    /// The key in the configuration.
     pub name: Spanned<String>,
-    /// Where it comes from.
+    /// The origin.
     pub origin: Origin,
     /// Tag, branch, full or short commit, or `latest`.
     pub reference: Spanned<String>,
-    /// The plugin's own `replace`.
+    /// `replace`.
     pub replace: Option<Spanned<Replacement>>,
 }
 
-/// Where a plugin comes from.
+/// The origin of a plugin.
 #[derive(Debug, Clone)]
 pub enum Origin {
-    /// A Go module, by its path (`module_name`).
+    /// A Go module path (`module_name`).
     Module(Spanned<String>),
-    /// A repository of the configured GitHub.
+    /// A repository on the configured GitHub instance.
     GitHub {
         /// User or organization.
         owner: Spanned<String>,
@@ -121,7 +121,7 @@ pub enum Origin {
         /// Folder inside the repository that holds the plugin's go.mod, normalized (`a/b`).
         folder: Option<Spanned<String>>,
     },
-    /// A project of the configured GitLab.
+    /// A project on the configured GitLab instance.
     GitLab {
         /// The project.
         project: Spanned<Project>,
@@ -130,7 +130,7 @@ pub enum Origin {
     },
 }
 
-/// A GitLab project, the way GitLab's API names it.
+/// A GitLab project, as identified by the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Project {
     /// The numeric project id.
@@ -139,16 +139,16 @@ pub enum Project {
     Path(String),
 }
 
-/// The right side of a replace.
+/// The right-hand side of a replace directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replacement {
     /// A directory, relative to the configuration file or absolute.
     Directory(String),
-    /// Another module; without a version, the plugin's own ref is resolved in it.
+    /// Another module; without a version, at the plugin's ref.
     Module {
         /// Module path (`github.com/owner2/repo2`).
         path: String,
-        /// Version, where it was given (`path version` or `path@version`).
+        /// The version, if given (`path version` or `path@version`).
         version: Option<String>,
     },
 }
@@ -171,7 +171,7 @@ pub struct ExcludeDirective {
     pub version: Spanned<String>,
 }
 
-/// A target of the Go compiler.
+/// A target platform of the Go compiler.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GoTarget {
     /// GOOS, as Go spells it.
@@ -183,15 +183,14 @@ pub struct GoTarget {
 /// GOARCH, as Go spells it.
 pub type Architecture = String;
 
-/// `[github]` or `[gitlab]`: how to reach the forge.
+/// `[github]` or `[gitlab]`: the connection to a forge.
 #[derive(Debug, Clone)]
 pub struct Forge {
-    /// Which software it runs.
+    /// The software.
     pub kind: ForgeKind,
-    /// Base URL of a self-hosted instance (`base_url`, `[*.endpoint] endpoint`); `None`: the public one
-    /// (an endpoint that names the public one is `None` too).
+    /// Base URL of a self-hosted instance (`base_url`, `[*.endpoint] endpoint`); `None` for the public one.
     pub endpoint: Option<Spanned<Url>>,
-    /// The token; `None` where it is missing, empty, or its variable is not set.
+    /// The token; `None` if it is missing or empty, or its variable is not set.
     pub token: Option<SecretString>,
 }
 
@@ -203,12 +202,12 @@ pub enum ForgeKind {
     GitLab,
 }
 
-/// `[cache]`: the compile cache that a team shares.
+/// `[cache]`: the shared compile cache.
 #[derive(Debug, Clone, Default)]
 pub struct CacheConfig {
-    /// Its location: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: no shared cache.
+    /// The location: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: no shared cache.
     pub remote: Option<Spanned<String>>,
-    /// Whether this machine only reads from it.
+    /// Whether the cache is read-only for this machine.
     pub read_only: bool,
 }
 
@@ -234,11 +233,11 @@ pub enum LogLevel {
 /// `[log] mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogMode {
-    /// JSON lines where the output is not a terminal.
+    /// JSON lines if the output is not a terminal.
     Production,
-    /// Lines for people.
+    /// Human-readable lines.
     Development,
-    /// As `development`, without time stamps: accepted for compatibility with Velox.
+    /// Like `development`; accepted for compatibility with Velox.
     Raw,
     /// No output.
     Off,
@@ -247,18 +246,18 @@ pub enum LogMode {
 /// The parsed `[velox] build_args`.
 #[derive(Debug, Clone, Default)]
 pub struct BuildArgs {
-    /// The version given literally for `internal/meta.version`.
+    /// The literal value of `internal/meta.version`.
     pub stamp_version: Option<String>,
-    /// The time given literally for `internal/meta.buildTime`.
+    /// The literal value of `internal/meta.buildTime`.
     pub stamp_time: Option<String>,
     /// Build tags (`-tags`).
     pub tags: Vec<String>,
-    /// Flags passed to `go build` as they are (`-race` and `-trimpath` never are: they have fields and defaults of their own).
+    /// Flags passed to `go build` unchanged, without `-race` and `-trimpath`.
     pub flags: Vec<String>,
-    /// `-X importpath.name=value`, other than the stamp.
+    /// `-X importpath.name=value`, except the version stamp.
     pub definitions: BTreeMap<String, String>,
     /// `-race`.
     pub race: bool,
-    /// `-s` in `-ldflags`; `None`: not said.
+    /// `-s` in `-ldflags`; `None` if not specified.
     pub strip: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! The formats with `[github.plugins]` and `[gitlab.plugins]`, and the settings of forges, which every format has.
+//! The formats with `[github.plugins]` and `[gitlab.plugins]`, and the forge settings of every format.
 
 use std::ops::Range;
 
@@ -63,20 +63,20 @@ fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> 
     Some(Plugin { name, origin: origin?, reference: reference?, replace: replace? })
 }
 
-/// A plugin's own `replace`: `None` where it is wrong, `Some(None)` where there is none.
+/// The `replace` of a plugin: `None` if it is invalid, `Some(None)` if it is missing.
 pub(crate) fn replace(section: &Section<'_>) -> Option<Option<Spanned<crate::Replacement>>> {
     let Some(field) = section.field("replace") else { return Some(None) };
     Some(Some(converted(section, "replace", &field.text()?, refs::replacement)?))
 }
 
-/// `None` where it is wrong, `Some(None)` where it is the repository's root.
+/// The folder: `None` if it is invalid, `Some(None)` for the repository root.
 fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
     let Some(field) = section.field("folder") else { return Some(None) };
     let Spanned { value, span } = converted(section, "folder", &field.text()?, refs::folder)?;
     Some(value.map(|value| Spanned { value, span }))
 }
 
-/// The project by its id, or by its path: `repository` alone where it has a `/`, else below `owner`.
+/// The project: an id, or a path from `repository` alone if it has a `/`, else from `owner` and `repository`.
 fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     let owner = section.text("owner");
     let Some(field) = section.field("repository") else {
@@ -128,7 +128,7 @@ fn token(forge: &Section<'_>) -> Option<SecretString> {
     None
 }
 
-/// `base_url` and `[….endpoint] endpoint` say the same; `None`: the public instance.
+/// `base_url` or its synonym `[….endpoint] endpoint`; `None` for the public instance.
 fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
     let base = forge.field("base_url").and_then(|field| url(&field));
     let section = forge.section("endpoint");
@@ -181,7 +181,7 @@ fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
     Some(Spanned { value: url, span: text.span })
 }
 
-/// A required value that passes `check`; `help` says what to write.
+/// A required value that passes `check`; `help` describes a valid value.
 pub(crate) fn required(
     section: &Section<'_>,
     key: &str,
@@ -191,7 +191,7 @@ pub(crate) fn required(
     checked(section, key, section.required(key, help)?, check)
 }
 
-/// The same value if it passes `check`.
+/// The value, if it passes `check`.
 pub(crate) fn checked(
     section: &Section<'_>,
     key: &str,
@@ -202,7 +202,7 @@ pub(crate) fn checked(
     Some(text)
 }
 
-/// The converted value; a failure is reported.
+/// Converts the value, and reports a failure.
 pub(crate) fn converted<T>(
     section: &Section<'_>,
     key: &str,
@@ -242,7 +242,7 @@ fn noun(key: &str) -> &str {
     }
 }
 
-/// A value as a message may hold it: on one line, of bearable length, and without a URL's user information.
+/// A value for a message: escaped to one line, truncated, and without the user information of a URL.
 pub(crate) fn shown(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let text = match text.rsplit_once('@') {

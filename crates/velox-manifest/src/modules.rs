@@ -1,4 +1,4 @@
-//! The format with `[plugins]`, and the tables that every format has: replaces, excludes, targets, cache.
+//! The format with `[plugins]`, and the tables of every format: replaces, excludes, targets, cache.
 
 use crate::{
     CacheConfig, Diagnostic, ExcludeDirective, GoTarget, Origin, Plugin, ReplaceDirective, Spanned,
@@ -28,7 +28,7 @@ fn plugin(field: Field<'_>) -> Option<Plugin> {
     Some(Plugin { name, origin: Origin::Module(module), reference: tag, replace: replace? })
 }
 
-/// Reports a version whose major isn't that of its module.
+/// Reports a version whose major version doesn't match its module path.
 fn check_major(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<String>) {
     if let Err(wrong) = refs::majors_agree(&module.value, &version.value) {
         let message = format!("`{}` is not a version of `{}`", version.value, module.value);
@@ -74,7 +74,7 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
     field.sections().into_iter().filter_map(read).collect()
 }
 
-/// `[target_platform]`, or many as `[[targets]]`; an empty one is none.
+/// `[target_platform]` or `[[targets]]`; an empty table is ignored.
 pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
     let one = root.section("target_platform").and_then(platform);
     let Some(field) = root.field("targets") else { return one.into_iter().collect() };

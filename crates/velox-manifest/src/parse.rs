@@ -12,17 +12,17 @@ use crate::{
     reference, refs,
 };
 
-/// Shorter tokens are placeholders, such as `x`, which occur in every word.
+/// Shorter tokens are placeholders such as `x`, which occur in many words.
 const MIN_TOKEN_LENGTH: usize = 8;
 
 const EXAMPLE: &str = r#"[github.plugins]
 http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
 
 impl Manifest {
-    /// Reads a text in any format. `environment` gives the value of a variable, `None` if it isn't set.
+    /// Parses a text in any format. `environment` returns the value of a variable, `None` if it is not set.
     ///
     /// # Errors
-    /// All errors and warnings in the order of the text, each with its span. If the text isn't TOML, the first syntax error.
+    /// All errors and warnings in text order, or the first TOML syntax error.
     pub fn parse(
         source: &SourceFile,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -44,7 +44,7 @@ impl Manifest {
     }
 }
 
-/// Keeps a token out of diagnostics and refs: a ref goes to proxies, logs and the lock.
+/// Keeps a token out of diagnostics and of refs, which are sent to proxies and written to logs and the lock.
 fn protect_token(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
     if token.len() < MIN_TOKEN_LENGTH {
         return;
@@ -89,7 +89,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
     manifest
 }
 
-/// Detects the format, and reports two formats in one file and a file without plugins.
+/// Detects the format. Reports mixed formats and a file without plugins.
 fn format(root: &Section<'_>) -> ManifestFormat {
     let plugins_of = |forge: &str| root.field(forge)?.inner("plugins");
     let (github, gitlab, modules) = (plugins_of("github"), plugins_of("gitlab"), root.field("plugins"));
@@ -137,7 +137,7 @@ fn reject_two_formats(
     );
 }
 
-/// Reports two plugins with the same code.
+/// Reports plugins with the same module or repository.
 fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
     let mut seen: HashMap<String, &Plugin> = HashMap::new();
     for plugin in &manifest.plugins {
@@ -186,7 +186,7 @@ fn log(root: &Section<'_>) -> LogConfig {
     }
 }
 
-/// One of a few words, in any case.
+/// A case-insensitive enumeration value.
 fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
     let given = section.text(key)?;
     let word = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&given.value));

@@ -9,42 +9,42 @@ use crate::{
     reference::keys_of,
 };
 
-/// Where diagnostics go, and the values of environment variables.
+/// The diagnostics and environment variables of a parser.
 #[derive(Clone, Copy)]
 pub(crate) struct ParseContext<'a> {
     pub(crate) findings: &'a DiagnosticSink<'a>,
     pub(crate) environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// A key with its value, whose type isn't checked yet.
+/// A key with its untyped value.
 pub(crate) struct Field<'a> {
     pub(crate) key: &'a str,
-    /// The key's own place.
+    /// The span of the key.
     pub(crate) key_span: Option<Range<usize>>,
     pub(crate) reader: ParseContext<'a>,
-    /// All keys down to here, for messages.
+    /// The full dotted path, for messages.
     path: String,
-    /// The name that the table below this key has in [`TABLES`](crate::TABLES).
+    /// The name of the table at this key in [`TABLES`](crate::TABLES).
     table: String,
     item: &'a Item,
 }
 
-/// A table, in whichever way it is written, whose keys were checked.
+/// A table of any syntax, after its keys were checked.
 pub(crate) struct Section<'a> {
-    /// Where a missing key is reported.
+    /// The span at which a missing key is reported.
     pub(crate) span: Option<Range<usize>>,
     pub(crate) reader: ParseContext<'a>,
     path: String,
-    /// Whether it is one of many, `[[path]]`.
+    /// Whether it is an element of `[[path]]`.
     listed: bool,
-    /// Its name in [`TABLES`](crate::TABLES).
+    /// The name in [`TABLES`](crate::TABLES).
     table: String,
-    /// The keys that it may have; empty: the user chooses them.
+    /// The valid keys; empty for user-defined keys.
     known: Vec<&'static str>,
     item: &'a dyn TableLike,
 }
 
-/// Common names of keys, and the keys that they may stand for.
+/// Common wrong key names, and the intended keys.
 const SYNONYMS: &[(&str, &[&str])] = &[
     ("branch", &["ref", "tag"]),
     ("commit", &["ref", "tag"]),
@@ -65,7 +65,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
 ];
 
 impl<'a> Section<'a> {
-    /// The file itself.
+    /// The top-level table.
     pub(crate) fn root(reader: ParseContext<'a>, item: &'a dyn TableLike) -> Self {
         let (path, table) = (String::new(), String::new());
         Self { span: None, reader, path, listed: false, known: keys_of(""), table, item }.checked()
@@ -80,7 +80,7 @@ impl<'a> Section<'a> {
         (!item.is_none()).then(|| self.wrap(key, item))
     }
 
-    /// All of them, in the file's order.
+    /// All fields, in file order.
     pub(crate) fn fields(&self) -> Vec<Field<'a>> {
         self.item.iter().filter_map(|(key, _)| self.field(key)).collect()
     }
@@ -93,7 +93,7 @@ impl<'a> Section<'a> {
         self.field(key)?.text()
     }
 
-    /// As [`Section::text`] for a required key; `help` says what to write.
+    /// Like [`Section::text`] for a required key; `help` describes a valid value.
     pub(crate) fn required(&self, key: &str, help: &str) -> Option<Spanned<String>> {
         if !self.has(key) {
             self.missing(key, help);
@@ -102,7 +102,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
-        // A misspelled key was reported already.
+        // The misspelled key was already reported.
         if self.unknown().any(|field| meant(field.key, &self.known) == Some(key)) {
             return;
         }
@@ -144,7 +144,7 @@ impl<'a> Section<'a> {
         Field { key: key.get(), key_span: key.span(), reader: self.reader, path, table, item }
     }
 
-    /// Its unknown keys; none where the user chooses them.
+    /// The unknown keys; none for user-defined keys.
     fn unknown(&self) -> impl Iterator<Item = Field<'a>> {
         let known = &self.known;
         self.fields().into_iter().filter(move |field| !known.is_empty() && !known.contains(&field.key))
@@ -170,7 +170,7 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The value's place.
+    /// The span of the value.
     pub(crate) fn span(&self) -> Option<Range<usize>> {
         self.item.span().or_else(|| self.key_span.clone())
     }
@@ -179,7 +179,7 @@ impl<'a> Field<'a> {
         self.reader.findings.push(diagnostic);
     }
 
-    /// A key of this table; nothing is reported where this is no table.
+    /// A key of this table; `None` without a report if this is not a table.
     pub(crate) fn inner(&self, key: &str) -> Option<Field<'a>> {
         self.below(self.item.as_table_like()?, None, false).field(key)
     }
@@ -206,7 +206,7 @@ impl<'a> Field<'a> {
         Some(self.below(item, self.key_span.clone(), false).checked())
     }
 
-    /// An array of tables: `[[name]]`, or inline tables in an array.
+    /// The elements of an array of tables: `[[name]]`, or an array of inline tables.
     pub(crate) fn sections(&self) -> Vec<Section<'a>> {
         let tables: Option<Vec<(_, &dyn TableLike)>> = match self.item {
             Item::ArrayOfTables(tables) => {
@@ -228,7 +228,7 @@ impl<'a> Field<'a> {
             .collect()
     }
 
-    /// A string with its variables still in it.
+    /// A string before interpolation.
     pub(crate) fn raw(&self) -> Option<Spanned<String>> {
         let Some(value) = self.item.as_str() else {
             self.wrong_type("a string");
@@ -241,7 +241,7 @@ impl<'a> Field<'a> {
         self.reader.interpolated(self.raw()?)
     }
 
-    /// The strings of an array, with their variables still in them.
+    /// The strings of an array before interpolation.
     pub(crate) fn raw_strings(&self) -> Vec<Spanned<String>> {
         let strings = self.item.as_array().and_then(|array| {
             array
@@ -267,7 +267,7 @@ impl<'a> Field<'a> {
             Item::ArrayOfTables(_) => "an array of tables",
             Item::None => "nothing",
         };
-        // A table's own span is its header or all of its lines: its key is what to look at.
+        // The span of a table is its header or all of its lines: the key is more precise.
         let span =
             if self.item.is_table() || self.item.is_array_of_tables() { None } else { self.item.span() };
         self.error(
@@ -282,7 +282,7 @@ impl<'a> Field<'a> {
 }
 
 impl ParseContext<'_> {
-    /// The value with its variables replaced; a failure is reported.
+    /// Interpolates variables, and reports a failure.
     pub(crate) fn interpolated(self, raw: Spanned<String>) -> Option<Spanned<String>> {
         match interpolate(&raw.value, self.environment) {
             Ok(value) => Some(Spanned { value, span: raw.span }),
@@ -293,7 +293,7 @@ impl ParseContext<'_> {
         }
     }
 
-    /// As [`ParseContext::interpolated`] for a secret: an unset variable or an empty text is `None`.
+    /// Like [`ParseContext::interpolated`] for a secret: an unset variable or an empty text is `None`.
     pub(crate) fn secret(self, raw: Spanned<String>) -> Option<String> {
         if raw.value.strip_prefix('$').is_some_and(is_name) {
             self.findings.push(
@@ -331,7 +331,7 @@ fn uninterpolated(failure: &InterpolationError) -> Diagnostic {
     }
 }
 
-/// The candidate that is most similar to `given`; one inserted, missing or wrong letter is always similar.
+/// The most similar candidate; one inserted, missing or wrong letter is always similar.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     known
@@ -343,7 +343,7 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
 }
 
 fn meant<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Comparing takes the square of the length, and no key is that long.
+    // The comparison takes quadratic time, and no key is this long.
     if given.len() > 64 {
         return None;
     }

@@ -1,17 +1,17 @@
-//! All keys of velox.toml: what the reader accepts, what the JSON Schema describes, and what docs/configuration.md lists.
+//! All keys of velox.toml, for the parser, the JSON Schema and docs/configuration.md.
 
 use crate::manifest::{Dependencies, LogLevel, LogMode};
 
 /// A table of velox.toml.
 #[derive(Debug, Clone, Copy)]
 pub struct TableSpec {
-    /// Its header without brackets, with `NAME` where the user chooses a key; empty: the top level.
+    /// The header without brackets, with `NAME` for a user-defined key; empty for the top level.
     pub name: &'static str,
     /// Whether it is an array of tables: `[[name]]`.
     pub listed: bool,
     /// A description in Markdown.
     pub about: &'static str,
-    /// Its keys, without the tables in it.
+    /// The keys, without subtables.
     pub keys: &'static [KeySpec],
 }
 
@@ -20,9 +20,9 @@ pub struct TableSpec {
 pub struct KeySpec {
     /// The name.
     pub name: &'static str,
-    /// The type of its value.
+    /// The type of the value.
     pub kind: ValueKind,
-    /// The default, in Markdown; `None`: the key is required.
+    /// The default, in Markdown; `None` for a required key.
     pub default: Option<&'static str>,
     /// A description in Markdown.
     pub about: &'static str,
@@ -101,17 +101,17 @@ pub(crate) const LOG_MODES: &[(&str, LogMode)] = &[
     ("none", LogMode::Off),
 ];
 
-/// The keys of a table, and the tables in it; empty where the user chooses the keys.
+/// The keys and subtables of a table; empty for user-defined keys.
 pub(crate) fn keys_of(table: &str) -> Vec<&'static str> {
     let own = TABLES.iter().filter(|spec| spec.name == table).flat_map(|spec| spec.keys).map(|key| key.name);
     let mut keys: Vec<_> = own.chain(TABLES.iter().filter_map(|other| is_in(table, other))).collect();
-    // Tables of one name are neighbours.
+    // Equal names are adjacent.
     keys.dedup();
     keys.retain(|key| *key != "NAME");
     keys
 }
 
-/// The key of `parent` that `table` is below; `None` where it is elsewhere.
+/// The key of `parent` that leads to `table`, if it is a descendant.
 pub(crate) fn is_in(parent: &str, table: &TableSpec) -> Option<&'static str> {
     let rest = match parent {
         "" => table.name,

@@ -1,11 +1,10 @@
-//! Validation of refs, folders, module paths, versions and replacements. Each function returns the value as the manifest
-//! has it, or why it is invalid.
+//! Validation of refs, folders, module paths, versions and replacements.
 
 use std::fmt;
 
 use crate::Replacement;
 
-/// Why a value is invalid: a label and a help text.
+/// The reason why a value is invalid: a label and a help text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidValue {
     pub(crate) why: String,
@@ -13,7 +12,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    /// A value that is wrong for this reason.
+    /// Creates a reason without a help text.
     pub fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), help: None }
     }
@@ -32,7 +31,7 @@ impl fmt::Display for InvalidValue {
     }
 }
 
-/// A tag, branch or commit, by the rules of <https://git-scm.com/docs/git-check-ref-format>.
+/// Validates a tag, branch or commit (<https://git-scm.com/docs/git-check-ref-format>).
 pub fn reference(text: &str) -> Result<(), InvalidValue> {
     let wrong = |why: &str| {
         Err(InvalidValue::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""))
@@ -60,7 +59,7 @@ pub fn reference(text: &str) -> Result<(), InvalidValue> {
     Ok(())
 }
 
-/// A folder of a repository, as `a/b`; `None`: its root.
+/// Normalizes a folder of a repository to `a/b`; `None` for the root.
 pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
     const RELATIVE: &str = "write the path from the repository's root, such as \"plugins/roadrunner\"";
     if text.contains('\\') {
@@ -81,7 +80,7 @@ pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
     Ok(Some(parts.join("/")).filter(|folder| !folder.is_empty()))
 }
 
-/// An owner or repository of GitHub.
+/// Validates an owner or repository of GitHub.
 pub(crate) fn github_name(text: &str) -> Result<(), InvalidValue> {
     if text.contains("://") {
         return Err(InvalidValue::new("is a URL")
@@ -94,7 +93,7 @@ pub(crate) fn github_name(text: &str) -> Result<(), InvalidValue> {
     forge_name(text)
 }
 
-/// A project's path on GitLab, `group/sub/project`.
+/// Validates a project path of GitLab, `group/sub/project`.
 pub(crate) fn gitlab_path(text: &str) -> Result<(), InvalidValue> {
     if text.contains("://") {
         return Err(InvalidValue::new("is a URL")
@@ -121,7 +120,7 @@ fn forge_name(text: &str) -> Result<(), InvalidValue> {
     }
 }
 
-/// A module path, by the rules of <https://go.dev/ref/mod#go-mod-file-ident>.
+/// Validates a module path (<https://go.dev/ref/mod#go-mod-file-ident>).
 pub fn module_path(text: &str) -> Result<(), InvalidValue> {
     const SHAPE: &str =
         "a module path is written as in its go.mod, such as \"github.com/roadrunner-server/http/v5\"";
@@ -166,7 +165,7 @@ enum Suffix {
     InvalidValue,
 }
 
-/// The major that a module path ends with (<https://go.dev/ref/mod#major-version-suffixes>).
+/// The major version suffix of a module path (<https://go.dev/ref/mod#major-version-suffixes>).
 fn major_suffix(path: &str) -> Suffix {
     let gopkg = path.starts_with("gopkg.in/");
     let Some((_, digits)) = path.rsplit_once(if gopkg { ".v" } else { "/v" }) else { return Suffix::None };
@@ -179,7 +178,7 @@ fn major_suffix(path: &str) -> Suffix {
     }
 }
 
-/// A module path without the major that it ends with.
+/// A module path without its major version suffix.
 pub(crate) fn without_major(path: &str) -> &str {
     match major_suffix(path) {
         Suffix::Major(_) => path.rsplit_once(['/', '.']).map_or(path, |(base, _)| base),
@@ -187,7 +186,7 @@ pub(crate) fn without_major(path: &str) -> &str {
     }
 }
 
-/// Whether `version` (where it is one, not a branch or commit) has the major that `path` ends with.
+/// Validates that a version matches the major version suffix of `path`. Branches and commits always match.
 pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
     let Some(major) = semver_major(version) else { return Ok(()) };
     let of_path = match major_suffix(path) {
@@ -207,7 +206,7 @@ pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
     .help(format!("the module path of this version is \"{right}\"")))
 }
 
-/// The major of a full semantic version with its `v` (`v1.2.3-rc.1+meta`); `None`: it is none.
+/// The major version of a full semantic version with `v` (`v1.2.3-rc.1+meta`).
 pub(crate) fn semver_major(text: &str) -> Option<u64> {
     let text = text.strip_prefix('v')?;
     let (text, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
@@ -227,7 +226,7 @@ pub(crate) fn semver_major(text: &str) -> Option<u64> {
     parts.next().is_none().then_some(major)
 }
 
-/// The right side of a replace (<https://go.dev/ref/mod#go-mod-file-replace>).
+/// Parses the right-hand side of a replace directive (<https://go.dev/ref/mod#go-mod-file-replace>).
 pub fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
     if text.is_empty() {
         return Err(InvalidValue::new("is empty")
@@ -262,7 +261,7 @@ pub fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
     Ok(Replacement::Module { path: path.to_owned(), version: version.map(str::to_owned) })
 }
 
-/// The left side of a replace: a module path, with the one version that is meant or without.
+/// Parses the left-hand side of a replace directive: a module path and an optional version.
 pub fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
     let (path, version) = with_version(text);
     module_path(path)?;
@@ -273,7 +272,7 @@ pub fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
     Ok((path.to_owned(), version.map(str::to_owned)))
 }
 
-/// A version as go.mod takes it.
+/// Validates a version of go.mod.
 pub fn full_version(text: &str) -> Result<(), InvalidValue> {
     match semver_major(text) {
         Some(_) => Ok(()),
@@ -292,7 +291,7 @@ fn with_version(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// As Go tells them apart, on Windows and elsewhere alike.
+/// Whether Go treats the text as a directory; the same on all platforms.
 pub(crate) fn is_directory(text: &str) -> bool {
     let starts = ["./", "../", "/", ".\\", "..\\", "\\"].iter().any(|start| text.starts_with(start));
     starts || matches!(text, "." | "..") || has_drive(text)

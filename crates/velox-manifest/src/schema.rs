@@ -1,5 +1,5 @@
-//! The JSON Schema of velox.toml in all its formats, for editors (<https://json-schema.org/draft-07>, the newest that
-//! TOML editors know). It is made from [`TABLES`]; the parser still knows more than any schema can say.
+//! The JSON Schema of velox.toml in all its formats, generated from [`TABLES`]. It is
+//! <https://json-schema.org/draft-07>, the newest draft that TOML editors support; the parser is stricter.
 
 use serde_json::{Map, Value, json};
 
@@ -8,13 +8,13 @@ use crate::{
     target::TARGETS,
 };
 
-/// The schema, as indented JSON with a line feed at its end.
+/// The schema as indented JSON with a final newline.
 #[must_use]
 pub fn schema() -> String {
-    format!("{:#}\n", whole())
+    format!("{:#}\n", root())
 }
 
-fn whole() -> Value {
+fn root() -> Value {
     let mut schema = table("");
     let with_plugins =
         |forge: &str| json!({ "required": [forge], "properties": { (forge): { "required": ["plugins"] } } });
@@ -25,7 +25,7 @@ fn whole() -> Value {
             ("title", json!("velox.toml")),
             ("description", json!("What a RoadRunner server is built from: https://docs.roadrunner.dev")),
             ("anyOf", json!([{ "required": ["plugins"] }, with_plugins("github"), with_plugins("gitlab")])),
-            // Two formats in one file.
+            // Formats can't be mixed in one file.
             (
                 "not",
                 json!({
@@ -38,7 +38,7 @@ fn whole() -> Value {
     schema
 }
 
-/// A table of this name, with its keys and all that is below it.
+/// The schema of a table with its keys and subtables.
 fn table(name: &str) -> Value {
     let itself = TABLES.iter().find(|table| table.name == name);
     let keys = itself.map(|table| table.keys).unwrap_or_default();
@@ -51,7 +51,7 @@ fn table(name: &str) -> Value {
             .filter_map(|other| is_in(name, other))
             .map(|inner| (inner.to_owned(), table(&path(inner)))),
     );
-    // By names of the user's own.
+    // User-defined keys.
     let mut schema = match properties.remove("NAME") {
         Some(each) => json!({ "type": "object", "minProperties": 1, "additionalProperties": each }),
         None => json!({ "type": "object", "additionalProperties": false, "properties": properties }),
@@ -73,7 +73,7 @@ fn table(name: &str) -> Value {
     schema
 }
 
-/// What a key may be, more narrowly than by its kind where words or a pattern can say it.
+/// The schema of a key, restricted to an enumeration or a pattern where possible.
 fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
     let mut schema = match (*name, kind) {
         ("dependencies", _) => choice(DEPENDENCIES),
@@ -83,7 +83,7 @@ fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
         ("ref" | "tag", _) => json!({ "type": "string", "pattern": r"^\S+$" }),
         ("version", _) => json!({ "type": "string", "pattern": r"^v[0-9]+\.[0-9]+\.[0-9]+|\$\{" }),
         ("base_url" | "endpoint", _) => json!({ "type": "string", "pattern": r"^\s*https?://|\$\{" }),
-        // A project's id may be a number.
+        // A project id can be a number.
         ("repository", _) if table.starts_with("gitlab") => json!({
             "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer", "minimum": 1 }],
         }),
@@ -96,7 +96,7 @@ fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
     schema
 }
 
-/// The architectures of each operating system; neither goes without the other.
+/// The architectures of each operating system; `os` and `arch` require each other.
 fn targets() -> [(&'static str, Value); 2] {
     let of_each = TARGETS.iter().map(|(os, arches)| {
         json!({
@@ -112,7 +112,7 @@ fn words(words: Vec<&str>) -> Value {
     json!({ "anyOf": [{ "enum": words }, variable()] })
 }
 
-/// One of a few words, in whichever case; the usual one is what editors offer.
+/// A case-insensitive enumeration; editors suggest the lowercase values.
 fn choice<T>(words: &[(&str, T)]) -> Value {
     let usual: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let any_case: Vec<String> = usual
@@ -123,7 +123,7 @@ fn choice<T>(words: &[(&str, T)]) -> Value {
     json!({ "anyOf": [{ "enum": usual }, { "type": "string", "pattern": pattern }, variable()] })
 }
 
-/// A value that only the environment tells.
+/// A value with an environment variable.
 fn variable() -> Value {
     json!({ "type": "string", "pattern": r"\$\{" })
 }

@@ -1,6 +1,6 @@
 use crate::{GoTarget, reader::nearest};
 
-/// What Go compiles for (`go tool dist list`), as far as a server can run there.
+/// The supported operating systems and architectures, a subset of `go tool dist list`.
 pub(crate) const TARGETS: &[(&str, &[&str])] = &[
     ("darwin", &["amd64", "arm64"]),
     ("freebsd", &["386", "amd64", "arm", "arm64"]),
@@ -10,7 +10,7 @@ pub(crate) const TARGETS: &[(&str, &[&str])] = &[
     ("windows", &["386", "amd64", "arm64"]),
 ];
 
-/// What others call them.
+/// Common names of operating systems and architectures, and Go's names.
 const ALIASES: &[(&str, &str)] = &[
     ("macos", "darwin"),
     ("osx", "darwin"),
@@ -24,10 +24,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("i686", "386"),
 ];
 
-/// Reads a target as the command line gives it, `os/arch` in Go's spelling (`linux/amd64`).
+/// Parses a target, `GOOS/GOARCH` (`linux/amd64`).
 ///
 /// # Errors
-/// A sentence that names the wrong part, with the nearest known one or what is possible.
+/// A message with the unknown part, and the most similar value or all supported ones.
 pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     let (os, arch) = text
         .split_once('/')
@@ -37,7 +37,7 @@ pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     })
 }
 
-/// The targets that RoadRunner itself is released for: what `all` means.
+/// The targets of RoadRunner's releases, `--target all`.
 #[must_use]
 pub fn release_targets() -> Vec<GoTarget> {
     [
@@ -53,7 +53,7 @@ pub fn release_targets() -> Vec<GoTarget> {
     .collect()
 }
 
-/// Everything that can be compiled for, by operating system and architecture.
+/// All supported targets, sorted by operating system and architecture.
 #[must_use]
 pub fn targets() -> Vec<GoTarget> {
     let of_os = |(os, arches): &(&str, &[&str])| {
@@ -63,7 +63,7 @@ pub fn targets() -> Vec<GoTarget> {
     TARGETS.iter().flat_map(of_os).collect()
 }
 
-/// Which half of a target is wrong, with a sentence about it.
+/// The invalid part of a target, with a message.
 pub(crate) enum InvalidTarget {
     Os(String),
     Arch(String),
@@ -91,7 +91,7 @@ fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str> + C
 }
 
 impl GoTarget {
-    /// The target of the machine that this program was compiled for, in Go's names.
+    /// The target that this program was compiled for.
     #[must_use]
     pub fn host() -> Self {
         let os = match std::env::consts::OS {

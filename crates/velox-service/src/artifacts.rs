@@ -1,7 +1,7 @@
-//! The binaries, each under the SHA-256 of its bytes: `ROOT/3f/3f9a…`, in a directory or an object store.
+//! The artifact store: binaries by SHA-256 (`ROOT/3f/3f9a…`), in a directory or an object store.
 //!
-//! In the service's own directory a file's modification time is its last use. Many nodes share an object store: there the
-//! build store records when an artifact was used last.
+//! In the service's own directory, a file's modification time is its last use. With a shared object store,
+//! the build store records the last use.
 
 use std::{
     collections::BTreeMap,
@@ -35,30 +35,30 @@ use velox_gocache::{open_remote, parse_remote, store_error_summary};
 
 use crate::store::StoreError;
 
-/// How many parts of an upload are in flight.
+/// The number of parts of an upload in flight.
 const MAX_PARTS: usize = 3;
-/// How long the store may take for a part or a chunk.
+/// The timeout of a request for a part or a chunk.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long the store may take for a readiness check.
+/// The timeout of a readiness check.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Precision of the last use in a directory: not every download writes to the disk.
+/// The precision of the last use in a directory: not every download writes to the disk.
 const LAST_USE_PRECISION: Duration = Duration::from_secs(600);
-/// Prefix of temporary files; earlier versions wrote uploads to such files too.
+/// The prefix of temporary files; earlier versions also used it for uploads.
 const TEMPORARY_PREFIX: &str = ".put-";
 
-/// How much is read and written at once. A slow client holds no request open, only chunks in memory, and these are smaller
-/// the more clients there are.
+/// The sizes of reads and writes. A slow client holds chunks in memory, not an open request; the more
+/// clients, the smaller the chunks.
 #[derive(Debug, Clone, Copy)]
 struct TransferLimits {
-    /// Bytes of an upload's part. Object stores take parts of 8 MiB, and 10,000 of them.
+    /// Bytes of an upload's part. Object stores accept up to 10,000 parts.
     part: usize,
     max_chunk: u64,
     min_chunk: u64,
-    /// Bytes of all chunks of all clients, as long as they aren't smaller than `min_chunk`.
+    /// Bytes of all clients' chunks, unless these would be smaller than `min_chunk`.
     total: u64,
-    /// How many chunks are fetched ahead for a client.
+    /// The number of chunks prefetched for a client.
     ahead: usize,
-    /// How many chunks are read at once: in a directory each takes a thread.
+    /// The number of concurrent chunk reads: in a directory each takes a thread.
     concurrent_reads: usize,
 }
 
@@ -80,20 +80,20 @@ const OBJECT_STORE_LIMITS: TransferLimits = TransferLimits {
     concurrent_reads: Semaphore::MAX_PERMITS,
 };
 
-/// The service's binaries. An artifact is there completely or not at all.
+/// The artifact store. Uploads are atomic.
 #[derive(Debug)]
 pub struct ArtifactBucket {
     store: Arc<dyn ObjectStore>,
     root: Location,
     /// The store's name in errors.
     name: String,
-    /// The directory that this service alone uses.
+    /// The directory, if it belongs to this service alone.
     own_directory: Option<OwnDirectory>,
     limits: TransferLimits,
-    /// One for each running download.
+    /// Its reference count is the number of running downloads plus one.
     readers: Arc<()>,
     reads: Semaphore,
-    /// How many of the next uploads fail.
+    /// The number of uploads that fail next.
     #[cfg(test)]
     pub(crate) failing_puts: std::sync::atomic::AtomicU32,
 }
@@ -101,18 +101,18 @@ pub struct ArtifactBucket {
 #[derive(Debug)]
 struct OwnDirectory {
     path: PathBuf,
-    /// Held while an artifact is found and marked as used, and while an unused one is removed.
+    /// Held while an artifact is marked as used or removed.
     removal: Mutex<()>,
 }
 
 /// An artifact in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedArtifact {
-    /// Its SHA-256, in hexadecimal.
+    /// The SHA-256, in hexadecimal.
     pub sha256: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When it was stored or, in the service's own directory, used last, within some minutes.
+    /// When it was stored, or last used if in the service's own directory (to within minutes).
     pub last_used: SystemTime,
 }
 
@@ -120,7 +120,7 @@ impl ArtifactBucket {
     /// Parses the location of an artifact store: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
     ///
     /// # Errors
-    /// It is none of these. The message has no secrets.
+    /// The location is invalid. The message has no secrets.
     pub fn parse(text: &str) -> Result<Url, String> {
         parse_remote(text).map_err(|error| match error {
             velox_gocache::GoCacheError::Remote { text, why } => {
@@ -130,7 +130,7 @@ impl ArtifactBucket {
         })
     }
 
-    /// Opens a store that many nodes share. Credentials come from the variables that object_store documents (`AWS_*`,
+    /// Opens a store shared by many nodes. Credentials come from object_store's variables (`AWS_*`,
     /// `GOOGLE_*`, `AZURE_*`).
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl ArtifactBucket {
     /// Opens or creates the service's own directory, and removes incomplete uploads.
     ///
     /// # Errors
-    /// It can't be read or written.
+    /// The directory isn't readable or writable.
     pub fn open_directory(path: &Path) -> Result<Self, StoreError> {
         let name = format!("artifact directory {}", path.display());
         let failed = |error: String| StoreError::Failed(format!("failed to open the {name}: {error}"));
@@ -177,7 +177,7 @@ impl ArtifactBucket {
         }
     }
 
-    /// Stores the file. Storing the same artifact again is no error.
+    /// Stores the file; does nothing if the artifact is already stored.
     ///
     /// # Errors
     /// The file's checksum isn't `sha256`, or the store fails.
@@ -202,7 +202,7 @@ impl ArtifactBucket {
             .await
             .map_err(|error| self.failed("store an artifact", &error))?;
         if let Err(error) = self.upload(sha256, &mut source, upload.as_mut()).await {
-            // Parts that stay are never visible; object stores have rules that remove them.
+            // Parts that remain are never visible; object stores have lifecycle rules to remove them.
             let _ = upload.abort().await;
             return Err(error);
         }
@@ -244,7 +244,7 @@ impl ArtifactBucket {
         Err(StoreError::Failed(format!("checksum mismatch for artifact {sha256}: the file has {found}")))
     }
 
-    /// The size of the artifact, which counts as used now; `None`: it isn't there.
+    /// Returns the size of the artifact if it exists, and marks it as used.
     ///
     /// # Errors
     /// The store fails.
@@ -272,7 +272,7 @@ impl ArtifactBucket {
         Ok(Some(found.size))
     }
 
-    /// The bytes in `range`, which lies within the artifact, in chunks: memory doesn't grow with the size.
+    /// Streams the bytes in `range`, which must lie within the artifact, in chunks of bounded size.
     ///
     /// # Errors
     /// The name is invalid. Later errors are items of the stream.
@@ -294,7 +294,7 @@ impl ArtifactBucket {
     }
 
     async fn read_chunk(self: Arc<Self>, location: Location, range: Range<u64>) -> Result<Bytes, StoreError> {
-        // It is never closed.
+        // The semaphore is never closed.
         let _permit = self.reads.acquire().await;
         let chunk = self.store.get_range(&location, range.clone()).await;
         let chunk = chunk.map_err(|error| self.failed("read an artifact", &error))?;
@@ -304,10 +304,10 @@ impl ArtifactBucket {
         Err(StoreError::Failed(format!("{}: an artifact is shorter than its size", self.name)))
     }
 
-    /// Checks that the store answers.
+    /// Checks that the store responds.
     ///
     /// # Errors
-    /// It doesn't, or the service's own directory isn't writable.
+    /// The store fails, or the service's own directory isn't writable.
     pub async fn ready(&self) -> Result<(), StoreError> {
         if let Some(own) = &self.own_directory {
             let path = own.path.clone();
@@ -328,7 +328,7 @@ impl ArtifactBucket {
         }
     }
 
-    /// All artifacts, in no order. Other objects are left out.
+    /// Lists all artifacts in no particular order, without other objects.
     ///
     /// # Errors
     /// The store fails.
@@ -342,7 +342,7 @@ impl ArtifactBucket {
         all.try_collect().await.map_err(|error| self.failed("list the artifacts", &error))
     }
 
-    /// Removes an artifact unless it was used or stored since it was listed. Returns whether it did.
+    /// Removes an artifact unless it was used or stored since it was listed. Returns whether it was removed.
     ///
     /// # Errors
     /// The store fails.
@@ -366,7 +366,7 @@ impl ArtifactBucket {
         }
     }
 
-    /// Where the artifact is; `None`: the name is no SHA-256.
+    /// The location of the artifact; `None` if the name isn't a SHA-256.
     fn location(&self, sha256: &str) -> Option<Location> {
         let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
         let is_name = sha256.len() == 64 && sha256.bytes().all(is_digit);
@@ -379,7 +379,7 @@ impl ArtifactBucket {
 }
 
 impl TransferLimits {
-    /// Bytes of a chunk, with so many references to the readers' counter: one is the bucket's own.
+    /// The size of a chunk for this reference count of `readers`, of which one is the bucket's.
     fn chunk(self, references: usize) -> u64 {
         let chunks = (references as u64).saturating_sub(1).max(1) * (self.ahead as u64 + 1);
         (self.total / chunks).clamp(self.min_chunk, self.max_chunk)

@@ -1,4 +1,4 @@
-//! A build as the stores keep it.
+//! A build as stored.
 
 use std::collections::BTreeSet;
 
@@ -9,61 +9,61 @@ use velox_api::{
     artifact_path,
 };
 
-/// On whose account a build runs: the name of a token, or an address where nobody needs one.
+/// The tenant of a build: the name of a token, or a network address if no token is required.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tenant(pub String);
 
-/// A build that is to be queued, unless there is one like it.
+/// A build to be queued.
 #[derive(Debug, Clone)]
 pub struct NewBuild {
-    /// What is asked for.
+    /// The request.
     pub spec: BuildSpec,
-    /// Who asks.
+    /// The tenant that requests it.
     pub tenant: Tenant,
-    /// Anew, even where the binary is there already. One that is queued or running is shared all the same.
+    /// Rebuild even if an equal build succeeded. A queued or running one is still shared.
     pub force: bool,
-    /// How many builds of the tenant may be queued or running with this one; `None`: as many as the queue takes.
+    /// The tenant's limit of unfinished builds, including this one; `None`: unlimited.
     pub at_once: Option<u64>,
     /// [`Build::trace`].
     pub trace: Option<String>,
 }
 
-/// A build as the store keeps it.
+/// A build as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Build {
-    /// Its name.
+    /// The build's ID.
     pub id: BuildId,
     /// [`BuildSpec::key`].
     pub key: String,
-    /// What is asked for.
+    /// The request.
     pub spec: BuildSpec,
-    /// Compile anew, whatever the caches have.
+    /// Recompile despite cached results.
     pub force: bool,
-    /// How far it is.
+    /// The state.
     pub state: BuildState,
-    /// On whose account it runs: who asked first.
+    /// The tenant that requested it first.
     pub tenant: Tenant,
-    /// Who still wants it; where the last one cancels, it ends.
+    /// The tenants that haven't cancelled; the build is cancelled when the last one cancels.
     pub wanted_by: BTreeSet<Tenant>,
-    /// The `traceparent` of the request that asked first (<https://www.w3.org/TR/trace-context/#traceparent-header>), where
-    /// traces are kept: whichever process builds, its trace leads there.
+    /// The `traceparent` of the first request, if traced, to which the build's own trace is linked
+    /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
-    /// How often a worker took it: more than once where one died.
+    /// The number of attempts: more than one if a worker died.
     pub attempts: u32,
-    /// When it was asked for.
+    /// When the build was requested.
     pub created: Timestamp,
-    /// When a worker took it, the last time.
+    /// When the last attempt started.
     pub started: Option<Timestamp>,
-    /// When it ended.
+    /// When the build finished.
     pub finished: Option<Timestamp>,
-    /// What came of it; there with the final states, save for [`BuildState::Cancelled`].
+    /// The outcome, in final states except [`BuildState::Cancelled`].
     pub outcome: Option<BuildOutcome>,
 }
 
 impl Build {
-    /// A new build that waits for its turn.
+    /// Creates a queued build.
     #[must_use]
     pub fn queued(new: NewBuild, key: String) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Build {
         }
     }
 
-    /// The build as the API shows it.
+    /// The API's view of the build.
     #[must_use]
     pub fn view(&self) -> BuildView {
         let (result, failure) = match &self.outcome {
@@ -120,30 +120,30 @@ impl Build {
     }
 }
 
-/// How a build ended.
+/// The outcome of a build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BuildOutcome {
-    /// With a binary.
+    /// The build produced a binary.
     #[serde(rename = "made")]
     Succeeded(Box<BuildResult>),
-    /// Without one.
+    /// The build failed.
     Failed(BuildFailure),
 }
 
-/// What a build made.
+/// The result of a successful build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildResult {
     /// The binary.
     pub artifact: ArtifactInfo,
     /// RoadRunner's exact version.
     pub version: String,
-    /// The Go version that compiled it (`go1.26.8`).
+    /// The Go version that compiled the binary (`go1.26.8`).
     pub go_version: String,
-    /// The `velox.toml` that says the same.
+    /// The request as a `velox.toml`.
     pub configuration: String,
-    /// The `velox.lock` that belongs to it.
+    /// The `velox.lock`.
     pub lock: String,
-    /// The plugins raised by minimal version selection, a sentence each.
+    /// A warning for each plugin raised by minimal version selection.
     pub warnings: Vec<String>,
 }

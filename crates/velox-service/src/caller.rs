@@ -19,10 +19,10 @@ pub enum TokenScope {
 }
 
 impl TokenScope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
 
-    /// As it is written.
+    /// The scope's name.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -40,10 +40,10 @@ pub struct Caller {
     pub tenant: Tenant,
     /// The permissions.
     pub scopes: BTreeSet<TokenScope>,
-    /// How many builds of theirs may be queued or running at once; `None`: as many as the queue takes.
+    /// The maximum number of unfinished builds; `None`: unlimited.
     pub builds_at_once: Option<u64>,
-    /// How many builds they may ask for in an hour; `None`: any number.
+    /// The maximum number of builds per hour; `None`: unlimited.
     pub builds_per_hour: Option<u64>,
-    /// The modules that they may build from, as GOPRIVATE's patterns; `None`: what the service allows.
+    /// The allowed modules, as GOPRIVATE patterns; `None`: no further restriction.
     pub modules: Option<Vec<String>>,
 }

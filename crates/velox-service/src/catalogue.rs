@@ -1,4 +1,4 @@
-//! What can be chosen from: RoadRunner's versions, the plugins that vx knows, the targets.
+//! The catalogue: RoadRunner's versions, the known plugins and the targets.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,54 +10,54 @@ use velox_manifest::{
 
 use crate::releases::Releases;
 
-/// What can be chosen from, as `GET /v1/catalogue` answers. Other plugins can be built too, by their module paths.
+/// The response of `GET /v1/catalogue`. Other plugins can be built by their module paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PluginCatalogue {
-    /// RoadRunner's releases, the newest first.
+    /// RoadRunner's releases, newest first.
     pub roadrunner: Vec<String>,
-    /// The RoadRunner that the plugins' versions are of.
+    /// The RoadRunner version that the plugins' versions belong to.
     pub of: String,
-    /// Whether it is known what that one was released with; without it no plugin has a version.
+    /// Whether that release's plugins are known; otherwise no plugin has a version.
     pub complete: bool,
-    /// The plugins by what they are for.
+    /// The plugins by purpose.
     pub groups: Vec<CatalogueGroup>,
-    /// What can be compiled for, `os/arch` in Go's names.
+    /// The supported targets, `os/arch` in Go's names.
     pub targets: Vec<String>,
-    /// The service's own platform: what is compiled for where nothing else is asked for.
+    /// The default target: the service's own platform.
     pub target: String,
 }
 
 /// Plugins for one purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CatalogueGroup {
-    /// As it is headed.
+    /// The heading.
     pub title: String,
-    /// By name.
+    /// The plugins, sorted by name.
     pub plugins: Vec<CataloguePlugin>,
 }
 
 /// A plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CataloguePlugin {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its module path: as the RoadRunner that is asked about names it, else with the newest major.
+    /// The module path: as in the selected RoadRunner release, else with the newest major version.
     pub module: String,
-    /// `supported`, `third-party` or `deprecated`; missing where only RoadRunner itself knows it.
+    /// `supported`, `third-party` or `deprecated`; absent for plugins that aren't in vx's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// What it is for, in a line.
+    /// A one-line description.
     pub description: String,
-    /// Of a deprecated one: the plugin that does its work by now.
+    /// The replacement of a deprecated plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<String>,
-    /// The version that this RoadRunner was released with.
+    /// The version in this RoadRunner release.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
 impl PluginCatalogue {
-    /// What there is for this RoadRunner, a release or any other ref; for the newest release where none is named.
+    /// The catalogue for this RoadRunner ref; default: the newest release.
     pub async fn of(releases: &Releases, roadrunner: Option<&str>) -> Self {
         let versions = releases.versions();
         let of = roadrunner.or(versions.first().map(String::as_str)).unwrap_or_default().to_owned();
@@ -72,21 +72,21 @@ impl PluginCatalogue {
         }
     }
 
-    /// All plugins, in the order in which they are shown.
+    /// All plugins in display order.
     pub fn plugins(&self) -> impl Iterator<Item = &CataloguePlugin> {
         self.groups.iter().flat_map(|group| &group.plugins)
     }
 }
 
 impl CataloguePlugin {
-    /// What is asked for where the user doesn't say: the version that was released, else the newest.
+    /// The default ref: the released version, else `latest`.
     #[must_use]
     pub fn reference(&self) -> &str {
         self.version.as_deref().unwrap_or("latest")
     }
 }
 
-/// The known plugins, and those that a release has besides.
+/// The known plugins, and the other plugins of a release.
 fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
     let mut groups: Vec<CatalogueGroup> = PluginGroup::ALL
         .iter()
@@ -129,7 +129,7 @@ fn plugin(known: &KnownPlugin, released: &[(String, String)]) -> CataloguePlugin
     }
 }
 
-/// A module path without its major.
+/// A module path without its major version suffix.
 pub(crate) fn base(module: &str) -> &str {
     split_path_version(module).map_or(module, |(base, _)| base)
 }

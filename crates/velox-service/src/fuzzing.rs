@@ -1,4 +1,4 @@
-//! What reads requests, for the fuzz targets alone: no part of the library's promises.
+//! The request parsers, for the fuzz targets only; not part of the public API.
 
 use buffa::Message;
 use velox_api::{BuildSpec, SubmitRequest, Violation};
@@ -8,19 +8,19 @@ use crate::{
     proto::api::request::v1::BuildRequest,
 };
 
-/// The body of `POST /v1/builds`.
+/// Parses the body of `POST /v1/builds`.
 pub fn submit(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let submit: SubmitRequest = body::parse_json(bytes).ok()?;
     Some(builds::spec(submit).and_then(|(spec, _)| spec.normalized()))
 }
 
-/// A call's JSON.
+/// Parses a call in JSON.
 pub fn call_json(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let request: BuildRequest = serde_json::from_slice(bytes).ok()?;
     Some(rpc::spec(request).and_then(BuildSpec::normalized))
 }
 
-/// A call's protobuf.
+/// Parses a call in protobuf.
 pub fn call_protobuf(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let request = BuildRequest::decode_from_slice(bytes).ok()?;
     Some(rpc::spec(request).and_then(BuildSpec::normalized))

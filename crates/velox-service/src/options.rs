@@ -1,4 +1,4 @@
-//! How a service is set up.
+//! The options of a service.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -7,43 +7,43 @@ use url::Url;
 
 use crate::policy::BuildPolicy;
 
-/// How a service is set up.
+/// The options of a service.
 #[derive(Debug, Clone)]
 pub struct ServiceOptions {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Its directory: the database, the artifacts, the jobs on their way.
+    /// The directory of the database, the artifacts and the running jobs.
     pub data: PathBuf,
-    /// How many builds run at once on this machine; 0: none, workers do it.
+    /// The number of concurrent builds on this machine; 0: workers only.
     pub jobs: usize,
-    /// How many builds may wait.
+    /// The maximum length of the queue.
     pub queue: u64,
-    /// For how long a build is good whose refs may mean something else by then (branches, `latest`).
+    /// How long a build with inexact refs (branches, `latest`) is reused.
     pub time_to_live: Duration,
-    /// Its certificate and key; `None`: plain HTTP.
+    /// The certificate and key; `None`: plain HTTP.
     pub tls: Option<TlsOptions>,
-    /// The file with the hashed tokens; `None`: nobody needs one.
+    /// The file with the hashed tokens; `None`: no tokens required.
     pub tokens: Option<PathBuf>,
-    /// Whoever reaches the address may use the service, by whatever host name. Without it and without tokens, only this
-    /// machine's own names are served: a page elsewhere whose name was made to point here gets nothing.
+    /// Accept requests without a token under any host name. Without it and without tokens, only this
+    /// machine's own host names are served, which prevents DNS rebinding.
     pub anonymous: bool,
-    /// Pages of these origins may use the API (CORS).
+    /// The origins that may use the API (CORS).
     pub origins: Vec<String>,
-    /// What may be asked for.
+    /// The restrictions on requests.
     pub policy: BuildPolicy,
-    /// What a build may use.
     pub limits: JobLimits,
-    /// What is kept, and for how long.
+    /// The limits of each build.
+    /// How long builds and artifacts are kept.
     pub retention: Retention,
-    /// Many nodes; `None`: this one alone.
+    /// The cluster; `None`: a single node.
     pub cluster: Option<ClusterOptions>,
-    /// The program that runs a job (`vx`).
+    /// The executable that runs jobs (`vx`).
     pub program: PathBuf,
-    /// The environment of the service; of it, jobs get what they need and no more.
+    /// The environment of the service; jobs get only the variables that they need.
     pub environment: BTreeMap<String, String>,
-    /// The file that gets a line for whatever is asked for or refused; `None`: there is none.
+    /// The audit log.
     pub audit: Option<PathBuf>,
-    /// How long running requests and builds may go on after a signal to stop.
+    /// How long running requests and builds may continue after a shutdown signal.
     pub drain: Duration,
 }
 
@@ -52,47 +52,47 @@ pub struct ServiceOptions {
 pub struct TlsOptions {
     /// The chain, the server's own certificate first.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
-/// What a build may use.
 #[derive(Debug, Clone)]
+/// The limits of a build.
 pub struct JobLimits {
-    /// From its start to its end.
+    /// The total duration.
     pub time: Duration,
-    /// Memory of all its processes in bytes where cgroups allow it, else of each of them.
+    /// The memory in bytes: of all processes with cgroups, else of each process.
     pub memory: u64,
-    /// What it may leave on the disk, in bytes.
+    /// The disk space in bytes.
     pub disk: u64,
-    /// What it may download, in bytes.
+    /// The downloads in bytes.
     pub download: u64,
-    /// How large its log may grow, in bytes.
+    /// The size of the log in bytes.
     pub log: u64,
-    /// How large its binary may be, in bytes.
+    /// The size of the binary in bytes.
     pub artifact: u64,
-    /// How much the caches that all builds share may take, in bytes. When they take more, they begin anew.
+    /// The size of the shared caches in bytes; they are cleared when they exceed it.
     pub cache: u64,
 }
 
-/// The services that many nodes share.
+/// The services that the nodes of a cluster share.
 #[derive(Clone)]
 pub struct ClusterOptions {
-    /// The NATS servers (`nats://host:4222`, `tls://host:4222`), with JetStream. They may hold `user:password@` or `token@`,
-    /// one for all.
+    /// The NATS servers with JetStream (`nats://host:4222`, `tls://host:4222`). They may contain
+    /// `user:password@` or `token@`, the same for all.
     pub nats: Vec<Url>,
-    /// The NATS credentials file's text.
+    /// The text of the NATS credentials file.
     pub credentials: Option<SecretString>,
-    /// Where the binaries are: `s3://bucket/prefix`, or any other that object_store knows.
+    /// The artifact store: `s3://bucket/prefix`, or any other URL that object_store supports.
     pub artifacts: Url,
-    /// How many NATS servers keep everything: 3 where one may go for good. It counts when it is set up for the first time.
+    /// The number of NATS replicas: 3 to survive the loss of one. Applied at the first setup only.
     pub replicas: usize,
-    /// How long a worker may be silent before its build is given to another.
+    /// How long a lease lasts without being extended.
     pub lease_time: Duration,
 }
 
 impl fmt::Debug for ClusterOptions {
-    /// Without the users' names and passwords.
+    /// Omits user names and passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nats: Vec<Option<&str>> = self.nats.iter().map(Url::host_str).collect();
         f.debug_struct("Cluster")
@@ -104,7 +104,7 @@ impl fmt::Debug for ClusterOptions {
 }
 
 impl Default for JobLimits {
-    /// Room for the largest RoadRunner with all its plugins, on a slow machine.
+    /// Enough for RoadRunner with all its plugins on a slow machine.
     fn default() -> Self {
         const GIB: u64 = 1 << 30;
         Self {
@@ -119,14 +119,14 @@ impl Default for JobLimits {
     }
 }
 
-/// What a service keeps, and for how long.
+/// The retention limits of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// For how long a finished build is kept.
+    /// How long a finished build is kept.
     pub age: Duration,
-    /// How many finished builds are kept; the oldest go first.
+    /// The number of finished builds kept; the oldest are removed first.
     pub builds: u64,
-    /// How many bytes the binaries may take; those that nobody asked for the longest go first.
+    /// The total size of the binaries in bytes; the least recently used are removed first.
     pub artifacts: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What requests may ask for.
+//! The operator's restrictions on requests.
 
 use url::Host;
 use velox_api::{BuildSpec, Violation};
@@ -6,8 +6,8 @@ use velox_gomod::module::{check_path, match_prefix_patterns};
 
 use crate::caller::Caller;
 
-/// The ends of names that are no one's on the public network
-/// (<https://www.iana.org/assignments/special-use-domain-names>, and what is customary besides).
+/// Domains without public hosts (<https://www.iana.org/assignments/special-use-domain-names>,
+/// and customary ones).
 const PRIVATE: [&str; 16] = [
     "localhost",
     "localdomain",
@@ -27,22 +27,22 @@ const PRIVATE: [&str; 16] = [
     "invalid",
 ];
 
-/// What the operator allows in requests.
+/// The operator's restrictions on requests.
 #[derive(Debug, Clone, Default)]
 pub struct BuildPolicy {
-    /// The modules that plugins and replacements may come from, as GOPRIVATE's patterns
+    /// The allowed modules of plugins and replacements, as GOPRIVATE patterns
     /// (<https://go.dev/ref/mod#private-modules>); empty: any.
     pub modules: Vec<String>,
-    /// The modules that may be fetched from their own version control instead of the module proxy, as GOPRIVATE's patterns.
+    /// The modules fetched from version control instead of the module proxy, as GOPRIVATE patterns.
     pub direct: Vec<String>,
     /// Whether C code may be compiled; `race` needs it.
     pub cgo: bool,
 }
 
-/// Why the policy rejects a request.
+/// The error of a rejected request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyError {
-    /// It is invalid on any service.
+    /// The request is invalid on any service.
     Invalid(Vec<Violation>),
     /// The caller may not request it.
     Forbidden(Vec<Violation>),
@@ -51,15 +51,15 @@ pub enum PolicyError {
 }
 
 impl BuildPolicy {
-    /// Checks a request of this caller.
+    /// Checks a caller's request.
     ///
     /// # Errors
-    /// Why it is rejected.
+    /// The request is rejected.
     pub fn check(&self, spec: &BuildSpec, caller: &Caller) -> Result<(), PolicyError> {
         self.check_for(spec, caller.modules.as_deref())
     }
 
-    /// As [`BuildPolicy::check`], for whoever may build from these modules; `None`: from all that the service allows.
+    /// As [`BuildPolicy::check`], for a caller restricted to these modules; `None`: no further restriction.
     pub(crate) fn check_for(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), PolicyError> {
         let mut invalid = Vec::new();
         let mut forbidden = Vec::new();
@@ -78,7 +78,7 @@ impl BuildPolicy {
             let new = replace.new.split_once('@').map_or(replace.new.as_str(), |(path, _)| path);
             source(format!("replaces[{at}].new"), new);
         }
-        // What is replaced or left out is fetched from nowhere, but a module it has to be.
+        // Replaced and excluded modules aren't fetched, but their paths must be valid.
         let mut name = |field: String, path: &str| {
             if let Err(why) = self.check_module(path) {
                 invalid.push(Violation::new(field, why));
@@ -105,14 +105,14 @@ impl BuildPolicy {
         Ok(())
     }
 
-    /// Whether it is the path of a module that others can have too.
+    /// Checks that the path is valid and its host public or listed.
     fn check_module(&self, path: &str) -> Result<(), String> {
         if path.starts_with(['.', '/', '\\', '~']) || path.contains(['\\', ':']) {
             return Err("expected a module path, found a directory or a URL".to_owned());
         }
         check_path(path).map_err(|error| error.to_string())?;
         let host = path.split('/').next().unwrap_or_default();
-        // Also what only looks like a name: 127.1, 0x7f.0.0.1.
+        // Also rejects alternative forms of IP addresses: 127.1, 0x7f.0.0.1.
         let is_name = matches!(Host::parse(host), Ok(Host::Domain(_)))
             && host.split('.').all(|label| !label.is_empty());
         if !is_name {
@@ -126,7 +126,7 @@ impl BuildPolicy {
         Ok(())
     }
 
-    /// Whether the operator's lists name it.
+    /// Whether one of the operator's lists matches.
     fn is_listed(&self, path: &str) -> bool {
         matches_any(&self.modules, path) || matches_any(&self.direct, path)
     }

@@ -1,7 +1,5 @@
-//! Rate limits by key.
-//!
-//! The generic cell rate algorithm with a limit for each call: `governor` has one quota for all keys of a limiter,
-//! but each token has its own.
+//! Rate limits by key, with the limit given on each call: `governor` has one quota for all keys, but each
+//! token has its own.
 
 use std::{
     collections::HashMap,
@@ -12,16 +10,14 @@ use std::{
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// With more keys than that, those that used nothing lately are forgotten: strangers can't fill the memory.
+/// The number of keys above which idle keys are removed, which bounds the memory.
 const MANY: usize = 4096;
 
-/// What was done lately, by whom: so many at once, and after that as many an hour, evenly.
-///
-/// It is the generic cell rate algorithm, which keeps one time for each key
-/// (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
+/// A rate limiter that allows bursts of an hour's quota: the generic cell rate algorithm, which stores one
+/// time per key (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
 #[derive(Debug)]
 pub struct RateLimiter<K> {
-    /// When each would have used up nothing again.
+    /// When each key's quota is full again.
     even: Mutex<HashMap<K, Instant>>,
 }
 
@@ -32,15 +28,15 @@ impl<K> Default for RateLimiter<K> {
 }
 
 impl<K: Hash + Eq> RateLimiter<K> {
-    /// Takes one of `an_hour`.
+    /// Consumes one of `an_hour` permits.
     ///
     /// # Errors
-    /// There is none left: how long until there is one.
+    /// No permit is left; returns the time until the next one.
     pub fn take(&self, key: K, an_hour: u64) -> Result<(), Duration> {
         self.take_at(Instant::now(), key, an_hour)
     }
 
-    /// How long until there is one of `an_hour` left; `None`: there is.
+    /// The time until the next of `an_hour` permits; `None` if one is available.
     pub fn wait(&self, key: &K, an_hour: u64) -> Option<Duration> {
         let now = Instant::now();
         let even = self.even.lock().unwrap_or_else(PoisonError::into_inner);

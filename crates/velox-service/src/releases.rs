@@ -1,4 +1,4 @@
-//! RoadRunner's releases and what each was released with: as the module proxies tell it, kept for a while.
+//! RoadRunner's releases and their plugins, fetched from the module proxies and cached.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,64 +15,65 @@ use velox_build::{BuildOptions, BuildRequest, Event, Goal, QuerySession, Reporte
 use velox_gomod::semver;
 use velox_manifest::{Manifest, Spanned};
 
-/// For how long a list of versions is good.
+/// How long the list of versions is cached.
 const GOOD_FOR: Duration = Duration::from_secs(60 * 60);
-/// After how long something that couldn't be found out is asked for again.
+/// The delay before a failed request is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// For how long somebody who looks at a release waits for its plugins.
+/// How long a caller waits for the plugins of a release.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How many releases are listed.
+/// The number of listed releases.
 const LISTED: usize = 40;
 
 /// A plugin's module path and its version.
 type Released = (String, String);
 
-/// RoadRunner's releases. Nobody waits for more than a second here, however slow the module proxies are: until these
-/// answered, it is what was known when vx was built.
+/// RoadRunner's releases. Callers wait at most a second for the module proxies, and get the built-in list
+/// until these have responded.
 #[derive(Clone)]
 pub struct Releases {
     source: Option<Arc<dyn Source>>,
     known: watch::Sender<Known>,
 }
 
-/// Who knows.
+/// A source of releases.
 #[async_trait]
 trait Source: Send + Sync {
     /// All versions, in any order.
     async fn versions(&self) -> Result<Vec<String>, String>;
 
-    /// What one was released with.
+    /// The plugins of a release.
     async fn plugins(&self, version: &str) -> Result<Vec<Released>, String>;
 }
 
 #[derive(Clone, Default)]
 struct Known {
-    /// The newest first.
+    /// Newest first.
     versions: Vec<String>,
-    /// When they are to be asked for again.
+    /// When the versions become stale.
     stale: Option<Instant>,
     plugins: BTreeMap<String, Arc<Vec<Released>>>,
-    /// What is being asked for.
+    /// The releases being fetched.
     asking: BTreeSet<String>,
-    /// What couldn't be found out, and when it may be asked for again.
+    /// The failed releases, each with the time of its next attempt.
     failed: BTreeMap<String, Instant>,
 }
 
 impl Releases {
-    /// As the module proxies of this environment tell them. `directory` is where the questions are asked from.
+    /// The releases on the module proxies of this environment. `directory` is the working directory of the
+    /// queries.
     #[must_use]
     pub fn new(environment: BTreeMap<String, String>, directory: PathBuf) -> Self {
         Self { source: Some(Arc::new(Proxies { environment, directory })), ..Self::built_in() }
     }
 
-    /// Those that were known when vx was built.
+    /// The built-in releases.
     #[must_use]
     pub fn built_in() -> Self {
         let (known, _) = watch::channel(built_in().clone());
         Self { source: None, known }
     }
 
-    /// The versions, the newest first. A list that is too old is renewed beside.
+    /// The versions, newest first. A stale list is refreshed in the background.
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
         let now = Instant::now();
@@ -80,7 +81,7 @@ impl Releases {
         self.known.send_if_modified(|known| {
             renew = self.source.is_some() && known.stale.is_none_or(|stale| stale <= now);
             if renew {
-                // Nobody else asks in the meantime.
+                // Prevents simultaneous refreshes.
                 known.stale = Some(now + GOOD_FOR);
             }
             false
@@ -92,7 +93,7 @@ impl Releases {
         self.known.borrow().versions.clone()
     }
 
-    /// What a release has; `None`: it is none that is known, or nobody told it so far.
+    /// The plugins of a release; `None` if the release is unknown or its plugins aren't available yet.
     pub async fn plugins(&self, version: &str) -> Option<Arc<Vec<Released>>> {
         let now = Instant::now();
         let mut ask = false;
@@ -110,7 +111,7 @@ impl Releases {
             tokio::spawn(async move { this.ask(&*source, version).await });
         }
         let settled = changes.wait_for(|known| !known.asking.contains(version));
-        // Too late is as good as not at all.
+        // A timeout means that the plugins aren't available yet.
         let _ = tokio::time::timeout(PATIENCE, settled).await;
         self.known.borrow().plugins.get(version).cloned()
     }
@@ -126,7 +127,7 @@ impl Releases {
                 self.known.send_modify(|known| known.stale = Some(Instant::now() + AGAIN_AFTER));
             }
         }
-        // The newest one is what most users look at: it is there when they come.
+        // Prefetch the plugins of the newest release, which most users select.
         let newest = self.known.borrow().versions.first().cloned();
         if let Some(newest) = newest {
             self.plugins(&newest).await;
@@ -153,7 +154,7 @@ impl Releases {
     }
 }
 
-/// Releases only: whoever wants a candidate writes it.
+/// Sorts the versions, without prereleases.
 fn newest_first(mut versions: Vec<String>) -> Vec<String> {
     versions.retain(|version| semver::prerelease(version).is_none_or(str::is_empty));
     versions.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| semver::compare(other, one)));
@@ -162,7 +163,7 @@ fn newest_first(mut versions: Vec<String>) -> Vec<String> {
     versions
 }
 
-/// RoadRunner's majors were years after its v2; what came after them has small numbers again.
+/// Orders RoadRunner's majors: up to v2, then years, then small numbers again.
 fn rank(version: &str) -> u8 {
     let major: u64 =
         semver::major(version).and_then(|major| major.trim_start_matches('v').parse().ok()).unwrap_or(0);
@@ -184,7 +185,7 @@ fn built_in() -> &'static Known {
         plugins: Vec<String>,
     }
     static KNOWN: LazyLock<Known> = LazyLock::new(|| {
-        // A test reads it, so that this can't fail.
+        // Covered by a test, so parsing can't fail.
         let file: Option<File> = toml_edit::de::from_str(include_str!("releases.toml")).ok();
         let mut known = Known::default();
         for BuiltInRelease { version, plugins } in file.into_iter().flat_map(|file| file.releases) {
@@ -198,7 +199,7 @@ fn built_in() -> &'static Known {
     &KNOWN
 }
 
-/// The module proxies, asked the way that `vx init` asks them.
+/// The module proxies, queried as by `vx init`.
 struct Proxies {
     environment: BTreeMap<String, String>,
     directory: PathBuf,
@@ -254,7 +255,7 @@ fn said(error: velox_build::Error) -> String {
     error.to_string()
 }
 
-/// Runs it on a thread of its own: what the pipeline waits for can't move between threads.
+/// Runs a query on its own thread: the pipeline's futures aren't `Send`.
 async fn aside<T: Send + 'static, F: Future<Output = Result<T, String>>>(
     question: impl FnOnce() -> F + Send + 'static,
 ) -> Result<T, String> {
@@ -263,7 +264,7 @@ async fn aside<T: Send + 'static, F: Future<Output = Result<T, String>>>(
     answer.await.map_err(|error| error.to_string())?
 }
 
-/// Nobody looks at how a list is fetched.
+/// Discards progress events.
 struct Silent;
 
 impl Reporter for Silent {
@@ -278,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what it is asked, and answers what it is told to.
+    /// A source with fixed answers that counts its queries.
     #[derive(Default)]
     struct Told {
         versions: Vec<&'static str>,

@@ -1,7 +1,7 @@
-//! Applies the limits on what a service keeps.
+//! Applies the retention limits.
 //!
-//! Builds go with their logs and binaries: first the records, then the bytes, so that nothing leads to a binary that isn't
-//! there. Bytes that no build knows of, since whoever stored them died, go too. Of many nodes each does it.
+//! Builds are removed with their logs and binaries: the records first, so that none refers to a missing
+//! binary. Artifacts without a build, such as those of dead workers, are removed too. Every node does so.
 
 use std::{
     sync::Arc,
@@ -20,7 +20,7 @@ use crate::{
 
 /// How often the limits are applied.
 const APPLY_INTERVAL: Duration = Duration::from_secs(600);
-/// How long removing a binary may take once it is forgotten: after that a build may store it anew.
+/// The timeout of removing a binary after its record; later a build may store it again.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Retention {
@@ -48,7 +48,7 @@ impl Retention {
     ) -> Result<(), StoreError> {
         let pruned = store.prune(before(now, self.age), self.builds, before(now, MIN_RETENTION)).await?;
         let mut all = artifacts.list().await?;
-        // After the list: what is stored meanwhile isn't in it.
+        // After the listing, so that artifacts stored meanwhile aren't removed.
         let known = store.artifacts().await?;
         let used = |artifact: &ListedArtifact| {
             let used = Timestamp::try_from(artifact.last_used).unwrap_or(Timestamp::MAX);
@@ -63,7 +63,8 @@ impl Retention {
             if needed || (fits && known.contains_key(&artifact.sha256)) {
                 continue;
             }
-            // It goes, or another node is at it, or it was asked for just now: the next look counts anew.
+            // Counted as removed even if another node removes it or it was just used; the next run counts
+            // again.
             total -= artifact.size;
             let until = Instant::now() + REMOVAL_TIMEOUT;
             if !store.remove_artifact(&artifact.sha256, before(now, MIN_RETENTION)).await? {
@@ -129,7 +130,7 @@ mod tests {
             Self { store: Box::new(store), artifacts: folder, directory, _nats: None }
         }
 
-        /// `None`: there is no NATS server here.
+        /// `None` if no NATS server is available.
         async fn shared() -> Option<Self> {
             let nats = NatsServer::start().inspect_err(|error| println!("skipped: {error}")).ok()?;
             let directory = tempfile::tempdir().unwrap();
@@ -159,7 +160,7 @@ mod tests {
             retention.apply(&*self.store, &self.artifacts, now).await.unwrap();
         }
 
-        /// Stores what nobody heard of.
+        /// Stores an artifact without a build.
         async fn orphan(&self, bytes: &[u8]) -> String {
             let sha256 = HEXLOWER.encode(&Sha256::digest(bytes));
             let file = self.directory.path().join("rr");
@@ -177,7 +178,7 @@ mod tests {
                 .unwrap()
         }
 
-        /// A build that made these bytes.
+        /// Finishes a build with these bytes.
         async fn made(&self, version: &str, bytes: &[u8]) -> (BuildId, String) {
             self.submit(version).await;
             let lease = self.store.lease("worker").await.unwrap();
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Binaries go with their builds, builds with their binaries, and what no build knows of goes too.
+    /// Binaries and builds are removed together, and artifacts without a build are removed.
     async fn keeps_to_it(place: Fixture) {
         let (first, one) = place.made("v1.0.0", b"one").await;
         let (second, two) = place.made("v2.0.0", b"binary two").await;
@@ -230,7 +231,7 @@ mod tests {
         assert!(place.there(&lost).await, "a build may be about to end with it");
         place.keep(keep, tomorrow).await;
         assert!(place.there(&one).await && place.there(&two).await && !place.there(&lost).await);
-        // Any number of nodes does it at once.
+        // Nodes may prune concurrently.
         let fewer = Retention { builds: 1, ..keep };
         tokio::join!(place.keep(fewer, tomorrow), place.keep(fewer, tomorrow));
         assert!(place.store.get(first).await.unwrap().is_none());

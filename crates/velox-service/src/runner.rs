@@ -15,22 +15,22 @@ use crate::build::{Build, BuildResult};
 pub enum RunOutcome {
     /// A binary in the job's directory.
     Succeeded {
-        /// What it is.
+        /// The result.
         made: Box<BuildResult>,
-        /// Where it is.
+        /// The path of the binary.
         file: PathBuf,
-        /// What it is in, and goes with.
+        /// The directory of the binary, removed on drop.
         directory: TempDir,
     },
     /// The build failed.
     Failed(BuildFailure),
-    /// It was cancelled.
+    /// The job was cancelled.
     Cancelled,
 }
 
 /// Runs builds.
 #[async_trait]
 pub trait JobRunner: Send + Sync {
-    /// Runs the build and sends its log. Once cancelled, it returns after all its processes ended.
+    /// Runs the build and sends its log. Once cancelled, returns after all its processes have exited.
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome;
 }

@@ -20,15 +20,15 @@ use crate::{
     telemetry::{Telemetry, current_trace},
 };
 
-/// How many log entries are read at once.
+/// The maximum number of log entries per read.
 const LOG_BATCH: usize = 256;
 
 /// The longest list in a request.
 const MAX_LIST_LENGTH: usize = 500;
-/// The longest path, ref or other text in a request, in bytes: it is stored as long as the build.
+/// The longest path, ref or other text in a request, in bytes.
 const MAX_TEXT_BYTES: usize = 1024;
 
-/// How often a build is read without a notification.
+/// The interval at which a build is read without a notification.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The build service: its stores and rules.
@@ -38,11 +38,11 @@ pub struct Service {
     pub store: Arc<dyn BuildStore>,
     /// The binaries.
     pub artifacts: Arc<ArtifactBucket>,
-    /// What requests may ask for.
+    /// The restrictions on requests.
     pub policy: BuildPolicy,
-    /// How many builds each tenant queued in the last hour.
+    /// The builds per hour of each tenant.
     pub rates: Arc<RateLimiter<Tenant>>,
-    /// Where builds are counted and audited.
+    /// Metrics and the audit log.
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
@@ -72,17 +72,17 @@ pub enum ServiceError {
 /// An item of a followed log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogEvent {
-    /// The build, each time that it is at another [`velox_api::BuildState`]; the first one comes at once, the last one ends the log.
+    /// The build, initially and after each change of its state; a final state ends the log.
     Build(Box<Build>),
     /// A log entry.
     Entry(LogEntry),
 }
 
 impl Service {
-    /// Queues a build, or finds one like it.
+    /// Queues a build, or joins or reuses an equal one.
     ///
     /// # Errors
-    /// It is rejected, or the queue is full.
+    /// The request is rejected, or the queue is full.
     pub async fn submit(
         &self,
         caller: &Caller,
@@ -95,7 +95,7 @@ impl Service {
         self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
         let tenant = &caller.tenant;
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
-        // Whoever has no build left may still join others, and have what was built.
+        // A rate-limited caller may still join or reuse builds.
         let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
         let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: current_trace() };
         let mut submitted = self.store.submit(new.clone()).await;
@@ -103,7 +103,7 @@ impl Service {
             && let Some(BuildOutcome::Succeeded(made)) = &build.outcome
             && self.artifacts.find(&made.artifact.sha256).await?.is_none()
         {
-            // Whoever looks after the artifacts removed it: nobody gets a link to nothing.
+            // The artifact was removed from the store: rebuild it.
             submitted = self.store.submit(NewBuild { force: true, ..new }).await;
         }
         if let Ok(submission) = &submitted {
@@ -113,7 +113,7 @@ impl Service {
             (Err(StoreError::TenantLimit { .. }), Some(wait)) => Err(ServiceError::RateLimited { wait }),
             (Ok(submitted @ Submission::Queued(_)), _) => {
                 if let Some(an_hour) = caller.builds_per_hour {
-                    // It was looked at before: of two at once, both may pass.
+                    // Already checked above; simultaneous requests may exceed the limit.
                     let _ = self.rates.take(tenant.clone(), an_hour);
                 }
                 Ok(submitted)
@@ -122,15 +122,15 @@ impl Service {
         }
     }
 
-    /// The build of this name.
+    /// Returns the build of this ID.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such build.
     pub async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
         self.store.get(id).await?.ok_or(ServiceError::NotFound(id))
     }
 
-    /// The build once it ended, or as it is at the deadline; `None` waits as long as it takes.
+    /// Waits for the build to finish, until the deadline if any, and returns it.
     ///
     /// # Errors
     /// There is no such build.
@@ -153,10 +153,10 @@ impl Service {
         }
     }
 
-    /// The caller doesn't want the build any more. It ends where nobody else does.
+    /// Withdraws the caller's request; the build is cancelled if no other tenant requested it.
     ///
     /// # Errors
-    /// There is no such build, or the caller never asked for it.
+    /// There is no such build, or the caller never requested it.
     pub async fn cancel(&self, caller: &Caller, id: BuildId) -> Result<Build, ServiceError> {
         match self.store.cancel(id, &caller.tenant).await? {
             Some(build) => {
@@ -170,7 +170,7 @@ impl Service {
         }
     }
 
-    /// The log after the entry `after` (0: from the start), as it grows, until the build ended.
+    /// Follows the log after the entry `after` (0: from the start) until the build has finished.
     ///
     /// # Errors
     /// There is no such build.
@@ -191,17 +191,17 @@ impl Service {
         ))
     }
 
-    /// The artifact of this SHA-256, where a build made it and it is still there.
+    /// Returns the artifact of this SHA-256 if a build produced it and it is still stored.
     ///
     /// # Errors
-    /// A store is in trouble.
+    /// A store fails.
     pub async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
         let Some(info) = self.store.artifact(sha256).await? else { return Ok(None) };
         let stored = self.artifacts.find(sha256).await?;
         Ok(stored.map(|size| ArtifactInfo { size, ..info }))
     }
 
-    /// The bytes of an artifact in `range`, in chunks.
+    /// Streams the bytes of an artifact in `range`.
     ///
     /// # Errors
     /// The name is invalid. Later errors are items of the stream.
@@ -219,26 +219,26 @@ impl Service {
         Ok(self.artifacts.read(sha256, range)?.inspect(count).boxed())
     }
 
-    /// How long the queue is.
+    /// Returns the length of the queue.
     ///
     /// # Errors
-    /// The store is in trouble.
+    /// The store fails.
     pub async fn depth(&self) -> Result<QueueDepth, StoreError> {
         self.store.depth().await
     }
 
-    /// Where a build stands in the queue; `None`: it doesn't wait.
+    /// Returns the position of a queued build.
     ///
     /// # Errors
-    /// The store is in trouble.
+    /// The store fails.
     pub async fn position(&self, build: &Build) -> Result<Option<QueuePosition>, StoreError> {
         if build.state == BuildState::Queued { self.store.position(build.id).await } else { Ok(None) }
     }
 
-    /// Whether the stores answer.
+    /// Checks that the stores respond.
     ///
     /// # Errors
-    /// Which one doesn't.
+    /// A store fails.
     pub async fn ready(&self) -> Result<(), StoreError> {
         tokio::try_join!(self.store.ready(), self.artifacts.ready()).map(|((), ())| ())
     }
@@ -293,16 +293,16 @@ struct LogReader {
     id: BuildId,
     after: u64,
     changes: BoxStream<'static, ()>,
-    /// The state and the attempt that were events last.
+    /// The state and attempt of the last build event.
     seen: Option<(velox_api::BuildState, u32)>,
     ended: bool,
 }
 
 impl LogReader {
-    /// What is new, at least one thing; `None` after the end.
+    /// Waits for new events; `None` after the end.
     async fn next(mut self) -> Result<Option<(Vec<LogEvent>, Self)>, StoreError> {
         while !self.ended {
-            // In this order: what a build said is there before its end is.
+            // The build before the log: its last entries are stored before its final state.
             let Some(build) = self.service.store.get(self.id).await? else { return Ok(None) };
             let entries = self.service.store.log(self.id, self.after, LOG_BATCH).await?;
             let whole = entries.len() < LOG_BATCH;

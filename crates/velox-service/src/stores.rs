@@ -1,4 +1,4 @@
-//! Opens the stores of a node: its own, or those that a cluster shares.
+//! Opens the stores of a node: local, or shared in a cluster.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Stores {
         Ok(stores)
     }
 
-    /// The stores of a cluster, with the length of the queue on nodes that accept requests.
+    /// The stores of a cluster; `queue` is the queue's maximum length on nodes that accept requests.
     pub(crate) async fn cluster(
         options: &ServiceOptions,
         cluster: &ClusterOptions,

@@ -16,12 +16,12 @@ use crate::{
     worker_status::WorkerStatus,
 };
 
-/// Builds what nodes of the cluster were asked for, until `shutdown` is cancelled and what was on its way is done or given back
-/// to the queue; `ready` is called once it can build, with the address at which it tells of itself where it is to (`watched`).
-/// Of the options, those count that aren't about requests.
+/// Runs builds of the cluster until `shutdown` is cancelled and running builds are finished or released.
+/// Calls `ready` once it can build, with the address of the status endpoints (`watched`). Options about
+/// requests are ignored.
 ///
 /// # Errors
-/// It can't be started.
+/// The worker fails to start.
 pub async fn work(
     options: ServiceOptions,
     cluster: ClusterOptions,

@@ -1,7 +1,7 @@
-//! The loop of those who build: take the next one, run it, keep what it made and what it said, until the shutdown.
+//! The worker loop: lease a build, run it, store its result and log, until shutdown.
 //!
-//! A build is never lost to trouble with a store: what can't be written is written again later, and where the lease runs out
-//! meanwhile, another worker has the build.
+//! Store errors never lose a build: writes are retried, and if the lease expires meanwhile, another worker
+//! takes over.
 
 use std::{
     future::{Future, pending},
@@ -29,46 +29,46 @@ use crate::{
     telemetry::{BuildEnd, Telemetry},
 };
 
-/// How long a cancelled build goes on at most before its worker hears of it.
+/// The longest interval between lease extensions, which also detect cancellation.
 const MAX_EXTEND_INTERVAL: Duration = Duration::from_secs(1);
-/// How long lines of the log wait for others to be written with.
+/// How long log entries are buffered.
 const LOG_FLUSH_INTERVAL: Duration = Duration::from_millis(100);
-/// How many entries of the log are in memory, waiting to be written; who says more has to wait.
+/// The number of buffered log entries; a job that logs more blocks.
 const MAX_BUFFERED_ENTRIES: usize = 256;
-/// How long a line of the log may be, in bytes; the rest is cut.
+/// The maximum length of a log line in bytes; longer lines are truncated.
 const MAX_LINE_BYTES: usize = 16 << 10;
-/// What an entry takes beside its text, in bytes.
+/// The size of a log entry besides its text, in bytes.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
-/// What warnings, errors and progress may still add to a log that is full, in bytes.
+/// The space reserved for warnings, errors and progress in a full log, in bytes.
 const RESERVED_LOG_BYTES: u64 = 64 << 10;
-/// How long a binary is tried to be stored before the build fails.
+/// How long storing a binary is retried before the build fails.
 const STORE_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long the last words to a store are tried when the worker is to end.
+/// How long final writes are retried at shutdown.
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One who builds.
+/// A worker.
 #[derive(Clone)]
 pub struct Worker {
-    /// Where the builds come from.
+    /// The builds and the queue.
     pub store: Arc<dyn BuildStore>,
-    /// Where the binaries go.
+    /// The artifact store.
     pub artifacts: Arc<ArtifactBucket>,
-    /// What builds.
+    /// Runs the jobs.
     pub runner: Arc<dyn JobRunner>,
-    /// Its name, for the operator.
+    /// The worker's name, for the operator.
     pub name: String,
-    /// How many builds it runs at once.
+    /// The number of concurrent builds.
     pub jobs: usize,
     /// [`crate::options::JobLimits::log`].
     pub log: u64,
-    /// How long running builds may go on after the shutdown; then they are given back to the queue.
+    /// How long running builds may continue after the shutdown before they are released.
     pub drain: Duration,
-    /// Where builds are counted and traced.
+    /// Metrics and traces.
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
 impl Worker {
-    /// Builds until the shutdown. Returns once everything that it had is finished or given back.
+    /// Runs builds until the shutdown. Returns once all leased builds are finished or released.
     pub async fn work(self, shutdown: CancellationToken) {
         let stop = CancellationToken::new();
         let mut slots = JoinSet::new();
@@ -122,7 +122,7 @@ impl Worker {
         self.telemetry.build_ended(held.id(), BuildEnd::Released);
     }
 
-    /// Says again and again that the build is in good hands; hears that it isn't wanted any more.
+    /// Extends the lease periodically, and cancels the job if the build is cancelled or the lease expired.
     async fn beat(&self, held: &LeasedBuild) {
         let every = (self.store.lease_time() / 3).min(MAX_EXTEND_INTERVAL);
         loop {
@@ -138,10 +138,10 @@ impl Worker {
                     self.telemetry.build_ended(held.id(), BuildEnd::Released);
                     held.lost.cancel();
                     held.cancel.cancel();
-                    // There is nothing left to say; the processes of the build end meanwhile.
+                    // Nothing left to extend; the job's processes exit meanwhile.
                     return pending().await;
                 }
-                // Nobody else can take it either while the store is in trouble.
+                // No other worker can lease it either while the store fails.
                 Ok(Err(error)) => {
                     tracing::warn!(%error, build = %held.id(), "failed to extend a lease; retrying");
                 }
@@ -158,7 +158,7 @@ impl Worker {
         let (build, cancel) = (held.lease.build.clone(), held.cancel.clone());
         let ended = CancellationToken::new();
         let run = async {
-            // A task of its own: a panic of the runner is the end of the build, not of the worker.
+            // A separate task: a panic of the runner fails the build, not the worker.
             let ran = tokio::spawn(async move { runner.run(&build, sender, cancel).await }).await;
             ended.cancel();
             ran.unwrap_or_else(|error| {
@@ -181,10 +181,10 @@ impl Worker {
                     Err(failure) => BuildOutcome::Failed(failure),
                 };
                 self.finish(held, outcome).await;
-                // Removing many files takes a while.
+                // Removing many files blocks.
                 tokio::task::spawn_blocking(move || drop(directory));
             }
-            // What a cancelled build says of itself is about the end of its processes.
+            // The error of a cancelled build only reports its killed processes.
             RunOutcome::Failed(_) | RunOutcome::Cancelled if unwanted => {
                 tracing::info!(build = %id, "build cancelled");
                 self.insist(held, "failed to record a cancelled build", || {
@@ -224,7 +224,7 @@ impl Worker {
         self.insist(held, "failed to record the end of a build", finish).await;
     }
 
-    /// Stores the binary.
+    /// Stores the binary, with retries.
     async fn keep(
         &self,
         held: &LeasedBuild,
@@ -249,7 +249,7 @@ impl Worker {
         }
     }
 
-    /// Writes something about the build until it is written, the lease is over, or there is no time left.
+    /// Retries a write until it succeeds, the lease expires, or the shutdown timeout is reached.
     async fn insist<F>(&self, held: &LeasedBuild, trouble: &str, write: impl Fn() -> F)
     where
         F: Future<Output = Result<(), StoreError>>,
@@ -274,7 +274,7 @@ impl Worker {
         }
     }
 
-    /// Writes the log, several entries at a time, until the runner ended and everything is written.
+    /// Writes the log in batches until the runner has ended and all entries are written.
     async fn forward(
         &self,
         held: &LeasedBuild,
@@ -299,7 +299,7 @@ impl Worker {
                     Some(Some(_)) => _ = until.get_or_insert_with(|| Instant::now() + LOG_FLUSH_INTERVAL),
                     Some(None) => break,
                     None => {
-                        // Whatever still holds the other end has nothing to say any more.
+                        // The runner has ended: ignore other holders of the sender.
                         receiver.close();
                         while receiver.recv_many(&mut entries, MAX_BUFFERED_ENTRIES).await > 0 {}
                         open = false;
@@ -322,16 +322,16 @@ impl Worker {
     }
 }
 
-/// A build in this worker's hands.
+/// A build leased by this worker.
 struct LeasedBuild {
     lease: Lease,
-    /// Nobody wants it any more.
+    /// The build was cancelled.
     unwanted: AtomicBool,
-    /// It is in other hands.
+    /// The lease expired.
     lost: CancellationToken,
-    /// The worker is to end, and has waited long enough.
+    /// The worker's drain time is over.
     stop: CancellationToken,
-    /// It is to end, for any of these reasons.
+    /// The job must end for any of these reasons.
     cancel: CancellationToken,
 }
 
@@ -355,12 +355,12 @@ impl LeasedBuild {
     }
 }
 
-/// How much more a log may take.
+/// The remaining size of a log.
 struct LogBudget {
     limit: u64,
     left: u64,
     reserve: u64,
-    /// How many entries were left out.
+    /// The number of dropped entries.
     cut: u64,
 }
 
@@ -369,7 +369,7 @@ impl LogBudget {
         Self { limit, left: limit, reserve: RESERVED_LOG_BYTES, cut: 0 }
     }
 
-    /// The entry, if there is room for it; and what is to be said of those that have none.
+    /// Returns the entry if it fits, and a warning in place of the first one that doesn't.
     fn admit(&mut self, mut entry: LogEntry) -> Option<LogEntry> {
         if entry.text.len() > MAX_LINE_BYTES {
             let cut = entry.text.len() - entry.text.floor_char_boundary(MAX_LINE_BYTES);
@@ -399,7 +399,7 @@ impl LogBudget {
     }
 }
 
-/// How long to wait before the next try: longer each time.
+/// Exponential backoff between retries.
 struct Backoff {
     next: Duration,
 }

@@ -125,8 +125,7 @@ impl RecordLog {
         let size = self.records.len() as u64;
         let text = format!("go.sum database tree\n{size}\n{}\n", STANDARD.encode(self.hash(0..size)));
         let public = [&[ED25519], self.key.public_key().as_ref()].concat();
-        let signature =
-            [key_hash(&public).as_slice(), self.signer.sign(text.as_bytes()).as_ref()].concat();
+        let signature = [key_hash(&public).as_slice(), self.signer.sign(text.as_bytes()).as_ref()].concat();
         format!("{text}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature))
     }
 

@@ -1,4 +1,4 @@
-//! The go.mod of a server: what stays of RoadRunner's own, and what the user's plugins put in its place.
+//! Composes the go.mod of a binary from RoadRunner's go.mod and the user's plugins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,45 +9,46 @@ use velox_gomod::{
 };
 use velox_manifest::Dependencies;
 
-/// A plugin's module as it is asked for.
+/// The requested module of a plugin.
 pub(crate) struct Requirement {
     pub(crate) path: String,
     pub(crate) version: String,
-    /// Its go.mod, or its replacement's; `None` for one that RoadRunner itself names at this version.
+    /// Its go.mod or that of its replacement; `None` for a plugin that RoadRunner requires at this version.
     pub(crate) go_mod: Option<GoMod>,
 }
 
-/// All that a composition is made from.
+/// The inputs of a composed go.mod.
 pub(crate) struct GoModComposition<'a> {
     /// RoadRunner's own go.mod.
     pub(crate) release: &'a GoMod,
-    /// What the release's `container/plugins.go` imports: its plugins.
+    /// The imports of the release's `container/plugins.go`: its plugins.
     pub(crate) registered: &'a BTreeSet<String>,
-    /// What all other packages of the release import.
+    /// The imports of all other packages of the release.
     pub(crate) imported: &'a BTreeSet<String>,
     pub(crate) plugins: &'a [Requirement],
     pub(crate) replaces: Vec<Replace>,
     pub(crate) excludes: Vec<ModuleVersion>,
-    /// `None`: the rule below.
+    /// `None`: see [`Self::go_mod`].
     pub(crate) dependencies: Option<Dependencies>,
 }
 
 impl GoModComposition<'_> {
-    /// The module, go and godebug lines stay, and so do the direct requirements that are no plugins, the replaces and the
-    /// excludes (a replace of the user's wins). The `toolchain` line goes: the go command that runs is in the Lock.
+    /// Keeps the module, go and godebug lines, the direct requirements that are not plugins, the replaces
+    /// (the user's take precedence) and the excludes. Drops the `toolchain` line: the lock has the Go
+    /// version.
     ///
-    /// The `// indirect` lines are the versions that this release was tested with, security fixes included. They stay,
-    /// unless a plugin that the user holds below the release's own version of it requires that module: raised past what
-    /// such a plugin was written for, it may not compile, so there minimal version selection decides.
+    /// The `// indirect` lines are the versions that the release was tested with, including security fixes.
+    /// They are kept unless a plugin older than the release's version of it requires that module: with a
+    /// newer version, such a plugin may not compile, so minimal version selection decides.
     pub(crate) fn go_mod(self) -> GoMod {
-        let wanted: BTreeMap<&str, &str> =
+        let requested: BTreeMap<&str, &str> =
             self.plugins.iter().map(|plugin| (plugin.path.as_str(), plugin.version.as_str())).collect();
         let unbound = self.unbound();
         let mut require: Vec<Require> = self
             .release
             .require
             .iter()
-            .filter(|line| !wanted.contains_key(line.path.as_str()))
+            .filter(|line| !requested.contains_key(line.path.as_str()))
             .filter(|line| match line.indirect {
                 true => match self.dependencies {
                     Some(Dependencies::Release) => true,
@@ -61,7 +62,7 @@ impl GoModComposition<'_> {
             })
             .cloned()
             .collect();
-        require.extend(wanted.iter().map(|(path, version)| Require {
+        require.extend(requested.iter().map(|(path, version)| Require {
             path: (*path).to_owned(),
             version: (*version).to_owned(),
             indirect: false,
@@ -83,7 +84,7 @@ impl GoModComposition<'_> {
         go_mod
     }
 
-    /// The modules that are required by a plugin held below the release's own version of it.
+    /// The modules required by plugins that are older than the release's version of them.
     fn unbound(&self) -> BTreeSet<&str> {
         self.plugins
             .iter()
@@ -94,22 +95,22 @@ impl GoModComposition<'_> {
     }
 }
 
-/// An older major is another module path, and below just the same.
+/// Whether a plugin is older than the release's version of it; majors have different module paths.
 fn is_below(plugin: &Requirement, release: &Require) -> bool {
     let base =
         |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
     base(&plugin.path) == base(&release.path) && semver::compare(&plugin.version, &release.version).is_lt()
 }
 
-/// Whether the module of a requirement provides one of the imported packages: the longest module path that is a prefix
-/// of the package's path (<https://go.dev/ref/mod#resolve-pkg-mod>).
+/// Whether the module of a requirement provides one of the imported packages
+/// (<https://go.dev/ref/mod#resolve-pkg-mod>).
 pub(crate) fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
     imports
         .iter()
         .any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))
 }
 
-/// The longest of the module paths that is `package`, or a parent of it.
+/// The longest module path that is a path prefix of `package`.
 pub(crate) fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     modules
         .filter(|module| {
@@ -200,7 +201,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
     #[test]
     fn the_users_plugins_take_the_place_of_the_releases() {
         let go_mod = composed(&[(HTTP, "v5.3.0", "require go.uber.org/zap v1.27.1")], None, Vec::new());
-        // kv goes; rpc stays, since other packages of RoadRunner import it; the indirect lines stay.
+        // kv is dropped; rpc is kept, since other packages of RoadRunner import it.
         assert_eq!(
             required(&go_mod),
             [

@@ -1,4 +1,4 @@
-//! Asking the go command, which asks the module proxies, or the version control of what GOPRIVATE covers.
+//! Downloads from the module proxies, and with `go mod download`.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
     toolchain::{ModuleMode, Toolchain},
 };
 
-/// What `go mod download -json` says of one module (<https://go.dev/ref/mod#go-mod-download>).
+/// The output of `go mod download -json` for a module (<https://go.dev/ref/mod#go-mod-download>).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct GoDownload {
@@ -35,7 +35,7 @@ pub(super) struct GoDownload {
     pub(super) sum: String,
     pub(super) go_mod_sum: String,
     pub(super) origin: Option<VcsOrigin>,
-    /// What the proxies said before the go command was asked.
+    /// The failed attempts with proxies before the go command ran.
     #[serde(skip)]
     tried: Vec<ProxyAttempt>,
 }
@@ -46,16 +46,16 @@ pub(super) struct VcsOrigin {
     pub(super) hash: String,
 }
 
-/// Who is asked for modules.
+/// The module proxies and the go command.
 #[derive(Clone, Copy)]
 pub(crate) struct ModuleProxies<'a> {
     pub(crate) go: &'a Toolchain,
     pub(crate) children: &'a CommandRunner,
-    /// `None`: the go command alone may ask.
+    /// `None`: only the go command can download.
     pub(crate) fetcher: Option<&'a Fetcher>,
 }
 
-/// By a module's path: the proxies that couldn't serve it.
+/// The failed attempts by module path.
 pub(super) type ProxyFailures = BTreeMap<String, Vec<ProxyAttempt>>;
 
 impl ModuleProxies<'_> {
@@ -63,39 +63,39 @@ impl ModuleProxies<'_> {
         ModCache::new(&self.go.settings().gomodcache)
     }
 
-    /// Downloads all that is wanted: exact versions from the module proxies; queries, and what the proxies can't serve,
-    /// with one go command. The answer has an entry for each of them.
+    /// Downloads exact versions from the module proxies; queries and the rest with one go command. The result
+    /// has an entry for each request.
     ///
     /// # Errors
-    /// A module whose checksum is wrong ends the build: no other source may stand in for it.
+    /// A checksum mismatch: no other source is tried then.
     pub(super) async fn download(
         &self,
-        wanted: &[DownloadRequest],
+        requests: &[DownloadRequest],
     ) -> Result<BTreeMap<ModuleVersion, GoDownload>, Error> {
-        let (mut answers, mut tried) = self.native(wanted).await?;
-        let modules = wanted.iter().map(|wanted| &wanted.module);
-        let rest: Vec<&ModuleVersion> = modules.filter(|module| !answers.contains_key(module)).collect();
-        answers.extend(self.by_go(&rest, &mut tried).await?);
-        Ok(answers)
+        let (mut results, mut tried) = self.from_proxies(requests).await?;
+        let modules = requests.iter().map(|request| &request.module);
+        let rest: Vec<&ModuleVersion> = modules.filter(|module| !results.contains_key(module)).collect();
+        results.extend(self.by_go(&rest, &mut tried).await?);
+        Ok(results)
     }
 
-    /// What the module proxies have of exact versions.
-    async fn native(
+    /// Downloads the exact versions from the module proxies.
+    async fn from_proxies(
         &self,
-        wanted: &[DownloadRequest],
+        requests: &[DownloadRequest],
     ) -> Result<(BTreeMap<ModuleVersion, GoDownload>, ProxyFailures), Error> {
-        let (mut answers, mut tried) = (BTreeMap::new(), ProxyFailures::new());
-        let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
+        let (mut results, mut tried) = (BTreeMap::new(), ProxyFailures::new());
+        let Some(fetcher) = self.fetcher else { return Ok((results, tried)) };
         let is_exact =
             |module: &ModuleVersion| semver::canonical(&module.version).as_deref() == Some(&module.version);
-        let wanted: Vec<DownloadRequest> = wanted
+        let requests: Vec<DownloadRequest> = requests
             .iter()
             .filter(|DownloadRequest { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
             .cloned()
             .collect();
         let cache = self.cache();
-        for (module, fetched) in self.fetch(fetcher, wanted, Phase::Resolve).await? {
-            let place = |part| cache.path(&module, part);
+        for (module, fetched) in self.fetch(fetcher, requests, Phase::Resolve).await? {
+            let path_of = |part| cache.path(&module, part);
             let fetched = match fetched {
                 Ok(fetched) => fetched,
                 Err(proxies) => {
@@ -104,11 +104,11 @@ impl ModuleProxies<'_> {
                 }
             };
             if let (Ok(info), Ok(go_mod), Ok(dir)) =
-                (place(CacheFile::Info), place(CacheFile::Mod), cache.dir(&module))
+                (path_of(CacheFile::Info), path_of(CacheFile::Mod), cache.dir(&module))
             {
                 let origin = std::fs::read_to_string(&info).ok();
                 let origin = origin.and_then(|text| serde_json::from_str::<VersionInfo>(&text).ok()?.origin);
-                let answer = GoDownload {
+                let result = GoDownload {
                     path: module.path.clone(),
                     version: module.version.clone(),
                     info,
@@ -119,33 +119,33 @@ impl ModuleProxies<'_> {
                     origin,
                     ..GoDownload::default()
                 };
-                answers.insert(module, answer);
+                results.insert(module, result);
             }
         }
-        Ok((answers, tried))
+        Ok((results, tried))
     }
 
-    /// Fetches from the proxies; for what these can't serve, and another source may, what they said.
+    /// Downloads from the proxies. Returns the failed attempts of modules that another source may have.
     ///
     /// # Errors
-    /// A module that is not what it has to be, a database that contradicts itself, a cache that can't be used, an interruption.
+    /// A checksum mismatch, an inconsistent checksum database, an unusable cache, or an interruption.
     pub(super) async fn fetch(
         &self,
         fetcher: &Fetcher,
-        wanted: Vec<DownloadRequest>,
+        requests: Vec<DownloadRequest>,
         phase: Phase,
     ) -> Result<Vec<(ModuleVersion, Result<DownloadedModule, Vec<ProxyAttempt>>)>, Error> {
-        let modules: Vec<ModuleVersion> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
-        let progress = DownloadProgress::new(self.children, phase, u64::try_from(wanted.len()).ok());
-        let arrived = |module: &ModuleVersion, bytes| progress.one(module, bytes);
-        let answers = tokio::select! {
-            answers = fetcher.fetch_all(wanted, &arrived) => answers,
+        let modules: Vec<ModuleVersion> = requests.iter().map(|request| request.module.clone()).collect();
+        let progress = DownloadProgress::new(self.children, phase, u64::try_from(requests.len()).ok());
+        let on_download = |module: &ModuleVersion, bytes| progress.one(module, bytes);
+        let results = tokio::select! {
+            results = fetcher.fetch_all(requests, &on_download) => results,
             () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
         };
         let mut fetched = Vec::new();
-        for (module, answer) in modules.into_iter().zip(answers) {
-            let answer = judge(&module, answer)?;
-            fetched.push((module, answer));
+        for (module, result) in modules.into_iter().zip(results) {
+            let result = judge(&module, result)?;
+            fetched.push((module, result));
         }
         Ok(fetched)
     }
@@ -158,7 +158,7 @@ impl ModuleProxies<'_> {
         if modules.is_empty() {
             return Ok(BTreeMap::new());
         }
-        // Outside of any module, so that no go.mod on the way changes what a query means.
+        // Outside of any module, so that no go.mod in a parent directory changes the result.
         let outside = tempfile::tempdir()
             .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
         let queries: Vec<String> =
@@ -185,40 +185,40 @@ impl ModuleProxies<'_> {
             .run(ModuleMode::Complete, None, &arguments, outside.path(), false, Some(&on_line))
             .await?;
 
-        let mut said: Vec<GoDownload> = Vec::new();
-        for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
-            let answer = answer.map_err(|error| {
+        let mut downloads: Vec<GoDownload> = Vec::new();
+        for result in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
+            let result = result.map_err(|error| {
                 Error::build(format!("failed to parse the output of `go mod download -json`: {error}"))
                     .output(finished.stderr.clone())
             })?;
-            if is_security_error(&answer.error) {
-                return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
+            if is_security_error(&result.error) {
+                return Err(checksum_mismatch(&format!("{}@{}", result.path, result.version), &result.error));
             }
-            said.push(answer);
+            downloads.push(result);
         }
         let why = finished.stderr.last().cloned().unwrap_or_else(|| "no output of the go command".to_owned());
         if is_security_error(&why) {
             return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
         }
-        let answer = |module: &ModuleVersion| {
-            let of_path = || said.iter().filter(|answer| answer.path == module.path);
-            let asked =
-                |answer: &&GoDownload| answer.query == module.version || answer.version == module.version;
-            // A query that names no version in its answer is told by its path, where nothing else was asked of that.
-            of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
+        let result = |module: &ModuleVersion| {
+            let of_path = || downloads.iter().filter(|result| result.path == module.path);
+            let is_match =
+                |result: &&GoDownload| result.query == module.version || result.version == module.version;
+            // A result without a version is matched by its path, if that is unique.
+            of_path().find(is_match).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
         };
-        let mut answers = BTreeMap::new();
+        let mut results = BTreeMap::new();
         for module in modules {
-            let mut answer =
-                answer(module).unwrap_or_else(|| GoDownload { error: why.clone(), ..GoDownload::default() });
-            answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
-            answers.insert((*module).clone(), answer);
+            let mut result =
+                result(module).unwrap_or_else(|| GoDownload { error: why.clone(), ..GoDownload::default() });
+            result.tried = tried.get(&module.path).cloned().unwrap_or_default();
+            results.insert((*module).clone(), result);
         }
-        Ok(answers)
+        Ok(results)
     }
 }
 
-/// What goes on while modules are fetched, for the user.
+/// Reports the progress of downloads.
 pub(super) struct DownloadProgress<'a> {
     children: &'a CommandRunner,
     phase: Phase,
@@ -232,7 +232,7 @@ impl<'a> DownloadProgress<'a> {
         Self { children, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// A module is there; one that was there before is no news.
+    /// Reports a finished download; a cached module (0 bytes) is not reported.
     pub(super) fn one(&self, module: &ModuleVersion, bytes: u64) {
         if bytes == 0 {
             return;
@@ -245,21 +245,22 @@ impl<'a> DownloadProgress<'a> {
     }
 }
 
-/// What an answer means: for what the proxies can't serve and another source may, what they said.
+/// Classifies a download result: the inner error has the failed attempts of a module that another source may
+/// have.
 ///
 /// # Errors
-/// What no other source may make good.
+/// A failure that no other source can fix.
 pub(super) fn judge(
     module: &ModuleVersion,
-    answer: Result<DownloadedModule, DownloadError>,
+    result: Result<DownloadedModule, DownloadError>,
 ) -> Result<Result<DownloadedModule, Vec<ProxyAttempt>>, Error> {
-    answer.map_or_else(
+    result.map_or_else(
         |error| unserved(&format!("{} {}", module.path, module.version), error).map(Err),
         |fetched| Ok(Ok(fetched)),
     )
 }
 
-/// The part of an `.info` file that names the commit.
+/// The commit in an `.info` file.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct VersionInfo {
@@ -271,12 +272,11 @@ fn is_security_error(text: &str) -> bool {
 }
 
 impl GoDownload {
-    /// What went wrong, without the module's name that Go puts before it.
+    /// The error without Go's module prefix, with the failed attempts of other hosts.
     pub(super) fn reason(&self) -> String {
         let text =
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        // Where the go command had to stand in, what it met last isn't what it began with.
         let others: Vec<String> = self
             .tried
             .iter()

@@ -1,5 +1,4 @@
-//! Asking a forge, for what the go command can't tell: the module path at a branch, a project by its number, and all of
-//! a forge that the manifest names as its own.
+//! Resolves refs with forges: branches, projects given by id, and self-hosted forges.
 
 use std::{
     fs,
@@ -24,8 +23,8 @@ use crate::{
     event::{Event, Note, Reporter},
 };
 
-/// How many tags are asked about, from the newest on, whether the commit has them behind it.
-const ANCESTORS_ASKED: usize = 25;
+/// How many of the newest tags are checked for being an ancestor of the commit.
+const MAX_ANCESTOR_TAGS: usize = 25;
 
 /// The forges that the manifest configures.
 pub(crate) struct Forges {
@@ -41,20 +40,20 @@ pub(crate) struct ForgeAccess {
     pub(crate) token: Option<SecretString>,
 }
 
-/// A ref, found in a repository.
+/// A ref that was found in a repository.
 pub(super) struct LocatedModule {
     pub(super) repository: RemoteRepository,
     pub(super) folder: String,
     pub(super) commit: ForgeCommit,
     pub(super) tag: Option<String>,
-    /// The `module` line of the go.mod there.
+    /// The module path in go.mod.
     pub(super) module: String,
-    /// The path that it goes by: the same, unless it replaces another module.
+    /// The path in the module cache: the same, unless it replaces another module.
     pub(super) path: String,
     pub(super) go_mod: String,
 }
 
-/// A module whose files came from a forge and lie in the module cache now.
+/// A module from a forge, stored in the module cache.
 pub(super) struct StoredModule {
     pub(super) version: ModuleVersion,
     pub(super) tree: PathBuf,
@@ -81,12 +80,12 @@ impl Forges {
         }
     }
 
-    /// A place that isn't on the manifest's own forge is on the public one, which never sees the own one's token.
+    /// The access to a repository. The public forge never receives the token of a self-hosted one.
     fn configured(&self, forge: &ForgeAccess, place: &RepositoryLocation) -> ForgeAccess {
         if place.own || forge.endpoint.is_none() { forge.clone() } else { ForgeAccess::default() }
     }
 
-    /// The same repository as the git program reaches it; `None` for a project that only its number names.
+    /// The same repository for git; `None` for a project given by id.
     pub(super) fn by_git(&self, place: &RepositoryLocation) -> Option<RemoteRepository> {
         let url = match &place.host {
             RepositoryHost::GitHub { owner, repository } => {
@@ -108,17 +107,17 @@ impl Forges {
     }
 }
 
-/// Finds the ref of `ask` and the module at it.
+/// Resolves the ref of `request` and reads the go.mod there.
 pub(super) async fn locate(
     repository: RemoteRepository,
     place: &RepositoryLocation,
-    ask: &ModuleRequest,
+    request: &ModuleRequest,
 ) -> Result<LocatedModule, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
-    let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
+    let resolved = resolve(&repository, &place.folder, request.reference.as_deref()).await?;
     let missing = || ForgeError::NotFound {
-        what: format!("{go_mod_path} at {}", ask.reference.as_deref().unwrap_or("the default branch")),
+        what: format!("{go_mod_path} at {}", request.reference.as_deref().unwrap_or("the default branch")),
         host: repository.host(),
     };
     let go_mod = repository.file(&go_mod_path, &resolved.commit.id).await?.ok_or_else(missing)?;
@@ -134,8 +133,8 @@ pub(super) async fn locate(
     })
 }
 
-/// A folder's own tag wins (`plugins/roadrunner/v1.6.18`, <https://go.dev/ref/mod#vcs-version>); `latest` is the highest
-/// release tag, or the default branch where there is none.
+/// Resolves a ref. A tag with the folder as prefix takes precedence (`plugins/roadrunner/v1.6.18`,
+/// <https://go.dev/ref/mod#vcs-version>); `latest` is the highest release tag, or else the default branch.
 async fn resolve(
     repository: &RemoteRepository,
     folder: &str,
@@ -154,7 +153,7 @@ async fn resolve(
         Some(reference) if !prefix.is_empty() && semver::is_valid(reference) => {
             match repository.resolve(Some(&format!("{prefix}{reference}"))).await {
                 Err(ForgeError::NotFound { .. }) => repository.resolve(Some(reference)).await,
-                answer => answer,
+                result => result,
             }
         }
         reference => repository.resolve(reference).await,
@@ -170,8 +169,8 @@ pub(crate) fn tag_prefix(folder: &str) -> String {
 }
 
 impl LocatedModule {
-    /// The version that Go gives this commit of this module: its tag, else the pseudo-version on the highest tag that
-    /// the commit has behind it (<https://go.dev/ref/mod#pseudo-versions>).
+    /// The Go version of this commit: its tag, or a pseudo-version based on its highest ancestor tag
+    /// (<https://go.dev/ref/mod#pseudo-versions>).
     pub(super) async fn version(&self) -> Result<String, ForgeError> {
         let prefix = tag_prefix(&self.folder);
         let suffix = split_path_version(&self.path).map_or("", |(_, suffix)| suffix);
@@ -196,7 +195,7 @@ impl LocatedModule {
             return Ok((*version).to_owned());
         }
         let mut base = "";
-        for (version, commit) in candidates.into_iter().take(ANCESTORS_ASKED) {
+        for (version, commit) in candidates.into_iter().take(MAX_ANCESTOR_TAGS) {
             if self.repository.is_ancestor(commit, &self.commit.id).await? {
                 base = version;
                 break;
@@ -207,9 +206,9 @@ impl LocatedModule {
         Ok(pseudo::pseudo_version(major, base, self.commit.time, revision))
     }
 
-    /// Takes the module's files from the forge into the module cache, as the go command would have put them there.
+    /// Downloads the module into the module cache, in the layout of the go command.
     ///
-    /// No checksum database knows a forge's tree: its first use is trusted, and said.
+    /// No checksum database can verify it: the first use is trusted and reported.
     pub(super) async fn store(
         &self,
         cache: &ModCache,
@@ -226,23 +225,24 @@ impl LocatedModule {
 
         let root = if self.folder.is_empty() { tree.clone() } else { tree.join(&self.folder) };
         if root != tree && !root.join("LICENSE").exists() && tree.join("LICENSE").is_file() {
-            // A nested module's zip carries the repository's licence (https://go.dev/ref/mod#vcs-license).
+            // The zip of a nested module includes the repository's license
+            // (https://go.dev/ref/mod#vcs-license).
             fs::copy(tree.join("LICENSE"), root.join("LICENSE"))
                 .map_err(|error| Error::file("copy into", &root, &error))?;
         }
         let zip = scratch.join(format!("{}.zip", self.commit.id));
-        let bad = |error: String| {
+        let zip_error = |error: String| {
             Error::build(format!(
                 "failed to create the module zip of {}@{}: {error}",
                 version.path, version.version
             ))
         };
-        modzip::create_from_dir(&root, &version, &zip).map_err(|error| bad(error.to_string()))?;
+        modzip::create_from_dir(&root, &version, &zip).map_err(|error| zip_error(error.to_string()))?;
         let time =
             jiff::Timestamp::from_second(self.commit.time).map(|time| time.to_string()).unwrap_or_default();
         let info = serde_json::json!({ "Version": version.version, "Time": time }).to_string();
         let sums =
-            cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| bad(error.to_string()))?;
+            cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| zip_error(error.to_string()))?;
         reporter.report(Event::Note(Note::TrustedOnFirstUse {
             module: format!("{}@{}", version.path, version.version),
             sum: sums.zip.clone(),

@@ -1,5 +1,5 @@
-//! From a manifest to a [`crate::Lock`]: every ref becomes an exact module, and these become a go.mod that the go command
-//! agrees with.
+//! From a manifest to a [`crate::Lock`]: refs are resolved to exact modules and composed into a go.mod, from
+//! which the go command selects versions.
 
 pub(crate) mod compose;
 pub(crate) mod download;

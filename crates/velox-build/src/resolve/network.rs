@@ -1,4 +1,4 @@
-//! How a build reaches the forges: tokens, proxies, certificates, and what git and go need for the same.
+//! Network access of a build: tokens, proxies and certificates for HTTP, git and go.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,18 +29,18 @@ use crate::{
     toolchain::GoSettings,
 };
 
-/// How many modules come at once: the go command's own number is that of the cores, which says nothing of a network.
-const DOWNLOADS: usize = 24;
+/// The maximum number of concurrent downloads. The go command uses the number of cores.
+const MAX_DOWNLOADS: usize = 24;
 
-/// The children and the forges of one build.
+/// The child processes, forges and module proxies of a build.
 pub(crate) struct Network {
     pub(crate) children: CommandRunner,
     pub(crate) forges: Forges,
-    /// `None`: only the go command may fetch.
+    /// `None`: only the go command can download.
     pub(crate) fetcher: Option<Fetcher>,
 }
 
-/// What a module proxy is asked with.
+/// The HTTP client and credentials for module proxies.
 pub(crate) struct Credentials {
     pub(crate) client: reqwest::Client,
     pub(crate) netrc: Netrc,
@@ -57,11 +57,11 @@ impl Network {
         let git = plain.find("git");
         let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
-        let known: Vec<SecretString> =
+        let tokens: Vec<SecretString> =
             [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
         let children = CommandRunner {
             secrets: Arc::new(secrets),
-            redactor: Arc::new(Redactor::new(known)),
+            redactor: Arc::new(Redactor::new(tokens)),
             ..plain.clone()
         };
         let reporter = Arc::clone(&plain.reporter);
@@ -86,13 +86,13 @@ impl Network {
     }
 }
 
-/// Downloads as the go command's settings say; what these ask for beyond proxies and netrc is the go command's to do.
+/// The downloader; `None` if the Go settings need features that only the go command has.
 fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetcher>, Error> {
     let own_credentials = !matches!(settings.goauth.as_str(), "" | "netrc" | "off");
     let (Ok(proxies), Ok(sum_db)) =
         (ProxyList::parse(&settings.goproxy), SumDbConfig::parse(&settings.gosumdb))
     else {
-        // The go command says what is wrong with them.
+        // The go command reports the invalid setting.
         return Ok(None);
     };
     if request.options.is_offline() || own_credentials || !proxies.has_proxy() {
@@ -110,7 +110,7 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
         sum_db_state: first_path.join("pkg/sumdb"),
         netrc,
         writable: settings.writable_modules(),
-        max_downloads: DOWNLOADS,
+        max_downloads: MAX_DOWNLOADS,
     })))
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::
     http_options(environment).client(proxy::redirect_policy()).map_err(no_https)
 }
 
-/// To ask a forge how things are: it waits for no rate limit, and not long for an answer.
+/// A client for status requests, with short timeouts and without waiting for rate limits.
 pub(crate) fn impatient(request: &BuildRequest) -> Result<ForgeClient, velox_fetch::http::HttpClientError> {
     ForgeClient::new(HttpOptions {
         connect_timeout: Duration::from_secs(5),
@@ -139,10 +139,10 @@ pub(crate) fn impatient(request: &BuildRequest) -> Result<ForgeClient, velox_fet
     })
 }
 
-/// A client with the proxies and the certificates that the environment names, which follows no redirects.
+/// An HTTP client with the proxies and certificates of the environment, without redirects.
 ///
 /// # Errors
-/// A certificate file that can't be read, a proxy that is no URL.
+/// An unreadable certificate file or an invalid proxy URL.
 pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
     http_options(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
 }
@@ -151,7 +151,7 @@ fn no_https(error: velox_fetch::http::HttpClientError) -> Error {
     Error::build(format!("failed to set up HTTPS: {error}"))
 }
 
-/// Where the go command looks for it.
+/// The path that the go command uses.
 fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
@@ -177,8 +177,8 @@ fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
     }
 }
 
-/// A configured token serves git as it serves the API. Hosts that GOPRIVATE names and that have no token are reached over
-/// ssh where an agent holds a key, unless the user's own git configuration already sends them elsewhere.
+/// The access of git: the configured tokens, and ssh for the hosts of GOPRIVATE without a token, if an ssh
+/// agent has keys and the user's git configuration does not rewrite their URLs.
 async fn access(
     request: &BuildRequest,
     settings: &GoSettings,

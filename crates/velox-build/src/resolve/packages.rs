@@ -1,4 +1,4 @@
-//! What the go command makes of a workspace: the packages that are compiled in, and the modules that they come from.
+//! The packages of a binary and their modules, as the go command lists them.
 
 use std::{
     collections::BTreeSet,
@@ -21,12 +21,12 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What a server is compiled from.
+/// The packages and modules of a target.
 pub(crate) struct PackageList {
     pub(crate) target: LockedTarget,
 }
 
-/// The part of `go list -json` that counts here (<https://pkg.go.dev/cmd/go#hdr-List_packages_or_modules>).
+/// The used part of `go list -json` (<https://pkg.go.dev/cmd/go#hdr-List_packages_or_modules>).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListedPackage {
@@ -54,8 +54,8 @@ struct PackageError {
 }
 
 impl PackageList {
-    /// Downloads the modules that provide a package for a target, and lists them; in [`ModuleMode::Complete`] it completes
-    /// go.mod and go.sum besides.
+    /// Lists the packages of a target and downloads their modules. [`ModuleMode::Complete`] also completes
+    /// go.mod and go.sum.
     pub(crate) async fn of(
         go: &Toolchain,
         children: &CommandRunner,
@@ -83,7 +83,7 @@ impl PackageList {
             .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
             .await?;
         if !finished.status.success() {
-            return Err(unloaded(without_progress(finished.stderr)));
+            return Err(list_error(without_progress(finished.stderr)));
         }
         let mut target = LockedTarget::default();
         let mut imports = Vec::new();
@@ -104,7 +104,7 @@ impl PackageList {
             }
         }
         if !errors.is_empty() {
-            return Err(unloadable(errors));
+            return Err(package_error(errors));
         }
         let go_mod = GoMod::parse(&workspace.read("go.mod")?).map_err(|error| {
             Error::build(format!("failed to parse the go.mod that the go command completed: {error}"))
@@ -122,8 +122,8 @@ impl PackageList {
     }
 }
 
-/// The go command ended before it looked at packages.
-fn unloaded(lines: Vec<String>) -> Error {
+/// The error of a `go list` that failed before it listed packages.
+fn list_error(lines: Vec<String>) -> Error {
     let text = lines.join("\n");
     let mut error = Error::build("failed to load the modules of the binary").fault(fault(&text));
     if text.contains("requires go >= ") {
@@ -136,8 +136,8 @@ fn unloaded(lines: Vec<String>) -> Error {
     error.output(lines)
 }
 
-/// The go command's words on packages that can't be loaded.
-fn unloadable(errors: Vec<String>) -> Error {
+/// The error of packages that can't be loaded.
+fn package_error(errors: Vec<String>) -> Error {
     let text = errors.join("\n");
     let mut error =
         Error::build(format!("failed to load {} packages of the binary", errors.len())).fault(fault(&text));
@@ -145,7 +145,8 @@ fn unloadable(errors: Vec<String>) -> Error {
         line.split_once(": module ").is_some_and(|(package, rest)| rest.starts_with(&format!("{package}@")))
     });
     if text.contains("@latest found") && !is_no_plugin {
-        // The go command looked for the package everywhere: the module that had it was raised past it.
+        // The go command searched all modules: the one that had the package was raised to a version without
+        // it.
         error = error.fault(Blame::Request).help(
             "another plugin requires a newer version of the module that had this package: use the plugin versions of one RoadRunner release",
         );
@@ -189,7 +190,7 @@ impl GoModGraph {
             .lines
             .lines()
             .filter_map(|line| line.split_once(' '))
-            // The main module has no version: its go.mod says what was selected, not who demanded it.
+            // The main module, without a version, lists the selected versions; it does not require them.
             .filter(|(from, to)| *to == wanted && from.contains('@'))
             .map(|(from, _)| from)
             .collect();

@@ -1,4 +1,4 @@
-//! Plugins of a manifest with the modules that they resolve to.
+//! The plugins of a manifest with their resolved modules.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
 use super::pin::ResolvedModule;
 use crate::lock::LockedReplacement;
 
-/// The plugins behind `rr workers` and `rr reset`: part of every server.
-const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+/// The plugins of `rr workers` and `rr reset`, which every binary has.
+const ADDED: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
-/// A plugin with everything known of it before Go has selected versions.
+/// A resolved plugin, before version selection.
 pub(super) struct ResolvedPlugin {
     pub(super) name: String,
     pub(super) span: Option<Range<usize>>,
@@ -33,16 +33,20 @@ pub(super) struct ResolvedPlugin {
     pub(super) added: bool,
 }
 
-pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &ResolvedModule) -> ResolvedPlugin {
-    let go_mod = GoMod::parse_lax(&pinned.go_mod).ok();
-    let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| pinned.module.path.clone());
+pub(super) fn remote_plugin(
+    plugin: &Plugin,
+    manifest: &Manifest,
+    resolved: &ResolvedModule,
+) -> ResolvedPlugin {
+    let go_mod = GoMod::parse_lax(&resolved.go_mod).ok();
+    let declared = modfile::module_line(&resolved.go_mod).unwrap_or_else(|| resolved.module.path.clone());
     let asked = plugin.reference.value.clone();
     let (module, version, replacement) = if plugin.replace.is_none() {
-        (pinned.module.path.clone(), pinned.module.version.clone(), None)
+        (resolved.module.path.clone(), resolved.module.version.clone(), None)
     } else {
-        let module = replaced_module(plugin, manifest, &declared, &pinned.module.path);
+        let module = replaced_module(plugin, manifest, &declared, &resolved.module.path);
         let version = placeholder_version(&module, &asked);
-        let ModuleVersion { path, version: new } = pinned.module.clone();
+        let ModuleVersion { path, version: new } = resolved.module.clone();
         (module, version, Some(LockedReplacement::Module { path, version: new }))
     };
     ResolvedPlugin {
@@ -51,19 +55,20 @@ pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &Resol
         asked,
         module,
         version,
-        commit: pinned.commit.clone(),
+        commit: resolved.commit.clone(),
         go_mod,
         replacement,
         added: false,
     }
 }
 
-/// The path of a module that is replaced and so never downloaded. A fork usually keeps the original's module line; for one
-/// that declares its own path, the original's repository counts, with the fork's major.
+/// The path of a replaced module, which is never downloaded. A fork usually keeps the module line of the
+/// original; for one that declares its own path, it is the path of the original repository with the fork's
+/// major.
 fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replacement: &str) -> String {
     match &plugin.origin {
         Origin::Module(path) => return path.value.clone(),
-        // A number says nothing about the module's path.
+        // The module path can't be derived from an id.
         Origin::GitLab { project: Spanned { value: Project::Id(_), .. }, .. } => {}
         _ if declared == replacement => {
             let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
@@ -74,8 +79,8 @@ fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replace
     declared.to_owned()
 }
 
-/// The version that go.mod requires of a module that is replaced: the ref where it is a version of this major, else the
-/// zero pseudo-version, which no minimal version selection notices.
+/// The version of a replaced module in go.mod: the ref if it is a version of this major, else the zero
+/// pseudo-version, which doesn't affect minimal version selection.
 fn placeholder_version(module: &str, asked: &str) -> String {
     let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
     if semver::canonical(asked).as_deref() == Some(asked) && path_major_matches(asked, suffix) {
@@ -122,26 +127,26 @@ pub(super) fn local_plugin(
     })
 }
 
-/// The module path of a directory with a Go module: the `module` line of its go.mod.
+/// The module path in the go.mod of a directory.
 ///
 /// # Errors
-/// There is no such directory, or it has no go.mod that can be read.
+/// The directory or a valid go.mod is missing.
 pub fn module_in(directory: &Path) -> Result<String, Diagnostic> {
     local_go_mod(directory, &None).map(|(module, _)| module)
 }
 
-/// The module path and the go.mod of a directory of the user's.
+/// The module path and the go.mod of a local directory.
 pub(super) fn local_go_mod(
     directory: &Path,
     span: &Option<Range<usize>>,
 ) -> Result<(String, GoMod), Diagnostic> {
     let path = directory.join("go.mod");
-    let wrong = |message: String, help: &str| {
+    let invalid = |message: String, help: &str| {
         let label = span.is_some().then(|| "relative to the configuration file".to_owned());
         Diagnostic { label, ..Diagnostic::error(message).at(span.clone()).help(help) }
     };
     if !directory.is_dir() {
-        return Err(wrong(format!("directory {} does not exist", directory.display()), "check the path"));
+        return Err(invalid(format!("directory {} does not exist", directory.display()), "check the path"));
     }
     let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -149,22 +154,23 @@ pub(super) fn local_go_mod(
                 [] => "run `go mod init MODULE` in that directory".to_owned(),
                 names => format!("there is a Go module in {}: use that directory", names.join(", ")),
             };
-            wrong(format!("{} has no go.mod", directory.display()), &help)
+            invalid(format!("{} has no go.mod", directory.display()), &help)
         }
-        _ => wrong(format!("failed to read {}: {error}", path.display()), "check its permissions"),
+        _ => invalid(format!("failed to read {}: {error}", path.display()), "check its permissions"),
     })?;
     let go_mod = GoMod::parse_lax(&text).map_err(|error| {
-        wrong(
+        invalid(
             format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message),
             "fix that go.mod",
         )
     })?;
-    let module = modfile::module_line(&text)
-        .ok_or_else(|| wrong(format!("{} has no module line", path.display()), "add a line `module PATH`"))?;
+    let module = modfile::module_line(&text).ok_or_else(|| {
+        invalid(format!("{} has no module line", path.display()), "add a line `module PATH`")
+    })?;
     Ok((module, go_mod))
 }
 
-/// The directories right below this one that hold a go.mod, three at most.
+/// Up to three subdirectories with a go.mod.
 fn modules_below(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
@@ -176,7 +182,7 @@ fn modules_below(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Whether a package could be compiled here: tests make none.
+/// Whether the directory has a Go file that is not a test.
 fn has_package(directory: &Path) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
@@ -184,29 +190,29 @@ fn has_package(directory: &Path) -> bool {
         .any(|name| name.ends_with(".go") && !name.ends_with("_test.go") && !name.starts_with(['_', '.']))
 }
 
-/// Two entries for one module would be compiled in once, at one version: which one was meant?
+/// The errors of plugins with the same module: only one version of it could be compiled.
 pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
     let mut seen: BTreeMap<&str, &ResolvedPlugin> = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let mut diagnostics = Vec::new();
     for plugin in plugins {
         if let Some(first) = seen.insert(&plugin.module, plugin) {
             let message =
                 format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
             let second = Diagnostic::error(message).at(plugin.span.clone()).label("the second one");
-            wrong.push(second.help("remove one of them"));
+            diagnostics.push(second.help("remove one of them"));
         }
     }
-    wrong
+    diagnostics
 }
 
-/// informer and resetter at RoadRunner's own version, where the user didn't list them.
+/// The plugins of [`ADDED`] that the user didn't list, at RoadRunner's version.
 pub(super) fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
-    let is =
+    let has_base =
         |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
-    ALWAYS
+    ADDED
         .iter()
-        .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
-        .filter_map(|base| release.require.iter().find(|line| is(&line.path, base)))
+        .filter(|base| !plugins.iter().any(|plugin| has_base(&plugin.module, base)))
+        .filter_map(|base| release.require.iter().find(|line| has_base(&line.path, base)))
         .map(|Require { path, version, .. }| ResolvedPlugin {
             name: split_path_version(path)
                 .map_or(path.as_str(), |(prefix, _)| prefix)

@@ -1,7 +1,7 @@
-//! Brings what a server is going to be compiled from into the module cache, before the go command asks for it, which does
-//! that for as many modules at once as there are cores. The imports are followed from RoadRunner's main package on.
+//! Downloads modules before the go command needs them, with more concurrency than the go command has. Follows
+//! the imports of RoadRunner's main package.
 //!
-//! It is a hint: what it misses, or can't get, the go command gets; what the go command selects is what counts.
+//! This is only an optimization: the go command selects the versions and downloads what is missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,13 +35,13 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Where the files of a module are.
+/// The location of a module's files.
 enum ModuleFiles {
-    There(PathBuf),
-    /// These packages of it wait to be read.
-    Coming(Vec<String>),
-    /// The go command has to see to it.
-    Nowhere,
+    Present(PathBuf),
+    /// Being downloaded; these packages are read afterwards.
+    Downloading(Vec<String>),
+    /// Left to the go command.
+    Unavailable,
 }
 
 struct Prefetch<'a> {
@@ -49,19 +49,19 @@ struct Prefetch<'a> {
     cache: &'a ModCache,
     main: &'a str,
     replaces: &'a [Replace],
-    /// By module path: what minimal version selection is going to choose, as far as the plugins' own go.mod say.
+    /// The expected result of minimal version selection, by module path.
     versions: BTreeMap<&'a str, &'a str>,
     sums: &'a GoSum,
     workspace: &'a Workspace,
     targets: &'a [GoTarget],
-    /// For the forges that it names as its own: what lies there is nobody else's business.
+    /// Its self-hosted forges have modules that public proxies must not be queried for.
     manifest: &'a Manifest,
-    /// By module path, as imports name it.
+    /// By module path before replacement.
     files: BTreeMap<String, ModuleFiles>,
 }
 
-/// Downloads the modules that the workspace's packages come from, as far as its go.mod and the plugins' own name them, and
-/// the go.mod of every module that it requires.
+/// Downloads the modules of the workspace's packages that its go.mod or a plugin's go.mod names, and the
+/// go.mod of every required module.
 ///
 /// # Errors
 /// A checksum mismatch or an interruption.
@@ -82,20 +82,20 @@ pub(super) async fn prefetch(
     let progress = DownloadProgress::new(proxies.children, Phase::Fetch, None);
     let work = async {
         prefetch.follow_imports(&progress).await?;
-        // What only a plugin's go.mod names, the go command may never look at.
+        // The go command may never read modules that only a plugin's go.mod names.
         let required = go_mod.require.iter().flat_map(|line| {
             let path = line.path.as_str();
             [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
         });
-        let wanted = required
+        let requests = required
             .filter_map(|(path, version)| Some((path, version?)))
             .collect::<BTreeSet<_>>()
             .into_iter()
             .filter_map(|(path, version)| prefetch.source_of(path, version))
-            .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
+            .filter(|module| prefetch.may_query(module) && !cache.has_go_mod(module))
             .map(|module| DownloadRequest::with_sums(sums, module))
             .collect();
-        fetcher.fetch_go_mods(wanted).await;
+        fetcher.fetch_go_mods(requests).await;
         Ok(())
     };
     let work = proxies.children.until_cancelled(work);
@@ -104,36 +104,36 @@ pub(super) async fn prefetch(
 
 impl Prefetch<'_> {
     async fn follow_imports(&mut self, progress: &DownloadProgress<'_>) -> Result<(), Error> {
-        let here = self.workspace.directory().to_owned();
-        self.files.insert(self.main.to_owned(), ModuleFiles::There(here));
-        let mut open = vec![format!("{}/cmd/rr", self.main)];
+        let root = self.workspace.directory().to_owned();
+        self.files.insert(self.main.to_owned(), ModuleFiles::Present(root));
+        let mut pending = vec![format!("{}/cmd/rr", self.main)];
         let mut seen = BTreeSet::new();
         let mut running = FuturesUnordered::new();
         loop {
-            while let Some(package) = open.pop() {
+            while let Some(package) = pending.pop() {
                 if seen.contains(&package) {
                     continue;
                 }
                 let modules = self.versions.keys().copied().chain([self.main]);
                 let Some(module) = module_of(&package, modules).map(str::to_owned) else { continue };
                 if !self.files.contains_key(&module) {
-                    let (files, wanted) = self.look_for(&module);
+                    let (files, request) = self.locate(&module);
                     self.files.insert(module.clone(), files);
-                    if let Some(wanted) = wanted {
+                    if let Some(request) = request {
                         let (fetcher, module) = (self.fetcher, module.clone());
-                        running.push(async move { (module, fetcher.fetch(wanted).await) });
+                        running.push(async move { (module, fetcher.fetch(request).await) });
                     }
                 }
                 match self.files.get_mut(&module) {
-                    Some(ModuleFiles::There(directory)) => {
+                    Some(ModuleFiles::Present(directory)) => {
                         let inside = package.get(module.len()..).unwrap_or_default().trim_start_matches('/');
-                        open.extend(imports_of_package(&directory.join(inside), self.targets));
+                        pending.extend(imports_of_package(&directory.join(inside), self.targets));
                     }
-                    Some(ModuleFiles::Coming(waiting)) => waiting.push(package.clone()),
-                    Some(ModuleFiles::Nowhere) | None => {}
+                    Some(ModuleFiles::Downloading(waiting)) => waiting.push(package.clone()),
+                    Some(ModuleFiles::Unavailable) | None => {}
                 }
-                // One that waits is looked at again.
-                if !matches!(self.files.get(&module), Some(ModuleFiles::Coming(_))) {
+                // A waiting package is visited again after the download.
+                if !matches!(self.files.get(&module), Some(ModuleFiles::Downloading(_))) {
                     seen.insert(package);
                 }
             }
@@ -146,27 +146,27 @@ impl Prefetch<'_> {
                 None => None,
             };
             let directory = fetched.and(version).and_then(|version| self.cache.dir(&version).ok());
-            let files = directory.map_or(ModuleFiles::Nowhere, ModuleFiles::There);
-            if let Some(ModuleFiles::Coming(waiting)) = self.files.insert(module, files) {
-                open.extend(waiting);
+            let files = directory.map_or(ModuleFiles::Unavailable, ModuleFiles::Present);
+            if let Some(ModuleFiles::Downloading(waiting)) = self.files.insert(module, files) {
+                pending.extend(waiting);
             }
         }
     }
 
-    /// A module that no import named before: where its files are, and what is to be fetched for that.
-    fn look_for(&self, module: &str) -> (ModuleFiles, Option<DownloadRequest>) {
+    /// The location of a newly imported module, and the download it needs.
+    fn locate(&self, module: &str) -> (ModuleFiles, Option<DownloadRequest>) {
         match (self.replaced(module), self.source(module)) {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
-                (ModuleFiles::There(self.workspace.directory().join(new_path)), None)
+                (ModuleFiles::Present(self.workspace.directory().join(new_path)), None)
             }
-            (_, Some(version)) if self.may_ask(&version) => {
-                (ModuleFiles::Coming(Vec::new()), Some(DownloadRequest::with_sums(self.sums, version)))
+            (_, Some(version)) if self.may_query(&version) => {
+                (ModuleFiles::Downloading(Vec::new()), Some(DownloadRequest::with_sums(self.sums, version)))
             }
-            _ => (ModuleFiles::Nowhere, None),
+            _ => (ModuleFiles::Unavailable, None),
         }
     }
 
-    fn may_ask(&self, ModuleVersion { path, .. }: &ModuleVersion) -> bool {
+    fn may_query(&self, ModuleVersion { path, .. }: &ModuleVersion) -> bool {
         !self.fetcher.needs_go(path) && own_place_of_module(path, self.manifest).is_none()
     }
 
@@ -175,7 +175,7 @@ impl Prefetch<'_> {
         replacement_of(self.replaces, &ModuleVersion { path: module.to_owned(), version })
     }
 
-    /// The module version whose files are compiled where imports name `module`; `None`: a directory's.
+    /// The module version that provides `module` after replacement; `None`: a directory.
     fn source(&self, module: &str) -> Option<ModuleVersion> {
         self.source_of(module, self.versions.get(module)?)
     }
@@ -191,15 +191,15 @@ impl Prefetch<'_> {
     }
 }
 
-/// The highest version that the composed go.mod and the plugins' own name of each module: a plugin's go.mod lists all that
-/// its packages need (<https://go.dev/ref/mod#graph-pruning>).
+/// The highest version of each module in the composed go.mod and the plugins' go.mod files, which list all
+/// dependencies of their packages (<https://go.dev/ref/mod#graph-pruning>).
 fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [ResolvedPlugin]) -> BTreeMap<&'a str, &'a str> {
     let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
     let of_plugins = plugins.iter().filter_map(|plugin| plugin.go_mod.as_ref());
     for line in [go_mod].into_iter().chain(of_plugins).flat_map(|go_mod| &go_mod.require) {
-        let known = versions.entry(&line.path).or_insert(&line.version);
-        if semver::compare(&line.version, known).is_gt() {
-            *known = &line.version;
+        let highest = versions.entry(&line.path).or_insert(&line.version);
+        if semver::compare(&line.version, highest).is_gt() {
+            *highest = &line.version;
         }
     }
     versions

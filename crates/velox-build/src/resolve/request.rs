@@ -1,4 +1,4 @@
-//! What has to be resolved, in one shape for every format and every kind of source.
+//! Requests for modules, independent of the configuration format and the source.
 
 use std::{ops::Range, path::PathBuf};
 
@@ -11,33 +11,34 @@ use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
 
 use crate::{error::Error, lock::Lock};
 
-/// The repository that RoadRunner itself lives in.
+/// The owner and name of RoadRunner's repository.
 const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
 
-/// One thing to resolve: a ref of a module somewhere.
+/// A module to resolve.
 #[derive(Debug, Clone)]
 pub(crate) struct ModuleRequest {
-    /// How an error names it (`plugin http`).
+    /// The name in messages (`plugin http`).
     pub(crate) subject: String,
-    /// Where the ref stands in the configuration.
+    /// The position of the ref in the configuration.
     pub(crate) span: Option<Range<usize>>,
     /// Tag, branch, commit or `latest`; `None`: the default branch.
     pub(crate) reference: Option<String>,
-    /// The module or repository path that the configuration names; empty where it names owner and repository.
+    /// The module or repository path in the configuration; empty if it has an owner and a repository instead.
     pub(crate) path: String,
-    /// Whether `path` is a module path that its go.mod has to declare.
+    /// Whether `path` is a module path, which go.mod must declare.
     pub(crate) by_path: bool,
-    /// Whether it stands in for another module, whose path its go.mod may declare.
+    /// Whether it replaces another module, whose path its go.mod may declare.
     pub(crate) replacement: bool,
-    /// The module as the go command can be asked for it (`path`, `query`), where that is known beforehand.
+    /// The path and version query for the go command; `None` if the path is unknown or must not reach a
+    /// proxy.
     pub(crate) module: Option<ModuleVersion>,
-    /// The repository, for when the go command can't tell.
+    /// The repository, if known.
     pub(crate) place: Option<RepositoryLocation>,
-    /// What a previous lock found; the ref may name something else by now.
+    /// The module in the previous lock; the ref may have moved since.
     pub(crate) known: Option<PreviousResolution>,
 }
 
-/// A module as a previous lock has it.
+/// A module in the previous lock.
 #[derive(Debug, Clone)]
 pub(crate) struct PreviousResolution {
     pub(crate) module: ModuleVersion,
@@ -68,7 +69,8 @@ pub(crate) struct RepositoryLocation {
     pub(crate) host: RepositoryHost,
     /// The folder that holds go.mod; empty for the root.
     pub(crate) folder: String,
-    /// Whether the manifest names this forge as its own, so that no public proxy may answer for it.
+    /// Whether it is on a self-hosted forge of the manifest, whose modules public proxies must not be queried
+    /// for.
     pub(crate) own: bool,
 }
 
@@ -79,11 +81,11 @@ pub(crate) enum RepositoryHost {
     Git { url: String },
 }
 
-/// What has to be resolved for a plugin.
+/// The source of a plugin.
 pub(crate) enum PluginSource {
     /// The plugin's own module, or a module that replaces it.
     Remote(Box<ModuleRequest>),
-    /// A directory that replaces it, as the configuration names it: nothing to ask.
+    /// A local replacement, with the path in the configuration.
     Directory(PathBuf),
 }
 
@@ -110,7 +112,7 @@ impl ModuleRequest {
         }
     }
 
-    /// A module of the configuration's `[[replaces]]`.
+    /// The new module of a replacement.
     pub(crate) fn replacement(
         subject: String,
         path: &str,
@@ -120,7 +122,7 @@ impl ModuleRequest {
     ) -> Self {
         let place = place_of(path, manifest);
         let own = place.as_ref().is_some_and(|place| place.own);
-        // The right side of a replace is a repository more often than a module path: its suffix comes from the tag.
+        // A replacement is often a repository without a major suffix: the tag determines it.
         let has_suffix = split_path_version(path).is_some_and(|(_, suffix)| !suffix.is_empty());
         let module = if has_suffix || !semver::is_valid(reference) {
             has_suffix.then(|| ModuleVersion { path: path.to_owned(), version: reference.to_owned() })
@@ -142,14 +144,14 @@ impl ModuleRequest {
 }
 
 impl ModuleRequest {
-    /// What is to be fetched for it: `module`, with the sums that a previous lock has of that.
+    /// A download request for `module`, with its sums from the previous lock.
     pub(super) fn wanted(&self, module: &ModuleVersion) -> DownloadRequest {
-        let known = self.known.as_ref().filter(|known| known.module == *module);
+        let previous = self.known.as_ref().filter(|previous| previous.module == *module);
         let list = |sum: Option<&String>| sum.cloned().into_iter().collect();
         DownloadRequest {
             module: module.clone(),
-            zip_sums: list(known.and_then(|known| known.zip_sum.as_ref())),
-            mod_sums: list(known.and_then(|known| known.mod_sum.as_ref())),
+            zip_sums: list(previous.and_then(|previous| previous.zip_sum.as_ref())),
+            mod_sums: list(previous.and_then(|previous| previous.mod_sum.as_ref())),
         }
     }
 }
@@ -198,7 +200,7 @@ impl PluginSource {
             Origin::GitLab { project, folder } => {
                 let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
                 let root = match &project.value {
-                    // An id says nothing about the module's path.
+                    // The module path can't be derived from an id.
                     Project::Id(_) => None,
                     Project::Path(path) => Some(join(&format!("gitlab.com/{path}"), &folder)),
                 };
@@ -210,7 +212,7 @@ impl PluginSource {
                 )
             }
         };
-        // A module that is named by its path is asked for by that path, wherever the manifest's own forge is.
+        // A module named by its path is queried by that path even with a self-hosted forge.
         let own = matches!(plugin.origin, Origin::GitHub { .. } | Origin::GitLab { .. })
             && place.as_ref().is_some_and(|place| place.own);
         ModuleRequest {
@@ -230,8 +232,8 @@ impl PluginSource {
     }
 }
 
-/// The module path of a repository's root or folder at a tag: with the tag's major suffix
-/// (<https://go.dev/ref/mod#major-version-suffixes>). A branch or a commit doesn't tell.
+/// The module of a repository or folder at a tag, with the major suffix of the tag
+/// (<https://go.dev/ref/mod#major-version-suffixes>); `None` for a branch or a commit.
 fn module_at_tag(root: &str, reference: &str) -> Option<ModuleVersion> {
     if semver::canonical(reference) != Some(reference.to_owned()) {
         return None;
@@ -241,22 +243,22 @@ fn module_at_tag(root: &str, reference: &str) -> Option<ModuleVersion> {
     Some(ModuleVersion { path, version: reference.to_owned() })
 }
 
-/// RoadRunner's repository on the manifest's own forge; `None`: it is the public one.
+/// RoadRunner's repository on the self-hosted forge; `None`: it is the public one.
 pub(crate) fn own_place_of_roadrunner(manifest: &Manifest) -> Option<RepositoryLocation> {
     ModuleRequest::roadrunner(manifest).place.filter(|place| place.own)
 }
 
-/// The repository on the manifest's own forge that a module path names.
+/// The repository of a module path, if it is on a self-hosted forge.
 pub(crate) fn own_place_of_module(path: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
     place_of(path, manifest).filter(|place| place.own)
 }
 
-/// The repository that a plugin comes from, where the manifest or its module path names one.
+/// The repository of a plugin, if the manifest or its module path names one.
 pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<RepositoryLocation> {
     PluginSource::original(String::new(), plugin, manifest).place
 }
 
-/// The repository that a module path names by itself, where it does.
+/// The repository of a module path, derived from the path alone.
 fn place_of(module: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
     let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);
     let (host, rest) = path.split_once('/')?;

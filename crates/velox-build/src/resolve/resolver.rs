@@ -1,5 +1,4 @@
-//! From a Manifest to a [`Lock`]: every ref becomes an exact module, and these become a go.mod that the go command agrees
-//! with.
+//! Resolves a manifest to a [`Lock`].
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -35,14 +34,14 @@ use crate::{
     workspace::{Workspace, plugins_go},
 };
 
-/// Everything that resolving needs.
+/// Resolves the refs of a manifest.
 #[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
     pub(crate) request: &'a BuildRequest,
-    /// The request's manifest, with its replaces at its plugins.
+    /// With each `[[replaces]]` of a plugin moved to that plugin.
     pub(crate) manifest: &'a Manifest,
     pub(crate) asked: &'a RequestedVersions,
-    /// What stays as it was where the configuration still asks for it.
+    /// The previous lock: its versions are kept where the requested refs are unchanged.
     pub(crate) previous: Option<&'a Lock>,
     pub(crate) settings: &'a BuildSettings,
     pub(crate) go: &'a Toolchain,
@@ -56,7 +55,7 @@ pub(crate) struct Resolver<'a> {
 /// A RoadRunner release.
 #[derive(Debug, Clone)]
 pub struct RoadRunnerRelease {
-    /// Its module, with the exact version.
+    /// The module with its exact version.
     pub module: ModuleVersion,
     /// Its go.mod.
     pub go_mod: GoMod,
@@ -64,7 +63,7 @@ pub struct RoadRunnerRelease {
     pub plugins: Vec<ModuleVersion>,
 }
 
-/// Whom a pinned module belongs to, by its index in the manifest.
+/// The owner of a resolved module, by its index in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ModuleOwner {
     RoadRunner,
@@ -75,40 +74,41 @@ pub(super) enum ModuleOwner {
 type ResolvedByOwner = BTreeMap<ModuleOwner, ResolvedModule>;
 
 impl Resolver<'_> {
-    /// Resolves; the workspace that it was tried in comes along, since it is most of what the next stage makes.
+    /// Resolves the manifest. The workspace used for it is returned for the next stage.
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
-        let (owners, asks): (Vec<ModuleOwner>, Vec<ModuleRequest>) = self.asks(manifest)?.into_iter().unzip();
+        let (owners, requests): (Vec<ModuleOwner>, Vec<ModuleRequest>) =
+            self.asks(manifest)?.into_iter().unzip();
         let sources = self.sources();
-        let pinned: ResolvedByOwner = owners.into_iter().zip(sources.pin(&asks).await?).collect();
-        let roadrunner = pinned
+        let resolved: ResolvedByOwner = owners.into_iter().zip(sources.pin(&requests).await?).collect();
+        let roadrunner = resolved
             .get(&ModuleOwner::RoadRunner)
             .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let release = release(roadrunner)?;
-        let mut plugins = self.plugins(manifest, &pinned)?;
+        let mut plugins = self.plugins(manifest, &resolved)?;
         plugins.extend(added(&release, &plugins));
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
 
         let (line, module) = newest_go_line(&release, roadrunner, &plugins);
         match &self.toolchains.newer(self.go, line, module).await? {
-            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned, plugins).await,
-            None => self.complete(&release, roadrunner, &pinned, plugins).await,
+            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &resolved, plugins).await,
+            None => self.complete(&release, roadrunner, &resolved, plugins).await,
         }
     }
 
-    /// Tries what was pinned in a workspace, with a Go that can compile it.
+    /// Selects versions with the go command in a new workspace.
     async fn complete(
         &self,
         release: &GoMod,
         roadrunner: &ResolvedModule,
-        pinned: &ResolvedByOwner,
+        resolved: &ResolvedByOwner,
         plugins: Vec<ResolvedPlugin>,
     ) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
-        let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
+        let composed = self.compose(manifest, release, &plugins, resolved, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
-        let sums = self.sums(&workspace, pinned.values())?;
+        let sums = self.sums(&workspace, resolved.values())?;
         workspace.write("go.sum", &sums.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
         workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, ""))?;
@@ -126,13 +126,13 @@ impl Resolver<'_> {
         Ok((lock, workspace))
     }
 
-    /// RoadRunner alone: what it was released with.
+    /// The RoadRunner release, with the plugins it contains.
     pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
-        let mut ask = ModuleRequest::roadrunner(self.manifest);
-        ask.known = self.known_roadrunner()?;
-        let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
+        let mut request = ModuleRequest::roadrunner(self.manifest);
+        request.known = self.known_roadrunner()?;
+        let resolved = self.sources().pin(std::slice::from_ref(&request)).await?;
         let roadrunner =
-            pinned.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
+            resolved.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let go_mod = release(roadrunner)?;
         let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
             .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
@@ -158,32 +158,32 @@ impl Resolver<'_> {
         }
     }
 
-    /// What has to be asked of the sources; local directories need no asking.
+    /// The modules to resolve. Local directories are not among them.
     pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
         let mut roadrunner = ModuleRequest::roadrunner(manifest);
         roadrunner.known = self.known_roadrunner()?;
-        let mut asks = vec![(ModuleOwner::RoadRunner, roadrunner)];
+        let mut requests = vec![(ModuleOwner::RoadRunner, roadrunner)];
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            if let PluginSource::Remote(mut ask) = PluginSource::new(plugin, manifest) {
-                ask.known = self.known_plugin(&plugin.name.value)?;
-                asks.push((ModuleOwner::Plugin(index), *ask));
+            if let PluginSource::Remote(mut request) = PluginSource::new(plugin, manifest) {
+                request.known = self.known_plugin(&plugin.name.value)?;
+                requests.push((ModuleOwner::Plugin(index), *request));
             }
         }
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let Replacement::Module { path, version } = &replace.new.value else { continue };
             match version {
                 Some(version) if semver::canonical(version).as_deref() == Some(version) => {}
                 Some(version) => {
                     let subject = format!("the replacement of {}", replace.old.value.0);
-                    let ask = ModuleRequest::replacement(
+                    let request = ModuleRequest::replacement(
                         subject,
                         path,
                         version,
                         replace.new.span.clone(),
                         manifest,
                     );
-                    asks.push((ModuleOwner::Replace(index), ask));
+                    requests.push((ModuleOwner::Replace(index), request));
                 }
                 None => {
                     let message = format!("the replacement of {} has no version", replace.old.value.0);
@@ -191,25 +191,25 @@ impl Resolver<'_> {
                         .at(replace.new.span.clone())
                         .label("a version is required")
                         .help(format!("set new = \"{path}@VERSION\" with a tag, a branch or a commit"));
-                    wrong.push(diagnostic);
+                    errors.push(diagnostic);
                 }
             }
         }
-        if wrong.is_empty() { Ok(asks) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+        if errors.is_empty() { Ok(requests) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
     }
 
-    /// RoadRunner as the previous lock has it, if the configuration still asks for the same.
+    /// RoadRunner in the previous lock, if the requested ref is unchanged.
     fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
-        let fits = |lock: &&Lock| {
+        let is_unchanged = |lock: &&Lock| {
             lock.roadrunner.from == self.asked.roadrunner
                 && !self.request.options.versions.upgrade.includes("roadrunner")
         };
-        let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
+        let Some(lock) = self.previous.filter(is_unchanged) else { return Ok(None) };
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
         PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
     }
 
-    /// A plugin as the previous lock has it, whatever the user called it then.
+    /// A plugin in the previous lock, if the requested ref is unchanged. Its name may differ.
     fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
         let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))
         else {
@@ -217,7 +217,7 @@ impl Resolver<'_> {
         };
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
-        // One that was raised is asked for at its own version, and may be raised no more.
+        // A raised plugin is resolved at its requested version again: it may no longer be raised.
         let raised = |module: &str| lock.raised.iter().any(|raised| raised.module == module);
         locked
             .filter(|plugin| !raised(&plugin.module))
@@ -226,24 +226,26 @@ impl Resolver<'_> {
             .transpose()
     }
 
-    /// The manifest's plugins with what was found of them; every mistake of theirs at once.
-    fn plugins(&self, manifest: &Manifest, pinned: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
+    /// The resolved plugins of the manifest, or the errors of all of them.
+    fn plugins(&self, manifest: &Manifest, resolved: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
         let mut plugins = Vec::new();
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            let resolved =
-                match (PluginSource::new(plugin, manifest), pinned.get(&ModuleOwner::Plugin(index))) {
+            let result =
+                match (PluginSource::new(plugin, manifest), resolved.get(&ModuleOwner::Plugin(index))) {
                     (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
-                    (PluginSource::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, manifest, pinned)),
+                    (PluginSource::Remote(_), Some(resolved)) => {
+                        Ok(remote_plugin(plugin, manifest, resolved))
+                    }
                     (PluginSource::Remote(_), None) => continue,
                 };
-            match resolved {
+            match result {
                 Ok(plugin) => plugins.push(plugin),
-                Err(diagnostic) => wrong.push(diagnostic),
+                Err(diagnostic) => errors.push(diagnostic),
             }
         }
-        wrong.extend(same_modules(&plugins));
-        if wrong.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+        errors.extend(same_modules(&plugins));
+        if errors.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
     }
 
     fn compose(
@@ -251,7 +253,7 @@ impl Resolver<'_> {
         manifest: &Manifest,
         release: &GoMod,
         plugins: &[ResolvedPlugin],
-        pinned: &ResolvedByOwner,
+        resolved: &ResolvedByOwner,
         workspace: &Workspace,
     ) -> Result<GoMod, Error> {
         let mut replaces = Vec::new();
@@ -272,26 +274,26 @@ impl Resolver<'_> {
         }
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let (old_path, old_version) = replace.old.value.clone();
-            let (new_path, new_version) = match (&replace.new.value, pinned.get(&ModuleOwner::Replace(index)))
-            {
-                (Replacement::Directory(directory), _) => {
-                    let directory = self.request.base.join(directory);
-                    local_go_mod(&directory, &replace.new.span)
-                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
-                    (workspace.add_replacement(&old_path, &directory)?, None)
-                }
-                (Replacement::Module { .. }, Some(pinned)) => {
-                    (pinned.module.path.clone(), Some(pinned.module.version.clone()))
-                }
-                (Replacement::Module { path, version }, None) => (path.clone(), version.clone()),
-            };
+            let (new_path, new_version) =
+                match (&replace.new.value, resolved.get(&ModuleOwner::Replace(index))) {
+                    (Replacement::Directory(directory), _) => {
+                        let directory = self.request.base.join(directory);
+                        local_go_mod(&directory, &replace.new.span)
+                            .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                        (workspace.add_replacement(&old_path, &directory)?, None)
+                    }
+                    (Replacement::Module { .. }, Some(resolved)) => {
+                        (resolved.module.path.clone(), Some(resolved.module.version.clone()))
+                    }
+                    (Replacement::Module { path, version }, None) => (path.clone(), version.clone()),
+                };
             replaces.push(Replace { old_path, old_version, new_path, new_version });
         }
         let imports = |counts: &dyn Fn(&str) -> bool| {
             imports_of(workspace.directory(), counts)
                 .map_err(|error| Error::file("read", workspace.directory(), &error))
         };
-        let wanted: Vec<Requirement> = plugins
+        let requirements: Vec<Requirement> = plugins
             .iter()
             .map(|plugin| Requirement {
                 path: plugin.module.clone(),
@@ -303,7 +305,7 @@ impl Resolver<'_> {
             release,
             registered: &imports(&|path| path == "container/plugins.go")?,
             imported: &imports(&|path| path != "container/plugins.go" && !path.starts_with("replace/"))?,
-            plugins: &wanted,
+            plugins: &requirements,
             replaces,
             excludes: manifest
                 .excludes
@@ -318,7 +320,7 @@ impl Resolver<'_> {
         Ok(composition.go_mod())
     }
 
-    /// Lets the go command select versions and fetch what the build needs: the one resolving command.
+    /// Lets the go command select versions and download the modules.
     async fn lock(
         &self,
         roadrunner: &ResolvedModule,
@@ -331,7 +333,7 @@ impl Resolver<'_> {
             let variant = TargetVariant::new(target, self.settings);
             let listing =
                 PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
-            let listing = listing.map_err(|error| self.blame(error, &plugins))?;
+            let listing = listing.map_err(|error| self.with_span(error, &plugins))?;
             selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
             targets.insert(variant, listing.target);
         }
@@ -368,7 +370,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// The sums of a Go, by the platform that it runs on: what the previous lock knows, and what is in the module cache.
+    /// The sums of a Go toolchain by host platform, from the previous lock and the module cache.
     fn toolchain_sums(&self, go_version: &str) -> BTreeMap<String, String> {
         let previous = self.previous.filter(|lock| lock.go_version == go_version);
         let mut sums = previous.map(|lock| lock.toolchain.clone()).unwrap_or_default();
@@ -378,12 +380,12 @@ impl Resolver<'_> {
         sums
     }
 
-    /// RoadRunner's own sums, and those of what was pinned: both were verified, so the go command needs to ask nobody
-    /// again. What the previous lock knows stays known: no version may change its content.
+    /// The initial go.sum: RoadRunner's sums and those of the resolved modules, which are already verified.
+    /// The sums of the previous lock are kept, so that no version can change its content.
     fn sums<'a>(
         &self,
         workspace: &Workspace,
-        pinned: impl Iterator<Item = &'a ResolvedModule>,
+        resolved: impl Iterator<Item = &'a ResolvedModule>,
     ) -> Result<GoSum, Error> {
         let release = workspace.directory().join("go.sum");
         let text = fs::read_to_string(&release).unwrap_or_default();
@@ -392,14 +394,14 @@ impl Resolver<'_> {
         if let Some(previous) = self.previous {
             sums.merge(previous.sums()?);
         }
-        for ResolvedModule { module, zip_sum, mod_sum, .. } in pinned {
+        for ResolvedModule { module, zip_sum, mod_sum, .. } in resolved {
             sums.insert(&module.path, &module.version, zip_sum);
             sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
         }
         Ok(sums)
     }
 
-    /// The plugins that are compiled at another version than asked for, and who demands it.
+    /// The plugins whose selected version differs from the requested one, with the modules that require it.
     async fn raised(
         &self,
         plugins: &[ResolvedPlugin],
@@ -408,7 +410,7 @@ impl Resolver<'_> {
     ) -> Result<Vec<RaisedPlugin>, Error> {
         let mut raised: Vec<RaisedPlugin> = plugins
             .iter()
-            // An added one has no asked version: the newest that anyone demands is what it should be.
+            // An added plugin has no requested version.
             .filter(|plugin| plugin.replacement.is_none() && !plugin.added)
             .filter_map(|plugin| {
                 let selected = selected.get(&plugin.module)?;
@@ -431,8 +433,8 @@ impl Resolver<'_> {
         Ok(raised)
     }
 
-    /// Points an error of the go command at the plugin whose module it names.
-    fn blame(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
+    /// Sets the span of a go command error to the plugin whose module it names.
+    fn with_span(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
         let text = error.output.join("\n");
         let named = plugins
             .iter()
@@ -449,13 +451,13 @@ impl Resolver<'_> {
     }
 }
 
-/// The module of the RoadRunner release that a manifest names; `None` where the ref is no version, or a forge has to tell.
+/// The requested RoadRunner module; `None` if the ref is not a version, or needs a forge to resolve.
 pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<ModuleVersion> {
     let module = ModuleRequest::roadrunner(manifest).module?;
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
 
-/// The newest Go that RoadRunner or a plugin asks for, and who does.
+/// The newest `go` line of RoadRunner and the plugins, with the module that has it.
 fn newest_go_line<'a>(
     release: &'a GoMod,
     roadrunner: &'a ResolvedModule,
@@ -465,7 +467,7 @@ fn newest_go_line<'a>(
     std::iter::once((Some(release), roadrunner.module.path.as_str()))
         .chain(of_plugins)
         .filter_map(|(go_mod, module)| Some((go_mod?.go.as_deref()?, module)))
-        // RoadRunner comes last, so that it is named where a plugin asks for no more.
+        // `max_by_key` returns the last maximum: RoadRunner wins a tie.
         .rev()
         .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
         .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))

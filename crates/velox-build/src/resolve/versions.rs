@@ -1,4 +1,4 @@
-//! The versions that exist of a module, over all its major versions.
+//! The existing versions of a module, over all its majors.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -23,7 +23,7 @@ pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 /// RoadRunner's major versions are years, from this one on.
 pub(crate) const FIRST_YEAR: u64 = 2023;
 
-/// The versions that exist of a module or repository.
+/// The existing versions of a module or repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions {
     /// From the lowest major to the highest.
@@ -122,7 +122,7 @@ impl MajorSearch {
     }
 }
 
-/// Its majors are written in another way, and it has no new ones.
+/// Whether it is a gopkg.in path: its major suffix has another form, and it gets no new majors.
 fn is_gopkg_in(path: &str) -> bool {
     path.starts_with("gopkg.in/")
 }
@@ -153,7 +153,8 @@ fn rank(module: &str) -> (u8, u64) {
     }
 }
 
-/// Runs all searches to their end and returns the versions by subject. Without a `go`, only the proxies are asked.
+/// Runs all searches to their end and returns the versions by subject. Without `go`, only the proxies are
+/// queried.
 pub(crate) async fn list_versions(
     fetcher: Option<&Fetcher>,
     go: Option<&Toolchain>,
@@ -229,11 +230,11 @@ pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions 
         _ => base.to_owned(),
     };
     let versions = list_versions(Some(fetcher), None, vec![MajorSearch::new(0, &start)], 1).await;
-    // Only a go command could fail here.
+    // Only the go command can fail.
     versions.ok().and_then(|mut versions| versions.pop()).unwrap_or_default()
 }
 
-/// One go command for all modules that the proxies don't have or must not be asked for.
+/// Lists versions with one go command, for modules that the proxies lack or must not be queried for.
 async fn list_by_go(
     go: &Toolchain,
     modules: &[&str],

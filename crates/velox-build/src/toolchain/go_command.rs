@@ -57,14 +57,14 @@ impl Toolchain {
         Self { children, ..self.clone() }
     }
 
-    /// A copy whose commands end when `enough` or the build is cancelled.
-    pub(crate) fn until(&self, enough: &CancellationToken) -> Self {
-        let cancel = enough.clone();
-        let whole = self.children.cancel.clone();
+    /// A copy whose commands end when `stop` or the build is cancelled.
+    pub(crate) fn until(&self, stop: &CancellationToken) -> Self {
+        let cancel = stop.clone();
+        let build_cancel = self.children.cancel.clone();
         let forward = cancel.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = whole.cancelled() => forward.cancel(),
+                () = build_cancel.cancelled() => forward.cancel(),
                 () = forward.cancelled() => {}
             }
         });
@@ -74,8 +74,8 @@ impl Toolchain {
 
     /// Runs `go ARGUMENTS` in `directory`.
     ///
-    /// Sets every variable that could change the bytes of the binary, except GOENV, which has GOPRIVATE and GOPROXY: the same
-    /// lock and target must give the same bytes.
+    /// Sets every variable that could change the bytes of the binary, for reproducible builds. GOENV stays:
+    /// it may have GOPRIVATE and GOPROXY.
     pub(crate) async fn run(
         &self,
         mode: ModuleMode,
@@ -130,7 +130,7 @@ impl Toolchain {
                 environment: environment
                     .into_iter()
                     .map(|(name, value)| (name, value.to_owned()))
-                    // As the go command does when it runs another one.
+                    // As the go command does when it switches toolchains.
                     .chain(self.root.iter().map(|root| ("GOROOT", root.to_string_lossy().into_owned())))
                     .chain(
                         self.settings.goenv.iter().map(|file| ("GOENV", file.to_string_lossy().into_owned())),
@@ -141,7 +141,8 @@ impl Toolchain {
             .await
     }
 
-    /// The Go version that compiles in `directory`: the go command switches to a newer one if go.mod requires it.
+    /// The Go version that compiles in `directory`: the go command switches to a newer one if go.mod requires
+    /// it.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
         let finished =
             self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;

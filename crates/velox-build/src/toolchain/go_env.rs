@@ -33,7 +33,7 @@ pub(crate) struct GoSettings {
     pub(crate) goflags: String,
     pub(crate) goprivate: String,
     pub(crate) gonoproxy: String,
-    /// The user's choice, whatever the child processes get.
+    /// The user's setting; child processes may get another one.
     #[serde(skip)]
     pub(crate) gotoolchain: String,
     /// A copy of the user's `go env -w` file without the settings that change the bytes.
@@ -51,7 +51,7 @@ struct GoEnvOutput {
 }
 
 impl GoSettings {
-    /// Reads the settings and the version of a go command itself, not of one that GOTOOLCHAIN selects.
+    /// Reads the settings and the version of this go command, without switching toolchains.
     pub(super) async fn of(
         program: &Path,
         children: &CommandRunner,
@@ -91,14 +91,14 @@ impl GoSettings {
             .map_err(|error| {
                 Error::build(format!("failed to parse the output of `go env -json`: {error}"))
             })?;
-        settings.check_places()?;
+        settings.check_paths()?;
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
         settings.goenv = without_experiments(&env, directory)?;
         Ok((settings, goversion::toolchain_name(&goversion).to_owned()))
     }
 
-    /// The settings that a go command would have.
+    /// The settings without a go command, read as it would read them.
     pub(super) fn without_go(
         environment: &BTreeMap<String, String>,
         directory: &Path,
@@ -119,15 +119,15 @@ impl GoSettings {
             gotoolchain: env.value("GOTOOLCHAIN"),
             goenv: without_experiments(&env, directory)?,
         };
-        settings.check_places()?;
+        settings.check_paths()?;
         Ok(settings)
     }
 
     /// Without a home directory, Go fails late with an unclear message.
-    fn check_places(&self) -> Result<(), Error> {
-        let places = [("GOMODCACHE", &self.gomodcache), ("GOCACHE", &self.gocache), ("GOPATH", &self.gopath)];
+    fn check_paths(&self) -> Result<(), Error> {
+        let paths = [("GOMODCACHE", &self.gomodcache), ("GOCACHE", &self.gocache), ("GOPATH", &self.gopath)];
         let missing: Vec<&str> =
-            places.iter().filter(|(_, path)| !path.is_absolute()).map(|(name, _)| *name).collect();
+            paths.iter().filter(|(_, path)| !path.is_absolute()).map(|(name, _)| *name).collect();
         if missing.is_empty() {
             return Ok(());
         }

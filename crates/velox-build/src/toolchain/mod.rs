@@ -1,4 +1,4 @@
-//! The go command that compiles: installed on this machine, or downloaded as a module.
+//! The Go toolchain: installed, or downloaded as a module.
 
 mod go_command;
 mod go_env;

@@ -16,14 +16,14 @@ pub(super) struct ToolchainPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToolchainSwitching {
     None,
-    /// Those on the PATH, by name.
+    /// Toolchains on the PATH, by name.
     Path,
-    /// Those on the PATH, and downloads.
+    /// Toolchains on the PATH, and downloads.
     Any,
 }
 
 impl ToolchainPolicy {
-    /// `given`: `--go` names a go command.
+    /// The policy of GOTOOLCHAIN; `given`: `--go` names a go command.
     pub(super) fn new(gotoolchain: &str, given: bool) -> Result<Self, Error> {
         let said = format!("GOTOOLCHAIN={gotoolchain}");
         if given {
@@ -40,18 +40,18 @@ impl ToolchainPolicy {
             None => ToolchainSwitching::None,
             Some("path") => ToolchainSwitching::Path,
             Some("auto") => ToolchainSwitching::Any,
-            Some(_) => return Err(wrong(&said)),
+            Some(_) => return Err(invalid(&said)),
         };
         let base = match base {
             "local" => None,
             name if GoVersion::from_toolchain_name(name).is_some() => Some(name.to_owned()),
-            _ => return Err(wrong(&said)),
+            _ => return Err(invalid(&said)),
         };
         Ok(Self { base, others, said })
     }
 }
 
-fn wrong(said: &str) -> Error {
+fn invalid(said: &str) -> Error {
     Error::configuration(format!("invalid {said}"))
         .help("use `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto; `go env -u GOTOOLCHAIN` restores the default")
 }

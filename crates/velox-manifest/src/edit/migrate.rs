@@ -9,22 +9,22 @@ use super::{
 };
 use crate::{Diagnostic, Forge, Manifest, ManifestFormat, Origin, Plugin, Project, SourceFile};
 
-/// An older configuration in the newest format.
+/// The result of a migration to the newest format.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Migration {
-    /// The text.
+    /// The new configuration text.
     pub text: String,
-    /// What was removed because it is the default of vx; a sentence each.
+    /// Descriptions of the removed settings that are defaults of vx.
     pub dropped: Vec<String>,
 }
 
-/// Writes an older configuration in the newest format. `manifest` is what `source` reads as; `modules` has the module
-/// paths of the plugins that [`Plugin::module_path`] doesn't tell, by their names.
+/// Converts a configuration to the newest format. `manifest` is the parsed `source`; `modules` has the module
+/// paths, by plugin name, that [`Plugin::module_path`] can't derive.
 ///
-/// Comments stay, and so does every line that the formats share. A text in the newest format comes back as it is.
+/// Comments and lines that the formats share are kept. A text in the newest format is returned unchanged.
 ///
 /// # Errors
-/// Everything that the newest format can't express.
+/// Settings that the newest format can't express.
 pub fn migrate(
     source: &SourceFile,
     manifest: &Manifest,
@@ -60,7 +60,7 @@ pub fn migrate(
     }
 }
 
-/// The module path of every plugin, which must lead to its repository.
+/// The module path of each plugin, checked against its repository.
 fn module_paths(
     manifest: &Manifest,
     modules: &BTreeMap<String, String>,
@@ -103,7 +103,7 @@ fn leads_to_repository(module: &str, plugin: &Plugin, manifest: &Manifest) -> bo
             (format!("{}/{}/{}", manifest.github.host(), owner.value, repository.value), false)
         }
         Origin::GitLab { project, folder } => {
-            // A project's path says nothing of the folder that a self-hosted GitLab lives in, nor of one inside it.
+            // The project path contains neither the URL prefix of a self-hosted GitLab nor the folder.
             let own = manifest.gitlab.endpoint.as_ref();
             let hidden = own.is_some_and(|url| url.value.path() != "/" || folder.is_some());
             let host = manifest.gitlab.host();
@@ -125,8 +125,8 @@ struct Migrator<'a> {
 }
 
 impl Migrator<'_> {
-    /// The first table of plugins becomes `[plugins]`. A table can't be opened twice, so each plugin of the second one gets
-    /// its own table.
+    /// Renames the first table of plugins to `[plugins]`. TOML forbids defining a table twice, so each plugin
+    /// of the second one gets its own table.
     fn plugins(&mut self, modules: &BTreeMap<String, String>) -> Result<(), Vec<Diagnostic>> {
         let mut headers: Vec<(usize, PluginsTable)> = Vec::new();
         for section in [PluginsTable::GitHub, PluginsTable::GitLab] {
@@ -138,7 +138,7 @@ impl Migrator<'_> {
         }
         headers.sort_by_key(|(start, _)| *start);
         let entries = entries(self.document);
-        // An empty one would only be a second format.
+        // An empty table would still select the old format.
         headers.retain(|(start, section)| {
             let used = entries.iter().any(|entry| {
                 entry.section == *section && matches!(entry.shape, TableStyle::Inline(_) | TableStyle::Dotted)
@@ -206,7 +206,7 @@ impl Migrator<'_> {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    /// The keys of a plugin in the newest format, with the values as they are written.
+    /// The keys of a plugin in the newest format, with their literal values.
     fn pairs(&self, entry: &PluginItem, module: &str) -> Vec<(&'static str, String)> {
         let raw = |name: &str| Some(self.text.get(entry.field(name)?.value.clone())?.to_owned());
         let mut pairs = vec![("module_name", string(module))];
@@ -215,7 +215,7 @@ impl Migrator<'_> {
         pairs
     }
 
-    /// `http = { … } # note` → `[plugins.http] # note`, with lines of its own.
+    /// `http = { … } # note` → `[plugins.http] # note`, with keys on separate lines.
     fn own_table(&mut self, entry: &PluginItem, end: usize, pairs: &[(&str, String)], first: bool) {
         let ending = line_ending(self.text);
         let start = line_start(self.text, entry.key.start);
@@ -229,7 +229,7 @@ impl Migrator<'_> {
         self.changes.insert(at, super::as_lines(self.text, at, &lines));
     }
 
-    /// The keys on lines of their own.
+    /// Rewrites keys that are on separate lines.
     fn fields(&mut self, entry: &PluginItem, module: &str) {
         for field in &entry.fields {
             match field.name.as_str() {
@@ -244,7 +244,7 @@ impl Migrator<'_> {
         }
     }
 
-    /// Removes a key with its value, and the line unless it has a comment.
+    /// Removes a key and its value, and the line unless it has a comment.
     fn remove(&mut self, field: &KeyValue) {
         let (start, end) = (line_start(self.text, field.key.start), line_end(self.text, field.value.end));
         match self.text.get(field.value.end..end).and_then(|rest| rest.find('#')) {
@@ -262,7 +262,7 @@ impl Migrator<'_> {
         }
     }
 
-    /// `github.plugins.http` → `plugins.http`, where the line has the full key.
+    /// `github.plugins.http` → `plugins.http`, if the line has the full key.
     fn shorten(&mut self, section: PluginsTable, key: usize) {
         let start = line_start(self.text, key);
         let prefix = self.text.get(start..key).unwrap_or_default();
@@ -274,7 +274,7 @@ impl Migrator<'_> {
         }
     }
 
-    /// Removes `[velox] build_args` if they are the defaults of vx.
+    /// Removes `[velox] build_args` if they equal the defaults of vx.
     fn build_args(&mut self, manifest: &Manifest) {
         let Some(item) = self.document.get("velox") else { return };
         let arguments = &manifest.build_args;

@@ -1,4 +1,4 @@
-//! Editing a `velox.toml` in place: every unaffected byte stays, including comments, order and layout.
+//! Format-preserving edits of a `velox.toml`: comments, order and layout are kept.
 
 mod migrate;
 mod outline;
@@ -17,9 +17,9 @@ use self::{
 };
 use crate::{Diagnostic, ManifestFormat, Replacement, reader::nearest};
 
-/// An editor of a configuration text, which keeps its format.
+/// A format-preserving editor of a configuration text.
 ///
-/// A failed operation changes nothing. The spans of its diagnostic refer to the text before the operation.
+/// A failed operation changes nothing; the spans of its diagnostic refer to the unchanged text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Editor {
     text: String,
@@ -28,9 +28,9 @@ pub struct Editor {
 /// A plugin to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPlugin {
-    /// Its name in the file.
+    /// The name in the file.
     pub name: String,
-    /// Where it comes from.
+    /// The origin.
     pub origin: NewOrigin,
     /// Tag, branch, commit or `latest`.
     pub reference: String,
@@ -38,12 +38,12 @@ pub struct NewPlugin {
     pub replace: Option<Replacement>,
 }
 
-/// The origin of a new plugin, as the formats write it.
+/// The origin of a new plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewOrigin {
-    /// A module path, for the newest format.
+    /// A module path, in the newest format.
     Module(String),
-    /// A repository of GitHub, for the manual's format.
+    /// A GitHub repository, in the manual's format.
     GitHub {
         /// User or organization.
         owner: String,
@@ -52,9 +52,9 @@ pub enum NewOrigin {
         /// Folder inside the repository.
         folder: Option<String>,
     },
-    /// A project of GitLab, for the manual's format.
+    /// A GitLab project, in the manual's format.
     GitLab {
-        /// The group, with its sub-groups.
+        /// The group, including subgroups.
         owner: String,
         /// Project name.
         repository: String,
@@ -81,7 +81,7 @@ impl Editor {
         &self.text
     }
 
-    /// The format of the text; the newest if it has no plugins and no tables of an older one.
+    /// The format of the text; the newest one if it has neither plugins nor tables of an older format.
     #[must_use]
     pub fn format(&self) -> ManifestFormat {
         let Ok(document) = self.document() else { return ManifestFormat::Modules };
@@ -98,13 +98,13 @@ impl Editor {
         }
     }
 
-    /// The names of the plugins, in the file's order.
+    /// The plugin names, in file order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.entries().into_iter().map(|entry| entry.name).collect()
     }
 
-    /// Whether the ref of this plugin contains a variable (`${NAME}`), which a new ref would replace.
+    /// Whether the plugin's ref contains a variable (`${NAME}`), which a new ref would overwrite.
     #[must_use]
     pub fn has_variable_ref(&self, name: &str) -> bool {
         self.entries()
@@ -118,7 +118,7 @@ impl Editor {
     /// Adds a plugin after the last one, in the same style.
     ///
     /// # Errors
-    /// The name is in use, or the layout of the file isn't supported.
+    /// The name is in use, or the layout of the file is not supported.
     pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
         let all = self.entries();
         if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
@@ -138,7 +138,7 @@ impl Editor {
         self.change(changes)
     }
 
-    /// Removes a plugin. Comments on their own lines stay.
+    /// Removes a plugin. Comments on separate lines are kept.
     ///
     /// # Errors
     /// There is no such plugin.
@@ -178,7 +178,7 @@ impl Editor {
         self.set(&entry, entry.section.reference(), reference)
     }
 
-    /// Sets a plugin's module path; a repository has every major, so plugins of a forge don't change.
+    /// Sets a plugin's module path. Plugins of a forge don't change: a repository has all major versions.
     ///
     /// # Errors
     /// There is no such plugin.
@@ -280,7 +280,7 @@ impl Editor {
         }
     }
 
-    /// Adds the first plugin of a table, which may exist and be empty.
+    /// Adds the first plugin of a table that is missing or empty.
     fn add_first(
         &self,
         section: PluginsTable,
@@ -353,13 +353,14 @@ impl Editor {
         self.change(changes)
     }
 
-    /// The whole lines of a key with its value.
+    /// The lines of a key and its value.
     fn statement(&self, field: &outline::KeyValue) -> Range<usize> {
         let lines = line_start(&self.text, field.key.start)..line_end(&self.text, field.value.end);
         whole(&self.text, lines)
     }
 
-    /// The range of a pair between braces, with the comma before it or, for the first, after it.
+    /// The range of a pair in an inline table, with the preceding comma (for the first pair, the following
+    /// one).
     fn between_commas(&self, pairs: &[outline::KeyValue], name: &str) -> Range<usize> {
         let Some(index) = pairs.iter().position(|pair| pair.name == name) else { return 0..0 };
         let before = index.checked_sub(1).and_then(|before| pairs.get(before));
@@ -371,7 +372,7 @@ impl Editor {
         }
     }
 
-    /// A string in the quotes of `like`, if these can quote it.
+    /// A string literal with the quotes of `like`, if they can represent the value.
     fn literal(&self, value: &str, like: Option<&Range<usize>>) -> String {
         let single = like
             .and_then(|place| self.text.get(place.clone()))
@@ -402,7 +403,7 @@ impl NewPlugin {
         }
     }
 
-    /// Its keys with their values, in the order of another plugin.
+    /// The keys and values, in the order of `like`.
     fn pairs(&self, like: Option<&PluginItem>) -> Vec<(&'static str, String)> {
         let mut pairs = match &self.origin {
             NewOrigin::Module(path) => vec![("module_name", string(path)), ("tag", string(&self.reference))],
@@ -427,14 +428,14 @@ impl NewPlugin {
     }
 }
 
-/// Without the text, which may contain a token.
+/// Omits the text, which may contain a token.
 impl fmt::Debug for Editor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Editor").finish_non_exhaustive()
     }
 }
 
-/// As a configuration writes it.
+/// The configuration syntax.
 impl fmt::Display for Replacement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -455,13 +456,13 @@ impl std::str::FromStr for Replacement {
     }
 }
 
-/// A key as TOML writes it, in quotes where it needs them.
+/// A TOML key, quoted if necessary.
 #[must_use]
 pub fn key(name: &str) -> String {
     toml_edit::Key::new(name).display_repr().into_owned()
 }
 
-/// A string as TOML writes it, in quotes.
+/// A TOML string literal.
 #[must_use]
 pub fn string(value: &str) -> String {
     toml_edit::Value::from(value).to_string()

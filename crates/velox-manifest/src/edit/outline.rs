@@ -1,4 +1,4 @@
-//! The positions and the styles of the plugins in a text.
+//! The positions and styles of plugins in a configuration text.
 
 use std::ops::Range;
 
@@ -34,16 +34,16 @@ impl PluginsTable {
     }
 }
 
-/// The style of a table.
+/// The syntax of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TableStyle {
-    /// `[plugins.http]`, with its keys on the lines below; the span of the header.
+    /// `[plugins.http]` with keys on the lines below; the span of the header.
     Header(Range<usize>),
-    /// `http = { … }` on its own line; the span of the braces.
+    /// `http = { … }` on a separate line; the span of the braces.
     Inline(Range<usize>),
-    /// `http.tag = …` on lines of their own.
+    /// `http.tag = …` on separate lines.
     Dotted,
-    /// As [`TableStyle::Inline`], within the braces of another table.
+    /// Like [`TableStyle::Inline`], inside another inline table.
     Nested(Range<usize>),
 }
 
@@ -52,14 +52,14 @@ pub(super) enum TableStyle {
 pub(super) struct PluginItem {
     pub(super) section: PluginsTable,
     pub(super) name: String,
-    /// The span of its name.
+    /// The span of the name.
     pub(super) key: Range<usize>,
     pub(super) shape: TableStyle,
-    /// In the order of the text.
+    /// The fields, in text order.
     pub(super) fields: Vec<KeyValue>,
 }
 
-/// A key with its value.
+/// A key and its value.
 #[derive(Debug, Clone)]
 pub(super) struct KeyValue {
     pub(super) name: String,
@@ -80,7 +80,7 @@ impl PluginItem {
         self.fields.iter().map(|field| field.value.end).max().unwrap_or(own).max(own)
     }
 
-    /// The span of its lines.
+    /// The span of the lines.
     pub(super) fn lines(&self, text: &str) -> Range<usize> {
         let start = match &self.shape {
             TableStyle::Header(header) => header.start,
@@ -90,7 +90,7 @@ impl PluginItem {
     }
 }
 
-/// All plugins, in the order of the text.
+/// All plugins, in text order.
 pub(super) fn entries(document: &Document<&str>) -> Vec<PluginItem> {
     let mut entries: Vec<PluginItem> = PluginsTable::ALL
         .into_iter()

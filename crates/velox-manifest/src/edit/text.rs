@@ -1,8 +1,8 @@
-//! Edits of a text, and its lines.
+//! Text edits and line positions.
 
 use std::ops::Range;
 
-/// Edits of a text that are applied together; they don't overlap.
+/// Non-overlapping edits that are applied together.
 #[derive(Debug, Default)]
 pub(super) struct TextEdits(Vec<(Range<usize>, String)>);
 
@@ -19,7 +19,7 @@ impl TextEdits {
         self.replace(at..at, text);
     }
 
-    /// Applies all edits. Adjacent removals may share text.
+    /// Applies all edits. Adjacent removals may overlap.
     pub(super) fn apply(mut self, text: &str) -> String {
         self.0.sort_by_key(|(place, _)| (place.start, place.end));
         let mut result = String::with_capacity(text.len() + 256);
@@ -42,7 +42,7 @@ pub(super) fn line_ending(text: &str) -> &'static str {
     }
 }
 
-/// The start of the line of `at`, after a byte order mark.
+/// The start of the line that contains `at`, after a byte order mark.
 pub(super) fn line_start(text: &str, at: usize) -> usize {
     let before = text.get(..at).unwrap_or_default();
     match before.rfind('\n') {
@@ -52,12 +52,12 @@ pub(super) fn line_start(text: &str, at: usize) -> usize {
     }
 }
 
-/// The end of the line of `at`, including its line ending.
+/// The end of the line that contains `at`, including the line ending.
 pub(super) fn line_end(text: &str, at: usize) -> usize {
     text.get(at..).and_then(|after| after.find('\n')).map_or(text.len(), |end| at + end + 1)
 }
 
-/// Whether the line that starts at `at` is blank or the text ends there.
+/// Whether the line that starts at `at` is blank or the end of the text.
 pub(super) fn is_blank(text: &str, at: usize) -> bool {
     text.get(at..line_end(text, at)).is_none_or(|line| line.trim().is_empty())
 }
@@ -68,7 +68,7 @@ pub(super) fn blank_line_before(text: &str, start: usize) -> Option<usize> {
     (before < start && is_blank(text, before)).then_some(before)
 }
 
-/// The end of the comment lines at `at` that a blank line follows: they belong to the lines above.
+/// The end of the comment lines at `at` if a blank line follows: they belong to the lines above.
 pub(super) fn after_own_comments(text: &str, at: usize) -> usize {
     let mut end = at;
     while text.get(end..).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('#')) {
@@ -77,7 +77,7 @@ pub(super) fn after_own_comments(text: &str, at: usize) -> usize {
     if is_blank(text, end) { end } else { at }
 }
 
-/// The range that removes whole lines: a last line without an ending includes the ending before it.
+/// The range that removes `lines`. For a last line without a newline, it includes the preceding newline.
 pub(super) fn whole(text: &str, lines: Range<usize>) -> Range<usize> {
     let last = lines.end == text.len() && !text.ends_with('\n');
     let before = text.get(..lines.start).unwrap_or_default();
@@ -91,7 +91,7 @@ pub(super) fn whole(text: &str, lines: Range<usize>) -> Range<usize> {
     }
 }
 
-/// `lines` (without a last ending) as an insertion at `at`, the start of a line or the end of the text.
+/// Joins `lines` for insertion at `at`, the start of a line or the end of the text.
 pub(super) fn as_lines(text: &str, at: usize, lines: &[String]) -> String {
     let ending = line_ending(text);
     let joined = lines.join(ending);

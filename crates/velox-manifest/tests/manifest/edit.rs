@@ -1,4 +1,4 @@
-//! Editing a configuration in place, and moving it to the newest format.
+//! Format-preserving edits and migrations.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ fn added(text: &str) -> String {
     edited(text, |editor| editor.add(&plugin(editor, "added", "v1.2.3", Some("../added"))))
 }
 
-/// As the lines that only the new text has, and those that only the old one has.
+/// The removed and added lines.
 fn difference(old: &str, new: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
@@ -162,7 +162,7 @@ fn a_ref_with_a_variable_is_known() {
     assert!(editor.has_variable_ref("a") && !editor.has_variable_ref("b") && !editor.has_variable_ref("c"));
 }
 
-/// Migrated, with these module paths where the file doesn't tell.
+/// Migrates `text`, with these module paths by plugin name.
 fn migrated(text: &str, modules: &[(&str, &str)]) -> Result<Migration, Vec<Diagnostic>> {
     let modules: BTreeMap<_, _> =
         modules.iter().map(|(name, module)| ((*name).to_owned(), (*module).to_owned())).collect();
@@ -280,7 +280,7 @@ fn the_file_alone_tells_the_module_of_a_tag_only() {
     );
 }
 
-/// A configuration of either format, with comments and blank lines anywhere.
+/// A configuration of either format with random comments and blank lines.
 fn configurations() -> impl Strategy<Value = String> {
     let noise = sample::select(vec!["", "\n", "# a comment\n", "\n# x = [1]\n\n", "  # indented\n"]);
     let shape = 0..4_usize;

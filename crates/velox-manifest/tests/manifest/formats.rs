@@ -1,4 +1,4 @@
-//! Reading the three formats.
+//! Parsing of the three formats.
 
 use crate::{MANUAL, MODULES, valid};
 use secrecy::ExposeSecret;
@@ -7,7 +7,7 @@ use velox_manifest::{
     SourceFile, parse_target,
 };
 
-/// `owner/repository//folder @ ref`, or whatever the origin is.
+/// `owner/repository//folder @ ref`, or another origin.
 fn line(plugin: &Plugin) -> String {
     let inner = |folder: &Option<velox_manifest::Spanned<String>>| {
         folder.as_ref().map_or_else(String::new, |folder| format!("//{}", folder.value))

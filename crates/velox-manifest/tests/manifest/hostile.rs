@@ -1,4 +1,4 @@
-//! Arbitrary texts: every result has diagnostics whose spans are in the text.
+//! Arbitrary texts: the spans of all diagnostics are inside the text.
 
 use crate::{MANUAL, MODULES, parse};
 use proptest::{prelude::*, sample::Index};

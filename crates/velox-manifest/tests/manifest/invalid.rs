@@ -18,7 +18,7 @@ fn diagnostics(name: &str, configurations: impl IntoIterator<Item = impl AsRef<s
     insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(name, answers) });
 }
 
-/// A valid plugin with each of these values for one key.
+/// A valid plugin for each value of `key`.
 fn github(key: &str, values: &[&str]) -> Vec<String> {
     let plugin = |value: &str| {
         let mut keys = vec![("ref", "'v1'"), ("owner", "'o'"), ("repository", "'r'")];
@@ -214,7 +214,7 @@ fn a_token_in_place_of_a_ref_is_not_shown() {
     assert!(!told.contains(token), "{told}");
     assert!(told.contains("a ref contains the token"), "{told}");
     assert!(told.contains("[redacted]"), "{told}");
-    // A placeholder is in every word.
+    // A short placeholder token occurs in many words.
     let text = text.replace("v1 ", "v1").replace("o ${", "o${");
     parse(&text, &[("TOKEN", "x")]).unwrap();
 }

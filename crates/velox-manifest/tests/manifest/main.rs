@@ -1,4 +1,4 @@
-//! velox.toml in every format: reading, diagnostics, overrides, editing, the reference and the schema.
+//! velox.toml in every format: parsing, diagnostics, overrides, editing, the reference and the schema.
 #![allow(clippy::unwrap_used)]
 
 mod edit;
@@ -17,7 +17,7 @@ fn source(text: &str) -> SourceFile {
     SourceFile { name: "velox.toml".into(), text: text.into() }
 }
 
-/// Reads `text` with these environment variables.
+/// Parses `text` with these environment variables.
 fn parse(text: &str, variables: &[(&str, &str)]) -> Result<(Manifest, Vec<Diagnostic>), Vec<Diagnostic>> {
     let lookup =
         |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());

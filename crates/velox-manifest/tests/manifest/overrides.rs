@@ -34,7 +34,7 @@ fn flags(with: &[&str], without: &[&str]) -> ManifestOverrides {
     ManifestOverrides::read(None, &list(with), &list(without), |_| Ok("example.com/me/mine".into())).unwrap()
 }
 
-/// A line for each plugin, as a person would write it.
+/// A readable line for each plugin.
 fn shown(manifest: &Manifest) -> Vec<String> {
     let plugins = manifest.plugins.iter().map(|plugin| {
         let from = match &plugin.origin {
@@ -161,7 +161,7 @@ fn invalid_flags_are_errors() {
     ];
     for text in odd {
         let read = ManifestOverrides::read(None, &[text.to_owned()], &[], no_module);
-        // A `=` may be in a directory's name, and nothing else of these is a plugin.
+        // Only this one is valid: a directory name can contain `=`.
         let fine = text == "example.com/a@v1.0.0=./x=y";
         assert_eq!(read.is_ok(), fine, "{text:?}: {read:?}");
         let told = read.err().unwrap_or_default();

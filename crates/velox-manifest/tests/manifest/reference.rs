@@ -1,4 +1,4 @@
-//! The reader, the JSON Schema and docs/configuration.md agree with the table of keys.
+//! The parser, the JSON Schema and docs/configuration.md match the table of keys.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -12,7 +12,7 @@ fn errors(text: &str) -> Vec<Diagnostic> {
     parse(text, &[]).err().unwrap_or_default()
 }
 
-/// A file with this line in this table, and a plugin unless the table is one.
+/// A file with `line` in `table`, and a plugin unless the table is one.
 fn file(table: &TableSpec, line: &str) -> String {
     let header = match table {
         TableSpec { name: "", .. } => String::new(),
@@ -31,7 +31,7 @@ fn file(table: &TableSpec, line: &str) -> String {
 fn exactly_the_required_keys_are_required() {
     for table in TABLES {
         for key in table.keys {
-            // A target is both halves or none: each is asked for where the other is there.
+            // `os` and `arch` are only required together.
             let line = match key.name {
                 "os" => "arch = \"amd64\"",
                 "arch" => "os = \"linux\"",
@@ -119,7 +119,7 @@ fn read(text: &str) -> Value {
 }
 
 fn parses(text: &str) -> bool {
-    // Every variable is set, to a value that suits most keys.
+    // Every variable has a value that is valid for most keys.
     Manifest::parse(&source(text), &|_| Some("v1.0.0".into())).is_ok()
 }
 
@@ -132,7 +132,7 @@ fn tomls(folder: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every table of the newest format.
+/// All tables of the newest format.
 const EVERYTHING: &str = r#"
 strict = true
 

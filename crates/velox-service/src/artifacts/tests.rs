@@ -29,7 +29,7 @@ async fn read(bucket: &Arc<ArtifactBucket>, sha256: &str, range: Range<u64>) -> 
     bucket.read(sha256, range).unwrap().try_collect::<Vec<Bytes>>().await.unwrap().concat()
 }
 
-/// What every kind of store does.
+/// Tests the behaviour of any kind of store.
 async fn behaves(bucket: &Arc<ArtifactBucket>) {
     bucket.ready().await.unwrap();
     for size in [0, 1, 8 * MIB, 16 * MIB + 12345] {

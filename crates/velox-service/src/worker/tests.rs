@@ -1,4 +1,4 @@
-//! Workers with a runner that does as it is told.
+//! Tests workers with a fake runner.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::{
     store::{SqliteOptions, SqliteStore},
 };
 
-/// What a build's ref says, its run does.
+/// A runner whose behaviour is selected by the build's ref.
 struct Told;
 
 #[async_trait]
@@ -113,7 +113,7 @@ impl Fixture {
         self.store.submit(new).await.unwrap().build().id
     }
 
-    /// The build, once it is as it should be.
+    /// Waits until the build matches.
     async fn until(&self, id: BuildId, reached: impl Fn(&Build) -> bool) -> Build {
         self.once(id, async || self.store.get(id).await.unwrap().filter(&reached)).await
     }
@@ -123,7 +123,7 @@ impl Fixture {
         self.once(id, async || self.texts(id).await.into_iter().find(|text| text == line)).await;
     }
 
-    /// What is looked for after each change of the build, once it is there.
+    /// Calls `find` after each change of the build until it returns a value.
     async fn once<T>(&self, id: BuildId, find: impl AsyncFn() -> Option<T>) -> T {
         let wait = async {
             use futures::StreamExt as _;
@@ -187,7 +187,7 @@ async fn a_cancelled_build_ends_soon() {
 async fn what_runs_at_the_shutdown_is_given_back() {
     let mut place = Fixture::working().await;
     let id = place.submit("waits").await;
-    // It isn't only taken: the worker has it in hand.
+    // Not only leased, but running.
     place.said(id, "waiting").await;
     place.shutdown.cancel();
     place.worker.take().unwrap().await.unwrap();

@@ -41,7 +41,7 @@ const FILES: &[(&str, &str)] = files![
 
 /// Reserved names: Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and the
 /// configuration sections of RoadRunner and of the template.
-const TAKEN: &[&str] = &[
+const RESERVED_NAMES: &[&str] = &[
     "break",
     "case",
     "chan",
@@ -101,7 +101,7 @@ impl PluginTemplate {
             return Err(wrong("a dash must be between two words"));
         }
         let skeleton = Self { name: name.to_owned(), module: String::new() };
-        if TAKEN.contains(&name) || TAKEN.contains(&skeleton.package().as_str()) {
+        if RESERVED_NAMES.contains(&name) || RESERVED_NAMES.contains(&skeleton.package().as_str()) {
             return Err(wrong("it is reserved by Go or RoadRunner"));
         }
         let module = module.map_or_else(|| format!("example.com/{name}"), str::to_owned);
@@ -203,15 +203,15 @@ mod tests {
 
     #[test]
     fn a_directory_with_files_stays_as_it_is() {
-        let place = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let skeleton = PluginTemplate::new("fine", None).unwrap();
-        fs::write(place.path().join("mine"), "").unwrap();
-        assert!(skeleton.write(place.path()).is_err());
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
-        fs::create_dir_all(place.path().join("empty/.git")).unwrap();
-        skeleton.write(&place.path().join("empty")).unwrap();
-        skeleton.write(&place.path().join("deep/er")).unwrap();
-        assert_eq!(fs::read_dir(place.path().join("empty")).unwrap().count(), FILES.len() + 1);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3, "nothing half made is left");
+        fs::write(directory.path().join("mine"), "").unwrap();
+        assert!(skeleton.write(directory.path()).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        fs::create_dir_all(directory.path().join("empty/.git")).unwrap();
+        skeleton.write(&directory.path().join("empty")).unwrap();
+        skeleton.write(&directory.path().join("deep/er")).unwrap();
+        assert_eq!(fs::read_dir(directory.path().join("empty")).unwrap().count(), FILES.len() + 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing half made is left");
     }
 }

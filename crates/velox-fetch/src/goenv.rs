@@ -6,17 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The settings of `go env`: the environment, else the file of `go env -w`, else the defaults.
+/// The settings of `go env`: the environment, then the `go env -w` file, then the defaults.
 #[derive(Debug, Clone)]
 pub struct GoEnv {
     environment: BTreeMap<String, String>,
-    /// The GOENV file, and behind it GOROOT's `go.env`.
+    /// Variables from the GOENV file and from GOROOT's `go.env`; the GOENV file takes precedence.
     files: BTreeMap<String, String>,
 }
 
 impl GoEnv {
-    /// Reads the settings of an environment; `goroot` is an installed Go, whose `go.env` may have defaults.
-    /// Like the go command, it ignores unreadable files.
+    /// Reads the settings; `goroot` is an installed Go whose `go.env` provides defaults. Unreadable files are
+    /// ignored, as in the go command.
     pub fn read(environment: &BTreeMap<String, String>, goroot: Option<&Path>) -> Self {
         let mut files = BTreeMap::new();
         if let Some(goroot) = goroot {
@@ -29,7 +29,7 @@ impl GoEnv {
         read
     }
 
-    /// The file that `go env -w` writes; `None` without a home directory, and for GOENV=off.
+    /// The file that `go env -w` writes; `None` without a home directory or with GOENV=off.
     pub fn file(&self) -> Option<PathBuf> {
         match self.variable("GOENV") {
             Some("off") => None,
@@ -44,7 +44,7 @@ impl GoEnv {
             .or_else(|| self.files.get(name).map(String::as_str).filter(|value| !value.is_empty()))
     }
 
-    /// A setting or its default. Paths have methods of their own.
+    /// A setting or its default. Directories have their own methods.
     pub fn value(&self, name: &str) -> String {
         let fallback = || match name {
             "GOPROXY" => "https://proxy.golang.org,direct".to_owned(),
@@ -57,14 +57,14 @@ impl GoEnv {
         self.get(name).map_or_else(fallback, str::to_owned)
     }
 
-    /// GOPATH, a list of directories; `None` where there is no home directory either.
+    /// GOPATH, a list of directories; `None` if unset and there is no home directory.
     pub fn gopath(&self) -> Option<PathBuf> {
         let home =
             || Some(Path::new(self.variable(if cfg!(windows) { "USERPROFILE" } else { "HOME" })?).join("go"));
         self.get("GOPATH").map(PathBuf::from).or_else(home)
     }
 
-    /// GOMODCACHE.
+    /// The module cache directory.
     pub fn gomodcache(&self) -> Option<PathBuf> {
         let in_gopath = || {
             let first =
@@ -74,7 +74,7 @@ impl GoEnv {
         self.get("GOMODCACHE").map(PathBuf::from).or_else(in_gopath)
     }
 
-    /// GOCACHE.
+    /// The build cache directory.
     pub fn gocache(&self) -> Option<PathBuf> {
         let in_home = || Some(self.user_directory(&CACHE)?.join("go-build"));
         self.get("GOCACHE").map(PathBuf::from).or_else(in_home)
@@ -84,7 +84,7 @@ impl GoEnv {
         self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// As Go's `os.UserConfigDir` and `os.UserCacheDir` find them.
+    /// Go's `os.UserConfigDir` and `os.UserCacheDir`.
     fn user_directory(&self, kind: &UserDirectory) -> Option<PathBuf> {
         if cfg!(windows) {
             return self.variable(kind.windows).map(PathBuf::from);
@@ -117,7 +117,7 @@ const CONFIGURATION: UserDirectory = UserDirectory {
 const CACHE: UserDirectory =
     UserDirectory { windows: "LOCALAPPDATA", macos: "Library/Caches", xdg: "XDG_CACHE_HOME", unix: ".cache" };
 
-/// The lines `NAME=value` of a file; everything else in it is a comment.
+/// The `NAME=value` lines of a file; other lines are ignored.
 fn assignments(file: &Path) -> Vec<(String, String)> {
     let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     text.split('\n')

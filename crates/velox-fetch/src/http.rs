@@ -1,4 +1,4 @@
-//! HTTP clients with the proxies and certificates of an environment.
+//! HTTP clients with configured proxies and certificates.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,28 +11,28 @@ use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect::Policy};
 /// The settings of an HTTP client.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// The `User-Agent`.
+    /// The `User-Agent` header.
     pub user_agent: String,
-    /// Certificates to trust instead of the system's, a PEM file (OpenSSL's and Go's SSL_CERT_FILE).
+    /// A PEM file of trusted certificates that replaces the system's (SSL_CERT_FILE of OpenSSL and Go).
     pub ca_bundle: Option<PathBuf>,
-    /// The proxies.
+    /// The proxy settings.
     pub proxy: ProxySettings,
-    /// The limit of connecting.
+    /// The connect timeout.
     pub connect_timeout: Duration,
-    /// The limit between two reads.
+    /// The timeout between two reads.
     pub read_timeout: Duration,
-    /// The longest wait for a rate limit.
+    /// The maximum wait for a rate limit reset.
     pub max_wait: Duration,
 }
 
-/// The proxy variables of an environment.
+/// The proxy environment variables.
 #[derive(Debug, Clone, Default)]
 pub struct ProxySettings {
-    /// For https URLs.
+    /// HTTPS_PROXY.
     pub https: Option<String>,
-    /// For http URLs.
+    /// HTTP_PROXY.
     pub http: Option<String>,
-    /// NO_PROXY: hosts without a proxy.
+    /// NO_PROXY.
     pub no_proxy: Option<String>,
 }
 
@@ -50,15 +50,12 @@ impl Default for HttpOptions {
 }
 
 impl HttpOptions {
-    /// Creates a client with these proxies and certificates.
+    /// Creates a client with these settings.
     pub fn client(&self, redirect: Policy) -> Result<Client, HttpClientError> {
         self.builder(redirect)?.build().map_err(|error| HttpClientError::Tls(root_cause(&error)))
     }
 
-    /// The client's builder.
-    ///
-    /// # Errors
-    /// As of [`HttpOptions::client`].
+    /// Creates a client builder with these settings.
     pub fn builder(&self, redirect: Policy) -> Result<ClientBuilder, HttpClientError> {
         let proxy = |scheme: &str, url: &Option<String>| -> Result<Option<Proxy>, HttpClientError> {
             let Some(url) = url else { return Ok(None) };
@@ -85,11 +82,11 @@ impl HttpOptions {
     }
 }
 
-/// Why no HTTP client can be created.
+/// An error creating an HTTP client.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpClientError {
-    /// The file with the trusted certificates is unreadable.
+    /// The certificate file is unreadable.
     #[error("failed to read the certificates in `{}`: {reason}", path.display())]
     CertificateFile {
         /// The file.
@@ -97,18 +94,18 @@ pub enum HttpClientError {
         /// The cause.
         reason: String,
     },
-    /// A proxy variable isn't a URL. Its value isn't shown: it may contain a password.
+    /// A proxy variable isn't a URL. Its value isn't shown because it may contain a password.
     #[error("invalid URL in `{variable}`")]
     ProxyUrl {
         /// `HTTPS_PROXY` or `HTTP_PROXY`.
         variable: String,
     },
-    /// TLS can't be set up.
+    /// TLS setup failed.
     #[error("failed to set up TLS: {0}")]
     Tls(String),
 }
 
-/// A TLS configuration with ring, and the system's certificates or else those of a file.
+/// The TLS configuration with ring and the certificates of `ca_bundle`, or the system's.
 fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError> {
     use rustls::pki_types::{
         CertificateDer,
@@ -123,7 +120,7 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError
             };
             for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
                 let certificate = certificate.map_err(unreadable)?;
-                // One certificate that rustls can't use doesn't make the others worse.
+                // Certificates that rustls doesn't support are skipped.
                 let _ = roots.add(certificate);
             }
         }
@@ -140,7 +137,7 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError
     Ok(config)
 }
 
-/// The innermost cause; unlike the outer ones it has no URL.
+/// The innermost cause; outer ones contain the URL, which may have credentials.
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {

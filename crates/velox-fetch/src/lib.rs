@@ -1,7 +1,7 @@
-//! Where Go modules come from: module proxies, the checksum database, GOMODCACHE, and the forges (GitHub, GitLab, git).
+//! Sources of Go modules: module proxies, the checksum database, GOMODCACHE and forges (GitHub, GitLab, git).
 //!
-//! [`download::Fetcher`] downloads verified modules into [`modcache::ModCache`]; [`forge::RemoteRepository`] answers for
-//! repositories that no proxy serves. The HTTP clients of both come from [`http::HttpOptions`].
+//! [`download::Fetcher`] downloads verified modules into [`modcache::ModCache`], [`forge::RemoteRepository`]
+//! reads from repositories directly. [`http::HttpOptions`] configures the HTTP clients of both.
 
 pub mod download;
 pub mod forge;

@@ -28,23 +28,22 @@ use velox_gomod::{
 ///     └── …                the content, read-only
 /// ```
 ///
-/// A `!` and a small letter stand for a capital (<https://go.dev/ref/mod#goproxy-protocol>), for case-insensitive file
-/// systems.
+/// `!` with a lowercase letter encodes an uppercase one (<https://go.dev/ref/mod#goproxy-protocol>).
 #[derive(Debug, Clone)]
 pub struct ModCache {
     root: PathBuf,
 }
 
-/// The sums of a module version, as in go.sum.
+/// The checksums of a module version, as in go.sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleSums {
-    /// The sum of its zip: the line `path version`.
+    /// The checksum of the zip: the line `path version`.
     pub zip: String,
-    /// The sum of its go.mod: the line `path version/go.mod`.
+    /// The checksum of the go.mod: the line `path version/go.mod`.
     pub go_mod: String,
 }
 
-/// One of a version's files below `cache/download`.
+/// A kind of file of a version in `cache/download`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheFile {
     /// `.info`
@@ -74,7 +73,7 @@ impl CacheFile {
     }
 }
 
-/// Why a module can't be stored in the cache or read from it.
+/// An error reading from or writing to the module cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModCacheError {
@@ -89,18 +88,18 @@ pub enum ModCacheError {
         /// The cause.
         source: ModZipError,
     },
-    /// The zip has no sum.
+    /// Computing the zip's checksum failed.
     #[error(transparent)]
     Sum(#[from] DirHashError),
-    /// The information isn't a JSON object with this version.
+    /// The `.info` file isn't a JSON object with this version.
     #[error("invalid information for module {module}: expected JSON with this Version, found {info}")]
     Info {
         /// `path@version`
         module: String,
-        /// The information.
+        /// The content.
         info: String,
     },
-    /// The cache contains other content for this module. One of the two isn't what its author published.
+    /// The cache contains different content for this module version.
     #[error(
         "checksum mismatch for the {file} of {module}: the module cache has {cached}, the new one is {new}; \
          if the cached one is wrong, remove `{}`", path.display()
@@ -110,9 +109,9 @@ pub enum ModCacheError {
         module: String,
         /// `zip` or `go.mod`
         file: &'static str,
-        /// The sum of the cached file.
+        /// The checksum of the cached file.
         cached: String,
-        /// The sum of the new file.
+        /// The checksum of the new file.
         new: String,
         /// The cached file.
         path: PathBuf,
@@ -127,14 +126,14 @@ pub enum ModCacheError {
     },
 }
 
-/// The lock of one version; dropping it releases the lock.
+/// The lock of a version, released on drop.
 #[derive(Debug)]
 pub struct ModCacheLock {
     _file: File,
 }
 
 impl ModCache {
-    /// The cache at the directory that `go env GOMODCACHE` names. It need not exist yet.
+    /// Creates a cache at the directory of `go env GOMODCACHE`, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -144,7 +143,7 @@ impl ModCache {
         &self.root
     }
 
-    /// The path of one of a version's files.
+    /// The path of a version's file.
     pub fn path(&self, module: &ModuleVersion, file: CacheFile) -> Result<PathBuf, ModCacheError> {
         let version = module::escape_version(&module.version)?;
         Ok(self.versions(module)?.join(format!("{version}.{}", file.suffix())))
@@ -161,14 +160,14 @@ impl ModCache {
         self.path(module, file).is_ok_and(|path| path.is_file())
     }
 
-    /// Whether the cache has the information, the go.mod and a verified zip of a version.
+    /// Whether the cache has the info file, the go.mod and a verified zip of a version.
     pub fn contains(&self, module: &ModuleVersion) -> bool {
         [CacheFile::Info, CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash]
             .into_iter()
             .all(|file| self.has(module, file))
     }
 
-    /// Whether the cache has all of a version but its information: the go command needs none for a build.
+    /// Whether only the info file of a version is missing, which the go command doesn't need for a build.
     pub fn lacks_only_info(&self, module: &ModuleVersion) -> bool {
         [CacheFile::Mod, CacheFile::Zip, CacheFile::ZipHash].into_iter().all(|file| self.has(module, file))
             && !self.has(module, CacheFile::Info)
@@ -179,7 +178,7 @@ impl ModCache {
         self.has(module, CacheFile::Mod)
     }
 
-    /// Whether a version with this sum is completely unpacked. It trusts the `.ziphash`.
+    /// Whether a version with this checksum is completely unpacked, trusting its `.ziphash`.
     pub fn is_unpacked(&self, module: &ModuleVersion, sum: &str) -> bool {
         self.zip_sum(module).is_ok_and(|recorded| recorded == sum)
             && self.has(module, CacheFile::Mod)
@@ -187,24 +186,24 @@ impl ModCache {
             && self.dir(module).is_ok_and(|dir| dir.is_dir())
     }
 
-    /// The recorded sum of a version's zip.
+    /// The recorded checksum of a version's zip.
     pub fn zip_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
         let path = self.path(module, CacheFile::ZipHash)?;
         Ok(fs::read_to_string(&path).map_err(file_error(&path))?.trim().to_owned())
     }
 
-    /// The sum of a version's go.mod.
+    /// The checksum of a version's go.mod.
     pub fn go_mod_sum(&self, module: &ModuleVersion) -> Result<String, ModCacheError> {
         let path = self.path(module, CacheFile::Mod)?;
         Ok(dirhash::hash_go_mod(&fs::read(&path).map_err(file_error(&path))?))
     }
 
-    /// The recorded sum of a version's zip, and the sum of its go.mod.
+    /// The recorded checksum of a version's zip and the checksum of its go.mod.
     pub fn sums(&self, module: &ModuleVersion) -> Result<ModuleSums, ModCacheError> {
         Ok(ModuleSums { zip: self.zip_sum(module)?, go_mod: self.go_mod_sum(module)? })
     }
 
-    /// Waits for the lock that the go command takes before it downloads or unpacks this version (on Linux, `flock`).
+    /// Waits for the version's lock, which the go command also takes (on Linux, `flock`).
     pub fn lock(&self, module: &ModuleVersion) -> Result<ModCacheLock, ModCacheError> {
         self.create_versions(module)?;
         let path = self.path(module, CacheFile::Lock)?;
@@ -215,14 +214,10 @@ impl ModCache {
         Ok(ModCacheLock { _file: file })
     }
 
-    /// Stores the information (`{"Version": …, "Time": …}`), the go.mod and the zip of a version whose sums the caller has
-    /// verified.
+    /// Stores the info (`{"Version": …, "Time": …}`), the go.mod and the zip of a verified version.
     ///
-    /// The version appears completely or not at all: each file is renamed into place, and the information, without which
-    /// the go command doesn't see the version, comes last. An equal version that exists is left as it is.
-    ///
-    /// # Errors
-    /// [`ModCacheError::Conflict`] when the version exists with another sum.
+    /// Atomic: files are renamed into place, the info file last because the go command requires it. An
+    /// identical existing version is kept; a different one is a [`ModCacheError::Conflict`].
     pub fn store(
         &self,
         module: &ModuleVersion,
@@ -231,15 +226,14 @@ impl ModCache {
         zip: &Path,
     ) -> Result<ModuleSums, ModCacheError> {
         let lock = self.lock(module)?;
-        // The original may change after the check.
+        // A copy, because the original may change after the check.
         let mut copy = self.new_file(module, CacheFile::Zip)?;
         let mut original = File::open(zip).map_err(file_error(zip))?;
         io::copy(&mut original, copy.as_file_mut()).map_err(file_error(copy.path()))?;
         self.store_verified(&lock, module, Some(info), go_mod, copy, &mut |_| Ok::<(), ModCacheError>(()))
     }
 
-    /// Like [`ModCache::store`], with a zip from [`ModCache::new_file`]; nothing is stored unless `verify` accepts the
-    /// sums.
+    /// Like [`ModCache::store`] with a zip from [`ModCache::new_file`], if `verify` accepts the checksums.
     pub fn store_verified<E: From<ModCacheError>>(
         &self,
         _lock: &ModCacheLock,
@@ -271,7 +265,7 @@ impl ModCache {
         Ok(sums)
     }
 
-    /// Like [`ModCache::store_verified`], for a toolchain, of which the go command stores only the zip.
+    /// Like [`ModCache::store_verified`] for a toolchain: the go command stores only its zip.
     pub fn store_zip<E: From<ModCacheError>>(
         &self,
         _lock: &ModCacheLock,
@@ -285,8 +279,7 @@ impl ModCache {
         Ok(sum)
     }
 
-    /// Stores a verified go.mod alone, which is what the go command does with a version that it only selects by. One that
-    /// exists is left as it is.
+    /// Stores only a verified go.mod, for version selection, unless it exists.
     pub fn store_go_mod(&self, module: &ModuleVersion, go_mod: &str) -> Result<(), ModCacheError> {
         if self.has_go_mod(module) {
             return Ok(());
@@ -295,7 +288,7 @@ impl ModCache {
         self.write(&self.path(module, CacheFile::Mod)?, go_mod)
     }
 
-    /// Stores the information of a version that lacks it.
+    /// Stores the info file of a version that lacks it.
     pub fn store_info(
         &self,
         _lock: &ModCacheLock,
@@ -306,7 +299,7 @@ impl ModCache {
         self.write(&self.path(module, CacheFile::Info)?, info)
     }
 
-    /// Removes the partial zips that killed processes left, the go command's or ours: writers hold the lock.
+    /// Removes partial zips of killed processes; the lock excludes active writers.
     pub fn remove_partial_zips(&self, _lock: &ModCacheLock, module: &ModuleVersion) {
         let (Ok(versions), Ok(version)) = (self.versions(module), module::escape_version(&module.version))
         else {
@@ -317,13 +310,13 @@ impl ModCache {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.starts_with(&prefix) && name.ends_with(".tmp") {
-                // A remaining one only takes space.
+                // A leftover file only takes space.
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 
-    /// Moves a verified zip into place and records its sum, unless both exist.
+    /// Moves a verified zip into place and records its checksum, unless both exist.
     fn put_zip(&self, module: &ModuleVersion, zip: NamedTempFile, sum: &str) -> Result<(), ModCacheError> {
         let (zip_path, hash_path) =
             (self.path(module, CacheFile::Zip)?, self.path(module, CacheFile::ZipHash)?);
@@ -332,7 +325,7 @@ impl ModCache {
         if let Some(hash) = &cached_hash {
             compare(module, "zip", hash.trim().to_owned(), sum, &hash_path)?;
         } else if has_zip {
-            // Like the go command: a zip without a recorded sum was not verified.
+            // As in the go command, a zip without a recorded checksum is unverified.
             compare(module, "zip", dirhash::hash_zip(&zip_path)?, sum, &zip_path)?;
         }
         if !has_zip {
@@ -344,7 +337,7 @@ impl ModCache {
         Ok(())
     }
 
-    /// Unpacks a version's zip, unless it is unpacked: read-only, like the go command without `-modcacherw`.
+    /// Unpacks a version's zip if necessary, read-only like the go command without `-modcacherw`.
     pub fn unpack(
         &self,
         _lock: &ModCacheLock,
@@ -356,7 +349,7 @@ impl ModCache {
             return Ok(dir);
         }
         let failed = |error| zip_error(module, error);
-        // What a killed process left.
+        // Left by a killed process.
         modzip::remove_all(&dir).map_err(failed)?;
         fs::write(&partial, "").map_err(file_error(&partial))?;
         let zip = self.path(module, CacheFile::Zip)?;
@@ -371,7 +364,7 @@ impl ModCache {
         Ok(dir)
     }
 
-    /// A temporary file beside one of a version's files, for [`ModCache::store_verified`].
+    /// Creates a temporary file for [`ModCache::store_verified`].
     pub fn new_file(&self, module: &ModuleVersion, file: CacheFile) -> Result<NamedTempFile, ModCacheError> {
         self.create_versions(module)?;
         temporary_file(&self.path(module, file)?)
@@ -394,7 +387,7 @@ impl ModCache {
     }
 }
 
-/// A temporary file beside `path`, named so that the go command removes it should we be killed.
+/// A temporary file in the directory of `path`, named so that the go command removes it if we are killed.
 fn temporary_file(path: &Path) -> Result<NamedTempFile, ModCacheError> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(file_error(path)(io::ErrorKind::InvalidInput.into()));
@@ -409,23 +402,23 @@ fn temporary_file(path: &Path) -> Result<NamedTempFile, ModCacheError> {
     builder.tempfile_in(directory).map_err(file_error(directory))
 }
 
-/// Moves a file into place without fsync, like the go command: with hundreds of modules it would be slow.
+/// Renames a file into place, without fsync like the go command: it is slow with hundreds of modules.
 fn rename(file: NamedTempFile, path: &Path) -> Result<(), ModCacheError> {
     file.persist(path).map(drop).map_err(|error| file_error(path)(error.error))
 }
 
-/// Checks that the information is JSON with this version.
+/// Checks that the info file is JSON with this version.
 pub(crate) fn check_info(module: &ModuleVersion, info: &str) -> Result<(), ModCacheError> {
     let is_valid = serde_json::from_str::<serde_json::Value>(info)
         .is_ok_and(|info| info["Version"] == module.version.as_str());
     if is_valid {
         return Ok(());
     }
-    // An error page may be long.
+    // Truncated, as it may be a long error page.
     Err(ModCacheError::Info { module: module.to_string(), info: info.chars().take(200).collect() })
 }
 
-/// Distinguishes an invalid zip from an error of the file system.
+/// Distinguishes an invalid zip from a file system error.
 fn zip_error(module: &ModuleVersion, error: ModZipError) -> ModCacheError {
     match error {
         ModZipError::File { path, source, .. } => ModCacheError::File { path, source },
@@ -433,7 +426,7 @@ fn zip_error(module: &ModuleVersion, error: ModZipError) -> ModCacheError {
     }
 }
 
-/// The sum of a zip, after checking that it is a valid zip of this module.
+/// Validates a module zip and returns its checksum.
 fn checked_sum(module: &ModuleVersion, zip: &NamedTempFile) -> Result<String, ModCacheError> {
     modzip::check_zip(module, zip.path())
         .and_then(CheckedFiles::into_result)
@@ -455,7 +448,7 @@ fn compare(
     Err(ModCacheError::Conflict { module, file, cached, new: new.to_owned(), path: path.to_owned() })
 }
 
-/// Makes directories read-only; the files are already.
+/// Makes directories read-only; files already are.
 fn make_read_only(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

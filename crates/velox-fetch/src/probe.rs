@@ -1,4 +1,4 @@
-//! Checks whether module sources are reachable, without downloading anything.
+//! Reachability checks for module proxies and the checksum database.
 
 use reqwest::Client;
 
@@ -7,18 +7,18 @@ use crate::{
     sumdb::SumDbConfig,
 };
 
-/// The result of checking one proxy of GOPROXY.
+/// The result of probing one proxy of GOPROXY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyProbe {
     /// The proxy's host, or the directory of a `file://` proxy.
     pub host: String,
-    /// Why it can't serve modules.
+    /// The error, if it can't serve modules.
     pub error: Option<ProxyError>,
-    /// Whether the go command tries the next proxy after such an error (`|`).
+    /// Whether the go command tries the next proxy after this error (`|`).
     pub falls_through: bool,
 }
 
-/// Asks every proxy of GOPROXY for the versions of `module`; one that doesn't know the module is fine, too.
+/// Requests the version list of `module` from every proxy of GOPROXY; "not found" counts as reachable.
 pub async fn probe_proxies(
     client: &Client,
     list: &ProxyList,
@@ -41,8 +41,7 @@ pub async fn probe_proxies(
     probes
 }
 
-/// Asks the checksum database for its newest tree, through a proxy where the go command would; returns the host that
-/// answered.
+/// Requests the latest tree of the checksum database, through a proxy if one supports it; returns the host.
 pub async fn probe_sum_db(
     client: &Client,
     list: &ProxyList,

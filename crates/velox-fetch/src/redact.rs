@@ -1,18 +1,18 @@
 use secrecy::{ExposeSecret, SecretString};
 
-/// Removes secrets from text.
+/// Replaces secrets in text.
 #[derive(Debug, Default)]
 pub struct Redactor {
     secrets: Vec<SecretString>,
 }
 
 impl Redactor {
-    /// For these secrets; empty ones don't count.
+    /// Creates a redactor; empty secrets are ignored.
     pub fn new(secrets: Vec<SecretString>) -> Self {
         Self { secrets: secrets.into_iter().filter(|secret| !secret.expose_secret().is_empty()).collect() }
     }
 
-    /// `***` for each secret, and for the credentials in URLs (`https://user:pass@host`).
+    /// Replaces each secret and the credentials in URLs (`https://user:pass@host`) with `***`.
     pub fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
@@ -34,7 +34,7 @@ fn without_userinfo(text: &str) -> String {
             after.find(|c: char| c.is_whitespace() || "/?#'\"<>".contains(c)).unwrap_or(after.len());
         let (authority, tail) = after.split_at(authority);
         match authority.rsplit_once('@') {
-            // `ssh://git@host` tells nothing.
+            // `ssh://git@host` contains no secret.
             Some((user, host)) if user.contains(':') || !before.ends_with("ssh://") => {
                 clean.push_str("***@");
                 clean.push_str(host);

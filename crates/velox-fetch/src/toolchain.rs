@@ -10,12 +10,11 @@ use velox_gomod::{goversion::GoVersion, module::ModuleVersion};
 
 use crate::modcache::{CacheFile, ModCache, ModCacheError};
 
-/// The module that every toolchain is a version of.
+/// The module path of all Go toolchains.
 pub const TOOLCHAIN_MODULE: &str = "golang.org/toolchain";
-/// The prefix of all toolchain versions.
 const VERSION_PREFIX: &str = "v0.0.1-";
 
-/// The module of a toolchain (`go1.26.4`) for a platform.
+/// The module version of a toolchain (`go1.26.4`) for a platform.
 pub fn toolchain_module(toolchain: &str, os: &str, arch: &str) -> ModuleVersion {
     ModuleVersion {
         path: TOOLCHAIN_MODULE.to_owned(),
@@ -23,7 +22,7 @@ pub fn toolchain_module(toolchain: &str, os: &str, arch: &str) -> ModuleVersion 
     }
 }
 
-/// The newest release for a platform in a list of the module's versions.
+/// Returns the newest release for a platform from a list of toolchain module versions.
 pub fn newest_release(versions: &[String], os: &str, arch: &str) -> Option<String> {
     let suffix = format!(".{os}-{arch}");
     versions
@@ -35,23 +34,23 @@ pub fn newest_release(versions: &[String], os: &str, arch: &str) -> Option<Strin
         .map(|(_, name)| name.to_owned())
 }
 
-/// A toolchain in the module cache, ready to run.
+/// An installed toolchain in the module cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledToolchain {
-    /// Its GOROOT.
+    /// The GOROOT directory.
     pub root: PathBuf,
-    /// The `h1:` sum of its zip.
+    /// The `h1:` checksum of the zip.
     pub sum: String,
 }
 
 impl InstalledToolchain {
-    /// Its go command.
+    /// The path of the go command.
     pub fn program(&self) -> PathBuf {
         self.root.join("bin").join(format!("go{}", std::env::consts::EXE_SUFFIX))
     }
 }
 
-/// Finds a toolchain in the cache; `None` where it has to be downloaded or installed.
+/// Finds an installed toolchain in the cache.
 pub fn find_installed(cache: &ModCache, toolchain: &ModuleVersion) -> Option<InstalledToolchain> {
     let root = cache.dir(toolchain).ok()?;
     let sum = fs::read_to_string(cache.path(toolchain, CacheFile::ZipHash).ok()?).ok()?.trim().to_owned();
@@ -61,8 +60,8 @@ pub fn find_installed(cache: &ModCache, toolchain: &ModuleVersion) -> Option<Ins
     (whole && is_executable(&ready.program())).then_some(ready)
 }
 
-/// Makes an unpacked toolchain one that runs, as the go command does it: the zip could say neither which files are
-/// programs, nor have a go.mod below its root.
+/// Makes an unpacked toolchain runnable, as the go command does: module zips carry no executable bits and no
+/// nested go.mod files.
 pub(crate) fn finish_install(root: &Path) -> Result<(), ModCacheError> {
     let failed = |path: &Path, source| ModCacheError::File { path: path.to_owned(), source };
     let within = |folder: &str, wanted: &dyn Fn(&str) -> bool| {
@@ -73,7 +72,7 @@ pub(crate) fn finish_install(root: &Path) -> Result<(), ModCacheError> {
         })
         .map_err(|source| failed(&folder, source))
     };
-    // Other processes check `bin`, so it comes last.
+    // `bin` last: other processes check it to detect a complete installation.
     within("pkg/tool", &|_| true)?;
     within("lib", &|name| name.starts_with("go_") && name.ends_with("_exec"))?;
     let source = root.join("src");
@@ -103,7 +102,7 @@ fn each_file(folder: &Path, work: &mut dyn FnMut(&Path) -> io::Result<()>) -> io
     Ok(())
 }
 
-/// Copies `_go.mod` to `go.mod` beside it, in a folder that is read-only.
+/// Copies `_go.mod` to `go.mod` in the same read-only directory.
 fn name_go_mod(path: &Path) -> io::Result<()> {
     let (Some(folder), target) = (path.parent(), path.with_file_name("go.mod")) else { return Ok(()) };
     if size(&target) == size(path) {
@@ -112,7 +111,7 @@ fn name_go_mod(path: &Path) -> io::Result<()> {
     let (of_folder, of_file) = (fs::metadata(folder)?.permissions(), fs::metadata(path)?.permissions());
     make_writable(folder, &of_folder)?;
     let content = fs::read(path)?;
-    // In place: another go command may be writing the very same.
+    // In place: another go command may be writing the same file.
     let written = OpenOptions::new()
         .write(true)
         .create(true)

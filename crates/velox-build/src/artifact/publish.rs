@@ -22,7 +22,7 @@ use crate::{
 pub(crate) const TEMPORARY_PREFIX: &str = ".rr.";
 
 /// More than the time resolution of any file system.
-const TICK: Duration = Duration::from_secs(3);
+const TIME_RESOLUTION: Duration = Duration::from_secs(3);
 
 impl Output {
     /// Fails before the compile if the output paths can't be used.
@@ -184,7 +184,8 @@ impl FileIdentity {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanos) = self.changed;
         let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
-        cfg!(unix) && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TICK < now)
+        cfg!(unix)
+            && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TIME_RESOLUTION < now)
     }
 }
 

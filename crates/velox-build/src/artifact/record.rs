@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use crate::{lock::Lock, settings::BuildSettings, stamp::Stamp};
 
 /// The beginning of a record.
-const START: &[u8] = br#"{"vx_record":"#;
+const RECORD_PREFIX: &[u8] = br#"{"vx_record":"#;
 /// How many bytes of a binary are read at once, and the maximum length of a record.
-const CHUNK: u64 = 1 << 20;
-const LONGEST: usize = 1 << 16;
+const CHUNK_BYTES: u64 = 1 << 20;
+const MAX_RECORD_BYTES: usize = 1 << 16;
 /// The maximum size of a binary that is searched.
-const LARGEST: u64 = 4 << 30;
+const MAX_BINARY_BYTES: u64 = 4 << 30;
 
 /// The build record in the read-only data of a binary, as JSON: with `-trimpath`, Go leaves the linker flags out of the
 /// build information.
@@ -69,25 +69,26 @@ impl BuildRecord {
     /// # Errors
     /// The binary can't be read.
     pub fn find(binary: impl Read) -> io::Result<Option<Self>> {
-        let mut rest = binary.take(LARGEST);
-        let finder = memmem::Finder::new(START);
+        let mut rest = binary.take(MAX_BINARY_BYTES);
+        let finder = memmem::Finder::new(RECORD_PREFIX);
         let mut held: Vec<u8> = Vec::new();
         loop {
-            let ended = (&mut rest).take(CHUNK).read_to_end(&mut held)? == 0;
+            let ended = (&mut rest).take(CHUNK_BYTES).read_to_end(&mut held)? == 0;
             let mut from = 0;
             while let Some(at) = held.get(from..).and_then(|bytes| finder.find(bytes)) {
                 from += at;
-                let Some(found) = held.get(from..).filter(|found| ended || found.len() >= LONGEST) else {
+                let Some(found) = held.get(from..).filter(|found| ended || found.len() >= MAX_RECORD_BYTES)
+                else {
                     break;
                 };
-                let found = found.get(..LONGEST).unwrap_or(found);
+                let found = found.get(..MAX_RECORD_BYTES).unwrap_or(found);
                 let record = serde_json::Deserializer::from_slice(found).into_iter::<Self>().next();
                 if let Some(Ok(record)) = record
                     && record.vx_record == 1
                 {
                     return Ok(Some(record));
                 }
-                from += START.len();
+                from += RECORD_PREFIX.len();
             }
             if ended {
                 return Ok(None);
@@ -96,7 +97,7 @@ impl BuildRecord {
             let keep = held
                 .get(from..)
                 .and_then(|bytes| finder.find(bytes))
-                .map_or_else(|| held.len().saturating_sub(START.len()).max(from), |at| from + at);
+                .map_or_else(|| held.len().saturating_sub(RECORD_PREFIX.len()).max(from), |at| from + at);
             held.drain(..keep);
         }
     }
@@ -142,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(parts in vec(prop_oneof![
-            Just(START.to_vec()),
+            Just(RECORD_PREFIX.to_vec()),
             Just(serde_json::to_vec(&record()).unwrap()),
             vec(any::<u8>(), 0..50),
         ], 0..9), cut in 0usize..2000) {
@@ -154,9 +155,9 @@ mod tests {
     #[test]
     fn what_only_looks_like_one_is_passed_over() {
         let text = serde_json::to_vec(&record()).unwrap();
-        assert_eq!(find(&[START, b"1,", START, START, &text]), Some(record()));
-        assert_eq!(find(&[START]), None);
-        assert_eq!(find(&[&START.repeat(200_000)]), None);
+        assert_eq!(find(&[RECORD_PREFIX, b"1,", RECORD_PREFIX, RECORD_PREFIX, &text]), Some(record()));
+        assert_eq!(find(&[RECORD_PREFIX]), None);
+        assert_eq!(find(&[&RECORD_PREFIX.repeat(200_000)]), None);
         assert_eq!(find(&[&text[..text.len() - 1]]), None);
         assert_eq!(find(&[b"{\"vx_record\":2}"]), None);
         assert_eq!(find(&[b""]), None);

@@ -146,12 +146,12 @@ impl ModuleRequest {
 impl ModuleRequest {
     /// A download request for `module`, with its sums from the previous lock.
     pub(super) fn wanted(&self, module: &ModuleVersion) -> DownloadRequest {
-        let known = self.known.as_ref().filter(|known| known.module == *module);
+        let previous = self.known.as_ref().filter(|previous| previous.module == *module);
         let list = |sum: Option<&String>| sum.cloned().into_iter().collect();
         DownloadRequest {
             module: module.clone(),
-            zip_sums: list(known.and_then(|known| known.zip_sum.as_ref())),
-            mod_sums: list(known.and_then(|known| known.mod_sum.as_ref())),
+            zip_sums: list(previous.and_then(|previous| previous.zip_sum.as_ref())),
+            mod_sums: list(previous.and_then(|previous| previous.mod_sum.as_ref())),
         }
     }
 }

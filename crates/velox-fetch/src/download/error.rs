@@ -4,19 +4,19 @@ use velox_gomod::module::ModuleError;
 
 use crate::{modcache::ModCacheError, proxy::ProxyError, sumdb::SumDbError};
 
-/// Why a module can't be downloaded.
+/// A failed module download.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {
     /// The module path or version is malformed.
     #[error(transparent)]
     Module(#[from] ModuleError),
-    /// Only the go command can download it: GONOPROXY matches it, or `direct` is next in GOPROXY.
+    /// Only the go command can download it: GONOPROXY matches, or GOPROXY continues with `direct`.
     #[error("failed to download {module}: GOPROXY or GONOPROXY require a direct download")]
     NeedsGo {
         /// `path@version`
         module: String,
-        /// The proxies that were asked before.
+        /// The failed proxies.
         tried: Vec<ProxyAttempt>,
     },
     /// GOPROXY is `off`.
@@ -30,10 +30,10 @@ pub enum DownloadError {
     Download {
         /// `path@version`
         module: String,
-        /// The proxies that were asked, in their order.
+        /// The failed proxies, in order.
         tried: Vec<ProxyAttempt>,
     },
-    /// Its sum is another than the expected one.
+    /// The checksum doesn't match the expected one.
     #[error(
         "verification failed: checksum mismatch for the {file} of {module}: expected {expected}, found {found}"
     )]
@@ -42,12 +42,12 @@ pub enum DownloadError {
         module: String,
         /// `zip` or `go.mod`
         file: &'static str,
-        /// Its sum.
+        /// The actual checksum.
         found: String,
-        /// The expected sum, or several joined by "or".
+        /// The expected checksum, or several joined by "or".
         expected: String,
     },
-    /// The checksum database can't be queried, or its answer can't be verified.
+    /// Querying the checksum database or verifying its response failed.
     #[error("failed to verify {module}: {source}")]
     Database {
         /// `path@version`
@@ -65,7 +65,7 @@ pub enum DownloadError {
         /// The cause.
         source: Box<ModCacheError>,
     },
-    /// GOMODCACHE can't be used, or contains another module with this path and version.
+    /// The module cache is unusable, or has different content for this module.
     #[error(transparent)]
     Cache(#[from] ModCacheError),
     /// The task was cancelled.
@@ -76,10 +76,10 @@ pub enum DownloadError {
     },
 }
 
-/// A proxy that didn't serve a module.
+/// A failed attempt to get a module from a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyAttempt {
-    /// The host, with its port if the URL has one; the directory of a `file://` proxy. Never a password.
+    /// The host and port, or the directory of a `file://` proxy, without credentials.
     pub host: String,
     /// The cause.
     pub error: ProxyError,

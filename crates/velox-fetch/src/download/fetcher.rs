@@ -31,17 +31,17 @@ pub(super) struct Downloader {
     pub(super) proxies: ProxyClient,
     pub(super) database: Option<ChecksumDatabase>,
     downloads: Semaphore,
-    /// Hashing and unpacking keep a core busy: more at once only take memory.
+    /// Limits CPU-bound hashing and unpacking to save memory.
     cores: Semaphore,
     unverified: AtomicU64,
 }
 
-/// The files of a version that a proxy sent.
+/// The downloaded files of a version.
 struct ReceivedFiles {
     host: String,
-    /// Proxies that were filled by builds have none.
+    /// `None` if the proxy has none, such as one filled by builds.
     info: Option<String>,
-    /// The go.mod and the zip, unless the cache has them.
+    /// The go.mod and the zip, unless cached.
     content: Option<(String, NamedTempFile)>,
 }
 
@@ -63,7 +63,7 @@ impl Fetcher {
         Self { inner: Arc::new(Downloader { options, proxies, database, downloads, cores, unverified }) }
     }
 
-    /// The number of modules so far that nothing verified, cached ones included.
+    /// The number of unverified modules so far, including cached ones.
     pub fn unverified(&self) -> u64 {
         self.inner.unverified.load(Ordering::Relaxed)
     }
@@ -73,8 +73,7 @@ impl Fetcher {
         match_prefix_patterns(&self.inner.options.no_proxy, path) || !self.inner.options.proxies.has_proxy()
     }
 
-    /// Downloads modules, and returns the results in the same order. `progress` is called for each that was not cached,
-    /// with the number of bytes.
+    /// Downloads modules, with the results in order. `progress` receives each uncached module and its bytes.
     pub async fn fetch_all(
         &self,
         requests: Vec<DownloadRequest>,
@@ -96,8 +95,7 @@ impl Fetcher {
         Arc::clone(&self.inner).fetch(request).await
     }
 
-    /// Downloads only the go.mod of modules, which is what version selection reads. Failures are left to a later
-    /// [`Fetcher::fetch`].
+    /// Downloads only go.mod files, for version selection. Errors are reported by a later [`Fetcher::fetch`].
     pub async fn fetch_go_mods(&self, requests: Vec<DownloadRequest>) {
         let downloads = requests.into_iter().map(async |request| {
             let module = request.module.clone();
@@ -108,11 +106,10 @@ impl Fetcher {
         join_all(downloads).await;
     }
 
-    /// Downloads a toolchain, and makes it ready to run; `known` are its expected sums. Also returns the number of
-    /// downloaded bytes: 0 where another process has downloaded it meanwhile.
+    /// Downloads and installs a toolchain with the expected checksums `known`. Also returns the downloaded
+    /// bytes: 0 if another process has downloaded it meanwhile.
     ///
-    /// Like the go command, it ignores GONOSUMDB. With GOSUMDB=off, where the go command refuses toolchains, the first
-    /// use is trusted.
+    /// Ignores GONOSUMDB, like the go command; unlike it, trusts the first use with GOSUMDB=off.
     pub async fn toolchain(
         &self,
         toolchain: &ModuleVersion,
@@ -141,10 +138,10 @@ impl Downloader {
                 }
             }
         }
-        // Before the lock: a lock that waits is an open file.
+        // Before the lock, because each waiting lock is an open file.
         let _permit = acquire(&self.downloads, &module).await?;
         let lock = self.lock(&module).await?;
-        // Another process may have downloaded it meanwhile; a killed one may have left a partial zip.
+        // Another process may have downloaded it meanwhile, or was killed and left a partial zip.
         cache.remove_partial_zips(&lock, &module);
         let (files, bytes) = if cache.contains(&module) {
             (None, 0)
@@ -243,7 +240,7 @@ impl Downloader {
         .await?
     }
 
-    /// Waits for the lock of a version, which another process may hold for long.
+    /// Waits for the lock of a version on a blocking thread.
     async fn lock(&self, module: &ModuleVersion) -> Result<ModCacheLock, DownloadError> {
         let (cache, locked) = (self.options.cache.clone(), module.clone());
         Ok(blocking(module.clone(), move || cache.lock(&locked)).await??)
@@ -253,7 +250,7 @@ impl Downloader {
         let from = async |proxy: &Url| self.download_from(proxy, module).await;
         let ((mut files, bytes), proxy) = self.ask_in_turn(&module.path, &module.to_string(), from).await?;
         if files.info.is_none() {
-            // The version's time is part of a build's stamp; a later proxy may know it.
+            // The build stamp includes the version's time, which a later proxy may have.
             let later = self.options.proxies.proxies().skip_while(|(other, _)| *other != proxy).skip(1);
             for (proxy, _) in later {
                 if let Ok(Some(info)) = self.read_info(proxy, module).await {
@@ -273,7 +270,7 @@ impl Downloader {
         let file = |suffix| module_file(module, suffix).map_err(ReadError::invalid);
         let cache = &self.options.cache;
         let host = proxy_host(proxy);
-        // After a build by the go command, which needs no information.
+        // Builds of the go command don't need the info file.
         if cache.lacks_only_info(module) {
             let info = self.read_info(proxy, module).await?;
             let bytes = info.as_ref().map_or(0, String::len) as u64;
@@ -290,7 +287,7 @@ impl Downloader {
         Ok((ReceivedFiles { host, info, content: Some((go_mod, zip)) }, bytes))
     }
 
-    /// Reads a version's information; `None` where the proxy has none.
+    /// Reads a version's info file; `None` if the proxy has none.
     async fn read_info(&self, proxy: &Url, module: &ModuleVersion) -> Result<Option<String>, ReadError> {
         let path = module_file(module, "info").map_err(ReadError::invalid)?;
         match self.proxies.read_text(proxy, &path).await {
@@ -308,7 +305,7 @@ impl Downloader {
         Ok(self.ask_in_turn(&module.path, &module.to_string(), read).await?.0)
     }
 
-    /// Asks the proxies in the order of GOPROXY, and returns the first answer with the proxy that gave it.
+    /// Tries the proxies in the order of GOPROXY; returns the first response and its proxy.
     pub(super) async fn ask_in_turn<T>(
         &self,
         path: &str,
@@ -323,7 +320,7 @@ impl Downloader {
         for entry in self.options.proxies.entries() {
             let proxy = match &entry.source {
                 ProxySource::Proxy(proxy) => proxy,
-                // Toolchains aren't in version control.
+                // Toolchains aren't available from version control.
                 ProxySource::Direct if !tried.is_empty() && path == TOOLCHAIN_MODULE => break,
                 ProxySource::Direct => return Err(DownloadError::NeedsGo { module: module(), tried }),
                 ProxySource::Off if tried.is_empty() => {

@@ -1,5 +1,4 @@
-//! Downloading modules from module proxies into GOMODCACHE, as the go command leaves them
-//! (<https://go.dev/ref/mod#goproxy-protocol>, <https://go.dev/ref/mod#module-cache>).
+//! Downloading modules from proxies into GOMODCACHE (<https://go.dev/ref/mod#module-cache>).
 
 mod error;
 mod fetcher;

@@ -18,35 +18,35 @@ pub struct DownloadOptions {
     pub cache: ModCache,
     /// GOPROXY.
     pub proxies: ProxyList,
-    /// GONOPROXY: patterns of modules that only the go command may download.
+    /// GONOPROXY.
     pub no_proxy: String,
-    /// GOSUMDB; `None`: off.
+    /// GOSUMDB; `None` if off.
     pub sum_db: Option<SumDbConfig>,
-    /// GONOSUMDB: patterns of modules that the database isn't asked for. Toolchains are always verified.
+    /// GONOSUMDB; doesn't apply to toolchains.
     pub no_sum_db: String,
-    /// `$GOPATH/pkg/sumdb`, where the newest signed tree is stored.
+    /// `$GOPATH/pkg/sumdb`, which stores the latest signed tree.
     pub sum_db_state: PathBuf,
-    /// The credentials of proxies.
+    /// The proxy credentials.
     pub netrc: Netrc,
     /// Whether unpacked modules are writable (`-modcacherw`).
     pub writable: bool,
-    /// The number of concurrent downloads.
+    /// The maximum number of concurrent downloads.
     pub max_downloads: usize,
 }
 
 /// A module to download.
 #[derive(Debug, Clone)]
 pub struct DownloadRequest {
-    /// The module, at an exact version.
+    /// The module at an exact version.
     pub module: ModuleVersion,
-    /// The expected sums of its zip, as in go.sum; if empty, the checksum database is asked.
+    /// The expected checksums of the zip; if empty, the checksum database is queried.
     pub zip_sums: Vec<String>,
-    /// The same for its go.mod.
+    /// The expected checksums of the go.mod; likewise.
     pub mod_sums: Vec<String>,
 }
 
 impl DownloadRequest {
-    /// A request with the sums of a go.sum.
+    /// Creates a request with the checksums of a go.sum.
     pub fn with_sums(sums: &GoSum, module: ModuleVersion) -> Self {
         let all = |version: &str| sums.get(&module.path, version).map(str::to_owned).collect();
         let (zip_sums, mod_sums) = (all(&module.version), all(&format!("{}/go.mod", module.version)));
@@ -57,21 +57,21 @@ impl DownloadRequest {
 /// A verified module in GOMODCACHE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DownloadedModule {
-    /// Its sums.
+    /// The checksums.
     pub sums: ModuleSums,
     /// How they were verified.
     pub verified: Verification,
-    /// The number of downloaded bytes; 0: the module was cached.
+    /// The number of downloaded bytes; 0 if cached.
     pub bytes: u64,
 }
 
-/// How a module was verified, the strongest first.
+/// How a module was verified, strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verification {
-    /// By expected sums.
+    /// By expected checksums.
     KnownSum,
     /// By the checksum database.
     ChecksumDatabase,
-    /// Not at all: GOSUMDB is off or GONOSUMDB matches the module, so the first use is trusted.
+    /// Not verified: GOSUMDB is off or GONOSUMDB matches, so the first use is trusted.
     Unverified,
 }

@@ -37,7 +37,7 @@ impl Downloader {
         self.compare(module, "zip", &module.version, found, known)
     }
 
-    /// Compares a sum with the known ones, or else with the database's for `version`.
+    /// Compares a checksum with the known ones, or with the database's for `version` if there are none.
     fn compare(
         &self,
         module: &ModuleVersion,
@@ -63,7 +63,7 @@ impl Downloader {
         Err(DownloadError::Mismatch { module, file, found, expected })
     }
 
-    /// GONOSUMDB doesn't apply to toolchains.
+    /// The database for a module; GONOSUMDB doesn't apply to toolchains.
     fn database_for(&self, path: &str) -> Option<&ChecksumDatabase> {
         let is_exempt = path != TOOLCHAIN_MODULE && match_prefix_patterns(&self.options.no_sum_db, path);
         self.database.as_ref().filter(|_| !is_exempt)

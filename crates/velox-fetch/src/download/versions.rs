@@ -9,11 +9,8 @@ use super::{DownloadError, Fetcher, fetcher::Downloader};
 use crate::proxy::ProxyErrorKind;
 
 impl Fetcher {
-    /// The versions of a module in ascending order, pre-releases included, without those that its newest version
-    /// retracts (<https://go.dev/ref/mod#go-mod-file-retract>). Empty where no proxy knows the module.
-    ///
-    /// # Errors
-    /// [`DownloadError::NeedsGo`] where no proxy may be asked, and proxies that don't answer.
+    /// The versions of a module in ascending order, including pre-releases and without retracted versions
+    /// (<https://go.dev/ref/mod#go-mod-file-retract>); empty if no proxy has the module.
     pub async fn versions(&self, path: &str) -> Result<Vec<String>, DownloadError> {
         let list = self.inner.read_small(path, "@v/list").await?.unwrap_or_default();
         let mut versions: Vec<String> = list
@@ -39,8 +36,7 @@ impl Fetcher {
 }
 
 impl Downloader {
-    /// A small text file of a module, from the first proxy that has it; `None` where all of them answer that there is
-    /// none.
+    /// Reads a small text file from the first proxy that has it; `None` if no proxy has it.
     async fn read_small(&self, path: &str, file: &str) -> Result<Option<String>, DownloadError> {
         let file = format!("{}/{file}", escape_path(path)?);
         let read = async |proxy: &Url| self.proxies.read_text(proxy, &file).await;

@@ -1,4 +1,4 @@
-//! Source archives of forges, unpacked with limits.
+//! Downloading and unpacking source archives, with size limits.
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use super::{
     client::{ForgeCredentials, host},
 };
 
-/// The limit of a Go module's files (<https://go.dev/ref/mod#zip-path-size-constraints>).
+/// Go's size limit for a module's files (<https://go.dev/ref/mod#zip-path-size-constraints>).
 const MAX_TREE_BYTES: u64 = 500 << 20;
 const MAX_ENTRIES: u64 = 100_000;
 
-/// Downloads a `.tar.gz` and unpacks it into `into`, without its one top folder.
+/// Downloads a `.tar.gz` and unpacks it into `into`, without its top-level directory.
 pub(crate) async fn fetch(
     http: &ForgeClient,
     url: &Url,
@@ -58,7 +58,7 @@ impl ArchiveError {
     }
 }
 
-/// Unpacks a tar into a new folder, without the first `strip` parts of its paths; after an error there is no folder.
+/// Unpacks a tar into a new directory, without the first `strip` path components; removes it after an error.
 pub(crate) fn unpack(tar: impl Read, into: &Path, strip: usize) -> Result<(), ArchiveError> {
     fs::create_dir_all(into).map_err(ArchiveError::Io)?;
     let done = unpack_entries(tar, into, strip);
@@ -79,7 +79,7 @@ fn unpack_entries(tar: impl Read, into: &Path, strip: usize) -> Result<(), Archi
             return Err(hostile("more than 100000 entries", &path));
         }
         if !entry.header().entry_type().is_file() && !entry.header().entry_type().is_dir() {
-            // Links, devices, and pax headers such as the commit's id.
+            // Links, devices, and pax headers such as the commit id.
             continue;
         }
         let mut relative = PathBuf::new();
@@ -122,7 +122,7 @@ mod tests {
             header.set_entry_type(*kind);
             header.set_size(2);
             header.set_mode(0o644);
-            // The builder itself refuses hostile paths.
+            // The builder rejects hostile paths.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_cksum();
             builder.append(&header, &b"hi"[..]).unwrap();

@@ -16,15 +16,15 @@ use url::Url;
 use super::ForgeError;
 use crate::http::{HttpClientError, HttpOptions, root_cause};
 
-/// How often a request is sent that fails for reasons that may pass.
+/// Attempts per request with transient failures.
 const MAX_TRIES: u32 = 3;
 const MAX_REDIRECTS: u32 = 5;
 const MAX_RESPONSE_BYTES: usize = 32 << 20;
 
-/// Called before a wait for a rate limit, with the host and the seconds.
+/// A callback for rate limit waits, with the host and the seconds.
 pub type OnRateLimitWait = Arc<dyn Fn(&str, u64) + Send + Sync>;
 
-/// An HTTP client of the forges' APIs; clones share their connections.
+/// An HTTP client for forge APIs; clones share their connections.
 #[derive(Clone)]
 pub struct ForgeClient {
     client: Client,
@@ -32,10 +32,10 @@ pub struct ForgeClient {
     on_wait: Option<OnRateLimitWait>,
 }
 
-/// A token, and the header for it.
+/// A token and its request header.
 #[derive(Clone, Default)]
 pub(crate) struct ForgeCredentials {
-    /// The header of the token, and its prefix.
+    /// The header name and the prefix of its value.
     pub(crate) header: Option<(&'static str, &'static str)>,
     pub(crate) token: Option<SecretString>,
 }
@@ -55,7 +55,7 @@ impl ForgeCredentials {
 impl ForgeClient {
     /// Creates a client.
     pub fn new(options: HttpOptions) -> Result<Self, HttpClientError> {
-        // A token must not follow to another host: redirects are followed here, by hand.
+        // Redirects are followed manually, so that tokens aren't sent to other hosts.
         let client = options.client(Policy::none())?;
         Ok(Self { client, max_wait: options.max_wait, on_wait: None })
     }
@@ -66,7 +66,7 @@ impl ForgeClient {
         self
     }
 
-    /// The body and the headers of a successful response.
+    /// Returns the body and the headers of a successful response.
     pub(crate) async fn get(
         &self,
         url: &Url,
@@ -148,7 +148,7 @@ impl ForgeClient {
         }
     }
 
-    /// Sends a request; follows redirects and waits for a short rate limit.
+    /// Sends a request; follows redirects and waits for short rate limits.
     async fn send(
         &self,
         url: &Url,
@@ -212,7 +212,7 @@ impl ForgeClient {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                     Err(ForgeError::Unauthorized { host: host(url), had_token })
                 }
-                // 422 is the status for a ref that can't exist.
+                // 422 is the status for an invalid ref.
                 StatusCode::NOT_FOUND
                 | StatusCode::GONE
                 | StatusCode::CONFLICT
@@ -229,7 +229,7 @@ impl ForgeClient {
     }
 }
 
-/// The wait of a rate-limited request: `None` for one that isn't limited, `Some(None)` where the forge names no time.
+/// The wait after a rate-limited response: `None` if it isn't limited, `Some(None)` if no time is given.
 ///
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>,
 /// <https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers>
@@ -254,7 +254,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// The next page, on the same host (RFC 8288).
+/// The URL of the next page, on the same host (RFC 8288).
 pub(crate) fn next_page(url: &Url, headers: &HeaderMap) -> Option<Url> {
     let links = headers.get(LINK)?.to_str().ok()?;
     let link = links.split(',').find(|link| link.contains("rel=\"next\""))?;
@@ -262,7 +262,7 @@ pub(crate) fn next_page(url: &Url, headers: &HeaderMap) -> Option<Url> {
     url.join(target).ok().filter(|next| next.origin() == url.origin())
 }
 
-/// One path segment, with everything encoded that could be read as something else.
+/// A percent-encoded path segment.
 pub(crate) fn encoded(segment: &str) -> String {
     segment
         .bytes()
@@ -275,7 +275,7 @@ pub(crate) fn encoded(segment: &str) -> String {
         .collect()
 }
 
-/// A URL with more path segments, each encoded.
+/// A URL with appended path segments, each encoded.
 pub(crate) fn extended(url: &Url, segments: &[&str]) -> Url {
     let mut url = url.clone();
     url.set_query(None);
@@ -289,7 +289,7 @@ pub(crate) fn parsed<T: serde::de::DeserializeOwned>(url: &Url, body: &[u8]) -> 
     serde_json::from_slice(body).map_err(|error| bad(url, &format!("{error} (is that the API?)")))
 }
 
-/// Ids become file names and arguments.
+/// Checks that a commit id is 40 hexadecimal digits: ids become file names and arguments.
 pub(crate) fn checked_id(url: &Url, id: &str) -> Result<(), ForgeError> {
     if id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(())

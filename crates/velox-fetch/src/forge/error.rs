@@ -1,9 +1,9 @@
 use crate::http::HttpClientError;
 
-/// Why a forge's request failed. Messages contain no token, and no query or credentials of a URL.
+/// A failed forge request. Messages contain no token, URL query or URL credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgeError {
-    /// The resource doesn't exist, or not for this token: forges don't distinguish the two.
+    /// The resource doesn't exist or the token has no access to it; forges don't distinguish the two.
     #[error("{what} not found on {host}")]
     NotFound {
         /// The resource.
@@ -11,7 +11,7 @@ pub enum ForgeError {
         /// The forge's host.
         host: String,
     },
-    /// The token is invalid, or missing.
+    /// The token is invalid or missing.
     #[error("{host} {}", if *had_token { "rejected the token" } else { "requires a token" })]
     Unauthorized {
         /// The forge's host.
@@ -19,17 +19,17 @@ pub enum ForgeError {
         /// Whether a token was sent.
         had_token: bool,
     },
-    /// Too many requests, and a long wait until the reset.
+    /// The rate limit is exceeded and its reset is too far away to wait for.
     #[error("rate limit exceeded for {host}{}", reset.and_then(at_utc).unwrap_or_default())]
     RateLimited {
         /// The forge's host.
         host: String,
-        /// The time of the reset, in seconds since 1970, where the forge names it.
+        /// The time of the reset in Unix seconds, if known.
         reset: Option<i64>,
         /// Whether a token was sent.
         had_token: bool,
     },
-    /// Another unsuccessful status.
+    /// Any other error status.
     #[error("{host} returned status {status} for {what}")]
     Status {
         /// The forge's host.
@@ -47,7 +47,7 @@ pub enum ForgeError {
         /// The cause.
         why: String,
     },
-    /// The response isn't what the API specifies.
+    /// The response doesn't match the API.
     #[error("unexpected response from {host}: {why}")]
     InvalidResponse {
         /// The forge's host.
@@ -71,7 +71,7 @@ pub enum ForgeError {
         /// The cause.
         error: std::io::Error,
     },
-    /// No HTTP client can be created.
+    /// Creating the HTTP client failed.
     #[error(transparent)]
     Client(#[from] HttpClientError),
     /// The git program failed.

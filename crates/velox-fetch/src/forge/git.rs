@@ -12,18 +12,18 @@ use crate::redact::Redactor;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How the git program is run.
+/// The settings for running the git program.
 #[derive(Clone)]
 pub struct GitOptions {
-    /// The program.
+    /// The git program.
     pub program: PathBuf,
-    /// Its whole environment.
+    /// The complete environment of the child process.
     pub environment: Vec<(String, SecretString)>,
-    /// A directory for repositories that are thrown away afterwards; made when missing.
+    /// The directory for temporary repositories; created if missing.
     pub scratch: PathBuf,
 }
 
-/// A repository that the git program reaches, with whatever keys and credentials it has.
+/// A repository accessed with the git program and its keys and credentials.
 #[derive(Clone)]
 pub(crate) struct Git {
     options: GitOptions,
@@ -56,7 +56,7 @@ impl Git {
         let asked = reference.unwrap_or("HEAD");
         let refs = self.refs().await?;
         let named = |name: &str| refs.iter().rev().find(|(known, _)| known == name).map(|(_, id)| id.clone());
-        // The commit of an annotated tag is listed as `NAME^{}`.
+        // `NAME^{}` is the commit of an annotated tag.
         let tag = named(&format!("refs/tags/{asked}^{{}}")).or_else(|| named(&format!("refs/tags/{asked}")));
         let branch =
             named(&format!("refs/heads/{asked}")).or_else(|| named(asked).filter(|_| asked == "HEAD"));
@@ -91,7 +91,7 @@ impl Git {
         for (name, commit) in refs {
             let Some(name) = name.strip_prefix("refs/tags/") else { continue };
             match name.strip_suffix("^{}") {
-                // It follows the tag that it belongs to.
+                // `NAME^{}` follows its tag.
                 Some(_) => {
                     if let Some(last) = tags.last_mut() {
                         last.commit = commit;
@@ -108,14 +108,14 @@ impl Git {
         Ok(self.run(&["merge-base", "--is-ancestor", ancestor, commit]).await.is_ok())
     }
 
-    /// Unknown: only git has the credentials.
+    /// Unknown because only git has the credentials, so always false.
     pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
         Ok(false)
     }
 
     pub(crate) async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
         self.fetch(commit).await?;
-        // Attributes must not change the files: the go command overrides them the same way.
+        // Disable attributes that change file content, as the go command does.
         let attributes = self.directory.join("info/attributes");
         let io =
             |error| ForgeError::Io { what: format!("failed to write `{}`", attributes.display()), error };
@@ -157,7 +157,7 @@ impl Git {
         self.run(&["init", "--quiet", "--bare"]).await.map(drop)
     }
 
-    /// Fetches just this commit where the server allows it, else everything.
+    /// Fetches only this commit, or all refs if the server doesn't allow that.
     async fn fetch(&self, commit: &str) -> Result<(), ForgeError> {
         self.init().await?;
         let object = format!("{commit}^{{tree}}");

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-/// Whose token it is, and so the user name that git sends along with it.
+/// The forge of a token, which determines the user name that git sends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
     /// <https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app>
@@ -28,21 +28,21 @@ impl TokenKind {
     }
 }
 
-/// What git and the go command need in their environment to reach private repositories.
+/// The credentials of git and the go command for private repositories.
 #[derive(Default)]
 pub struct GitAccess {
-    /// The hosts (as URLs) that have a token.
+    /// The hosts (as URLs) with a token.
     pub tokens: Vec<(Url, SecretString, TokenKind)>,
-    /// The hosts that are reached over ssh where https is asked for.
+    /// The hosts whose https URLs are rewritten to ssh.
     pub ssh_hosts: Vec<String>,
 }
 
 impl GitAccess {
-    /// The variables, on top of `inherited`; a GIT_CONFIG_COUNT of the user's goes on counting
+    /// The variables to add to `inherited`; entries are appended after the user's GIT_CONFIG_COUNT
     /// (<https://git-scm.com/docs/git-config#Documentation/git-config.txt-GITCONFIGCOUNT>).
     ///
-    /// A token is in a variable of its own, which a credential helper reads when git asks for just that host: it is in no
-    /// argument and in no configuration value. The go command asks git for the same credential, for its own requests.
+    /// Each token has its own variable, read by a host-specific credential helper, so that it appears in no
+    /// argument or configuration value. The go command gets the same credential from git.
     pub fn environment(&self, inherited: &BTreeMap<String, String>) -> Vec<(String, SecretString)> {
         let mut settings: Vec<(String, String)> = self
             .ssh_hosts
@@ -86,7 +86,7 @@ pub async fn ssh_agent_has_keys(socket: Option<&Path>) -> bool {
     }
 }
 
-/// The number of keys of the ssh-agent at this socket; `None`: no answer
+/// The number of keys in the ssh-agent at this socket, or `None` if it doesn't respond
 /// (<https://datatracker.ietf.org/doc/draft-ietf-sshm-ssh-agent/>, SSH_AGENTC_REQUEST_IDENTITIES).
 #[cfg(unix)]
 pub async fn ssh_agent_key_count(socket: &Path) -> Option<u32> {
@@ -104,7 +104,7 @@ pub async fn ssh_agent_key_count(socket: &Path) -> Option<u32> {
     tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }
 
-/// Agents of other systems have no socket.
+/// Other systems have no agent socket.
 #[cfg(not(unix))]
 pub async fn ssh_agent_key_count(_socket: &Path) -> Option<u32> {
     None

@@ -11,14 +11,14 @@ use super::{
 
 pub(crate) const JSON: &str = "application/vnd.github+json";
 const RAW: &str = "application/vnd.github.raw+json";
-/// A repository with more tags than that has no end.
+/// The maximum number of pages of tags.
 const PAGES: usize = 100;
 
 /// A repository on GitHub, over its REST API (<https://docs.github.com/en/rest>).
 #[derive(Clone)]
 pub(crate) struct GitHub {
     http: ForgeClient,
-    /// The API's root and `/repos/OWNER/NAME`.
+    /// The API root with `/repos/OWNER/NAME`.
     base: Url,
     name: String,
     credentials: ForgeCredentials,
@@ -73,7 +73,7 @@ impl GitHub {
 
     pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
         let asked = reference.unwrap_or("HEAD");
-        // A tag and a branch may have one name; asking for the tag first costs a request, so only where it looks like one.
+        // A tag and a branch may share a name. Trying the tag costs a request, so only for tag-like names.
         if looks_like_a_tag(asked) {
             let what = format!("tag {asked} in {}", self.name);
             match self.commit(&format!("tags/{asked}"), &what).await {
@@ -89,7 +89,7 @@ impl GitHub {
         Ok(ResolvedRef { commit: self.commit(asked, &what).await?, tag: None })
     }
 
-    /// <https://docs.github.com/en/rest/commits/commits#get-a-commit>: takes any ref, `tags/NAME` and `heads/NAME` too.
+    /// <https://docs.github.com/en/rest/commits/commits#get-a-commit>: any ref, `tags/NAME` or `heads/NAME`.
     async fn commit(&self, reference: &str, what: &str) -> Result<ForgeCommit, ForgeError> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/commits/{}", self.base.path(), encoded_path(reference)));
@@ -167,7 +167,7 @@ impl GitHub {
     }
 }
 
-/// github.com's API has a host of its own; an Enterprise Server's is below `/api/v3`
+/// The API root: a separate host for github.com, `/api/v3` on an Enterprise Server
 /// (<https://docs.github.com/en/enterprise-server@latest/rest/using-the-rest-api/getting-started-with-the-rest-api>).
 pub(crate) fn api(endpoint: Option<&Url>) -> Url {
     match endpoint {
@@ -182,14 +182,14 @@ fn public_api() -> Url {
     Url::parse("https://api.github.com").unwrap()
 }
 
-/// A version, with or without the folder that Go puts before it.
+/// Whether a ref looks like a version tag, with or without Go's directory prefix.
 fn looks_like_a_tag(reference: &str) -> bool {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     last.strip_prefix(['v', 'V']).unwrap_or(last).starts_with(|c: char| c.is_ascii_digit())
         && last.contains('.')
 }
 
-/// A path whose slashes stay.
+/// Percent-encodes a path, except for slashes.
 fn encoded_path(path: &str) -> String {
     path.split('/').map(super::client::encoded).collect::<Vec<_>>().join("/")
 }

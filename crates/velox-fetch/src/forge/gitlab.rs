@@ -13,12 +13,12 @@ use super::{
 const JSON: &str = "application/json";
 const PAGES: usize = 100;
 
-/// A project, the way GitLab's API names it.
+/// A project identifier of GitLab's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GitLabProject {
-    /// Its number.
+    /// The numeric id.
     Id(u64),
-    /// Its full path, `group/sub/project`.
+    /// The full path, `group/sub/project`.
     Path(String),
 }
 
@@ -26,7 +26,7 @@ pub enum GitLabProject {
 #[derive(Clone)]
 pub(crate) struct GitLab {
     http: ForgeClient,
-    /// The API's root and `/projects/ID`.
+    /// The API root with `/projects/ID`.
     base: Url,
     name: String,
     credentials: ForgeCredentials,
@@ -72,7 +72,7 @@ impl GitLab {
         };
         Self {
             http: http.clone(),
-            // One segment: GitLab wants the slashes of a path encoded.
+            // One segment: GitLab requires encoded slashes in project paths.
             base: extended(&api(endpoint), &["projects", &id]),
             name,
             credentials: ForgeCredentials::gitlab(token),
@@ -149,7 +149,7 @@ impl GitLab {
         url.query_pairs_mut().append_pair("refs[]", ancestor).append_pair("refs[]", commit);
         match self.json::<GitLabId>(&url, &format!("merge base in {}", self.name)).await {
             Ok(base) => Ok(base.id == ancestor),
-            // Two histories without a common commit.
+            // Unrelated histories.
             Err(ForgeError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -186,7 +186,7 @@ fn next(headers: &HeaderMap) -> Option<String> {
     page.parse::<u32>().ok().map(|page| page.to_string())
 }
 
-/// The root of its REST API.
+/// The REST API root.
 pub(crate) fn api(endpoint: Option<&Url>) -> Url {
     match endpoint {
         Some(endpoint) if endpoint.path().trim_end_matches('/').ends_with("/api/v4") => endpoint.clone(),

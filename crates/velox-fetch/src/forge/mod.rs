@@ -1,4 +1,4 @@
-//! GitHub, GitLab and git: from a ref to a commit, its files and its tree.
+//! Repositories on GitHub, GitLab and git servers: refs, commits, files and trees.
 
 mod archive;
 mod client;

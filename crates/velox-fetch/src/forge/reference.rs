@@ -3,16 +3,16 @@
 pub struct ForgeCommit {
     /// The full id, 40 hexadecimal digits.
     pub id: String,
-    /// The committer's date, in seconds since 1970.
+    /// The committer date in Unix seconds.
     pub time: i64,
 }
 
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgeTag {
-    /// Its name, without `refs/tags/`.
+    /// The name, without `refs/tags/`.
     pub name: String,
-    /// The full id of the commit that it names.
+    /// The full id of its commit.
     pub commit: String,
 }
 
@@ -21,6 +21,6 @@ pub struct ForgeTag {
 pub struct ResolvedRef {
     /// The commit.
     pub commit: ForgeCommit,
-    /// The tag's name, where the ref is a tag.
+    /// The tag's name, if the ref is a tag.
     pub tag: Option<String>,
 }

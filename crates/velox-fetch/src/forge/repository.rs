@@ -8,7 +8,7 @@ use super::{
     gitlab::GitLab,
 };
 
-/// A repository, wherever it is.
+/// A repository on GitHub, GitLab or any git server.
 #[derive(Clone)]
 pub struct RemoteRepository(Backend);
 
@@ -30,7 +30,7 @@ macro_rules! each {
 }
 
 impl RemoteRepository {
-    /// `owner/name` on github.com, or on the GitHub Enterprise Server at `endpoint` (with or without `/api/v3`).
+    /// A repository on github.com or the Enterprise Server at `endpoint` (with or without `/api/v3`).
     pub fn github(
         http: &ForgeClient,
         endpoint: Option<&Url>,
@@ -41,7 +41,7 @@ impl RemoteRepository {
         Self(Backend::GitHub(GitHub::new(http, endpoint, token, owner, name)))
     }
 
-    /// A project on gitlab.com, or on the GitLab at `endpoint`, which may have a path.
+    /// A project on gitlab.com or the GitLab instance at `endpoint`, which may have a path.
     pub fn gitlab(
         http: &ForgeClient,
         endpoint: Option<&Url>,
@@ -51,7 +51,7 @@ impl RemoteRepository {
         Self(Backend::GitLab(GitLab::new(http, endpoint, token, project)))
     }
 
-    /// Whatever the git program reaches by this URL.
+    /// A repository accessed with the git program.
     pub fn git(options: GitOptions, url: String) -> Self {
         Self(Backend::Git(Git::new(options, url)))
     }
@@ -61,16 +61,12 @@ impl RemoteRepository {
         each!(self, inner => inner.host())
     }
 
-    /// The commit of a tag, a branch, a full or short commit id, or of the default branch; a tag wins over a branch of the
-    /// same name.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`] where there is no such ref, or no such repository for this token.
+    /// Resolves a tag, branch, full or short commit id, or the default branch. Tags win over branches.
     pub async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
         each!(self, inner => inner.resolve(reference).await)
     }
 
-    /// The text of a file at a commit; `None` where there is none.
+    /// The text of a file at a commit; `None` if it doesn't exist.
     pub async fn file(&self, path: &str, commit: &str) -> Result<Option<String>, ForgeError> {
         let answer = each!(self, inner => inner.file(path, commit).await);
         match answer {
@@ -91,7 +87,7 @@ impl RemoteRepository {
         each!(self, inner => inner.tags().await)
     }
 
-    /// The tags most similar to `wanted`, for a suggestion; empty where the forge doesn't answer.
+    /// The tags most similar to `wanted`, for a suggestion; empty if the tags can't be listed.
     pub async fn similar_tags(&self, wanted: &str) -> Vec<String> {
         let tags = self.tags().await.unwrap_or_default();
         let mut names: Vec<(f64, String)> =
@@ -105,12 +101,12 @@ impl RemoteRepository {
         each!(self, inner => inner.is_ancestor(ancestor, commit).await)
     }
 
-    /// Whether it is public. Without a token, every repository that answers is.
+    /// Whether the repository is public; always true without a token.
     pub async fn is_public(&self) -> Result<bool, ForgeError> {
         each!(self, inner => inner.is_public().await)
     }
 
-    /// Writes the tree at a commit to the new directory `into`, without links and special files.
+    /// Writes the tree of a commit to the new directory `into`, without links and special files.
     pub async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
         each!(self, inner => inner.tree(commit, into).await)
     }

@@ -16,26 +16,26 @@ use super::{
 pub struct TokenInfo {
     /// The forge's host.
     pub host: String,
-    /// Its scopes; `None`: unknown, or no token.
+    /// The scopes, if known.
     pub scopes: Option<Vec<String>>,
-    /// Its expiry, as the forge formats it.
+    /// The expiry date, as formatted by the forge.
     pub expires: Option<String>,
-    /// The rate limit; `None`: unknown.
+    /// The rate limit, if known.
     pub quota: Option<RateLimit>,
 }
 
 /// A rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// The remaining requests.
+    /// The number of remaining requests.
     pub remaining: u64,
-    /// The requests between two resets.
+    /// The number of requests per window.
     pub limit: u64,
-    /// The time of the reset, in seconds since 1970.
+    /// The time of the reset in Unix seconds.
     pub reset: i64,
 }
 
-/// Asks GitHub, or the Enterprise Server at `endpoint`; costs nothing of the rate limit
+/// Queries GitHub or the Enterprise Server at `endpoint`; doesn't count against the rate limit
 /// (<https://docs.github.com/en/rest/rate-limit/rate-limit>).
 pub async fn github_token_info(
     http: &ForgeClient,
@@ -62,20 +62,21 @@ pub async fn github_token_info(
         Ok((body, headers)) => {
             let Core { remaining, limit, reset } = parsed::<Answer>(&url, &body)?.resources.core;
             facts.quota = Some(RateLimit { remaining, limit, reset });
-            // Only the classic tokens have it: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
+            // Classic tokens only: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
             facts.scopes = text(&headers, "x-oauth-scopes").map(|scopes| {
                 scopes.split(',').map(|scope| scope.trim().to_owned()).filter(|s| !s.is_empty()).collect()
             });
             facts.expires = text(&headers, "github-authentication-token-expiration").map(str::to_owned);
             Ok(facts)
         }
-        // An Enterprise Server without rate limits, which accepted the token.
+        // An Enterprise Server without rate limits accepted the token.
         Err(ForgeError::NotFound { .. }) if endpoint.is_some() => Ok(facts),
         Err(error) => Err(error),
     }
 }
 
-/// Asks gitlab.com, or the instance at `endpoint` (<https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token>).
+/// Queries gitlab.com or the instance at `endpoint`
+/// (<https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token>).
 pub async fn gitlab_token_info(
     http: &ForgeClient,
     endpoint: Option<&Url>,
@@ -91,7 +92,7 @@ pub async fn gitlab_token_info(
     let mut facts = TokenInfo { host: host(&root), ..TokenInfo::default() };
     if credentials.token.is_none() {
         let url = extended(&root, &["version"]);
-        // Any GitLab is fine: it doesn't tell its version without a token.
+        // Without a token GitLab answers 401, which proves that it is reachable.
         return match http.get(&url, &credentials, "application/json", "version").await {
             Ok(_) | Err(ForgeError::Unauthorized { .. }) => Ok(facts),
             Err(error) => Err(error),
@@ -104,7 +105,7 @@ pub async fn gitlab_token_info(
             (facts.scopes, facts.expires, facts.quota) = (Some(own.scopes), own.expires_at, quota(&headers));
             Ok(facts)
         }
-        // Other kinds of tokens (a job's, an application's) have no such endpoint.
+        // Other token types (job, application) have no such endpoint.
         Err(ForgeError::NotFound { .. }) => {
             let url = extended(&root, &["user"]);
             let (_, headers) = http.get(&url, &credentials, "application/json", "user").await?;

@@ -1,5 +1,4 @@
-//! Reading files from module proxies, with retries, size limits and credentials
-//! (<https://go.dev/ref/mod#goproxy-protocol>).
+//! A module proxy client with retries, limits and credentials (<https://go.dev/ref/mod#goproxy-protocol>).
 
 use std::{
     collections::HashSet,
@@ -21,16 +20,15 @@ use velox_gomod::{
 use super::{Netrc, ProxyError, ProxyErrorKind, ProxyList, ReadError};
 use crate::modcache::ModCacheError;
 
-/// The limit of every file but zips; a go.mod is the largest of them.
+/// The size limit of all files except zips; go.mod files are the largest.
 const MAX_SMALL_FILE_BYTES: u64 = MAX_GO_MOD_BYTES;
-/// How often a request is sent that fails for reasons that may pass.
+/// Attempts per request with transient failures.
 const MAX_TRIES: u32 = 3;
-/// A proxy that asks for a longer pause has failed.
+/// A longer Retry-After counts as a failure.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
-/// How much of an error response's text is shown.
 const MAX_MESSAGE_CHARS: usize = 200;
 
-/// The redirects that a client of proxies may follow: ten, and like the go command none from HTTPS to plain HTTP.
+/// The redirect policy of proxy clients: at most ten, and like the go command none from HTTPS to HTTP.
 pub fn redirect_policy() -> Policy {
     Policy::custom(|attempt| {
         let from = attempt.previous().last().map(Url::scheme);
@@ -44,12 +42,12 @@ pub fn redirect_policy() -> Policy {
     })
 }
 
-/// The path of a version's file below a proxy's URL.
+/// The path of a version's file relative to a proxy's URL.
 pub(crate) fn module_file(module: &ModuleVersion, suffix: &str) -> Result<String, ModuleError> {
     Ok(format!("{}/@v/{}.{suffix}", escape_path(&module.path)?, escape_version(&module.version)?))
 }
 
-/// The host and port of a proxy, as messages and netrc have it; the path of a `file://` proxy. Never a password.
+/// The host and port of a proxy, or the path of a `file://` proxy, without credentials.
 pub(crate) fn proxy_host(proxy: &Url) -> String {
     match (proxy.host_str(), proxy.port()) {
         (Some(host), Some(port)) => format!("{host}:{port}"),
@@ -58,18 +56,17 @@ pub(crate) fn proxy_host(proxy: &Url) -> String {
     }
 }
 
-/// A client of module proxies; clones share their state.
+/// A client for module proxies; clones share their state.
 #[derive(Clone)]
 pub(crate) struct ProxyClient {
     client: Client,
     pub(crate) list: ProxyList,
     netrc: Netrc,
-    /// Hosts that failed after all tries: they get one try for each file from then on, so that hundreds of modules
-    /// don't wait for a dead proxy.
+    /// Hosts that failed after all attempts; later requests get one, so that a dead proxy costs little.
     failed_hosts: Arc<Mutex<HashSet<String>>>,
 }
 
-/// Where a response goes.
+/// The destination of a response body.
 enum ResponseSink {
     Memory(Vec<u8>),
     File(NamedTempFile),
@@ -104,10 +101,10 @@ impl ResponseSink {
     }
 }
 
-/// A failed request, and whether another one may succeed.
+/// A failed request, final or retryable.
 enum RequestError {
     Final(ReadError),
-    /// After this time, where the proxy names one.
+    /// With the Retry-After time, if any.
     Retry(ReadError, Option<Duration>),
 }
 
@@ -118,7 +115,7 @@ impl RequestError {
 }
 
 impl From<reqwest::Error> for RequestError {
-    /// reqwest's own message has the URL, which may contain a password.
+    /// Omits reqwest's message because its URL may contain a password.
     fn from(error: reqwest::Error) -> Self {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(inner) = cause.source() {
@@ -236,7 +233,7 @@ impl ProxyClient {
         Ok(size)
     }
 
-    /// A request with the URL's credentials, or else netrc's: over HTTPS only, like the go command.
+    /// A request with the credentials of the URL or netrc; only over HTTPS, like the go command.
     fn with_credentials(&self, url: &Url) -> Result<RequestBuilder, RequestError> {
         let mut plain = url.clone();
         let _ = (plain.set_username(""), plain.set_password(None));
@@ -291,7 +288,7 @@ fn too_large(limit: u64) -> ReadError {
 
 async fn status_error(response: Response) -> RequestError {
     let status = response.status();
-    // In seconds; no proxy is known that sends a date.
+    // In seconds; the date format isn't supported.
     let retry_after = response.headers().get(header::RETRY_AFTER);
     let wait: Option<u64> = retry_after.and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
     let wait = wait.map(Duration::from_secs);
@@ -313,7 +310,7 @@ async fn status_error(response: Response) -> RequestError {
     }
 }
 
-/// The status of an error response, and the first line of its text.
+/// The status and the first line of an error response.
 async fn message(mut response: Response) -> String {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE);

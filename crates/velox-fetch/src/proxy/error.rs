@@ -2,58 +2,58 @@ use std::{fmt, time::Duration};
 
 use crate::modcache::ModCacheError;
 
-/// Why a proxy didn't serve a file.
+/// A failed proxy request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ProxyError {
-    /// The kind, for decisions.
+    /// The error kind.
     pub kind: ProxyErrorKind,
-    /// The status and the proxy's own text, or the cause, for people.
+    /// The status and the response text, or the cause.
     pub message: String,
 }
 
-/// The kinds of a [`ProxyError`].
+/// The kind of a [`ProxyError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyErrorKind {
-    /// 404 or 410, or no such file in a `file://` proxy: the next proxy is asked.
+    /// 404 or 410, or no such file in a `file://` proxy; the next proxy is tried.
     NotFound,
     /// 401 or 407.
     Unauthorized,
     /// 429.
     RateLimited {
-        /// How long the proxy wants to be left alone.
+        /// The Retry-After time.
         retry_after: Option<Duration>,
     },
-    /// Any other status than 200.
+    /// Any other error status.
     Status(u16),
     /// The proxy's certificate isn't trusted.
     Certificate,
     /// The connection failed or timed out.
     Unreachable,
-    /// The response is too large, or not what a module proxy sends.
+    /// The response is too large or malformed.
     InvalidResponse,
-    /// GOPROXY doesn't allow the request: `off`, or a password for plain HTTP.
+    /// The configuration forbids the request: GOPROXY is `off`, or a password would be sent over plain HTTP.
     Disallowed,
 }
 
 impl ProxyError {
-    /// An error of this kind.
+    /// Creates an error.
     pub fn new(kind: ProxyErrorKind, message: impl ToString) -> Self {
         Self { kind, message: message.to_string() }
     }
 }
 
-/// Why a file can't be read from a proxy.
+/// An error reading a file from a proxy.
 #[derive(Debug)]
 pub(crate) enum ReadError {
     Proxy(ProxyError),
-    /// The file can't be written to the module cache.
+    /// Writing to the module cache failed.
     Local(ModCacheError),
 }
 
 impl ReadError {
-    /// The kind of a proxy's error.
+    /// The kind, for a proxy error.
     pub(crate) fn kind(&self) -> Option<ProxyErrorKind> {
         match self {
             Self::Proxy(error) => Some(error.kind),

@@ -2,14 +2,14 @@
 
 use url::Url;
 
-/// A parsed GOPROXY: proxies in their order.
+/// A parsed GOPROXY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyList(Vec<ProxyEntry>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProxyEntry {
     pub(crate) source: ProxySource,
-    /// Followed by `|`: the next one is asked after any error, not only after 404 and 410.
+    /// Followed by `|`: any error falls through to the next entry, not only 404 and 410.
     pub(crate) after_any_error: bool,
 }
 
@@ -17,7 +17,7 @@ pub(crate) struct ProxyEntry {
 pub(crate) enum ProxySource {
     /// `https://`, `http://` or `file://`.
     Proxy(Url),
-    /// `direct`: the module's version control, which only the go command can query.
+    /// `direct`: the version control system, which only the go command accesses.
     Direct,
     /// `off`: no downloads.
     Off,
@@ -29,7 +29,7 @@ pub enum ParseProxyListError {
     /// No entries.
     #[error("invalid GOPROXY: no entries")]
     Empty,
-    /// An entry isn't a proxy's URL. It isn't shown: it may contain a password.
+    /// An entry isn't a proxy URL. It isn't shown because it may contain a password.
     #[error("invalid GOPROXY: entry {number} is neither an https, http or file URL nor `direct` or `off`")]
     Entry {
         /// The entry's number, from 1.
@@ -62,7 +62,7 @@ impl ProxyList {
             let last = matches!(source, ProxySource::Direct | ProxySource::Off);
             entries.push(ProxyEntry { source, after_any_error });
             if last {
-                // The entries after these are never used.
+                // Entries after `direct` and `off` are never used.
                 break;
             }
         }
@@ -73,12 +73,12 @@ impl ProxyList {
         &self.0
     }
 
-    /// Whether it is a single `file://` proxy: local files need no checksum database.
+    /// Whether it is a single `file://` proxy, which needs no checksum database.
     pub(crate) fn is_local_directory(&self) -> bool {
         matches!(self.0.as_slice(), [ProxyEntry { source: ProxySource::Proxy(url), .. }] if url.scheme() == "file")
     }
 
-    /// The proxies in their order, each with whether the next one is asked after any error, not only after 404 and 410.
+    /// The proxies, each with whether any error falls through to the next one, not only 404 and 410.
     pub fn proxies(&self) -> impl Iterator<Item = (&Url, bool)> {
         self.0.iter().filter_map(|entry| match &entry.source {
             ProxySource::Proxy(url) => Some((url, entry.after_any_error)),
@@ -86,7 +86,7 @@ impl ProxyList {
         })
     }
 
-    /// Whether it contains a proxy.
+    /// Whether there is at least one proxy.
     pub fn has_proxy(&self) -> bool {
         self.0.iter().any(|entry| matches!(entry.source, ProxySource::Proxy(_)))
     }

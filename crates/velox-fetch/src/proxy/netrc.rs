@@ -1,9 +1,8 @@
-//! `.netrc`, the go command's default for credentials of proxies
-//! (<https://go.dev/ref/mod#private-module-proxy-auth>).
+//! `.netrc` proxy credentials (<https://go.dev/ref/mod#private-module-proxy-auth>).
 
 use secrecy::SecretString;
 
-/// The credentials of a netrc file.
+/// A parsed netrc file.
 #[derive(Debug, Clone, Default)]
 pub struct Netrc(Vec<NetrcMachine>);
 
@@ -30,9 +29,9 @@ impl Netrc {
                     "machine" => (name, login, password) = (words.next(), None, None),
                     "login" => login = words.next(),
                     "password" => password = words.next(),
-                    // A macro ends with an empty line.
+                    // Macros end with an empty line.
                     "macdef" => in_macro = true,
-                    // The go command doesn't use the default entry.
+                    // The go command ignores the default entry.
                     "default" => return Self(machines),
                     _ => {}
                 }
@@ -49,7 +48,7 @@ impl Netrc {
         Self(machines)
     }
 
-    /// Login and password for a host, with its port if that isn't 443, as the go command matches it.
+    /// The login and password for a host, which includes any port other than 443, as in the go command.
     pub fn get(&self, host: &str) -> Option<(&str, &SecretString)> {
         let machine = self.0.iter().find(|machine| machine.name == host)?;
         Some((&machine.login, &machine.password))

@@ -1,5 +1,5 @@
-//! All of the checksum database's verification and none of its network: what it reads and keeps goes through
-//! [`ClientOps`] (<https://go.googlesource.com/proposal/+/master/design/25530-sumdb.md>).
+//! Checksum database verification; I/O goes through [`ClientOps`]
+//! (<https://go.googlesource.com/proposal/+/master/design/25530-sumdb.md>).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,52 +13,51 @@ use super::{
     tlog::{LogHash, LogRecord, Tile, TileHashReader, TileReader, TlogError, TreeHead, stored_hash_index},
 };
 
-/// An error of the network or the file system.
+/// A network or file system error.
 pub type IoError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a [`SumDbClient`] reads and writes: the server, the lasting state, the cache. Used by several threads at once.
+/// The I/O of a [`SumDbClient`]: the server, the persistent state and the cache. Used by several threads.
 ///
-/// The go command keeps state and cache at `$GOPATH/pkg/sumdb` and `GOMODCACHE/cache/download/sumdb`.
+/// The go command's state is at `$GOPATH/pkg/sumdb`, its cache at `GOMODCACHE/cache/download/sumdb`.
 pub trait ClientOps: Sync {
-    /// Reads a path of the server, which begins with `/lookup/` or `/tile/`. Any other status than 200 is an error.
+    /// Requests a path of the server (`/lookup/…`, `/tile/…`). Any status other than 200 is an error.
     fn read_remote(&self, path: &str) -> Result<Vec<u8>, IoError>;
 
-    /// Reads a file of the state: `key`, the server's verifier key, and `<server>/latest`, the newest signed tree seen,
-    /// empty at first.
+    /// Reads a state file: `key` (the verifier key) or `<server>/latest` (the latest signed tree or empty).
     fn read_config(&self, file: &str) -> Result<Vec<u8>, IoError>;
 
-    /// Replaces a file of the state if its content is still `old`; returns whether it was.
+    /// Replaces a state file if its content is still `old`; returns whether it was.
     fn write_config(&self, file: &str, old: &[u8], new: &[u8]) -> Result<bool, IoError>;
 
-    /// Reads a file of the cache (`<server>/lookup/…`, `<server>/tile/…`); `None` when it doesn't exist.
+    /// Reads a cache file (`<server>/lookup/…`, `<server>/tile/…`).
     fn read_cache(&self, file: &str) -> Option<Vec<u8>>;
 
-    /// Writes a file of the cache. If that fails, the file is downloaded again later.
+    /// Writes a cache file. Errors are ignored, as the file can be downloaded again.
     fn write_cache(&self, file: &str, content: &[u8]);
 }
 
-/// Why the checksum database gives no sums.
+/// A failed checksum database lookup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SumDbError {
-    /// The server signed two trees of which neither continues the other. None of its answers can be trusted.
+    /// The server signed two inconsistent trees. None of its responses can be trusted.
     #[error("checksum database `{server}` is misbehaving: its signed trees are inconsistent\n{report}")]
     Security {
         /// The server's name.
         server: String,
-        /// The two signed trees and the proof that they contradict each other.
+        /// The two signed trees and the proof of their inconsistency.
         report: String,
     },
     /// The module path or version is malformed.
     #[error(transparent)]
     Module(#[from] module::ModuleError),
-    /// The server's key is malformed, or it didn't sign the tree.
+    /// The server's key is malformed or the tree's signature is invalid.
     #[error("failed to verify the checksum database's signature: {0}")]
     Note(#[from] NoteError),
-    /// The answer doesn't belong to the signed tree.
+    /// The response is inconsistent with the signed tree.
     #[error("failed to verify the checksum database's answer: {0}")]
     Log(#[from] TlogError),
-    /// The record isn't the one in the signed tree.
+    /// The record isn't in the signed tree.
     #[error("checksum database `{server}` answered with record {id}, which its signed tree does not contain")]
     Record {
         /// The server's name.
@@ -66,10 +65,10 @@ pub enum SumDbError {
         /// The record's number.
         id: u64,
     },
-    /// The database has no sum of this file.
+    /// The database has no checksum for this file.
     #[error("the checksum database has no sum of {0}")]
     NoSum(String),
-    /// The server or a file can't be read or written.
+    /// A server request or file access failed.
     #[error("failed to query the checksum database for `{path}`: {source}")]
     Io {
         /// The path.
@@ -80,14 +79,14 @@ pub enum SumDbError {
 }
 
 impl SumDbError {
-    /// Whether the database answered, but its answer can't be trusted.
+    /// Whether the database's response failed verification.
     pub fn is_verification_failure(&self) -> bool {
         matches!(self, Self::Security { .. } | Self::Note(_) | Self::Log(_) | Self::Record { .. })
     }
 }
 
-/// A client of a checksum database: every signed tree must continue the newest one seen, and every answer must be in it
-/// (`sumdb.Client`).
+/// A checksum database client (`sumdb.Client`): every signed tree must be consistent with the latest one
+/// seen, and every record must be in it.
 pub struct SumDbClient<L> {
     ops: L,
     server: OnceLock<Verifier>,
@@ -97,14 +96,14 @@ pub struct SumDbClient<L> {
     saved: Mutex<HashSet<Tile>>,
 }
 
-/// A tree, and the note that signs it.
+/// A tree and its signed note.
 #[derive(Clone, PartialEq)]
 struct SignedTree {
     tree: TreeHead,
     note: Vec<u8>,
 }
 
-/// A tree compared with the newest one seen.
+/// The order of a tree relative to the latest one seen.
 #[derive(PartialEq)]
 enum TreeOrder {
     Older,
@@ -113,7 +112,7 @@ enum TreeOrder {
 }
 
 impl<L: ClientOps> SumDbClient<L> {
-    /// Creates a client that has seen no tree.
+    /// Creates a client without a known tree.
     pub fn new(ops: L) -> Self {
         let tree = TreeHead { size: 0, hash: LogHash::empty() };
         Self {
@@ -126,7 +125,7 @@ impl<L: ClientOps> SumDbClient<L> {
         }
     }
 
-    /// The verified go.sum lines of a module version, or with `VERSION/go.mod` of its go.mod.
+    /// The verified go.sum lines of a module version, or of its go.mod with `VERSION/go.mod`.
     pub fn lookup(&self, path: &str, version: &str) -> Result<Vec<String>, SumDbError> {
         let server = self.server()?;
         let released = version.strip_suffix("/go.mod").unwrap_or(version);
@@ -146,7 +145,7 @@ impl<L: ClientOps> SumDbClient<L> {
         Ok(lines.into_iter().filter(|line| line.starts_with(&prefix)).collect())
     }
 
-    /// The lines of a record, verified to be in the newest tree.
+    /// The lines of a record, verified against the latest tree.
     fn verified_record(&self, remote: &str, file: &str) -> Result<Vec<String>, SumDbError> {
         let cached = self.ops.read_cache(file);
         let fresh = cached.is_none();
@@ -163,7 +162,7 @@ impl<L: ClientOps> SumDbClient<L> {
         Ok(record.text.lines().map(str::to_owned).collect())
     }
 
-    /// The server's key; the first call also loads the newest tree from the state.
+    /// The server's key; the first call also loads the latest tree from the state.
     fn server(&self) -> Result<&Verifier, SumDbError> {
         if let Some(server) = self.server.get() {
             return Ok(server);
@@ -176,7 +175,7 @@ impl<L: ClientOps> SumDbClient<L> {
         Ok(self.server.get_or_init(|| server))
     }
 
-    /// Verifies a signed tree, and stores it if it is the newest.
+    /// Verifies a signed tree and stores it if it is the latest.
     fn merge(&self, note: &[u8]) -> Result<(), SumDbError> {
         let server = self.server()?;
         if self.merge_seen(server, note)? != TreeOrder::Newer {
@@ -184,7 +183,7 @@ impl<L: ClientOps> SumDbClient<L> {
         }
         let file = format!("{}/latest", server.name());
         loop {
-            // Other processes write the state too; their trees must be consistent with ours.
+            // Other processes may have stored a tree, which must be consistent with ours.
             let stored = self.ops.read_config(&file).map_err(|cause| io_error(&file, cause))?;
             if self.merge_seen(server, &stored)? != TreeOrder::Older {
                 return Ok(());
@@ -196,7 +195,7 @@ impl<L: ClientOps> SumDbClient<L> {
         }
     }
 
-    /// Verifies a signed tree against the newest one seen, and replaces that if it is newer.
+    /// Verifies a signed tree against the latest one in memory, and replaces that if it is newer.
     fn merge_seen(&self, server: &Verifier, note: &[u8]) -> Result<TreeOrder, SumDbError> {
         let mut latest = hold(&self.latest).clone();
         if note.is_empty() {
@@ -213,7 +212,7 @@ impl<L: ClientOps> SumDbClient<L> {
                 });
             }
             self.check_trees(server, &latest, &seen)?;
-            // The check reads tiles, so no lock is held meanwhile: another thread may have gone ahead.
+            // The check reads tiles, so it ran without the lock; another thread may have updated the tree.
             let mut current = hold(&self.latest);
             if *current == latest {
                 *current = seen;
@@ -223,7 +222,7 @@ impl<L: ClientOps> SumDbClient<L> {
         }
     }
 
-    /// Checks that the newer tree begins with the older one.
+    /// Checks that the newer tree is consistent with the older one.
     fn check_trees(
         &self,
         server: &Verifier,
@@ -236,7 +235,7 @@ impl<L: ClientOps> SumDbClient<L> {
         if hash == older.tree.hash {
             return Ok(());
         }
-        // The signed notes alone don't show the contradiction.
+        // The signed notes alone don't prove the inconsistency.
         let proof = reader.consistency_proof(older.tree.size)?;
         let lines: String = std::iter::once(hash).chain(proof).map(|hash| format!("\n\t{hash}")).collect();
         let indented = |note: &[u8]| String::from_utf8_lossy(note).trim_end().replace('\n', "\n\t");
@@ -250,7 +249,7 @@ impl<L: ClientOps> SumDbClient<L> {
         })
     }
 
-    /// Checks that the newest tree has this record.
+    /// Checks that the latest tree contains this record.
     fn check(&self, record: LogRecord<'_>) -> Result<(), SumDbError> {
         let server = self.server()?.name();
         let tree = hold(&self.latest).tree;
@@ -268,7 +267,7 @@ impl<L: ClientOps> SumDbClient<L> {
     }
 }
 
-/// The tiles of a client's server.
+/// The tile reader of a client's server.
 struct ServerTiles<'a, L> {
     client: &'a SumDbClient<L>,
     server: &'a str,
@@ -285,7 +284,7 @@ impl<L: ClientOps> ServerTiles<'_, L> {
         Ok(content)
     }
 
-    /// Reads a tile from the cache or the server. A partial one may have become full since.
+    /// Reads a tile from the cache or the server. A partial tile may be full by now.
     fn load(&self, tile: Tile) -> Result<Vec<u8>, SumDbError> {
         let ops = &self.client.ops;
         let in_cache = |tile: Tile| ops.read_cache(&format!("{}/{}", self.server, tile.path()));
@@ -321,7 +320,7 @@ impl<L: ClientOps> TileReader for ServerTiles<'_, L> {
                 read.join()
                     .unwrap_or_else(|_| Err(io_error(&tile.path(), "the reading thread panicked".into())))
             });
-            // All threads end before the first error is returned.
+            // Join all threads before returning the first error.
             joined.collect::<Vec<_>>().into_iter().collect()
         })
     }

@@ -3,7 +3,7 @@ use url::Url;
 use super::note::Verifier;
 use crate::proxy::{ProxyClient, ProxyErrorKind, ProxySource, proxy_host};
 
-/// The key of the public database, which the go command has built in.
+/// The key of sum.golang.org, which is built into the go command.
 const PUBLIC_KEY: &str = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
 
 /// A parsed GOSUMDB (<https://go.dev/ref/mod#environment-variables>).
@@ -11,7 +11,7 @@ const PUBLIC_KEY: &str = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux
 pub struct SumDbConfig {
     key: String,
     name: String,
-    /// The second field, which bypasses the proxies.
+    /// The optional URL, which bypasses the proxies.
     url: Option<Url>,
 }
 
@@ -31,7 +31,7 @@ impl SumDbConfig {
         let (key, url) = match fields[..] {
             [] => return Err(invalid("empty value")),
             ["sum.golang.org", ref rest @ ..] => (PUBLIC_KEY, rest.first().copied()),
-            // The public database as it is reached from mainland China.
+            // The mirror of the public database for mainland China.
             ["sum.golang.google.cn"] => (PUBLIC_KEY, Some("https://sum.golang.google.cn")),
             [key, ref rest @ ..] => (key, rest.first().copied()),
         };
@@ -55,7 +55,7 @@ impl SumDbConfig {
         &self.key
     }
 
-    /// Where the database is queried: at the first proxy that passes queries on, else at the database itself
+    /// The URL for queries: the first proxy that supports the database, or the database itself
     /// (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
     pub(crate) async fn base_url(&self, proxies: &ProxyClient) -> Result<Url, String> {
         if let Some(url) = &self.url {

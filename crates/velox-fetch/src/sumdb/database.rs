@@ -14,7 +14,7 @@ use super::{
 };
 use crate::proxy::{ProxyClient, proxy_host};
 
-/// A client of the configured checksum database, whose state and cache lie where the go command has them.
+/// A client of the configured checksum database that shares the go command's state and cache.
 pub(crate) struct ChecksumDatabase(SumDbClient<SumDbStorage>);
 
 struct SumDbStorage {
@@ -34,8 +34,8 @@ impl ChecksumDatabase {
         Self(SumDbClient::new(SumDbStorage { config, proxies, state, cache, base, runtime }))
     }
 
-    /// The sums of a module version, or with `VERSION/go.mod` of its go.mod: at least one. Blocks the thread, so it must
-    /// not be called from an async task.
+    /// The checksums of a module version, or of its go.mod with `VERSION/go.mod`; never empty. Blocks the
+    /// thread, so it must not be called from an async task.
     pub(crate) fn sums(&self, path: &str, version: &str) -> Result<Vec<String>, SumDbError> {
         let lines = self.0.lookup(path, version)?;
         let sums: Vec<_> =
@@ -71,7 +71,7 @@ impl ClientOps for SumDbStorage {
                 return Ok(false);
             }
             if let Err(error) = replace(&mut file, new) {
-                // Where the disk is full, the old content still fits.
+                // Restore the old content, which fits even on a full disk.
                 let _ = replace(&mut file, &known);
                 return Err(error);
             }
@@ -81,21 +81,21 @@ impl ClientOps for SumDbStorage {
     }
 
     fn read_cache(&self, file: &str) -> Option<Vec<u8>> {
-        // Another process may just have created it.
+        // An empty file was just created by another process.
         read_locked(&self.cache.join(file)).ok()?.filter(|content| !content.is_empty())
     }
 
     fn write_cache(&self, file: &str, content: &[u8]) {
         let write = |path: &Path| {
             let mut file = open_locked(path)?;
-            // A partial file would be read as a whole one; an empty one is ignored.
+            // Truncate after a failed write: empty files are ignored, partial ones aren't.
             replace(&mut file, content).or_else(|_| file.set_len(0))
         };
         let _ = write(&self.cache.join(file));
     }
 }
 
-/// Reads under the lock that the go command's `lockedfile` package takes.
+/// Reads a file under the lock of the go command's `lockedfile` package.
 fn read_locked(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

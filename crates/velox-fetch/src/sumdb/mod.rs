@@ -1,5 +1,4 @@
-//! The checksum database: what proves that a module's sums are those that everyone sees
-//! (<https://go.dev/ref/mod#checksum-database>).
+//! A checksum database client (<https://go.dev/ref/mod#checksum-database>).
 
 mod client;
 mod config;

@@ -7,44 +7,44 @@ use base64::{
 use ring::signature::{ED25519, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
 
-/// The algorithm byte of Ed25519 before a key's 32 bytes.
+/// The algorithm byte of Ed25519, followed by the 32 key bytes.
 const ED25519_BYTE: u8 = 1;
 
-/// As in Go: it bounds the work that a hostile note causes.
+/// As in Go; limits the work for a malicious note.
 const MAX_SIGNATURES: usize = 100;
 
-/// The start of every signature line: an em dash and a space.
+/// The prefix of signature lines: an em dash and a space.
 const SIGNATURE_PREFIX: &str = "\u{2014} ";
 
-/// Like Go's decoder, it accepts any value in the unused bits of the last letter.
+/// Like Go's decoder, ignores unused trailing bits.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// Why a key or a note is invalid.
+/// An invalid key or note.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoteError {
     /// The key isn't `name+hash+base64`.
     #[error("malformed verifier key: expected `<name>+<8 hexadecimal digits>+<base64>`")]
     MalformedKey,
-    /// The key's algorithm isn't Ed25519.
+    /// The algorithm isn't Ed25519.
     #[error("unknown algorithm of the verifier key: expected Ed25519")]
     UnknownAlgorithm,
-    /// The key's hash isn't that of its name and bytes.
+    /// The key hash doesn't match its name and bytes.
     #[error("the verifier key doesn't match its hash")]
     WrongKeyHash,
-    /// The text isn't a note.
+    /// The text isn't a signed note.
     #[error("malformed signed note")]
     MalformedNote,
-    /// A signature in the name of the key isn't its signature.
+    /// A signature with the key's name is invalid.
     #[error("invalid signature of `{name}`")]
     InvalidSignature {
         /// The key's name.
         name: String,
     },
-    /// The key didn't sign the note.
+    /// The note has no signature by the key.
     #[error("no signature of `{name}`")]
     Unsigned {
         /// The key's name.
@@ -52,8 +52,7 @@ pub enum NoteError {
     },
 }
 
-/// A public key that verifies notes, in the form that GOSUMDB has it: `name+hash+base64`
-/// (<https://go.dev/ref/mod#checksum-database>).
+/// A public key that verifies notes, as in GOSUMDB: `name+hash+base64`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verifier {
     name: String,
@@ -82,12 +81,12 @@ impl Verifier {
         Ok(Self { name: name.to_owned(), hash, key })
     }
 
-    /// The name of the server that holds the private key.
+    /// The key's name, which is the server's.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The text of a note that this key signed; signatures of other keys don't count.
+    /// Verifies a note and returns its text; signatures of other keys are ignored.
     pub fn open<'a>(&self, note: &'a [u8]) -> Result<&'a str, NoteError> {
         let malformed = || NoteError::MalformedNote;
         let note = std::str::from_utf8(note).map_err(|_| malformed())?;
@@ -130,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// The example of the note package's documentation.
+    /// The example from the note package's documentation.
     const NOTE: &str = "If you think cryptography is the answer to your problem,\n\
         then you don't know what your problem is.\n\n\
         \u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";

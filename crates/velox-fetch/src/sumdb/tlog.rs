@@ -1,9 +1,9 @@
-//! The transparent log below a checksum database: a Merkle tree over all records
+//! The transparency log of a checksum database: a Merkle tree over all records
 //! (<https://pkg.go.dev/golang.org/x/mod/sumdb/tlog>, <https://research.swtch.com/tlog>,
 //! [RFC 6962](https://www.rfc-editor.org/rfc/rfc6962#section-2.1)).
 //!
-//! The log appends the hashes of its tree in one fixed order; [`stored_hash_index`] is a hash's place in it. A server
-//! publishes them in [`Tile`]s, which [`TileHashReader`] verifies.
+//! The log appends tree hashes in a fixed order, with [`stored_hash_index`] as the index. Servers publish
+//! them in [`Tile`]s, which [`TileHashReader`] verifies.
 
 use std::{collections::HashMap, fmt, ops::Range};
 
@@ -12,57 +12,57 @@ use sha2::{Digest, Sha256};
 
 const HASH_BYTES: usize = 32;
 
-/// The height of the tiles that checksum databases publish: a full tile has 2^8 hashes.
+/// The height of the tiles of checksum databases: a full tile has 2^8 hashes.
 const TILE_HEIGHT: u32 = 8;
 const FULL_WIDTH: u64 = 1 << TILE_HEIGHT;
 
-/// The size of the largest tree: Go counts records in a signed 64-bit number.
+/// The maximum tree size: Go counts records with a signed 64-bit integer.
 const MAX_RECORDS: u64 = i64::MAX as u64;
 
-/// Why the log can't be read or verified.
+/// An error reading or verifying the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlogError {
-    /// Text that isn't a tree head.
+    /// The tree head can't be parsed.
     #[error("malformed tree head")]
     MalformedTree,
-    /// Text that isn't a record.
+    /// The record can't be parsed.
     #[error("malformed record")]
     MalformedRecord,
-    /// A record or a hash outside of the tree.
+    /// A record or hash index is outside the tree.
     #[error("number {0} is not in the tree")]
     NotInTree(u64),
-    /// A tile has another size than it should, or doesn't belong to the signed tree.
+    /// A tile has the wrong size or doesn't belong to the signed tree.
     #[error("inconsistent tile {0}")]
     InconsistentTile(String),
 }
 
-/// A hash of a record, of a subtree or of the whole tree.
+/// The hash of a record, a subtree or the whole tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LogHash([u8; HASH_BYTES]);
 
 impl LogHash {
-    /// The hash of the tree without records.
+    /// The hash of the empty tree.
     pub fn empty() -> Self {
         Self(Sha256::digest(b"").into())
     }
 
-    /// The hash of a record's content.
+    /// The leaf hash of a record.
     pub fn of_record(content: &[u8]) -> Self {
         Self(Sha256::new().chain_update([0]).chain_update(content).finalize().into())
     }
 
-    /// The hash of the tree above two neighbours.
+    /// The parent hash of two subtrees.
     fn above(left: Self, right: Self) -> Self {
         Self(Sha256::new().chain_update([1]).chain_update(left.0).chain_update(right.0).finalize().into())
     }
 
-    /// The hash above complete subtrees, given from the largest to the smallest, at the right end.
+    /// The root hash of complete subtrees, ordered from the largest to the smallest.
     fn above_all(subtrees: &[Self]) -> Option<Self> {
         subtrees.iter().copied().rev().reduce(|right, left| Self::above(left, right))
     }
 
-    /// The hash above a power of two of hashes.
+    /// The root hash of a tile, whose number of hashes must be a power of two.
     fn above_tile(content: &[u8]) -> Option<Self> {
         let hashes = content.chunks(HASH_BYTES).map(|bytes| bytes.try_into().map(Self));
         let mut level: Vec<Self> = hashes.collect::<Result<_, _>>().ok()?;
@@ -93,12 +93,12 @@ impl fmt::Debug for LogHash {
 pub struct TreeHead {
     /// The number of records.
     pub size: u64,
-    /// The hash of them all.
+    /// The root hash.
     pub hash: LogHash,
 }
 
 impl TreeHead {
-    /// Parses the text of a tree note (`tlog.ParseTree`): a heading, the size, the hash, then lines for later use.
+    /// Parses a tree note (`tlog.ParseTree`): a header, the size, the hash, and ignored further lines.
     pub fn parse(text: &str) -> Result<Self, TlogError> {
         Self::read(text).ok_or(TlogError::MalformedTree)
     }
@@ -115,17 +115,17 @@ impl TreeHead {
     }
 }
 
-/// A record, as a server answers a lookup.
+/// A record of a lookup response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRecord<'a> {
-    /// Its number in the log, from 0.
+    /// The record number, from 0.
     pub id: u64,
-    /// Its content: lines of go.sum.
+    /// The content: lines of go.sum.
     pub text: &'a str,
 }
 
 impl<'a> LogRecord<'a> {
-    /// Parses the record at the start of an answer; what follows it is the signed tree note (`tlog.ParseRecord`).
+    /// Parses the record at the start of a response; also returns the signed tree note (`tlog.ParseRecord`).
     pub fn parse(message: &'a [u8]) -> Result<(Self, &'a [u8]), TlogError> {
         Self::read(message).ok_or(TlogError::MalformedRecord)
     }
@@ -144,12 +144,10 @@ impl<'a> LogRecord<'a> {
     }
 }
 
-/// The place of hash number `n` of a level (0 has the records) in the log's order of hashes
-/// (section 3.3 of [Crosby and Wallach](https://www.usenix.org/legacy/event/sec09/tech/full_papers/crosby.pdf)).
-///
-/// `None` when the place lies beyond the largest tree.
+/// The storage index of hash number `n` of a level (0 is the records), or `None` beyond the largest tree.
+/// See [Crosby and Wallach](https://www.usenix.org/legacy/event/sec09/tech/full_papers/crosby.pdf), section 3.3.
 pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
-    // The hash is written right after the last record below it, whose own place is n + n/2 + n/4 + ….
+    // The hash is stored right after its last record, whose own index is n + n/2 + n/4 + ….
     let mut last = n.checked_add(1)?.checked_mul(1_u64.checked_shl(level)?)?.checked_sub(1)?;
     if last > MAX_RECORDS {
         return None;
@@ -162,9 +160,9 @@ pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
     Some(index)
 }
 
-/// The level and number of the hash at a place: the inverse of [`stored_hash_index`].
+/// The level and number of a stored hash: the inverse of [`stored_hash_index`].
 pub fn split_stored_hash_index(index: u64) -> (u32, u64) {
-    // Record n's place is below 2n, so the record that brought this hash is at or a little after index/2.
+    // Record n's index is less than 2n, so the record that added this hash is at or shortly after index/2.
     let mut n = index / 2;
     let mut at = stored_hash_index(0, n).unwrap_or(index);
     while let Some(next) = at.checked_add(1 + u64::from((n + 1).trailing_zeros())) {
@@ -178,7 +176,7 @@ pub fn split_stored_hash_index(index: u64) -> (u32, u64) {
     (level, n.checked_shr(level).unwrap_or(0))
 }
 
-/// The places of the hashes that make up the subtree of some records: complete subtrees, largest first.
+/// The indexes of the complete subtrees of a range of records, largest first.
 fn subtree_indexes(records: Range<u64>) -> Result<Vec<u64>, TlogError> {
     let (mut low, high) = (records.start, records.end);
     let mut indexes = Vec::new();
@@ -190,13 +188,12 @@ fn subtree_indexes(records: Range<u64>) -> Result<Vec<u64>, TlogError> {
     Ok(indexes)
 }
 
-/// The subtrees whose hashes prove that the tree of `new` records begins with that of `old` (RFC 6962's consistency
-/// proof), in their order.
+/// The subtrees of a consistency proof (RFC 6962) between trees of `new` and `old` records.
 fn consistency_subtrees(new: u64, old: u64) -> Vec<Range<u64>> {
     let (mut low, mut high) = (0, new);
     let mut subtrees = Vec::new();
     while old != high {
-        // A tree is split at the largest power of two below its size.
+        // Trees are split at the largest power of two below their size.
         let middle = low + (1 << (high - low - 1).ilog2());
         if old <= middle {
             subtrees.push(middle..high);
@@ -206,7 +203,7 @@ fn consistency_subtrees(new: u64, old: u64) -> Vec<Range<u64>> {
             low = middle;
         }
     }
-    // The old tree itself need not be named.
+    // The old tree itself isn't part of the proof.
     if low > 0 {
         subtrees.push(low..old);
     }
@@ -214,11 +211,10 @@ fn consistency_subtrees(new: u64, old: u64) -> Vec<Range<u64>> {
     subtrees
 }
 
-/// Up to 256 neighbouring hashes of level 8 × `level`; the hashes above them follow from these
-/// (<https://go.dev/ref/mod#checksum-database>).
+/// Up to 256 adjacent hashes of level 8 × `level` (<https://go.dev/ref/mod#checksum-database>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tile {
-    /// The level in the tiling, from 0.
+    /// The tile level, from 0.
     pub level: u32,
     /// The number within the level, from 0.
     pub n: u64,
@@ -227,12 +223,12 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// The narrowest tile that holds the hash at a place.
+    /// The narrowest tile with the hash at a storage index.
     pub fn for_index(index: u64) -> Self {
         Self::locate(index).0
     }
 
-    /// That tile, and the tile's hashes below the one at the place.
+    /// The narrowest tile, and the range of its hashes below the one at a storage index.
     fn locate(index: u64) -> (Self, Range<u64>) {
         let (level, n) = split_stored_hash_index(index);
         let within = level % TILE_HEIGHT;
@@ -242,7 +238,7 @@ impl Tile {
         (Self { level: level / TILE_HEIGHT, n: first / FULL_WIDTH, width: end }, start..end)
     }
 
-    /// The path below the database's URL, without a leading slash (`tile/8/0/x001/234.p/5`).
+    /// The path relative to the database URL (`tile/8/0/x001/234.p/5`).
     pub fn path(self) -> String {
         let mut n = self.n;
         let mut number = format!("{:03}", n % 1000);
@@ -254,17 +250,17 @@ impl Tile {
         format!("tile/{TILE_HEIGHT}/{}/{number}{partial}", self.level)
     }
 
-    /// The tile when it has all its hashes.
+    /// The tile at its full width.
     pub fn full(self) -> Self {
         Self { width: FULL_WIDTH, ..self }
     }
 
-    /// The size of its content in bytes.
+    /// The content size in bytes.
     pub fn size(self) -> usize {
         usize::try_from(self.width).unwrap_or(usize::MAX).saturating_mul(HASH_BYTES)
     }
 
-    /// The hash at a place, from the content of this tile.
+    /// The hash at a storage index, from the content of this tile.
     fn hash(self, content: &[u8], index: u64) -> Result<LogHash, TlogError> {
         let (narrow, hashes) = Self::locate(index);
         let is_here = Self { width: self.width, ..narrow } == self && narrow.width <= self.width;
@@ -276,7 +272,7 @@ impl Tile {
         part.and_then(LogHash::above_tile).ok_or_else(|| self.inconsistent())
     }
 
-    /// The tile `up` levels above, as wide as it is in a tree of `size` records; `None` when that tree has none there.
+    /// The tile `up` levels above, at its width in a tree of `size` records; `None` if the tree has none.
     fn above(self, up: u32, size: u64) -> Option<Self> {
         let level = self.level.checked_add(up)?;
         let n = self.n.checked_shr(up.checked_mul(TILE_HEIGHT)?).unwrap_or(0);
@@ -290,26 +286,25 @@ impl Tile {
     }
 }
 
-/// A source of tiles: a cache, a server.
+/// A source of tiles, such as a cache or a server.
 pub trait TileReader {
-    /// Why it can't read one.
+    /// The error of a read.
     type Error: From<TlogError>;
 
-    /// Reads the contents of tiles, in their order. They need not be true: [`TileHashReader`] verifies them.
+    /// Reads tiles, in order. [`TileHashReader`] verifies the contents.
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, Self::Error>;
 
-    /// Keeps tiles that are verified.
+    /// Stores verified tiles.
     fn save_tiles(&self, tiles: &[Tile], contents: &[Vec<u8>]);
 }
 
-/// Reads hashes from tiles that it verifies against a signed tree
-/// (<https://research.swtch.com/tlog#authenticating_tiles>).
+/// Reads hashes from tiles, verified against a tree (<https://research.swtch.com/tlog#authenticating_tiles>).
 pub struct TileHashReader<'a, R> {
     tree: TreeHead,
     tiles: &'a R,
 }
 
-/// The tiles of one request, each once, parents before their children.
+/// The distinct tiles of a request, parents before their children.
 #[derive(Default)]
 struct TilePlan {
     tiles: Vec<Tile>,
@@ -324,7 +319,7 @@ impl TilePlan {
         })
     }
 
-    /// Adds the tile with the hash at a place, below a chain of parents that ends in a tile of the plan.
+    /// Adds the tile of a storage index, and its parents up to a tile of the plan.
     fn add_chain(&mut self, index: u64, size: u64) -> Option<usize> {
         let narrow = Tile::for_index(index);
         let mut chain = Vec::new();
@@ -340,12 +335,12 @@ impl TilePlan {
 }
 
 impl<'a, R: TileReader> TileHashReader<'a, R> {
-    /// A reader of a tree's hashes.
+    /// Creates a reader for a tree.
     pub fn new(tree: TreeHead, tiles: &'a R) -> Self {
         Self { tree, tiles }
     }
 
-    /// The hash of the tree of the first `size` records.
+    /// The root hash of the first `size` records.
     pub fn tree_hash(&self, size: u64) -> Result<LogHash, R::Error> {
         if size == 0 {
             return Ok(LogHash::empty());
@@ -354,7 +349,7 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
         Ok(LogHash::above_all(&hashes).ok_or(TlogError::NotInTree(size))?)
     }
 
-    /// The proof that this tree begins with the tree of `old` records, or doesn't (`tlog.ProveTree`).
+    /// The consistency proof for the tree of the first `old` records (`tlog.ProveTree`).
     pub fn consistency_proof(&self, old: u64) -> Result<Vec<LogHash>, R::Error> {
         if old < 1 || old > self.tree.size {
             return Err(TlogError::NotInTree(old).into());
@@ -368,12 +363,12 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
             .collect()
     }
 
-    /// The hashes at these places, in their order.
+    /// The hashes at these storage indexes, in order.
     pub fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<LogHash>, R::Error> {
         let size = self.tree.size;
         let mut plan = TilePlan::default();
 
-        // The tiles that the tree's own hash follows from: if it does, they are true.
+        // The tiles that determine the root hash; they are verified first.
         let roots = subtree_indexes(0..size)?;
         let mut root_tiles = Vec::with_capacity(roots.len());
         for index in &roots {
@@ -407,7 +402,7 @@ impl<'a, R: TileReader> TileHashReader<'a, R> {
         };
 
         if LogHash::above_all(&all(&root_tiles, &roots)?).unwrap_or_else(LogHash::empty) != self.tree.hash {
-            // At least one is wrong; which one can't be known.
+            // At least one is wrong, but it's unknown which.
             let tiles: Vec<_> = plan.tiles.iter().take(trusted).map(|tile| tile.path()).collect();
             return Err(TlogError::InconsistentTile(tiles.join(", ")).into());
         }

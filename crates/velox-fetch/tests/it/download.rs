@@ -1,4 +1,4 @@
-//! Modules from proxies, good ones and bad ones: what is kept, what is refused, and what the go command makes of it.
+//! Downloads from working and faulty proxies, with the resulting cache checked by the go command.
 use std::{
     fs,
     io::{Cursor, Write as _},
@@ -26,7 +26,7 @@ use velox_gomod::{module::ModuleVersion, modzip};
 use velox_testkit::{Fault, ModuleProxy, plugin};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-/// A machine with caches of its own.
+/// A machine with its own caches.
 struct Machine {
     directory: TempDir,
     options: DownloadOptions,
@@ -36,7 +36,7 @@ fn module(number: usize) -> ModuleVersion {
     ModuleVersion { path: format!("example.com/Acme/m{number}"), version: "v1.0.0".to_owned() }
 }
 
-/// A proxy with `count` modules.
+/// Adds `count` modules to a proxy.
 fn fill(proxy: ModuleProxy, count: usize) -> ModuleProxy {
     for number in 0..count {
         let ModuleVersion { path, version } = module(number);
@@ -94,7 +94,7 @@ impl Machine {
         self
     }
 
-    /// A fetcher that remembers nothing, in a process that was just started.
+    /// Downloads with a new fetcher and runtime.
     fn fetch_all(&self, wanted: Vec<DownloadRequest>) -> Vec<Result<DownloadedModule, DownloadError>> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async { Fetcher::new(self.options.clone()).fetch_all(wanted, &|_, _| ()).await })
@@ -108,14 +108,14 @@ impl Machine {
         &self.options.cache
     }
 
-    /// The names of what the cache has of a module, without its version.
+    /// The cached file names of a module, without its version.
     fn has(&self, number: usize) -> Vec<String> {
         let folder = self.cache().path(&module(number), CacheFile::Zip).unwrap();
         let mut names: Vec<String> = fs::read_dir(folder.parent().unwrap())
             .into_iter()
             .flatten()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap().replace("v1.0.0.", ""))
-            // The go command's own.
+            // Written by the go command.
             .filter(|name| name != "list")
             .collect();
         names.sort();
@@ -125,7 +125,7 @@ impl Machine {
         names
     }
 
-    /// The go command on this machine, in a module that requires the first `count` modules.
+    /// The go command in a module that requires the first `count` modules.
     fn go(&self, count: usize, goproxy: &str, gosumdb: &str, arguments: &[&str]) -> Command {
         static APPS: AtomicU32 = AtomicU32::new(0);
         let app = self.directory.path().join(format!("app{}", APPS.fetch_add(1, Ordering::Relaxed)));
@@ -181,7 +181,7 @@ fn what_the_database_vouches_for_is_kept_as_go_keeps_it() {
     let state = fs::read_to_string(state).unwrap();
     assert!(state.starts_with("go.sum database tree\n6\n"), "{state}");
 
-    // The go command verifies all of it by what lies there: without a go.sum, and with nobody to ask.
+    // The go command verifies everything from the cache, without a go.sum or a proxy.
     proxy.forget_requests();
     proxy.fail("", Fault::Status(500));
     let modules: Vec<String> = (0..6).map(|number| format!("{}@v1.0.0", module(number).path)).collect();
@@ -236,7 +236,7 @@ fn a_proxy_made_of_what_a_build_left_serves_without_information() {
     }
     let (good, said) = go_said(&mut machine.go(1, "off", "off", &["mod", "verify"]));
     assert!(good && said == "all modules verified\n", "{said}");
-    // Another one may know when the version was made.
+    // The next proxy may have the version's time.
     let machine = self::machine(&format!("{},{}", without.url(), with.url()));
     machine.fetch(0).unwrap();
     assert_eq!(machine.has(0), ALL);
@@ -259,14 +259,14 @@ fn a_wrong_sum_of_a_zip_or_a_go_mod_is_refused() {
         }
         assert!(has_nothing(&machine.has(number)), "{:?}", machine.has(number));
     }
-    // ModuleSums that are known already need no database, and are held to as well.
+    // Known checksums are enforced without the database.
     for (zip_sums, mod_sums) in [(vec![WRONG.to_owned()], vec![]), (vec![], vec![WRONG.to_owned()])] {
         let wrong = DownloadRequest { zip_sums, mod_sums, ..wanted(2) };
         let said = machine.fetch_all(vec![wrong.clone()]).remove(0);
         assert!(matches!(said, Err(DownloadError::Mismatch { .. })), "{said:?}");
         assert!(has_nothing(&machine.has(2)));
     }
-    // What lies there already is held to them too.
+    // They are enforced for cached modules too.
     machine.fetch(2).unwrap();
     let known = DownloadRequest { zip_sums: vec![WRONG.to_owned()], ..wanted(2) };
     assert!(matches!(machine.fetch_all(vec![known]).remove(0), Err(DownloadError::Mismatch { .. })));
@@ -290,7 +290,7 @@ fn a_database_that_lies_is_not_believed() {
     proxy.fail_times("/tile/", Fault::Altered, 1);
     assert!(matches!(refused(6), SumDbError::Log(_)));
     proxy.heal();
-    // The answers are good again, and nothing of the bad ones was kept.
+    // The server has recovered, and no bad response was cached.
     machine.fetch(5).unwrap();
     machine.fetch(6).unwrap();
 
@@ -318,11 +318,11 @@ fn a_database_may_lag_but_never_tell_another_history() {
     let before = fs::read_to_string(&latest).unwrap();
     assert!(before.starts_with("go.sum database tree\n7\n"), "{before}");
 
-    // A mirror that lags behind answers with an older tree, the beginning of what was seen: that is believed.
+    // A lagging mirror's older but consistent tree is accepted.
     proxy.shrink_sum_db(6);
     assert_eq!(machine.fetch(5).unwrap().verified, Verification::ChecksumDatabase);
     assert_eq!(fs::read_to_string(&latest).unwrap(), before, "what was seen isn't forgotten");
-    // As many records as were seen, but other ones.
+    // A tree of the same size with other records is rejected.
     match machine.fetch(9).unwrap_err() {
         DownloadError::Database { source: SumDbError::Security { .. }, .. } => {}
         other => panic!("{other:?}"),
@@ -341,7 +341,7 @@ fn a_database_may_lag_but_never_tell_another_history() {
         other => panic!("{other:?}"),
     }
     assert!(has_nothing(&machine.has(8)));
-    // What was verified before stays good.
+    // Modules that were verified before remain usable.
     assert_eq!(machine.fetch(0).unwrap().bytes, 0);
 }
 
@@ -373,7 +373,7 @@ fn a_list_falls_through_as_its_commas_and_bars_say() {
             Err(other) => panic!("{other:?}"),
         }
     }
-    // All that was asked is told.
+    // The error lists all attempts.
     let (bad, empty) = (proxy(1), proxy(0));
     bad.fail("", Fault::Status(502));
     let error = machine(&format!("{}|{},off", bad.url(), empty.url())).fetch(0).unwrap_err();
@@ -499,7 +499,7 @@ fn a_login_is_sent_over_https_only_and_never_shown() {
     let mut by_netrc = trusting(&proxy.url());
     by_netrc.options.netrc = Netrc::parse(&format!("machine {} login me password s3cret!", proxy.host()));
     by_netrc.fetch(0).unwrap();
-    // Another port is another machine, as for the go command.
+    // As in the go command, credentials don't apply to other ports.
     by_netrc.options.netrc = Netrc::parse("machine 127.0.0.1 login me password s3cret!");
     modzip::remove_all(by_netrc.cache().root()).unwrap();
     assert!(by_netrc.fetch(0).unwrap_err().to_string().contains("401 Unauthorized"));
@@ -507,7 +507,7 @@ fn a_login_is_sent_over_https_only_and_never_shown() {
     let wrong = trusting(&with("wr0ng")).fetch(0).unwrap_err();
     let shown = format!("{wrong} {wrong:?}");
     assert!(shown.contains("401") && shown.contains(&proxy.host()) && !shown.contains("wr0ng"), "{shown}");
-    // An authority that nobody knows.
+    // A certificate of an unknown authority.
     let untrusted = machine(&with(secret)).fetch(0).unwrap_err();
     let shown = format!("{untrusted} {untrusted:?}");
     assert!(shown.contains("certificate") && !shown.contains("s3cret"), "{shown}");
@@ -542,7 +542,7 @@ fn zip_of(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
 fn a_hostile_zip_is_refused_and_leaves_nothing() {
     let go_mod = ("@@go.mod", &b"module example.com/Acme/m0\n"[..], 0o644);
     let lying = {
-        // One that says to have ten bytes, and has a megabyte.
+        // A file with a declared size of ten bytes and a megabyte of content.
         let mut zip = zip_of(&[go_mod, ("@@big.go", &vec![b' '; 1 << 20], 0o644)]);
         let said = (1_u32 << 20).to_le_bytes();
         for at in 0..zip.len() - 4 {
@@ -621,17 +621,17 @@ fn what_a_killed_process_left_is_made_good() {
         fetched.unwrap();
     }
     let path = |number: usize, part| machine.cache().path(&module(number), part).unwrap();
-    // In the middle of a download.
+    // Killed during a download.
     modzip::remove_all(&machine.cache().dir(&module(0)).unwrap()).unwrap();
     for part in [CacheFile::Info, CacheFile::Mod, CacheFile::ZipHash] {
         fs::remove_file(path(0, part)).unwrap();
     }
     fs::rename(path(0, CacheFile::Zip), path(0, CacheFile::Zip).with_extension("zip123.tmp")).unwrap();
-    // In the middle of unpacking.
+    // Killed while unpacking.
     fs::write(path(1, CacheFile::Partial), "").unwrap();
     let dir = machine.cache().dir(&module(1)).unwrap();
     modzip::remove_all(&dir.join("plugin.go")).unwrap();
-    // Between the zip and its hash.
+    // Killed between writing the zip and its hash.
     modzip::remove_all(&machine.cache().dir(&module(2)).unwrap()).unwrap();
     for part in [CacheFile::Info, CacheFile::Mod, CacheFile::ZipHash] {
         fs::remove_file(path(2, part)).unwrap();
@@ -675,7 +675,7 @@ fn a_cache_that_cannot_be_used_is_named() {
     assert!(matches!(&said, DownloadError::Cache(ModCacheError::File { .. })), "{said:?}");
     assert!(said.to_string().contains("a file/modules"), "{said}");
 
-    // A state that can't be written keeps the database's answers from being believed.
+    // Without a writable state, verification fails.
     machine.options.cache = ModCache::new(machine.directory.path().join("modules"));
     machine.options.sum_db_state = file.join("sumdb");
     let machine = machine.verified_by(&proxy.gosumdb());

@@ -1,4 +1,4 @@
-//! GitHub and GitLab as they are on a good day and on a bad one, over the testkit's forge.
+//! GitHub and GitLab clients against the testkit's forge, working and failing.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ fn gitlab(forge: &TestForge, token: Option<&str>, project: GitLabProject) -> Rem
     RemoteRepository::gitlab(&http(), Some(&url(&forge.gitlab_url())), token, project)
 }
 
-/// Two commits, a tag on the first, a branch with a slash on the second.
+/// Two commits: the first with a tag, the second with a branch whose name has a slash.
 fn history(repo: &Repo) -> (String, String) {
     let first = repo
         .file("go.mod", "module acme.test/hello\n")
@@ -52,7 +52,7 @@ fn history(repo: &Repo) -> (String, String) {
     (first, second)
 }
 
-/// The same questions for every kind of repository.
+/// Assertions that hold for every kind of repository.
 fn answers(repository: &RemoteRepository, first: &str, second: &str) {
     wait(async {
         let tag = repository.resolve(Some("v1.0.0")).await.unwrap();

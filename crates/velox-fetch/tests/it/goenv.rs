@@ -1,4 +1,4 @@
-//! What is read without a go command is what the go command says.
+//! `GoEnv` compared with `go env`.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ fn go() -> PathBuf {
     std::env::split_paths(&path).map(|folder| folder.join("go")).find(|file| file.is_file()).unwrap()
 }
 
-/// The go command in exactly this environment.
+/// Runs `go env` in exactly this environment.
 fn go_env(environment: &BTreeMap<String, String>, name: &str) -> String {
     let output = Command::new(go()).args(["env", name]).env_clear().envs(environment).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
@@ -69,7 +69,7 @@ fn the_environment_the_file_and_the_defaults_are_read_as_go_reads_them() {
     ]));
     compare(&with(&[("XDG_CONFIG_HOME", "/nowhere"), ("XDG_CACHE_HOME", "/else"), ("GOMODCACHE", "/mods")]));
 
-    // What `go env -w` wrote, with lines that it would not have written.
+    // A file of `go env -w` with extra lines.
     for (name, value) in
         [("GOPROXY", "https://corp.example/proxy"), ("GOFLAGS", "-modcacherw"), ("GOPATH", "/w")]
     {

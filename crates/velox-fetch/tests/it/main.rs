@@ -1,4 +1,4 @@
-//! Proxies, the checksum database, GOMODCACHE and forges, as the testkit serves them.
+//! Tests against the testkit's proxies, checksum database and forges.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The module cache as the go command itself sees it.
+//! The module cache, checked with the go command.
 
 use std::{error::Error, fs, path::Path, process::Command, sync::mpsc, time::Duration};
 
@@ -23,7 +23,7 @@ fn zip(room: &Path, greeting: &str) -> Result<std::path::PathBuf, Box<dyn Error>
     Ok(zip)
 }
 
-/// Removes the cache even where the go command has made it read-only.
+/// Removes the cache on drop, even if read-only.
 struct Removed(ModCache);
 
 impl Drop for Removed {
@@ -98,7 +98,7 @@ fn an_equal_module_is_left_and_another_refused() -> Outcome {
     let conflict = cache.store(&lib(), INFO, "module example.com/other\n", &first);
     assert!(matches!(conflict, Err(ModCacheError::Conflict { file: "go.mod", .. })));
 
-    // Without its hash, a zip is hashed again; a lost part comes back.
+    // A zip without a recorded hash is hashed again; missing files are restored.
     fs::remove_file(cache.path(&lib(), CacheFile::ZipHash)?)?;
     fs::remove_file(cache.path(&lib(), CacheFile::Info)?)?;
     assert!(!cache.contains(&lib()));

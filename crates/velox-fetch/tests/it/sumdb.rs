@@ -34,7 +34,7 @@ fn tree(size: u64, hash: &Value) -> TreeHead {
     TreeHead::parse(&format!("go.sum database tree\n{size}\n{}\n", text(hash))).unwrap()
 }
 
-/// The tiles of the log whose hashes x/mod has stored in this order.
+/// Tiles from hashes in the storage order of x/mod.
 struct StoredTiles(Vec<[u8; 32]>);
 
 impl TileReader for StoredTiles {
@@ -70,7 +70,7 @@ fn logs_proofs_and_tiles() -> Outcome {
         let place = tlog::stored_hash_index(0, id).unwrap();
         let record = LogHash::of_record(format!("record {id}").as_bytes());
         prop_assert_eq!(reader.read_hashes(&[place])?, [record]);
-        // A tree of another hash has none of these tiles.
+        // The tiles don't belong to a tree with another hash.
         let other = TileHashReader::new(TreeHead { size, hash: LogHash::empty() }, &tiles);
         prop_assert!(matches!(other.read_hashes(&[place]), Err(TlogError::InconsistentTile(_))));
         Ok(())
@@ -139,14 +139,14 @@ fn notes() -> Outcome {
     Ok(())
 }
 
-/// A server of x/mod, with the client's state and cache in memory.
+/// An x/mod server with the client's state and cache in memory.
 struct World<'a> {
     oracle: &'a GoOracle,
     server: Mutex<usize>,
     key: String,
     files: Mutex<HashMap<String, Vec<u8>>>,
     asked: Mutex<Vec<String>>,
-    /// A path whose answer has one bit flipped.
+    /// A path whose response gets a flipped bit.
     broken: Mutex<Option<String>>,
 }
 
@@ -215,13 +215,13 @@ fn a_database_is_trusted_until_it_contradicts_itself() -> Outcome {
     assert_eq!(client.lookup("example.com/m7", "v1.0.0/go.mod")?, ["example.com/m7 v1.0.0/go.mod h1:mod="]);
     assert!(matches!(client.lookup("example.com/missing", "v1.0.0"), Err(SumDbError::Io { .. })));
 
-    // A new client with the same state and cache asks for nothing that was verified before.
+    // A new client with the same state and cache doesn't repeat verified requests.
     hold(&world.asked).clear();
     let again = SumDbClient::new(&world);
     again.lookup("example.com/m299", "v1.0.0")?;
     assert_eq!(*hold(&world.asked), Vec::<String>::new());
 
-    // A record and a tile that are not those of the tree are found out.
+    // A corrupt record or tile is detected.
     for broken in ["/lookup/", "/tile/8/0/001"] {
         *hold(&world.broken) = Some(broken.to_owned());
         let client = SumDbClient::new(&world);
@@ -231,7 +231,7 @@ fn a_database_is_trusted_until_it_contradicts_itself() -> Outcome {
         assert_eq!(SumDbClient::new(&world).lookup(&path, "v1.0.0")?.len(), 1);
     }
 
-    // The same key signs another history.
+    // The same key signs a forked log.
     *hold(&world.server) = forked;
     hold(&world.files).retain(|file, _| file.ends_with("/latest"));
     for number in 0..400 {

@@ -1,7 +1,7 @@
-//! The logs: a subject for each build, a message for each piece, written by the holder of the lease alone.
+//! Build logs: a subject per build and a message per chunk, written by the lease holder only.
 //!
-//! A piece names the one that it follows, and each lease begins with an empty one: what a worker sends whose lease is over
-//! follows nothing any more.
+//! A chunk names its predecessor, and each lease begins with an empty chunk: writes under an expired lease
+//! conflict.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -15,23 +15,23 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// The lease under which a piece was written.
+/// Header: the lease under which a chunk was written.
 const LEASE: &str = "Vx-Lease";
-/// The number of the last entry up to here.
+/// Header: the number of the last entry.
 const LAST: &str = "Vx-Last";
-/// A piece is no larger than about that, in bytes: a message may have 1 MiB.
+/// The approximate maximum size of a chunk in bytes; NATS messages are limited to 1 MiB.
 const PIECE: usize = 128 << 10;
-/// A line is cut there, in bytes.
+/// The maximum length of a line in bytes.
 const LINE: usize = 64 << 10;
-/// Of so many builds the places in their logs are remembered.
+/// The number of builds with cached log positions.
 const BUILDS: usize = 4096;
 
-/// Where a log ends.
+/// The end of a log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LogEnd {
-    /// The sequence of its last piece in the stream.
+    /// The stream sequence of the last chunk.
     piece: u64,
-    /// The number of its last entry.
+    /// The number of the last entry.
     entry: u64,
 }
 
@@ -42,12 +42,12 @@ impl LogEnd {
     }
 }
 
-/// Where the pieces of logs are that this node has read; a piece never changes.
+/// The positions of the chunks that this node has read; chunks are immutable.
 #[derive(Debug, Default)]
 pub(super) struct LogPositions(Mutex<HashMap<BuildId, Vec<LogEnd>>>);
 
 impl LogPositions {
-    /// The sequence from which to read for what follows the entry `after`.
+    /// The sequence to read from for the entries after `after`.
     fn start(&self, id: BuildId, after: u64) -> u64 {
         let positions = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let ends = positions.get(&id).map(Vec::as_slice).unwrap_or_default();
@@ -59,14 +59,14 @@ impl LogPositions {
         }
     }
 
-    /// The first piece that isn't before `start` ends there.
+    /// Records the end of the first chunk at or after `start`.
     fn add(&self, id: BuildId, start: u64, end: LogEnd) {
         let mut positions = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if positions.len() >= BUILDS && !positions.contains_key(&id) {
             positions.clear();
         }
         let ends = positions.entry(id).or_default();
-        // Others may have read further meanwhile, or all was forgotten.
+        // Another reader may have advanced, or the cache was cleared.
         if ends.last().map_or(1, |last| last.piece + 1) == start {
             ends.push(end);
         }
@@ -74,7 +74,7 @@ impl LogPositions {
 }
 
 impl JetStreamState {
-    /// Begins the part of a log that belongs to a lease.
+    /// Begins the log of a lease with an empty chunk.
     pub(super) async fn begin_log(&self, id: BuildId, lease: &str) -> Result<LogEnd, StoreError> {
         loop {
             let end = match self.logs.read(&id.to_string()).await? {
@@ -93,7 +93,7 @@ impl JetStreamState {
         }
     }
 
-    /// Adds to the end of a log.
+    /// Appends entries, split into chunks.
     pub(super) async fn append_log(
         &self,
         id: BuildId,
@@ -135,7 +135,7 @@ impl JetStreamState {
                 *end = LogEnd { piece: sequence, entry };
                 Ok(())
             }
-            // Another lease began, or it was kept the first time and the answer was lost.
+            // Another lease began, or the first attempt succeeded and its response was lost.
             PutResult::Conflict => match self.logs.read(&id.to_string()).await? {
                 LastMessage::There(message)
                     if is_of(&message, lease) && LogEnd::of(&message).entry == entry =>

@@ -1,7 +1,6 @@
-//! One database file: a thread that writes, a few connections that read.
+//! The database file: one writer thread and several read connections.
 //!
-//! Writes that come while the disk is busy share the next transaction, so that a crowd of callers costs a few syncs and not
-//! one each. A write is answered after the sync.
+//! Group commit: writes that arrive during a sync share the next transaction. A write returns after its sync.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -19,24 +18,24 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::store::StoreError;
 
-/// How many writes share a transaction at most.
+/// The maximum number of writes per transaction.
 const GROUP: usize = 256;
-/// How many reads run at once; more wait.
+/// The number of concurrent reads.
 const READERS: usize = 4;
-/// How long a reader waits for a checkpoint or a program like `sqlite3` that holds the file.
+/// How long to wait for a checkpoint, or another program that locks the file.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// The steps from each version of the schema to the next; `user_version` counts them.
+/// The schema migrations, counted by `user_version`.
 const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
-/// What only lives as long as the process: who has which build, and whose turn it was.
+/// The temporary tables: leases and turns.
 const TEMPORARY: &str = include_str!("temporary.sql");
 
-/// A write. It runs within the group's transaction, and gives back what is to be done once that is on the disk, or isn't.
+/// A write. It runs within the group's transaction and returns a callback for the result of the commit.
 pub(super) type Write = Box<dyn FnOnce(Result<&Connection, &str>) -> After + Send>;
 type After = Box<dyn FnOnce(Result<(), &str>)>;
 
-/// A database that is open. Dropping it waits for the writes that were asked for.
+/// An open database. Dropping it waits for pending writes.
 pub(super) struct Database {
     path: PathBuf,
     writes: Option<mpsc::Sender<Write>>,
@@ -47,7 +46,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the file, or makes it. `regular` gives a write that happens at least every `tick`.
+    /// Opens or creates the file. `regular` returns a write that runs at least every `tick`.
     pub(super) fn open(
         path: &Path,
         tick: Duration,
@@ -77,8 +76,8 @@ impl Database {
         })
     }
 
-    /// Runs `step` in a transaction of its own as far as others can tell: an error leaves nothing of it. `told` is called
-    /// with what it gave once that is on the disk, before the caller has it.
+    /// Runs `step` atomically: an error rolls it back. `told` is called with its result after the commit,
+    /// before this returns.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -90,14 +89,14 @@ impl Database {
             if let Ok(given) = &result {
                 told(given);
             }
-            // Nobody waits any more: it has happened all the same.
+            // The caller was dropped; the write is committed nevertheless.
             let _ = sender.send(result);
         });
         self.writes.as_ref().ok_or_else(ended)?.send(write).map_err(|_| ended())?;
         receiver.await.map_err(|_| ended())?
     }
 
-    /// Runs `look` on a connection that can't write.
+    /// Runs `look` on a read-only connection.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         look: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -137,7 +136,7 @@ impl Drop for Database {
     }
 }
 
-/// A write of `step`, which either happens as a whole or not at all; `then` has its result.
+/// A write that runs `step` atomically and calls `then` with its result.
 pub(super) fn transaction<T: 'static>(
     step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
@@ -170,7 +169,7 @@ fn within<T>(
     result
 }
 
-/// The thread that writes, until nobody can ask it any more.
+/// Runs writes until the channel is closed.
 fn write(
     mut connection: Connection,
     inbox: &mpsc::Receiver<Write>,
@@ -199,7 +198,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
         match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
                 let run = |write: Write| {
-                    // A full disk ends the transaction; what would come after it would be one of its own.
+                    // A full disk ends the transaction; later writes would each commit on their own.
                     let ended = transaction.is_autocommit();
                     write(if ended { Err("a write before this one failed") } else { Ok(&transaction) })
                 };
@@ -217,7 +216,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
     }
 }
 
-/// One process has a database: leases are in its memory.
+/// Locks the database for this process, which has the leases in memory.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let beside = path.with_extension("lock");
     let trouble = |error: std::io::Error| {
@@ -252,7 +251,7 @@ impl From<rusqlite::Error> for Opening {
 
 fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
     connection.busy_timeout(BUSY)?;
-    // A build's lock is some hundred kilobytes: larger pages mean fewer of them.
+    // A build's lock takes some hundred kilobytes, so larger pages are faster.
     connection.pragma_update(None, "page_size", 16384)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;

@@ -48,7 +48,7 @@ pub enum ClientError {
     Address {
         /// The URL, without a password.
         address: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
     /// The token would be sent over an unencrypted connection.
@@ -84,7 +84,7 @@ pub enum ClientError {
     InvalidResponse {
         /// The host.
         host: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
     /// The downloaded binary is damaged.

@@ -24,8 +24,8 @@ const REFRESH_AGE: Duration = Duration::from_secs(MIN_RETENTION.as_secs() / 2);
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl JetStreamState {
-    /// Marks the artifact as used, which keeps it for at least [`REFRESH_AGE`], and returns it. A missing entry is
-    /// created from `new`.
+    /// Marks the artifact as used, which keeps it for at least [`REFRESH_AGE`], and returns it. A missing
+    /// entry is created from `new`.
     pub(super) async fn touch(
         &self,
         sha256: &str,

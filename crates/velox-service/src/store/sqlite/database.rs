@@ -76,8 +76,7 @@ impl Database {
         })
     }
 
-    /// Runs `step` atomically: an error rolls it back. `on_commit` is called with its result after the commit,
-    /// before this returns.
+    /// Runs `step` atomically, rolling back on error. Calls `on_commit` with the result after the commit.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,

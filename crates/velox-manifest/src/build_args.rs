@@ -210,7 +210,7 @@ impl ArgumentParser<'_> {
         }
     }
 
-    /// `importpath.name=value`.
+    /// `-X importpath.name=value`.
     fn definition(&mut self, definition: &str, span: &Option<Range<usize>>) {
         let named = definition.split_once('=').filter(|(name, _)| is_variable(name));
         let Some((name, raw)) = named else {

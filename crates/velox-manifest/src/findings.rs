@@ -8,7 +8,6 @@ use crate::{Diagnostic, Level, SourceFile, interpolate::is_name};
 /// Limits the memory of diagnostics for a large invalid file.
 const MAX_DIAGNOSTICS: usize = 200;
 
-/// Collects the diagnostics of a text.
 pub(crate) struct DiagnosticSink<'a> {
     source: &'a SourceFile,
     list: RefCell<Vec<(usize, Diagnostic)>>,
@@ -34,7 +33,6 @@ impl<'a> DiagnosticSink<'a> {
         self.list.borrow().iter().any(|(_, diagnostic)| diagnostic.level == Level::Error)
     }
 
-    /// The line number of an offset.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.source.line_column(offset).0
     }

@@ -15,7 +15,6 @@ const OWNER: &str = "the user or organization, such as owner = \"roadrunner-serv
 const REPOSITORY: &str = "the repository's name, such as repository = \"http\"";
 const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 
-/// `[github]`.
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
     read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], |section| {
         let owner = required(section, "owner", OWNER, refs::github_name);
@@ -25,7 +24,6 @@ pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
     })
 }
 
-/// `[gitlab]`.
 pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
     read(root, ForgeKind::GitLab, &["gitlab.com", "www.gitlab.com"], |section| {
         let project = project(section);
@@ -191,7 +189,6 @@ pub(crate) fn required(
     checked(section, key, section.required(key, help)?, check)
 }
 
-/// The value, if it passes `check`.
 pub(crate) fn checked(
     section: &Section<'_>,
     key: &str,
@@ -202,7 +199,7 @@ pub(crate) fn checked(
     Some(text)
 }
 
-/// Converts the value, and reports a failure.
+/// Converts a value, and reports a failure.
 pub(crate) fn converted<T>(
     section: &Section<'_>,
     key: &str,

@@ -123,7 +123,7 @@ fn choice<T>(words: &[(&str, T)]) -> Value {
     json!({ "anyOf": [{ "enum": usual }, { "type": "string", "pattern": pattern }, variable()] })
 }
 
-/// A value with an environment variable.
+/// A value that contains an environment variable.
 fn variable() -> Value {
     json!({ "type": "string", "pattern": r"\$\{" })
 }

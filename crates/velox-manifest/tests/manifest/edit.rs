@@ -69,7 +69,6 @@ fn added(text: &str) -> String {
     edited(text, |editor| editor.add(&plugin(editor, "added", "v1.2.3", Some("../added"))))
 }
 
-/// The removed and added lines.
 fn difference(old: &str, new: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();

@@ -31,7 +31,6 @@ pub(crate) fn man(directory: Option<&Path>) -> CommandResult {
     report::print(&pages.iter().map(|page| format!("{}\n", page.display())).collect::<String>())
 }
 
-/// `vx schema`.
 pub(crate) fn schema() -> CommandResult {
     report::print(&velox_manifest::schema())
 }

@@ -1,4 +1,4 @@
-//! The reporters, fed with the events of a build.
+//! Tests of the reporters with the events of a build.
 
 use std::{
     io::Write,
@@ -26,7 +26,6 @@ use crate::{
     status::ExitStatus,
 };
 
-/// What a reporter wrote.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -118,7 +117,6 @@ fn progress(phase: Phase, done: u64, total: Option<u64>, item: &str) -> Event {
     Event::Progress { phase, done, total, item: item.into(), bytes }
 }
 
-/// A build from its first event to its last.
 fn recorded() -> Vec<Event> {
     let time = Duration::from_millis;
     vec![
@@ -158,7 +156,7 @@ fn recorded() -> Vec<Event> {
     ]
 }
 
-/// As `anstream` writes where no colours are shown.
+/// Strips styles, like `anstream` without colors.
 fn plain(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
     Box::new(StripStream::new(Box::new(out) as Box<dyn Write + Send>))
 }
@@ -256,7 +254,7 @@ fn interrupted_build() {
     ");
 }
 
-/// The rows of a terminal at the moments that bars show.
+/// The contents of a terminal with progress bars.
 fn screen(unicode: bool) -> String {
     let term = InMemoryTerm::new(12, 90);
     let terminal = Terminal { stdin: true, stdout: true, stderr: true, unicode, color: false };
@@ -272,12 +270,12 @@ fn screen(unicode: bool) -> String {
     report.report(Event::Started(Phase::Compile));
     report.report(progress(Phase::Compile, 300, Some(900), "net/http"));
     report.report(Event::Note(Note::Text { text: "above the bar".into() }));
-    // Drawing is rate limited; the next tick draws what is due.
+    // Drawing is rate limited: wait for the next tick.
     std::thread::sleep(Duration::from_millis(400));
     term.contents()
 }
 
-/// Lines written past the bars, on the same terminal.
+/// A writer to the terminal of the progress bars.
 #[derive(Debug)]
 struct OnTerm(InMemoryTerm);
 

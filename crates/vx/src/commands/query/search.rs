@@ -12,7 +12,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx search`.
 pub(crate) fn search(settings: &Settings, arguments: &SearchCommand) -> CommandResult {
     let words = arguments.words.join(" ");
     let found = catalogue::search(&words);
@@ -25,7 +24,7 @@ pub(crate) fn search(settings: &Settings, arguments: &SearchCommand) -> CommandR
     })
 }
 
-/// A block for each group; search results have their module paths, too.
+/// Renders a block for each group; search results include module paths.
 fn render(found: &[&KnownPlugin], whole: bool) -> String {
     let width = found.iter().map(|plugin| plugin.name.len()).max().unwrap_or_default();
     let mut text = String::new();

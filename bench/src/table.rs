@@ -7,9 +7,9 @@ use crate::measure::Measurement;
 /// A section of figures in the document.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FigureSet {
-    /// Of builds.
+    /// Figures of builds.
     Builds,
-    /// Of the build service.
+    /// Figures of the build service.
     Service,
 }
 
@@ -133,7 +133,7 @@ impl Row {
         self.vx.iter().map(|vx| vx / other.median).collect()
     }
 
-    /// The measured value, the bar, and whether the bar is met.
+    /// The measured value, the requirement, and whether it is met.
     fn verdict(&self) -> Option<(String, String, bool)> {
         let vx = Spread::of(&self.vx)?;
         let (measured, bar, shown): (f64, f64, &dyn Fn(f64) -> String) = match self.bar {

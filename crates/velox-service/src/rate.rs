@@ -11,7 +11,7 @@ use std::{
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// The number of keys above which idle keys are removed, which bounds the memory.
-const MANY: usize = 4096;
+const MAX_KEYS: usize = 4096;
 
 /// A rate limiter that allows bursts of an hour's quota: the generic cell rate algorithm, which stores one
 /// time per key (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
@@ -49,7 +49,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
         let number = u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
         let each = HOUR / number;
         let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
-        if even.len() >= MANY {
+        if even.len() >= MAX_KEYS {
             even.retain(|_, at| *at > now);
         }
         let at = even.entry(key).or_insert(now);
@@ -86,10 +86,10 @@ mod tests {
     fn idle_keys_are_forgotten() {
         let rates = RateLimiter::default();
         let start = Instant::now();
-        for key in 0..MANY {
+        for key in 0..MAX_KEYS {
             rates.take_at(start, key, 3600).expect("it is the first");
         }
-        rates.take_at(start + Duration::from_secs(2), MANY, 3600).expect("it is the first");
+        rates.take_at(start + Duration::from_secs(2), MAX_KEYS, 3600).expect("it is the first");
         assert_eq!(rates.even.lock().expect("nobody panicked").len(), 1);
     }
 }

@@ -132,8 +132,8 @@ impl ModuleGraph {
             .modules()
             .keys()
             .map(|path| {
-                let whole = strsim::jaro_winkler(path, text);
-                (whole.max(strsim::jaro_winkler(&last(path), &last(text))), path.as_str())
+                let full_similarity = strsim::jaro_winkler(path, text);
+                (full_similarity.max(strsim::jaro_winkler(&last(path), &last(text))), path.as_str())
             })
             .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
             .collect();

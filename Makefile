@@ -56,7 +56,7 @@ lint: ## formatting, lints, cycles between modules, documentation, scripts and D
 	@scripts/book
 	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences not checked (scripts/install-tool cargo-deny)"; fi
 
-# Coverage-guided fuzzing without a nightly compiler: the flags that cargo-fuzz would set, less the sanitizer.
+# Coverage-guided fuzzing without a nightly compiler: cargo-fuzz's flags without the sanitizer.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table --cfg fuzzing
 FUZZ_SECONDS ?= 60

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs vx, a static binary, for Linux and macOS. The archive's SHA-256 has to be the one in the release's SHA256SUMS.
+# Installs vx, a static binary, for Linux and macOS. The archive's SHA-256 must match the release's
+# SHA256SUMS.
 #
 #   curl -fsSL https://github.com/roadrunner-server/velox/releases/latest/download/install.sh | sh
 #   ... | sh -s -- --version v0.1.0 --dir /usr/local/bin
 #
-# It needs sh, tar, and curl or wget.
+# Requires sh, tar, and curl or wget.
 set -eu
 
 usage() {
@@ -61,7 +62,7 @@ sha256() { # FILE
     echo "${sum%% *}"
 }
 
-# All in a function that the last line calls, so that half a download of this script does nothing.
+# A function called by the last line, so that a truncated download of this script does nothing.
 main() {
     version=
     directory=${XDG_BIN_HOME:-${HOME:-}/.local/bin}
@@ -88,7 +89,7 @@ main() {
     fi
 
     mkdir -p "$directory" || fail "can't make $directory"
-    # In the directory itself, so that vx appears there whole, by a rename.
+    # In the target directory, so that vx is installed by an atomic rename.
     work=$(mktemp -d "$directory/.vx.XXXXXX") || fail "can't write to $directory"
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM

@@ -9,7 +9,7 @@ const SMALL: [&str; 5] = ["http", "server", "rpc", "logger", "fileserver"];
 
 /// RoadRunner's own module, at the release that the configuration names.
 pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
-/// That release.
+/// The release of [`ROADRUNNER`].
 pub(crate) const RELEASE: &str = "v2025.1.15";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-/// The hardware and the software that the figures depend on.
+/// The hardware and software of a benchmark run.
 #[derive(Debug)]
 pub(crate) struct MachineInfo {
     pub(crate) cpu: String,

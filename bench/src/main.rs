@@ -85,14 +85,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
     fs::create_dir_all(&arguments.store)
         .with_context(|| format!("failed to create {}", arguments.store.display()))?;
     let store = existing(&arguments.store)?;
-    // Two benchmarks at once would measure each other.
+    // Concurrent benchmarks would distort each other.
     let lock = File::create(store.join("lock"))?;
     lock.try_lock().context("another benchmark is running")?;
 
     let machine = MachineInfo::read(&velox, &vx)?;
     let proxy = BenchProxy::start(&tree, &store, &stdout_of("go".as_ref(), &["env", "GOPROXY"])?)?;
     proxy.add_release(ROADRUNNER, RELEASE)?;
-    // Left over from a killed benchmark.
+    // Left by a killed benchmark.
     let directory = store.join("sandboxes");
     sandbox::remove(&directory)?;
     if arguments.service {

@@ -13,25 +13,25 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// How often the memory of a process is polled. The kernel's high-water mark is read, so only the growth of the last
-/// interval is missed.
+/// How often a process's memory is polled. The kernel's high-water mark is read, so only the growth of the
+/// last interval is missed.
 const MEMORY_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The measurements of one run of a program.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Measurement {
     pub(crate) seconds: f64,
-    /// Of all processes together.
+    /// CPU time of all processes, in seconds.
     pub(crate) cpu_seconds: f64,
-    /// The peak of the resident memory of the program's own process, in bytes: VmHWM of /proc/PID/status, polled.
+    /// Peak resident memory of the program's own process, in bytes: VmHWM of /proc/PID/status, polled.
     pub(crate) own_memory: u64,
-    /// The largest peak of the program and of all its children that were waited for, in bytes: ru_maxrss of wait4.
+    /// The largest peak of the program and of all its waited-for children, in bytes: ru_maxrss of wait4.
     pub(crate) largest_memory: u64,
     pub(crate) traffic: Traffic,
 }
 
 impl Measurement {
-    /// Two consecutive runs as one.
+    /// Combines two consecutive runs.
     pub(crate) fn and(self, next: Self) -> Self {
         let (a, b) = (self.traffic, next.traffic);
         Self {
@@ -49,7 +49,7 @@ impl Measurement {
     }
 }
 
-/// Runs a command of the sandbox, which must succeed; its output goes to the sandbox's log.
+/// Runs a command of the sandbox, which must succeed, and logs its output in the sandbox.
 pub(crate) fn measure(
     sandbox: &Sandbox,
     proxy: &BenchProxy,

@@ -19,10 +19,11 @@ use axum::{
 };
 use tokio_util::io::ReaderStream;
 
-/// A module proxy (<https://go.dev/ref/mod#goproxy-protocol>) and the archives of RoadRunner's releases, on localhost.
+/// A module proxy (<https://go.dev/ref/mod#goproxy-protocol>) and the archives of RoadRunner's releases, on
+/// localhost.
 ///
-/// A module comes from the prepared tree, else from the store, which is filled from the machine's own proxies on a miss:
-/// once a build ran through it, the same build doesn't touch the network again.
+/// A module comes from the prepared tree, else from the store, which is filled from the machine's own proxies
+/// on a miss: repeating a build needs no network.
 pub(crate) struct BenchProxy {
     port: u16,
     shared: Arc<ProxyShared>,
@@ -53,7 +54,7 @@ struct ProxyShared {
 }
 
 impl BenchProxy {
-    /// Listens on a free port of 127.0.0.1. `goproxy` is a GOPROXY list, of which the entries over HTTP count.
+    /// Listens on a free port of 127.0.0.1. Only the HTTP entries of `goproxy`, a GOPROXY list, are used.
     pub(crate) fn start(tree: &Path, store: &Path, goproxy: &str) -> Result<Self> {
         let upstreams = goproxy
             .split([',', '|'])
@@ -88,17 +89,17 @@ impl BenchProxy {
         Ok(Self { port, shared, _runtime: runtime })
     }
 
-    /// For GOPROXY.
+    /// The URL for GOPROXY.
     pub(crate) fn goproxy(&self) -> String {
         format!("http://127.0.0.1:{}/mod", self.port)
     }
 
-    /// In the place of `https://github.com`.
+    /// The URL that replaces `https://github.com`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The archive that [`add_release`](Self::add_release) made.
+    /// The path of the archive that [`add_release`](Self::add_release) created.
     pub(crate) fn archive(&self, version: &str) -> PathBuf {
         self.shared.archive(&format!("{version}.zip"))
     }
@@ -115,7 +116,7 @@ impl BenchProxy {
         }
     }
 
-    /// Makes the archive of a release as the forge would, from the module's zip in the tree.
+    /// Creates the archive of a release as the forge would, from the module's zip in the tree.
     pub(crate) fn add_release(&self, module: &str, version: &str) -> Result<()> {
         let source = self.shared.tree.join(format!("{module}/@v/{version}.zip"));
         let target = self.archive(version);
@@ -126,13 +127,13 @@ impl BenchProxy {
             let directory = target.parent().context("path without a parent")?;
             std::fs::create_dir_all(directory)?;
             let mut to = zip::ZipWriter::new(tempfile::NamedTempFile::new_in(directory)?);
-            // Velox extracts entry by entry: a folder must precede its files, as in a forge's archive.
+            // Velox extracts sequentially: a folder must precede its files, as in a forge's archive.
             let mut folders = std::collections::BTreeSet::new();
             for at in 0..from.len() {
                 let mut file = from.by_index(at)?;
                 let name = file.name()?;
                 let Some(name) = name.strip_prefix(&prefix) else { bail!("{name} is not in {prefix}") };
-                // It names modules that a module's zip doesn't have.
+                // go.work refers to modules that a module zip lacks.
                 if matches!(name, "go.work" | "go.work.sum") {
                     continue;
                 }
@@ -210,7 +211,7 @@ impl ProxyShared {
         self.store.with_file_name("archives").join(file)
     }
 
-    /// The marker of a missing file. Paths have no upper-case letters on a proxy, so it can't be a version.
+    /// The marker of a missing file. Proxy paths have no upper-case letters, so it can't be a version.
     fn absent(&self, path: &str, status: StatusCode) -> PathBuf {
         self.store.join(format!("{path}.ABSENT-{}", status.as_u16()))
     }

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::proxy::BenchProxy;
 
-/// One user's machine: a home, caches, a working directory, an environment. It is removed when dropped.
+/// A user's machine: a home, caches, a working directory and an environment. Removed when dropped.
 pub(crate) struct Sandbox {
     directory: PathBuf,
     goproxy: String,
 }
 
 impl Sandbox {
-    /// Creates an empty one.
+    /// Creates an empty sandbox.
     pub(crate) fn fresh(directory: PathBuf, proxy: &BenchProxy) -> Result<Self> {
         let sandbox = Self { directory, goproxy: proxy.goproxy() };
         sandbox.clear()?;
@@ -47,7 +47,7 @@ impl Sandbox {
         fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
     }
 
-    /// A command in this environment.
+    /// A command with this environment.
     pub(crate) fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.work()).env_clear();
@@ -90,13 +90,13 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // The next benchmark removes what is left.
+        // The next benchmark removes leftovers.
         let _ = self.clear();
         let _ = remove(&self.kept());
     }
 }
 
-/// Keeps the modification times: the go command keys its index by them.
+/// Copies a tree with its modification times, by which the go command keys its index.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().context("failed to start cp")?;
     if !status.success() {

@@ -25,7 +25,6 @@ const MAX_ATTEMPTS: usize = 4;
 
 const TARGETS: [(&str, &str); 3] = [("linux", "amd64"), ("linux", "arm64"), ("darwin", "arm64")];
 
-/// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Scenario {
     /// Everything is empty
@@ -52,19 +51,18 @@ enum Tool {
     Vx,
 }
 
-/// Both tools and their measurements.
 pub(crate) struct Bench {
     pub(crate) velox: PathBuf,
     pub(crate) vx: PathBuf,
     pub(crate) proxy: BenchProxy,
-    /// For the sandboxes.
+    /// The parent directory of the sandboxes.
     pub(crate) directory: PathBuf,
     pub(crate) set: BenchPlugins,
     pub(crate) rounds: usize,
-    /// `vx build --help`.
+    /// The output of `vx build --help`.
     pub(crate) help: String,
     pub(crate) seen: BTreeMap<Scenario, MeasuredPairs>,
-    /// After the warm-up: sandboxes with a complete build.
+    /// Sandboxes with a complete build, after the warm-up.
     pub(crate) warm: Option<(Sandbox, Sandbox)>,
 }
 
@@ -203,7 +201,8 @@ impl Bench {
 
     fn three_targets(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::ThreeTargets, |bench| {
-            // clap parses from left to right: a flag that is allowed only once fails before the help is reached.
+            // clap parses from left to right: a repeated flag that is allowed only once fails before
+            // `--help`.
             let twice = Command::new(&bench.vx)
                 .args(["build", "--target", "linux/amd64", "--target", "linux/arm64", "--help"])
                 .output()?;
@@ -263,7 +262,7 @@ impl Bench {
                     "-mod=readonly",
                     "-trimpath",
                     "-buildvcs=false",
-                    // As vx does, or the linkers would have different work.
+                    // The flags of vx, so that both linkers do the same work.
                     "-gcflags=all=-dwarf=false",
                     &linker,
                     "-o",
@@ -395,14 +394,14 @@ impl Bench {
         flags: &[&str],
     ) -> Result<Measurement> {
         let program = if tool == Tool::Velox { &self.velox } else { &self.vx };
-        // Velox doesn't make it.
+        // Velox doesn't create it.
         fs::create_dir_all(sandbox.work().join(out))?;
         let arguments = [&["build", "-c", configuration, "-o", out], flags].concat();
         measure(sandbox, &self.proxy, sandbox.command(program, &arguments))
     }
 }
 
-/// The binaries are there, and the one for this machine runs.
+/// Checks that the binaries exist, and that the one for this machine runs.
 fn check(sandbox: &Sandbox, count: usize) -> Result<()> {
     let mut binaries = Vec::new();
     let mut directories = vec![sandbox.work().join("out")];

@@ -1,11 +1,11 @@
-//! Makes Rust of the protobuf files, without a `protoc` on the machine.
+//! Generates Rust code from the protobuf files; needs no `protoc`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     const FILES: [&str; 3] =
         ["api/request/v1/request.proto", "api/response/v1/response.proto", "api/service/v1/service.proto"];
-    // Its Rust is in a library; reflection tells it to clients.
+    // For reflection only: its Rust code is in a library.
     const HEALTH: &str = "grpc/health/v1/health.proto";
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     let descriptors = out.join("api.binpb");

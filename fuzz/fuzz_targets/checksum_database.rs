@@ -1,4 +1,4 @@
-//! Parsing arbitrary replies of a checksum database must not panic.
+//! Parsing arbitrary responses of a checksum database must not panic.
 
 #![no_main]
 

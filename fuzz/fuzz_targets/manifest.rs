@@ -1,4 +1,4 @@
-//! Arbitrary text is a manifest or a list of errors whose spans are in the text.
+//! Arbitrary text parses as a manifest or results in errors whose spans are in the text.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Arbitrary replies of a module proxy are stored as a complete version or not at all.
+//! Arbitrary responses of a module proxy are stored as a complete version or not at all.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The clients of a service.
+//! HTTP clients of a build service.
 
 use std::{
     net::SocketAddr,
@@ -17,10 +17,9 @@ use tokio::{
     task::JoinSet,
 };
 
-/// The longest duration of one request.
+/// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// A request to a service.
 #[derive(Clone)]
 pub(crate) struct BuildCall {
     pub(crate) url: String,
@@ -46,7 +45,7 @@ impl BuildCall {
         Ok((status, serde_json::from_str(&text).with_context(|| format!("no JSON ({status}): {text}"))?))
     }
 
-    /// Sequential requests over one connection: the milliseconds of each.
+    /// Sends sequential requests over one connection; returns the milliseconds of each.
     pub(crate) async fn repeat(&self, count: usize) -> Result<Vec<f64>> {
         let client = client()?;
         let mut took = Vec::new();
@@ -59,7 +58,7 @@ impl BuildCall {
         Ok(took)
     }
 
-    /// Concurrent requests, each over its own connection: the statuses.
+    /// Sends concurrent requests, each over its own connection; returns the statuses.
     pub(crate) async fn at_once(&self, count: usize) -> Result<Vec<u16>> {
         let mut calls = JoinSet::new();
         for _ in 0..count {
@@ -70,7 +69,7 @@ impl BuildCall {
     }
 }
 
-/// `count` requests over `connections` open connections: the milliseconds of each.
+/// Sends `count` requests over `connections` connections; returns the milliseconds of each.
 pub(crate) async fn latencies(url: &str, connections: usize, count: usize) -> Result<Vec<f64>> {
     let left = Arc::new(AtomicUsize::new(count));
     let mut tasks = JoinSet::new();
@@ -98,8 +97,8 @@ pub(crate) async fn latencies(url: &str, connections: usize, count: usize) -> Re
     Ok(took.concat())
 }
 
-/// Downloads `path` repeatedly with this many clients, for at least `least`: bytes a second. It uses plain sockets,
-/// because an HTTP client would be the bottleneck.
+/// Downloads `path` repeatedly with this many clients, for at least `least`; returns bytes per second. It
+/// uses plain sockets, because an HTTP client would be the bottleneck.
 pub(crate) async fn downloads(
     address: SocketAddr,
     path: &str,

@@ -37,27 +37,25 @@ const METADATA_CONNECTIONS: usize = 64;
 /// Minimum duration of the downloads.
 const MIN_DOWNLOAD_TIME: Duration = Duration::from_secs(5);
 
-/// Both services.
 pub(crate) struct Services<'a> {
     pub(crate) velox: PathBuf,
     pub(crate) vx: PathBuf,
     pub(crate) proxy: &'a BenchProxy,
-    /// For the sandboxes.
+    /// The parent directory of the sandboxes.
     pub(crate) directory: PathBuf,
 }
 
-/// The figures of both services.
 pub(crate) struct ServiceFigures {
     pub(crate) rows: Vec<Row>,
     /// Other observations, a sentence each.
     pub(crate) facts: Vec<String>,
 }
 
-/// The measurements that both services have in common.
+/// The measurements of one service.
 struct ServiceRun {
     /// Seconds of the first request, which builds.
     first: f64,
-    /// Of [`CONCURRENT_REQUESTS`] requests for a new build: the statuses.
+    /// Statuses of [`CONCURRENT_REQUESTS`] requests for a new build.
     statuses: Vec<u16>,
     compiles: usize,
     /// Milliseconds of repeats, before and after a restart.
@@ -68,9 +66,9 @@ struct ServiceRun {
 }
 
 impl Services<'_> {
-    /// Runs everything, Velox first.
+    /// Runs all measurements, Velox first.
     pub(crate) fn run(&self) -> Result<ServiceFigures> {
-        // It may be installed already.
+        // A provider may be installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let internet = self.internet()?;
@@ -127,7 +125,7 @@ impl Services<'_> {
         Ok(ServiceFigures { rows, facts: facts.into() })
     }
 
-    /// A github.com with RoadRunner's release: Velox's service uses no other forge.
+    /// A github.com with RoadRunner's release: Velox's service supports no other forge.
     fn internet(&self) -> Result<Internet> {
         let forge = Box::leak(Box::new(TestForge::start()));
         let repo = forge.github("roadrunner-server/roadrunner");

@@ -1,4 +1,4 @@
-//! A build service under measurement: one process in a sandbox, on a port of its own.
+//! A build service under measurement: one process in a sandbox, on its own port.
 
 use std::{
     fs::{self, File},
@@ -13,17 +13,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::sandbox::Sandbox;
 
-/// The longest time until a service listens.
+/// Timeout until a service listens.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running service. It is killed when dropped.
+/// A running service, killed when dropped.
 pub(crate) struct ServiceProcess {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl ServiceProcess {
-    /// Starts what `command` makes of an address, and waits until it listens.
+    /// Starts the command that `command` returns for an address, and waits until it listens.
     pub(crate) fn start(
         sandbox: &Sandbox,
         address: SocketAddr,
@@ -51,12 +51,12 @@ impl ServiceProcess {
         Ok(server)
     }
 
-    /// The current resident memory of its own process, in bytes.
+    /// Current resident memory of the service's own process, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         resident(self.child.id()).unwrap_or(0)
     }
 
-    /// Kills it, as a power cut would.
+    /// Sends SIGKILL, like a power failure.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -109,14 +109,14 @@ impl CountingGo {
         Ok(Self { directory, count })
     }
 
-    /// The builds since the last call.
+    /// The number of builds since the last call.
     pub(crate) fn take(&self) -> Result<usize> {
         let builds = fs::read_to_string(&self.count)?.lines().count();
         File::create(&self.count)?;
         Ok(builds)
     }
 
-    /// The PATH with it in front.
+    /// The PATH with this wrapper first.
     pub(crate) fn path(&self) -> Result<std::ffi::OsString> {
         let before = std::env::var_os("PATH").unwrap_or_default();
         let parts = [self.directory.clone()].into_iter().chain(std::env::split_paths(&before));

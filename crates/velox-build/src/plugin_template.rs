@@ -39,9 +39,9 @@ const FILES: &[(&str, &str)] = files![
     ".gitignore" <- "gitignore",
 ];
 
-/// Reserved names: Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and the
-/// configuration sections of RoadRunner and of the template.
-const TAKEN: &[&str] = &[
+/// Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and
+/// configuration sections of RoadRunner and the template.
+const RESERVED_NAMES: &[&str] = &[
     "break",
     "case",
     "chan",
@@ -101,7 +101,7 @@ impl PluginTemplate {
             return Err(wrong("a dash must be between two words"));
         }
         let skeleton = Self { name: name.to_owned(), module: String::new() };
-        if TAKEN.contains(&name) || TAKEN.contains(&skeleton.package().as_str()) {
+        if RESERVED_NAMES.contains(&name) || RESERVED_NAMES.contains(&skeleton.package().as_str()) {
             return Err(wrong("it is reserved by Go or RoadRunner"));
         }
         let module = module.map_or_else(|| format!("example.com/{name}"), str::to_owned);
@@ -118,8 +118,7 @@ impl PluginTemplate {
         &self.module
     }
 
-    /// Writes the files, all or none, into `directory`, which must not exist or be empty except for version control. Returns
-    /// their names.
+    /// Writes the files into `directory`, empty but for version control, all or none. Returns their names.
     ///
     /// # Errors
     /// The directory is not empty or can't be written.
@@ -142,7 +141,7 @@ impl PluginTemplate {
                 Error::configuration(message).help("choose another name, or another directory with --dir")
             );
         }
-        // An existing directory may be someone's working directory: it is kept, and the files are moved into it.
+        // An existing directory may be the working directory of a process: it is not replaced.
         let parent = if into_it { directory } else { directory.parent().unwrap_or(Path::new(".")) };
         fs::create_dir_all(parent).map_err(failed)?;
         let unfinished = tempfile::Builder::new().prefix(".vx-new-").tempdir_in(parent).map_err(failed)?;
@@ -203,15 +202,15 @@ mod tests {
 
     #[test]
     fn a_directory_with_files_stays_as_it_is() {
-        let place = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let skeleton = PluginTemplate::new("fine", None).unwrap();
-        fs::write(place.path().join("mine"), "").unwrap();
-        assert!(skeleton.write(place.path()).is_err());
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
-        fs::create_dir_all(place.path().join("empty/.git")).unwrap();
-        skeleton.write(&place.path().join("empty")).unwrap();
-        skeleton.write(&place.path().join("deep/er")).unwrap();
-        assert_eq!(fs::read_dir(place.path().join("empty")).unwrap().count(), FILES.len() + 1);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3, "nothing half made is left");
+        fs::write(directory.path().join("mine"), "").unwrap();
+        assert!(skeleton.write(directory.path()).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        fs::create_dir_all(directory.path().join("empty/.git")).unwrap();
+        skeleton.write(&directory.path().join("empty")).unwrap();
+        skeleton.write(&directory.path().join("deep/er")).unwrap();
+        assert_eq!(fs::read_dir(directory.path().join("empty")).unwrap().count(), FILES.len() + 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing half made is left");
     }
 }

@@ -66,8 +66,8 @@ impl CommandRunner {
         let mut inherited = request.environment.clone();
         if request.options.is_offline() {
             // The content of the caches was verified when it was downloaded.
-            let nothing = [("GOPROXY", "off"), ("GOSUMDB", "off"), ("GOVCS", "*:off")];
-            inherited.extend(nothing.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            let disabled = [("GOPROXY", "off"), ("GOSUMDB", "off"), ("GOVCS", "*:off")];
+            inherited.extend(disabled.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         Self {
             inherited: Arc::new(inherited),
@@ -103,7 +103,7 @@ impl CommandRunner {
             return Err(Error::build(format!("failed to read the output of {}", invocation.name)));
         };
 
-        let talk = async {
+        let read_output = async {
             let mut bytes = Vec::new();
             let mut reader = stdout;
             let read_out = reader.read_to_end(&mut bytes);
@@ -111,8 +111,8 @@ impl CommandRunner {
             let (out, lines) = tokio::join!(read_out, read_err);
             out.map(|_| (bytes, lines))
         };
-        let ended = tokio::select! {
-            talked = talk => match talked {
+        let result = tokio::select! {
+            output = read_output => match output {
                 Ok((bytes, lines)) => group.wait().await.map(|status| (status, bytes, lines)),
                 Err(error) => Err(error),
             },
@@ -121,7 +121,7 @@ impl CommandRunner {
                 return Err(Error::interrupted());
             }
         };
-        let (status, bytes, stderr) = ended.map_err(|error| {
+        let (status, bytes, stderr) = result.map_err(|error| {
             Error::build(format!("failed to read the output of {}: {error}", invocation.name))
         })?;
         let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
@@ -150,8 +150,8 @@ impl CommandRunner {
             if let Some(on_line) = on_line {
                 on_line(&line);
             }
-            let own = line.strip_prefix(program).and_then(|rest| rest.strip_prefix(": "));
-            self.reporter.report(Event::Output { program, line: own.unwrap_or(&line).to_owned() });
+            let message = line.strip_prefix(program).and_then(|rest| rest.strip_prefix(": "));
+            self.reporter.report(Event::Output { program, line: message.unwrap_or(&line).to_owned() });
             lines.push(line);
         }
         lines
@@ -176,9 +176,9 @@ mod tests {
     use super::*;
     use crate::request::{BuildOptions, Goal};
 
-    struct Nobody;
+    struct NoReporter;
 
-    impl Reporter for Nobody {
+    impl Reporter for NoReporter {
         fn report(&self, _: Event) {}
     }
 
@@ -193,7 +193,7 @@ mod tests {
             lock: None,
             updates_lock: true,
         };
-        let reporter: Arc<dyn Reporter> = Arc::new(Nobody);
+        let reporter: Arc<dyn Reporter> = Arc::new(NoReporter);
         let children = CommandRunner::new(&request, &reporter, &CancellationToken::new());
         let invocation = Invocation {
             name: "sh",

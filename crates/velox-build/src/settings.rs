@@ -27,12 +27,12 @@ impl BuildSettings {
         // The race detector is a C library: https://go.dev/doc/articles/race_detector#Requirements
         let cgo = race || environment.get("CGO_ENABLED").is_some_and(|value| value == "1");
         let mut targets: Vec<GoTarget> = Vec::new();
-        let asked = if options.compile.targets.is_empty() {
+        let requested = if options.compile.targets.is_empty() {
             manifest.targets.iter().map(|target| target.value.clone()).collect()
         } else {
             options.compile.targets.clone()
         };
-        for target in asked {
+        for target in requested {
             if !targets.contains(&target) {
                 targets.push(target);
             }

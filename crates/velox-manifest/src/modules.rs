@@ -8,7 +8,6 @@ use crate::{
     target::{InvalidTarget, target},
 };
 
-/// `[plugins.NAME]`.
 pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
     let Some(plugins) = root.section("plugins") else { return Vec::new() };
     plugins.fields().into_iter().filter_map(plugin).collect()
@@ -36,7 +35,6 @@ fn check_major(section: &Section<'_>, module: &Spanned<String>, version: &Spanne
     }
 }
 
-/// `[[replaces]]`.
 pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
     let Some(field) = root.field("replaces") else { return Vec::new() };
     let mut replaces: Vec<ReplaceDirective> = Vec::new();
@@ -59,7 +57,6 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
     replaces
 }
 
-/// `[[excludes]]`.
 pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
     let Some(field) = root.field("excludes") else { return Vec::new() };
     let read = |section: Section<'_>| {
@@ -116,7 +113,6 @@ fn platform(section: Section<'_>) -> Option<Spanned<GoTarget>> {
     }
 }
 
-/// `[cache]`.
 pub(crate) fn cache(root: &Section<'_>) -> CacheConfig {
     let Some(section) = root.section("cache") else {
         return CacheConfig::default();

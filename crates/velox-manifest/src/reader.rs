@@ -19,7 +19,6 @@ pub(crate) struct ParseContext<'a> {
 /// A key with its untyped value.
 pub(crate) struct Field<'a> {
     pub(crate) key: &'a str,
-    /// The span of the key.
     pub(crate) key_span: Option<Range<usize>>,
     pub(crate) reader: ParseContext<'a>,
     /// The full dotted path, for messages.
@@ -65,7 +64,6 @@ const SYNONYMS: &[(&str, &[&str])] = &[
 ];
 
 impl<'a> Section<'a> {
-    /// The top-level table.
     pub(crate) fn root(reader: ParseContext<'a>, item: &'a dyn TableLike) -> Self {
         let (path, table) = (String::new(), String::new());
         Self { span: None, reader, path, listed: false, known: keys_of(""), table, item }.checked()
@@ -80,7 +78,6 @@ impl<'a> Section<'a> {
         (!item.is_none()).then(|| self.wrap(key, item))
     }
 
-    /// All fields, in file order.
     pub(crate) fn fields(&self) -> Vec<Field<'a>> {
         self.item.iter().filter_map(|(key, _)| self.field(key)).collect()
     }
@@ -103,7 +100,7 @@ impl<'a> Section<'a> {
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
         // The misspelled key was already reported.
-        if self.unknown().any(|field| meant(field.key, &self.known) == Some(key)) {
+        if self.unknown().any(|field| intended_key(field.key, &self.known) == Some(key)) {
             return;
         }
         self.error(
@@ -153,8 +150,8 @@ impl<'a> Section<'a> {
     fn checked(self) -> Self {
         for field in self.unknown() {
             let (key, name) = (field.key, self.name());
-            let suggestion = meant(key, &self.known);
-            let suggested = suggestion.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+            let suggestion = intended_key(key, &self.known);
+            let suggested = suggestion.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
             let mut diagnostic = Diagnostic::error(format!("unknown key `{key}` in {name}{suggested}"))
                 .at(field.key_span.clone())
                 .label("unknown key");
@@ -170,7 +167,6 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The span of the value.
     pub(crate) fn span(&self) -> Option<Range<usize>> {
         self.item.span().or_else(|| self.key_span.clone())
     }
@@ -189,7 +185,6 @@ impl<'a> Field<'a> {
         Section { span, reader: self.reader, path, listed, known: keys_of(&table), table, item }
     }
 
-    /// Whether this is an empty table.
     pub(crate) fn is_empty(&self) -> bool {
         self.item.as_table_like().is_some_and(|table| table.is_empty())
     }
@@ -342,7 +337,7 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
-fn meant<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+fn intended_key<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     // The comparison takes quadratic time, and no key is this long.
     if given.len() > 64 {
         return None;

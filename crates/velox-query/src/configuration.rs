@@ -1,4 +1,4 @@
-//! The text of a new `velox.toml` (`vx init`).
+//! Rendering of a new `velox.toml` (`vx init`).
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -26,17 +26,17 @@ pub struct PluginEntry {
 }
 
 impl PluginEntry {
-    /// An entry without a replacement.
+    /// Creates an entry without a replacement.
     pub fn new(name: String, module: &str, tag: &str) -> Self {
         Self { name, module: module.to_owned(), tag: tag.to_owned(), replace: None, remark: None }
     }
 
-    /// The plugins of a binary.
+    /// Creates an entry for each plugin of a binary.
     #[must_use]
     pub fn from_binary(inspection: &Inspection) -> Vec<Self> {
         let entry = |plugin: &BinaryModule| {
             let (replace, remark) = match plugin.replacement.as_deref() {
-                // The sources in a directory are not in the binary.
+                // The binary doesn't contain the sources of a directory replacement.
                 Some(directory) if !directory.contains(' ') => {
                     (None, Some(format!("Built from the directory {directory}; set `replace` to yours.")))
                 }
@@ -49,14 +49,14 @@ impl PluginEntry {
     }
 }
 
-/// The name of a plugin in a new entry: the catalogue's, else the last element of the module path.
+/// The name of a new plugin entry: the name in the catalogue, else the last element of the module path.
 #[must_use]
 pub fn plugin_name(module: &str) -> String {
     let known = catalogue::find(module).map(|known| known.name.clone());
     known.unwrap_or_else(|| without_major(module).rsplit('/').next().unwrap_or(module).to_owned())
 }
 
-/// The catalogue's group of a plugin.
+/// The group of a plugin in the catalogue.
 #[must_use]
 pub fn plugin_group(module: &str) -> Option<PluginGroup> {
     catalogue::find(module).map(|known| known.group)
@@ -99,7 +99,7 @@ pub fn render_configuration(roadrunner: &str, entries: &[PluginEntry], title: &s
     text
 }
 
-/// Names in a binary may contain line breaks, which must not end a comment.
+/// Replaces line breaks, which names in a binary may contain and which would end a comment.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! The modules of a binary and the requirements between them.
+//! The module graph of a binary.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use velox_manifest::catalogue;
 
 use crate::{last_part, without_major};
 
-/// The modules of a binary and the requirements between them, after minimal version selection.
+/// The module graph of a binary after minimal version selection.
 pub struct ModuleGraph {
     pub(crate) resolved: ResolvedModules,
 }
@@ -24,15 +24,12 @@ pub struct GraphModule {
     pub path: String,
     /// The selected version.
     pub version: String,
-    /// What replaces it: a module with its version, or a directory.
+    /// The replacement: a module and its version, or a directory.
     pub replacement: Option<String>,
 }
 
 impl ModuleGraph {
-    /// Resolves the modules of a request. Caches may be filled; nothing else is written.
-    ///
-    /// # Errors
-    /// As [`velox_build::build`] up to its versions.
+    /// Resolves the modules of a request. Only caches are written.
     pub async fn load(
         request: &BuildRequest,
         reporter: Arc<dyn Reporter>,
@@ -41,13 +38,13 @@ impl ModuleGraph {
         Ok(Self { resolved: QuerySession::new(request, reporter, cancel).resolve().await? })
     }
 
-    /// The lock: velox.lock where it fits the configuration, else what a new one would contain.
+    /// The lock: velox.lock if it matches the configuration, else a new one.
     #[must_use]
     pub fn lock(&self) -> &Lock {
         &self.resolved.lock
     }
 
-    /// The plugins, sorted by the user's names for them.
+    /// The plugins, sorted by name in the configuration.
     #[must_use]
     pub fn plugins(&self) -> Vec<GraphModule> {
         self.lock().plugins.iter().filter_map(|plugin| self.module(&plugin.module)).collect()
@@ -61,12 +58,12 @@ impl ModuleGraph {
         self.resolved.compiled.contains_key(path)
     }
 
-    /// The module of a path.
+    /// The module at a path.
     #[must_use]
     pub fn module(&self, path: &str) -> Option<GraphModule> {
         let version = self.resolved.graph.selected(path)?.to_owned();
         let replacement = match self.plugin(path) {
-            // A directory as the user wrote it, not its copy in the workspace.
+            // The directory in the configuration, not its copy in the workspace.
             Some(plugin) => plugin.row().replacement,
             None => self.resolved.compiled.get(path).and_then(|it| it.replacement.as_ref()).map(
                 |(path, version)| match version {
@@ -78,14 +75,14 @@ impl ModuleGraph {
         Some(GraphModule { path: path.to_owned(), version, replacement })
     }
 
-    /// The direct requirements of a module that are compiled in, sorted by path; with `all`, everything in its go.mod.
+    /// The direct requirements of a module that are compiled in, or `all` in its go.mod, sorted by path.
     #[must_use]
     pub fn requirements(&self, module: &GraphModule, all: bool) -> Vec<GraphModule> {
         let version = ModuleVersion { path: module.path.clone(), version: module.version.clone() };
         self.select(self.resolved.graph.requirements(&version), all)
     }
 
-    /// What RoadRunner itself requires besides its plugins.
+    /// The requirements of RoadRunner itself, without its plugins.
     #[must_use]
     pub fn roadrunner(&self, all: bool) -> Vec<GraphModule> {
         let mut modules = self.select(&self.resolved.release.go_mod.require, all);
@@ -104,8 +101,8 @@ impl ModuleGraph {
         modules
     }
 
-    /// The module paths that a text may mean: the exact path, a path without its major, a plugin's name in the
-    /// configuration or in the catalogue, the last part of a path.
+    /// The module paths that match a text: a path with or without its major version, a plugin name in the
+    /// configuration or the catalogue, or the last element of a path.
     #[must_use]
     pub fn find(&self, text: &str) -> Vec<&str> {
         let text = text.split('@').next().unwrap_or(text).trim_end_matches('/');
@@ -121,7 +118,7 @@ impl ModuleGraph {
         if base.is_empty() { paths().filter(|path| last_part(path) == text).collect() } else { base }
     }
 
-    /// The module paths most similar to a text, three at most.
+    /// Up to three module paths that are most similar to a text.
     #[must_use]
     pub fn nearest(&self, text: &str) -> Vec<&str> {
         const MIN_SIMILARITY: f64 = 0.85;
@@ -132,8 +129,8 @@ impl ModuleGraph {
             .modules()
             .keys()
             .map(|path| {
-                let whole = strsim::jaro_winkler(path, text);
-                (whole.max(strsim::jaro_winkler(&last(path), &last(text))), path.as_str())
+                let full_similarity = strsim::jaro_winkler(path, text);
+                (full_similarity.max(strsim::jaro_winkler(&last(path), &last(text))), path.as_str())
             })
             .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
             .collect();
@@ -141,7 +138,7 @@ impl ModuleGraph {
         near.into_iter().take(3).map(|(_, path)| path).collect()
     }
 
-    /// Whether GONOPROXY or GONOSUMDB keeps this module path from public services.
+    /// Whether GONOPROXY or GONOSUMDB excludes this module path from public services.
     pub(crate) fn is_private(&self, path: &str) -> bool {
         self.resolved.private_patterns.iter().any(|patterns| match_prefix_patterns(patterns, path))
     }

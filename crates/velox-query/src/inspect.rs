@@ -1,4 +1,4 @@
-//! What a RoadRunner binary is built from.
+//! Inspection of a RoadRunner binary.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -17,21 +17,21 @@ const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 pub struct Inspection {
     /// RoadRunner's module path.
     pub roadrunner: String,
-    /// RoadRunner's version; `None`: the binary doesn't contain it.
+    /// RoadRunner's version; `None` if the binary doesn't contain it.
     pub version: Option<String>,
-    /// Whether vx built it and embedded its build record.
+    /// Whether the binary has an embedded build record of vx.
     pub by_vx: bool,
-    /// The version that `rr --version` shows; `None`: unknown without running it.
+    /// The version that `rr --version` shows; `None` if it can't be determined without running the binary.
     pub stamp_version: Option<String>,
     /// The build time that `rr --version` shows.
     pub stamp_time: Option<String>,
     /// The Go version that compiled it (`go1.26.8`).
     pub go_version: String,
-    /// The target (`linux/amd64`).
+    /// The target platform (`linux/amd64`).
     pub target: Option<String>,
     /// The build settings that Go and vx recorded, as `key=value`.
     pub flags: Vec<String>,
-    /// The plugins, sorted by name. In a binary that vx did not build: the modules that the catalogue lists as plugins.
+    /// The plugins, sorted by name. In a binary of another tool, these are the modules in the catalogue.
     pub plugins: Vec<BinaryModule>,
     /// The other modules that are compiled in, sorted by path.
     pub modules: Vec<BinaryModule>,
@@ -40,20 +40,17 @@ pub struct Inspection {
 /// A module inside a binary.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct BinaryModule {
-    /// The catalogue's name, else the last part of the module path.
+    /// The name in the catalogue, else the last element of the module path.
     pub name: String,
-    /// BuildModule path.
+    /// Module path.
     pub module: String,
     /// Version.
     pub version: String,
-    /// What replaced it: a module with its version, or a directory.
+    /// The replacement: a module and its version, or a directory.
     pub replacement: Option<String>,
 }
 
-/// Reads the contents of a RoadRunner binary for any platform, without running it.
-///
-/// # Errors
-/// The file can't be read, or is not a RoadRunner binary.
+/// Inspects a RoadRunner binary for any platform, without running it.
 pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let data = path.metadata().map_err(|error| Error::file("read", path, &error))?;
     // Opening a pipe or a device could block forever.
@@ -137,7 +134,7 @@ fn flags(info: &BuildInfo, record: Option<&BuildRecord>) -> Vec<String> {
     flags
 }
 
-/// The value of `-X …/internal/meta.NAME=VALUE` in the linker flags, which builds without `-trimpath` record.
+/// The value of `-X …/internal/meta.NAME=VALUE` in the linker flags (recorded without `-trimpath`).
 fn stamp_in(ldflags: &str, name: &str) -> Option<String> {
     let start = format!("/internal/meta.{name}=");
     let (_, rest) = ldflags.split_once(&start)?;
@@ -153,7 +150,7 @@ mod tests {
         BuildModule { path: path.into(), version: version.into(), ..BuildModule::default() }
     }
 
-    /// As Velox builds it: from a file, so that there is no main module.
+    /// Velox builds a file, so that the binary has no main module.
     #[test]
     fn a_foreign_binary_is_described_by_its_build_information() {
         let roadrunner = module("github.com/roadrunner-server/roadrunner/v2024", "(devel)");

@@ -1,14 +1,14 @@
-//! Queries about a RoadRunner build. Nothing is compiled, and nothing but caches is written.
+//! Queries about a RoadRunner build. Nothing is compiled, and only caches are written.
 //!
-//! | query           | answers                                                                           | command            |
-//! |-----------------|-----------------------------------------------------------------------------------|--------------------|
-//! | [`list`]        | which plugins the configuration, the lock and RoadRunner's own release contain    | `vx list`          |
-//! | [`ModuleGraph`] | which modules are compiled in and which modules require them                      | `vx tree`, `vx why`|
-//! | [`available_versions`] | which newer versions exist                                                 | `vx outdated`      |
-//! | [`select_plugins`] | the module paths and versions of plugins as users name them                    | `vx add`, `vx init`|
-//! | [`check`]       | problems that show without compiling: majors, moving refs, known vulnerabilities   | `vx check`         |
-//! | [`inspect`]     | what an existing binary is built from                                             | `vx inspect`       |
-//! | [`diagnose`]    | whether this machine can build: go, git, proxies, forges, caches, disks           | `vx doctor`        |
+//! | query                  | result                                                 | command             |
+//! |------------------------|--------------------------------------------------------|---------------------|
+//! | [`list`]               | plugins of the configuration, the lock and the release | `vx list`           |
+//! | [`ModuleGraph`]        | compiled modules and the requirements between them     | `vx tree`, `vx why` |
+//! | [`available_versions`] | available versions of plugins                          | `vx outdated`       |
+//! | [`select_plugins`]     | module paths and versions of plugin selectors          | `vx add`, `vx init` |
+//! | [`check`]              | problems such as moving refs and known vulnerabilities | `vx check`          |
+//! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
+//! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
 
 mod check;
 mod configuration;
@@ -42,7 +42,7 @@ pub fn without_major(module: &str) -> &str {
     split_path_version(module).map_or(module, |(base, _)| base)
 }
 
-/// The last part of a module path, without its major version suffix.
+/// The last element of a module path, without its major version suffix.
 fn last_part(module: &str) -> &str {
     let base = without_major(module);
     base.rsplit_once('/').map_or(base, |(_, last)| last)

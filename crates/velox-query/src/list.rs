@@ -1,4 +1,4 @@
-//! The plugins that the configuration, the lock and RoadRunner's own release contain.
+//! The plugins of the configuration, the lock and the RoadRunner release.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,41 +9,41 @@ use velox_manifest::Manifest;
 
 use crate::{last_part, without_major};
 
-/// The plugins that the configuration, the lock and RoadRunner's own release contain.
+/// The plugins of the configuration, the lock and the RoadRunner release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PluginList {
-    /// RoadRunner's ref in the configuration; `None`: the default branch.
+    /// RoadRunner's ref in the configuration; `None` for the default branch.
     pub roadrunner_asked: Option<String>,
-    /// RoadRunner's version in the lock, if the lock has the RoadRunner that the configuration asks for.
+    /// RoadRunner's version in the lock, if the lock matches the requested ref.
     pub roadrunner_locked: Option<String>,
-    /// The RoadRunner release whose plugins are compared; `None`: it can't be resolved.
+    /// The RoadRunner release to compare with; `None` if it can't be resolved.
     pub release: Option<String>,
-    /// Why [`PluginList::release`] is `None`.
+    /// The reason why [`PluginList::release`] is `None`.
     pub release_unknown: Option<String>,
     /// Whether there is a lock.
     pub has_lock: bool,
-    /// Differences between the configuration and the lock, one sentence each.
+    /// Descriptions of the differences between the configuration and the lock.
     pub differences: Vec<String>,
-    /// Sorted by name; plugins that only the release has come last.
+    /// The plugins, sorted by name; those that only the release has come last.
     pub plugins: Vec<ListedPlugin>,
 }
 
 /// A plugin of a [`PluginList`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ListedPlugin {
-    /// The user's name for it; for a plugin of the release only, the last part of its module path.
+    /// The name in the configuration, else the last element of the module path.
     pub name: String,
-    /// The module path, or the repository in the configuration while the module path is unknown.
+    /// The module path, or the configured repository if the module path is unknown.
     pub module: String,
     /// The ref in the configuration.
     pub asked: Option<String>,
     /// The version in the lock.
     pub locked: Option<String>,
-    /// The version in RoadRunner's release.
+    /// The version in the RoadRunner release.
     pub released: Option<String>,
-    /// What replaces it.
+    /// The replacement.
     pub replacement: Option<String>,
-    /// Whether vx added it because every binary needs it.
+    /// Whether vx added the plugin because every binary needs it.
     pub added: bool,
 }
 
@@ -88,7 +88,7 @@ fn rows(manifest: &Manifest, lock: Option<&Lock>, release: Option<&RoadRunnerRel
                 None => plugin.module_path(manifest).unwrap_or_else(|| plugin.identity(manifest)),
             },
             asked: Some(plugin.reference.value.clone()),
-            // A directory has no version, but it is in the lock.
+            // A directory in the lock has no version.
             locked: row.as_ref().map(|row| row.version.clone().unwrap_or_else(|| "local".to_owned())),
             replacement: row.and_then(|row| row.replacement),
             ..ListedPlugin::default()

@@ -3,11 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, Goal, Reporter, locked_versions};
 
-/// The module paths of the plugins by name: from the lock where it is up to date, else resolved, unless the manifest has
-/// all of the others.
-///
-/// # Errors
-/// An unreadable lock, or versions that can't be resolved.
+/// The module paths of the plugins by name, from an up-to-date lock or the manifest, else resolved.
 pub async fn module_paths(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,

@@ -9,12 +9,10 @@ use serde_json::{Value, json};
 use url::Url;
 use velox_gomod::{module::ModuleVersion, semver};
 
-/// The public database.
 pub(crate) const PUBLIC_URL: &str = "https://api.osv.dev/";
 /// The module path of vulnerabilities in Go's standard library.
 pub(crate) const STANDARD_LIBRARY: &str = "stdlib";
 
-/// The limit of one batch query.
 const MAX_BATCH_QUERIES: usize = 1000;
 const MAX_PAGES: usize = 20;
 const MAX_CONCURRENT_RECORDS: usize = 8;
@@ -25,19 +23,19 @@ const MAX_RESPONSE_BYTES: usize = 32 << 20;
 /// A known vulnerability of a module version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Vulnerability {
-    /// Its id, in Go's own database if it has one (`GO-2024-2687`).
+    /// The id, preferably in Go's database (`GO-2024-2687`).
     pub id: String,
-    /// Other ids of the same vulnerability (`CVE-…`, `GHSA-…`).
+    /// Aliases (`CVE-…`, `GHSA-…`).
     pub aliases: Vec<String>,
-    /// One line.
+    /// A one-line summary.
     pub summary: String,
-    /// The lowest higher version that fixes it, if there is one.
+    /// The lowest higher version with a fix.
     pub fixed: Option<String>,
-    /// The page that describes it.
+    /// The URL of a description.
     pub url: String,
 }
 
-/// The known vulnerabilities of each module; modules without any are left out.
+/// The known vulnerabilities of each module, without unaffected modules.
 pub(crate) async fn vulnerabilities(
     client: &Client,
     base: &Url,
@@ -80,7 +78,7 @@ struct QueryResult {
     next_page_token: Option<String>,
 }
 
-/// The part of <https://ossf.github.io/osv-schema/> that is used; a batch query returns only the id.
+/// The used part of <https://ossf.github.io/osv-schema/>; a batch query returns only the id.
 #[derive(Debug, Clone, Deserialize)]
 struct OsvRecord {
     id: String,
@@ -96,7 +94,6 @@ struct OsvRecord {
 }
 
 impl OsvDatabase<'_> {
-    /// The ids of the vulnerabilities of each module.
     async fn query(&self, modules: &[ModuleVersion]) -> Result<BTreeMap<ModuleVersion, Vec<String>>, String> {
         let mut found: BTreeMap<ModuleVersion, Vec<String>> = BTreeMap::new();
         let mut open: Vec<(&ModuleVersion, Option<String>)> =
@@ -178,7 +175,7 @@ fn query(module: &ModuleVersion, page: Option<&str>) -> Value {
     query
 }
 
-/// Merges the ids that different databases give to one vulnerability.
+/// Merges the records of one vulnerability in different databases.
 fn describe(
     module: &ModuleVersion,
     ids: &[String],
@@ -186,7 +183,7 @@ fn describe(
 ) -> Vec<Vulnerability> {
     let mut known: Vec<Vulnerability> = Vec::new();
     let mut sorted: Vec<&String> = ids.iter().collect();
-    // Go's own database names the affected modules exactly, so its record is preferred.
+    // Prefer the records of Go's database: they list the affected modules exactly.
     sorted.sort_by_key(|id| (!id.starts_with("GO-"), id.as_str()));
     for id in sorted {
         let record = records.get(id);
@@ -214,7 +211,7 @@ fn summary(record: &OsvRecord) -> String {
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
-/// The lowest fixed version above the module's.
+/// The lowest fixed version above the version of the module.
 fn fixed(module: &ModuleVersion, record: &OsvRecord) -> Option<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let affected =

@@ -1,4 +1,4 @@
-//! Which newer versions of the plugins and of RoadRunner exist.
+//! Available versions of the plugins and of RoadRunner.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use velox_gomod::{module::split_path_version, semver};
 /// The name of RoadRunner itself among the plugins.
 pub const ROADRUNNER: &str = "roadrunner";
 
-/// A plugin, or RoadRunner itself, and the versions available for it.
+/// The available versions of a plugin or of RoadRunner.
 #[derive(Debug, Clone)]
 pub struct AvailableVersions {
     /// The name in the configuration, or [`ROADRUNNER`].
     pub name: String,
     /// Whether this is RoadRunner.
     pub is_roadrunner: bool,
-    /// The module path; empty if unknown.
+    /// The module path, or empty if it is unknown.
     pub module: String,
     /// The ref in the configuration.
     pub requested: String,
@@ -30,10 +30,10 @@ pub struct AvailableVersions {
     pub versions: Versions,
 }
 
-/// Lists the versions of the plugins with these names, and of RoadRunner by [`ROADRUNNER`]. Other names are ignored.
+/// Lists the versions of the named plugins, and of RoadRunner as [`ROADRUNNER`]. Unknown names are ignored.
 ///
 /// # Errors
-/// An unreadable lock, a missing go command, or an interruption. Versions that can't be listed are not an error.
+/// An unreadable lock, a missing go command, or an interruption. A failed listing is not an error.
 pub async fn available_versions(
     request: &BuildRequest,
     names: &[String],
@@ -83,7 +83,7 @@ pub async fn available_versions(
 }
 
 impl AvailableVersions {
-    /// The newest version of the same major version, with its module path.
+    /// The module path and version of the newest release with the same major version.
     #[must_use]
     pub fn latest_compatible(&self) -> Option<(&str, &str)> {
         let is_tag = semver::is_valid(&self.requested);
@@ -105,7 +105,7 @@ impl AvailableVersions {
         Some((major.module.as_str(), major.newest()?))
     }
 
-    /// The newest version of all, with its module path.
+    /// The module path and version of the newest release.
     #[must_use]
     pub fn latest(&self) -> Option<(&str, &str)> {
         let major = self.versions.newest_major()?;

@@ -1,4 +1,4 @@
-//! Plugins as users name them: `http`, `acme/http@main`, `github.com/acme/http/v2@v2.1.0`.
+//! Plugin selectors: `http`, `acme/http@main`, `github.com/acme/http/v2@v2.1.0`.
 
 use velox_build::{Error, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
@@ -6,35 +6,32 @@ use velox_manifest::{Diagnostic, catalogue};
 
 use crate::{last_part, without_major};
 
-/// A plugin that a user named, with its module path and ref.
+/// A selected plugin with its module path and ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectedPlugin {
-    /// Its name in a new entry of velox.toml.
+    /// The name for a new entry of velox.toml.
     pub name: String,
     /// The module path, with its major version.
     pub module: String,
     /// The tag, branch or commit.
     pub reference: String,
-    /// Whether the user gave the ref; else it is an existing version.
+    /// Whether the user specified the ref; else it is an existing version.
     pub is_explicit: bool,
 }
 
-/// What a user wrote: `NAME[@REF]`, `OWNER/REPOSITORY[@REF]` or `MODULE[@REF]`.
+/// A parsed selector: `NAME[@REF]`, `OWNER/REPOSITORY[@REF]` or `MODULE[@REF]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct PluginSelector {
     name: String,
-    /// The module path, with its major version if the user wrote one.
+    /// The module path, with a major version if the user specified one.
     path: String,
     /// The module path at the major version of the catalogue or the release.
     known: Option<String>,
     reference: Option<String>,
 }
 
-/// Finds the module path and version of each selector, in the same order: those of the RoadRunner release, else the
-/// newest. `OWNER/REPOSITORY` is a repository on `github_host`.
-///
-/// # Errors
-/// An unknown plugin, or versions that can't be listed.
+/// Resolves selectors, in order, to the versions of the RoadRunner release, else to the newest ones.
+/// `OWNER/REPOSITORY` is a repository on `github_host`.
 pub async fn select_plugins(
     session: &QuerySession<'_>,
     selectors: &[String],
@@ -76,7 +73,7 @@ pub async fn select_plugins(
     Ok(selected.into_iter().map(|(_, plugin)| plugin).collect())
 }
 
-/// The RoadRunner release, resolved when it is first needed.
+/// The RoadRunner release, resolved on first use.
 struct Release<'a> {
     session: &'a QuerySession<'a>,
     release: Option<RoadRunnerRelease>,
@@ -126,7 +123,7 @@ impl PluginSelector {
         }
     }
 
-    /// The plugin as the release requires it, or at the known major version if the user gave a ref.
+    /// The plugin at the version of the release, or at the known major version if the user specified a ref.
     fn released(&self, release: &RoadRunnerRelease) -> Option<SelectedPlugin> {
         let line = release.go_mod.require.iter().find(|line| match self.has_major() {
             true => line.path == self.path,
@@ -141,13 +138,13 @@ impl PluginSelector {
         }
     }
 
-    /// The module path that versions are listed from.
+    /// The module path for listing versions.
     fn start(&self) -> String {
         let known = self.known.as_ref().filter(|_| !self.has_major());
         known.unwrap_or(&self.path).clone()
     }
 
-    /// The newest version: of the major version that the user wrote, else of all.
+    /// The newest version, of the specified major version if there is one.
     fn newest(&self, versions: &Versions) -> Result<SelectedPlugin, Error> {
         let major = if self.has_major() { versions.of(&self.path) } else { versions.newest_major() };
         let module = major.map_or(&self.path, |major| &major.module).clone();
@@ -165,7 +162,6 @@ impl PluginSelector {
     }
 }
 
-/// A name that is not in the catalogue.
 struct UnknownPlugin {
     name: String,
     reference: Option<String>,

@@ -1,4 +1,4 @@
-//! Why a module is part of a binary.
+//! The reasons why a module is part of a binary.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -6,28 +6,27 @@ use velox_gomod::{module::ModuleVersion, semver};
 
 use crate::{GraphModule, ModuleGraph};
 
-/// Why a module is part of a binary.
+/// The reasons why a module is part of a binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
     /// The module.
     pub module: GraphModule,
     /// Whether one of its packages is compiled in.
     pub compiled: bool,
-    /// Who requires it, the highest version first.
+    /// The requirements of the module, highest version first.
     pub demanded: Vec<ModuleRequirement>,
-    /// For each plugin that needs it, the shortest path of direct requirements between compiled modules, both ends
-    /// included.
+    /// The shortest path of direct requirements from each plugin to the module, both ends included.
     pub chains: Vec<Vec<GraphModule>>,
 }
 
 /// A requirement of a module at a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleRequirement {
-    /// Who requires it.
+    /// The requirer.
     pub by: Requirer,
     /// The required version.
     pub version: String,
-    /// Whether it is marked `// indirect`.
+    /// Whether the requirement is marked `// indirect`.
     pub indirect: bool,
 }
 
@@ -43,7 +42,7 @@ pub enum Requirer {
 }
 
 impl ModuleGraph {
-    /// Why a module is part of the binary; `None`: it isn't.
+    /// The reasons why a module is part of the binary; `None` if it is not.
     #[must_use]
     pub fn why(&self, path: &str) -> Option<Why> {
         let module = self.module(path)?;

@@ -4,7 +4,7 @@
 //!   REST, Connect, gRPC, web page
 //!              │
 //!              ▼
-//!   Service ── BuildSpec (the request, and its key) ── BuildPolicy (what requests may ask for)
+//!   Service ── BuildSpec (the request, and its key) ── BuildPolicy (what requests may contain)
 //!      │
 //!      ├── BuildStore       builds, logs and the queue   SQLite, or NATS JetStream
 //!      └── ArtifactBucket   the binaries                 a directory, or an object store
@@ -12,8 +12,8 @@
 //!   Worker ── a job: a child process with limits that runs velox_build::build
 //! ```
 //!
-//! Identical requests share one build. An accepted request is on disk before it is answered: a node or a worker that dies
-//! loses nothing.
+//! Identical requests share one build. An accepted request is stored before the response is sent, so that it
+//! survives the failure of a node or worker.
 
 mod artifacts;
 pub mod auth;
@@ -63,7 +63,7 @@ pub use worker::Worker;
 #[cfg(test)]
 mod tests;
 
-/// The messages and the service of the protobuf files.
+/// The code generated from the protobuf files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 mod proto {
     connectrpc::include_generated!();

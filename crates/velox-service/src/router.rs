@@ -26,10 +26,7 @@ use crate::{
     telemetry::observe,
 };
 
-/// Builds the router.
-///
-/// # Errors
-/// The protobuf descriptors are invalid.
+/// Builds the router; fails if the protobuf descriptors are invalid.
 pub(crate) fn router(state: &Arc<AppState>, access: &AccessConfig) -> Result<Router, ReflectionError> {
     let mut router = http::routes(state)?
         .merge(page::routes(state.service.clone(), state.releases.clone()))

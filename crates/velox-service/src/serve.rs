@@ -52,7 +52,7 @@ pub enum ServeError {
         /// The cause.
         error: io::Error,
     },
-    /// The address can't be listened on.
+    /// Listening on the address failed.
     #[error("failed to listen on {address}: {error}")]
     Listen {
         /// The address.
@@ -66,15 +66,15 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// Whether an option is invalid.
+    /// Whether the error is caused by an invalid option.
     #[must_use]
     pub fn is_of_options(&self) -> bool {
         matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_) | Self::Audit(_))
     }
 }
 
-/// Runs a service until `shutdown` is cancelled and its requests and builds have ended. Calls `ready` with the address that
-/// it listens on.
+/// Runs a service until `shutdown` is cancelled and its requests and builds have ended. Calls `ready` with
+/// the listening address.
 ///
 /// # Errors
 /// The service can't be started.

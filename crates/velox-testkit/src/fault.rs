@@ -1,4 +1,4 @@
-//! Failures on demand, for the forge and the module proxy alike.
+//! Injected faults for the forge and the module proxy.
 
 use std::{
     io::Cursor,
@@ -17,11 +17,11 @@ use crate::{
 /// The path prefix that [`Fault::Moved`] redirects to.
 pub(crate) const MOVED: &str = "/moved";
 
-/// A way for a request to fail.
+/// A way in which a request fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// This status, with a short text as body.
+    /// This status, with a short text body.
     Status(u16),
     /// GitHub's [primary rate limit](https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit):
     /// 403 with `x-ratelimit-remaining: 0` and the reset that many seconds from now.
@@ -29,16 +29,16 @@ pub enum Fault {
         /// Seconds until the reset.
         reset_in: u64,
     },
-    /// 429 with `retry-after`, as GitHub's secondary limits,
-    /// [GitLab's](https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers) and module
-    /// proxies answer.
+    /// 429 with `retry-after`, as sent by GitHub's secondary limits,
+    /// [GitLab's](https://docs.gitlab.com/administration/settings/user_and_ip_rate_limits/#response-headers)
+    /// and module proxies.
     TooManyRequests {
         /// Seconds to wait.
         retry_after: u64,
     },
-    /// The correct reply, whose connection ends after half of the body.
+    /// The correct reply; the connection ends after half of the body.
     CutBody,
-    /// The correct reply, whose second half comes after this time.
+    /// The correct reply; the second half of the body comes after this time.
     StalledBody(Duration),
     /// The correct reply after this time.
     Delayed(Duration),
@@ -50,18 +50,18 @@ pub enum Fault {
     Moved,
     /// 200 with this HTML.
     Page(String),
-    /// 200 with a body that isn't the JSON that its content type promises.
+    /// 200 with an invalid JSON body and a JSON content type.
     GarbageJson,
-    /// 200 with this many bytes, whatever was requested.
+    /// 200 with this many bytes, for any request.
     Oversized(usize),
-    /// A zip with one more file, or another file with one more line, so that its checksum changes.
+    /// A zip with an additional file, or another file with an additional line: its checksum changes.
     Altered,
     /// The connection ends before any reply.
     HangUp,
 }
 
 impl Fault {
-    /// The reply with this fault; `correct` makes the one without.
+    /// The reply with this fault; `correct` makes the reply without it.
     pub(crate) fn apply(&self, request: &HttpRequest, correct: impl FnOnce() -> HttpReply) -> HttpReply {
         let correct = |delivery| HttpReply { delivery, ..correct() };
         match self {
@@ -91,7 +91,7 @@ impl Fault {
     }
 }
 
-/// A zip with another file, anything else with another line.
+/// Adds a file to a zip, or a line to anything else.
 fn altered(mut reply: HttpReply) -> HttpReply {
     if !reply.body.starts_with(b"PK") {
         reply.body.extend_from_slice(b"// altered\n");
@@ -127,7 +127,7 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Which requests a [`Fault`] applies to, and how often: all of them, always, unless narrowed down.
+/// The requests that a [`Fault`] applies to, and how often: all of them, always, unless narrowed down.
 #[derive(Clone)]
 pub struct FaultRule(Arc<Mutex<RuleState>>);
 
@@ -136,15 +136,15 @@ struct RuleState {
     method: Option<String>,
     path: Option<String>,
     host: Option<String>,
-    /// Matching requests that are still answered correctly.
+    /// Number of matching requests that are still answered correctly.
     skip: usize,
     left: Option<usize>,
     hits: usize,
 }
 
 impl FaultRule {
-    /// Only this method (`*`: any), and paths like this, in which `*` stands for any text. A REST path can be given
-    /// without the API's prefix (`/repos/acme/*` for `/api/v3/repos/acme/*`).
+    /// Restricts the fault to this method (`*`: any) and to paths like this, in which `*` matches any text. A
+    /// REST path may omit the API's prefix (`/repos/acme/*` for `/api/v3/repos/acme/*`).
     pub fn on(&self, method: &str, path: &str) -> Self {
         self.with(|rule| {
             rule.method = (method != "*").then(|| method.to_owned());
@@ -152,22 +152,22 @@ impl FaultRule {
         })
     }
 
-    /// Only this host (`codeload.github.com`).
+    /// Restricts the fault to this host (`codeload.github.com`).
     pub fn host(&self, host: &str) -> Self {
         self.with(|rule| rule.host = Some(host.to_owned()))
     }
 
-    /// Only this many times.
+    /// Applies the fault only this many times.
     pub fn times(&self, times: usize) -> Self {
         self.with(|rule| rule.left = Some(times))
     }
 
-    /// Only after this many matching requests.
+    /// Applies the fault only after this many matching requests.
     pub fn after(&self, requests: usize) -> Self {
         self.with(|rule| rule.skip = requests)
     }
 
-    /// How often it has applied.
+    /// How often the fault was applied.
     pub fn hits(&self) -> usize {
         locked(&self.0).hits
     }
@@ -208,7 +208,8 @@ impl FaultRules {
         locked(&self.0).clear();
     }
 
-    /// The oldest fault that covers a request, counted as a hit. `paths` are the names of the request's path.
+    /// The oldest fault that applies to a request, counted as a hit. `paths` are the names of the request's
+    /// path.
     pub(crate) fn take(&self, request: &HttpRequest, paths: &[&str]) -> Option<Fault> {
         let rules = locked(&self.0);
         let rule = rules.iter().find(|rule| locked(&rule.0).covers(request, paths))?;

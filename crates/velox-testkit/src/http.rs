@@ -1,4 +1,4 @@
-//! HTTP for all fixtures: a whole request in, a whole reply out, and the ways a reply is delivered.
+//! HTTP for all fixtures: complete requests and replies, and how a reply is delivered.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -83,8 +83,8 @@ impl HttpRequest {
             || self.parameter("private_token").is_some()
     }
 
-    /// The token in the `Authorization` header: `Bearer T`, `token T`, or Basic with the token as password (or, as
-    /// `https://T@host` gives it, as the user's name).
+    /// The token in the `Authorization` header: `Bearer T`, `token T`, or Basic with the token as password
+    /// (or as user name, as in `https://T@host`).
     pub(crate) fn authorization(&self) -> Option<String> {
         let (scheme, rest) = self.header("authorization")?.split_once(' ')?;
         match scheme.to_ascii_lowercase().as_str() {
@@ -95,7 +95,7 @@ impl HttpRequest {
                 let token = if matches!(password, "" | "x-oauth-basic") { user } else { password };
                 Some(token.to_owned())
             }
-            // An unknown scheme is a credential too, and a wrong one.
+            // An unknown scheme is a wrong credential.
             _ => Some(String::new()),
         }
     }
@@ -105,7 +105,7 @@ pub(crate) fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// A whole reply before it goes on the wire.
+/// A complete reply before it is sent.
 pub(crate) struct HttpReply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
@@ -117,13 +117,13 @@ pub(crate) struct HttpReply {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Whole,
-    /// Half of the body, then the end of the connection.
+    /// Half of the body, then the connection ends.
     Cut,
     /// Half of the body, and the rest after this time.
     Stalled(Duration),
     /// The whole reply after this time.
     Delayed(Duration),
-    /// The end of the connection before any reply.
+    /// The connection ends before any reply.
     HangUp,
 }
 
@@ -154,7 +154,7 @@ impl HttpReply {
         self
     }
 
-    /// Adds an `ETag` to a successful reply, or turns it into 304 where the client has it already.
+    /// Adds an `ETag` to a successful reply, or returns 304 if the client has it already.
     pub(crate) fn tagged(mut self, request: &HttpRequest) -> Self {
         if self.status != 200 {
             return self;
@@ -188,7 +188,7 @@ impl HttpReply {
                             Ok(Frame::data(rest))
                         }
                         _ => {
-                            // The first half must reach the wire before the connection ends.
+                            // The first half must be sent before the connection ends.
                             tokio::time::sleep(Duration::from_millis(50)).await;
                             Err(std::io::ErrorKind::ConnectionReset.into())
                         }
@@ -215,7 +215,8 @@ impl HttpReply {
 
 type HttpBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Answers the requests of one connection. `name` is the host name of the client's TLS connection. The handler may block.
+/// Serves the requests of one connection. `name` is the host name of the client's TLS connection. The handler
+/// may block.
 pub(crate) async fn serve<S>(
     stream: S,
     name: Option<String>,
@@ -240,6 +241,6 @@ pub(crate) async fn serve<S>(
                 .await
         }
     });
-    // A client that disconnects is no error of the fixture.
+    // A disconnected client is not an error.
     let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }

@@ -1,7 +1,7 @@
-//! For tests, the demo and benchmarks: the services that `vx` talks to, on localhost, over real git repositories.
+//! Services that `vx` talks to, on localhost, over real git repositories, for tests, the demo and benchmarks.
 //!
-//! Everything is blocking to use, listens on 127.0.0.1 only, and stops when it is dropped. Fixtures with dependencies that
-//! only tests need are behind the features `nats`, `s3` and `tls`.
+//! All fixtures have a blocking interface, listen on 127.0.0.1 only, and stop when dropped. Fixtures with
+//! dependencies that only tests need are behind the features `nats`, `s3` and `tls`.
 
 mod fault;
 mod forge;

@@ -1,4 +1,4 @@
-//! Listening on localhost, with threads of its own.
+//! Localhost servers with their own threads.
 
 use std::{
     io,
@@ -12,13 +12,13 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 
-/// A bound listener that doesn't accept connections yet.
+/// A bound listener that isn't accepting connections yet.
 pub(crate) struct Bound {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
 }
 
-/// A server on 127.0.0.1 with a runtime of its own; it is stopped when dropped.
+/// A server on 127.0.0.1 with its own runtime, stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct LocalServer {
     pub(crate) address: SocketAddr,
@@ -34,7 +34,7 @@ pub(crate) fn bind() -> Bound {
 }
 
 impl Bound {
-    /// Runs `connection` for each connection, as a task of its own.
+    /// Runs `connection` in a task per connection.
     pub(crate) fn serve<F: Future<Output = ()> + Send + 'static>(
         self,
         connection: impl Fn(TcpStream) -> F + Send + 'static,
@@ -58,16 +58,16 @@ impl Bound {
 }
 
 impl Drop for LocalServer {
-    /// Waits for the end of the runtime: a test's process may end right after.
+    /// Waits for the runtime, since the test process may exit right after.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // On a thread of its own, since the caller may be inside another runtime, which forbids waiting.
+            // On a separate thread, since the caller may be inside another runtime, which forbids waiting.
             let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
         }
     }
 }
 
-/// A port of 127.0.0.1 that was free when this returned.
+/// A port of 127.0.0.1 that was free on return.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::localhost::free_port;
 
-/// A NATS server with JetStream on localhost; its files are kept until it is dropped.
+/// A NATS server with JetStream on localhost; its files are removed when it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
     directory: TempDir,
@@ -23,16 +23,16 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts one. An error says what is missing, or has the server's log.
+    /// Starts a server. An error names what is missing, or has the server's log.
     pub fn start() -> io::Result<Self> {
         Self::start_with("")
     }
 
-    /// Starts one with more configuration, in its own language; `@DIR@` is its directory.
+    /// Starts a server with additional NATS configuration, in which `@DIR@` is its directory.
     pub fn start_with(configuration: &str) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("testkit-nats-").tempdir()?;
         let configuration = configuration.replace("@DIR@", &directory.path().to_string_lossy());
-        // Another process may take the port in between.
+        // Another process may take the port first.
         for left in (0..5).rev() {
             let port = free_port()?;
             let mut server = run(&directory, port, &configuration)?;
@@ -45,7 +45,7 @@ impl NatsServer {
         Err(io::Error::other("nats-server didn't start"))
     }
 
-    /// Starts a cluster of this many servers.
+    /// Starts a cluster of `size` servers.
     pub fn cluster(size: usize) -> io::Result<Vec<Self>> {
         let free = || TcpListener::bind(("127.0.0.1", 0));
         let listeners: Vec<TcpListener> = (0..size).map(|_| free()).collect::<io::Result<_>>()?;
@@ -62,9 +62,9 @@ impl NatsServer {
         ports.iter().enumerate().map(start).collect()
     }
 
-    /// Starts one that accepts credentials of its operator, as `nsc` makes them
-    /// (<https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>); with the text of such a
-    /// credentials file.
+    /// Starts a server in operator mode
+    /// (<https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>); also
+    /// returns the text of a credentials file, as `nsc` creates it.
     pub fn start_with_operator() -> io::Result<(Self, String)> {
         let (operator, system, account, user) =
             (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
@@ -92,22 +92,22 @@ impl NatsServer {
         Ok((server, credentials))
     }
 
-    /// The directory of its files.
+    /// The directory of the server's files.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
     }
 
-    /// Where it listens: `nats://127.0.0.1:PORT`.
+    /// The URL: `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Kills it with SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) -> io::Result<()> {
         end(&mut self.server)
     }
 
-    /// Starts it again after [`Self::kill`], on the same port with the same files.
+    /// Restarts the server after [`Self::kill`], on the same port with the same files.
     pub fn restart(&mut self) -> io::Result<()> {
         self.server = run(&self.directory, self.port, &self.configuration)?;
         wait(&mut self.server, &self.directory, self.port)
@@ -143,7 +143,7 @@ fn run(directory: &TempDir, port: u16, configuration: &str) -> io::Result<Child>
     })
 }
 
-/// A token about `subject`, signed by `issuer`.
+/// A JWT about `subject`, signed by `issuer`.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> io::Result<String> {
     let claims = json!({
         "jti": subject.public_key(), "iat": 1_700_000_000, "iss": issuer.public_key(), "name": "testkit",
@@ -155,7 +155,7 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> io::Result<String
     Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
-/// Waits for its greeting.
+/// Waits for the server's greeting.
 fn wait(server: &mut Child, directory: &TempDir, port: u16) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -178,7 +178,8 @@ fn end(server: &mut Child) -> io::Result<()> {
     server.wait().map(drop)
 }
 
-/// The first line of the protocol is the server's: <https://docs.nats.io/reference/reference-protocols/nats-protocol#info>.
+/// Whether the server sends its INFO line:
+/// <https://docs.nats.io/reference/reference-protocols/nats-protocol#info>
 fn greets(port: u16) -> io::Result<bool> {
     let connection = TcpStream::connect(("127.0.0.1", port))?;
     connection.set_read_timeout(Some(Duration::from_secs(2)))?;

@@ -6,8 +6,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A Go program that answers with `golang.org/x/mod`, the reference for velox-gomod and velox-fetch; one for the whole
-/// test process.
+/// A Go program that runs operations of `golang.org/x/mod`, the reference for velox-gomod and velox-fetch;
+/// one per test process.
 pub struct GoOracle {
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
@@ -15,10 +15,10 @@ pub struct GoOracle {
 static ORACLE: LazyLock<Option<GoOracle>> = LazyLock::new(GoOracle::start);
 
 impl GoOracle {
-    /// The oracle; `None`, with the reason printed, where there is no Go or no `golang.org/x/mod` to be had.
+    /// Starts the oracle; `None`, with the reason printed, without Go or `golang.org/x/mod`.
     ///
     /// # Panics
-    /// Where the oracle doesn't compile.
+    /// If the oracle doesn't compile.
     #[must_use]
     pub fn get() -> Option<&'static Self> {
         ORACLE.as_ref()
@@ -46,19 +46,19 @@ impl GoOracle {
         }
         let built = go(&["build", "-o", &binary.display().to_string()]).ok()?;
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        // It ends with its standard input, that is, with this process.
+        // It exits when its standard input closes, that is, with this process.
         let mut child = Command::new(&binary).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let pipes = Mutex::new((child.stdin.take()?, BufReader::new(child.stdout.take()?)));
         Some(Self { pipes })
     }
 
-    /// The answer to an operation of `oracle/*.go`.
+    /// The result of an operation of `oracle/*.go`.
     ///
     /// # Errors
     /// The error that `golang.org/x/mod` returns.
     ///
     /// # Panics
-    /// An operation that the oracle doesn't have.
+    /// If the oracle lacks the operation.
     pub fn ask(&self, op: &str, args: &[&str]) -> Result<Value, String> {
         let mut pipes = self.pipes.lock().map_err(|_| "a test failed while it asked")?;
         let (stdin, stdout) = &mut *pipes;

@@ -14,7 +14,8 @@ use crate::{
 ///
 /// ```
 /// let osv = velox_testkit::Osv::start();
-/// osv.vulnerable("example.com/acme/lib", "1.0.0", &serde_json::json!({ "id": "GO-2024-1", "summary": "leaks" }));
+/// let entry = serde_json::json!({ "id": "GO-2024-1", "summary": "leaks" });
+/// osv.vulnerable("example.com/acme/lib", "1.0.0", &entry);
 /// assert!(osv.url().starts_with("http://127.0.0.1:"));
 /// ```
 pub struct Osv {
@@ -31,7 +32,7 @@ struct OsvState {
 }
 
 impl Osv {
-    /// An empty one on a free port of 127.0.0.1.
+    /// Starts an empty database on a free port of 127.0.0.1.
     pub fn start() -> Self {
         let (state, bound) = (Arc::new(OsvState::default()), localhost::bind());
         let (served, address) = (Arc::clone(&state), bound.address);
@@ -42,7 +43,7 @@ impl Osv {
         Self { state, server }
     }
 
-    /// Its base URL.
+    /// The base URL.
     pub fn url(&self) -> String {
         format!("http://{}/", self.server.address)
     }
@@ -55,7 +56,7 @@ impl Osv {
         self
     }
 
-    /// The queries so far, `module version` each.
+    /// The queries so far, each as `module version`.
     pub fn queries(&self) -> Vec<String> {
         locked(&self.state.queries).clone()
     }
@@ -79,7 +80,7 @@ impl OsvState {
         }
     }
 
-    /// One vulnerability a page, so that paging is tested as well.
+    /// One vulnerability per page, to test paging.
     fn query(&self, query: &Value) -> Value {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (module, version) = (text(&query["package"]["name"]), text(&query["version"]));

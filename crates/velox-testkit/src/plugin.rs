@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
-/// Files by their path below a module's or repository's top, with `/` between folders.
+/// Files by `/`-separated path below the root of a module or repository.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// The source of a small RoadRunner plugin, made by [`plugin()`].
 ///
-/// It compiles into [`roadrunner`](crate::roadrunner()) and into the real RoadRunner: its type has the methods that
-/// [endure](https://github.com/roadrunner-server/endure) calls, and it requires no other module unless told to.
+/// It compiles into [`roadrunner`](crate::roadrunner()) and into the real RoadRunner: its type has the
+/// methods that [endure](https://github.com/roadrunner-server/endure) calls. By default it requires no other
+/// module.
 #[derive(Clone, Debug)]
 pub struct PluginModule {
     module: String,
@@ -39,25 +40,25 @@ pub fn plugin(module: &str, name: &str) -> PluginModule {
 }
 
 impl PluginModule {
-    /// The `go` line of its go.mod (at first 1.22).
+    /// Sets the `go` line of its go.mod (default: 1.22).
     pub fn go(mut self, version: &str) -> Self {
         version.clone_into(&mut self.go);
         self
     }
 
-    /// A requirement in its go.mod that no code uses: enough to raise a version.
+    /// Adds an unused requirement to its go.mod, to raise a version.
     pub fn requires(mut self, module: &str, version: &str) -> Self {
         self.requires.push((module.to_owned(), version.to_owned()));
         self
     }
 
-    /// A requirement whose top package the plugin imports.
+    /// Adds a requirement and imports its root package.
     pub fn imports(mut self, module: &str, version: &str) -> Self {
         self.imports.push(module.to_owned());
         self.requires(module, version)
     }
 
-    /// Prints a line on standard error when RoadRunner starts it, so that a test sees which copy is in a binary.
+    /// Prints a line on standard error when RoadRunner starts the plugin, to identify the copy in a binary.
     pub fn says(mut self, line: &str) -> Self {
         self.says = Some(line.to_owned());
         self
@@ -69,13 +70,13 @@ impl PluginModule {
         self
     }
 
-    /// Puts the module into a folder of its repository. The module path is the one given to [`plugin()`], unchanged.
+    /// Puts the module into a folder of its repository. The module path stays the one given to [`plugin()`].
     pub fn folder(mut self, folder: &str) -> Self {
         self.folder = format!("{}/", folder.trim_matches('/'));
         self
     }
 
-    /// go.mod and plugin.go.
+    /// The files go.mod and plugin.go.
     pub fn files(&self) -> Files {
         let mut go_mod = format!("module {}\n\ngo {}\n", self.module, self.go);
         for (module, version) in &self.requires {
@@ -114,7 +115,7 @@ impl PluginModule {
     }
 }
 
-/// The last element of the path that isn't a major version, as a Go identifier.
+/// The last element of the path other than a major version, as a Go identifier.
 fn package_name(module: &str) -> String {
     let is_major = |part: &str| part.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
     let last = module.rsplit('/').find(|part| !is_major(part)).unwrap_or("plugin");

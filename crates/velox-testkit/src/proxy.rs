@@ -17,10 +17,10 @@ use crate::{
     sumdb::{TestSumDb, go_sum_lines},
 };
 
-/// When modules made of files were published.
-const PUBLISHED: &str = "2024-01-01T00:00:00Z";
+/// Publication time of the modules.
+const PUBLICATION_TIME: &str = "2024-01-01T00:00:00Z";
 
-/// A Go module proxy on localhost, over modules that a test makes: <https://go.dev/ref/mod#goproxy-protocol>.
+/// A Go module proxy on localhost, over modules made by a test: <https://go.dev/ref/mod#goproxy-protocol>.
 ///
 /// ```
 /// # use velox_testkit::{ModuleProxy, plugin};
@@ -30,7 +30,7 @@ const PUBLISHED: &str = "2024-01-01T00:00:00Z";
 /// assert!(proxy.url().starts_with("http://127.0.0.1:"));
 /// ```
 ///
-/// It also serves a checksum database with the sums of its modules: [`gosumdb`](Self::gosumdb).
+/// It also serves a checksum database of its modules: [`gosumdb`](Self::gosumdb).
 pub struct ModuleProxy {
     state: Arc<ModuleProxyState>,
     server: LocalServer,
@@ -56,7 +56,7 @@ struct ProxyModule {
 }
 
 impl ModuleProxy {
-    /// An empty proxy that listens on a free port of 127.0.0.1.
+    /// Starts an empty proxy on a free port of 127.0.0.1.
     pub fn start() -> Self {
         let (state, bound) = (Arc::new(ModuleProxyState::default()), localhost::bind());
         let (served, address) = (Arc::clone(&state), bound.address);
@@ -67,7 +67,7 @@ impl ModuleProxy {
         Self { state, server, ca: None }
     }
 
-    /// As [`start`](Self::start), over HTTPS, with a certificate of the authority [`ca`](Self::ca).
+    /// Starts an empty proxy over HTTPS, with a certificate of the authority [`ca`](Self::ca).
     #[cfg(feature = "tls")]
     pub fn start_tls() -> Self {
         let authority = crate::tls::TestAuthority::new().expect("a certificate authority");
@@ -93,14 +93,14 @@ impl ModuleProxy {
         self
     }
 
-    /// Adds the small RoadRunner at a version of a year (`v2025.0.77`).
+    /// Adds the small RoadRunner at a version such as `v2025.0.77`.
     pub fn roadrunner(&self, version: &str) -> &Self {
         let year = version.split('.').next().unwrap_or(version);
         let path = format!("github.com/roadrunner-server/roadrunner/{year}");
         self.module(&path, version, crate::roadrunner(year).files())
     }
 
-    /// Adds a plugin with the name that its module path ends with.
+    /// Adds a plugin named after the last element of its module path.
     pub fn plugin(&self, path: &str, version: &str) -> &Self {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.module(path, version, crate::plugin(path, name).files())
@@ -135,13 +135,13 @@ impl ModuleProxy {
         self
     }
 
-    /// Serves these bytes at a path (escaped, as sent), in place of what belongs there.
+    /// Serves these bytes at a path (escaped, as sent) instead of the correct content.
     pub fn serve(&self, path: &str, content: impl Into<Vec<u8>>) -> &Self {
         locked(&self.state.served).insert(path.to_owned(), content.into());
         self
     }
 
-    /// Requires this login; other requests get 401.
+    /// Requires these credentials; other requests get 401.
     pub fn demand_login(&self, name: &str, password: &str) {
         let login = STANDARD.encode(format!("{name}:{password}"));
         *locked(&self.state.login) = Some(format!("Basic {login}"));
@@ -152,12 +152,12 @@ impl ModuleProxy {
         self.state.faults.clear();
     }
 
-    /// Its address, for GOPROXY.
+    /// The URL, for GOPROXY.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.ca.is_some() { "https" } else { "http" }, self.server.address)
     }
 
-    /// Its host and port.
+    /// Host and port.
     pub fn host(&self) -> String {
         self.server.address.to_string()
     }
@@ -167,18 +167,18 @@ impl ModuleProxy {
         self.ca.as_deref().unwrap_or_default()
     }
 
-    /// A value of GOSUMDB: the database's key. It is used through this proxy.
+    /// A GOSUMDB value: the database's key; the database is accessed through this proxy.
     pub fn gosumdb(&self) -> String {
         self.state.sum_db.key()
     }
 
-    /// A value of GOSUMDB with the database's own URL, which is used without a proxy.
+    /// A GOSUMDB value with the database's own URL, which is accessed without a proxy.
     pub fn gosumdb_direct(&self) -> String {
         format!("{} {}{}", self.gosumdb(), self.url(), TestSumDb::path())
     }
 
-    /// Makes the database record another sum for a version that it hasn't recorded yet; with `/go.mod` after the version,
-    /// for its go.mod.
+    /// Makes the database record another checksum for a version not recorded yet; append `/go.mod` to the
+    /// version for its go.mod.
     pub fn vouch(&self, path: &str, version: &str, sum: &str) -> &Self {
         let released = version.trim_end_matches("/go.mod");
         let escaped = format!("{}@{}", escape(path), escape(released));
@@ -192,12 +192,12 @@ impl ModuleProxy {
         self
     }
 
-    /// Removes all but the database's first `count` records.
+    /// Keeps only the database's first `count` records.
     pub fn shrink_sum_db(&self, count: usize) {
         self.state.sum_db.shrink(count);
     }
 
-    /// Replaces the database's history by another one, signed by the same key.
+    /// Replaces the database's history with another one, signed by the same key.
     pub fn fork_sum_db(&self) {
         self.state.sum_db.fork();
     }
@@ -224,7 +224,7 @@ impl ModuleProxyState {
     }
 
     fn reply(&self, request: &HttpRequest) -> HttpReply {
-        // Branches with a slash come as %2F.
+        // Slashes in branch names are sent as %2F.
         let path = decode(&request.path);
         locked(&self.requests).push(path.clone());
         let login = request.header("authorization");
@@ -260,7 +260,7 @@ impl ModuleProxyState {
         self.modules().get(&module)?.answer(&module, &question)
     }
 
-    /// The lines of go.sum for `ESCAPED-PATH@ESCAPED-VERSION`.
+    /// The go.sum lines of `ESCAPED-PATH@ESCAPED-VERSION`.
     fn lines(&self, escaped: &str) -> Option<String> {
         let (path, version) = escaped.split_once('@')?;
         let (path, version) = (unescape(path)?, unescape(version)?);
@@ -271,7 +271,7 @@ impl ModuleProxyState {
 }
 
 impl ProxyModule {
-    /// The answer to what follows `MODULE/` in an address.
+    /// The response to the path after `MODULE/`.
     fn answer(&self, path: &str, question: &str) -> Option<Vec<u8>> {
         if question == "@v/list" {
             return Some(
@@ -287,7 +287,7 @@ impl ProxyModule {
         let files = self.versions.get(version)?;
         match kind {
             "info" => Some(info(version)),
-            // Queries are for .info alone.
+            // Queries are valid for .info only.
             "mod" | "zip" if *version != query => None,
             "mod" => Some(go_mod(path, files)),
             "zip" => Some(archive(path, version, files)),
@@ -295,7 +295,7 @@ impl ProxyModule {
         }
     }
 
-    /// Releases and pre-releases, oldest first; pseudo-versions are never listed.
+    /// Releases and pre-releases, oldest first, without pseudo-versions.
     fn listed(&self) -> Vec<String> {
         let mut versions: Vec<String> =
             self.versions.keys().filter(|version| !is_pseudo(version)).cloned().collect();
@@ -312,7 +312,7 @@ impl ProxyModule {
 }
 
 fn info(version: &str) -> Vec<u8> {
-    json!({"Version": version, "Time": PUBLISHED}).to_string().into_bytes()
+    json!({"Version": version, "Time": PUBLICATION_TIME}).to_string().into_bytes()
 }
 
 fn go_mod(path: &str, files: &Files) -> Vec<u8> {
@@ -323,7 +323,7 @@ fn parse(version: &str) -> Option<Version> {
     Version::parse(version.strip_prefix('v')?).ok().filter(|version| version.build == BuildMetadata::EMPTY)
 }
 
-/// Whether a version ends with a time and the start of a commit's id.
+/// Whether a version ends with a timestamp and the start of a commit id.
 fn is_pseudo(version: &str) -> bool {
     let Some(Version { pre, .. }) = parse(version) else { return false };
     let ends_well = |pre: &Prerelease| {
@@ -344,7 +344,7 @@ fn archive(path: &str, version: &str, files: &Files) -> Vec<u8> {
     zip.finish().expect("a zip in memory").into_inner()
 }
 
-/// Upper case letters as `!` and the lower case one: <https://go.dev/ref/mod#goproxy-protocol>
+/// Replaces upper-case letters by `!` and the lower-case letter: <https://go.dev/ref/mod#goproxy-protocol>
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -356,7 +356,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// None where the text isn't what [`escape`] makes.
+/// `None` if [`escape`] can't return the text.
 fn unescape(text: &str) -> Option<String> {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();

@@ -15,11 +15,11 @@ use crate::localhost::locked;
 /// The time of a repository's first commit, unless set with [`Repo::at`]: 2024-01-01 00:00:00 UTC.
 pub const FIRST_COMMIT: i64 = 1_704_067_200;
 
-/// A git repository that a test writes.
+/// A git repository written by a test.
 ///
-/// Files are staged with [`file`](Repo::file) and its kin and become history with [`commit`](Repo::commit). Author,
-/// committer and dates are fixed, so the same calls give the same commit ids on every machine. It is a handle: clones
-/// are the same repository, and its directory is removed with the last of them.
+/// Files are staged with [`file`](Repo::file) and similar methods and committed with
+/// [`commit`](Repo::commit). Author, committer and dates are fixed, so the same calls give the same commit
+/// ids on every machine. Clones share the repository, whose directory is removed with the last clone.
 ///
 /// ```
 /// # use velox_testkit::Repo;
@@ -27,7 +27,7 @@ pub const FIRST_COMMIT: i64 = 1_704_067_200;
 /// assert_eq!(repo.commit_id("v1.0.0"), repo.head());
 /// ```
 ///
-/// A mistake in the fixture, such as a missing ref, panics with git's message.
+/// An error of the fixture, such as a missing ref, panics with git's message.
 #[derive(Clone)]
 pub struct Repo {
     inner: Arc<RepoInner>,
@@ -54,7 +54,7 @@ enum StagedChange {
     Remove,
 }
 
-/// What a forge knows about a repository beyond its history.
+/// A repository's metadata on its forge.
 #[derive(Clone, Default)]
 pub(crate) struct RepoAccess {
     pub(crate) id: Option<u64>,
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Repo {
 }
 
 impl Repo {
-    /// An empty repository whose default branch is `main`, in a directory of its own.
+    /// Creates an empty repository in its own directory; the default branch is `main`.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("testkit-repo-").tempdir().expect("a temporary directory");
         let git_dir = dir.path().join("repository.git");
@@ -93,7 +93,7 @@ impl Repo {
                 address: OnceLock::new(),
             }),
         };
-        // Any commit may be fetched by its id and partial clones work, as github.com and gitlab.com have it:
+        // As on github.com and gitlab.com, any commit may be fetched by its id, and partial clones work:
         // https://git-scm.com/docs/git-config#Documentation/git-config.txt-uploadpackallowAnySHA1InWant
         for key in ["allowTipSHA1InWant", "allowReachableSHA1InWant", "allowAnySHA1InWant", "allowFilter"] {
             repo.git(["config", &format!("uploadpack.{key}"), "true"]);
@@ -124,7 +124,7 @@ impl Repo {
         self.clone()
     }
 
-    /// Stages the removal of a file, or of a whole folder, for the next commit.
+    /// Stages the removal of a file or folder for the next commit.
     pub fn remove(&self, path: impl Into<String>) -> Self {
         self.stage(path, StagedChange::Remove)
     }
@@ -134,16 +134,15 @@ impl Repo {
         self.clone()
     }
 
-    /// Sets the time of the next commit, in seconds since 1970-01-01 UTC. Each commit and each annotated tag
-    /// is made a minute after the one before it.
+    /// Sets the Unix time of the next commit. Each further commit and annotated tag is one minute later.
     pub fn at(&self, unix_seconds: i64) -> Self {
         self.state().clock = unix_seconds;
         self.clone()
     }
 
-    /// Commits what is staged (which may be nothing) on the current branch.
+    /// Commits the staged changes, if any, on the current branch.
     pub fn commit(&self, message: &str) -> Self {
-        // One git process, whatever the number of files: https://git-scm.com/docs/git-fast-import
+        // One git process for any number of files: https://git-scm.com/docs/git-fast-import
         let mut state = self.state();
         let branch = format!("refs/heads/{}", state.branch);
         let mut stream = format!(
@@ -175,13 +174,13 @@ impl Repo {
         self.clone()
     }
 
-    /// A lightweight tag on the current branch's newest commit; an existing one is moved.
+    /// Creates or moves a lightweight tag at the current branch's newest commit.
     pub fn tag(&self, name: &str) -> Self {
         self.git(["update-ref", &format!("refs/tags/{name}"), &self.head()]);
         self.clone()
     }
 
-    /// An annotated tag on the current branch's newest commit; an existing one is moved.
+    /// Creates or moves an annotated tag at the current branch's newest commit.
     pub fn annotated_tag(&self, name: &str, message: &str) -> Self {
         let mut state = self.state();
         let clock = state.clock;
@@ -195,20 +194,20 @@ impl Repo {
         self.clone()
     }
 
-    /// Makes a branch at the current branch's newest commit and goes to it: what is committed next is on it.
+    /// Creates a branch at the current branch's newest commit and checks it out.
     pub fn branch(&self, name: &str) -> Self {
         self.git(["update-ref", &format!("refs/heads/{name}"), &self.head()]);
         self.checkout(name)
     }
 
-    /// Goes to a branch that exists: what is committed next is on it.
+    /// Checks out an existing branch.
     pub fn checkout(&self, branch: &str) -> Self {
         self.commit_id(&format!("refs/heads/{branch}"));
         branch.clone_into(&mut self.state().branch);
         self.clone()
     }
 
-    /// Makes `name` the default branch (`main` at first). A repository without a commit goes to it too.
+    /// Makes `name` the default branch (initially `main`), and checks it out if there is no commit yet.
     pub fn default_branch(&self, name: &str) -> Self {
         let head = format!("refs/heads/{name}");
         self.git(["symbolic-ref", "HEAD", &head]);
@@ -226,8 +225,7 @@ impl Repo {
         self.commit_id(&format!("refs/heads/{branch}"))
     }
 
-    /// The full id of the commit that a revision means, in
-    /// [git's notation](https://git-scm.com/docs/gitrevisions).
+    /// The full commit id of a revision in [git's notation](https://git-scm.com/docs/gitrevisions).
     pub fn commit_id(&self, revision: &str) -> String {
         self.find(revision).unwrap_or_else(|| panic!("{revision}: no such commit in {self:?}"))
     }
@@ -239,7 +237,7 @@ impl Repo {
         output.status.success().then_some(output.stdout)
     }
 
-    /// Runs git in this repository and gives what it prints, without the last line end.
+    /// Runs git in this repository; returns its output without the final line break.
     pub fn git<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> String {
         text(run(self.command().args(arguments), &[]))
     }
@@ -249,7 +247,7 @@ impl Repo {
         &self.inner.git_dir
     }
 
-    /// What `git clone` takes: the forge's address of a forge's repository, else a `file://` one.
+    /// The URL for `git clone`: the forge's URL if it is published there, else a `file://` URL.
     pub fn url(&self) -> String {
         self.inner
             .address
@@ -258,19 +256,19 @@ impl Repo {
             .unwrap_or_else(|| format!("file://{}", self.inner.git_dir.display()))
     }
 
-    /// Sets the numeric project id that GitLab answers to (and GitHub shows).
+    /// Sets the numeric project id of GitLab, which GitHub shows too.
     pub fn id(&self, id: u64) -> Self {
         self.access_mut().id = Some(id);
         self.clone()
     }
 
-    /// On its forge, only requests with one of this repository's tokens see it.
+    /// Makes the repository private: its forge requires one of its tokens.
     pub fn private(&self) -> Self {
         self.access_mut().private = true;
         self.clone()
     }
 
-    /// Makes `token` one that its forge knows and that may read this repository.
+    /// Adds a token with which the forge's user can read this repository.
     pub fn token(&self, token: &str) -> Self {
         self.access_mut().tokens.push(token.to_owned());
         self.clone()
@@ -281,7 +279,7 @@ impl Repo {
     }
 
     pub(crate) fn set_address(&self, url: String) {
-        // The first forge that takes a repository names it.
+        // The first forge that publishes a repository determines its URL.
         let _ = self.inner.address.set(url);
     }
 
@@ -294,7 +292,7 @@ impl Repo {
         output.status.success().then(|| text(output.stdout))
     }
 
-    /// git in this repository, without the user's configuration.
+    /// A git command in this repository, without the user's configuration.
     pub(crate) fn command(&self) -> Command {
         let mut command = git();
         command.arg("--git-dir").arg(&self.inner.git_dir);
@@ -310,7 +308,7 @@ impl Repo {
     }
 }
 
-/// git without the configuration of the user and the machine and without the caller's repository.
+/// A git command without the user's and system's configuration and without the caller's repository.
 pub(crate) fn git() -> Command {
     let mut command = Command::new("git");
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"] {

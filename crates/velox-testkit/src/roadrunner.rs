@@ -7,12 +7,13 @@ pub struct RoadRunnerTree {
     files: Files,
 }
 
-/// A small server of our own whose tree is laid out as RoadRunner's, with the module path
+/// A small server with RoadRunner's layout and the module path
 /// `github.com/roadrunner-server/roadrunner/MAJOR` (`v2`, `v2023`, `v2024`, `v2025`, `v3`).
 ///
-/// It knows `rr serve -c FILE`, `rr workers -c FILE` and `rr --version`. Endure and the config plugin are in it, and the
-/// real plugins fileserver, informer, logger, metrics, resetter, rpc and status, all from the public module proxy.
-/// `internal/cli/workers` imports two of them, as in RoadRunner, so a build can't leave these out.
+/// It supports `rr serve -c FILE`, `rr workers -c FILE` and `rr --version`. It contains endure, the config
+/// plugin and the real plugins fileserver, informer, logger, metrics, resetter, rpc and status, all from the
+/// public module proxy. `internal/cli/workers` imports two of them, as in RoadRunner, so a build can't omit
+/// these.
 pub fn roadrunner(major: &str) -> RoadRunnerTree {
     const WRITTEN_AS: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let module = format!("github.com/roadrunner-server/roadrunner/{major}");
@@ -42,7 +43,7 @@ const SOURCES: &[(&str, &str)] = sources![
 ];
 
 impl RoadRunnerTree {
-    /// Its module path.
+    /// The module path.
     pub fn module(&self) -> &str {
         &self.module
     }
@@ -52,7 +53,7 @@ impl RoadRunnerTree {
         self.files.clone()
     }
 
-    /// Another file, or other content for one that is there.
+    /// Adds or replaces a file.
     pub fn file(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
         self.files.insert(name.to_owned(), content.as_ref().to_vec());
         self

@@ -13,7 +13,7 @@ use crate::localhost::{self, LocalServer};
 const KEY: &str = "testkit";
 const SECRET: &str = "testkit-secret";
 
-/// An S3 server on localhost, over a directory of its own. It checks signatures.
+/// An S3 server on localhost with its own directory. It verifies signatures.
 #[derive(Debug)]
 pub struct S3Server {
     directory: TempDir,
@@ -21,7 +21,7 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts one, with the bucket `builds`.
+    /// Starts a server with the bucket `builds`.
     pub fn start() -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("testkit-s3-").tempdir()?;
         fs::create_dir(directory.path().join("builds"))?;
@@ -40,12 +40,12 @@ impl S3Server {
         Ok(Self { directory, server })
     }
 
-    /// The URL of a bucket and what is in it: `s3://PATH`.
+    /// The URL of a bucket or of an object in it: `s3://PATH`.
     pub fn url(&self, path: &str) -> String {
         format!("s3://{path}")
     }
 
-    /// The variables that lead there, and let in.
+    /// Environment variables with the endpoint and the credentials.
     pub fn environment(&self) -> BTreeMap<String, String> {
         [
             ("AWS_ENDPOINT", format!("http://{}", self.server.address)),
@@ -59,7 +59,7 @@ impl S3Server {
         .collect()
     }
 
-    /// Where its buckets are: a directory each.
+    /// The directory that contains a directory per bucket.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
     }

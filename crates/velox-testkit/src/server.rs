@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::localhost::free_port;
 
-/// The longest time until the first reply, and until the process exits.
+/// Timeout for the first reply, and for the process to exit.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running RoadRunner (`rr serve`); killed when dropped.
@@ -23,8 +23,8 @@ pub struct RunningRoadRunner {
 }
 
 impl RunningRoadRunner {
-    /// Starts `binary serve -c .rr.yaml` in `directory` after writing `configuration` there. In it, `${RR_HTTP_PORT}` and
-    /// `${RR_RPC_PORT}` (RoadRunner's own way to write variables) are free ports of 127.0.0.1.
+    /// Starts `binary serve -c .rr.yaml` in `directory` after writing `configuration` there. In it,
+    /// `${RR_HTTP_PORT}` and `${RR_RPC_PORT}` (RoadRunner's variable syntax) are free ports of 127.0.0.1.
     pub fn start(binary: &Path, directory: &Path, configuration: &str) -> io::Result<Self> {
         std::fs::write(directory.join(".rr.yaml"), configuration)?;
         let (http, rpc) = (free_port()?, free_port()?);
@@ -41,13 +41,13 @@ impl RunningRoadRunner {
         Ok(Self { child, port: http })
     }
 
-    /// The address that `path` has on this server.
+    /// The URL of `path` on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// The body of the reply to `GET path`. Waits until the server listens; a status other than 200 and an exited server
-    /// are errors.
+    /// The body of the reply to `GET path`. Waits until the server listens; a status other than 200 and an
+    /// exited server are errors.
     pub fn get(&mut self, path: &str) -> io::Result<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let since = Instant::now();
@@ -87,7 +87,7 @@ impl RunningRoadRunner {
 
 impl Drop for RunningRoadRunner {
     fn drop(&mut self) {
-        // It may have exited already.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

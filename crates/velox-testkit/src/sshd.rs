@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use crate::{Repo, localhost::free_port};
 
-/// git over ssh on localhost: OpenSSH's own sshd with keys made for it, and an ssh-agent that holds the user's key.
+/// git over ssh on localhost: OpenSSH's sshd with generated keys, and an ssh-agent with the user's key.
 ///
-/// [`environment`](Self::environment) makes ssh go there for every host, as a company's ssh configuration could, so
-/// `ssh://git@github.com/OWNER/REPOSITORY` reaches it. It runs as whoever runs the test, root or not.
+/// [`environment`](Self::environment) redirects ssh for every host to it, as a company's ssh configuration
+/// could, so `ssh://git@github.com/OWNER/REPOSITORY` reaches it. It works for root and other users.
 #[derive(Debug)]
 pub struct Sshd {
     directory: TempDir,
@@ -24,7 +24,7 @@ pub struct Sshd {
     agent: Child,
 }
 
-/// Handles git's command, whatever host and user the address names. `@...@` are replaced.
+/// Runs git's command for any host and user of the URL. `@...@` are replaced.
 const SERVE: &str = r#"#!/bin/sh
 # Only reading, only what was published here. Git writes: git-upload-pack '/owner/repository'
 echo "$SSH_ORIGINAL_COMMAND" >>'@DIR@/requests'
@@ -74,14 +74,14 @@ Host *
 ";
 
 impl Sshd {
-    /// Starts sshd and ssh-agent. An error says what is missing or what sshd complained about.
+    /// Starts sshd and ssh-agent. An error names what is missing, or has sshd's message.
     pub fn start() -> io::Result<Self> {
         let program = program("sshd").ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, "no sshd found (Debian: openssh-server)")
         })?;
         let user = stdout_of(Command::new("id").arg("-un"))?;
         if stdout_of(Command::new("id").arg("-u"))? == "0" {
-            // Where sshd as root locks its unprivileged half in; services make it at boot.
+            // sshd's privilege separation directory, which services create at boot.
             fs::create_dir_all("/run/sshd")?;
         }
         let directory = tempfile::Builder::new().prefix("testkit-sshd-").tempdir()?;
@@ -135,7 +135,7 @@ impl Sshd {
         sshd.wait()?;
         let key = sshd.directory.path().join("user");
         stdout_of(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", sshd.socket()))?;
-        // Now only the agent has it.
+        // Now only the agent has the key.
         fs::remove_file(key)?;
         Ok(sshd)
     }
@@ -159,19 +159,19 @@ impl Sshd {
 
     /// The variables of a user without an agent: ssh reaches the server, which rejects the user.
     pub fn environment_without_agent(&self) -> Vec<(String, String)> {
-        // The address's user is git; sshd knows only the machine's own.
+        // The URL's user is git; sshd knows only this machine's users.
         let command =
             format!("ssh -F {} -l {}", self.directory.path().join("ssh_config").display(), self.user);
         vec![("GIT_SSH_COMMAND".to_owned(), command)]
     }
 
-    /// The commands of clients, in order.
+    /// The clients' commands, in order.
     pub fn requests(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.path().join("requests")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The port that it listens on, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -201,7 +201,7 @@ impl Sshd {
 impl Drop for Sshd {
     fn drop(&mut self) {
         for child in [&mut self.server, &mut self.agent] {
-            // They may have exited already.
+            // The processes may have exited already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -213,7 +213,7 @@ fn stop(mut child: Child) {
     let _ = child.wait();
 }
 
-/// A program on the PATH, or where the system keeps its services. sshd wants to be started by its full path.
+/// A program on the PATH or in the system's sbin directories. sshd requires an absolute path.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let services = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);

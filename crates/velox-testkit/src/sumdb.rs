@@ -21,8 +21,8 @@ const HASHES_PER_TILE: u64 = 256;
 
 type RecordHash = [u8; 32];
 
-/// A checksum database (<https://go.dev/ref/mod#checksum-database>) with a key of its own. It records a module version
-/// when it is first requested, as the public one does.
+/// A checksum database (<https://go.dev/ref/mod#checksum-database>) with its own key. Like the public one, it
+/// records a module version when it is first requested.
 ///
 /// It shares no code with the client under test: trees are computed from all records each time.
 pub(crate) struct TestSumDb {
@@ -31,7 +31,7 @@ pub(crate) struct TestSumDb {
 
 struct RecordLog {
     key: Arc<Ed25519KeyPair>,
-    /// The signing key; another one after [`TestSumDb::sign_by_another`].
+    /// The signing key; replaced by [`TestSumDb::sign_by_another`].
     signer: Arc<Ed25519KeyPair>,
     records: Vec<String>,
     by_version: BTreeMap<String, usize>,
@@ -52,7 +52,7 @@ impl TestSumDb {
         format!("{NAME}+{:08x}+{}", u32::from_be_bytes(key_hash(&public)), STANDARD.encode(public))
     }
 
-    /// The path of the database behind a proxy's address.
+    /// The database's path on a proxy.
     pub(crate) fn path() -> String {
         format!("/sumdb/{NAME}")
     }
@@ -69,7 +69,7 @@ impl TestSumDb {
         log.by_version.retain(|_, index| *index < count);
     }
 
-    /// Replaces the first record, and so the history.
+    /// Replaces the first record and thereby the history.
     pub(crate) fn fork(&self) {
         if let Some(first) = self.log().records.first_mut() {
             *first =
@@ -82,7 +82,7 @@ impl TestSumDb {
         self.log().signer = new_key();
     }
 
-    /// The answer to a path below the database's own. `lines` gives the lines of a version that isn't recorded yet.
+    /// The response to a path below the database's. `lines` returns the lines of a version not recorded yet.
     pub(crate) fn answer(&self, path: &str, lines: impl FnOnce(&str) -> Option<String>) -> Option<Vec<u8>> {
         if path == "supported" {
             return Some(Vec::new());

@@ -32,15 +32,16 @@ use crate::{
 const PUBLIC_NAMES: [&str; 5] =
     ["github.com", "www.github.com", "api.github.com", "codeload.github.com", "gitlab.com"];
 
-/// An HTTPS proxy ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) on localhost that answers
-/// github.com, api.github.com, codeload.github.com and gitlab.com from a [`TestForge`], with certificates of a test CA of
-/// its own. Other hosts are tunnelled unchanged, or refused when [`offline`](Internet::offline).
+/// An HTTPS proxy ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) on localhost that
+/// answers github.com, api.github.com, codeload.github.com and gitlab.com from a [`TestForge`], with
+/// certificates of its own test CA. Other hosts are tunnelled unchanged, or refused when
+/// [`offline`](Internet::offline).
 ///
-/// Programs take it by [`environment`](Internet::environment), as in a company that inspects its traffic:
+/// Programs use it through [`environment`](Internet::environment), as behind a TLS-inspecting company proxy:
 ///
 /// ```
-/// # use velox_testkit::{Forge, Internet};
-/// let forge = Forge::start();
+/// # use velox_testkit::{Internet, TestForge};
+/// let forge = TestForge::start();
 /// forge.github("acme/plugin").file("README.md", "hello\n").commit("first");
 /// let internet = Internet::start(&forge).offline();
 /// let status = std::process::Command::new("git")
@@ -88,14 +89,14 @@ impl Internet {
         Self { proxy, server, dir }
     }
 
-    /// Refuses every host that the forge doesn't answer.
+    /// Refuses every host that the forge doesn't serve.
     #[must_use]
     pub fn offline(self) -> Self {
         self.proxy.state().offline = true;
         self
     }
 
-    /// Lets the forge answer one more name, as a GitHub Enterprise Server (REST below `/api/v3`).
+    /// Makes the forge serve another host name, as a GitHub Enterprise Server (REST below `/api/v3`).
     #[must_use]
     pub fn github_at(self, name: &str) -> Self {
         self.proxy.state().names.push(name.to_ascii_lowercase());
@@ -112,7 +113,7 @@ impl Internet {
         self.dir.path().join(CA_FILE)
     }
 
-    /// A file with the test CA's certificate and those that the system trusts, in PEM.
+    /// A file with the test CA's certificate and the system's trusted ones, in PEM.
     pub fn bundle_file(&self) -> PathBuf {
         self.dir.path().join(BUNDLE_FILE)
     }
@@ -120,7 +121,7 @@ impl Internet {
     /// The environment variables that make a program use this proxy and trust its CA.
     pub fn environment(&self) -> Vec<(String, String)> {
         let (proxy, bundle) = (self.proxy_url(), self.bundle_file().display().to_string());
-        // This overrides the caller's NO_PROXY, which may have github.com in it.
+        // This overrides the caller's NO_PROXY, which may contain github.com.
         let local = "127.0.0.1,localhost".to_owned();
         [
             ("HTTPS_PROXY", proxy.clone()),
@@ -144,8 +145,8 @@ impl std::fmt::Debug for Internet {
 const CA_FILE: &str = "ca.pem";
 const BUNDLE_FILE: &str = "bundle.pem";
 
-/// The places where Linux distributions and BSDs keep the trusted certificates in one file, the same that
-/// [Go looks at](https://go.dev/src/crypto/x509/root_linux.go).
+/// Certificate bundles of Linux distributions and BSDs, the same as
+/// [Go's](https://go.dev/src/crypto/x509/root_linux.go).
 const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -168,7 +169,7 @@ impl InternetProxy {
             let proxy = Arc::clone(&self);
             async move { Ok::<_, Infallible>(proxy.connect(request).await) }
         });
-        // A client that disconnects is no error of the fixture.
+        // A disconnected client is not an error.
         let _ = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
@@ -237,7 +238,7 @@ fn refuse(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// A certificate authority that only the test trusts.
+/// A certificate authority trusted only by tests.
 pub(crate) struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,

@@ -18,11 +18,10 @@ logger = { ref = "v5.0.2", owner = "roadrunner-server", repository = "logger" }
 server = { ref = "v5.0.2", owner = "roadrunner-server", repository = "server" }
 http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
 
-/// A configuration file and its text.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     pub(crate) source: SourceFile,
-    /// The directory that its relative paths start from.
+    /// The base directory of relative paths.
     pub(crate) base: PathBuf,
     /// The path of the file; `None` for stdin and pipes.
     pub(crate) path: Option<PathBuf>,
@@ -48,7 +47,7 @@ impl ConfigFile {
                     base = absolute.parent().unwrap_or(working_directory).to_owned();
                     file = Some(absolute.clone());
                 }
-                // A pipe (`-c <(generate)`) has no directory of its own.
+                // A pipe (`-c <(generate)`) has no directory.
                 _ => {}
             }
             File::open(&absolute).and_then(read_limited)

@@ -5,10 +5,10 @@ use std::{
     panic::{Location, PanicHookInfo},
 };
 
-/// Reports panics as internal errors of vx, with a request to report them.
+/// Reports panics as internal errors.
 pub(crate) fn install() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
-        // A formatted message could contain a token; a literal one can't.
+        // Only literal messages are shown: a formatted one could contain a token.
         let literal = panic.payload().downcast_ref::<&'static str>().copied();
         let text = message(literal, panic.location(), &Backtrace::capture());
         let _ = anstream::stderr().write_all(text.as_bytes());

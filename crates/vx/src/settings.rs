@@ -15,18 +15,17 @@ pub(crate) struct Settings {
     format: Option<OutputFormat>,
 }
 
-/// Which standard streams are terminals, and what the terminal supports.
+/// The terminal capabilities of the standard streams.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
     pub(crate) unicode: bool,
-    /// Whether stderr supports colors.
     pub(crate) color: bool,
 }
 
-/// How much is shown; each level includes the ones before it.
+/// The verbosity; each level includes the previous ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {
     /// Errors only (`-q`, `[log] level = "error"`, `mode = "off"`).
@@ -74,7 +73,7 @@ impl Settings {
         }
     }
 
-    /// `-v` and `-q`, else the `mode` and `level` of `[log]`.
+    /// The verbosity from `-v` and `-q`, else from `[log] mode` and `level`.
     pub(crate) fn verbosity(&self, log: LogConfig) -> Verbosity {
         self.verbosity.unwrap_or(match (log.mode, log.level) {
             (Some(LogMode::Off), _) | (_, Some(LogLevel::Error)) => Verbosity::Errors,
@@ -84,7 +83,7 @@ impl Settings {
         })
     }
 
-    /// `--format`, else JSON for `[log] mode = "production"` without a terminal.
+    /// The format from `--format`, else JSON for `[log] mode = "production"` without a terminal.
     pub(crate) fn format(&self, log: LogConfig) -> OutputFormat {
         let is_terminal = self.terminal.stdout || self.terminal.stderr;
         self.format.unwrap_or(match log.mode {
@@ -94,7 +93,7 @@ impl Settings {
     }
 }
 
-/// Whether the locale is UTF-8: the first of these variables that is not empty names the character set
+/// Whether the locale is UTF-8: the first non-empty variable names the character set
 /// (<https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html#tag_08_02>).
 fn unicode(environment: &BTreeMap<String, String>) -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]

@@ -2,17 +2,14 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
-/// A signal that stops a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGINT, Ctrl-C.
     Interrupt,
-    /// SIGTERM.
     Terminate,
 }
 
 impl Signal {
-    /// 128 and the number of the signal, as shells report it.
+    /// The exit code that shells use: 128 plus the signal number.
     pub(crate) const fn exit_code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -21,7 +18,7 @@ impl Signal {
     }
 }
 
-/// The signal handler of a command, which knows the first signal received.
+/// The signal handler of a command, with the first signal received.
 #[derive(Debug)]
 pub(crate) struct SignalWatch {
     first: Arc<OnceLock<Signal>>,
@@ -39,7 +36,7 @@ impl SignalWatch {
     }
 }
 
-/// Cancels `cancel` on the first signal and calls `on_signal`; exits on the second one, without waiting for the clean-up.
+/// Cancels `cancel` and calls `on_signal` on the first signal; exits immediately on the second one.
 pub(crate) fn watch(
     cancel: CancellationToken,
     on_signal: impl FnOnce(Signal) + Send + 'static,

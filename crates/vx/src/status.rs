@@ -4,10 +4,10 @@ use velox_build::ErrorKind;
 
 use crate::signals::Signal;
 
-/// The result of a command. An error was already reported to the user; only the exit status is left.
+/// The result of a command. Errors were already reported to the user.
 pub(crate) type CommandResult<T = ()> = Result<T, ExitStatus>;
 
-/// Why vx exits with a status other than 0.
+/// A non-zero exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// The build failed, or a check found errors.

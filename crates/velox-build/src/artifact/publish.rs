@@ -22,7 +22,7 @@ use crate::{
 pub(crate) const TEMPORARY_PREFIX: &str = ".rr.";
 
 /// More than the time resolution of any file system.
-const TICK: Duration = Duration::from_secs(3);
+const TIME_RESOLUTION: Duration = Duration::from_secs(3);
 
 impl Output {
     /// Fails before the compile if the output paths can't be used.
@@ -77,8 +77,8 @@ impl Output {
     }
 }
 
-/// Copies the artifact to its output path; an identical file is left alone. The checksum of a `fresh` artifact, which was
-/// just computed, isn't verified again.
+/// Copies the artifact to its output path unless an identical file is there. The checksum of a `fresh`
+/// artifact is not verified again.
 pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Result<(), Error> {
     if is_published(artifact, file) {
         return Ok(());
@@ -129,7 +129,7 @@ fn is_something_else(file: &Path) -> bool {
     read.is_ok_and(|size| size > 0) && !programs.iter().any(|program| start.starts_with(program))
 }
 
-/// Whether the file is a copy of the artifact. A file that was hashed before and did not change isn't hashed again.
+/// Whether the file is a copy of the artifact; an unchanged file is not hashed again.
 fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
     let Some(identity) = FileIdentity::of(file).filter(|identity| identity.size == artifact.size) else {
         return false;
@@ -184,7 +184,8 @@ impl FileIdentity {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanos) = self.changed;
         let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
-        cfg!(unix) && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TICK < now)
+        cfg!(unix)
+            && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TIME_RESOLUTION < now)
     }
 }
 

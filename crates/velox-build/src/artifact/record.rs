@@ -8,15 +8,14 @@ use sha2::{Digest, Sha256};
 use crate::{lock::Lock, settings::BuildSettings, stamp::Stamp};
 
 /// The beginning of a record.
-const START: &[u8] = br#"{"vx_record":"#;
+const RECORD_PREFIX: &[u8] = br#"{"vx_record":"#;
 /// How many bytes of a binary are read at once, and the maximum length of a record.
-const CHUNK: u64 = 1 << 20;
-const LONGEST: usize = 1 << 16;
+const CHUNK_BYTES: u64 = 1 << 20;
+const MAX_RECORD_BYTES: usize = 1 << 16;
 /// The maximum size of a binary that is searched.
-const LARGEST: u64 = 4 << 30;
+const MAX_BINARY_BYTES: u64 = 4 << 30;
 
-/// The build record in the read-only data of a binary, as JSON: with `-trimpath`, Go leaves the linker flags out of the
-/// build information.
+/// The build record, JSON in the read-only data of a binary: Go's build information lacks the linker flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
     /// The version of the format.
@@ -69,35 +68,37 @@ impl BuildRecord {
     /// # Errors
     /// The binary can't be read.
     pub fn find(binary: impl Read) -> io::Result<Option<Self>> {
-        let mut rest = binary.take(LARGEST);
-        let finder = memmem::Finder::new(START);
-        let mut held: Vec<u8> = Vec::new();
+        let mut rest = binary.take(MAX_BINARY_BYTES);
+        let finder = memmem::Finder::new(RECORD_PREFIX);
+        let mut buffer: Vec<u8> = Vec::new();
         loop {
-            let ended = (&mut rest).take(CHUNK).read_to_end(&mut held)? == 0;
+            let is_end = (&mut rest).take(CHUNK_BYTES).read_to_end(&mut buffer)? == 0;
             let mut from = 0;
-            while let Some(at) = held.get(from..).and_then(|bytes| finder.find(bytes)) {
+            while let Some(at) = buffer.get(from..).and_then(|bytes| finder.find(bytes)) {
                 from += at;
-                let Some(found) = held.get(from..).filter(|found| ended || found.len() >= LONGEST) else {
+                let Some(found) =
+                    buffer.get(from..).filter(|found| is_end || found.len() >= MAX_RECORD_BYTES)
+                else {
                     break;
                 };
-                let found = found.get(..LONGEST).unwrap_or(found);
+                let found = found.get(..MAX_RECORD_BYTES).unwrap_or(found);
                 let record = serde_json::Deserializer::from_slice(found).into_iter::<Self>().next();
                 if let Some(Ok(record)) = record
                     && record.vx_record == 1
                 {
                     return Ok(Some(record));
                 }
-                from += START.len();
+                from += RECORD_PREFIX.len();
             }
-            if ended {
+            if is_end {
                 return Ok(None);
             }
-            // Keep a possible beginning of a record.
-            let keep = held
+            // Keep a possible start of a record.
+            let keep = buffer
                 .get(from..)
                 .and_then(|bytes| finder.find(bytes))
-                .map_or_else(|| held.len().saturating_sub(START.len()).max(from), |at| from + at);
-            held.drain(..keep);
+                .map_or_else(|| buffer.len().saturating_sub(RECORD_PREFIX.len()).max(from), |at| from + at);
+            buffer.drain(..keep);
         }
     }
 }
@@ -142,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(parts in vec(prop_oneof![
-            Just(START.to_vec()),
+            Just(RECORD_PREFIX.to_vec()),
             Just(serde_json::to_vec(&record()).unwrap()),
             vec(any::<u8>(), 0..50),
         ], 0..9), cut in 0usize..2000) {
@@ -154,9 +155,9 @@ mod tests {
     #[test]
     fn what_only_looks_like_one_is_passed_over() {
         let text = serde_json::to_vec(&record()).unwrap();
-        assert_eq!(find(&[START, b"1,", START, START, &text]), Some(record()));
-        assert_eq!(find(&[START]), None);
-        assert_eq!(find(&[&START.repeat(200_000)]), None);
+        assert_eq!(find(&[RECORD_PREFIX, b"1,", RECORD_PREFIX, RECORD_PREFIX, &text]), Some(record()));
+        assert_eq!(find(&[RECORD_PREFIX]), None);
+        assert_eq!(find(&[&RECORD_PREFIX.repeat(200_000)]), None);
         assert_eq!(find(&[&text[..text.len() - 1]]), None);
         assert_eq!(find(&[b"{\"vx_record\":2}"]), None);
         assert_eq!(find(&[b""]), None);

@@ -15,7 +15,7 @@ use crate::{digest, error::Error};
 pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
 
 /// Older temporary directories are leftovers.
-const UNFINISHED: Duration = Duration::from_secs(60 * 60);
+const STALE_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The artifact store below vx's cache directory. Processes may use it concurrently.
 ///
@@ -154,7 +154,7 @@ impl ArtifactStore {
         })
     }
 
-    /// Removes the least recently used artifacts until the rest is within `limit` bytes. Returns what was removed.
+    /// Removes the least recently used artifacts down to `limit` bytes. Returns what was removed.
     pub fn prune(&self, limit: u64) -> StoreContents {
         self.keep_within(limit, &[])
     }
@@ -173,7 +173,7 @@ impl ArtifactStore {
             let is = |start: &str| name.to_string_lossy().starts_with(start);
             let age = || entry.metadata().and_then(|data| data.modified()).ok()?.elapsed().ok();
             // Another process may be using it.
-            if is(".old-") || (is(".new-") && age().is_some_and(|age| age > UNFINISHED)) {
+            if is(".old-") || (is(".new-") && age().is_some_and(|age| age > STALE_AFTER)) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -254,30 +254,30 @@ impl ArtifactStore {
 mod tests {
     use super::*;
 
-    fn put(store: &ArtifactStore, place: &Path, key: &str, content: &str) -> StoredArtifact {
-        let binary = place.join("built");
+    fn put(store: &ArtifactStore, root: &Path, key: &str, content: &str) -> StoredArtifact {
+        let binary = root.join("built");
         fs::write(&binary, content).unwrap();
         store.put(key, &binary, None, key.to_owned()).unwrap()
     }
 
     #[test]
     fn what_was_put_is_found_until_it_is_the_longest_unused_over_the_limit() {
-        let place = tempfile::tempdir().unwrap();
-        let store = ArtifactStore::new(place.path());
-        let artifact = put(&store, place.path(), "aa11", "12345678");
+        let root = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(root.path());
+        let artifact = put(&store, root.path(), "aa11", "12345678");
         assert_eq!(fs::read(artifact.binary()).unwrap(), b"12345678");
-        put(&store, place.path(), "bb22", "12345678");
+        put(&store, root.path(), "bb22", "12345678");
         let old = SystemTime::now() - std::time::Duration::from_secs(60);
         for key in ["aa/aa11", "bb/bb22"] {
             let file = store.root.join(key).join("artifact.json");
             File::options().append(true).open(file).unwrap().set_modified(old).unwrap();
         }
         assert!(store.get("aa11").is_some());
-        put(&store, place.path(), "cc33", "12345678");
+        put(&store, root.path(), "cc33", "12345678");
         for left in [".old-x", ".new-x", ".new-y"] {
             fs::create_dir(store.root.join(left)).unwrap();
         }
-        let long_ago = SystemTime::now() - 2 * UNFINISHED;
+        let long_ago = SystemTime::now() - 2 * STALE_AFTER;
         File::open(store.root.join(".new-x")).unwrap().set_modified(long_ago).unwrap();
         assert_eq!(store.keep_within(16, &["cc33"]).artifacts, 1);
         let left = |name: &str| store.root.join(name).exists();
@@ -290,29 +290,29 @@ mod tests {
 
     #[test]
     fn a_cut_artifact_is_none_and_a_changed_one_is_found_by_verify() {
-        let place = tempfile::tempdir().unwrap();
-        let store = ArtifactStore::new(place.path());
-        let artifact = put(&store, place.path(), "aa11", "12345678");
+        let root = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(root.path());
+        let artifact = put(&store, root.path(), "aa11", "12345678");
         fs::write(artifact.binary(), "1234567x").unwrap();
         assert_eq!(store.verify().unwrap(), ["aa11"]);
         assert!(store.get("aa11").is_none());
-        let artifact = put(&store, place.path(), "aa11", "12345678");
+        let artifact = put(&store, root.path(), "aa11", "12345678");
         fs::write(artifact.binary(), "123").unwrap();
         assert!(store.get("aa11").is_none());
-        put(&store, place.path(), "aa11", "12345678");
+        put(&store, root.path(), "aa11", "12345678");
         assert!(store.get("aa11").is_some() && store.verify().unwrap().is_empty());
     }
 
     #[test]
     fn many_put_the_same_at_once() {
-        let place = tempfile::tempdir().unwrap();
-        let store = ArtifactStore::new(place.path());
+        let root = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(root.path());
         std::thread::scope(|scope| {
             for number in 0..8 {
-                let (store, place) = (&store, place.path().join(number.to_string()));
+                let (store, root) = (&store, root.path().join(number.to_string()));
                 scope.spawn(move || {
-                    fs::create_dir(&place).unwrap();
-                    put(store, &place, "aa11", "12345678");
+                    fs::create_dir(&root).unwrap();
+                    put(store, &root, "aa11", "12345678");
                     store.get("aa11").unwrap();
                 });
             }

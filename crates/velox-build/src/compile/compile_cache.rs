@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// The environment variable with the [`CompileCacheConfig`].
-const VARIABLE: &str = "VX_COMPILE_CACHE";
-const ANSWER: Duration = Duration::from_secs(10);
-const FLUSH: Duration = Duration::from_secs(30);
+const CONFIG_VARIABLE: &str = "VX_COMPILE_CACHE";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The configuration of the GOCACHEPROG process.
 #[derive(Serialize, Deserialize)]
@@ -92,14 +92,14 @@ impl CompileCacheSession {
             return unused("remote cache not used: GOCACHEPROG is set");
         }
         // https://go.dev/doc/go1.24#go-command
-        if !speaks_gocacheprog(go_version) {
+        if !supports_gocacheprog(go_version) {
             return unused("remote cache not used: it requires Go 1.24 or newer");
         }
         let Some(program) = quoted(&program.to_string_lossy()) else {
             return unused("remote cache not used: the path of vx contains single and double quotes");
         };
         let stats = scratch.join(format!("cache-{}-{}.json", variant.target.os, variant.target.arch));
-        let instructions = CompileCacheConfig {
+        let config = CompileCacheConfig {
             gocache: go.settings().gocache.clone(),
             remote,
             read_only: request.manifest.cache.read_only
@@ -107,10 +107,11 @@ impl CompileCacheSession {
             namespace: format!("{go_version}-{}-{}", variant.target.os, variant.target.arch),
             stats: stats.clone(),
         };
-        let instructions = serde_json::to_string(&instructions).map_err(|error| {
+        let config = serde_json::to_string(&config).map_err(|error| {
             Error::build(format!("internal error: failed to configure the compile cache: {error}"))
         })?;
-        let environment = vec![("GOCACHEPROG", format!("{program} compile-cache")), (VARIABLE, instructions)];
+        let environment =
+            vec![("GOCACHEPROG", format!("{program} compile-cache")), (CONFIG_VARIABLE, config)];
         Ok(Some(Ok(Self { environment, stats })))
     }
 
@@ -147,28 +148,28 @@ pub async fn serve_compile_cache(
     stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), Error> {
     let text = environment
-        .get(VARIABLE)
+        .get(CONFIG_VARIABLE)
         .ok_or_else(|| Error::configuration("this command is run by the go command during `vx build`"))?;
     let CompileCacheConfig { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
-        .map_err(|error| Error::build(format!("failed to parse {VARIABLE}: {error}")))?;
+        .map_err(|error| Error::build(format!("failed to parse {CONFIG_VARIABLE}: {error}")))?;
     let options = velox_gocache::GoCacheOptions {
         gocache,
         remote: Some(remote),
         read_only,
         namespace,
         environment,
-        timeout: ANSWER,
-        flush: FLUSH,
+        timeout: REQUEST_TIMEOUT,
+        flush: FLUSH_TIMEOUT,
     };
-    let did = velox_gocache::serve(options, stdin, stdout)
+    let report = velox_gocache::serve(options, stdin, stdout)
         .await
         .map_err(|error| Error::build(format!("the compile cache failed: {error}")))?;
-    let text = serde_json::to_string(&did).unwrap_or_default();
+    let text = serde_json::to_string(&report).unwrap_or_default();
     std::fs::write(&stats, text).map_err(|error| Error::file("write", &stats, &error))
 }
 
 /// Go 1.24 and later, with its prereleases, and development versions.
-fn speaks_gocacheprog(version: &str) -> bool {
+fn supports_gocacheprog(version: &str) -> bool {
     let Some(rest) = version.strip_prefix("go1.") else { return true };
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse::<u32>().map_or(true, |minor| minor >= 24)
@@ -196,7 +197,7 @@ mod tests {
             ("go1.26.8", true),
             ("devel x", true),
         ] {
-            assert_eq!(speaks_gocacheprog(version), expected, "{version}");
+            assert_eq!(supports_gocacheprog(version), expected, "{version}");
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) async fn go_build(
         return Ok(binary);
     }
     let lines = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
-    Err(explain(context, lock, &locked, lines))
+    Err(compile_error(context, lock, &locked, lines))
 }
 
 /// The value of `-ldflags` for the RoadRunner module with this path.
@@ -150,8 +150,8 @@ impl<'a> CompileProgress<'a> {
         }
     }
 
-    fn finish(&self, well: bool) {
-        if well {
+    fn finish(&self, success: bool) {
+        if success {
             // With a cached main package, only the linker ran.
             self.link();
             let linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +167,12 @@ fn is_package_name(line: &str) -> bool {
 }
 
 /// The error of a failed compile: the output of the compiler, and a diagnostic for each plugin in it.
-fn explain(context: &BuildContext<'_>, lock: &Lock, locked: &LockedTarget, lines: Vec<String>) -> Error {
+fn compile_error(
+    context: &BuildContext<'_>,
+    lock: &Lock,
+    locked: &LockedTarget,
+    lines: Vec<String>,
+) -> Error {
     let mut by_package: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut package = None;
     for line in &lines {
@@ -179,7 +184,7 @@ fn explain(context: &BuildContext<'_>, lock: &Lock, locked: &LockedTarget, lines
     let mut diagnostics: Vec<Diagnostic> = by_package
         .iter()
         .filter(|(package, _)| !package.is_empty())
-        .map(|(package, lines)| blamed(context.request, lock, locked, package, &lines.join("\n")))
+        .map(|(package, lines)| package_diagnostic(context.request, lock, locked, package, &lines.join("\n")))
         .collect();
     if diagnostics.is_empty() {
         diagnostics.push(Diagnostic::error("go build failed"));
@@ -196,7 +201,7 @@ fn explain(context: &BuildContext<'_>, lock: &Lock, locked: &LockedTarget, lines
 }
 
 /// Messages of the compiler about an interface that differs from the expected one.
-const MISMATCHES: [&str; 7] = [
+const INTERFACE_MISMATCHES: [&str; 7] = [
     "undefined:",
     "cannot use",
     "missing method",
@@ -206,7 +211,7 @@ const MISMATCHES: [&str; 7] = [
     "unknown field",
 ];
 
-fn blamed(
+fn package_diagnostic(
     request: &BuildRequest,
     lock: &Lock,
     locked: &LockedTarget,
@@ -231,7 +236,7 @@ fn blamed(
     };
     let is_local =
         owner.is_some_and(|owner| matches!(owner.replacement, Some(LockedReplacement::Directory { .. })));
-    if !is_local && MISMATCHES.iter().any(|sign| lines.contains(sign)) {
+    if !is_local && INTERFACE_MISMATCHES.iter().any(|sign| lines.contains(sign)) {
         diagnostic = diagnostic
             .help(format!(
                 "it was written for other versions of its dependencies: use the plugin versions of RoadRunner {}, all of the same major",

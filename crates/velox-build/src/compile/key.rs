@@ -75,8 +75,8 @@ pub(crate) fn copies(
     let mut directories = lock.go_mod()?.replace;
     directories.retain(|replace| replace.new_version.is_none());
     let copy = |(module, original): (String, PathBuf)| {
-        let place = directories.iter().position(|replace| replace.old_path == module);
-        let copy = place.map(|place| workspace.directory().join(directories.remove(place).new_path));
+        let index = directories.iter().position(|replace| replace.old_path == module);
+        let copy = index.map(|index| workspace.directory().join(directories.remove(index).new_path));
         (module, copy.unwrap_or(original))
     };
     Ok(replaced.into_iter().map(copy).collect())

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Shorter downloads leave no time to compile anything.
-const WORTHWHILE: Duration = Duration::from_millis(1500);
+const START_DELAY: Duration = Duration::from_millis(1500);
 
 /// Packages that import most of what RoadRunner uses of the standard library.
 const PACKAGES: [&str; 15] = [
@@ -40,12 +40,12 @@ pub(crate) async fn beside<T>(
     target: &GoTarget,
     directory: &Path,
 ) -> T {
-    let enough = CancellationToken::new();
-    let go = go.until(&enough);
+    let stop = CancellationToken::new();
+    let go = go.until(&stop);
     let compile = async {
         tokio::select! {
-            () = enough.cancelled() => return,
-            () = tokio::time::sleep(WORTHWHILE) => {}
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(START_DELAY) => {}
         }
         let mut arguments = vec!["build", "-trimpath"];
         arguments.extend(settings.compiler_flags().filter(|flags| flags.contains("all=")));
@@ -58,7 +58,7 @@ pub(crate) async fn beside<T>(
     };
     let work = async {
         let done = work.await;
-        enough.cancel();
+        stop.cancel();
         done
     };
     tokio::join!(work, compile).0

@@ -11,7 +11,7 @@ use crate::{
     stamp::Stamp,
 };
 
-const SMOKE_TEST_TIME: Duration = Duration::from_secs(60);
+const SMOKE_TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Compares the modules in the build information of the binary with the lock.
 pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarget) -> Result<(), Error> {
@@ -61,10 +61,10 @@ pub(crate) async fn smoke_test(
         on_line: None,
     });
     let skip = "skip the smoke test with --no-smoke-test if this machine can't run the binary";
-    let finished = tokio::time::timeout(SMOKE_TEST_TIME, run).await.map_err(|_| {
+    let finished = tokio::time::timeout(SMOKE_TEST_TIMEOUT, run).await.map_err(|_| {
         Error::build(format!(
             "smoke test failed: `rr --version` did not exit within {} seconds",
-            SMOKE_TEST_TIME.as_secs()
+            SMOKE_TEST_TIMEOUT.as_secs()
         ))
         .help(skip)
     })??;

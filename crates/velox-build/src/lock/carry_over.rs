@@ -1,4 +1,4 @@
-//! Using a lock whose configuration has changed.
+//! Reuse of a lock after its configuration has changed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use velox_manifest::Manifest;
 use super::{file::LockFile, requested::RequestedVersions};
 use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
 
-/// The versions of a lock that still belong to what the configuration requests.
+/// The versions of a lock whose requested refs are unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockedVersions {
     /// RoadRunner.
@@ -17,19 +17,19 @@ pub struct LockedVersions {
     pub plugins: BTreeMap<String, ModuleVersion>,
 }
 
-/// The versions that the lock of this request has for it.
+/// The still requested versions in the lock of this request.
 ///
 /// # Errors
 /// The lock can't be read.
 pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> {
     let found = LockFile::read(request)?;
     let Some(lock) = found.lock else { return Ok(LockedVersions::default()) };
-    let asked = asked(request);
-    let roadrunner = Some(lock.roadrunner()).filter(|_| lock.roadrunner.from == asked.roadrunner);
+    let requested = requested_versions(request);
+    let roadrunner = Some(lock.roadrunner()).filter(|_| lock.roadrunner.from == requested.roadrunner);
     let plugins = lock
         .plugins
         .into_iter()
-        .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == asked.plugins.get(&plugin.name))
+        .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == requested.plugins.get(&plugin.name))
         .map(|plugin| (plugin.name, ModuleVersion { path: plugin.module, version: plugin.version }))
         .collect();
     Ok(LockedVersions { roadrunner, plugins })
@@ -41,15 +41,15 @@ pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
     Some(LockFile::read(request).ok()?.lock?.go_version)
 }
 
-/// The lock of `old` for the manifest `new`, which requests the same modules in another format; `None`: there is no lock,
-/// or it doesn't match the old configuration.
+/// Converts the lock of `old` for the manifest `new`, which requests the same modules in another format;
+/// `None`: no lock matches the old configuration.
 ///
 /// # Errors
 /// The lock can't be read.
 pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
     let found = LockFile::read(old)?;
-    let Ok(lock) = found.matching(&asked(old)) else { return Ok(None) };
-    let renamed = asked(&BuildRequest { manifest: new.clone(), ..old.clone() });
+    let Ok(lock) = found.matching(&requested_versions(old)) else { return Ok(None) };
+    let renamed = requested_versions(&BuildRequest { manifest: new.clone(), ..old.clone() });
     let mut lock = lock.clone();
     for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {
         plugin.from = renamed.plugins.get(&plugin.name).cloned();
@@ -58,7 +58,7 @@ pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<Stri
     Ok(Some(lock.to_string()))
 }
 
-fn asked(request: &BuildRequest) -> RequestedVersions {
+fn requested_versions(request: &BuildRequest) -> RequestedVersions {
     let manifest = request.manifest.with_plugin_replacements();
     let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
     RequestedVersions::new(&manifest, &settings, &request.base)

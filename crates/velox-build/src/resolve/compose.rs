@@ -34,21 +34,20 @@ pub(crate) struct GoModComposition<'a> {
 
 impl GoModComposition<'_> {
     /// Keeps the module, go and godebug lines, the direct requirements that are not plugins, the replaces
-    /// (the user's take precedence) and the excludes. Drops the `toolchain` line: the lock has the Go
-    /// version.
+    /// (the user's take precedence) and the excludes. Drops the `toolchain` line.
     ///
     /// The `// indirect` lines are the versions that the release was tested with, including security fixes.
     /// They are kept unless a plugin older than the release's version of it requires that module: with a
     /// newer version, such a plugin may not compile, so minimal version selection decides.
     pub(crate) fn go_mod(self) -> GoMod {
-        let wanted: BTreeMap<&str, &str> =
+        let requested: BTreeMap<&str, &str> =
             self.plugins.iter().map(|plugin| (plugin.path.as_str(), plugin.version.as_str())).collect();
         let unbound = self.unbound();
         let mut require: Vec<Require> = self
             .release
             .require
             .iter()
-            .filter(|line| !wanted.contains_key(line.path.as_str()))
+            .filter(|line| !requested.contains_key(line.path.as_str()))
             .filter(|line| match line.indirect {
                 true => match self.dependencies {
                     Some(Dependencies::Release) => true,
@@ -62,7 +61,7 @@ impl GoModComposition<'_> {
             })
             .cloned()
             .collect();
-        require.extend(wanted.iter().map(|(path, version)| Require {
+        require.extend(requested.iter().map(|(path, version)| Require {
             path: (*path).to_owned(),
             version: (*version).to_owned(),
             indirect: false,

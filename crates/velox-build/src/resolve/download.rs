@@ -70,32 +70,32 @@ impl ModuleProxies<'_> {
     /// A checksum mismatch: no other source is tried then.
     pub(super) async fn download(
         &self,
-        wanted: &[DownloadRequest],
+        requests: &[DownloadRequest],
     ) -> Result<BTreeMap<ModuleVersion, GoDownload>, Error> {
-        let (mut answers, mut tried) = self.native(wanted).await?;
-        let modules = wanted.iter().map(|wanted| &wanted.module);
-        let rest: Vec<&ModuleVersion> = modules.filter(|module| !answers.contains_key(module)).collect();
-        answers.extend(self.by_go(&rest, &mut tried).await?);
-        Ok(answers)
+        let (mut results, mut tried) = self.from_proxies(requests).await?;
+        let modules = requests.iter().map(|request| &request.module);
+        let rest: Vec<&ModuleVersion> = modules.filter(|module| !results.contains_key(module)).collect();
+        results.extend(self.by_go(&rest, &mut tried).await?);
+        Ok(results)
     }
 
     /// Downloads the exact versions from the module proxies.
-    async fn native(
+    async fn from_proxies(
         &self,
-        wanted: &[DownloadRequest],
+        requests: &[DownloadRequest],
     ) -> Result<(BTreeMap<ModuleVersion, GoDownload>, ProxyFailures), Error> {
-        let (mut answers, mut tried) = (BTreeMap::new(), ProxyFailures::new());
-        let Some(fetcher) = self.fetcher else { return Ok((answers, tried)) };
+        let (mut results, mut tried) = (BTreeMap::new(), ProxyFailures::new());
+        let Some(fetcher) = self.fetcher else { return Ok((results, tried)) };
         let is_exact =
             |module: &ModuleVersion| semver::canonical(&module.version).as_deref() == Some(&module.version);
-        let wanted: Vec<DownloadRequest> = wanted
+        let requests: Vec<DownloadRequest> = requests
             .iter()
             .filter(|DownloadRequest { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
             .cloned()
             .collect();
         let cache = self.cache();
-        for (module, fetched) in self.fetch(fetcher, wanted, Phase::Resolve).await? {
-            let place = |part| cache.path(&module, part);
+        for (module, fetched) in self.fetch(fetcher, requests, Phase::Resolve).await? {
+            let path_of = |part| cache.path(&module, part);
             let fetched = match fetched {
                 Ok(fetched) => fetched,
                 Err(proxies) => {
@@ -104,11 +104,11 @@ impl ModuleProxies<'_> {
                 }
             };
             if let (Ok(info), Ok(go_mod), Ok(dir)) =
-                (place(CacheFile::Info), place(CacheFile::Mod), cache.dir(&module))
+                (path_of(CacheFile::Info), path_of(CacheFile::Mod), cache.dir(&module))
             {
                 let origin = std::fs::read_to_string(&info).ok();
                 let origin = origin.and_then(|text| serde_json::from_str::<VersionInfo>(&text).ok()?.origin);
-                let answer = GoDownload {
+                let result = GoDownload {
                     path: module.path.clone(),
                     version: module.version.clone(),
                     info,
@@ -119,10 +119,10 @@ impl ModuleProxies<'_> {
                     origin,
                     ..GoDownload::default()
                 };
-                answers.insert(module, answer);
+                results.insert(module, result);
             }
         }
-        Ok((answers, tried))
+        Ok((results, tried))
     }
 
     /// Downloads from the proxies. Returns the failed attempts of modules that another source may have.
@@ -132,20 +132,20 @@ impl ModuleProxies<'_> {
     pub(super) async fn fetch(
         &self,
         fetcher: &Fetcher,
-        wanted: Vec<DownloadRequest>,
+        requests: Vec<DownloadRequest>,
         phase: Phase,
     ) -> Result<Vec<(ModuleVersion, Result<DownloadedModule, Vec<ProxyAttempt>>)>, Error> {
-        let modules: Vec<ModuleVersion> = wanted.iter().map(|wanted| wanted.module.clone()).collect();
-        let progress = DownloadProgress::new(self.children, phase, u64::try_from(wanted.len()).ok());
-        let arrived = |module: &ModuleVersion, bytes| progress.one(module, bytes);
-        let answers = tokio::select! {
-            answers = fetcher.fetch_all(wanted, &arrived) => answers,
+        let modules: Vec<ModuleVersion> = requests.iter().map(|request| request.module.clone()).collect();
+        let progress = DownloadProgress::new(self.children, phase, u64::try_from(requests.len()).ok());
+        let on_download = |module: &ModuleVersion, bytes| progress.one(module, bytes);
+        let results = tokio::select! {
+            results = fetcher.fetch_all(requests, &on_download) => results,
             () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
         };
         let mut fetched = Vec::new();
-        for (module, answer) in modules.into_iter().zip(answers) {
-            let answer = judge(&module, answer)?;
-            fetched.push((module, answer));
+        for (module, result) in modules.into_iter().zip(results) {
+            let result = judge(&module, result)?;
+            fetched.push((module, result));
         }
         Ok(fetched)
     }
@@ -185,36 +185,36 @@ impl ModuleProxies<'_> {
             .run(ModuleMode::Complete, None, &arguments, outside.path(), false, Some(&on_line))
             .await?;
 
-        let mut said: Vec<GoDownload> = Vec::new();
-        for answer in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
-            let answer = answer.map_err(|error| {
+        let mut downloads: Vec<GoDownload> = Vec::new();
+        for result in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {
+            let result = result.map_err(|error| {
                 Error::build(format!("failed to parse the output of `go mod download -json`: {error}"))
                     .output(finished.stderr.clone())
             })?;
-            if is_security_error(&answer.error) {
-                return Err(checksum_mismatch(&format!("{}@{}", answer.path, answer.version), &answer.error));
+            if is_security_error(&result.error) {
+                return Err(checksum_mismatch(&format!("{}@{}", result.path, result.version), &result.error));
             }
-            said.push(answer);
+            downloads.push(result);
         }
         let why = finished.stderr.last().cloned().unwrap_or_else(|| "no output of the go command".to_owned());
         if is_security_error(&why) {
             return Err(checksum_mismatch("a module", &finished.stderr.join("\n")));
         }
-        let answer = |module: &ModuleVersion| {
-            let of_path = || said.iter().filter(|answer| answer.path == module.path);
-            let asked =
-                |answer: &&GoDownload| answer.query == module.version || answer.version == module.version;
+        let result = |module: &ModuleVersion| {
+            let of_path = || downloads.iter().filter(|result| result.path == module.path);
+            let is_match =
+                |result: &&GoDownload| result.query == module.version || result.version == module.version;
             // A result without a version is matched by its path, if that is unique.
-            of_path().find(asked).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
+            of_path().find(is_match).or_else(|| of_path().next().filter(|_| of_path().count() == 1)).cloned()
         };
-        let mut answers = BTreeMap::new();
+        let mut results = BTreeMap::new();
         for module in modules {
-            let mut answer =
-                answer(module).unwrap_or_else(|| GoDownload { error: why.clone(), ..GoDownload::default() });
-            answer.tried = tried.get(&module.path).cloned().unwrap_or_default();
-            answers.insert((*module).clone(), answer);
+            let mut result =
+                result(module).unwrap_or_else(|| GoDownload { error: why.clone(), ..GoDownload::default() });
+            result.tried = tried.get(&module.path).cloned().unwrap_or_default();
+            results.insert((*module).clone(), result);
         }
-        Ok(answers)
+        Ok(results)
     }
 }
 
@@ -245,16 +245,12 @@ impl<'a> DownloadProgress<'a> {
     }
 }
 
-/// Classifies a download result: the inner error has the failed attempts of a module that another source may
-/// have.
-///
-/// # Errors
-/// A failure that no other source can fix.
+/// Splits a download result: inner errors, with the failed attempts, leave the module to other sources.
 pub(super) fn judge(
     module: &ModuleVersion,
-    answer: Result<DownloadedModule, DownloadError>,
+    result: Result<DownloadedModule, DownloadError>,
 ) -> Result<Result<DownloadedModule, Vec<ProxyAttempt>>, Error> {
-    answer.map_or_else(
+    result.map_or_else(
         |error| unserved(&format!("{} {}", module.path, module.version), error).map(Err),
         |fetched| Ok(Ok(fetched)),
     )

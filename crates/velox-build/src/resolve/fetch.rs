@@ -23,29 +23,30 @@ impl Resolver<'_> {
             if self.request.options.is_offline() {
                 return Err(offline(&missing));
             }
-            let work = self.bring(&sums, missing);
+            let work = self.download_missing(&sums, missing);
             phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
         }
         cache.dir(&lock.roadrunner()).map_err(|error| Error::build(error.to_string()))
     }
 
-    async fn bring(&self, sums: &GoSum, mut missing: Vec<ModuleVersion>) -> Result<(), Error> {
+    async fn download_missing(&self, sums: &GoSum, mut missing: Vec<ModuleVersion>) -> Result<(), Error> {
         let sources = self.sources();
-        let asks: Vec<ModuleRequest> = self.asks(self.manifest)?.into_iter().map(|(_, ask)| ask).collect();
+        let requests: Vec<ModuleRequest> =
+            self.asks(self.manifest)?.into_iter().map(|(_, request)| request).collect();
         let mut tried = ProxyFailures::new();
         if let Some(fetcher) = self.fetcher {
             // Modules that were resolved without a proxy may be private: their paths must not reach one.
-            let hidden: Vec<&ModuleVersion> = asks
+            let private_modules: Vec<&ModuleVersion> = requests
                 .iter()
-                .filter(|ask| ask.module.is_none())
-                .filter_map(|ask| ask.known.as_ref().map(|known| &known.module))
+                .filter(|request| request.module.is_none())
+                .filter_map(|request| request.known.as_ref().map(|previous| &previous.module))
                 .collect();
-            let wanted = missing
+            let downloads = missing
                 .iter()
-                .filter(|module| !hidden.contains(module) && !fetcher.needs_go(&module.path))
+                .filter(|module| !private_modules.contains(module) && !fetcher.needs_go(&module.path))
                 .map(|module| DownloadRequest::with_sums(sums, module.clone()))
                 .collect();
-            for (module, fetched) in sources.proxies.fetch(fetcher, wanted, Phase::Fetch).await? {
+            for (module, fetched) in sources.proxies.fetch(fetcher, downloads, Phase::Fetch).await? {
                 match fetched {
                     Ok(_) => missing.retain(|other| *other != module),
                     Err(proxies) => drop(tried.insert(module.path, proxies)),
@@ -53,30 +54,32 @@ impl Resolver<'_> {
             }
         }
         // RoadRunner and the plugins may be available from a forge only.
-        let of_forges: Vec<ModuleRequest> = asks
+        let forge_requests: Vec<ModuleRequest> = requests
             .into_iter()
-            .filter(|ask| ask.known.as_ref().is_some_and(|known| missing.contains(&known.module)))
+            .filter(|request| {
+                request.known.as_ref().is_some_and(|previous| missing.contains(&previous.module))
+            })
             .collect();
-        for ResolvedModule { module, zip_sum, .. } in sources.pin(&of_forges).await? {
+        for ResolvedModule { module, zip_sum, .. } in sources.pin(&forge_requests).await? {
             if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
                 let name = format!("{} {}", module.path, module.version);
                 return Err(checksum_mismatch(&name, &format!("found    {zip_sum}")));
             }
             missing.retain(|other| *other != module);
         }
-        let answers = sources.proxies.by_go(&missing.iter().collect::<Vec<_>>(), &mut tried).await?;
+        let results = sources.proxies.by_go(&missing.iter().collect::<Vec<_>>(), &mut tried).await?;
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);
-            match answers.get(module) {
-                Some(answer) if answer.error.is_empty() => {
-                    let known: Vec<&str> = sums.get(&module.path, &module.version).collect();
-                    if !known.contains(&answer.sum.as_str()) {
-                        let text = format!("expected {}\nfound    {}", known.join(" or "), answer.sum);
+            match results.get(module) {
+                Some(result) if result.error.is_empty() => {
+                    let expected: Vec<&str> = sums.get(&module.path, &module.version).collect();
+                    if !expected.contains(&result.sum.as_str()) {
+                        let text = format!("expected {}\nfound    {}", expected.join(" or "), result.sum);
                         return Err(checksum_mismatch(&name, &text));
                     }
                 }
-                Some(answer) => failed.push(format!("{name}: {}", answer.reason())),
+                Some(result) => failed.push(format!("{name}: {}", result.reason())),
                 None => failed.push(format!("{name}: no output of the go command")),
             }
         }
@@ -101,15 +104,15 @@ impl Resolver<'_> {
 fn missing(cache: &ModCache, sums: &GoSum, modules: &[ModuleVersion]) -> Result<Vec<ModuleVersion>, Error> {
     let mut missing = Vec::new();
     for module in modules {
-        let mut known = sums.get(&module.path, &module.version).peekable();
-        if known.peek().is_none() {
+        let mut expected = sums.get(&module.path, &module.version).peekable();
+        if expected.peek().is_none() {
             return Err(Error::configuration(format!(
                 "the lock has no sum for {} {}",
                 module.path, module.version
             ))
             .help("it was edited or truncated: recreate it with `vx lock`"));
         }
-        if !known.any(|sum| cache.is_unpacked(module, sum)) {
+        if !expected.any(|sum| cache.is_unpacked(module, sum)) {
             missing.push(module.clone());
         }
     }

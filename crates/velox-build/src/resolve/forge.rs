@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How many of the newest tags are checked for being an ancestor of the commit.
-const ANCESTORS_ASKED: usize = 25;
+const MAX_ANCESTOR_TAGS: usize = 25;
 
 /// The forges that the manifest configures.
 pub(crate) struct Forges {
@@ -107,17 +107,17 @@ impl Forges {
     }
 }
 
-/// Resolves the ref of `ask` and reads the go.mod there.
+/// Resolves the ref of `request` and reads the go.mod there.
 pub(super) async fn locate(
     repository: RemoteRepository,
     place: &RepositoryLocation,
-    ask: &ModuleRequest,
+    request: &ModuleRequest,
 ) -> Result<LocatedModule, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
-    let resolved = resolve(&repository, &place.folder, ask.reference.as_deref()).await?;
+    let resolved = resolve(&repository, &place.folder, request.reference.as_deref()).await?;
     let missing = || ForgeError::NotFound {
-        what: format!("{go_mod_path} at {}", ask.reference.as_deref().unwrap_or("the default branch")),
+        what: format!("{go_mod_path} at {}", request.reference.as_deref().unwrap_or("the default branch")),
         host: repository.host(),
     };
     let go_mod = repository.file(&go_mod_path, &resolved.commit.id).await?.ok_or_else(missing)?;
@@ -153,7 +153,7 @@ async fn resolve(
         Some(reference) if !prefix.is_empty() && semver::is_valid(reference) => {
             match repository.resolve(Some(&format!("{prefix}{reference}"))).await {
                 Err(ForgeError::NotFound { .. }) => repository.resolve(Some(reference)).await,
-                answer => answer,
+                result => result,
             }
         }
         reference => repository.resolve(reference).await,
@@ -195,7 +195,7 @@ impl LocatedModule {
             return Ok((*version).to_owned());
         }
         let mut base = "";
-        for (version, commit) in candidates.into_iter().take(ANCESTORS_ASKED) {
+        for (version, commit) in candidates.into_iter().take(MAX_ANCESTOR_TAGS) {
             if self.repository.is_ancestor(commit, &self.commit.id).await? {
                 base = version;
                 break;
@@ -231,18 +231,18 @@ impl LocatedModule {
                 .map_err(|error| Error::file("copy into", &root, &error))?;
         }
         let zip = scratch.join(format!("{}.zip", self.commit.id));
-        let bad = |error: String| {
+        let zip_error = |error: String| {
             Error::build(format!(
                 "failed to create the module zip of {}@{}: {error}",
                 version.path, version.version
             ))
         };
-        modzip::create_from_dir(&root, &version, &zip).map_err(|error| bad(error.to_string()))?;
+        modzip::create_from_dir(&root, &version, &zip).map_err(|error| zip_error(error.to_string()))?;
         let time =
             jiff::Timestamp::from_second(self.commit.time).map(|time| time.to_string()).unwrap_or_default();
         let info = serde_json::json!({ "Version": version.version, "Time": time }).to_string();
         let sums =
-            cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| bad(error.to_string()))?;
+            cache.store(&version, &info, &self.go_mod, &zip).map_err(|error| zip_error(error.to_string()))?;
         reporter.report(Event::Note(Note::TrustedOnFirstUse {
             module: format!("{}@{}", version.path, version.version),
             sum: sums.zip.clone(),

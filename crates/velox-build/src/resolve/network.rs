@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The maximum number of concurrent downloads. The go command uses the number of cores.
-const DOWNLOADS: usize = 24;
+const MAX_DOWNLOADS: usize = 24;
 
 /// The child processes, forges and module proxies of a build.
 pub(crate) struct Network {
@@ -57,11 +57,11 @@ impl Network {
         let git = plain.find("git");
         let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
-        let known: Vec<SecretString> =
+        let tokens: Vec<SecretString> =
             [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
         let children = CommandRunner {
             secrets: Arc::new(secrets),
-            redactor: Arc::new(Redactor::new(known)),
+            redactor: Arc::new(Redactor::new(tokens)),
             ..plain.clone()
         };
         let reporter = Arc::clone(&plain.reporter);
@@ -110,7 +110,7 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
         sum_db_state: first_path.join("pkg/sumdb"),
         netrc,
         writable: settings.writable_modules(),
-        max_downloads: DOWNLOADS,
+        max_downloads: MAX_DOWNLOADS,
     })))
 }
 

@@ -54,8 +54,7 @@ struct PackageError {
 }
 
 impl PackageList {
-    /// Lists the packages of a target and downloads their modules. [`ModuleMode::Complete`] also completes
-    /// go.mod and go.sum.
+    /// Lists the packages of a target, and downloads their modules.
     pub(crate) async fn of(
         go: &Toolchain,
         children: &CommandRunner,
@@ -83,7 +82,7 @@ impl PackageList {
             .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
             .await?;
         if !finished.status.success() {
-            return Err(unloaded(without_progress(finished.stderr)));
+            return Err(list_error(without_progress(finished.stderr)));
         }
         let mut target = LockedTarget::default();
         let mut imports = Vec::new();
@@ -104,7 +103,7 @@ impl PackageList {
             }
         }
         if !errors.is_empty() {
-            return Err(unloadable(errors));
+            return Err(package_error(errors));
         }
         let go_mod = GoMod::parse(&workspace.read("go.mod")?).map_err(|error| {
             Error::build(format!("failed to parse the go.mod that the go command completed: {error}"))
@@ -123,7 +122,7 @@ impl PackageList {
 }
 
 /// The error of a `go list` that failed before it listed packages.
-fn unloaded(lines: Vec<String>) -> Error {
+fn list_error(lines: Vec<String>) -> Error {
     let text = lines.join("\n");
     let mut error = Error::build("failed to load the modules of the binary").fault(fault(&text));
     if text.contains("requires go >= ") {
@@ -137,7 +136,7 @@ fn unloaded(lines: Vec<String>) -> Error {
 }
 
 /// The error of packages that can't be loaded.
-fn unloadable(errors: Vec<String>) -> Error {
+fn package_error(errors: Vec<String>) -> Error {
     let text = errors.join("\n");
     let mut error =
         Error::build(format!("failed to load {} packages of the binary", errors.len())).fault(fault(&text));
@@ -145,8 +144,7 @@ fn unloadable(errors: Vec<String>) -> Error {
         line.split_once(": module ").is_some_and(|(package, rest)| rest.starts_with(&format!("{package}@")))
     });
     if text.contains("@latest found") && !is_no_plugin {
-        // The go command searched all modules: the one that had the package was raised to a version without
-        // it.
+        // Minimal version selection raised the module to a version without this package.
         error = error.fault(Blame::Request).help(
             "another plugin requires a newer version of the module that had this package: use the plugin versions of one RoadRunner release",
         );

@@ -1,5 +1,4 @@
-//! Resolves a [`ModuleRequest`] to an exact module: from the module cache, module proxies, the go command,
-//! forges.
+//! Resolves a [`ModuleRequest`] with the module cache, module proxies, the go command and forges.
 
 use std::{
     fs,
@@ -35,11 +34,11 @@ use crate::{
 };
 
 /// How many forge requests run at once.
-const FORGE_REQUESTS: usize = 8;
+const MAX_CONCURRENT_FORGE_REQUESTS: usize = 8;
 /// The error of a module without any source.
-const NOWHERE: &str = "no source has it";
+const NO_SOURCE: &str = "no source has it";
 /// The number of yearly majors of RoadRunner that are tried.
-const YEARS: u64 = 12;
+const MAX_ROADRUNNER_YEARS: u64 = 12;
 
 /// A downloaded module at an exact version.
 #[derive(Debug, Clone)]
@@ -66,12 +65,12 @@ pub(crate) struct ModuleSources<'a> {
 
 impl ResolvedModule {
     /// Fails if a checksum differs from the previous lock's.
-    fn agrees_with(&self, ask: &ModuleRequest) -> Result<(), Error> {
+    fn check_sums(&self, request: &ModuleRequest) -> Result<(), Error> {
         let Self { module, zip_sum, mod_sum, .. } = self;
-        let DownloadRequest { zip_sums, mod_sums, .. } = ask.wanted(module);
-        for (file, found, known) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
-            if let Some(known) = known.first().filter(|known| *known != found) {
-                let text = format!("checksum of {file}\nexpected {known}\nfound    {found}");
+        let DownloadRequest { zip_sums, mod_sums, .. } = request.wanted(module);
+        for (file, found, expected) in [("zip", zip_sum, zip_sums), ("go.mod", mod_sum, mod_sums)] {
+            if let Some(expected) = expected.first().filter(|expected| *expected != found) {
+                let text = format!("checksum of {file}\nexpected {expected}\nfound    {found}");
                 return Err(checksum_mismatch(&format!("{} {}", module.path, module.version), &text));
             }
         }
@@ -82,16 +81,16 @@ impl ResolvedModule {
 /// The state of a request.
 enum ResolutionState {
     /// Query the module proxies and the go command; on failure, use `located` or query the forge.
-    AskGo {
+    QueryGo {
         module: ModuleVersion,
         located: Option<Box<LocatedModule>>,
     },
     /// Query the forge; `why` is the error of the previous source.
-    AskForge {
+    QueryForge {
         why: Option<String>,
     },
     /// Download from the forge.
-    Take(Box<LocatedModule>),
+    UseForge(Box<LocatedModule>),
     Done(Box<ResolvedModule>),
     Failed(Blame, Diagnostic),
 }
@@ -101,47 +100,48 @@ impl ModuleSources<'_> {
     ///
     /// # Errors
     /// One diagnostic for each request that no source can serve.
-    pub(crate) async fn pin(&self, asks: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
-        let mut states: Vec<ResolutionState> = asks
+    pub(crate) async fn pin(&self, requests: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
+        let mut states: Vec<ResolutionState> = requests
             .iter()
-            .map(|ask| {
-                let known = ask.known.as_ref().map(|known| &known.module);
-                match (self.cached(ask), known.or(ask.module.as_ref()), &ask.module) {
-                    (Some(pinned), ..) => ResolutionState::Done(Box::new(pinned)),
-                    // Without `ask.module`, the module may be private: its path must not reach a proxy.
+            .map(|request| {
+                let previous = request.known.as_ref().map(|previous| &previous.module);
+                match (self.previous_module(request), previous.or(request.module.as_ref()), &request.module) {
+                    (Some(resolved), ..) => ResolutionState::Done(Box::new(resolved)),
+                    // Without `request.module`, the module may be private: its path must not reach a proxy.
                     (None, Some(module), Some(_)) => {
-                        ResolutionState::AskGo { module: module.clone(), located: None }
+                        ResolutionState::QueryGo { module: module.clone(), located: None }
                     }
-                    (None, ..) => ResolutionState::AskForge { why: None },
+                    (None, ..) => ResolutionState::QueryForge { why: None },
                 }
             })
             .collect();
         // The second round queries modules that a forge located, or whose go.mod declares another path.
         for _ in 0..2 {
-            self.ask_go(asks, &mut states).await?;
-            self.ask_forges(asks, &mut states).await?;
+            self.query_go(requests, &mut states).await?;
+            self.query_forges(requests, &mut states).await?;
         }
 
-        let mut pinned = Vec::with_capacity(asks.len());
+        let mut resolved = Vec::with_capacity(requests.len());
         let mut failed = Vec::new();
         let mut faults = Vec::new();
         let mut fail = |fault, diagnostic| {
             faults.push(fault);
             failed.push(diagnostic);
         };
-        for (ask, state) in asks.iter().zip(states) {
+        for (request, state) in requests.iter().zip(states) {
             match state {
-                ResolutionState::Done(module) => pinned.push(*module),
-                ResolutionState::Take(located) | ResolutionState::AskGo { located: Some(located), .. } => {
-                    pinned.push(self.take(*located).await?);
+                ResolutionState::Done(module) => resolved.push(*module),
+                ResolutionState::UseForge(located)
+                | ResolutionState::QueryGo { located: Some(located), .. } => {
+                    resolved.push(self.download_from_forge(*located).await?);
                 }
                 ResolutionState::Failed(fault, diagnostic) => fail(fault, diagnostic),
-                ResolutionState::AskGo { located: None, .. } => {
-                    fail(Blame::Request, unresolved(ask, NOWHERE, &[]));
+                ResolutionState::QueryGo { located: None, .. } => {
+                    fail(Blame::Request, unresolved(request, NO_SOURCE, &[]));
                 }
-                ResolutionState::AskForge { why } => {
-                    let why = why.as_deref().unwrap_or(NOWHERE);
-                    fail(download_failure::fault(why), unresolved(ask, why, &[]));
+                ResolutionState::QueryForge { why } => {
+                    let why = why.as_deref().unwrap_or(NO_SOURCE);
+                    fail(download_failure::fault(why), unresolved(request, why, &[]));
                 }
             }
         }
@@ -150,13 +150,13 @@ impl ModuleSources<'_> {
             let fault = [Blame::Request, Blame::Sources].into_iter().find(|fault| faults.contains(fault));
             return Err(Error::many(ErrorKind::Build, failed).fault(fault.unwrap_or_default()));
         }
-        asks.iter().zip(&pinned).try_for_each(|(ask, pinned)| pinned.agrees_with(ask))?;
-        Ok(pinned)
+        requests.iter().zip(&resolved).try_for_each(|(request, resolved)| resolved.check_sums(request))?;
+        Ok(resolved)
     }
 
     /// The module of the previous lock, if the module cache has it with the same sums.
-    fn cached(&self, ask: &ModuleRequest) -> Option<ResolvedModule> {
-        let PreviousResolution { module, commit, time, zip_sum, mod_sum } = ask.known.clone()?;
+    fn previous_module(&self, request: &ModuleRequest) -> Option<ResolvedModule> {
+        let PreviousResolution { module, commit, time, zip_sum, mod_sum } = request.known.clone()?;
         let cache = self.proxies.cache();
         let (zip_sum, mod_sum) = (zip_sum?, mod_sum?);
         if !cache.is_unpacked(&module, &zip_sum) {
@@ -178,31 +178,36 @@ impl ModuleSources<'_> {
     }
 
     /// Queries the module proxies and the go command, in one batch.
-    async fn ask_go(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
-        let wanted: Vec<DownloadRequest> = asks
+    async fn query_go(
+        &self,
+        requests: &[ModuleRequest],
+        states: &mut [ResolutionState],
+    ) -> Result<(), Error> {
+        let downloads: Vec<DownloadRequest> = requests
             .iter()
             .zip(&*states)
-            .filter_map(|(ask, state)| match state {
-                ResolutionState::AskGo { module, .. } => Some(ask.wanted(module)),
+            .filter_map(|(request, state)| match state {
+                ResolutionState::QueryGo { module, .. } => Some(request.wanted(module)),
                 _ => None,
             })
             .collect();
-        let answers = self.proxies.download(&wanted).await?;
-        let total = u64::try_from(asks.len()).ok();
-        for (done, (ask, state)) in asks.iter().zip(states.iter_mut()).enumerate() {
-            let ResolutionState::AskGo { module, located } = state else { continue };
-            let Some(answer) = answers.get(module) else { continue };
-            *state = match (self.pinned(answer, located.as_deref()), located.take()) {
-                (Ok(pinned), _) => Self::confirm(ask, module, pinned),
-                (Err(_), Some(located)) => ResolutionState::Take(located),
-                (Err(why), _) if ask.place.is_some() => ResolutionState::AskForge { why: Some(why) },
+        let results = self.proxies.download(&downloads).await?;
+        let total = u64::try_from(requests.len()).ok();
+        for (done, (request, state)) in requests.iter().zip(states.iter_mut()).enumerate() {
+            let ResolutionState::QueryGo { module, located } = state else { continue };
+            let Some(result) = results.get(module) else { continue };
+            *state = match (self.resolved_module(result, located.as_deref()), located.take()) {
+                (Ok(resolved), _) => Self::check_module_path(request, module, resolved),
+                (Err(_), Some(located)) => ResolutionState::UseForge(located),
+                (Err(why), _) if request.place.is_some() => ResolutionState::QueryForge { why: Some(why) },
                 (Err(why), _) => {
                     let advice = download_failure::advice(&why).map(str::to_owned);
-                    let help: Vec<String> = self.instead(ask, &why).await.into_iter().chain(advice).collect();
-                    ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help))
+                    let help: Vec<String> =
+                        self.suggestion(request, &why).await.into_iter().chain(advice).collect();
+                    ResolutionState::Failed(download_failure::fault(&why), unresolved(request, &why, &help))
                 }
             };
-            let item = ask.subject.clone();
+            let item = request.subject.clone();
             let done = u64::try_from(done).unwrap_or_default();
             self.proxies.children.reporter.report(Event::Progress {
                 phase: Phase::Resolve,
@@ -215,72 +220,85 @@ impl ModuleSources<'_> {
         Ok(())
     }
 
-    /// Checks the module path in the downloaded go.mod. A replacement may declare the path of the replaced
-    /// module.
-    fn confirm(ask: &ModuleRequest, module: &ModuleVersion, pinned: ResolvedModule) -> ResolutionState {
-        let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| module.path.clone());
-        if declared == module.path || ask.replacement {
-            return ResolutionState::Done(Box::new(pinned));
+    /// Checks the module path in go.mod. A replacement may declare the path of the replaced module.
+    fn check_module_path(
+        request: &ModuleRequest,
+        module: &ModuleVersion,
+        resolved: ResolvedModule,
+    ) -> ResolutionState {
+        let declared = modfile::module_line(&resolved.go_mod).unwrap_or_else(|| module.path.clone());
+        if declared == module.path || request.replacement {
+            return ResolutionState::Done(Box::new(resolved));
         }
-        if ask.by_path {
-            let mut diagnostic = unresolved(ask, &format!("its go.mod declares module {declared}"), &[]);
+        if request.by_path {
+            let mut diagnostic = unresolved(request, &format!("its go.mod declares module {declared}"), &[]);
             diagnostic.help.push(format!("set module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
-        ResolutionState::AskGo {
+        ResolutionState::QueryGo {
             module: ModuleVersion { path: declared, version: module.version.clone() },
             located: None,
         }
     }
 
     /// Converts a finished download; the error is its reason.
-    fn pinned(&self, answer: &GoDownload, located: Option<&LocatedModule>) -> Result<ResolvedModule, String> {
+    fn resolved_module(
+        &self,
+        result: &GoDownload,
+        located: Option<&LocatedModule>,
+    ) -> Result<ResolvedModule, String> {
         #[derive(Deserialize)]
         struct VersionInfo {
             #[serde(rename = "Time")]
             time: Option<String>,
         }
-        if !answer.error.is_empty() {
-            return Err(answer.reason());
+        if !result.error.is_empty() {
+            return Err(result.reason());
         }
-        let go_mod = fs::read_to_string(&answer.go_mod)
-            .map_err(|error| format!("{}: {error}", answer.go_mod.display()))?;
-        let info = fs::read_to_string(&answer.info).ok();
+        let go_mod = fs::read_to_string(&result.go_mod)
+            .map_err(|error| format!("{}: {error}", result.go_mod.display()))?;
+        let info = fs::read_to_string(&result.info).ok();
         let time = info
             .and_then(|info| serde_json::from_str::<VersionInfo>(&info).ok())
             .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
-        let origin = answer.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
+        let origin = result.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
         Ok(ResolvedModule {
-            module: ModuleVersion { path: answer.path.clone(), version: answer.version.clone() },
+            module: ModuleVersion { path: result.path.clone(), version: result.version.clone() },
             commit: located.map(|located| located.commit.id.clone()).or(origin),
             time: time.map(|time| time.as_second()),
-            tree: answer.dir.clone(),
+            tree: result.dir.clone(),
             go_mod,
-            zip_sum: answer.sum.clone(),
-            mod_sum: answer.go_mod_sum.clone(),
+            zip_sum: result.sum.clone(),
+            mod_sum: result.go_mod_sum.clone(),
         })
     }
 
     /// Queries the forges, in parallel.
-    async fn ask_forges(&self, asks: &[ModuleRequest], states: &mut [ResolutionState]) -> Result<(), Error> {
-        let open: Vec<(usize, &ModuleRequest, &RepositoryLocation, Option<String>)> = states
+    async fn query_forges(
+        &self,
+        requests: &[ModuleRequest],
+        states: &mut [ResolutionState],
+    ) -> Result<(), Error> {
+        let pending: Vec<(usize, &ModuleRequest, &RepositoryLocation, Option<String>)> = states
             .iter()
-            .zip(asks)
+            .zip(requests)
             .enumerate()
-            .filter_map(|(index, (state, ask))| match state {
-                ResolutionState::AskForge { why } => Some((index, ask, ask.place.as_ref()?, why.clone())),
+            .filter_map(|(index, (state, request))| match state {
+                ResolutionState::QueryForge { why } => {
+                    Some((index, request, request.place.as_ref()?, why.clone()))
+                }
                 _ => None,
             })
             .collect();
-        let answers = stream::iter(open)
-            .map(async |(index, ask, place, why)| (index, self.ask_forge(ask, place, why).await))
-            .buffer_unordered(FORGE_REQUESTS)
+        let results = stream::iter(pending)
+            .map(async |(index, request, place, why)| (index, self.query_forge(request, place, why).await))
+            .buffer_unordered(MAX_CONCURRENT_FORGE_REQUESTS)
             .collect::<Vec<_>>();
-        let answers = tokio::select! {
-            answers = answers => answers,
+        let results = tokio::select! {
+            results = results => results,
             () = self.proxies.children.cancel.cancelled() => return Err(Error::interrupted()),
         };
-        for (index, state) in answers {
+        for (index, state) in results {
             if let Some(slot) = states.get_mut(index) {
                 *slot = state;
             }
@@ -289,43 +307,45 @@ impl ModuleSources<'_> {
     }
 
     /// Queries the API of the forge, then git, which may have credentials that the API lacks.
-    async fn ask_forge(
+    async fn query_forge(
         &self,
-        ask: &ModuleRequest,
+        request: &ModuleRequest,
         place: &RepositoryLocation,
-        proxy: Option<String>,
+        proxy_error: Option<String>,
     ) -> ResolutionState {
         if self.network == NetworkAccess::Offline {
-            let why = proxy.unwrap_or_else(|| "not cached".to_owned());
+            let why = proxy_error.unwrap_or_else(|| "not cached".to_owned());
             let help = ["run it once without --offline, or run `vx fetch` first".to_owned()];
             return ResolutionState::Failed(
                 Blame::Other,
-                unresolved(ask, &format!("{why} (offline)"), &help),
+                unresolved(request, &format!("{why} (offline)"), &help),
             );
         }
-        let path = match (ask.path.as_str(), &place.host) {
+        let path = match (request.path.as_str(), &place.host) {
             ("", RepositoryHost::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
             (path, _) => path.to_owned(),
         };
         if self.network == NetworkAccess::ProxiesOnly && !self.proxies.go.settings().is_private(&path) {
-            if let (true, Some(reference)) = (ask.path.is_empty() && proxy.is_none(), &ask.reference)
-                && let Some(module) = self.of_any_year(&path, reference).await
+            if let (true, Some(reference)) =
+                (request.path.is_empty() && proxy_error.is_none(), &request.reference)
+                && let Some(module) = self.find_yearly_major(&path, reference).await
             {
-                return ResolutionState::AskGo { module, located: None };
+                return ResolutionState::QueryGo { module, located: None };
             }
-            let why = proxy.unwrap_or_else(|| "no module proxy may be queried for it".to_owned());
+            let why = proxy_error.unwrap_or_else(|| "no module proxy may be queried for it".to_owned());
             let advice = download_failure::advice(&why)
                 .unwrap_or("this service uses module proxies only: use a tag of a public module");
-            let instead = self.instead(ask, &why).await;
-            let help: Vec<String> = instead.into_iter().chain([advice.to_owned()]).collect();
-            return ResolutionState::Failed(download_failure::fault(&why), unresolved(ask, &why, &help));
+            let suggestion = self.suggestion(request, &why).await;
+            let help: Vec<String> = suggestion.into_iter().chain([advice.to_owned()]).collect();
+            return ResolutionState::Failed(download_failure::fault(&why), unresolved(request, &why, &help));
         }
         // A ref may have moved since the lock.
-        let commit = ask.known.as_ref().and_then(|known| known.commit.clone());
-        let ask = &ModuleRequest { reference: commit.or_else(|| ask.reference.clone()), ..ask.clone() };
+        let commit = request.known.as_ref().and_then(|previous| previous.commit.clone());
+        let request =
+            &ModuleRequest { reference: commit.or_else(|| request.reference.clone()), ..request.clone() };
         let repository = self.forges.repository(place);
-        let error = match forge::locate(repository.clone(), place, ask).await {
-            Ok(located) => return self.route(ask, place, located).await,
+        let error = match forge::locate(repository.clone(), place, request).await {
+            Ok(located) => return self.choose_source(request, place, located).await,
             Err(error) => error,
         };
         let may_need_git = !matches!(place.host, RepositoryHost::Git { .. })
@@ -338,65 +358,67 @@ impl ModuleSources<'_> {
             );
         if may_need_git
             && let Some(git) = self.forges.by_git(place)
-            && let Ok(located) = forge::locate(git, place, ask).await
+            && let Ok(located) = forge::locate(git, place, request).await
         {
-            return self.route(ask, place, located).await;
+            return self.choose_source(request, place, located).await;
         }
-        let fault = match &proxy {
+        let fault = match &proxy_error {
             Some(why) if download_failure::fault(why) != Blame::Request => download_failure::fault(why),
             _ => fault_of_forge(&error),
         };
-        ResolutionState::Failed(fault, self.not_found(ask, &repository, &error, proxy).await)
+        ResolutionState::Failed(
+            fault,
+            self.not_found_diagnostic(request, &repository, &error, proxy_error).await,
+        )
     }
 
     /// Finds the major of RoadRunner at a branch or commit using proxies only: its majors are years, and
     /// proxies serve only the one that go.mod declares.
-    async fn of_any_year(&self, path: &str, reference: &str) -> Option<ModuleVersion> {
-        let years = FIRST_YEAR..FIRST_YEAR + YEARS;
+    async fn find_yearly_major(&self, path: &str, reference: &str) -> Option<ModuleVersion> {
+        let years = FIRST_YEAR..FIRST_YEAR + MAX_ROADRUNNER_YEARS;
         let module = |year| ModuleVersion { path: format!("{path}/v{year}"), version: reference.to_owned() };
-        let wanted: Vec<DownloadRequest> = years
+        let downloads: Vec<DownloadRequest> = years
             .map(|year| DownloadRequest { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
             .collect();
-        let answers = self.proxies.download(&wanted).await.ok()?;
-        let served = |wanted: &DownloadRequest| {
-            answers.get(&wanted.module).is_some_and(|answer| answer.error.is_empty())
+        let results = self.proxies.download(&downloads).await.ok()?;
+        let is_served = |download: &DownloadRequest| {
+            results.get(&download.module).is_some_and(|result| result.error.is_empty())
         };
-        wanted.into_iter().rev().find(served).map(|wanted| wanted.module)
+        downloads.into_iter().rev().find(is_served).map(|download| download.module)
     }
 
     /// Chooses the source of a located module: for a public repository a proxy, so that the checksum database
     /// verifies it, else the forge, since a private module path must not reach a proxy.
-    async fn route(
+    async fn choose_source(
         &self,
-        ask: &ModuleRequest,
+        request: &ModuleRequest,
         place: &RepositoryLocation,
         located: LocatedModule,
     ) -> ResolutionState {
-        if ask.by_path
-            && !ask.replacement
-            && ask.module.as_ref().is_some_and(|module| module.path != located.module)
+        if request.by_path
+            && !request.replacement
+            && request.module.as_ref().is_some_and(|module| module.path != located.module)
         {
             let declared = located.module;
-            let mut diagnostic = unresolved(ask, &format!("its go.mod declares module {declared}"), &[]);
+            let mut diagnostic = unresolved(request, &format!("its go.mod declares module {declared}"), &[]);
             diagnostic.help.push(format!("set module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
-        // A fork keeps the module line of the original; as a replacement it needs its own path with that
-        // major.
+        // A fork keeps the module line of the original; a replacement needs its own path with that major.
         let mut located = located;
-        if ask.replacement {
-            located.path = with_suffix_of(&ask.path, &located.module);
+        if request.replacement {
+            located.path = with_suffix_of(&request.path, &located.module);
         }
         let private = self.proxies.go.settings().is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
         if !public {
-            return ResolutionState::Take(Box::new(located));
+            return ResolutionState::UseForge(Box::new(located));
         }
         let module = ModuleVersion { path: located.path.clone(), version: located.commit.id.clone() };
-        ResolutionState::AskGo { module, located: Some(Box::new(located)) }
+        ResolutionState::QueryGo { module, located: Some(Box::new(located)) }
     }
 
-    async fn take(&self, located: LocatedModule) -> Result<ResolvedModule, Error> {
+    async fn download_from_forge(&self, located: LocatedModule) -> Result<ResolvedModule, Error> {
         let (cache, children) = (self.proxies.cache(), self.proxies.children);
         let stored = located.store(&cache, self.scratch, children.reporter.as_ref());
         let stored = tokio::select! {
@@ -415,8 +437,8 @@ impl ModuleSources<'_> {
     }
 
     /// Suggests a similar version or module if the proxies don't have this one.
-    async fn instead(&self, ask: &ModuleRequest, why: &str) -> Option<String> {
-        let (Some(module), Some(fetcher)) = (&ask.module, self.proxies.fetcher) else { return None };
+    async fn suggestion(&self, request: &ModuleRequest, why: &str) -> Option<String> {
+        let (Some(module), Some(fetcher)) = (&request.module, self.proxies.fetcher) else { return None };
         if !download_failure::may_be_missing(why) || fetcher.needs_go(&module.path) {
             return None;
         }
@@ -428,64 +450,65 @@ impl ModuleSources<'_> {
             versions = proxy_versions(fetcher, &module.path) => versions,
             () = self.proxies.children.cancel.cancelled() => return None,
         };
-        let is_there = versions.majors.iter().any(|major| major.versions.contains(&module.version));
+        let exists = versions.majors.iter().any(|major| major.versions.contains(&module.version));
         match versions.nearest(&module.version).as_slice() {
-            [] => meant(&module.path).map(|meant| format!("did you mean {meant}?")),
-            nearest if semver::is_valid(&module.version) && !is_there => {
+            [] => suggested_module(&module.path)
+                .map(|suggested_module| format!("did you mean {suggested_module}?")),
+            nearest if semver::is_valid(&module.version) && !exists => {
                 Some(format!("similar versions: {}", nearest.join(", ")))
             }
             _ => None,
         }
     }
 
-    async fn not_found(
+    async fn not_found_diagnostic(
         &self,
-        ask: &ModuleRequest,
+        request: &ModuleRequest,
         repository: &RemoteRepository,
         error: &ForgeError,
-        proxy: Option<String>,
+        proxy_error: Option<String>,
     ) -> Diagnostic {
-        let nearest = match (error, ask.reference.as_deref()) {
-            (ForgeError::NotFound { .. }, Some(wanted)) => repository.similar_tags(wanted).await,
+        let nearest = match (error, request.reference.as_deref()) {
+            (ForgeError::NotFound { .. }, Some(reference)) => repository.similar_tags(reference).await,
             _ => Vec::new(),
         };
-        let instead = match (nearest.as_slice(), &proxy) {
-            ([], Some(proxy)) => self.instead(ask, proxy).await,
+        let suggestion = match (nearest.as_slice(), &proxy_error) {
+            ([], Some(proxy_error)) => self.suggestion(request, proxy_error).await,
             ([], None) => None,
             (nearest, _) => Some(format!("similar versions: {}", nearest.join(", "))),
         };
-        let told = matches!(error, ForgeError::NotFound { .. } | ForgeError::Unauthorized { .. });
+        let is_definite = matches!(error, ForgeError::NotFound { .. } | ForgeError::Unauthorized { .. });
         let help = error.help();
         let error = self.proxies.children.redactor.redact(&error.to_string());
-        let (why, help): (String, Vec<String>) = match proxy {
-            // The proxy error comes first unless it only says "not found", which is expected of private
-            // modules.
-            Some(proxy) if !told || !download_failure::is_not_found(&proxy) => {
-                let advice = download_failure::advice(&proxy).map(str::to_owned);
-                (format!("{proxy}; then: {error}"), advice.into_iter().chain(help).collect())
+        let (why, help): (String, Vec<String>) = match proxy_error {
+            // The proxy error comes first, except for "not found", which is expected of private modules.
+            Some(proxy_error) if !is_definite || !download_failure::is_not_found(&proxy_error) => {
+                let advice = download_failure::advice(&proxy_error).map(str::to_owned);
+                (format!("{proxy_error}; then: {error}"), advice.into_iter().chain(help).collect())
             }
-            Some(proxy) => {
-                let first = format!("the module proxy answered: {proxy}");
+            Some(proxy_error) => {
+                let first = format!("the module proxy answered: {proxy_error}");
                 (error, help.into_iter().chain([first]).collect())
             }
-            None if ask.reference.is_none() && !told => {
+            None if request.reference.is_none() && !is_definite => {
                 let tag = "a release tag can be resolved by a module proxy: `ref = \"v…\"`";
                 (error, std::iter::once(tag.to_owned()).chain(help).collect())
             }
             None => (error, help),
         };
-        unresolved(ask, &why, &instead.into_iter().chain(help).collect::<Vec<_>>())
+        unresolved(request, &why, &suggestion.into_iter().chain(help).collect::<Vec<_>>())
     }
 }
 
 /// The minimum similarity of a suggested module path.
-const ALIKE: f64 = 0.9;
+const MIN_SIMILARITY: f64 = 0.9;
 
 /// The module path of a known plugin that is similar to `module`.
-fn meant(module: &str) -> Option<String> {
+fn suggested_module(module: &str) -> Option<String> {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
-    let alike = |plugin: &&catalogue::KnownPlugin| strsim::jaro_winkler(&plugin.module, base) >= ALIKE;
-    let near = catalogue::nearest(base).into_iter().find(alike)?;
+    let is_similar =
+        |plugin: &&catalogue::KnownPlugin| strsim::jaro_winkler(&plugin.module, base) >= MIN_SIMILARITY;
+    let near = catalogue::nearest(base).into_iter().find(is_similar)?;
     (near.module != base).then(|| near.module_path())
 }
 
@@ -504,11 +527,11 @@ fn fault_of_forge(error: &ForgeError) -> Blame {
     }
 }
 
-fn unresolved(ask: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
-    let reference = ask.reference.as_deref().unwrap_or("the default branch");
-    let message = format!("failed to resolve {reference} of {}: {why}", ask.subject);
+fn unresolved(request: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
+    let reference = request.reference.as_deref().unwrap_or("the default branch");
+    let message = format!("failed to resolve {reference} of {}: {why}", request.subject);
     Diagnostic {
         help: help.to_vec(),
-        ..Diagnostic::error(message).at(ask.span.clone()).label("requested here")
+        ..Diagnostic::error(message).at(request.span.clone()).label("requested here")
     }
 }

@@ -18,7 +18,7 @@ use super::pin::ResolvedModule;
 use crate::lock::LockedReplacement;
 
 /// The plugins of `rr workers` and `rr reset`, which every binary has.
-const ALWAYS: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+const ADDED: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 
 /// A resolved plugin, before version selection.
 pub(super) struct ResolvedPlugin {
@@ -33,16 +33,20 @@ pub(super) struct ResolvedPlugin {
     pub(super) added: bool,
 }
 
-pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &ResolvedModule) -> ResolvedPlugin {
-    let go_mod = GoMod::parse_lax(&pinned.go_mod).ok();
-    let declared = modfile::module_line(&pinned.go_mod).unwrap_or_else(|| pinned.module.path.clone());
+pub(super) fn remote_plugin(
+    plugin: &Plugin,
+    manifest: &Manifest,
+    resolved: &ResolvedModule,
+) -> ResolvedPlugin {
+    let go_mod = GoMod::parse_lax(&resolved.go_mod).ok();
+    let declared = modfile::module_line(&resolved.go_mod).unwrap_or_else(|| resolved.module.path.clone());
     let asked = plugin.reference.value.clone();
     let (module, version, replacement) = if plugin.replace.is_none() {
-        (pinned.module.path.clone(), pinned.module.version.clone(), None)
+        (resolved.module.path.clone(), resolved.module.version.clone(), None)
     } else {
-        let module = replaced_module(plugin, manifest, &declared, &pinned.module.path);
+        let module = replaced_module(plugin, manifest, &declared, &resolved.module.path);
         let version = placeholder_version(&module, &asked);
-        let ModuleVersion { path, version: new } = pinned.module.clone();
+        let ModuleVersion { path, version: new } = resolved.module.clone();
         (module, version, Some(LockedReplacement::Module { path, version: new }))
     };
     ResolvedPlugin {
@@ -51,7 +55,7 @@ pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &Resol
         asked,
         module,
         version,
-        commit: pinned.commit.clone(),
+        commit: resolved.commit.clone(),
         go_mod,
         replacement,
         added: false,
@@ -59,8 +63,7 @@ pub(super) fn remote_plugin(plugin: &Plugin, manifest: &Manifest, pinned: &Resol
 }
 
 /// The path of a replaced module, which is never downloaded. A fork usually keeps the module line of the
-/// original; for one that declares its own path, it is the path of the original repository with the fork's
-/// major.
+/// original; for one that declares its own path, it is the original repository with the fork's major.
 fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replacement: &str) -> String {
     match &plugin.origin {
         Origin::Module(path) => return path.value.clone(),
@@ -137,12 +140,12 @@ pub(super) fn local_go_mod(
     span: &Option<Range<usize>>,
 ) -> Result<(String, GoMod), Diagnostic> {
     let path = directory.join("go.mod");
-    let wrong = |message: String, help: &str| {
+    let invalid = |message: String, help: &str| {
         let label = span.is_some().then(|| "relative to the configuration file".to_owned());
         Diagnostic { label, ..Diagnostic::error(message).at(span.clone()).help(help) }
     };
     if !directory.is_dir() {
-        return Err(wrong(format!("directory {} does not exist", directory.display()), "check the path"));
+        return Err(invalid(format!("directory {} does not exist", directory.display()), "check the path"));
     }
     let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -150,18 +153,19 @@ pub(super) fn local_go_mod(
                 [] => "run `go mod init MODULE` in that directory".to_owned(),
                 names => format!("there is a Go module in {}: use that directory", names.join(", ")),
             };
-            wrong(format!("{} has no go.mod", directory.display()), &help)
+            invalid(format!("{} has no go.mod", directory.display()), &help)
         }
-        _ => wrong(format!("failed to read {}: {error}", path.display()), "check its permissions"),
+        _ => invalid(format!("failed to read {}: {error}", path.display()), "check its permissions"),
     })?;
     let go_mod = GoMod::parse_lax(&text).map_err(|error| {
-        wrong(
+        invalid(
             format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message),
             "fix that go.mod",
         )
     })?;
-    let module = modfile::module_line(&text)
-        .ok_or_else(|| wrong(format!("{} has no module line", path.display()), "add a line `module PATH`"))?;
+    let module = modfile::module_line(&text).ok_or_else(|| {
+        invalid(format!("{} has no module line", path.display()), "add a line `module PATH`")
+    })?;
     Ok((module, go_mod))
 }
 
@@ -188,26 +192,26 @@ fn has_package(directory: &Path) -> bool {
 /// The errors of plugins with the same module: only one version of it could be compiled.
 pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
     let mut seen: BTreeMap<&str, &ResolvedPlugin> = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let mut diagnostics = Vec::new();
     for plugin in plugins {
         if let Some(first) = seen.insert(&plugin.module, plugin) {
             let message =
                 format!("{} and {} are the same module, {}", first.name, plugin.name, plugin.module);
             let second = Diagnostic::error(message).at(plugin.span.clone()).label("the second one");
-            wrong.push(second.help("remove one of them"));
+            diagnostics.push(second.help("remove one of them"));
         }
     }
-    wrong
+    diagnostics
 }
 
-/// The plugins of [`ALWAYS`] that the user didn't list, at RoadRunner's version.
+/// The plugins of [`ADDED`] that the user didn't list, at RoadRunner's version.
 pub(super) fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
-    let is =
+    let has_base =
         |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
-    ALWAYS
+    ADDED
         .iter()
-        .filter(|base| !plugins.iter().any(|plugin| is(&plugin.module, base)))
-        .filter_map(|base| release.require.iter().find(|line| is(&line.path, base)))
+        .filter(|base| !plugins.iter().any(|plugin| has_base(&plugin.module, base)))
+        .filter_map(|base| release.require.iter().find(|line| has_base(&line.path, base)))
         .map(|Require { path, version, .. }| ResolvedPlugin {
             name: split_path_version(path)
                 .map_or(path.as_str(), |(prefix, _)| prefix)

@@ -37,11 +37,11 @@ use crate::{
 
 /// The location of a module's files.
 enum ModuleFiles {
-    There(PathBuf),
+    Present(PathBuf),
     /// Being downloaded; these packages are read afterwards.
-    Coming(Vec<String>),
+    Downloading(Vec<String>),
     /// Left to the go command.
-    Nowhere,
+    Unavailable,
 }
 
 struct Prefetch<'a> {
@@ -87,15 +87,15 @@ pub(super) async fn prefetch(
             let path = line.path.as_str();
             [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
         });
-        let wanted = required
+        let requests = required
             .filter_map(|(path, version)| Some((path, version?)))
             .collect::<BTreeSet<_>>()
             .into_iter()
             .filter_map(|(path, version)| prefetch.source_of(path, version))
-            .filter(|module| prefetch.may_ask(module) && !cache.has_go_mod(module))
+            .filter(|module| prefetch.may_query(module) && !cache.has_go_mod(module))
             .map(|module| DownloadRequest::with_sums(sums, module))
             .collect();
-        fetcher.fetch_go_mods(wanted).await;
+        fetcher.fetch_go_mods(requests).await;
         Ok(())
     };
     let work = proxies.children.until_cancelled(work);
@@ -104,36 +104,36 @@ pub(super) async fn prefetch(
 
 impl Prefetch<'_> {
     async fn follow_imports(&mut self, progress: &DownloadProgress<'_>) -> Result<(), Error> {
-        let here = self.workspace.directory().to_owned();
-        self.files.insert(self.main.to_owned(), ModuleFiles::There(here));
-        let mut open = vec![format!("{}/cmd/rr", self.main)];
+        let root = self.workspace.directory().to_owned();
+        self.files.insert(self.main.to_owned(), ModuleFiles::Present(root));
+        let mut pending = vec![format!("{}/cmd/rr", self.main)];
         let mut seen = BTreeSet::new();
         let mut running = FuturesUnordered::new();
         loop {
-            while let Some(package) = open.pop() {
+            while let Some(package) = pending.pop() {
                 if seen.contains(&package) {
                     continue;
                 }
                 let modules = self.versions.keys().copied().chain([self.main]);
                 let Some(module) = module_of(&package, modules).map(str::to_owned) else { continue };
                 if !self.files.contains_key(&module) {
-                    let (files, wanted) = self.look_for(&module);
+                    let (files, request) = self.locate(&module);
                     self.files.insert(module.clone(), files);
-                    if let Some(wanted) = wanted {
+                    if let Some(request) = request {
                         let (fetcher, module) = (self.fetcher, module.clone());
-                        running.push(async move { (module, fetcher.fetch(wanted).await) });
+                        running.push(async move { (module, fetcher.fetch(request).await) });
                     }
                 }
                 match self.files.get_mut(&module) {
-                    Some(ModuleFiles::There(directory)) => {
+                    Some(ModuleFiles::Present(directory)) => {
                         let inside = package.get(module.len()..).unwrap_or_default().trim_start_matches('/');
-                        open.extend(imports_of_package(&directory.join(inside), self.targets));
+                        pending.extend(imports_of_package(&directory.join(inside), self.targets));
                     }
-                    Some(ModuleFiles::Coming(waiting)) => waiting.push(package.clone()),
-                    Some(ModuleFiles::Nowhere) | None => {}
+                    Some(ModuleFiles::Downloading(waiting)) => waiting.push(package.clone()),
+                    Some(ModuleFiles::Unavailable) | None => {}
                 }
                 // A waiting package is visited again after the download.
-                if !matches!(self.files.get(&module), Some(ModuleFiles::Coming(_))) {
+                if !matches!(self.files.get(&module), Some(ModuleFiles::Downloading(_))) {
                     seen.insert(package);
                 }
             }
@@ -146,27 +146,27 @@ impl Prefetch<'_> {
                 None => None,
             };
             let directory = fetched.and(version).and_then(|version| self.cache.dir(&version).ok());
-            let files = directory.map_or(ModuleFiles::Nowhere, ModuleFiles::There);
-            if let Some(ModuleFiles::Coming(waiting)) = self.files.insert(module, files) {
-                open.extend(waiting);
+            let files = directory.map_or(ModuleFiles::Unavailable, ModuleFiles::Present);
+            if let Some(ModuleFiles::Downloading(waiting)) = self.files.insert(module, files) {
+                pending.extend(waiting);
             }
         }
     }
 
     /// The location of a newly imported module, and the download it needs.
-    fn look_for(&self, module: &str) -> (ModuleFiles, Option<DownloadRequest>) {
+    fn locate(&self, module: &str) -> (ModuleFiles, Option<DownloadRequest>) {
         match (self.replaced(module), self.source(module)) {
             (Some(Replace { new_version: None, new_path, .. }), _) => {
-                (ModuleFiles::There(self.workspace.directory().join(new_path)), None)
+                (ModuleFiles::Present(self.workspace.directory().join(new_path)), None)
             }
-            (_, Some(version)) if self.may_ask(&version) => {
-                (ModuleFiles::Coming(Vec::new()), Some(DownloadRequest::with_sums(self.sums, version)))
+            (_, Some(version)) if self.may_query(&version) => {
+                (ModuleFiles::Downloading(Vec::new()), Some(DownloadRequest::with_sums(self.sums, version)))
             }
-            _ => (ModuleFiles::Nowhere, None),
+            _ => (ModuleFiles::Unavailable, None),
         }
     }
 
-    fn may_ask(&self, ModuleVersion { path, .. }: &ModuleVersion) -> bool {
+    fn may_query(&self, ModuleVersion { path, .. }: &ModuleVersion) -> bool {
         !self.fetcher.needs_go(path) && own_place_of_module(path, self.manifest).is_none()
     }
 
@@ -197,9 +197,9 @@ fn versions<'a>(go_mod: &'a GoMod, plugins: &'a [ResolvedPlugin]) -> BTreeMap<&'
     let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
     let of_plugins = plugins.iter().filter_map(|plugin| plugin.go_mod.as_ref());
     for line in [go_mod].into_iter().chain(of_plugins).flat_map(|go_mod| &go_mod.require) {
-        let known = versions.entry(&line.path).or_insert(&line.version);
-        if semver::compare(&line.version, known).is_gt() {
-            *known = &line.version;
+        let highest = versions.entry(&line.path).or_insert(&line.version);
+        if semver::compare(&line.version, highest).is_gt() {
+            *highest = &line.version;
         }
     }
     versions

@@ -77,21 +77,22 @@ impl Resolver<'_> {
     /// Resolves the manifest. The workspace used for it is returned for the next stage.
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
-        let (owners, asks): (Vec<ModuleOwner>, Vec<ModuleRequest>) = self.asks(manifest)?.into_iter().unzip();
+        let (owners, requests): (Vec<ModuleOwner>, Vec<ModuleRequest>) =
+            self.asks(manifest)?.into_iter().unzip();
         let sources = self.sources();
-        let pinned: ResolvedByOwner = owners.into_iter().zip(sources.pin(&asks).await?).collect();
-        let roadrunner = pinned
+        let resolved: ResolvedByOwner = owners.into_iter().zip(sources.pin(&requests).await?).collect();
+        let roadrunner = resolved
             .get(&ModuleOwner::RoadRunner)
             .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let release = release(roadrunner)?;
-        let mut plugins = self.plugins(manifest, &pinned)?;
+        let mut plugins = self.plugins(manifest, &resolved)?;
         plugins.extend(added(&release, &plugins));
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
 
         let (line, module) = newest_go_line(&release, roadrunner, &plugins);
         match &self.toolchains.newer(self.go, line, module).await? {
-            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &pinned, plugins).await,
-            None => self.complete(&release, roadrunner, &pinned, plugins).await,
+            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &resolved, plugins).await,
+            None => self.complete(&release, roadrunner, &resolved, plugins).await,
         }
     }
 
@@ -100,14 +101,14 @@ impl Resolver<'_> {
         &self,
         release: &GoMod,
         roadrunner: &ResolvedModule,
-        pinned: &ResolvedByOwner,
+        resolved: &ResolvedByOwner,
         plugins: Vec<ResolvedPlugin>,
     ) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
-        let composed = self.compose(manifest, release, &plugins, pinned, &workspace)?;
+        let composed = self.compose(manifest, release, &plugins, resolved, &workspace)?;
         workspace.write("go.mod", &composed.to_string())?;
-        let sums = self.sums(&workspace, pinned.values())?;
+        let sums = self.sums(&workspace, resolved.values())?;
         workspace.write("go.sum", &sums.to_string())?;
         let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
         workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, ""))?;
@@ -127,11 +128,11 @@ impl Resolver<'_> {
 
     /// The RoadRunner release, with the plugins it contains.
     pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
-        let mut ask = ModuleRequest::roadrunner(self.manifest);
-        ask.known = self.known_roadrunner()?;
-        let pinned = self.sources().pin(std::slice::from_ref(&ask)).await?;
+        let mut request = ModuleRequest::roadrunner(self.manifest);
+        request.known = self.known_roadrunner()?;
+        let resolved = self.sources().pin(std::slice::from_ref(&request)).await?;
         let roadrunner =
-            pinned.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
+            resolved.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let go_mod = release(roadrunner)?;
         let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
             .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
@@ -161,28 +162,28 @@ impl Resolver<'_> {
     pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
         let mut roadrunner = ModuleRequest::roadrunner(manifest);
         roadrunner.known = self.known_roadrunner()?;
-        let mut asks = vec![(ModuleOwner::RoadRunner, roadrunner)];
+        let mut requests = vec![(ModuleOwner::RoadRunner, roadrunner)];
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            if let PluginSource::Remote(mut ask) = PluginSource::new(plugin, manifest) {
-                ask.known = self.known_plugin(&plugin.name.value)?;
-                asks.push((ModuleOwner::Plugin(index), *ask));
+            if let PluginSource::Remote(mut request) = PluginSource::new(plugin, manifest) {
+                request.known = self.known_plugin(&plugin.name.value)?;
+                requests.push((ModuleOwner::Plugin(index), *request));
             }
         }
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let Replacement::Module { path, version } = &replace.new.value else { continue };
             match version {
                 Some(version) if semver::canonical(version).as_deref() == Some(version) => {}
                 Some(version) => {
                     let subject = format!("the replacement of {}", replace.old.value.0);
-                    let ask = ModuleRequest::replacement(
+                    let request = ModuleRequest::replacement(
                         subject,
                         path,
                         version,
                         replace.new.span.clone(),
                         manifest,
                     );
-                    asks.push((ModuleOwner::Replace(index), ask));
+                    requests.push((ModuleOwner::Replace(index), request));
                 }
                 None => {
                     let message = format!("the replacement of {} has no version", replace.old.value.0);
@@ -190,20 +191,20 @@ impl Resolver<'_> {
                         .at(replace.new.span.clone())
                         .label("a version is required")
                         .help(format!("set new = \"{path}@VERSION\" with a tag, a branch or a commit"));
-                    wrong.push(diagnostic);
+                    errors.push(diagnostic);
                 }
             }
         }
-        if wrong.is_empty() { Ok(asks) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+        if errors.is_empty() { Ok(requests) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
     }
 
     /// RoadRunner in the previous lock, if the requested ref is unchanged.
     fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
-        let fits = |lock: &&Lock| {
+        let is_unchanged = |lock: &&Lock| {
             lock.roadrunner.from == self.asked.roadrunner
                 && !self.request.options.versions.upgrade.includes("roadrunner")
         };
-        let Some(lock) = self.previous.filter(fits) else { return Ok(None) };
+        let Some(lock) = self.previous.filter(is_unchanged) else { return Ok(None) };
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
         PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
     }
@@ -226,23 +227,25 @@ impl Resolver<'_> {
     }
 
     /// The resolved plugins of the manifest, or the errors of all of them.
-    fn plugins(&self, manifest: &Manifest, pinned: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
+    fn plugins(&self, manifest: &Manifest, resolved: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
         let mut plugins = Vec::new();
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
-            let resolved =
-                match (PluginSource::new(plugin, manifest), pinned.get(&ModuleOwner::Plugin(index))) {
+            let result =
+                match (PluginSource::new(plugin, manifest), resolved.get(&ModuleOwner::Plugin(index))) {
                     (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
-                    (PluginSource::Remote(_), Some(pinned)) => Ok(remote_plugin(plugin, manifest, pinned)),
+                    (PluginSource::Remote(_), Some(resolved)) => {
+                        Ok(remote_plugin(plugin, manifest, resolved))
+                    }
                     (PluginSource::Remote(_), None) => continue,
                 };
-            match resolved {
+            match result {
                 Ok(plugin) => plugins.push(plugin),
-                Err(diagnostic) => wrong.push(diagnostic),
+                Err(diagnostic) => errors.push(diagnostic),
             }
         }
-        wrong.extend(same_modules(&plugins));
-        if wrong.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, wrong)) }
+        errors.extend(same_modules(&plugins));
+        if errors.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
     }
 
     fn compose(
@@ -250,7 +253,7 @@ impl Resolver<'_> {
         manifest: &Manifest,
         release: &GoMod,
         plugins: &[ResolvedPlugin],
-        pinned: &ResolvedByOwner,
+        resolved: &ResolvedByOwner,
         workspace: &Workspace,
     ) -> Result<GoMod, Error> {
         let mut replaces = Vec::new();
@@ -271,26 +274,26 @@ impl Resolver<'_> {
         }
         for (index, replace) in manifest.replaces.iter().enumerate() {
             let (old_path, old_version) = replace.old.value.clone();
-            let (new_path, new_version) = match (&replace.new.value, pinned.get(&ModuleOwner::Replace(index)))
-            {
-                (Replacement::Directory(directory), _) => {
-                    let directory = self.request.base.join(directory);
-                    local_go_mod(&directory, &replace.new.span)
-                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
-                    (workspace.add_replacement(&old_path, &directory)?, None)
-                }
-                (Replacement::Module { .. }, Some(pinned)) => {
-                    (pinned.module.path.clone(), Some(pinned.module.version.clone()))
-                }
-                (Replacement::Module { path, version }, None) => (path.clone(), version.clone()),
-            };
+            let (new_path, new_version) =
+                match (&replace.new.value, resolved.get(&ModuleOwner::Replace(index))) {
+                    (Replacement::Directory(directory), _) => {
+                        let directory = self.request.base.join(directory);
+                        local_go_mod(&directory, &replace.new.span)
+                            .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                        (workspace.add_replacement(&old_path, &directory)?, None)
+                    }
+                    (Replacement::Module { .. }, Some(resolved)) => {
+                        (resolved.module.path.clone(), Some(resolved.module.version.clone()))
+                    }
+                    (Replacement::Module { path, version }, None) => (path.clone(), version.clone()),
+                };
             replaces.push(Replace { old_path, old_version, new_path, new_version });
         }
         let imports = |counts: &dyn Fn(&str) -> bool| {
             imports_of(workspace.directory(), counts)
                 .map_err(|error| Error::file("read", workspace.directory(), &error))
         };
-        let wanted: Vec<Requirement> = plugins
+        let requirements: Vec<Requirement> = plugins
             .iter()
             .map(|plugin| Requirement {
                 path: plugin.module.clone(),
@@ -302,7 +305,7 @@ impl Resolver<'_> {
             release,
             registered: &imports(&|path| path == "container/plugins.go")?,
             imported: &imports(&|path| path != "container/plugins.go" && !path.starts_with("replace/"))?,
-            plugins: &wanted,
+            plugins: &requirements,
             replaces,
             excludes: manifest
                 .excludes
@@ -330,7 +333,7 @@ impl Resolver<'_> {
             let variant = TargetVariant::new(target, self.settings);
             let listing =
                 PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
-            let listing = listing.map_err(|error| self.blame(error, &plugins))?;
+            let listing = listing.map_err(|error| self.with_span(error, &plugins))?;
             selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
             targets.insert(variant, listing.target);
         }
@@ -382,7 +385,7 @@ impl Resolver<'_> {
     fn sums<'a>(
         &self,
         workspace: &Workspace,
-        pinned: impl Iterator<Item = &'a ResolvedModule>,
+        resolved: impl Iterator<Item = &'a ResolvedModule>,
     ) -> Result<GoSum, Error> {
         let release = workspace.directory().join("go.sum");
         let text = fs::read_to_string(&release).unwrap_or_default();
@@ -391,7 +394,7 @@ impl Resolver<'_> {
         if let Some(previous) = self.previous {
             sums.merge(previous.sums()?);
         }
-        for ResolvedModule { module, zip_sum, mod_sum, .. } in pinned {
+        for ResolvedModule { module, zip_sum, mod_sum, .. } in resolved {
             sums.insert(&module.path, &module.version, zip_sum);
             sums.insert(&module.path, &format!("{}/go.mod", module.version), mod_sum);
         }
@@ -431,7 +434,7 @@ impl Resolver<'_> {
     }
 
     /// Sets the span of a go command error to the plugin whose module it names.
-    fn blame(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
+    fn with_span(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
         let text = error.output.join("\n");
         let named = plugins
             .iter()

@@ -57,14 +57,14 @@ impl Toolchain {
         Self { children, ..self.clone() }
     }
 
-    /// A copy whose commands end when `enough` or the build is cancelled.
-    pub(crate) fn until(&self, enough: &CancellationToken) -> Self {
-        let cancel = enough.clone();
-        let whole = self.children.cancel.clone();
+    /// A copy whose commands end when `stop` or the build is cancelled.
+    pub(crate) fn until(&self, stop: &CancellationToken) -> Self {
+        let cancel = stop.clone();
+        let build_cancel = self.children.cancel.clone();
         let forward = cancel.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = whole.cancelled() => forward.cancel(),
+                () = build_cancel.cancelled() => forward.cancel(),
                 () = forward.cancelled() => {}
             }
         });
@@ -141,8 +141,7 @@ impl Toolchain {
             .await
     }
 
-    /// The Go version that compiles in `directory`: the go command switches to a newer one if go.mod requires
-    /// it.
+    /// The Go version that compiles in `directory`, possibly a newer one that its go.mod requires.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
         let finished =
             self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;

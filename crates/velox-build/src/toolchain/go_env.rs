@@ -91,7 +91,7 @@ impl GoSettings {
             .map_err(|error| {
                 Error::build(format!("failed to parse the output of `go env -json`: {error}"))
             })?;
-        settings.check_places()?;
+        settings.check_paths()?;
         let env = GoEnv::read(&children.inherited, Some(&goroot));
         settings.gotoolchain = env.value("GOTOOLCHAIN");
         settings.goenv = without_experiments(&env, directory)?;
@@ -119,15 +119,15 @@ impl GoSettings {
             gotoolchain: env.value("GOTOOLCHAIN"),
             goenv: without_experiments(&env, directory)?,
         };
-        settings.check_places()?;
+        settings.check_paths()?;
         Ok(settings)
     }
 
     /// Without a home directory, Go fails late with an unclear message.
-    fn check_places(&self) -> Result<(), Error> {
-        let places = [("GOMODCACHE", &self.gomodcache), ("GOCACHE", &self.gocache), ("GOPATH", &self.gopath)];
+    fn check_paths(&self) -> Result<(), Error> {
+        let paths = [("GOMODCACHE", &self.gomodcache), ("GOCACHE", &self.gocache), ("GOPATH", &self.gopath)];
         let missing: Vec<&str> =
-            places.iter().filter(|(_, path)| !path.is_absolute()).map(|(name, _)| *name).collect();
+            paths.iter().filter(|(_, path)| !path.is_absolute()).map(|(name, _)| *name).collect();
         if missing.is_empty() {
             return Ok(());
         }

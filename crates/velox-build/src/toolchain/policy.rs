@@ -40,18 +40,18 @@ impl ToolchainPolicy {
             None => ToolchainSwitching::None,
             Some("path") => ToolchainSwitching::Path,
             Some("auto") => ToolchainSwitching::Any,
-            Some(_) => return Err(wrong(&said)),
+            Some(_) => return Err(invalid(&said)),
         };
         let base = match base {
             "local" => None,
             name if GoVersion::from_toolchain_name(name).is_some() => Some(name.to_owned()),
-            _ => return Err(wrong(&said)),
+            _ => return Err(invalid(&said)),
         };
         Ok(Self { base, others, said })
     }
 }
 
-fn wrong(said: &str) -> Error {
+fn invalid(said: &str) -> Error {
     Error::configuration(format!("invalid {said}"))
         .help("use `auto`, `local`, `path`, or a version such as go1.26.4 or go1.26.4+auto; `go env -u GOTOOLCHAIN` restores the default")
 }

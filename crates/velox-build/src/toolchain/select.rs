@@ -25,7 +25,7 @@ use crate::{
 /// The installed go command, if any, and the policy for other toolchains.
 pub(crate) struct InstalledGo {
     program: Option<(PathBuf, String)>,
-    allowed: ToolchainPolicy,
+    policy: ToolchainPolicy,
     pub(crate) settings: GoSettings,
 }
 
@@ -67,8 +67,8 @@ impl InstalledGo {
         };
         // `--go` is exact unless GOTOOLCHAIN is set, too.
         let switched = children.inherited.get("GOTOOLCHAIN").is_some_and(|value| !value.is_empty());
-        let allowed = ToolchainPolicy::new(&settings.gotoolchain, given.is_some() && !switched)?;
-        Ok(Self { program, allowed, settings })
+        let policy = ToolchainPolicy::new(&settings.gotoolchain, given.is_some() && !switched)?;
+        Ok(Self { program, policy, settings })
     }
 
     /// The installed go command and its version.
@@ -78,36 +78,36 @@ impl InstalledGo {
 
     /// Whether no other toolchain may be used.
     pub(crate) fn stays(&self) -> bool {
-        self.allowed.others == ToolchainSwitching::None
+        self.policy.others == ToolchainSwitching::None
     }
 
     /// The setting that decides about other toolchains, for messages.
     pub(crate) fn said(&self) -> &str {
-        &self.allowed.said
+        &self.policy.said
     }
 
     /// The version that GOTOOLCHAIN names, or that of the installed go command.
     pub(crate) fn version(&self) -> Option<&str> {
         let program = self.program.as_ref().map(|(_, version)| version.as_str());
-        self.allowed.base.as_deref().or(program)
+        self.policy.base.as_deref().or(program)
     }
 }
 
 impl Toolchains {
     /// Fails if this version is neither installed nor allowed to be downloaded.
     pub(crate) fn allows(&self, version: &str) -> Result<(), Error> {
-        let InstalledGo { allowed, .. } = &self.installed;
-        if self.installed.version() == Some(version) || allowed.others != ToolchainSwitching::None {
+        let InstalledGo { policy, .. } = &self.installed;
+        if self.installed.version() == Some(version) || policy.others != ToolchainSwitching::None {
             return Ok(());
         }
         let message = match self.installed.version() {
             Some(installed) => {
                 format!(
                     "the lock requires {version}, found {installed}, and {} forbids downloading another",
-                    allowed.said
+                    policy.said
                 )
             }
-            None => return Err(self.none()),
+            None => return Err(self.no_go_command()),
         };
         Err(Error::build(message).help(format!(
             "install {version}, set GOTOOLCHAIN=auto, or update the lock with `vx lock --upgrade`"
@@ -131,17 +131,17 @@ impl Toolchains {
     /// The toolchain for a build without a lock: the installed one if it is suitable, else the one that
     /// RoadRunner's go.mod names, else the newest release.
     pub(crate) async fn for_release(&self, release: Option<&ModuleVersion>) -> Result<Toolchain, Error> {
-        let InstalledGo { allowed, .. } = &self.installed;
+        let InstalledGo { policy, .. } = &self.installed;
         if let Some(version) = self.installed.version() {
             let switches =
                 GoVersion::from_toolchain_name(version).is_none_or(|version| version.supports_switching());
-            if switches || allowed.others == ToolchainSwitching::None {
+            if switches || policy.others == ToolchainSwitching::None {
                 return self.get(version, None).await;
             }
-        } else if allowed.others == ToolchainSwitching::None {
-            return Err(self.none());
+        } else if policy.others == ToolchainSwitching::None {
+            return Err(self.no_go_command());
         }
-        let named = self.named(release).await;
+        let named = self.release_toolchain(release).await;
         match (named, &self.installed.program) {
             // Too old to switch toolchains, but new enough for this release.
             (Some((line, _)), Some((_, version))) if !is_older(version, &line) => {
@@ -161,11 +161,11 @@ impl Toolchains {
     ) -> Result<Option<Toolchain>, Error> {
         let Some(line) = line.filter(|line| is_older(&go.version, line)) else { return Ok(None) };
         let installed = &go.version;
-        if self.installed.allowed.others == ToolchainSwitching::None {
+        if self.installed.policy.others == ToolchainSwitching::None {
             return Err(Error::build(format!("{module} requires Go {line} or newer, found {installed}"))
                 .fault(Blame::Request)
                 .help("install a newer Go from https://go.dev/dl/")
-                .help(match self.installed.allowed.said.as_str() {
+                .help(match self.installed.policy.said.as_str() {
                     "--go" => "or omit --go, and vx downloads it".to_owned(),
                     said => format!("or set GOTOOLCHAIN=auto to let vx download it (now {said})"),
                 }));
@@ -187,8 +187,8 @@ impl Toolchains {
         ModCache::new(&self.installed.settings.gomodcache)
     }
 
-    fn none(&self) -> Error {
-        Error::build(format!("no go command on the PATH, and {} forbids downloading one", self.installed.allowed.said))
+    fn no_go_command(&self) -> Error {
+        Error::build(format!("no go command on the PATH, and {} forbids downloading one", self.installed.policy.said))
             .help("set GOTOOLCHAIN=auto to let vx download it")
             .help("or install Go from https://go.dev/dl/ and put its bin directory on the PATH, or name it with --go")
     }
@@ -199,7 +199,7 @@ impl Toolchains {
             version: version.to_owned(),
             root,
             fixed: false,
-            others: self.installed.allowed.others,
+            others: self.installed.policy.others,
             trusted: false,
             children: self.children.clone(),
             settings: self.installed.settings.clone(),
@@ -217,8 +217,8 @@ impl Toolchains {
         if let Some(program) = self.children.find(version) {
             return Ok(self.toolchain(program, version, None));
         }
-        if self.installed.allowed.others == ToolchainSwitching::Path {
-            let said = &self.installed.allowed.said;
+        if self.installed.policy.others == ToolchainSwitching::Path {
+            let said = &self.installed.policy.said;
             return Err(Error::build(format!("no {version} on the PATH, and {said} forbids downloading it"))
                 .help(format!(
                     "install it with `go install golang.org/dl/{version}@latest && {version} download`"
@@ -228,28 +228,28 @@ impl Toolchains {
         let module = module(version);
         if let Some(ready) = toolchain::find_installed(&self.cache(), &module) {
             return match sum.filter(|sum| *sum != ready.sum) {
-                Some(sum) => Err(mismatch(&titled(version), &ready.sum, sum)),
+                Some(sum) => Err(mismatch(&display_name(version), &ready.sum, sum)),
                 None => Ok(self.toolchain(ready.program(), version, Some(ready.root))),
             };
         }
         if self.offline {
             return Err(Error::build(format!(
                 "{} is not cached; `--offline` forbids downloading it",
-                titled(version)
+                display_name(version)
             ))
             .help("run `vx fetch` with the same configuration"));
         }
-        phase(&*self.children.reporter, Phase::Fetch, self.bring(version, module, sum)).await
+        phase(&*self.children.reporter, Phase::Fetch, self.download(version, module, sum)).await
     }
 
-    async fn bring(
+    async fn download(
         &self,
         version: &str,
         module: ModuleVersion,
         sum: Option<&str>,
     ) -> Result<Toolchain, Error> {
         let progress = |done| {
-            let (total, item) = (Some(1), titled(version));
+            let (total, item) = (Some(1), display_name(version));
             self.children.reporter.report(Event::Progress {
                 phase: Phase::Fetch,
                 done,
@@ -261,9 +261,9 @@ impl Toolchains {
         progress(0);
         let fetched = match &self.fetcher {
             Some(fetcher) if !fetcher.needs_go(&module.path) => {
-                let known = sum.map(str::to_owned).into_iter().collect();
+                let sums = sum.map(str::to_owned).into_iter().collect();
                 tokio::select! {
-                    fetched = fetcher.toolchain(&module, known) => fetched,
+                    fetched = fetcher.toolchain(&module, sums) => fetched,
                     () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
                 }
             }
@@ -272,15 +272,15 @@ impl Toolchains {
         let (ready, verified, bytes) = match fetched {
             Ok(fetched) => fetched,
             Err(DownloadError::NeedsGo { .. }) => {
-                (self.bring_by_go(version, &module).await?, Verification::ChecksumDatabase, 0)
+                (self.download_by_go(version, &module).await?, Verification::ChecksumDatabase, 0)
             }
-            Err(error) => return Err(explain(&titled(version), error)),
+            Err(error) => return Err(download_error(&display_name(version), error)),
         };
         progress(1);
         let mut go = self.toolchain(ready.program(), version, Some(ready.root));
         go.trusted = verified == Verification::Unverified;
         let size = if bytes > 0 { format!(", {} MiB", bytes.div_ceil(1 << 20)) } else { String::new() };
-        let text = format!("{}{size}, from {}", titled(version), toolchain::TOOLCHAIN_MODULE);
+        let text = format!("{}{size}, from {}", display_name(version), toolchain::TOOLCHAIN_MODULE);
         self.children.reporter.report(Event::Note(Note::Text { text }));
         if go.trusted {
             let name = format!("{}@{}", module.path, module.version);
@@ -291,11 +291,14 @@ impl Toolchains {
         Ok(go)
     }
 
-    /// Downloads with the go command, for settings that only it supports: GOPROXY=direct, GONOPROXY, GOAUTH
-    /// commands.
-    async fn bring_by_go(&self, version: &str, module: &ModuleVersion) -> Result<InstalledToolchain, Error> {
+    /// Downloads with the go command, which alone supports GOPROXY=direct, GONOPROXY and GOAUTH commands.
+    async fn download_by_go(
+        &self,
+        version: &str,
+        module: &ModuleVersion,
+    ) -> Result<InstalledToolchain, Error> {
         let cannot = |why: &str| {
-            Error::build(format!("failed to download {}: {why}", titled(version)))
+            Error::build(format!("failed to download {}: {why}", display_name(version)))
                 .help("name a module proxy in GOPROXY, or install that Go from https://go.dev/dl/")
         };
         let Some((program, installed)) = &self.installed.program else {
@@ -324,7 +327,7 @@ impl Toolchains {
     }
 
     /// The go line of RoadRunner's go.mod, and the toolchain that the go command would select for it.
-    async fn named(&self, release: Option<&ModuleVersion>) -> Option<(String, Option<String>)> {
+    async fn release_toolchain(&self, release: Option<&ModuleVersion>) -> Option<(String, Option<String>)> {
         let release = release?;
         let cached = self
             .cache()
@@ -354,19 +357,19 @@ impl Toolchains {
         let versions = match &self.fetcher {
             Some(fetcher) => tokio::select! {
                 versions = fetcher.versions(toolchain::TOOLCHAIN_MODULE) => {
-                    versions.map_err(|error| explain("Go", error))?
+                    versions.map_err(|error| download_error("Go", error))?
                 }
                 () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
             },
             None => self.cached(),
         };
-        let place = match (&self.fetcher, self.offline) {
+        let reason = match (&self.fetcher, self.offline) {
             (Some(_), _) => "no proxy has one",
             (None, true) => "none is cached; `--offline` forbids downloading one",
             (None, false) => "GOPROXY has no module proxy",
         };
         toolchain::newest_release(&versions, &os, &arch).ok_or_else(|| {
-            Error::build(format!("no go command for {os}/{arch} on the PATH: {place}"))
+            Error::build(format!("no go command for {os}/{arch} on the PATH: {reason}"))
                 .help("install Go from https://go.dev/dl/ and put its bin directory on the PATH")
         })
     }
@@ -391,7 +394,7 @@ fn module(version: &str) -> ModuleVersion {
 }
 
 /// `go1.26.4` → `Go 1.26.4 (linux/amd64)`
-fn titled(version: &str) -> String {
+fn display_name(version: &str) -> String {
     format!("Go {} ({})", version.trim_start_matches("go"), GoTarget::host())
 }
 
@@ -399,7 +402,7 @@ fn mismatch(what: &str, found: &str, expected: &str) -> Error {
     checksum_mismatch(what, &format!("expected {expected}\nfound    {found}"))
 }
 
-fn explain(what: &str, error: DownloadError) -> Error {
+fn download_error(what: &str, error: DownloadError) -> Error {
     let unverified = matches!(error, DownloadError::Database { .. });
     let tried = match unserved(what, error) {
         Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),

@@ -6,14 +6,10 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::text::{line_end, line_start};
 
-/// A table of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum PluginsTable {
-    /// `[plugins]`.
     Plugins,
-    /// `[github.plugins]`.
     GitHub,
-    /// `[gitlab.plugins]`.
     GitLab,
 }
 
@@ -47,19 +43,15 @@ pub(super) enum TableStyle {
     Nested(Range<usize>),
 }
 
-/// A plugin in the text.
 #[derive(Debug, Clone)]
 pub(super) struct PluginItem {
     pub(super) section: PluginsTable,
     pub(super) name: String,
-    /// The span of the name.
     pub(super) key: Range<usize>,
     pub(super) shape: TableStyle,
-    /// The fields, in text order.
     pub(super) fields: Vec<KeyValue>,
 }
 
-/// A key and its value.
 #[derive(Debug, Clone)]
 pub(super) struct KeyValue {
     pub(super) name: String,
@@ -80,7 +72,6 @@ impl PluginItem {
         self.fields.iter().map(|field| field.value.end).max().unwrap_or(own).max(own)
     }
 
-    /// The span of the lines.
     pub(super) fn lines(&self, text: &str) -> Range<usize> {
         let start = match &self.shape {
             TableStyle::Header(header) => header.start,

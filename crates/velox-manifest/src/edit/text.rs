@@ -34,7 +34,6 @@ impl TextEdits {
     }
 }
 
-/// The line ending of a text.
 pub(super) fn line_ending(text: &str) -> &'static str {
     match text.find('\n') {
         Some(at) if text.get(..at).is_some_and(|line| line.ends_with('\r')) => "\r\n",

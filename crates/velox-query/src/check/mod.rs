@@ -1,4 +1,4 @@
-//! Problems of a build that show without compiling it.
+//! Checks of a build without compiling it.
 
 mod rules;
 mod vulnerabilities;
@@ -21,7 +21,7 @@ pub enum CheckRule {
     Configuration,
     /// All refs can be resolved together.
     Resolve,
-    /// Plugins have the major versions of RoadRunner's release.
+    /// Plugins have the major versions of the RoadRunner release.
     PluginMajor,
     /// Plugins use the major versions of the interface modules that RoadRunner uses.
     Interface,
@@ -40,9 +40,9 @@ pub enum CheckRule {
 pub struct Finding {
     /// The violated rule.
     pub rule: CheckRule,
-    /// The problem; its help is the remedy.
+    /// The problem, with the remedy as help.
     pub diagnostic: Diagnostic,
-    /// Why it is a problem, line by line.
+    /// The lines of an explanation.
     pub explanation: Vec<String>,
     /// The vulnerabilities, for [`CheckRule::Vulnerable`].
     pub vulnerabilities: Vec<Vulnerability>,
@@ -51,11 +51,11 @@ pub struct Finding {
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
-    /// In the order of the configuration; findings without a span come last.
+    /// The findings, in configuration order; those without a span come last.
     pub findings: Vec<Finding>,
-    /// RoadRunner's version; `None`: it can't be resolved.
+    /// RoadRunner's version; `None` if it can't be resolved.
     pub roadrunner: Option<String>,
-    /// The lookup in the vulnerability database, or why there was none.
+    /// The lookup in the vulnerability database, or the reason why it failed.
     pub looked_up: Result<VulnerabilityLookup, String>,
 }
 
@@ -64,22 +64,21 @@ pub struct CheckReport {
 pub struct VulnerabilityLookup {
     /// The number of modules that were looked up.
     pub asked: usize,
-    /// The number of modules that were not, because their names are private (GOPRIVATE, GONOPROXY, GONOSUMDB, a
-    /// configured forge).
+    /// The number of skipped private modules (GOPRIVATE, GONOPROXY, GONOSUMDB, a configured forge).
     pub private: usize,
 }
 
-/// Checks a request. As with [`ModuleGraph::load`], nothing but caches is written.
+/// Checks a request. Only caches are written, as with [`ModuleGraph::load`].
 ///
 /// # Errors
-/// An interruption only: a failure to resolve is a finding.
+/// An interruption only: a resolution failure is a finding.
 pub async fn check(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<CheckReport, Error> {
     let quiet = Arc::new(WithoutRaised(Arc::clone(&reporter)));
-    // A raised plugin is a finding, not a reason to stop.
+    // A raised plugin is a finding, not an error.
     let mut lenient = request.clone();
     lenient.manifest.strict = false;
     lenient.options.versions.strict = false;
@@ -115,7 +114,7 @@ pub async fn check(
 }
 
 impl Finding {
-    /// A warning of the configuration itself.
+    /// Creates a finding from a configuration warning.
     #[must_use]
     pub fn of_warning(diagnostic: Diagnostic) -> Self {
         Self {

@@ -13,10 +13,10 @@ use velox_manifest::{
 use super::{CheckRule, Finding};
 use crate::{ModuleGraph, last_part, without_major};
 
-/// RoadRunner's own plugins, which share one major version.
+/// The module path prefix of RoadRunner's own plugins, which share one major version.
 const OFFICIAL_PREFIX: &str = "github.com/roadrunner-server/";
 
-/// The modules that RoadRunner, its plugins and PHP interact through: the level and effect of another major version.
+/// The interface modules of RoadRunner, its plugins and PHP; level and effect of a differing major version.
 const INTERFACES: [(&str, Level, &str); 5] = [
     (
         "github.com/roadrunner-server/api",
@@ -45,7 +45,7 @@ const INTERFACES: [(&str, Level, &str); 5] = [
     ),
 ];
 
-/// Findings about the configuration; `graph` improves the remedies.
+/// Findings about the configuration, with more precise remedies if `graph` is known.
 pub(super) fn of_configuration(manifest: &Manifest, graph: Option<&ModuleGraph>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(moving_roadrunner(manifest, graph));
@@ -56,7 +56,7 @@ pub(super) fn of_configuration(manifest: &Manifest, graph: Option<&ModuleGraph>)
     findings
 }
 
-/// Findings about the exact versions.
+/// Findings about the resolved versions.
 pub(super) fn of_graph(request: &BuildRequest, graph: &ModuleGraph) -> Vec<Finding> {
     let mut findings = Vec::new();
     let span_of = |name: &str| {
@@ -86,7 +86,7 @@ pub(super) fn of_graph(request: &BuildRequest, graph: &ModuleGraph) -> Vec<Findi
     findings
 }
 
-/// Findings instead of exact versions.
+/// Findings about a resolution failure.
 pub(super) fn of_failure(manifest: &Manifest, error: &Error) -> Vec<Finding> {
     let mut findings: Vec<Finding> = error
         .diagnostics
@@ -108,7 +108,7 @@ pub(super) fn of_failure(manifest: &Manifest, error: &Error) -> Vec<Finding> {
     findings
 }
 
-/// A known plugin with a similar module path, if this one is unknown.
+/// A suggestion for an unknown plugin: a known one with a similar module path.
 fn similar_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
     let identity = plugin.identity(manifest);
     if !identity.starts_with(OFFICIAL_PREFIX) || catalogue::find(&identity).is_some() {
@@ -166,7 +166,7 @@ fn moving(message: String, span: Option<Range<usize>>) -> Finding {
     )
 }
 
-/// Whether a ref is a full version, a commit, or `latest`, which means releases only.
+/// Whether a ref is a full version, a commit, or `latest`, which selects releases only.
 fn is_fixed(reference: &str) -> bool {
     let commit =
         (7..=64).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -188,7 +188,7 @@ fn deprecated(plugin: &Plugin, manifest: &Manifest) -> Option<Finding> {
     })
 }
 
-/// RoadRunner's documentation: "use tags with the same major version".
+/// The rule of RoadRunner's documentation: "use tags with the same major version".
 fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &ModuleGraph) -> Option<Finding> {
     let own = major(&locked.module, &locked.version);
     let release = &graph.resolved.release;
@@ -230,7 +230,7 @@ fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &Modul
     })
 }
 
-/// The major version of most of RoadRunner's own plugins.
+/// The most common major version of RoadRunner's own plugins.
 fn common_major(plugins: &[ModuleVersion]) -> Option<u64> {
     let majors: Vec<u64> = plugins
         .iter()
@@ -277,7 +277,7 @@ fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &ModuleG
     findings
 }
 
-/// The major version in the path's suffix; without a suffix, that of the version.
+/// The major version in the suffix of the path, else that of the version.
 fn major(path: &str, version: &str) -> u64 {
     let digits = |text: &str| text.trim_start_matches(['/', '.', 'v']).parse().ok();
     let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);

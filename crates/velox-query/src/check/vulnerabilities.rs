@@ -9,7 +9,7 @@ use crate::{
     osv::{self, Vulnerability},
 };
 
-/// Looks up every compiled module in OSV.
+/// Looks up all compiled modules in OSV.
 pub(super) async fn find(
     request: &BuildRequest,
     graph: &ModuleGraph,
@@ -36,8 +36,7 @@ pub(super) async fn find(
     Ok((lookup, findings))
 }
 
-/// Whether public services must not learn the module's name: the go command keeps it private, or it is on a self-hosted
-/// forge.
+/// Whether the module is private for the go command or on a self-hosted forge.
 fn is_private(request: &BuildRequest, graph: &ModuleGraph, path: &str) -> bool {
     let manifest = &request.manifest;
     let host = path.split('/').next();
@@ -56,7 +55,7 @@ fn is_private(request: &BuildRequest, graph: &ModuleGraph, path: &str) -> bool {
             .any(|plugin| plugin.source().is_some_and(|source| source.path == path) && is_self_hosted(plugin))
 }
 
-/// `go1.26.8` as a version of OSV's module for the standard library; `None`: not a release of Go.
+/// Converts `go1.26.8` to a version of OSV's standard library module; `None` if it is not a release.
 fn standard_library(go_version: &str) -> Option<ModuleVersion> {
     let version = format!("v{}", go_version.strip_prefix("go")?);
     semver::is_valid(&version).then(|| ModuleVersion { path: osv::STANDARD_LIBRARY.to_owned(), version })

@@ -73,7 +73,7 @@ pub(super) async fn git(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     }]
 }
 
-/// Whether each cache is writable, and its size.
+/// Checks that each cache is writable, and reports its size.
 pub(super) async fn caches(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     let vx_cache = cache_directory(&context.request.environment);
     let mut diagnoses = Vec::new();
@@ -105,7 +105,7 @@ fn create_and_write(directory: &Path) -> std::io::Result<()> {
     tempfile::Builder::new().prefix(".vx-doctor-").tempfile_in(directory)?.close()
 }
 
-/// The bytes of all files, and whether all could be counted in time.
+/// The total size of all files, and whether the count finished in time.
 fn directory_size(directory: &Path) -> (u64, bool) {
     let deadline = Instant::now() + COUNT_TIMEOUT;
     let mut bytes = 0;
@@ -136,13 +136,13 @@ fn format_size(bytes: u64) -> String {
     format!("{value} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
-/// The free space where a build writes, once for each file system.
+/// Checks the free space of each file system that a build writes to.
 #[cfg(unix)]
 pub(super) async fn disks(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     use std::os::unix::fs::MetadataExt as _;
     let mut places: Vec<_> =
         cache_directories(context).into_iter().map(|cache| (cache.name, cache.path)).collect();
-    // The go command compiles there.
+    // The go command's directory for temporary files.
     let temporary = context.variable("GOTMPDIR").or_else(|| context.variable("TMPDIR")).unwrap_or("/tmp");
     places.push(("temporary directory", PathBuf::from(temporary)));
     let mut seen: Vec<u64> = Vec::new();
@@ -165,7 +165,7 @@ pub(super) async fn disks(_: &DoctorContext<'_>) -> Vec<Diagnosis> {
     Vec::new()
 }
 
-/// A first build of RoadRunner downloads and compiles about two GiB.
+/// Checks for the space of a first build, which needs about 2 GiB for downloads and compiled packages.
 #[cfg_attr(not(unix), expect(dead_code, reason = "free space is checked on Unix only"))]
 fn free_space(name: &str, path: &Path, free: u64) -> Diagnosis {
     const MIN_FREE_BYTES: u64 = 512 << 20;

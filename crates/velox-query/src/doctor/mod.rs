@@ -1,4 +1,4 @@
-//! Whether this machine can build, and what to change if it can't.
+//! Diagnosis of the local toolchain, network and configuration.
 
 mod local;
 mod remote;
@@ -23,9 +23,9 @@ pub struct Diagnosis {
     pub check: &'static str,
     /// The severity.
     pub state: Health,
-    /// One line, never with a token.
+    /// A one-line message, without tokens.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: Option<String>,
 }
 
@@ -62,26 +62,25 @@ impl Diagnosis {
     }
 }
 
-/// The inputs of all checks.
 struct DoctorContext<'a> {
     request: &'a BuildRequest,
     environment: &'a BuildEnvironment<'a>,
-    /// `None`: the go command doesn't work.
+    /// `None` if the go command doesn't work.
     go: Option<&'a GoInstallation>,
     git: Option<&'a Path>,
 }
 
 impl DoctorContext<'_> {
-    /// A variable of the environment that is set and not empty.
+    /// The value of a non-empty environment variable.
     fn variable(&self, name: &str) -> Option<&str> {
         self.request.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
-/// Checks everything that a build of `request` needs; reports each diagnosis in a fixed order, as early as possible.
+/// Checks the prerequisites of a build of `request`, and reports each diagnosis early, in a fixed order.
 ///
 /// # Errors
-/// An interruption only: every other failure is a diagnosis.
+/// An interruption only: other failures are diagnoses.
 pub async fn diagnose(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,
@@ -132,10 +131,9 @@ pub async fn diagnose(
     }
 }
 
-/// A directory that a build writes to.
 struct CacheDirectory {
     name: &'static str,
-    /// The variable that names another directory.
+    /// The environment variable that overrides the directory.
     variable: &'static str,
     path: PathBuf,
 }

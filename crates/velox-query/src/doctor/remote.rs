@@ -13,7 +13,7 @@ use velox_manifest::{Forge, Origin};
 
 use super::{Diagnosis, DoctorContext};
 
-/// A module that every public proxy has; a proxy that answers "not found" works too.
+/// A public module to request from proxies; a "not found" response is also a success.
 const PROBE_MODULE: &str = "github.com/roadrunner-server/errors";
 const MIN_REMAINING_REQUESTS: u64 = 20;
 const TOKEN_EXPIRY_WARNING_DAYS: i64 = 7;
@@ -61,7 +61,7 @@ fn proxy(probe: ProxyProbe, is_last: bool) -> Diagnosis {
         ProxyErrorKind::Disallowed => format!("use https:// for {name} in GOPROXY"),
         _ => "check the network, GOPROXY and HTTPS_PROXY".to_owned(),
     };
-    // After a comma the next proxy is used only for modules that are not found.
+    // After a comma in GOPROXY, the next proxy is only used for modules that are not found.
     match probe.falls_through && !is_last {
         true => Diagnosis::warning("proxy", format!("{message}; the next proxy is used"), remedy),
         false => Diagnosis::error("proxy", message, remedy),
@@ -89,7 +89,7 @@ pub(super) async fn sum_db(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     let (Ok(list), Some(Ok((client, netrc)))) =
         (ProxyList::parse(&go.proxy), context.environment.proxy_client())
     else {
-        // The check of the proxies reports it.
+        // Already reported by the proxy check.
         return Vec::new();
     };
     vec![match probe_sum_db(&client, &list, &netrc, &database).await {
@@ -101,13 +101,13 @@ pub(super) async fn sum_db(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     }]
 }
 
-/// What is special about a forge.
+/// The forge-specific parts of a check.
 struct ForgeCheck<'a> {
     check: &'static str,
     forge: &'a Forge,
-    /// Usual names of the variable that holds a token.
+    /// Common names of the token variable.
     variables: [&'static str; 2],
-    /// The scopes of which one gives access to private repositories.
+    /// The token scopes that give access to private repositories; one is sufficient.
     scopes: &'static [&'static str],
     scope_help: &'static str,
 }
@@ -192,14 +192,14 @@ impl ForgeCheck<'_> {
             }
             error => error.help().first().cloned().unwrap_or_else(|| "try again later".to_owned()),
         };
-        // Public plugins come from the module proxies.
+        // Public plugins are downloaded from module proxies.
         match forge.is_self_hosted() || forge.token.is_some() {
             true => Diagnosis::error(check, error.to_string(), remedy),
             false => Diagnosis::warning(check, error.to_string(), remedy),
         }
     }
 
-    /// A token in the environment that the configuration does not use.
+    /// Warns about a token in the environment that the configuration doesn't use.
     fn unused_variable(&self, context: &DoctorContext<'_>) -> Option<Diagnosis> {
         let Self { check, forge, .. } = self;
         let is_configured = context.request.source.is_some();
@@ -216,7 +216,7 @@ fn format_quota(RateLimit { remaining, limit, reset }: RateLimit) -> String {
     format!("{remaining} of {limit} requests left{}", reset.unwrap_or_default())
 }
 
-/// `2024-07-01`, `2024-07-01 10:00:00 UTC`.
+/// The days until a date such as `2024-07-01` or `2024-07-01 10:00:00 UTC`.
 fn days_until(expires: &str) -> Option<i64> {
     let date: jiff::civil::Date = expires.get(..10)?.parse().ok()?;
     let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
@@ -247,7 +247,7 @@ pub(super) async fn ssh(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     }]
 }
 
-/// Whether git reaches the hosts that GOPRIVATE keeps from the proxies.
+/// Checks git access to the hosts in GOPRIVATE.
 pub(super) async fn private_hosts(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     let Some(go) = context.go.filter(|go| !go.private_hosts.is_empty()) else { return Vec::new() };
     let hosts = &go.private_hosts;
@@ -258,7 +258,7 @@ pub(super) async fn private_hosts(context: &DoctorContext<'_>) -> Vec<Diagnosis>
     };
     let mut diagnoses = Vec::new();
     for host in hosts {
-        // A configured repository tells more than the host alone.
+        // A configured repository also checks permissions.
         let module = context.request.manifest.plugins.iter().find_map(|plugin| match &plugin.origin {
             Origin::Module(path) if path.value.starts_with(&format!("{host}/")) => Some(&path.value),
             _ => None,
@@ -277,7 +277,7 @@ pub(super) async fn private_hosts(context: &DoctorContext<'_>) -> Vec<Diagnosis>
     diagnoses
 }
 
-/// Classifies a failure of git by its text: git has no exit codes for it, and `LC_ALL=C` keeps the text stable.
+/// Classifies a git failure by its output, which `LC_ALL=C` keeps stable: git has no exit codes for it.
 fn git_failure(host: &str, module: Option<&str>, lines: &[String]) -> Diagnosis {
     const UNREACHABLE: [&str; 7] = [
         "Could not resolve",

@@ -1,8 +1,8 @@
 //! Authentication: by token, or by address if no token file is configured.
 //!
-//! A token is sent as `Authorization: Bearer vx_…`, or as the password of `Authorization: Basic` with any user name, which
-//! is what browsers can ask a person for. Since browsers also add the latter to cross-site requests, those are rejected,
-//! except for following a link.
+//! A token is sent as `Authorization: Bearer vx_…`, or as the password of `Authorization: Basic` with any
+//! user name, for which browsers have a dialog. Browsers also add Basic credentials to cross-site requests:
+//! those are rejected, except when following a link.
 
 mod token_file;
 
@@ -27,10 +27,10 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// How often the token file is checked for changes.
+/// The interval between checks of the token file for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many requests with an invalid token one address may send in an hour.
+/// The limit on requests with an invalid token, per address and hour.
 const MAX_FAILURES_PER_HOUR: u64 = 60;
 
 /// The `WWW-Authenticate` challenges; browsers support the second one.
@@ -62,7 +62,7 @@ impl Denied {
         }
     }
 
-    /// The problem type, also the reason in metrics and in the audit log.
+    /// The problem type, which is also the reason in metrics and the audit log.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::TokenMissing => "token_missing",
@@ -83,12 +83,12 @@ impl Denied {
     }
 }
 
-/// The result of authentication, kept in the extensions of requests and responses.
+/// The result of authentication, stored in the extensions of requests and responses.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity(pub(crate) Result<Caller, Denied>);
 
 impl Identity {
-    /// The caller of a request, which must have this scope.
+    /// Returns the caller of a request if it has this scope.
     pub(crate) fn caller(extensions: &Extensions, scope: TokenScope) -> Result<Caller, Denied> {
         let Some(Self(caller)) = extensions.get() else { return Err(Denied::TokenMissing) };
         let caller = caller.clone()?;
@@ -117,7 +117,7 @@ struct LoadedTokens {
 type FileVersion = (Option<SystemTime>, u64, u64);
 
 impl TokenStore {
-    /// Reads the token file. Without one, every address is a caller of its own with all scopes.
+    /// Reads the token file. Without one, each address is a separate caller with all scopes.
     pub(crate) fn open(file: Option<&Path>) -> Result<Self, TokenFileError> {
         let version = file.and_then(file_version);
         let tokens = file.map(token_file::read).transpose()?.unwrap_or_default().into_iter().collect();
@@ -133,7 +133,7 @@ impl TokenStore {
         self.file.is_some()
     }
 
-    /// Authenticates a request by its headers and the address that it comes from.
+    /// Authenticates a request by its headers and source address.
     pub(crate) fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Denied> {
         let peer = client_network(peer);
         let Some(file) = &self.file else {
@@ -145,7 +145,7 @@ impl TokenStore {
                 modules: None,
             });
         };
-        let credential = Credential::of(headers).ok_or(Denied::TokenMissing)?;
+        let credential = Credential::parse(headers).ok_or(Denied::TokenMissing)?;
         let count_failure = |denied| match self.failures.take(peer, MAX_FAILURES_PER_HOUR) {
             Ok(()) => denied,
             Err(wait) => Denied::TooManyFailures { wait },
@@ -199,16 +199,15 @@ fn file_version(file: &Path) -> Option<FileVersion> {
     Some((metadata.modified().ok(), metadata.len(), inode))
 }
 
-/// The credential of a request.
 struct Credential {
     /// `None`: malformed.
     token: Option<String>,
-    /// Browsers add Basic credentials to requests by themselves.
+    /// Browsers add Basic credentials to requests automatically.
     is_added_by_browser: bool,
 }
 
 impl Credential {
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    fn parse(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(header::AUTHORIZATION)?.to_str().unwrap_or_default();
         let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
         let rest = rest.trim();
@@ -225,8 +224,8 @@ impl Credential {
     }
 }
 
-/// Whether a page of another site made the browser send the request (<https://www.w3.org/TR/fetch-metadata/>), other than
-/// by a link: a submitted form has a body.
+/// Whether a page of another site caused the request, other than by a link
+/// (<https://www.w3.org/TR/fetch-metadata/>). A submitted form has a body.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|actual| actual == value);
     let is_other_site = is("sec-fetch-site", "cross-site") || is("sec-fetch-site", "same-site");
@@ -234,7 +233,7 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     is_other_site && !is_link
 }
 
-/// The network of one client: an IPv4 address, or the /64 that an IPv6 provider assigns
+/// The network of a client: an IPv4 address, or the /64 that a provider assigns to an IPv6 client
 /// (<https://www.rfc-editor.org/rfc/rfc6177>).
 pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -273,17 +272,17 @@ mod tests {
         with(&format!("Basic {}", BASE64.encode(format!("me:{token}").as_bytes())))
     }
 
-    /// A token file with one token, and that token.
+    /// Returns a token file with one token, and the token.
     fn file_with_token() -> (tempfile::TempDir, PathBuf, String) {
-        let place = tempfile::tempdir().unwrap();
-        let file = place.path().join("tokens.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tokens.toml");
         let token = add_token(&file, &entry("ci")).unwrap().expose_secret().to_owned();
-        (place, file, token)
+        (directory, file, token)
     }
 
     #[test]
     fn only_the_hash_of_a_token_is_stored() {
-        let (_place, file, token) = file_with_token();
+        let (_directory, file, token) = file_with_token();
         assert_eq!(token.len(), 3 + 43);
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains(&token[3..]), "{text}");
@@ -304,7 +303,7 @@ mod tests {
 
     #[test]
     fn invalid_tokens_are_denied() {
-        let (_place, file, token) = file_with_token();
+        let (_directory, file, token) = file_with_token();
         let tokens = TokenStore::open(Some(&file)).unwrap();
         assert_eq!(tokens.authenticate(&HeaderMap::new(), PEER), Err(Denied::TokenMissing));
         let hash = HEXLOWER.encode(&token_file::hash(&token));
@@ -324,7 +323,7 @@ mod tests {
 
     #[test]
     fn failures_are_rate_limited_by_address() {
-        let (_place, file, token) = file_with_token();
+        let (_directory, file, token) = file_with_token();
         let tokens = TokenStore::open(Some(&file)).unwrap();
         for _ in 0..MAX_FAILURES_PER_HOUR {
             assert_eq!(tokens.authenticate(&with("Bearer x"), PEER), Err(Denied::TokenUnknown));
@@ -341,21 +340,21 @@ mod tests {
 
     #[test]
     fn cross_site_requests_cannot_use_browser_credentials() {
-        let (_place, file, token) = file_with_token();
+        let (_directory, file, token) = file_with_token();
         let tokens = TokenStore::open(Some(&file)).unwrap();
-        let asked = |mut headers: HeaderMap, more: &[(&'static str, &str)]| {
+        let authenticate = |mut headers: HeaderMap, more: &[(&'static str, &str)]| {
             for (name, value) in more {
                 headers.insert(*name, value.parse().unwrap());
             }
             tokens.authenticate(&headers, PEER).map(|caller| caller.tenant.0)
         };
-        let elsewhere = ("sec-fetch-site", "cross-site");
-        assert_eq!(asked(basic(&token), &[elsewhere]), Err(Denied::CrossSite));
-        let form = [elsewhere, ("sec-fetch-mode", "navigate"), ("content-type", "text/plain")];
-        assert_eq!(asked(basic(&token), &form), Err(Denied::CrossSite));
-        assert!(asked(basic(&token), &[elsewhere, ("sec-fetch-mode", "navigate")]).is_ok());
-        assert!(asked(basic(&token), &[("sec-fetch-site", "same-origin")]).is_ok());
-        assert!(asked(with(&format!("Bearer {token}")), &[elsewhere]).is_ok());
+        let cross_site = ("sec-fetch-site", "cross-site");
+        assert_eq!(authenticate(basic(&token), &[cross_site]), Err(Denied::CrossSite));
+        let form = [cross_site, ("sec-fetch-mode", "navigate"), ("content-type", "text/plain")];
+        assert_eq!(authenticate(basic(&token), &form), Err(Denied::CrossSite));
+        assert!(authenticate(basic(&token), &[cross_site, ("sec-fetch-mode", "navigate")]).is_ok());
+        assert!(authenticate(basic(&token), &[("sec-fetch-site", "same-origin")]).is_ok());
+        assert!(authenticate(with(&format!("Bearer {token}")), &[cross_site]).is_ok());
     }
 
     #[test]
@@ -373,15 +372,15 @@ mod tests {
 
     #[test]
     fn changes_are_reloaded_unless_invalid() {
-        let (_place, file, token) = file_with_token();
+        let (_directory, file, token) = file_with_token();
         let tokens = TokenStore::open(Some(&file)).unwrap();
         let other = add_token(&file, &entry("other")).unwrap();
         assert_eq!(tokens.current(&file, Duration::ZERO).len(), 2);
         assert!(tokens.authenticate(&with(&format!("Bearer {}", other.expose_secret())), PEER).is_ok());
-        let good = fs::read_to_string(&file).unwrap();
-        fs::write(&file, format!("{good}\n[tokens.x")).unwrap();
+        let valid = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{valid}\n[tokens.x")).unwrap();
         assert_eq!(tokens.current(&file, Duration::ZERO).len(), 2);
-        fs::write(&file, good).unwrap();
+        fs::write(&file, valid).unwrap();
         revoke_token(&file, "ci").unwrap();
         assert_eq!(tokens.current(&file, Duration::ZERO).len(), 1);
         assert_eq!(tokens.authenticate(&with(&format!("Bearer {token}")), PEER), Err(Denied::TokenUnknown));
@@ -391,7 +390,7 @@ mod tests {
 
     #[test]
     fn tokens_expire() {
-        let (_place, file, token) = file_with_token();
+        let (_directory, file, token) = file_with_token();
         let line = |expires: &str| {
             let text = fs::read_to_string(&file).unwrap();
             let text: String = text
@@ -401,22 +400,22 @@ mod tests {
                 .collect();
             fs::write(&file, text.trim_end().to_owned() + "\nexpires = " + expires + "\n").unwrap();
         };
-        let asked =
+        let authenticate =
             || TokenStore::open(Some(&file)).unwrap().authenticate(&with(&format!("Bearer {token}")), PEER);
         line("2001-01-01");
-        assert_eq!(asked(), Err(Denied::TokenExpired));
+        assert_eq!(authenticate(), Err(Denied::TokenExpired));
         line("2001-01-01T00:00:00+02:00");
-        assert_eq!(asked(), Err(Denied::TokenExpired));
+        assert_eq!(authenticate(), Err(Denied::TokenExpired));
         line("2999-01-01T00:00:00Z");
-        assert!(asked().is_ok());
+        assert!(authenticate().is_ok());
         line("2001-01-01T00:00:00");
         assert!(TokenStore::open(Some(&file)).is_err());
     }
 
     #[test]
     fn invalid_files_are_rejected() {
-        let (_place, file, _) = file_with_token();
-        let good = fs::read_to_string(&file).unwrap();
+        let (_directory, file, _) = file_with_token();
+        let valid = fs::read_to_string(&file).unwrap();
         let wrong = [
             ("sha256 = \"", "sha256 = \"zz"),
             ("[tokens.ci]", "[tokens.\"a b\"]"),
@@ -426,13 +425,13 @@ mod tests {
             ("builds_at_once = 2", "expires = 10:00:00"),
         ];
         for (old, new) in wrong {
-            assert!(good.contains(old), "{good}");
-            fs::write(&file, good.replacen(old, new, 1)).unwrap();
+            assert!(valid.contains(old), "{valid}");
+            fs::write(&file, valid.replacen(old, new, 1)).unwrap();
             let message = TokenStore::open(Some(&file)).unwrap_err().to_string();
             assert!(message.starts_with("invalid token file"), "{message}");
             assert!(add_token(&file, &entry("b")).is_err(), "an invalid file is not changed");
         }
-        fs::write(&file, &good).unwrap();
+        fs::write(&file, &valid).unwrap();
         assert!(matches!(add_token(&file, &entry("ci")), Err(TokenFileError::AlreadyExists(_))));
         assert!(matches!(add_token(&file, &entry("c i")), Err(TokenFileError::InvalidName(_))));
         assert!(matches!(revoke_token(&file, "no"), Err(TokenFileError::NotFound(_))));

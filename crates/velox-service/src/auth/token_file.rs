@@ -1,4 +1,4 @@
-//! The token file: the hash of each token, and what it allows.
+//! The token file: the hash, scopes and limits of each token.
 //!
 //! ```toml
 //! [tokens.ci]
@@ -31,15 +31,15 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 /// A token's entry in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenEntry {
-    /// The name of the token; its builds are accounted to it.
+    /// The name of the token, which identifies the tenant of its builds.
     pub name: String,
-    /// What the token allows.
+    /// The scopes of the token.
     pub scopes: BTreeSet<TokenScope>,
-    /// How many builds may be queued or running at once; `None`: unlimited.
+    /// The limit on builds that are queued or running; `None`: unlimited.
     pub builds_at_once: Option<u64>,
-    /// How many builds may be requested in an hour; `None`: unlimited.
+    /// The limit on builds requested per hour; `None`: unlimited.
     pub builds_per_hour: Option<u64>,
-    /// The allowed modules, as patterns like GOPRIVATE's; `None`: those that the service allows.
+    /// The allowed modules, as patterns like GOPRIVATE's; `None`: the modules that the service allows.
     pub modules: Option<Vec<String>>,
     /// When the token expires; `None`: never.
     pub expires: Option<Timestamp>,
@@ -69,13 +69,13 @@ pub enum TokenFileError {
     Invalid {
         /// The file.
         file: PathBuf,
-        /// What is invalid, and where.
+        /// The error and its location.
         message: String,
     },
-    /// A token of this name exists.
+    /// A token with this name exists.
     #[error("token `{0}` already exists; revoke it first, or choose another name")]
     AlreadyExists(String),
-    /// No token of this name exists.
+    /// No token with this name exists.
     #[error("no token named `{0}`; run `vx server token list` to list them")]
     NotFound(String),
     /// The name of a token is invalid.
@@ -86,7 +86,6 @@ pub enum TokenFileError {
     Random(String),
 }
 
-/// The SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
 pub(super) fn hash(token: &str) -> TokenHash {
@@ -114,7 +113,7 @@ struct TokenTable {
 /// Reads the tokens of a file, with their hashes.
 pub(super) fn read(file: &Path) -> Result<Vec<(TokenHash, TokenEntry)>, TokenFileError> {
     let invalid = |message: String| TokenFileError::Invalid { file: file.to_owned(), message };
-    // The message quotes a line of the file, which may have a hash, but never a token.
+    // The message quotes a line of the file, which may contain a hash, but never a token.
     let content: TokenFile = toml_edit::de::from_str(&text(file)?)
         .map_err(|error| invalid(error.to_string().trim().to_owned()))?;
     let mut hashes = BTreeSet::new();
@@ -158,7 +157,7 @@ pub fn tokens(file: &Path) -> Result<Vec<TokenEntry>, TokenFileError> {
     Ok(read(file)?.into_iter().map(|(_, entry)| entry).collect())
 }
 
-/// Generates a token and adds its hash to the file, which is created if missing. The token itself is not stored.
+/// Generates a token and adds its hash to the file, created if missing. The token itself is not stored.
 ///
 /// # Errors
 /// The name is invalid or exists, or the file can't be changed.
@@ -176,7 +175,7 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
     for (key, number) in
         [("builds_at_once", entry.builds_at_once), ("builds_per_hour", entry.builds_per_hour)]
     {
-        // TOML integers are signed; a larger limit is no limit.
+        // TOML integers are signed: a larger limit means unlimited.
         if let Some(number) = number.and_then(|number| i64::try_from(number).ok()) {
             lines.insert(key, value(number));
         }
@@ -185,11 +184,11 @@ pub fn add_token(file: &Path, entry: &TokenEntry) -> Result<SecretString, TokenF
         lines.insert("modules", value(modules.iter().map(String::as_str).collect::<Array>()));
     }
     if let Some(time) = entry.expires {
-        let written = time.to_string().parse::<Datetime>().map_err(|error| TokenFileError::Invalid {
+        let expires = time.to_string().parse::<Datetime>().map_err(|error| TokenFileError::Invalid {
             file: file.to_owned(),
             message: format!("expires: {error}"),
         })?;
-        lines.insert("expires", value(written));
+        lines.insert("expires", value(expires));
     }
     change(file, true, |tokens| {
         if tokens.contains_key(&entry.name) {
@@ -211,7 +210,7 @@ pub fn revoke_token(file: &Path, name: &str) -> Result<(), TokenFileError> {
     })
 }
 
-/// Edits the tokens in place; comments are kept.
+/// Edits the tokens in target, preserving comments.
 fn change(
     file: &Path,
     create: bool,
@@ -220,7 +219,7 @@ fn change(
     let invalid = |message: String| TokenFileError::Invalid { file: file.to_owned(), message };
     let unwritable = |cause| TokenFileError::Unwritable { file: file.to_owned(), cause };
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Prevents lost updates by concurrent edits, where folders can be locked.
+    // Prevents lost updates by concurrent edits, on systems that can lock directories.
     let guard = File::open(folder).ok();
     if let Some(guard) = &guard {
         let _ = guard.lock();
@@ -252,23 +251,23 @@ fn change(
     write(file, folder, &document.to_string()).map_err(unwritable)
 }
 
-/// Writes the file atomically, readable by its owner only: the previous owner, or that of the folder.
+/// Writes the file atomically, readable only by its owner (the previous one, or that of the directory).
 fn write(file: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    let place = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(folder);
+    let target = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(folder);
     let mut new = tempfile::Builder::new().prefix(".tokens.").suffix(".tmp").tempfile_in(folder)?;
     new.write_all(text.as_bytes())?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let known = fs::metadata(&place).or_else(|_| fs::metadata(folder))?;
-        let own = new.as_file().metadata()?;
-        if own.uid() != known.uid() {
-            std::os::unix::fs::fchown(new.as_file(), Some(known.uid()), Some(known.gid()))?;
+        let previous = fs::metadata(&target).or_else(|_| fs::metadata(folder))?;
+        let current = new.as_file().metadata()?;
+        if current.uid() != previous.uid() {
+            std::os::unix::fs::fchown(new.as_file(), Some(previous.uid()), Some(previous.gid()))?;
         }
     }
     new.as_file().sync_all()?;
-    new.persist(&place).map_err(|error| error.error)?;
+    new.persist(&target).map_err(|error| error.error)?;
     Ok(())
 }
 
@@ -282,13 +281,13 @@ fn text(file: &Path) -> Result<String, TokenFileError> {
     read().map_err(|cause| TokenFileError::Unreadable { file: file.to_owned(), cause })
 }
 
-/// Names appear in logs as the caller, so they have no special characters.
+/// Whether a name is valid. Names appear in logs, so special characters are not allowed.
 fn is_name(name: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=64).contains(&name.len()) && name.bytes().all(good)
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&name.len()) && name.bytes().all(is_valid)
 }
 
-/// Parses a time with a UTC offset, or a date, which means its start in UTC.
+/// Parses a time with a UTC offset, or a date (midnight UTC).
 fn parse_expiry(time: &Datetime) -> Result<Timestamp, String> {
     let text = time.to_string();
     let at = match (time.date.is_some(), time.time.is_some(), time.offset.is_some()) {

@@ -1,4 +1,4 @@
-//! Which IP addresses a build may connect to.
+//! Restricts the connections of builds to public IP addresses.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net::{TcpStream, lookup_host};
 use url::{Host, Url};
 
-/// Whether an address is globally reachable, and no encapsulation of one that isn't, by the registries
+/// Whether an address is globally reachable and embeds no address that isn't, by the registries
 /// <https://www.iana.org/assignments/iana-ipv4-special-registry> and
 /// <https://www.iana.org/assignments/iana-ipv6-special-registry>.
 pub(crate) fn is_public(address: IpAddr) -> bool {
@@ -22,10 +22,10 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let special = match (a, b, c) {
-        // This network, loopback, and all that is multicast or reserved.
+        // This network, loopback, multicast, reserved.
         (0 | 127 | 224.., ..) => true,
         (10, ..) | (172, 16..=31, _) | (192, 168, _) => true,
-        // Carrier-grade NAT, link-local (where clouds have their metadata).
+        // Carrier-grade NAT, link-local (cloud metadata services).
         (100, 64..=127, _) | (169, 254, _) => true,
         // Protocol assignments, documentation, 6to4 relays, benchmarks.
         (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => true,
@@ -50,12 +50,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         (0x2001, 0..=0x1ff | 0xdb8) => false,
         // Documentation (RFC 9637).
         (0x3fff, 0..=0xfff) => false,
-        // Global unicast is 2000::/3; mapped, unique local, link-local and multicast addresses are outside of it.
+        // Global unicast is 2000::/3, which excludes mapped, unique local, link-local and multicast.
         _ => a & 0xe000 == 0x2000,
     }
 }
 
-/// Resolves a host to its public addresses; an error if it has none.
+/// Resolves a host to its public addresses; fails if it has none.
 pub(crate) async fn resolve_public(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
     let all: Vec<SocketAddr> = match host {
         Host::Domain(name) => lookup_host((name.as_str(), port)).await?.collect(),
@@ -75,7 +75,7 @@ pub(crate) async fn connect(host: Host<&str>, port: u16) -> io::Result<TcpStream
     }
 }
 
-/// Checks an IP address in a URL, which no DNS resolver sees.
+/// Checks an IP address in a URL, which bypasses the DNS resolver.
 pub(crate) fn check_ip_literal(url: &Url) -> io::Result<()> {
     let address = match url.host() {
         Some(Host::Ipv4(address)) => IpAddr::V4(address),
@@ -91,7 +91,7 @@ fn not_public(host: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, message)
 }
 
-/// A DNS resolver for reqwest that returns public addresses only, so that the checked address is the one connected to.
+/// A DNS resolver for reqwest that returns only public addresses, so that the checked address is used.
 pub(crate) struct PublicResolver;
 
 impl Resolve for PublicResolver {
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Any address, with many near special-purpose ranges.
+    /// Generates arbitrary addresses, many of them near special-purpose ranges.
     fn any_v4() -> impl Strategy<Value = Ipv4Addr> {
         let special = [
             [0, 0, 0, 0],
@@ -151,13 +151,13 @@ mod tests {
                 ([0, 0, 0, 0, 0, 0xffff, 0, 0], 6),
                 ([0, 0, 0, 0, 0xffff, 0, 0, 0], 6),
                 ([0, 0, 0, 0, 0, 0, 0, 0], 6),
-                // Teredo (RFC 4380): the server's address as it is, the client's turned over.
+                // Teredo (RFC 4380): the server's address, and the client's with inverted bits.
                 ([0x2001, 0, 0, 0, a, b, c, d], 2),
                 ([0x2001, 0, a, b, c, d, 0, 0], 6),
             ] {
                 prop_assert!(!is_public(wrapped(prefix, at, inner)), "{prefix:x?} {inner}");
-                let turned = Ipv4Addr::from(!u32::from(inner));
-                prop_assert!(!is_public(wrapped(prefix, at, turned)), "{prefix:x?} {turned}");
+                let inverted = Ipv4Addr::from(!u32::from(inner));
+                prop_assert!(!is_public(wrapped(prefix, at, inverted)), "{prefix:x?} {inverted}");
             }
         }
     }

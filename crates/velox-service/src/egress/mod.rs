@@ -1,13 +1,13 @@
-//! The egress proxy: all the network access that a job has.
+//! The egress proxy, a job's only network access.
 //!
 //! ```text
 //!   job ── GOPROXY ──► /TOKEN/mod/…    module proxy: forwards to the operator's own proxies
-//!       ── HTTPS_PROXY ──► CONNECT     tunnel to the hosts of modules that may come from version control
+//!       ── HTTPS_PROXY ──► CONNECT     tunnel to version control hosts
 //! ```
 //!
-//! One listener on the loopback interface serves all jobs; each job has a token that is revoked when it ends. Hosts named
-//! by the operator's settings may be anywhere. All other hosts (redirects, tunnels) must resolve to public addresses, and
-//! the connection uses the very address that was checked. Downloaded bytes are counted.
+//! One listener on the loopback interface serves all jobs; each job has a token that is revoked when it ends.
+//! Hosts in the operator's settings may have private addresses. All other hosts (redirects, tunnels) must
+//! resolve to public addresses, and the connection uses the checked address. Downloaded bytes are counted.
 
 pub(crate) mod address;
 mod tunnel;
@@ -43,7 +43,7 @@ use velox_fetch::goenv::GoEnv;
 use self::upstream::{GoProxyRequest, Upstream, UpstreamResponse};
 use crate::policy::BuildPolicy;
 
-/// How long to wait before accepting again after an error, such as too many open files.
+/// The delay before accepting again after an error, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -55,7 +55,7 @@ pub(crate) struct EgressProxy {
     server: tokio::task::JoinHandle<()>,
     /// Patterns of the modules that may be fetched from version control.
     direct: Vec<String>,
-    /// The jobs' GOSUMDB.
+    /// The GOSUMDB of jobs.
     sum_db: String,
 }
 
@@ -65,11 +65,9 @@ struct ProxyState {
     jobs: Mutex<HashMap<String, Arc<JobTraffic>>>,
     /// The hosts that tunnels may connect to.
     tunnel_hosts: Vec<String>,
-    /// Bytes downloaded by all jobs.
     downloaded: Counter,
 }
 
-/// The traffic of one job.
 struct JobTraffic {
     downloaded: AtomicU64,
     downloaded_by_all: Counter,
@@ -89,7 +87,7 @@ pub(crate) struct ProxyAccess {
 }
 
 impl EgressProxy {
-    /// Starts the proxy for a service with this environment. Must be called inside a tokio runtime.
+    /// Starts the proxy with the service's environment. Must be called inside a tokio runtime.
     pub(crate) fn start(
         environment: &BTreeMap<String, String>,
         policy: &BuildPolicy,
@@ -162,7 +160,7 @@ impl ProxyAccess {
         self.traffic.denials().iter().cloned().collect()
     }
 
-    /// Replaces the proxy's address and token in a text that users see.
+    /// Replaces the proxy's address and removes its token in a text for users.
     pub(crate) fn redact(&self, text: &str) -> String {
         let text = text.replace(&self.go_proxy(), "GOPROXY").replace(&self.address.to_string(), "GOPROXY");
         text.replace(&self.token, "")
@@ -287,7 +285,7 @@ mod tests {
     use super::*;
 
     /// A server that sends a fixed response and counts its connections.
-    async fn server(answer: String) -> (SocketAddr, Arc<AtomicU64>) {
+    async fn server(response: String) -> (SocketAddr, Arc<AtomicU64>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicU64::new(0));
@@ -296,7 +294,7 @@ mod tests {
             while let Ok((mut stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
                 let _ = stream.read(&mut [0; 4096]).await;
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(response.as_bytes()).await;
             }
         });
         (address, connections)
@@ -322,11 +320,11 @@ mod tests {
     async fn get(access: &ProxyAccess, path: &str) -> (u16, String) {
         let client = reqwest::Client::builder().no_proxy();
         let client = client.tls_backend_preconfigured(rustls_config()).build().unwrap();
-        let answer = async {
+        let response = async {
             let response = client.get(format!("{}/{path}", access.go_proxy())).send().await?;
             Ok::<_, reqwest::Error>((response.status().as_u16(), response.text().await?))
         };
-        answer.await.unwrap_or((0, "breaks off".to_owned()))
+        response.await.unwrap_or((0, "breaks off".to_owned()))
     }
 
     fn rustls_config() -> rustls::ClientConfig {
@@ -353,9 +351,9 @@ mod tests {
         ] {
             let (proxy, _) = server(response("302 Found", &format!("Location: {to}\r\n"), "")).await;
             let egress = egress_proxy(&format!("http://{proxy}"), &[]);
-            let (status, said) = get(&egress.grant(1 << 20), LIST).await;
-            assert_eq!(status, 502, "{to}: {said}");
-            assert!(!said.contains("secret"), "{said}");
+            let (status, message) = get(&egress.grant(1 << 20), LIST).await;
+            assert_eq!(status, 502, "{to}: {message}");
+            assert!(!message.contains("secret"), "{message}");
         }
         assert_eq!(connections.load(Ordering::SeqCst), 0);
         let egress = egress_proxy(&format!("http://{canary}"), &[]);
@@ -396,13 +394,13 @@ mod tests {
         assert_eq!(shown, "reading GOPROXY/x: 404");
         let (ended, token) = (egress.grant(1500), access.token.clone());
         drop(access);
-        let stolen = ProxyAccess {
+        let revoked = ProxyAccess {
             token,
             address: ended.address,
             state: Arc::clone(&ended.state),
             traffic: Arc::clone(&ended.traffic),
         };
-        assert_eq!(get(&stolen, LIST).await.0, 403);
+        assert_eq!(get(&revoked, LIST).await.0, 403);
     }
 
     async fn connect(access: &ProxyAccess, login: Option<&str>, to: &str) -> String {
@@ -412,9 +410,9 @@ mod tests {
             login.map(|login| format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(login.as_bytes())));
         let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{}\r\n", login.unwrap_or_default());
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = vec![0; 1024];
-        let length = stream.read(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned()
+        let mut response = vec![0; 1024];
+        let length = stream.read(&mut response).await.unwrap();
+        String::from_utf8_lossy(&response[..length]).lines().next().unwrap_or_default().to_owned()
     }
 
     #[tokio::test]
@@ -433,8 +431,8 @@ mod tests {
             (Some(&login), "gitlab.com:443".to_owned(), "403"),
             (Some(&login), "169.254.169.254:443".to_owned(), "403"),
         ] {
-            let said = connect(&access, login, &to).await;
-            assert!(said.contains(status), "{to}: {said}");
+            let message = connect(&access, login, &to).await;
+            assert!(message.contains(status), "{to}: {message}");
         }
         assert_eq!(connections.load(Ordering::SeqCst), 0);
     }

@@ -1,5 +1,5 @@
-//! Tunnels ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) to the version control hosts of modules
-//! that may be fetched directly.
+//! Tunnels ([`CONNECT`](https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6)) to the version control hosts
+//! of modules that may be fetched directly.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use super::{
 type Upstream = Either<TokioIo<Upgraded>, TcpStream>;
 
 const HTTPS_PORT: u16 = 443;
-/// How many denied connections are reported for one job.
+/// The maximum number of denied connections reported for a job.
 const MAX_RECORDED_DENIALS: usize = 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -90,7 +90,7 @@ pub(super) async fn open(state: &ProxyState, mut request: Request<Incoming>) -> 
     }
 }
 
-/// Records the denial for the build's log. The reason phrase is for the go command; git shows only the status.
+/// Records the denial for the build's log. git shows only the status, the go command also the reason phrase.
 fn deny(traffic: &JobTraffic, reason: &str) -> Response<Body> {
     let mut denials = traffic.denials();
     if denials.len() < MAX_RECORDED_DENIALS {
@@ -103,7 +103,7 @@ fn deny(traffic: &JobTraffic, reason: &str) -> Response<Body> {
     response
 }
 
-/// Connects through the operator's own proxy, which decides what may be reached.
+/// Connects through the operator's proxy, which enforces its own access rules.
 async fn connect_by_proxy(proxy: &Url, host: &Host) -> io::Result<TokioIo<Upgraded>> {
     let (Some(proxy_host), Some(port)) = (proxy.host(), proxy.port_or_known_default()) else {
         return Err(io::Error::other("HTTPS_PROXY has no host"));

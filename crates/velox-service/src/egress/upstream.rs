@@ -1,4 +1,4 @@
-//! The operator's module proxies and checksum database, asked on behalf of a job.
+//! Forwards requests of jobs to the operator's module proxies and checksum database.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,13 +26,14 @@ use super::address::{PublicResolver, check_ip_literal};
 
 /// The go command's own limit.
 const MAX_REDIRECTS: usize = 10;
-/// How much of an upstream's error message is passed on.
+/// The maximum length of an upstream's error message that is passed on.
 const MAX_ERROR_BODY_BYTES: usize = 1 << 10;
-/// The mirror of sum.golang.org in mainland China, which the go command knows by name.
+/// The mirror of sum.golang.org in mainland China, built into the go command.
 const SUMDB_CHINA_MIRROR: (&str, &str) = ("sum.golang.google.cn", "https://sum.golang.google.cn");
 
-/// A request of the go command: a path of the module proxy protocol (<https://go.dev/ref/mod#goproxy-protocol>), or of the
-/// checksum database behind it (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
+/// A request of the go command: a path of the module proxy protocol
+/// (<https://go.dev/ref/mod#goproxy-protocol>) or of a proxied checksum database
+/// (<https://go.dev/design/25530-sumdb#proxying-a-checksum-database>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum GoProxyRequest {
     Module { path: String, file: String },
@@ -40,7 +41,7 @@ pub(super) enum GoProxyRequest {
 }
 
 impl GoProxyRequest {
-    /// `None`: not a path of either protocol.
+    /// Parses a path; `None` if it belongs to neither protocol.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("sumdb/") {
             let (name, file) = rest.split_once('/')?;
@@ -68,7 +69,7 @@ impl GoProxyRequest {
     }
 }
 
-/// The answer to a [`GoProxyRequest`].
+/// The response to a [`GoProxyRequest`].
 pub(super) enum UpstreamResponse {
     File(File),
     Http(Response),
@@ -85,7 +86,7 @@ impl UpstreamResponse {
         Self::Status(StatusCode::BAD_GATEWAY, error.to_string())
     }
 
-    /// Whether the next proxy of a list is tried after this answer.
+    /// Whether the next proxy of the list is tried after this response.
     fn falls_through(&self, after_any_error: bool) -> bool {
         match self {
             Self::Status(StatusCode::NOT_FOUND | StatusCode::GONE, _) => true,
@@ -101,21 +102,20 @@ pub(super) struct Upstream {
     no_proxy: String,
     sum_db: Option<SumDbSource>,
     netrc: Netrc,
-    /// Hosts and ports that the operator configured; these may be private.
+    /// Hosts and ports configured by the operator, which may have private addresses.
     trusted: BTreeSet<(String, u16)>,
     /// Connects to `trusted` hosts.
     trusted_client: Client,
     /// Connects to public addresses only.
     public_client: Client,
-    /// The operator's own HTTPS_PROXY.
+    /// The operator's HTTPS_PROXY.
     pub(super) proxy: Option<Url>,
 }
 
 struct SumDbSource {
     name: String,
-    /// The database's own URL.
     url: Url,
-    /// GOSUMDB names a URL, so no module proxy is asked for it.
+    /// Whether GOSUMDB contains a URL, which bypasses the module proxies.
     is_direct: bool,
     base: OnceCell<Url>,
 }
@@ -134,7 +134,7 @@ impl Upstream {
         let options = http_options(environment);
         let client = |public_only: bool| {
             let builder = options.builder(Policy::none()).map_err(io::Error::other)?;
-            // An operator's proxy resolves names itself and decides what may be reached.
+            // The operator's proxy resolves host names and enforces its own access rules.
             let is_direct = options.proxy.https.is_none() && options.proxy.http.is_none();
             let builder =
                 if public_only && is_direct { builder.dns_resolver(PublicResolver) } else { builder };
@@ -162,7 +162,7 @@ impl Upstream {
         }
     }
 
-    /// Asks the proxies of GOPROXY in order.
+    /// Tries the proxies of GOPROXY in order.
     async fn fetch_from_list(&self, file: &str) -> UpstreamResponse {
         let mut last = UpstreamResponse::not_found("GOPROXY=off: no module proxy is asked");
         for (proxy, after_any_error) in self.proxies.proxies() {
@@ -188,7 +188,7 @@ impl Upstream {
         self.fetch_from(base, file).await
     }
 
-    /// The first module proxy that serves the database, else the database's own URL.
+    /// Returns the first module proxy that serves the database, else the URL of the database.
     async fn sum_db_base(&self, sum_db: &SumDbSource) -> Result<Url, UpstreamResponse> {
         for (proxy, after_any_error) in self.proxies.proxies().filter(|_| !sum_db.is_direct) {
             let path = format!("sumdb/{}", sum_db.name);
@@ -248,7 +248,7 @@ impl Upstream {
         Err(io::Error::other("more than 10 redirects"))
     }
 
-    /// The credentials as the go command finds them: from the URL, else from netrc; sent over HTTPS only.
+    /// Returns the credentials from the URL or netrc, like the go command; they are sent over HTTPS only.
     fn credentials(&self, url: &Url) -> io::Result<Option<(String, SecretString)>> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let has_own = !url.username().is_empty() || url.password().is_some();
@@ -265,7 +265,7 @@ impl Upstream {
 }
 
 impl SumDbSource {
-    /// Parses the value of GOSUMDB; `None`: it is off.
+    /// Parses the value of GOSUMDB; `None` for `off`.
     fn parse(setting: &str) -> io::Result<Option<Self>> {
         if setting == "off" {
             return Ok(None);
@@ -276,13 +276,14 @@ impl SumDbSource {
             other => other,
         };
         let name = key.split('+').next().unwrap_or_default();
-        let own = url.map_or_else(|| format!("https://{name}"), str::to_owned);
-        let own = Url::parse(&own).map_err(|_| io::Error::other("GOSUMDB has an invalid URL"))?;
-        Ok(Some(Self { name: name.to_owned(), url: own, is_direct: url.is_some(), base: OnceCell::new() }))
+        let is_direct = url.is_some();
+        let url = url.map_or_else(|| format!("https://{name}"), str::to_owned);
+        let url = Url::parse(&url).map_err(|_| io::Error::other("GOSUMDB has an invalid URL"))?;
+        Ok(Some(Self { name: name.to_owned(), url, is_direct, base: OnceCell::new() }))
     }
 }
 
-/// The GOSUMDB of a job: without a URL, so that the job asks this service.
+/// The GOSUMDB of a job: without a URL, so that the job uses this proxy.
 pub(super) fn sum_db_of_job(setting: &str) -> String {
     let key = setting.split_ascii_whitespace().next().unwrap_or_default();
     if key == SUMDB_CHINA_MIRROR.0 { "sum.golang.org".to_owned() } else { key.to_owned() }
@@ -303,7 +304,7 @@ async fn check_status(mut response: Response) -> UpstreamResponse {
     let message = chunk.map(|chunk| {
         String::from_utf8_lossy(chunk.get(..MAX_ERROR_BODY_BYTES).unwrap_or(&chunk)).into_owned()
     });
-    // Another 2xx says nothing about the module.
+    // Other 2xx statuses are invalid in the protocol.
     let status = if status.is_success() { StatusCode::BAD_GATEWAY } else { status };
     UpstreamResponse::Status(status, message.unwrap_or_default())
 }
@@ -319,7 +320,7 @@ async fn open_file(base: &Url, file: &str) -> UpstreamResponse {
     }
 }
 
-/// The innermost cause: reqwest's own message has the URL in it.
+/// The innermost cause of an error; reqwest's own message contains the URL.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -328,7 +329,7 @@ fn root_cause(error: &reqwest::Error) -> String {
     if std::ptr::addr_eq(cause, error) { "the host cannot be reached".to_owned() } else { cause.to_string() }
 }
 
-/// Where the go command looks for netrc.
+/// The netrc file that the go command reads.
 fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let name = if cfg!(windows) { "_netrc" } else { ".netrc" };

@@ -1,4 +1,4 @@
-//! Access control: authentication, scopes, and the host names that are served.
+//! Access control: authentication, scopes and accepted host names.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -22,14 +22,14 @@ use crate::{
     caller::{Caller, TokenScope},
 };
 
-/// How the service may be reached.
+/// The access rules of the service.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AccessConfig {
-    /// The origins whose pages may use the API.
+    /// The origins allowed by CORS.
     pub(crate) origins: Vec<HeaderValue>,
-    /// Serve only the host names of this machine.
+    /// Whether only the host names of this machine are accepted.
     pub(crate) local_only: bool,
-    /// The service is reached by TLS only.
+    /// Whether the service is reachable over TLS only.
     pub(crate) https_only: bool,
 }
 
@@ -44,7 +44,7 @@ pub(crate) async fn authenticate(
     let identity = Identity(state.tokens.authenticate(request.headers(), peer));
     request.extensions_mut().insert(identity.clone());
     let mut response = next.run(request).await;
-    // For the audit log, which wraps all other layers.
+    // For the audit log, the outermost layer.
     response.extensions_mut().insert(identity);
     response
 }
@@ -82,8 +82,8 @@ impl<S: Send + Sync> FromRequestParts<S> for MetricsReader {
     }
 }
 
-/// Rejects host names other than this machine's own. Where no token is required, a page whose host name resolves to this
-/// machine (DNS rebinding) would otherwise be of the same origin as the service.
+/// Rejects host names other than this machine's. Without a required token, a page whose host name resolves to
+/// this machine (DNS rebinding) would otherwise have the same origin as the service.
 pub(crate) async fn require_local_host(request: Request, next: Next) -> Response {
     if is_local_host(request.uri(), request.headers()) {
         return next.run(request).await;

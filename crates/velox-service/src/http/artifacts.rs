@@ -80,10 +80,10 @@ pub(crate) async fn get(
     Ok((status, response_headers, body).into_response())
 }
 
-/// The headers of every response for the artifact.
+/// The headers of all responses for the artifact.
 fn artifact_headers(info: &ArtifactInfo) -> HeaderMap {
     let digest = HEXLOWER.decode(info.sha256.as_bytes()).unwrap_or_default();
-    // The build chose the name: it must be safe within quotes.
+    // The name is untrusted: it must be safe within quotes.
     let is_safe = info.file_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     let name = if is_safe { info.file_name.as_str() } else { "rr" };
     let headers = [
@@ -107,16 +107,16 @@ enum Selection {
     Range(Range<u64>),
 }
 
-/// Evaluates the preconditions and the range (<https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2>). A request for
-/// several ranges gets the whole artifact.
+/// Evaluates the preconditions and the range (<https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2>).
+/// Several ranges select the whole artifact.
 fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Selection, ApiError> {
     let tag: Option<ETag> = format!("\"{}\"", info.sha256).parse().ok();
     let Some(tag) = tag else { return Ok(Selection::Whole) };
-    if headers.typed_get::<IfMatch>().is_some_and(|wanted| !wanted.precondition_passes(&tag)) {
+    if headers.typed_get::<IfMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
         let message = "If-Match does not match the ETag of the artifact, which is its SHA-256";
         return Err(ApiError::new(ApiErrorKind::PreconditionFailed, message));
     }
-    if headers.typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&tag)) {
+    if headers.typed_get::<IfNoneMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
         return Ok(Selection::NotModified);
     }
     let is_outdated = match headers.get(header::IF_RANGE) {

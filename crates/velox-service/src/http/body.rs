@@ -15,18 +15,17 @@ use velox_api::{BuildId, Violation};
 
 use super::error::{ApiError, ApiErrorKind, no_such_path};
 
-/// The largest accepted body: five times what a thousand plugins need.
+/// The maximum size of a body: five times the size of a request with a thousand plugins.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// How long a body may take to arrive.
+/// The timeout for receiving a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The memory for all bodies that are being received.
+/// The memory limit for all bodies being received.
 const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
 static BUFFER_BYTES: Semaphore = Semaphore::const_new(MAX_BUFFERED_BYTES);
 
-/// Reads a whole body.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
@@ -72,7 +71,7 @@ fn too_large() -> ApiError {
     ApiError::new(ApiErrorKind::TooLarge, "the request body is larger than 1 MiB")
 }
 
-/// A JSON body. Other sites' pages can't send one without a CORS preflight, unlike a form.
+/// A JSON body. Unlike a form, it requires a CORS preflight if sent by a page of another site.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
@@ -95,7 +94,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         && text(header::CONTENT_ENCODING).is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"))
 }
 
-/// Parses JSON; an error names the field, or the line and column.
+/// Parses JSON; errors contain the field, or the line and column.
 pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -111,7 +110,6 @@ pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError
     Ok(value)
 }
 
-/// The query of a URL.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -125,7 +123,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The parameter of a path.
 pub(crate) struct PathParameter(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathParameter {
@@ -137,7 +134,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParameter {
     }
 }
 
-/// The build named by a path.
+/// The build id of a path.
 pub(crate) struct BuildPath(pub(crate) BuildId);
 
 impl<S: Send + Sync> FromRequestParts<S> for BuildPath {

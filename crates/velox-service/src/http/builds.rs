@@ -25,13 +25,10 @@ use super::{
 };
 use crate::{build::BuildOutcome, store::Submission};
 
-/// The longest `wait` of a request.
+/// The maximum `wait` of a request.
 const MAX_WAIT_SECONDS: u64 = 60;
 
-/// The spec of a request, and whether to force a rebuild.
-///
-/// # Errors
-/// The violations, by the fields of [`SubmitRequest`].
+/// The spec of a request and whether to force a rebuild, or the violations by field of [`SubmitRequest`].
 pub(crate) fn spec(request: SubmitRequest) -> Result<(BuildSpec, bool), Vec<Violation>> {
     let SubmitRequest { build, configuration, target, force } = request;
     let invalid = |field: &str, message: &str| Err(vec![Violation::new(field, message)]);
@@ -183,7 +180,7 @@ pub(crate) async fn configuration(
 ) -> Result<Response, ApiError> {
     let build = state.service.build(id).await?;
     let text = match build.outcome {
-        Some(BuildOutcome::Succeeded(made)) => made.configuration,
+        Some(BuildOutcome::Succeeded(result)) => result.configuration,
         _ => build.spec.configuration(),
     };
     Ok(attachment("velox.toml", text))
@@ -206,7 +203,7 @@ pub(crate) async fn lock(
 ) -> Result<Response, ApiError> {
     let build = state.service.build(id).await?;
     match build.outcome {
-        Some(BuildOutcome::Succeeded(made)) => Ok(attachment("velox.lock", made.lock)),
+        Some(BuildOutcome::Succeeded(result)) => Ok(attachment("velox.lock", result.lock)),
         _ => Err(ApiError::not_found(format!("build {} has no lock yet", build.id))),
     }
 }
@@ -217,19 +214,19 @@ fn attachment(name: &'static str, text: String) -> Response {
         .into_response()
 }
 
-/// The build, or 304 if the client has this version.
+/// Responds with the build, or with 304 if the client has this version.
 fn json_with_etag(view: &BuildView, headers: &HeaderMap) -> Response {
     // Serializing a view can't fail.
     let body = serde_json::to_vec(view).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
-    let known = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
-    let known = known.is_some_and(|(known, tag)| !known.precondition_passes(&tag));
+    let condition = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
+    let is_unchanged = condition.is_some_and(|(condition, tag)| !condition.precondition_passes(&tag));
     let common = [
         (header::ETAG, HeaderValue::from_str(&tag).ok()),
         (header::CACHE_CONTROL, Some(HeaderValue::from_static("private, no-cache"))),
     ];
     let common = HeaderMap::from_iter(common.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    if known {
+    if is_unchanged {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
     (common, [(header::CONTENT_TYPE, "application/json")], body).into_response()

@@ -1,5 +1,5 @@
-//! The error type of the HTTP interfaces. REST clients get it as `application/problem+json`
-//! (<https://www.rfc-editor.org/rfc/rfc9457>), Connect and gRPC clients as a Connect error, browsers as a page.
+//! The error type of the HTTP interfaces. REST clients receive `application/problem+json`
+//! (<https://www.rfc-editor.org/rfc/rfc9457>), Connect and gRPC clients a Connect error, browsers a page.
 
 use std::fmt::Display;
 
@@ -18,9 +18,9 @@ use crate::{
     store::StoreError,
 };
 
-/// `Retry-After` in seconds for a full queue: about as long as a build takes.
+/// `Retry-After` in seconds for a full queue: the typical duration of a build.
 const QUEUE_RETRY_SECONDS: u64 = 15;
-/// `Retry-After` in seconds for a store that fails.
+/// `Retry-After` in seconds for a store failure.
 const STORE_RETRY_SECONDS: u64 = 5;
 
 /// The kind of an [`ApiError`], which determines its status, problem type and title.
@@ -88,12 +88,11 @@ impl ApiErrorKind {
     }
 }
 
-/// An error response.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     kind: ApiErrorKind,
     message: String,
-    /// The invalid fields; they replace the message.
+    /// The invalid fields, which replace the message.
     pub(crate) violations: Vec<Violation>,
     /// `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u64>,
@@ -121,7 +120,7 @@ impl ApiError {
         self.kind.parts().0
     }
 
-    /// Renames the fields of the violations, which name the part of the request that was checked.
+    /// Renames the fields of the violations to those of the client's request.
     pub(crate) fn map_fields(mut self, rename: impl Fn(String) -> String) -> Self {
         for violation in &mut self.violations {
             violation.field = rename(std::mem::take(&mut violation.field));
@@ -249,7 +248,7 @@ impl From<StoreError> for ApiError {
                 Self::new(ApiErrorKind::TooManyBuilds, error).retry_after(QUEUE_RETRY_SECONDS)
             }
             StoreError::LeaseExpired(_) | StoreError::Failed(_) => {
-                // The cause may contain what only the operator may see.
+                // The cause may contain details for the operator only.
                 tracing::error!(%error, "a store failed");
                 let message = "a store of the service does not respond; try again later";
                 Self::new(ApiErrorKind::Unavailable, message).retry_after(STORE_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-//! Accepts connections, within limits on their number and on slow clients.
+//! Accepts connections, with limits on their number and on slow clients.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -32,34 +32,34 @@ use tower::ServiceExt;
 
 use crate::auth::client_network;
 
-/// How many connections are served at once; further ones wait.
+/// The maximum number of concurrent connections; further ones wait.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// How many of them one client network may have.
+/// The maximum number of concurrent connections of one client network.
 const MAX_CONNECTIONS_PER_NETWORK: usize = MAX_CONNECTIONS / 4 * 3;
-/// How many requests one HTTP/2 connection may have at once.
+/// The maximum number of concurrent requests of an HTTP/2 connection.
 const MAX_HTTP2_STREAMS: u32 = 128;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request's headers may take, and how long a connection may be idle.
+/// The timeout for request headers and for idle connections.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may stop reading a response.
+/// The timeout for a client that stops reading a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The buffer of an HTTP/1 connection, which limits the memory for a slow client and the size of request headers.
+/// The buffer of an HTTP/1 connection: limits the memory for a slow client and the size of request headers.
 const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 
 /// The send buffer of an HTTP/2 stream.
 const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// How long to wait before accepting again after an error, such as too many open files.
+/// The delay before accepting again after an error, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `draining`, then waits for open ones until `closing`.
+/// Accepts connections until `draining` is cancelled, then waits for open ones until `closing` is.
 pub(crate) async fn run(
     listener: TcpListener,
     tls: Option<ServerConfig>,
@@ -93,12 +93,12 @@ pub(crate) async fn run(
             tracing::debug!(%peer, "too many connections from one network");
             continue;
         };
-        // Responses are written whole: Nagle's algorithm only delays them.
+        // Nagle's algorithm would only delay responses.
         let _ = stream.set_nodelay(true);
         let connection = Connection { peer, app: app.clone(), http: Arc::clone(&http) };
         let (tls, watcher, closing) = (tls.clone(), open.watcher(), closing.clone());
         tokio::spawn(async move {
-            let served = async {
+            let serve = async {
                 match tls {
                     None => connection.serve(stream, watcher).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
@@ -109,7 +109,7 @@ pub(crate) async fn run(
                 }
             };
             tokio::select! {
-                () = served => {}
+                () = serve => {}
                 () = closing.cancelled() => {}
             }
             drop((slot, permit));
@@ -126,14 +126,14 @@ pub(crate) async fn run(
 #[derive(Default)]
 struct ConnectionLimits(Mutex<HashMap<IpAddr, usize>>);
 
-/// Held by a connection, and released when dropped.
+/// A counted connection; dropping it releases its slot.
 struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     network: IpAddr,
 }
 
 impl ConnectionLimits {
-    /// Counts a connection, unless its network has `max` already.
+    /// Counts a connection; `None` if its network has `max` already.
     fn acquire(self: &Arc<Self>, network: IpAddr, max: usize) -> Option<ConnectionPermit> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
@@ -206,7 +206,7 @@ impl Connection {
         let mut connection = pin!(watcher.watch(connection));
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            // hyper's own timeout starts once it knows the HTTP version.
+            // hyper's own timeout starts only after it has detected the HTTP version.
             () = tokio::time::sleep(HEADER_TIMEOUT) => {
                 if !has_request.load(Ordering::Relaxed) {
                     tracing::debug!(%peer, "no request received");

@@ -1,4 +1,4 @@
-//! `/v1/builds/{id}/log`: the log of a build as it grows.
+//! `/v1/builds/{id}/log`: streams the log of a build.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -27,17 +27,17 @@ use crate::{
     store::StoreError,
 };
 
-/// The header of a reconnecting browser with the `id` of the last event
+/// The header with the `id` of the last event, sent when reconnecting
 /// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header>).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The id of the final event: a client that reconnects with it has everything.
+/// The id of the final event; a client that reconnects with it has the complete log.
 const END_ID: &str = "end";
 
-/// Proxies often close connections that are idle for a minute.
+/// The interval of keep-alive comments. Proxies often close connections that are idle for a minute.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// When browsers reconnect after a lost connection.
+/// The delay before browsers reconnect after a lost connection.
 const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,8 +50,9 @@ pub(crate) struct LogQuery {
 
 /// Follows a build's log.
 ///
-/// As server-sent events: the entries with their numbers as `id`, a `state` event with the build whenever its state
-/// changes, and a final `end` event with the build. As `text/plain`, and for browsers: the lines of the entries.
+/// As server-sent events: the entries with their numbers as `id`, a `state` event with the build whenever its
+/// state changes, and a final `end` event with the build. As `text/plain`, and for browsers: the lines of the
+/// entries.
 #[utoipa::path(
     get, path = "/v1/builds/{id}/log", tag = "builds", operation_id = "getLog",
     params(("id" = velox_api::BuildId, Path, description = "The build"), LogQuery,
@@ -81,7 +82,7 @@ pub(crate) async fn follow(
     let events = events.take_until(state.draining.clone().cancelled_owned());
     let common = [
         (header::CACHE_CONTROL, "no-store"),
-        // Turns off response buffering in nginx.
+        // Disables response buffering in nginx.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     if is_plain(&headers) {
@@ -96,7 +97,7 @@ pub(crate) async fn follow(
         return Ok((common, plain, Body::from_stream(lines)).into_response());
     }
     let hint = stream::once(future::ready(Event::default().retry(RECONNECT_DELAY).comment("build log")));
-    // An error ends the stream without an `end` event: the client reconnects and gets the rest.
+    // An error ends the stream without an `end` event: the client reconnects and resumes.
     let events = events.filter_map(|event| future::ready(event.map_err(logged).ok().map(sse_event)));
     let events = hint.chain(events).map(Ok::<_, Infallible>);
     let alive = KeepAlive::new().interval(KEEP_ALIVE_INTERVAL).text("keep-alive");
@@ -120,7 +121,7 @@ fn logged(error: StoreError) -> StoreError {
     error
 }
 
-/// Whether the client accepts text rather than events. Browsers that open the log get text as well.
+/// Whether to send text: if the client accepts text or HTML (a browser that opens the log), but no events.
 fn is_plain(headers: &HeaderMap) -> bool {
     let accepted: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();

@@ -33,20 +33,20 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::error::{ApiError, ApiErrorKind};
 use crate::{auth::TokenStore, releases::Releases, service::Service, telemetry::Telemetry};
 
-/// The state that all requests share.
+/// The shared state of the request handlers.
 pub(crate) struct AppState {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) service: Service,
     pub(crate) tokens: TokenStore,
     pub(crate) releases: Releases,
-    /// The service is shutting down: long-running responses end and can be requested again.
+    /// Cancelled when the service shuts down: long-running responses end, and clients may retry them.
     pub(crate) draining: CancellationToken,
-    /// The time to drain is over: all responses end.
+    /// Cancelled after the drain period: all responses end.
     pub(crate) closing: CancellationToken,
 }
 
 impl AppState {
-    /// Whether the service accepts requests.
+    /// Checks that the service accepts requests.
     pub(crate) async fn is_ready(&self) -> Result<(), ApiError> {
         if self.draining.is_cancelled() {
             return Err(shutting_down());
@@ -77,10 +77,7 @@ pub(crate) fn shutting_down() -> ApiError {
 )]
 struct Document;
 
-/// The routes of the API.
-///
-/// # Errors
-/// The protobuf descriptors are invalid.
+/// Builds the routes of the API; fails if the protobuf descriptors are invalid.
 pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, ReflectionError> {
     let (api, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(builds::create))
@@ -119,7 +116,7 @@ pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, Ref
         .method_not_allowed_fallback(error::no_such_method))
 }
 
-/// Documents the bearer token, which some services don't require.
+/// Documents the bearer token, which is optional.
 fn add_security(document: &mut utoipa::openapi::OpenApi) {
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     document.components.get_or_insert_default().add_security_scheme("token", token);

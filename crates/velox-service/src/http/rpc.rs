@@ -42,22 +42,19 @@ use crate::{
     telemetry,
 };
 
-/// How much of a log a response includes: gRPC clients accept messages of 4 MiB by default.
+/// The maximum size of a log in a response; gRPC clients accept messages of 4 MiB by default.
 const MAX_LOG_BYTES: usize = 1 << 20;
 
-/// How much of a failure an error message includes: gRPC sends it as a header.
+/// The maximum length of an error message, which gRPC sends as a header.
 const MAX_MESSAGE_BYTES: usize = 6 << 10;
 
-/// How often the health of a watched service is checked.
+/// The interval between health checks of a watched service.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The descriptors of the protobuf files, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.binpb"));
 
-/// All services.
-///
-/// # Errors
-/// The descriptors are invalid.
+/// All services; fails if the descriptors are invalid.
 pub(crate) fn services(state: &Arc<AppState>) -> Result<ConnectRpcService, ReflectionError> {
     let router = Arc::new(BuildHandler(Arc::clone(state))).register(Router::new());
     let router = Arc::new(HealthService::new(HealthChecker(Arc::clone(state)))).register(router);
@@ -71,7 +68,7 @@ pub(crate) fn services(state: &Arc<AppState>) -> Result<ConnectRpcService, Refle
         .with_compression_policy(CompressionPolicy::default()))
 }
 
-/// Serves a call as its messages arrive; each message has a size limit.
+/// Serves a streaming call; each message has a size limit.
 pub(crate) async fn streaming(services: ConnectRpcService, request: Request) -> Response {
     match services.oneshot(request).await {
         Ok(response) => response.map(Body::new),
@@ -92,7 +89,7 @@ pub(crate) async fn unary(services: ConnectRpcService, request: Request) -> Resp
     }
 }
 
-/// Whether a request for an unknown path is from a gRPC or Connect client, which expects an error of its protocol.
+/// Whether a request is from a gRPC or Connect client, which expects errors of its protocol.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
     let media_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -117,7 +114,7 @@ impl BuildService for BuildHandler {
         let id = submission.build().id;
         let (build, is_new) = match submission {
             Submission::Finished(build) => (build, false),
-            // The deadline of the call ends the wait, not the build.
+            // The deadline of the call does not cancel the build.
             Submission::Queued(_) | Submission::Joined(_) => (Arc::new(wait(state, id).await?), true),
         };
         let path = artifact_of(&build)?;
@@ -143,7 +140,7 @@ impl BuildHandler {
     }
 }
 
-/// Waits for the end of a build. A service that shuts down waits for running builds only.
+/// Waits for the end of a build; during shutdown, for running builds only.
 async fn wait(state: &AppState, id: BuildId) -> Result<Build, ConnectError> {
     let shutdown = async {
         state.draining.cancelled().await;
@@ -202,10 +199,8 @@ async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError>
     }
 }
 
-/// Converts a request.
-///
-/// # Errors
-/// The validation rules of Velox's protobuf files, by their field names; [`BuildSpec::normalized`] has further rules.
+/// Converts a request. Applies the validation rules of Velox's protobuf files, with their field names;
+/// [`BuildSpec::normalized`] has further rules.
 pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     let mut violations = Vec::new();
     let mut require = |field: String, value: &str| {

@@ -1,4 +1,4 @@
-//! TLS with a certificate that is reloaded when its files change.
+//! TLS with automatic reloading of the certificate.
 
 use std::{
     fs, io,
@@ -17,7 +17,7 @@ use rustls::{
 
 use crate::options::TlsOptions;
 
-/// How often the files are checked for changes.
+/// The interval between checks of the files for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An error with the certificate or its key.
@@ -51,7 +51,7 @@ pub enum TlsError {
     },
 }
 
-/// The current certificate of the files.
+/// The current certificate and its files.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     files: TlsOptions,
@@ -61,9 +61,6 @@ pub(crate) struct Certificate {
 
 impl Certificate {
     /// Reads the files.
-    ///
-    /// # Errors
-    /// A file can't be read or used.
     pub(crate) fn open(files: TlsOptions) -> Result<Arc<Self>, TlsError> {
         let provider = ring::default_provider();
         let current = RwLock::new(Arc::new(load(&files, &provider)?));
@@ -71,9 +68,6 @@ impl Certificate {
     }
 
     /// The configuration for a listener.
-    ///
-    /// # Errors
-    /// rustls supports no protocol version.
     pub(crate) fn configuration(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
         let resolver = Arc::clone(self) as Arc<dyn ResolvesServerCert>;
         let mut configuration = ServerConfig::builder_with_provider(Arc::new(self.provider.clone()))

@@ -1,7 +1,7 @@
-//! The module cache and the build cache, which all jobs share, and which are cleared when they grow too large.
+//! The module cache and build cache shared by all jobs; cleared when they exceed a size limit.
 //!
-//! The go command does not notice missing parts of a module. So a cache is renamed as a whole while no job runs, and then
-//! removed; new jobs wait for the running ones to end.
+//! The go command does not detect missing files of a module, so a whole cache is renamed while no job runs,
+//! and then removed. New jobs wait for the running ones to end.
 
 use std::{
     fs, io,
@@ -19,7 +19,7 @@ use super::{
     format_size,
 };
 
-/// How often the size is measured, which reads the metadata of every file.
+/// The interval between measurements of the size, which read the metadata of every file.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The caches in the service's directory. Caches that the operator configured elsewhere are not cleared.
@@ -32,7 +32,7 @@ pub(super) struct SharedCaches {
 }
 
 impl SharedCaches {
-    /// The caches in `data`, limited to `limit` bytes together. Finishes the removal that a killed service started.
+    /// The caches in `data`, limited to `limit` bytes in total. Completes an interrupted removal.
     pub(super) fn new(data: &Path, is_configured: impl Fn(&str) -> bool, limit: u64) -> Self {
         let own = [("GOMODCACHE", MODULE_CACHE), ("GOCACHE", BUILD_CACHE)];
         let own = own.into_iter().filter(|(variable, _)| !is_configured(variable));
@@ -41,7 +41,7 @@ impl SharedCaches {
         Self { directories, limit, last_measured: Mutex::default(), in_use: RwLock::default() }
     }
 
-    /// Keeps the caches while held.
+    /// Prevents clearing of the caches while the guard is held.
     pub(super) async fn acquire(&self) -> RwLockReadGuard<'_, ()> {
         self.in_use.read().await
     }
@@ -71,7 +71,7 @@ impl SharedCaches {
             }
         }
         let directories = self.directories.clone();
-        // The outcome is logged.
+        // Errors are logged.
         let _ =
             tokio::task::spawn_blocking(move || directories.iter().for_each(|it| remove_retired(it))).await;
     }
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory with both caches, of 300 kB each.
+    /// Creates a directory with both caches, of 300 kB each.
     fn with_caches() -> tempfile::TempDir {
         let data = tempfile::tempdir().unwrap();
         for folder in ["go/pkg/mod/a@v1.0.0", "cache/go-build/00"] {
@@ -134,7 +134,7 @@ mod tests {
         let caches = SharedCaches::new(data.path(), |_| false, 500_000);
         let job = caches.acquire().await;
         let mut enforcing = std::pin::pin!(caches.enforce_limit());
-        // It measures, then waits for the job.
+        // Measures the size, then waits for the job.
         while caches.in_use.try_read().is_ok() {
             assert!(enforcing.as_mut().now_or_never().is_none());
             tokio::task::yield_now().await;

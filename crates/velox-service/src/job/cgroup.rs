@@ -1,4 +1,5 @@
-//! Control groups (<https://docs.kernel.org/admin-guide/cgroup-v2.html>), which limit all processes of a job together.
+//! Control groups, which limit all processes of a job together
+//! (<https://docs.kernel.org/admin-guide/cgroup-v2.html>).
 //!
 //! ```text
 //! OWN/               delegated to the service by systemd (Delegate=yes)
@@ -16,17 +17,17 @@ use crate::options::JobLimits;
 
 const SERVICE_GROUP: &str = "vx-service";
 const JOB_PREFIX: &str = "vx-job-";
-/// The limit on processes and threads.
+/// Includes threads.
 const MAX_PROCESSES: u32 = 4096;
 
-/// The service's own group, below which it creates the groups of jobs.
+/// The service's own group, the parent of the groups of jobs.
 pub(super) struct ServiceCgroup(PathBuf);
 
-/// The group of one job. When dropped, its processes are killed and it is removed.
+/// The group of a job. Dropping it kills its processes and removes it.
 pub(super) struct JobCgroup(PathBuf);
 
 impl ServiceCgroup {
-    /// `None`: the service may not create groups, and limits apply to each process separately.
+    /// Sets up the service's group. `None` if it may not create groups; limits then apply to each process.
     pub(super) fn find() -> Option<Self> {
         let memberships = fs::read_to_string("/proc/self/cgroup").ok()?;
         Self::below(Path::new("/sys/fs/cgroup"), &memberships, std::process::id())
@@ -34,34 +35,34 @@ impl ServiceCgroup {
 
     fn below(root: &Path, memberships: &str, process: u32) -> Option<Self> {
         let path = memberships.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let here = root.join(path);
-        let own = if here.ends_with(SERVICE_GROUP) { here.parent()?.to_owned() } else { here };
-        let has = |file: &str, what: &str| {
+        let current = root.join(path);
+        let own = if current.ends_with(SERVICE_GROUP) { current.parent()?.to_owned() } else { current };
+        let has = |file: &str, name: &str| {
             fs::read_to_string(own.join(file))
-                .is_ok_and(|text| text.split_whitespace().any(|word| word == what))
+                .is_ok_and(|text| text.split_whitespace().any(|word| word == name))
         };
         if !has("cgroup.controllers", "memory") || !has("cgroup.controllers", "pids") {
             return None;
         }
         if !has("cgroup.subtree_control", "memory") {
-            // A group with other processes is not the service's own.
+            // A group with other processes is not delegated to the service.
             let all = fs::read_to_string(own.join("cgroup.procs")).ok()?;
             let process = process.to_string();
             if all.trim() != process {
                 return None;
             }
             let service = own.join(SERVICE_GROUP);
-            let divided = fs::create_dir_all(&service)
+            let setup = fs::create_dir_all(&service)
                 .and_then(|()| fs::write(service.join("cgroup.procs"), &process))
                 .and_then(|()| fs::write(own.join("cgroup.subtree_control"), "+memory +pids"));
-            if let Err(error) = divided {
+            if let Err(error) = setup {
                 tracing::debug!(%error, "failed to set up control groups");
                 let _ = fs::write(own.join("cgroup.procs"), &process);
                 let _ = fs::remove_dir(&service);
                 return None;
             }
         }
-        // Left by a killed service.
+        // Left over from a killed service.
         for entry in fs::read_dir(&own).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(JOB_PREFIX) {
                 drop(JobCgroup(entry.path()));
@@ -70,23 +71,22 @@ impl ServiceCgroup {
         Some(Self(own))
     }
 
-    /// Creates a group with these limits.
     pub(super) fn job(&self, name: &str, limits: &JobLimits) -> io::Result<JobCgroup> {
         let directory = self.0.join(format!("{JOB_PREFIX}{name}"));
         fs::create_dir(&directory)?;
         let group = JobCgroup(directory);
         group.write("memory.max", &limits.memory.to_string())?;
         group.write("pids.max", &MAX_PROCESSES.to_string())?;
-        // Missing in kernels without swap.
+        // Missing on kernels without swap.
         let _ = group.write("memory.swap.max", "0");
-        // Kills the whole job, not one process.
+        // Kills the whole job instead of one process.
         let _ = group.write("memory.oom.group", "1");
         Ok(group)
     }
 }
 
 impl JobCgroup {
-    /// Adds a process; its future children will be in the group, too.
+    /// Adds a process; its future children inherit the group.
     pub(super) fn add(&self, process: u32) -> io::Result<()> {
         self.write("cgroup.procs", &process.to_string())
     }
@@ -105,7 +105,7 @@ impl JobCgroup {
 
 impl Drop for JobCgroup {
     fn drop(&mut self) {
-        // Missing in kernels before 5.14; the job's process group has ended already.
+        // Missing on kernels before 5.14; the job's process group was killed already.
         let _ = self.write("cgroup.kill", "1");
         for _ in 0..20 {
             match fs::remove_dir(&self.0) {
@@ -122,7 +122,7 @@ impl Drop for JobCgroup {
 mod tests {
     use super::*;
 
-    /// A directory that looks like a delegated group.
+    /// Creates a directory that imitates a delegated group.
     fn delegated(processes: &str) -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let own = root.path().join("system.slice/vx.service");
@@ -133,7 +133,7 @@ mod tests {
         (root, own)
     }
 
-    /// A real group, with a process in place of the service.
+    /// A real group, with a stand-in for the service process.
     #[cfg(target_os = "linux")]
     struct RealCgroup {
         root: PathBuf,
@@ -199,22 +199,22 @@ mod tests {
             fs::create_dir(&directory).unwrap();
             JobCgroup(directory)
         };
-        let greedy = "sleep 600 & read line; head -c 300000000 /dev/zero | tail -c 300000000; wait";
-        let mut greedy = Command::new("sh")
-            .args(["-c", greedy])
+        let script = "sleep 600 & read line; head -c 300000000 /dev/zero | tail -c 300000000; wait";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        job.add(greedy.id()).unwrap();
-        greedy.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        job.add(child.id()).unwrap();
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
         if groups.is_some() {
-            assert_eq!(greedy.wait().unwrap().signal(), Some(9));
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
             assert!(job.ran_out_of_memory());
         }
         assert_eq!(job.0.parent(), Some(real.own.as_path()));
         drop(job);
-        assert_eq!(greedy.wait().unwrap().signal(), Some(9));
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
     const MEMBERSHIPS: &str = "1:name=systemd:/x\n0::/system.slice/vx.service\n";
@@ -253,7 +253,7 @@ mod tests {
         fs::create_dir(own.join("vx-job-left")).unwrap();
         let memberships = format!("{}/vx-service\n", MEMBERSHIPS.trim());
         assert!(ServiceCgroup::below(root.path(), &memberships, 42).is_some());
-        // A real group would be removed.
+        // Unlike a real group, the directory still exists.
         assert_eq!(fs::read_to_string(own.join("vx-job-left/cgroup.kill")).unwrap(), "1");
     }
 

@@ -1,4 +1,4 @@
-//! The job's side: `vx job`.
+//! The child process of a job: `vx job`.
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +24,11 @@ use super::{
 };
 use crate::build::BuildResult;
 
-/// Reads a task from standard input, runs it, and writes messages to standard output. If the input ends first, the service
-/// is gone, and this process ends with its whole process group.
+/// Runs the task read from standard input and writes messages to standard output. If the input ends first
+/// (the service exited or cancelled the job), this process kills its process group.
 pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
     let (sender, receiver) = oneshot::channel();
-    // A thread, since tasks could delay it.
+    // On a thread, since async tasks could delay it.
     std::thread::spawn(move || {
         let mut input = io::stdin().lock();
         let mut line = String::new();
@@ -47,7 +47,7 @@ pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     let (sender, receiver) = oneshot::channel();
-    // Landlock restricts a thread and its descendants only, not the threads that exist.
+    // Landlock restricts a thread and its descendants, not existing threads.
     std::thread::spawn(move || {
         let _ = sender.send(run_sandboxed(&task, environment));
     });
@@ -77,7 +77,7 @@ fn run_sandboxed(task: &JobTask, environment: BTreeMap<String, String>) -> Resul
     })
 }
 
-/// An interrupted build has no result.
+/// Runs the build; an interrupted one has no result.
 async fn build(
     task: &JobTask,
     environment: BTreeMap<String, String>,
@@ -122,15 +122,15 @@ async fn build(
         Ok(lock) => lock,
         Err(error) => return failed(FailureKind::Internal, format!("failed to read the lock: {error}")),
     };
-    match made(task, summary, lock) {
+    match build_result(task, summary, lock) {
         Some(message) => Ok(message),
         None => failed(FailureKind::Internal, "the build made no binary".to_owned()),
     }
 }
 
-fn made(task: &JobTask, summary: BuildSummary, lock: String) -> Option<JobMessage> {
+fn build_result(task: &JobTask, summary: BuildSummary, lock: String) -> Option<JobMessage> {
     let binary = summary.binaries.into_iter().next()?;
-    let made = BuildResult {
+    let result = BuildResult {
         artifact: ArtifactInfo {
             sha256: binary.sha256,
             size: binary.size,
@@ -143,10 +143,10 @@ fn made(task: &JobTask, summary: BuildSummary, lock: String) -> Option<JobMessag
         lock,
         warnings: summary.raised.iter().map(ToString::to_string).collect(),
     };
-    Some(JobMessage::Made { made: Box::new(made), file: binary.path })
+    Some(JobMessage::Made { made: Box::new(result), file: binary.path })
 }
 
-/// The failure of a build: its diagnostics and the compiler's output.
+/// Converts an error to the build's failure, with the diagnostics and the compiler's output.
 fn failure(error: &Error, memory: u64) -> BuildFailure {
     let mut parts: Vec<String> =
         error.diagnostics.iter().map(|diagnostic| render::plain(&render::render(diagnostic, None))).collect();
@@ -168,7 +168,7 @@ fn failure(error: &Error, memory: u64) -> BuildFailure {
     BuildFailure { kind, message: parts.join("\n").trim_end().to_owned() }
 }
 
-/// Whether a line of output reports a failed memory allocation.
+/// Whether an output line reports a failed memory allocation.
 pub(super) fn is_out_of_memory(line: &str) -> bool {
     ["annot allocate memory", "out of memory", "memory allocation of ", "failed to create new OS thread"]
         .iter()
@@ -191,7 +191,7 @@ async fn cancel_on_signal(cancel: CancellationToken) {
 #[cfg(not(unix))]
 async fn cancel_on_signal(_: CancellationToken) {}
 
-/// Ends this process, with its process group if it leads one.
+/// Kills this process, and its process group if it is the leader.
 fn kill_process_group() {
     #[cfg(unix)]
     {

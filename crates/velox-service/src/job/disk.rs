@@ -12,7 +12,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The free space reserved for the service itself.
 const RESERVED_BYTES: u64 = 256 << 20;
 
-/// The limit on a job's directory.
 pub(super) struct DiskLimit {
     directory: PathBuf,
     data: PathBuf,
@@ -24,12 +23,12 @@ impl DiskLimit {
         Self { directory: directory.to_owned(), data: data.to_owned(), limit }
     }
 
-    /// Returns the message once the limit is exceeded.
+    /// Waits until the limit is exceeded and returns the error message.
     pub(super) async fn exceeded(&self) -> String {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
             let directory = self.directory.clone();
-            // An error now is likely none at the next poll.
+            // Errors are ignored: the next poll tries again.
             let used = tokio::task::spawn_blocking(move || disk_usage(&directory).unwrap_or_default()).await;
             if used.unwrap_or_default() > self.limit {
                 return format!("the build exceeded the disk limit of {}", format_size(self.limit));
@@ -41,7 +40,7 @@ impl DiskLimit {
     }
 }
 
-/// The disk usage of a directory in bytes; files removed meanwhile don't count.
+/// The disk usage of a directory in bytes, ignoring files that are removed concurrently.
 pub(super) fn disk_usage(directory: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(directory)?.flatten() {

@@ -7,8 +7,8 @@ use std::{
 
 use velox_fetch::goenv::GoEnv;
 
-/// The variables passed on to jobs. Any other may be a credential.
-const PASSED: [&str; 9] = [
+/// The variables that jobs inherit. Any other variable may contain a credential.
+const INHERITED_VARIABLES: [&str; 9] = [
     "PATH",
     "LANG",
     "SSL_CERT_FILE",
@@ -16,20 +16,20 @@ const PASSED: [&str; 9] = [
     "GIT_SSL_CAINFO",
     "GOMODCACHE",
     "GOCACHE",
-    // Windows starts no program without these.
+    // Required on Windows to start programs.
     "SystemRoot",
     "SystemDrive",
 ];
 
-/// The directory of the module cache within the service's directory.
+/// The module cache, relative to the data directory.
 pub(super) const MODULE_CACHE: &str = "go/pkg";
-/// The directory of the build cache within the service's directory.
+/// The build cache, relative to the data directory.
 pub(super) const BUILD_CACHE: &str = "cache/go-build";
 
-/// The operator's Go settings that apply to jobs.
-const SETTINGS: [&str; 2] = ["GONOSUMDB", "GOTOOLCHAIN"];
+/// The operator's Go settings that also apply to jobs.
+const GO_SETTINGS: [&str; 2] = ["GONOSUMDB", "GOTOOLCHAIN"];
 
-/// The environment of the job in `directory`, without the variables of the egress proxy.
+/// The environment of the job in `directory`, except for the variables of the egress proxy.
 pub(super) fn of_job(
     service: &BTreeMap<String, String>,
     data: &Path,
@@ -41,12 +41,12 @@ pub(super) fn of_job(
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
     set("GOMODCACHE", path(data.join(MODULE_CACHE).join("mod")));
     set("GOCACHE", path(data.join(BUILD_CACHE)));
-    for name in PASSED {
+    for name in INHERITED_VARIABLES {
         if let Some(value) = service.get(name).filter(|value| !value.is_empty()) {
             set(name, value.clone());
         }
     }
-    for name in SETTINGS {
+    for name in GO_SETTINGS {
         set(name, operator.value(name));
     }
     set("HOME", path(data.join("home")));
@@ -55,7 +55,7 @@ pub(super) fn of_job(
     for name in if cfg!(windows) { &["TMP", "TEMP"][..] } else { &["TMPDIR"] } {
         set(name, path(directory.join("tmp")));
     }
-    // Ignores the configuration files of users.
+    // Ignores the users' configuration files.
     set("GOENV", "off".to_owned());
     set("GOAUTH", "off".to_owned());
     set("GOTELEMETRY", "off".to_owned());
@@ -70,7 +70,7 @@ pub(super) fn of_job(
 mod tests {
     use super::*;
 
-    fn of(service: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn job_environment(service: &[(&str, &str)]) -> BTreeMap<String, String> {
         let service = service.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         of_job(&service, Path::new("/data"), Path::new("/data/jobs/job-1"))
     }
@@ -94,13 +94,13 @@ mod tests {
             "HOME",
             "GOPATH",
         ];
-        let job = of(&names.map(|name| (name, secret)));
+        let job = job_environment(&names.map(|name| (name, secret)));
         assert!(job.values().all(|value| !value.contains(secret)), "{job:?}");
     }
 
     #[test]
     fn settings_of_the_operator_are_passed_on() {
-        let job = of(&[("GOMODCACHE", "/mod"), ("GOPRIVATE", "acme.dev"), ("PATH", "/bin")]);
+        let job = job_environment(&[("GOMODCACHE", "/mod"), ("GOPRIVATE", "acme.dev"), ("PATH", "/bin")]);
         for (name, value) in [
             ("GOMODCACHE", "/mod"),
             ("GOCACHE", "/data/cache/go-build"),

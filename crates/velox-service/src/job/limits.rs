@@ -4,14 +4,14 @@ use velox_build::ProcessGroup;
 
 use crate::options::JobLimits;
 
-/// As many files as a linker with a thousand packages opens.
+/// Enough for a linker that opens a thousand packages.
 #[cfg(target_os = "linux")]
 const MAX_OPEN_FILES: u64 = 16 << 10;
-/// Below the service itself, which has to answer meanwhile.
+/// A lower priority than the service, so that it stays responsive.
 #[cfg(target_os = "linux")]
 const JOB_NICENESS: i32 = 10;
 
-/// Sets limits that hold for each process of the group.
+/// Sets the limits that apply to each process of the group.
 #[cfg(target_os = "linux")]
 pub(super) fn apply(group: &ProcessGroup, limits: &JobLimits) {
     use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setpriority_pgrp};

@@ -1,4 +1,4 @@
-//! Writes the events of a build as log entries.
+//! Reports the events of a build as log entries.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,11 @@ use velox_build::{Event, Phase, Reporter, render};
 
 use super::protocol::JobMessage;
 
-/// How often the progress of a phase is reported.
+/// The interval between progress reports of a phase.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// Reports the build on standard output.
+/// Writes the events of a build to standard output.
 #[derive(Default)]
 pub(super) struct JobReporter {
     last_progress: Mutex<HashMap<Phase, Instant>>,
@@ -73,12 +73,11 @@ impl Reporter for JobReporter {
     }
 }
 
-/// Reports the failure.
 pub(super) fn error(message: &str) {
     report_lines(Severity::Error, message);
 }
 
-/// Writes a message. If the service is gone, so is this process soon.
+/// Writes a message. Errors are ignored: if the service has exited, this process is about to end.
 pub(super) fn send(message: &JobMessage) {
     if let Ok(mut line) = serde_json::to_vec(message) {
         line.push(b'\n');

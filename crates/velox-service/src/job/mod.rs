@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ProcessRunner::run ── starts `vx job` with its own process group and environment
-//!     │ stdin    the task, a line of JSON; its end cancels the job
+//!     │ stdin    the task, a line of JSON; EOF cancels the job
 //!     │ stdout   log entries and finally the result, a line of JSON each
 //!     ▼
 //! child::run ── velox_build::build
@@ -65,13 +65,13 @@ use crate::{
     runner::{JobRunner, RunOutcome},
 };
 
-/// How long a job may take to exit after a signal or after its result.
+/// The time a job has to exit after a signal or after its result.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest message of a job.
+/// The maximum size of a message of a job.
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
-/// How much of a failure's message is stored with the build; compilers quote names of any length.
+/// The maximum length of a stored failure message; compilers quote names of any length.
 const MAX_FAILURE_BYTES: usize = 64 << 10;
-/// How many lines of a job's standard error are kept for the service's log.
+/// The number of lines of a job's standard error kept for the service's log.
 const MAX_STDERR_LINES: usize = 20;
 
 /// Runs each build in a child process.
@@ -87,21 +87,21 @@ pub struct ProcessRunner {
     _lock: File,
 }
 
-/// Why the service stops listening to a job.
+/// The reason why the service stops reading messages of a job.
 enum JobEnd {
     /// The job sent its result, or closed its output.
     Result(Option<JobMessage>),
     Cancelled,
-    /// The job exceeded a limit; the message.
+    /// The job exceeded a limit, with the error message.
     Limit(String),
 }
 
 impl ProcessRunner {
-    /// Sets up the directories and the egress proxy, and removes the jobs of a killed service. Must be called inside a tokio
+    /// Sets up the directories and the egress proxy, and removes leftover jobs. Must be called inside a tokio
     /// runtime.
     ///
     /// # Errors
-    /// The directory can't be used, or is in use by another service.
+    /// The directory can't be used, or another service uses it.
     pub fn new(options: &ServiceOptions) -> io::Result<Self> {
         Self::with_counter(options, Counter::default())
     }
@@ -112,7 +112,7 @@ impl ProcessRunner {
         for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
             fs::create_dir_all(directory)?;
         }
-        // Children need absolute paths.
+        // Child processes need absolute paths.
         let data = options.data.canonicalize()?;
         let lock = File::options().create(true).truncate(false).write(true).open(jobs.join(".lock"))?;
         lock.try_lock()
@@ -147,7 +147,7 @@ impl ProcessRunner {
         log: &mpsc::Sender<LogEntry>,
         cancel: &CancellationToken,
     ) -> io::Result<RunOutcome> {
-        // A worker may have a stricter policy than the node that accepted the request.
+        // The worker's policy may be stricter than that of the node that accepted the request.
         if let Err(violation) = self.policy.check_for(&build.spec, None) {
             return Ok(RunOutcome::Failed(policy_failure(violation)));
         }
@@ -189,7 +189,7 @@ impl ProcessRunner {
         };
         let mut line = serde_json::to_vec(&task).map_err(io::Error::other)?;
         line.push(b'\n');
-        // A job that has exited already is reported by its exit status.
+        // If the job has exited already, its exit status is reported.
         let _ = stdin.write_all(&line).await;
         let _ = stdin.flush().await;
 
@@ -217,7 +217,7 @@ impl ProcessRunner {
             JobEnd::Cancelled => group.end(Some(EndSignal::Terminate), EXIT_TIMEOUT).await,
             JobEnd::Limit(_) => group.end(None, Duration::ZERO).await,
         };
-        // Not earlier: the end of the input cancels the job.
+        // Not earlier: EOF cancels the job.
         drop(stdin);
         let stderr = stderr.await.unwrap_or_default();
         for denial in access.denials() {
@@ -237,9 +237,9 @@ impl ProcessRunner {
             }
             JobEnd::Result(Some(JobMessage::Failed(failure))) => return Ok(RunOutcome::Failed(failure)),
             JobEnd::Result(_) => {
-                let how = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
-                tracing::error!(build = %build.id, status = how, stderr = stderr.join("\n"), "a job exited without a result");
-                exit_failure(&how, &stderr, self.limits.memory)
+                let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
+                tracing::error!(build = %build.id, status, stderr = stderr.join("\n"), "a job exited without a result");
+                exit_failure(&status, &stderr, self.limits.memory)
             }
         };
         for line in failure.message.lines() {
@@ -248,7 +248,7 @@ impl ProcessRunner {
         Ok(RunOutcome::Failed(failure))
     }
 
-    /// Puts the job into a control group, if possible.
+    /// Moves the job to a control group, if possible.
     fn cgroup(&self, directory: &Path, group: &mut ProcessGroup) -> Option<JobCgroup> {
         let name = directory.file_name()?.to_string_lossy().replace("job-", "");
         let created = self.cgroups.as_ref()?.job(&name, &self.limits).and_then(|cgroup| {
@@ -260,7 +260,7 @@ impl ProcessRunner {
             .ok()
     }
 
-    /// Forwards the log of the job until its result.
+    /// Forwards the job's log entries until its result.
     async fn listen(
         &self,
         stdout: impl AsyncRead + Unpin,
@@ -283,7 +283,7 @@ impl ProcessRunner {
                         return Ok(JobEnd::Limit(format!("the log exceeded the limit of {limit}")));
                     }
                     entry.text = redact(&entry.text);
-                    // The build continues without a listener.
+                    // The build continues if the receiver is closed.
                     let _ = log.send(entry).await;
                 }
                 Ok(JobMessage::Failed(failure)) => {
@@ -318,12 +318,12 @@ impl ProcessRunner {
 #[async_trait]
 impl JobRunner for ProcessRunner {
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
-        let ran = self.attempt(build, &log, &cancel).await;
+        let outcome = self.attempt(build, &log, &cancel).await;
         tokio::spawn({
             let caches = Arc::clone(&self.caches);
             async move { caches.enforce_limit().await }
         });
-        ran.unwrap_or_else(|error| {
+        outcome.unwrap_or_else(|error| {
             tracing::error!(build = %build.id, %error, "failed to run a job");
             let message = "the service failed to run the build; its log has the details".to_owned();
             RunOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
@@ -352,16 +352,16 @@ fn truncated(mut message: String) -> String {
     message
 }
 
-/// The failure of a job that exited without a result.
-fn exit_failure(how: &str, stderr: &[String], memory: u64) -> BuildFailure {
+/// The failure for a job that exited without a result.
+fn exit_failure(status: &str, stderr: &[String], memory: u64) -> BuildFailure {
     if stderr.iter().any(|line| child::is_out_of_memory(line)) {
         return limit(child::out_of_memory(memory));
     }
-    let message = format!("the build process exited without a result ({how})");
+    let message = format!("the build process exited without a result ({status})");
     BuildFailure { kind: FailureKind::Internal, message }
 }
 
-/// The end of a job's standard error, which is for the service's log only.
+/// Returns the last lines of a job's standard error, for the service's log only.
 async fn last_lines(stderr: impl AsyncRead + Unpin) -> Vec<String> {
     let mut reader = BufReader::new(stderr);
     let mut lines = VecDeque::new();
@@ -386,7 +386,7 @@ fn remove_leftovers(jobs: &Path) {
     }
 }
 
-/// `512 MiB`, `4 GiB`
+/// Formats a size: `512 MiB`, `4 GiB`.
 fn format_size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes;
@@ -402,7 +402,7 @@ fn format_size(bytes: u64) -> String {
     format!("{value} {}", units.get(unit).copied().unwrap_or_default())
 }
 
-/// `90 seconds`, `30 minutes`
+/// Formats a duration: `90 seconds`, `30 minutes`.
 fn format_time(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds >= 120 && seconds.is_multiple_of(60) {

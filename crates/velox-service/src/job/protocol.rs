@@ -7,11 +7,10 @@ use velox_api::{BuildFailure, BuildSpec, LogEntry};
 
 use crate::build::BuildResult;
 
-/// The task of a job.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct JobTask {
     pub(super) spec: BuildSpec,
-    /// Compile even if the binary is cached.
+    /// Whether to compile even if the binary is cached.
     pub(super) force: bool,
     /// The job's own directory.
     pub(super) directory: PathBuf,
@@ -25,14 +24,11 @@ pub(super) struct JobTask {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum JobMessage {
-    /// A line of the log.
     Entry(LogEntry),
-    /// The build succeeded.
     Made {
         made: Box<BuildResult>,
         /// The path of the binary.
         file: PathBuf,
     },
-    /// The build failed.
     Failed(BuildFailure),
 }

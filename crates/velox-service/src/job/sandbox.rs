@@ -7,7 +7,7 @@ use std::{
 
 use super::protocol::JobTask;
 
-/// The directories and files of the system that jobs may read: programs, libraries, certificates.
+/// The system paths that jobs may read: programs, libraries, certificates.
 #[cfg(target_os = "linux")]
 const SYSTEM_PATHS: [&str; 33] = [
     "/usr",
@@ -45,9 +45,9 @@ const SYSTEM_PATHS: [&str; 33] = [
     "/etc/ssl",
 ];
 
-/// Restricts this thread, and all threads and processes that it starts: they may connect to the egress proxy only, write to
-/// the directories of jobs only, and otherwise read the system and the Go toolchain only, since an `#include` of Go's
-/// assembler takes any path, and its errors quote the file. Older kernels enforce less of this.
+/// Restricts this thread and its future threads and child processes: they may connect only to the egress
+/// proxy, write only to the directories of jobs, and read only these, the system and the Go toolchain (an
+/// `#include` of Go's assembler takes any path, and its errors quote the file). Older kernels enforce less.
 #[cfg(target_os = "linux")]
 pub(super) fn restrict(task: &JobTask, environment: &BTreeMap<String, String>) -> Result<(), String> {
     use landlock::{
@@ -88,25 +88,25 @@ pub(super) fn is_supported() -> bool {
     false
 }
 
-/// Restrictions of newer versions are not used.
+/// The Landlock version in use; newer restrictions are not needed.
 #[cfg(target_os = "linux")]
 const ABI: landlock::ABI = landlock::ABI::V4;
 
-/// Creates the directories that a job writes to, which is not possible later, and returns them.
+/// Creates and returns the directories that a job writes to; the sandbox forbids creating them later.
 #[cfg(target_os = "linux")]
 fn writable_paths(task: &JobTask, environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let caches = ["HOME", "GOPATH", "VX_CACHE_DIR", "GOMODCACHE", "GOCACHE"];
     let mut paths: Vec<PathBuf> =
         caches.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from).collect();
     for path in &paths {
-        // The first write reports an error.
+        // The job's first write reports the error.
         let _ = std::fs::create_dir_all(path);
     }
     paths.extend([task.directory.clone(), PathBuf::from("/dev/null")]);
     paths
 }
 
-/// The paths that a job only reads: the system, programs on the PATH, the Go toolchain, certificates.
+/// The read-only paths of a job: the system, programs on the PATH, the Go toolchain, certificates.
 #[cfg(target_os = "linux")]
 fn readable_paths(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = SYSTEM_PATHS.iter().map(PathBuf::from).collect();
@@ -115,7 +115,7 @@ fn readable_paths(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     paths.extend(certificates.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from));
     let search_path = environment.get("PATH").map(String::as_str).unwrap_or_default();
     for folder in std::env::split_paths(search_path).filter(|folder| folder.is_absolute()) {
-        // GOROOT is two levels above the go command, links resolved.
+        // GOROOT is two levels above the go command, after resolving links.
         let go = folder.join("go").canonicalize().ok();
         paths.extend(
             go.as_deref()

@@ -1,4 +1,4 @@
-//! The style, script and icon of the pages. Their names contain a hash, so that browsers can cache them indefinitely.
+//! The style, script and icon of the pages. Their names contain a hash: they can be cached indefinitely.
 
 use std::sync::LazyLock;
 

@@ -20,12 +20,11 @@ const PHASES: [(&str, &str); 7] = [
     ("verify", "Verify"),
     ("publish", "Publish"),
 ];
-/// How often the page of a running build is reloaded without JavaScript.
+/// The reload interval of a running build's page without JavaScript.
 const REFRESH_SECONDS: u32 = 3;
-/// How much of the end of the log the page includes.
+/// The maximum size of the end of the log on the page.
 const MAX_LOG_BYTES: usize = 32 << 10;
 
-/// The data of the page.
 pub(super) struct BuildPage<'a> {
     pub(super) build: &'a Build,
     /// The log so far.
@@ -43,7 +42,7 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
     let BuildPage { build, log, .. } = data;
     let spec = &build.spec;
     let version = match &build.outcome {
-        Some(BuildOutcome::Succeeded(made)) => &made.version,
+        Some(BuildOutcome::Succeeded(result)) => &result.version,
         _ => &spec.roadrunner,
     };
     let (state, title) = state_names(build.state);
@@ -67,12 +66,12 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
                 }
             }
             @match &build.outcome {
-                Some(BuildOutcome::Succeeded(made)) => (download(made)),
+                Some(BuildOutcome::Succeeded(result)) => (download(result)),
                 Some(BuildOutcome::Failed(failure)) => (failed(failure, &change)),
                 None => (progress(data, &change)),
             }
             (log_panel(build, log))
-            @if let Some(BuildOutcome::Succeeded(made)) = &build.outcome { (versions(made)) }
+            @if let Some(BuildOutcome::Succeeded(result)) = &build.outcome { (versions(result)) }
             (files(build, &change))
         }
     };
@@ -80,7 +79,7 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
     Page { title, refresh: (!build.state.is_final()).then_some(REFRESH_SECONDS), main }
 }
 
-/// The state for scripts and styles, and its title.
+/// The name of a state for scripts and styles, and its title.
 fn state_names(state: BuildState) -> (&'static str, &'static str) {
     match state {
         BuildState::Queued => ("queued", "Queued"),
@@ -99,11 +98,11 @@ fn running_builds(count: u64) -> String {
     }
 }
 
-fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-/// The build time so far.
+/// The elapsed build time in seconds.
 fn seconds(data: &BuildPage<'_>) -> Option<i64> {
     let started = data.build.started?;
     Some(data.build.finished.unwrap_or(data.now).duration_since(started).as_secs().max(0))
@@ -149,12 +148,11 @@ fn progress(data: &BuildPage<'_>, change: &str) -> Markup {
     }
 }
 
-/// The progress of the phases.
 fn phases(log: &[LogEntry], state: BuildState) -> Markup {
     let (mut current, mut counts) = (None, None);
     for entry in log {
         let phase = PHASES.iter().position(|(name, _)| Some(*name) == entry.phase.as_deref());
-        // A late event of an earlier phase is ignored, unless a new attempt starts.
+        // Late events of an earlier phase are ignored, unless a new attempt starts.
         if phase.is_some() && (phase >= current || phase == Some(0)) {
             current = phase;
             counts = entry.done.zip(entry.total).filter(|(_, total)| *total > 0);
@@ -265,26 +263,25 @@ fn failed(failure: &BuildFailure, change: &str) -> Markup {
     }
 }
 
-/// The end of the log.
 fn log_panel(build: &Build, log: &[LogEntry]) -> Markup {
-    let mut room = MAX_LOG_BYTES;
+    let mut remaining = MAX_LOG_BYTES;
     let kept = log.iter().rev().take_while(|entry| {
-        room = room.saturating_sub(entry.text.len() + 64);
-        room > 0
+        remaining = remaining.saturating_sub(entry.text.len() + 64);
+        remaining > 0
     });
-    let shown = log.get(log.len() - kept.count()..).unwrap_or_default();
+    let tail = log.get(log.len() - kept.count()..).unwrap_or_default();
     let first = log.first().map(|entry| entry.time);
     let last = log.last().map_or(0, |entry| entry.seq);
     let open = build.state != BuildState::Succeeded;
     html! {
         details.panel.protocol open[open] {
             summary { h2 { "Log" } span.hint data-live {} }
-            @if shown.len() < log.len() {
+            @if tail.len() < log.len() {
                 p.hint { "Only the end of the log is shown. " a href=(format!("/v1/builds/{}/log", build.id)) { "Show the whole log" } }
             }
             div.log role="log" aria-label="Log of the build" tabindex="0" data-lines data-after=(last)
                 data-first=[first.map(|first| first.as_millisecond())] {
-                @for entry in shown { (line(entry, first)) }
+                @for entry in tail { (line(entry, first)) }
                 @if log.is_empty() { p.hint data-empty { "No output yet." } }
             }
         }
@@ -312,9 +309,8 @@ fn line(entry: &LogEntry, first: Option<Timestamp>) -> Markup {
     }
 }
 
-/// The locked versions.
 fn versions(result: &BuildResult) -> Markup {
-    // A lock in an unknown format only hides the table.
+    // The table is omitted if the lock has an unknown format.
     let Ok(lock) = Lock::parse("velox.lock", &result.lock) else { return html! {} };
     html! {
         details.panel {
@@ -347,7 +343,7 @@ fn versions(result: &BuildResult) -> Markup {
 fn files(build: &Build, change: &str) -> Markup {
     let of = |name: &str| format!("/v1/builds/{}/{name}", build.id);
     let (configuration, lock) = match &build.outcome {
-        Some(BuildOutcome::Succeeded(made)) => (made.configuration.clone(), Some(made.lock.as_str())),
+        Some(BuildOutcome::Succeeded(result)) => (result.configuration.clone(), Some(result.lock.as_str())),
         _ => (build.spec.configuration(), None),
     };
     html! {

@@ -1,4 +1,4 @@
-//! Error pages: what browsers get instead of `application/problem+json`.
+//! Error pages, sent to browsers instead of `application/problem+json`.
 
 use axum::{
     extract::Request,
@@ -11,7 +11,7 @@ use velox_api::Problem;
 
 use super::layout::{Page, code_spans};
 
-/// Replaces a [`Problem`] by a page if the client is a browser; status and headers are kept.
+/// Replaces a [`Problem`] with a page if the client is a browser, preserving status and headers.
 pub(crate) async fn show_errors_as_pages(request: Request, next: Next) -> Response {
     let back = is_browser(request.headers()).then(|| link_back(&request));
     let mut response = next.run(request).await;
@@ -31,11 +31,11 @@ fn link_back(request: &Request) -> String {
         Method::GET | Method::HEAD => request.uri().path_and_query().map_or("/", |path| path.as_str()),
         _ => "/",
     };
-    // A second leading slash would make it a link to another host.
+    // Two leading slashes would link to another host.
     format!("/{}", path.trim_start_matches(['/', '\\']))
 }
 
-/// Scripts and programs don't accept HTML by name.
+/// Whether the client is a browser: other programs don't accept `text/html` explicitly.
 fn is_browser(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter();
     accepted.filter_map(|accepted| accepted.to_str().ok()).any(|accepted| accepted.contains("text/html"))
@@ -76,7 +76,7 @@ fn page(problem: &Problem, back: &str) -> Page {
     Page { title: format!("{title} · velox"), refresh: None, main }
 }
 
-/// The detail with a capital letter and a full stop.
+/// Formats the detail as a sentence, with a capital letter and a full stop.
 fn sentence(detail: &str) -> String {
     let mut letters = detail.chars();
     let first = letters.next().map(char::to_uppercase);

@@ -1,4 +1,4 @@
-//! The form page, where plugins are selected.
+//! The form page, for selecting plugins.
 
 use maud::{Markup, html};
 use velox_api::{BuildSpec, Violation};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::catalogue::{CataloguePlugin, PluginCatalogue};
 
-/// The fields of the section that is closed at first.
+/// The fields of the section that is collapsed by default.
 const ADVANCED_FIELDS: [&str; 9] = [
     "debug",
     "race",
@@ -22,11 +22,10 @@ const ADVANCED_FIELDS: [&str; 9] = [
     "stamp_time",
 ];
 
-/// The errors of a submitted form.
 pub(super) struct FormErrors(Vec<FieldError>);
 
 struct FieldError {
-    /// The `id` of the element to change.
+    /// The `id` of the invalid element.
     id: String,
     message: String,
 }
@@ -36,12 +35,12 @@ impl FormErrors {
         Self(Vec::new())
     }
 
-    /// An error of the whole form.
+    /// An error that concerns the whole form.
     pub(super) fn general(message: &str) -> Self {
         Self(vec![FieldError { id: "main".to_owned(), message: message.to_owned() }])
     }
 
-    /// Finds the element of each violation of `spec`.
+    /// Assigns each violation of `spec` to its form element.
     pub(super) fn new(violations: &[Violation], spec: &BuildSpec, catalogue: &PluginCatalogue) -> Self {
         let locate = |violation: &Violation| {
             let (list, index) = match violation.field.split_once('[') {
@@ -75,7 +74,7 @@ impl FormErrors {
         self.0.iter().filter(|error| error.id == id).map(|error| error.message.as_str()).collect()
     }
 
-    /// The messages for a field, shown beside it.
+    /// Renders the messages of a field.
     fn beside(&self, id: &str) -> Markup {
         let messages = self.at(id);
         html! {
@@ -92,7 +91,6 @@ impl FormErrors {
         (!self.at(id).is_empty()).then(|| format!("{id}-wrong"))
     }
 
-    /// The value of `aria-invalid`.
     fn invalid(&self, id: &str) -> Option<&'static str> {
         (!self.at(id).is_empty()).then_some("true")
     }
@@ -385,7 +383,7 @@ fn advanced(selection: &Selection, errors: &FormErrors) -> Markup {
     }
 }
 
-/// The `aria-describedby` of a field with a hint and perhaps an error.
+/// The `aria-describedby` of a field with a hint and an optional error.
 fn described(hint: &str, error: Option<String>) -> String {
     error.map_or_else(|| hint.to_owned(), |error| format!("{error} {hint}"))
 }

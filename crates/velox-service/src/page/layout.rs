@@ -68,7 +68,7 @@ impl Page {
     }
 }
 
-/// Converts backquotes in a text to code.
+/// Renders text in backquotes as `<code>`.
 pub(super) fn code_spans(text: &str) -> Markup {
     html! {
         @for (at, part) in text.split('`').enumerate() {

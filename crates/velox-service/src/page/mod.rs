@@ -1,7 +1,7 @@
 //! The web page: select plugins, follow the build, download the binary.
 //!
-//! Pages are rendered by the service and work without JavaScript, which adds search, live logs and copying of links. They
-//! load nothing from other hosts.
+//! Pages are rendered on the server and work without JavaScript, which adds search, live logs and copying of
+//! links. They load no resources from other hosts.
 
 mod assets;
 mod build_page;
@@ -43,9 +43,9 @@ use crate::{
     service::Service,
 };
 
-/// How many entries of a log are read at once.
+/// The number of log entries read at once.
 const LOG_BATCH: usize = 1024;
-/// How many entries of a log a page reads; browsers request the rest.
+/// The maximum number of log entries on a page; browsers request the rest.
 const MAX_LOG_ENTRIES: usize = 16 * LOG_BATCH;
 
 struct PageState {
@@ -55,7 +55,7 @@ struct PageState {
 
 /// The routes `/`, `/build`, `/builds/{id}` and `/assets/{name}`.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, releases: Releases) -> Router<S> {
-    // Starts fetching the list before the first request.
+    // Fetches the list before the first request.
     let _ = releases.versions();
     Router::new()
         .route("/", get(form))
@@ -90,7 +90,7 @@ async fn submit(
     let (catalogue, selection) = state.resolve(form).await;
     let (spec, mut violations) = selection.spec();
     if let Err(more) = spec.clone().normalized() {
-        // An empty list of plugins is reported already.
+        // A missing list of plugins was reported already.
         let has_errors = !violations.is_empty();
         violations.extend(more.into_iter().filter(|it| !it.field.is_empty() || !has_errors));
     }
@@ -122,7 +122,7 @@ async fn show(
     BuildPath(id): BuildPath,
     caller: Result<Builder, ApiError>,
 ) -> Result<Response, ApiError> {
-    // In this order: the log of a finished build is complete.
+    // The build is read first: if it has finished, the log read afterwards is complete.
     let build = state.service.build(id).await?;
     let mut log = Vec::new();
     while log.len() < MAX_LOG_ENTRIES {
@@ -177,8 +177,8 @@ impl PageState {
     }
 }
 
-/// Rejects forms of other sites, by the headers that browsers send (<https://www.w3.org/TR/fetch-metadata/>). Clients
-/// other than browsers can't be made to send a form by another site.
+/// Rejects forms of other sites (CSRF) by the headers of browsers (<https://www.w3.org/TR/fetch-metadata/>).
+/// Other clients send neither header and are not vulnerable.
 fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let is_same_origin = if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {

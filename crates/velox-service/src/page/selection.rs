@@ -1,4 +1,4 @@
-//! The selection on the form page: read from its form and links, written as links, converted to a build spec.
+//! The selection on the form page: parsed from forms and links, converted to links and build specs.
 
 use std::fmt::Write as _;
 
@@ -25,14 +25,13 @@ const QUERY_ESCAPES: &AsciiSet = &CONTROLS
     .add(b'=')
     .add(b'>');
 
-/// The values of the form, valid or not, so that the form can be shown again.
+/// The values of the form; possibly invalid, so that the form can be shown again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// The RoadRunner ref.
     pub(super) roadrunner: String,
     /// Plugins of the catalogue.
     pub(super) plugins: Vec<PluginSpec>,
-    /// Other plugins, a `module@ref` per line.
+    /// Other plugins, one `module@ref` per line.
     pub(super) more: String,
     pub(super) target: String,
     pub(super) debug: bool,
@@ -40,9 +39,9 @@ pub(super) struct Selection {
     pub(super) strict: bool,
     pub(super) dependencies: String,
     pub(super) tags: String,
-    /// A `old => new` per line.
+    /// Replacements, one `old => new` per line.
     pub(super) replaces: String,
-    /// A `module@version` per line.
+    /// Excluded versions, one `module@version` per line.
     pub(super) excludes: String,
     pub(super) stamp_version: String,
     pub(super) stamp_time: String,
@@ -52,13 +51,13 @@ pub(super) struct Selection {
 #[derive(Debug, Default)]
 pub(super) struct SubmittedForm {
     selection: Selection,
-    /// The RoadRunner ref that the form was shown for. Plugins at the versions of that release move to those of the
-    /// selected one.
+    /// The RoadRunner ref that the form was rendered for. Plugins at the versions of that release are updated
+    /// to those of the selected one.
     pub(super) previous_roadrunner: Option<String>,
-    /// Versions from fields beside the plugins.
+    /// Versions from the version fields of plugins.
     versions: Vec<(String, String)>,
     set: Option<PluginSet>,
-    /// Whether the form has plugins, or says that there are none.
+    /// Whether the form contains a plugin list, possibly empty.
     has_plugins: bool,
 }
 
@@ -111,12 +110,12 @@ impl SubmittedForm {
         Some(self.selection.roadrunner.as_str()).filter(|reference| !reference.is_empty())
     }
 
-    /// Whether [`Selection::link`] would write this differently.
+    /// Whether [`Selection::link`] differs from the submitted query.
     pub(super) fn needs_redirect(&self) -> bool {
         self.previous_roadrunner.is_some() || self.set.is_some() || !self.versions.is_empty()
     }
 
-    /// Resolves the selection with the catalogue; `previous` is the catalogue that the form was shown for.
+    /// Resolves the selection; `previous` is the catalogue that the form was rendered for.
     pub(super) fn resolve(
         mut self,
         catalogue: &PluginCatalogue,
@@ -218,7 +217,6 @@ impl Selection {
             || copy.flags().into_iter().any(|(_, set)| *set)
     }
 
-    /// The number of selected plugins.
     pub(super) fn count(&self) -> usize {
         self.plugins.len() + lines(&self.more).count()
     }

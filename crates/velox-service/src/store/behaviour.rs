@@ -1,5 +1,4 @@
-//! What every store does, whatever it is built on: a store's own tests run each of these on a new store of it, with
-//! [`every_behaviour`].
+//! Tests that every store must pass; [`every_behaviour`] runs each of them on a new store.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use velox_api::{
 use super::{BuildStore, Lease, LeaseStatus, QueueDepth, StoreError, Submission};
 use crate::build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 
-/// How the store under test is set up.
+/// The options of the store under test.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) queue: u64,
@@ -23,7 +22,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Large enough that nothing ends by itself.
+    /// Large enough that no limit is reached.
     pub(crate) const LARGE: Self =
         Self { queue: 100, time_to_live: Duration::from_secs(3600), lease_time: Duration::from_secs(60) };
     pub(crate) const SHORT_QUEUE: Self = Self { queue: 2, ..Self::LARGE };
@@ -31,8 +30,8 @@ impl Setup {
     pub(crate) const SHORT_LEASE: Self = Self { lease_time: Duration::from_secs(1), ..Self::LARGE };
 }
 
-/// Makes a test of each behaviour. `$open` is an `async fn(Setup) -> Option<(store, what keeps it)>`; where it is `None`, it
-/// has said why the test is skipped.
+/// Defines a test for each behaviour. `$open` is an `async fn(Setup) -> Option<(store, guard)>`; `None` skips
+/// the test.
 macro_rules! every_behaviour {
     ($open:path) => {
         $crate::store::behaviour::every_behaviour! { $open:
@@ -70,7 +69,7 @@ macro_rules! every_behaviour {
 }
 pub(crate) use every_behaviour;
 
-/// Much longer than anything here takes, on any machine.
+/// A timeout that is never reached on a working store.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 fn spec(name: &str, reference: &str) -> BuildSpec {
@@ -128,7 +127,7 @@ async fn get(store: &impl BuildStore, id: BuildId) -> Build {
     store.get(id).await.expect("it can be read").expect("it is there")
 }
 
-/// Waits until the build is as it should be.
+/// Waits until the build matches.
 pub(crate) async fn until(store: &impl BuildStore, id: BuildId, is: impl Fn(&Build) -> bool) -> Build {
     let mut changes = store.watch(id).await.expect("there are changes");
     let wait = async {
@@ -143,7 +142,7 @@ pub(crate) async fn until(store: &impl BuildStore, id: BuildId, is: impl Fn(&Bui
     timeout(SOON, wait).await.expect("it happens soon")
 }
 
-/// Waits until the queue is that long: counting may be a moment behind.
+/// Waits until the queue has this depth: the count may lag.
 pub(crate) async fn until_depth(store: &impl BuildStore, queued: u64, running: u64) {
     let since = Instant::now();
     let wanted = QueueDepth { queued, running };
@@ -175,7 +174,7 @@ pub(crate) async fn identical_requests_share_one_build(store: &impl BuildStore) 
     assert_eq!(get(store, id).await.wanted_by, [tenant("ann"), tenant("bob"), tenant("cid")].into());
     until_depth(store, 0, 1).await;
 
-    // And there is nothing else to do.
+    // The queue is empty.
     store.finish(&leased, made("0a")).await.expect("it ends");
     until_depth(store, 0, 0).await;
     assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
@@ -237,10 +236,10 @@ pub(crate) async fn a_full_queue_takes_no_more_of_the_same_tenant(store: &impl B
     queued(store, "b", "ann").await;
     let third = store.submit(new("c", "ann")).await;
     assert!(matches!(third, Err(StoreError::QueueFull { waiting: 2 })), "{third:?}");
-    // What was refused left nothing, and what is there can still be joined.
+    // Rejected builds leave no trace, and queued ones can still be joined.
     assert_eq!(store.recent(9).await.expect("it can be read").len(), 2);
     assert!(matches!(store.submit(new("a", "ann")).await, Ok(Submission::Joined(_))));
-    // Who has none waiting gets in, up to twice as many in all.
+    // Tenants without queued builds are admitted up to twice the length.
     queued(store, "c", "bob").await;
     assert!(matches!(store.submit(new("d", "bob")).await, Err(StoreError::QueueFull { waiting: 3 })));
     queued(store, "d", "cid").await;
@@ -279,7 +278,7 @@ pub(crate) async fn tenants_take_turns(store: &impl BuildStore) {
     assert!(position("bob").is_some_and(|at| at < 3), "{who:?}");
     assert!(position("cid").is_some_and(|at| at < 3), "{who:?}");
 
-    // The same of one tenant come in the order in which they were asked for.
+    // A tenant's builds are leased in order of submission.
     let mut left = Vec::new();
     for _ in 0..3 {
         let leased = lease(store).await;
@@ -369,7 +368,7 @@ pub(crate) async fn a_lease_that_is_not_extended_ends(store: &impl BuildStore) {
     let second = lease(store).await;
     assert_eq!((second.build.id, second.build.attempts), (id, 2));
 
-    // The one who was silent can't do anything any more.
+    // The expired lease is rejected.
     assert!(matches!(store.extend(&first).await, Err(StoreError::LeaseExpired(of)) if of == id));
     assert!(store.append_log(&first, vec![entry("too late")]).await.is_err());
     assert!(matches!(store.finish(&first, made("0e")).await, Err(StoreError::LeaseExpired(_))));
@@ -411,7 +410,7 @@ pub(crate) async fn a_build_ends_when_nobody_wants_it(store: &impl BuildStore) {
     assert!(left.finished.is_some());
     until_depth(store, 0, 0).await;
     assert!(timeout(Duration::from_millis(300), store.lease("worker")).await.is_err());
-    // The next one who asks gets a new build.
+    // The next submission creates a new build.
     assert_ne!(queued(store, "a", "ann").await, id);
 }
 
@@ -500,7 +499,7 @@ pub(crate) async fn old_builds_are_forgotten(store: &impl BuildStore) {
     assert_eq!(store.artifact(&"0a".repeat(32)).await.expect("it can be looked for"), None);
     assert_eq!(prune(later, 9, later).await, 2);
     assert!(store.artifacts().await.expect("they can be read").is_empty());
-    // What isn't finished stays.
+    // Unfinished builds stay.
     let recent = store.recent(9).await.expect("it can be read");
     assert_eq!(recent.iter().map(|build| build.id).collect::<Vec<_>>(), [again, ids[3]]);
 }

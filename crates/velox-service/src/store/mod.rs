@@ -1,4 +1,4 @@
-//! Builds, their logs and the queue: one trait with an embedded and a distributed implementation.
+//! The build store (builds, logs and the queue): a trait with an embedded and a distributed implementation.
 
 #[cfg(test)]
 mod behaviour;
@@ -19,11 +19,11 @@ pub use self::{
 };
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
-/// How often a build whose workers die is attempted: it may be what kills them.
+/// The maximum number of attempts of a build whose workers die: it may be the cause.
 const MAX_ATTEMPTS: u32 = 25;
 
-/// What was used within this time is kept, whatever the limits are: a client may be about to download it, and a build about to
-/// end with it.
+/// Artifacts used within this time are kept despite all limits: a client may be about to download one, or a
+/// build about to finish with it.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(3600);
 
 const WORKER_LOST: &str = "the worker stopped responding; the build is queued again";
@@ -40,7 +40,7 @@ fn too_many_attempts(attempts: u32) -> BuildOutcome {
     BuildOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
 }
 
-/// Whether a finished build may be reused for the same request: its refs are exact, or it is younger than `time_to_live`.
+/// Whether a finished build may be reused: its refs are exact, or it is younger than `time_to_live`.
 fn is_fresh(build: &Build, time_to_live: Duration) -> bool {
     let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
     build.spec.is_exact() || age.is_some_and(|age| age < time_to_live)
@@ -55,7 +55,7 @@ pub enum StoreError {
         /// How many builds are queued.
         waiting: u64,
     },
-    /// The tenant has as many unfinished builds as it may.
+    /// The tenant reached its limit of unfinished builds.
     #[error("limit of {limit} concurrent builds reached")]
     TenantLimit {
         /// [`NewBuild::at_once`].
@@ -80,9 +80,9 @@ impl From<serde_json::Error> for StoreError {
 pub enum Submission {
     /// A new build.
     Queued(Build),
-    /// An equal build that is queued or running; the tenant is among those who want it now.
+    /// An equal build that is queued or running, now also requested by the tenant.
     Joined(Build),
-    /// An equal build that succeeded and isn't stale.
+    /// An equal build that succeeded and is fresh.
     Finished(Arc<Build>),
 }
 
@@ -100,7 +100,7 @@ impl Submission {
 /// A worker's temporary ownership of a build.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    /// The build, this attempt counted.
+    /// The build, including this attempt.
     pub build: Build,
     /// Distinguishes leases of the same build.
     pub token: String,
@@ -109,27 +109,27 @@ pub struct Lease {
 /// Whether a leased build is still wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseStatus {
-    /// Go on.
+    /// Continue.
     Active,
-    /// All tenants cancelled: stop, then [`BuildStore::finish_cancelled`].
+    /// All tenants cancelled: stop, then call [`BuildStore::finish_cancelled`].
     Cancelled,
 }
 
 /// The number of unfinished builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueDepth {
-    /// Builds that wait.
+    /// Queued builds.
     pub queued: u64,
-    /// Builds that workers have.
+    /// Running builds.
     pub running: u64,
 }
 
-/// Builds, their logs and the queue. What a method returned is durable.
+/// Builds, their logs and the queue. Changes are durable once a method returns.
 #[async_trait]
 pub trait BuildStore: Send + Sync {
-    /// Queues a build, or finds one of the same key: a queued or running one, or (without `force`) one that succeeded and is
-    /// exact or younger than the store's time to live. Of any number of simultaneous callers on any number of nodes, one gets
-    /// [`Submission::Queued`].
+    /// Queues a build, or returns one of the same key: a queued or running one, or (without `force`) a
+    /// successful one that is exact or younger than the store's time to live. Exactly one of several
+    /// simultaneous callers on all nodes gets [`Submission::Queued`].
     ///
     /// # Errors
     /// [`StoreError::QueueFull`] and [`StoreError::TenantLimit`], for new builds only.
@@ -141,24 +141,25 @@ pub trait BuildStore: Send + Sync {
     /// The newest builds, newest first.
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;
 
-    /// Withdraws the tenant's request. Once no tenant wants the build, it ends: at once where it is queued, else when its worker
-    /// extends the lease. `None`: there is no such build, or the tenant never requested it.
+    /// Withdraws the tenant's request. Without any requesting tenant, a queued build is cancelled at once, a
+    /// running one when its worker extends the lease. `None` if the build doesn't exist or the tenant never
+    /// requested it.
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
 
-    /// At most `limit` log entries after the entry `after` (0: from the start).
+    /// Reads at most `limit` log entries after the entry `after` (0: from the start).
     async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
 
-    /// An item at once, and then whenever the build or its log may have changed. Changes in quick succession may share one.
+    /// Yields an item at once, and after changes of the build or its log. Several changes may share one item.
     async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;
 
     /// The artifact of any build with this SHA-256.
     async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError>;
 
-    /// Checks that the store answers.
+    /// Checks that the store responds.
     async fn ready(&self) -> Result<(), StoreError>;
 
-    /// Waits for a build and leases it. Tenants take turns, however many builds each of them has queued. A lease that isn't
-    /// extended ends, and its build is queued again.
+    /// Waits for a build and leases it. Tenants take turns regardless of their number of builds. A lease that
+    /// isn't extended expires, and its build is queued again.
     async fn lease(&self, worker: &str) -> Result<Lease, StoreError>;
 
     /// How long a lease lasts without [`BuildStore::extend`].
@@ -170,19 +171,19 @@ pub trait BuildStore: Send + Sync {
     /// [`StoreError::LeaseExpired`]: another worker may have the build; discard the result.
     async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError>;
 
-    /// Appends to the build's log, and numbers the entries.
+    /// Numbers the entries and appends them to the build's log.
     async fn append_log(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError>;
 
-    /// Protects the artifact from removal for [`MIN_RETENTION`]. Must be called each time before it is stored.
+    /// Protects the artifact from removal for [`MIN_RETENTION`]. Must be called before each upload.
     async fn reserve_artifact(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError>;
 
-    /// Ends the build. Its artifact must be stored.
+    /// Finishes the build. Its artifact must be stored.
     async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError>;
 
-    /// Ends a build that no tenant wants.
+    /// Finishes a cancelled build.
     async fn finish_cancelled(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Queues the build again, before all others of its tenant: its worker shuts down.
+    /// Queues the build again, before all others of its tenant, since its worker shuts down.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// The length of the queue.
@@ -191,9 +192,9 @@ pub trait BuildStore: Send + Sync {
     /// The position of a queued build.
     async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError>;
 
-    /// Removes finished builds with their logs: those that ended before `before`, and the oldest beyond `max_builds`. Removes
-    /// entries of artifacts without builds that weren't used since `unused_since`. Returns the number of builds. Any number of
-    /// nodes may do so at once.
+    /// Removes finished builds with their logs: those that ended before `before`, and the oldest beyond
+    /// `max_builds`. Removes entries of artifacts without builds that weren't used since `unused_since`.
+    /// Returns the number of builds. Nodes may do so concurrently.
     async fn prune(
         &self,
         before: Timestamp,
@@ -201,10 +202,10 @@ pub trait BuildStore: Send + Sync {
         unused_since: Timestamp,
     ) -> Result<u64, StoreError>;
 
-    /// The artifacts of builds, and those reserved, each with its last use as far as this store knows.
+    /// The artifacts of builds and the reserved ones, each with its last use as recorded in this store.
     async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError>;
 
-    /// Removes an artifact's entry and the builds that made it, so that its bytes can be removed, within a minute. `false`: it was
-    /// used since `unused_since` and stays.
+    /// Removes an artifact's entry and its builds; the caller must then remove its bytes within a minute.
+    /// Returns `false` if it was used since `unused_since`, and keeps it.
     async fn remove_artifact(&self, sha256: &str, unused_since: Timestamp) -> Result<bool, StoreError>;
 }

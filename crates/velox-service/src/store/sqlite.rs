@@ -1,11 +1,11 @@
 //! The embedded store: builds, their logs and the queue in one SQLite database.
 //!
-//! One server has it, and its workers are in the same process. So leases are rows in temporary tables, which take part in
-//! transactions but never wait for the disk; when the process dies they go with it, and what was running is queued again by
-//! the next one.
+//! The database belongs to one process, which includes the workers. So leases are rows in temporary tables:
+//! transactional, but never written to disk. When the process dies, they are lost, and the next process
+//! queues the running builds again.
 //!
-//! Tenants take turns: next is the tenant with the fewest builds in workers' hands, of those the one whose turn was longest
-//! ago. A build that several tenants want stands in the line of each.
+//! Tenants take turns: next is the tenant with the fewest running builds, then the one with the least recent
+//! turn. A build requested by several tenants is queued for each of them.
 
 mod database;
 mod watch;
@@ -36,15 +36,15 @@ use super::{
 };
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
-/// How an embedded store is set up.
+/// The options of an embedded store.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// How many builds may wait. A tenant who has none waiting may add one beyond that, up to twice as many in all: a full
-    /// queue of one tenant doesn't keep out the others.
+    /// The maximum length of the queue. Tenants without queued builds may exceed it up to twofold, so that
+    /// one tenant can't lock out the others.
     pub queue: u64,
-    /// For how long a build is good whose refs may mean something else by then.
+    /// How long a build with inexact refs is reused.
     pub time_to_live: Duration,
-    /// How long a worker may be silent before its build is given to another.
+    /// How long a lease lasts without being extended.
     pub lease_time: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The embedded store. Clones share it.
+/// The embedded store. Clones share the database.
 #[derive(Clone)]
 pub struct SqliteStore {
     database: Arc<Database>,
@@ -63,11 +63,11 @@ pub struct SqliteStore {
     start: Instant,
 }
 
-/// Wakes those who wait for changes.
+/// Notifies waiters of changes.
 #[derive(Default)]
 struct Notifier {
     builds: Arc<Watches>,
-    /// That there may be something to lease.
+    /// Notified when a build is queued.
     queue: Notify,
 }
 
@@ -81,11 +81,11 @@ impl Notifier {
 }
 
 impl SqliteStore {
-    /// Opens the database file, or makes it, in a directory that only this server uses. What was running when the last
-    /// server ended is queued again.
+    /// Opens or creates the database file and queues the builds that were running in the previous process
+    /// again.
     ///
     /// # Errors
-    /// Another server has it, a newer vx made it, or it can't be read or written.
+    /// Another process uses the database, its schema is newer, or it isn't readable or writable.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let notifier = Arc::new(Notifier::default());
         let start = Instant::now();
@@ -113,7 +113,7 @@ impl SqliteStore {
         Ok(this)
     }
 
-    /// A write that changes a build.
+    /// Runs a write and notifies the watchers of the changed build.
     async fn change<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -134,7 +134,7 @@ impl SqliteStore {
         self.change(step, |lease: &Option<Lease>| lease.as_ref().map(|lease| &lease.build)).await
     }
 
-    /// A write of one who has the lease.
+    /// Runs a write that requires the lease.
     async fn with_lease(
         &self,
         lease: &Lease,
@@ -152,7 +152,7 @@ impl BuildStore for SqliteStore {
         let key = new.spec.key()?;
         let good = self.options.time_to_live;
         if !new.force {
-            // What is finished stays as it is: most requests need no turn at writing.
+            // Finished builds don't change, so most requests need no write.
             let key = key.clone();
             let look = move |connection: &Connection| {
                 Ok(if live(connection, &key)?.is_some() { None } else { reusable(connection, &key, good)? })
@@ -194,7 +194,7 @@ impl BuildStore for SqliteStore {
                 "SELECT entry FROM log JOIN builds ON builds.number = log.build
                  WHERE builds.id = ? AND seq > ? ORDER BY seq LIMIT ?",
             )?;
-            // SQLite's integers end at half of a u64.
+            // SQLite's integers are signed.
             let after = i64::try_from(after).unwrap_or(i64::MAX);
             let rows =
                 select.query_map(params![id.to_string(), after, limit], |row| row.get::<_, String>(0))?;
@@ -229,7 +229,7 @@ impl BuildStore for SqliteStore {
             let (sender, receiver) = oneshot::channel();
             let (this, worker) = (self.clone(), worker.to_owned());
             tokio::spawn(async move {
-                // A worker that left while it was served has nothing: the next one gets it.
+                // The caller was dropped: release the lease for the next worker.
                 if let Err(Ok(Some(lease))) = sender.send(this.take(worker).await)
                     && let Err(error) = this.release(&lease).await
                 {
@@ -273,7 +273,7 @@ impl BuildStore for SqliteStore {
         self.with_lease(lease, step).await
     }
 
-    /// The directory marks what is stored as used.
+    /// The artifact directory records the last use.
     async fn reserve_artifact(&self, _: &Lease, _: &ArtifactInfo) -> Result<(), StoreError> {
         Ok(())
     }
@@ -292,7 +292,7 @@ impl BuildStore for SqliteStore {
 
     async fn finish_cancelled(&self, lease: &Lease) -> Result<(), StoreError> {
         let step = |connection: &Connection, mut row: BuildRow| {
-            // Somebody may have asked for it since.
+            // It may have been requested again.
             row.put_back(connection, RESUBMITTED)?;
             Ok(row.build)
         };
@@ -301,7 +301,7 @@ impl BuildStore for SqliteStore {
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let step = |connection: &Connection, mut row: BuildRow| {
-            // It wasn't the build's doing.
+            // A shutdown isn't the build's fault.
             row.build.attempts = row.build.attempts.saturating_sub(1);
             row.put_back(connection, WORKER_STOPPED)?;
             Ok(row.build)
@@ -335,7 +335,7 @@ impl BuildStore for SqliteStore {
         }
     }
 
-    /// The directory knows when they were used.
+    /// Without times: the artifact directory records the last use.
     async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError> {
         let look = |connection: &Connection| {
             let mut select =
@@ -358,13 +358,13 @@ impl BuildStore for SqliteStore {
     }
 }
 
-/// A build, and its place in the database.
+/// A build and its row number.
 struct BuildRow {
     number: i64,
     build: Build,
 }
 
-/// As it stands in a row.
+/// An unparsed row.
 struct RawRow {
     number: i64,
     build: String,
@@ -382,9 +382,9 @@ impl BuildRow {
         !self.build.wanted_by.is_empty()
     }
 
-    /// Writes the build as it is now.
+    /// Inserts or updates the row.
     fn write(&self, connection: &Connection) -> Result<(), StoreError> {
-        // The lock is large, and as JSON it would have to be read letter by letter.
+        // The lock is large, and parsing it as JSON would be slow.
         let mut build = self.build.clone();
         let made = match &mut build.outcome {
             Some(BuildOutcome::Succeeded(made)) => Some(made),
@@ -414,7 +414,7 @@ impl BuildRow {
         Ok(())
     }
 
-    /// It ended.
+    /// Finishes the build.
     fn end(
         &mut self,
         connection: &Connection,
@@ -428,7 +428,7 @@ impl BuildRow {
         self.write(connection)
     }
 
-    /// It comes out of a worker's hands: before all others of its tenants, unless nobody wants it.
+    /// Ends the lease and queues the build before all others of its tenants, unless it was cancelled.
     fn put_back(&mut self, connection: &Connection, why: &str) -> Result<(), StoreError> {
         if !self.is_wanted() {
             return self.end(connection, BuildState::Cancelled, None);
@@ -442,12 +442,12 @@ impl BuildRow {
         self.build.started = None;
         self.write(connection)?;
         for tenant in &self.build.wanted_by {
-            wait(connection, self.number, tenant, LinePosition::Before)?;
+            wait(connection, self.number, tenant, LinePosition::Front)?;
         }
         append(connection, self.number, vec![LogEntry::new(Severity::Info, why)])
     }
 
-    /// It leaves the lines, and the worker's hands.
+    /// Removes the build from the queue and ends its lease.
     fn leave(&self, connection: &Connection) -> Result<(), StoreError> {
         connection.prepare_cached("DELETE FROM leases WHERE build = ?")?.execute([self.number])?;
         connection.prepare_cached("DELETE FROM waiting WHERE build = ?")?.execute([self.number])?;
@@ -465,11 +465,11 @@ impl RawRow {
     }
 }
 
-/// Where in a tenant's line.
+/// A position in a tenant's queue.
 #[derive(Clone, Copy)]
 enum LinePosition {
-    Before,
-    Behind,
+    Front,
+    Back,
 }
 
 fn wait(
@@ -479,8 +479,8 @@ fn wait(
     place: LinePosition,
 ) -> Result<(), StoreError> {
     let place = match place {
-        LinePosition::Before => 0,
-        LinePosition::Behind => 1,
+        LinePosition::Front => 0,
+        LinePosition::Back => 1,
     };
     connection
         .prepare_cached("INSERT INTO waiting (tenant, place, build) VALUES (?, ?, ?)")?
@@ -501,12 +501,12 @@ fn find(connection: &Connection, id: BuildId) -> Result<Option<BuildRow>, StoreE
     one(connection, "WHERE id = ?", [id.to_string()])
 }
 
-/// The one of this key that is queued or running.
+/// The queued or running build of this key.
 fn live(connection: &Connection, key: &str) -> Result<Option<BuildRow>, StoreError> {
     one(connection, "WHERE key = ? AND state IN ('queued', 'running')", [key])
 }
 
-/// The newest build of this key that succeeded and is fresh.
+/// The newest successful build of this key, if fresh.
 fn reusable(connection: &Connection, key: &str, time_to_live: Duration) -> Result<Option<Build>, StoreError> {
     let condition = "WHERE key = ? AND state = 'succeeded' ORDER BY number DESC LIMIT 1";
     let newest = one(connection, condition, [key])?.map(|row| row.build);
@@ -520,7 +520,7 @@ fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<BuildRow,
 
 fn count(connection: &Connection, state: BuildState) -> Result<u64, StoreError> {
     let text = match state {
-        // Spelt out, so that the index over few rows serves.
+        // Literals, so that SQLite uses the partial index.
         BuildState::Queued => "SELECT count(*) FROM builds WHERE state = 'queued'",
         _ => "SELECT count(*) FROM builds WHERE state = 'running'",
     };
@@ -579,7 +579,7 @@ fn submit(
     let build = Build::queued(new, key);
     let row = BuildRow { number, build };
     row.write(connection)?;
-    wait(connection, number, &row.build.tenant, LinePosition::Behind)?;
+    wait(connection, number, &row.build.tenant, LinePosition::Back)?;
     Ok(Submission::Queued(row.build))
 }
 
@@ -646,7 +646,7 @@ fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Resul
     Ok(())
 }
 
-/// Ends the leases that were not extended.
+/// Ends expired leases.
 fn expire(connection: &Connection, now: i64) -> Result<Vec<Build>, StoreError> {
     let condition = "JOIN leases ON leases.build = builds.number WHERE until <= ? LIMIT 1";
     let mut expired = Vec::new();
@@ -658,7 +658,7 @@ fn expire(connection: &Connection, now: i64) -> Result<Vec<Build>, StoreError> {
     Ok(expired)
 }
 
-/// Whatever was running when the last process ended is queued again.
+/// Queues the builds that were running in the previous process again.
 fn recover(connection: &Connection) -> Result<u64, StoreError> {
     let mut recovered = 0;
     while let Some(mut row) = one(connection, "WHERE state = 'running' LIMIT 1", [])? {
@@ -669,7 +669,7 @@ fn recover(connection: &Connection) -> Result<u64, StoreError> {
 }
 
 fn prune(connection: &Connection, before: Timestamp, most: u64) -> Result<u64, StoreError> {
-    // Some at a time: others want to write too.
+    // In batches, so that other writes aren't delayed.
     let mut select = connection.prepare_cached(
         "SELECT number FROM builds WHERE finished < ?
          UNION SELECT number FROM

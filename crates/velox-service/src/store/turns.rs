@@ -1,4 +1,4 @@
-//! Fairness between tenants, for every store: who is next, where a build stands, and whether the queue takes another build.
+//! Fair scheduling between tenants: the next tenant, queue positions and admission.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,24 +9,24 @@ use velox_api::{BuildId, QueuePosition};
 
 use super::StoreError;
 
-/// The queued builds of a tenant, or of several.
+/// The queue of a tenant, or of several tenants.
 #[derive(Debug)]
 pub(super) struct TenantLine<L> {
     pub(super) name: L,
-    /// How many of its builds are running.
+    /// The number of its running builds.
     pub(super) running: u64,
-    /// The number of its last turn; 0: it had none.
+    /// The number of its last turn; 0: none.
     pub(super) last_turn: u64,
 }
 
-/// Sorts the lines by whose turn it is: the fewest running builds first, then the longest time since the last turn. Equal
-/// lines stay in their order.
+/// Sorts the lines by turn: the fewest running builds first, then the longest time since the last turn. The
+/// sort is stable.
 pub(super) fn sort_by_turn<L>(lines: &mut [TenantLine<L>]) {
     lines.sort_by_key(|line| (line.running, line.last_turn));
 }
 
-/// The position of a build: `waiting` has the builds of each line in their order, `running` the number of running builds of
-/// each line. `None`: it doesn't wait.
+/// The position of a queued build: `waiting` has the queued builds of each line in order, `running` the
+/// number of running builds of each line.
 pub(super) fn position<L: Hash + Eq>(
     id: BuildId,
     waiting: impl IntoIterator<Item = (L, BuildId)>,
@@ -44,7 +44,7 @@ pub(super) fn position<L: Hash + Eq>(
     Some(QueuePosition { at, of: rounds.len() as u64 })
 }
 
-/// How many builds there are when another one is to be queued.
+/// The numbers of builds for the admission of another one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueLoad {
     /// Queued builds of all tenants.
@@ -56,8 +56,8 @@ pub(super) struct QueueLoad {
 }
 
 impl QueueLoad {
-    /// Whether a queue of this length takes another build of the tenant. A tenant without queued builds may exceed the length,
-    /// up to twice: a full queue of one tenant doesn't lock out the others.
+    /// Admits another build of the tenant to a queue of this length. Tenants without queued builds may exceed
+    /// the length up to twofold, so that one tenant can't lock out the others.
     pub(super) fn admit(self, length: u64, tenant_limit: Option<u64>) -> Result<(), StoreError> {
         if let Some(limit) = tenant_limit.filter(|limit| self.unfinished_of_tenant >= *limit) {
             return Err(StoreError::TenantLimit { limit });

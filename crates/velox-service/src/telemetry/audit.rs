@@ -17,7 +17,7 @@ tokio::task_local! {
     static REQUEST: AuditedRequest;
 }
 
-/// The request that an entry of the audit log belongs to.
+/// The request of an audit log entry.
 #[derive(Debug, Clone)]
 pub(super) struct AuditedRequest {
     pub(super) id: String,
@@ -25,8 +25,8 @@ pub(super) struct AuditedRequest {
     pub(super) call: Arc<RpcCall>,
 }
 
-/// What only the handler of an RPC knows: gRPC responses always have the status 200, and the client's id of a call is in
-/// its message.
+/// Details set by the RPC handler: gRPC responses always have the status 200, and the client's call id is
+/// part of the message.
 #[derive(Debug, Default)]
 pub(super) struct RpcCall {
     pub(super) status: OnceLock<u16>,
@@ -38,7 +38,7 @@ pub(crate) fn record_call_status(status: StatusCode) {
     let _ = REQUEST.try_with(|request| request.call.status.set(status.as_u16()));
 }
 
-/// Records the client's id of the current call.
+/// Records the client's id for the current call.
 pub(crate) fn record_call_id(id: &str) {
     let _ = REQUEST.try_with(|request| request.call.id.set(id.to_owned()));
 }
@@ -58,21 +58,19 @@ impl AuditedRequest {
 /// The audit log; disabled without a file.
 pub(super) struct AuditLog(Option<Mutex<File>>);
 
-/// An entry of the audit log.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct AuditEntry<'a> {
     /// `submit`, `cancel`, or `request` for a rejected request.
     pub(super) action: &'a str,
     /// `queued`, `joined`, `finished`, `cancelled`, or the reason of the rejection.
     pub(super) decision: &'a str,
-    /// The name of the token, or the address where none is required; `None`: not authenticated.
+    /// The name of the token, or the address if none is required; `None`: not authenticated.
     pub(super) who: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) build: Option<String>,
-    /// The HTTP status of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    /// The route of a rejected request, with the names of its parameters.
+    /// The route template of a rejected request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) route: Option<&'a str>,
 }
@@ -89,7 +87,7 @@ impl AuditLog {
         file.map(open).transpose().map(Self)
     }
 
-    /// Appends an entry. JSON escapes line breaks.
+    /// Appends an entry, as one line: JSON escapes line breaks.
     pub(super) fn write(&self, request: Option<&AuditedRequest>, entry: &AuditEntry<'_>) {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -115,8 +113,8 @@ impl AuditLog {
         // Serializing a line can't fail.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
-        let written = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
-        if let Err(error) = written {
+        let result = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+        if let Err(error) = result {
             tracing::error!(%error, "failed to write the audit log");
         }
     }

@@ -1,4 +1,4 @@
-//! What is counted, traced and audited of builds.
+//! Metrics, traces and audit log entries of builds.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::{
     store::{Lease, Submission},
 };
 
-/// How a build left its worker.
+/// How a build ended in its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BuildEnd {
     Succeeded,
     Failed,
     Cancelled,
-    /// It is queued again, or another worker has it.
+    /// The build is queued again, or leased by another worker.
     Released,
 }
 
@@ -35,7 +35,6 @@ impl BuildEnd {
 }
 
 impl Telemetry {
-    /// A tenant submitted a build.
     pub(crate) fn submitted(&self, tenant: &Tenant, submission: &Submission) {
         let result = match submission {
             Submission::Queued(_) => "queued",
@@ -46,23 +45,22 @@ impl Telemetry {
         self.audit_build("submit", result, tenant, submission.build().id);
     }
 
-    /// A tenant cancelled a build.
     pub(crate) fn cancelled(&self, tenant: &Tenant, id: BuildId) {
         self.audit_build("cancel", "cancelled", tenant, id);
     }
 
-    /// A worker of this process started a build.
+    /// Records the start of a build in this process.
     pub(crate) fn build_started(&self, lease: &Lease) {
         self.spans.begin(lease);
         self.metrics.begun();
     }
 
-    /// A build of this process logged these entries.
+    /// Records the log entries of a build in this process.
     pub(crate) fn build_logged(&self, id: BuildId, entries: &[LogEntry]) {
         self.phases_ended(self.spans.entries(id, entries));
     }
 
-    /// A build of this process ended. Nothing happens where it ended before.
+    /// Records the end of a build in this process; ignored if it has ended already.
     pub(crate) fn build_ended(&self, id: BuildId, end: BuildEnd) {
         if let Some((last_phase, duration)) = self.spans.end(id, end.word()) {
             self.phases_ended(last_phase);
@@ -70,7 +68,7 @@ impl Telemetry {
         }
     }
 
-    /// Bytes of an artifact were sent to a client.
+    /// Counts the bytes of an artifact sent to a client.
     pub(crate) fn artifact_sent(&self, bytes: u64) {
         self.metrics.served(bytes);
     }

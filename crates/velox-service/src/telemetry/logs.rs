@@ -1,4 +1,4 @@
-//! The process's log and the export of its traces.
+//! Logging and trace export of the process.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
@@ -14,7 +14,7 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-/// How long the export of the last spans may take.
+/// The timeout for exporting the last spans.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The options of [`Logging`].
@@ -26,7 +26,7 @@ pub struct LogOptions {
     pub json: bool,
     /// Whether to color the text.
     pub color: bool,
-    /// The level for this program's messages; other crates log warnings and errors at most.
+    /// The level of this program's messages; other crates log only warnings and errors.
     pub level: Level,
     /// The environment: `OTEL_EXPORTER_OTLP_ENDPOINT` enables traces, `VX_LOG` is a filter
     /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
@@ -41,7 +41,7 @@ impl Logging {
     /// Starts logging to stderr, and the export of traces if configured.
     ///
     /// # Errors
-    /// The message for an invalid setting.
+    /// A setting is invalid.
     pub fn start(options: &LogOptions) -> Result<Self, String> {
         let filter = match options.environment.get("VX_LOG").filter(|value| !value.is_empty()) {
             Some(value) => EnvFilter::try_new(value).map_err(|error| format!("VX_LOG: {error}"))?,
@@ -79,7 +79,7 @@ impl Logging {
     /// Exports the remaining spans. Logging continues.
     pub async fn finish(self) {
         if let Some(provider) = self.0 {
-            // The exporter's thread needs this runtime meanwhile.
+            // Not blocking: the exporter's thread needs this runtime.
             let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_TIMEOUT));
             if let Ok(Err(error)) = end.await {
                 tracing::warn!(%error, "failed to export the last traces");
@@ -88,7 +88,7 @@ impl Logging {
     }
 }
 
-/// The exporter that the environment configures (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
+/// The exporter set in the environment (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
 fn trace_provider(
     service: &'static str,
     environment: &BTreeMap<String, String>,

@@ -30,20 +30,20 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new() -> Self {
-        let quick: fn() -> Histogram =
+        let request_buckets: fn() -> Histogram =
             || Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]);
-        let slow: fn() -> Histogram =
+        let build_buckets: fn() -> Histogram =
             || Histogram::new([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0]);
         let mut registry = Registry::with_prefix("vx");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build_info", "The version of vx", version);
         let metrics = Self {
             requests: Family::default(),
-            request_duration: Family::new_with_constructor(quick),
+            request_duration: Family::new_with_constructor(request_buckets),
             submissions: Family::default(),
             builds: Family::default(),
-            build_duration: Family::new_with_constructor(slow),
-            phase_duration: Family::new_with_constructor(slow),
+            build_duration: Family::new_with_constructor(build_buckets),
+            phase_duration: Family::new_with_constructor(build_buckets),
             busy: Gauge::default(),
             depth: Family::default(),
             artifact_bytes: Counter::<u64, AtomicU64>::default(),
@@ -94,16 +94,16 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    pub(super) fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
+    pub(super) fn request(&self, method: &str, route: &str, status: u16, duration: Duration) {
         let label = |name, value: &str| (name, value.to_owned());
         let labels = [label("method", method), label("route", route), ("status", status.to_string())];
         self.requests.get_or_create(&labels).inc();
         let labels = [label("method", method), label("route", route)];
-        self.request_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        self.request_duration.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    pub(super) fn denied(&self, why: &str) {
-        self.denied.get_or_create(&[("reason", why.to_owned())]).inc();
+    pub(super) fn denied(&self, reason: &str) {
+        self.denied.get_or_create(&[("reason", reason.to_owned())]).inc();
     }
 
     pub(super) fn submission(&self, result: &str) {
@@ -115,24 +115,23 @@ impl Metrics {
     }
 
     /// Counts the end of a build; `state` is `None` if the build was released to the queue.
-    pub(super) fn ended(&self, state: Option<&str>, took: Duration) {
+    pub(super) fn ended(&self, state: Option<&str>, duration: Duration) {
         self.busy.dec();
         if let Some(state) = state {
             let labels = [("state", state.to_owned())];
             self.builds.get_or_create(&labels).inc();
-            self.build_duration.get_or_create(&labels).observe(took.as_secs_f64());
+            self.build_duration.get_or_create(&labels).observe(duration.as_secs_f64());
         }
     }
 
-    pub(super) fn phase(&self, phase: &str, took: Duration) {
-        self.phase_duration.get_or_create(&[("phase", phase.to_owned())]).observe(took.as_secs_f64());
+    pub(super) fn phase(&self, phase: &str, duration: Duration) {
+        self.phase_duration.get_or_create(&[("phase", phase.to_owned())]).observe(duration.as_secs_f64());
     }
 
     pub(super) fn served(&self, bytes: u64) {
         self.artifact_bytes.inc_by(bytes);
     }
 
-    /// The OpenMetrics text.
     pub(super) fn text(&self, depth: QueueDepth) -> String {
         for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);

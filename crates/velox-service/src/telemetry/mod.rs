@@ -40,7 +40,6 @@ impl Telemetry {
         self.metrics.downloaded.clone()
     }
 
-    /// The metrics in the OpenMetrics text format.
     pub(crate) fn metrics(&self, depth: QueueDepth) -> String {
         self.metrics.text(depth)
     }

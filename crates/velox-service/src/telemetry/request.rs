@@ -22,10 +22,9 @@ use crate::auth::{Denied, Identity};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest accepted request id of a client.
+/// The maximum length of a client's request id.
 const MAX_ID_BYTES: usize = 64;
 
-/// Records a request and its response.
 pub(crate) async fn observe(
     State(telemetry): State<Arc<Telemetry>>,
     request: Request,
@@ -34,7 +33,7 @@ pub(crate) async fn observe(
     let started = Instant::now();
     let id = request_id(request.headers());
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    // Known routes only: arbitrary paths would fill the metrics.
+    // Arbitrary paths would create too many metrics.
     let route =
         request.extensions().get::<MatchedPath>().map_or("other".to_owned(), |path| path.as_str().to_owned());
     let method = method_name(request.method());
@@ -50,7 +49,7 @@ pub(crate) async fn observe(
     );
     let parent =
         global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(request.headers())));
-    // Fails if traces are disabled.
+    // Fails if tracing is disabled.
     let _ = span.set_parent(parent);
     let audited = AuditedRequest { id: id.clone(), from, call: Arc::default() };
     let mut response = audited.scope(next.run(request)).instrument(span.clone()).await;
@@ -100,7 +99,7 @@ impl Telemetry {
     }
 }
 
-/// The client's id of the request if it is valid, else a new one.
+/// The client's request id if valid, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let is_valid = |id: &&str| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');

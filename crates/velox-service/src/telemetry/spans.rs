@@ -16,8 +16,7 @@ use velox_api::{BuildId, LogEntry};
 
 use crate::store::Lease;
 
-/// The header that identifies a span
-/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+/// The header that identifies a span (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 const TRACEPARENT: &str = "traceparent";
 
 /// The spans of the builds that run in this process.
@@ -36,7 +35,7 @@ struct PhaseSpan {
     span: BoxedSpan,
 }
 
-/// The `traceparent` of the current request; `None` if traces are disabled.
+/// The `traceparent` of the current request; `None` if tracing is disabled.
 pub(crate) fn current() -> Option<String> {
     let mut headers = HashMap::new();
     let context = tracing::Span::current().context();
@@ -44,7 +43,7 @@ pub(crate) fn current() -> Option<String> {
     headers.remove(TRACEPARENT)
 }
 
-/// A link to the span of a `traceparent`.
+/// Returns a link to the span of a `traceparent`.
 fn link(parent: &str) -> Option<Link> {
     let headers = HashMap::from([(TRACEPARENT.to_owned(), parent.to_owned())]);
     let context = global::get_text_map_propagator(|propagator| propagator.extract(&headers));
@@ -73,7 +72,7 @@ impl Spans {
         self.running().insert(id, BuildSpan { context, started: Instant::now(), phase: None });
     }
 
-    /// Follows the phases of the log; returns those that ended, with their durations.
+    /// Tracks the phases in log entries; returns the phases that ended, with their durations.
     pub(super) fn entries(&self, id: BuildId, entries: &[LogEntry]) -> Vec<(String, Duration)> {
         let mut builds = self.running();
         let Some(running) = builds.get_mut(&id) else { return Vec::new() };
@@ -93,17 +92,17 @@ impl Spans {
         ended
     }
 
-    /// Ends the span; returns the last phase with its duration, and the duration of the build. `None`: unknown build.
+    /// Ends the span; returns the last phase and the build's duration, or `None` for an unknown build.
     pub(super) fn end(
         &self,
         id: BuildId,
-        how: &'static str,
+        state: &'static str,
     ) -> Option<(Option<(String, Duration)>, Duration)> {
         let mut running = self.running().remove(&id)?;
         let last = running.end_phase(SystemTime::now());
         let span = running.context.span();
-        span.set_attribute(KeyValue::new("vx.build.state", how));
-        if how == "failed" {
+        span.set_attribute(KeyValue::new("vx.build.state", state));
+        if state == "failed" {
             span.set_status(Status::error("the build failed"));
         }
         span.end();

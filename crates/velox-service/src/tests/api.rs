@@ -12,7 +12,6 @@ use crate::http::access::AccessConfig;
 const VERSION: &str = "v5.1.8";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Makes a valid spec invalid.
 type Change = fn(&mut Value);
 
 #[tokio::test]
@@ -134,7 +133,7 @@ async fn invalid_fields_are_named() {
             "build.excludes[0].version",
         ),
         (|build| build["colour"] = json!("red"), "build.colour"),
-        // Longer than the limits.
+        // Exceeds the limits.
         (|build| build["tags"] = json!(vec!["tag"; 501]), "build.tags"),
         (|build| build["roadrunner"] = json!("v1".repeat(2000)), "build.roadrunner"),
         (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0]"),

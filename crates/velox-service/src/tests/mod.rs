@@ -36,7 +36,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// A service whose jobs are played by the test.
+/// A service without workers: the test leases and finishes its builds.
 struct TestService {
     state: Arc<AppState>,
     router: Router,
@@ -44,7 +44,6 @@ struct TestService {
     directory: tempfile::TempDir,
 }
 
-/// A response with its whole body.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -67,7 +66,7 @@ impl TestService {
         Self::with(AccessConfig::default(), 10).await
     }
 
-    /// A service whose queue has room for so many builds.
+    /// Starts a service with a queue of this capacity.
     async fn with(access: AccessConfig, queue: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteOptions { queue, ..SqliteOptions::default() };
@@ -101,7 +100,6 @@ impl TestService {
         self.send_from([127, 0, 0, 1], request).await
     }
 
-    /// Sends a request with these headers and this body.
     async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let request = Request::builder().method(method).uri(path);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -123,7 +121,6 @@ impl TestService {
         answer.json()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Starts the next build of the queue.
     async fn lease(&self) -> Lease {
         self.store.lease("test").await.unwrap()
     }
@@ -136,7 +133,6 @@ impl TestService {
         self.log(lease, vec![LogEntry::new(Severity::Info, text)]).await;
     }
 
-    /// Ends a build with this binary.
     async fn succeed(&self, lease: &Lease, binary: &[u8]) -> ArtifactInfo {
         let sha256: String = HEXLOWER.encode(&Sha256::digest(binary));
         let artifact = ArtifactInfo {
@@ -166,7 +162,6 @@ impl TestService {
         self.store.finish(lease, BuildOutcome::Failed(failure)).await.unwrap();
     }
 
-    /// Makes the stores fail.
     fn break_store(&self) {
         let database = rusqlite::Connection::open(self.directory.path().join("builds.sqlite")).unwrap();
         database.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE builds").unwrap();

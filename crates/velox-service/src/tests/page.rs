@@ -133,7 +133,7 @@ async fn errors_are_shown_beside_their_fields() {
     assert_eq!(status, 422);
     assert_eq!(text.matches("select at least one plugin").count(), 2, "in the summary and beside the field");
 
-    // So are violations of the policy.
+    // Violations of the policy are also shown.
     let form = format!("rr=v2025.1.15&p={HTTP}@v5.3.0&race=1");
     let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
     assert_eq!(status, 422);
@@ -222,7 +222,7 @@ async fn build_pages_show_progress_and_results() {
     }
 }
 
-/// WCAG 2.2, 1.4.3 and 1.4.11: the colours are the style's own variables, in both schemes.
+/// WCAG 2.2, 1.4.3 and 1.4.11, for the color variables of both schemes.
 #[test]
 fn colors_have_sufficient_contrast() {
     fn luminance(hex: &str) -> f64 {

@@ -1,7 +1,7 @@
 //! `velox-demo VX`: demonstrates the given `vx` on one machine, from a velox.toml to a running RoadRunner.
 //!
-//! GitHub is a forge on localhost, so nothing depends on reaching github.com: it has a small server with RoadRunner's layout,
-//! and mirrors of five real plugins. All other modules come from the Go module proxy.
+//! GitHub is a forge on localhost, so nothing depends on github.com: it has a small server with RoadRunner's
+//! layout and mirrors of five real plugins. All other modules come from the Go module proxy.
 
 use std::{
     env, fs,
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error is a sentence.
+/// The error is a message for the user.
 type DemoResult<T> = Result<T, String>;
 
 fn demo(vx: &Path) -> DemoResult<()> {
@@ -127,7 +127,7 @@ fn manifest(endpoint: &str) -> String {
     text
 }
 
-/// `target/demo` below the current directory: everything that the demo leaves behind.
+/// `target/demo` below the current directory, with all files of the demo.
 struct DemoDirectory {
     directory: PathBuf,
 }
@@ -137,7 +137,7 @@ impl DemoDirectory {
         let directory = Path::new("target").join("demo");
         let made = fs::create_dir_all(&directory).and_then(|()| fs::canonicalize(&directory));
         let place = Self { directory: made.map_err(|error| format!("{}: {error}", directory.display()))? };
-        // Each run starts from nothing.
+        // Each run starts from scratch.
         for name in ["bin/rr", "velox.lock"] {
             match fs::remove_file(place.directory.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -160,15 +160,15 @@ impl DemoDirectory {
             .map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// The module cache of the demo: a forge that isn't GitHub must not leave its RoadRunner in the user's own.
+    /// The demo's own module cache: the demo forge's RoadRunner must not get into the user's.
     fn module_cache(&self) -> PathBuf {
         self.directory.join("modules")
     }
 
-    /// Commits a plugin as its repository has it at the release, from the module proxy.
+    /// Commits a plugin's release from the module proxy, as in its repository.
     fn mirror(&self, plugin: &str, repo: &Repo) -> DemoResult<()> {
         let module = format!("github.com/roadrunner-server/{plugin}/v5@{PLUGIN_RELEASE}");
-        // The server's own go.sum says what the modules must be.
+        // RoadRunner's go.sum verifies the module.
         let mut command = Command::new("go");
         command
             .args(["mod", "download", "-json", &module])
@@ -198,7 +198,7 @@ impl DemoDirectory {
             .env("GOMODCACHE", self.module_cache())
             .env("VX_CACHE_DIR", self.directory.join("cache"))
             .env("NO_PROXY", format!("127.0.0.1,{direct}"));
-        // Without these the release is the version stamp.
+        // Without these variables the release is the version stamp.
         for name in ["VERSION", "APP_VERSION"] {
             command.env_remove(name);
         }

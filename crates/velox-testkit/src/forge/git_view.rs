@@ -1,4 +1,4 @@
-//! What both forges answer about a repository, read with git.
+//! Repository data for both forges, read with git.
 
 use crate::Repo;
 
@@ -6,16 +6,16 @@ pub(super) struct CommitInfo {
     pub(super) id: String,
     pub(super) author: String,
     pub(super) email: String,
-    /// Of the committer: RFC 3339, in UTC with a `Z`.
+    /// Committer date: RFC 3339, in UTC with a `Z`.
     pub(super) date: String,
     pub(super) message: String,
 }
 
 pub(super) struct TagInfo {
-    /// Without `refs/tags/`.
+    /// Name without `refs/tags/`.
     pub(super) name: String,
     pub(super) object: String,
-    /// The commit behind it.
+    /// The tagged commit.
     pub(super) commit: String,
 }
 
@@ -28,13 +28,13 @@ fn text<const N: usize>(repo: &Repo, arguments: [&str; N]) -> Option<String> {
     Some(String::from_utf8_lossy(&output(repo, arguments)?).trim_end().to_owned())
 }
 
-/// The branch that `HEAD` names.
+/// The branch of `HEAD`.
 pub(super) fn default_branch(repo: &Repo) -> String {
     text(repo, ["symbolic-ref", "--short", "HEAD"]).unwrap_or_else(|| "main".to_owned())
 }
 
-/// The commit of a branch, a tag, a full ref's name (`refs/` may be missing), `HEAD`, or the first four or more digits of
-/// a commit id. Not git's own notation (`main~1`), which no forge takes here.
+/// The commit of a branch, a tag, a full ref (`refs/` is optional), `HEAD`, or a commit id's first four or
+/// more digits. Excludes revision notation (`main~1`), which forges don't accept here.
 pub(super) fn resolve(repo: &Repo, name: &str) -> Option<String> {
     // The few rules of https://git-scm.com/docs/git-check-ref-format that exclude revision notation.
     let is_ref = !name.is_empty()
@@ -81,13 +81,13 @@ pub(super) fn merge_base(repo: &Repo, one: &str, other: &str) -> Option<String> 
     text(repo, ["merge-base", one, other])
 }
 
-/// How many commits `to` has that `from` doesn't have.
+/// The number of commits in `to` that are not in `from`.
 pub(super) fn count(repo: &Repo, from: &str, to: &str) -> usize {
     let count = text(repo, ["rev-list", "--count", &format!("{from}..{to}")]);
     count.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// `format` is `zip` or `tar.gz`; every name begins with `root/`.
+/// An archive in `format` (`zip` or `tar.gz`), whose names begin with `root/`.
 pub(super) fn archive(repo: &Repo, commit: &str, format: &str, root: &str) -> Option<Vec<u8>> {
     output(repo, ["archive", &format!("--format={format}"), &format!("--prefix={root}/"), commit])
 }

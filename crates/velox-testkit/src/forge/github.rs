@@ -37,7 +37,7 @@ impl GitHubRateLimits {
         (self.anonymous, self.with_token) = (anonymous, with_token);
     }
 
-    /// The limit, the window after spending `cost` of it, and whether that was allowed.
+    /// Spends `cost` of the limit; returns the limit, the window, and whether the request is allowed.
     fn spend(&mut self, token: Option<String>, cost: u64) -> (u64, RateWindow, bool) {
         let limit = if token.is_some() { self.with_token } else { self.anonymous };
         let fresh = RateWindow { used: 0, reset: now() + RATE_WINDOW_SECONDS };
@@ -68,7 +68,7 @@ fn not_found(page: &str) -> HttpReply {
     error(404, "Not Found", page)
 }
 
-/// A call of the REST API; `path` is below the API's base.
+/// Handles a REST API request; `path` is below the API's base.
 pub(super) fn rest(shared: &ForgeServer, request: &HttpRequest, path: &str) -> HttpReply {
     let token = request.authorization();
     if shared.check_token(HostKind::GitHub, token.as_deref()) == TokenCheck::Unknown {
@@ -218,7 +218,7 @@ fn paged(request: &HttpRequest, all: Vec<Value>) -> HttpReply {
     reply.header("link", format!("{}, {}", link(page + 1, "next"), link(last, "last")))
 }
 
-/// A pass for one private repository at codeload, which isn't the caller's token.
+/// A token for one private repository at codeload, distinct from the caller's.
 fn pass(hosted: &HostedRepo) -> Option<String> {
     let access = hosted.repo.access();
     let token = access.tokens.first().filter(|_| access.private)?;
@@ -227,7 +227,7 @@ fn pass(hosted: &HostedRepo) -> Option<String> {
 }
 
 fn codeload_url(request: &HttpRequest, hosted: &HostedRepo, format: &str, name: &str) -> String {
-    // Without subdomain isolation an Enterprise Server has it below a path:
+    // Without subdomain isolation an Enterprise Server serves it below a path:
     // https://docs.github.com/en/enterprise-server@latest/admin/configuring-settings/hardening-security-for-your-enterprise/enabling-subdomain-isolation
     let is_github_com = request.host == "github.com" || request.host.ends_with(".github.com");
     let base = if is_github_com {
@@ -239,7 +239,7 @@ fn codeload_url(request: &HttpRequest, hosted: &HostedRepo, format: &str, name: 
     format!("{base}/{}/{format}/{name}{pass}", hosted.path)
 }
 
-/// The archives of a repository, as Velox downloads them: `/OWNER/NAME/archive/REF.zip`.
+/// Repository archives as Velox downloads them: `/OWNER/NAME/archive/REF.zip`.
 /// <https://docs.github.com/en/repositories/working-with-files/using-files/downloading-source-code-archives#source-code-archive-urls>
 pub(super) fn web(shared: &ForgeServer, request: &HttpRequest, path: &str) -> HttpReply {
     let path = decode(path.trim_matches('/'));
@@ -254,7 +254,7 @@ pub(super) fn web(shared: &ForgeServer, request: &HttpRequest, path: &str) -> Ht
     archive.unwrap_or_else(|| HttpReply::text(404, "Not Found"))
 }
 
-/// The server of archives: `/OWNER/NAME/(legacy.)zip|tar.gz/REF`.
+/// The archive server: `/OWNER/NAME/(legacy.)zip|tar.gz/REF`.
 pub(super) fn codeload(shared: &ForgeServer, request: &HttpRequest, path: &str) -> HttpReply {
     let archive = || {
         let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::{ForgeServer, HostKind, HostedRepo, TokenCheck, git_view};
 use crate::http::{HttpReply, HttpRequest, decode};
 
-/// Where GitLab is on the forge's own port.
+/// GitLab's path prefix on the forge's own port.
 pub(super) const SUB_PATH: &str = "/gitlab";
 
 fn message(status: u16, text: &str) -> HttpReply {
     HttpReply::json(status, &json!({"message": format!("{status} {text}")}))
 }
 
-/// A call of the REST API; `path` is below `/api/v4`.
+/// Handles a REST API request; `path` is below `/api/v4`.
 pub(super) fn rest(shared: &ForgeServer, request: &HttpRequest, path: &str) -> HttpReply {
     // https://docs.gitlab.com/api/rest/authentication/
     let token = request
@@ -103,7 +103,7 @@ fn describe(hosted: &HostedRepo) -> HttpReply {
     )
 }
 
-/// The commit that a parameter names, or the default branch's.
+/// The commit of a ref parameter, or of the default branch without one.
 fn commit_of(hosted: &HostedRepo, request: &HttpRequest, parameter: &str) -> Option<(String, String)> {
     let name = request.parameter(parameter).unwrap_or_else(|| git_view::default_branch(&hosted.repo));
     Some((git_view::resolve(&hosted.repo, &name)?, name))

@@ -1,4 +1,4 @@
-//! The pages by which the go command finds a repository: <https://go.dev/ref/mod#vcs-find>
+//! Pages with which the go command finds a repository: <https://go.dev/ref/mod#vcs-find>
 
 use super::{ForgeServer, HostKind, gitlab};
 use crate::http::{HttpReply, HttpRequest, decode};
@@ -25,7 +25,7 @@ pub(super) fn answer(
     });
     let project = match (longest, kind) {
         (Some(hosted), _) => hosted.path,
-        // GitLab doesn't tell whether a project exists: it guesses that the first two parts name it.
+        // GitLab doesn't reveal whether a project exists: it assumes that the first two parts name it.
         // https://docs.gitlab.com/user/project/use_project_as_go_package/
         (None, HostKind::GitLab) => parts.get(..2)?.join("/"),
         (None, HostKind::GitHub) => return Some(HttpReply::text(404, "Not Found")),

@@ -19,11 +19,12 @@ use crate::{
     localhost::{self, LocalServer, locked},
 };
 
-/// A forge on localhost: GitHub's REST API, GitLab's REST API and git's smart HTTP protocol over [`Repo`]s, as far as vx,
-/// the go command and Velox use them.
+/// A forge on localhost: GitHub's REST API, GitLab's REST API and git's smart HTTP protocol over [`Repo`]s,
+/// as far as vx, the go command and Velox use them.
 ///
-/// Through its own port it is an Enterprise Server ([`github_url`](TestForge::github_url)) and a GitLab below a sub-path
-/// ([`gitlab_url`](TestForge::gitlab_url)). Behind an [`Internet`](crate::Internet) it is github.com and gitlab.com.
+/// Its own port serves an Enterprise Server ([`github_url`](TestForge::github_url)) and a GitLab below a
+/// sub-path ([`gitlab_url`](TestForge::gitlab_url)). Behind an [`Internet`](crate::Internet) it is github.com
+/// and gitlab.com.
 ///
 /// ```
 /// # use velox_testkit::TestForge;
@@ -48,7 +49,7 @@ struct ForgeState {
     repos: Vec<HostedRepo>,
     github_tokens: Vec<String>,
     gitlab_tokens: Vec<String>,
-    /// The scopes of tokens, and when they expire.
+    /// Scopes and expiry of tokens.
     facts: HashMap<String, (Vec<String>, Option<String>)>,
     requests: Vec<RecordedRequest>,
     rates: github::GitHubRateLimits,
@@ -62,26 +63,26 @@ struct HostedRepo {
     repo: Repo,
 }
 
-/// Which forge a host name, or a part of the localhost port, is.
+/// The kind of forge behind a host name or a path of the localhost port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HostKind {
     GitHub,
     GitLab,
 }
 
-/// A request to the forge, or to the [`Internet`](crate::Internet) in front of it.
+/// A request received by the forge, or by the [`Internet`](crate::Internet) in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedRequest {
     /// `GET`, `HEAD`, `POST`; `CONNECT` for a host that the Internet tunnels or refuses.
     pub method: String,
-    /// The host's name without a port: `127.0.0.1`, or the name that the client connected to.
+    /// The host name without a port: `127.0.0.1`, or the name that the client connected to.
     pub host: String,
-    /// The path as it was sent, without the query.
+    /// The path as sent, without the query.
     pub path: String,
-    /// The part after the `?`; empty without one.
+    /// The query after the `?`; empty without one.
     pub query: String,
-    /// Whether a header had a credential of whatever kind, correct or not.
+    /// Whether a header had a credential, correct or not.
     pub had_token: bool,
     /// The `User-Agent` header; empty without one.
     pub user_agent: String,
@@ -101,27 +102,27 @@ impl TestForge {
         Self { shared, _server: server }
     }
 
-    /// A new, empty GitHub repository `owner/name`.
+    /// Creates an empty GitHub repository `owner/name`.
     pub fn github(&self, path: &str) -> Repo {
         let repo = Repo::new();
         self.host_github(path, &repo);
         repo
     }
 
-    /// A new, empty GitLab project `group/…/project`.
+    /// Creates an empty GitLab project `group/…/project`.
     pub fn gitlab(&self, path: &str) -> Repo {
         let repo = Repo::new();
         self.host_gitlab(path, &repo);
         repo
     }
 
-    /// Shows an existing repository as the GitHub repository `owner/name`.
+    /// Publishes an existing repository as the GitHub repository `owner/name`.
     pub fn host_github(&self, path: &str, repo: &Repo) {
         repo.set_address(format!("{}/{path}.git", self.github_url()));
         self.shared.host(HostKind::GitHub, path, repo);
     }
 
-    /// Shows an existing repository as the GitLab project `group/…/project`.
+    /// Publishes an existing repository as the GitLab project `group/…/project`.
     pub fn host_gitlab(&self, path: &str, repo: &Repo) {
         repo.set_address(format!("{}/{path}.git", self.gitlab_url()));
         self.shared.host(HostKind::GitLab, path, repo);
@@ -137,25 +138,25 @@ impl TestForge {
         format!("http://{}{}", self.shared.address, gitlab::SUB_PATH)
     }
 
-    /// Adds a token of a GitHub user who sees the public repositories only.
-    /// ([`Repo::token`] adds one that sees that repository too.)
+    /// Adds a token of a GitHub user who can read public repositories only. ([`Repo::token`] adds one that
+    /// can also read that repository.)
     pub fn github_token(&self, token: &str) {
         self.shared.state().github_tokens.push(token.to_owned());
     }
 
-    /// Sets the scopes of a token of either forge and when it expires (`2024-07-01`). A GitHub token without this is a
-    /// fine-grained one, whose scopes GitHub doesn't report.
+    /// Sets a token's scopes and expiry (`2024-07-01`) on either forge. A GitHub token without them is
+    /// fine-grained; GitHub doesn't report its scopes.
     pub fn token_facts(&self, token: &str, scopes: &[&str], expires: Option<&str>) {
         let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         self.shared.state().facts.insert(token.to_owned(), (scopes, expires.map(str::to_owned)));
     }
 
-    /// Adds a token of a GitLab user who sees the public projects only.
+    /// Adds a token of a GitLab user who can read public projects only.
     pub fn gitlab_token(&self, token: &str) {
         self.shared.state().gitlab_tokens.push(token.to_owned());
     }
 
-    /// How many GitHub API requests an hour are allowed without a token and with one; 60 and 5000 at first, as at
+    /// Sets the hourly GitHub API limits without a token and with one; initially 60 and 5000, as at
     /// [github.com](https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api).
     pub fn github_rate_limits(&self, anonymous: u64, with_token: u64) {
         self.shared.state().rates.set_limits(anonymous, with_token);
@@ -179,7 +180,7 @@ impl TestForge {
 
 impl Drop for TestForge {
     fn drop(&mut self) {
-        // An Internet may still hold the rest; the directories go now.
+        // An Internet may still hold the state; remove the directories now.
         let repos = std::mem::take(&mut self.shared.state().repos);
         drop(repos);
     }
@@ -230,17 +231,17 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     }
 }
 
-/// What a forge makes of a request's credential.
+/// Validity of a request's credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenCheck {
     Missing,
-    /// No user of the forge has it.
+    /// Not a known token.
     Unknown,
     Valid,
 }
 
 impl ForgeServer {
-    /// Answers the requests of one connection. `name` is the host name of the client's TLS connection.
+    /// Serves the requests of one connection. `name` is the host name of the client's TLS connection.
     pub(crate) async fn connection<S>(self: Arc<Self>, stream: S, name: Option<String>)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -282,7 +283,7 @@ impl ForgeServer {
         state.repos.push(HostedRepo { kind, path: path.to_owned(), id, repo: repo.clone() });
     }
 
-    /// Both forges take a path in whatever case.
+    /// Paths are case-insensitive on both forges.
     fn find(&self, kind: HostKind, path: &str) -> Option<HostedRepo> {
         self.state().repos.iter().find(|it| it.kind == kind && it.path.eq_ignore_ascii_case(path)).cloned()
     }

@@ -10,7 +10,7 @@ use crate::{
     repo::git,
 };
 
-/// The answer to a request of git, `None` for any other request.
+/// The response to a git request; `None` for any other request.
 pub(super) fn answer(
     shared: &ForgeServer,
     request: &HttpRequest,
@@ -26,11 +26,11 @@ pub(super) fn answer(
     let check = shared.check_token(kind, token.as_deref());
     let hosted = match hosted {
         Some(hosted) if check != TokenCheck::Unknown && hosted.visible_to(token.as_deref()) => hosted,
-        // Neither forge tells a stranger whether a repository exists.
+        // Forges don't reveal whether a repository exists.
         _ if check != TokenCheck::Valid => return Some(unauthorized(kind)),
         _ => return Some(HttpReply::text(404, "Repository not found.\n")),
     };
-    // The dumb protocol has no service parameter; no forge of today speaks it.
+    // The dumb protocol has no service parameter; today's forges don't support it.
     if service == "/info/refs" && request.parameter("service").is_none() {
         return Some(HttpReply::text(403, "Please upgrade your git client.\n"));
     }
@@ -75,7 +75,7 @@ fn backend(request: &HttpRequest, repo: &Repo, service: &str) -> Option<HttpRepl
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let stdin = child.stdin.take();
     let body = request.body.clone();
-    // Both ends at once: git answers before it has read a large request.
+    // Writes and reads concurrently: git responds before it has read a large request.
     let writer = std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&body)));
     let output = child.wait_with_output().ok()?;
     let _ = writer.join();

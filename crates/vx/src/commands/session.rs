@@ -1,4 +1,4 @@
-//! What the commands on a configuration share: loading it, the build request, the reporter and signals.
+//! Common parts of commands with a configuration: loading, the build request, the reporter and signals.
 
 use std::{
     collections::BTreeMap,
@@ -29,19 +29,19 @@ pub(crate) struct Session {
     pub(crate) report: Arc<dyn Report>,
     pub(crate) cancel: CancellationToken,
     pub(crate) format: OutputFormat,
-    /// Warnings about the configuration that are not reported yet.
+    /// Configuration warnings that are not reported yet.
     pub(crate) warnings: Vec<Diagnostic>,
     pub(crate) signals: SignalWatch,
     started: Instant,
 }
 
 impl Session {
-    /// A session for a query on the configuration.
+    /// Opens a session for a query on the configuration.
     pub(crate) fn open(settings: Settings, project: ProjectArgs) -> CommandResult<Self> {
         Self::with_overrides(settings, project, &OverrideArgs::default(), BuildOptions::default(), Goal::Plan)
     }
 
-    /// A session for a build of the configuration, changed by `overrides`.
+    /// Opens a session for a build of the configuration with `overrides`.
     pub(crate) fn with_overrides(
         settings: Settings,
         project: ProjectArgs,
@@ -95,24 +95,21 @@ impl Session {
         self.report.report(Event::Note(Note::Text { text }));
     }
 
-    /// Writes the output of the command.
     pub(crate) fn print(&self, text: &str) -> CommandResult {
         self.report.clear();
         report::print(text)
     }
 
-    /// A query on the request.
     pub(crate) fn query(&self) -> QuerySession<'_> {
         QuerySession::new(&self.request, self.reporter(), self.cancel.clone())
     }
 
-    /// All modules of the binary, and the requirements between them.
     pub(crate) async fn module_graph(&self) -> CommandResult<ModuleGraph> {
         let graph = ModuleGraph::load(&self.request, self.reporter(), self.cancel.clone());
         graph.await.map_err(|error| self.failed(&error))
     }
 
-    /// Runs the build to its goal, and reports the result.
+    /// Runs the build, and reports the result.
     pub(crate) async fn run(&mut self) -> CommandResult<BuildSummary> {
         self.report_warnings();
         let summary = self.build().await.map_err(|error| self.failed(&error))?;
@@ -124,26 +121,22 @@ impl Session {
         velox_build::build(&self.request, self.reporter(), self.cancel.clone()).await
     }
 
-    /// Reports the summary of a build.
     pub(crate) fn finished(&self, summary: &BuildSummary) -> CommandResult {
         let finished = self.report.finished(&self.request.goal, summary, self.started.elapsed());
         finished.map_err(report::output_error)
     }
 
-    /// The module paths of the plugins by name.
     pub(crate) async fn module_paths(&self) -> CommandResult<BTreeMap<String, String>> {
         let paths = velox_query::module_paths(&self.request, self.reporter(), self.cancel.clone());
         paths.await.map_err(|error| self.failed(&error))
     }
 
-    /// Reports an error of the build.
     pub(crate) fn failed(&self, error: &Error) -> ExitStatus {
         let status = self.signals.received().map_or(error.kind.into(), ExitStatus::Interrupted);
         self.report.failed(status, &error.diagnostics, &error.output);
         status
     }
 
-    /// Reports invalid arguments.
     pub(crate) fn invalid(&self, diagnostic: Diagnostic) -> ExitStatus {
         self.report.failed(ExitStatus::Configuration, &[diagnostic], &[]);
         ExitStatus::Configuration
@@ -151,7 +144,6 @@ impl Session {
 }
 
 impl SourceArgs {
-    /// Adds these flags to `options`.
     pub(crate) fn options(self, mut options: BuildOptions, working_directory: &Path) -> BuildOptions {
         options.versions.dependencies = self.dependencies.map(Into::into);
         if self.offline {
@@ -162,7 +154,7 @@ impl SourceArgs {
     }
 }
 
-/// The manifest of a command: the configuration, changed by flags.
+/// The configuration of a command, with overrides applied.
 pub(crate) struct LoadedManifest {
     pub(crate) manifest: Manifest,
     pub(crate) warnings: Vec<Diagnostic>,
@@ -174,7 +166,7 @@ pub(crate) struct LoadedManifest {
 }
 
 impl LoadedManifest {
-    /// Loads the configuration file (the default one if it exists or is needed), and applies `overrides`.
+    /// Loads the configuration file (the default one if it exists or is required), and applies `overrides`.
     pub(crate) fn load(
         settings: &Settings,
         config: Option<PathBuf>,
@@ -209,14 +201,13 @@ impl LoadedManifest {
         }
     }
 
-    /// The manifest of a configuration file.
     pub(crate) fn new(ConfigFile { source, base, path }: ConfigFile, manifest: Manifest) -> Self {
         // `velox.toml` → `velox.lock`; a configuration of another name has its own lock.
         let lock = path.map(|path| path.with_extension("lock"));
         Self { manifest, warnings: Vec::new(), source: Some(source), base, lock, unchanged: true }
     }
 
-    /// A manifest without plugins, for a command that works without a configuration.
+    /// An empty manifest, for a command that doesn't require a configuration.
     pub(crate) fn empty(working_directory: &Path) -> Self {
         Self {
             manifest: Manifest::without_a_file(),
@@ -242,7 +233,6 @@ impl LoadedManifest {
     }
 }
 
-/// The errors of an invalid configuration.
 pub(crate) struct LoadError {
     pub(crate) source: Option<SourceFile>,
     pub(crate) diagnostics: Vec<Diagnostic>,

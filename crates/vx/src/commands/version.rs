@@ -8,7 +8,6 @@ use crate::{cli::OutputFormat, report, settings::Settings, status::CommandResult
 const COMMIT: Option<&str> = option_env!("VX_COMMIT");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// `vx version`.
 pub(crate) fn version(settings: &Settings) -> CommandResult {
     report::print(&match settings.format(LogConfig::default()) {
         OutputFormat::Human => {

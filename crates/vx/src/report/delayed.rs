@@ -11,7 +11,7 @@ use velox_manifest::Diagnostic;
 use super::{Change, Report, threshold};
 use crate::{settings::Verbosity, signals::Signal, status::ExitStatus};
 
-/// Reports the progress of a build only if it takes longer than a delay; warnings at once.
+/// Delays progress reports, which short builds don't need, but not warnings.
 pub(crate) struct DelayedReport {
     inner: Arc<dyn Report>,
     state: Mutex<DelayState>,
@@ -20,7 +20,7 @@ pub(crate) struct DelayedReport {
 enum DelayState {
     Buffering(Vec<Event>),
     Forwarding,
-    /// The build ended before the delay.
+    /// The build finished before the delay.
     Silent,
 }
 
@@ -41,7 +41,7 @@ impl DelayedReport {
         report
     }
 
-    /// Locked until the event is written, so that events keep their order.
+    /// Locks the state until an event is written, so that events stay in order.
     fn state(&self) -> MutexGuard<'_, DelayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use velox_manifest::SourceFile;
 
 pub(crate) use velox_build::render::{heading, render, render_explained};
 
-/// A range of a configuration file in JSON events; lines and columns count from 1, columns in characters.
+/// A range of a configuration file in JSON events: 1-based lines and columns, in characters.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SourceRange<'a> {
     file: &'a str,

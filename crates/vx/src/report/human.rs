@@ -28,8 +28,8 @@ use crate::{
 const DONE_STYLE: Style = AnsiColor::Green.on_default().bold();
 const RUNNING_STYLE: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Writes text to stderr: a line for each finished phase, warnings, notes and a summary; on a terminal with progress
-/// bars for running phases below. The result of a dry run goes to stdout.
+/// Writes finished phases, warnings, notes and a summary to stderr, with progress bars on a terminal. The
+/// result of a dry run goes to stdout.
 pub(crate) struct HumanReport {
     verbosity: Verbosity,
     source: Option<SourceFile>,
@@ -40,7 +40,6 @@ pub(crate) struct HumanReport {
 #[derive(Clone, Copy)]
 struct PhaseProgress {
     count: u64,
-    /// Downloaded bytes.
     bytes: Option<u64>,
 }
 
@@ -54,7 +53,7 @@ struct HumanState {
 }
 
 impl HumanReport {
-    /// `out` takes styled text, and strips styles that its terminal doesn't support.
+    /// Creates a reporter. `out` must strip styles that its terminal doesn't support.
     pub(crate) fn new(
         out: Box<dyn Write + Send>,
         bars: Option<ProgressBars>,
@@ -75,7 +74,7 @@ impl HumanReport {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes above the progress bars. Errors don't stop the build.
+    /// Writes above the progress bars; ignores errors.
     fn write(&self, state: &mut HumanState, text: &str) {
         let mut write = || {
             let _ = state.out.write_all(text.as_bytes()).and_then(|()| state.out.flush());
@@ -117,7 +116,7 @@ impl HumanReport {
             let size = bytes.map(|bytes| format!("{}, ", HumanBytes(bytes))).unwrap_or_default();
             bar.set_message(size + &clean(item));
         } else if let Some(bar) = state.running.values().next() {
-            // Modules are fetched while versions are resolved: show the item, but not the count of another phase.
+            // Modules are also fetched during resolution: show the item, but not the count of another phase.
             bar.set_message(clean(item).into_owned());
         }
     }
@@ -149,7 +148,7 @@ impl HumanReport {
         self.row(state, DONE_STYLE, verb, &format!("{what} in {}", elapsed(time)));
     }
 
-    /// Reports the resolved versions once both they and the duration are known.
+    /// Reports the resolved versions as soon as versions and duration are known.
     fn resolved(&self, state: &mut HumanState) {
         if let (Some((version, plugins)), Some(time)) = (&state.resolved, state.resolve_time) {
             let plugins = count(*plugins as u64, "plugin");
@@ -178,7 +177,7 @@ impl Reporter for HumanReport {
     fn report(&self, event: Event) {
         let state = &mut *self.state();
         match event {
-            // Progress bars need it at every verbosity.
+            // Progress bars are shown at every verbosity.
             Event::Progress { phase, done: count, total, item, bytes } => {
                 self.progress(state, phase, PhaseProgress { count, bytes }, total, &item)
             }
@@ -339,7 +338,6 @@ fn cached(cache: &CompileCacheStats) -> String {
     text
 }
 
-/// The progress bars of running phases.
 pub(crate) struct ProgressBars {
     all: MultiProgress,
     terminal: Terminal,
@@ -369,7 +367,7 @@ impl ProgressBars {
         } else {
             "{prefix} {spinner} {elapsed} {wide_msg}"
         };
-        // The templates are valid.
+        // The templates are constant and valid.
         ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .tick_chars(ticks)
@@ -377,7 +375,7 @@ impl ProgressBars {
     }
 }
 
-/// A verb, aligned as in Cargo's output.
+/// A right-aligned verb, like Cargo's.
 fn column(style: Style, verb: &str) -> String {
     format!("{style}{verb:>12}{style:#}")
 }
@@ -394,7 +392,7 @@ fn running_verb(phase: Phase) -> &'static str {
     }
 }
 
-/// The output of a dry run: a table of versions, and the go.mod.
+/// Renders the output of a dry run: a table of versions, and the go.mod.
 pub(crate) fn plan(summary: &BuildSummary) -> String {
     let mut rows = vec![["NAME", "MODULE", "REQUESTED", "VERSION", "REPLACEMENT"].map(str::to_owned)];
     let blank = || "-".to_owned();

@@ -46,12 +46,11 @@ impl JsonReport {
         out.flush()
     }
 
-    /// Writes an event of a running command, which a closed pipe doesn't stop.
+    /// Writes an event of a running command; ignores a closed pipe.
     fn send(&self, fields: &JsonEvent<'_>) {
         let _ = self.write(fields);
     }
 
-    /// Writes the result of a command.
     fn write_result(&self, fields: &JsonEvent<'_>) -> io::Result<()> {
         match self.write(fields) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

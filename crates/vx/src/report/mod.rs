@@ -26,34 +26,31 @@ use crate::{
     status::{CommandResult, ExitStatus},
 };
 
-/// The reporter of a command, from the first event of a build to its result.
+/// The reporter of a command: build events and the result.
 pub(crate) trait Report: Reporter {
-    /// A signal was received, and the command stops.
+    /// Reports that a signal stops the command.
     fn interrupted(&self, signal: Signal);
 
-    /// Clears the progress bars, before the command writes its own output.
+    /// Clears the progress bars before other output.
     fn clear(&self);
 
-    /// The command failed. `output` has lines of the compiler or another child process.
+    /// Reports a failure. `output` has lines of the compiler or another child process.
     fn failed(&self, status: ExitStatus, diagnostics: &[Diagnostic], output: &[String]);
 
-    /// The configuration was edited; without changes it was up to date.
+    /// Reports edits of the configuration; without changes, it was up to date.
     fn edited(&self, file: &Path, changes: &[Change]) -> io::Result<()>;
 
-    /// The build reached its goal.
+    /// Reports a successful build.
     fn finished(&self, goal: &Goal, summary: &BuildSummary, elapsed: Duration) -> io::Result<()>;
 }
 
-/// A change to a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
     #[serde(rename = "change")]
     pub(crate) kind: ChangeKind,
     pub(crate) name: String,
     pub(crate) module: Option<String>,
-    /// The previous ref.
     pub(crate) from: Option<String>,
-    /// The new ref.
     pub(crate) to: Option<String>,
 }
 
@@ -67,12 +64,12 @@ pub(crate) enum ChangeKind {
     Migrated,
 }
 
-/// The reporter that the flags and `[log]` select. Diagnostics point into `source`.
+/// Creates the reporter selected by the flags and `[log]`. Diagnostics refer to `source`.
 pub(crate) fn open(settings: &Settings, log: LogConfig, source: Option<SourceFile>) -> Arc<dyn Report> {
     open_with(settings, log, source, Box::new(io::stdout()))
 }
 
-/// The same with JSON events on stderr, for a command that passes stdout to another program.
+/// Like [`open`], with JSON events on stderr, for a command that passes stdout to another program.
 pub(crate) fn open_stderr(
     settings: &Settings,
     log: LogConfig,
@@ -101,7 +98,7 @@ fn open_with(
     }
 }
 
-/// Reports invalid arguments or an invalid configuration, whose `[log]` is not known.
+/// Reports invalid arguments or an invalid configuration, without the `[log]` settings.
 pub(crate) fn invalid(
     settings: &Settings,
     source: Option<SourceFile>,
@@ -118,7 +115,7 @@ pub(crate) fn failed(settings: &Settings, error: &Error) -> ExitStatus {
     status
 }
 
-/// Writes to stdout. A closed pipe is not an error.
+/// Writes to stdout; ignores a closed pipe.
 pub(crate) fn write(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -127,17 +124,17 @@ pub(crate) fn write(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes the output of a command to stdout: text, or a JSON event.
+/// Writes the output of a command, text or a JSON event, to stdout.
 pub(crate) fn print(text: &str) -> CommandResult {
     write(text).map_err(output_error)
 }
 
-/// Reports that the output of a command can't be written.
+/// Reports a failure to write the output of a command.
 pub(crate) fn output_error(error: io::Error) -> ExitStatus {
     complain(&format!("failed to write to stdout: {error}"))
 }
 
-/// A JSON event as a line: its name and the fields of `value`.
+/// Formats a JSON event line with the fields of `value`.
 pub(crate) fn event(name: &str, value: &impl Serialize) -> String {
     #[derive(Serialize)]
     struct EventLine<'a, T> {
@@ -150,14 +147,14 @@ pub(crate) fn event(name: &str, value: &impl Serialize) -> String {
     serde_json::to_string(&EventLine { v: 1, event: name, value }).map(|line| line + "\n").unwrap_or_default()
 }
 
-/// Reports an error without a reporter.
+/// Writes an error to stderr, without a reporter.
 pub(crate) fn complain(message: &str) -> ExitStatus {
     let error = diagnostics::heading(Level::Error, message);
     let _ = writeln!(anstream::stderr(), "{error}");
     ExitStatus::Failure
 }
 
-/// The verbosity from which `event` is shown.
+/// The minimum verbosity at which `event` is shown.
 fn threshold(event: &Event) -> Verbosity {
     match event {
         Event::Raised(_) | Event::Warning(_) => Verbosity::Warnings,

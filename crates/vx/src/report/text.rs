@@ -2,7 +2,7 @@ use std::time::Duration;
 
 pub(crate) use velox_build::render::clean;
 
-/// `0.4s`, `41.2s`, `3m 05s`, `1h 02m`.
+/// Formats a duration: `0.4s`, `41.2s`, `3m 05s`, `1h 02m`.
 pub(crate) fn elapsed(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -12,12 +12,12 @@ pub(crate) fn elapsed(time: Duration) -> String {
     }
 }
 
-/// `1 plugin`, `7 plugins`.
+/// Formats a count: `1 plugin`, `7 plugins`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-/// Columns two spaces apart, as wide as their widest cell.
+/// Formats aligned columns, separated by two spaces.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {

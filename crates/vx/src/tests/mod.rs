@@ -1,4 +1,4 @@
-//! Tests of the command line as a whole.
+//! Tests of the whole command line.
 
 mod packaging;
 mod reference;

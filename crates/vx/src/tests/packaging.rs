@@ -1,4 +1,4 @@
-//! What packaging/ runs is right usage: each command, and each variable in its environment.
+//! Tests that the commands and environment variables in packaging/ are valid.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -6,7 +6,6 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::Cli;
 
-/// Variables by their names.
 type Variables<'a> = BTreeMap<&'a str, &'a str>;
 
 fn packaging(file: &str) -> String {
@@ -14,7 +13,7 @@ fn packaging(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Whether clap takes these words, with the variables as the options that they stand for.
+/// Parses a command line, with environment variables converted to options.
 fn usage(words: &str, variables: &Variables<'_>) -> Result<(), String> {
     let mut words = shlex::split(words).ok_or("quotes that don't end")?;
     let root = Cli::command();
@@ -38,18 +37,18 @@ fn the_systemd_unit() {
         values("Environment").into_iter().filter_map(|setting| setting.split_once('=')).collect();
     let [start] = values("ExecStart")[..] else { panic!("{unit}") };
     assert_eq!(usage(start, &variables), Ok(()));
-    // The address of the comment is one.
+    // The address in the comment is valid.
     assert!(unit.contains("VX_SERVER_ADDRESS=0.0.0.0:8443"));
     assert_eq!(usage(start, &[("VX_SERVER_ADDRESS", "0.0.0.0:8443")].into()), Ok(()));
 
-    // It writes where it may.
+    // The service only writes to its own directories.
     let state = format!("/var/lib/{}", values("StateDirectory").concat());
     let cache = format!("/var/cache/{}", values("CacheDirectory").concat());
     assert_eq!(variables["VX_SERVER_DATA"], state);
     for name in ["HOME", "GOMODCACHE", "GOCACHE"] {
         assert!(Path::new(variables[name]).starts_with(&cache), "{name}");
     }
-    // What keeps a build from the machine's files needs these calls, and does without them where they are refused.
+    // The build sandbox needs these system calls, and is disabled without an error if they are blocked.
     let calls = values("SystemCallFilter").join(" ");
     for call in ["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"] {
         assert!(calls.split(' ').any(|known| known == call), "{call}: {calls}");
@@ -59,12 +58,11 @@ fn the_systemd_unit() {
 #[test]
 fn the_compose_file() {
     let text = packaging("compose.yaml");
-    // Commands in its comments.
     let commands = text.lines().filter_map(|line| line.split_once(" --no-deps server ")?.1.into());
     for command in commands {
         assert_eq!(usage(command, &Variables::new()), Ok(()), "{command}");
     }
-    // Blocks by their names: those of the services, and those that these share.
+    // Service blocks and shared blocks by name.
     let mut blocks: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut block = "";
     for line in text.lines() {
@@ -84,6 +82,6 @@ fn the_compose_file() {
         let all = variables("x-environment").into_iter().chain(own).collect();
         assert_eq!(usage(&command, &all), Ok(()), "{service}: {all:?}");
     }
-    // Each worker has a directory of its own, however many there are.
+    // Each worker replica has a separate data directory.
     assert!(blocks["worker"].contains(&"volumes: [/data]"), "{:?}", blocks["worker"]);
 }

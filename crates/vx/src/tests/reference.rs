@@ -1,4 +1,4 @@
-//! docs/commands.md, generated from the help texts; and the examples in them.
+//! Generates docs/commands.md from the help texts, and checks their examples.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -24,9 +24,10 @@ fn the_examples_in_help_texts_are_right_usage() {
         for line in help.lines() {
             let line = line.trim().trim_start_matches("$ ");
             let Some(words) = line.starts_with("vx ").then(|| shlex::split(line)).flatten() else { continue };
-            // Comments, pipes and redirections are the shell's.
-            let ours = words.into_iter().take_while(|word| !matches!(&**word, "#" | "|" | "&&" | ">" | ">>"));
-            if let Err(error) = Cli::try_parse_from(ours) {
+            // Stop at comments, pipes and redirections.
+            let arguments =
+                words.into_iter().take_while(|word| !matches!(&**word, "#" | "|" | "&&" | ">" | ">>"));
+            if let Err(error) = Cli::try_parse_from(arguments) {
                 assert!(!error.use_stderr(), "`vx {}`: {line}\n{error}", command.get_name());
             }
         }
@@ -47,7 +48,7 @@ fn commands(command: &Command) -> Vec<Command> {
     std::iter::once(command.clone()).chain(visible.flat_map(commands)).collect()
 }
 
-/// A table of the commands, and the help text of each.
+/// A table of commands, and the help text of each.
 fn markdown() -> String {
     let mut text = String::from(
         "<!-- Made from the program's help texts by `make book`. -->\n\n# Command reference\n\n\

@@ -1,4 +1,4 @@
-//! The steps of the GitHub Action (action.yml), as a runner would run them one after the other.
+//! The steps of the GitHub Action (action.yml), run in the order of a runner.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +12,7 @@ use crate::support::{
     sandbox::{CommandOutput, Sandbox, acme_proxy, configuration},
 };
 
-/// A job on a runner: steps hand things on through the files that GITHUB_PATH and GITHUB_OUTPUT name.
+/// A job on a runner; steps pass values through the files named by GITHUB_PATH and GITHUB_OUTPUT.
 struct Job {
     _proxy: ModuleProxy,
     sandbox: Sandbox,
@@ -34,7 +34,7 @@ impl Job {
 
     fn step(&self, name: &str) -> CommandOutput {
         let path = top().join("packaging/action");
-        // What earlier steps added to the PATH goes first.
+        // Directories that earlier steps added to the PATH come first.
         let added = fs::read_to_string(self.sandbox.home().join("path")).unwrap_or_default();
         let path_variable = format!("{}:{}", added.trim(), std::env::var("PATH").unwrap());
         self.sandbox.command(path, &[name]).env("PATH", path_variable).into()
@@ -67,7 +67,7 @@ fn action_installs_vx_lists_caches_and_builds() {
     assert!(version.starts_with("rr version 9.8.7 "), "{version}");
     assert!(job.sandbox.has("velox.lock"));
 
-    // A lock that was committed has to fit.
+    // A committed lock must match the configuration.
     let changed = configuration("hello@v1.0.0").replace("[plugins.hello]", "[plugins.other]");
     fs::write(job.sandbox.at("velox.toml"), changed).unwrap();
     job.step("build").fails_with(2, &["vx lock"]);

@@ -1,4 +1,4 @@
-//! The compile cache that a team shares.
+//! The compile cache shared by a team.
 
 use std::net::TcpListener;
 
@@ -14,7 +14,6 @@ fn cache_report(output: &CommandOutput) -> Value {
     last["compile_cache"].clone()
 }
 
-/// The packages that were compiled.
 fn compiled(output: &CommandOutput) -> Vec<String> {
     output.ok();
     let events = output.events().into_iter();
@@ -33,7 +32,7 @@ fn remote_cache_spares_other_machines_the_compile() {
     assert!(filled["bytes_up"].as_u64() > Some(0) && filled["remote_hits"] == 0, "{filled}");
     assert_eq!(filled["trouble"], Value::Null);
 
-    // Another machine that has only the lock.
+    // Another machine with only the lock.
     let other =
         Sandbox::behind(&proxy).file("velox.toml", &text).file("velox.lock", first.read("velox.lock"));
     let gocache = other.at("gocache");
@@ -43,7 +42,7 @@ fn remote_cache_spares_other_machines_the_compile() {
     assert_eq!((&used["bytes_up"], &used["trouble"]), (&Value::from(0), &Value::Null));
     assert!(first.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 
-    // What was downloaded is in GOCACHE: without the remote only new packages are compiled.
+    // GOCACHE has the downloaded packages: without the remote only new ones are compiled.
     let off = "build -o out --format json --remote-cache off --no-cache -vv";
     assert_eq!(compiled(&other.vx(off)), [""; 0]);
     let other = other.plugins("hello@v1.0.0 bye@v1.0.0");
@@ -59,7 +58,7 @@ fn dead_or_silent_remote_cache_fails_no_build() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}", silent.local_addr().unwrap());
     let held = std::thread::spawn(move || {
-        // Every connection is taken, and never answered.
+        // Accepts every connection and never responds.
         silent.incoming().take(64).collect::<Vec<_>>()
     });
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
@@ -79,7 +78,7 @@ fn dead_or_silent_remote_cache_fails_no_build() {
     sandbox
         .vx("build -o out --no-cache --remote-cache s3://bucket/prefix")
         .succeeds_with(&["Cached", "remote cache disabled"]);
-    // A place that can't be written: a folder below a file.
+    // An unwritable location: a directory below a file.
     let sandbox = sandbox.file("file", "");
     let ran = sandbox.vx("build -o out --format json --no-cache --remote-cache ./file/cache");
     assert!(cache_report(&ran)["trouble"].is_string(), "{}", ran.stdout());

@@ -33,11 +33,11 @@ fn machine(proxy: &ModuleProxy) -> Sandbox {
     Sandbox::behind(proxy).plugins("hello@v1.0.0")
 }
 
-/// A disk of its own, of this size.
+/// A mounted file system of fixed size.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None`, with the reason printed, where this user may not mount.
+    /// `None`, with the reason printed, if this user can't mount.
     fn new(test: &str, at: PathBuf, size: &str) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
         let at = at.canonicalize().unwrap();
@@ -58,7 +58,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Before the directory around it is removed.
+        // Unmount before the parent directory is removed.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -112,7 +112,7 @@ fn full_output_or_cache_disk_leaves_no_partial_binary() {
     build(&sandbox);
     let good = sandbox.bytes("out/rr");
 
-    // The output: what is there stays.
+    // The output directory: existing files stay.
     let at = sandbox.at("small-out");
     let Some(disk) = Disk::new("a full disk for the output", at.clone(), "1m") else { return };
     fs::write(at.join("rr"), "the old server").unwrap();
@@ -124,7 +124,7 @@ fn full_output_or_cache_disk_leaves_no_partial_binary() {
     assert!(fs::read(at.join("rr")).unwrap() == good);
     drop(disk);
 
-    // vx's own cache: too small for a workspace, then for a binary.
+    // The cache of vx: too small for a workspace, then for a binary.
     let at = sandbox.at("../small-cache");
     let Some(disk) = Disk::new("a full disk for vx's cache", at.clone(), "64k") else { return };
     fs::remove_dir_all(sandbox.at("out")).unwrap();

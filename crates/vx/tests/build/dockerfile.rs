@@ -1,4 +1,4 @@
-//! Dockerfiles: vx's own, the manual's and those of the documentation, built by buildah.
+//! Dockerfiles (vx's own, the manual's and the documentation's), built by buildah.
 
 #![cfg(target_os = "linux")]
 
@@ -24,19 +24,19 @@ level = "info"
 mode = "production"
 "#;
 
-/// What `cargo` is in the image that compiles vx: it hands over the binary of this test run.
+/// The `cargo` of the image that compiles vx: it copies the binary under test.
 const CARGO: &str = "#!/bin/sh\n\
     test \"$*\" = 'build --locked --release -p vx' || exit 9\n\
     mkdir -p target/release && cp /usr/local/bin/compiled target/release/vx\n";
 
-/// A directory with a velox.toml, and the images that Dockerfiles start from: rust, golang, php, and vx's own.
+/// A directory with a velox.toml and the base images: rust, golang, php and vx.
 struct Docker {
     buildah: Buildah,
     sandbox: Sandbox,
     _proxy: ModuleProxy,
 }
 
-/// `None` where this machine can't build images, with the reason printed.
+/// `None`, with the reason printed, if this machine can't build images.
 fn docker(test: &str) -> Option<Docker> {
     let mut buildah = match Buildah::new() {
         Ok(buildah) => buildah,
@@ -50,10 +50,10 @@ fn docker(test: &str) -> Option<Docker> {
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", CONFIGURATION).file("images/cargo", CARGO);
     let (cargo, compiled) = (sandbox.at("images/cargo"), sandbox.at("images/vx"));
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
-    // Every layer is a copy: without debug information it is a small one.
+    // Each layer is a copy; stripping debug information keeps it small.
     assert!(Command::new("strip").args(["-o"]).arg(&compiled).arg(VX).status().unwrap().success());
 
-    // Go's image asks the test's proxies; those that are directories are mounted.
+    // The Go image uses the test's proxies; directories are mounted.
     let mut proxies = Vec::new();
     for proxy in sandbox.value("GOPROXY").split(',') {
         match proxy.strip_prefix("file://") {
@@ -92,9 +92,10 @@ fn docker(test: &str) -> Option<Docker> {
 }
 
 impl Docker {
-    /// Builds an image from this Dockerfile, and runs a command in it.
+    /// Builds an image and runs a command in it.
     fn built_and_run(&self, dockerfile: &str, arguments: &[&str], command: &str) -> String {
-        // buildah 1.28 (Debian 12) has no such flag. Without a network interface and a proxy the step is as offline.
+        // buildah 1.28 (Debian 12) lacks this flag; without a network interface and a proxy a step is offline
+        // too.
         let dockerfile = dockerfile.replace("RUN --network=none ", "RUN GOPROXY=off unshare --net ");
         self.buildah.build("localhost/built", &dockerfile, &self.sandbox.path(), arguments);
         self.buildah.run("localhost/built", command)
@@ -111,7 +112,7 @@ fn vx_image_runs_as_root_and_keeps_what_derived_images_write() {
     for unwanted in ["VOLUME", "USER", "ENTRYPOINT", "ONBUILD"] {
         assert!(!text.lines().any(|line| line.starts_with(unwanted)), "{unwanted}");
     }
-    // The same Rust as Cargo.toml asks for.
+    // The Rust version of Cargo.toml.
     let rust = text.lines().find_map(|line| line.strip_prefix("ARG RUST=")).unwrap();
     assert!(dockerfile("Cargo.toml").contains(&format!("rust-version = \"{rust}\"")));
 
@@ -130,7 +131,7 @@ fn manual_dockerfile_builds_with_another_image_name() {
     assert!(version.starts_with("rr version 1.2.3 (build time: 2026-01-02T03:04:05+0000"), "{version}");
     assert_eq!(docker.buildah.command_of("built"), "[/usr/bin/rr]");
 
-    // Without them they are "undefined", which counts as not set.
+    // Without build arguments the values are "undefined", which counts as unset.
     let version = docker.built_and_run(manual, &[], "/usr/bin/rr --version");
     assert!(version.starts_with(&format!("rr version {} ", RELEASE.trim_start_matches('v'))), "{version}");
 }
@@ -142,7 +143,7 @@ fn every_dockerfile_of_the_documentation_builds() {
     let blocks: Vec<_> =
         blocks.filter(|block| block.language == "dockerfile" && block.remark.is_none()).collect();
     assert!(!blocks.is_empty());
-    // One of them copies the lock.
+    // One of the Dockerfiles copies the lock.
     docker.sandbox.vx("lock").ok();
     for block in blocks {
         println!("{}", block.place);

@@ -1,4 +1,4 @@
-//! What a release has, and its installer: packed by scripts/pack, served on localhost, installed as a user would.
+//! Release archives packed by scripts/pack, and the installer, which a user downloads from localhost.
 
 #![cfg(target_os = "linux")]
 
@@ -12,10 +12,10 @@ use std::{
 use crate::support::release::{pack, release, serve, target};
 use tempfile::TempDir;
 
-/// What installing needs besides a program that downloads and one that makes sums.
+/// Programs that the installer needs, apart from a downloader and a checksum program.
 const TOOLS: &[&str] = &["cat", "grep", "gzip", "mkdir", "mktemp", "mv", "rm", "sed", "sh", "tar", "uname"];
 
-/// A user with a home, and a PATH that has these programs.
+/// A user with a home directory and a PATH of the given programs.
 struct User {
     home: TempDir,
     url: String,
@@ -54,7 +54,7 @@ impl User {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Asserts that it fails and installs nothing; its standard error.
+    /// Asserts that the installer fails and installs nothing; returns its standard error.
     fn fails(&self, arguments: &[&str]) -> String {
         let output = self.install(arguments);
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
@@ -83,7 +83,7 @@ fn installer_takes_newest_release_with_curl() {
     );
     assert_eq!(user.version(".local/bin/vx"), VERSION);
 
-    // An older version is replaced, and no other file is left.
+    // An older version is replaced; no other file remains.
     fs::write(user.home.path().join(".local/bin/vx"), "older").unwrap();
     user.installs(&[]);
     assert_eq!(user.version(".local/bin/vx"), VERSION);
@@ -123,7 +123,7 @@ fn installer_rejects_altered_archives() {
     let message = user.fails(&[]);
     assert!(message.contains("isn't what was released") && message.contains(&line[..64]), "{message}");
 
-    // The sum of another file doesn't count.
+    // The checksum of another file doesn't count.
     fs::write(altered.path().join("SHA256SUMS"), sums.replace(&archive, &format!("{archive}.asc"))).unwrap();
     assert!(user.fails(&[]).contains("has no sum for"));
 
@@ -144,7 +144,7 @@ fn installer_names_missing_programs() {
 #[test]
 fn packing_is_reproducible() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    // Any file is a program to the packer, and a small one is packed sooner.
+    // The packer accepts any file; a small one is faster.
     let program = crate::support::book::top().join("LICENSE");
     for out in [&one, &two] {
         pack(out.path(), &["x86_64-unknown-linux-musl", "x86_64-pc-windows-msvc"], &program);

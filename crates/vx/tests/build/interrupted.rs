@@ -1,4 +1,4 @@
-//! Builds that are ended by a signal.
+//! Builds interrupted by a signal.
 #![cfg(unix)]
 
 use std::{
@@ -11,12 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::sandbox::Sandbox;
 
-/// A build that waits for a module proxy that never answers.
+/// A build blocked on a module proxy that never responds.
 struct Waiting {
     sandbox: Sandbox,
     child: Child,
-    /// Kept open: a closed connection would be an answer.
-    _question: TcpStream,
+    /// Kept open: closing it would end the request.
+    _request: TcpStream,
 }
 
 fn waiting(arguments: &str) -> Waiting {
@@ -30,8 +30,8 @@ fn waiting(arguments: &str) -> Waiting {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (question, _) = proxy.accept().unwrap();
-    Waiting { sandbox, child, _question: question }
+    let (request, _) = proxy.accept().unwrap();
+    Waiting { sandbox, child, _request: request }
 }
 
 impl Waiting {
@@ -39,7 +39,7 @@ impl Waiting {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Exit code, stdout, stderr.
+    /// Waits for the exit; returns exit code, stdout and stderr.
     fn ended(&mut self) -> (Option<i32>, String, String) {
         let (mut out, mut err) = (String::new(), String::new());
         self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();

@@ -1,4 +1,4 @@
-//! kill -9 and two builds at once: the output directory never holds a partial file, and the next build succeeds.
+//! kill -9 and concurrent builds: the output directory never holds a partial file; the next build succeeds.
 
 use std::{
     fs,
@@ -25,8 +25,8 @@ module_name = "github.com/roadrunner-server/rpc/v5"
 tag = "v5.1.9"
 "#;
 
-/// When to kill: so long after the first event of a phase.
-const MOMENTS: [(&str, u64); 20] = [
+/// When to kill: a delay after the first event of a phase.
+const KILL_TIMES: [(&str, u64); 20] = [
     ("resolve", 0),
     ("resolve", 20),
     ("resolve", 60),
@@ -54,7 +54,7 @@ fn start(sandbox: &Sandbox, out: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Reads events until the phase begins (the rest is read aside); false when the build ended before.
+/// Reads events until the phase begins, and drains the rest in a thread; false if the build ended first.
 fn reached(child: &mut Child, phase: &str) -> bool {
     let mut events = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let found = events.any(|line| {
@@ -65,7 +65,7 @@ fn reached(child: &mut Child, phase: &str) -> bool {
     found
 }
 
-/// Asserts that the directory holds a complete binary, or none, and apart from it only hidden temporary files.
+/// Asserts that the directory holds a complete binary or none, and otherwise only hidden temporary files.
 fn assert_whole(out: &Path) {
     for entry in fs::read_dir(out).into_iter().flatten() {
         let entry = entry.unwrap();
@@ -85,7 +85,7 @@ fn build_succeeds_after_kill_9_at_any_moment() {
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
     let out = sandbox.at("out");
     let mut killed = 0;
-    let moments = MOMENTS.iter().step_by(long(3, 1));
+    let moments = KILL_TIMES.iter().step_by(long(3, 1));
     let enough = moments.len() * 3 / 4;
     for &(phase, after) in moments {
         let mut child = start(&sandbox, "out");
@@ -98,7 +98,7 @@ fn build_succeeds_after_kill_9_at_any_moment() {
     }
     assert!(killed >= enough, "only {killed} builds were still running when they were to be killed");
 
-    // A kill in the middle of downloads, into a module cache of its own.
+    // Kills during downloads into a separate module cache.
     let fetching = Sandbox::new().own_module_cache().file("velox.toml", CONFIGURATION);
     for (phase, after) in [("resolve", 20), ("fetch", 30)] {
         let mut child = start(&fetching, "out");
@@ -112,7 +112,7 @@ fn build_succeeds_after_kill_9_at_any_moment() {
     sandbox.vx("build -c velox.toml -o out").ok();
     let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["rr"], "unfinished files of killed builds are removed");
-    // A go command may have outlived its vx for a moment, and written on in a workspace that was just removed.
+    // A go command may briefly outlive its vx and keep writing to a removed workspace.
     sandbox.vx("fetch -c velox.toml").ok();
     let workspaces = fs::read_dir(sandbox.at("../cache/workspaces-v0")).unwrap().count();
     assert_eq!(workspaces, 0, "workspaces of killed builds are removed");

@@ -1,4 +1,4 @@
-//! `velox.lock`: the same binary again, on any machine, with and without a network.
+//! `velox.lock`: reproducible builds on any machine, with and without a network.
 
 use std::fs;
 
@@ -72,7 +72,7 @@ fn offline_build_works_after_fetch() {
     sandbox.vx("build -o out --offline --locked").ok();
     assert_eq!(proxy.requests(), [""; 0]);
 
-    // On a machine that never fetched, the error lists what is missing.
+    // On a machine that never fetched, the error lists the missing modules.
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", sandbox.read("velox.lock"));
     other.vx("build -o out --offline").fails_with(1, &["example.com/acme/hello v1.0.0\n", "vx fetch"]);
@@ -88,7 +88,7 @@ fn same_lock_builds_same_bytes_on_another_machine() {
     let one = Sandbox::behind(&proxy).file("velox.toml", &text);
     one.vx("build -o out").ok();
     proxy.query("example.com/acme/bye", "main", "v1.1.0");
-    // Another directory, another home, another user, no compile cache.
+    // Another directory, home and user; no compile cache.
     let other = Sandbox::behind(&proxy)
         .file("deep/er/velox.toml", &text)
         .file("deep/er/velox.lock", one.read("velox.lock"));
@@ -145,7 +145,7 @@ fn changed_module_is_rejected_when_lock_is_updated() {
     let proxy = acme_proxy();
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("lock").ok();
-    // No checksum database vouches for it: the lock does, although it has to be made anew.
+    // No checksum database covers it; the old lock's checksum still applies when the lock is updated.
     proxy.fail("hello/@v/v1.0.0.zip", Fault::Altered);
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0 bye@v1.0.0").file("velox.lock", one.read("velox.lock"));
@@ -206,7 +206,7 @@ fn several_targets_build_in_one_run_with_archives() {
     assert!(listed.starts_with("roadrunner-2025.0.77-linux-amd64/rr\n"), "{listed}");
     assert_eq!(sandbox.read("velox.lock").matches("[[target]]").count(), 2);
 
-    // The same targets from the configuration, and one of them alone from the same lock.
+    // The same targets from the configuration, and one of them from the same lock.
     let text = configuration("hello@v1.0.0")
         + "\n[[targets]]\nos = \"linux\"\narch = \"amd64\"\n\n[[targets]]\nos = \"windows\"\narch = \"amd64\"\n";
     let sandbox = sandbox.file("velox.toml", text);
@@ -248,7 +248,7 @@ fn cache_is_listed_verified_pruned_and_cleared() {
     sandbox.vx("build -o out").ok();
     assert!(sandbox.vx("cache info").ok().contains("1 binary"));
 
-    // One that was spoiled is never handed out.
+    // A corrupted artifact is never returned.
     let kept = sandbox.run(&format!("find {} -name rr -type f", directory.trim()));
     let mut bytes = fs::read(kept.trim()).unwrap();
     bytes[0] ^= 1;
@@ -278,7 +278,7 @@ fn user_environment_changes_no_byte() {
     let mut other = other
         .env("GOENV", goenv)
         .env("GOFLAGS", "-race -tags=debug -ldflags=-s -trimpath=false -mod=vendor -modcacherw")
-        // The go command itself fetches where it has logins of its own.
+        // The go command itself fetches modules when it has its own credentials.
         .env("GOAUTH", "git /")
         .env("LANG", "de_DE.UTF-8")
         .env("LC_ALL", "tr_TR.UTF-8")
@@ -289,7 +289,7 @@ fn user_environment_changes_no_byte() {
     other.run(&format!("sh -c 'umask 077 && exec {VX} build -o out --locked'"));
     assert!(one.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 
-    // Again with a module cache that vx fills itself, and an empty artifact store.
+    // Again with a module cache filled by vx and an empty artifact store.
     other = other.without("GOAUTH").env("VX_CACHE_DIR", one.path().join("../other-cache"));
     let empty = other.at("../empty-modules");
     other = other.env("GOMODCACHE", empty);

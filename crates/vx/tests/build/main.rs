@@ -1,4 +1,4 @@
-//! Building: from a velox.toml to a binary, and all that can go wrong on the way.
+//! Building: from a velox.toml to a binary, including failures.
 
 #![allow(clippy::unwrap_used)]
 

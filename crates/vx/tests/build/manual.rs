@@ -1,8 +1,7 @@
-//! The manual, statement by statement: its tables, its hint boxes, its whole example.
+//! The manual, statement by statement: tables, hint boxes and the full example.
 //!
-//! github.com and gitlab.com are the testkit's forge, redirected as a company would do it (HTTPS_PROXY and a certificate
-//! authority of its own), so that vx needs no test hooks. RoadRunner is the testkit's small one; the plugins are
-//! real ones from the module proxy, or made here.
+//! github.com and gitlab.com are the testkit's forge, redirected by HTTPS_PROXY and a certificate authority,
+//! so that vx needs no test hooks. RoadRunner is the testkit's small one; plugins are real or generated.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -18,7 +17,7 @@ struct Company {
     sandbox: Sandbox,
 }
 
-/// A machine behind a company's proxy, with RoadRunner at `RELEASE` and on `master`.
+/// A machine behind a company proxy, with RoadRunner at `RELEASE` and on `master`.
 fn company() -> Company {
     let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
@@ -29,14 +28,14 @@ fn company() -> Company {
 }
 
 impl Company {
-    /// A plugin of this company on GitHub: `github.com/acme/NAME`.
+    /// Publishes a plugin as `github.com/acme/NAME`.
     fn plugin(self, name: &str, tag: &str) -> Self {
         let files = plugin(&format!("github.com/acme/{name}"), name).says(&format!("{name} {tag}")).files();
         self.forge.github(&format!("acme/{name}")).files(files).commit("first").tag(tag);
         self
     }
 
-    /// Hosts a private plugin for those with a token; the configuration that names both.
+    /// Publishes a private plugin that requires a token; returns a configuration with both.
     fn hidden_plugin(&self) -> String {
         self.forge.github_token("ghp_secret");
         let hidden = self.forge.github("acme/hidden").private().token("ghp_secret");
@@ -55,7 +54,7 @@ impl Company {
         self
     }
 
-    /// The command of the manual: `vx build -c velox.toml -o DIR`.
+    /// Runs the manual's command: `vx build -c velox.toml -o DIR`.
     fn build(&self) -> Built {
         self.sandbox.vx("build -c velox.toml -o out").ok();
         let binary = self.sandbox.at("out/rr");
@@ -84,7 +83,7 @@ impl Built {
     }
 }
 
-/// `[roadrunner]`, and one line of `[github.plugins]`.
+/// `[roadrunner]` with this ref, and one line of `[github.plugins]`.
 fn with(reference: &str, line: &str) -> String {
     format!("[roadrunner]\nref = \"{reference}\"\n\n[github.plugins]\n{line}\n")
 }
@@ -96,7 +95,7 @@ fn manual_example_builds_verbatim() {
     let Some(_tree) = module_tree("the manual's file verbatim") else { return };
     let _exclusive = exclusive();
     let company = company();
-    // A RoadRunner of those plugins' time: a newer one's own requirements raise go.temporal.io/api past the manual's temporal.
+    // As old as these plugins: a newer RoadRunner raises go.temporal.io/api beyond the manual's temporal.
     let tree = roadrunner("v2025").files();
     let newer = String::from_utf8(tree["go.mod"].clone()).unwrap();
     let (direct, _indirect) = newer.split_once("\n)\n").unwrap();
@@ -155,7 +154,7 @@ fn ref_is_a_tag_a_branch_or_a_commit_of_roadrunner() {
 fn module_path_of_roadrunner_follows_its_go_mod() {
     let company = company().plugin("hello", "v1.0.0");
     let mut sandbox = company.sandbox;
-    // Each release's go.mod names its own path, and the stamp has to follow it.
+    // Each release's go.mod has its own module path, which the version stamp must follow.
     for (major, tag) in [("v2", "v2.99.1"), ("v2023", "v2023.99.1"), ("v3", "v3.99.1")] {
         roadrunner(major).commit_to(&company.roadrunner).tag(tag);
         sandbox = sandbox.file("velox.toml", with(tag, HELLO));
@@ -223,7 +222,7 @@ fn folder_holds_a_plugin_with_its_own_go_mod() {
             r#"cache = {{ ref = "{reference}", owner = "darkweak-fork", repository = "souin", folder="plugins/roadrunner" }}"#
         )
     };
-    // Without a tag of the folder's own, Go makes a pseudo-version for the commit that the root's tag names.
+    // Without a tag for the folder, Go makes a pseudo-version of the commit tagged at the root.
     let company = company.configured(&with(RELEASE, &line("v1.6.18")));
     let built = company.build();
     let pseudo = format!("v0.0.0-20240101000000-{}", &souin.head()[..12]);
@@ -314,7 +313,7 @@ fn rate_limit_error_names_the_reset_time() {
         .commit("first");
     company.forge.github_rate_limits(0, 5000);
     let company = company.configured(&with("master", &HELLO.replacen("v1.0.0", "main", 1)));
-    // git needs no API; a user without it has only the limit.
+    // git needs no API; without git the rate limit applies.
     let programs = company.sandbox.home().join("bin");
     fs::create_dir(&programs).unwrap();
     let go = company.sandbox.run("sh -c 'command -v go'");
@@ -340,7 +339,7 @@ fn private_repositories_over_ssh() {
     let mut company = company
         .configured(&with(RELEASE, r#"hidden = { ref = "v1.0.0", owner = "acme", repository = "hidden" }"#));
     company.sandbox = company.sandbox.envs(sshd.environment());
-    // The manual's second step, in a fresh HOME.
+    // The manual's second step, with a new HOME.
     for variable in ["GOPRIVATE", "GONOSUMDB"] {
         company.sandbox.run(&format!("go env -w '{variable}=github.com/acme/*,gitlab.com/acme/*'"));
     }
@@ -383,13 +382,13 @@ fn gitlab_plugins_by_id_and_by_path() {
     let built = company.configured(&text).env("GL_TOKEN", token).build();
     assert_eq!(built.module("gitlab.com/acme/tools/two").as_deref(), Some("v1.0.0"));
     let one = built.module("gitlab.com/acme/tools/one").unwrap();
-    // main is where v1.0.0 is.
+    // main is at v1.0.0.
     assert_eq!(one, "v1.0.0");
 }
 
 #[test]
 fn compile_error_names_plugin_and_advice() {
-    // A plugin of another major than RoadRunner's own is another module: both would be in the server.
+    // A plugin of another major version than RoadRunner's is another module: the binary would contain both.
     let company = company();
     let old = company.forge.github("acme/broken");
     old.files(plugin("github.com/acme/broken", "broken").compile_error().files())
@@ -416,7 +415,7 @@ fn options_c_and_o_name_configuration_and_output() {
     fs::create_dir_all(sandbox.home().join("Downloads")).unwrap();
     sandbox.vx("build -c configurations/mine.toml -o ../home/Downloads").ok();
     assert!(sandbox.has("../home/Downloads/rr"));
-    // A directory that isn't there yet is made; a file is named by another option.
+    // A missing directory is created; a file name needs another option.
     sandbox = sandbox.file("keep", "");
     sandbox.vx("build -c configurations/mine.toml -o new/folder").ok();
     assert!(sandbox.has("new/folder/rr"));

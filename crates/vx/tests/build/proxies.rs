@@ -1,4 +1,4 @@
-//! Module proxies and checksum databases that fail or lie: the error, and that the next build succeeds.
+//! Faulty and malicious module proxies and checksum databases: the error, and that the next build succeeds.
 
 use std::{fs, io::Read as _, process::Stdio, time::Duration};
 
@@ -15,7 +15,7 @@ fn fill(proxy: ModuleProxy) -> ModuleProxy {
     proxy
 }
 
-/// Its own module cache; what is public comes from the tests' shared one, the rest is `goproxy`'s to serve.
+/// A sandbox with its own module cache; public modules come from the shared one, others from `goproxy`.
 fn machine(goproxy: &str) -> Sandbox {
     let sandbox = Sandbox::new().own_module_cache().plugins("hello@v1.0.0");
     let public = sandbox.value("GOPROXY");
@@ -31,8 +31,8 @@ fn hello() -> ModuleVersion {
     ModuleVersion { path: HELLO.to_owned(), version: "v1.0.0".to_owned() }
 }
 
-/// Nothing that a build would take for the module is left of an attempt that failed: at most what the go command, asked
-/// last, keeps of a version's time and go.mod.
+/// Asserts that a failed attempt left nothing that a build would accept as the module. The go command, used
+/// as the last fallback, may keep a version's time and go.mod.
 fn assert_nothing_of_hello(sandbox: &Sandbox) {
     let folder = cache(sandbox).root().join("cache/download").join(HELLO).join("@v");
     for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -63,7 +63,7 @@ fn proxy_errors_name_plugin_host_and_remedy() {
         }
         assert_nothing_of_hello(&sandbox);
         proxy.heal();
-        // The go command, asked last, may have kept what the next fault is about.
+        // The go command's fallback may have cached the file that the next fault affects.
         fs::remove_dir_all(cache(&sandbox).root().join("cache/download/example.com")).unwrap();
     }
     sandbox.vx("lock").ok();
@@ -74,7 +74,7 @@ fn proxy_errors_name_plugin_host_and_remedy() {
 #[test]
 fn missing_version_error_lists_the_nearest() {
     let proxy = fill(ModuleProxy::start());
-    // No forge can be asked.
+    // No forge is reachable.
     let message = |text: &str| {
         let sandbox = machine(&proxy.url()).file("velox.toml", text).env("HTTPS_PROXY", "http://127.0.0.1:1");
         sandbox.vx("lock").fails(1)
@@ -144,7 +144,7 @@ fn proxy_logins_work_and_are_never_shown() {
         assert!(!shown.contains("wr0ng-s3cret"), "{shown}");
     }
     assert_nothing_of_hello(&sandbox);
-    // Without the authority's certificate.
+    // Without the certificate of the authority.
     let message = machine(&wrong).without("SSL_CERT_FILE").vx("lock").fails(1);
     assert!(message.contains("certificate") && message.contains("SSL_CERT_FILE"), "{message}");
     assert!(!message.contains("wr0ng-s3cret"), "{message}");
@@ -158,7 +158,7 @@ fn proxy_logins_work_and_are_never_shown() {
     assert!(!lock.contains("s3cret"));
 }
 
-/// The tests' database vouches for what their proxy serves; everything else goes without.
+/// A sandbox whose checksum database covers only this proxy's modules; others are unverified.
 fn verified(proxy: &ModuleProxy) -> Sandbox {
     machine(&proxy.url()).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", "[^e]*")
 }
@@ -202,7 +202,7 @@ fn invalid_zip_is_rejected() {
     assert_nothing_of_hello(&sandbox);
 }
 
-/// A `vx` that waits for the rest of a zip.
+/// A `vx` process that waits for the rest of a zip.
 fn stuck(sandbox: &Sandbox, proxy: &ModuleProxy) -> std::process::Child {
     proxy.fail(&format!("{HELLO}/@v/v1.0.0.zip"), Fault::StalledBody(Duration::from_secs(50)));
     let mut command = sandbox.vx_command("lock");

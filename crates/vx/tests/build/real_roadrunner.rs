@@ -1,7 +1,7 @@
 //! The real RoadRunner, from the module tree that VX_TEST_GOPROXY names.
 //!
-//! One cold build of all 35 plugins; the others stand on its caches. With VX_TEST_COLD=1 (`make acceptance`) every one of
-//! them starts with empty caches.
+//! One cold build of all 35 plugins, whose caches the other tests reuse. With VX_TEST_COLD=1 (`make
+//! acceptance`) each test starts with empty caches.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
@@ -17,7 +17,6 @@ fn sandbox() -> Sandbox {
     if std::env::var_os("VX_TEST_COLD").is_some() { sandbox.cold() } else { sandbox }
 }
 
-/// Builds, and prints how long it took.
 fn build(sandbox: &Sandbox, arguments: &str) -> std::path::PathBuf {
     let since = Instant::now();
     sandbox.vx(&format!("build -o out {arguments}")).ok();
@@ -25,20 +24,20 @@ fn build(sandbox: &Sandbox, arguments: &str) -> std::path::PathBuf {
     sandbox.at("out/rr")
 }
 
-/// The versions inside a binary, by module path.
+/// The module versions in a binary, by module path.
 fn versions(binary: &Path) -> BTreeMap<String, String> {
     let info = BuildInfo::read(binary).unwrap();
     info.deps.into_iter().map(|module| (module.path, module.version)).collect()
 }
 
-/// The versions that a release's go.mod names.
+/// The versions in a release's go.mod, by module path.
 fn release(tree: &Path, module: &str, version: &str) -> BTreeMap<String, String> {
     let text = fs::read_to_string(tree.join(format!("{module}/@v/{version}.mod"))).unwrap();
     GoMod::parse(&text).unwrap().require.into_iter().map(|line| (line.path, line.version)).collect()
 }
 
-/// `[plugins.NAME]` tables: module path and tag.
-fn asked(text: &str) -> BTreeMap<String, String> {
+/// The tags of the `[plugins.NAME]` tables, by module path.
+fn configured_tags(text: &str) -> BTreeMap<String, String> {
     let value = |line: &str| line.split('"').nth(1).unwrap().to_owned();
     let tags = text.lines().filter(|line| line.starts_with("tag")).map(value);
     let modules = text.lines().filter(|line| line.starts_with("module_name")).map(value);
@@ -55,7 +54,7 @@ fn all_35_plugins_build_at_exact_versions() {
     let version = sandbox.run("out/rr --version");
     assert!(version.contains("2025.1.15 "), "{version}");
     let inside = versions(&binary);
-    let asked = asked(ALL_35);
+    let asked = configured_tags(ALL_35);
     assert_eq!(asked.len(), 35);
     for (module, tag) in &asked {
         assert_eq!(inside.get(module), Some(tag), "{module}");
@@ -71,7 +70,7 @@ fn all_35_plugins_build_at_exact_versions() {
 fn manual_plugins_build_on_their_release() {
     let Some(_tree) = module_tree("the manual's plugins on RoadRunner v2024.2.1") else { return };
     let _exclusive = exclusive();
-    // The GitLab plugins of the example are on the author's own project pages.
+    // The example's GitLab plugins belong to the GitLab projects of its author.
     let github = MANUAL.split("[gitlab]").next().unwrap();
     let text = github.replacen("ref = \"master\"", "ref = \"v2024.2.1\"", 1);
     let sandbox = sandbox().file("velox.toml", text);
@@ -123,7 +122,7 @@ fn cross_compiled_binaries_have_native_formats_and_names() {
     let Some(_tree) = module_tree("other targets") else { return };
     let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", SMALL);
-    // The file header's first bytes, and the machine where they name it.
+    // The magic number of the file header, and the machine type if the format has one.
     for (target, name, magic, machine) in [
         ("linux/arm64", "rr", &b"\x7fELF"[..], (18, &b"\xb7\x00"[..])),
         ("darwin/arm64", "rr", &b"\xcf\xfa\xed\xfe"[..], (4, &b"\x0c\x00\x00\x01"[..])),

@@ -18,13 +18,13 @@ fn machine() -> (Sandbox, ModuleProxy) {
 #[test]
 fn run_builds_once_and_prints_nothing_of_its_own() {
     let (sandbox, proxy) = machine();
-    // The build is for this machine, whatever the file is for.
+    // The build is for this machine, whatever target the configuration has.
     let file = configuration("hello@v1.0.0") + "\n[target_platform]\nos = \"windows\"\narch = \"arm64\"\n";
     let sandbox = sandbox.file("velox.toml", file);
     let first = sandbox.vx("run -- --version");
     assert!(first.ok().starts_with("rr version 2025.0.77 "), "{}", first.stdout());
 
-    // Once it is built, neither go nor the network is needed, and stderr is the server's.
+    // After the build, neither go nor the network is needed, and stderr is RoadRunner's.
     proxy.forget_requests();
     let sandbox = sandbox.env("PATH", "/nowhere");
     let again = sandbox.vx("run --version");
@@ -32,12 +32,12 @@ fn run_builds_once_and_prints_nothing_of_its_own() {
     assert_eq!(proxy.requests(), [""; 0]);
     assert_eq!(sandbox.entries("."), [".rr.yaml", "velox.lock", "velox.toml"], "no binary is left here");
 
-    // The server's own failure, with its own exit code.
+    // RoadRunner's own failure and exit code.
     let failed = sandbox.vx("run fly -c .rr.yaml");
     assert!(failed.fails(1).contains("there is no command \"fly\""), "{}", failed.stderr());
 }
 
-/// Runs `vx` with these arguments until RoadRunner has started, and ends it by a signal; its standard error.
+/// Runs `vx` with these arguments until RoadRunner has started, then sends a signal; returns standard error.
 #[cfg(unix)]
 fn served(sandbox: &Sandbox, arguments: &str, signal: rustix::process::Signal) -> String {
     let mut child =
@@ -48,7 +48,7 @@ fn served(sandbox: &Sandbox, arguments: &str, signal: rustix::process::Signal) -
     let mut message = String::new();
     child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
     assert!(line.contains("RoadRunner server started; version: 2025.0.77"), "{line}{message}");
-    // RoadRunner has stopped its plugins and exited by itself.
+    // RoadRunner stopped its plugins and exited.
     assert_eq!(child.wait().unwrap().code(), Some(0), "{message}");
     message
 }

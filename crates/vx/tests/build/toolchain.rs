@@ -19,7 +19,7 @@ fn go() -> PathBuf {
     program("go").unwrap().canonicalize().unwrap()
 }
 
-/// `go1.26.8`: what compiles, in the end.
+/// The version of the go command that compiles, such as `go1.26.8`.
 fn version() -> String {
     let output = Command::new(go()).args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -39,7 +39,7 @@ fn disguise(name: &str) -> String {
     )
 }
 
-/// A toolchain as a module: small, and without the right to run anything, as module zips are.
+/// A toolchain module: small, and not executable, as in module zips.
 fn toolchain(proxy: &ModuleProxy, version: &str) {
     let files = [
         ("bin/go", disguise(version)),
@@ -51,7 +51,7 @@ fn toolchain(proxy: &ModuleProxy, version: &str) {
     proxy.module("golang.org/toolchain", &module(version), files.into());
 }
 
-/// A small RoadRunner, whose go.mod demands just the Go that compiles here, and a plugin.
+/// A small RoadRunner whose go.mod requires exactly this machine's Go version, and a plugin.
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
     let mut files = roadrunner("v2025").files();
@@ -68,7 +68,7 @@ fn proxy() -> ModuleProxy {
     proxy
 }
 
-/// A machine whose PATH has everything but Go, and that no checksum database vouches for.
+/// A machine without Go on the PATH and without a checksum database.
 fn machine(proxy: &ModuleProxy) -> Sandbox {
     let sandbox = Sandbox::behind(proxy).plugins("hello@v1.0.0");
     let path = std::env::var_os("PATH").unwrap();
@@ -78,7 +78,7 @@ fn machine(proxy: &ModuleProxy) -> Sandbox {
     sandbox.env("PATH", path).env("USED", used).env("GOSUMDB", "off").without("GOTOOLCHAIN")
 }
 
-/// A go command on the PATH that calls itself another version.
+/// Adds a go command to the PATH that reports another version.
 fn with_go(sandbox: Sandbox, calls_itself: &str) -> Sandbox {
     let text = disguise("installed").replace(
         "exec",
@@ -91,7 +91,7 @@ fn with_go(sandbox: Sandbox, calls_itself: &str) -> Sandbox {
     sandbox.script("go", &text)
 }
 
-/// What compiled the server; the standard library may have been compiled beside.
+/// The recorded go commands that compiled, without duplicates (the standard library may be separate).
 fn used(sandbox: &Sandbox) -> String {
     let text = fs::read_to_string(sandbox.at("used")).unwrap_or_default();
     let _ = fs::remove_file(sandbox.at("used"));
@@ -131,13 +131,13 @@ fn missing_go_is_downloaded_and_locked() {
     assert_eq!(used(&sandbox), format!("{version} local build"));
     assert_eq!(downloads(&proxy), [format!("/golang.org/toolchain/@v/{}.zip", module(&version))]);
 
-    // As the go command leaves it.
+    // The layout that the go command creates.
     let root = root(&sandbox, &version);
     assert_eq!((mode(&root.join("bin/go")), mode(&root.join("pkg/tool/any/compile"))), (0o555, 0o555));
     assert_eq!((mode(&root.join("src/go.mod")), mode(&root.join("src/cmd"))), (0o444, 0o555));
     assert_eq!(fs::read_to_string(root.join("src/cmd/go.mod")).unwrap(), "module cmd\n");
 
-    // The next build needs no download, and one on another machine is held to the same sum.
+    // The next build downloads nothing; a build on another machine must get the same checksum.
     let line = sandbox
         .read("velox.lock")
         .lines()
@@ -157,7 +157,7 @@ fn missing_go_is_downloaded_and_locked() {
 fn toolchain_is_verified_by_checksum_database() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
-    // No pattern spares a toolchain, as the go command has it.
+    // No pattern exempts a toolchain, as with the go command.
     let verified = |proxy: &ModuleProxy| machine(proxy).env("GOSUMDB", proxy.gosumdb()).env("GONOSUMDB", "*");
     let message = verified(&proxy).vx("fetch");
     message.ok();
@@ -165,7 +165,7 @@ fn toolchain_is_verified_by_checksum_database() {
     let asked = format!("lookup/golang.org/toolchain@{}", module(&version));
     assert!(proxy.requests().iter().any(|path| path.ends_with(&asked)), "{:?}", proxy.requests());
 
-    // A proxy that sends another one than the database knows.
+    // A proxy that serves another toolchain than the database records.
     let other = self::proxy();
     toolchain(&other, &version);
     let wrong = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -174,7 +174,7 @@ fn toolchain_is_verified_by_checksum_database() {
     sandbox.vx("fetch").fails_with(1, &["is not what its checksum says", wrong]);
     assert!(!root(&sandbox, &version).exists());
 
-    // One that can't be asked.
+    // An unreachable database.
     other.fail("lookup/golang.org/toolchain", Fault::Status(500));
     verified(&other).vx("fetch").fails_with(1, &["failed to verify Go ", "GOSUMDB=off"]);
 }
@@ -190,7 +190,7 @@ fn fetch_downloads_the_locked_toolchain() {
     sandbox.vx("build -o out --offline").ok();
     assert_eq!(used(&sandbox), format!("{version} local build"));
 
-    // A lock that was made with a Go installed has no sum: the one that is trusted first is kept.
+    // A lock made with an installed Go has no toolchain checksum: the first trusted one is recorded.
     let text = sandbox.read("velox.lock");
     let start = text.find("toolchain = [").unwrap();
     let end = start + text[start..].find("]\n").unwrap() + 2;
@@ -206,18 +206,18 @@ fn older_go_is_replaced_by_the_required_one() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     for old in ["go1.24.1", "go1.19.9"] {
-        // What packages of Go switch off in their own go.env is on by default.
+        // Go's default, which distribution packages may change in their go.env.
         let sandbox = with_go(machine(&proxy), old).env("GOTOOLCHAIN", "auto");
         sandbox.vx("build -o out").ok();
         assert_eq!(used(&sandbox), format!("{version} local build"), "{old}");
         assert!(sandbox.read("velox.lock").contains(&format!("version = \"{version}\"")));
 
-        // With the lock there is no need to ask again.
+        // With the lock no query is needed.
         let sandbox = sandbox.env("GOPROXY", "off");
         sandbox.vx("build -o out --no-cache").ok();
         assert_eq!(used(&sandbox), format!("{version} local build"), "{old}");
     }
-    // A plugin may need it where RoadRunner doesn't.
+    // A plugin may require it even if RoadRunner doesn't.
     let other = ModuleProxy::start();
     other.roadrunner(RELEASE);
     let demanding = plugin("example.com/acme/hello", "hello").go(version.trim_start_matches("go"));
@@ -254,21 +254,21 @@ fn gotoolchain_and_go_flag_select_the_compiler() {
     sandbox.env("GOTOOLCHAIN", "newest").vx("build -o out").fails_with(2, &["invalid GOTOOLCHAIN=newest"]);
     assert_eq!(downloads(&proxy), [""; 0]);
 
-    // As `go env -w` would have written it.
+    // As written by `go env -w`.
     let sandbox = machine(&proxy);
     let file = sandbox.home().join(".config/go/env");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "GOTOOLCHAIN=local\n").unwrap();
     let sandbox = sandbox.without("XDG_CONFIG_HOME");
     sandbox.vx("build -o out").fails_with(1, &["GOTOOLCHAIN=local"]);
-    // The one that `--go` names is used, and it alone.
+    // Only the go command named by `--go` is used.
     let given = sandbox.script("mine", &disguise("mine"));
     let mine = given.at("bin/mine").display().to_string();
     given.vx(&format!("build -o out --go {mine}")).ok();
     assert_eq!(used(&given), "mine local build");
     assert_eq!(downloads(&proxy), [""; 0]);
 
-    // A version by its name, found on the PATH before it is downloaded.
+    // A version name is looked up on the PATH before it is downloaded.
     let named = given.script(&version, &disguise("named")).env("GOTOOLCHAIN", &version);
     named.vx("build -o out --no-cache").ok();
     assert_eq!(used(&named), "named local build");
@@ -284,7 +284,7 @@ fn build_without_home_needs_explicit_directories() {
     let proxy = proxy();
     let homeless = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     let homeless = homeless.without("HOME");
-    // The go command on the PATH, and none at all.
+    // With a go command on the PATH, and without one.
     for sandbox in [with_go(machine(&proxy), &version()), machine(&proxy)] {
         let places = ["GOMODCACHE", "GOCACHE"].into_iter().fold(sandbox.without("HOME"), Sandbox::without);
         places.vx("build -o out").fails_with(1, &["set HOME to a directory", "GOMODCACHE, GOCACHE, GOPATH"]);
@@ -302,13 +302,13 @@ fn build_fails_when_toolchain_is_unavailable() {
     sandbox.vx("build -o out --offline").fails_with(1, &["no go command", "--offline"]);
     let sandbox = sandbox.env("GOPROXY", "direct");
     sandbox.vx("build -o out").fails_with(1, &["no go command", "GOPROXY"]);
-    // A ref that is no version tells no go.mod: the newest release it is.
+    // A ref that isn't a version leads to no go.mod: the newest release is used.
     toolchain(&proxy, &version);
     toolchain(&proxy, "go1.22.1");
     proxy.query("github.com/roadrunner-server/roadrunner/v2025", "main", RELEASE);
     let text = configuration("hello@v1.0.0").replace(&format!("ref = \"{RELEASE}\""), "ref = \"main\"");
     let sandbox = machine(&proxy).file("velox.toml", text);
-    // The forge that knows the branch can't be reached from here.
+    // The forge with the branch is unreachable.
     let message = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
     message.vx("lock").fails(1);
     assert!(root(&message, &version).exists() && !root(&message, "go1.22.1").exists());

@@ -7,7 +7,7 @@ use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, configuration};
 
-/// The plugin of [`mine`], as the build information names it.
+/// The plugin in the directory mine, as build information names it.
 const MINE: &str = "example.com/me/mine => ./replace/example.com_me_mine (devel)";
 
 /// The acme proxy with a second RoadRunner and a fork of hello.
@@ -46,7 +46,7 @@ fn build_from_flags_alone() {
     assert_eq!(modules(&sandbox), ["example.com/acme/bye v1.1.0", "example.com/acme/hello v1.0.0", MINE]);
     assert_eq!(sandbox.entries("."), ["mine", "rr"], "no lock where there is no file");
 
-    // The same, the module path read from the directory's go.mod, and not from the configuration's directory.
+    // The same, but the module path is read from the directory's go.mod.
     fs::remove_file(sandbox.at("rr")).unwrap();
     sandbox.vx(&format!("build --roadrunner {RELEASE} --with ./mine")).ok();
     assert_eq!(modules(&sandbox), [MINE]);

@@ -1,5 +1,4 @@
-//! Invalid configurations, each with the diagnostic of `vx build`: file, line, column and caret,
-//! exit code 2, and neither a panic nor anything of Go's.
+//! Invalid configurations: `vx build` reports file, line, column and caret, exits with 2, and never panics.
 
 use crate::support::sandbox::Sandbox;
 
@@ -21,7 +20,7 @@ fn manual(lines: &str) -> String {
     format!("[roadrunner]\nref = \"v2024.2.1\"\n\n[github.plugins]\n{lines}\n")
 }
 
-/// The newest format, with `lines` below a plugin that is right.
+/// The newest format, with `lines` below a valid plugin.
 fn modules(lines: &str) -> String {
     format!(
         "[roadrunner]\nref = \"v2025.1.15\"\n\n[plugins.http]\nmodule_name = \"github.com/roadrunner-server/http/v5\"\n\

@@ -51,7 +51,7 @@ hello = { ref = \"v1.0.0\", owner = \"acme\", repository = \"hello\" } # for now
 level = \"info\"
 ";
 
-/// What a text has that another one lacks.
+/// The lines of `new` that `old` lacks.
 fn new_lines<'a>(old: &str, new: &'a str) -> Vec<&'a str> {
     new.lines().filter(|line| !line.is_empty() && !old.lines().any(|known| known == *line)).collect()
 }
@@ -63,7 +63,7 @@ fn add_takes_the_version_of_the_release_and_locks_it() {
     let message = sandbox.vx("add fileserver");
     message.ok();
     assert!(message.stderr().contains("Added fileserver v5.1.9"), "{}", message.stderr());
-    // Of RoadRunner, which was looked at first, and of all the rest.
+    // One warning for RoadRunner, which is resolved first, and all other modules.
     assert_eq!(message.stderr().matches("no checksum database was asked").count(), 1, "{}", message.stderr());
     assert_eq!(
         new_lines(MODULES, &sandbox.read("velox.toml")),
@@ -360,7 +360,7 @@ fn update_reads_tags_of_self_hosted_forges() {
         forge.github_url(),
         forge.gitlab_url()
     );
-    // No proxy is asked: these are private names.
+    // The names are private, so no proxy is used.
     let sandbox = Sandbox::new().own_module_cache().env("GOPROXY", "off").file("velox.toml", &file);
     insta::assert_snapshot!(sandbox.vx("outdated").ok(), @"
     NAME        REQUESTED   LOCKED  COMPATIBLE  LATEST

@@ -1,4 +1,4 @@
-//! `vx init`: a velox.toml to begin with, that builds.
+//! `vx init`: creates a velox.toml that builds.
 
 use std::{io::Write, process::Stdio, thread, time::Duration};
 
@@ -42,7 +42,6 @@ fn init_default_has_the_plugins_of_the_release() {
         assert!(plan.contains(module), "{plan}");
     }
 
-    // It is there now.
     sandbox.vx("init --default").fails_with(2, &["`velox.toml` already exists", "--force"]);
     sandbox.vx("init --force --plugin acme/hello@v1.0.0 --roadrunner v2025.0.76").ok();
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.hello]"]);
@@ -73,7 +72,7 @@ fn init_takes_groups_and_plugins_from_flags() {
 #[test]
 fn init_without_version_takes_newest_release() {
     let proxy = proxy();
-    // Only this proxy: the newest of all would be a real one.
+    // Only this proxy: otherwise the newest release would be a real one.
     let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url());
     sandbox.vx("init --default --format json").ok();
     assert!(sandbox.read("velox.toml").contains("ref = \"v2025.0.77\""), "{}", sandbox.read("velox.toml"));
@@ -126,7 +125,7 @@ fn init_on_a_terminal_asks_group_by_group() {
     };
     let mut keys = child.stdin.take().unwrap();
     thread::spawn(move || {
-        // Each group: what is chosen beforehand stays.
+        // Accepts the default of each group.
         for _ in 0..200 {
             thread::sleep(Duration::from_millis(200));
             if keys.write_all(b"\r").is_err() {

@@ -1,4 +1,4 @@
-//! The commands that change a velox.toml or begin one.
+//! The commands that create or change a velox.toml.
 
 #![allow(clippy::unwrap_used)]
 

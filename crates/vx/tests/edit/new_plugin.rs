@@ -1,4 +1,4 @@
-//! `vx new plugin`: from an empty directory to a binary that runs.
+//! `vx new plugin`: from an empty directory to a running binary.
 
 use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 
@@ -60,7 +60,7 @@ fn new_plugin_runs_in_its_server() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy);
     sandbox.vx("new plugin hello --dir .").ok();
-    // No port that another test has.
+    // A port that no other test uses.
     let rr = sandbox.read(".rr.yaml");
     let sandbox = sandbox.file(".rr.yaml", rr.replace("tcp://127.0.0.1:6001", "unix://rr.sock"));
 

@@ -1,10 +1,10 @@
-//! What a user sees of the program itself: help, usage, the configuration's file, the standard streams.
+//! The program itself: help, usage, the configuration file, the standard streams.
 
 use std::fs::File;
 
 use crate::support::sandbox::{Sandbox, assert_contains};
 
-/// A configuration with a mistake that every vx finds before it does anything.
+/// A configuration with an error that every command reports first.
 const WRONG: &str = "[roadrunner]\nreff = 'v2024.2.1'\n";
 
 /// Runs `vx` in an empty directory.
@@ -95,7 +95,7 @@ fn configuration_is_not_a_text_file() {
 
 #[test]
 fn unreadable_configuration() {
-    // Root reads everything: a path through a file fails for everyone.
+    // Root can read everything, but a path through a file fails for everyone.
     let sandbox = Sandbox::new().file("file", "");
     let shown = sandbox.vx_shown("build -c file/velox.toml");
     assert!(shown.starts_with("exit code: 2\n"), "{shown}");

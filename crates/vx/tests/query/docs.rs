@@ -1,8 +1,8 @@
-//! The documentation works: its configurations are valid, its commands run, its links resolve.
+//! The documentation: its configurations are valid, its commands run, its links resolve.
 //!
-//! The console blocks of each page run in order. github.com and gitlab.com are the testkit's forge, and the module proxy has
-//! the modules of the page's configurations: RoadRunner is the testkit's small module, unknown plugins are generated. A block
-//! that can't run has the reason in a hidden comment.
+//! The console blocks of each page run in order. github.com and gitlab.com are the testkit's forge, and the
+//! module proxy has the modules of the page's configurations: RoadRunner is the testkit's small module,
+//! unknown plugins are generated. A block that can't run has the reason in a hidden comment.
 
 #![cfg(target_os = "linux")]
 
@@ -18,7 +18,7 @@ use crate::support::{
 
 const RELEASE: &str = "v2025.1.15";
 
-/// The small RoadRunner is made of these: for them the real ones are taken.
+/// Plugins of the small RoadRunner, for which the real modules are used.
 const REAL: &[&str] = &["fileserver", "informer", "logger", "metrics", "resetter", "rpc", "status"];
 
 const LANGUAGES: &[&str] = &["console", "dockerfile", "json", "text", "toml", "yaml"];
@@ -37,7 +37,7 @@ fn every_block_has_a_language() {
 fn every_configuration_is_valid() {
     let mut read = 0;
     for block in pages().iter().flat_map(Page::blocks).filter(|block| block.language == "toml") {
-        // A page may show a few keys only; the required plugins are added.
+        // A page may show a few keys only; required plugins are added.
         let whole = if block.text.contains("plugins") {
             block.text.clone()
         } else {
@@ -175,7 +175,7 @@ fn run(name: &str) {
         if let Some(file) = block.remark.as_ref().and_then(|remark| remark.strip_prefix("file: ")) {
             user.sandbox = user.sandbox.file(file, &block.text);
         } else if runs(&block) {
-            user.types(&block);
+            user.run(&block);
         }
     }
     // The commands of CI jobs.
@@ -222,7 +222,7 @@ impl User {
     }
 
     /// Runs a block's commands in one shell and expects its output lines, in order.
-    fn types(&self, block: &Block) {
+    fn run(&self, block: &Block) {
         let (mut script, mut shown, mut continued) = (String::new(), Vec::new(), false);
         for line in block.text.lines() {
             match line.strip_prefix("$ ").or(continued.then_some(line)) {
@@ -254,7 +254,7 @@ impl User {
     }
 }
 
-/// Publishes a plugin where its entry expects it; repositories of `acme` are private.
+/// Publishes a plugin at the location of its entry; repositories of `acme` are private.
 fn publish(entry: &Plugin, forge: &TestForge, proxy: &ModuleProxy) {
     let (name, reference) = (&entry.name.value, &entry.reference.value);
     match &entry.origin {

@@ -41,7 +41,7 @@ fn machine() -> Machine {
     forge.token_facts(TOKEN, &["repo", "read:org"], None);
     forge.gitlab_token("glpat_s3cret");
     forge.token_facts("glpat_s3cret", &["read_api", "read_repository"], Some("2999-01-01"));
-    // Nothing but the two forges is reached.
+    // Only the two forges are reachable.
     let (internet, proxy) = (Internet::start(&forge).offline(), ModuleProxy::start());
     let sandbox = Sandbox::new()
         .envs(internet.environment())
@@ -55,7 +55,7 @@ fn machine() -> Machine {
 }
 
 impl Machine {
-    /// The output of `vx doctor` with this exit code, without what differs between machines.
+    /// The output of `vx doctor`, which must exit with this code, without machine-specific parts.
     fn says(&self, code: i32) -> String {
         self.says_to("doctor", code)
     }
@@ -249,7 +249,7 @@ fn go_git_caches_and_configuration() {
 #[test]
 fn private_hosts_and_the_agent() {
     let machine = machine();
-    // git's own redirection stands in for a company's host.
+    // git's URL redirection stands in for a company's host.
     let private = |machine: Machine, address: &str| {
         let key = format!("url.{address}.insteadOf");
         machine.with(|sandbox| {
@@ -272,7 +272,7 @@ fn private_hosts_and_the_agent() {
 
     let missing = private(machine, &format!("{address}-not"));
     let told = missing.about("private", 1);
-    // A forge doesn't tell a stranger whether there is such a repository.
+    // A forge doesn't reveal to anonymous clients whether a repository exists.
     assert!(told.contains("git.example.com requires credentials"), "{told}");
     let dead = private(missing, "http://127.0.0.1:9/");
     let told = dead.about("private", 1);

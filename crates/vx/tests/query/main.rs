@@ -1,4 +1,4 @@
-//! The commands that answer questions, the command line itself, and the documentation.
+//! The query commands, the command line and the documentation.
 
 #![allow(clippy::unwrap_used)]
 

@@ -6,7 +6,7 @@ use crate::support::sandbox::{CommandOutput, RELEASE, Sandbox};
 use serde_json::{Value, json};
 use velox_testkit::{ModuleProxy, Osv, plugin, roadrunner};
 
-/// A proxy with a small RoadRunner, two plugins and a library that both need at versions of their own.
+/// A proxy with a small RoadRunner, two plugins, and a library that both require at different versions.
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
     proxy.roadrunner(RELEASE);
@@ -43,7 +43,7 @@ const HELLO: [&str; 3] = ["hello", "example.com/acme/hello", "v1.0.0"];
 const BYE: [&str; 3] = ["bye", "example.com/acme/bye", "v1.0.0"];
 const LOGGER: [&str; 3] = ["logger", "github.com/roadrunner-server/logger/v5", "v5.1.9"];
 
-/// Exit code and streams, as a snapshot shows them.
+/// Exit code and streams in snapshot format.
 fn shown(ran: &CommandOutput) -> String {
     ran.shown()
 }
@@ -52,7 +52,7 @@ fn events(ran: &CommandOutput) -> Vec<Value> {
     ran.events()
 }
 
-/// Times, Go's version and this machine's target change.
+/// Replaces times, the Go version and this machine's target.
 macro_rules! snapshot {
     ($name:literal, $value:expr) => {
         insta::with_settings!({filters => vec![
@@ -210,13 +210,13 @@ fn inspect_shows_the_contents_of_a_binary() {
         inspected["plugins"].as_array().unwrap().iter().map(|plugin| &plugin["name"]).collect();
     assert_eq!(plugins, ["bye", "hello", "informer", "logger", "resetter"]);
 
-    // A binary that vx did not build has less information.
+    // A binary not built by vx has less information.
     let sandbox = sandbox.env("CGO_ENABLED", "0");
     let mut sandbox = sandbox.files("tree", roadrunner("v2025").files());
     sandbox.run("go -C tree build -trimpath -o ../foreign ./cmd/rr");
     snapshot!("inspect_a_foreign_binary", shown(&sandbox.vx("inspect foreign")));
 
-    // Truncated anywhere, it is reported or read in part.
+    // A truncated binary is reported or read in part.
     let whole = sandbox.bytes("rr");
     for length in [0, 1, 4, 63, 64, 4096, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
         sandbox = sandbox.file("cut", &whole[..length]);
@@ -238,7 +238,7 @@ fn inspect_takes_any_file() {
         .file("elf", [b"\x7fELF\x02\x01\x01".as_slice(), &[0xff; 500]].concat())
         .file("magic", b"\xff Go buildinf:\x08\x02".repeat(1000));
     let huge = fs::File::create(sandbox.at("huge")).unwrap();
-    // Sparse: a size, and no bytes.
+    // A sparse file: large, but without data.
     huge.set_len(1 << 40).unwrap();
     fs::create_dir(sandbox.at("directory")).unwrap();
     sandbox.run("mkfifo pipe");
@@ -260,7 +260,7 @@ fn inspect_takes_any_file() {
     snapshot!("inspect_any_file", text);
 }
 
-/// A plugin of another major, one for other interfaces, a raised one, a branch, a deprecated one.
+/// Plugins of another major version, for other interfaces, at a raised version, at a branch, and deprecated.
 #[test]
 fn check_finds_problems() {
     let proxy = proxy();
@@ -404,7 +404,7 @@ fn check_looks_up_known_vulnerabilities() {
     assert!(ran.ok().contains("invalid URL in VX_OSV_URL"), "{}", ran.stdout());
 }
 
-/// `77 modules` in the last line.
+/// The count in the last line, such as `77 modules`.
 fn count_of(text: &str) -> String {
     let (before, _) = text.rsplit_once(" for known vulnerabilities").unwrap();
     before.rsplit("checked ").next().unwrap().to_owned()

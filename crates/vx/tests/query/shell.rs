@@ -1,10 +1,10 @@
-//! What belongs to the shell and the editor around vx: completions, man pages, the schema, examples.
+//! Shell and editor integration: completions, man pages, the schema, examples.
 
 use std::{fs, io::Write as _, process::Command, process::Stdio};
 
 use crate::support::sandbox::Sandbox;
 
-/// Every command that a user can see, with its help.
+/// Every visible command with its help.
 fn commands() -> Vec<(Vec<String>, String)> {
     let mut found = Vec::new();
     let mut open: Vec<Vec<String>> = vec![Vec::new()];
@@ -13,7 +13,7 @@ fn commands() -> Vec<(Vec<String>, String)> {
         let listed = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest);
         for line in listed.lines().take_while(|line| !line.is_empty()) {
             let name = line.split_whitespace().next().unwrap();
-            // A description that goes on in the next line is indented further.
+            // Continuation lines of a description are indented further.
             if line.starts_with("   ") || name == "help" {
                 continue;
             }
@@ -58,7 +58,7 @@ fn completions_cover_every_command_and_parse() {
     );
 }
 
-/// As bash itself would complete it after Tab.
+/// Completes as bash does after Tab.
 #[test]
 fn bash_completion_offers_flags() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! Several `vx server` and `vx worker` on NATS and an object store: every accepted build is built once, whichever node dies.
+//! Several `vx server` and `vx worker` on NATS and an object store: no killed node loses or repeats a build.
 
 use std::{
     collections::BTreeMap,
@@ -21,15 +21,15 @@ use crate::support::{
     service::{Answer, Service, request},
 };
 
-/// What all nodes share, and a machine for them.
+/// The services that all nodes share, and their sandbox.
 struct Cluster {
     nats: NatsServer,
     s3: S3Server,
     sandbox: Sandbox,
     proxy: ModuleProxy,
-    /// A line for each time that a server was compiled.
+    /// A file with one line per compiled binary.
     compiled: PathBuf,
-    /// As long as this is there, compiling waits.
+    /// Compiling waits while this file exists.
     hold: PathBuf,
 }
 
@@ -45,7 +45,7 @@ impl Cluster {
         let s3 = S3Server::start().unwrap();
         let proxy = acme_proxy();
         let sandbox = Sandbox::behind(&proxy).envs(s3.environment());
-        // A job can write to few places.
+        // A job can write to few directories.
         let modules = PathBuf::from(sandbox.value("GOMODCACHE"));
         fs::create_dir_all(&modules).unwrap();
         let (compiled, hold) = (modules.join("compiled"), modules.join("hold"));
@@ -65,7 +65,7 @@ impl Cluster {
         self.sandbox.vx_command(&format!("{command} --data {data} --nats {nats} --artifacts s3://builds/rr"))
     }
 
-    /// A server that keeps no binaries: at its start it removes those that were unused for an hour.
+    /// Starts a server that keeps no binaries: at start it removes those unused for an hour.
     fn server(&self, name: &str) -> Service {
         Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
@@ -95,10 +95,10 @@ impl Cluster {
     }
 }
 
-/// A `vx worker` that runs; it is killed at the end.
+/// A running `vx worker`, killed when dropped.
 struct Worker {
     child: Child,
-    /// Where it tells of itself: `http://127.0.0.1:4321`, if it does.
+    /// The metrics address, such as `http://127.0.0.1:4321`, if enabled.
     url: Option<String>,
 }
 
@@ -120,7 +120,7 @@ impl Worker {
         panic!("the worker didn't start");
     }
 
-    /// Asks its metrics address.
+    /// Sends a GET request to the metrics address.
     fn get(&self, path: &str) -> Answer {
         let address = self.url.as_deref().unwrap().trim_start_matches("http://");
         request(address.parse().unwrap(), "GET", path, &[], b"").unwrap()
@@ -144,7 +144,7 @@ impl Drop for Worker {
     }
 }
 
-/// A small server; what is stamped into it makes it another one.
+/// A build request for a small binary; each stamp makes a distinct one.
 fn build(stamp: &str) -> Value {
     json!({ "build": {
         "roadrunner": RELEASE,
@@ -157,13 +157,13 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-/// The numbers of a log's entries, and its text.
+/// The sequence numbers and the text of a log.
 fn entries(log: &str) -> (Vec<u64>, String) {
     let numbers = log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
     (numbers, log.to_owned())
 }
 
-/// Downloads what a build made, and compares it with its name.
+/// Downloads a build's artifact and verifies its checksum.
 fn is_whole(sandbox: &Sandbox, service: &Service, view: &Value) {
     let artifact = &view["artifact"];
     let binary = service.get(artifact["path"].as_str().unwrap());
@@ -214,7 +214,7 @@ fn build_of_a_killed_worker_is_retried() {
     let asked = id(&server.post("/v1/builds", &build("v1.2.3")));
     cluster.until_compiling(&server, &asked, 1);
     thread::scope(|scope| {
-        // One client follows all the while.
+        // One client follows the log throughout.
         let log = scope.spawn(|| server.get(&format!("/v1/builds/{asked}/log")).text());
         worker.kill();
         let _other = cluster.worker("three");
@@ -274,7 +274,7 @@ fn worker_serves_health_metrics_and_traces() {
         let metrics = worker.get("/metrics").text();
         metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
     };
-    // The worker counts a build once all of its end is written.
+    // The worker counts a build after its outcome is stored.
     wait_until("the build is counted", || value("vx_builds_total{state=\"succeeded\"}") == Some(1.0));
     assert!(value("vx_build_downloaded_bytes_total").is_some_and(|bytes| bytes > 1000.0));
     let downloaded = "vx_build_downloaded_bytes_total 0";
@@ -290,7 +290,7 @@ fn worker_serves_health_metrics_and_traces() {
     assert!(of_worker.has(&trace), "its span links to the client's trace");
 }
 
-/// Asks for a build until a node takes it: nodes come and go meanwhile.
+/// Submits a build until a node accepts it, while nodes start and stop.
 fn accepted(address: &Mutex<SocketAddr>, stamp: &str) -> String {
     let (headers, body) = ([("Content-Type", "application/json")], build(stamp).to_string());
     let mut id = None;
@@ -326,7 +326,7 @@ fn cluster_loses_no_accepted_build() {
                     ids.lock().unwrap().insert(id, stamp);
                 });
             }
-            // In the middle of it, each time at another moment.
+            // During a build, at another moment in each round.
             thread::sleep(Duration::from_millis(137 * (round as u64 % 7)));
             let at = round / 3 % 2;
             match round % 3 {

@@ -1,7 +1,7 @@
-//! The build service's page, in a real browser and without a script.
+//! The build service's web page, in a real browser and without scripts.
 //!
-//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test service page` draws the pictures of the documentation anew;
-//! `pngquant --force --ext .png docs/images/page-*.png` makes them small.
+//! `VX_SCREENSHOTS=docs/images cargo test -p vx --test service page` renders the images of the documentation;
+//! `pngquant --force --ext .png docs/images/page-*.png` compresses them.
 
 use std::{env, fs, ops::Deref, path::PathBuf, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::support::{
     service::Service,
 };
 
-/// RoadRunner's releases in these stories: small servers with the names of real ones, whose plugins vx knows.
+/// RoadRunner releases of these tests: small servers with the versions of real ones, whose plugins vx knows.
 const RELEASE: &str = "v2025.1.15";
 const OLDER: &str = "v2024.2.1";
-/// One that only the module proxy tells of.
+/// A release that only the module proxy lists.
 const UNKNOWN: &str = "v2023.9.9";
-/// The real plugins that the small server is made for.
+/// Real plugins for the small server.
 const PLUGINS: [(&str, &str); 5] = [
     ("fileserver", "v5.1.9"),
     ("logger", "v5.1.9"),
@@ -34,10 +34,10 @@ const PLUGINS: [(&str, &str); 5] = [
 /// A plugin that doesn't compile.
 const BROKEN: &str = "github.com/acme/rr-broken";
 
-/// A service with its page.
+/// A service with its web page.
 struct Site {
     service: Service,
-    /// Where a token is needed: one that may do everything.
+    /// A token with all scopes, if the service requires one.
     token: Option<String>,
     sandbox: Sandbox,
     _proxy: ModuleProxy,
@@ -63,7 +63,7 @@ impl Site {
         Self { service: Service::start(&mut command), token, sandbox, _proxy: proxy }
     }
 
-    /// The path and query that show a choice.
+    /// The path and query of a selection.
     fn link(&self, plugins: &[(&str, &str)]) -> String {
         let plugin =
             |(name, version): &(&str, &str)| format!("&p=github.com/roadrunner-server/{name}/v5@{version}");
@@ -81,7 +81,7 @@ fn story_with(name: &str, needs_token: bool, report: impl AsyncFnOnce(&Site, &Br
     if let Some(why) = browser::missing() {
         return skip(name, &why);
     }
-    // The proxy has a runtime of its own, which can't be started within another one.
+    // The proxy has its own runtime, which can't be started within another one.
     let service = Site::start(needs_token);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let browser = Browser::start().await;
@@ -102,7 +102,7 @@ fn page_works_with_the_keyboard_alone() {
         browser.until(&format!("document.querySelector('#rr').value === '{RELEASE}'")).await;
         let tab = String::from(char::from(Key::Tab));
 
-        // The first stop leads past the header, and can be seen.
+        // The first tab stop skips the header and is visible.
         browser.press(&tab).await;
         assert_eq!(browser.focus().await, "Skip to content");
         assert_eq!(
@@ -114,12 +114,12 @@ fn page_works_with_the_keyboard_alone() {
         browser.press(" ").await;
         assert_eq!(browser.text("[data-said=count]").await, "0");
 
-        // A slash is enough to search.
+        // A slash focuses the search.
         browser.press("/").await;
         assert_eq!(browser.focus().await, "search");
         browser.press("health checks").await;
         assert_eq!(browser.text("[data-found]").await, "1 plugin");
-        // Enter looks for it; it doesn't build.
+        // Enter searches; it doesn't build.
         browser.press(&String::from(char::from(Key::Enter))).await;
         browser.tab_to("p-status").await;
         browser.press(" ").await;
@@ -132,7 +132,7 @@ fn page_works_with_the_keyboard_alone() {
         browser.press(" ").await;
         assert_eq!(browser.text("[data-said=count]").await, "2");
 
-        // Every stop on the way shows that it has the focus.
+        // Every tab stop shows the focus.
         let ring = "(() => { const at = document.activeElement, card = at.closest('.card'); \
                     return [at, card].some((it) => it && getComputedStyle(it).outlineStyle === 'solid'); })()";
         let mut stops = 0;
@@ -145,7 +145,7 @@ fn page_works_with_the_keyboard_alone() {
         browser.press(&String::from(char::from(Key::Enter))).await;
         browser.until("location.pathname.startsWith('/builds/')").await;
 
-        // The log grows on the page that is open, which is another one once it is done.
+        // The log grows on the open page, which is replaced when the build ends.
         browser.script("window.stays = true").await;
         browser.until("window.stays && document.querySelectorAll('[data-lines] .text').length > 2").await;
         browser.until(READY).await;
@@ -161,7 +161,7 @@ fn page_works_with_the_keyboard_alone() {
         assert_eq!(sum, sha256);
         assert!(bytes.len() > 1_000_000, "{} bytes", bytes.len());
 
-        // The files are there, and the lock is shown when it is asked for.
+        // The files are present, and the lock is shown on demand.
         browser.script("document.querySelector('[data-file]').open = true").await;
         browser
             .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
@@ -171,7 +171,7 @@ fn page_works_with_the_keyboard_alone() {
             browser::http().get(format!("{}{toml}", service.url)).send().await.unwrap().text().await.unwrap();
         assert!(toml.contains("[plugins.status]") && toml.contains(RELEASE), "{toml}");
 
-        // The way back shows the same choice, which is there at once.
+        // The link back restores the selection, whose build is available immediately.
         browser.goto(&format!("{}{}", service.url, again(browser).await)).await;
         assert_eq!(checked(browser).await, json!(["rpc", "status"]));
         browser.find("button.primary").await.click().await.unwrap();
@@ -183,7 +183,7 @@ async fn again(browser: &Browser) -> String {
     browser.find("[data-again]").await.attr("href").await.unwrap().unwrap()
 }
 
-/// The names of what is chosen, in the page's order.
+/// The names of the selection, in page order.
 async fn checked(browser: &Browser) -> serde_json::Value {
     browser
         .value(
@@ -211,7 +211,7 @@ fn page_address_holds_the_selection() {
         assert_eq!(browser.value("document.querySelector('#strict').checked").await, json!(true));
         assert_eq!(browser.value("document.querySelector('.advanced').open").await, json!(true));
 
-        // It follows what is chosen, and so does what is copied.
+        // It follows the selection, and so does the copied text.
         browser.find("label[for=p-redis]").await.click().await.unwrap();
         browser.client.refresh().await.unwrap();
         assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
@@ -220,7 +220,7 @@ fn page_address_holds_the_selection() {
         browser.find("[data-link]").await.click().await.unwrap();
         browser.until("document.querySelector('[data-link]').textContent === 'Copied'").await;
 
-        // Another RoadRunner has other versions; what was changed by hand stays.
+        // Another RoadRunner changes the versions; manual changes stay.
         let release = "const rr = document.querySelector('#rr'); rr.value = 'OLDER'; \
                        for (const name of ['input', 'change']) rr.dispatchEvent(new Event(name, { bubbles: true }))";
         browser.script(&release.replace("OLDER", OLDER)).await;
@@ -228,7 +228,7 @@ fn page_address_holds_the_selection() {
         assert_eq!(browser.value("document.querySelector('#v-kv').value").await, json!("v5.0.0"));
         assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
 
-        // All of RoadRunner's own, and none.
+        // All plugins of RoadRunner's own, and none.
         browser.find("[data-set=release]").await.click().await.unwrap();
         assert_eq!(
             browser.value("document.querySelectorAll('[data-plugin] :checked').length").await,
@@ -238,7 +238,7 @@ fn page_address_holds_the_selection() {
         browser.client.refresh().await.unwrap();
         assert_eq!(checked(browser).await, json!([]));
 
-        // Everything comes from the service, and it is small.
+        // Everything is loaded from the service, and is small.
         let sizes = "performance.getEntries().filter((entry) => entry.name.startsWith('http')).\
                      map((entry) => [entry.name, entry.decodedBodySize])";
         let sizes = browser.value(sizes).await;
@@ -271,7 +271,7 @@ fn page_shows_errors_beside_their_fields() {
         let described =
             "document.getElementById(document.activeElement.getAttribute('aria-describedby')).textContent";
         assert!(browser.value(described).await.as_str().unwrap().contains("no version"));
-        // The answer is an error: browsers say so.
+        // The response is an error, which browsers log.
         let complaints = browser.complaints().await;
         assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
 
@@ -327,16 +327,16 @@ fn page_is_accessible() {
     });
 }
 
-/// Asserts what can be asserted without eyes: names, headings, landmarks, references, contrast.
+/// Asserts accessibility: names, headings, landmarks, references, contrast.
 async fn audit(browser: &Browser, what: &str) {
     let found = browser.script(include_str!("../support/audit.js")).await;
     assert_eq!(found, json!([]), "{what}");
 }
 
-/// Draws the page for the documentation, where that is wanted.
+/// Takes screenshots for the documentation if requested.
 async fn pictures(browser: &Browser, name: &str) {
     let Some(directory) = env::var_os("VX_SCREENSHOTS").map(PathBuf::from) else { return };
-    // Tests run in their package.
+    // Tests run in the package's directory.
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory);
     fs::create_dir_all(&directory).unwrap();
     for (kind, scheme, width, height, mobile) in [
@@ -376,7 +376,7 @@ fn page_takes_a_token_as_password() {
         browser.goto(&format!("http://me:{}@{host}/", service.token.as_ref().unwrap())).await;
         assert_eq!(browser.text("h1").await, "Build a RoadRunner binary");
 
-        // The browser keeps it for all that the page does: forms, the live log, files, downloads.
+        // The browser keeps the token for all requests: forms, the live log, files, downloads.
         browser.goto(&service.link(&[("rpc", "v5.1.9")])).await;
         browser.find("button.primary").await.click().await.unwrap();
         browser.until("location.pathname.startsWith('/builds/')").await;
@@ -390,7 +390,7 @@ fn page_takes_a_token_as_password() {
         let place = service.sandbox.at("downloads");
         browser.downloads(&place).await;
         browser.find("[data-download]").await.click().await.unwrap();
-        // It has another name until it is whole.
+        // It has a temporary name until it is complete.
         wait_until("it is downloaded", || place.join("rr").exists());
         let sum = HEXLOWER.encode(&Sha256::digest(fs::read(place.join("rr")).unwrap()));
         assert_eq!(sum, browser.text("#sha256").await);
@@ -461,7 +461,7 @@ fn page_works_without_javascript() {
         let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
         assert_eq!(sum, sha256);
 
-        // The same again is the same build.
+        // The same request again is the same build.
         assert_eq!(post("/build", form, "same-origin").await.1, Some(location));
         let (status, _, text) = post("/build", "p=".to_owned(), "same-origin").await;
         assert_eq!(status, 422);

@@ -23,7 +23,7 @@ use crate::support::{
     service::Service,
 };
 
-/// In the manual's format, with names of its own.
+/// In the manual's format, with custom plugin names.
 const CONFIGURATION: &str = r#"
 [roadrunner]
 ref = "v2025.0.77"
@@ -32,7 +32,7 @@ ref = "v2025.0.77"
 mine = { ref = "v1.0.0", owner = "acme", repository = "hello" }
 "#;
 
-/// A module proxy, a machine for the service, and a user without Go and without a proxy.
+/// A module proxy, a sandbox for the service, and a user without Go and without a proxy.
 struct Story {
     proxy: ModuleProxy,
     machine: Sandbox,
@@ -57,7 +57,7 @@ impl Story {
         Service::start(self.machine.vx_command("server --data data").args(arguments))
     }
 
-    /// `vx build --remote`, where no go command is found.
+    /// `vx build --remote`, without a go command on the PATH.
     fn command(&self, service: &Service, arguments: &str) -> Command {
         let mut command = self.user.vx_command(&format!("build --remote {} {arguments}", service.url));
         command.env("PATH", "/nonexistent");
@@ -76,13 +76,13 @@ fn remote_build_writes_binary_and_lock() {
     story.build(&service, "").succeeds_with(&["Resolved", "Finished"]);
     let rr = Command::new(story.user.at("rr")).arg("--version").output().unwrap();
     assert!(rr.status.success(), "{rr:?}");
-    // The lock has the names of the user's file: a local build accepts it.
+    // The lock has the plugin names of the user's file: a local build accepts it.
     let lock = story.user.read("velox.lock");
     assert!(lock.contains("mine") && lock.contains("github.com/acme/hello v1.0.0"), "{lock}");
     let mut checked = story.machine.vx_command("lock --check");
     CommandOutput::from(checked.current_dir(story.user.path())).ok();
 
-    // The second build is reused, and the lock stays as it is.
+    // The second build is reused, and the lock is unchanged.
     let ran = story.build(&service, "--locked --format json");
     ran.ok();
     let events: Vec<Value> = ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -119,7 +119,7 @@ fn remote_build_needs_a_token_and_never_shows_it() {
 
     let watcher = story.machine.vx("server token new watcher --scope read").ok();
     let mut ran = None;
-    // The service looks for changes of the file every second.
+    // The service checks the file for changes every second.
     wait_until("the new token is known", || {
         let mut may_look = story.command(&service, "");
         let now = CommandOutput::from(may_look.env("VX_REMOTE_TOKEN", &watcher));
@@ -135,7 +135,7 @@ fn remote_build_needs_a_token_and_never_shows_it() {
     let ran = CommandOutput::from(right.env("VX_REMOTE_TOKEN", &token));
     ran.ok();
 
-    // The id that a client gave is in the answer, in the log and in the audit log.
+    // The client's request id is in the response, the log and the audit log.
     let bearer = format!("Bearer {token}");
     let answer = service.ask(
         "DELETE",
@@ -147,7 +147,7 @@ fn remote_build_needs_a_token_and_never_shows_it() {
     assert_eq!(service.get("/metrics").status, 401);
     assert_eq!(service.ask("GET", "/metrics", &[("Authorization", &bearer)], b"").status, 403);
 
-    // Over gRPC-web and Connect too, where the client's id of a call is in its message.
+    // Also over gRPC-web and Connect, where the message contains the client's request id.
     let call = |id: &str, module: &str, token: &str, kind: &str| {
         let body = format!(
             r#"{{"request_id": "{id}", "rr_version": "{RELEASE}", "plugins": [{{"module_name": "{module}", "tag": "v1.0.0"}}]}}"#
@@ -262,7 +262,7 @@ fn ctrl_c_cancels_the_remote_build() {
 #[test]
 fn client_waits_for_a_killed_service() {
     let story = Story::new();
-    // The first compile never ends.
+    // The first compilation never ends.
     let bin = story.machine.at("bin");
     let path = story.machine.value("PATH");
     let go = std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
@@ -338,7 +338,7 @@ fn remote_build_of_several_targets_respects_locked() {
     assert!(lock.contains("linux/amd64") && lock.contains("windows/amd64"), "{lock}");
     story.build(&service, &format!("{targets} --locked")).ok();
 
-    // The configuration went on, the lock didn't: the service isn't even asked.
+    // The configuration changed, the lock didn't: no request reaches the service.
     let submissions = || {
         let text = service.get("/metrics").text();
         text.lines()
@@ -358,7 +358,7 @@ fn remote_build_of_several_targets_respects_locked() {
 fn altered_binary_is_rejected() {
     let story = Story::new();
     let service = story.serve(&[]);
-    let between = tampering(service.address());
+    let between = tampering_proxy(service.address());
     let mut command = story.user.vx_command(&format!("build --remote {between}"));
     CommandOutput::from(command.env("PATH", "/nonexistent"))
         .fails_with(1, &["isn't the one that the service made"]);
@@ -371,8 +371,8 @@ fn altered_binary_is_rejected() {
     assert_eq!(story.build(&service, "").code(), Some(0));
 }
 
-/// A way to a service on which binaries lose their first byte's value.
-fn tampering(service: SocketAddr) -> String {
+/// A TCP proxy to a service that alters the first byte of binaries.
+fn tampering_proxy(service: SocketAddr) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -397,7 +397,7 @@ fn tampering(service: SocketAddr) -> String {
                 let (mut from, mut to) = (server, client);
                 let mut buffer = [0; 1 << 16];
                 while let Ok(length @ 1..) = from.read(&mut buffer) {
-                    // A piece of a binary, not its head.
+                    // A part of a binary, not the response header.
                     if is_binary.load(Ordering::SeqCst) && !buffer.starts_with(b"HTTP/1.1") {
                         buffer[0] ^= 1;
                     }

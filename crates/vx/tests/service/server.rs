@@ -1,4 +1,4 @@
-//! `vx server`: builds requested over HTTP are made once, logged live and downloaded; errors are reported.
+//! `vx server`: builds requested over HTTP are built once, logged live and downloaded; errors are reported.
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +17,10 @@ use crate::support::{
     service::{Answer, Service},
 };
 
-/// Makes something wrong of what is right.
+/// Makes a valid request invalid.
 type Change = fn(&mut Value);
 
-/// Method, path, headers, body, and the statuses that are right.
+/// Method, path, headers, body, and the expected statuses.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], &'a [u16]);
 
 const CALL: &str = "/api.service.v1.BuildService/Build";
@@ -84,7 +84,7 @@ fn frame(message: &[u8]) -> Vec<u8> {
     [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
 }
 
-/// Calls over gRPC on HTTP/2 without TLS: the message of the answer, and its trailers.
+/// Calls a method over gRPC on HTTP/2 without TLS; returns the response message and the trailers.
 fn grpc(service: &Service, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, String)>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -99,7 +99,7 @@ fn grpc(service: &Service, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, 
         assert_eq!(response.status(), 200);
         let headers = response.headers().clone();
         let body = response.into_body().collect().await.unwrap();
-        // An error without a message has its trailers where the headers are.
+        // An error without a message has its trailers in the headers.
         let trailers = body.trailers().cloned().unwrap_or(headers);
         let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
             (name.to_string(), value.to_str().unwrap_or_default().to_owned())
@@ -123,7 +123,7 @@ fn build_is_made_once_and_survives_a_crash() {
     let id = id(&asked);
     assert_eq!(asked.header("location"), format!("/v1/builds/{id}"));
 
-    // The same request over another protocol gets the same build.
+    // The same request over another protocol joins the same build.
     let call = std::thread::scope(|scope| {
         let call = scope.spawn(|| service.post(CALL, &call("hello")));
         let log = service.get(&format!("/v1/builds/{id}/log"));
@@ -156,9 +156,9 @@ fn build_is_made_once_and_survives_a_crash() {
     let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
     assert_eq!((same.status, same.body.len()), (304, 0));
 
-    many_who_take_nothing(&sandbox, &service, path);
+    download_without_reading(&sandbox, &service, path);
 
-    // What comes along makes the same server elsewhere.
+    // The accompanying files reproduce the binary elsewhere.
     for file in ["velox.toml", "velox.lock"] {
         let text = service.get(&format!("/v1/builds/{id}/{file}"));
         assert_eq!(text.status, 200, "{text:?}");
@@ -168,7 +168,7 @@ fn build_is_made_once_and_survives_a_crash() {
     sandbox.vx("build --locked").ok();
     assert_eq!(sandbox.run("sha256sum rr"), sum);
 
-    // The catalogue asks for versions of its own accord; the plugin is only fetched for a build.
+    // The catalogue queries versions in the background; the plugin is only fetched for a build.
     let fetches = || proxy.requests().iter().filter(|request| request.contains("acme/hello")).count();
     let fetched = fetches();
     assert_eq!(service.post("/v1/builds", &json!({ "build": build("hello") })).status, 200);
@@ -181,9 +181,9 @@ fn build_is_made_once_and_survives_a_crash() {
     assert_eq!(fetches(), fetched, "nothing was fetched again");
 }
 
-/// Clients that request the artifact and don't read it cost little memory, and block no other client.
-fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
-    // More than the system takes off the service's hands.
+/// Clients that request an artifact without reading it use little memory and block no other client.
+fn download_without_reading(sandbox: &Sandbox, service: &Service, path: &str) {
+    // More than the socket buffers hold.
     const SIZE: u64 = 64 << 20;
     let clients = long(64, 256) as u64;
     let sha256 = path.rsplit('/').next().unwrap();
@@ -204,7 +204,7 @@ fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
             stream
         })
         .collect();
-    // Others are served meanwhile.
+    // Other clients are served meanwhile.
     for _ in 0..3 {
         assert_eq!(service.get(path).body.len() as u64, SIZE);
     }
@@ -251,7 +251,7 @@ fn failure_kind_says_who_can_act() {
     module("demanding", made("demanding").requires("example.com/acme/hello", "v1.1.0").files());
     let newer = plugin("example.com/acme/hello", "hello").says("newer");
     proxy.module("example.com/acme/hello", "v1.1.0", newer.files());
-    // What proxies and their networks do.
+    // Faults of proxies and their networks.
     for (name, fault) in [
         ("down", Fault::Status(503)),
         ("dead", Fault::HangUp),
@@ -264,7 +264,7 @@ fn failure_kind_says_who_can_act() {
     module("leaning", made("leaning").imports("example.com/acme/down", "v1.0.0").files());
 
     let sandbox = Sandbox::new().own_module_cache();
-    // Whatever the others say of modules that only this test has: the last word is the proxy's.
+    // Only this test's proxy, the last one, has its modules, so its response decides.
     let others = sandbox.value("GOPROXY");
     let sandbox = sandbox.env("GOPROXY", format!("{}|{}", others.trim_end_matches(",direct"), proxy.url()));
     let service = Service::start(&mut server(&sandbox, &["--jobs", "2"]));
@@ -423,7 +423,7 @@ fn malformed_requests_get_a_status() {
         assert!(wanted.contains(&answer.status), "{method} {path} {headers:?}: {answer:?}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path}");
     }
-    // Bytes of every length, and every one of a right message changed.
+    // Messages truncated at every length, and a valid message with every byte changed.
     let right = message(RELEASE, "example.com/acme/hello", "no such ref");
     for at in 0..right.len() {
         let mut wrong = right.clone();
@@ -454,7 +454,7 @@ fn malformed_requests_get_a_status() {
 #[test]
 fn slow_clients_are_disconnected() {
     let (_sandbox, service) = idle();
-    // Half a head, no byte at all, the start of HTTP/2's preface; and a body that never ends.
+    // Half a request header, no byte, the start of the HTTP/2 preface; and a body that never ends.
     let heads: [&[u8]; 3] = [b"GET /healthz HTTP/1.1\r\nHost: local", b"", b"PRI * HT"];
     let mut heads = heads.map(|start| {
         let mut stream = service.connect();
@@ -531,7 +531,7 @@ fn grpcurl_lists_describes_and_calls() {
     assert!(built.contains("\"path\": \"/v1/artifacts/"), "{built}");
 }
 
-/// The Go program of tests/connect, compiled with what protoc generates of the protobuf files.
+/// The Go program of tests/connect, compiled with the code that protoc generates from the protobuf files.
 fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
     const FILES: [&str; 3] =
         ["api/request/v1/request.proto", "api/response/v1/response.proto", "api/service/v1/service.proto"];
@@ -563,7 +563,7 @@ fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
     let mut arguments = vec![concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../velox-service/proto").to_owned()];
     for plugin in ["go", "connect-go"] {
         arguments.extend(words(&format!("--{plugin}_out=. --{plugin}_opt=module=client")));
-        // The files are no Go program's: each becomes a package of the client's.
+        // The files have no Go package: each becomes one of the client's.
         arguments.extend(FILES.map(|file| {
             let folder = file.rsplit_once('/').unwrap().0;
             let package = folder.replace("api/", "").replace('/', "");
@@ -652,12 +652,12 @@ fn connect_client_in_go() {
     }
 }
 
-/// The machine's own GOARCH.
+/// This machine's GOARCH.
 fn go_arch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
-/// What the existing service's load test asks for, as it asks for it.
+/// The requests of Velox's load test.
 #[test]
 fn requests_of_the_velox_load_test() {
     const PLUGINS: &str = "app-logger v5.1.8, logger v5.1.8, lock v5.1.8, rpc v5.1.8, centrifuge v5.1.8, \
@@ -667,7 +667,7 @@ fn requests_of_the_velox_load_test() {
         boltdb v5.1.8, memory v5.2.8, redis v5.1.9, memcached v5.1.8, fileserver v5.1.8, grpc v5.2.2, status v5.1.8, \
         tcp v5.1.8";
     let proxy = ModuleProxy::start();
-    // Its own commands use the real plugins, whose places small ones take here.
+    // Its commands use real plugins, replaced here by small ones.
     let workers =
         "package workers\n\nimport \"io\"\n\nfunc Run(string, []string, io.Writer) error { return nil }\n";
     let small = roadrunner("v2025").file("internal/cli/workers/workers.go", workers);
@@ -695,7 +695,7 @@ fn requests_of_the_velox_load_test() {
     };
     let sandbox = Sandbox::behind(&proxy);
     let service = Service::start(&mut server(&sandbox, &[]));
-    // Its users ask for the same at once, where the existing service answers all but one with 409.
+    // Its users send the same request concurrently; Velox answers all but one with 409.
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let (ask, service) = (&ask, &service);
         let users: Vec<_> =
@@ -708,7 +708,7 @@ fn requests_of_the_velox_load_test() {
         let path = answer.json()["path"].as_str().unwrap().to_owned();
         assert_eq!(service.ask("HEAD", &path, &[], b"").status, 200);
     }
-    // All of its platforms are taken; what they compile to is other stories' concern.
+    // All of its platforms are accepted; other tests compile them.
     let (_sandbox, idle) = idle();
     for os in ["linux", "windows", "darwin"] {
         for arch in ["amd64", "arm64"] {
@@ -745,7 +745,7 @@ fn full_queue_sends_retry_after() {
         full.header("retry-after").parse::<u64>().is_ok() && full.json()["type"] == "queue_full",
         "{full:?}"
     );
-    // What is there can be had all the same.
+    // Requests for queued builds are still accepted.
     assert_eq!(service.post("/v1/builds", &json!({ "build": build("plugin0") })).status, 202);
     let (_, trailers) = grpc(&service, CALL, frame(&message(RELEASE, "example.com/acme/other", "v1.0.0")));
     assert_eq!(trailer(&trailers, "grpc-status"), "8", "{trailers:?}");
@@ -758,7 +758,7 @@ fn sigterm_ends_open_requests_cleanly() {
     let (log, call) = std::thread::scope(|scope| {
         let log = scope.spawn(|| service.get(&format!("/v1/builds/{id}/log")));
         let call = scope.spawn(|| service.post(CALL, &call("hello")));
-        // Both are there once the queue knows of them: the second one joined.
+        // Waits until both requests are registered: the second one joined.
         std::thread::sleep(Duration::from_millis(500));
         service.terminate();
         (log.join().unwrap(), call.join().unwrap())

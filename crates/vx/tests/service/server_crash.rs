@@ -1,4 +1,4 @@
-//! A build service that is killed again and again: no accepted build is lost, no binary is wrong, none is built twice.
+//! A repeatedly killed build service: no accepted build is lost, no binary is wrong, none is built twice.
 //!
 //! `make soak` runs the long form.
 
@@ -27,14 +27,14 @@ use crate::support::{
 
 const HELLO: &str = "example.com/acme/hello";
 
-/// A machine whose `go` counts how often it links a server.
+/// A sandbox whose `go` counts how often it links a binary.
 struct Machine {
     sandbox: Sandbox,
     _proxy: ModuleProxy,
 }
 
 impl Machine {
-    /// With so many versions of a plugin, each of which is a server of its own.
+    /// Publishes this many versions of a plugin, each of which makes a different binary.
     fn new(versions: usize) -> Self {
         let proxy = acme_proxy();
         for version in 0..versions {
@@ -42,7 +42,7 @@ impl Machine {
             proxy.module(HELLO, &format!("v1.0.{version}"), hello.files());
         }
         let sandbox = Sandbox::behind(&proxy);
-        // A job writes nowhere else.
+        // A job can't write elsewhere.
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in *./cmd/rr) echo \"$1\" >> \"$HOME/compiled\";; esac\nexec '{}' \"$@\"\n",
             program("go").unwrap().display()
@@ -55,7 +55,7 @@ impl Machine {
         Service::start(self.sandbox.vx_command("server --data data").args(arguments))
     }
 
-    /// How often a server was compiled.
+    /// The number of compiled binaries.
     fn compiled(&self) -> usize {
         let compiled = fs::read_to_string(self.sandbox.at("data/home/compiled")).unwrap_or_default();
         compiled.lines().filter(|line| *line == "build").count()
@@ -71,7 +71,7 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-/// Asks for a build; its status and its view, if the whole answer came.
+/// Submits a build; returns its status and view if the response is complete.
 fn try_submit(address: SocketAddr, version: usize) -> Option<(u16, Value)> {
     let headers = [("Content-Type", "application/json")];
     let body = build_request(version).to_string();
@@ -87,14 +87,14 @@ struct Followed {
 }
 
 impl Followed {
-    /// Follows it until the connection breaks off, or it ends.
+    /// Follows the log until the connection breaks or the log ends.
     fn read(&mut self, address: SocketAddr, id: &str) {
         let last = self.lines.last().map_or(0, |(seq, _)| *seq).to_string();
         let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", &last)];
         let path = format!("/v1/builds/{id}/log");
         let Ok(answer) = request(address, "GET", &path, &headers, b"") else { return };
         let text = answer.text();
-        // What follows the last blank line is half an event: the rest of it never came.
+        // An event after the last blank line is incomplete.
         let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
         for event in whole.split("\n\n") {
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -109,16 +109,16 @@ impl Followed {
 }
 
 /// The clients while the service is killed and restarted.
-struct Crowd {
+struct Clients {
     address: Mutex<SocketAddr>,
-    /// How many versions are asked for by now.
+    /// The number of versions requested so far.
     versions: AtomicUsize,
     over: AtomicBool,
-    /// The builds that were accepted, by their names.
+    /// Accepted builds: the version by build id.
     accepted: Mutex<BTreeMap<String, usize>>,
 }
 
-impl Crowd {
+impl Clients {
     fn address(&self) -> SocketAddr {
         *self.address.lock().unwrap()
     }
@@ -127,7 +127,7 @@ impl Crowd {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Asks for one build after the other.
+    /// Submits builds one after another.
     fn ask(&self, mut version: usize) {
         while !self.is_over() {
             version = (version * 7 + 3) % self.versions.load(Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl Crowd {
     }
 }
 
-/// Numbers without an order, the same for the same seed.
+/// Pseudo-random numbers, reproducible for a seed.
 struct Random(u64);
 
 impl Random {
@@ -176,12 +176,12 @@ impl Random {
 fn accepted_builds_survive_crashes() {
     let _exclusive = exclusive();
     let rounds = long(8, 100);
-    // A build that never had the time to end would be given up in the end.
-    let apart = long(900, 2500) as u64;
+    // A build that never has enough time to finish would eventually fail.
+    let max_interval_ms = long(900, 2500) as u64;
     let machine = Machine::new(rounds / 2 + 2);
     let arguments = ["--jobs", "2", "--queue", "50"];
     let service = machine.server(&arguments);
-    let crowd = Crowd {
+    let clients = Clients {
         address: Mutex::new(service.address()),
         versions: AtomicUsize::new(2),
         over: AtomicBool::new(false),
@@ -191,27 +191,27 @@ fn accepted_builds_survive_crashes() {
     let (service, logs) = thread::scope(|scope| {
         let mut service = service;
         for number in 0..3 {
-            let crowd = &crowd;
-            scope.spawn(move || crowd.ask(number));
+            let clients = &clients;
+            scope.spawn(move || clients.ask(number));
         }
-        let first = scope.spawn(|| crowd.follow());
+        let first = scope.spawn(|| clients.follow());
         let mut later = None;
         for round in 0..rounds {
-            crowd.versions.store(2 + round / 2, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(50 + random.below(apart)));
+            clients.versions.store(2 + round / 2, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(50 + random.below(max_interval_ms)));
             service.kill();
             service = machine.server(&arguments);
-            *crowd.address.lock().unwrap() = service.address();
+            *clients.address.lock().unwrap() = service.address();
             if round == rounds / 2 {
-                later = Some(scope.spawn(|| crowd.follow()));
+                later = Some(scope.spawn(|| clients.follow()));
             }
         }
-        crowd.over.store(true, Ordering::Relaxed);
+        clients.over.store(true, Ordering::Relaxed);
         let logs = [Some(first), later].into_iter().flatten().filter_map(|log| log.join().unwrap());
         let logs: Vec<_> = logs.collect();
         (service, logs)
     });
-    let accepted = crowd.accepted.into_inner().unwrap();
+    let accepted = clients.accepted.into_inner().unwrap();
     assert!(accepted.len() > rounds / 4, "{accepted:?}");
     let mut attempts = 0;
     for (id, version) in &accepted {
@@ -265,7 +265,7 @@ fn equal_requests_compile_once() {
     assert_eq!(build["state"], "succeeded", "{build}");
     assert_eq!(machine.compiled(), 1);
     assert_eq!(service.post("/v1/builds", &build_request(0)).status, 200);
-    // A binary that is gone is built again.
+    // A missing binary is built again.
     let sum = build["artifact"]["sha256"].as_str().unwrap();
     let artifacts = machine.sandbox.at("data/artifacts");
     fs::remove_file(artifacts.join(&sum[..2]).join(sum)).unwrap();

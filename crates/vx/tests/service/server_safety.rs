@@ -1,4 +1,4 @@
-//! The build service compiles untrusted code: what a job can't do, and what stops it.
+//! The build service compiles untrusted code: the limits of a job and how they are enforced.
 #![cfg(unix)]
 
 use std::{
@@ -30,7 +30,7 @@ use crate::support::sandbox::{RELEASE, Sandbox, VX, program, wait_until};
 
 const HELLO: &str = "example.com/acme/hello";
 
-/// A service on a machine of its own, with a module proxy of its operator's.
+/// A service in its own sandbox, with the operator's module proxy.
 struct Machine {
     sandbox: Sandbox,
     proxy: ModuleProxy,
@@ -45,7 +45,7 @@ impl Machine {
     fn with(proxy: ModuleProxy) -> Self {
         proxy.roadrunner(RELEASE).plugin(HELLO, "v1.0.0");
         let sandbox = Sandbox::new().own_module_cache();
-        // What is public comes from the tests' shared cache, the rest is the proxy's to serve.
+        // Public modules come from the tests' shared cache, others from the proxy.
         let public = sandbox.value("GOPROXY");
         let shared = public.split(',').next().unwrap();
         let sandbox = sandbox.env("GOPROXY", format!("{shared},{}", proxy.url()));
@@ -79,7 +79,7 @@ impl Machine {
         self
     }
 
-    /// Puts a shell script before the go command; `$GO` is the real one, and `$HOME` is where it may leave things.
+    /// Puts a shell script in front of the go command; `$GO` is the real one, and `$HOME` is writable.
     fn go(self, script: &str) -> Self {
         let go = program("go").unwrap();
         let sandbox = self
@@ -94,12 +94,11 @@ impl Machine {
         self
     }
 
-    /// The jobs' home.
     fn home(&self) -> PathBuf {
         self.options.data.join("home")
     }
 
-    /// The directories of jobs that are still there.
+    /// The remaining job directories.
     fn jobs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.options.data.join("jobs")).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
@@ -110,7 +109,7 @@ impl Machine {
     }
 
     fn run_until(&self, spec: BuildSpec, cancel: CancellationToken) -> Ended {
-        // Whatever listens on this machine for a test has a runtime of its own.
+        // The fixtures have their own runtimes.
         tokio::runtime::Runtime::new().unwrap().block_on(self.attempt(spec, cancel))
     }
 
@@ -176,14 +175,14 @@ fn spec(plugins: &[(&str, &str)]) -> BuildSpec {
     )
 }
 
-/// The process whose number a script left, if it is still there.
+/// Whether the process whose id a script wrote is still running.
 fn is_running(file: &Path) -> bool {
     let Ok(text) = fs::read_to_string(file) else { return false };
     let status = fs::read_to_string(format!("/proc/{}/status", text.trim())).unwrap_or_default();
     !status.is_empty() && !status.contains("State:\tZ")
 }
 
-/// A server that answers all with the same, and how often it was asked.
+/// Starts a server with a fixed response; returns its port and its request count.
 fn server(answer: String) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -200,7 +199,7 @@ fn server(answer: String) -> (u16, Arc<AtomicUsize>) {
     (port, asked)
 }
 
-/// A server that must not be asked.
+/// A server that must not receive a request.
 fn canary() -> (u16, Arc<AtomicUsize>) {
     server("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret".to_owned())
 }
@@ -218,7 +217,7 @@ fn job_builds_and_reports_progress() {
     assert!(log.contains(&format!("hello {HELLO} v1.0.0")), "{log}");
     let phases: Vec<&str> = ended.log.iter().filter_map(|entry| entry.phase.as_deref()).collect();
     assert!(phases.contains(&"resolve") && phases.contains(&"compile"), "{phases:?}");
-    // All that is left is what other jobs can use.
+    // Only files that other jobs can use remain.
     let RunOutcome::Succeeded { directory, .. } = ended.ran else { unreachable!() };
     directory.close().unwrap();
     assert!(machine.jobs().is_empty(), "{:?}", machine.jobs());
@@ -266,7 +265,7 @@ fn job_sees_nothing_of_the_service_environment() {
     fs::write(&netrc, format!("machine {host} login operator password {SECRET}\n")).unwrap();
     let roots = machine.sandbox.at("roots.pem");
     fs::write(&roots, machine.proxy.ca()).unwrap();
-    // ProcessRunner may write into their home, and what they leave there stays.
+    // ProcessRunner may write to the jobs' home, and these files stay.
     let mut machine = machine
         .go("env >> $HOME/seen; cat /proc/$PPID/environ | tr '\\0' '\\n' >> $HOME/seen")
         .env("NETRC", netrc.to_str().unwrap())
@@ -310,14 +309,14 @@ fn foreign_code_is_compiled_and_never_run() {
         run
     );
     files.insert("init.go".to_owned(), init.into_bytes());
-    // With cgo this would be no C.
+    // A syntax error for a C compiler, which cgo would run.
     let c = format!("{package}\n\n/*\n#error a C compiler saw this\n*/\nimport \"C\"\n");
     files.insert("native.go".to_owned(), c.into_bytes());
     machine.proxy.module(HELLO, "v1.1.0", files);
     let ended = machine.run(spec(&[(HELLO, "v1.1.0")]));
     let (_, file) = ended.made();
     assert!(!run.exists() && !generated.exists());
-    // It was that code.
+    // The binary contains that code.
     let status = Command::new(file).arg("--version").stdout(Stdio::null()).status().unwrap();
     assert!(status.success() && run.exists());
 }
@@ -357,7 +356,7 @@ fn requests_can_name_no_directory_and_no_flag() {
         let ended = machine.run(spec.clone());
         assert_eq!(ended.failed().kind, FailureKind::Invalid, "{spec:?}: {:?}", ended.failed());
     }
-    // A stamp is text, whatever it looks like.
+    // A stamp is text, whatever it contains.
     let stamped = BuildSpec { stamp_version: Some(format!("1 {flag}")), ..good() };
     let ended = machine.run(stamped);
     let (_, file) = ended.made();
@@ -389,11 +388,11 @@ fn proxy_redirects_to_this_machine_are_blocked() {
 
 #[test]
 fn direct_modules_reach_nothing_on_this_machine() {
-    if !has_fence() {
+    if !has_landlock() {
         return;
     }
     let (port, asked) = canary();
-    // This script connects as the go command and git do, whatever a page redirects to.
+    // This script connects as the go command and git do, wherever a page redirects.
     let outside = tempfile::tempdir().unwrap();
     let stray = outside.path().join("stray");
     let script = format!(
@@ -471,8 +470,8 @@ fn misleading_go_import_pages_are_blocked() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
-/// Whether the kernel keeps a job from files and ports, which is asked for where it does.
-fn has_fence() -> bool {
+/// Whether the kernel can restrict a job's access to files and ports with Landlock.
+fn has_landlock() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
     let whole = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
@@ -484,7 +483,7 @@ fn has_fence() -> bool {
 
 #[test]
 fn assembler_includes_no_file_of_this_machine() {
-    if !has_fence() {
+    if !has_landlock() {
         return;
     }
     let outside = tempfile::tempdir().unwrap();
@@ -508,7 +507,7 @@ fn assembler_includes_no_file_of_this_machine() {
     let ended = machine.run(spec(&[(module, "v1.0.0")]));
     let own = ended.log() + &ended.failed().message;
     assert!(own.contains("word_of_its_own"), "the assembler quotes what it reads: {own}");
-    // Nor does a message say where the service keeps modules.
+    // Messages don't reveal the path of the service's module cache either.
     assert!(!own.contains(&machine.sandbox.value("GOMODCACHE")), "{own}");
 
     machine.proxy.module(module, "v1.0.1", reader(&secret.to_string_lossy()));
@@ -601,7 +600,7 @@ fn job_ends_with_its_service() {
     let mut input = job.stdin.take().unwrap();
     input.write_all(format!("{task}\n").as_bytes()).unwrap();
     wait_until("the go command starts", || is_running(&pid));
-    // As the kernel does it when the service is killed.
+    // As the kernel does when the service is killed.
     drop(input);
     assert!(!job.wait().unwrap().success());
     wait_until("its children end too", || !is_running(&pid));

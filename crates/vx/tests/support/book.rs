@@ -1,6 +1,6 @@
-//! The pages of the documentation, as their readers see them: code blocks and links.
+//! The documentation's pages: code blocks and links.
 
-// Each story file uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -10,9 +10,8 @@ use std::{
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// A page of Markdown.
 pub struct Page {
-    /// Its path from the repository's top.
+    /// Path from the repository root.
     pub name: String,
     pub text: String,
 }
@@ -22,24 +21,24 @@ pub struct Page {
 pub struct Block {
     pub language: String,
     pub text: String,
-    /// Where it starts: PAGE:LINE.
+    /// Start of the block: PAGE:LINE.
     pub place: String,
-    /// The HTML comment right above it, which tells this test what readers needn't know.
+    /// The HTML comment directly above, with instructions for these tests.
     pub remark: Option<String>,
 }
 
-/// The repository's top.
+/// The repository root.
 pub fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// A page by its path from the top.
+/// Reads a page by its path from the root.
 pub fn page(name: &str) -> Page {
     let text = fs::read_to_string(top().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     Page { name: name.to_owned(), text }
 }
 
-/// All pages that people read: the book's, and those beside it.
+/// All published pages: the book's and the others.
 pub fn pages() -> Vec<Page> {
     let mut names: Vec<String> = fs::read_dir(top().join("docs"))
         .unwrap()
@@ -60,7 +59,7 @@ impl Page {
         format!("{}:{}", self.name, self.text[..offset].matches('\n').count() + 1)
     }
 
-    /// Its fenced blocks, in order.
+    /// The fenced code blocks, in order.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut remark: Option<String> = None;
@@ -85,7 +84,7 @@ impl Page {
         blocks
     }
 
-    /// The targets of its links, each with its place.
+    /// The link targets, each with its location.
     pub fn links(&self) -> Vec<(String, String)> {
         self.events()
             .filter_map(|(event, range)| match event {
@@ -97,7 +96,7 @@ impl Page {
             .collect()
     }
 
-    /// The anchors of its headings, as GitHub and mdBook make them.
+    /// The heading anchors, as GitHub and mdBook generate them.
     pub fn anchors(&self) -> Vec<String> {
         let mut anchors = Vec::new();
         let mut heading: Option<String> = None;

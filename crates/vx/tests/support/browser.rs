@@ -1,6 +1,6 @@
-//! A real browser: Chromium without a window, driven over WebDriver.
+//! A real browser: headless Chromium, driven over WebDriver.
 
-// Each story file uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -14,20 +14,20 @@ use fantoccini::{Client, ClientBuilder, Locator, elements::Element, key::Key};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The longest that anything on a page is waited for; a build on a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Timeout for any condition of a page, including builds on a busy machine.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A browser with an empty profile.
 pub struct Browser {
     pub client: Client,
     driver: Child,
-    /// Where the driver is asked for what WebDriver doesn't know.
+    /// The session's URL at the driver, for commands that the WebDriver client lacks.
     session: String,
     http: reqwest::Client,
     _profile: TempDir,
 }
 
-/// Why there is no browser on this machine; `None`: there is one.
+/// The reason why no browser is available; `None` if there is one.
 pub fn missing() -> Option<String> {
     let lacks = |program: &&&str| Command::new(program).arg("--version").output().is_err();
     let lacking: Vec<&str> = ["chromium", "chromedriver"].iter().filter(lacks).copied().collect();
@@ -50,13 +50,13 @@ impl Browser {
             line.unwrap().split_once("started successfully on port ").map(|(_, port)| port.to_owned())
         });
         let url = format!("http://127.0.0.1:{}", printed.unwrap().trim_end_matches('.'));
-        // The rest is read so that the pipe never fills.
+        // Drains the output so that the pipe never fills.
         std::thread::spawn(move || lines.for_each(drop));
 
         let profile_argument = format!("--user-data-dir={}", profile.path().join("chromium").display());
         let arguments = [
             "--headless=new",
-            // Chromium has no sandbox for root, which tests are in containers.
+            // Chromium has no sandbox for root, the usual user of containers.
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
@@ -100,7 +100,7 @@ impl Browser {
         self.driver("goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await;
     }
 
-    /// `light` or `dark`.
+    /// Sets the color scheme: `light` or `dark`.
     pub async fn scheme(&self, scheme: &str) {
         let features = json!([
             { "name": "prefers-color-scheme", "value": scheme },
@@ -109,19 +109,19 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
-    /// Where downloads go.
+    /// Sets the download directory.
     pub async fn downloads(&self, place: &Path) {
         let parameters = json!({ "behavior": "allow", "downloadPath": place });
         self.devtools("Browser.setDownloadBehavior", parameters).await;
     }
 
-    /// The size of what is seen, in CSS pixels.
+    /// Sets the viewport size in CSS pixels.
     pub async fn size(&self, width: u32, height: u32, mobile: bool) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// The console's messages since the last call: script errors, and violations of the page's policy.
+    /// Console messages since the last call: script errors and violations of the content security policy.
     pub async fn complaints(&self) -> Vec<String> {
         let entries = self.driver("se/log", json!({ "type": "browser" })).await;
         let entries = entries.as_array().unwrap();
@@ -136,7 +136,7 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
-    /// The value of an expression.
+    /// Evaluates an expression.
     pub async fn value(&self, expression: &str) -> Value {
         self.script(&format!("return ({expression});")).await
     }
@@ -151,9 +151,9 @@ impl Browser {
 
     /// Waits until an expression is true.
     pub async fn until(&self, expression: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_TIMEOUT;
         loop {
-            // Between two pages there is no document.
+            // There is no document during navigation.
             let answer = self.client.execute(&format!("return Boolean({expression});"), Vec::new()).await;
             if answer.is_ok_and(|value| value == json!(true)) {
                 return;
@@ -169,18 +169,18 @@ impl Browser {
         }
     }
 
-    /// Presses keys where the focus is.
+    /// Sends keys to the focused element.
     pub async fn press(&self, keys: &str) {
         self.client.active_element().await.unwrap().send_keys(keys).await.unwrap();
     }
 
-    /// What has the focus: its `id`, else its text.
+    /// The focused element: its `id`, else its text.
     pub async fn focus(&self) -> String {
         let name = "document.activeElement.id || document.activeElement.textContent.trim()";
         self.value(name).await.as_str().unwrap().to_owned()
     }
 
-    /// Tabs until something has the focus.
+    /// Presses Tab until an element has the focus.
     pub async fn tab_to(&self, name: &str) {
         let mut passed = Vec::new();
         while self.focus().await != name {
@@ -202,9 +202,9 @@ impl Drop for Browser {
     }
 }
 
-/// A client for plain requests, which follows no redirect by itself.
+/// An HTTP client that follows no redirects.
 pub fn http() -> reqwest::Client {
-    // An error means that one is installed already.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }

@@ -1,9 +1,9 @@
-//! Dockerfiles, built by buildah with base images made from this machine's own files: no registry is asked.
+//! Dockerfiles, built by buildah from base images of this machine's own files: no registry is used.
 //!
-//! A base image has a shell and a few programs; the machine's libraries and certificates are mounted into every step. Images
-//! and caches live in a directory of the test's own.
+//! A base image has a shell and a few programs; the machine's libraries and certificates are mounted into
+//! every step. Images and caches are stored in the test's own directory.
 
-// Each test binary uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -18,18 +18,18 @@ use tempfile::TempDir;
 const PROGRAMS: [&str; 14] =
     ["cat", "cp", "date", "env", "git", "ls", "mkdir", "mv", "rm", "sh", "ssh", "test", "uname", "unshare"];
 
-/// The variables of every base image.
+/// The environment of every base image.
 const ENVIRONMENT: &str =
     "ENV HOME=/root PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// A store of images, and what every step of a build sees of this machine.
+/// An image store, and the mounts of every build step.
 pub struct Buildah {
     directory: TempDir,
     volumes: Vec<String>,
 }
 
 impl Buildah {
-    /// The error says why this machine can't build images.
+    /// An error explains why this machine can't build images.
     pub fn new() -> Result<Self, String> {
         if let Err(error) = Command::new("buildah").arg("--version").output() {
             return Err(format!("buildah can't be started: {error}"));
@@ -49,7 +49,7 @@ impl Buildah {
         self
     }
 
-    /// Makes a base image with these files of this machine, and with instructions of a Dockerfile.
+    /// Creates a base image from files of this machine and Dockerfile instructions.
     pub fn base(&self, name: &str, files: &[(&Path, &str)], instructions: &str) {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path.trim_start_matches('/'));
@@ -74,12 +74,12 @@ impl Buildah {
         );
     }
 
-    /// `docker build -t NAME`, with build arguments as `NAME=VALUE`.
+    /// Runs `docker build -t NAME`, with build arguments as `NAME=VALUE`.
     pub fn build(&self, name: &str, dockerfile: &str, context: &Path, arguments: &[&str]) {
         let file = self.directory.path().join("Dockerfile");
         fs::write(&file, dockerfile).unwrap();
         let mut command = self.command("build");
-        // What `unshare --net` needs.
+        // Required by `unshare --net`.
         command.args(["--pull-never", "--isolation", "chroot", "--cap-add", "SYS_ADMIN", "--tag", name]);
         command.args(&self.volumes);
         for argument in arguments {
@@ -88,7 +88,7 @@ impl Buildah {
         run(command.arg("--file").arg(file).arg(context));
     }
 
-    /// `docker run NAME COMMAND`: its standard output.
+    /// Runs `docker run NAME COMMAND`; returns its standard output.
     pub fn run(&self, name: &str, command: &str) -> String {
         let container = run(self.command("from").args(["--pull-never", name]));
         let mut running = self.command("run");
@@ -98,7 +98,7 @@ impl Buildah {
         output
     }
 
-    /// The command that an image runs by itself.
+    /// The default command of an image.
     pub fn command_of(&self, name: &str) -> String {
         let format = "{{.OCIv1.Config.Cmd}}";
         run(self.command("inspect").args(["--type", "image", "--format", format, name])).trim().to_owned()
@@ -117,7 +117,7 @@ impl Buildah {
 
 impl Drop for Buildah {
     fn drop(&mut self) {
-        // Go's module cache is read-only, which a plain removal stumbles over.
+        // Go's module cache is read-only, so it can't be removed directly.
         let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.directory.path()).status();
     }
 }

@@ -1,6 +1,6 @@
-//! Where traces go.
+//! An OpenTelemetry collector.
 
-// Each story file uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// Takes traces, as OTLP over HTTP sends them.
+/// Receives traces over OTLP/HTTP.
 pub struct Collector {
     pub url: String,
     sent: Arc<Mutex<Vec<u8>>>,

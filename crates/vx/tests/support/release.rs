@@ -1,6 +1,6 @@
-//! A release, as scripts/pack makes it, and the server that has it.
+//! A release made by scripts/pack, and a server for it.
 
-// Each story file uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -26,12 +26,12 @@ pub fn release() -> &'static Path {
         .path()
 }
 
-/// What a release calls this machine.
+/// The target of this machine, as releases name it.
 pub fn target() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
-/// `scripts/pack`, with one program for all targets.
+/// Runs `scripts/pack` with one program for all targets.
 pub fn pack(out: &Path, targets: &[&str], program: &Path) {
     let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/pack"))
         .arg(out)
@@ -41,7 +41,7 @@ pub fn pack(out: &Path, targets: &[&str], program: &Path) {
     assert!(status.success());
 }
 
-/// The folder of releases, for as long as the test's process runs: `/latest/download/FILE`, `/download/v9.9.9/FILE`.
+/// Serves releases until the process exits: `/latest/download/FILE`, `/download/v9.9.9/FILE`.
 pub fn serve(files: PathBuf) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -50,7 +50,7 @@ pub fn serve(files: PathBuf) -> String {
             let mut stream = stream.unwrap();
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             let first = lines.next().unwrap().unwrap();
-            // The whole request is read, else closing would be a reset.
+            // Reads the whole request: closing early would reset the connection.
             while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
             let path = first.split(' ').nth(1).unwrap();
             let known = path.strip_prefix("/latest/download/").or(path.strip_prefix("/download/v9.9.9/"));
@@ -60,7 +60,7 @@ pub fn serve(files: PathBuf) -> String {
             };
             let head =
                 format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            // A client that saw the status may be gone.
+            // The client may disconnect after the status.
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });

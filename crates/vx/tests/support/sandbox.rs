@@ -1,6 +1,6 @@
-//! A user's machine: a home, a working directory, an environment, and commands typed as a user types them.
+//! A user's machine: home, working directory, environment, and command lines.
 
-// Each test binary uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::{Files, ModuleProxy};
 
-/// How long a test waits for anything, on a machine that does much else.
+/// Timeout for any wait of a test, even on a busy machine.
 pub const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The vx under test.
@@ -26,8 +26,8 @@ pub const VX: &str = env!("CARGO_BIN_EXE_vx");
 /// A RoadRunner release that exists only in the tests' proxies.
 pub const RELEASE: &str = "v2025.0.77";
 
-/// A module proxy with the small RoadRunner of the testkit, and with `example.com/acme/hello` and `example.com/acme/bye` at
-/// v1.0.0 and v1.1.0; the branch main of bye is at v1.0.0.
+/// A module proxy with the testkit's small RoadRunner, and with `example.com/acme/hello` and
+/// `example.com/acme/bye` at v1.0.0 and v1.1.0; the branch main of bye is at v1.0.0.
 pub fn acme_proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
     proxy.roadrunner(RELEASE);
@@ -42,7 +42,7 @@ pub fn acme_proxy() -> ModuleProxy {
     proxy
 }
 
-/// A velox.toml with plugins of [`acme_proxy`], written as `hello@v1.0.0 bye@main`; a name with slashes is a module path.
+/// A velox.toml with plugins of [`acme_proxy`], such as `hello@v1.0.0 bye@main`, or of module paths.
 pub fn configuration(plugins: &str) -> String {
     let table = |plugin: &str| {
         let (module, tag) = plugin.split_once('@').unwrap();
@@ -55,7 +55,7 @@ pub fn configuration(plugins: &str) -> String {
     format!("[roadrunner]\nref = \"{RELEASE}\"\n{tables}")
 }
 
-/// The module tree for tests of the real RoadRunner; without one the test is skipped with a printed reason.
+/// The module tree with the real RoadRunner; without one the test is skipped with a printed reason.
 pub fn module_tree(test: &str) -> Option<PathBuf> {
     let tree =
         std::env::var_os("VX_TEST_GOPROXY").map(PathBuf::from).filter(|tree| !tree.as_os_str().is_empty());
@@ -67,7 +67,7 @@ pub fn module_tree(test: &str) -> Option<PathBuf> {
     })
 }
 
-/// Prints why a test is skipped; fails it where CI is meant to run all of them.
+/// Prints why a test is skipped; fails it in CI, which must run all tests.
 pub fn skip(test: &str, why: &str) {
     assert!(
         std::env::var_os("CI").is_none() || std::env::var_os("VX_TEST_GOPROXY").is_none(),
@@ -76,18 +76,18 @@ pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
-/// The first number; the second one in the long form of the tests (`make soak`).
+/// `short`, or `long` in the long form of the tests (`make soak`).
 pub fn long(short: usize, long: usize) -> usize {
     if std::env::var_os("VX_TEST_LONG").is_some() { long } else { short }
 }
 
-/// Held by tests that keep all cores busy: two at once would only take turns.
+/// Held by tests that use all cores: they run one after another.
 pub fn exclusive() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for what another process does; the bound only ends a test that hangs.
+/// Waits for another process; the timeout only ends a hung test.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -97,7 +97,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Asserts that a text has all these parts.
+/// Asserts that a text contains all parts.
 #[track_caller]
 pub fn assert_contains(text: &str, parts: &[&str]) {
     for part in parts {
@@ -105,7 +105,7 @@ pub fn assert_contains(text: &str, parts: &[&str]) {
     }
 }
 
-/// A program on the PATH.
+/// Finds a program on the PATH.
 pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|folder| folder.join(name))
@@ -121,7 +121,7 @@ fn words(line: &str) -> Vec<String> {
     shlex::split(line).unwrap_or_else(|| panic!("not a command line: {line}"))
 }
 
-/// A home, a working directory and an environment; Go's caches are shared by all tests unless a test wants its own.
+/// A home, a working directory and an environment; Go's caches are shared unless a test asks for its own.
 pub struct Sandbox {
     directory: TempDir,
     environment: Vec<(String, String)>,
@@ -149,7 +149,7 @@ impl Sandbox {
             ("GONOSUMDB".to_owned(), "*".to_owned()),
             ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
         ];
-        // Behind a TLS-inspecting proxy the tests need its certificate authority too.
+        // Behind a TLS-inspecting proxy tests need its certificate authority.
         environment
             .extend(std::env::var("SSL_CERT_FILE").ok().map(|file| ("SSL_CERT_FILE".to_owned(), file)));
         fs::create_dir(directory.path().join("home")).unwrap();
@@ -157,24 +157,23 @@ impl Sandbox {
         Self { directory, environment, by_another_user: false }
     }
 
-    /// A machine whose first module proxy is this one; it has a module cache of its own.
+    /// A sandbox with this module proxy first, and its own module cache.
     pub fn behind(proxy: &ModuleProxy) -> Self {
         Self::new().own_module_cache().proxy(&proxy.url())
     }
 
-    /// Sets a variable for all commands from here on.
+    /// Sets an environment variable for later commands.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.as_ref().to_string_lossy().into_owned()));
         self
     }
 
-    /// The value of a variable.
     pub fn value(&self, name: &str) -> String {
         self.environment.iter().find(|(known, _)| known == name).unwrap().1.clone()
     }
 
-    /// Leaves a variable unset.
+    /// Removes an environment variable.
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self
@@ -184,20 +183,20 @@ impl Sandbox {
         variables.into_iter().fold(self, |sandbox, (name, value)| sandbox.env(&name, value))
     }
 
-    /// Empty caches, for real builds.
+    /// Uses empty caches, for real builds.
     pub fn cold(self) -> Self {
         self.own_caches().env("GOFLAGS", "-modcacherw")
     }
 
-    /// Empty caches, for what looks into them and builds nothing.
+    /// Uses empty caches, for tests that inspect them without building.
     pub fn own_caches(self) -> Self {
         let (modules, builds) =
             (self.directory.path().join("gomodcache"), self.directory.path().join("gocache"));
         self.env("GOMODCACHE", modules).env("GOCACHE", builds)
     }
 
-    /// A module cache of its own, for modules that only this test has. The build cache is shared, and public modules come
-    /// from the shared module cache.
+    /// Uses a separate module cache, for modules of one test. The build cache stays shared, and public
+    /// modules come from the shared module cache.
     pub fn own_module_cache(self) -> Self {
         static FILLED: Once = Once::new();
         FILLED.call_once(|| {
@@ -210,14 +209,14 @@ impl Sandbox {
         self.env("GOMODCACHE", modules).env("GOPROXY", format!("file://{},{proxy}", shared.display()))
     }
 
-    /// Asks this proxy before the others.
+    /// Puts this proxy before the others.
     pub fn proxy(self, url: &str) -> Self {
         let known = self.value("GOPROXY");
         self.env("GOPROXY", format!("{url},{known}"))
     }
 
-    /// Runs every command from here on as a user who owns nothing but this sandbox; where the tests' own user may not do
-    /// that, it prints so and changes nothing.
+    /// Runs later commands as a user who owns only this sandbox; without the permission for that, only prints
+    /// so.
     pub fn by_another_user(mut self, test: &str) -> Self {
         const NOBODY: u32 = 65_534;
         let owned = Command::new("chown")
@@ -265,7 +264,6 @@ impl Sandbox {
         self.file("velox.toml", configuration(plugins))
     }
 
-    /// The working directory.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("work")
     }
@@ -279,12 +277,10 @@ impl Sandbox {
         self.directory.path().join("home")
     }
 
-    /// The text of a file.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// The bytes of a file.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         fs::read(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
@@ -293,7 +289,7 @@ impl Sandbox {
         self.at(name).exists()
     }
 
-    /// The names in a directory, sorted; none where there is no such directory.
+    /// The sorted names in a directory; empty if it doesn't exist.
     pub fn entries(&self, directory: &str) -> Vec<String> {
         let entries = fs::read_dir(self.at(directory)).into_iter().flatten();
         let mut names: Vec<String> =
@@ -302,7 +298,7 @@ impl Sandbox {
         names
     }
 
-    /// The version of a module inside a binary; `version => path version` where it is replaced.
+    /// The version of a module in a binary; `version => path version` if replaced.
     pub fn module_in(&self, binary: &str, module: &str) -> Option<String> {
         let info = BuildInfo::read(&self.at(binary)).unwrap();
         info.deps.into_iter().find(|dependency| dependency.path == module).map(|found| match found.replace {
@@ -311,7 +307,7 @@ impl Sandbox {
         })
     }
 
-    /// Any program, as this user would run it.
+    /// A command run as this user.
     pub fn command(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let mut command = if self.by_another_user {
             let mut setpriv = Command::new("setpriv");
@@ -329,7 +325,7 @@ impl Sandbox {
         command
     }
 
-    /// `vx` with these arguments, not yet started.
+    /// A `vx` command, not yet started.
     pub fn vx_command(&self, line: &str) -> Command {
         let words = words(line);
         self.command(VX, &words.iter().map(String::as_str).collect::<Vec<_>>())
@@ -340,12 +336,12 @@ impl Sandbox {
         self.vx_command(line).into()
     }
 
-    /// Runs `vx`: exit code and streams, as a snapshot shows them.
+    /// Runs `vx`; returns exit code and streams in snapshot format.
     pub fn vx_shown(&self, line: &str) -> String {
         self.shown(&self.vx(line))
     }
 
-    /// What a command printed, with the working directory as `[DIR]`.
+    /// Output in snapshot format, with the working directory as `[DIR]`.
     pub fn shown(&self, output: &CommandOutput) -> String {
         let real = self.path().canonicalize().unwrap();
         output
@@ -354,7 +350,7 @@ impl Sandbox {
             .replace(&*self.path().to_string_lossy(), "[DIR]")
     }
 
-    /// Runs a command line that has to succeed; its standard output.
+    /// Runs a command line that must succeed; returns its standard output.
     pub fn run(&self, line: &str) -> String {
         let words = words(line);
         let (program, arguments) = words.split_first().unwrap();
@@ -365,7 +361,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // The module cache is read-only, which a plain removal stumbles over.
+        // The module cache is read-only, so it can't be removed directly.
         let own = self.directory.path().join("gomodcache");
         if own.exists() {
             let _ = Command::new("chmod").args(["-R", "u+w"]).arg(own).status();
@@ -373,7 +369,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// Exit status and streams of a command that ended.
+/// Exit status and streams of a finished command.
 pub struct CommandOutput(pub Output);
 
 impl From<Command> for CommandOutput {
@@ -401,39 +397,39 @@ impl CommandOutput {
         self.0.status.code()
     }
 
-    /// Its standard output, once it succeeded.
+    /// Asserts success; returns standard output.
     #[track_caller]
     pub fn ok(&self) -> String {
         assert!(self.0.status.success(), "{}\n{}{}", self.0.status, self.stdout(), self.stderr());
         self.stdout()
     }
 
-    /// Asserts that it succeeded, and that its standard error has all these texts.
+    /// Asserts success, and that standard error contains all texts.
     #[track_caller]
     pub fn succeeds_with(&self, texts: &[&str]) {
         self.ok();
         assert_contains(&self.stderr(), texts);
     }
 
-    /// Its standard error, once it failed with this code.
+    /// Asserts failure with this code; returns standard error.
     #[track_caller]
     pub fn fails(&self, code: i32) -> String {
         assert_eq!(self.code(), Some(code), "{}{}", self.stdout(), self.stderr());
         self.stderr()
     }
 
-    /// Asserts that it failed with this code, and that its standard error has all these texts.
+    /// Asserts failure with this code, and that standard error contains all texts.
     #[track_caller]
     pub fn fails_with(&self, code: i32, texts: &[&str]) {
         assert_contains(&self.fails(code), texts);
     }
 
-    /// The events of `--format json`.
+    /// Parses the events of `--format json`.
     pub fn events(&self) -> Vec<Value> {
         self.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Exit code and streams, as a snapshot shows them.
+    /// Exit code and streams in snapshot format.
     pub fn shown(&self) -> String {
         let code = self.code().map_or_else(|| self.0.status.to_string(), |code| code.to_string());
         format!("exit code: {code}\n--- stdout\n{}--- stderr\n{}", self.stdout(), self.stderr())

@@ -1,6 +1,6 @@
-//! `vx server` as its clients use it.
+//! `vx server` and an HTTP client for it.
 
-// Each story file uses the part that it needs.
+// Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::sandbox::{HANG_TIMEOUT, wait_until};
 
-/// A service that runs; it is killed at the end.
+/// A running service, killed when dropped.
 pub struct Service {
     child: Option<Child>,
     stdout: BufReader<ChildStdout>,
@@ -24,7 +24,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `vx server` as this command has it, on a free port.
+    /// Starts this `vx server` command on a free port.
     pub fn start(command: &mut Command) -> Self {
         command.args(["--address", "127.0.0.1:0", "--format", "json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -65,32 +65,31 @@ impl Service {
         self.child.as_ref().unwrap().id()
     }
 
-    /// Its resident memory in bytes.
+    /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.message.lock().unwrap().clone()
     }
 
-    /// As `kill -9` does.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// Sends SIGTERM, and nothing more.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
-    /// Waits until it ended by itself.
+    /// Waits for the exit.
     pub fn ended(mut self) -> Output {
         let mut child = self.child.take().unwrap();
         wait_until("the service ends", || child.try_wait().unwrap().is_some());
@@ -100,7 +99,7 @@ impl Service {
         Output { status, stdout, stderr: self.stderr().into_bytes() }
     }
 
-    /// A connection, with a time limit on reads.
+    /// Opens a connection with a read timeout.
     pub fn connect(&self) -> TcpStream {
         connect(self.address()).unwrap()
     }
@@ -117,12 +116,12 @@ impl Service {
         self.ask("POST", path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on its own connection.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         request(self.address(), method, path, headers, body).unwrap()
     }
 
-    /// The build once it ended.
+    /// Waits until a build ends; returns its view.
     pub fn built(&self, id: &str) -> Value {
         loop {
             let build = self.get(&format!("/v1/builds/{id}?wait=20")).json();
@@ -148,7 +147,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// One request over HTTP/1.1 on a connection of its own. An error, or an answer that is cut off, means that the service is gone.
+/// Sends an HTTP/1.1 request on its own connection. Errors and truncated responses mean that it is down.
 pub fn request(
     address: SocketAddr,
     method: &str,
@@ -165,12 +164,12 @@ pub fn request(
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     stream.write_all((head + "\r\n").as_bytes())?;
-    // Who refuses a body may hang up before all of it is there.
+    // A server that rejects a body may close the connection early.
     let _ = stream.write_all(body);
     Ok(Answer::read(&mut stream, method == "HEAD"))
 }
 
-/// The answer to a request, as far as it came.
+/// A response, possibly truncated.
 #[derive(Clone)]
 pub struct Answer {
     pub status: u16,
@@ -186,7 +185,7 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// Reads an answer to its end.
+    /// Reads a response to its end.
     pub fn read(stream: &mut impl Read, is_of_head: bool) -> Self {
         let mut reader = BufReader::new(stream);
         let mut lines = Vec::new();
@@ -227,7 +226,7 @@ impl Answer {
         answer
     }
 
-    /// A header's value, or nothing.
+    /// A header's value; empty if missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }

@@ -23,14 +23,14 @@ use super::{
 };
 use crate::{options::ClusterOptions, store::StoreError};
 
-/// The jobs that the stream takes beside the queued ones: those of running builds.
+/// The number of jobs of running builds that the stream accepts besides the queued ones.
 const MAX_RUNNING_JOBS: i64 = 1000;
 
 impl JetStreamStore {
-    /// Connects, and sets up what isn't there yet.
+    /// Connects, and creates missing streams.
     ///
     /// # Errors
-    /// Which servers can't be reached, or what they can't do. Never a secret.
+    /// The servers are unreachable or reject a request. The message has no secrets.
     pub async fn connect(cluster: &ClusterOptions, options: JetStreamOptions) -> Result<Self, StoreError> {
         let index = Arc::new(BuildIndex::default());
         let client = connect(cluster, &index).await?;
@@ -39,7 +39,7 @@ impl JetStreamStore {
             .ack_timeout(REQUEST_TIMEOUT)
             .build(client);
         let file = Config { storage: StorageType::File, num_replicas: options.replicas, ..Config::default() };
-        // What the key-value stores of NATS are; to make one as such asks 2.9 for what it doesn't know.
+        // The configuration of a NATS key-value store; async-nats would request options unknown to 2.9.
         let bucket = |what: &str, description: &str| Config {
             name: format!("KV_vx-{what}"),
             subjects: vec![format!("$KV.vx-{what}.>")],
@@ -61,7 +61,7 @@ impl JetStreamStore {
                 description: Some("Builds of vx that wait, or are in a worker's held_jobs".to_owned()),
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
-                max_messages: options.queue.map_or(0, most_jobs),
+                max_messages: options.queue.map_or(0, max_jobs),
                 ..file.clone()
             },
             Config {
@@ -74,7 +74,7 @@ impl JetStreamStore {
         let [builds, keys, artifacts, jobs, logs] = streams.map(|config| {
             let context = context.clone();
             async move {
-                // All that follows the prefix is a name.
+                // The name follows the prefix.
                 let prefix = config.subjects.concat().trim_end_matches('>').to_owned();
                 Ok::<_, StoreError>(SubjectStore::new(set_up(&context, config).await?, context, prefix))
             }
@@ -118,7 +118,7 @@ async fn connect(
     let user = cluster.nats.iter().find(|url| !url.username().is_empty());
     let server = |url: &Url| {
         let mut url = url.clone();
-        // It has its own way; a URL of these schemes can be without.
+        // Credentials are passed separately; removing them can't fail for these schemes.
         let _ = (url.set_username(""), url.set_password(None));
         ServerAddr::from_url(url)
     };
@@ -126,7 +126,7 @@ async fn connect(
         cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
             StoreError::Failed(format!(
                 "{} is no valid NATS server; expected nats://host:4222",
-                shown(cluster)
+                server_list(cluster)
             ))
         })?;
     retry("connect to NATS", || async {
@@ -164,34 +164,34 @@ async fn connect(
             })?;
         }
         options.connect(servers.as_slice()).await.map_err(|error| NatsError {
-            why: format!("{} ({error})", shown(cluster)),
-            again: !is_refused(&error),
+            why: format!("{} ({error})", server_list(cluster)),
+            again: !is_permanent(&error),
         })
     })
     .await
 }
 
-/// Whether the one doesn't let in the other: for want of a password, or of a certificate that somebody known vouches for.
-fn is_refused(error: &async_nats::ConnectError) -> bool {
+/// Whether the error is permanent: rejected credentials or an untrusted certificate.
+fn is_permanent(error: &async_nats::ConnectError) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation)
         || source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::InvalidData)
 }
 
-/// The servers' addresses, without what else their URLs hold.
-fn shown(cluster: &ClusterOptions) -> String {
-    let shown = |url: &Url| {
+/// The servers' hosts and ports, without credentials.
+fn server_list(cluster: &ClusterOptions) -> String {
+    let address = |url: &Url| {
         let host = url.host_str().unwrap_or_default();
         url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     };
-    cluster.nats.iter().map(shown).collect::<Vec<_>>().join(", ")
+    cluster.nats.iter().map(address).collect::<Vec<_>>().join(", ")
 }
 
-fn most_jobs(queue: u64) -> i64 {
+fn max_jobs(queue: u64) -> i64 {
     i64::try_from(queue).unwrap_or(i64::MAX).saturating_mul(2).saturating_add(MAX_RUNNING_JOBS)
 }
 
-/// A stream with these settings; one that is there keeps its own, save for how many messages it takes.
+/// Creates the stream. An existing one keeps its settings except `max_messages`.
 async fn set_up(context: &jetstream::Context, config: Config) -> Result<Stream, StoreError> {
     retry("create a stream", || async {
         let stream = context.get_or_create_stream(config.clone()).await.map_err(NatsError::again)?;

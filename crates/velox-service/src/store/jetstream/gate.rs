@@ -1,8 +1,8 @@
-//! Who adds a build to the queue: one at a time, of all nodes, so that the bound of the queue and those of tenants hold.
+//! A distributed lock for adding builds, so that the limits of the queue and of tenants hold across nodes.
 //!
-//! The gate is a message beside the keys, changed by revision. It says whether somebody is in it, and which record whoever
-//! comes next has to have seen before counting. A node that dies in the gate is waited for until [`STUCK`]; only then may
-//! there be a build more than was counted.
+//! The gate is a message in the key bucket, changed by compare-and-set. It has the lock state and the
+//! revision of the last record, which the next holder must have seen before counting. The lock of a dead node
+//! is taken over after [`HOLDER_TIMEOUT`]; only then may a limit be exceeded by one.
 
 use std::time::Duration;
 
@@ -20,30 +20,30 @@ use super::{
 };
 use crate::{build::NewBuild, store::StoreError};
 
-/// Its name among the keys, which have others.
+/// Its name in the key bucket; no key has this form.
 const GATE: &str = "gate";
-/// For how long whoever is in it may do nothing.
-const STUCK: Duration = Duration::from_secs(3);
-/// How often to look.
-const PAUSE: Duration = Duration::from_millis(2);
+/// How long a holder may be inactive.
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The poll interval.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct QueueGate {
     taken: bool,
-    /// The revision of the last record that was made in it.
+    /// The revision of the last record created under the lock.
     last: u64,
 }
 
-/// The right to add a build.
+/// The lock, held to add a build.
 pub(super) struct Admission<'a> {
     revision: u64,
     last: u64,
-    /// Of one node there is one at the gate.
+    /// Only one submission per node polls the gate.
     _turn: MutexGuard<'a, ()>,
 }
 
 impl JetStreamState {
-    /// Waits for the right to add this build, if there is room for it.
+    /// Acquires the lock and checks the limits for this build.
     pub(super) async fn admit(&self, new: &NewBuild) -> Result<Admission<'_>, StoreError> {
         let turn = self.turn.lock().await;
         let mut seen = (0, Instant::now());
@@ -57,8 +57,8 @@ impl JetStreamState {
                 seen = (revision, Instant::now());
             }
             let must_wait = gate.taken || self.index.reached() < gate.last;
-            if must_wait && seen.1.elapsed() < STUCK {
-                sleep(PAUSE).await;
+            if must_wait && seen.1.elapsed() < HOLDER_TIMEOUT {
+                sleep(POLL_INTERVAL).await;
                 continue;
             }
             let length = self.options.queue.unwrap_or(u64::MAX);
@@ -72,7 +72,7 @@ impl JetStreamState {
         }
     }
 
-    /// Lets the next one in, who has to see this record first.
+    /// Releases the lock; the next holder must have seen this record.
     pub(super) async fn leave(&self, admission: Admission<'_>, record: Option<u64>) {
         let gate = QueueGate { taken: false, last: record.unwrap_or(admission.last) };
         let left =

@@ -1,7 +1,7 @@
-//! What a node knows of all builds without asking: which aren't over, which are the newest, and who waits for news.
+//! A node's in-memory index of builds: the unfinished ones, the newest ones and the watchers.
 //!
-//! NATS tells it of every record and every piece of a log, headers only. It may be a moment behind, save for what this node
-//! itself wrote.
+//! It follows the headers of all records and log chunks on NATS, and may lag except for this node's own
+//! writes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,8 +21,8 @@ use crate::store::{
     turns::{self, QueueLoad},
 };
 
-/// How many of the newest builds are index by name.
-const NEWEST: usize = 1000;
+/// The number of the newest builds in the index.
+const MAX_NEWEST: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct BuildIndex {
@@ -35,7 +35,7 @@ pub(super) struct BuildIndex {
 struct IndexState {
     unfinished: HashMap<BuildId, UnfinishedBuild>,
     newest: BTreeSet<BuildId>,
-    /// Up to this revision all records were told.
+    /// All records up to this revision were seen.
     reached: u64,
     waiting: HashMap<BuildId, watch::Sender<()>>,
 }
@@ -45,12 +45,12 @@ struct UnfinishedBuild {
     state: BuildState,
     revision: u64,
     since: Instant,
-    /// Digests of the tenants who want it, as [`super::record::digest`] gives them; the first is whose lane it is in.
+    /// Digests of the requesting tenants ([`super::record::digest`]); the first determines the lane.
     tenants: Vec<String>,
 }
 
 impl BuildIndex {
-    /// A record is in this state, at this revision, and these tenants want the build.
+    /// Updates the index from a record: its state, revision and requesting tenants.
     pub(super) fn saw(&self, id: BuildId, revision: u64, state: BuildState, tenants: Vec<String>) {
         let mut index = self.hold();
         if state.is_final() {
@@ -60,7 +60,7 @@ impl BuildIndex {
             index.unfinished.insert(id, new);
         }
         index.newest.insert(id);
-        if index.newest.len() > NEWEST {
+        if index.newest.len() > MAX_NEWEST {
             index.newest.pop_first();
         }
         index.tell(id);
@@ -70,7 +70,7 @@ impl BuildIndex {
         }
     }
 
-    /// A record was taken back.
+    /// Removes a build whose record was removed.
     pub(super) fn saw_removal(&self, id: BuildId) {
         let mut index = self.hold();
         index.unfinished.remove(&id);
@@ -78,12 +78,12 @@ impl BuildIndex {
         index.tell(id);
     }
 
-    /// There is more of a log.
+    /// Notifies the watchers of new log entries.
     pub(super) fn saw_log(&self, id: BuildId) {
         self.hold().tell(id);
     }
 
-    /// News may have been missed.
+    /// Notifies all watchers, since changes may have been missed.
     pub(super) fn missed(&self) {
         let index = self.hold();
         for waiting in index.waiting.values() {
@@ -93,7 +93,7 @@ impl BuildIndex {
         self.queued.notify_waiters();
     }
 
-    /// All records up to this revision were told, in their order.
+    /// Records that all records up to this revision were seen.
     pub(super) fn reach(&self, revision: u64) {
         let mut index = self.hold();
         index.reached = index.reached.max(revision);
@@ -103,7 +103,7 @@ impl BuildIndex {
         self.hold().reached
     }
 
-    /// The builds that there are when another one of this tenant is to be queued.
+    /// The numbers of builds for the admission of another one of this tenant.
     pub(super) fn load(&self, tenant: &str) -> QueueLoad {
         let index = self.hold();
         let of_tenant = |only: Option<BuildState>| {
@@ -119,7 +119,7 @@ impl BuildIndex {
         }
     }
 
-    /// How many builds of each lane are in workers' hands.
+    /// The number of running builds of each lane.
     pub(super) fn running(&self) -> HashMap<String, u64> {
         let mut running = HashMap::new();
         let index = self.hold();
@@ -131,7 +131,7 @@ impl BuildIndex {
         running
     }
 
-    /// Where a build stands in the queue.
+    /// The queue position of a build.
     pub(super) fn position(&self, id: BuildId) -> Option<QueuePosition> {
         let running = self.running();
         let index = self.hold();
@@ -154,7 +154,7 @@ impl BuildIndex {
         self.hold().newest.iter().rev().take(limit).copied().collect()
     }
 
-    /// The builds that aren't over and didn't change since `before`.
+    /// The unfinished builds that didn't change since `before`.
     pub(super) fn unfinished(&self, before: Instant) -> Vec<BuildId> {
         let index = self.hold();
         index.unfinished.iter().filter(|(_, state)| state.since <= before).map(|(id, _)| *id).collect()
@@ -165,7 +165,7 @@ impl BuildIndex {
         self.queued.notified().await;
     }
 
-    /// An item at once, and one for all the news since the last.
+    /// Yields an item at once, and one for all changes since the last item.
     pub(super) fn news(&self, id: BuildId) -> BoxStream<'static, ()> {
         let mut index = self.hold();
         let sender = index.waiting.entry(id).or_insert_with(|| watch::Sender::new(()));
@@ -178,7 +178,7 @@ impl BuildIndex {
         .boxed()
     }
 
-    /// What a lock guards here is whole at every moment.
+    /// Locks the state, which is consistent even after a panic.
     fn hold(&self) -> MutexGuard<'_, IndexState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +221,7 @@ mod tests {
         let id = BuildId::new();
         index.saw(id, 1, BuildState::Queued, tenant());
         assert!(matches!(room("00ab", None), Err(StoreError::QueueFull { waiting: 1 })));
-        // Another tenant has none waiting.
+        // Another tenant has no queued builds.
         assert!(room("11ab", None).is_ok());
         index.saw(id, 2, BuildState::Running, tenant());
         assert!(room("00ab", None).is_ok());

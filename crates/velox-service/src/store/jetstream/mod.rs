@@ -1,22 +1,22 @@
-//! Builds on NATS JetStream, for any number of nodes and workers.
+//! The distributed store on NATS JetStream, for any number of nodes and workers.
 //!
 //! ```text
-//!   KV_vx-builds     $KV.vx-builds.ID     a record: the build, and the lease that has it; changed by revision
-//!   KV_vx-keys       $KV.vx-keys.KEY      the build that the key of a spec stands for; changed by revision
-//!                    $KV.vx-keys.gate     who adds a build to the queue
-//!   KV_vx-artifacts  $KV.vx-artifacts.SHA what an artifact is
-//!   vx-jobs          vx.jobs.LANE.ID      a job that waits or is in a worker's hands (work queue; discards what is new)
-//!   vx-logs          vx.logs.ID           a piece of a log
+//!   KV_vx-builds     $KV.vx-builds.ID     a record: the build and its lease; compare-and-set by revision
+//!   KV_vx-keys       $KV.vx-keys.KEY      the current build of a spec's key; compare-and-set by revision
+//!                    $KV.vx-keys.gate     the lock for adding builds to the queue
+//!   KV_vx-artifacts  $KV.vx-artifacts.SHA an artifact's description
+//!   vx-jobs          vx.jobs.LANE.ID      a queued or leased job (work queue; discards new messages)
+//!   vx-logs          vx.logs.ID           a chunk of a log
 //! ```
 //!
-//! A build is queued in three steps, each of which anyone can do again: the key points to it (the compare-and-set that makes
-//! one build of many requests; the pointer holds the whole build), its record is made, its job is published (unless
-//! the stream has it). One node at a time does the first two ([`gate`]). Who dies after the first has answered nobody; whoever asks for the same goes on from there. A build
-//! that has a record but no job is found by any node ([`reconcile`]). A job whose record is over is acked away.
+//! A build is queued in three idempotent steps: its key points to it (the compare-and-set that deduplicates
+//! requests; the pointer contains the whole build), its record is created, its job is published. One node at
+//! a time does the first two ([`gate`]). If a node dies after the first, no client got a response, and the
+//! next request for the same key resumes there. A build with a record but without a job is found by any node
+//! ([`reconcile`]). A job whose record is final is acked.
 //!
-//! All of it needs NATS 2.9 and its file storage, nothing newer. A NATS server that is killed loses nothing that it
-//! answered; one whose machine loses power may lose what it didn't sync (every two minutes, in 2.9): three replicas
-//! keep it.
+//! Requires NATS 2.9 with file storage. A killed NATS server loses no acknowledged write; after a power
+//! failure, unsynced writes may be lost (2.9 syncs every two minutes) unless there are three replicas.
 
 mod connect;
 mod gate;
@@ -58,32 +58,31 @@ use super::{
 };
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
-/// How many conflicts with other submissions are tolerated.
+/// The maximum number of conflicts with other submissions.
 const MAX_SUBMIT_ATTEMPTS: u32 = 100;
-/// How long to wait before following a stream again.
+/// The delay before a failed stream is followed again.
 const FOLLOW_RETRY_DELAY: Duration = Duration::from_millis(500);
-/// How long a readiness check may take.
+/// The timeout of a readiness check.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How builds are kept on NATS.
+/// The options of a [`JetStreamStore`].
 #[derive(Debug, Clone)]
 pub struct JetStreamOptions {
-    /// How many builds may wait; `None`: what the nodes that take requests have set up.
+    /// The maximum length of the queue; `None`: as set up by the nodes that accept requests.
     pub queue: Option<u64>,
-    /// For how long a build is good whose refs may mean something else by then.
+    /// How long a build with inexact refs is reused.
     pub time_to_live: Duration,
-    /// How long a worker may be silent before its build is given to another. One for all workers: the last one that starts
-    /// sets it.
+    /// How long a lease lasts without being extended; the last worker to start sets it for all.
     pub lease_time: Duration,
-    /// How many NATS servers keep everything, when it is set up for the first time.
+    /// The number of replicas of new streams.
     pub replicas: usize,
 }
 
-/// Builds and the queue on NATS.
+/// The distributed store.
 #[derive(Debug)]
 pub struct JetStreamStore {
     state: Arc<JetStreamState>,
-    /// What goes on as long as this is there.
+    /// Background tasks, aborted on drop.
     _tasks: JoinSet<()>,
 }
 
@@ -96,14 +95,14 @@ pub(super) struct JetStreamState {
     jobs: SubjectStore,
     logs: SubjectStore,
     index: Arc<BuildIndex>,
-    /// At the gate.
+    /// Serializes this node's submissions at the gate.
     turn: Mutex<()>,
     positions: log::LogPositions,
     held_jobs: queue::HeldJobs,
 }
 
 impl JetStreamState {
-    /// Keeps the index; says when it has seen everything for the first time.
+    /// Updates the index from the record stream; signals `whole` after the first complete pass.
     async fn follow_builds(&self, whole: tokio::sync::oneshot::Sender<()>) {
         let mut whole = Some(whole);
         loop {
@@ -142,7 +141,7 @@ impl JetStreamState {
 
     async fn follow_logs(&self) {
         loop {
-            // One that was told before: after a reconnection it goes on from there.
+            // Starts at the last message, already seen, so that the consumer resumes there after a reconnect.
             let config = self.logs.heads_from(DeliverPolicy::Last);
             let followed = follow(self.logs.stream(), config, |message, _| {
                 let name = message.and_then(|message| self.logs.name(&message.subject));
@@ -157,7 +156,7 @@ impl JetStreamState {
     }
 }
 
-/// Gives each message to `each`, with the number of those that wait behind it, until something is wrong.
+/// Calls `each` with each message and the number of pending ones, until an error.
 async fn follow(stream: &Stream, config: OrderedConfig, mut each: impl FnMut(Option<&Message>, u64)) {
     let Ok(consumer) = stream.create_consumer(config).await else { return };
     if consumer.cached_info().num_pending == 0 {
@@ -175,7 +174,7 @@ impl BuildStore for JetStreamStore {
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError> {
         let build = Build::queued(new.clone(), new.spec.key()?);
         let state = Arc::clone(&self.state);
-        // A task of its own: who breaks off in the gate would keep all others waiting.
+        // A separate task: a caller dropped inside the gate would block all others.
         let submitting = tokio::spawn(async move {
             for _ in 0..MAX_SUBMIT_ATTEMPTS {
                 if let Some(submitted) = state.try_submit(&new, &build).await? {
@@ -336,7 +335,7 @@ impl BuildStore for JetStreamStore {
             RecordChange::Put(true)
         });
         if again.await? {
-            // It was asked for since.
+            // It was requested again.
             self.log_line(lease, RESUBMITTED).await;
             self.state.give_back(lease).await;
         } else {

@@ -1,5 +1,4 @@
-//! What is asked of NATS, with patience: a server that restarts is waited for, and an answer that was lost is asked for
-//! again. Every write names the revision that it replaces, so that a second try can't do harm.
+//! NATS requests with retries. Writes are retried safely, since each names the revision that it replaces.
 
 use std::time::Duration;
 
@@ -20,15 +19,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::StoreError;
 
-/// How long one answer may take.
+/// The timeout of a request.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a server that is away is waited for.
+/// How long requests to an unavailable server are retried.
 pub(super) const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
-/// What the key-value stores of NATS mark a removed key with.
+/// The headers of removed keys in NATS key-value stores.
 const OPERATION: &str = "KV-Operation";
 const ROLLUP: &str = "Nats-Rollup";
 
-/// Why something didn't work, and whether another try may.
+/// An error, and whether a retry may succeed.
 #[derive(Debug)]
 pub(super) struct NatsError {
     pub(super) why: String,
@@ -45,7 +44,7 @@ impl NatsError {
     }
 }
 
-/// Tries until it works, or the patience is over.
+/// Retries until success, a permanent error or the timeout.
 pub(super) async fn retry<T, A: Future<Output = Result<T, NatsError>>>(
     what: &str,
     mut attempt: impl FnMut() -> A,
@@ -69,15 +68,15 @@ pub(super) async fn retry<T, A: Future<Output = Result<T, NatsError>>>(
 /// The last message of a subject.
 #[derive(Debug)]
 pub(super) enum LastMessage {
-    /// There never was one.
+    /// The subject has no message.
     Absent,
-    /// It was removed.
+    /// A tombstone.
     Removed { revision: u64, at: Timestamp },
-    /// It is there.
+    /// A message.
     There(StreamMessage),
 }
 
-/// The last message of a subject, without its content.
+/// The last message of a subject, without its payload.
 #[derive(Debug)]
 pub(super) struct MessageHead {
     pub(super) name: String,
@@ -86,20 +85,20 @@ pub(super) struct MessageHead {
     pub(super) headers: HeaderMap,
 }
 
-/// What put_result of a write.
+/// The result of a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PutResult {
-    /// It is kept, under this revision.
+    /// Written with this revision.
     Done(u64),
-    /// Someone else was faster, or an earlier try of the same write was.
+    /// The revision changed: by another writer, or by an earlier attempt of the same write.
     Conflict,
-    /// The stream takes no more.
+    /// The stream is full.
     Full,
-    /// The message is larger than the server takes.
+    /// The message exceeds the server's `max_payload`.
     TooLarge,
 }
 
-/// A stream whose subjects each have a last message: a key-value bucket, the jobs, the logs.
+/// A stream accessed by the last message of each subject: a key-value bucket, the jobs or the logs.
 #[derive(Debug, Clone)]
 pub(super) struct SubjectStore {
     stream: Stream,
@@ -120,12 +119,12 @@ impl SubjectStore {
         format!("{}{name}", self.prefix)
     }
 
-    /// What follows the prefix in a subject.
+    /// The part of a subject after the prefix.
     pub(super) fn name<'a>(&self, subject: &'a str) -> Option<&'a str> {
         subject.strip_prefix(self.prefix.as_str())
     }
 
-    /// Reads the last message, from the stream's leader: whatever was written is seen.
+    /// Reads the last message from the stream's leader, which has all acknowledged writes.
     pub(super) async fn read(&self, name: &str) -> Result<LastMessage, StoreError> {
         let subject = self.subject(name);
         let kept = retry("read from NATS", || async {
@@ -141,7 +140,7 @@ impl SubjectStore {
         })
     }
 
-    /// The first message of the subject that isn't before `sequence`.
+    /// The first message of the subject at or after `sequence`.
     pub(super) async fn next(&self, name: &str, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
         let subject = self.subject(name);
         retry("read from NATS", || async {
@@ -150,7 +149,7 @@ impl SubjectStore {
         .await
     }
 
-    /// Writes where the last message of the subject has this revision (0: where there is none).
+    /// Writes if the last message of the subject has this revision (0: no message).
     pub(super) async fn put(
         &self,
         name: &str,
@@ -173,7 +172,7 @@ impl SubjectStore {
         .await
     }
 
-    /// Tells of messages, without their content.
+    /// A consumer of headers only.
     pub(super) fn heads_from(&self, deliver_policy: DeliverPolicy) -> OrderedConfig {
         OrderedConfig {
             deliver_subject: self.context.client().new_inbox(),
@@ -184,7 +183,7 @@ impl SubjectStore {
         }
     }
 
-    /// What the last message of each subject is, without its content.
+    /// The last message of each subject, without payloads.
     pub(super) async fn heads(&self) -> Result<Vec<MessageHead>, StoreError> {
         retry("list messages in NATS", || async {
             let config = self.heads_from(DeliverPolicy::LastPerSubject);
@@ -211,7 +210,7 @@ impl SubjectStore {
         .await
     }
 
-    /// Removes all messages of a subject up to one of this sequence, without a mark.
+    /// Removes all messages of a subject up to this sequence, without a tombstone.
     pub(super) async fn purge(&self, name: &str, last: u64) -> Result<(), StoreError> {
         let subject = self.subject(name);
         retry("purge a subject in NATS", || async {
@@ -221,7 +220,7 @@ impl SubjectStore {
         .await
     }
 
-    /// Removes what has this revision, with a mark in its place.
+    /// Replaces the message of this revision with a tombstone.
     pub(super) async fn remove(&self, name: &str, expected: u64) -> Result<PutResult, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(OPERATION, "PURGE");
@@ -230,12 +229,12 @@ impl SubjectStore {
     }
 }
 
-/// Whether a message of a bucket says that its key was removed.
+/// Whether a message is a tombstone.
 pub(super) fn is_removal(headers: &HeaderMap) -> bool {
     headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
 }
 
-/// A time in seconds since 1970.
+/// Converts seconds since 1970.
 pub(super) fn when(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap_or(Timestamp::MIN)
 }
@@ -256,7 +255,7 @@ fn unless_missing(
 }
 
 fn put_result(error: &PublishError) -> Result<PutResult, NatsError> {
-    /// A stream that discards what is new is at its limit: "maximum messages exceeded".
+    /// Also returned by a full stream that discards new messages: "maximum messages exceeded".
     const STORE_FAILED: ErrorCode = ErrorCode::STREAM_STORE_FAILED;
     match error.kind() {
         PublishErrorKind::WrongLastSequence => Ok(PutResult::Conflict),

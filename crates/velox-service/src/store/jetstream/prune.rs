@@ -1,9 +1,9 @@
-//! What is forgotten: builds with their logs, what is known of artifacts, and in the end the marks of what was removed.
+//! Removes old builds with their logs, artifact entries and finally tombstones.
 //!
-//! Any number of nodes does it at once, while others build and download. Whether an artifact may go is decided by its entry in
-//! the bucket: it is written anew when a build is about to store the bytes, when it ends, and when somebody asks for them; and
-//! who forgets it replaces an entry that is old by a mark. Both name the revision that they replace, so that one of them is
-//! first and the other one sees it. A build that wants to store what has just been forgotten waits until the bytes are gone.
+//! Nodes prune concurrently with builds and downloads. An artifact's entry in the bucket decides whether it
+//! may be removed: it is rewritten before the bytes are stored, when a build finishes and when a client
+//! requests them; pruning replaces an old entry with a tombstone. Both name the revision that they replace,
+//! so one of them conflicts. A build that stores a just removed artifact waits until its bytes are removed.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -18,14 +18,14 @@ use super::{
 };
 use crate::store::{MIN_RETENTION, StoreError};
 
-/// An entry that is older is written anew when it is used: no use is older than [`MIN_RETENTION`] by then.
-const FRESH: Duration = Duration::from_secs(MIN_RETENTION.as_secs() / 2);
-/// For how long after an artifact was forgotten its bytes may be on their way out: the minute that they have, and a
-/// difference of the machines' clocks.
-const LEAVING: Duration = Duration::from_secs(150);
+/// The age at which an entry is rewritten when used, so that no recorded use exceeds [`MIN_RETENTION`].
+const REFRESH_AGE: Duration = Duration::from_secs(MIN_RETENTION.as_secs() / 2);
+/// How long the bytes of a removed artifact may still be in removal: a minute plus clock skew.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl JetStreamState {
-    /// What the artifact is, which stays for [`FRESH`] at least from now on. Where nothing is known of it, `new` is from now on.
+    /// Marks the artifact as used, which keeps it for at least [`REFRESH_AGE`], and returns it. A missing
+    /// entry is created from `new`.
     pub(super) async fn touch(
         &self,
         sha256: &str,
@@ -35,13 +35,13 @@ impl JetStreamState {
             let (info, revision) = match (self.artifacts.read(sha256).await?, new) {
                 (LastMessage::There(message), _) => {
                     let info: ArtifactInfo = read(&message.payload)?;
-                    if !is_older(when(message.time.unix_timestamp()), FRESH) {
+                    if !is_older(when(message.time.unix_timestamp()), REFRESH_AGE) {
                         return Ok(Some(info));
                     }
                     (info, message.sequence)
                 }
                 (_, None) => return Ok(None),
-                (LastMessage::Removed { at, .. }, _) if !is_older(at, LEAVING) => {
+                (LastMessage::Removed { at, .. }, _) if !is_older(at, REMOVAL_TIMEOUT) => {
                     return Err(StoreError::Failed(format!("the artifact {sha256} is just being removed")));
                 }
                 (LastMessage::Removed { revision, .. }, Some(new)) => (new.clone(), revision),
@@ -59,7 +59,7 @@ impl JetStreamState {
         }
     }
 
-    /// Whether a build that stored the artifact may end with it. It mayn't where it took so long that others removed it.
+    /// Whether a build may finish with the artifact; `false` if it was removed since it was stored.
     pub(super) async fn is_stored(&self, artifact: &ArtifactInfo) -> Result<bool, StoreError> {
         if let LastMessage::Removed { .. } = self.artifacts.read(&artifact.sha256).await? {
             return Ok(false);
@@ -67,19 +67,19 @@ impl JetStreamState {
         Ok(self.touch(&artifact.sha256, Some(artifact)).await?.is_some())
     }
 
-    /// Forgets a finished build. `false`: it isn't finished, or gone.
+    /// Removes a finished build. `false` if it is unfinished or already removed.
     async fn remove_build(&self, name: &str) -> Result<bool, StoreError> {
         let Ok(id) = name.parse::<BuildId>() else { return Ok(false) };
         let RecordLookup::There(record, revision) = self.record(id).await? else { return Ok(false) };
         if !record.build.state.is_final() {
             return Ok(false);
         }
-        // In this order: what is left of it after a crash is found by its record.
+        // The record last: after a crash, it leads to the remains.
         let key = &record.build.key;
         if let LastMessage::There(message) = self.keys.read(key).await?
             && read::<KeyPointer>(&message.payload)?.build.id == id
         {
-            // Where there is a newer build meanwhile, that one stays.
+            // Conflicts with a newer build of the key, which stays.
             self.keys.remove(key, message.sequence).await?;
         }
         self.logs.purge(name, u64::MAX).await?;
@@ -90,14 +90,14 @@ impl JetStreamState {
         Ok(removed)
     }
 
-    /// As [`crate::store::BuildStore::prune`] says; and removes the marks of what was removed before `needed`.
+    /// Implements [`crate::store::BuildStore::prune`]; also removes tombstones older than `needed`.
     pub(super) async fn prune(
         &self,
         before: Timestamp,
         most: u64,
         needed: Timestamp,
     ) -> Result<u64, StoreError> {
-        // Before the builds: an entry that gets a build since is another revision by then.
+        // Before the builds: an entry used by a build since then has another revision.
         let entries = self.artifacts.heads().await?;
         let mut builds = self.builds.heads().await?;
         builds.retain(|head| state_of(&head.headers).is_some_and(velox_api::BuildState::is_final));
@@ -117,7 +117,7 @@ impl JetStreamState {
             }
         }
         for bucket in [&self.builds, &self.keys, &self.artifacts] {
-            unmark(bucket, needed).await?;
+            purge_tombstones(bucket, needed).await?;
         }
         Ok(pruned)
     }
@@ -141,8 +141,8 @@ impl JetStreamState {
     }
 }
 
-/// Removes marks that are older than `before`. Until then they tell those who read what was there before.
-async fn unmark(bucket: &SubjectStore, before: Timestamp) -> Result<(), StoreError> {
+/// Removes tombstones older than `before`.
+async fn purge_tombstones(bucket: &SubjectStore, before: Timestamp) -> Result<(), StoreError> {
     for head in bucket.heads().await? {
         if is_removal(&head.headers) && head.at < before {
             bucket.purge(&head.name, head.revision).await?;

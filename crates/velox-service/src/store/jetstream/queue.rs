@@ -1,4 +1,4 @@
-//! Who is built next: a worker takes a job, says that it is at it, and acks it when the record says how it ended.
+//! Leases jobs: a worker takes a job, extends its lease, and acks it once the record is final.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,12 +31,12 @@ use crate::{
     },
 };
 
-/// How long to wait after no job was found; it doubles up to the maximum. A job is in its stream a moment after its record, and
-/// no message tells that a lease ended.
+/// The delay after no job was found; it doubles up to the maximum. Polling is needed: jobs are published
+/// after their records, and expired leases send no notification.
 pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The jobs in this worker's hands, and whose turn it is.
+/// The jobs leased by this process, and the turns.
 #[derive(Debug, Default)]
 pub(super) struct HeldJobs {
     held: StdMutex<HashMap<String, Arc<HeldJob>>>,
@@ -49,7 +49,7 @@ pub(super) struct HeldJob {
     pub(super) end: Mutex<LogEnd>,
 }
 
-/// One lease at a time looks for a job.
+/// The state of the job search, which one caller at a time performs.
 #[derive(Debug, Default)]
 pub(super) struct LeaseTurn {
     number: u64,
@@ -57,7 +57,7 @@ pub(super) struct LeaseTurn {
     lanes: HashMap<String, PullConsumer>,
 }
 
-/// A job that was delivered; it goes back to the queue when it is dropped.
+/// A delivered job; queued again on drop.
 pub(super) struct DeliveredJob {
     lane: String,
     id: Option<BuildId>,
@@ -67,7 +67,7 @@ pub(super) struct DeliveredJob {
 impl DeliveredJob {
     async fn ack(mut self) {
         if let Some(message) = self.message.take() {
-            // A job that stays is found again, and acked then.
+            // If it fails, the job is delivered again and acked then.
             let _ = message.double_ack().await;
         }
     }
@@ -97,7 +97,7 @@ impl HeldJobs {
 }
 
 impl JetStreamState {
-    /// Takes the next job that there is.
+    /// Takes the next job by turn.
     pub(super) async fn take(&self, turn: &mut LeaseTurn) -> Result<Option<DeliveredJob>, StoreError> {
         let names = self.job_names().await?;
         let lanes: BTreeSet<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
@@ -139,7 +139,7 @@ impl JetStreamState {
                 DeliveredJob { lane: lane.to_owned(), id, message: Some(message) }
             }));
         }
-        // NATS may have restarted, and may have forgotten the lane: the next round makes it again.
+        // NATS may have restarted without the consumer: recreate it next time.
         turn.lanes.remove(lane);
         Ok(None)
     }
@@ -157,14 +157,14 @@ impl JetStreamState {
         }
     }
 
-    /// Makes a lease of a job. `None`: there is nothing to do for it.
+    /// Leases the build of a job. `None` if the build needs no work.
     pub(super) async fn begin(&self, mut delivered: DeliveredJob) -> Result<Option<Lease>, StoreError> {
         let Some(id) = delivered.id else {
             delivered.ack().await;
             return Ok(None);
         };
         let token = Uuid::new_v4().to_string();
-        // Whoever had it before by this job has it no more: else the job wouldn't have come.
+        // A redelivered job means that its previous lease expired.
         let mut was_running = false;
         let taken = self.change(id, |record| {
             let LeasedBuildRecord { build, lease, lane } = record;
@@ -207,7 +207,7 @@ impl JetStreamState {
         Ok(Some(Lease { build, token }))
     }
 
-    /// Changes the record of a build that the lease has.
+    /// Changes the record of a leased build.
     pub(super) async fn change_leased<T>(
         &self,
         lease: &Lease,
@@ -231,7 +231,7 @@ impl JetStreamState {
         }
     }
 
-    /// The build is over: its job goes, from the lines of all tenants.
+    /// Removes the jobs of a finished build from all lanes.
     pub(super) async fn ack(&self, lease: &Lease) {
         if let Some(held) = self.held_jobs.let_go(lease) {
             let _ = held.message.double_ack().await;
@@ -239,10 +239,10 @@ impl JetStreamState {
         self.remove_jobs(&lease.build).await;
     }
 
-    /// The job goes back, before all others of its lane.
+    /// Returns the job to the queue, before all others of its lane.
     pub(super) async fn give_back(&self, lease: &Lease) {
         if let Some(held) = self.held_jobs.let_go(lease) {
-            // Without it the lease ends by itself.
+            // If it fails, the lease expires.
             let _ = held.message.double_ack_with(AckKind::Nak(None)).await;
         }
     }
@@ -259,7 +259,7 @@ pub(super) fn put_back(build: &mut Build) {
 }
 
 impl JetStreamStore {
-    /// Adds a line to the log; the build goes on without it.
+    /// Appends a line to the log; errors are only logged.
     pub(super) async fn log_line(&self, lease: &Lease, text: &str) {
         if let Err(error) = self.append_log(lease, vec![LogEntry::new(Severity::Info, text)]).await {
             tracing::warn!(build = %lease.build.id, %error, "failed to write a log line");
@@ -276,7 +276,7 @@ impl JetStreamStore {
                 end(build, BuildState::Cancelled);
             } else {
                 put_back(build);
-                // It wasn't the build's doing.
+                // A shutdown isn't the build's fault.
                 build.attempts = build.attempts.saturating_sub(1);
             }
             RecordChange::Put(())

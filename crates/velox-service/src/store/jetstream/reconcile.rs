@@ -1,4 +1,4 @@
-//! Finds builds whose job is missing, since the node that queued them died in the middle.
+//! Publishes missing jobs of builds whose node died while queueing them.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,25 +13,26 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// How often to look. Any node does; doing it twice does no harm.
-const EVERY: Duration = Duration::from_secs(5);
-/// A build whose record is younger is left to the node that queues it.
-const YOUNG: Duration = Duration::from_secs(3);
+/// The interval of the check. Every node runs it; it is idempotent.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+/// The minimum age of a record: younger builds may still be in submission.
+const MIN_RECORD_AGE: Duration = Duration::from_secs(3);
 
 impl JetStreamState {
-    /// Looks, again and again.
+    /// Publishes missing jobs periodically.
     pub(super) async fn reconcile(&self) {
         loop {
             if let Err(error) = self.publish_missing().await {
                 tracing::warn!(%error, "builds without a job can't be looked for");
             }
-            sleep(EVERY).await;
+            sleep(RECONCILE_INTERVAL).await;
         }
     }
 
-    /// Publishes the missing jobs. A record is read after its job was missed: a job goes last when a build ends.
+    /// Publishes missing jobs. Records are read after the jobs were listed, since jobs are removed after the
+    /// record is final.
     async fn publish_missing(&self) -> Result<(), StoreError> {
-        let Some(before) = Instant::now().checked_sub(YOUNG) else { return Ok(()) };
+        let Some(before) = Instant::now().checked_sub(MIN_RECORD_AGE) else { return Ok(()) };
         let unfinished = self.index.unfinished(before);
         if unfinished.is_empty() {
             return Ok(());
@@ -53,7 +54,7 @@ impl JetStreamState {
         Ok(())
     }
 
-    /// The jobs in the stream, `LANE.ID`.
+    /// The names of the jobs in the stream, `LANE.ID`.
     pub(super) async fn job_names(&self) -> Result<Vec<String>, StoreError> {
         retry("list the jobs in NATS", || async {
             let info = self.jobs.stream().info_with_subjects(self.jobs.subject(">"));

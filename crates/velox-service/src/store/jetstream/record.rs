@@ -1,4 +1,4 @@
-//! The records: one of each build in a bucket, changed by compare-and-set, and which build a key stands for in another.
+//! The records of builds, changed by compare-and-set, and the pointers from keys to builds.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -16,44 +16,44 @@ use crate::{
     store::StoreError,
 };
 
-/// How often others may be faster before a change is given up.
-const TRIES: u32 = 200;
-/// Tell the state, and who wants the build, to those who read headers only.
+/// The maximum number of conflicts of a change.
+const MAX_CHANGE_ATTEMPTS: u32 = 200;
+/// Headers: the state and the requesting tenants, for consumers of headers only.
 const STATE: &str = "Vx-State";
 const TENANTS: &str = "Vx-Tenants";
-/// The artifact that the build made.
+/// Header: the SHA-256 of the build's artifact.
 const ARTIFACT: &str = "Vx-Artifact";
 
-/// A build, and who has it.
+/// A build and its lease.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct LeasedBuildRecord {
     pub(super) build: Build,
-    /// The token of the last lease; it stays when the build is over, so that its holder can be told so twice.
+    /// The token of the last lease; kept in final states, so that a repeated finish succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lease: Option<String>,
-    /// The lane whose job the lease holds: one of another lane is a second one of the same build.
+    /// The lane of the leased job: a job in another lane is a duplicate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lane: Option<String>,
 }
 
-/// What a key stands for.
+/// The builds of a key.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeyPointer {
-    /// The newest build of this key, as it was queued.
+    /// The newest build of the key, as queued.
     pub(super) build: Build,
-    /// The one before it that succeeded.
+    /// The previous successful build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) made: Option<BuildId>,
 }
 
-/// What is in the place of a record.
+/// The result of reading a record.
 pub(super) enum RecordLookup {
     Absent,
     Removed,
     There(Box<LeasedBuildRecord>, u64),
 }
 
-/// What is to become of a record, and the answer to who asked.
+/// Whether to keep or write a record, and the caller's result.
 pub(super) enum RecordChange<T> {
     Keep(T),
     Put(T),
@@ -70,7 +70,7 @@ impl JetStreamState {
         })
     }
 
-    /// Makes the record of a build that has none.
+    /// Creates the record of a build.
     pub(super) async fn create_record(&self, build: &Build) -> Result<PutResult, StoreError> {
         self.put_record(&LeasedBuildRecord { build: build.clone(), lease: None, lane: None }, 0).await
     }
@@ -90,14 +90,14 @@ impl JetStreamState {
         Ok(put)
     }
 
-    /// Changes a record. `change` sees it as it is, again and again until nobody else was faster, so that it has to know its
-    /// own work. `None`: there is no such record.
+    /// Changes a record. `change` is called again after each conflict and must recognize its own earlier
+    /// change. `None` if there is no record.
     pub(super) async fn change<T>(
         &self,
         id: BuildId,
         mut change: impl FnMut(&mut LeasedBuildRecord) -> RecordChange<T>,
     ) -> Result<Option<T>, StoreError> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_CHANGE_ATTEMPTS {
             let RecordLookup::There(mut record, revision) = self.record(id).await? else { return Ok(None) };
             let answer = match change(&mut record) {
                 RecordChange::Keep(answer) => return Ok(Some(answer)),
@@ -146,7 +146,7 @@ fn state_word(state: BuildState) -> &'static str {
     }
 }
 
-/// Who wants the build: digests, the one first in whose lane it is. Of names no one knows what is in them.
+/// Digests of the requesting tenants, the build's own first. Names may have any characters.
 pub(super) fn tenants_of(build: &Build) -> Vec<String> {
     let others = build.wanted_by.iter().filter(|tenant| **tenant != build.tenant);
     std::iter::once(&build.tenant).chain(others).map(digest).collect()
@@ -158,7 +158,7 @@ pub(super) fn digest(tenant: &Tenant) -> String {
     digest
 }
 
-/// The lane of a tenant of this digest.
+/// The lane of a tenant digest.
 pub(super) fn lane(digest: &str) -> &str {
     digest.get(..2).unwrap_or(digest)
 }

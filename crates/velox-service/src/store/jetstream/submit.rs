@@ -1,4 +1,4 @@
-//! Queues a build: its key, its record and its job.
+//! Queues a build: writes its key, record and job.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl JetStreamState {
-    /// Tries to make this build the one that its key stands for.
+    /// Joins or reuses the current build of the key, else adds this one. `None` after a conflict.
     pub(super) async fn try_submit(
         &self,
         new: &NewBuild,
@@ -30,14 +30,14 @@ impl JetStreamState {
         };
         let mut made = None;
         if let Some(pointer) = pointer {
-            // It was kept, and the answer was lost.
+            // An earlier attempt succeeded and its response was lost.
             if pointer.build.id == build.id {
                 let added = self.record_of(build, revision).await?;
                 return self.enqueue(build, added).await.map(Some);
             }
             match self.join(&pointer, new).await? {
-                JoinResult::Good(submitted) => return Ok(Some(*submitted)),
-                JoinResult::Over(last) => made = last,
+                JoinResult::Accepted(submitted) => return Ok(Some(*submitted)),
+                JoinResult::Finished(last) => made = last,
             }
         }
         let admission = self.admit(new).await?;
@@ -50,8 +50,8 @@ impl JetStreamState {
         }
     }
 
-    /// Makes this build the one that its key stands for, in the place of what is there at this revision, and makes its record.
-    /// `None`: somebody else was faster.
+    /// Points the key at this build, replacing this revision, and creates its record. `None` after a
+    /// conflict.
     async fn add(
         &self,
         build: &Build,
@@ -66,7 +66,7 @@ impl JetStreamState {
         }
     }
 
-    /// Makes the record of a build to which its key points at this revision, unless who joined it did.
+    /// Creates the record of a build unless a joining request did; `pointer` is the key's revision.
     async fn record_of(&self, build: &Build, pointer: u64) -> Result<AddedBuild, StoreError> {
         let record = match self.create_record(build).await? {
             PutResult::Done(revision) => Some(revision),
@@ -75,10 +75,10 @@ impl JetStreamState {
         Ok(AddedBuild { pointer, record })
     }
 
-    /// Makes the job of a build.
+    /// Publishes the job of a build, or removes the build if the queue is full.
     async fn enqueue(&self, build: &Build, added: AddedBuild) -> Result<Submission, StoreError> {
         if self.publish(build, &build.tenant).await? == PutResult::Full {
-            // Who has joined it meanwhile waits until there is room.
+            // If the record changed, another tenant joined: the job is published once there is room.
             if let Some(revision) = added.record
                 && let PutResult::Done(_) = self.builds.remove(&build.id.to_string(), revision).await?
             {
@@ -90,23 +90,23 @@ impl JetStreamState {
         Ok(Submission::Queued(build.clone()))
     }
 
-    /// Publishes the build's job in the lane of a tenant, unless it is there.
+    /// Publishes the build's job in a tenant's lane, unless it exists.
     pub(super) async fn publish(&self, build: &Build, tenant: &Tenant) -> Result<PutResult, StoreError> {
         let name = format!("{}.{}", lane(&digest(tenant)), build.id);
         self.jobs.put(&name, bytes::Bytes::new(), &HeaderMap::new(), 0).await
     }
 
-    /// Removes the build's jobs from all lanes. One that stays is acked away by the worker that finds it.
+    /// Removes the build's jobs from all lanes. Remaining ones are acked by the worker that finds them.
     pub(super) async fn remove_jobs(&self, build: &Build) {
         let subject = self.jobs.subject(&format!("*.{}", build.id));
         let _ = self.jobs.stream().purge().filter(subject).await;
     }
 
-    /// Wants the build that the key points to, if it is good for that.
+    /// Joins or reuses the build that the key points to, if possible.
     async fn join(&self, pointer: &KeyPointer, new: &NewBuild) -> Result<JoinResult, StoreError> {
         let pointed = &pointer.build;
         if let RecordLookup::Absent = self.record(pointed.id).await? {
-            // Who pointed the key to it is at it, or dead.
+            // Its node is still submitting it, or died.
             self.create_record(pointed).await?;
             self.publish(pointed, &pointed.tenant).await?;
         }
@@ -122,11 +122,11 @@ impl JetStreamState {
         let joined = joined.await?;
         match joined {
             Some(build) if !build.state.is_final() => {
-                // It stands in the line of each tenant who wants it.
+                // The build is queued in the lane of each requesting tenant.
                 if joined_now && build.state == BuildState::Queued {
                     self.publish(&build, &new.tenant).await?;
                 }
-                Ok(JoinResult::Good(Box::new(Submission::Joined(build))))
+                Ok(JoinResult::Accepted(Box::new(Submission::Joined(build))))
             }
             over => {
                 let over = over.filter(|build| build.state == BuildState::Succeeded);
@@ -138,17 +138,17 @@ impl JetStreamState {
                     (over, _) => over,
                 };
                 Ok(match made {
-                    Some(made) if !new.force && self.is_good(&made).await? => {
-                        JoinResult::Good(Box::new(Submission::Finished(Arc::new(made))))
+                    Some(made) if !new.force && self.is_reusable(&made).await? => {
+                        JoinResult::Accepted(Box::new(Submission::Finished(Arc::new(made))))
                     }
-                    made => JoinResult::Over(made.map(|made| made.id)),
+                    made => JoinResult::Finished(made.map(|made| made.id)),
                 })
             }
         }
     }
 
-    /// Whether a build that succeeded isn't stale, and what it made isn't about to be removed.
-    async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
+    /// Whether a successful build is fresh and its artifact still stored.
+    async fn is_reusable(&self, build: &Build) -> Result<bool, StoreError> {
         let fresh = is_fresh(build, self.options.time_to_live);
         let Some(BuildOutcome::Succeeded(made)) = build.outcome.as_ref().filter(|_| fresh) else {
             return Ok(false);
@@ -157,16 +157,16 @@ impl JetStreamState {
     }
 }
 
-/// The revisions of what makes a build one; `None`: somebody else made its record.
+/// The revisions of an added build; `record` is `None` if another node created the record.
 struct AddedBuild {
     pointer: u64,
     record: Option<u64>,
 }
 
-/// What put_result of a try to join a build.
+/// The result of joining a build.
 enum JoinResult {
-    /// It is good for the request.
-    Good(Box<Submission>),
-    /// It is over; this is the last one that succeeded.
-    Over(Option<BuildId>),
+    /// Joined or reused.
+    Accepted(Box<Submission>),
+    /// Finished and not reusable; has the last successful build.
+    Finished(Option<BuildId>),
 }

@@ -1,4 +1,4 @@
-//! On a real NATS server.
+//! Tests on a real NATS server.
 
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ async fn two_nodes_asked_at_once_make_one_build() {
         assert!(submitted.iter().all(|one| one.build().id == id));
         let leased = lease(if round % 2 == 0 { &one } else { &other }).await;
         assert_eq!(leased.build.id, id);
-        // A node hears what happens on the other.
+        // Nodes are notified of each other's changes.
         let elsewhere = if round % 2 == 0 { &other } else { &one };
         let wait = until(elsewhere, id, |build| build.state == BuildState::Succeeded);
         let finish = async {
@@ -114,7 +114,7 @@ async fn the_bounds_hold_on_many_nodes() {
     assert_eq!(full, 33, "{asked:?}");
     until_depth(&nodes[0], 10, 0).await;
 
-    // A node that dies in the gate is waited for, and no longer.
+    // The gate of a dead node is taken over after the timeout.
     let store = &nodes[0];
     drop(store.state.admit(&new("gate", "cid")).await.expect("there is room"));
     let since = Instant::now();
@@ -128,7 +128,7 @@ async fn what_a_dead_node_began_is_carried_on() {
     let store = node(&server, Setup::LARGE).await;
     let shared = &store.state;
 
-    // It died when the key pointed to the build, and nobody was answered: the next one who asks gets it.
+    // The node died after the key was written: the next submission resumes.
     let pointed = build_of(&new("a", "ann"));
     let pointer = written(&KeyPointer { build: pointed.clone(), made: None }).expect("it can be written");
     shared.keys.put(&pointed.key, pointer, &HeaderMap::new(), 0).await.expect("it is kept");
@@ -137,10 +137,10 @@ async fn what_a_dead_node_began_is_carried_on() {
     let leased = lease(&store).await;
     assert_eq!(leased.build.id, pointed.id);
     store.finish(&leased, made("ab")).await.expect("it ends");
-    // The job in the other tenant's line went with it.
+    // The job in the other tenant's lane was removed too.
     assert_eq!(shared.job_names().await.expect("they can be listed"), [] as [String; 0]);
 
-    // It died when the record was there: any node publishes the job.
+    // The node died after the record was created: any node publishes the job.
     let recorded = build_of(&new("b", "ann"));
     shared.create_record(&recorded).await.expect("it is kept");
     assert_eq!(lease(&store).await.build.id, recorded.id);
@@ -189,7 +189,7 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
     for round in 0..5 {
         server.kill().expect("it can be killed");
         assert!(matches!(store.ready().await, Err(StoreError::Failed(_))));
-        // These are asked while there is no server.
+        // Requests while the server is down.
         let name = format!("c{round}");
         let submit = store.submit(new(&name, "ann"));
         let append = store.append_log(&leased, vec![entry("meanwhile")]);
@@ -205,7 +205,7 @@ async fn a_server_that_is_killed_loses_nothing_and_is_waited_for() {
 
     let log = store.log(first, 0, 99).await.expect("it can be read");
     assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
-    // News still come.
+    // Notifications still arrive.
     let wait = until(&store, first, |build| build.state == BuildState::Succeeded);
     let (_, finished) = tokio::join!(wait, store.finish(&leased, made("ae")));
     finished.expect("it ends");
@@ -229,7 +229,7 @@ async fn an_artifact_that_is_needed_is_not_forgotten() {
     store.reserve_artifact(&leased, &artifact).await.expect("it is kept");
     store.prune(later, 9, hour_ago).await.expect("it can be tidied up");
     assert!(!forget(hour_ago).await, "it is about to be stored");
-    // The build took more than an hour to end: nobody gets what isn't there.
+    // The build took more than an hour: it mustn't finish with a removed artifact.
     assert!(forget(later).await);
     let error = store.reserve_artifact(&leased, &artifact).await.expect_err("its bytes are on their way out");
     assert!(error.to_string().contains("just being removed"), "{error}");
@@ -238,7 +238,7 @@ async fn an_artifact_that_is_needed_is_not_forgotten() {
     let log = store.log(leased.build.id, 0, 9).await.expect("it can be read");
     assert!(log.last().is_some_and(|last| last.text.contains("removed before the build ended")), "{log:?}");
 
-    // Once the mark is gone, the bytes are.
+    // Once the tombstone is removed, the bytes are too.
     store.prune(hour_ago, 9, later).await.expect("it can be tidied up");
     store.reserve_artifact(&leased, &artifact).await.expect("it is kept");
     store.finish(&leased, made("a1")).await.expect("it ends");
@@ -263,7 +263,7 @@ async fn nothing_is_left_of_what_is_forgotten() {
     let JetStreamState { builds, keys, artifacts, logs, jobs, .. } = &*one.state;
     for stream in [builds, keys, artifacts, logs, jobs] {
         let info = stream.stream().get_info().await.expect("it answers");
-        // The gate stands among the keys.
+        // The gate is in the key bucket.
         let left = u64::from(info.config.name == "KV_vx-keys");
         assert_eq!(info.state.messages, left, "{}", info.config.name);
     }
@@ -280,7 +280,7 @@ async fn what_kills_its_workers_is_given_up() {
     for attempt in 1..=super::super::MAX_ATTEMPTS {
         let leased = lease(&store).await;
         assert_eq!(leased.build.attempts, attempt);
-        // As if its lease had ended.
+        // Simulates an expired lease.
         store.state.give_back(&leased).await;
     }
     let ended = until(&store, id, |build| build.state.is_final());
@@ -296,10 +296,10 @@ async fn what_kills_its_workers_is_given_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_nobody_waits_for_goes_back() {
     let Some(server) = server() else { return };
-    // What was taken in the very moment of breaking off comes back with the end of its lease.
+    // A job taken at the moment of cancellation is redelivered when its lease expires.
     let store = node(&server, Setup { lease_time: Duration::from_secs(3), ..Setup::LARGE }).await;
     store.submit(new("a", "ann")).await.expect("it is taken");
-    // Broken off at every point on the way to the lease.
+    // Cancels the lease call at various points.
     for micros in (0..6000).step_by(200) {
         let took = timeout(Duration::from_micros(micros), store.lease("worker")).await;
         if let Ok(leased) = took {
@@ -406,7 +406,7 @@ async fn a_cluster_of_three_goes_on_without_one() {
     until_depth(&store, 0, 0).await;
 }
 
-/// Waits until all servers have all that one of them has.
+/// Waits until all replicas are up to date.
 async fn until_replicated(store: &JetStreamStore) {
     let JetStreamState { builds, keys, artifacts, logs, jobs, .. } = &*store.state;
     for stream in [builds, keys, artifacts, logs, jobs] {

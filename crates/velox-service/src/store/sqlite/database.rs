@@ -1,7 +1,6 @@
-//! One database file: a thread that writes, a few connections that read.
+//! The database file: one writer thread and several read connections.
 //!
-//! Writes that come while the disk is busy share the next transaction, so that a crowd of callers costs a few syncs and not
-//! one each. A write is answered after the sync.
+//! Group commit: writes that arrive during a sync share the next transaction. A write returns after its sync.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -19,24 +18,24 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::store::StoreError;
 
-/// How many writes share a transaction at most.
-const GROUP: usize = 256;
-/// How many reads run at once; more wait.
-const READERS: usize = 4;
-/// How long a reader waits for a checkpoint or a program like `sqlite3` that holds the file.
-const BUSY: Duration = Duration::from_secs(10);
+/// The maximum number of writes per transaction.
+const MAX_GROUP_WRITES: usize = 256;
+/// The number of concurrent reads.
+const MAX_READERS: usize = 4;
+/// How long to wait for a checkpoint, or another program that locks the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The steps from each version of the schema to the next; `user_version` counts them.
+/// The schema migrations, counted by `user_version`.
 const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
-/// What only lives as long as the process: who has which build, and whose turn it was.
-const TEMPORARY: &str = include_str!("temporary.sql");
+/// The temporary tables: leases and turns.
+const TEMPORARY_TABLES: &str = include_str!("temporary.sql");
 
-/// A write. It runs within the group's transaction, and gives back what is to be done once that is on the disk, or isn't.
+/// A write. It runs within the group's transaction and returns a callback for the result of the commit.
 pub(super) type Write = Box<dyn FnOnce(Result<&Connection, &str>) -> After + Send>;
 type After = Box<dyn FnOnce(Result<(), &str>)>;
 
-/// A database that is open. Dropping it waits for the writes that were asked for.
+/// An open database. Dropping it waits for pending writes.
 pub(super) struct Database {
     path: PathBuf,
     writes: Option<mpsc::Sender<Write>>,
@@ -47,20 +46,20 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the file, or makes it. `regular` gives a write that happens at least every `tick`.
+    /// Opens or creates the file. `regular` returns a write that runs at least every `tick`.
     pub(super) fn open(
         path: &Path,
         tick: Duration,
         regular: impl Fn() -> Write + Send + 'static,
     ) -> Result<Self, StoreError> {
         let lock = lock(path)?;
-        let trouble = |error: rusqlite::Error| {
+        let failed = |error: rusqlite::Error| {
             StoreError::Failed(format!("the database {} can't be opened: {error}", path.display()))
         };
-        let mut connection = Connection::open(path).map_err(trouble)?;
+        let mut connection = Connection::open(path).map_err(failed)?;
         set_up(&mut connection, path).map_err(|error| match error {
-            Opening::Sqlite(error) => trouble(error),
-            Opening::Newer(sentence) => StoreError::Failed(sentence),
+            OpenError::Sqlite(error) => failed(error),
+            OpenError::Newer(message) => StoreError::Failed(message),
         })?;
         let (writes, inbox) = mpsc::channel();
         let writer = thread::Builder::new()
@@ -72,32 +71,31 @@ impl Database {
             writes: Some(writes),
             writer: Some(writer),
             readers: Mutex::default(),
-            reading: Semaphore::new(READERS),
+            reading: Semaphore::new(MAX_READERS),
             _lock: lock,
         })
     }
 
-    /// Runs `step` in a transaction of its own as far as others can tell: an error leaves nothing of it. `told` is called
-    /// with what it gave once that is on the disk, before the caller has it.
+    /// Runs `step` atomically, rolling back on error. Calls `on_commit` with the result after the commit.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        told: impl FnOnce(&T) + Send + 'static,
+        on_commit: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let ended = || StoreError::Failed("the database is closed".to_owned());
         let write = transaction(step, move |result| {
             if let Ok(given) = &result {
-                told(given);
+                on_commit(given);
             }
-            // Nobody waits any more: it has happened all the same.
+            // The caller was dropped; the write is committed nevertheless.
             let _ = sender.send(result);
         });
         self.writes.as_ref().ok_or_else(ended)?.send(write).map_err(|_| ended())?;
         receiver.await.map_err(|_| ended())?
     }
 
-    /// Runs `look` on a connection that can't write.
+    /// Runs `look` on a read-only connection.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         look: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -121,7 +119,7 @@ impl Database {
     fn reader(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
-        connection.busy_timeout(BUSY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
     }
 }
@@ -137,26 +135,26 @@ impl Drop for Database {
     }
 }
 
-/// A write of `step`, which either happens as a whole or not at all; `then` has its result.
+/// A write that runs `step` atomically and calls `then` with its result.
 pub(super) fn transaction<T: 'static>(
     step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
 ) -> Write {
     Box::new(move |connection| {
         let result = match connection {
-            Ok(connection) => within(connection, step),
-            Err(sentence) => Err(StoreError::Failed(sentence.to_owned())),
+            Ok(connection) => run_in_savepoint(connection, step),
+            Err(message) => Err(StoreError::Failed(message.to_owned())),
         };
         Box::new(move |kept| {
             then(match (result, kept) {
-                (Ok(_), Err(sentence)) => Err(StoreError::Failed(sentence.to_owned())),
+                (Ok(_), Err(message)) => Err(StoreError::Failed(message.to_owned())),
                 (result, _) => result,
             });
         })
     })
 }
 
-fn within<T>(
+fn run_in_savepoint<T>(
     connection: &Connection,
     step: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
@@ -170,7 +168,7 @@ fn within<T>(
     result
 }
 
-/// The thread that writes, until nobody can ask it any more.
+/// Runs writes until the channel is closed.
 fn write(
     mut connection: Connection,
     inbox: &mpsc::Receiver<Write>,
@@ -189,7 +187,7 @@ fn write(
             group.insert(0, regular());
             due = Instant::now() + tick;
         }
-        group.extend(inbox.try_iter().take(GROUP - group.len()));
+        group.extend(inbox.try_iter().take(MAX_GROUP_WRITES - group.len()));
         write_group(&mut connection, group);
     }
 }
@@ -199,7 +197,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
         match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
                 let run = |write: Write| {
-                    // A full disk ends the transaction; what would come after it would be one of its own.
+                    // A full disk ends the transaction; later writes would each commit on their own.
                     let ended = transaction.is_autocommit();
                     write(if ended { Err("a write before this one failed") } else { Ok(&transaction) })
                 };
@@ -207,8 +205,8 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
                 (after, transaction.commit())
             }
             Err(error) => {
-                let sentence = format!("the database takes no writes: {error}");
-                (group.into_iter().map(|write| write(Err(&sentence))).collect(), Ok(()))
+                let message = format!("the database takes no writes: {error}");
+                (group.into_iter().map(|write| write(Err(&message))).collect(), Ok(()))
             }
         };
     let kept = kept.map_err(|error| format!("the database can't keep what is written: {error}"));
@@ -217,16 +215,16 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
     }
 }
 
-/// One process has a database: leases are in its memory.
+/// Locks the database for this process, which has the leases in memory.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let beside = path.with_extension("lock");
-    let trouble = |error: std::io::Error| {
+    let failed = |error: std::io::Error| {
         StoreError::Failed(format!("the database's lock {} can't be taken: {error}", beside.display()))
     };
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(trouble)?;
+        fs::create_dir_all(directory).map_err(failed)?;
     }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(trouble)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -235,24 +233,24 @@ fn lock(path: &Path) -> Result<File, StoreError> {
                 "another server is using {directory}: stop it, or give this one a directory of its own"
             )))
         }
-        Err(TryLockError::Error(error)) => Err(trouble(error)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
-enum Opening {
+enum OpenError {
     Sqlite(rusqlite::Error),
     Newer(String),
 }
 
-impl From<rusqlite::Error> for Opening {
+impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
-    connection.busy_timeout(BUSY)?;
-    // A build's lock is some hundred kilobytes: larger pages mean fewer of them.
+fn set_up(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // A build's lock takes some hundred kilobytes, so larger pages are faster.
     connection.pragma_update(None, "page_size", 16384)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
@@ -263,7 +261,7 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
     let version: usize =
         transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
     if version > MIGRATIONS.len() {
-        return Err(Opening::Newer(format!(
+        return Err(OpenError::Newer(format!(
             "the database {} is of a newer vx (schema {version}, this one knows {}): use that one, or another directory",
             path.display(),
             MIGRATIONS.len()
@@ -273,7 +271,7 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
-    transaction.execute_batch(TEMPORARY)?;
+    transaction.execute_batch(TEMPORARY_TABLES)?;
     transaction.commit()?;
     Ok(())
 }

@@ -1,14 +1,14 @@
 CREATE TEMP TABLE leases (
     token TEXT NOT NULL PRIMARY KEY,
     build INTEGER NOT NULL UNIQUE,
-    -- Whose turn it was.
+    -- The tenant in whose turn it was leased.
     tenant TEXT NOT NULL,
     worker TEXT NOT NULL,
-    -- In milliseconds since the start.
+    -- Milliseconds since the start of the process.
     until INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- When it was whose turn, the last time.
+-- The last turn of each tenant.
 CREATE TEMP TABLE turns (
     tenant TEXT NOT NULL PRIMARY KEY,
     turn INTEGER NOT NULL

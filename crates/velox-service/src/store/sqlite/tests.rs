@@ -1,4 +1,4 @@
-//! The store against a model of it, and what a model doesn't show.
+//! Compares the store with a model, and tests what the model doesn't cover.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,7 +66,7 @@ fn line(text: &str) -> LogEntry {
     LogEntry::new(Severity::Output, text)
 }
 
-/// A store in a directory of its own, which can be closed and opened again.
+/// A store in a temporary directory that can be reopened.
 struct Place {
     store: Option<SqliteStore>,
     options: SqliteOptions,
@@ -91,7 +91,7 @@ impl Place {
         self.store = Some(SqliteStore::open(&self.path, self.options.clone()).await.unwrap());
     }
 
-    /// As if the worker had been silent for too long.
+    /// Expires the lease.
     async fn expire(&self, lease: &Lease) {
         let token = lease.token.clone();
         let step = move |connection: &Connection| {
@@ -138,11 +138,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..60)
 }
 
-/// What the store should have: builds in the order in which they were asked for.
+/// The expected state: builds in order of submission.
 #[derive(Default)]
 struct Model {
     builds: Vec<Modelled>,
-    /// Whose turn it was, oldest first; forgotten with the process.
+    /// The tenants by last turn, oldest first; cleared by a restart.
     turns: Vec<Tenant>,
 }
 
@@ -152,9 +152,9 @@ struct Modelled {
     state: BuildState,
     owner: Tenant,
     wanted_by: BTreeSet<Tenant>,
-    /// It was taken before.
+    /// It was leased before.
     before: bool,
-    /// Whose turn brought it into a worker's hands.
+    /// The tenant in whose turn it was leased.
     turn: Option<Tenant>,
     lines: u64,
 }
@@ -188,7 +188,7 @@ impl Model {
         }
     }
 
-    /// Who is next, and which build.
+    /// The next tenant and its build.
     fn next(&self) -> Option<(Tenant, usize)> {
         let mut lines: BTreeMap<&Tenant, Vec<(bool, usize)>> = BTreeMap::new();
         for (at, build) in
@@ -215,7 +215,7 @@ async fn agrees(ops: Vec<Op>) {
     let options = SqliteOptions { queue: QUEUE, ..SqliteOptions::default() };
     let mut place = Place::new(options).await;
     let mut model = Model::default();
-    // Leases that are over stay among them: whoever uses one is told.
+    // Includes ended leases, whose use must fail.
     let mut leases: Vec<Lease> = Vec::new();
     let held = |leases: &[Lease], at: usize| {
         (!leases.is_empty()).then(|| leases[leases.len().saturating_sub(1 + at % 3)].clone())

@@ -1,4 +1,4 @@
-//! Who wants to hear of which build.
+//! Notifications of changed builds.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,13 @@ use tokio::sync::watch;
 
 use velox_api::BuildId;
 
-/// Who wants to hear of which build.
+/// The listeners of each build.
 #[derive(Default)]
 pub(super) struct Watches {
     by_build: Mutex<HashMap<BuildId, watch::Sender<()>>>,
 }
 
-/// One who listens.
+/// A subscription, unregistered on drop.
 struct Listener {
     watches: Arc<Watches>,
     id: BuildId,
@@ -24,7 +24,7 @@ struct Listener {
 }
 
 impl Watches {
-    /// Tells all who listen for this build.
+    /// Notifies the listeners of this build.
     pub(super) fn tell(&self, id: BuildId) {
         let by_build = self.by_build.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = by_build.get(&id) {
@@ -32,7 +32,7 @@ impl Watches {
         }
     }
 
-    /// An item at once, and then whenever [`Watches::tell`] is called.
+    /// Yields an item at once, and after each [`Watches::tell`].
     pub(super) fn listen(self: &Arc<Self>, id: BuildId) -> BoxStream<'static, ()> {
         let mut changes = {
             let mut by_build = self.by_build.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +41,7 @@ impl Watches {
         changes.mark_changed();
         let listener = Listener { watches: Arc::clone(self), id, changes };
         stream::unfold(listener, |mut listener| async move {
-            // The sender lives as long as there is a listener.
+            // The sender lives as long as any listener.
             listener.changes.changed().await.ok()?;
             Some(((), listener))
         })
@@ -52,7 +52,7 @@ impl Watches {
 impl Drop for Listener {
     fn drop(&mut self) {
         let mut by_build = self.watches.by_build.lock().unwrap_or_else(PoisonError::into_inner);
-        // This one counts still.
+        // The count still includes this one.
         if by_build.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
             by_build.remove(&self.id);
         }

@@ -11,7 +11,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx build`.
 pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> CommandResult {
     let remote = RemoteService::select(&mut settings, &arguments)
         .map_err(|error| report::invalid(&settings, None, &[error]))?;

@@ -9,7 +9,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx cache`.
 pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResult {
     let directory = cache_directory(&settings.environment);
     let store = ArtifactStore::new(&directory);

@@ -7,7 +7,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx fetch`.
 pub(crate) async fn fetch(settings: Settings, arguments: FetchCommand) -> CommandResult {
     let versions = VersionOptions { locked: arguments.locked, ..VersionOptions::default() };
     let options = BuildOptions { versions, ..BuildOptions::default() };

@@ -7,7 +7,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx lock`.
 pub(crate) async fn lock(settings: Settings, arguments: LockCommand) -> CommandResult {
     let goal = if arguments.check { Goal::CheckLock } else { Goal::Lock };
     let upgrade = match arguments.upgrade {

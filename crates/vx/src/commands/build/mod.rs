@@ -1,4 +1,4 @@
-//! Commands that build a binary, and those of the caches.
+//! Commands that build binaries or manage caches.
 
 #[allow(clippy::module_inception)]
 pub(crate) mod build;

@@ -11,10 +11,10 @@ use crate::{
     status::{CommandResult, ExitStatus},
 };
 
-/// How long a build runs before its progress is shown.
+/// Progress is only shown for longer builds.
 const PROGRESS_DELAY: Duration = Duration::from_secs(2);
 
-/// The directory in the cache directory for binaries that the artifact store can't keep. Its format has a version.
+/// The versioned cache subdirectory for binaries that the artifact store can't keep.
 const UNCACHED_DIRECTORY: &str = "run-v0";
 
 /// `vx run`: builds the binary if it is not cached, and replaces this process by it.
@@ -53,7 +53,7 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
     }
 }
 
-/// Replaces this process, so that signals, streams and the exit code are those of the binary.
+/// Replaces this process, which preserves signals, streams and the exit code.
 #[cfg(unix)]
 fn execute(binary: &Path, arguments: &[OsString]) -> CommandResult {
     use std::os::unix::process::CommandExt as _;
@@ -61,11 +61,11 @@ fn execute(binary: &Path, arguments: &[OsString]) -> CommandResult {
     Err(report::complain(&format!("failed to run `{}`: {error}", binary.display())))
 }
 
-/// Runs the binary and exits with its code. Ctrl-C reaches both processes: this one ignores it and waits.
+/// Runs the binary and exits with its exit code. This process ignores Ctrl-C, which also reaches the child.
 #[cfg(not(unix))]
 fn execute(binary: &Path, arguments: &[OsString]) -> CommandResult {
     match Command::new(binary).args(arguments).status() {
-        // An ExitCode would cut the code to a byte.
+        // `ExitCode` would truncate the code to 8 bits.
         Ok(status) => std::process::exit(status.code().unwrap_or(ExitStatus::Failure.code().into())),
         Err(error) => Err(report::complain(&format!("failed to run `{}`: {error}", binary.display()))),
     }

@@ -12,7 +12,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx add`.
 pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandResult {
     let AddCommand { plugins, replace, name, edit } = arguments;
     let mut editing = EditSession::open(settings, &edit.config)?;
@@ -79,7 +78,7 @@ fn add_plugin(
     Ok(())
 }
 
-/// The repository of a module, for a format that only has repositories of two forges.
+/// The repository of a module, for a format that only supports GitHub and GitLab repositories.
 fn repository_of(editing: &EditSession, module: &str) -> Result<NewOrigin, Diagnostic> {
     let manifest = editing.manifest();
     let below = |host: &str| without_major(module).strip_prefix(host)?.strip_prefix('/');

@@ -27,10 +27,9 @@ const PRESELECTED: [&str; 4] = ["http", "logger", "rpc", "server"];
 
 const SHOWN_VERSIONS: usize = 12;
 
-/// Why no configuration is written.
+/// The reason why no configuration was written.
 enum InitError {
     Build(Error),
-    /// The user left a prompt.
     Canceled,
     Terminal(io::Error),
 }
@@ -41,7 +40,6 @@ impl From<Error> for InitError {
     }
 }
 
-/// `vx init`.
 pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandResult {
     let directory = working_directory()?;
     let file = directory.join(&arguments.config.config);
@@ -95,7 +93,7 @@ fn manifest(roadrunner: Option<&str>) -> Result<Manifest, Vec<Diagnostic>> {
     Ok(manifest)
 }
 
-/// The text of the configuration, and a short description of it.
+/// The configuration text and a short description.
 async fn configuration(
     settings: &Settings,
     arguments: &InitCommand,
@@ -157,7 +155,7 @@ fn describe(roadrunner: &str, plugins: usize) -> String {
     format!("RoadRunner {roadrunner} with {}", count(plugins as u64, "plugin"))
 }
 
-/// The latest RoadRunner version, or the one that the user picks.
+/// The RoadRunner version selected in a prompt, else the latest one.
 async fn select_roadrunner(
     query: &QuerySession<'_>,
     settings: &Settings,
@@ -180,7 +178,7 @@ async fn select_roadrunner(
     index.and_then(|index| shown.get(index).cloned()).ok_or(InitError::Canceled)
 }
 
-/// The plugins that the user picks, group by group, as arguments of `vx add`.
+/// The plugins selected in a prompt for each group, as `vx add` arguments.
 fn prompt_plugins(settings: &Settings, release: &RoadRunnerRelease) -> Result<Vec<String>, InitError> {
     let mut selectors = Vec::new();
     let groups = PluginGroup::ALL.into_iter().map(|group| (Some(group), group.title()));

@@ -9,7 +9,6 @@ use crate::{
     status::{CommandResult, ExitStatus},
 };
 
-/// `vx migrate`.
 pub(crate) async fn migrate(settings: Settings, arguments: MigrateCommand) -> CommandResult {
     let editing = EditSession::open(settings.clone(), &arguments.config)?;
     let (session, name) = (&editing.session, &editing.source.name);
@@ -32,7 +31,7 @@ pub(crate) async fn migrate(settings: Settings, arguments: MigrateCommand) -> Co
     let (manifest, _) = Manifest::parse(&migrated, &lookup)
         .map_err(|errors| report::invalid(&settings, Some(migrated.clone()), &errors))?;
     let lock = velox_build::carry_over_lock(&session.request, &manifest).unwrap_or_default();
-    // If writing the configuration fails, the lock is only out of date.
+    // The lock is written first: if writing the configuration fails, the lock is merely out of date.
     if let Some((lock, path)) = lock.zip(session.request.lock.as_ref()) {
         write_text(path, &lock)
             .map_err(|error| report::complain(&format!("failed to write `{}`: {error}", path.display())))?;

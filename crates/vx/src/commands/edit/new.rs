@@ -11,7 +11,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx new`.
 pub(crate) fn new(settings: &Settings, command: NewCommand) -> CommandResult {
     let NewCommand::Plugin { name, module, dir } = command;
     let relative = dir.unwrap_or_else(|| PathBuf::from(&name));

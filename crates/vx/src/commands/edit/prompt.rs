@@ -10,7 +10,6 @@ use dialoguer::{
 
 use crate::settings::Terminal;
 
-/// An item of [`multi_select`].
 pub(super) struct Choice {
     pub(super) name: String,
     pub(super) about: String,
@@ -23,7 +22,6 @@ pub(super) fn select(terminal: Terminal, prompt: &str, items: &[String]) -> io::
     finish(Select::with_theme(&*theme).with_prompt(prompt).items(items).default(0).interact_opt())
 }
 
-/// Selects any number of items.
 pub(super) fn multi_select(
     terminal: Terminal,
     title: &str,
@@ -53,7 +51,6 @@ pub(super) fn multi_select(
     Ok(selected)
 }
 
-/// Reads a line of text.
 pub(super) fn input(terminal: Terminal, prompt: &str) -> io::Result<Option<String>> {
     let theme = theme(terminal);
     finish(Input::<String>::with_theme(&*theme).with_prompt(prompt).interact_text().map(Some))

@@ -8,7 +8,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx remove`.
 pub(crate) async fn remove(settings: Settings, arguments: RemoveCommand) -> CommandResult {
     let mut editing = EditSession::open(settings, &arguments.edit.config)?;
     for name in arguments.plugins {

@@ -1,4 +1,4 @@
-//! Editing a configuration file and updating its lock.
+//! Edits of a configuration file and its lock.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub(crate) struct EditSession {
 }
 
 impl EditSession {
-    /// Opens the file. It may be without plugins, which are then added.
+    /// Opens the file, which may have no plugins yet.
     pub(crate) fn open(settings: Settings, config: &ConfigArgs) -> CommandResult<Self> {
         let directory = working_directory()?;
         let opened = ConfigFile::read(&config.config, &directory)
@@ -64,7 +64,7 @@ impl EditSession {
         &self.session.request.manifest
     }
 
-    /// Updates the lock and writes the file. If the lock can't be updated, neither is changed.
+    /// Updates the lock, then writes the file. If the update fails, neither is changed.
     pub(crate) async fn save(mut self, lock: bool) -> CommandResult {
         if self.editor.text() == self.source.text && self.upgrade.is_empty() {
             return self.finish(&[]);
@@ -92,7 +92,7 @@ impl EditSession {
                 self.session.build().await.map_err(|error| self.session.failed(&error.help(unchanged)))?;
             summary = Some(build);
         }
-        // Another program may have changed the file meanwhile.
+        // Detect a concurrent change of the file.
         if std::fs::read_to_string(&self.file).is_ok_and(|text| text != self.source.text) {
             let message =
                 format!("`{}` was changed by another program; run the command again", self.file.display());
@@ -113,7 +113,7 @@ impl EditSession {
     }
 }
 
-/// The manifest of a configuration that has no plugins yet, parsed with a placeholder plugin.
+/// The manifest of a configuration without plugins, parsed with a placeholder plugin.
 fn without_plugins(
     editor: &Editor,
     source: &SourceFile,

@@ -11,14 +11,13 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx update`.
 pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> CommandResult {
     let UpdateCommand { plugins, major, edit } = arguments;
     let mut editing = EditSession::open(settings, &edit.config)?;
     for name in plugins.iter().filter(|name| *name != ROADRUNNER) {
         check_name(&editing, name).map_err(|error| editing.session.invalid(error))?;
     }
-    // RoadRunner is only updated when it is named.
+    // RoadRunner is only updated if specified.
     let names = if plugins.is_empty() { editing.editor.names() } else { plugins };
     let session = &editing.session;
     let versions =
@@ -29,7 +28,7 @@ pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> Comm
     editing.save(!edit.no_lock).await
 }
 
-/// Checks that the plugin exists, by an edit that is discarded.
+/// Checks that the plugin exists by a discarded edit.
 fn check_name(editing: &EditSession, name: &str) -> Result<(), Diagnostic> {
     editing.editor.clone().set_ref(name, "latest").map_err(|mut error| {
         if name.contains('@') {
@@ -50,7 +49,7 @@ fn update_plugin(
         return Ok(());
     }
     if !semver::is_valid(requested) {
-        // A branch moves only in the lock.
+        // For a branch, only the lock is updated.
         editing.upgrade.push(name.clone());
         return Ok(());
     }

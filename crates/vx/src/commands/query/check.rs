@@ -14,7 +14,6 @@ use crate::{
     status::{CommandResult, ExitStatus},
 };
 
-/// `vx check`.
 pub(crate) async fn check(settings: Settings, arguments: CheckCommand) -> CommandResult {
     let mut session = Session::open(settings, arguments.project)?;
     let warnings = std::mem::take(&mut session.warnings);

@@ -21,7 +21,6 @@ use crate::{
     status::{CommandResult, ExitStatus},
 };
 
-/// `vx doctor`.
 pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> CommandResult {
     let mut source = arguments.source;
     let directory = working_directory()?;
@@ -49,7 +48,7 @@ pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> Comm
     printer.finish()
 }
 
-/// Summarizes configuration errors, which `vx build` shows with their places.
+/// Summarizes configuration errors, which `vx build` shows in full.
 fn invalid_configuration(error: &LoadError) -> Diagnosis {
     let message = match error.diagnostics.as_slice() {
         [] => "invalid configuration".to_owned(),
@@ -71,10 +70,9 @@ impl Reporter for NoReport {
     fn report(&self, _: Event) {}
 }
 
-/// Prints diagnoses as they are made, and counts them.
+/// Prints and counts diagnoses.
 struct DiagnosisPrinter {
     format: OutputFormat,
-    /// Whether only problems are shown.
     quiet: bool,
     printed: Mutex<PrintedDiagnoses>,
 }

@@ -11,7 +11,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx inspect`.
 pub(crate) fn inspect(settings: &Settings, arguments: &InspectCommand) -> CommandResult {
     let inspection =
         velox_query::inspect(&arguments.file).map_err(|error| report::failed(settings, &error))?;

@@ -11,7 +11,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx list`.
 pub(crate) async fn list(settings: Settings, arguments: ListCommand) -> CommandResult {
     let session = Session::open(settings, arguments.project)?;
     let list = velox_query::list(&session.request, session.reporter(), session.cancel.clone()).await;

@@ -11,7 +11,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx outdated`.
 pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> CommandResult {
     let editing = EditSession::open(settings, &arguments.config)?;
     let session = &editing.session;
@@ -25,7 +24,7 @@ pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> 
     })
 }
 
-/// A table of outdated plugins, the number of others, and plugins with unknown versions.
+/// Renders outdated plugins, the number of other ones, and plugins with unknown versions.
 fn render(rows: &[AvailableVersions], all: bool) -> String {
     let mut parts = Vec::new();
     let shown: Vec<&AvailableVersions> = rows.iter().filter(|row| all || row.is_outdated()).collect();

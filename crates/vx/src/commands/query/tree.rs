@@ -11,7 +11,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx tree`.
 pub(crate) async fn tree(settings: Settings, arguments: TreeCommand) -> CommandResult {
     let TreeCommand { project, depth, all } = arguments;
     let symbols = match settings.terminal.unicode {
@@ -42,14 +41,14 @@ struct TreeRenderer<'a> {
     depth: usize,
     /// The prefixes of a branch, of the last branch, and of lines below a branch.
     symbols: [&'static str; 3],
-    /// The modules whose requirements are shown.
+    /// The modules whose requirements were already shown.
     shown: BTreeSet<String>,
     repeated: bool,
     text: String,
 }
 
 impl TreeRenderer<'_> {
-    /// RoadRunner's requirements, then a tree for each plugin.
+    /// Renders the requirements of RoadRunner, then a tree for each plugin.
     fn render(mut self) -> String {
         let roadrunner = &self.graph.lock().roadrunner;
         self.text += &format!("{} {}\n", roadrunner.module, roadrunner.version);

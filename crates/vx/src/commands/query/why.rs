@@ -10,7 +10,6 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx why`.
 pub(crate) async fn why(settings: Settings, arguments: WhyCommand) -> CommandResult {
     let arrow = if settings.terminal.unicode { " → " } else { " -> " };
     let session = Session::open(settings, arguments.project)?;

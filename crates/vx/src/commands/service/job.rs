@@ -5,7 +5,7 @@ use crate::{
     status::{CommandResult, ExitStatus},
 };
 
-/// `vx job`: runs a build for a worker, which it communicates with over stdin and stdout.
+/// `vx job`: runs a build for a worker, controlled over stdin and stdout.
 pub(crate) async fn job(settings: Settings) -> CommandResult {
     let code = velox_service::job::run(settings.environment).await;
     if code == ExitCode::SUCCESS { Ok(()) } else { Err(ExitStatus::Failure) }

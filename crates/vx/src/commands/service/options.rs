@@ -1,4 +1,4 @@
-//! What `vx server` and `vx worker` share: options from arguments, the log, and shutdown.
+//! Common parts of `vx server` and `vx worker`: options, logging and shutdown.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -30,7 +30,7 @@ pub(super) fn shutdown_on_signal(settings: &Settings) -> CommandResult<Cancellat
     Ok(shutdown)
 }
 
-/// Starts logging to stderr, as the flags select it.
+/// Starts logging to stderr, configured by the flags.
 pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandResult<Logging> {
     let level = match settings.verbosity(LogConfig::default()) {
         Verbosity::Errors => tracing::Level::ERROR,
@@ -65,13 +65,12 @@ pub(super) async fn finish(
     result
 }
 
-/// Reports invalid options.
 pub(super) fn invalid_option(message: String) -> ExitStatus {
     report::complain(&message);
     ExitStatus::Configuration
 }
 
-/// The path of vx itself, which runs each build in a child process.
+/// The path of the vx executable, which runs each build in a child process.
 pub(super) fn program() -> CommandResult<PathBuf> {
     std::env::current_exe()
         .map_err(|error| report::complain(&format!("failed to get the path of vx: {error}")))
@@ -98,7 +97,7 @@ pub(super) fn cluster(arguments: ClusterArgs) -> Result<Option<ClusterOptions>, 
         let url = text.parse().ok().filter(|url: &Url| {
             matches!(url.scheme(), "nats" | "tls") && url.host_str().is_some_and(|host| !host.is_empty())
         });
-        // The URL is not shown: it may contain a password.
+        // Don't show the URL, which may contain a password.
         url.ok_or_else(|| "invalid URL for --nats: expected nats://host:4222 or tls://host:4222".to_owned())
     };
     let read = |file: &PathBuf| match std::fs::read_to_string(file) {

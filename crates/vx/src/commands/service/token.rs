@@ -36,7 +36,7 @@ pub(crate) fn token(settings: &Settings, command: TokenCommand) -> CommandResult
     report::print(&output.map_err(|error| failed(settings, &error))?)
 }
 
-/// The token is only shown here; the file has its hash.
+/// Creates and returns a token, which is not shown again: the file has only its hash.
 fn create(format: OutputFormat, arguments: NewTokenCommand) -> Result<String, TokenFileError> {
     let entry = TokenEntry {
         name: arguments.name,

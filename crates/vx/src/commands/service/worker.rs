@@ -15,7 +15,7 @@ use crate::{
     status::CommandResult,
 };
 
-/// `vx worker`: runs builds of a cluster until a signal. Unfinished builds return to the queue.
+/// `vx worker`: runs builds of a cluster until a signal. Unfinished builds are requeued.
 pub(crate) async fn worker(settings: Settings, arguments: WorkerCommand) -> CommandResult {
     let shutdown = shutdown_on_signal(&settings)?;
     let metrics_address = arguments.metrics_address;

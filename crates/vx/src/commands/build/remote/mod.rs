@@ -1,4 +1,4 @@
-//! `vx build --remote`: builds on a build service.
+//! `vx build --remote`: remote builds.
 
 mod progress;
 mod spec;
@@ -22,20 +22,20 @@ use crate::{
     cli::build::BuildCommand, commands::session::Session, settings::Settings, status::CommandResult,
 };
 
-/// How long canceling the builds of an interrupted command may take.
+/// Limits the cancellation of builds after an interruption.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ADDRESS_VARIABLE: &str = "VX_REMOTE";
 const TOKEN_VARIABLE: &str = "VX_REMOTE_TOKEN";
 
-/// The build service that builds.
+/// A build service and its token.
 pub(super) struct RemoteService {
     address: String,
     token: Option<SecretString>,
 }
 
 impl RemoteService {
-    /// The build service that the flags or the environment select; `None` for a local build. Removes the token from the
+    /// The build service from flags or environment; `None` for a local build. Removes the token from the
     /// environment, which builds can read.
     pub(super) fn select(
         settings: &mut Settings,
@@ -74,7 +74,7 @@ impl RemoteService {
         Ok(Some(Self { address, token: token.map(SecretString::from) }))
     }
 
-    /// Runs a build for each target, and downloads the binaries.
+    /// Builds all targets, and downloads the binaries.
     pub(super) async fn build(self, mut session: Session) -> CommandResult {
         session.report_warnings();
         let http = velox_build::http_client(&session.request.environment);
@@ -125,7 +125,6 @@ fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)
     .find_map(|(is_set, option, reason)| is_set.then_some((option, reason)))
 }
 
-/// The builds of a command on a build service.
 struct RemoteBuilds<'a> {
     client: ServiceClient,
     session: &'a Session,
@@ -133,7 +132,6 @@ struct RemoteBuilds<'a> {
     /// The module paths of the plugins, by name.
     modules: BTreeMap<String, String>,
     specs: Vec<BuildSpec>,
-    /// The submitted builds.
     ids: Vec<BuildId>,
 }
 
@@ -191,14 +189,14 @@ impl RemoteBuilds<'_> {
             }
         }
         let summary = BuildSummary { binaries, ..self.local.summary(&lock) };
-        // A raised version is reported as such.
+        // Raised versions are reported separately.
         if summary.raised.is_empty() {
             warnings.into_iter().map(Diagnostic::warning).for_each(warn);
         }
         Ok(summary)
     }
 
-    /// Downloads a binary, unless the output has the same file.
+    /// Downloads a binary, unless the output file is identical.
     async fn download(
         &self,
         view: &BuildView,
@@ -235,7 +233,7 @@ impl RemoteBuilds<'_> {
         Ok(BuiltBinary { target, path, size: artifact.size, sha256, reused, archive: None })
     }
 
-    /// An error of the client, with the violations of a rejected request at their places in the configuration.
+    /// Converts a client error, with the violations of a rejected request at their configuration spans.
     fn error(&self, error: ClientError) -> Error {
         let violations = match &error {
             ClientError::Rejected(problem) => problem.errors.clone(),
@@ -256,15 +254,14 @@ impl RemoteBuilds<'_> {
         error
     }
 
-    /// Cancels the submitted builds.
     async fn cancel(&self) {
         let cancel = self.ids.iter().map(|id| self.client.cancel(*id));
-        // A build that can't be canceled ends by itself.
+        // A build that can't be canceled runs to completion.
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, futures::future::join_all(cancel)).await;
     }
 }
 
-/// An error of the client, with help.
+/// Converts a client error, with help.
 fn client_error(error: ClientError) -> Error {
     let message = error.to_string();
     match error {
@@ -286,7 +283,6 @@ fn client_error(error: ClientError) -> Error {
     }
 }
 
-/// The error of a failed or canceled build.
 fn build_error(view: &BuildView) -> Error {
     let Some(failure) = &view.failure else {
         return Error::build(format!("build {} was canceled", view.id))

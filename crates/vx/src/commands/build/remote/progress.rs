@@ -10,11 +10,11 @@ use crate::report::Report;
 /// Shorter interruptions of the connection are not reported.
 const MIN_REPORTED_RETRY: Duration = Duration::from_secs(1);
 
-/// Reports the progress of a remote build like that of a local one.
+/// Reports the progress of a remote build as events of a local one.
 pub(super) struct RemoteProgress<'a> {
     report: &'a dyn Report,
     host: String,
-    /// The running phase and its start.
+    /// The running phase and its start time.
     phase: Option<(Phase, Timestamp)>,
 }
 
@@ -36,7 +36,6 @@ impl<'a> RemoteProgress<'a> {
         }
     }
 
-    /// Finishes the running phase.
     pub(super) fn finish(&mut self) {
         self.enter(None, Timestamp::now());
     }
@@ -85,7 +84,7 @@ fn note(report: &dyn Report, text: String) {
     report.report(Event::Note(Note::Text { text }));
 }
 
-/// Parses the phase of a log entry. `publish` is left out: the local phase is the download.
+/// Parses the phase of a log entry, except `publish`, which is the download.
 fn parse_phase(name: &str) -> Option<Phase> {
     match name {
         "resolve" => Some(Phase::Resolve),

@@ -6,14 +6,14 @@ use velox_api::{BuildSpec, with_module_paths};
 use velox_build::{Error, ErrorKind, RemoteBuild};
 use velox_manifest::{Diagnostic, Manifest};
 
-/// The module paths of all plugins by name, if the manifest has all of them.
+/// The module paths of all plugins by name; `None` if one is unknown.
 pub(super) fn module_paths(manifest: &Manifest) -> Option<BTreeMap<String, String>> {
     let path =
         |plugin: &velox_manifest::Plugin| Some((plugin.name.value.clone(), plugin.module_path(manifest)?));
     manifest.plugins.iter().map(path).collect()
 }
 
-/// A request for each target, at the locked versions if the lock is up to date.
+/// Creates a request for each target, with the locked versions of an up-to-date lock.
 pub(super) fn build_specs(
     manifest: &Manifest,
     local: &RemoteBuild<'_>,
@@ -25,7 +25,7 @@ pub(super) fn build_specs(
         if let Some(reference) = &mut manifest.roadrunner.reference {
             reference.value = exact.roadrunner;
         }
-        // The locked version of a replaced plugin is that of its replacement.
+        // The locked version of a replaced plugin belongs to the replacement.
         for plugin in manifest.plugins.iter_mut().filter(|plugin| plugin.replace.is_none()) {
             if let Some(version) = exact.plugins.get(&plugin.name.value) {
                 plugin.reference.value.clone_from(version);

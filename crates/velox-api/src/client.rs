@@ -48,7 +48,7 @@ pub enum ClientError {
     Address {
         /// The URL, without a password.
         address: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
     /// The token would be sent over an unencrypted connection.
@@ -77,14 +77,14 @@ pub enum ClientError {
         why: String,
     },
     /// The service returned a problem.
-    #[error("{}", said(.0))]
+    #[error("{}", rejection_text(.0))]
     Rejected(Box<Problem>),
     /// The response is not one of a build service.
     #[error("unexpected response from {host}: {why}")]
     InvalidResponse {
         /// The host.
         host: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
     /// The downloaded binary is damaged.
@@ -100,7 +100,7 @@ pub enum ClientError {
     Io(#[from] io::Error),
 }
 
-fn said(problem: &Problem) -> String {
+fn rejection_text(problem: &Problem) -> String {
     match problem.detail.as_str() {
         "" => format!("the build service answered: {}", problem.title),
         detail => format!("the build service answered: {}: {detail}", problem.title),
@@ -133,7 +133,7 @@ pub struct ServiceClient {
 enum AttemptResult<T> {
     Done(T),
     /// It may be retried, after this delay where the service names one.
-    Again(ClientError, Option<Duration>),
+    Retry(ClientError, Option<Duration>),
     Failed(ClientError),
 }
 
@@ -164,7 +164,7 @@ impl ServiceClient {
             base.set_path(&format!("{}/", base.path()));
         }
         let token = match token {
-            Some(_) if base.scheme() == "http" && !is_this_machine(&base) => {
+            Some(_) if base.scheme() == "http" && !is_loopback_host(&base) => {
                 return Err(ClientError::InsecureToken { host: host(&base) });
             }
             Some(token) => {
@@ -199,13 +199,13 @@ impl ServiceClient {
         submit: &SubmitRequest,
         progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<BuildView, ClientError> {
-        let mut waiting = RetryTimer::new(CONNECT_TIMEOUT);
+        let mut timer = RetryTimer::new(CONNECT_TIMEOUT);
         loop {
             let request = self.request(Method::POST, "v1/builds")?.json(submit);
             match self.json(request).await {
                 AttemptResult::Done(view) => return Ok(view),
                 AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Again(error, after) => waiting.again(error, after, progress).await?,
+                AttemptResult::Retry(error, after) => timer.wait(error, after, progress).await?,
             }
         }
     }
@@ -215,12 +215,12 @@ impl ServiceClient {
     /// # Errors
     /// The build doesn't exist, or the service is unreachable.
     pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
-        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
+        let mut timer = RetryTimer::new(RETRY_TIMEOUT);
         loop {
             match self.json(self.request(Method::GET, &format!("v1/builds/{id}"))?).await {
                 AttemptResult::Done(view) => return Ok(view),
                 AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Again(error, after) => waiting.again(error, after, &mut |_| ()).await?,
+                AttemptResult::Retry(error, after) => timer.wait(error, after, &mut |_| ()).await?,
             }
         }
     }
@@ -235,12 +235,12 @@ impl ServiceClient {
         progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<BuildView, ClientError> {
         let mut after = 0;
-        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
+        let mut timer = RetryTimer::new(RETRY_TIMEOUT);
         loop {
             let before = after;
             let attempt = self.read_log(id, &mut after, progress).await;
             if after != before {
-                waiting = RetryTimer::new(RETRY_TIMEOUT);
+                timer = RetryTimer::new(RETRY_TIMEOUT);
             }
             match attempt {
                 AttemptResult::Done(Some(view)) => return Ok(view),
@@ -252,7 +252,7 @@ impl ServiceClient {
                     }
                 }
                 AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Again(error, wait) => waiting.again(error, wait, progress).await?,
+                AttemptResult::Retry(error, wait) => timer.wait(error, wait, progress).await?,
             }
         }
     }
@@ -269,16 +269,16 @@ impl ServiceClient {
             Err(error) => return AttemptResult::Failed(error),
         };
         let request = if *after > 0 { request.header("last-event-id", *after) } else { request };
-        let response = match self.answer(request).await {
+        let response = match self.send(request).await {
             AttemptResult::Done(response) => response,
-            AttemptResult::Again(error, wait) => return AttemptResult::Again(error, wait),
+            AttemptResult::Retry(error, wait) => return AttemptResult::Retry(error, wait),
             AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
         let mut events = SseByteStream::new(response.bytes_stream());
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
-                Err(error) => return AttemptResult::Again(self.lost(&error), None),
+                Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
             };
             let Some(data) = event.data else { continue };
             match event.event.as_deref() {
@@ -297,7 +297,7 @@ impl ServiceClient {
                 }
                 Some("end") => match serde_json::from_str::<BuildView>(&data) {
                     Ok(view) => return AttemptResult::Done(Some(view)),
-                    Err(error) => return AttemptResult::Failed(self.bad(error.to_string())),
+                    Err(error) => return AttemptResult::Failed(self.invalid_response(error.to_string())),
                 },
                 Some(_) => {}
             }
@@ -312,7 +312,7 @@ impl ServiceClient {
     pub async fn cancel(&self, id: BuildId) -> Result<BuildView, ClientError> {
         match self.json(self.request(Method::DELETE, &format!("v1/builds/{id}"))?).await {
             AttemptResult::Done(view) => Ok(view),
-            AttemptResult::Again(error, _) | AttemptResult::Failed(error) => Err(error),
+            AttemptResult::Retry(error, _) | AttemptResult::Failed(error) => Err(error),
         }
     }
 
@@ -321,18 +321,18 @@ impl ServiceClient {
     /// # Errors
     /// The build has none, or the service is unreachable.
     pub async fn lock(&self, id: BuildId) -> Result<String, ClientError> {
-        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
+        let mut timer = RetryTimer::new(RETRY_TIMEOUT);
         loop {
             let attempt =
-                match self.answer(self.request(Method::GET, &format!("v1/builds/{id}/velox.lock"))?).await {
+                match self.send(self.request(Method::GET, &format!("v1/builds/{id}/velox.lock"))?).await {
                     AttemptResult::Done(response) => self.text(response).await,
-                    AttemptResult::Again(error, after) => AttemptResult::Again(error, after),
+                    AttemptResult::Retry(error, after) => AttemptResult::Retry(error, after),
                     AttemptResult::Failed(error) => AttemptResult::Failed(error),
                 };
             match attempt {
                 AttemptResult::Done(text) => return Ok(text),
                 AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Again(error, after) => waiting.again(error, after, &mut |_| ()).await?,
+                AttemptResult::Retry(error, after) => timer.wait(error, after, &mut |_| ()).await?,
             }
         }
     }
@@ -347,7 +347,7 @@ impl ServiceClient {
         file: &mut File,
         progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
-        let mut waiting = RetryTimer::new(RETRY_TIMEOUT);
+        let mut timer = RetryTimer::new(RETRY_TIMEOUT);
         let mut tries = 0;
         loop {
             let have = file.seek(SeekFrom::End(0))?;
@@ -355,16 +355,16 @@ impl ServiceClient {
                 match self.read_artifact(artifact, have, file, progress).await {
                     AttemptResult::Done(()) => {}
                     AttemptResult::Failed(error) => return Err(error),
-                    AttemptResult::Again(error, after) => {
+                    AttemptResult::Retry(error, after) => {
                         if file.seek(SeekFrom::End(0))? > have {
-                            waiting = RetryTimer::new(RETRY_TIMEOUT);
+                            timer = RetryTimer::new(RETRY_TIMEOUT);
                         }
-                        waiting.again(error, after, progress).await?;
+                        timer.wait(error, after, progress).await?;
                     }
                 }
                 continue;
             }
-            let found = sum(file)?;
+            let found = sha256_of(file)?;
             if found == artifact.sha256 {
                 return Ok(());
             }
@@ -390,9 +390,9 @@ impl ServiceClient {
             Err(error) => return AttemptResult::Failed(error),
         };
         let request = if have > 0 { request.header(RANGE, format!("bytes={have}-")) } else { request };
-        let response = match self.answer(request).await {
+        let response = match self.send(request).await {
             AttemptResult::Done(response) => response,
-            AttemptResult::Again(error, wait) => return AttemptResult::Again(error, wait),
+            AttemptResult::Retry(error, wait) => return AttemptResult::Retry(error, wait),
             AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
         let mut at = have;
@@ -406,12 +406,12 @@ impl ServiceClient {
         while let Some(piece) = pieces.next().await {
             let piece = match piece {
                 Ok(piece) => piece,
-                Err(error) => return AttemptResult::Again(self.lost(&error), None),
+                Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
             };
             at += piece.len() as u64;
             if at > artifact.size {
                 return AttemptResult::Failed(
-                    self.bad("the binary is larger than its stated size".to_owned()),
+                    self.invalid_response("the binary is larger than its stated size".to_owned()),
                 );
             }
             if let Err(error) = file.write_all(&piece) {
@@ -421,13 +421,13 @@ impl ServiceClient {
         }
         if at < artifact.size {
             let why = "the download ended early".to_owned();
-            return AttemptResult::Again(ClientError::Network { host: self.host(), why }, None);
+            return AttemptResult::Retry(ClientError::Network { host: self.host(), why }, None);
         }
         AttemptResult::Done(())
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base.join(path).map_err(|error| self.bad(error.to_string()))
+        self.base.join(path).map_err(|error| self.invalid_response(error.to_string()))
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
@@ -439,17 +439,17 @@ impl ServiceClient {
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> AttemptResult<T> {
-        let response = match self.answer(request).await {
+        let response = match self.send(request).await {
             AttemptResult::Done(response) => response,
-            AttemptResult::Again(error, after) => return AttemptResult::Again(error, after),
+            AttemptResult::Retry(error, after) => return AttemptResult::Retry(error, after),
             AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
         match self.text(response).await {
             AttemptResult::Done(text) => match serde_json::from_str(&text) {
                 Ok(value) => AttemptResult::Done(value),
-                Err(error) => AttemptResult::Failed(self.bad(error.to_string())),
+                Err(error) => AttemptResult::Failed(self.invalid_response(error.to_string())),
             },
-            AttemptResult::Again(error, after) => AttemptResult::Again(error, after),
+            AttemptResult::Retry(error, after) => AttemptResult::Retry(error, after),
             AttemptResult::Failed(error) => AttemptResult::Failed(error),
         }
     }
@@ -461,27 +461,29 @@ impl ServiceClient {
             match pieces.try_next().await {
                 Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                 Ok(None) => break,
-                Err(error) => return AttemptResult::Again(self.lost(&error), None),
+                Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
             }
             if bytes.len() as u64 > MAX_RESPONSE_BYTES {
-                return AttemptResult::Failed(self.bad("the response exceeds 32 MiB".to_owned()));
+                return AttemptResult::Failed(
+                    self.invalid_response("the response exceeds 32 MiB".to_owned()),
+                );
             }
         }
         match String::from_utf8(bytes) {
             Ok(text) => AttemptResult::Done(text),
-            Err(error) => AttemptResult::Failed(self.bad(error.to_string())),
+            Err(error) => AttemptResult::Failed(self.invalid_response(error.to_string())),
         }
     }
 
     /// Sends the request and returns a successful response.
-    async fn answer(&self, request: RequestBuilder) -> AttemptResult<Response> {
+    async fn send(&self, request: RequestBuilder) -> AttemptResult<Response> {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
-                return match self.lost(&error) {
+                return match self.network_error(&error) {
                     // A retry would fail the same way.
                     error @ ClientError::Certificate { .. } => AttemptResult::Failed(error),
-                    error => AttemptResult::Again(error, None),
+                    error => AttemptResult::Retry(error, None),
                 };
             }
         };
@@ -491,30 +493,30 @@ impl ServiceClient {
         }
         if status.is_redirection() {
             let why = format!("redirect ({status}); use the URL that it redirects to");
-            return AttemptResult::Failed(self.bad(why));
+            return AttemptResult::Failed(self.invalid_response(why));
         }
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let after = after.map(Duration::from_secs);
         let problem = match self.text(response).await {
             AttemptResult::Done(text) => serde_json::from_str::<Problem>(&text).ok(),
-            AttemptResult::Again(..) | AttemptResult::Failed(_) => None,
+            AttemptResult::Retry(..) | AttemptResult::Failed(_) => None,
         };
         let error = match problem {
             Some(problem) => ClientError::Rejected(Box::new(problem)),
             // The response of a proxy in front of the service.
-            None => self.bad(format!("status {status}")),
+            None => self.invalid_response(format!("status {status}")),
         };
         match status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::INTERNAL_SERVER_ERROR
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => AttemptResult::Again(error, after),
+            | StatusCode::GATEWAY_TIMEOUT => AttemptResult::Retry(error, after),
             _ => AttemptResult::Failed(error),
         }
     }
 
-    fn lost(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
+    fn network_error(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
         let mut cause = error;
         while let Some(next) = cause.source() {
             cause = next;
@@ -526,7 +528,7 @@ impl ServiceClient {
         }
     }
 
-    fn bad(&self, why: String) -> ClientError {
+    fn invalid_response(&self, why: String) -> ClientError {
         ClientError::InvalidResponse { host: self.host(), why }
     }
 }
@@ -539,16 +541,16 @@ struct RetryTimer {
 }
 
 impl RetryTimer {
-    fn new(patience: Duration) -> Self {
+    fn new(timeout: Duration) -> Self {
         let started = Instant::now();
-        Self { started, pause: RETRY_DELAYS.0, until: started + patience }
+        Self { started, pause: RETRY_DELAYS.0, until: started + timeout }
     }
 
     /// Waits before the next retry: as long as `Retry-After` says, else with exponential backoff.
     ///
     /// # Errors
     /// Returns `error` once the deadline is exceeded.
-    async fn again(
+    async fn wait(
         &mut self,
         error: ClientError,
         after: Option<Duration>,
@@ -571,7 +573,7 @@ impl RetryTimer {
 }
 
 /// The SHA-256 of a file, in hexadecimal.
-fn sum(file: &mut File) -> io::Result<String> {
+fn sha256_of(file: &mut File) -> io::Result<String> {
     file.rewind()?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
@@ -590,7 +592,7 @@ fn host(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn is_this_machine(url: &Url) -> bool {
+fn is_loopback_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),

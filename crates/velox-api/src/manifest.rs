@@ -6,7 +6,7 @@ use velox_manifest::{Diagnostic, Manifest, Origin, Replacement, Spanned};
 
 use crate::{BuildSpec, Violation};
 
-/// The manifest with the module path of each plugin, which a request needs. `modules` has the paths by plugin name.
+/// Adds the module path of each plugin, which a request needs, from `modules` by plugin name.
 #[must_use]
 pub fn with_module_paths(manifest: &Manifest, modules: &BTreeMap<String, String>) -> Manifest {
     let mut manifest = manifest.clone();

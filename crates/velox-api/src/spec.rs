@@ -99,7 +99,7 @@ pub struct ExcludeSpec {
 pub struct Violation {
     /// The field (`plugins[2].module`); empty: the request as a whole.
     pub field: String,
-    /// What is wrong with it, and how to fix it.
+    /// The error and help.
     pub message: String,
 }
 
@@ -154,7 +154,7 @@ impl BuildSpec {
     /// The requests of a `velox.toml` in any format, one for each of its targets or for `target` alone.
     ///
     /// # Errors
-    /// What is wrong with it, and what a service can't build: directories, tokens, other forges.
+    /// The configuration is invalid, or has what a service can't build: directories, tokens, other forges.
     pub fn from_configuration(text: &str, target: Option<&GoTarget>) -> Result<Vec<Self>, Vec<Violation>> {
         let source = SourceFile { name: FILE_NAME.to_owned(), text: text.to_owned() };
         let (manifest, _) = Manifest::parse(&source, &|_| None).map_err(|errors| {
@@ -260,7 +260,8 @@ impl BuildSpec {
         Ok(targets.into_iter().map(|target| Self { target, ..spec.clone() }).collect())
     }
 
-    /// The SHA-256 of the request as JSON, in hexadecimal: equal for equal binaries once [normalized](Self::normalized).
+    /// The SHA-256 of the [normalized](Self::normalized) request as JSON, in hexadecimal, which identifies
+    /// the build.
     ///
     /// # Errors
     /// The request can't be serialized.

@@ -16,7 +16,7 @@ pub struct SubmitRequest {
     /// The request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildSpec>,
-    /// A `velox.toml` that asks for one target, in any of its formats, as text.
+    /// A `velox.toml` for one target, in any of its formats, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
     /// The target, `os/arch`; overrides the target of `configuration`.

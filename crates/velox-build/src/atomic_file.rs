@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all: written beside their place, synced and renamed.
+//! Atomic file writes: a temporary file in the same directory is written, synced and renamed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,17 +17,16 @@ pub(crate) enum FileMode {
     Executable,
 }
 
-/// A file that is being written beside its place.
+/// A temporary file that replaces another one when it is complete.
 ///
-/// It is locked until it is renamed, which tells it from the file of a killed process; those are removed by the next
-/// writer of the same directory.
+/// It is locked until it is renamed. The next writer removes unlocked ones, left by killed processes.
 pub struct AtomicFile {
     file: NamedTempFile,
     path: PathBuf,
 }
 
 impl AtomicFile {
-    /// An empty file beside `path`, whose directory is created if necessary. The temporary name begins with `prefix`.
+    /// Creates the file in the directory of `path`, with a temporary name that begins with `prefix`.
     pub(crate) fn create(path: &Path, prefix: &str, mode: FileMode) -> io::Result<Self> {
         let directory = directory_of(path);
         fs::create_dir_all(directory)?;
@@ -40,7 +39,7 @@ impl AtomicFile {
         self.file.as_file_mut()
     }
 
-    /// Syncs the file and renames it into its place.
+    /// Syncs the file and renames it to its final path.
     ///
     /// # Errors
     /// A failed write or rename.
@@ -53,7 +52,7 @@ impl AtomicFile {
     }
 }
 
-/// Replaces a text file. An existing file keeps its permissions, and a symbolic link to it stays one.
+/// Replaces a text file, keeping its permissions and symbolic links to it.
 ///
 /// # Errors
 /// The file or its directory can't be written.

@@ -1,4 +1,4 @@
-//! What the stages of one build share: the request with its settings, and the tools that are opened for it.
+//! The context that the stages of a build share: the request with its settings, and the tools.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -163,7 +163,7 @@ impl<'a> BuildContext<'a> {
         stamp(self.request, &self.settings, lock)
     }
 
-    /// The directories that replace modules, each with the module's path.
+    /// The directories of local replacements, each with the path of the replaced module.
     pub(crate) fn replaced(&self, lock: &Lock) -> Vec<(String, PathBuf)> {
         lock.replaced_directories(&self.manifest, &self.request.base)
     }

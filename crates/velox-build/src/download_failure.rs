@@ -1,4 +1,4 @@
-//! Why a module can't be downloaded, who can act on it, and what helps.
+//! Classification of download errors: who can act on them, and help for the user.
 
 use velox_fetch::{
     download::{DownloadError, ProxyAttempt},
@@ -8,10 +8,7 @@ use velox_fetch::{
 
 use crate::error::{Blame, Error, checksum_mismatch};
 
-/// What the proxies said of a module that the go command may get yet.
-///
-/// # Errors
-/// What no other source may make good.
+/// The failed attempts of a module that the go command may still download; else the final error.
 pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAttempt>, Error> {
     let one = |host: &str, kind, message: String| {
         vec![ProxyAttempt { host: host.to_owned(), error: ProxyError { kind, message } }]
@@ -45,19 +42,19 @@ pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAt
     }
 }
 
-/// Whether all that was said of a module is that it isn't there.
+/// Whether the error only says that the module or version does not exist.
 pub(crate) fn is_not_found(why: &str) -> bool {
     let signs =
         ["404 ", "410 ", "ot found", "no matching versions", "unknown revision", "unrecognized import path"];
     says(&without_names(why), &signs) && advice(why).is_none()
 }
 
-/// Who can do something about a module that can't be had, by what was said of it.
+/// Who can act on a download error, derived from its text.
 pub(crate) fn fault(why: &str) -> Blame {
     let text = without_names(why);
     let is_gone = says(&text, &["404 Not Found", "410 Gone"])
         && !says(&text, &["401 ", "403 ", "407 ", "429 ", "500 ", "502 ", "503 ", "504 ", "off`", "=off"]);
-    // A proxy may say why it has no such module: that another host didn't answer it, for example.
+    // A 404 may include the reason, such as an upstream timeout.
     if is_gone || is_not_found(why) || says(&text, &["invalid version", "malformed"]) {
         Blame::Request
     } else if advice(why).is_some() {
@@ -71,17 +68,17 @@ fn says(text: &str, signs: &[&str]) -> bool {
     signs.iter().any(|sign| text.contains(sign))
 }
 
-/// What was said, without addresses and module paths: a module may be called `dns` or `resetter`.
+/// The error text without URLs and module paths: a module may be called `dns` or `resetter`.
 fn without_names(why: &str) -> String {
     why.split_whitespace().filter(|word| !word.contains('/')).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a proxy may have meant so, where it told it otherwise.
+/// Whether the module may not exist: proxies also answer 403 for missing ones.
 pub(crate) fn may_be_missing(why: &str) -> bool {
     why.contains("403 ") || is_not_found(why)
 }
 
-/// What to do about a module that can't be had, by what was said of it.
+/// The help for a download error, derived from its text.
 pub(crate) fn advice(why: &str) -> Option<&'static str> {
     let text = without_names(why);
     let says = |signs: &[&str]| says(&text, signs);

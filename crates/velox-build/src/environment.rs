@@ -1,4 +1,4 @@
-//! The environment that a build finds on this machine: a go command, git, and the ways to the network.
+//! The environment of a build on this machine: the go command, git, and network access.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ use crate::{
     workspace::scratch::ScratchDirectory,
 };
 
-/// The environment of a request's build, opened piece by piece so that each missing one can be reported.
+/// The environment of a build; each missing part can be reported separately.
 pub struct BuildEnvironment<'a> {
     request: &'a BuildRequest,
     children: CommandRunner,
@@ -39,7 +39,7 @@ pub struct BuildEnvironment<'a> {
 pub struct GoInstallation {
     /// The program and its version (`go1.26.8`); `None`: there is no go command on the PATH.
     pub program: Option<(PathBuf, String)>,
-    /// The version that compiles by default: the program's, or the one that GOTOOLCHAIN names.
+    /// The default version: that of the program, or the one that GOTOOLCHAIN names.
     pub version: Option<String>,
     /// Whether no other version may be downloaded.
     pub is_fixed: bool,
@@ -71,7 +71,7 @@ pub struct ProgramOutput {
 }
 
 impl<'a> BuildEnvironment<'a> {
-    /// Looks for a go command and sets up the network.
+    /// Finds the go command and sets up the network.
     pub async fn open(
         request: &'a BuildRequest,
         reporter: &Arc<dyn Reporter>,
@@ -155,7 +155,7 @@ impl<'a> BuildEnvironment<'a> {
         Some(Credentials::new(self.request, settings).map(|it| (it.client, it.netrc)))
     }
 
-    /// What GitHub says about the configured token; `None`: there is no network.
+    /// GitHub's status of the configured token; `None`: there is no network.
     pub async fn github_token(&self) -> Option<Result<TokenInfo, ForgeError>> {
         let github = &self.network.as_ref()?.as_ref().ok()?.forges.github;
         Some(match impatient(self.request) {
@@ -164,7 +164,7 @@ impl<'a> BuildEnvironment<'a> {
         })
     }
 
-    /// What GitLab says about the configured token; `None`: there is no network.
+    /// GitLab's status of the configured token; `None`: there is no network.
     pub async fn gitlab_token(&self) -> Option<Result<TokenInfo, ForgeError>> {
         let gitlab = &self.network.as_ref()?.as_ref().ok()?.forges.gitlab;
         Some(match impatient(self.request) {

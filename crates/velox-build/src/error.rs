@@ -14,7 +14,7 @@ pub enum ErrorKind {
 /// Who can act on an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Blame {
-    /// The author of the request: it fails again until it, or what it names, changes.
+    /// The author of the request: retries fail until the request or the named modules change.
     Request,
     /// The module proxies, forges and databases: a retry may succeed.
     Sources,
@@ -85,7 +85,7 @@ impl Error {
 
     pub(crate) fn output(mut self, lines: Vec<String>) -> Self {
         self.output = lines;
-        // The go command names a file, not the setting for its place.
+        // The go command names the file, but not the setting of its directory.
         let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));
         if says("no space left on device") {
             self.help("free some space, or use another disk: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")

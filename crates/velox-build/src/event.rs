@@ -156,7 +156,7 @@ pub enum Event {
         /// Bytes downloaded in this phase so far, if known.
         bytes: Option<u64>,
     },
-    /// All versions are known.
+    /// All versions are resolved.
     Resolved {
         /// RoadRunner's module path.
         roadrunner: String,

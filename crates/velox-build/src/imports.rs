@@ -4,8 +4,7 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use velox_manifest::GoTarget;
 
-/// The imports of all Go files below `tree` except tests, for which `counts` returns true (given the path relative to
-/// `tree`, with slashes).
+/// The imports of all Go files below `tree`, except tests, whose relative path passes `counts`.
 pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut folders = vec![String::new()];
@@ -15,7 +14,8 @@ pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Resu
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let kind = entry.file_type()?;
-            // Directories that the go command ignores: https://pkg.go.dev/cmd/go#hdr-Package_lists_and_patterns
+            // Directories that the go command ignores:
+            // https://pkg.go.dev/cmd/go#hdr-Package_lists_and_patterns
             let ignored = name.starts_with(['.', '_']) || name == "testdata" || name == "vendor";
             if kind.is_dir() && !ignored {
                 folders.push(path);
@@ -29,7 +29,7 @@ pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Resu
 }
 
 /// The imports of one package for any of the targets, by file names alone
-/// (<https://pkg.go.dev/cmd/go#hdr-Build_constraints>): build tags are ignored, so there may be a few too many.
+/// (<https://pkg.go.dev/cmd/go#hdr-Build_constraints>): build tags are ignored.
 pub(crate) fn imports_of_package(directory: &Path, targets: &[GoTarget]) -> BTreeSet<String> {
     let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names
@@ -40,7 +40,7 @@ pub(crate) fn imports_of_package(directory: &Path, targets: &[GoTarget]) -> BTre
         .collect()
 }
 
-/// Whether the name of a file allows a build for `target` (unlike `x_windows.go`, `x_linux_arm64.go`, `x_test.go`).
+/// Whether a file is built for `target`, by its name (`x_windows.go`, `x_linux_arm64.go`, `x_test.go`).
 fn is_built_for(name: &str, target: &GoTarget) -> bool {
     let Some(stem) = name.strip_suffix(".go").filter(|_| !name.starts_with(['_', '.'])) else { return false };
     let mut parts = stem.split('_').skip(1).collect::<Vec<_>>().into_iter().rev();

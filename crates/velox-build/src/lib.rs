@@ -4,8 +4,8 @@
 //! Manifest ──resolve──► Lock ──prepare──► Workspace ──compile──► Artifact ──publish──► DIR/rr
 //! ```
 //!
-//! [`build`] runs all of it; progress comes through a [`Reporter`]. Nothing here prints, exits or reads the process
-//! environment: a [`BuildRequest`] has all inputs, and the result is a [`BuildSummary`] or an [`Error`].
+//! [`build`] runs all stages and reports progress to a [`Reporter`]. This crate never prints, exits or reads
+//! the process environment: a [`BuildRequest`] has all inputs.
 
 mod artifact;
 mod atomic_file;

@@ -81,7 +81,7 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
     }
 }
 
-/// The summary, where a lock and the artifact store are enough for it.
+/// The summary, if the lock and the artifact store suffice for it.
 async fn without_tools(
     context: &BuildContext<'_>,
     lock: &Lock,
@@ -108,7 +108,7 @@ async fn without_tools(
     }
 }
 
-/// Resolves the versions that the lock doesn't have, and writes it.
+/// Resolves the versions that the lock lacks, and writes it.
 pub(crate) async fn resolve(
     context: &BuildContext<'_>,
     tools: &mut BuildTools,
@@ -118,7 +118,7 @@ pub(crate) async fn resolve(
     let resolver = context.resolver(tools, previous);
     let resolving = phase(&*context.reporter, Phase::Resolve, resolver.resolve());
     let (mut lock, workspace) = with_precompile(context, tools, resolving).await?;
-    // The go command may have chosen a newer version of itself for these modules.
+    // The go command may have switched to a newer version for these modules.
     tools.go = tools.toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?;
     if let Some(previous) = previous {
         lock.adopt_targets(previous);
@@ -146,7 +146,7 @@ pub(crate) async fn resolve(
     Ok((lock, workspace))
 }
 
-/// Creates the workspace of a lock that matches; only files that the caches lack are downloaded.
+/// Creates the workspace of a matching lock, downloading modules that the cache lacks.
 async fn restore(
     context: &BuildContext<'_>,
     tools: &BuildTools,
@@ -173,14 +173,14 @@ async fn restore(
     Ok((lock, workspace))
 }
 
-/// Runs `work`; if a compile follows, the standard library is compiled meanwhile.
+/// Runs `work`, and compiles the standard library concurrently if a compile follows.
 async fn with_precompile<T>(
     context: &BuildContext<'_>,
     tools: &BuildTools,
     work: impl Future<Output = T>,
 ) -> T {
     match (&context.request.goal, context.settings.targets.first()) {
-        // A shared compile cache has the standard library.
+        // A shared compile cache usually has the standard library.
         (Goal::Build(_), Some(target)) if !compile_cache::is_wanted(context.request) => {
             precompile::beside(work, &tools.go, &context.settings, target, tools.scratch.path()).await
         }

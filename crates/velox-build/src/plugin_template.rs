@@ -39,8 +39,8 @@ const FILES: &[(&str, &str)] = files![
     ".gitignore" <- "gitignore",
 ];
 
-/// Reserved names: Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and the
-/// configuration sections of RoadRunner and of the template.
+/// Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and
+/// configuration sections of RoadRunner and the template.
 const RESERVED_NAMES: &[&str] = &[
     "break",
     "case",
@@ -118,8 +118,7 @@ impl PluginTemplate {
         &self.module
     }
 
-    /// Writes the files, all or none, into `directory`, which must not exist or be empty except for version control. Returns
-    /// their names.
+    /// Writes the files into `directory`, empty but for version control, all or none. Returns their names.
     ///
     /// # Errors
     /// The directory is not empty or can't be written.
@@ -142,7 +141,7 @@ impl PluginTemplate {
                 Error::configuration(message).help("choose another name, or another directory with --dir")
             );
         }
-        // An existing directory may be someone's working directory: it is kept, and the files are moved into it.
+        // An existing directory may be the working directory of a process: it is not replaced.
         let parent = if into_it { directory } else { directory.parent().unwrap_or(Path::new(".")) };
         fs::create_dir_all(parent).map_err(failed)?;
         let unfinished = tempfile::Builder::new().prefix(".vx-new-").tempdir_in(parent).map_err(failed)?;

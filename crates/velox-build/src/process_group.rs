@@ -76,8 +76,7 @@ impl ProcessGroup {
         Ok(status)
     }
 
-    /// Sends `signal`, waits up to `grace` for the child, kills the rest of the group, and waits until it is
-    /// gone.
+    /// Sends `signal`, waits up to `grace` for the child, then kills the group and waits for its end.
     pub async fn end(&mut self, signal: Option<EndSignal>, grace: Duration) -> Option<ExitStatus> {
         if let Some(signal) = signal {
             self.signal(Some(signal));

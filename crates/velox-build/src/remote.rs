@@ -61,9 +61,9 @@ pub struct LockedRefs {
 pub enum LockUpdate {
     /// It was written.
     Written,
-    /// Unchanged: it is up to date, or there is no place for it.
+    /// Unchanged: it is up to date, or has no path.
     Stays,
-    /// Unchanged, although it differs.
+    /// Unchanged, although the versions differ.
     Differs,
     /// Not written, for this reason.
     Unwritable(String),
@@ -108,8 +108,8 @@ impl<'a> RemoteBuild<'a> {
         }
     }
 
-    /// The refs of the lock, if it matches. With `--strict` only if no plugin was raised: the service could not tell the
-    /// raised versions from requested ones.
+    /// The refs of the lock, if it matches. `None` with `--strict` and raised plugins: the service could not
+    /// distinguish raised versions from requested ones.
     #[must_use]
     pub fn exact(&self) -> Option<LockedRefs> {
         let lock = self.fitting()?;
@@ -126,8 +126,8 @@ impl<'a> RemoteBuild<'a> {
         Some(LockedRefs { roadrunner, plugins })
     }
 
-    /// Converts the locks of the service (one for each target) to the lock of a local build. `modules` has the module paths
-    /// of the configured plugins, by name.
+    /// Converts the locks of the service, one for each target, to a local lock. `modules` has the module
+    /// paths of the plugins by name.
     ///
     /// # Errors
     /// An invalid lock, or with `--locked` other versions than in the local one.
@@ -200,20 +200,20 @@ impl<'a> RemoteBuild<'a> {
             && digest::of_file(&file).is_ok_and(|(_, found)| found == sha256)
     }
 
-    /// An empty file beside the binary's place, for the download.
+    /// Creates a temporary file for the download of a binary.
     ///
     /// # Errors
-    /// It can't be created.
+    /// The file can't be created.
     pub fn create_binary(&self, target: &GoTarget) -> Result<AtomicFile, Error> {
         let place = self.place(target);
         AtomicFile::create(&place, TEMPORARY_PREFIX, FileMode::Executable)
             .map_err(|error| unwritable(&place, &error))
     }
 
-    /// Renames a downloaded binary into its place.
+    /// Renames a downloaded binary to its output path.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn persist_binary(&self, binary: AtomicFile, target: &GoTarget) -> Result<PathBuf, Error> {
         binary.persist().map_err(|error| unwritable(&self.place(target), &error))
     }

@@ -18,7 +18,7 @@ use velox_manifest::{Diagnostic, Level, SourceFile};
 ///   = help: …
 /// ```
 ///
-/// The text is styled: print it with `anstream`, or use [`plain`]. It is ASCII, since editors and scripts parse `-->`.
+/// The text has styles: print it with `anstream`, or use [`plain`]. It is ASCII: editors parse `-->`.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, source: Option<&SourceFile>) -> String {
     render_explained(diagnostic, &[], source)
@@ -58,7 +58,7 @@ pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Optio
     text
 }
 
-/// The first line alone.
+/// The first line.
 #[must_use]
 pub fn heading(level: Level, message: &str) -> String {
     let (word, color) = match level {
@@ -69,14 +69,14 @@ pub fn heading(level: Level, message: &str) -> String {
     format!("{style}{word}{style:#}{bold}: {}{bold:#}", clean(message))
 }
 
-/// Removes control sequences from foreign text.
+/// Removes control sequences from untrusted text.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && c != '\t' && c != '\n';
-    if !text.contains(obeyed) {
+    let is_control = |c: char| c.is_control() && c != '\t' && c != '\n';
+    if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(plain(text).replace(obeyed, ""))
+    Cow::Owned(plain(text).replace(is_control, ""))
 }
 
 /// Removes styles.

@@ -51,7 +51,7 @@ pub enum Output {
     Store(PathBuf),
 }
 
-/// What flags say; `None`, `false` and empty leave the choice to the manifest.
+/// Options that override the manifest; `None`, `false` and empty ones don't.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
     /// Compile options.
@@ -103,7 +103,7 @@ pub struct VersionOptions {
     pub strict: bool,
     /// `--dependencies release|minimal`.
     pub dependencies: Option<Dependencies>,
-    /// `--locked`: the lock has to exist and to match the manifest.
+    /// `--locked`: a matching lock must exist.
     pub locked: bool,
     /// `vx lock --upgrade`.
     pub upgrade: Upgrade,
@@ -117,7 +117,7 @@ pub enum Upgrade {
     Nothing,
     /// All of them.
     Everything,
-    /// Those of these plugins (`roadrunner` is RoadRunner itself).
+    /// The versions of these plugins (`roadrunner` is RoadRunner itself).
     Only(Vec<String>),
 }
 
@@ -147,7 +147,7 @@ pub enum NetworkAccess {
 /// Options of the caches.
 #[derive(Debug, Clone, Default)]
 pub struct CacheOptions {
-    /// `--no-cache`: compile even where the artifact store has the binary.
+    /// `--no-cache`: compile even if the artifact store has the binary.
     pub recompile: bool,
     /// The size limit of the artifact store; `None`: [`crate::DEFAULT_STORE_LIMIT_BYTES`].
     pub store_limit_bytes: Option<u64>,

@@ -1,4 +1,4 @@
-//! What can be asked about a request without building it: its lock, RoadRunner's release, the modules, and the versions that exist.
+//! Queries about a request: its lock, the RoadRunner release, the modules, and the existing versions.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
@@ -36,7 +36,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// A request that is not built: queries resolve as much of it as they need, the way its build would.
+/// Queries about a request; each resolves as much as it needs, like a build.
 pub struct QuerySession<'a> {
     context: BuildContext<'a>,
 }
@@ -46,7 +46,7 @@ pub struct QuerySession<'a> {
 pub struct LockStatus {
     /// The lock; `None`: there is no lock file.
     pub lock: Option<Lock>,
-    /// Whether the lock has the RoadRunner that the configuration asks for.
+    /// Whether the lock has the requested RoadRunner.
     pub has_roadrunner: bool,
     /// Differences between the configuration and the lock, one sentence each.
     pub differences: Vec<String>,
@@ -54,19 +54,19 @@ pub struct LockStatus {
 
 /// All modules of a binary at exact versions, and the requirements between them.
 pub struct ResolvedModules {
-    /// The exact versions: those of velox.lock where it fits the configuration, else what a new lock would contain.
+    /// The lock, if it matches the configuration, else a newly resolved one.
     pub lock: Lock,
-    /// RoadRunner as it was released.
+    /// The RoadRunner release.
     pub release: RoadRunnerRelease,
     /// The requirements between modules, after minimal version selection.
     pub graph: RequirementGraph,
-    /// The modules that are compiled in for at least one target.
+    /// The modules that are compiled for at least one target.
     pub compiled: BTreeMap<String, SelectedModule>,
-    /// The patterns of GONOPROXY and GONOSUMDB: module paths that public services must not learn.
+    /// GONOPROXY and GONOSUMDB: patterns of module paths that must not reach public services.
     pub private_patterns: [String; 2],
 }
 
-/// Whose versions are listed.
+/// The subject of a version query.
 #[derive(Debug, Clone)]
 pub enum VersionSubject {
     /// A module path; its major and all higher ones are listed.
@@ -104,7 +104,7 @@ impl<'a> QuerySession<'a> {
         })
     }
 
-    /// The manifest's RoadRunner as it was released.
+    /// Resolves the RoadRunner release of the manifest.
     ///
     /// # Errors
     /// Its ref can't be resolved.
@@ -119,7 +119,7 @@ impl<'a> QuerySession<'a> {
     /// Resolves all modules. Caches may be filled; no lock is written unless the request's goal asks for one.
     ///
     /// # Errors
-    /// As [`crate::build`] up to its versions.
+    /// As [`crate::build`], up to the resolved versions.
     pub async fn resolve(&self) -> Result<ResolvedModules, Error> {
         let context = &self.context;
         let found = LockFile::read(self.context.request)?;
@@ -140,8 +140,8 @@ impl<'a> QuerySession<'a> {
         Ok(ResolvedModules { lock, release, graph, compiled, private_patterns })
     }
 
-    /// The versions of every subject, in the same order: from the module proxies, from one go command for all modules
-    /// that these must not be asked for, and from the tags of repositories on the manifest's own forge.
+    /// The versions of every subject, in the same order: from the module proxies, the go command, and for
+    /// repositories on a self-hosted forge from their tags.
     ///
     /// # Errors
     /// The go command fails, or an interruption. A subject without versions is not an error.
@@ -204,7 +204,7 @@ impl<'a> QuerySession<'a> {
                     Some(locked) => Some(locked.module.clone()),
                     None => plugin.module_path(&self.context.manifest),
                 };
-                // The repository is listed if it is on the manifest's own forge, or if its module is unknown.
+                // The repository is listed if it is on a self-hosted forge, or if its module is unknown.
                 let place = place_of_plugin(plugin, &self.context.manifest).filter(|place| {
                     !matches!(plugin.origin, Origin::Module(_)) && (place.own || module.is_none())
                 });
@@ -220,7 +220,7 @@ impl<'a> QuerySession<'a> {
 enum VersionSource {
     /// Module paths to start from.
     Modules(Vec<String>),
-    /// A repository, with the module path as far as it is known.
+    /// A repository with its module path, or an empty one if unknown.
     Repository(RepositoryLocation, String),
 }
 

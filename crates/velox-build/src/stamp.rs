@@ -4,7 +4,7 @@ use velox_manifest::BuildArgs;
 
 use crate::request::StampOptions;
 
-/// The version stamp that `rr --version` prints: the variables `version` and `buildTime` of RoadRunner's `internal/meta`.
+/// The stamp that `rr --version` prints: `version` and `buildTime` of RoadRunner's `internal/meta`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// The version, without a leading `v`.
@@ -14,8 +14,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// In this order: options, `build_args`, environment, resolved version. Never the clock: the same request must give the
-    /// same bytes.
+    /// Precedence: options, `build_args`, environment, resolved version. Never the clock.
     ///
     /// `reference` is the resolved version of RoadRunner, and `time` its commit time in seconds since 1970.
     pub(crate) fn choose(

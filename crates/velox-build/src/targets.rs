@@ -21,7 +21,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// How many targets are compiled at once: the linker of one uses one core, and another target the rest.
+/// Linking uses one core, so a second target is compiled at the same time.
 const MAX_CONCURRENT_COMPILES: usize = 2;
 
 /// The binary of one target.
@@ -113,7 +113,7 @@ async fn compile_one<'a>(
     Ok(target)
 }
 
-/// Puts the binaries into the output directory.
+/// Writes the binaries to the output directory.
 pub(crate) async fn publish(
     context: &BuildContext<'_>,
     targets: &[BuildTarget<'_>],

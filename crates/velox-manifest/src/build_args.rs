@@ -216,7 +216,7 @@ impl ArgumentParser<'_> {
         let Some((name, raw)) = named else {
             return self.error(format!("invalid definition `-X {definition}`"), span, DEFINITION);
         };
-        let stamp = stamped(name);
+        let stamp = stamp_field(name);
         if let Some(stamp) = stamp {
             let value = match raw {
                 // The default stamp reads these variables itself and has fallbacks.
@@ -263,7 +263,7 @@ enum StampField {
 }
 
 /// The field of RoadRunner's version stamp that a definition sets, for any major version.
-fn stamped(name: &str) -> Option<StampField> {
+fn stamp_field(name: &str) -> Option<StampField> {
     let rest = name.strip_prefix("github.com/roadrunner-server/roadrunner/")?;
     let inner = match rest.split_once('/') {
         Some((major, inner)) if semver_major(&format!("{major}.0.0")).is_some() => inner,

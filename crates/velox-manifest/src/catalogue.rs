@@ -98,9 +98,9 @@ pub fn search(words: &str) -> Vec<&'static KnownPlugin> {
 pub fn nearest(name: &str) -> Vec<&'static KnownPlugin> {
     const MIN_SIMILARITY: f64 = 0.8;
     let last = without_major(name).rsplit('/').next().unwrap_or(name);
-    let wanted = normalize(last);
+    let target = normalize(last);
     let similarity = |plugin: &KnownPlugin| {
-        plugin.names().map(|known| strsim::jaro_winkler(&normalize(known), &wanted)).fold(0.0, f64::max)
+        plugin.names().map(|known| strsim::jaro_winkler(&normalize(known), &target)).fold(0.0, f64::max)
     };
     let mut near: Vec<_> = catalogue()
         .iter()

@@ -11,18 +11,18 @@ const MAX_DIAGNOSTICS: usize = 200;
 pub(crate) struct DiagnosticSink<'a> {
     source: &'a SourceFile,
     list: RefCell<Vec<(usize, Diagnostic)>>,
-    left_out: Cell<usize>,
+    omitted: Cell<usize>,
 }
 
 impl<'a> DiagnosticSink<'a> {
     pub(crate) fn new(source: &'a SourceFile) -> Self {
-        Self { source, list: RefCell::default(), left_out: Cell::new(0) }
+        Self { source, list: RefCell::default(), omitted: Cell::new(0) }
     }
 
     pub(crate) fn push(&self, diagnostic: Diagnostic) {
         let mut list = self.list.borrow_mut();
         if list.len() >= MAX_DIAGNOSTICS {
-            self.left_out.set(self.left_out.get() + 1);
+            self.omitted.set(self.omitted.get() + 1);
             return;
         }
         let place = diagnostic.span.as_ref().map_or(usize::MAX, |span| span.start);
@@ -55,8 +55,8 @@ impl<'a> DiagnosticSink<'a> {
         let mut list = self.list.into_inner();
         list.sort_by_key(|(place, _)| *place);
         let mut sorted: Vec<_> = list.into_iter().map(|(_, diagnostic)| diagnostic).collect();
-        if self.left_out.get() > 0 {
-            sorted.push(Diagnostic::error(format!("{} more errors not shown", self.left_out.get())));
+        if self.omitted.get() > 0 {
+            sorted.push(Diagnostic::error(format!("{} more errors not shown", self.omitted.get())));
         }
         sorted
     }
@@ -105,7 +105,7 @@ fn assigns_a_secret(after: &str) -> bool {
     let variable =
         text.strip_prefix("${").map(|name| name.strip_suffix('}').unwrap_or(name)).is_some_and(is_name);
     // A table or an empty string; the content of a multi-line string may start on the next line.
-    let nothing = value.starts_with('{')
+    let no_value = value.starts_with('{')
         || text.is_empty() && !value.starts_with("\"\"\"") && !value.starts_with("'''");
-    key && !variable && !nothing
+    key && !variable && !no_value
 }

@@ -36,36 +36,33 @@ pub struct PluginOverride {
 
 impl ManifestOverrides {
     /// Parses the flags. `directories` returns the module path in a directory's go.mod, or an error message.
-    ///
-    /// # Errors
-    /// All invalid flags.
     pub fn read(
         roadrunner: Option<&str>,
         with: &[String],
         without: &[String],
         directories: impl Fn(&Path) -> Result<String, Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         if let Some(reference) = roadrunner
             && let Err(why) = refs::reference(reference)
         {
-            wrong.push(unusable("--roadrunner", reference, "ref", why));
+            errors.push(unusable("--roadrunner", reference, "ref", why));
         }
         let mut flags =
             Self { roadrunner: roadrunner.map(str::to_owned), with: Vec::new(), without: without.to_vec() };
         for text in with {
             match PluginOverride::read(text, &directories) {
                 Ok(with) if flags.with.iter().any(|known| same_module(&known.module, &with.module)) => {
-                    wrong.push(
+                    errors.push(
                         Diagnostic::error(format!("duplicate --with for {}", with.module))
                             .help("a binary has one version of a plugin: remove one of them"),
                     );
                 }
                 Ok(with) => flags.with.push(with),
-                Err(diagnostic) => wrong.push(diagnostic),
+                Err(diagnostic) => errors.push(diagnostic),
             }
         }
-        if wrong.is_empty() { Ok(flags) } else { Err(wrong) }
+        if errors.is_empty() { Ok(flags) } else { Err(errors) }
     }
 
     /// Whether there are no overrides.
@@ -79,8 +76,8 @@ impl ManifestOverrides {
     pub fn below(mut self, directory: &Path) -> Self {
         for with in &mut self.with {
             if let Some(Replacement::Directory(path)) = &mut with.replacement {
-                let whole: PathBuf = directory.join(&*path).components().collect();
-                *path = whole.to_string_lossy().into_owned();
+                let resolved: PathBuf = directory.join(&*path).components().collect();
+                *path = resolved.to_string_lossy().into_owned();
             }
         }
         self
@@ -94,10 +91,10 @@ impl PluginOverride {
     ) -> Result<Self, Diagnostic> {
         if refs::is_directory(text) {
             let replacement =
-                refs::replacement(text).map_err(|wrong| unusable("--with", text, "directory", wrong))?;
+                refs::replacement(text).map_err(|invalid| unusable("--with", text, "directory", invalid))?;
             let module = directories(Path::new(text))?;
             refs::module_path(&module)
-                .map_err(|wrong| unusable("the go.mod of --with", &module, "module path", wrong))?;
+                .map_err(|invalid| unusable("the go.mod of --with", &module, "module path", invalid))?;
             return Ok(Self { module, reference: None, replacement: Some(replacement) });
         }
         // The `@` after the user information of a URL doesn't start a ref.
@@ -109,35 +106,35 @@ impl PluginOverride {
             Some((module, reference)) if !plugin.contains("://") => (module, Some(reference)),
             _ => (plugin, None),
         };
-        refs::module_path(module).map_err(|wrong| {
-            let wrong = match module.contains('/') || module.is_empty() {
-                true => wrong,
-                false => wrong.help(format!(
+        refs::module_path(module).map_err(|invalid| {
+            let invalid = match module.contains('/') || module.is_empty() {
+                true => invalid,
+                false => invalid.help(format!(
                     "write the whole path (\"github.com/roadrunner-server/{module}/v5\"), or a directory (\"./{module}\")"
                 )),
             };
-            unusable("--with", module, "module path", wrong)
+            unusable("--with", module, "module path", invalid)
         })?;
         if let Some(reference) = reference {
             refs::reference(reference)
                 .and_then(|()| refs::majors_agree(module, reference))
-                .map_err(|wrong| unusable("--with", plugin, "plugin", wrong))?;
+                .map_err(|invalid| unusable("--with", plugin, "plugin", invalid))?;
         }
         let replacement = replacement
             .map(|text| {
-                refs::replacement(text).map_err(|wrong| unusable("--with", text, "replacement", wrong))
+                refs::replacement(text).map_err(|invalid| unusable("--with", text, "replacement", invalid))
             })
             .transpose()?;
         Ok(Self { module: module.to_owned(), reference: reference.map(str::to_owned), replacement })
     }
 }
 
-fn unusable(flag: &str, given: &str, what: &str, wrong: InvalidValue) -> Diagnostic {
+fn unusable(flag: &str, given: &str, what: &str, invalid: InvalidValue) -> Diagnostic {
     let diagnostic = Diagnostic::error(match given {
         "" => format!("{flag} is empty"),
-        given => format!("{flag}: invalid {what} `{}`: {}", shown(given), wrong.why),
+        given => format!("{flag}: invalid {what} `{}`: {}", shown(given), invalid.why),
     });
-    match wrong.help {
+    match invalid.help {
         Some(help) => diagnostic.help(help),
         None => diagnostic,
     }
@@ -171,29 +168,26 @@ impl Manifest {
     ///
     /// `--with` updates an existing plugin of the same module at any major version. A ref without a
     /// replacement removes the replacement in the file.
-    ///
-    /// # Errors
-    /// A `--without` matches no plugin, or no plugins are left.
     pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         if let Some(reference) = &flags.roadrunner {
             self.roadrunner.reference = Some(unspanned(reference));
         }
         for name in &flags.without {
             if let Err(diagnostic) = self.remove(name) {
-                wrong.push(diagnostic);
+                errors.push(diagnostic);
             }
         }
         for with in &flags.with {
             self.apply(with);
         }
-        if self.plugins.is_empty() && wrong.is_empty() {
-            wrong.push(
+        if self.plugins.is_empty() && errors.is_empty() {
+            errors.push(
                 Diagnostic::error("no plugins to build")
                     .help("add at least one: --with github.com/roadrunner-server/http/v5@v5.3.0"),
             );
         }
-        if wrong.is_empty() { Ok(self) } else { Err(wrong) }
+        if errors.is_empty() { Ok(self) } else { Err(errors) }
     }
 
     fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {

@@ -154,7 +154,7 @@ fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
 
 fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
     let text = field.text()?;
-    let wrong = |why: &str| {
+    let invalid = |why: &str| {
         field.error(
             Diagnostic::error(format!("invalid endpoint: {why}"))
                 .at(text.span.clone())
@@ -165,16 +165,16 @@ fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
     };
     let url = match Url::parse(text.value.trim()) {
         Ok(url) => url,
-        Err(error) => return wrong(&error.to_string()),
+        Err(error) => return invalid(&error.to_string()),
     };
     if !matches!(url.scheme(), "http" | "https") {
-        return wrong("the scheme must be https or http");
+        return invalid("the scheme must be https or http");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return wrong("a user name or a password is not allowed; use the key `token`");
+        return invalid("a user name or a password is not allowed; use the key `token`");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return wrong("a query or a fragment is not allowed");
+        return invalid("a query or a fragment is not allowed");
     }
     Some(Spanned { value: url, span: text.span })
 }
@@ -208,20 +208,20 @@ pub(crate) fn converted<T>(
 ) -> Option<Spanned<T>> {
     match convert(&text.value) {
         Ok(value) => Some(Spanned { value, span: text.span.clone() }),
-        Err(wrong) => {
+        Err(reason) => {
             let message = match text.value.as_str() {
                 "" => format!("`{key}` is empty"),
                 given => format!("invalid {} `{}`", noun(key), shown(given)),
             };
-            section.error(invalid(&message, &text.span, wrong));
+            section.error(invalid(&message, &text.span, reason));
             None
         }
     }
 }
 
-pub(crate) fn invalid(message: &str, span: &Option<Range<usize>>, wrong: InvalidValue) -> Diagnostic {
-    let diagnostic = Diagnostic::error(message).at(span.clone()).label(wrong.why);
-    match wrong.help {
+pub(crate) fn invalid(message: &str, span: &Option<Range<usize>>, reason: InvalidValue) -> Diagnostic {
+    let diagnostic = Diagnostic::error(message).at(span.clone()).label(reason.why);
+    match reason.help {
         Some(help) => diagnostic.help(help),
         None => diagnostic,
     }

@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
         // The misspelled key was already reported.
-        if self.unknown().any(|field| meant(field.key, &self.known) == Some(key)) {
+        if self.unknown().any(|field| intended_key(field.key, &self.known) == Some(key)) {
             return;
         }
         self.error(
@@ -150,8 +150,8 @@ impl<'a> Section<'a> {
     fn checked(self) -> Self {
         for field in self.unknown() {
             let (key, name) = (field.key, self.name());
-            let suggestion = meant(key, &self.known);
-            let suggested = suggestion.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+            let suggestion = intended_key(key, &self.known);
+            let suggested = suggestion.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
             let mut diagnostic = Diagnostic::error(format!("unknown key `{key}` in {name}{suggested}"))
                 .at(field.key_span.clone())
                 .label("unknown key");
@@ -337,7 +337,7 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
-fn meant<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+fn intended_key<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     // The comparison takes quadratic time, and no key is this long.
     if given.len() > 64 {
         return None;

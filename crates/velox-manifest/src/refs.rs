@@ -33,28 +33,28 @@ impl fmt::Display for InvalidValue {
 
 /// Validates a tag, branch or commit (<https://git-scm.com/docs/git-check-ref-format>).
 pub fn reference(text: &str) -> Result<(), InvalidValue> {
-    let wrong = |why: &str| {
+    let invalid = |why: &str| {
         Err(InvalidValue::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""))
     };
     if text.is_empty() {
-        return wrong("is empty");
+        return invalid("is empty");
     }
     if text.chars().any(char::is_whitespace) {
-        return wrong("contains whitespace");
+        return invalid("contains whitespace");
     }
     if let Some(c) = text.chars().find(|c| c.is_control() || "~^:?*[\\".contains(*c)) {
-        return wrong(&format!("contains {c:?}"));
+        return invalid(&format!("contains {c:?}"));
     }
     for part in ["..", "@{", "//"] {
         if text.contains(part) {
-            return wrong(&format!("contains `{part}`"));
+            return invalid(&format!("contains `{part}`"));
         }
     }
     if text.starts_with(['-', '/']) || text.ends_with(['/', '.']) || text == "@" {
-        return wrong("invalid first or last character");
+        return invalid("invalid first or last character");
     }
     if text.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock")) {
-        return wrong("a component starts with `.` or ends with `.lock`");
+        return invalid("a component starts with `.` or ends with `.lock`");
     }
     Ok(())
 }
@@ -124,36 +124,36 @@ fn forge_name(text: &str) -> Result<(), InvalidValue> {
 pub fn module_path(text: &str) -> Result<(), InvalidValue> {
     const SHAPE: &str =
         "a module path is written as in its go.mod, such as \"github.com/roadrunner-server/http/v5\"";
-    let wrong = |why: &str| Err(InvalidValue::new(why).help(SHAPE));
+    let invalid = |why: &str| Err(InvalidValue::new(why).help(SHAPE));
     if text.is_empty() {
-        return wrong("is empty");
+        return invalid("is empty");
     }
     if let Some((_, rest)) = text.split_once("://") {
         let path = rest.trim_end_matches('/').trim_end_matches(".git");
-        let wrong = InvalidValue::new("is a URL");
+        let invalid = InvalidValue::new("is a URL");
         let shown =
             if path.contains('@') { SHAPE.to_owned() } else { format!("write only the path: \"{path}\"") };
-        return Err(wrong.help(shown));
+        return Err(invalid.help(shown));
     }
     if text.contains('@') {
-        return wrong("contains `@`; the version has its own key");
+        return invalid("contains `@`; the version has its own key");
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._~/".contains(*c)) {
-        return wrong(&format!("contains {c:?}"));
+        return invalid(&format!("contains {c:?}"));
     }
     let bad = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with('.');
     if text.split('/').any(bad) {
-        return wrong("a component is empty, or starts or ends with `.`");
+        return invalid("a component is empty, or starts or ends with `.`");
     }
     let host = text.split('/').next().unwrap_or(text);
     if !host.contains('.')
         || host.starts_with('-')
         || host.chars().any(|c| c.is_ascii_uppercase() || "_~".contains(c))
     {
-        return wrong("doesn't start with a host name");
+        return invalid("doesn't start with a host name");
     }
     match major_suffix(text) {
-        Suffix::InvalidValue => wrong("invalid major version suffix: they are `/v2`, `/v3`, …"),
+        Suffix::InvalidValue => invalid("invalid major version suffix: they are `/v2`, `/v3`, …"),
         _ => Ok(()),
     }
 }
@@ -198,12 +198,12 @@ pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
         return Ok(());
     }
     let base = without_major(path);
-    let right = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
+    let expected = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
     Err(InvalidValue::new(format!(
         "is major version v{major}, but the module path {}",
         if of_path < 2 { "has no major version suffix".to_owned() } else { format!("ends with /v{of_path}") }
     ))
-    .help(format!("the module path of this version is \"{right}\"")))
+    .help(format!("the module path of this version is \"{expected}\"")))
 }
 
 /// The major version of a full semantic version with `v` (`v1.2.3-rc.1+meta`).
@@ -256,7 +256,7 @@ pub fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
     module_path(path)?;
     if let Some(version) = version {
         reference(version)
-            .map_err(|wrong| InvalidValue { why: format!("the version {}", wrong.why), ..wrong })?;
+            .map_err(|invalid| InvalidValue { why: format!("the version {}", invalid.why), ..invalid })?;
     }
     Ok(Replacement::Module { path: path.to_owned(), version: version.map(str::to_owned) })
 }

@@ -40,8 +40,8 @@ fn root() -> Value {
 
 /// The schema of a table with its keys and subtables.
 fn table(name: &str) -> Value {
-    let itself = TABLES.iter().find(|table| table.name == name);
-    let keys = itself.map(|table| table.keys).unwrap_or_default();
+    let spec = TABLES.iter().find(|table| table.name == name);
+    let keys = spec.map(|table| table.keys).unwrap_or_default();
     let path = |inner: &str| if name.is_empty() { inner.to_owned() } else { format!("{name}.{inner}") };
     let mut properties: Map<String, Value> =
         keys.iter().map(|key| (key.name.to_owned(), value(name, key))).collect();
@@ -56,7 +56,7 @@ fn table(name: &str) -> Value {
         Some(each) => json!({ "type": "object", "minProperties": 1, "additionalProperties": each }),
         None => json!({ "type": "object", "additionalProperties": false, "properties": properties }),
     };
-    let Some(TableSpec { about, listed, .. }) = itself else { return schema };
+    let Some(TableSpec { about, listed, .. }) = spec else { return schema };
     match keys {
         [KeySpec { name: "os", .. }, ..] => insert(&mut schema, targets()),
         _ => {

@@ -32,7 +32,7 @@ pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     let (os, arch) = text
         .split_once('/')
         .ok_or_else(|| format!("invalid target `{text}`: expected os/arch, such as linux/amd64"))?;
-    target(os, arch).map_err(|wrong| match wrong {
+    target(os, arch).map_err(|invalid| match invalid {
         InvalidTarget::Os(message) | InvalidTarget::Arch(message) => message,
     })
 }

@@ -30,9 +30,6 @@ pub struct GraphModule {
 
 impl ModuleGraph {
     /// Resolves the modules of a request. Only caches are written.
-    ///
-    /// # Errors
-    /// The resolution errors of [`velox_build::build`].
     pub async fn load(
         request: &BuildRequest,
         reporter: Arc<dyn Reporter>,
@@ -132,8 +129,8 @@ impl ModuleGraph {
             .modules()
             .keys()
             .map(|path| {
-                let whole = strsim::jaro_winkler(path, text);
-                (whole.max(strsim::jaro_winkler(&last(path), &last(text))), path.as_str())
+                let full_similarity = strsim::jaro_winkler(path, text);
+                (full_similarity.max(strsim::jaro_winkler(&last(path), &last(text))), path.as_str())
             })
             .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
             .collect();

@@ -117,7 +117,7 @@ pub struct ListedArtifact {
 }
 
 impl ArtifactBucket {
-    /// Parses the location of an artifact store: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+    /// Parses the location of a store: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
     ///
     /// # Errors
     /// The location is invalid. The message has no secrets.

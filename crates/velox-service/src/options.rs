@@ -31,8 +31,8 @@ pub struct ServiceOptions {
     pub origins: Vec<String>,
     /// The restrictions on requests.
     pub policy: BuildPolicy,
-    pub limits: JobLimits,
     /// The limits of each build.
+    pub limits: JobLimits,
     /// How long builds and artifacts are kept.
     pub retention: Retention,
     /// The cluster; `None`: a single node.
@@ -56,8 +56,8 @@ pub struct TlsOptions {
     pub key: PathBuf,
 }
 
-#[derive(Debug, Clone)]
 /// The limits of a build.
+#[derive(Debug, Clone)]
 pub struct JobLimits {
     /// The total duration.
     pub time: Duration,

@@ -8,7 +8,7 @@ use crate::caller::Caller;
 
 /// Domains without public hosts (<https://www.iana.org/assignments/special-use-domain-names>,
 /// and customary ones).
-const PRIVATE: [&str; 16] = [
+const PRIVATE_DOMAINS: [&str; 16] = [
     "localhost",
     "localdomain",
     "local",
@@ -120,7 +120,7 @@ impl BuildPolicy {
         }
         let ends =
             |end: &str| host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        if PRIVATE.iter().any(|end| ends(end)) && !self.is_listed(path) {
+        if PRIVATE_DOMAINS.iter().any(|end| ends(end)) && !self.is_listed(path) {
             return Err(format!("`{host}` is not a public host"));
         }
         Ok(())

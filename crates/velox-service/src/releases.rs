@@ -16,13 +16,13 @@ use velox_gomod::semver;
 use velox_manifest::{Manifest, Spanned};
 
 /// How long the list of versions is cached.
-const GOOD_FOR: Duration = Duration::from_secs(60 * 60);
+const CACHE_DURATION: Duration = Duration::from_secs(60 * 60);
 /// The delay before a failed request is retried.
-const AGAIN_AFTER: Duration = Duration::from_secs(60);
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 /// How long a caller waits for the plugins of a release.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PLUGINS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The number of listed releases.
-const LISTED: usize = 40;
+const MAX_RELEASES: usize = 40;
 
 /// A plugin's module path and its version.
 type Released = (String, String);
@@ -32,7 +32,7 @@ type Released = (String, String);
 #[derive(Clone)]
 pub struct Releases {
     source: Option<Arc<dyn Source>>,
-    known: watch::Sender<Known>,
+    known: watch::Sender<ReleaseCache>,
 }
 
 /// A source of releases.
@@ -46,14 +46,14 @@ trait Source: Send + Sync {
 }
 
 #[derive(Clone, Default)]
-struct Known {
+struct ReleaseCache {
     /// Newest first.
     versions: Vec<String>,
     /// When the versions become stale.
     stale: Option<Instant>,
     plugins: BTreeMap<String, Arc<Vec<Released>>>,
     /// The releases being fetched.
-    asking: BTreeSet<String>,
+    fetching: BTreeSet<String>,
     /// The failed releases, each with the time of its next attempt.
     failed: BTreeMap<String, Instant>,
 }
@@ -77,18 +77,18 @@ impl Releases {
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
         let now = Instant::now();
-        let mut renew = false;
+        let mut refresh = false;
         self.known.send_if_modified(|known| {
-            renew = self.source.is_some() && known.stale.is_none_or(|stale| stale <= now);
-            if renew {
+            refresh = self.source.is_some() && known.stale.is_none_or(|stale| stale <= now);
+            if refresh {
                 // Prevents simultaneous refreshes.
-                known.stale = Some(now + GOOD_FOR);
+                known.stale = Some(now + CACHE_DURATION);
             }
             false
         });
-        if renew && let Some(source) = self.source.clone() {
+        if refresh && let Some(source) = self.source.clone() {
             let this = self.clone();
-            tokio::spawn(async move { this.renew(&*source).await });
+            tokio::spawn(async move { this.refresh(&*source).await });
         }
         self.known.borrow().versions.clone()
     }
@@ -96,27 +96,27 @@ impl Releases {
     /// The plugins of a release; `None` if the release is unknown or its plugins aren't available yet.
     pub async fn plugins(&self, version: &str) -> Option<Arc<Vec<Released>>> {
         let now = Instant::now();
-        let mut ask = false;
+        let mut fetch = false;
         self.known.send_if_modified(|known| {
-            ask = self.source.is_some()
+            fetch = self.source.is_some()
                 && known.versions.iter().any(|listed| listed == version)
                 && !known.plugins.contains_key(version)
                 && known.failed.get(version).is_none_or(|again| *again <= now)
-                && known.asking.insert(version.to_owned());
+                && known.fetching.insert(version.to_owned());
             false
         });
         let mut changes = self.known.subscribe();
-        if ask && let Some(source) = self.source.clone() {
+        if fetch && let Some(source) = self.source.clone() {
             let (this, version) = (self.clone(), version.to_owned());
-            tokio::spawn(async move { this.ask(&*source, version).await });
+            tokio::spawn(async move { this.fetch(&*source, version).await });
         }
-        let settled = changes.wait_for(|known| !known.asking.contains(version));
+        let settled = changes.wait_for(|known| !known.fetching.contains(version));
         // A timeout means that the plugins aren't available yet.
-        let _ = tokio::time::timeout(PATIENCE, settled).await;
+        let _ = tokio::time::timeout(PLUGINS_TIMEOUT, settled).await;
         self.known.borrow().plugins.get(version).cloned()
     }
 
-    async fn renew(&self, source: &dyn Source) {
+    async fn refresh(&self, source: &dyn Source) {
         match source.versions().await {
             Ok(versions) if !versions.is_empty() => {
                 self.known.send_modify(|known| known.versions = newest_first(versions));
@@ -124,7 +124,7 @@ impl Releases {
             answer => {
                 let why = answer.err().unwrap_or_else(|| "there are none".to_owned());
                 tracing::warn!(why, "can't list RoadRunner's versions");
-                self.known.send_modify(|known| known.stale = Some(Instant::now() + AGAIN_AFTER));
+                self.known.send_modify(|known| known.stale = Some(Instant::now() + RETRY_DELAY));
             }
         }
         // Prefetch the plugins of the newest release, which most users select.
@@ -134,20 +134,20 @@ impl Releases {
         }
     }
 
-    async fn ask(&self, source: &dyn Source, version: String) {
+    async fn fetch(&self, source: &dyn Source, version: String) {
         let answer = source.plugins(&version).await;
         if let Err(why) = &answer {
             tracing::warn!(version, why, "can't tell what RoadRunner was released with");
         }
         self.known.send_modify(|known| {
-            known.asking.remove(&version);
+            known.fetching.remove(&version);
             match answer {
                 Ok(plugins) => {
                     known.failed.remove(&version);
                     known.plugins.insert(version, Arc::new(plugins));
                 }
                 Err(_) => {
-                    known.failed.insert(version, Instant::now() + AGAIN_AFTER);
+                    known.failed.insert(version, Instant::now() + RETRY_DELAY);
                 }
             }
         });
@@ -159,7 +159,7 @@ fn newest_first(mut versions: Vec<String>) -> Vec<String> {
     versions.retain(|version| semver::prerelease(version).is_none_or(str::is_empty));
     versions.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| semver::compare(other, one)));
     versions.dedup();
-    versions.truncate(LISTED);
+    versions.truncate(MAX_RELEASES);
     versions
 }
 
@@ -174,7 +174,7 @@ fn rank(version: &str) -> u8 {
     }
 }
 
-fn built_in() -> &'static Known {
+fn built_in() -> &'static ReleaseCache {
     #[derive(Deserialize)]
     struct File {
         releases: Vec<BuiltInRelease>,
@@ -184,10 +184,10 @@ fn built_in() -> &'static Known {
         version: String,
         plugins: Vec<String>,
     }
-    static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    static BUILT_IN: LazyLock<ReleaseCache> = LazyLock::new(|| {
         // Covered by a test, so parsing can't fail.
         let file: Option<File> = toml_edit::de::from_str(include_str!("releases.toml")).ok();
-        let mut known = Known::default();
+        let mut known = ReleaseCache::default();
         for BuiltInRelease { version, plugins } in file.into_iter().flat_map(|file| file.releases) {
             let released = plugins.iter().filter_map(|line| line.split_once(' '));
             let released = released.map(|(module, version)| (module.to_owned(), version.to_owned()));
@@ -196,7 +196,7 @@ fn built_in() -> &'static Known {
         }
         known
     });
-    &KNOWN
+    &BUILT_IN
 }
 
 /// The module proxies, queried as by `vx init`.
@@ -228,9 +228,9 @@ impl Proxies {
 impl Source for Proxies {
     async fn versions(&self) -> Result<Vec<String>, String> {
         let request = self.request(None);
-        aside(move || async move {
-            let session = QuerySession::new(&request, Arc::new(Silent), CancellationToken::new());
-            let mut answers = session.versions(&[VersionSubject::RoadRunner]).await.map_err(said)?;
+        run_query(move || async move {
+            let session = QuerySession::new(&request, Arc::new(SilentReporter), CancellationToken::new());
+            let mut answers = session.versions(&[VersionSubject::RoadRunner]).await.map_err(error_text)?;
             let answer = answers.pop().unwrap_or_default();
             match answer.error {
                 Some(why) => Err(why),
@@ -242,21 +242,21 @@ impl Source for Proxies {
 
     async fn plugins(&self, version: &str) -> Result<Vec<Released>, String> {
         let request = self.request(Some(version));
-        aside(move || async move {
-            let session = QuerySession::new(&request, Arc::new(Silent), CancellationToken::new());
-            let release = session.release().await.map_err(said)?;
+        run_query(move || async move {
+            let session = QuerySession::new(&request, Arc::new(SilentReporter), CancellationToken::new());
+            let release = session.release().await.map_err(error_text)?;
             Ok(release.plugins.into_iter().map(|plugin| (plugin.path, plugin.version)).collect())
         })
         .await
     }
 }
 
-fn said(error: velox_build::Error) -> String {
+fn error_text(error: velox_build::Error) -> String {
     error.to_string()
 }
 
 /// Runs a query on its own thread: the pipeline's futures aren't `Send`.
-async fn aside<T: Send + 'static, F: Future<Output = Result<T, String>>>(
+async fn run_query<T: Send + 'static, F: Future<Output = Result<T, String>>>(
     question: impl FnOnce() -> F + Send + 'static,
 ) -> Result<T, String> {
     let runtime = tokio::runtime::Handle::current();
@@ -265,9 +265,9 @@ async fn aside<T: Send + 'static, F: Future<Output = Result<T, String>>>(
 }
 
 /// Discards progress events.
-struct Silent;
+struct SilentReporter;
 
-impl Reporter for Silent {
+impl Reporter for SilentReporter {
     fn report(&self, _: Event) {}
 }
 
@@ -281,7 +281,7 @@ mod tests {
 
     /// A source with fixed answers that counts its queries.
     #[derive(Default)]
-    struct Told {
+    struct FakeSource {
         versions: Vec<&'static str>,
         plugins: Vec<(&'static str, &'static str)>,
         hangs: bool,
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Source for Told {
+    impl Source for FakeSource {
         async fn versions(&self) -> Result<Vec<String>, String> {
             if self.versions.is_empty() {
                 return Err("no such host".to_owned());
@@ -309,7 +309,7 @@ mod tests {
         }
     }
 
-    fn releases(source: Arc<Told>) -> Releases {
+    fn releases(source: Arc<FakeSource>) -> Releases {
         Releases { source: Some(source), ..Releases::built_in() }
     }
 
@@ -340,8 +340,11 @@ mod tests {
     #[tokio::test]
     async fn the_proxies_list_takes_the_place_of_the_built_in_one() {
         let versions = vec!["v2.12.3", "v2025.1.9", "v2025.1.10-rc.1", "v2025.1.10", "v2023.3.12", "v3.0.0"];
-        let source =
-            Arc::new(Told { versions, plugins: vec![("example.com/a/v5", "v5.0.1")], ..Told::default() });
+        let source = Arc::new(FakeSource {
+            versions,
+            plugins: vec![("example.com/a/v5", "v5.0.1")],
+            ..FakeSource::default()
+        });
         let releases = releases(Arc::clone(&source));
         let listed = renewed(&releases).await;
         assert_eq!(listed, ["v3.0.0", "v2025.1.10", "v2025.1.9", "v2023.3.12", "v2.12.3"]);
@@ -359,7 +362,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_a_slow_proxy() {
-        let source = Arc::new(Told { versions: vec!["v2025.9.9"], hangs: true, ..Told::default() });
+        let source =
+            Arc::new(FakeSource { versions: vec!["v2025.9.9"], hangs: true, ..FakeSource::default() });
         let releases = releases(Arc::clone(&source));
         renewed(&releases).await;
         assert!(releases.plugins("v2025.9.9").await.is_none());
@@ -369,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_not_asked_for_again_at_once() {
-        let source = Arc::new(Told { versions: vec!["v2025.9.9"], ..Told::default() });
+        let source = Arc::new(FakeSource { versions: vec!["v2025.9.9"], ..FakeSource::default() });
         let releases = releases(Arc::clone(&source));
         renewed(&releases).await;
         for _ in 0..3 {
@@ -377,7 +381,7 @@ mod tests {
         }
         assert_eq!(source.asked.load(Ordering::Relaxed), 1);
 
-        let source = Arc::new(Told::default());
+        let source = Arc::new(FakeSource::default());
         let releases = self::releases(source);
         for _ in 0..3 {
             assert_eq!(releases.versions(), built_in().versions);

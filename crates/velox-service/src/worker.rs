@@ -73,7 +73,7 @@ impl Worker {
         let stop = CancellationToken::new();
         let mut slots = JoinSet::new();
         for _ in 0..self.jobs {
-            slots.spawn(self.clone().slot(shutdown.clone(), stop.clone()));
+            slots.spawn(self.clone().run_slot(shutdown.clone(), stop.clone()));
         }
         let mut all = std::pin::pin!(async {
             while let Some(ended) = slots.join_next().await {
@@ -93,7 +93,7 @@ impl Worker {
         all.await;
     }
 
-    async fn slot(self, shutdown: CancellationToken, stop: CancellationToken) {
+    async fn run_slot(self, shutdown: CancellationToken, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         loop {
             match shutdown.run_until_cancelled(self.store.lease(&self.name)).await {
@@ -116,14 +116,14 @@ impl Worker {
         tracing::info!(build = %held.id(), attempt = held.lease.build.attempts, "build started");
         self.telemetry.build_started(&held.lease);
         tokio::select! {
-            () = self.carry_out(&held) => {}
-            () = self.beat(&held) => {}
+            () = self.run_leased(&held) => {}
+            () = self.extend_lease(&held) => {}
         }
         self.telemetry.build_ended(held.id(), BuildEnd::Released);
     }
 
     /// Extends the lease periodically, and cancels the job if the build is cancelled or the lease expired.
-    async fn beat(&self, held: &LeasedBuild) {
+    async fn extend_lease(&self, held: &LeasedBuild) {
         let every = (self.store.lease_time() / 3).min(MAX_EXTEND_INTERVAL);
         loop {
             sleep(every).await;
@@ -152,7 +152,7 @@ impl Worker {
         }
     }
 
-    async fn carry_out(&self, held: &LeasedBuild) {
+    async fn run_leased(&self, held: &LeasedBuild) {
         let (sender, receiver) = mpsc::channel(MAX_BUFFERED_ENTRIES);
         let runner = Arc::clone(&self.runner);
         let (build, cancel) = (held.lease.build.clone(), held.cancel.clone());
@@ -168,7 +168,7 @@ impl Worker {
                 ))
             })
         };
-        let (ran, ()) = tokio::join!(run, self.forward(held, receiver, &ended));
+        let (ran, ()) = tokio::join!(run, self.forward_log(held, receiver, &ended));
         if held.lost.is_cancelled() {
             return;
         }
@@ -176,7 +176,7 @@ impl Worker {
         let id = held.id();
         match ran {
             RunOutcome::Succeeded { made, file, directory } => {
-                let outcome = match self.keep(held, &made.artifact, &file).await {
+                let outcome = match self.store_artifact(held, &made.artifact, &file).await {
                     Ok(()) => BuildOutcome::Succeeded(made),
                     Err(failure) => BuildOutcome::Failed(failure),
                 };
@@ -187,7 +187,7 @@ impl Worker {
             // The error of a cancelled build only reports its killed processes.
             RunOutcome::Failed(_) | RunOutcome::Cancelled if unwanted => {
                 tracing::info!(build = %id, "build cancelled");
-                self.insist(held, "failed to record a cancelled build", || {
+                self.retry_write(held, "failed to record a cancelled build", || {
                     self.store.finish_cancelled(&held.lease)
                 })
                 .await;
@@ -195,7 +195,7 @@ impl Worker {
             }
             RunOutcome::Failed(_) | RunOutcome::Cancelled if held.cancel.is_cancelled() => {
                 tracing::info!(build = %id, "build released");
-                self.insist(held, "failed to release a build", || self.store.release(&held.lease)).await;
+                self.retry_write(held, "failed to release a build", || self.store.release(&held.lease)).await;
             }
             RunOutcome::Failed(failure) => self.finish(held, BuildOutcome::Failed(failure)).await,
             RunOutcome::Cancelled => {
@@ -221,11 +221,11 @@ impl Worker {
             self.telemetry.build_ended(held.id(), end);
             Ok(())
         };
-        self.insist(held, "failed to record the end of a build", finish).await;
+        self.retry_write(held, "failed to record the end of a build", finish).await;
     }
 
     /// Stores the binary, with retries.
-    async fn keep(
+    async fn store_artifact(
         &self,
         held: &LeasedBuild,
         artifact: &ArtifactInfo,
@@ -250,7 +250,7 @@ impl Worker {
     }
 
     /// Retries a write until it succeeds, the lease expires, or the shutdown timeout is reached.
-    async fn insist<F>(&self, held: &LeasedBuild, trouble: &str, write: impl Fn() -> F)
+    async fn retry_write<F>(&self, held: &LeasedBuild, trouble: &str, write: impl Fn() -> F)
     where
         F: Future<Output = Result<(), StoreError>>,
     {
@@ -275,7 +275,7 @@ impl Worker {
     }
 
     /// Writes the log in batches until the runner has ended and all entries are written.
-    async fn forward(
+    async fn forward_log(
         &self,
         held: &LeasedBuild,
         mut receiver: mpsc::Receiver<LogEntry>,
@@ -313,7 +313,7 @@ impl Worker {
             }
             if !entries.is_empty() && !held.lost.is_cancelled() {
                 self.telemetry.build_logged(held.id(), &entries);
-                self.insist(held, "failed to write a build's log", || {
+                self.retry_write(held, "failed to write a build's log", || {
                     self.store.append_log(&held.lease, entries.clone())
                 })
                 .await;

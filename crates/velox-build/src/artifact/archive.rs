@@ -34,8 +34,8 @@ impl ArchiveName {
     }
 }
 
-/// Writes `NAME.tar.gz` (`NAME.zip` for Windows) with the binary and RoadRunner's license in a folder NAME. It has no time
-/// stamps and no owners: the same binary gives the same archive.
+/// Writes `NAME.tar.gz` (`NAME.zip` for Windows) with the binary and RoadRunner's license in a directory
+/// NAME, without time stamps and owners, for reproducible archives.
 pub(crate) fn write(
     release: &ArchiveName,
     artifact: &StoredArtifact,

@@ -77,8 +77,8 @@ impl Output {
     }
 }
 
-/// Copies the artifact to its output path; an identical file is left alone. The checksum of a `fresh` artifact, which was
-/// just computed, isn't verified again.
+/// Copies the artifact to its output path unless an identical file is there. The checksum of a `fresh`
+/// artifact is not verified again.
 pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Result<(), Error> {
     if is_published(artifact, file) {
         return Ok(());
@@ -129,7 +129,7 @@ fn is_something_else(file: &Path) -> bool {
     read.is_ok_and(|size| size > 0) && !programs.iter().any(|program| start.starts_with(program))
 }
 
-/// Whether the file is a copy of the artifact. A file that was hashed before and did not change isn't hashed again.
+/// Whether the file is a copy of the artifact; an unchanged file is not hashed again.
 fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
     let Some(identity) = FileIdentity::of(file).filter(|identity| identity.size == artifact.size) else {
         return false;

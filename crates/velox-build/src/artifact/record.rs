@@ -15,8 +15,7 @@ const MAX_RECORD_BYTES: usize = 1 << 16;
 /// The maximum size of a binary that is searched.
 const MAX_BINARY_BYTES: u64 = 4 << 30;
 
-/// The build record in the read-only data of a binary, as JSON: with `-trimpath`, Go leaves the linker flags out of the
-/// build information.
+/// The build record, JSON in the read-only data of a binary: Go's build information lacks the linker flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
     /// The version of the format.
@@ -71,13 +70,14 @@ impl BuildRecord {
     pub fn find(binary: impl Read) -> io::Result<Option<Self>> {
         let mut rest = binary.take(MAX_BINARY_BYTES);
         let finder = memmem::Finder::new(RECORD_PREFIX);
-        let mut held: Vec<u8> = Vec::new();
+        let mut buffer: Vec<u8> = Vec::new();
         loop {
-            let ended = (&mut rest).take(CHUNK_BYTES).read_to_end(&mut held)? == 0;
+            let is_end = (&mut rest).take(CHUNK_BYTES).read_to_end(&mut buffer)? == 0;
             let mut from = 0;
-            while let Some(at) = held.get(from..).and_then(|bytes| finder.find(bytes)) {
+            while let Some(at) = buffer.get(from..).and_then(|bytes| finder.find(bytes)) {
                 from += at;
-                let Some(found) = held.get(from..).filter(|found| ended || found.len() >= MAX_RECORD_BYTES)
+                let Some(found) =
+                    buffer.get(from..).filter(|found| is_end || found.len() >= MAX_RECORD_BYTES)
                 else {
                     break;
                 };
@@ -90,15 +90,15 @@ impl BuildRecord {
                 }
                 from += RECORD_PREFIX.len();
             }
-            if ended {
+            if is_end {
                 return Ok(None);
             }
-            // Keep a possible beginning of a record.
-            let keep = held
+            // Keep a possible start of a record.
+            let keep = buffer
                 .get(from..)
                 .and_then(|bytes| finder.find(bytes))
-                .map_or_else(|| held.len().saturating_sub(RECORD_PREFIX.len()).max(from), |at| from + at);
-            held.drain(..keep);
+                .map_or_else(|| buffer.len().saturating_sub(RECORD_PREFIX.len()).max(from), |at| from + at);
+            buffer.drain(..keep);
         }
     }
 }

@@ -154,7 +154,7 @@ impl ArtifactStore {
         })
     }
 
-    /// Removes the least recently used artifacts until the rest is within `limit` bytes. Returns what was removed.
+    /// Removes the least recently used artifacts down to `limit` bytes. Returns what was removed.
     pub fn prune(&self, limit: u64) -> StoreContents {
         self.keep_within(limit, &[])
     }

@@ -1,4 +1,4 @@
-//! Using a lock whose configuration has changed.
+//! Reuse of a lock after its configuration has changed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use velox_manifest::Manifest;
 use super::{file::LockFile, requested::RequestedVersions};
 use crate::{error::Error, request::BuildRequest, settings::BuildSettings};
 
-/// The versions of a lock that still belong to what the configuration requests.
+/// The versions of a lock whose requested refs are unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockedVersions {
     /// RoadRunner.
@@ -17,7 +17,7 @@ pub struct LockedVersions {
     pub plugins: BTreeMap<String, ModuleVersion>,
 }
 
-/// The versions that the lock of this request has for it.
+/// The still requested versions in the lock of this request.
 ///
 /// # Errors
 /// The lock can't be read.
@@ -41,8 +41,8 @@ pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
     Some(LockFile::read(request).ok()?.lock?.go_version)
 }
 
-/// The lock of `old` for the manifest `new`, which requests the same modules in another format; `None`: there is no lock,
-/// or it doesn't match the old configuration.
+/// Converts the lock of `old` for the manifest `new`, which requests the same modules in another format;
+/// `None`: no lock matches the old configuration.
 ///
 /// # Errors
 /// The lock can't be read.

@@ -17,20 +17,18 @@ use crate::{
     settings::BuildSettings,
 };
 
-/// The exact versions that a binary is compiled from.
-///
-/// Made by the resolver, and read by [`Lock::parse`].
+/// The exact versions that a binary is compiled from, from the resolver or [`Lock::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
     /// The Go version (`go1.26.8`).
     pub go_version: String,
-    /// The `h1:` sums of the Go toolchain as a module, by the platform that it runs on (`linux/amd64`), where known.
+    /// The known `h1:` sums of the Go toolchain module, by host platform (`linux/amd64`).
     pub toolchain: BTreeMap<String, String>,
     /// RoadRunner.
     pub roadrunner: LockedRoadRunner,
     /// The plugins, sorted by name.
     pub plugins: Vec<LockedPlugin>,
-    /// The other inputs from the configuration: replaces, excludes, the choice of dependencies. Compared, never interpreted.
+    /// The other inputs: replaces, excludes, the choice of dependencies. Compared, never interpreted.
     pub settings: Vec<String>,
     /// The plugins that minimal version selection raised.
     pub raised: Vec<RaisedPlugin>,
@@ -63,7 +61,7 @@ pub struct LockedRoadRunner {
 pub struct LockedPlugin {
     /// The user's name for it.
     pub name: String,
-    /// Its origin, the requested ref and the replacement. Compared, never interpreted; `None` for an added plugin.
+    /// Its origin, requested ref and replacement; `None` for an added plugin. Compared, never interpreted.
     pub from: Option<String>,
     /// Module path; its root package is the plugin.
     pub module: String,
@@ -231,8 +229,7 @@ impl Lock {
         Ok(std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect())
     }
 
-    /// Adds the targets of another lock with the same modules and plugins (local replacements may change without a change
-    /// of go.mod).
+    /// Adds the targets of another lock with the same modules and plugins.
     pub(crate) fn adopt_targets(&mut self, other: &Self) {
         if other.go_mod == self.go_mod
             && other.go_version == self.go_version

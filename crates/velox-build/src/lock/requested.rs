@@ -122,8 +122,7 @@ fn replacement(replacement: &Replacement, base: &Path) -> String {
     }
 }
 
-/// A digest of what determines the dependencies of a local module: its go.mod and its imports. Other changes of its code
-/// need no new lock.
+/// A digest of the go.mod and the imports of a local module; other changes don't require a new lock.
 fn needs(directory: &Path) -> String {
     let mut hash = Sha256::new();
     hash.update(std::fs::read(directory.join("go.mod")).unwrap_or_default());

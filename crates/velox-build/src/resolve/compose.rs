@@ -34,8 +34,7 @@ pub(crate) struct GoModComposition<'a> {
 
 impl GoModComposition<'_> {
     /// Keeps the module, go and godebug lines, the direct requirements that are not plugins, the replaces
-    /// (the user's take precedence) and the excludes. Drops the `toolchain` line: the lock has the Go
-    /// version.
+    /// (the user's take precedence) and the excludes. Drops the `toolchain` line.
     ///
     /// The `// indirect` lines are the versions that the release was tested with, including security fixes.
     /// They are kept unless a plugin older than the release's version of it requires that module: with a

@@ -245,11 +245,7 @@ impl<'a> DownloadProgress<'a> {
     }
 }
 
-/// Classifies a download result: the inner error has the failed attempts of a module that another source may
-/// have.
-///
-/// # Errors
-/// A failure that no other source can fix.
+/// Splits a download result: inner errors, with the failed attempts, leave the module to other sources.
 pub(super) fn judge(
     module: &ModuleVersion,
     result: Result<DownloadedModule, DownloadError>,

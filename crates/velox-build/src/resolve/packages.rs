@@ -54,8 +54,7 @@ struct PackageError {
 }
 
 impl PackageList {
-    /// Lists the packages of a target and downloads their modules. [`ModuleMode::Complete`] also completes
-    /// go.mod and go.sum.
+    /// Lists the packages of a target, and downloads their modules.
     pub(crate) async fn of(
         go: &Toolchain,
         children: &CommandRunner,
@@ -145,8 +144,7 @@ fn package_error(errors: Vec<String>) -> Error {
         line.split_once(": module ").is_some_and(|(package, rest)| rest.starts_with(&format!("{package}@")))
     });
     if text.contains("@latest found") && !is_no_plugin {
-        // The go command searched all modules: the one that had the package was raised to a version without
-        // it.
+        // Minimal version selection raised the module to a version without this package.
         error = error.fault(Blame::Request).help(
             "another plugin requires a newer version of the module that had this package: use the plugin versions of one RoadRunner release",
         );

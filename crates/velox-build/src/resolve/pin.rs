@@ -1,5 +1,4 @@
-//! Resolves a [`ModuleRequest`] to an exact module: from the module cache, module proxies, the go command,
-//! forges.
+//! Resolves a [`ModuleRequest`] with the module cache, module proxies, the go command and forges.
 
 use std::{
     fs,
@@ -221,8 +220,7 @@ impl ModuleSources<'_> {
         Ok(())
     }
 
-    /// Checks the module path in the downloaded go.mod. A replacement may declare the path of the replaced
-    /// module.
+    /// Checks the module path in go.mod. A replacement may declare the path of the replaced module.
     fn check_module_path(
         request: &ModuleRequest,
         module: &ModuleVersion,
@@ -406,8 +404,7 @@ impl ModuleSources<'_> {
             diagnostic.help.push(format!("set module_name = \"{declared}\""));
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
-        // A fork keeps the module line of the original; as a replacement it needs its own path with that
-        // major.
+        // A fork keeps the module line of the original; a replacement needs its own path with that major.
         let mut located = located;
         if request.replacement {
             located.path = with_suffix_of(&request.path, &located.module);
@@ -484,8 +481,7 @@ impl ModuleSources<'_> {
         let help = error.help();
         let error = self.proxies.children.redactor.redact(&error.to_string());
         let (why, help): (String, Vec<String>) = match proxy_error {
-            // The proxy error comes first unless it only says "not found", which is expected of private
-            // modules.
+            // The proxy error comes first, except for "not found", which is expected of private modules.
             Some(proxy_error) if !is_definite || !download_failure::is_not_found(&proxy_error) => {
                 let advice = download_failure::advice(&proxy_error).map(str::to_owned);
                 (format!("{proxy_error}; then: {error}"), advice.into_iter().chain(help).collect())

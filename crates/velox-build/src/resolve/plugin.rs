@@ -63,8 +63,7 @@ pub(super) fn remote_plugin(
 }
 
 /// The path of a replaced module, which is never downloaded. A fork usually keeps the module line of the
-/// original; for one that declares its own path, it is the path of the original repository with the fork's
-/// major.
+/// original; for one that declares its own path, it is the original repository with the fork's major.
 fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replacement: &str) -> String {
     match &plugin.origin {
         Origin::Module(path) => return path.value.clone(),

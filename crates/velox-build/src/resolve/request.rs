@@ -29,8 +29,7 @@ pub(crate) struct ModuleRequest {
     pub(crate) by_path: bool,
     /// Whether it replaces another module, whose path its go.mod may declare.
     pub(crate) replacement: bool,
-    /// The path and version query for the go command; `None` if the path is unknown or must not reach a
-    /// proxy.
+    /// The path and version query for the go command; `None` if the path is unknown or private.
     pub(crate) module: Option<ModuleVersion>,
     /// The repository, if known.
     pub(crate) place: Option<RepositoryLocation>,
@@ -69,8 +68,7 @@ pub(crate) struct RepositoryLocation {
     pub(crate) host: RepositoryHost,
     /// The folder that holds go.mod; empty for the root.
     pub(crate) folder: String,
-    /// Whether it is on a self-hosted forge of the manifest, whose modules public proxies must not be queried
-    /// for.
+    /// Whether it is on a self-hosted forge: public proxies must not be queried for its modules.
     pub(crate) own: bool,
 }
 

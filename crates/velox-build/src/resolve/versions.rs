@@ -153,8 +153,7 @@ fn rank(module: &str) -> (u8, u64) {
     }
 }
 
-/// Runs all searches to their end and returns the versions by subject. Without `go`, only the proxies are
-/// queried.
+/// Runs all searches and returns the versions by subject. Without `go`, only the proxies are queried.
 pub(crate) async fn list_versions(
     fetcher: Option<&Fetcher>,
     go: Option<&Toolchain>,

@@ -141,8 +141,7 @@ impl Toolchain {
             .await
     }
 
-    /// The Go version that compiles in `directory`: the go command switches to a newer one if go.mod requires
-    /// it.
+    /// The Go version that compiles in `directory`, possibly a newer one that its go.mod requires.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
         let finished =
             self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;

@@ -291,8 +291,7 @@ impl Toolchains {
         Ok(go)
     }
 
-    /// Downloads with the go command, for settings that only it supports: GOPROXY=direct, GONOPROXY, GOAUTH
-    /// commands.
+    /// Downloads with the go command, which alone supports GOPROXY=direct, GONOPROXY and GOAUTH commands.
     async fn download_by_go(
         &self,
         version: &str,

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{artifact::record::BuildRecord, error::Error, lock::Lock, settings::BuildSettings, stamp::Stamp};
 
-/// RoadRunner's source tree at the locked version, with the `container/plugins.go`, go.mod and go.sum of this binary.
+/// RoadRunner's source tree with the `container/plugins.go`, go.mod and go.sum of this binary.
 ///
 /// ```text
 /// WORKSPACE/

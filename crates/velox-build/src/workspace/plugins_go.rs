@@ -3,10 +3,9 @@ use std::fmt::Write as _;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-/// The generated `container/plugins.go`, the list of plugins.
+/// Generates `container/plugins.go`, the list of plugins, with the build record `record`.
 ///
-/// Import names depend on the module path alone: neither the user's names nor the order in velox.toml change the binary.
-/// `record` is the build record.
+/// Import names only depend on the module path, not on names and order in velox.toml.
 pub(crate) fn plugins_go(modules: &[&str], record: &str) -> String {
     let mut sorted = modules.to_vec();
     sorted.sort_unstable();

@@ -6,8 +6,7 @@ use std::{
 
 use crate::error::Error;
 
-/// A directory for one build below the cache directory. It is removed with the build; the directory of a killed build is
-/// removed by the next one.
+/// A temporary directory of one build. The next build removes the directories of killed ones.
 ///
 /// ```text
 /// CACHE/workspaces-v0/
@@ -56,8 +55,8 @@ impl Drop for ScratchDirectory {
     }
 }
 
-/// Removes directories of builds that are not running: those whose lock can be taken, and those without one, which an
-/// orphaned go command may have created. Errors are left to the next build.
+/// Removes directories of builds that are not running: those with a free lock, and those without a lock,
+/// which an orphaned go command may have created. Errors are ignored.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -89,7 +88,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let parent = cache.path().join("workspaces-v0");
         let live = ScratchDirectory::create(cache.path(), false).unwrap();
-        // What kill -9 leaves.
+        // A directory of a killed build.
         fs::create_dir(parent.join("build-dead")).unwrap();
         fs::write(parent.join("build-dead.lock"), "").unwrap();
         fs::create_dir(parent.join("build-orphan")).unwrap();

@@ -12,9 +12,8 @@ use crate::error::Error;
 
 /// Copies a directory; the copy is writable, unlike the module cache.
 ///
-/// Version control directories are skipped, and so is a velox.lock in the root, which would change the hash with every
-/// build. A symbolic link to a file is copied as that file; one to a directory is skipped, as the go command does with
-/// packages.
+/// Skips version control directories, and a velox.lock in the root, which would change the hash with every
+/// build. Copies the target of a symbolic link to a file; skips links to directories, as the go command does.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let copy = || {
         fs::create_dir_all(to)?;

@@ -22,9 +22,6 @@ pub struct Migration {
 /// paths, by plugin name, that [`Plugin::module_path`] can't derive.
 ///
 /// Comments and lines that the formats share are kept. A text in the newest format is returned unchanged.
-///
-/// # Errors
-/// Settings that the newest format can't express.
 pub fn migrate(
     source: &SourceFile,
     manifest: &Manifest,
@@ -66,12 +63,12 @@ fn module_paths(
     modules: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
     let mut known = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     for plugin in &manifest.plugins {
         let name = &plugin.name.value;
         let at = |message: String| Diagnostic::error(message).at(plugin.name.span.clone());
         let Some(module) = modules.get(name).cloned().or_else(|| plugin.module_path(manifest)) else {
-            wrong.push(
+            errors.push(
                 at(format!("unknown module path of plugin `{name}`"))
                     .label("required by the new format")
                     .help("create velox.lock with `vx lock`, or run `vx migrate` without `--offline`"),
@@ -79,21 +76,21 @@ fn module_paths(
             continue;
         };
         if plugin.replace.is_none() && !leads_to_repository(&module, plugin, manifest) {
-            wrong.push(
+            errors.push(
                 at(format!("the module path {module} of plugin `{name}` doesn't lead to its repository"))
                     .label("can't be expressed in the new format")
                     .help("use the repository's path in its go.mod, or keep this format"),
             );
         }
         if known.insert(name.clone(), module).is_some() {
-            wrong.push(
+            errors.push(
                 at(format!("duplicate plugin `{name}`: the new format has one table for both"))
                     .label("second plugin")
                     .help("rename one of them"),
             );
         }
     }
-    if wrong.is_empty() { Ok(known) } else { Err(wrong) }
+    if errors.is_empty() { Ok(known) } else { Err(errors) }
 }
 
 fn leads_to_repository(module: &str, plugin: &Plugin, manifest: &Manifest) -> bool {
@@ -161,7 +158,7 @@ impl Migrator<'_> {
             self.remove_header(*start);
         }
 
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         let mut seen = BTreeSet::new();
         for entry in &entries {
             let Some(module) = modules.get(&entry.name) else { continue };
@@ -193,7 +190,7 @@ impl Migrator<'_> {
                         self.changes.replace(braces.clone(), super::inline(&pairs));
                     }
                 }
-                TableStyle::Inline(_) | TableStyle::Nested(_) | TableStyle::Dotted => wrong.push(
+                TableStyle::Inline(_) | TableStyle::Nested(_) | TableStyle::Dotted => errors.push(
                     Diagnostic::error(format!(
                         "failed to migrate plugin `{}`: its layout is not supported",
                         entry.name
@@ -203,7 +200,7 @@ impl Migrator<'_> {
                 ),
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// The keys of a plugin in the newest format, with their literal values.

@@ -61,7 +61,7 @@ fn plugin(editor: &Editor, name: &str, reference: &str, replace: Option<&str>) -
 
 fn edited(text: &str, edit: impl Fn(&mut Editor) -> Result<(), Diagnostic>) -> String {
     let mut editor = Editor::new(text).unwrap();
-    edit(&mut editor).unwrap_or_else(|wrong| panic!("{}", shown(text, &[wrong])));
+    edit(&mut editor).unwrap_or_else(|error| panic!("{}", shown(text, &[error])));
     editor.text().to_owned()
 }
 
@@ -74,9 +74,9 @@ fn difference(old: &str, new: &str) -> String {
     let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
     let rest = old.len().min(new.len()) - same;
     let tail = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(old, new)| old == new).count();
-    let gone = old[same..old.len() - tail].iter().map(|line| format!("-{line}\n"));
-    let come = new[same..new.len() - tail].iter().map(|line| format!("+{line}\n"));
-    gone.chain(come).collect()
+    let removed = old[same..old.len() - tail].iter().map(|line| format!("-{line}\n"));
+    let inserted = new[same..new.len() - tail].iter().map(|line| format!("+{line}\n"));
+    removed.chain(inserted).collect()
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn migrated(text: &str, modules: &[(&str, &str)]) -> Result<Migration, Vec<Diagn
 fn moved(text: &str, modules: &[(&str, &str)]) -> String {
     match migrated(text, modules) {
         Ok(migration) => migration.text,
-        Err(wrong) => panic!("{}", shown(text, &wrong)),
+        Err(errors) => panic!("{}", shown(text, &errors)),
     }
 }
 

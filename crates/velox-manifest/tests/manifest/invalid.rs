@@ -128,11 +128,11 @@ fn endpoints_and_tokens_never_show_a_secret() {
         "github.token.token = '$NAME'\nx = 1",
     ]);
     diagnostics("endpoints_and_tokens_never_show_a_secret", &texts);
-    let said: String = texts
+    let output: String = texts
         .iter()
         .map(|text| shown(text, &parse(text, &[("LEAK", "hunter2")]).err().unwrap_or_default()))
         .collect();
-    assert!(!said.contains("hunter2"), "{said}");
+    assert!(!output.contains("hunter2"), "{output}");
 }
 
 #[test]
@@ -210,10 +210,10 @@ fn a_token_in_place_of_a_ref_is_not_shown() {
                 rpc = { ref = \"v1 ${TOKEN}\", owner = \"o\", repository = \"rpc\" }\n\
                 kv = { ref = \"v1\", owner = \"o ${TOKEN}\", repository = \"kv\" }\n";
     let errors = parse(text, &[("TOKEN", token)]).unwrap_err();
-    let told = shown(text, &errors);
-    assert!(!told.contains(token), "{told}");
-    assert!(told.contains("a ref contains the token"), "{told}");
-    assert!(told.contains("[redacted]"), "{told}");
+    let output = shown(text, &errors);
+    assert!(!output.contains(token), "{output}");
+    assert!(output.contains("a ref contains the token"), "{output}");
+    assert!(output.contains("[redacted]"), "{output}");
     // A short placeholder token occurs in many words.
     let text = text.replace("v1 ", "v1").replace("o ${", "o${");
     parse(&text, &[("TOKEN", "x")]).unwrap();

@@ -56,23 +56,23 @@ fn changed(text: &str, with: &[&str], without: &[&str]) -> Vec<String> {
     shown(&valid(text, &[]).changed_by(&flags(with, without)).unwrap())
 }
 
-const INNER: &str = "inner: acme/tools v1.0.0";
-const FAR: &str = "far: GitLab main";
+const MODULE: &str = "inner: acme/tools v1.0.0";
+const GITLAB: &str = "far: GitLab main";
 
 #[test]
 fn a_plugin_is_matched_by_its_module_in_every_format() {
     assert_eq!(
         changed(MANUAL, &["github.com/roadrunner-server/http/v5@v5.1.0"], &[]),
-        ["http: Roadrunner-Server/http v5.1.0", INNER, FAR],
+        ["http: Roadrunner-Server/http v5.1.0", MODULE, GITLAB],
         "the file's replacement would make the ref mean nothing"
     );
     assert_eq!(
         changed(MANUAL, &["github.com/roadrunner-server/http/v5=./mine"], &[]),
-        ["http: Roadrunner-Server/http v5.0.2 => ./mine", INNER, FAR]
+        ["http: Roadrunner-Server/http v5.0.2 => ./mine", MODULE, GITLAB]
     );
     assert_eq!(
         changed(MANUAL, &["github.com/roadrunner-server/http/v5"], &[]),
-        ["http: Roadrunner-Server/http v5.0.2 => ../http", INNER, FAR],
+        ["http: Roadrunner-Server/http v5.0.2 => ../http", MODULE, GITLAB],
         "nothing else was asked for"
     );
     assert_eq!(
@@ -141,7 +141,7 @@ fn the_default_is_the_newest_roadrunner() {
 #[test]
 fn invalid_flags_are_errors() {
     let no_module = |_: &std::path::Path| Ok("module with spaces".to_owned());
-    let odd = [
+    let texts = [
         "",
         "=",
         "@",
@@ -159,14 +159,14 @@ fn invalid_flags_are_errors() {
         "é.com/ü",
         "C:\\x",
     ];
-    for text in odd {
+    for text in texts {
         let read = ManifestOverrides::read(None, &[text.to_owned()], &[], no_module);
         // Only this one is valid: a directory name can contain `=`.
-        let fine = text == "example.com/a@v1.0.0=./x=y";
-        assert_eq!(read.is_ok(), fine, "{text:?}: {read:?}");
-        let told = read.err().unwrap_or_default();
+        let is_valid = text == "example.com/a@v1.0.0=./x=y";
+        assert_eq!(read.is_ok(), is_valid, "{text:?}: {read:?}");
+        let errors = read.err().unwrap_or_default();
         assert!(
-            told.iter().all(|Diagnostic { span, message, .. }| span.is_none() && !message.contains("a:b"))
+            errors.iter().all(|Diagnostic { span, message, .. }| span.is_none() && !message.contains("a:b"))
         );
     }
 }

@@ -38,8 +38,9 @@ fn exactly_the_required_keys_are_required() {
                 _ => "",
             };
             let missing = format!("missing key `{}` in ", key.name);
-            let asked = errors(&file(table, line)).iter().any(|found| found.message.starts_with(&missing));
-            assert_eq!(asked, key.default.is_none(), "[{}] {}", table.name, key.name);
+            let is_required =
+                errors(&file(table, line)).iter().any(|found| found.message.starts_with(&missing));
+            assert_eq!(is_required, key.default.is_none(), "[{}] {}", table.name, key.name);
         }
     }
 }
@@ -48,12 +49,12 @@ fn exactly_the_required_keys_are_required() {
 fn values_have_the_documented_type() {
     for table in TABLES {
         for KeySpec { name, kind, .. } in table.keys {
-            let (wrong, expected) = match kind {
+            let (invalid, expected) = match kind {
                 ValueKind::Text => ("true", "expected a string"),
                 ValueKind::Boolean => ("\"yes\"", "expected `true` or `false`"),
                 ValueKind::Texts => ("true", "expected an array of strings"),
             };
-            let errors = errors(&file(table, &format!("{name} = {wrong}")));
+            let errors = errors(&file(table, &format!("{name} = {invalid}")));
             assert!(
                 errors.iter().any(|found| found.message.contains(expected)),
                 "[{}] {name} is no {kind:?}: {errors:?}",
@@ -186,11 +187,11 @@ fn every_example_matches_the_schema() {
     files.push(("everything".into(), EVERYTHING.into()));
     for (name, text) in files {
         let value = read(&text);
-        let wrong: Vec<String> = validator
+        let errors: Vec<String> = validator
             .iter_errors(&value)
             .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
-        assert_eq!(wrong, [""; 0], "{name}");
+        assert_eq!(errors, [""; 0], "{name}");
     }
     assert!(parses(&EVERYTHING.replace("${GOOS:-linux}", "linux").replace("${GOARCH:-amd64}", "amd64")));
 }
@@ -204,7 +205,7 @@ fn the_schema_rejects_what_the_parser_rejects() {
     for right in [PLUGIN, &arguments] {
         assert!(validator.is_valid(&read(right)) && parses(right), "{right}");
     }
-    let wrong = [
+    let invalid = [
         String::new(),
         "[roadrunner]\nref = 'v1'".into(),
         "[plugins]".into(),
@@ -237,7 +238,7 @@ fn the_schema_rejects_what_the_parser_rejects() {
         format!("github.plugins.a = {{ {HTTP} }}\nvelox.build_args = 'x'"),
         "gitlab.plugins.a = { ref = 'v1', owner = 'o', repository = 0 }".into(),
     ];
-    for text in wrong {
+    for text in invalid {
         assert!(!parses(&text), "the parser accepts it: {text}");
         assert!(!validator.is_valid(&read(&text)), "the schema accepts it: {text}");
     }

@@ -40,7 +40,7 @@ fn too_many_attempts(attempts: u32) -> BuildOutcome {
     BuildOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
 }
 
-/// Whether a finished build may be reused for the same request: its refs are exact, or it is younger than `time_to_live`.
+/// Whether a finished build may be reused: its refs are exact, or it is younger than `time_to_live`.
 fn is_fresh(build: &Build, time_to_live: Duration) -> bool {
     let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
     build.spec.is_exact() || age.is_some_and(|age| age < time_to_live)

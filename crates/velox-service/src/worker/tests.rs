@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// A runner whose behaviour is selected by the build's ref.
-struct Told;
+struct FakeRunner;
 
 #[async_trait]
-impl JobRunner for Told {
+impl JobRunner for FakeRunner {
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
         let say = |text: String| LogEntry::new(Severity::Output, text);
         match build.spec.roadrunner.as_str() {
@@ -92,7 +92,7 @@ impl Fixture {
         Worker {
             store: Arc::new(self.store.clone()),
             artifacts: Arc::clone(&self.artifacts),
-            runner: Arc::new(Told),
+            runner: Arc::new(FakeRunner),
             name: "worker".to_owned(),
             jobs: 1,
             log: 100_000,

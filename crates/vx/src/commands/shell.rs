@@ -37,11 +37,11 @@ pub(crate) fn schema() -> CommandResult {
 
 /// The command line without hidden commands, which clap's completions would include.
 fn visible_command() -> clap::Command {
-    let whole = Cli::command();
+    let command = Cli::command();
     clap::Command::new("vx")
         .version(env!("CARGO_PKG_VERSION"))
-        .args(whole.get_arguments().cloned())
-        .subcommands(whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
+        .args(command.get_arguments().cloned())
+        .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
 }
 
 /// The command line with inherited arguments, and without clap's `help` subcommands.

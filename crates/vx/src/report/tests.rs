@@ -27,9 +27,9 @@ use crate::{
 };
 
 #[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Written {
+impl Write for CapturedOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -39,7 +39,7 @@ impl Write for Written {
     }
 }
 
-impl Written {
+impl CapturedOutput {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
@@ -117,7 +117,7 @@ fn progress(phase: Phase, done: u64, total: Option<u64>, item: &str) -> Event {
     Event::Progress { phase, done, total, item: item.into(), bytes }
 }
 
-fn recorded() -> Vec<Event> {
+fn build_events() -> Vec<Event> {
     let time = Duration::from_millis;
     vec![
         Event::Warning(diagnostic(Level::Warning)),
@@ -161,19 +161,19 @@ fn plain(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
     Box::new(StripStream::new(Box::new(out) as Box<dyn Write + Send>))
 }
 
-fn human(verbosity: Verbosity) -> (HumanReport, Written) {
-    let written = Written::default();
+fn human(verbosity: Verbosity) -> (HumanReport, CapturedOutput) {
+    let written = CapturedOutput::default();
     (HumanReport::new(plain(written.clone()), None, verbosity, Some(source())), written)
 }
 
-fn json(verbosity: Verbosity) -> (JsonReport, Written) {
-    let written = Written::default();
+fn json(verbosity: Verbosity) -> (JsonReport, CapturedOutput) {
+    let written = CapturedOutput::default();
     let now = || "2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap();
     (JsonReport::new(Box::new(written.clone()), now, verbosity, Some(source())), written)
 }
 
 fn play(report: &dyn Report) {
-    for event in recorded() {
+    for event in build_events() {
         report.report(event);
     }
     report
@@ -260,7 +260,7 @@ fn screen(unicode: bool) -> String {
     let terminal = Terminal { stdin: true, stdout: true, stderr: true, unicode, color: false };
     let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
     let report = HumanReport::new(
-        plain(OnTerm(term.clone())),
+        plain(TerminalWriter(term.clone())),
         Some(ProgressBars::new(target, terminal)),
         Verbosity::Normal,
         None,
@@ -277,9 +277,9 @@ fn screen(unicode: bool) -> String {
 
 /// A writer to the terminal of the progress bars.
 #[derive(Debug)]
-struct OnTerm(InMemoryTerm);
+struct TerminalWriter(InMemoryTerm);
 
-impl Write for OnTerm {
+impl Write for TerminalWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.write_str(&String::from_utf8_lossy(bytes).replace('\n', "\r\n"))?;
         Ok(bytes.len())

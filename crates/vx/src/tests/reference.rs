@@ -25,8 +25,9 @@ fn the_examples_in_help_texts_are_right_usage() {
             let line = line.trim().trim_start_matches("$ ");
             let Some(words) = line.starts_with("vx ").then(|| shlex::split(line)).flatten() else { continue };
             // Stop at comments, pipes and redirections.
-            let ours = words.into_iter().take_while(|word| !matches!(&**word, "#" | "|" | "&&" | ">" | ">>"));
-            if let Err(error) = Cli::try_parse_from(ours) {
+            let arguments =
+                words.into_iter().take_while(|word| !matches!(&**word, "#" | "|" | "&&" | ">" | ">>"));
+            if let Err(error) = Cli::try_parse_from(arguments) {
                 assert!(!error.use_stderr(), "`vx {}`: {line}\n{error}", command.get_name());
             }
         }

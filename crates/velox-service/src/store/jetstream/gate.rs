@@ -2,7 +2,7 @@
 //!
 //! The gate is a message in the key bucket, changed by compare-and-set. It has the lock state and the
 //! revision of the last record, which the next holder must have seen before counting. The lock of a dead node
-//! is taken over after [`STUCK`]; only then may a limit be exceeded by one.
+//! is taken over after [`HOLDER_TIMEOUT`]; only then may a limit be exceeded by one.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ use crate::{build::NewBuild, store::StoreError};
 /// Its name in the key bucket; no key has this form.
 const GATE: &str = "gate";
 /// How long a holder may be inactive.
-const STUCK: Duration = Duration::from_secs(3);
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The poll interval.
-const PAUSE: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct QueueGate {
@@ -57,8 +57,8 @@ impl JetStreamState {
                 seen = (revision, Instant::now());
             }
             let must_wait = gate.taken || self.index.reached() < gate.last;
-            if must_wait && seen.1.elapsed() < STUCK {
-                sleep(PAUSE).await;
+            if must_wait && seen.1.elapsed() < HOLDER_TIMEOUT {
+                sleep(POLL_INTERVAL).await;
                 continue;
             }
             let length = self.options.queue.unwrap_or(u64::MAX);

@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 /// The number of the newest builds in the index.
-const NEWEST: usize = 1000;
+const MAX_NEWEST: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct BuildIndex {
@@ -60,7 +60,7 @@ impl BuildIndex {
             index.unfinished.insert(id, new);
         }
         index.newest.insert(id);
-        if index.newest.len() > NEWEST {
+        if index.newest.len() > MAX_NEWEST {
             index.newest.pop_first();
         }
         index.tell(id);

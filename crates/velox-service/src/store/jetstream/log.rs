@@ -20,17 +20,17 @@ const LEASE: &str = "Vx-Lease";
 /// Header: the number of the last entry.
 const LAST: &str = "Vx-Last";
 /// The approximate maximum size of a chunk in bytes; NATS messages are limited to 1 MiB.
-const PIECE: usize = 128 << 10;
+const MAX_CHUNK_BYTES: usize = 128 << 10;
 /// The maximum length of a line in bytes.
-const LINE: usize = 64 << 10;
+const MAX_LINE_BYTES: usize = 64 << 10;
 /// The number of builds with cached log positions.
-const BUILDS: usize = 4096;
+const MAX_CACHED_BUILDS: usize = 4096;
 
 /// The end of a log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LogEnd {
     /// The stream sequence of the last chunk.
-    piece: u64,
+    chunk: u64,
     /// The number of the last entry.
     entry: u64,
 }
@@ -38,7 +38,7 @@ pub(super) struct LogEnd {
 impl LogEnd {
     fn of(message: &StreamMessage) -> Self {
         let entry = message.headers.get(LAST).and_then(|last| last.as_str().parse().ok());
-        Self { piece: message.sequence, entry: entry.unwrap_or_default() }
+        Self { chunk: message.sequence, entry: entry.unwrap_or_default() }
     }
 }
 
@@ -53,8 +53,8 @@ impl LogPositions {
         let ends = positions.get(&id).map(Vec::as_slice).unwrap_or_default();
         let at = ends.partition_point(|end| end.entry <= after);
         match (ends.get(at), at.checked_sub(1).and_then(|before| ends.get(before))) {
-            (Some(piece), _) => piece.piece,
-            (None, Some(last)) => last.piece + 1,
+            (Some(chunk), _) => chunk.chunk,
+            (None, Some(last)) => last.chunk + 1,
             (None, None) => 1,
         }
     }
@@ -62,12 +62,12 @@ impl LogPositions {
     /// Records the end of the first chunk at or after `start`.
     fn add(&self, id: BuildId, start: u64, end: LogEnd) {
         let mut positions = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if positions.len() >= BUILDS && !positions.contains_key(&id) {
+        if positions.len() >= MAX_CACHED_BUILDS && !positions.contains_key(&id) {
             positions.clear();
         }
         let ends = positions.entry(id).or_default();
         // Another reader may have advanced, or the cache was cleared.
-        if ends.last().map_or(1, |last| last.piece + 1) == start {
+        if ends.last().map_or(1, |last| last.chunk + 1) == start {
             ends.push(end);
         }
     }
@@ -87,8 +87,8 @@ impl JetStreamState {
                 }
                 LastMessage::Absent | LastMessage::Removed { .. } => LogEnd::default(),
             };
-            if let PutResult::Done(piece) = self.put_piece(id, lease, &[], end).await? {
-                return Ok(LogEnd { piece, entry: end.entry });
+            if let PutResult::Done(chunk) = self.put_chunk(id, lease, &[], end).await? {
+                return Ok(LogEnd { chunk, entry: end.entry });
             }
         }
     }
@@ -103,8 +103,8 @@ impl JetStreamState {
     ) -> Result<(), StoreError> {
         for (entry, seq) in entries.iter_mut().zip(end.entry + 1..) {
             entry.seq = seq;
-            if entry.text.len() > LINE {
-                entry.text.truncate(entry.text.floor_char_boundary(LINE));
+            if entry.text.len() > MAX_LINE_BYTES {
+                entry.text.truncate(entry.text.floor_char_boundary(MAX_LINE_BYTES));
                 entry.text.push('…');
             }
         }
@@ -113,26 +113,26 @@ impl JetStreamState {
             let mut size = 0;
             let many = rest.iter().take_while(|entry| {
                 size += entry.text.len() + 160;
-                size <= PIECE
+                size <= MAX_CHUNK_BYTES
             });
-            let (piece, others) = rest.split_at(many.count().max(1));
-            self.append_piece(id, lease, piece, end).await?;
+            let (chunk, others) = rest.split_at(many.count().max(1));
+            self.append_chunk(id, lease, chunk, end).await?;
             rest = others;
         }
         Ok(())
     }
 
-    async fn append_piece(
+    async fn append_chunk(
         &self,
         id: BuildId,
         lease: &str,
-        piece: &[LogEntry],
+        chunk: &[LogEntry],
         end: &mut LogEnd,
     ) -> Result<(), StoreError> {
-        let entry = end.entry + piece.len() as u64;
-        match self.put_piece(id, lease, piece, *end).await? {
+        let entry = end.entry + chunk.len() as u64;
+        match self.put_chunk(id, lease, chunk, *end).await? {
             PutResult::Done(sequence) => {
-                *end = LogEnd { piece: sequence, entry };
+                *end = LogEnd { chunk: sequence, entry };
                 Ok(())
             }
             // Another lease began, or the first attempt succeeded and its response was lost.
@@ -151,7 +151,7 @@ impl JetStreamState {
         }
     }
 
-    async fn put_piece(
+    async fn put_chunk(
         &self,
         id: BuildId,
         lease: &str,
@@ -161,7 +161,7 @@ impl JetStreamState {
         let mut headers = HeaderMap::new();
         headers.insert(LEASE, lease);
         headers.insert(LAST, (end.entry + entries.len() as u64).to_string());
-        self.logs.put(&id.to_string(), written(&entries)?, &headers, end.piece).await
+        self.logs.put(&id.to_string(), written(&entries)?, &headers, end.chunk).await
     }
 
     /// The entries after `after`.
@@ -179,8 +179,8 @@ impl JetStreamState {
         {
             self.positions.add(id, start, LogEnd::of(&message));
             start = message.sequence + 1;
-            let piece: Vec<LogEntry> = read(&message.payload)?;
-            entries.extend(piece.into_iter().filter(|entry| entry.seq > after));
+            let chunk: Vec<LogEntry> = read(&message.payload)?;
+            entries.extend(chunk.into_iter().filter(|entry| entry.seq > after));
         }
         entries.truncate(limit);
         Ok(entries)

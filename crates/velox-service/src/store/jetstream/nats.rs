@@ -76,8 +76,8 @@ pub(super) enum LastMessage {
     There(StreamMessage),
 }
 
-#[derive(Debug)]
 /// The last message of a subject, without its payload.
+#[derive(Debug)]
 pub(super) struct MessageHead {
     pub(super) name: String,
     pub(super) revision: u64,

@@ -19,13 +19,13 @@ use super::{
 use crate::store::{MIN_RETENTION, StoreError};
 
 /// The age at which an entry is rewritten when used, so that no recorded use exceeds [`MIN_RETENTION`].
-const FRESH: Duration = Duration::from_secs(MIN_RETENTION.as_secs() / 2);
+const REFRESH_AGE: Duration = Duration::from_secs(MIN_RETENTION.as_secs() / 2);
 /// How long the bytes of a removed artifact may still be in removal: a minute plus clock skew.
-const LEAVING: Duration = Duration::from_secs(150);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl JetStreamState {
-    /// Marks the artifact as used, which keeps it for at least [`FRESH`], and returns it. A missing entry is
-    /// created from `new`.
+    /// Marks the artifact as used, which keeps it for at least [`REFRESH_AGE`], and returns it. A missing
+    /// entry is created from `new`.
     pub(super) async fn touch(
         &self,
         sha256: &str,
@@ -35,13 +35,13 @@ impl JetStreamState {
             let (info, revision) = match (self.artifacts.read(sha256).await?, new) {
                 (LastMessage::There(message), _) => {
                     let info: ArtifactInfo = read(&message.payload)?;
-                    if !is_older(when(message.time.unix_timestamp()), FRESH) {
+                    if !is_older(when(message.time.unix_timestamp()), REFRESH_AGE) {
                         return Ok(Some(info));
                     }
                     (info, message.sequence)
                 }
                 (_, None) => return Ok(None),
-                (LastMessage::Removed { at, .. }, _) if !is_older(at, LEAVING) => {
+                (LastMessage::Removed { at, .. }, _) if !is_older(at, REMOVAL_TIMEOUT) => {
                     return Err(StoreError::Failed(format!("the artifact {sha256} is just being removed")));
                 }
                 (LastMessage::Removed { revision, .. }, Some(new)) => (new.clone(), revision),
@@ -117,7 +117,7 @@ impl JetStreamState {
             }
         }
         for bucket in [&self.builds, &self.keys, &self.artifacts] {
-            unmark(bucket, needed).await?;
+            purge_tombstones(bucket, needed).await?;
         }
         Ok(pruned)
     }
@@ -142,7 +142,7 @@ impl JetStreamState {
 }
 
 /// Removes tombstones older than `before`.
-async fn unmark(bucket: &SubjectStore, before: Timestamp) -> Result<(), StoreError> {
+async fn purge_tombstones(bucket: &SubjectStore, before: Timestamp) -> Result<(), StoreError> {
     for head in bucket.heads().await? {
         if is_removal(&head.headers) && head.at < before {
             bucket.purge(&head.name, head.revision).await?;

@@ -14,9 +14,9 @@ use super::{
 use crate::store::StoreError;
 
 /// The interval of the check. Every node runs it; it is idempotent.
-const EVERY: Duration = Duration::from_secs(5);
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 /// The minimum age of a record: younger builds may still be in submission.
-const YOUNG: Duration = Duration::from_secs(3);
+const MIN_RECORD_AGE: Duration = Duration::from_secs(3);
 
 impl JetStreamState {
     /// Publishes missing jobs periodically.
@@ -25,14 +25,14 @@ impl JetStreamState {
             if let Err(error) = self.publish_missing().await {
                 tracing::warn!(%error, "builds without a job can't be looked for");
             }
-            sleep(EVERY).await;
+            sleep(RECONCILE_INTERVAL).await;
         }
     }
 
     /// Publishes missing jobs. Records are read after the jobs were listed, since jobs are removed after the
     /// record is final.
     async fn publish_missing(&self) -> Result<(), StoreError> {
-        let Some(before) = Instant::now().checked_sub(YOUNG) else { return Ok(()) };
+        let Some(before) = Instant::now().checked_sub(MIN_RECORD_AGE) else { return Ok(()) };
         let unfinished = self.index.unfinished(before);
         if unfinished.is_empty() {
             return Ok(());

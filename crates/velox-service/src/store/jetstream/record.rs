@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The maximum number of conflicts of a change.
-const TRIES: u32 = 200;
+const MAX_CHANGE_ATTEMPTS: u32 = 200;
 /// Headers: the state and the requesting tenants, for consumers of headers only.
 const STATE: &str = "Vx-State";
 const TENANTS: &str = "Vx-Tenants";
@@ -97,7 +97,7 @@ impl JetStreamState {
         id: BuildId,
         mut change: impl FnMut(&mut LeasedBuildRecord) -> RecordChange<T>,
     ) -> Result<Option<T>, StoreError> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_CHANGE_ATTEMPTS {
             let RecordLookup::There(mut record, revision) = self.record(id).await? else { return Ok(None) };
             let answer = match change(&mut record) {
                 RecordChange::Keep(answer) => return Ok(Some(answer)),

@@ -36,8 +36,8 @@ impl JetStreamState {
                 return self.enqueue(build, added).await.map(Some);
             }
             match self.join(&pointer, new).await? {
-                JoinResult::Good(submitted) => return Ok(Some(*submitted)),
-                JoinResult::Over(last) => made = last,
+                JoinResult::Accepted(submitted) => return Ok(Some(*submitted)),
+                JoinResult::Finished(last) => made = last,
             }
         }
         let admission = self.admit(new).await?;
@@ -126,7 +126,7 @@ impl JetStreamState {
                 if joined_now && build.state == BuildState::Queued {
                     self.publish(&build, &new.tenant).await?;
                 }
-                Ok(JoinResult::Good(Box::new(Submission::Joined(build))))
+                Ok(JoinResult::Accepted(Box::new(Submission::Joined(build))))
             }
             over => {
                 let over = over.filter(|build| build.state == BuildState::Succeeded);
@@ -138,17 +138,17 @@ impl JetStreamState {
                     (over, _) => over,
                 };
                 Ok(match made {
-                    Some(made) if !new.force && self.is_good(&made).await? => {
-                        JoinResult::Good(Box::new(Submission::Finished(Arc::new(made))))
+                    Some(made) if !new.force && self.is_reusable(&made).await? => {
+                        JoinResult::Accepted(Box::new(Submission::Finished(Arc::new(made))))
                     }
-                    made => JoinResult::Over(made.map(|made| made.id)),
+                    made => JoinResult::Finished(made.map(|made| made.id)),
                 })
             }
         }
     }
 
     /// Whether a successful build is fresh and its artifact still stored.
-    async fn is_good(&self, build: &Build) -> Result<bool, StoreError> {
+    async fn is_reusable(&self, build: &Build) -> Result<bool, StoreError> {
         let fresh = is_fresh(build, self.options.time_to_live);
         let Some(BuildOutcome::Succeeded(made)) = build.outcome.as_ref().filter(|_| fresh) else {
             return Ok(false);
@@ -166,7 +166,7 @@ struct AddedBuild {
 /// The result of joining a build.
 enum JoinResult {
     /// Joined or reused.
-    Good(Box<Submission>),
+    Accepted(Box<Submission>),
     /// Finished and not reusable; has the last successful build.
-    Over(Option<BuildId>),
+    Finished(Option<BuildId>),
 }

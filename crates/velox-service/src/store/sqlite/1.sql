@@ -1,18 +1,18 @@
 CREATE TABLE builds (
-    -- The order in which they were asked for.
+    -- In order of submission.
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     key TEXT NOT NULL,
     tenant TEXT NOT NULL,
     state TEXT NOT NULL,
-    -- How many tenants want it.
+    -- The number of requesting tenants.
     wanted INTEGER NOT NULL,
-    -- In seconds since 1970.
+    -- Seconds since 1970.
     finished INTEGER,
     sha256 TEXT,
-    -- What `Artifact` says of it, as JSON.
+    -- `ArtifactInfo` as JSON.
     artifact TEXT,
-    -- The whole, as JSON, save for the lock.
+    -- `Build` as JSON, without the lock.
     build TEXT NOT NULL,
     lock TEXT
 );
@@ -22,10 +22,10 @@ CREATE INDEX states ON builds (state) WHERE state IN ('queued', 'running');
 CREATE INDEX finished ON builds (finished) WHERE finished IS NOT NULL;
 CREATE INDEX artifacts ON builds (sha256) WHERE sha256 IS NOT NULL;
 
--- The lines of queued builds: one for each tenant who wants it.
+-- The queue: a row per build and requesting tenant.
 CREATE TABLE waiting (
     tenant TEXT NOT NULL,
-    -- 0: it was taken before, and comes before the others; 1: it wasn't.
+    -- 0: it was leased before, and precedes the others; 1: otherwise.
     place INTEGER NOT NULL,
     build INTEGER NOT NULL,
     PRIMARY KEY (tenant, place, build)

@@ -19,17 +19,17 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::store::StoreError;
 
 /// The maximum number of writes per transaction.
-const GROUP: usize = 256;
+const MAX_GROUP_WRITES: usize = 256;
 /// The number of concurrent reads.
-const READERS: usize = 4;
+const MAX_READERS: usize = 4;
 /// How long to wait for a checkpoint, or another program that locks the file.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The schema migrations, counted by `user_version`.
 const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 
 /// The temporary tables: leases and turns.
-const TEMPORARY: &str = include_str!("temporary.sql");
+const TEMPORARY_TABLES: &str = include_str!("temporary.sql");
 
 /// A write. It runs within the group's transaction and returns a callback for the result of the commit.
 pub(super) type Write = Box<dyn FnOnce(Result<&Connection, &str>) -> After + Send>;
@@ -53,13 +53,13 @@ impl Database {
         regular: impl Fn() -> Write + Send + 'static,
     ) -> Result<Self, StoreError> {
         let lock = lock(path)?;
-        let trouble = |error: rusqlite::Error| {
+        let failed = |error: rusqlite::Error| {
             StoreError::Failed(format!("the database {} can't be opened: {error}", path.display()))
         };
-        let mut connection = Connection::open(path).map_err(trouble)?;
+        let mut connection = Connection::open(path).map_err(failed)?;
         set_up(&mut connection, path).map_err(|error| match error {
-            Opening::Sqlite(error) => trouble(error),
-            Opening::Newer(sentence) => StoreError::Failed(sentence),
+            OpenError::Sqlite(error) => failed(error),
+            OpenError::Newer(message) => StoreError::Failed(message),
         })?;
         let (writes, inbox) = mpsc::channel();
         let writer = thread::Builder::new()
@@ -71,23 +71,22 @@ impl Database {
             writes: Some(writes),
             writer: Some(writer),
             readers: Mutex::default(),
-            reading: Semaphore::new(READERS),
+            reading: Semaphore::new(MAX_READERS),
             _lock: lock,
         })
     }
 
-    /// Runs `step` atomically: an error rolls it back. `told` is called with its result after the commit,
-    /// before this returns.
+    /// Runs `step` atomically, rolling back on error. Calls `on_commit` with the result after the commit.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        told: impl FnOnce(&T) + Send + 'static,
+        on_commit: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let ended = || StoreError::Failed("the database is closed".to_owned());
         let write = transaction(step, move |result| {
             if let Ok(given) = &result {
-                told(given);
+                on_commit(given);
             }
             // The caller was dropped; the write is committed nevertheless.
             let _ = sender.send(result);
@@ -120,7 +119,7 @@ impl Database {
     fn reader(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
-        connection.busy_timeout(BUSY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
     }
 }
@@ -143,19 +142,19 @@ pub(super) fn transaction<T: 'static>(
 ) -> Write {
     Box::new(move |connection| {
         let result = match connection {
-            Ok(connection) => within(connection, step),
-            Err(sentence) => Err(StoreError::Failed(sentence.to_owned())),
+            Ok(connection) => run_in_savepoint(connection, step),
+            Err(message) => Err(StoreError::Failed(message.to_owned())),
         };
         Box::new(move |kept| {
             then(match (result, kept) {
-                (Ok(_), Err(sentence)) => Err(StoreError::Failed(sentence.to_owned())),
+                (Ok(_), Err(message)) => Err(StoreError::Failed(message.to_owned())),
                 (result, _) => result,
             });
         })
     })
 }
 
-fn within<T>(
+fn run_in_savepoint<T>(
     connection: &Connection,
     step: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
@@ -188,7 +187,7 @@ fn write(
             group.insert(0, regular());
             due = Instant::now() + tick;
         }
-        group.extend(inbox.try_iter().take(GROUP - group.len()));
+        group.extend(inbox.try_iter().take(MAX_GROUP_WRITES - group.len()));
         write_group(&mut connection, group);
     }
 }
@@ -206,8 +205,8 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
                 (after, transaction.commit())
             }
             Err(error) => {
-                let sentence = format!("the database takes no writes: {error}");
-                (group.into_iter().map(|write| write(Err(&sentence))).collect(), Ok(()))
+                let message = format!("the database takes no writes: {error}");
+                (group.into_iter().map(|write| write(Err(&message))).collect(), Ok(()))
             }
         };
     let kept = kept.map_err(|error| format!("the database can't keep what is written: {error}"));
@@ -219,13 +218,13 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
 /// Locks the database for this process, which has the leases in memory.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let beside = path.with_extension("lock");
-    let trouble = |error: std::io::Error| {
+    let failed = |error: std::io::Error| {
         StoreError::Failed(format!("the database's lock {} can't be taken: {error}", beside.display()))
     };
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(trouble)?;
+        fs::create_dir_all(directory).map_err(failed)?;
     }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(trouble)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -234,23 +233,23 @@ fn lock(path: &Path) -> Result<File, StoreError> {
                 "another server is using {directory}: stop it, or give this one a directory of its own"
             )))
         }
-        Err(TryLockError::Error(error)) => Err(trouble(error)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
-enum Opening {
+enum OpenError {
     Sqlite(rusqlite::Error),
     Newer(String),
 }
 
-impl From<rusqlite::Error> for Opening {
+impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
-    connection.busy_timeout(BUSY)?;
+fn set_up(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // A build's lock takes some hundred kilobytes, so larger pages are faster.
     connection.pragma_update(None, "page_size", 16384)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -262,7 +261,7 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
     let version: usize =
         transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
     if version > MIGRATIONS.len() {
-        return Err(Opening::Newer(format!(
+        return Err(OpenError::Newer(format!(
             "the database {} is of a newer vx (schema {version}, this one knows {}): use that one, or another directory",
             path.display(),
             MIGRATIONS.len()
@@ -272,7 +271,7 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), Opening> {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
-    transaction.execute_batch(TEMPORARY)?;
+    transaction.execute_batch(TEMPORARY_TABLES)?;
     transaction.commit()?;
     Ok(())
 }

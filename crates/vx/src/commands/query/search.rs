@@ -25,7 +25,7 @@ pub(crate) fn search(settings: &Settings, arguments: &SearchCommand) -> CommandR
 }
 
 /// Renders a block for each group; search results include module paths.
-fn render(found: &[&KnownPlugin], whole: bool) -> String {
+fn render(found: &[&KnownPlugin], show_all: bool) -> String {
     let width = found.iter().map(|plugin| plugin.name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for group in PluginGroup::ALL {
@@ -39,12 +39,12 @@ fn render(found: &[&KnownPlugin], whole: bool) -> String {
         text += &format!("{}\n", group.title());
         for plugin in plugins {
             text += &format!("  {:width$}  {}{}\n", plugin.name, plugin.description, remark(plugin));
-            if !whole {
+            if !show_all {
                 text += &format!("  {:width$}  {}\n", "", plugin.module_path());
             }
         }
     }
-    if whole {
+    if show_all {
         text += "\n`vx search NAME` shows module paths.\n";
     }
     text

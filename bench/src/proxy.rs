@@ -54,7 +54,7 @@ struct ProxyShared {
 }
 
 impl BenchProxy {
-    /// Listens on a free port of 127.0.0.1. `goproxy` is a GOPROXY list, of which the entries over HTTP count.
+    /// Listens on a free port of 127.0.0.1. Only the HTTP entries of `goproxy`, a GOPROXY list, are used.
     pub(crate) fn start(tree: &Path, store: &Path, goproxy: &str) -> Result<Self> {
         let upstreams = goproxy
             .split([',', '|'])

@@ -25,7 +25,6 @@ const MAX_ATTEMPTS: usize = 4;
 
 const TARGETS: [(&str, &str); 3] = [("linux", "amd64"), ("linux", "arm64"), ("darwin", "arm64")];
 
-/// A benchmark scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Scenario {
     /// Everything is empty
@@ -52,7 +51,6 @@ enum Tool {
     Vx,
 }
 
-/// Both tools and their measurements.
 pub(crate) struct Bench {
     pub(crate) velox: PathBuf,
     pub(crate) vx: PathBuf,
@@ -203,7 +201,8 @@ impl Bench {
 
     fn three_targets(&mut self) -> Result<MeasuredPairs> {
         self.once(Scenario::ThreeTargets, |bench| {
-            // clap parses from left to right: a flag that is allowed only once fails before the help is reached.
+            // clap parses from left to right: a repeated flag that is allowed only once fails before
+            // `--help`.
             let twice = Command::new(&bench.vx)
                 .args(["build", "--target", "linux/amd64", "--target", "linux/arm64", "--help"])
                 .output()?;

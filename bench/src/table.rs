@@ -30,7 +30,6 @@ pub(crate) struct MeasuredPairs {
     pub(crate) vx: Vec<Measurement>,
 }
 
-/// The unit of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Seconds,
@@ -42,7 +41,6 @@ pub(crate) enum Unit {
     Zips,
 }
 
-/// The requirement for vx.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bar {
     /// The ratio of the median of vx to that of Velox.
@@ -59,7 +57,6 @@ pub(crate) enum Bar {
     Difference(f64),
 }
 
-/// A row of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -70,7 +67,6 @@ pub(crate) struct Row {
     pub(crate) bar: Bar,
 }
 
-/// The outcome of a scenario.
 #[derive(Debug)]
 pub(crate) enum ScenarioOutcome {
     Measured(Vec<Row>),
@@ -122,7 +118,8 @@ impl Unit {
 }
 
 impl Row {
-    /// Alternating runs are compared pair by pair; with different numbers of runs, each with the other's median.
+    /// The ratios of alternating pairs of runs; with different numbers of runs, of each to the other's
+    /// median.
     fn ratios(&self) -> Vec<f64> {
         let Some(other) = Spread::of(&self.other).filter(|spread| spread.least > 0.0) else {
             return Vec::new();

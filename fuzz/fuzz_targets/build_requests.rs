@@ -1,5 +1,5 @@
-//! An arbitrary build request is a valid spec or has violations. A valid spec stays valid, and its configuration is
-//! equivalent.
+//! An arbitrary build request is a valid spec or has violations. A valid spec has an equivalent, valid
+//! configuration.
 
 #![no_main]
 

@@ -20,7 +20,6 @@ use tokio::{
 /// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// A request to a service.
 #[derive(Clone)]
 pub(crate) struct BuildCall {
     pub(crate) url: String,

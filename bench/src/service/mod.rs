@@ -37,7 +37,6 @@ const METADATA_CONNECTIONS: usize = 64;
 /// Minimum duration of the downloads.
 const MIN_DOWNLOAD_TIME: Duration = Duration::from_secs(5);
 
-/// Both services.
 pub(crate) struct Services<'a> {
     pub(crate) velox: PathBuf,
     pub(crate) vx: PathBuf,
@@ -46,14 +45,13 @@ pub(crate) struct Services<'a> {
     pub(crate) directory: PathBuf,
 }
 
-/// The figures of both services.
 pub(crate) struct ServiceFigures {
     pub(crate) rows: Vec<Row>,
     /// Other observations, a sentence each.
     pub(crate) facts: Vec<String>,
 }
 
-/// The measurements that both services have in common.
+/// The measurements of one service.
 struct ServiceRun {
     /// Seconds of the first request, which builds.
     first: f64,

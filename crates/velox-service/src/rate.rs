@@ -18,12 +18,12 @@ const MAX_KEYS: usize = 4096;
 #[derive(Debug)]
 pub struct RateLimiter<K> {
     /// When each key's quota is full again.
-    even: Mutex<HashMap<K, Instant>>,
+    full_at: Mutex<HashMap<K, Instant>>,
 }
 
 impl<K> Default for RateLimiter<K> {
     fn default() -> Self {
-        Self { even: Mutex::default() }
+        Self { full_at: Mutex::default() }
     }
 }
 
@@ -39,8 +39,8 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// The time until the next of `an_hour` permits; `None` if one is available.
     pub fn wait(&self, key: &K, an_hour: u64) -> Option<Duration> {
         let now = Instant::now();
-        let even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = even.get(key).copied().unwrap_or(now).max(now);
+        let full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = full_at.get(key).copied().unwrap_or(now).max(now);
         let each = HOUR / u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
         (at + each).duration_since(now).checked_sub(HOUR).filter(|wait| !wait.is_zero())
     }
@@ -48,11 +48,11 @@ impl<K: Hash + Eq> RateLimiter<K> {
     fn take_at(&self, now: Instant, key: K, an_hour: u64) -> Result<(), Duration> {
         let number = u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
         let each = HOUR / number;
-        let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
-        if even.len() >= MAX_KEYS {
-            even.retain(|_, at| *at > now);
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if full_at.len() >= MAX_KEYS {
+            full_at.retain(|_, at| *at > now);
         }
-        let at = even.entry(key).or_insert(now);
+        let at = full_at.entry(key).or_insert(now);
         let next = (*at).max(now) + each;
         match next.duration_since(now).checked_sub(HOUR) {
             Some(wait) if !wait.is_zero() => Err(wait),
@@ -90,6 +90,6 @@ mod tests {
             rates.take_at(start, key, 3600).expect("it is the first");
         }
         rates.take_at(start + Duration::from_secs(2), MAX_KEYS, 3600).expect("it is the first");
-        assert_eq!(rates.even.lock().expect("nobody panicked").len(), 1);
+        assert_eq!(rates.full_at.lock().expect("nobody panicked").len(), 1);
     }
 }

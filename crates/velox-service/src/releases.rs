@@ -53,7 +53,7 @@ struct ReleaseCache {
     stale: Option<Instant>,
     plugins: BTreeMap<String, Arc<Vec<Released>>>,
     /// The releases being fetched.
-    asking: BTreeSet<String>,
+    fetching: BTreeSet<String>,
     /// The failed releases, each with the time of its next attempt.
     failed: BTreeMap<String, Instant>,
 }
@@ -77,18 +77,18 @@ impl Releases {
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
         let now = Instant::now();
-        let mut renew = false;
+        let mut refresh = false;
         self.known.send_if_modified(|known| {
-            renew = self.source.is_some() && known.stale.is_none_or(|stale| stale <= now);
-            if renew {
+            refresh = self.source.is_some() && known.stale.is_none_or(|stale| stale <= now);
+            if refresh {
                 // Prevents simultaneous refreshes.
                 known.stale = Some(now + CACHE_DURATION);
             }
             false
         });
-        if renew && let Some(source) = self.source.clone() {
+        if refresh && let Some(source) = self.source.clone() {
             let this = self.clone();
-            tokio::spawn(async move { this.renew(&*source).await });
+            tokio::spawn(async move { this.refresh(&*source).await });
         }
         self.known.borrow().versions.clone()
     }
@@ -96,27 +96,27 @@ impl Releases {
     /// The plugins of a release; `None` if the release is unknown or its plugins aren't available yet.
     pub async fn plugins(&self, version: &str) -> Option<Arc<Vec<Released>>> {
         let now = Instant::now();
-        let mut ask = false;
+        let mut fetch = false;
         self.known.send_if_modified(|known| {
-            ask = self.source.is_some()
+            fetch = self.source.is_some()
                 && known.versions.iter().any(|listed| listed == version)
                 && !known.plugins.contains_key(version)
                 && known.failed.get(version).is_none_or(|again| *again <= now)
-                && known.asking.insert(version.to_owned());
+                && known.fetching.insert(version.to_owned());
             false
         });
         let mut changes = self.known.subscribe();
-        if ask && let Some(source) = self.source.clone() {
+        if fetch && let Some(source) = self.source.clone() {
             let (this, version) = (self.clone(), version.to_owned());
-            tokio::spawn(async move { this.ask(&*source, version).await });
+            tokio::spawn(async move { this.fetch(&*source, version).await });
         }
-        let settled = changes.wait_for(|known| !known.asking.contains(version));
+        let settled = changes.wait_for(|known| !known.fetching.contains(version));
         // A timeout means that the plugins aren't available yet.
         let _ = tokio::time::timeout(PLUGINS_TIMEOUT, settled).await;
         self.known.borrow().plugins.get(version).cloned()
     }
 
-    async fn renew(&self, source: &dyn Source) {
+    async fn refresh(&self, source: &dyn Source) {
         match source.versions().await {
             Ok(versions) if !versions.is_empty() => {
                 self.known.send_modify(|known| known.versions = newest_first(versions));
@@ -134,13 +134,13 @@ impl Releases {
         }
     }
 
-    async fn ask(&self, source: &dyn Source, version: String) {
+    async fn fetch(&self, source: &dyn Source, version: String) {
         let answer = source.plugins(&version).await;
         if let Err(why) = &answer {
             tracing::warn!(version, why, "can't tell what RoadRunner was released with");
         }
         self.known.send_modify(|known| {
-            known.asking.remove(&version);
+            known.fetching.remove(&version);
             match answer {
                 Ok(plugins) => {
                     known.failed.remove(&version);

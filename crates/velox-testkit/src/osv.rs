@@ -14,7 +14,8 @@ use crate::{
 ///
 /// ```
 /// let osv = velox_testkit::Osv::start();
-/// osv.vulnerable("example.com/acme/lib", "1.0.0", &serde_json::json!({ "id": "GO-2024-1", "summary": "leaks" }));
+/// let entry = serde_json::json!({ "id": "GO-2024-1", "summary": "leaks" });
+/// osv.vulnerable("example.com/acme/lib", "1.0.0", &entry);
 /// assert!(osv.url().starts_with("http://127.0.0.1:"));
 /// ```
 pub struct Osv {

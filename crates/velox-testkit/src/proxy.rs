@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Publication time of the modules.
-const PUBLISHED: &str = "2024-01-01T00:00:00Z";
+const PUBLICATION_TIME: &str = "2024-01-01T00:00:00Z";
 
 /// A Go module proxy on localhost, over modules made by a test: <https://go.dev/ref/mod#goproxy-protocol>.
 ///
@@ -312,7 +312,7 @@ impl ProxyModule {
 }
 
 fn info(version: &str) -> Vec<u8> {
-    json!({"Version": version, "Time": PUBLISHED}).to_string().into_bytes()
+    json!({"Version": version, "Time": PUBLICATION_TIME}).to_string().into_bytes()
 }
 
 fn go_mod(path: &str, files: &Files) -> Vec<u8> {

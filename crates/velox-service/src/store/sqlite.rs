@@ -442,7 +442,7 @@ impl BuildRow {
         self.build.started = None;
         self.write(connection)?;
         for tenant in &self.build.wanted_by {
-            wait(connection, self.number, tenant, LinePosition::Before)?;
+            wait(connection, self.number, tenant, LinePosition::Front)?;
         }
         append(connection, self.number, vec![LogEntry::new(Severity::Info, why)])
     }
@@ -468,8 +468,8 @@ impl RawRow {
 /// A position in a tenant's queue.
 #[derive(Clone, Copy)]
 enum LinePosition {
-    Before,
-    Behind,
+    Front,
+    Back,
 }
 
 fn wait(
@@ -479,8 +479,8 @@ fn wait(
     place: LinePosition,
 ) -> Result<(), StoreError> {
     let place = match place {
-        LinePosition::Before => 0,
-        LinePosition::Behind => 1,
+        LinePosition::Front => 0,
+        LinePosition::Back => 1,
     };
     connection
         .prepare_cached("INSERT INTO waiting (tenant, place, build) VALUES (?, ?, ?)")?
@@ -579,7 +579,7 @@ fn submit(
     let build = Build::queued(new, key);
     let row = BuildRow { number, build };
     row.write(connection)?;
-    wait(connection, number, &row.build.tenant, LinePosition::Behind)?;
+    wait(connection, number, &row.build.tenant, LinePosition::Back)?;
     Ok(Submission::Queued(row.build))
 }
 

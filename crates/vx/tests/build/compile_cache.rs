@@ -14,7 +14,6 @@ fn cache_report(output: &CommandOutput) -> Value {
     last["compile_cache"].clone()
 }
 
-/// The compiled packages.
 fn compiled(output: &CommandOutput) -> Vec<String> {
     output.ok();
     let events = output.events().into_iter();

@@ -94,7 +94,7 @@ fn docker(test: &str) -> Option<Docker> {
 impl Docker {
     /// Builds an image and runs a command in it.
     fn built_and_run(&self, dockerfile: &str, arguments: &[&str], command: &str) -> String {
-        // buildah 1.28 (Debian 12) lacks this flag; a step without a network interface and a proxy is offline
+        // buildah 1.28 (Debian 12) lacks this flag; without a network interface and a proxy a step is offline
         // too.
         let dockerfile = dockerfile.replace("RUN --network=none ", "RUN GOPROXY=off unshare --net ");
         self.buildah.build("localhost/built", &dockerfile, &self.sandbox.path(), arguments);

@@ -1,5 +1,4 @@
-//! Release archives and the installer: packed by scripts/pack, served on localhost, installed as a user
-//! would.
+//! Release archives packed by scripts/pack, and the installer, which a user downloads from localhost.
 
 #![cfg(target_os = "linux")]
 

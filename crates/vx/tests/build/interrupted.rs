@@ -16,7 +16,7 @@ struct Waiting {
     sandbox: Sandbox,
     child: Child,
     /// Kept open: closing it would end the request.
-    _question: TcpStream,
+    _request: TcpStream,
 }
 
 fn waiting(arguments: &str) -> Waiting {
@@ -30,8 +30,8 @@ fn waiting(arguments: &str) -> Waiting {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (question, _) = proxy.accept().unwrap();
-    Waiting { sandbox, child, _question: question }
+    let (request, _) = proxy.accept().unwrap();
+    Waiting { sandbox, child, _request: request }
 }
 
 impl Waiting {

@@ -26,7 +26,7 @@ tag = "v5.1.9"
 "#;
 
 /// When to kill: a delay after the first event of a phase.
-const MOMENTS: [(&str, u64); 20] = [
+const KILL_TIMES: [(&str, u64); 20] = [
     ("resolve", 0),
     ("resolve", 20),
     ("resolve", 60),
@@ -85,7 +85,7 @@ fn build_succeeds_after_kill_9_at_any_moment() {
     let sandbox = Sandbox::new().file("velox.toml", CONFIGURATION);
     let out = sandbox.at("out");
     let mut killed = 0;
-    let moments = MOMENTS.iter().step_by(long(3, 1));
+    let moments = KILL_TIMES.iter().step_by(long(3, 1));
     let enough = moments.len() * 3 / 4;
     for &(phase, after) in moments {
         let mut child = start(&sandbox, "out");

@@ -1,8 +1,7 @@
 //! The manual, statement by statement: tables, hint boxes and the full example.
 //!
-//! github.com and gitlab.com are redirected to the testkit's forge with HTTPS_PROXY and a custom certificate
-//! authority, so vx needs no test hooks. RoadRunner is the testkit's small one; plugins are real or
-//! generated.
+//! github.com and gitlab.com are the testkit's forge, redirected by HTTPS_PROXY and a certificate authority,
+//! so that vx needs no test hooks. RoadRunner is the testkit's small one; plugins are real or generated.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -96,8 +95,7 @@ fn manual_example_builds_verbatim() {
     let Some(_tree) = module_tree("the manual's file verbatim") else { return };
     let _exclusive = exclusive();
     let company = company();
-    // A RoadRunner as old as these plugins: a newer one raises go.temporal.io/api beyond the manual's
-    // temporal.
+    // As old as these plugins: a newer RoadRunner raises go.temporal.io/api beyond the manual's temporal.
     let tree = roadrunner("v2025").files();
     let newer = String::from_utf8(tree["go.mod"].clone()).unwrap();
     let (direct, _indirect) = newer.split_once("\n)\n").unwrap();

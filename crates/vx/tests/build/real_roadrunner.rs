@@ -1,6 +1,6 @@
 //! The real RoadRunner, from the module tree that VX_TEST_GOPROXY names.
 //!
-//! One cold build of all 35 plugins; the other tests reuse its caches. With VX_TEST_COLD=1 (`make
+//! One cold build of all 35 plugins, whose caches the other tests reuse. With VX_TEST_COLD=1 (`make
 //! acceptance`) each test starts with empty caches.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
@@ -17,7 +17,6 @@ fn sandbox() -> Sandbox {
     if std::env::var_os("VX_TEST_COLD").is_some() { sandbox.cold() } else { sandbox }
 }
 
-/// Builds, and prints the duration.
 fn build(sandbox: &Sandbox, arguments: &str) -> std::path::PathBuf {
     let since = Instant::now();
     sandbox.vx(&format!("build -o out {arguments}")).ok();
@@ -38,7 +37,7 @@ fn release(tree: &Path, module: &str, version: &str) -> BTreeMap<String, String>
 }
 
 /// The tags of the `[plugins.NAME]` tables, by module path.
-fn asked(text: &str) -> BTreeMap<String, String> {
+fn configured_tags(text: &str) -> BTreeMap<String, String> {
     let value = |line: &str| line.split('"').nth(1).unwrap().to_owned();
     let tags = text.lines().filter(|line| line.starts_with("tag")).map(value);
     let modules = text.lines().filter(|line| line.starts_with("module_name")).map(value);
@@ -55,7 +54,7 @@ fn all_35_plugins_build_at_exact_versions() {
     let version = sandbox.run("out/rr --version");
     assert!(version.contains("2025.1.15 "), "{version}");
     let inside = versions(&binary);
-    let asked = asked(ALL_35);
+    let asked = configured_tags(ALL_35);
     assert_eq!(asked.len(), 35);
     for (module, tag) in &asked {
         assert_eq!(inside.get(module), Some(tag), "{module}");
@@ -71,7 +70,7 @@ fn all_35_plugins_build_at_exact_versions() {
 fn manual_plugins_build_on_their_release() {
     let Some(_tree) = module_tree("the manual's plugins on RoadRunner v2024.2.1") else { return };
     let _exclusive = exclusive();
-    // The example's GitLab plugins are private projects of its author.
+    // The example's GitLab plugins belong to the GitLab projects of its author.
     let github = MANUAL.split("[gitlab]").next().unwrap();
     let text = github.replacen("ref = \"master\"", "ref = \"v2024.2.1\"", 1);
     let sandbox = sandbox().file("velox.toml", text);

@@ -91,7 +91,7 @@ fn with_go(sandbox: Sandbox, calls_itself: &str) -> Sandbox {
     sandbox.script("go", &text)
 }
 
-/// The go command that compiled the binary, once per version; the standard library may be compiled too.
+/// The recorded go commands that compiled, without duplicates (the standard library may be separate).
 fn used(sandbox: &Sandbox) -> String {
     let text = fs::read_to_string(sandbox.at("used")).unwrap_or_default();
     let _ = fs::remove_file(sandbox.at("used"));
@@ -206,7 +206,7 @@ fn older_go_is_replaced_by_the_required_one() {
     let (proxy, version) = (proxy(), version());
     toolchain(&proxy, &version);
     for old in ["go1.24.1", "go1.19.9"] {
-        // On by default, even if a distribution's go.env disables it.
+        // Go's default, which distribution packages may change in their go.env.
         let sandbox = with_go(machine(&proxy), old).env("GOTOOLCHAIN", "auto");
         sandbox.vx("build -o out").ok();
         assert_eq!(used(&sandbox), format!("{version} local build"), "{old}");

@@ -1,5 +1,4 @@
-//! Invalid configurations, each with the diagnostic of `vx build`: file, line, column and caret, exit code 2,
-//! no panic and no output of Go.
+//! Invalid configurations: `vx build` reports file, line, column and caret, exits with 2, and never panics.
 
 use crate::support::sandbox::Sandbox;
 

@@ -42,7 +42,6 @@ fn init_default_has_the_plugins_of_the_release() {
         assert!(plan.contains(module), "{plan}");
     }
 
-    // It exists now.
     sandbox.vx("init --default").fails_with(2, &["`velox.toml` already exists", "--force"]);
     sandbox.vx("init --force --plugin acme/hello@v1.0.0 --roadrunner v2025.0.76").ok();
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.hello]"]);

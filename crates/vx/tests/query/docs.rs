@@ -175,7 +175,7 @@ fn run(name: &str) {
         if let Some(file) = block.remark.as_ref().and_then(|remark| remark.strip_prefix("file: ")) {
             user.sandbox = user.sandbox.file(file, &block.text);
         } else if runs(&block) {
-            user.types(&block);
+            user.run(&block);
         }
     }
     // The commands of CI jobs.
@@ -222,7 +222,7 @@ impl User {
     }
 
     /// Runs a block's commands in one shell and expects its output lines, in order.
-    fn types(&self, block: &Block) {
+    fn run(&self, block: &Block) {
         let (mut script, mut shown, mut continued) = (String::new(), Vec::new(), false);
         for line in block.text.lines() {
             match line.strip_prefix("$ ").or(continued.then_some(line)) {

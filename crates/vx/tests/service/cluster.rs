@@ -1,5 +1,4 @@
-//! Several `vx server` and `vx worker` on NATS and an object store: every accepted build is built once, even
-//! if nodes are killed.
+//! Several `vx server` and `vx worker` on NATS and an object store: no killed node loses or repeats a build.
 
 use std::{
     collections::BTreeMap,

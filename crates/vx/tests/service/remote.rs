@@ -358,7 +358,7 @@ fn remote_build_of_several_targets_respects_locked() {
 fn altered_binary_is_rejected() {
     let story = Story::new();
     let service = story.serve(&[]);
-    let between = tampering(service.address());
+    let between = tampering_proxy(service.address());
     let mut command = story.user.vx_command(&format!("build --remote {between}"));
     CommandOutput::from(command.env("PATH", "/nonexistent"))
         .fails_with(1, &["isn't the one that the service made"]);
@@ -372,7 +372,7 @@ fn altered_binary_is_rejected() {
 }
 
 /// A TCP proxy to a service that alters the first byte of binaries.
-fn tampering(service: SocketAddr) -> String {
+fn tampering_proxy(service: SocketAddr) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {

@@ -156,7 +156,7 @@ fn build_is_made_once_and_survives_a_crash() {
     let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
     assert_eq!((same.status, same.body.len()), (304, 0));
 
-    many_who_take_nothing(&sandbox, &service, path);
+    download_without_reading(&sandbox, &service, path);
 
     // The accompanying files reproduce the binary elsewhere.
     for file in ["velox.toml", "velox.lock"] {
@@ -182,7 +182,7 @@ fn build_is_made_once_and_survives_a_crash() {
 }
 
 /// Clients that request an artifact without reading it use little memory and block no other client.
-fn many_who_take_nothing(sandbox: &Sandbox, service: &Service, path: &str) {
+fn download_without_reading(sandbox: &Sandbox, service: &Service, path: &str) {
     // More than the socket buffers hold.
     const SIZE: u64 = 64 << 20;
     let clients = long(64, 256) as u64;

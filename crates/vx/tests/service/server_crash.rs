@@ -109,7 +109,7 @@ impl Followed {
 }
 
 /// The clients while the service is killed and restarted.
-struct Crowd {
+struct Clients {
     address: Mutex<SocketAddr>,
     /// The number of versions requested so far.
     versions: AtomicUsize,
@@ -118,7 +118,7 @@ struct Crowd {
     accepted: Mutex<BTreeMap<String, usize>>,
 }
 
-impl Crowd {
+impl Clients {
     fn address(&self) -> SocketAddr {
         *self.address.lock().unwrap()
     }
@@ -177,11 +177,11 @@ fn accepted_builds_survive_crashes() {
     let _exclusive = exclusive();
     let rounds = long(8, 100);
     // A build that never has enough time to finish would eventually fail.
-    let apart = long(900, 2500) as u64;
+    let max_interval_ms = long(900, 2500) as u64;
     let machine = Machine::new(rounds / 2 + 2);
     let arguments = ["--jobs", "2", "--queue", "50"];
     let service = machine.server(&arguments);
-    let crowd = Crowd {
+    let clients = Clients {
         address: Mutex::new(service.address()),
         versions: AtomicUsize::new(2),
         over: AtomicBool::new(false),
@@ -191,27 +191,27 @@ fn accepted_builds_survive_crashes() {
     let (service, logs) = thread::scope(|scope| {
         let mut service = service;
         for number in 0..3 {
-            let crowd = &crowd;
-            scope.spawn(move || crowd.ask(number));
+            let clients = &clients;
+            scope.spawn(move || clients.ask(number));
         }
-        let first = scope.spawn(|| crowd.follow());
+        let first = scope.spawn(|| clients.follow());
         let mut later = None;
         for round in 0..rounds {
-            crowd.versions.store(2 + round / 2, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(50 + random.below(apart)));
+            clients.versions.store(2 + round / 2, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(50 + random.below(max_interval_ms)));
             service.kill();
             service = machine.server(&arguments);
-            *crowd.address.lock().unwrap() = service.address();
+            *clients.address.lock().unwrap() = service.address();
             if round == rounds / 2 {
-                later = Some(scope.spawn(|| crowd.follow()));
+                later = Some(scope.spawn(|| clients.follow()));
             }
         }
-        crowd.over.store(true, Ordering::Relaxed);
+        clients.over.store(true, Ordering::Relaxed);
         let logs = [Some(first), later].into_iter().flatten().filter_map(|log| log.join().unwrap());
         let logs: Vec<_> = logs.collect();
         (service, logs)
     });
-    let accepted = crowd.accepted.into_inner().unwrap();
+    let accepted = clients.accepted.into_inner().unwrap();
     assert!(accepted.len() > rounds / 4, "{accepted:?}");
     let mut attempts = 0;
     for (id, version) in &accepted {

@@ -94,7 +94,6 @@ impl Machine {
         self
     }
 
-    /// The home directory of jobs.
     fn home(&self) -> PathBuf {
         self.options.data.join("home")
     }
@@ -389,7 +388,7 @@ fn proxy_redirects_to_this_machine_are_blocked() {
 
 #[test]
 fn direct_modules_reach_nothing_on_this_machine() {
-    if !has_fence() {
+    if !has_landlock() {
         return;
     }
     let (port, asked) = canary();
@@ -471,8 +470,8 @@ fn misleading_go_import_pages_are_blocked() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
-/// Whether the kernel can confine a job's access to files and ports; these tests require it then.
-fn has_fence() -> bool {
+/// Whether the kernel can restrict a job's access to files and ports with Landlock.
+fn has_landlock() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
     let whole = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
@@ -484,7 +483,7 @@ fn has_fence() -> bool {
 
 #[test]
 fn assembler_includes_no_file_of_this_machine() {
-    if !has_fence() {
+    if !has_landlock() {
         return;
     }
     let outside = tempfile::tempdir().unwrap();

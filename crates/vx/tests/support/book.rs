@@ -10,7 +10,6 @@ use std::{
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// A page of Markdown.
 pub struct Page {
     /// Path from the repository root.
     pub name: String,

@@ -169,7 +169,6 @@ impl Sandbox {
         self
     }
 
-    /// The value of an environment variable.
     pub fn value(&self, name: &str) -> String {
         self.environment.iter().find(|(known, _)| known == name).unwrap().1.clone()
     }
@@ -216,8 +215,8 @@ impl Sandbox {
         self.env("GOPROXY", format!("{url},{known}"))
     }
 
-    /// Runs later commands as a user who owns only this sandbox; if that isn't permitted, prints so and
-    /// changes nothing.
+    /// Runs later commands as a user who owns only this sandbox; without the permission for that, only prints
+    /// so.
     pub fn by_another_user(mut self, test: &str) -> Self {
         const NOBODY: u32 = 65_534;
         let owned = Command::new("chown")
@@ -265,7 +264,6 @@ impl Sandbox {
         self.file("velox.toml", configuration(plugins))
     }
 
-    /// The working directory.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("work")
     }
@@ -279,12 +277,10 @@ impl Sandbox {
         self.directory.path().join("home")
     }
 
-    /// Reads a file as text.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Reads a file.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         fs::read(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }

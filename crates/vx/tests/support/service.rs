@@ -72,7 +72,6 @@ impl Service {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// Standard error so far.
     pub fn stderr(&self) -> String {
         self.message.lock().unwrap().clone()
     }
@@ -148,8 +147,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends one HTTP/1.1 request on its own connection. An error or a truncated response means that the service
-/// is down.
+/// Sends an HTTP/1.1 request on its own connection. Errors and truncated responses mean that it is down.
 pub fn request(
     address: SocketAddr,
     method: &str,

@@ -61,7 +61,7 @@ impl JetStreamStore {
                 description: Some("Builds of vx that wait, or are in a worker's held_jobs".to_owned()),
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
-                max_messages: options.queue.map_or(0, most_jobs),
+                max_messages: options.queue.map_or(0, max_jobs),
                 ..file.clone()
             },
             Config {
@@ -126,7 +126,7 @@ async fn connect(
         cluster.nats.iter().map(server).collect::<Result<_, _>>().map_err(|_| {
             StoreError::Failed(format!(
                 "{} is no valid NATS server; expected nats://host:4222",
-                shown(cluster)
+                server_list(cluster)
             ))
         })?;
     retry("connect to NATS", || async {
@@ -164,30 +164,30 @@ async fn connect(
             })?;
         }
         options.connect(servers.as_slice()).await.map_err(|error| NatsError {
-            why: format!("{} ({error})", shown(cluster)),
-            again: !is_refused(&error),
+            why: format!("{} ({error})", server_list(cluster)),
+            again: !is_permanent(&error),
         })
     })
     .await
 }
 
 /// Whether the error is permanent: rejected credentials or an untrusted certificate.
-fn is_refused(error: &async_nats::ConnectError) -> bool {
+fn is_permanent(error: &async_nats::ConnectError) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     matches!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation)
         || source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The servers' hosts and ports, without credentials.
-fn shown(cluster: &ClusterOptions) -> String {
-    let shown = |url: &Url| {
+fn server_list(cluster: &ClusterOptions) -> String {
+    let address = |url: &Url| {
         let host = url.host_str().unwrap_or_default();
         url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     };
-    cluster.nats.iter().map(shown).collect::<Vec<_>>().join(", ")
+    cluster.nats.iter().map(address).collect::<Vec<_>>().join(", ")
 }
 
-fn most_jobs(queue: u64) -> i64 {
+fn max_jobs(queue: u64) -> i64 {
     i64::try_from(queue).unwrap_or(i64::MAX).saturating_mul(2).saturating_add(MAX_RUNNING_JOBS)
 }
 

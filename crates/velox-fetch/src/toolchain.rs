@@ -1,4 +1,4 @@
-//! Go toolchains as modules: `golang.org/toolchain@v0.0.1-go1.26.4.linux-amd64` (<https://go.dev/doc/toolchain>).
+//! Go toolchain modules: `golang.org/toolchain@v0.0.1-go1.26.4.linux-amd64` (<https://go.dev/doc/toolchain>).
 
 use std::{
     fs::{self, OpenOptions},
@@ -78,9 +78,9 @@ pub(crate) fn finish_install(root: &Path) -> Result<(), ModCacheError> {
     let source = root.join("src");
     let last = source.join("_go.mod");
     each_file(&source, &mut |path| {
-        if path.ends_with("_go.mod") && path != last { name_go_mod(path) } else { Ok(()) }
+        if path.ends_with("_go.mod") && path != last { copy_go_mod(path) } else { Ok(()) }
     })
-    .and_then(|()| if last.is_file() { name_go_mod(&last) } else { Ok(()) })
+    .and_then(|()| if last.is_file() { copy_go_mod(&last) } else { Ok(()) })
     .map_err(|error| failed(&source, error))?;
     within("bin", &|name| name != "go")?;
     within("bin", &|name| name == "go")
@@ -103,7 +103,7 @@ fn each_file(folder: &Path, work: &mut dyn FnMut(&Path) -> io::Result<()>) -> io
 }
 
 /// Copies `_go.mod` to `go.mod` in the same read-only directory.
-fn name_go_mod(path: &Path) -> io::Result<()> {
+fn copy_go_mod(path: &Path) -> io::Result<()> {
     let (Some(folder), target) = (path.parent(), path.with_file_name("go.mod")) else { return Ok(()) };
     if size(&target) == size(path) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! GOCACHE in the go command's own format (`cmd/go/internal/cache`, unchanged since Go 1.10).
+//! GOCACHE in the go command's format (`cmd/go/internal/cache`, unchanged since Go 1.10).
 //!
 //! ```text
 //! GOCACHE
@@ -18,17 +18,17 @@ use tempfile::NamedTempFile;
 
 use crate::{CacheId, hex, unhex};
 
-const ENTRY: usize = 2 + 1 + 64 + 1 + 64 + 1 + 20 + 1 + 20 + 1;
+const ENTRY_BYTES: usize = 2 + 1 + 64 + 1 + 64 + 1 + 20 + 1 + 20 + 1;
 
-/// The go command rewrites a time of use only when it is older; its trimming counts in days.
-const USED: Duration = Duration::from_secs(60 * 60);
+/// Modification times are updated only when older, as in the go command.
+const MTIME_UPDATE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// An action's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ActionEntry {
     pub(crate) output: CacheId,
     pub(crate) size: u64,
-    /// When it was put, in nanoseconds since 1970.
+    /// The creation time in Unix nanoseconds.
     pub(crate) time: u64,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct LocalCache {
 }
 
 impl LocalCache {
-    /// Opens GOCACHE, and creates its directories as the go command does.
+    /// Opens GOCACHE and creates its directories like the go command.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         for byte in 0..=255u8 {
             fs::create_dir_all(root.join(format!("{byte:02x}")))?;
@@ -55,7 +55,7 @@ impl LocalCache {
         self.path(output, 'd')
     }
 
-    /// The output of an action, if it exists with its size.
+    /// The output of an action, if it exists with the recorded size.
     pub(crate) fn get(&self, action: &CacheId) -> Option<ActionEntry> {
         let path = self.path(action, 'a');
         let entry = parse(&fs::read(&path).ok()?, action)?;
@@ -89,7 +89,7 @@ impl LocalCache {
         })
     }
 
-    /// Records the output of an action; the output exists already.
+    /// Records an existing output as the result of an action.
     pub(crate) fn put(&self, action: &CacheId, output: &CacheId, size: u64) -> io::Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let time = u64::try_from(now).unwrap_or(u64::MAX);
@@ -112,7 +112,7 @@ impl LocalCache {
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
-    /// The content of an output, if it matches its digest.
+    /// Reads an output, if it matches its digest.
     pub(crate) fn read_output(&self, output: &CacheId) -> Option<Vec<u8>> {
         let mut content = Vec::new();
         File::open(self.output_path(output)).ok()?.read_to_end(&mut content).ok()?;
@@ -120,7 +120,7 @@ impl LocalCache {
     }
 }
 
-/// An output that is being written; dropping it removes it.
+/// A partially written output, removed on drop.
 pub(crate) struct NewOutput {
     file: NamedTempFile,
     hash: Sha256,
@@ -136,7 +136,7 @@ impl NewOutput {
         self.file.write_all(chunk)
     }
 
-    /// Moves it into place, if it matches its digest.
+    /// Moves the output into place, if it matches its digest.
     pub(crate) fn finish(self, size: u64) -> io::Result<PathBuf> {
         if self.size != size || self.hash.finalize().as_slice() != self.output {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the output does not match its digest"));
@@ -147,7 +147,7 @@ impl NewOutput {
 }
 
 fn parse(text: &[u8], action: &CacheId) -> Option<ActionEntry> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == ENTRY)?;
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == ENTRY_BYTES)?;
     let mut fields = text.strip_suffix('\n')?.split_ascii_whitespace();
     let (version, id, output) = (fields.next()?, fields.next()?, fields.next()?);
     let (size, time) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -160,7 +160,7 @@ fn parse(text: &[u8], action: &CacheId) -> Option<ActionEntry> {
 
 fn mark_used(path: &Path) {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    let recent = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < USED));
+    let recent = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < MTIME_UPDATE_INTERVAL));
     if !recent && let Ok(file) = File::options().append(true).open(path) {
         let _ = file.set_modified(SystemTime::now());
     }
@@ -188,7 +188,7 @@ mod tests {
         disk.put(&action, &output, 7).unwrap();
         let entry = disk.get(&action).unwrap();
         assert_eq!((entry.output, entry.size), (output, 7));
-        assert_eq!(fs::read(disk.path(&action, 'a')).unwrap().len(), ENTRY);
+        assert_eq!(fs::read(disk.path(&action, 'a')).unwrap().len(), ENTRY_BYTES);
         assert_eq!(disk.read_output(&output).unwrap(), b"content");
 
         fs::write(disk.output_path(&output), "conten").unwrap();

@@ -1,11 +1,11 @@
-//! A server for the go command's build cache that a team shares, of use on its own.
+//! A shared build cache for the go command.
 //!
-//! [`serve`] speaks Go's [GOCACHEPROG protocol](https://pkg.go.dev/cmd/go/internal/cacheprog). It answers from the user's
-//! own GOCACHE, in the go command's own format, so that switching it on or off costs nothing; and from a remote, a
-//! directory or a bucket, that it fills with what this machine compiled.
+//! [`serve`] implements Go's [GOCACHEPROG protocol](https://pkg.go.dev/cmd/go/internal/cacheprog). It reads
+//! from the local GOCACHE in the go command's format, and from a remote directory or bucket, to which it
+//! uploads new outputs.
 //!
-//! Whoever can write to the remote decides what everyone else compiles in: outputs are verified by their own digest, but
-//! that an output belongs to an action is the writer's word. Untrusted machines get read access at most.
+//! Writers to the remote must be trusted: outputs are verified by their digest, but the mapping from actions
+//! to outputs isn't. Untrusted machines should have read access at most.
 
 mod disk;
 mod protocol;
@@ -24,19 +24,19 @@ pub use serve::serve;
 /// The settings of [`serve`].
 #[derive(Debug, Clone)]
 pub struct GoCacheOptions {
-    /// The folder that `go env GOCACHE` names.
+    /// The directory of `go env GOCACHE`.
     pub gocache: PathBuf,
-    /// The remote cache, from [`parse_remote`]; `None`: only GOCACHE.
+    /// The remote cache, from [`parse_remote`].
     pub remote: Option<Url>,
-    /// Whether nothing is uploaded.
+    /// Whether uploads are disabled.
     pub read_only: bool,
-    /// Who may share: actions of another namespace are never looked at (`go1.26.8-linux-amd64`).
+    /// The namespace of the remote's actions (`go1.26.8-linux-amd64`).
     pub namespace: String,
-    /// Where credentials and regions of the remote come from (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+    /// Credentials and regions of the remote (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
     pub environment: BTreeMap<String, String>,
-    /// The limit of one request to the remote.
+    /// The timeout of a request to the remote.
     pub timeout: Duration,
-    /// How long a build may wait at its end for uploads.
+    /// The timeout for remaining uploads at the end of a build.
     pub flush: Duration,
 }
 
@@ -47,23 +47,23 @@ pub struct GoCacheStats {
     pub local_hits: u64,
     /// Hits in the remote.
     pub remote_hits: u64,
-    /// Requests that neither had.
+    /// Misses in both.
     pub misses: u64,
-    /// Outputs from the go command.
+    /// Outputs written by the go command.
     pub puts: u64,
-    /// Downloaded bytes, compressed.
+    /// Compressed downloaded bytes.
     pub bytes_down: u64,
-    /// Uploaded bytes, compressed.
+    /// Compressed uploaded bytes.
     pub bytes_up: u64,
-    /// Why the remote was disabled, or what failed; `None`: it worked. Never a secret.
+    /// The failure of the remote, if any, without secrets.
     pub trouble: Option<String>,
 }
 
-/// Why the cache can't be served.
+/// An error serving the cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GoCacheError {
-    /// The remote is invalid.
+    /// The remote URL is invalid.
     #[error("invalid remote cache `{text}`: {why}")]
     Remote {
         /// The value, without user information.
@@ -79,10 +79,10 @@ pub enum GoCacheError {
     Io(#[from] std::io::Error),
 }
 
-/// A SHA-256, as actions and outputs are named.
+/// The SHA-256 id of an action or output.
 pub(crate) type CacheId = [u8; 32];
 
-/// The stored name of an id.
+/// The file name of an id.
 pub(crate) fn hex(id: &CacheId) -> String {
     HEXLOWER.encode(id)
 }

@@ -1,5 +1,5 @@
-//! Requests and answers of [GOCACHEPROG](https://pkg.go.dev/cmd/go/internal/cacheprog): JSON values, and the body of a
-//! `put` as a JSON string in base64 behind its request.
+//! Requests and responses of [GOCACHEPROG](https://pkg.go.dev/cmd/go/internal/cacheprog): JSON values, with
+//! the body of a `put` as a base64 JSON string after its request.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub(crate) enum RequestCommand {
     Get {
         action: CacheId,
     },
-    /// The body follows, where it isn't empty.
+    /// Followed by the body, unless empty.
     Put {
         action: CacheId,
         output: CacheId,
@@ -67,7 +67,7 @@ pub(crate) fn base64(id: &CacheId) -> String {
     BASE64_STANDARD.encode(id)
 }
 
-/// Reads the next request; `None` at the end.
+/// Reads the next request; `None` at the end of the stream.
 pub(crate) async fn request(
     from: &mut (impl AsyncBufRead + Unpin),
 ) -> Result<Option<CacheRequest>, GoCacheError> {
@@ -86,7 +86,7 @@ pub(crate) async fn request(
         if line.len() > MAX_REQUEST_BYTES {
             return Err(GoCacheError::Protocol("request is too long".to_owned()));
         }
-        // The go command puts empty lines between.
+        // The go command separates requests with empty lines.
         if ended && !line.trim_ascii().is_empty() {
             break;
         }
@@ -113,13 +113,13 @@ fn parse(line: &[u8]) -> Result<CacheRequest, GoCacheError> {
     Ok(CacheRequest { id, command })
 }
 
-/// Reads a body in pieces.
+/// Reads a body in chunks.
 pub(crate) async fn body(
     from: &mut (impl AsyncBufRead + Unpin),
     mut take: impl FnMut(&[u8]),
 ) -> Result<(), GoCacheError> {
     let mut started = false;
-    // Base64 is decoded in groups of four; the rest waits for the next piece.
+    // Base64 is decoded in groups of four; the rest is kept for the next chunk.
     let mut waiting = Vec::new();
     loop {
         let part = from.fill_buf().await?;

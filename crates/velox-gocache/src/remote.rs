@@ -1,13 +1,13 @@
-//! The remote: packs of compressed outputs, and indexes that say which actions they answer.
+//! The remote cache: packs of compressed outputs, and indexes that map actions to them.
 //!
 //! ```text
 //! REMOTE/v1/
-//!   packs/3f/3f9a…            outputs, each compressed by itself (zstd), one after the other
-//!   NAMESPACE/index/c1d0…     what one build sent: packs, and the actions of each output (JSON, zstd)
+//!   packs/3f/3f9a…            concatenated outputs, each compressed separately (zstd)
+//!   NAMESPACE/index/c1d0…     the packs of a build, and the actions of each output (JSON, zstd)
 //! ```
 //!
-//! A name is the SHA-256 of the content, and nothing is ever changed in place: writers can't lose each other's work. A
-//! writer that finds many indexes puts one in their place. A pack that someone removed is a miss.
+//! Objects are named by the SHA-256 of their content and immutable, so concurrent writers don't conflict. A
+//! writer that finds many indexes merges them into one. A deleted pack is a miss.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -38,21 +38,21 @@ use crate::{
 };
 
 const FORMAT: u32 = 1;
-/// The uncompressed size at which a pack is closed.
+/// The uncompressed size at which a pack is completed.
 const PACK_BYTES: u64 = 12 << 20;
-/// The limit of packs, indexes and outputs.
+/// The size limit of packs, indexes and outputs.
 const MAX_OBJECT_BYTES: u64 = 256 << 20;
-/// Concurrent downloads of packs; each is held in memory.
+/// Concurrent pack downloads; each is held in memory.
 const MAX_CONCURRENT_PACKS: usize = 4;
-/// How many packs are downloaded ahead: a build that needs one mostly needs the next.
+/// The number of prefetched packs: builds usually need consecutive ones.
 const PREFETCHED_PACKS: usize = 3;
-/// The next writer merges more indexes than these.
+/// The number of indexes beyond which a writer merges them.
 const MAX_INDEXES: usize = 24;
-/// The limit of listing the indexes, which every miss waits for.
+/// The timeout for listing indexes, which every miss waits for.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
-/// The remote is disabled for the rest of the build after so many failures.
+/// The number of failures after which the remote is disabled for the rest of the build.
 const MAX_FAILURES: u32 = 3;
-/// A slower remote counts as failed: compiling is faster.
+/// A slower remote counts as failed because compiling is faster.
 const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
 const ZSTD_LEVEL: i32 = 3;
 
@@ -81,14 +81,14 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     }
 }
 
-/// Opens what [`parse_remote`] gave: the store, and where in it. One answer may take so long, body and all. Credentials come
-/// from the variables that object_store documents (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+/// Opens a remote of [`parse_remote`]; returns the store and the prefix. `timeout` limits a whole request.
+/// Credentials come from object_store's variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
 pub fn open_remote(
     url: &Url,
     environment: &BTreeMap<String, String>,
     timeout: Duration,
 ) -> Result<(Box<dyn ObjectStore>, Path), GoCacheError> {
-    // Where another part of the process chose one before, that one serves as well.
+    // Fails if a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let known = ["AWS_", "GOOGLE_", "AZURE_"];
     let credentials = environment
@@ -100,7 +100,7 @@ pub fn open_remote(
         ("connect_timeout".to_owned(), "3s".to_owned()),
     ];
     object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
-        // The other lines may show settings.
+        // Further lines may contain settings.
         let why = error.to_string().lines().next().unwrap_or_default().to_owned();
         GoCacheError::Remote { text: url.to_string(), why }
     })
@@ -122,7 +122,7 @@ struct PackFile {
 struct OutputFile {
     output: String,
     size: u64,
-    /// Compressed.
+    /// The compressed size.
     length: u64,
     actions: Vec<String>,
 }
@@ -145,7 +145,7 @@ struct OutputLocation {
 struct Pack {
     name: String,
     outputs: Vec<PackedOutput>,
-    brought: OnceCell<()>,
+    downloaded: OnceCell<()>,
 }
 
 struct PackedOutput {
@@ -162,8 +162,8 @@ pub(crate) struct RemoteCache {
     timeout: Duration,
     disk: LocalCache,
     index: OnceCell<Index>,
-    bringing: Semaphore,
-    /// Separate, so that no compile waits for uploads.
+    downloads: Semaphore,
+    /// Separate from downloads, so that compiling doesn't wait for uploads.
     sending: Semaphore,
     used: Mutex<UploadQueue>,
     sent: Mutex<JoinSet<Option<PackFile>>>,
@@ -174,7 +174,7 @@ pub(crate) struct RemoteCache {
     pub(crate) bytes_up: AtomicU64,
 }
 
-/// The entries that this build used and the remote may lack.
+/// The entries of this build that the remote may lack.
 #[derive(Default)]
 struct UploadQueue {
     seen: HashSet<CacheId>,
@@ -198,7 +198,7 @@ impl RemoteCache {
             timeout: options.timeout,
             disk,
             index: OnceCell::new(),
-            bringing: Semaphore::new(MAX_CONCURRENT_PACKS),
+            downloads: Semaphore::new(MAX_CONCURRENT_PACKS),
             sending: Semaphore::new(MAX_CONCURRENT_PACKS / 2),
             used: Mutex::default(),
             sent: Mutex::default(),
@@ -229,8 +229,8 @@ impl RemoteCache {
         }
     }
 
-    /// Waits for a response of the remote, within the timeout.
-    async fn ask<T>(
+    /// Sends a request to the remote, with the timeout.
+    async fn request<T>(
         &self,
         what: &str,
         weight: u32,
@@ -251,7 +251,7 @@ impl RemoteCache {
         }
         match timeout(limit, answer).await {
             Ok(Ok(value)) => Some(value),
-            // Someone cleaned up.
+            // Deleted by a cleanup.
             Ok(Err(object_store::Error::NotFound { .. })) => None,
             Ok(Err(error)) => {
                 self.failed(&format!("{what} failed ({})", store_error_summary(&error)), weight);
@@ -268,7 +268,7 @@ impl RemoteCache {
         self.index.get_or_init(|| async { self.load_index().await.unwrap_or_default() }).await
     }
 
-    /// Begins to load the index, which every answer waits for.
+    /// Loads the index, which every request waits for.
     pub(crate) async fn warm(&self) {
         self.index().await;
     }
@@ -285,7 +285,7 @@ impl RemoteCache {
                     return None;
                 }
                 let read = async { self.store.get(&path).await?.bytes().await };
-                let content = self.ask("reading an index", 1, read).await?;
+                let content = self.request("reading an index", 1, read).await?;
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
                 let file: IndexFile = serde_json::from_slice(&unpacked(&content, MAX_OBJECT_BYTES)?).ok()?;
                 (file.format == FORMAT).then_some((path, file.packs))
@@ -315,27 +315,27 @@ impl RemoteCache {
         if !self.disk.has_output(&output, size) {
             for next in (pack + 1..index.packs.len()).take(PREFETCHED_PACKS) {
                 let remote = Arc::clone(self);
-                tokio::spawn(async move { remote.bring(remote.index().await, next).await });
+                tokio::spawn(async move { remote.fetch_pack(remote.index().await, next).await });
             }
-            self.bring(index, pack).await;
+            self.fetch_pack(index, pack).await;
         }
         let time = self.disk.has_output(&output, size).then(|| self.disk.put(action, &output, size))?.ok()?;
         Some(ActionEntry { output, size, time })
     }
 
     /// Downloads a pack once; concurrent callers wait.
-    async fn bring(&self, index: &Index, pack: usize) {
+    async fn fetch_pack(&self, index: &Index, pack: usize) {
         let Some(pack) = index.packs.get(pack) else { return };
-        pack.brought
+        pack.downloaded
             .get_or_init(|| async {
                 if pack.outputs.iter().all(|output| self.disk.has_output(&output.output, output.size)) {
                     return;
                 }
-                let Ok(_turn) = self.bringing.acquire().await else { return };
+                let Ok(_turn) = self.downloads.acquire().await else { return };
                 let since = Instant::now();
                 let path = self.pack_path(&pack.name);
                 let answer = async { self.store.get(&path).await?.bytes().await };
-                let Some(content) = self.ask("reading a pack", 1, answer).await else { return };
+                let Some(content) = self.request("reading a pack", 1, answer).await else { return };
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
                 let spent = since.elapsed().as_secs_f64();
                 if spent > 2.0 + content.len() as f64 / MIN_BYTES_PER_SECOND {
@@ -371,8 +371,7 @@ impl RemoteCache {
         self.root.clone().join("packs").join(name.get(..2).unwrap_or_default()).join(name)
     }
 
-    /// Remembers what this build used; what the remote lacks is sent in the background. Waits for nothing: what is here
-    /// doesn't depend on the remote.
+    /// Queues an entry for a background upload if the remote lacks it; doesn't block.
     pub(crate) fn used(self: &Arc<Self>, action: CacheId, entry: ActionEntry) {
         if self.read_only || self.is_off() || entry.size > MAX_OBJECT_BYTES {
             return;
@@ -415,12 +414,12 @@ impl RemoteCache {
         let size = content.len() as u64;
         let path = self.pack_path(&name);
         let put = self.store.put(&path, PutPayload::from(content));
-        self.ask("sending a pack", 1, put).await?;
+        self.request("sending a pack", 1, put).await?;
         self.bytes_up.fetch_add(size, Ordering::Relaxed);
         Some(PackFile { name, outputs })
     }
 
-    /// Uploads the rest of the queue, and the index that makes it visible.
+    /// Uploads the rest of the queue, and the index that publishes the packs.
     pub(crate) async fn flush(self: &Arc<Self>, limit: Duration) {
         if self.read_only || self.is_off() {
             return;
@@ -458,11 +457,11 @@ impl RemoteCache {
         let path = folder.join(hex(&Sha256::digest(&content).into()).as_str());
         let size = content.len() as u64;
         let put = self.store.put(&path, PutPayload::from(content));
-        if self.ask("sending an index", 1, put).await.is_some() {
+        if self.request("sending an index", 1, put).await.is_some() {
             self.bytes_up.fetch_add(size, Ordering::Relaxed);
-            // The new index has all of them; a remaining old one is harmless.
+            // The new index includes them; a leftover one is harmless.
             for (old, _) in replaced.into_iter().filter(|(old, _)| *old != path) {
-                let _ = self.ask("removing an index", 1, self.store.delete(old)).await;
+                let _ = self.request("removing an index", 1, self.store.delete(old)).await;
             }
         }
     }
@@ -477,7 +476,7 @@ impl Index {
         let pack = self.packs.len();
         let mut outputs = Vec::new();
         for OutputFile { output, size, length, actions } in &file.outputs {
-            // The position of the following ones is unknown.
+            // The offsets of the following ones are unknown.
             let Some(output) =
                 unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES)
             else {
@@ -488,7 +487,7 @@ impl Index {
             }
             outputs.push(PackedOutput { output, size: *size, length: *length });
         }
-        self.packs.push(Pack { name: file.name.clone(), outputs, brought: OnceCell::new() });
+        self.packs.push(Pack { name: file.name.clone(), outputs, downloaded: OnceCell::new() });
     }
 }
 
@@ -499,7 +498,7 @@ impl UploadQueue {
     }
 }
 
-/// Compresses outputs, each once, without those that are gone or changed.
+/// Compresses outputs, without duplicates and without missing or changed ones.
 fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<OutputFile>, Vec<u8>) {
     let mut by_output: BTreeMap<CacheId, (u64, Vec<String>)> = BTreeMap::new();
     let mut order = Vec::new();
@@ -529,7 +528,7 @@ fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<Outpu
 
 fn unpack_to(disk: &LocalCache, output: &CacheId, size: u64, compressed: &[u8]) -> std::io::Result<()> {
     let mut new = disk.new_output(output)?;
-    // One byte more than there should be shows that there is more.
+    // One extra byte detects oversized content.
     let mut content = zstd::Decoder::with_buffer(compressed)?.take(size + 1);
     let mut buffer = vec![0; 64 << 10];
     loop {

@@ -36,9 +36,9 @@ struct CacheServer {
     trouble: Mutex<Option<String>>,
 }
 
-/// Serves the go command until it closes the cache; then uploads the rest.
+/// Serves the go command until it closes the cache, then finishes the uploads.
 ///
-/// A failing remote never fails a build: it is disabled, and [`GoCacheStats::trouble`] has the cause.
+/// A failing remote doesn't fail the build: it is disabled, with the cause in [`GoCacheStats::trouble`].
 pub async fn serve(
     options: GoCacheOptions,
     stdin: impl AsyncRead + Unpin,
@@ -57,7 +57,7 @@ pub async fn serve(
     let (answers, queue) = mpsc::channel(64);
     let writer = tokio::spawn(write(stdout, queue));
     let ready = CacheResponse { known_commands: vec!["get", "put", "close"], ..CacheResponse::default() };
-    // Sending fails when the go command is gone; then the loop below ends.
+    // Sending fails if the go command has exited; then the loop below ends.
     let _ = answers.send(ready).await;
     let warming = cache.remote.clone().map(|remote| tokio::spawn(async move { remote.warm().await }));
     let ended = answer_all(&cache, stdin, answers, options.flush).await;

@@ -1,4 +1,4 @@
-//! The real go command, with a cache of ours.
+//! The go command with velox-gocache.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,10 +12,10 @@ use std::{
 use tempfile::TempDir;
 use velox_gocache::GoCacheStats;
 
-/// What the go command asks for anew each time: its index of the main module's folders, which are too young to trust.
-const OWN: u64 = 2;
+/// Misses of every build: the go command's index of the main module's packages, whose files are too new.
+const EXPECTED_MISSES: u64 = 2;
 
-/// A module of two packages, and places for caches.
+/// A module of two packages, and cache directories.
 struct Machine {
     go: PathBuf,
     directory: TempDir,
@@ -39,7 +39,7 @@ impl Machine {
         Self { go: PathBuf::from("go"), directory, environment: Vec::new() }
     }
 
-    /// With another go command.
+    /// Uses another go command.
     fn go(mut self, go: &Path) -> Self {
         self.go = go.to_owned();
         self.env("GOTOOLCHAIN", "local")
@@ -54,7 +54,7 @@ impl Machine {
         self
     }
 
-    /// Builds with a GOCACHE, and with a remote; what was compiled, and what the cache did.
+    /// Builds with a GOCACHE and a remote; returns the compiled packages and the cache statistics.
     fn build(&self, gocache: &str, remote: Option<&str>, more: &str) -> (String, Option<GoCacheStats>) {
         let (gocache, stats) = (self.path(gocache), self.path("stats.json"));
         fs::create_dir_all(&gocache).unwrap();
@@ -100,7 +100,7 @@ impl Machine {
     }
 }
 
-/// Cargo builds the examples of a crate before it runs its tests.
+/// The cacheprog example, which cargo builds before running tests.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder: &Path = test.parent().unwrap().parent().unwrap();
@@ -120,15 +120,14 @@ fn an_empty_machine_compiles_nothing_that_the_team_compiled() {
     let (compiled, stats) = machine.build("second", Some(&remote), "");
     let stats = stats.unwrap();
     assert_eq!(compiled, "");
-    assert!(stats.remote_hits > 50 && stats.misses <= OWN && stats.bytes_down > 0, "{stats:?}");
-    // What came from the remote is the go command's own by now, with and without us.
+    assert!(stats.remote_hits > 50 && stats.misses <= EXPECTED_MISSES && stats.bytes_down > 0, "{stats:?}");
+    // Downloaded outputs are in GOCACHE, with and without cacheprog.
     assert_eq!(machine.build("second", None, "").0, "");
     let (compiled, stats) = machine.build("second", Some(&remote), "");
     assert_eq!((compiled.as_str(), stats.unwrap().remote_hits), ("", 0));
 }
 
-/// GOCACHE has the same format for every Go that speaks GOCACHEPROG: VX_TEST_GO names more go commands, as PATH names
-/// folders.
+/// GOCACHE has the same format in every Go with GOCACHEPROG; VX_TEST_GO lists more go commands, like PATH.
 #[test]
 fn every_go_shares_its_cache_with_us() {
     let others = std::env::var_os("VX_TEST_GO").unwrap_or_default();
@@ -138,10 +137,10 @@ fn every_go_shares_its_cache_with_us() {
         let remote = machine.remote();
         let (compiled, _) = machine.build("plain", None, "");
         assert!(compiled.contains("example.com/m/inner"), "{compiled}");
-        // Go's own is ours, on this machine and through the remote on another.
+        // Outputs of the go command are used by cacheprog, locally and through the remote.
         assert_eq!(machine.build("plain", Some(&remote), "").0, "", "{}", go.display());
         assert_eq!(machine.build("ours", Some(&remote), "").0, "", "{}", go.display());
-        // Ours is Go's own.
+        // Outputs of cacheprog are used by the go command.
         assert_eq!(machine.build("ours", None, "").0, "", "{}", go.display());
     }
 }
@@ -169,7 +168,7 @@ fn what_plain_go_compiled_is_used_and_sent() {
     let (compiled, stats) = machine.build("first", Some(&remote), "");
     let stats = stats.unwrap();
     assert_eq!(compiled, "");
-    assert!(stats.local_hits > 50 && stats.misses <= OWN && stats.bytes_up > 0, "{stats:?}");
+    assert!(stats.local_hits > 50 && stats.misses <= EXPECTED_MISSES && stats.bytes_up > 0, "{stats:?}");
     assert_eq!(machine.build("second", Some(&remote), "").0, "");
 }
 
@@ -204,7 +203,7 @@ fn damaged_and_missing_packs_are_compiled_again() {
         fs::remove_file(pack).unwrap();
     }
     machine.build("third", Some(&remote), "read-only");
-    // Garbage in the place of an index is no index.
+    // Corrupt indexes are ignored.
     for index in machine.remote_files().iter().filter(|path| path.to_string_lossy().contains("/index/")) {
         fs::write(index, "garbage").unwrap();
     }
@@ -224,7 +223,7 @@ fn two_writers_at_once_keep_each_others_work() {
     assert_eq!(machine.build("second", Some(&remote), "").0, "");
 }
 
-/// A bucket that answers in one way to everything.
+/// A bucket that sends the same response to all requests.
 fn bucket(
     answer: impl Fn() -> (u16, Duration) + Clone + Send + Sync + 'static,
 ) -> (String, tokio::runtime::Runtime) {
@@ -254,7 +253,7 @@ fn a_remote_that_fails_or_hangs_costs_seconds_and_no_build() {
             .env("AWS_REGION", "here");
         let since = Instant::now();
         let (said, stats) = machine.build("first", Some("s3://bucket/prefix"), "");
-        // A remote that is waited for would take an hour.
+        // Waiting for the remote would take an hour.
         assert!(since.elapsed() < Duration::from_secs(600), "{:?}", since.elapsed());
         let trouble = stats.unwrap().trouble.unwrap();
         assert!(trouble.contains("disabled"), "{trouble}");

@@ -1,9 +1,9 @@
-//! The build information that the Go linker leaves in every binary: what `go version -m` prints
+//! The build information that the Go linker embeds in binaries, as printed by `go version -m`
 //! (<https://pkg.go.dev/debug/buildinfo>, <https://pkg.go.dev/runtime/debug#BuildInfo>).
 //!
-//! In the binary's data stands, aligned to 16 bytes, a header of 32: the magic, the size of a pointer, flags. Since Go
-//! 1.18 two strings follow, each after its length as a varint: Go's version, and the modules. Before, the header held
-//! two pointers to Go strings. The modules are text between two marks of 16 bytes, one line for each.
+//! The data section contains a 32-byte header, aligned to 16 bytes: the magic, the pointer size, flags. Since
+//! Go 1.18, two strings follow, each after its varint length: the Go version and the modules. Earlier, the
+//! header had two pointers to Go strings. The modules are lines of text between two 16-byte markers.
 
 use std::{
     fs::File,
@@ -25,26 +25,25 @@ use crate::gostring::unquote;
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const ALIGNMENT: u64 = 16;
-const HEADER: u64 = 32;
-/// How much is read at once on the search for the magic; a multiple of the alignment.
-const CHUNK: u64 = 1 << 20;
-/// The longest text that is read. That of a server with 200 modules has 20 KiB.
-const MAX_TEXT: u64 = 16 << 20;
-/// The most sections whose names are looked at.
+const HEADER_BYTES: u64 = 32;
+/// The read size of the search for the magic; a multiple of the alignment.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// The size limit of a string. A binary with 200 modules has 20 KiB.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
 const MAX_SECTIONS: usize = 1 << 16;
 
 /// The build information of a Go binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildInfo {
-    /// The version of Go that built it (`go1.26.8`).
+    /// The Go version (`go1.26.8`).
     pub go_version: String,
-    /// The path of its main package; `command-line-arguments` when it was built from single files.
+    /// The path of the main package; `command-line-arguments` when built from single files.
     pub path: String,
-    /// The module of the main package; empty when it was built outside of any.
+    /// The module of the main package; empty when built outside a module.
     pub main: BuildModule,
-    /// The other modules that have a package in it.
+    /// The dependencies with a package in the binary.
     pub deps: Vec<BuildModule>,
-    /// The settings of the build, in their order (`-tags`, `CGO_ENABLED`, `GOOS`, `vcs.revision`).
+    /// The build settings, in order (`-tags`, `CGO_ENABLED`, `GOOS`, `vcs.revision`).
     pub settings: Vec<(String, String)>,
 }
 
@@ -53,15 +52,15 @@ pub struct BuildInfo {
 pub struct BuildModule {
     /// The module path.
     pub path: String,
-    /// The version, `(devel)` for a main module without one.
+    /// The version; `(devel)` for a main module without one.
     pub version: String,
-    /// The sum that go.sum has, empty for a replaced module and a folder.
+    /// The go.sum checksum; empty for replaced modules and directories.
     pub sum: String,
-    /// What replaced it.
+    /// The replacement.
     pub replace: Option<Box<BuildModule>>,
 }
 
-/// Why there is no build information.
+/// An error reading build information.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildInfoError {
@@ -76,10 +75,10 @@ pub enum BuildInfoError {
     /// The file isn't a binary of a known format.
     #[error("`{}` is not an ELF, Mach-O or PE binary", .0.display())]
     UnknownFormat(PathBuf),
-    /// The binary has no build information: another compiler made it.
+    /// The binary has no Go build information.
     #[error("`{}` is not a Go binary", .0.display())]
     NotGo(PathBuf),
-    /// The text with the modules is malformed.
+    /// The module text is malformed.
     #[error("malformed build information in `{}`: line {line}: {reason}", path.display())]
     Malformed {
         /// The file.
@@ -92,8 +91,7 @@ pub enum BuildInfoError {
 }
 
 impl BuildInfo {
-    /// Reads the build information of a binary for any system, 32 or 64 bit. Of a Mach-O file for several processors, the
-    /// first is read. Only headers and the data up to the information are read.
+    /// Reads the build information of a binary for any platform; universal Mach-O files use the first one.
     pub fn read(path: &Path) -> Result<Self, BuildInfoError> {
         let failed = |failure| match failure {
             ReadFailure::Read(source) => BuildInfoError::Read { path: path.to_owned(), source },
@@ -111,13 +109,13 @@ impl BuildInfo {
         Ok(info)
     }
 
-    /// Parses the text with the modules (`debug.ParseBuildInfo`); the error is the malformed line and the cause.
+    /// Parses the module text (`debug.ParseBuildInfo`); the error is the malformed line and the cause.
     fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let mut info = Self::default();
-        // The module that a `=>` line replaces.
+        // The module replaced by a following `=>` line.
         let mut replaceable: Option<&mut BuildModule> = None;
         for (number, line) in text.split_inclusive('\n').enumerate() {
-            // As Go does it: a last line without an end does not count.
+            // As in Go, an unterminated last line is ignored.
             let Some(line) = line.strip_suffix('\n') else { break };
             let at = |reason| (number + 1, reason);
             match line.split_once('\t') {
@@ -143,7 +141,7 @@ impl BuildInfo {
     }
 }
 
-/// Reads the columns of a module; the sum, the third, may be missing if `least` is 2.
+/// Parses the columns of a module; the checksum (third) is optional if `least` is 2.
 fn module(columns: &str, least: usize) -> Option<BuildModule> {
     let columns: Vec<_> = columns.split('\t').collect();
     match *columns.as_slice() {
@@ -160,7 +158,7 @@ fn module(columns: &str, least: usize) -> Option<BuildModule> {
     }
 }
 
-/// Reads `key=value`, where each may be quoted as in Go.
+/// Parses `key=value`, each optionally a Go string literal.
 fn setting(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = if text.starts_with(['"', '`']) {
         let (key, rest) = unquote(text).ok_or("malformed quoted key")?;
@@ -182,7 +180,7 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
     Ok((key, value))
 }
 
-/// Why there is no build information, without the path.
+/// A [`BuildInfoError`] without the path.
 enum ReadFailure {
     Read(io::Error),
     UnknownFormat,
@@ -195,22 +193,22 @@ impl From<object::read::Error> for ReadFailure {
     }
 }
 
-/// Where a binary's memory comes from in its file, and where the information is to be looked for.
+/// The memory layout of a binary.
 #[derive(Default)]
 struct Image {
     regions: Vec<Region>,
-    /// The address and size of the section or segment that has the information.
+    /// The address and size of the section or segment with the build information.
     data: Option<(u64, u64)>,
 }
 
-/// Bytes of the file and the address that they are loaded at.
+/// A range of the file and its load address.
 struct Region {
     address: u64,
     offset: u64,
     size: u64,
 }
 
-/// Finds the two texts: Go's version, and the modules without their marks.
+/// Reads the Go version, and the module text without its markers.
 fn read_texts(file: &mut File) -> Result<(String, String), ReadFailure> {
     let image = {
         let cache = ReadCache::new(&mut *file);
@@ -218,7 +216,7 @@ fn read_texts(file: &mut File) -> Result<(String, String), ReadFailure> {
     };
     let mut memory = Memory { file, image };
     let header_at = memory.find_magic()?;
-    let header = memory.read(header_at, HEADER)?;
+    let header = memory.read(header_at, HEADER_BYTES)?;
     let (Some(pointer_size), Some(flags), Some(pointers)) =
         (header.get(14), header.get(15), header.get(16..))
     else {
@@ -226,12 +224,12 @@ fn read_texts(file: &mut File) -> Result<(String, String), ReadFailure> {
     };
     let (version, modules) = if flags & 2 != 0 {
         let (version, next) =
-            memory.varint_string(header_at.checked_add(HEADER).ok_or(ReadFailure::NotGo)?)?;
+            memory.varint_string(header_at.checked_add(HEADER_BYTES).ok_or(ReadFailure::NotGo)?)?;
         (version, memory.varint_string(next)?.0)
     } else {
         let layout = Pointers::new(*pointer_size, flags & 1 != 0).ok_or(ReadFailure::NotGo)?;
         let (version, modules) = layout.two(pointers).ok_or(ReadFailure::NotGo)?;
-        // As Go does it: a string that can't be read is an empty one.
+        // As in Go, an unreadable string is empty.
         (
             memory.go_string(layout, version).unwrap_or_default(),
             memory.go_string(layout, modules).unwrap_or_default(),
@@ -239,7 +237,7 @@ fn read_texts(file: &mut File) -> Result<(String, String), ReadFailure> {
     };
     let version =
         String::from_utf8(version).ok().filter(|version| !version.is_empty()).ok_or(ReadFailure::NotGo)?;
-    // The marks are 16 bytes each, and the text between them ends a line.
+    // The markers are 16 bytes each; the text between them ends with a newline.
     let modules = match modules.len().checked_sub(33) {
         Some(_) => {
             modules.get(16..modules.len() - 16).filter(|text| text.ends_with(b"\n")).unwrap_or_default()
@@ -249,7 +247,7 @@ fn read_texts(file: &mut File) -> Result<(String, String), ReadFailure> {
     Ok((version, String::from_utf8_lossy(modules).into_owned()))
 }
 
-/// How a binary writes a pointer.
+/// The pointer encoding of a binary.
 #[derive(Clone, Copy)]
 struct Pointers {
     size: usize,
@@ -261,7 +259,7 @@ impl Pointers {
         matches!(size, 4 | 8).then_some(Self { size: usize::from(size), big_endian })
     }
 
-    /// Two pointers, or a pointer and a length, from the start of `bytes`.
+    /// Decodes two pointers, or a pointer and a length, from the start of `bytes`.
     fn two(self, bytes: &[u8]) -> Option<(u64, u64)> {
         Some((self.one(bytes.get(..self.size)?), self.one(bytes.get(self.size..2 * self.size)?)))
     }
@@ -272,14 +270,14 @@ impl Pointers {
     }
 }
 
-/// A binary's memory, read from its file.
+/// A binary's memory, read from the file.
 struct Memory<'a> {
     file: &'a mut File,
     image: Image,
 }
 
 impl Memory<'_> {
-    /// Up to `size` bytes at an address: fewer where the section or the file ends.
+    /// Reads up to `size` bytes at an address, fewer at the end of the section or file.
     fn read(&mut self, address: u64, size: u64) -> Result<Vec<u8>, ReadFailure> {
         let region = self.image.regions.iter().find_map(|region| {
             let skipped = address.checked_sub(region.address)?;
@@ -293,26 +291,26 @@ impl Memory<'_> {
         Ok(bytes)
     }
 
-    /// Exactly `size` bytes of text.
+    /// Reads exactly `size` bytes of text.
     fn text(&mut self, address: u64, size: u64) -> Result<Vec<u8>, ReadFailure> {
         if size == 0 {
             return Ok(Vec::new());
         }
-        if size > MAX_TEXT {
+        if size > MAX_TEXT_BYTES {
             return Err(ReadFailure::NotGo);
         }
         self.read(address, size)
             .and_then(|text| if text.len() as u64 == size { Ok(text) } else { Err(ReadFailure::NotGo) })
     }
 
-    /// The address of the header.
+    /// Finds the address of the header.
     fn find_magic(&mut self) -> Result<u64, ReadFailure> {
         let (start, size) = self.image.data.filter(|(_, size)| *size > 0).ok_or(ReadFailure::NotGo)?;
         let end = start.checked_add(size).ok_or(ReadFailure::UnknownFormat)?;
         let mut at = start.checked_next_multiple_of(ALIGNMENT).ok_or(ReadFailure::NotGo)?;
         while at < end {
             // The header is aligned, so its magic never spans two chunks.
-            let chunk = self.read(at, CHUNK.min(end - at))?;
+            let chunk = self.read(at, CHUNK_BYTES.min(end - at))?;
             let found = chunk.chunks(16).position(|line| line.starts_with(MAGIC));
             if let Some(line) = found {
                 return Ok(at + line as u64 * ALIGNMENT);
@@ -320,12 +318,12 @@ impl Memory<'_> {
             if chunk.is_empty() {
                 break;
             }
-            at = at.checked_add(CHUNK).ok_or(ReadFailure::NotGo)?;
+            at = at.checked_add(CHUNK_BYTES).ok_or(ReadFailure::NotGo)?;
         }
         Err(ReadFailure::NotGo)
     }
 
-    /// A string after its length, and the address behind it (<https://pkg.go.dev/encoding/binary#Uvarint>).
+    /// Reads a string after its varint length (<https://pkg.go.dev/encoding/binary#Uvarint>), and its end.
     fn varint_string(&mut self, address: u64) -> Result<(Vec<u8>, u64), ReadFailure> {
         let prefix = self.read(address, 10)?;
         let mut length = 0_u64;
@@ -344,7 +342,7 @@ impl Memory<'_> {
         Err(ReadFailure::NotGo)
     }
 
-    /// The string whose pointer and length stand at an address.
+    /// Reads the string whose pointer and length are at an address.
     fn go_string(&mut self, layout: Pointers, address: u64) -> Result<Vec<u8>, ReadFailure> {
         let header = self.read(address, 2 * layout.size as u64)?;
         let (start, length) = layout.two(&header).ok_or(ReadFailure::NotGo)?;
@@ -352,7 +350,7 @@ impl Memory<'_> {
     }
 }
 
-/// Reads a binary's headers.
+/// Parses a binary's headers.
 fn image(cache: &ReadCache<&mut File>) -> Result<Image, ReadFailure> {
     match FileKind::parse(cache)? {
         FileKind::Elf32 => elf::<elf::FileHeader32<Endianness>, _>(cache),
@@ -373,7 +371,7 @@ fn image(cache: &ReadCache<&mut File>) -> Result<Image, ReadFailure> {
     }
 }
 
-/// ELF: the section `.go.buildinfo`, or else the first segment that is written to and not run.
+/// ELF: the section `.go.buildinfo`, or the first segment that is writable and not executable.
 fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Result<Image, ReadFailure> {
     let header = H::parse(file)?;
     let endian = header.endian()?;
@@ -401,7 +399,7 @@ fn elf<'a, H: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R) -> Resul
     Ok(image)
 }
 
-/// PE: the first section of initialized data that is read and written.
+/// PE: the first readable and writable section of initialized data.
 fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, ReadFailure> {
     /// The alignment flag isn't part of a section's kind.
     const ALIGN_32_BYTES: u32 = 0x0060_0000;
@@ -431,7 +429,7 @@ fn pe<'a, H: ImageNtHeaders + 'a, R: ReadRef<'a>>(file: R) -> Result<Image, Read
     Ok(image)
 }
 
-/// The first binary of a file for several processors, always a Mach-O one.
+/// The first binary of a universal Mach-O file.
 fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image, ReadFailure> {
     let (offset, size) = range.ok_or(ReadFailure::UnknownFormat)?;
     let inner = cache.range(offset, size);
@@ -442,7 +440,7 @@ fn fat(cache: &ReadCache<&mut File>, range: Option<(u64, u64)>) -> Result<Image,
     }
 }
 
-/// Mach-O: the section `__go_buildinfo`, or else the first segment that is read and written.
+/// Mach-O: the section `__go_buildinfo`, or the first readable and writable segment.
 fn macho<'a, H: MachHeader<Endian = Endianness>, R: ReadRef<'a>>(
     file: R,
     base: u64,

@@ -1,8 +1,7 @@
-//! The `h1:` sums of go.sum and of the checksum database.
+//! The `h1:` checksums of go.sum and the checksum database.
 //!
-//! A sum is SHA-256 over a list of lines, one for each file, sorted by name: the hexadecimal SHA-256 of the content, two
-//! spaces, the name, a newline (<https://pkg.go.dev/golang.org/x/mod/sumdb/dirhash#Hash1>). A zip and the directory that
-//! it unpacks to therefore have the same sum, however the zip was packed.
+//! The SHA-256 of a list of lines, one per file, sorted by name: the hexadecimal SHA-256 of the content, two
+//! spaces, the name, a newline (<https://pkg.go.dev/golang.org/x/mod/sumdb/dirhash#Hash1>).
 
 use std::{
     fs::File,
@@ -16,19 +15,19 @@ use sha2::{Digest, Sha256};
 
 use crate::modzip::MAX_ZIP_BYTES;
 
-/// Why a sum could not be taken.
+/// An error computing a checksum.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirHashError {
-    /// A file or folder could not be read.
+    /// A file or directory can't be read.
     #[error("failed to read `{}`: {source}", path.display())]
     Read {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// The zip is damaged, or holds the same name twice.
+    /// The zip is damaged or has duplicate names.
     #[error("failed to read the zip `{}`: {reason}", path.display())]
     Zip {
         /// The zip.
@@ -36,13 +35,13 @@ pub enum DirHashError {
         /// The cause.
         reason: String,
     },
-    /// A file name with a newline, which would let two trees have one sum.
+    /// A file name contains a newline, which would make the checksum ambiguous.
     #[error("newline in the file name {name:?}")]
     Newline {
         /// The name.
         name: String,
     },
-    /// The content is larger than a module may be.
+    /// The content exceeds the module size limit.
     #[error("the content of `{}` exceeds the limit of {MAX_ZIP_BYTES} bytes", path.display())]
     TooLarge {
         /// The zip.
@@ -50,8 +49,7 @@ pub enum DirHashError {
     },
 }
 
-/// The sum of a zip's files, each under its name in the zip, as `dirhash.HashZip` takes it. This is the sum that go.sum
-/// has for `path version`.
+/// The checksum of a zip's files (`dirhash.HashZip`), which go.sum has for `path version`.
 pub fn hash_zip(path: &Path) -> Result<String, DirHashError> {
     let damaged = |reason: &dyn std::fmt::Display| DirHashError::Zip {
         path: path.to_owned(),
@@ -74,13 +72,12 @@ pub fn hash_zip(path: &Path) -> Result<String, DirHashError> {
     hash1(lines)
 }
 
-/// The sum of a go.mod's content, which go.sum has for `path version/go.mod`
-/// (<https://go.dev/ref/mod#go-sum-files>).
+/// The checksum of a go.mod, which go.sum has for `path version/go.mod`.
 pub fn hash_go_mod(content: &[u8]) -> String {
     seal(format!("{}  go.mod\n", HEXLOWER.encode(&Sha256::digest(content))).as_bytes())
 }
 
-/// The SHA-256 of a reader's bytes and their number, stopping soon after `limit` is passed.
+/// The SHA-256 and the number of a reader's bytes; stops after exceeding `limit`.
 fn digest(reader: &mut impl Read, limit: u64) -> io::Result<([u8; 32], u64)> {
     let mut hash = Sha256::new();
     let mut total = 0_u64;

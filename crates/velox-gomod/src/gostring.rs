@@ -1,4 +1,4 @@
-/// Reads the Go string literal (<https://go.dev/ref/spec#String_literals>) at the start of a text; also returns the rest.
+/// Parses a leading Go string literal (<https://go.dev/ref/spec#String_literals>); also returns the rest.
 pub(crate) fn unquote(text: &str) -> Option<(String, &str)> {
     if let Some(text) = text.strip_prefix('`') {
         let (literal, rest) = text.split_once('`')?;
@@ -18,7 +18,7 @@ pub(crate) fn unquote(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Reads what follows a backslash.
+/// Parses an escape sequence after its backslash.
 fn unescape<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
     let escape = text.bytes().next()?;
     let (start, digits, radix) = match escape {

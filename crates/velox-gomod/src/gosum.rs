@@ -7,10 +7,10 @@ use std::{
 
 use crate::module::ModuleVersion;
 
-/// The sum of an empty go.mod, which old versions of Go wrote by mistake; Go leaves such lines out when it reads.
-const OF_EMPTY_GO_MOD: &str = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY=";
+/// The checksum of an empty go.mod, which old versions of Go wrote by mistake; Go ignores such lines.
+const EMPTY_GO_MOD_SUM: &str = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY=";
 
-/// The sums of modules, sorted as Go writes them.
+/// A parsed go.sum, sorted as Go writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GoSum {
     sums: BTreeMap<ModuleVersion, BTreeSet<String>>,
@@ -22,19 +22,19 @@ pub struct GoSum {
 pub struct GoSumError {
     /// The line, from 1.
     pub line: usize,
-    /// How many fields it has.
+    /// The number of fields.
     pub fields: usize,
 }
 
 impl GoSum {
-    /// Reads a go.sum; empty lines don't count.
+    /// Parses a go.sum; empty lines are ignored.
     pub fn parse(text: &str) -> Result<Self, GoSumError> {
         let mut sums = Self::default();
         for (index, line) in text.lines().enumerate() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             match fields.as_slice() {
                 [] => {}
-                [_, _, sum] if *sum == OF_EMPTY_GO_MOD => {}
+                [_, _, sum] if *sum == EMPTY_GO_MOD_SUM => {}
                 [path, version, sum] => sums.insert(path, version, sum),
                 _ => return Err(GoSumError { line: index + 1, fields: fields.len() }),
             }
@@ -42,19 +42,19 @@ impl GoSum {
         Ok(sums)
     }
 
-    /// Adds a sum: of a module's zip, or with `VERSION/go.mod` of its go.mod.
+    /// Adds the checksum of a module's zip, or of its go.mod with `VERSION/go.mod`.
     pub fn insert(&mut self, path: &str, version: &str, sum: &str) {
         let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
         self.sums.entry(module).or_default().insert(sum.to_owned());
     }
 
-    /// The sums of a module's zip, or with `VERSION/go.mod` of its go.mod: one, unless something is wrong.
+    /// The checksums of a module's zip, or of its go.mod with `VERSION/go.mod`; normally at most one.
     pub fn get(&self, path: &str, version: &str) -> impl Iterator<Item = &str> {
         let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
         self.sums.get(&module).into_iter().flatten().map(String::as_str)
     }
 
-    /// Adds all of another one's sums.
+    /// Adds all checksums of another go.sum.
     pub fn merge(&mut self, other: Self) {
         for (module, sums) in other.sums {
             self.sums.entry(module).or_default().extend(sums);

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// A version of Go, ordered as the go command orders them: `1.21` < `1.21rc1` < `1.21.0`.
+/// A Go version, ordered as in the go command: `1.21` < `1.21rc1` < `1.21.0`.
 ///
 /// ```
 /// use velox_gomod::goversion::GoVersion;
@@ -15,9 +15,9 @@ use std::str::FromStr;
 pub struct GoVersion {
     major: u64,
     minor: u64,
-    /// `None`: the language, or a prerelease.
+    /// `None` for a language version or a prerelease.
     patch: Option<u64>,
-    /// `alpha`, `beta`, `rc`; empty for a release.
+    /// `alpha`, `beta` or `rc`; empty for a release.
     kind: String,
     pre: Option<u64>,
 }
@@ -27,7 +27,7 @@ pub struct GoVersion {
 #[error("invalid Go version `{0}`")]
 pub struct ParseGoVersionError(String);
 
-/// The name of a toolchain in what it says of itself: without the experiments and the packager's words behind it
+/// The toolchain name from a Go version string, without experiments and packager suffixes
 /// (`go1.26.8-X:jsonv2`, `go1.26.8 X:jsonv2`, `go1.24.4 (Red Hat 1.24.4-1.el9)`).
 pub fn toolchain_name(version: &str) -> &str {
     let words = version.split_once("-X:").map_or(version, |(name, _)| name);
@@ -35,8 +35,7 @@ pub fn toolchain_name(version: &str) -> &str {
 }
 
 impl GoVersion {
-    /// The version of a toolchain's name (`go1.26.4`, `go1.26.4-bigcorp`, `go1.26.4 X:jsonv2`); `None` for what isn't a
-    /// release (`devel …`).
+    /// Parses a toolchain name (`go1.26.4`, `go1.26.4-bigcorp`, `go1.26.4 X:jsonv2`); `None` for `devel …`.
     pub fn from_toolchain_name(name: &str) -> Option<Self> {
         if name.contains(['/', '\\']) {
             return None;
@@ -44,7 +43,7 @@ impl GoVersion {
         name.strip_prefix("go")?.split([' ', '\t', '-']).next()?.parse().ok()
     }
 
-    /// The first toolchain that has it (`1.26` → `go1.26.0`); `None` where no toolchain is published as a module.
+    /// The first toolchain with this version (`1.26` → `go1.26.0`); `None` if none is published as a module.
     pub fn toolchain(&self) -> Option<String> {
         let Self { major, minor, patch, kind, pre } = self;
         if (*major, *minor) < (1, 21) {
@@ -58,12 +57,12 @@ impl GoVersion {
         })
     }
 
-    /// Whether its go command knows of other toolchains, and can fetch them (<https://go.dev/doc/toolchain>).
+    /// Whether its go command supports toolchain switching (<https://go.dev/doc/toolchain>).
     pub fn supports_switching(&self) -> bool {
         (self.major, self.minor) >= (1, 21)
     }
 
-    /// Whether it is neither alpha, beta nor release candidate.
+    /// Whether it isn't a prerelease.
     pub fn is_release(&self) -> bool {
         self.kind.is_empty()
     }
@@ -76,7 +75,7 @@ impl GoVersion {
         }
         let (minor, rest) = cut_number(rest.strip_prefix('.')?)?;
         if rest.is_empty() {
-            // From 1.21 on, a version without a patch number is a language version.
+            // Since 1.21, a version without a patch number is a language version.
             return Some(release(minor, (minor < 21).then_some(0)));
         }
         if let Some(rest) = rest.strip_prefix('.') {

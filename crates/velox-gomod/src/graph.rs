@@ -1,5 +1,5 @@
-//! The module requirement graph, and the versions that minimal version selection selects
-//! (<https://go.dev/ref/mod#minimal-version-selection>), pruned as Go does it (<https://go.dev/ref/mod#graph-pruning>).
+//! The module requirement graph with minimal version selection and graph pruning
+//! (<https://go.dev/ref/mod#minimal-version-selection>, <https://go.dev/ref/mod#graph-pruning>).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::{
     semver,
 };
 
-/// The requirements between the modules of a build.
+/// The requirement graph of a main module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequirementGraph {
     roots: Vec<Require>,
@@ -17,23 +17,22 @@ pub struct RequirementGraph {
     selected: BTreeMap<String, String>,
 }
 
-/// The modules whose go.mod couldn't be read.
+/// The modules whose go.mod is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("missing go.mod of {}", .0.iter().map(ModuleVersion::to_string).collect::<Vec<_>>().join(", "))]
 pub struct MissingGoMods(pub Vec<ModuleVersion>);
 
-/// An edge of the graph.
+/// An edge of the requirement graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequirementEdge<'a> {
-    /// The module whose go.mod has the requirement.
+    /// The requiring module.
     pub by: &'a ModuleVersion,
     /// The requirement.
     pub require: &'a Require,
 }
 
 impl RequirementGraph {
-    /// Loads the graph of a main module. `read` gives the go.mod of a module at a version, its replacement's where it is
-    /// replaced.
+    /// Loads the graph of a main module. `read` returns the go.mod of a module version or its replacement.
     pub fn load(main: &GoMod, read: &dyn Fn(&ModuleVersion) -> Option<GoMod>) -> Result<Self, MissingGoMods> {
         let mut loading = GraphLoader {
             main,
@@ -43,7 +42,7 @@ impl RequirementGraph {
             missing: BTreeSet::new(),
         };
         let roots = loading.kept(&main.require);
-        // The whole graph counts where go.mod is older than graph pruning.
+        // Without graph pruning, the whole graph is loaded.
         let mut queue: Vec<(ModuleVersion, bool)> =
             roots.iter().map(|root| (version(root), is_unpruned(main))).collect();
         let mut seen = BTreeSet::new();
@@ -75,23 +74,23 @@ impl RequirementGraph {
         &self.roots
     }
 
-    /// The version of a module that is built.
+    /// The selected version of a module.
     pub fn selected(&self, path: &str) -> Option<&str> {
         self.selected.get(path).map(String::as_str)
     }
 
-    /// Every module path of the graph with the version that is built.
+    /// All module paths of the graph with their selected versions.
     pub fn modules(&self) -> &BTreeMap<String, String> {
         &self.selected
     }
 
-    /// The requirements of a module; empty for a pruned one.
+    /// The requirements of a module; empty if pruned.
     pub fn requirements(&self, module: &ModuleVersion) -> &[Require] {
         self.requires.get(module).map_or(&[], Vec::as_slice)
     }
 
-    /// Who but the main module requires a module, the highest version first. Those whose own version isn't the one that
-    /// is built are among them: their requirements count in minimal version selection.
+    /// The requirements on a module by others than the main module, highest version first. Includes those by
+    /// unselected versions, which also count in minimal version selection.
     pub fn edges_to(&self, path: &str) -> Vec<RequirementEdge<'_>> {
         let mut demands: Vec<RequirementEdge<'_>> = self
             .requires
@@ -115,7 +114,7 @@ struct GraphLoader<'a> {
 }
 
 impl GraphLoader<'_> {
-    /// Reads the go.mod of a module, once; whether it is older than graph pruning.
+    /// Reads the go.mod of a module once; returns whether it is unpruned.
     fn load(&mut self, module: &ModuleVersion) -> bool {
         if let Some(unpruned) = self.unpruned.get(module) {
             return *unpruned;
@@ -130,7 +129,7 @@ impl GraphLoader<'_> {
         unpruned
     }
 
-    /// Requirements on versions that the main module excludes don't count.
+    /// The requirements without versions that the main module excludes.
     fn kept(&self, requires: &[Require]) -> Vec<Require> {
         let excluded =
             |require: &&Require| !self.main.exclude.iter().any(|version| *version == self::version(require));
@@ -142,7 +141,7 @@ fn version(require: &Require) -> ModuleVersion {
     ModuleVersion { path: require.path.clone(), version: require.version.clone() }
 }
 
-/// Whether a go.mod lists direct requirements only: before Go 1.17 it did.
+/// Whether a go.mod predates graph pruning (Go 1.17) and lists only direct requirements.
 fn is_unpruned(go_mod: &GoMod) -> bool {
     let Some(go) = go_mod.go.as_deref() else { return true };
     let mut numbers = go.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
@@ -189,9 +188,9 @@ mod tests {
         let missing = graph(main, &[("a.b/a@v1.0.0", old)]).unwrap_err();
         assert_eq!(missing.to_string(), "missing go.mod of a.b/c@v1.0.0");
         assert_eq!(graph(main, &[("a.b/a@v1.0.0", new)]).unwrap().selected("a.b/c"), Some("v1.0.0"));
-        // A main module without pruning sees all of it.
+        // An unpruned main module loads the whole graph.
         assert!(graph("module m\ngo 1.16\nrequire a.b/a v1.0.0", &[("a.b/a@v1.0.0", new)]).is_err());
-        // Everything behind a module without pruning counts.
+        // All transitive requirements of an unpruned module count.
         let behind = [
             ("a.b/a@v1.0.0", old),
             ("a.b/c@v1.0.0", "module a.b/c\ngo 1.20\nrequire a.b/d v1.0.0"),

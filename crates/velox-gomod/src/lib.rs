@@ -1,7 +1,6 @@
-//! Go modules as formats, of use on its own: versions, go.mod, go.sum, `h1:` sums, zips, and the build information in a
-//! binary. No network, and nothing about RoadRunner.
+//! Go module formats: versions, go.mod, go.sum, `h1:` checksums, module zips, and binaries' build information.
 //!
-//! The go command is the reference: the tests compare every answer with `golang.org/x/mod`.
+//! The crate has no network access. The tests compare its results with `golang.org/x/mod`.
 
 pub mod buildinfo;
 pub mod dirhash;

@@ -1,4 +1,4 @@
-//! go.mod (<https://go.dev/ref/mod#go-mod-file>): reading it as the go command does, and writing one from its parts.
+//! Parsing and formatting go.mod files (<https://go.dev/ref/mod#go-mod-file>).
 
 use std::fmt;
 
@@ -20,28 +20,28 @@ pub struct GoMod {
     pub toolchain: Option<String>,
     /// The `godebug` lines, `key=value` each.
     pub godebug: Vec<String>,
-    /// The requirements.
+    /// The `require` directives.
     pub require: Vec<Require>,
-    /// The excluded versions.
+    /// The `exclude` directives.
     pub exclude: Vec<ModuleVersion>,
-    /// The replacements.
+    /// The `replace` directives.
     pub replace: Vec<Replace>,
-    /// The retracted versions and ranges, as `low, high`.
+    /// The `retract` directives.
     pub retract: Vec<Retract>,
-    /// The tools' package paths.
+    /// The package paths of the `tool` directives.
     pub tool: Vec<String>,
-    /// The ignored directories.
+    /// The directories of the `ignore` directives.
     pub ignore: Vec<String>,
 }
 
 /// A requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Require {
-    /// Module path.
+    /// The module path.
     pub path: String,
     /// The minimum version.
     pub version: String,
-    /// Whether it ends in `// indirect`: no package of the main module imports it.
+    /// Whether it has an `// indirect` comment: no package of the main module imports it.
     pub indirect: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct Require {
 pub struct Replace {
     /// The path of the replaced module.
     pub old_path: String,
-    /// Its version; `None`: all of them.
+    /// The replaced version; `None` for all versions.
     pub old_version: Option<String>,
     /// A module path, or a directory.
     pub new_path: String,
@@ -58,16 +58,16 @@ pub struct Replace {
     pub new_version: Option<String>,
 }
 
-/// Retracted versions.
+/// A range of retracted versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retract {
-    /// The lowest of them.
+    /// The lowest version.
     pub low: String,
-    /// The highest of them; the same for a single one.
+    /// The highest version; equal to `low` for a single one.
     pub high: String,
 }
 
-/// A go.mod that Go would refuse.
+/// An invalid go.mod.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("go.mod:{line}:{column}: {message}")]
 pub struct ModFileError {
@@ -80,13 +80,13 @@ pub struct ModFileError {
 }
 
 impl GoMod {
-    /// Reads the main module's go.mod.
+    /// Parses a main module's go.mod.
     pub fn parse(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, true)
     }
 
-    /// Reads a dependency's go.mod: what later versions of Go may have added, and what only counts in a main module, is
-    /// passed over (`modfile.ParseLax`).
+    /// Parses a dependency's go.mod (`modfile.ParseLax`): unknown directives and those that only apply to
+    /// main modules are ignored.
     pub fn parse_lax(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, false)
     }
@@ -183,7 +183,7 @@ impl GoMod {
     }
 }
 
-/// The path in the `module` line, as far as there is one, whatever else is wrong with the file (`modfile.ModulePath`).
+/// The path in the `module` line, even if the file is invalid otherwise (`modfile.ModulePath`).
 pub fn module_line(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let line = line.split("//").next().unwrap_or_default().trim();
@@ -218,7 +218,7 @@ fn is_go_version(version: &str) -> bool {
     parts.len() <= 2 && parts.iter().all(|part| number(part)) && tail_is_well_formed
 }
 
-/// `1.18` of `v1.18.x`: what dependencies wrote before Go looked closely.
+/// `1.18` for `v1.18.x`, as in old dependencies.
 fn lax_go_version(version: &str) -> Option<String> {
     let version = version.strip_prefix('v').unwrap_or(version);
     let (major, rest) = version.split_once('.')?;
@@ -236,7 +236,7 @@ fn is_indirect(comment: &str) -> bool {
     }
 }
 
-/// A version in its canonical form, of the path's major.
+/// Parses a canonical version with the major version of the path.
 fn version_of(path: &str, text: &str) -> Result<String, String> {
     let version = canonical(text)?;
     let suffix = split_path_version(path)
@@ -324,7 +324,7 @@ fn retract(texts: &[&str]) -> Result<Retract, String> {
     }
 }
 
-/// A path or version in go.mod: bare, or in double quotes.
+/// Parses a path or version, bare or quoted.
 fn string(text: &str) -> Result<String, String> {
     if text.starts_with('"') {
         unquoted(text).ok_or_else(|| format!("invalid quoted string: {text}"))
@@ -335,12 +335,12 @@ fn string(text: &str) -> Result<String, String> {
     }
 }
 
-/// The whole text as a string literal.
+/// Parses the whole text as a string literal.
 fn unquoted(text: &str) -> Option<String> {
     unquote(text).filter(|(_, rest)| rest.is_empty()).map(|(text, _)| text)
 }
 
-/// One line with the verb before it, be it the block's.
+/// A line with its verb, which may be the block's.
 struct Statement {
     line: usize,
     kind: StatementKind,
@@ -395,7 +395,7 @@ fn statements(text: &str) -> Result<Vec<Statement>, ModFileError> {
                 return Err(at(&tokens[0], "syntax error (expected newline after closing paren)"));
             }
             (None, [verb @ .., "("] | [verb @ .., "(", ")"]) if !verb.is_empty() => {
-                // More than one word before the parenthesis is an unknown block type.
+                // Several words before the parenthesis are an unknown block type.
                 let column = tokens.first().map_or(1, |token| token.column);
                 let verb = Lexeme { text: verb.join(" "), column };
                 let tokens = vec![verb.clone()];
@@ -489,7 +489,7 @@ fn identifier_length(text: &str) -> Option<usize> {
 }
 
 impl fmt::Display for GoMod {
-    /// In the order and the blocks that `go mod tidy` would leave.
+    /// Formats as `go mod tidy` does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sections: Vec<String> = Vec::new();
         let single = |verb: &str, value: &Option<String>| {
@@ -557,7 +557,7 @@ fn block(verb: &str, lines: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// In quotes where it would be read as something else without them (`modfile.AutoQuote`).
+/// Quotes a string if necessary (`modfile.AutoQuote`).
 fn quoted(text: &str) -> String {
     let must = text.is_empty()
         || text.contains("//")

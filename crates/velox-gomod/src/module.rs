@@ -1,5 +1,4 @@
-//! Module paths and versions: which are well formed, how file systems and proxies spell them, and how they are split
-//! (<https://go.dev/ref/mod#module-path>).
+//! Validation, escaping and splitting of module paths and versions (<https://go.dev/ref/mod#module-path>).
 
 use std::{cmp::Ordering, fmt};
 
@@ -10,9 +9,9 @@ use crate::semver;
 /// A module at a version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModuleVersion {
-    /// Module path.
+    /// The module path.
     pub path: String,
-    /// ModuleVersion; in go.sum it may end in `/go.mod`.
+    /// The version; in go.sum it may end in `/go.mod`.
     pub version: String,
 }
 
@@ -23,7 +22,7 @@ impl fmt::Display for ModuleVersion {
 }
 
 impl Ord for ModuleVersion {
-    /// By path, then by precedence of the version, then by what follows a slash in it.
+    /// By path, then by version precedence, then by the suffix after a slash.
     fn cmp(&self, other: &Self) -> Ordering {
         let split = |version: &str| -> (String, String) {
             version.find('/').map_or((version.to_owned(), String::new()), |at| {
@@ -52,7 +51,7 @@ impl PartialOrd for ModuleVersion {
 pub struct ModuleError {
     /// `module path`, `file path` or `version`.
     pub what: &'static str,
-    /// The text itself.
+    /// The text.
     pub text: String,
     /// The cause.
     pub reason: String,
@@ -81,7 +80,7 @@ impl PathKind {
     }
 }
 
-/// Whether a module path can be required (`module.CheckPath`).
+/// Checks a module path (`module.CheckPath`).
 pub fn check_path(path: &str) -> Result<(), ModuleError> {
     check_kind(path, PathKind::Module)?;
     let wrong =
@@ -102,12 +101,12 @@ pub fn check_path(path: &str) -> Result<(), ModuleError> {
     Ok(())
 }
 
-/// Whether a file of a module may have this path (`module.CheckFilePath`).
+/// Checks the path of a module's file (`module.CheckFilePath`).
 pub fn check_file_path(path: &str) -> Result<(), ModuleError> {
     check_kind(path, PathKind::File)
 }
 
-/// Whether the path is well formed, and the version one of this path's major (`module.Check`).
+/// Checks a path and a version, whose major must match the path (`module.Check`).
 pub fn check(path: &str, version: &str) -> Result<(), ModuleError> {
     check_path(path)?;
     let wrong = |reason: String| Err(ModuleError { what: "version", text: version.to_owned(), reason });
@@ -161,7 +160,7 @@ fn check_element(element: &str, kind: PathKind) -> Result<(), String> {
     if is_device(short) {
         return Err(format!("{short:?} disallowed as path element component on Windows"));
     }
-    // And these for short file names.
+    // Windows generates these as short file names.
     let ends_like_short_name = short
         .rsplit_once('~')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
@@ -180,14 +179,13 @@ fn is_device(name: &str) -> bool {
     numbered || matches!(upper.as_str(), "CON" | "PRN" | "AUX" | "NUL")
 }
 
-/// A module path as the proxy protocol and the module cache spell it: `!` and a small letter for a capital
-/// (<https://go.dev/ref/mod#goproxy-protocol>).
+/// Escapes uppercase letters of a module path with `!` (<https://go.dev/ref/mod#goproxy-protocol>).
 pub fn escape_path(path: &str) -> Result<String, ModuleError> {
     check_path(path)?;
     Ok(escape(path))
 }
 
-/// A version in the same escaping.
+/// Escapes a version likewise.
 pub fn escape_version(version: &str) -> Result<String, ModuleError> {
     let wrong = |reason: String| ModuleError { what: "version", text: version.to_owned(), reason };
     check_element(version, PathKind::File).map_err(wrong)?;
@@ -241,8 +239,8 @@ fn unescape(escaped: &str) -> Option<String> {
     Some(text)
 }
 
-/// The path without its major version suffix, and the suffix (`/v2`; `.v2` at gopkg.in; empty where there is none). `None`
-/// for a suffix that no module path has (`/v1`, `/v02`) (<https://go.dev/ref/mod#major-version-suffixes>).
+/// Splits off the major version suffix (`/v2`, `.v2` at gopkg.in, or empty); `None` for an invalid one, such
+/// as `/v1` (<https://go.dev/ref/mod#major-version-suffixes>).
 pub fn split_path_version(path: &str) -> Option<(&str, &str)> {
     if path.starts_with("gopkg.in/") {
         return split_gopkg_in(path);
@@ -270,14 +268,14 @@ fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {
     (has_number && (!number.starts_with('0') || suffix == ".v0")).then_some((prefix, suffix))
 }
 
-/// Whether a version may be one of a module with this path suffix (`module.CheckPathMajor`).
+/// Whether a version matches a path suffix (`module.CheckPathMajor`).
 pub fn path_major_matches(version: &str, suffix: &str) -> bool {
     let suffix = match suffix.strip_prefix(".v") {
         Some(_) => suffix.strip_suffix("-unstable").unwrap_or(suffix),
         None => suffix,
     };
     if version.starts_with("v0.0.0-") && suffix == ".v1" {
-        // Old pseudo-versions of gopkg.in's v1.
+        // Old gopkg.in pseudo-versions of v1.
         return true;
     }
     let major = semver::major(version).unwrap_or_default();
@@ -287,7 +285,7 @@ pub fn path_major_matches(version: &str, suffix: &str) -> bool {
     }
 }
 
-/// The canonical form of a version, with `+incompatible`; empty for an invalid one.
+/// The canonical form of a version, including `+incompatible`; empty if invalid.
 pub fn canonical_version(version: &str) -> String {
     let mut canonical = semver::canonical(version).unwrap_or_default();
     if semver::build(version) == Some("+incompatible") {
@@ -296,7 +294,7 @@ pub fn canonical_version(version: &str) -> String {
     canonical
 }
 
-/// Whether one of the comma-separated glob patterns matches a path prefix of `target`: the rule of GOPRIVATE
+/// Whether any of the comma-separated glob patterns matches a path prefix of `target`, as for GOPRIVATE
 /// (<https://go.dev/ref/mod#private-modules>).
 pub fn match_prefix_patterns(globs: &str, target: &str) -> bool {
     globs.split(',').map(|glob| glob.strip_suffix('/').unwrap_or(glob)).filter(|glob| !glob.is_empty()).any(
@@ -314,7 +312,7 @@ pub fn match_prefix_patterns(globs: &str, target: &str) -> bool {
     )
 }
 
-/// `path.Match` (<https://pkg.go.dev/path#Match>); `None` for a malformed pattern, as far as it was read.
+/// `path.Match` (<https://pkg.go.dev/path#Match>); `None` if a malformed part of the pattern is reached.
 fn matches(glob: &[char], text: &[char]) -> Option<bool> {
     let Some((first, rest)) = glob.split_first() else { return Some(text.is_empty()) };
     match first {
@@ -353,7 +351,7 @@ fn literal(c: char, rest: &[char], text: &[char]) -> Option<bool> {
     }
 }
 
-/// Whether the class at the start of `glob` contains `c`, and the rest.
+/// Whether the leading character class of `glob` contains `c`; also returns the rest.
 fn class(glob: &[char], c: char) -> Option<(bool, &[char])> {
     let (negated, mut rest) = match glob.split_first()? {
         ('^', rest) => (true, rest),

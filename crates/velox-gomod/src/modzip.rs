@@ -1,9 +1,9 @@
 //! Module zips: listing, packing and unpacking a module's content (<https://go.dev/ref/mod#zip-files>,
 //! <https://pkg.go.dev/golang.org/x/mod/zip>).
 //!
-//! Every file's name begins with `path@version/`. No two names may be equal but for their case; go.mod stands only at
-//! the root; symbolic links and other irregular files do not exist. A zip, and what it unpacks to, is at most 500 MiB,
-//! go.mod and LICENSE at most 16 MiB each.
+//! All file names begin with `path@version/` and are unique ignoring case. go.mod is allowed only at the
+//! root; irregular files, such as symbolic links, aren't allowed. The zip and its content are each limited to
+//! 500 MiB, go.mod and LICENSE to 16 MiB each.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,35 +19,35 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileO
 
 use crate::module::{self, ModuleVersion};
 
-/// The most bytes that a module zip may have, and the most that its content may have.
+/// The size limit of a module zip, and of its content.
 pub const MAX_ZIP_BYTES: u64 = 500 << 20;
-/// The most bytes that a module's go.mod may have.
+/// The size limit of a go.mod.
 pub const MAX_GO_MOD_BYTES: u64 = 16 << 20;
-/// The most bytes that a module's LICENSE may have.
+/// The size limit of a LICENSE.
 pub const MAX_LICENSE_BYTES: u64 = 16 << 20;
 
-/// Why a zip is not made or not unpacked.
+/// An error creating, checking or unpacking a module zip.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModZipError {
-    /// The module path or version is malformed, or they do not fit together.
+    /// The module path or version is malformed, or they don't match.
     #[error(transparent)]
     Module(#[from] module::ModuleError),
-    /// The version is not in the one form that zips and caches use.
+    /// The version isn't canonical.
     #[error("version {0:?} is not canonical: expected vX.Y.Z")]
     NotCanonical(String),
-    /// Some files may not be in a module zip.
+    /// Files that are invalid in a module zip.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Files(Vec<RejectedFile>),
-    /// It is too large.
+    /// A size limit is exceeded.
     #[error("{0}")]
     Size(RejectReason),
-    /// A file or folder can't be read or written.
+    /// A file or directory can't be read or written.
     #[error("failed to {action} `{}`: {source}", path.display())]
     File {
         /// `read` or `write`.
         action: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -60,7 +60,7 @@ pub enum ModZipError {
         /// The cause.
         reason: String,
     },
-    /// The folder to unpack into has something in it.
+    /// The target directory isn't empty.
     #[error("failed to unpack into `{}`: directory is not empty", .0.display())]
     NotEmpty(PathBuf),
     /// A file is larger than its declared size.
@@ -71,9 +71,9 @@ pub enum ModZipError {
 /// A file that is omitted, or that makes the zip invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedFile {
-    /// Its path in the module; in the zip, when it is a zip that was checked.
+    /// The path in the module, or in the zip if a zip was checked.
     pub path: String,
-    /// Why.
+    /// The reason.
     pub reason: RejectReason,
 }
 
@@ -102,7 +102,7 @@ pub enum RejectReason {
     /// Omitted from a directory's zip; invalid in a zip.
     #[error("file is a symbolic link")]
     Symlink,
-    /// Omitted: neither file nor directory.
+    /// Omitted: neither a file nor a directory.
     #[error("file is not a regular file")]
     NotRegular,
     /// Invalid: `a//b`, `a/./b`, `a/../b`.
@@ -111,7 +111,7 @@ pub enum RejectReason {
     /// Invalid: an absolute path.
     #[error("file path is not relative")]
     NotRelative,
-    /// Invalid: a name that some system can't have, or that means something else there.
+    /// Invalid: a name that isn't portable.
     #[error("{0}")]
     Name(String),
     /// Invalid: `GO.MOD`.
@@ -120,16 +120,16 @@ pub enum RejectReason {
     /// Invalid: a go.mod below the root of a zip.
     #[error("go.mod file not in module root directory")]
     GoModNotAtRoot,
-    /// Invalid: a name outside of the module.
+    /// Invalid: a name without the module's prefix.
     #[error("path does not have prefix {0:?}")]
     Prefix(String),
-    /// Invalid: two names that are one on some systems.
+    /// Invalid: names that are equal on case-insensitive file systems.
     #[error("case-insensitive file name collision: {0:?} and {1:?}")]
     Collision(String, String),
-    /// Invalid: one name for a file and a folder.
+    /// Invalid: a name of both a file and a directory.
     #[error("entry {0:?} is both a file and a directory")]
     FileAndFolder(String),
-    /// Invalid: one name for two files.
+    /// Invalid: duplicate file names.
     #[error("multiple entries for file {0:?}")]
     Twice(String),
     /// Too large: go.mod.
@@ -146,24 +146,21 @@ pub enum RejectReason {
     ZipSize(u64),
 }
 
-/// The result of a check: each file is in one of three lists.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckedFiles {
-    /// The files that are the module's content.
+    /// The files of the module.
     pub valid: Vec<String>,
     /// The omitted files and directories.
     pub omitted: Vec<RejectedFile>,
-    /// The files that make the whole module invalid.
+    /// The files that make the module invalid.
     pub invalid: Vec<RejectedFile>,
-    /// Why it is too large, if it is.
+    /// The exceeded size limit, if any.
     pub size_error: Option<RejectReason>,
 }
 
 impl CheckedFiles {
-    /// The check as a result: an error when anything is invalid or too large.
-    ///
-    /// # Errors
-    /// [`ModZipError::Size`] or else [`ModZipError::Files`].
+    /// Converts to an error if anything is invalid or too large.
     pub fn into_result(self) -> Result<Self, ModZipError> {
         match self.size_error {
             Some(reason) => Err(ModZipError::Size(reason)),
@@ -176,11 +173,11 @@ impl CheckedFiles {
 /// A file to check with [`check_files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileCandidate {
-    /// The path from the module's root, with slashes.
+    /// The slash-separated path relative to the module root.
     pub path: String,
-    /// Its kind.
+    /// The kind.
     pub kind: FileKind,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
@@ -189,16 +186,16 @@ pub struct FileCandidate {
 pub enum FileKind {
     /// A regular file.
     File,
-    /// A folder.
+    /// A directory.
     Folder,
     /// A symbolic link.
     Symlink,
-    /// A device, a pipe, a socket.
+    /// A device, pipe or socket.
     Other,
 }
 
-/// Checks which files of a list are a module's content (`zip.CheckFiles`). `go_mod` is the content of the root's go.mod:
-/// from Go 1.24 on, the go version in it changes what counts as vendored.
+/// Checks a list of files (`zip.CheckFiles`). `go_mod` is the content of the root go.mod: since Go 1.24, its
+/// go version affects which files are vendored.
 pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFiles {
     let vendoring = VendorRule::of(go_mod);
     let mut found = ZipCheck::default();
@@ -251,8 +248,8 @@ pub fn check_files(files: &[FileCandidate], go_mod: Option<&str>) -> CheckedFile
     found.files
 }
 
-/// Makes a module zip of a folder (`zip.CreateFromDir`), the same bytes each time. It leaves out folders of version
-/// control systems and nested modules, vendored packages, links and irregular files.
+/// Creates a reproducible module zip from a directory (`zip.CreateFromDir`), without version control
+/// directories, nested modules, vendored packages, links and irregular files.
 pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     check_version(module)?;
     let (candidates, names, omitted) = list(dir)?;
@@ -268,14 +265,14 @@ pub fn create_from_dir(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result
     made.map(|()| checked)
 }
 
-/// Checks the names and declared sizes in a module zip (`zip.CheckZip`). Unlike Go it refuses symbolic links, which Go
-/// would unpack as files that hold the link's target.
+/// Checks the names and declared sizes of a module zip (`zip.CheckZip`). Unlike Go, rejects symbolic links,
+/// which Go would unpack as files.
 pub fn check_zip(module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, ModZipError> {
     open(module, zip).map(|(_, checked)| checked)
 }
 
-/// Unpacks a module zip into a folder that is empty or does not exist yet (`zip.Unzip`), and takes the right to write
-/// from all files and folders, as the go command leaves its module cache. [`remove_all`] removes such a tree.
+/// Unpacks a module zip into a new or empty directory (`zip.Unzip`) and makes everything read-only, as in the
+/// module cache. [`remove_all`] removes such a tree.
 pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZipError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ModZipError::NotEmpty(dir.to_owned()));
@@ -286,7 +283,7 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
         return Err(damaged(zip, "it is too large"));
     };
     let prefix = format!("{}@{}/", module.path, module.version);
-    fs::create_dir_all(dir).map_err(|source| cannot("write", dir, source))?;
+    fs::create_dir_all(dir).map_err(|source| file_error("write", dir, source))?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| damaged(zip, error))?;
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
@@ -294,12 +291,12 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
         else {
             continue;
         };
-        // The check has refused every name that could lead out of the folder.
+        // The check has rejected all names that could escape the directory.
         let target = path.split('/').fold(dir.to_owned(), |folder, part| folder.join(part));
         if let Some(folder) = target.parent() {
-            fs::create_dir_all(folder).map_err(|source| cannot("write", folder, source))?;
+            fs::create_dir_all(folder).map_err(|source| file_error("write", folder, source))?;
         }
-        let unwritable = |source| cannot("write", &target, source);
+        let unwritable = |source| file_error("write", &target, source);
         let declared = entry.size();
         let mut file = OpenOptions::new().write(true).create_new(true).open(&target).map_err(unwritable)?;
         if copy(&mut entry, &mut file, declared, zip, &target)? > declared {
@@ -307,12 +304,12 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
         }
         take_write(&target).map_err(unwritable)?;
     }
-    take_write_from_folders(dir)
+    make_directories_read_only(dir)
 }
 
-/// Removes a directory that [`unzip`] or the go command has made read-only, if it exists.
+/// Removes a read-only directory of [`unzip`] or the go command, if it exists.
 pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
-    let unremovable = |source| cannot("remove", dir, source);
+    let unremovable = |source| file_error("remove", dir, source);
     let metadata = match fs::symlink_metadata(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata.map_err(unremovable)?,
@@ -341,10 +338,10 @@ fn check_version(module: &ModuleVersion) -> Result<(), ModZipError> {
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Opens a zip and checks its content; no archive when the zip is too large to open.
+/// Opens and checks a zip; no archive is returned if the zip is too large to open.
 fn open(module: &ModuleVersion, zip: &Path) -> Result<(Option<Archive>, CheckedFiles), ModZipError> {
     check_version(module)?;
-    let unreadable = |source| cannot("read", zip, source);
+    let unreadable = |source| file_error("read", zip, source);
     let file = File::open(zip).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let mut found = ZipCheck::default();
@@ -385,7 +382,7 @@ fn open(module: &ModuleVersion, zip: &Path) -> Result<(Option<Archive>, CheckedF
         } else if let Err(reason) = tree.add(name, is_folder) {
             found.invalid(full, reason);
         } else if is_folder {
-            // Empty folders are not part of a module.
+            // Empty directories aren't part of a module.
         } else if entry.is_symlink() {
             found.invalid(full, RejectReason::Symlink);
         } else if base.eq_ignore_ascii_case("go.mod") && base != name {
@@ -406,7 +403,7 @@ fn open(module: &ModuleVersion, zip: &Path) -> Result<(Option<Archive>, CheckedF
     Ok((Some(archive), found.files))
 }
 
-/// A check under way. A path is named once, with the first thing that was found.
+/// The state of a check. Each path is reported once, with the first problem found.
 #[derive(Default)]
 struct ZipCheck {
     files: CheckedFiles,
@@ -452,8 +449,8 @@ fn is_clean(path: &str) -> bool {
     })
 }
 
-/// What counts as vendored. Go 1.24 mended two errors, but only for modules that say they are that new, whose sums
-/// nobody has yet (<https://go.dev/issue/37397>).
+/// The rule for vendored files. Go 1.24 fixed two bugs, only for modules with that go version, to keep
+/// existing checksums (<https://go.dev/issue/37397>).
 #[derive(Clone, Copy, PartialEq)]
 enum VendorRule {
     Old,
@@ -477,7 +474,7 @@ impl VendorRule {
         } else if let Some((_, below)) = path.split_once("/vendor/") {
             match self {
                 Self::Since124 => below,
-                // The error of before: as many letters are skipped as `/vendor/` has, but from the start of the path.
+                // The old bug: the length of `/vendor/` is skipped from the start of the path.
                 Self::Old => return path.bytes().skip("/vendor/".len()).any(|b| b == b'/'),
             }
         } else {
@@ -487,7 +484,7 @@ impl VendorRule {
     }
 }
 
-/// The language version of a go.mod's go line (<https://go.dev/ref/mod#go-mod-file-go>).
+/// The language version in a go.mod (<https://go.dev/ref/mod#go-mod-file-go>).
 fn language(go_mod: &str) -> Option<(u32, u32)> {
     let version = go_mod.lines().find_map(|line| {
         let mut words = line.split("//").next().unwrap_or_default().split_whitespace();
@@ -498,12 +495,12 @@ fn language(go_mod: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The folders and files that a zip has so far, to find names that are one where case does not count.
+/// The entries of a zip so far, to detect case-insensitive collisions.
 #[derive(Default)]
 struct Collisions {
-    /// The number of a folder (0 is the root) and a folded name in it, to the number that stands there.
-    places: HashMap<(usize, String), usize>,
-    /// The name as it was written, and whether it is a folder.
+    /// The entry number by directory number (0 is the root) and case-folded name.
+    numbers: HashMap<(usize, String), usize>,
+    /// The original name, and whether it is a directory.
     entries: Vec<(String, bool)>,
 }
 
@@ -517,7 +514,7 @@ impl Collisions {
             let is_last = end == path.len();
             let part_is_folder = !is_last || is_folder;
             let next = self.entries.len() + 1;
-            let number = *self.places.entry((folder, fold(part))).or_insert(next);
+            let number = *self.numbers.entry((folder, fold(part))).or_insert(next);
             if number == next {
                 self.entries.push((part.to_owned(), part_is_folder));
             } else if let Some((name, was_folder)) = self.entries.get(number - 1) {
@@ -539,7 +536,7 @@ impl Collisions {
     }
 }
 
-/// A name such that two are equal if and only if Go's `strings.EqualFold` says that their originals are.
+/// Case-folds a name, consistent with Go's `strings.EqualFold`.
 fn fold(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
@@ -559,7 +556,7 @@ fn fold(name: &str) -> String {
 
 type DirListing = (Vec<FileCandidate>, Vec<PathBuf>, Vec<RejectedFile>);
 
-/// The files of a folder in the order of their names, where they are, and what is left out without a look inside.
+/// Lists the files of a directory by name, with omitted files and directories.
 fn list(dir: &Path) -> Result<DirListing, ModZipError> {
     let mut listed = DirListing::default();
     list_into(dir, "", VendorRule::of(root_go_mod(dir).as_deref()), &mut listed)?;
@@ -572,7 +569,7 @@ fn list_into(
     vendoring: VendorRule,
     listed: &mut DirListing,
 ) -> Result<(), ModZipError> {
-    let unreadable = |source| cannot("read", dir, source);
+    let unreadable = |source| file_error("read", dir, source);
     let mut names: Vec<OsString> = fs::read_dir(dir)
         .map_err(unreadable)?
         .map(|entry| entry.map(|entry| entry.file_name()))
@@ -581,7 +578,7 @@ fn list_into(
     names.sort();
     for name in names {
         let file = dir.join(&name);
-        let metadata = fs::symlink_metadata(&file).map_err(|source| cannot("read", &file, source))?;
+        let metadata = fs::symlink_metadata(&file).map_err(|source| file_error("read", &file, source))?;
         let Some(name) = name.to_str() else {
             return Err(ModZipError::Files(vec![RejectedFile {
                 path: format!("{prefix}{}", name.display()),
@@ -611,7 +608,7 @@ fn list_into(
     Ok(())
 }
 
-/// The root's go.mod, for its go version only; unreadable ones are ignored.
+/// The root go.mod, for its go version only; ignored if unreadable.
 fn root_go_mod(dir: &Path) -> Option<String> {
     let mut content = String::new();
     File::open(dir.join("go.mod")).ok()?.take(MAX_GO_MOD_BYTES).read_to_string(&mut content).ok()?;
@@ -623,8 +620,8 @@ fn write_zip<'a>(
     module: &ModuleVersion,
     zip: &Path,
 ) -> Result<(), ModZipError> {
-    let unwritable = |source: io::Error| cannot("write", zip, source);
-    // Neither the time nor the rights of a file are part of a module.
+    let unwritable = |source: io::Error| file_error("write", zip, source);
+    // Times and permissions aren't part of a module.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
         .compression_level(Some(6))
@@ -634,7 +631,7 @@ fn write_zip<'a>(
     for (file, source) in files {
         let name = format!("{}@{}/{}", module.path, module.version, file.path);
         writer.start_file(name, options).map_err(|error| unwritable(error.into()))?;
-        let mut content = File::open(source).map_err(|error| cannot("read", source, error))?;
+        let mut content = File::open(source).map_err(|error| file_error("read", source, error))?;
         if copy(&mut content, &mut writer, file.size, source, zip)? > file.size {
             return Err(ModZipError::Grew(file.path.clone()));
         }
@@ -643,7 +640,7 @@ fn write_zip<'a>(
     writer.into_inner().map_err(|error| unwritable(error.into_error()))?.sync_all().map_err(unwritable)
 }
 
-/// Copies up to one byte more than `limit`, and returns the number of bytes.
+/// Copies at most `limit` + 1 bytes; returns the number of bytes.
 fn copy(
     from: &mut impl Read,
     to: &mut impl Write,
@@ -657,14 +654,14 @@ fn copy(
     loop {
         let read = match from.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read.map_err(|error| cannot("read", source, error))?,
+            read => read.map_err(|error| file_error("read", source, error))?,
         };
         if read == 0 {
             return Ok(total);
         }
         total += read as u64;
         to.write_all(buffer.get(..read).unwrap_or_default())
-            .map_err(|error| cannot("write", target, error))?;
+            .map_err(|error| file_error("write", target, error))?;
     }
 }
 
@@ -674,13 +671,13 @@ fn take_write(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-/// From the folders below up, since a folder must be writable to have its content changed.
-fn take_write_from_folders(dir: &Path) -> Result<(), ModZipError> {
-    let unwritable = |source| cannot("write", dir, source);
+/// Makes directories read-only, bottom-up because changing the content requires a writable directory.
+fn make_directories_read_only(dir: &Path) -> Result<(), ModZipError> {
+    let unwritable = |source| file_error("write", dir, source);
     for entry in fs::read_dir(dir).map_err(unwritable)? {
         let entry = entry.map_err(unwritable)?;
         if entry.file_type().map_err(unwritable)?.is_dir() {
-            take_write_from_folders(&entry.path())?;
+            make_directories_read_only(&entry.path())?;
         }
     }
     take_write(dir).map_err(unwritable)
@@ -700,7 +697,7 @@ fn give_write(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-fn cannot(action: &'static str, path: &Path, source: io::Error) -> ModZipError {
+fn file_error(action: &'static str, path: &Path, source: io::Error) -> ModZipError {
     ModZipError::File { action, path: path.to_owned(), source }
 }
 
@@ -720,7 +717,7 @@ mod tests {
             assert_eq!(tree.add(first, false), Ok(()));
             assert!(matches!(tree.add(second, false), Err(RejectReason::Collision(..))), "{first} {second}");
         }
-        // Only simple folding counts: these are two names to Go.
+        // Only simple case folding applies: Go treats these as distinct.
         for (first, second) in [("ß", "ss"), ("İ", "i"), ("a/b", "a/c")] {
             let mut tree = Collisions::default();
             assert_eq!(

@@ -2,7 +2,7 @@
 
 use crate::semver;
 
-/// Whether it has the form of a pseudo-version.
+/// Whether a version is a pseudo-version.
 pub fn is_pseudo_version(version: &str) -> bool {
     let has_form = || {
         let (core, rest) = version.strip_suffix(semver::build(version)?)?.split_once('-')?;
@@ -21,14 +21,14 @@ pub fn is_pseudo_version(version: &str) -> bool {
 
 /// The pseudo-version of a commit.
 ///
-/// `major` is `v2` for a module path that ends so, else empty; `older` the highest version among the commit's ancestors,
-/// empty where there is none; `time` the commit's, in seconds since 1970; `revision` the first twelve digits of its id.
+/// `major` is the major version of the module path (`v2`) or empty, `older` the highest version of the
+/// ancestors or empty, `time` the commit time in Unix seconds, `revision` the first twelve digits of the id.
 pub fn pseudo_version(major: &str, older: &str, time: i64, revision: &str) -> String {
     let time = jiff::Timestamp::from_second(time).unwrap_or_default();
     compose(major, older, &time.strftime("%Y%m%d%H%M%S").to_string(), revision)
 }
 
-/// The pseudo-version of no commit at all: a placeholder for a module that is replaced.
+/// A placeholder pseudo-version for a replaced module.
 pub fn zero_pseudo_version(major: &str) -> String {
     compose(major, "", "00010101000000", "000000000000")
 }
@@ -46,7 +46,7 @@ fn compose(major: &str, older: &str, time: &str, revision: &str) -> String {
     format!("{before}.{}-0.{time}-{revision}{build}", increment(patch))
 }
 
-/// The parts of a pseudo-version: what comes before the time, the time, the revision, build metadata.
+/// Splits a pseudo-version into base, time, revision and build metadata.
 fn parts(version: &str) -> Option<(&str, &str, &str, &str)> {
     if !is_pseudo_version(version) {
         return None;
@@ -58,7 +58,7 @@ fn parts(version: &str) -> Option<(&str, &str, &str, &str)> {
     Some((rest.get(..at)?, rest.get(at + 1..)?, revision, build))
 }
 
-/// The base version, empty where there is none; `None` for anything but a valid pseudo-version.
+/// The base version or empty; `None` for an invalid pseudo-version.
 pub fn base(version: &str) -> Option<String> {
     let (base, _, _, build) = parts(version)?;
     match semver::prerelease(base)? {
@@ -71,19 +71,19 @@ pub fn base(version: &str) -> Option<String> {
     }
 }
 
-/// The commit's time, in seconds since 1970; `None` for anything but a valid pseudo-version.
+/// The commit time in Unix seconds; `None` for an invalid pseudo-version.
 pub fn time(version: &str) -> Option<i64> {
     let (_, time, _, _) = parts(version)?;
     let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", time).ok()?;
     jiff::tz::Offset::UTC.to_timestamp(time).ok().map(|time| time.as_second())
 }
 
-/// The revision that it ends in.
+/// The revision.
 pub fn revision(version: &str) -> Option<&str> {
     parts(version).map(|(_, _, revision, _)| revision)
 }
 
-/// Decimal numbers of any length.
+/// Increments a decimal number of any length.
 fn increment(number: &str) -> String {
     let nines = number.len() - number.trim_end_matches('9').len();
     let kept = number.get(..number.len() - nines).unwrap_or_default();
@@ -94,7 +94,7 @@ fn increment(number: &str) -> String {
     }
 }
 
-/// `None` for zero.
+/// Decrements a decimal number of any length; `None` for zero.
 fn decrement(number: &str) -> Option<String> {
     let zeros = number.len() - number.trim_end_matches('0').len();
     let kept = number.get(..number.len() - zeros)?;

@@ -1,5 +1,5 @@
-//! Semantic versions as Go writes them (<https://go.dev/ref/mod#versions>): with a leading `v`, and with `v1` and `v1.2`
-//! as short forms. The `semver` crate reads neither.
+//! Semantic versions in Go's format (<https://go.dev/ref/mod#versions>): with a leading `v` and the short
+//! forms `v1` and `v1.2`, which the `semver` crate doesn't support.
 
 use std::cmp::Ordering;
 
@@ -8,8 +8,8 @@ struct Parts<'a> {
     major: &'a str,
     minor: &'a str,
     patch: &'a str,
-    /// How much the short forms left out (`.0`, `.0.0`).
-    left_out: &'static str,
+    /// The numbers omitted in a short form (`.0`, `.0.0`).
+    omitted: &'static str,
     prerelease: &'a str,
     build: &'a str,
 }
@@ -17,7 +17,7 @@ struct Parts<'a> {
 fn parse(version: &str) -> Option<Parts<'_>> {
     let rest = version.strip_prefix('v')?;
     let (major, rest) = number(rest)?;
-    let short = |minor, left_out| Parts { major, minor, patch: "0", left_out, prerelease: "", build: "" };
+    let short = |minor, omitted| Parts { major, minor, patch: "0", omitted, prerelease: "", build: "" };
     if rest.is_empty() {
         return Some(short("0", ".0.0"));
     }
@@ -37,13 +37,13 @@ fn parse(version: &str) -> Option<Parts<'_>> {
         major,
         minor,
         patch,
-        left_out: "",
+        omitted: "",
         prerelease: rest,
         build,
     })
 }
 
-/// A decimal number without leading zeros, and the rest.
+/// Parses a decimal number without leading zeros; also returns the rest.
 fn number(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
@@ -59,36 +59,36 @@ fn is_number(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether it is a valid semantic version to Go.
+/// Whether a version is valid.
 pub fn is_valid(version: &str) -> bool {
     parse(version).is_some()
 }
 
-/// The version with all three numbers, and without build metadata.
+/// The version with all three numbers and without build metadata.
 pub fn canonical(version: &str) -> Option<String> {
     let parts = parse(version)?;
     let end = version.len() - parts.build.len();
-    version.get(..end).map(|version| format!("{version}{}", parts.left_out))
+    version.get(..end).map(|version| format!("{version}{}", parts.omitted))
 }
 
-/// `v2` of `v2.1.0`.
+/// The major version (`v2` for `v2.1.0`).
 pub fn major(version: &str) -> Option<&str> {
     let parts = parse(version)?;
     version.get(..=parts.major.len())
 }
 
-/// `-pre` of `v2.1.0-pre+meta`; empty for a release.
+/// The prerelease (`-pre` for `v2.1.0-pre+meta`), or empty.
 pub fn prerelease(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.prerelease)
 }
 
-/// `+meta` of `v2.1.0+meta`; empty where there is none.
+/// The build metadata (`+meta` for `v2.1.0+meta`), or empty.
 pub fn build(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.build)
 }
 
-/// Compares by precedence (<https://semver.org/#spec-item-11>), without build metadata. Invalid versions are equal, and
-/// lower than all valid ones.
+/// Compares by precedence (<https://semver.org/#spec-item-11>), ignoring build metadata. Invalid versions are
+/// equal to each other and lower than valid ones.
 pub fn compare(one: &str, other: &str) -> Ordering {
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => compare_numbers(one.major, other.major)
@@ -106,7 +106,7 @@ fn compare_numbers(one: &str, other: &str) -> Ordering {
 
 fn compare_prereleases(one: &str, other: &str) -> Ordering {
     if one.is_empty() || other.is_empty() {
-        // A release comes after its prereleases.
+        // A release is higher than its prereleases.
         return one.is_empty().cmp(&other.is_empty());
     }
     let (mut one, mut other) =

@@ -36,9 +36,6 @@ pub struct PluginOverride {
 
 impl ManifestOverrides {
     /// Parses the flags. `directories` returns the module path in a directory's go.mod, or an error message.
-    ///
-    /// # Errors
-    /// All invalid flags.
     pub fn read(
         roadrunner: Option<&str>,
         with: &[String],
@@ -171,9 +168,6 @@ impl Manifest {
     ///
     /// `--with` updates an existing plugin of the same module at any major version. A ref without a
     /// replacement removes the replacement in the file.
-    ///
-    /// # Errors
-    /// A `--without` matches no plugin, or no plugins are left.
     pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         if let Some(reference) = &flags.roadrunner {

@@ -30,9 +30,6 @@ pub struct GraphModule {
 
 impl ModuleGraph {
     /// Resolves the modules of a request. Only caches are written.
-    ///
-    /// # Errors
-    /// The resolution errors of [`velox_build::build`].
     pub async fn load(
         request: &BuildRequest,
         reporter: Arc<dyn Reporter>,

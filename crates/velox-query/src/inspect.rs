@@ -51,9 +51,6 @@ pub struct BinaryModule {
 }
 
 /// Inspects a RoadRunner binary for any platform, without running it.
-///
-/// # Errors
-/// The file can't be read, or is not a RoadRunner binary.
 pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let data = path.metadata().map_err(|error| Error::file("read", path, &error))?;
     // Opening a pipe or a device could block forever.

@@ -4,9 +4,6 @@ use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, Goal, Reporter, locked_versions};
 
 /// The module paths of the plugins by name, from an up-to-date lock or the manifest, else resolved.
-///
-/// # Errors
-/// An unreadable lock, or versions that can't be resolved.
 pub async fn module_paths(
     request: &BuildRequest,
     reporter: Arc<dyn Reporter>,

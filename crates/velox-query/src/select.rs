@@ -32,9 +32,6 @@ struct PluginSelector {
 
 /// Resolves selectors, in order, to the versions of the RoadRunner release, else to the newest ones.
 /// `OWNER/REPOSITORY` is a repository on `github_host`.
-///
-/// # Errors
-/// An unknown plugin, or versions that can't be listed.
 pub async fn select_plugins(
     session: &QuerySession<'_>,
     selectors: &[String],

@@ -12,7 +12,7 @@ use super::{
 pub(crate) const JSON: &str = "application/vnd.github+json";
 const RAW: &str = "application/vnd.github.raw+json";
 /// The maximum number of pages of tags.
-const PAGES: usize = 100;
+const MAX_PAGES: usize = 100;
 
 /// A repository on GitHub, over its REST API (<https://docs.github.com/en/rest>).
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl GitHub {
     pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
         let asked = reference.unwrap_or("HEAD");
         // A tag and a branch may share a name. Trying the tag costs a request, so only for tag-like names.
-        if looks_like_a_tag(asked) {
+        if is_tag_like(asked) {
             let what = format!("tag {asked} in {}", self.name);
             match self.commit(&format!("tags/{asked}"), &what).await {
                 Ok(commit) => return Ok(ResolvedRef { commit, tag: Some(asked.to_owned()) }),
@@ -120,7 +120,7 @@ impl GitHub {
             url.query_pairs_mut().append_pair("per_page", "100");
         }
         let mut tags = Vec::new();
-        for _ in 0..PAGES {
+        for _ in 0..MAX_PAGES {
             let Some(url) = next else { break };
             let what = format!("tags of {}", self.name);
             let (body, headers) = self.http.get(&url, &self.credentials, JSON, &what).await?;
@@ -183,7 +183,7 @@ fn public_api() -> Url {
 }
 
 /// Whether a ref looks like a version tag, with or without Go's directory prefix.
-fn looks_like_a_tag(reference: &str) -> bool {
+fn is_tag_like(reference: &str) -> bool {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     last.strip_prefix(['v', 'V']).unwrap_or(last).starts_with(|c: char| c.is_ascii_digit())
         && last.contains('.')
@@ -209,13 +209,7 @@ mod tests {
 
     #[test]
     fn versions_are_asked_for_as_tags_first() {
-        assert!(
-            looks_like_a_tag("v5.0.2")
-                && looks_like_a_tag("plugins/roadrunner/v1.6.18")
-                && looks_like_a_tag("1.0")
-        );
-        assert!(
-            !looks_like_a_tag("master") && !looks_like_a_tag("feature/x") && !looks_like_a_tag("9f8e7d6")
-        );
+        assert!(is_tag_like("v5.0.2") && is_tag_like("plugins/roadrunner/v1.6.18") && is_tag_like("1.0"));
+        assert!(!is_tag_like("master") && !is_tag_like("feature/x") && !is_tag_like("9f8e7d6"));
     }
 }

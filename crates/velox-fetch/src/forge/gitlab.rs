@@ -11,7 +11,7 @@ use super::{
 };
 
 const JSON: &str = "application/json";
-const PAGES: usize = 100;
+const MAX_PAGES: usize = 100;
 
 /// A project identifier of GitLab's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl GitLab {
     pub(crate) async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
         let mut tags = Vec::new();
         let mut page = Some("1".to_owned());
-        for _ in 0..PAGES {
+        for _ in 0..MAX_PAGES {
             let Some(number) = page else { break };
             let mut url = self.repository(&["tags"]);
             url.query_pairs_mut().append_pair("per_page", "100").append_pair("page", &number);

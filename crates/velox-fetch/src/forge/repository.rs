@@ -101,7 +101,7 @@ impl RemoteRepository {
         each!(self, inner => inner.is_ancestor(ancestor, commit).await)
     }
 
-    /// Whether the repository is public; always true without a token.
+    /// Whether the repository is public: true for a forge without a token, false for git.
     pub async fn is_public(&self) -> Result<bool, ForgeError> {
         each!(self, inner => inner.is_public().await)
     }

@@ -57,20 +57,20 @@ pub async fn github_token_info(
         reset: i64,
     }
     let url = extended(&github::api(endpoint), &["rate_limit"]);
-    let mut facts = TokenInfo { host: host(&url), ..TokenInfo::default() };
+    let mut info = TokenInfo { host: host(&url), ..TokenInfo::default() };
     match http.get(&url, &ForgeCredentials::github(token), github::JSON, "rate limit").await {
         Ok((body, headers)) => {
             let Core { remaining, limit, reset } = parsed::<Answer>(&url, &body)?.resources.core;
-            facts.quota = Some(RateLimit { remaining, limit, reset });
+            info.quota = Some(RateLimit { remaining, limit, reset });
             // Classic tokens only: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
-            facts.scopes = text(&headers, "x-oauth-scopes").map(|scopes| {
+            info.scopes = text(&headers, "x-oauth-scopes").map(|scopes| {
                 scopes.split(',').map(|scope| scope.trim().to_owned()).filter(|s| !s.is_empty()).collect()
             });
-            facts.expires = text(&headers, "github-authentication-token-expiration").map(str::to_owned);
-            Ok(facts)
+            info.expires = text(&headers, "github-authentication-token-expiration").map(str::to_owned);
+            Ok(info)
         }
         // An Enterprise Server without rate limits accepted the token.
-        Err(ForgeError::NotFound { .. }) if endpoint.is_some() => Ok(facts),
+        Err(ForgeError::NotFound { .. }) if endpoint.is_some() => Ok(info),
         Err(error) => Err(error),
     }
 }
@@ -89,12 +89,12 @@ pub async fn gitlab_token_info(
     }
     let root = gitlab::api(endpoint);
     let credentials = ForgeCredentials::gitlab(token);
-    let mut facts = TokenInfo { host: host(&root), ..TokenInfo::default() };
+    let mut info = TokenInfo { host: host(&root), ..TokenInfo::default() };
     if credentials.token.is_none() {
         let url = extended(&root, &["version"]);
         // Without a token GitLab answers 401, which proves that it is reachable.
         return match http.get(&url, &credentials, "application/json", "version").await {
-            Ok(_) | Err(ForgeError::Unauthorized { .. }) => Ok(facts),
+            Ok(_) | Err(ForgeError::Unauthorized { .. }) => Ok(info),
             Err(error) => Err(error),
         };
     }
@@ -102,15 +102,15 @@ pub async fn gitlab_token_info(
     match http.get(&url, &credentials, "application/json", "token").await {
         Ok((body, headers)) => {
             let own: Own = parsed(&url, &body)?;
-            (facts.scopes, facts.expires, facts.quota) = (Some(own.scopes), own.expires_at, quota(&headers));
-            Ok(facts)
+            (info.scopes, info.expires, info.quota) = (Some(own.scopes), own.expires_at, quota(&headers));
+            Ok(info)
         }
         // Other token types (job, application) have no such endpoint.
         Err(ForgeError::NotFound { .. }) => {
             let url = extended(&root, &["user"]);
             let (_, headers) = http.get(&url, &credentials, "application/json", "user").await?;
-            facts.quota = quota(&headers);
-            Ok(facts)
+            info.quota = quota(&headers);
+            Ok(info)
         }
         Err(error) => Err(error),
     }

@@ -145,7 +145,7 @@ impl<'a> LogRecord<'a> {
 }
 
 /// The storage index of hash number `n` of a level (0 is the records), or `None` beyond the largest tree.
-/// See [Crosby and Wallach](https://www.usenix.org/legacy/event/sec09/tech/full_papers/crosby.pdf), section 3.3.
+/// See section 3.3 of <https://www.usenix.org/legacy/event/sec09/tech/full_papers/crosby.pdf>.
 pub fn stored_hash_index(level: u32, n: u64) -> Option<u64> {
     // The hash is stored right after its last record, whose own index is n + n/2 + n/4 + ….
     let mut last = n.checked_add(1)?.checked_mul(1_u64.checked_shl(level)?)?.checked_sub(1)?;

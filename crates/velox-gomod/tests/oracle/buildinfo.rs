@@ -1,4 +1,4 @@
-//! The build information of real binaries, as Go's own debug/buildinfo reads it.
+//! The build information of binaries compared with debug/buildinfo.
 
 use std::{error::Error, fs, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use velox_testkit::GoOracle;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// A program with one required module that a folder replaces.
+/// A program that requires one module, replaced by a directory.
 fn program(dir: &Path) -> std::io::Result<()> {
     fs::create_dir_all(dir.join("lib"))?;
     fs::write(
@@ -38,7 +38,7 @@ fn build(dir: &Path, os: &str, arch: &str, flags: &[&str]) -> Result<std::path::
     if output.status.success() { Ok(binary) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
 }
 
-/// As Go's JSON has it.
+/// A module in the format of Go's JSON.
 fn module(module: &BuildModule) -> Value {
     let mut object = Map::new();
     for (key, value) in [("Path", &module.path), ("Version", &module.version), ("Sum", &module.sum)] {
@@ -109,7 +109,7 @@ fn the_pointers_of_before_go_1_18() -> Outcome {
     Ok(())
 }
 
-/// An ELF file with one writable segment, whose information is the older kind.
+/// An ELF file with one writable segment and build information in the format before Go 1.18.
 fn old_binary(big_endian: bool, pointer: usize) -> Vec<u8> {
     const BASE: u64 = 0x10000;
     let number = |value: u64, size: usize| {

@@ -1,4 +1,4 @@
-//! The answers of velox-gomod compared with those of `golang.org/x/mod` and `debug/buildinfo`.
+//! velox-gomod compared with `golang.org/x/mod` and `debug/buildinfo`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Versions, paths and go.mod: our answers are golang.org/x/mod's, on generated input.
+//! Versions, paths and go.mod compared with golang.org/x/mod on generated input.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,7 @@ use velox_gomod::{
 };
 use velox_testkit::GoOracle;
 
-/// The same inputs on every run.
+/// Deterministic samples.
 fn samples<T>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -57,7 +57,7 @@ fn go_mod() -> impl Strategy<Value = String> {
         .prop_map(|(module, lines)| format!("{module}{}\n", lines.join("\n")))
 }
 
-/// The oracle's answer, null where it refuses.
+/// The oracle's result, null for an error.
 fn ask(oracle: &GoOracle, operation: &str, arguments: &[&str]) -> Value {
     oracle.ask(operation, arguments).unwrap_or(Value::Null)
 }
@@ -176,7 +176,7 @@ fn paths() {
         list.dedup_by(|a, b| semver::compare(&a.version, &b.version).is_eq() && a.path == b.path && a == b);
         let sorted = ask(&oracle, "module.sort", &texts.iter().map(String::as_str).collect::<Vec<_>>());
         let ours: Vec<String> = list.iter().map(ToString::to_string).collect();
-        // Short and long forms of one version (v1, v1.0.0) are equal to Go, which leaves them in any order.
+        // Short and long forms of a version (v1, v1.0.0) compare equal in Go, so their order is unspecified.
         if chunk.iter().all(|v| semver::canonical(v).as_ref() == Some(v)) {
             assert_eq!(json!(ours), sorted);
         }
@@ -203,7 +203,7 @@ fn go_mod_files() {
         };
         accepted += 1;
         let printed = file.to_string();
-        // Printing puts direct requirements before indirect ones.
+        // Printing sorts direct requirements before indirect ones.
         let sorted = |mut parts: Value| {
             if let Some(lines) = parts["lines"].as_array_mut() {
                 lines.sort_by_key(ToString::to_string);

@@ -1,4 +1,4 @@
-//! What golang.org/x/mod says of sums and module zips, velox_gomod says too.
+//! Checksums and module zips compared with golang.org/x/mod.
 
 use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
@@ -13,7 +13,7 @@ use velox_testkit::GoOracle;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// Parts of paths, among them every one that has a rule of its own.
+/// Path elements, including all special cases.
 const PARTS: &[&str] = &[
     "a",
     "A",
@@ -60,7 +60,7 @@ fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 1..5).prop_map(|parts| parts.join("/"))
 }
 
-/// The content of a go.mod, of an older and a newer Go.
+/// A go.mod with an older or newer go version.
 fn go_mod() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![
         None,
@@ -71,7 +71,7 @@ fn go_mod() -> impl Strategy<Value = Option<&'static str>> {
     ])
 }
 
-/// A tree that a file system takes: paths to contents.
+/// A file tree: paths to contents.
 fn tree() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
     let part = prop::sample::select(vec![
         "a",
@@ -91,8 +91,8 @@ fn tree() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
     prop::collection::btree_map(path, prop::collection::vec(any::<u8>(), 0..40), 1..14)
 }
 
-/// Writes a tree, leaving out what collides with a file or folder there.
-fn plant(dir: &Path, files: &BTreeMap<String, Vec<u8>>, go_mod: Option<&str>) -> std::io::Result<()> {
+/// Writes a tree, except for files that collide with existing ones.
+fn write_tree(dir: &Path, files: &BTreeMap<String, Vec<u8>>, go_mod: Option<&str>) -> std::io::Result<()> {
     fs::create_dir_all(dir)?;
     for (name, content) in files.iter().filter(|(name, _)| *name != "go.mod" && !name.starts_with("go.mod/"))
     {
@@ -122,8 +122,8 @@ fn summary(checked: &CheckedFiles) -> Value {
     })
 }
 
-/// After a first invalid file both refuse the module; what else they name then may differ, since a refused name may or
-/// may not be one that later names collide with.
+/// The first invalid file or the whole summary. Later errors may differ, depending on whether collisions with
+/// rejected names are reported.
 fn verdict(mut summary: Value) -> Value {
     match summary["invalid"].get(0) {
         Some(first) => first.clone(),
@@ -185,7 +185,7 @@ fn folders_and_their_zips() -> Outcome {
     runner(120).run(&(tree(), go_mod()), |(files, go_mod)| {
         let room = tempfile::tempdir()?;
         let dir = room.path().join("tree");
-        plant(&dir, &files, go_mod)?;
+        write_tree(&dir, &files, go_mod)?;
         #[cfg(unix)]
         std::os::unix::fs::symlink("b.go", dir.join("link"))?;
 
@@ -205,7 +205,7 @@ fn folders_and_their_zips() -> Outcome {
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(fs::read(&again)?, fs::read(&ours)?);
 
-        // Each unpacks the other's.
+        // Each implementation unpacks the other's zip.
         let (out, back) = (room.path().join("out"), room.path().join("back"));
         modzip::unzip(&out, &this(), &theirs).map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(ask("zip.unzip", &[&path, &version, &name(&ours), &name(&back)]), Ok(json!("")));
@@ -287,7 +287,7 @@ fn hostile_zips() -> Outcome {
     pack(json!([{ "path": "example.com/M@v1.2.3/link", "kind": "symlink", "content": "/etc" }]))?;
     assert!(refused()?.contains("symbolic link"));
 
-    // More comes out than the header says.
+    // The content is larger than declared in the header.
     pack(json!([{ "path": "example.com/M@v1.2.3/bomb", "kind": "file", "content": "b".repeat(100_000) }]))?;
     let mut bytes = fs::read(&zip)?;
     let at = bytes.windows(4).position(|four| four == 100_000_u32.to_le_bytes()).ok_or("no size")?;
@@ -299,7 +299,7 @@ fn hostile_zips() -> Outcome {
     assert!(modzip::unzip(&room.path().join("bomb"), &this(), &zip).is_err());
     assert!(fs::metadata(room.path().join("bomb/bomb")).map_or(0, |file| file.len()) <= 11);
 
-    // No bytes panic.
+    // Corrupt input doesn't panic.
     let mut runner = runner(300);
     runner.run(&prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), |changes| {
         let mut bytes = bytes.clone();

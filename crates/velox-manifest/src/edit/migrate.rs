@@ -22,9 +22,6 @@ pub struct Migration {
 /// paths, by plugin name, that [`Plugin::module_path`] can't derive.
 ///
 /// Comments and lines that the formats share are kept. A text in the newest format is returned unchanged.
-///
-/// # Errors
-/// Settings that the newest format can't express.
 pub fn migrate(
     source: &SourceFile,
     manifest: &Manifest,

@@ -65,9 +65,6 @@ pub enum NewOrigin {
 
 impl Editor {
     /// Creates an editor of a TOML text.
-    ///
-    /// # Errors
-    /// The text isn't TOML.
     pub fn new(text: &str) -> Result<Self, Diagnostic> {
         match Document::parse(text) {
             Ok(_) => Ok(Self { text: text.to_owned() }),
@@ -116,9 +113,6 @@ impl Editor {
     }
 
     /// Adds a plugin after the last one, in the same style.
-    ///
-    /// # Errors
-    /// The name is in use, or the layout of the file is not supported.
     pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
         let all = self.entries();
         if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
@@ -139,9 +133,6 @@ impl Editor {
     }
 
     /// Removes a plugin. Comments on separate lines are kept.
-    ///
-    /// # Errors
-    /// There is no such plugin.
     pub fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
         let mut changes = TextEdits::default();
@@ -170,27 +161,18 @@ impl Editor {
     }
 
     /// Sets a plugin's ref.
-    ///
-    /// # Errors
-    /// There is no such plugin.
     pub fn set_ref(&mut self, name: &str, reference: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
         self.set(&entry, entry.section.reference(), reference)
     }
 
     /// Sets a plugin's module path. Plugins of a forge don't change: a repository has all major versions.
-    ///
-    /// # Errors
-    /// There is no such plugin.
     pub fn set_module(&mut self, name: &str, module: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
         if entry.section == PluginsTable::Plugins { self.set(&entry, "module_name", module) } else { Ok(()) }
     }
 
     /// Sets or removes the replacement of a plugin.
-    ///
-    /// # Errors
-    /// There is no such plugin.
     pub fn set_replace(&mut self, name: &str, replace: Option<&Replacement>) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
         match replace {
@@ -211,9 +193,6 @@ impl Editor {
     }
 
     /// Sets RoadRunner's ref.
-    ///
-    /// # Errors
-    /// The file has no `[roadrunner] ref` to set.
     pub fn set_roadrunner(&mut self, reference: &str) -> Result<(), Diagnostic> {
         let document = self.document()?;
         let place = document.get("roadrunner").and_then(|table| table.as_table_like()?.get("ref")?.span());

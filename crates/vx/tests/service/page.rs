@@ -72,7 +72,7 @@ impl Site {
     }
 }
 
-/// Runs a test with a service and a browser; skipped with a printed reason where there is no browser.
+/// Runs a test with a service and a browser; without a browser it is skipped with a printed reason.
 fn story(name: &str, report: impl AsyncFnOnce(&Site, &Browser)) {
     story_with(name, false, report);
 }

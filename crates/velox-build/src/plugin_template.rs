@@ -118,13 +118,13 @@ impl PluginTemplate {
         &self.module
     }
 
-    /// Writes the files into `directory`, empty but for version control, all or none. Returns their names.
+    /// Writes the files into a missing or empty `directory` (except for version control). Returns their names.
     ///
     /// # Errors
     /// The directory is not empty or can't be written.
     pub fn write(&self, directory: &Path) -> Result<Vec<&'static str>, Error> {
         let failed = |error: io::Error| Error::file("write", directory, &error);
-        let there = match fs::read_dir(directory) {
+        let existing = match fs::read_dir(directory) {
             Ok(entries) => Some(entries),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
@@ -134,33 +134,33 @@ impl PluginTemplate {
                 .flatten()
                 .any(|entry| ![".git", ".hg", ".svn"].iter().any(|name| entry.file_name() == *name))
         };
-        let into_it = there.is_some();
-        if there.is_some_and(has_files) {
+        let exists = existing.is_some();
+        if existing.is_some_and(has_files) {
             let message = format!("{} already exists and is not empty", directory.display());
             return Err(
                 Error::configuration(message).help("choose another name, or another directory with --dir")
             );
         }
         // An existing directory may be the working directory of a process: it is not replaced.
-        let parent = if into_it { directory } else { directory.parent().unwrap_or(Path::new(".")) };
+        let parent = if exists { directory } else { directory.parent().unwrap_or(Path::new(".")) };
         fs::create_dir_all(parent).map_err(failed)?;
-        let unfinished = tempfile::Builder::new().prefix(".vx-new-").tempdir_in(parent).map_err(failed)?;
-        let inside = unfinished.path().join("plugin");
+        let temporary = tempfile::Builder::new().prefix(".vx-new-").tempdir_in(parent).map_err(failed)?;
+        let staging = temporary.path().join("plugin");
         // Unlike a temporary directory, it gets its mode from the umask.
-        fs::create_dir(&inside).map_err(failed)?;
+        fs::create_dir(&staging).map_err(failed)?;
         for (name, template) in FILES {
-            fs::write(inside.join(name), self.filled(template)).map_err(failed)?;
+            fs::write(staging.join(name), self.render(template)).map_err(failed)?;
         }
-        if into_it {
-            FILES.iter().try_for_each(|(name, _)| fs::rename(inside.join(name), directory.join(name)))
+        if exists {
+            FILES.iter().try_for_each(|(name, _)| fs::rename(staging.join(name), directory.join(name)))
         } else {
-            fs::rename(&inside, directory)
+            fs::rename(&staging, directory)
         }
         .map_err(failed)?;
         Ok(FILES.iter().map(|(name, _)| *name).collect())
     }
 
-    fn filled(&self, template: &str) -> String {
+    fn render(&self, template: &str) -> String {
         template
             .replace("{{name}}", &self.name)
             .replace("{{package}}", &self.package())
@@ -194,10 +194,10 @@ mod tests {
     fn nothing_of_the_template_is_left() {
         let skeleton = PluginTemplate::new("my-plugin", Some("github.com/Me/MyPlugin/v2")).unwrap();
         for (name, template) in FILES {
-            let filled = skeleton.filled(template);
+            let filled = skeleton.render(template);
             assert!(!filled.contains("{{") && filled.ends_with('\n'), "{name}");
         }
-        assert!(skeleton.filled("package {{package}}").ends_with(" myplugin"));
+        assert!(skeleton.render("package {{package}}").ends_with(" myplugin"));
     }
 
     #[test]

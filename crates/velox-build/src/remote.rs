@@ -23,9 +23,9 @@ pub struct RemoteBuild<'a> {
     request: &'a BuildRequest,
     output: &'a Output,
     settings: BuildSettings,
-    asked: RequestedVersions,
+    requested: RequestedVersions,
     found: LockFile,
-    fits: bool,
+    is_matching: bool,
 }
 
 /// The effective settings of a remote build.
@@ -82,14 +82,14 @@ impl<'a> RemoteBuild<'a> {
         let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
         output.check(&settings)?;
         output.probe(&settings)?;
-        let asked = RequestedVersions::new(&manifest, &settings, &request.base);
+        let requested = RequestedVersions::new(&manifest, &settings, &request.base);
         let found = LockFile::read(request)?;
-        let fits = match found.matching(&asked) {
+        let is_matching = match found.matching(&requested) {
             Ok(_) => true,
             Err(differences) if request.options.versions.locked => return Err(found.mismatch(&differences)),
             Err(_) => false,
         };
-        Ok(Self { request, output, settings, asked, found, fits })
+        Ok(Self { request, output, settings, requested, found, is_matching })
     }
 
     /// The effective settings.
@@ -112,7 +112,7 @@ impl<'a> RemoteBuild<'a> {
     /// distinguish raised versions from requested ones.
     #[must_use]
     pub fn exact(&self) -> Option<LockedRefs> {
-        let lock = self.fitting()?;
+        let lock = self.matching_lock()?;
         if self.settings.strict && !lock.raised.is_empty() {
             return None;
         }
@@ -134,7 +134,7 @@ impl<'a> RemoteBuild<'a> {
     pub fn adopt(&self, texts: &[String], modules: &BTreeMap<String, String>) -> Result<Option<Lock>, Error> {
         let mut adopted: Option<Lock> = None;
         for text in texts {
-            let lock = self.in_own_words(Lock::parse("the lock of the build service", text)?, modules);
+            let lock = self.localize(Lock::parse("the lock of the build service", text)?, modules);
             match &mut adopted {
                 None => adopted = Some(lock),
                 Some(first) => {
@@ -151,7 +151,7 @@ impl<'a> RemoteBuild<'a> {
     /// # Errors
     /// With `--locked`, other versions than in the local lock.
     pub fn keep(&self, adopted: &Lock) -> Result<LockUpdate, Error> {
-        let Some(known) = self.fitting() else {
+        let Some(lock) = self.matching_lock() else {
             if !self.request.updates_lock || self.request.lock.is_none() {
                 return Ok(LockUpdate::Stays);
             }
@@ -160,7 +160,7 @@ impl<'a> RemoteBuild<'a> {
                 Err(why) => LockUpdate::Unwritable(why),
             });
         };
-        if known.go_mod == adopted.go_mod {
+        if lock.go_mod == adopted.go_mod {
             return Ok(LockUpdate::Stays);
         }
         if self.request.options.versions.locked {
@@ -169,7 +169,7 @@ impl<'a> RemoteBuild<'a> {
                 self.found.name()
             ))
             .help("build on this machine, or update the lock with `vx lock`")
-            .output(differences(&known.go_mod, &adopted.go_mod)));
+            .output(differences(&lock.go_mod, &adopted.go_mod)));
         }
         Ok(LockUpdate::Differs)
     }
@@ -205,9 +205,9 @@ impl<'a> RemoteBuild<'a> {
     /// # Errors
     /// The file can't be created.
     pub fn create_binary(&self, target: &GoTarget) -> Result<AtomicFile, Error> {
-        let place = self.place(target);
-        AtomicFile::create(&place, TEMPORARY_PREFIX, FileMode::Executable)
-            .map_err(|error| unwritable(&place, &error))
+        let path = self.place(target);
+        AtomicFile::create(&path, TEMPORARY_PREFIX, FileMode::Executable)
+            .map_err(|error| unwritable(&path, &error))
     }
 
     /// Renames a downloaded binary to its output path.
@@ -218,18 +218,18 @@ impl<'a> RemoteBuild<'a> {
         binary.persist().map_err(|error| unwritable(&self.place(target), &error))
     }
 
-    fn fitting(&self) -> Option<&Lock> {
-        self.found.lock.as_ref().filter(|_| self.fits)
+    fn matching_lock(&self) -> Option<&Lock> {
+        self.found.lock.as_ref().filter(|_| self.is_matching)
     }
 
-    fn in_own_words(&self, mut lock: Lock, modules: &BTreeMap<String, String>) -> Lock {
+    fn localize(&self, mut lock: Lock, modules: &BTreeMap<String, String>) -> Lock {
         let names: BTreeMap<&str, &str> =
             modules.iter().map(|(name, module)| (module.as_str(), name.as_str())).collect();
-        let own = |module: &str| names.get(module).map(|name| (*name).to_owned());
-        lock.roadrunner.from.clone_from(&self.asked.roadrunner);
+        let name_of = |module: &str| names.get(module).map(|name| (*name).to_owned());
+        lock.roadrunner.from.clone_from(&self.requested.roadrunner);
         for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {
-            let Some(name) = own(&plugin.module) else { continue };
-            plugin.from = self.asked.plugins.get(&name).cloned();
+            let Some(name) = name_of(&plugin.module) else { continue };
+            plugin.from = self.requested.plugins.get(&name).cloned();
             if let Some(asked) = reference(&self.request.manifest, &name) {
                 plugin.asked = asked;
             }
@@ -237,12 +237,12 @@ impl<'a> RemoteBuild<'a> {
         }
         lock.plugins.sort_by(|one, other| one.name.cmp(&other.name));
         for RaisedPlugin { name, module, asked, .. } in &mut lock.raised {
-            if let Some(known) = own(module) {
-                *asked = reference(&self.request.manifest, &known).unwrap_or_else(|| asked.clone());
-                *name = known;
+            if let Some(local_name) = name_of(module) {
+                *asked = reference(&self.request.manifest, &local_name).unwrap_or_else(|| asked.clone());
+                *name = local_name;
             }
         }
-        lock.settings.clone_from(&self.asked.settings);
+        lock.settings.clone_from(&self.requested.settings);
         lock
     }
 }

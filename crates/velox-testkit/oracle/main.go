@@ -1,6 +1,6 @@
-// Command oracle answers questions about Go modules with golang.org/x/mod, for the tests of velox-gomod.
+// Command oracle runs operations of golang.org/x/mod, for the tests of velox-gomod and velox-fetch.
 //
-// It reads one JSON object a line, {"op": "semver.compare", "args": ["v1.0.0", "v1.1.0"]}, and answers each with one
+// It reads one JSON object per line, {"op": "semver.compare", "args": ["v1.0.0", "v1.1.0"]}, and replies with one
 // line: {"value": …} or {"error": "…"}.
 package main
 

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// parts are what both sides make of a go.mod.
+// parts are the contents of a go.mod that both implementations are compared by.
 type parts struct {
 	Module    string   `json:"module"`
 	Go        string   `json:"go"`

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// hashes is a log's storage.
+// hashes is the storage of a log.
 type hashes []tlog.Hash
 
 func (h hashes) ReadHashes(indexes []int64) (list []tlog.Hash, err error) {
@@ -24,7 +24,7 @@ func (h hashes) ReadHashes(indexes []int64) (list []tlog.Hash, err error) {
 	return list, nil
 }
 
-// logOf has the hashes of the log of the records "record 0", "record 1" and so on.
+// logOf returns the hashes of a log with the records "record 0", "record 1" and so on.
 func logOf(n int64) (h hashes, err error) {
 	for i := range n {
 		more, err := tlog.StoredHashes(i, fmt.Appendf(nil, "record %d", i), h)
@@ -141,7 +141,7 @@ func init() {
 		return []any{id, string(text), string(rest)}, err
 	}
 
-	// sumdb.new starts a server with a signer key; what it says of each module depends on its flavour.
+	// sumdb.new starts a server with a signer key; its lines for a module depend on its flavour.
 	operations["sumdb.new"] = func(args []string) (any, error) {
 		ops := sumdb.NewTestServer(args[0], func(path, vers string) ([]byte, error) {
 			if strings.Contains(path, "missing") {

@@ -103,7 +103,7 @@ func init() {
 	operations["zip.unzip"] = func(args []string) (any, error) {
 		return "", modzip.Unzip(args[3], module.Version{Path: args[0], Version: args[1]}, args[2])
 	}
-	// zip.pack makes any zip at all, hostile ones too.
+	// zip.pack creates arbitrary zips, including malicious ones.
 	operations["zip.pack"] = func(args []string) (any, error) {
 		list, err := entries(args[1])
 		if err != nil {

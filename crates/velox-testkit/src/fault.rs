@@ -208,8 +208,7 @@ impl FaultRules {
         locked(&self.0).clear();
     }
 
-    /// The oldest fault that applies to a request, counted as a hit. `paths` are the names of the request's
-    /// path.
+    /// The oldest fault for a request, counted as a hit. `paths` are the alternative forms of its path.
     pub(crate) fn take(&self, request: &HttpRequest, paths: &[&str]) -> Option<Fault> {
         let rules = locked(&self.0);
         let rule = rules.iter().find(|rule| locked(&rule.0).covers(request, paths))?;

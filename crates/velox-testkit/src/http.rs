@@ -215,8 +215,7 @@ impl HttpReply {
 
 type HttpBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Serves the requests of one connection. `name` is the host name of the client's TLS connection. The handler
-/// may block.
+/// Serves a connection; the handler may block. `name` is the host name of the client's TLS connection.
 pub(crate) async fn serve<S>(
     stream: S,
     name: Option<String>,

@@ -62,9 +62,8 @@ impl NatsServer {
         ports.iter().enumerate().map(start).collect()
     }
 
-    /// Starts a server in operator mode
-    /// (<https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>); also
-    /// returns the text of a credentials file, as `nsc` creates it.
+    /// Starts a server in operator mode; also returns the text of a credentials file, as `nsc` creates it:
+    /// <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>
     pub fn start_with_operator() -> io::Result<(Self, String)> {
         let (operator, system, account, user) =
             (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());

@@ -6,8 +6,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A Go program that runs operations of `golang.org/x/mod`, the reference for velox-gomod and velox-fetch;
-/// one per test process.
+/// A Go program around `golang.org/x/mod`, the reference for velox-gomod and velox-fetch; one per process.
 pub struct GoOracle {
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }

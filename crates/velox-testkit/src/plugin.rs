@@ -5,9 +5,8 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// The source of a small RoadRunner plugin, made by [`plugin()`].
 ///
-/// It compiles into [`roadrunner`](crate::roadrunner()) and into the real RoadRunner: its type has the
-/// methods that [endure](https://github.com/roadrunner-server/endure) calls. By default it requires no other
-/// module.
+/// It compiles into [`roadrunner`](crate::roadrunner()) and into the real RoadRunner, with the methods that
+/// [endure](https://github.com/roadrunner-server/endure) calls. By default it requires no other module.
 #[derive(Clone, Debug)]
 pub struct PluginModule {
     module: String,

@@ -17,7 +17,6 @@ use crate::{
     sumdb::{TestSumDb, go_sum_lines},
 };
 
-/// Publication time of the modules.
 const PUBLICATION_TIME: &str = "2024-01-01T00:00:00Z";
 
 /// A Go module proxy on localhost, over modules made by a test: <https://go.dev/ref/mod#goproxy-protocol>.
@@ -356,7 +355,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// `None` if [`escape`] can't return the text.
+/// Reverses [`escape`]; `None` for text that it can't return.
 fn unescape(text: &str) -> Option<String> {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();

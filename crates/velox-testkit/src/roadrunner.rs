@@ -10,10 +10,9 @@ pub struct RoadRunnerTree {
 /// A small server with RoadRunner's layout and the module path
 /// `github.com/roadrunner-server/roadrunner/MAJOR` (`v2`, `v2023`, `v2024`, `v2025`, `v3`).
 ///
-/// It supports `rr serve -c FILE`, `rr workers -c FILE` and `rr --version`. It contains endure, the config
-/// plugin and the real plugins fileserver, informer, logger, metrics, resetter, rpc and status, all from the
-/// public module proxy. `internal/cli/workers` imports two of them, as in RoadRunner, so a build can't omit
-/// these.
+/// It supports `rr serve -c FILE`, `rr workers -c FILE` and `rr --version`, and contains endure, the config
+/// plugin and the real plugins fileserver, informer, logger, metrics, resetter, rpc and status from the
+/// public proxy. A build can't omit two of them, which `internal/cli/workers` imports as in RoadRunner.
 pub fn roadrunner(major: &str) -> RoadRunnerTree {
     const WRITTEN_AS: &str = "github.com/roadrunner-server/roadrunner/v2025";
     let module = format!("github.com/roadrunner-server/roadrunner/{major}");

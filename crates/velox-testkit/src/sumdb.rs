@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{Files, localhost::locked};
 
-/// The name of every test database.
 const NAME: &str = "sum.testkit.example";
 /// The algorithm byte before a key's 32 bytes.
 const ED25519: u8 = 1;
@@ -187,7 +186,7 @@ fn key_hash(public: &[u8]) -> [u8; 4] {
     [hash[0], hash[1], hash[2], hash[3]]
 }
 
-/// A random key, so that no two databases of a test run have the same.
+/// A random key, different for each database of a test run.
 fn new_key() -> Arc<Ed25519KeyPair> {
     let mut seed = RecordHash::default();
     for part in seed.chunks_mut(8) {

@@ -137,19 +137,19 @@ fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
     if !is_executable(file) {
         return false;
     }
-    let notes = artifact.directory.join("published.json");
-    let mut known: BTreeMap<PathBuf, FileIdentity> =
-        fs::read(&notes).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    if known.get(file) == Some(&identity) {
+    let record = artifact.directory.join("published.json");
+    let mut published: BTreeMap<PathBuf, FileIdentity> =
+        fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if published.get(file) == Some(&identity) {
         return true;
     }
     let same = digest::of_file(file).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
     if same && identity.is_settled() && FileIdentity::of(file) == Some(identity) {
-        known.retain(|other, _| other.exists());
-        known.insert(file.to_owned(), identity);
+        published.retain(|other, _| other.exists());
+        published.insert(file.to_owned(), identity);
         // On failure, the file is hashed again next time.
-        let text = serde_json::to_string(&known).unwrap_or_default();
-        let _ = crate::write_text(&notes, &text);
+        let text = serde_json::to_string(&published).unwrap_or_default();
+        let _ = crate::write_text(&record, &text);
     }
     same
 }
@@ -179,7 +179,7 @@ impl FileIdentity {
         Some(Self { device: 0, inode: 0, size: data.len(), changed: (0, 0) })
     }
 
-    /// Whether a change from now on would have another time; false where the status change time is unknown.
+    /// Whether a later change would have another status change time; false if that time is unknown.
     fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (seconds, nanos) = self.changed;

@@ -128,7 +128,7 @@ impl ArtifactStore {
         let text = serde_json::to_string_pretty(&artifact).unwrap_or_default();
         fs::write(new.path().join("artifact.json"), text).map_err(failed)?;
         // No sync: readers verify the checksum.
-        let _alone = self.alone().map_err(failed)?;
+        let _lock = self.lock_writers().map_err(failed)?;
         // Another build may have added the same binary.
         if self.read(&directory).is_none() {
             self.discard(&directory);
@@ -137,8 +137,8 @@ impl ArtifactStore {
         self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
-    /// The lock of writers.
-    fn alone(&self) -> io::Result<File> {
+    /// Takes the lock of writers.
+    fn lock_writers(&self) -> io::Result<File> {
         fs::create_dir_all(&self.root)?;
         let file = File::options().create(true).truncate(false).write(true).open(self.root.join(".lock"))?;
         file.lock()?;
@@ -161,7 +161,7 @@ impl ArtifactStore {
 
     /// As [`ArtifactStore::prune`], but keeps the artifacts with these keys.
     pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> StoreContents {
-        let _alone = self.root.exists().then(|| self.alone());
+        let _lock = self.root.exists().then(|| self.lock_writers());
         self.remove_unfinished();
         self.shrink(limit, keys)
     }

@@ -13,7 +13,7 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// A missing file is no error.
+    /// Reads the lock file; a missing one is not an error.
     pub(crate) fn read(request: &BuildRequest) -> Result<Self, Error> {
         let Some(path) = request.lock.clone() else { return Ok(Self::default()) };
         let text = match fs::read_to_string(&path) {
@@ -40,10 +40,10 @@ impl LockFile {
         self.path.as_ref().map_or_else(|| "velox.lock".to_owned(), |path| path.display().to_string())
     }
 
-    /// The lock, or how it differs from the requested versions.
-    pub(crate) fn matching(&self, asked: &RequestedVersions) -> Result<&Lock, Vec<String>> {
+    /// The lock, or its differences from the requested versions.
+    pub(crate) fn matching(&self, requested: &RequestedVersions) -> Result<&Lock, Vec<String>> {
         let Some(lock) = &self.lock else { return Err(vec![format!("there is no {}", self.name())]) };
-        let differences = asked.differences(lock);
+        let differences = requested.differences(lock);
         if differences.is_empty() { Ok(lock) } else { Err(differences) }
     }
 

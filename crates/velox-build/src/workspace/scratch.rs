@@ -88,7 +88,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let parent = cache.path().join("workspaces-v0");
         let live = ScratchDirectory::create(cache.path(), false).unwrap();
-        // A directory of a killed build.
+        // The directories of killed builds.
         fs::create_dir(parent.join("build-dead")).unwrap();
         fs::write(parent.join("build-dead.lock"), "").unwrap();
         fs::create_dir(parent.join("build-orphan")).unwrap();

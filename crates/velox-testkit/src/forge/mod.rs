@@ -22,9 +22,9 @@ use crate::{
 /// A forge on localhost: GitHub's REST API, GitLab's REST API and git's smart HTTP protocol over [`Repo`]s,
 /// as far as vx, the go command and Velox use them.
 ///
-/// Its own port serves an Enterprise Server ([`github_url`](TestForge::github_url)) and a GitLab below a
-/// sub-path ([`gitlab_url`](TestForge::gitlab_url)). Behind an [`Internet`](crate::Internet) it is github.com
-/// and gitlab.com.
+/// Its own port serves GitHub Enterprise Server ([`github_url`](TestForge::github_url)) and GitLab below a
+/// path ([`gitlab_url`](TestForge::gitlab_url)); an [`Internet`](crate::Internet) makes it github.com and
+/// gitlab.com.
 ///
 /// ```
 /// # use velox_testkit::TestForge;

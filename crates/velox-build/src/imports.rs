@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use velox_manifest::GoTarget;
 
-/// The imports of all Go files below `tree`, except tests, whose relative path passes `counts`.
+/// The imports of the Go files below `tree`, except tests, that `counts` accepts by their relative path.
 pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut folders = vec![String::new()];

@@ -1,4 +1,4 @@
-//! The go command's settings, without running it (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
+//! `go env` settings without the go command (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The go command's own module cache, GOMODCACHE (<https://go.dev/ref/mod#module-cache>).
+//! The module cache, GOMODCACHE (<https://go.dev/ref/mod#module-cache>).
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -236,10 +236,10 @@ impl RemoteCache {
         weight: u32,
         answer: impl Future<Output = object_store::Result<T>>,
     ) -> Option<T> {
-        self.ask_within(self.timeout, what, weight, answer).await
+        self.request_within(self.timeout, what, weight, answer).await
     }
 
-    async fn ask_within<T>(
+    async fn request_within<T>(
         &self,
         limit: Duration,
         what: &str,
@@ -277,7 +277,7 @@ impl RemoteCache {
         let folder = self.root.clone().join(self.namespace.as_str()).join("index");
         let listing = self.store.list(Some(&folder)).try_collect::<Vec<_>>();
         let limit = self.timeout.min(INDEX_TIMEOUT);
-        let listed = self.ask_within(limit, "listing the remote", MAX_FAILURES, listing).await?;
+        let listed = self.request_within(limit, "listing the remote", MAX_FAILURES, listing).await?;
         let files: Vec<(Path, Vec<PackFile>)> = stream::iter(listed)
             .map(async |object| {
                 let path = object.location;

@@ -54,23 +54,23 @@ pub async fn serve(
     let cache =
         Arc::new(CacheServer { disk, remote, counters: Counters::default(), trouble: Mutex::new(trouble) });
 
-    let (answers, queue) = mpsc::channel(64);
+    let (responses, queue) = mpsc::channel(64);
     let writer = tokio::spawn(write(stdout, queue));
     let ready = CacheResponse { known_commands: vec!["get", "put", "close"], ..CacheResponse::default() };
     // Sending fails if the go command has exited; then the loop below ends.
-    let _ = answers.send(ready).await;
+    let _ = responses.send(ready).await;
     let warming = cache.remote.clone().map(|remote| tokio::spawn(async move { remote.warm().await }));
-    let ended = answer_all(&cache, stdin, answers, options.flush).await;
+    let ended = handle_requests(&cache, stdin, responses, options.flush).await;
     drop(warming);
     let _ = writer.await;
     ended?;
     Ok(cache.stats())
 }
 
-async fn answer_all(
+async fn handle_requests(
     cache: &Arc<CacheServer>,
     stdin: impl AsyncRead + Unpin,
-    answers: mpsc::Sender<CacheResponse>,
+    responses: mpsc::Sender<CacheResponse>,
     flush: Duration,
 ) -> Result<(), GoCacheError> {
     let mut from = BufReader::with_capacity(256 << 10, stdin);
@@ -78,27 +78,27 @@ async fn answer_all(
     while let Some(CacheRequest { id, command }) = protocol::request(&mut from).await? {
         match command {
             RequestCommand::Get { action } => {
-                let (cache, answers) = (Arc::clone(cache), answers.clone());
+                let (cache, responses) = (Arc::clone(cache), responses.clone());
                 running.spawn(async move {
-                    let answer = cache.get(id, action).await;
-                    let _ = answers.send(answer).await;
+                    let response = cache.get(id, action).await;
+                    let _ = responses.send(response).await;
                 });
             }
             RequestCommand::Put { action, output, size } => {
-                let answer = cache.put(id, action, output, size, &mut from).await?;
-                let _ = answers.send(answer).await;
+                let response = cache.put(id, action, output, size, &mut from).await?;
+                let _ = responses.send(response).await;
             }
             RequestCommand::Close => {
                 while running.join_next().await.is_some() {}
                 if let Some(remote) = &cache.remote {
                     remote.flush(flush).await;
                 }
-                let _ = answers.send(CacheResponse { id, ..CacheResponse::default() }).await;
+                let _ = responses.send(CacheResponse { id, ..CacheResponse::default() }).await;
                 return Ok(());
             }
             RequestCommand::Unknown(command) => {
                 let err = Some(format!("unknown command {command}"));
-                let _ = answers.send(CacheResponse { id, err, ..CacheResponse::default() }).await;
+                let _ = responses.send(CacheResponse { id, err, ..CacheResponse::default() }).await;
             }
         }
         while running.try_join_next().is_some() {}
@@ -108,11 +108,11 @@ async fn answer_all(
 
 async fn write(
     mut stdout: impl AsyncWrite + Unpin,
-    mut answers: mpsc::Receiver<CacheResponse>,
+    mut responses: mpsc::Receiver<CacheResponse>,
 ) -> Result<(), GoCacheError> {
-    while let Some(answer) = answers.recv().await {
+    while let Some(response) = responses.recv().await {
         let mut line =
-            serde_json::to_vec(&answer).map_err(|error| GoCacheError::Protocol(error.to_string()))?;
+            serde_json::to_vec(&response).map_err(|error| GoCacheError::Protocol(error.to_string()))?;
         line.push(b'\n');
         stdout.write_all(&line).await?;
         stdout.flush().await?;

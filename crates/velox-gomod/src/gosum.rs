@@ -1,4 +1,4 @@
-//! go.sum (<https://go.dev/ref/mod#go-sum-files>).
+//! go.sum files (<https://go.dev/ref/mod#go-sum-files>).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

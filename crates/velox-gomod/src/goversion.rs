@@ -1,4 +1,4 @@
-//! Versions of Go itself (<https://go.dev/doc/toolchain#version>): no semantic versions.
+//! Go release versions (<https://go.dev/doc/toolchain#version>), which aren't semantic versions.
 
 use std::str::FromStr;
 

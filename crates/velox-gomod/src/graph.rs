@@ -41,7 +41,7 @@ impl RequirementGraph {
             unpruned: BTreeMap::new(),
             missing: BTreeSet::new(),
         };
-        let roots = loading.kept(&main.require);
+        let roots = loading.without_excluded(&main.require);
         // Without graph pruning, the whole graph is loaded.
         let mut queue: Vec<(ModuleVersion, bool)> =
             roots.iter().map(|root| (version(root), is_unpruned(main))).collect();
@@ -124,13 +124,13 @@ impl GraphLoader<'_> {
             return false;
         };
         let unpruned = is_unpruned(&go_mod);
-        self.requires.insert(module.clone(), self.kept(&go_mod.require));
+        self.requires.insert(module.clone(), self.without_excluded(&go_mod.require));
         self.unpruned.insert(module.clone(), unpruned);
         unpruned
     }
 
     /// The requirements without versions that the main module excludes.
-    fn kept(&self, requires: &[Require]) -> Vec<Require> {
+    fn without_excluded(&self, requires: &[Require]) -> Vec<Require> {
         let excluded =
             |require: &&Require| !self.main.exclude.iter().any(|version| *version == self::version(require));
         requires.iter().filter(excluded).cloned().collect()

@@ -1,4 +1,4 @@
-//! Go module formats: versions, go.mod, go.sum, `h1:` checksums, module zips, and binaries' build information.
+//! Go module formats: versions, go.mod, go.sum, `h1:` checksums, module zips, build information of binaries.
 //!
 //! The crate has no network access. The tests compare its results with `golang.org/x/mod`.
 

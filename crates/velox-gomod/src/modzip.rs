@@ -302,7 +302,7 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
         if copy(&mut entry, &mut file, declared, zip, &target)? > declared {
             return Err(ModZipError::Grew(name));
         }
-        take_write(&target).map_err(unwritable)?;
+        make_read_only(&target).map_err(unwritable)?;
     }
     make_directories_read_only(dir)
 }
@@ -315,14 +315,14 @@ pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
         metadata => metadata.map_err(unremovable)?,
     };
     if metadata.is_dir() {
-        give_write(dir, metadata.permissions()).map_err(unremovable)?;
+        make_writable(dir, metadata.permissions()).map_err(unremovable)?;
         for entry in fs::read_dir(dir).map_err(unremovable)? {
             remove_all(&entry.map_err(unremovable)?.path())?;
         }
         fs::remove_dir(dir).map_err(unremovable)
     } else {
         if cfg!(windows) {
-            give_write(dir, metadata.permissions()).map_err(unremovable)?;
+            make_writable(dir, metadata.permissions()).map_err(unremovable)?;
         }
         fs::remove_file(dir).map_err(unremovable)
     }
@@ -665,7 +665,7 @@ fn copy(
     }
 }
 
-fn take_write(path: &Path) -> io::Result<()> {
+fn make_read_only(path: &Path) -> io::Result<()> {
     let mut permissions = fs::metadata(path)?.permissions();
     permissions.set_readonly(true);
     fs::set_permissions(path, permissions)
@@ -680,18 +680,18 @@ fn make_directories_read_only(dir: &Path) -> Result<(), ModZipError> {
             make_directories_read_only(&entry.path())?;
         }
     }
-    take_write(dir).map_err(unwritable)
+    make_read_only(dir).map_err(unwritable)
 }
 
 #[cfg(unix)]
-fn give_write(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
+fn make_writable(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     permissions.set_mode(permissions.mode() | 0o700);
     fs::set_permissions(path, permissions)
 }
 
 #[cfg(not(unix))]
-fn give_write(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
+fn make_writable(path: &Path, mut permissions: fs::Permissions) -> io::Result<()> {
     #[allow(clippy::permissions_set_readonly_false, reason = "off unix this is one file's own attribute")]
     permissions.set_readonly(false);
     fs::set_permissions(path, permissions)

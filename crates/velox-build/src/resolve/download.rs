@@ -64,10 +64,7 @@ impl ModuleProxies<'_> {
     }
 
     /// Downloads exact versions from the module proxies; queries and the rest with one go command. The result
-    /// has an entry for each request.
-    ///
-    /// # Errors
-    /// A checksum mismatch: no other source is tried then.
+    /// has an entry for each request. A checksum mismatch is an error: no other source is tried then.
     pub(super) async fn download(
         &self,
         requests: &[DownloadRequest],
@@ -126,9 +123,6 @@ impl ModuleProxies<'_> {
     }
 
     /// Downloads from the proxies. Returns the failed attempts of modules that another source may have.
-    ///
-    /// # Errors
-    /// A checksum mismatch, an inconsistent checksum database, an unusable cache, or an interruption.
     pub(super) async fn fetch(
         &self,
         fetcher: &Fetcher,

@@ -97,10 +97,7 @@ impl Resolver<'_> {
     }
 }
 
-/// The modules that the cache lacks.
-///
-/// # Errors
-/// The lock has no sum for a module.
+/// The modules that the cache lacks; it is an error if the lock has no sum for one.
 fn missing(cache: &ModCache, sums: &GoSum, modules: &[ModuleVersion]) -> Result<Vec<ModuleVersion>, Error> {
     let mut missing = Vec::new();
     for module in modules {

@@ -96,10 +96,7 @@ enum ResolutionState {
 }
 
 impl ModuleSources<'_> {
-    /// Resolves all requests, in the same order.
-    ///
-    /// # Errors
-    /// One diagnostic for each request that no source can serve.
+    /// Resolves all requests, in the same order; the error has a diagnostic for each one that failed.
     pub(crate) async fn pin(&self, requests: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
         let mut states: Vec<ResolutionState> = requests
             .iter()

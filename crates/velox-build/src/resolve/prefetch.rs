@@ -62,9 +62,6 @@ struct Prefetch<'a> {
 
 /// Downloads the modules of the workspace's packages that its go.mod or a plugin's go.mod names, and the
 /// go.mod of every required module.
-///
-/// # Errors
-/// A checksum mismatch or an interruption.
 pub(super) async fn prefetch(
     proxies: ModuleProxies<'_>,
     manifest: &Manifest,

@@ -74,7 +74,7 @@ impl ForgeClient {
         accept: &str,
         what: &str,
     ) -> Result<(Vec<u8>, HeaderMap), ForgeError> {
-        self.retried(url, credentials, accept, what, async |response| {
+        self.with_retries(url, credentials, accept, what, async |response| {
             let headers = response.headers().clone();
             let mut response = response;
             let mut body = Vec::new();
@@ -102,7 +102,7 @@ impl ForgeClient {
         into: &Path,
     ) -> Result<(), ForgeError> {
         let failed = |error| ForgeError::Io { what: format!("failed to write `{}`", into.display()), error };
-        self.retried(url, credentials, "*/*", what, async |response| {
+        self.with_retries(url, credentials, "*/*", what, async |response| {
             let mut response = response;
             let mut file = tokio::fs::File::create(into).await.map_err(failed)?;
             let mut size = 0;
@@ -122,7 +122,7 @@ impl ForgeClient {
     }
 
     /// Retries after network errors, incomplete bodies and server errors.
-    async fn retried<T>(
+    async fn with_retries<T>(
         &self,
         url: &Url,
         credentials: &ForgeCredentials,

@@ -43,7 +43,7 @@ pub async fn github_token_info(
     token: Option<SecretString>,
 ) -> Result<TokenInfo, ForgeError> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct RateLimitResponse {
         resources: Resources,
     }
     #[derive(Deserialize)]
@@ -60,7 +60,7 @@ pub async fn github_token_info(
     let mut info = TokenInfo { host: host(&url), ..TokenInfo::default() };
     match http.get(&url, &ForgeCredentials::github(token), github::JSON, "rate limit").await {
         Ok((body, headers)) => {
-            let Core { remaining, limit, reset } = parsed::<Answer>(&url, &body)?.resources.core;
+            let Core { remaining, limit, reset } = parsed::<RateLimitResponse>(&url, &body)?.resources.core;
             info.quota = Some(RateLimit { remaining, limit, reset });
             // Classic tokens only: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
             info.scopes = text(&headers, "x-oauth-scopes").map(|scopes| {
@@ -83,7 +83,7 @@ pub async fn gitlab_token_info(
     token: Option<SecretString>,
 ) -> Result<TokenInfo, ForgeError> {
     #[derive(Deserialize)]
-    struct Own {
+    struct PersonalAccessToken {
         scopes: Vec<String>,
         expires_at: Option<String>,
     }
@@ -101,7 +101,7 @@ pub async fn gitlab_token_info(
     let url = extended(&root, &["personal_access_tokens", "self"]);
     match http.get(&url, &credentials, "application/json", "token").await {
         Ok((body, headers)) => {
-            let own: Own = parsed(&url, &body)?;
+            let own: PersonalAccessToken = parsed(&url, &body)?;
             (info.scopes, info.expires, info.quota) = (Some(own.scopes), own.expires_at, quota(&headers));
             Ok(info)
         }

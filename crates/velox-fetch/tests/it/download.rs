@@ -37,7 +37,7 @@ fn module(number: usize) -> ModuleVersion {
 }
 
 /// Adds `count` modules to a proxy.
-fn fill(proxy: ModuleProxy, count: usize) -> ModuleProxy {
+fn add_modules(proxy: ModuleProxy, count: usize) -> ModuleProxy {
     for number in 0..count {
         let ModuleVersion { path, version } = module(number);
         proxy.module(&path, &version, plugin(&path, "hello").files());
@@ -46,7 +46,7 @@ fn fill(proxy: ModuleProxy, count: usize) -> ModuleProxy {
 }
 
 fn proxy(count: usize) -> ModuleProxy {
-    fill(ModuleProxy::start(), count)
+    add_modules(ModuleProxy::start(), count)
 }
 
 fn machine(goproxy: &str) -> Machine {
@@ -95,13 +95,13 @@ impl Machine {
     }
 
     /// Downloads with a new fetcher and runtime.
-    fn fetch_all(&self, wanted: Vec<DownloadRequest>) -> Vec<Result<DownloadedModule, DownloadError>> {
+    fn fetch_all(&self, requests: Vec<DownloadRequest>) -> Vec<Result<DownloadedModule, DownloadError>> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async { Fetcher::new(self.options.clone()).fetch_all(wanted, &|_, _| ()).await })
+        runtime.block_on(async { Fetcher::new(self.options.clone()).fetch_all(requests, &|_, _| ()).await })
     }
 
     fn fetch(&self, number: usize) -> Result<DownloadedModule, DownloadError> {
-        self.fetch_all(vec![wanted(number)]).remove(0)
+        self.fetch_all(vec![request(number)]).remove(0)
     }
 
     fn cache(&self) -> &ModCache {
@@ -109,7 +109,7 @@ impl Machine {
     }
 
     /// The cached file names of a module, without its version.
-    fn has(&self, number: usize) -> Vec<String> {
+    fn cached_files(&self, number: usize) -> Vec<String> {
         let folder = self.cache().path(&module(number), CacheFile::Zip).unwrap();
         let mut names: Vec<String> = fs::read_dir(folder.parent().unwrap())
             .into_iter()
@@ -153,7 +153,7 @@ impl Drop for Machine {
     }
 }
 
-fn wanted(number: usize) -> DownloadRequest {
+fn request(number: usize) -> DownloadRequest {
     DownloadRequest { module: module(number), zip_sums: Vec::new(), mod_sums: Vec::new() }
 }
 
@@ -173,10 +173,10 @@ fn what_the_database_vouches_for_is_kept_as_go_keeps_it() {
     let proxy = proxy(6);
     let gosumdb = proxy.gosumdb();
     let machine = machine(&proxy.url()).verified_by(&gosumdb);
-    for fetched in machine.fetch_all((0..6).map(wanted).collect()) {
+    for fetched in machine.fetch_all((0..6).map(request).collect()) {
         assert_eq!(fetched.unwrap().verified, Verification::ChecksumDatabase);
     }
-    assert_eq!(machine.has(0), ALL);
+    assert_eq!(machine.cached_files(0), ALL);
     let state = machine.directory.path().join("pkg/sumdb/sum.testkit.example/latest");
     let state = fs::read_to_string(state).unwrap();
     assert!(state.starts_with("go.sum database tree\n6\n"), "{state}");
@@ -205,7 +205,7 @@ fn what_go_left_of_the_database_is_used() {
         let (good, said) = go_said(&mut machine.go(6, &proxy.url(), &gosumdb, &["mod", "download"]));
         assert!(good, "{said}");
         proxy.forget_requests();
-        for fetched in machine.fetch_all((0..6).map(wanted).collect()) {
+        for fetched in machine.fetch_all((0..6).map(request).collect()) {
             let fetched = fetched.unwrap();
             assert_eq!((fetched.verified, fetched.bytes), (Verification::ChecksumDatabase, 0));
         }
@@ -222,7 +222,7 @@ fn of_what_a_build_of_go_left_only_the_information_is_missing() {
     proxy.forget_requests();
     machine.fetch(0).unwrap();
     assert_eq!(proxy.requests(), ["/example.com/!acme/m0/@v/v1.0.0.info"]);
-    assert_eq!(machine.has(0), ALL);
+    assert_eq!(machine.cached_files(0), ALL);
 }
 
 #[test]
@@ -232,14 +232,14 @@ fn a_proxy_made_of_what_a_build_left_serves_without_information() {
     let machine = machine(&without.url());
     for _ in 0..2 {
         machine.fetch(0).unwrap();
-        assert_eq!(machine.has(0), ALL[1..]);
+        assert_eq!(machine.cached_files(0), ALL[1..]);
     }
     let (good, said) = go_said(&mut machine.go(1, "off", "off", &["mod", "verify"]));
     assert!(good && said == "all modules verified\n", "{said}");
     // The next proxy may have the version's time.
     let machine = self::machine(&format!("{},{}", without.url(), with.url()));
     machine.fetch(0).unwrap();
-    assert_eq!(machine.has(0), ALL);
+    assert_eq!(machine.cached_files(0), ALL);
     assert_eq!(with.requests(), ["/example.com/!acme/m0/@v/v1.0.0.info"]);
 }
 
@@ -257,18 +257,18 @@ fn a_wrong_sum_of_a_zip_or_a_go_mod_is_refused() {
             }
             other => panic!("{other:?}"),
         }
-        assert!(has_nothing(&machine.has(number)), "{:?}", machine.has(number));
+        assert!(has_nothing(&machine.cached_files(number)), "{:?}", machine.cached_files(number));
     }
     // Known checksums are enforced without the database.
     for (zip_sums, mod_sums) in [(vec![WRONG.to_owned()], vec![]), (vec![], vec![WRONG.to_owned()])] {
-        let wrong = DownloadRequest { zip_sums, mod_sums, ..wanted(2) };
+        let wrong = DownloadRequest { zip_sums, mod_sums, ..request(2) };
         let said = machine.fetch_all(vec![wrong.clone()]).remove(0);
         assert!(matches!(said, Err(DownloadError::Mismatch { .. })), "{said:?}");
-        assert!(has_nothing(&machine.has(2)));
+        assert!(has_nothing(&machine.cached_files(2)));
     }
     // They are enforced for cached modules too.
     machine.fetch(2).unwrap();
-    let known = DownloadRequest { zip_sums: vec![WRONG.to_owned()], ..wanted(2) };
+    let known = DownloadRequest { zip_sums: vec![WRONG.to_owned()], ..request(2) };
     assert!(matches!(machine.fetch_all(vec![known]).remove(0), Err(DownloadError::Mismatch { .. })));
 }
 
@@ -276,10 +276,10 @@ fn a_wrong_sum_of_a_zip_or_a_go_mod_is_refused() {
 fn a_database_that_lies_is_not_believed() {
     let proxy = proxy(12);
     let machine = machine(&proxy.url()).verified_by(&proxy.gosumdb());
-    machine.fetch_all((0..5).map(wanted).collect());
+    machine.fetch_all((0..5).map(request).collect());
     let refused = |number: usize| {
         let error = machine.fetch(number).unwrap_err();
-        assert!(has_nothing(&machine.has(number)), "{:?}", machine.has(number));
+        assert!(has_nothing(&machine.cached_files(number)), "{:?}", machine.cached_files(number));
         match error {
             DownloadError::Database { source, .. } => source,
             other => panic!("{other:?}"),
@@ -327,12 +327,12 @@ fn a_database_may_lag_but_never_tell_another_history() {
         DownloadError::Database { source: SumDbError::Security { .. }, .. } => {}
         other => panic!("{other:?}"),
     }
-    assert!(has_nothing(&machine.has(9)));
+    assert!(has_nothing(&machine.cached_files(9)));
     assert_eq!(fs::read_to_string(&latest).unwrap(), before);
 
     let proxy = self::proxy(12);
     let machine = self::machine(&proxy.url()).verified_by(&proxy.gosumdb());
-    machine.fetch_all((0..5).map(wanted).collect());
+    machine.fetch_all((0..5).map(request).collect());
     proxy.fork_sum_db();
     match machine.fetch(8).unwrap_err() {
         DownloadError::Database { source: SumDbError::Security { report, .. }, .. } => {
@@ -340,7 +340,7 @@ fn a_database_may_lag_but_never_tell_another_history() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(has_nothing(&machine.has(8)));
+    assert!(has_nothing(&machine.cached_files(8)));
     // Modules that were verified before remain usable.
     assert_eq!(machine.fetch(0).unwrap().bytes, 0);
 }
@@ -368,7 +368,7 @@ fn a_list_falls_through_as_its_commas_and_bars_say() {
                     (1, &*bad.host(), "example.com/Acme/m0@v1.0.0")
                 );
                 assert_eq!(good.requests(), [""; 0]);
-                assert!(has_nothing(&machine.has(0)));
+                assert!(has_nothing(&machine.cached_files(0)));
             }
             Err(other) => panic!("{other:?}"),
         }
@@ -416,7 +416,7 @@ fn passing_faults_are_lived_through() {
         proxy.fail_times(".zip", fault.clone(), 1);
         let machine = machine(&proxy.url());
         machine.fetch(0).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
-        assert_eq!(machine.has(0), ALL);
+        assert_eq!(machine.cached_files(0), ALL);
         proxy.heal();
     }
     proxy.fail_times(".zip", Fault::TooManyRequests { retry_after: 1 }, 1);
@@ -449,10 +449,10 @@ fn lasting_faults_are_told_and_leave_nothing() {
         let start = format!("failed to download example.com/Acme/m0@v1.0.0: {}: ", proxy.host());
         assert!(said.starts_with(&start) && said.contains(sign), "{fault:?}: {said}");
         assert!(since.elapsed() < Duration::from_secs(120), "{fault:?} takes {:?}", since.elapsed());
-        assert!(has_nothing(&machine.has(0)), "{fault:?}: {:?}", machine.has(0));
+        assert!(has_nothing(&machine.cached_files(0)), "{fault:?}: {:?}", machine.cached_files(0));
         proxy.heal();
         machine.fetch(0).unwrap();
-        assert_eq!(machine.has(0), ALL);
+        assert_eq!(machine.cached_files(0), ALL);
     }
     proxy.fail_times(".zip", Fault::StalledBody(Duration::from_secs(3)), 3);
     let said = machine(&proxy.url()).fetch(0).unwrap_err().to_string();
@@ -468,18 +468,18 @@ fn a_proxy_that_dies_midway_delays_nothing_for_long_and_spoils_nothing() {
     proxy.fail_after(30, "", Fault::HangUp);
     let machine = machine(&proxy.url());
     let since = Instant::now();
-    let all = machine.fetch_all((0..40).map(wanted).collect());
+    let all = machine.fetch_all((0..40).map(request).collect());
     assert!(since.elapsed() < Duration::from_secs(120), "{:?}", since.elapsed());
     let good = all.iter().filter(|fetched| fetched.is_ok()).count();
     assert!((1..40).contains(&good), "{good} came");
     for (number, fetched) in all.iter().enumerate() {
         match fetched {
-            Ok(_) => assert_eq!(machine.has(number), ALL),
-            Err(_) => assert!(has_nothing(&machine.has(number))),
+            Ok(_) => assert_eq!(machine.cached_files(number), ALL),
+            Err(_) => assert!(has_nothing(&machine.cached_files(number))),
         }
     }
     proxy.heal();
-    for fetched in machine.fetch_all((0..40).map(wanted).collect()) {
+    for fetched in machine.fetch_all((0..40).map(request).collect()) {
         fetched.unwrap();
     }
     let (good, said) = go_said(&mut machine.go(40, "off", "off", &["mod", "download"]));
@@ -490,7 +490,7 @@ fn a_proxy_that_dies_midway_delays_nothing_for_long_and_spoils_nothing() {
 #[test]
 fn a_login_is_sent_over_https_only_and_never_shown() {
     let secret = "s3cret%21";
-    let proxy = fill(ModuleProxy::start_tls(), 1);
+    let proxy = add_modules(ModuleProxy::start_tls(), 1);
     proxy.demand_login("me", "s3cret!");
     let trusting = |goproxy: &str| machine(&format!("ca:{}", proxy.ca())).proxies(goproxy);
     let with = |password: &str| format!("https://me:{password}@{}", proxy.host());
@@ -576,7 +576,7 @@ fn a_hostile_zip_is_refused_and_leaves_nothing() {
             }
             other => panic!("{what}: {other:?}"),
         }
-        assert!(has_nothing(&machine.has(0)), "{what}: {:?}", machine.has(0));
+        assert!(has_nothing(&machine.cached_files(0)), "{what}: {:?}", machine.cached_files(0));
         let names: Vec<_> =
             fs::read_dir(machine.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["modules"], "{what}");
@@ -595,7 +595,7 @@ fn go_and_vx_fetch_into_one_cache_at_once() {
         for start in [0, 8, 16] {
             let machine = &machine;
             scope.spawn(move || {
-                let numbers = (0..25).map(|number| wanted((number + start) % 25)).collect();
+                let numbers = (0..25).map(|number| request((number + start) % 25)).collect();
                 for fetched in machine.fetch_all(numbers) {
                     fetched.unwrap();
                 }
@@ -607,7 +607,7 @@ fn go_and_vx_fetch_into_one_cache_at_once() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     for number in 0..25 {
-        assert_eq!(machine.has(number), ALL);
+        assert_eq!(machine.cached_files(number), ALL);
     }
     let (good, said) = go_said(&mut machine.go(25, "off", "off", &["mod", "verify"]));
     assert!(good && said == "all modules verified\n", "{said}");
@@ -617,7 +617,7 @@ fn go_and_vx_fetch_into_one_cache_at_once() {
 fn what_a_killed_process_left_is_made_good() {
     let proxy = proxy(3);
     let machine = machine(&proxy.url());
-    for fetched in machine.fetch_all((0..3).map(wanted).collect()) {
+    for fetched in machine.fetch_all((0..3).map(request).collect()) {
         fetched.unwrap();
     }
     let path = |number: usize, part| machine.cache().path(&module(number), part).unwrap();
@@ -636,11 +636,11 @@ fn what_a_killed_process_left_is_made_good() {
     for part in [CacheFile::Info, CacheFile::Mod, CacheFile::ZipHash] {
         fs::remove_file(path(2, part)).unwrap();
     }
-    for fetched in machine.fetch_all((0..3).map(wanted).collect()) {
+    for fetched in machine.fetch_all((0..3).map(request).collect()) {
         fetched.unwrap();
     }
     for number in 0..3 {
-        assert_eq!(machine.has(number), ALL, "{number}");
+        assert_eq!(machine.cached_files(number), ALL, "{number}");
     }
     assert!(go_said(&mut machine.go(3, "off", "off", &["mod", "download"])).0);
     assert_eq!(go_said(&mut machine.go(3, "off", "off", &["mod", "verify"])).1, "all modules verified\n");
@@ -684,5 +684,5 @@ fn a_cache_that_cannot_be_used_is_named() {
         said.contains("failed to read") && said.contains("a file/sumdb/sum.testkit.example/latest"),
         "{said}"
     );
-    assert!(has_nothing(&machine.has(0)));
+    assert!(has_nothing(&machine.cached_files(0)));
 }

@@ -24,9 +24,9 @@ fn zip(room: &Path, greeting: &str) -> Result<std::path::PathBuf, Box<dyn Error>
 }
 
 /// Removes the cache on drop, even if read-only.
-struct Removed(ModCache);
+struct CacheGuard(ModCache);
 
-impl Drop for Removed {
+impl Drop for CacheGuard {
     fn drop(&mut self) {
         let _ = modzip::remove_all(self.0.root());
     }
@@ -39,7 +39,7 @@ fn go_builds_with_a_stored_module() -> Outcome {
         return Ok(());
     }
     let room = tempfile::tempdir()?;
-    let cache = Removed(ModCache::new(room.path().join("mod")));
+    let cache = CacheGuard(ModCache::new(room.path().join("mod")));
     let ModuleSums { zip: zip_sum, go_mod: mod_sum } =
         cache.0.store(&lib(), INFO, GO_MOD, &zip(room.path(), "hello")?)?;
     assert!(cache.0.contains(&lib()));

@@ -140,7 +140,7 @@ fn notes() -> Outcome {
 }
 
 /// An x/mod server with the client's state and cache in memory.
-struct World<'a> {
+struct TestServer<'a> {
     oracle: &'a GoOracle,
     server: Mutex<usize>,
     key: String,
@@ -150,7 +150,7 @@ struct World<'a> {
     broken: Mutex<Option<String>>,
 }
 
-impl ClientOps for &World<'_> {
+impl ClientOps for &TestServer<'_> {
     fn read_remote(&self, path: &str) -> Result<Vec<u8>, IoError> {
         hold(&self.asked).push(path.to_owned());
         let answer = self.oracle.ask("sumdb.get", &[&hold(&self.server).to_string(), path])?;
@@ -198,7 +198,7 @@ fn a_database_is_trusted_until_it_contradicts_itself() -> Outcome {
     let (signer, verifier) = (text(&pair[0]), text(&pair[1]));
     let honest = oracle.ask("sumdb.new", &[&signer, "honest"])?.as_u64().ok_or("no number")? as usize;
     let forked = oracle.ask("sumdb.new", &[&signer, "forked"])?.as_u64().ok_or("no number")? as usize;
-    let world = World {
+    let world = TestServer {
         oracle: &oracle,
         server: Mutex::new(honest),
         key: verifier,

@@ -124,7 +124,7 @@ fn summary(checked: &CheckedFiles) -> Value {
 
 /// The first invalid file or the whole summary. Later errors may differ, depending on whether collisions with
 /// rejected names are reported.
-fn verdict(mut summary: Value) -> Value {
+fn first_error(mut summary: Value) -> Value {
     match summary["invalid"].get(0) {
         Some(first) => first.clone(),
         None => summary.take(),
@@ -135,7 +135,7 @@ fn name(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn this() -> ModuleVersion {
+fn test_module() -> ModuleVersion {
     ModuleVersion { path: "example.com/M".to_owned(), version: "v1.2.3".to_owned() }
 }
 
@@ -169,8 +169,8 @@ fn lists_of_files() -> Outcome {
         }
         let theirs = oracle.ask("zip.files", &[&json!(entries).to_string()]).map_err(TestCaseError::fail)?;
         prop_assert_eq!(
-            verdict(summary(&modzip::check_files(&candidates, go_mod))),
-            verdict(theirs),
+            first_error(summary(&modzip::check_files(&candidates, go_mod))),
+            first_error(theirs),
             "{:?}",
             candidates
         );
@@ -191,8 +191,8 @@ fn folders_and_their_zips() -> Outcome {
 
         let ask = |op: &str, args: &[&str]| oracle.ask(op, args);
         let (ours, theirs) = (room.path().join("ours.zip"), room.path().join("theirs.zip"));
-        let ModuleVersion { path, version } = this();
-        let created = modzip::create_from_dir(&dir, &this(), &ours);
+        let ModuleVersion { path, version } = test_module();
+        let created = modzip::create_from_dir(&dir, &test_module(), &ours);
         let wanted = ask("zip.create", &[&path, &version, &name(&dir), &name(&theirs)]);
         prop_assert_eq!(created.is_ok(), wanted.is_ok(), "{:?} {:?}", created, wanted);
         let Ok(checked) = created else { return Ok(()) };
@@ -201,13 +201,14 @@ fn folders_and_their_zips() -> Outcome {
         prop_assert_eq!(Ok(json!(sum)), ask("dirhash.zip", &[&name(&ours)]));
         prop_assert_eq!(Ok(json!(sum)), ask("dirhash.zip", &[&name(&theirs)]));
         let again = room.path().join("again.zip");
-        modzip::create_from_dir(&dir, &this(), &again)
+        modzip::create_from_dir(&dir, &test_module(), &again)
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(fs::read(&again)?, fs::read(&ours)?);
 
         // Each implementation unpacks the other's zip.
         let (out, back) = (room.path().join("out"), room.path().join("back"));
-        modzip::unzip(&out, &this(), &theirs).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        modzip::unzip(&out, &test_module(), &theirs)
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(ask("zip.unzip", &[&path, &version, &name(&ours), &name(&back)]), Ok(json!("")));
         if !checked.valid.is_empty() {
             let prefix = format!("{path}@{version}");
@@ -249,13 +250,13 @@ fn any_zip() -> Outcome {
             .collect();
         oracle.ask("zip.pack", &[&name(&zip), &json!(entries).to_string()]).map_err(TestCaseError::fail)?;
 
-        let ModuleVersion { path, version } = this();
-        let ours = modzip::check_zip(&this(), &zip).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let ModuleVersion { path, version } = test_module();
+        let ours = modzip::check_zip(&test_module(), &zip).map_err(|error| TestCaseError::fail(error.to_string()))?;
         let theirs = oracle.ask("zip.check", &[&path, &version, &name(&zip)]).map_err(TestCaseError::fail)?;
-        prop_assert_eq!(verdict(summary(&ours)), verdict(theirs), "{:?}", entries);
+        prop_assert_eq!(first_error(summary(&ours)), first_error(theirs), "{:?}", entries);
 
         let (out, back) = (room.path().join("out"), room.path().join("back"));
-        let ours = modzip::unzip(&out, &this(), &zip);
+        let ours = modzip::unzip(&out, &test_module(), &zip);
         let theirs = oracle.ask("zip.unzip", &[&path, &version, &name(&zip), &name(&back)]);
         prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?} {:?}", entries, ours, theirs);
         if ours.is_ok() {
@@ -275,7 +276,7 @@ fn hostile_zips() -> Outcome {
     let pack = |entries: Value| oracle.ask("zip.pack", &[&name(&zip), &entries.to_string()]);
     let refused = || -> Result<String, Box<dyn Error>> {
         let out = room.path().join("out");
-        let refusal = modzip::unzip(&out, &this(), &zip).err().ok_or("it was unpacked")?;
+        let refusal = modzip::unzip(&out, &test_module(), &zip).err().ok_or("it was unpacked")?;
         assert!(!out.exists() || fs::read_dir(&out)?.next().is_none());
         Ok(refusal.to_string())
     };
@@ -296,7 +297,7 @@ fn hostile_zips() -> Outcome {
         bytes[at..at + 4].copy_from_slice(&10_u32.to_le_bytes());
     }
     fs::write(&zip, &bytes)?;
-    assert!(modzip::unzip(&room.path().join("bomb"), &this(), &zip).is_err());
+    assert!(modzip::unzip(&room.path().join("bomb"), &test_module(), &zip).is_err());
     assert!(fs::metadata(room.path().join("bomb/bomb")).map_or(0, |file| file.len()) <= 11);
 
     // Corrupt input doesn't panic.
@@ -308,9 +309,9 @@ fn hostile_zips() -> Outcome {
             bytes[at] = byte;
         }
         fs::write(&zip, &bytes)?;
-        let _ = (dirhash::hash_zip(&zip), modzip::check_zip(&this(), &zip));
+        let _ = (dirhash::hash_zip(&zip), modzip::check_zip(&test_module(), &zip));
         let out = room.path().join("changed");
-        let _ = modzip::unzip(&out, &this(), &zip);
+        let _ = modzip::unzip(&out, &test_module(), &zip);
         modzip::remove_all(&out).map_err(|error| TestCaseError::fail(error.to_string()))?;
         Ok(())
     })?;

@@ -64,7 +64,12 @@ fn add_takes_the_version_of_the_release_and_locks_it() {
     message.ok();
     assert!(message.stderr().contains("Added fileserver v5.1.9"), "{}", message.stderr());
     // One warning for RoadRunner, which is resolved first, and all other modules.
-    assert_eq!(message.stderr().matches("not verified by a checksum database").count(), 1, "{}", message.stderr());
+    assert_eq!(
+        message.stderr().matches("not verified by a checksum database").count(),
+        1,
+        "{}",
+        message.stderr()
+    );
     assert_eq!(
         new_lines(MODULES, &sandbox.read("velox.toml")),
         [
@@ -178,7 +183,10 @@ fn outdated_reports_proxies_that_list_no_versions() {
     let message = sandbox.vx("outdated").ok();
     assert_contains(
         &message,
-        &["failed to list the versions of\n  hello: failed to download github.com/acme/hello: ", "1 plugin is up to date"],
+        &[
+            "failed to list the versions of\n  hello: failed to download github.com/acme/hello: ",
+            "1 plugin is up to date",
+        ],
     );
     assert!(!message.contains("everything"), "{message}");
 }

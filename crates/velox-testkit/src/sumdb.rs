@@ -192,5 +192,5 @@ fn new_key() -> Arc<Ed25519KeyPair> {
     for part in seed.chunks_mut(8) {
         part.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
     }
-    Arc::new(Ed25519KeyPair::from_seed_unchecked(&seed).unwrap())
+    Arc::new(Ed25519KeyPair::from_seed_unchecked(&seed).expect("a seed has 32 bytes"))
 }

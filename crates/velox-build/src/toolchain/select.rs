@@ -47,7 +47,7 @@ impl InstalledGo {
         directory: &Path,
     ) -> Result<Self, Error> {
         if let Some(given) = given.filter(|given| !given.is_file()) {
-            let what = if given.is_dir() { "is a directory" } else { "isn't there" };
+            let what = if given.is_dir() { "is a directory" } else { "does not exist" };
             return Err(Error::configuration(format!("invalid --go: {} {what}", given.display()))
                 .help("use the path of the program, such as /usr/local/go/bin/go")
                 .help(

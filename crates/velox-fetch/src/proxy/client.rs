@@ -218,7 +218,8 @@ impl ProxyClient {
     }
 
     async fn request(&self, url: &Url, limit: u64, body: &mut ResponseSink) -> Result<u64, RequestError> {
-        let mut response = self.with_credentials(url)?.send().await?;
+        let request = self.with_credentials(url).map_err(|error| RequestError::Final(error.into()))?;
+        let mut response = request.send().await?;
         if response.status() != StatusCode::OK {
             return Err(status_error(response).await);
         }
@@ -234,7 +235,7 @@ impl ProxyClient {
     }
 
     /// A request with the credentials of the URL or netrc; only over HTTPS, like the go command.
-    fn with_credentials(&self, url: &Url) -> Result<RequestBuilder, RequestError> {
+    fn with_credentials(&self, url: &Url) -> Result<RequestBuilder, ProxyError> {
         let mut plain = url.clone();
         let _ = (plain.set_username(""), plain.set_password(None));
         let request = self.client.get(plain);
@@ -242,7 +243,7 @@ impl ProxyClient {
         if !url.username().is_empty() || url.password().is_some() {
             if !is_https {
                 let message = "GOPROXY contains a password, which is not sent over plain HTTP";
-                return Err(RequestError::proxy(ProxyErrorKind::Disallowed, message));
+                return Err(ProxyError::new(ProxyErrorKind::Disallowed, message));
             }
             let decoded =
                 |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();

@@ -56,7 +56,7 @@ fn locked_without_lock_fails_and_writes_nothing() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     for arguments in ["build --locked", "lock --check", "fetch --locked"] {
-        sandbox.vx(arguments).fails_with(2, &["there is no "]);
+        sandbox.vx(arguments).fails_with(2, &["velox.lock does not exist, but is required"]);
     }
     sandbox.vx("build --dry-run").ok();
     assert!(!sandbox.has("velox.lock"), "a dry run leaves no lock");
@@ -162,10 +162,10 @@ fn invalid_flags_fail_before_any_request() {
     let folder = sandbox.path().display().to_string();
     for (code, flags, sign) in [
         (2, "--output-file velox.toml", "velox.toml already exists and is not an executable"),
-        (1, "-o /proc/nowhere", "can't write /proc/nowhere/rr"),
+        (1, "-o /proc/nowhere", "failed to write /proc/nowhere/rr"),
         (2, "--stamp-version '1\n2'", "control character"),
         (2, "--remote-cache s4://bucket", "s4://bucket"),
-        (2, &format!("--go {nowhere}"), "nowhere isn't there"),
+        (2, &format!("--go {nowhere}"), "nowhere does not exist"),
         (2, &format!("--go {folder}"), "work is a directory"),
         (1, "--go /bin/true", "is the program of --go a go command?"),
     ] {
@@ -173,7 +173,7 @@ fn invalid_flags_fail_before_any_request() {
             sandbox.vx(&format!("build {flags} {dry}")).fails_with(code, &[sign]);
         }
     }
-    assert_eq!(proxy.requests(), [""; 0], "it is report before anything is asked");
+    assert_eq!(proxy.requests(), [""; 0], "reported before any request");
     assert_eq!(sandbox.read("velox.toml"), text);
     sandbox.vx("lock --upgrade helo").fails_with(2, &["there is no plugin `helo`", "roadrunner, hello"]);
 
@@ -183,7 +183,7 @@ fn invalid_flags_fail_before_any_request() {
     sandbox.vx("lock").fails_with(2, &["mine has no go.mod", "mine/deep: use that directory"]);
     let sandbox =
         sandbox.file("mine/go.mod", "module example.com/acme/hello\n").file("mine/a_test.go", "package a\n");
-    sandbox.vx("lock").fails_with(2, &["no Go package beside it"]);
+    sandbox.vx("lock").fails_with(2, &["has a go.mod, but no Go package"]);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn cache_is_listed_verified_pruned_and_cleared() {
     let mut bytes = fs::read(kept.trim()).unwrap();
     bytes[0] ^= 1;
     fs::write(kept.trim(), bytes).unwrap();
-    sandbox.vx("build -o again").fails_with(1, &["changed since it was made"]);
+    sandbox.vx("build -o again").fails_with(1, &["was modified after it was stored"]);
     assert!(!sandbox.has("again/rr"));
     sandbox.vx("build -o again").ok();
 

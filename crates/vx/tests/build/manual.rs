@@ -403,7 +403,7 @@ fn compile_error_names_plugin_and_advice() {
             "undefined: missing",
             "plugin broken (github.com/acme/broken v1.0.0)",
             "velox.toml:5:",
-            "all of one major",
+            "all of the same major",
         ],
     );
 }

@@ -195,7 +195,7 @@ fn proxies_and_the_checksum_database() {
     let url = machine.proxy.url();
     let user = url.replace("http://", "http://me:s3cret@");
     for (list, code, sign) in [
-        (user, 1, "which isn't sent over plain HTTP"),
+        (user, 1, "which is not sent over plain HTTP"),
         (format!("http://127.0.0.1:9|{url}"), 0, "warning  proxy    127.0.0.1:9 does not serve modules"),
         (format!("http://127.0.0.1:9,{url}"), 1, "error    proxy    127.0.0.1:9 does not serve modules"),
         ("off".to_owned(), 1, "GOPROXY=off"),

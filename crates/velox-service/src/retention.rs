@@ -34,7 +34,7 @@ impl Retention {
         let mut ticks = interval(APPLY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = self.apply(&*store, &*artifacts, SystemTime::now()).await {
+            if let Err(error) = self.apply(&*store, &artifacts, SystemTime::now()).await {
                 tracing::warn!(%error, "failed to remove old builds; retrying later");
             }
         }

@@ -69,7 +69,7 @@ impl ModuleProxies<'_> {
         &self,
         requests: &[DownloadRequest],
     ) -> Result<BTreeMap<ModuleVersion, GoDownload>, Error> {
-        let (mut results, mut tried) = self.from_proxies(requests).await?;
+        let (mut results, mut tried) = self.download_exact(requests).await?;
         let modules = requests.iter().map(|request| &request.module);
         let rest: Vec<&ModuleVersion> = modules.filter(|module| !results.contains_key(module)).collect();
         results.extend(self.by_go(&rest, &mut tried).await?);
@@ -77,7 +77,7 @@ impl ModuleProxies<'_> {
     }
 
     /// Downloads the exact versions from the module proxies.
-    async fn from_proxies(
+    async fn download_exact(
         &self,
         requests: &[DownloadRequest],
     ) -> Result<(BTreeMap<ModuleVersion, GoDownload>, ProxyFailures), Error> {

@@ -199,7 +199,7 @@ fn a_database_is_trusted_until_it_contradicts_itself() -> Outcome {
     let honest = oracle.ask("sumdb.new", &[&signer, "honest"])?.as_u64().ok_or("no number")? as usize;
     let forked = oracle.ask("sumdb.new", &[&signer, "forked"])?.as_u64().ok_or("no number")? as usize;
     let world = TestServer {
-        oracle: &oracle,
+        oracle,
         server: Mutex::new(honest),
         key: verifier,
         files: Mutex::default(),

@@ -59,10 +59,12 @@ fn markdown() -> String {
     for mut command in commands(&command()) {
         let name = command.get_bin_name().unwrap_or("vx").to_owned();
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        writeln!(text, "| [`{name}`](#{}) | {about} |", name.replace(' ', "-")).unwrap();
+        writeln!(text, "| [`{name}`](#{}) | {about} |", name.replace(' ', "-"))
+            .expect("a string is writable");
         let help = command.render_long_help().to_string();
         let help: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-        write!(sections, "\n## `{name}`\n\n```text\n{}\n```\n", help.trim_end()).unwrap();
+        write!(sections, "\n## `{name}`\n\n```text\n{}\n```\n", help.trim_end())
+            .expect("a string is writable");
     }
     text + &sections
 }

@@ -174,7 +174,7 @@ pub trait BuildStore: Send + Sync {
     /// Numbers the entries and appends them to the build's log.
     async fn append_log(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError>;
 
-    /// Protects the artifact from removal for [`MIN_RETENTION`]. Must be called before each upload.
+    /// Protects the artifact from removal for one hour. Must be called before each upload.
     async fn reserve_artifact(&self, lease: &Lease, artifact: &ArtifactInfo) -> Result<(), StoreError>;
 
     /// Finishes the build. Its artifact must be stored.

@@ -414,7 +414,7 @@ fn cluster_flag_errors_show_no_secrets() {
         (&["worker", "--nats", nats, "--artifacts", "http://host"], "s3://"),
         (&["worker", "--nats", nats, "--artifacts", "s3://a:s3cret@b"], "environment"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--jobs", "0"], "number"),
-        (&["worker", "--nats", nats, "--artifacts", "/srv", "--lease-time", "1ms"], "second"),
+        (&["worker", "--nats", nats, "--artifacts", "/srv", "--lease-time", "1ms"], "at least 1s"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--nats-credentials", "none"], "none"),
         (&["worker", "--nats", nats, "--artifacts", "/srv", "--metrics-address", "0.0.0.0:1"], "token"),
     ] {

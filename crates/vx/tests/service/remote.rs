@@ -361,7 +361,7 @@ fn altered_binary_is_rejected() {
     let between = tampering_proxy(service.address());
     let mut command = story.user.vx_command(&format!("build --remote {between}"));
     CommandOutput::from(command.env("PATH", "/nonexistent"))
-        .fails_with(1, &["isn't the one that the service made"]);
+        .fails_with(1, &["checksum mismatch for the downloaded binary"]);
     let left: Vec<_> = std::fs::read_dir(story.user.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

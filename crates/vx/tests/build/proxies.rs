@@ -175,7 +175,7 @@ fn checksum_database_decides() {
     let proxy = fill(ModuleProxy::start());
     proxy.vouch(HELLO, "v1.0.0", "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
     let sandbox = verified(&proxy);
-    sandbox.vx("lock").fails_with(1, &[HELLO, "is not what its checksum says"]);
+    sandbox.vx("lock").fails_with(1, &[HELLO, "verification failed: checksum mismatch for"]);
     assert_nothing_of_hello(&sandbox);
 
     let proxy = fill(ModuleProxy::start());
@@ -198,7 +198,7 @@ fn invalid_zip_is_rejected() {
     let proxy = fill(ModuleProxy::start());
     proxy.serve(&format!("/{HELLO}/@v/v1.0.0.zip"), "<html>please log in</html>");
     let sandbox = machine(&proxy.url());
-    sandbox.vx("lock").fails_with(1, &[&proxy.host(), "a zip that is none of example.com/acme/hello"]);
+    sandbox.vx("lock").fails_with(1, &[&proxy.host(), "invalid zip for module example.com/acme/hello"]);
     assert_nothing_of_hello(&sandbox);
 }
 

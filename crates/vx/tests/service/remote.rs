@@ -187,7 +187,7 @@ fn remote_build_needs_a_token_and_never_shows_it() {
         assert_eq!(act["call_id"].as_str(), id.map(String::as_str), "{act}");
     }
     let message = service.stderr();
-    assert!(message.contains("mine-1") && message.contains("answered"), "{message}");
+    assert!(message.contains("mine-1") && message.contains("handled request"), "{message}");
     assert!(message.lines().any(|line| line.contains("3aaa") && line.contains(&fine)), "{message}");
     for text in [&message, &audit, &ran.stderr()] {
         assert!(!text.contains(&token[3..]) && !text.contains("wrong_token"), "{text}");

@@ -227,7 +227,7 @@ fn caches_over_the_limit_are_emptied() {
             wait_until("the caches are emptied", || !modules.exists());
         }
     }
-    assert!(service.stderr().contains("they begin anew"), "{}", service.stderr());
+    assert!(service.stderr().contains("clearing the module cache and the build cache"), "{}", service.stderr());
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn failure_kind_says_who_can_act() {
         (build("library"), "invalid", "p_library_"),
         (build("renamed"), "invalid", "module_name = \"example.com/acme/original\""),
         (build("needy"), "invalid", "example.com/acme/gone"),
-        (strict, "invalid", "would be compiled at v1.1.0, not at v1.0.0"),
+        (strict, "invalid", "v1.0.0, but example.com/acme/demanding@v1.0.0 requires v1.1.0"),
         (build("broken"), "failed", "failed to compile plugin broken (example.com/acme/broken v1.0.0)"),
         (build("down"), "unavailable", "503"),
         (build("dead"), "unavailable", "failed to resolve v1.0.0 of plugin dead"),

@@ -171,7 +171,7 @@ fn toolchain_is_verified_by_checksum_database() {
     let wrong = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     other.vouch("golang.org/toolchain", &module(&version), wrong);
     let sandbox = verified(&other);
-    sandbox.vx("fetch").fails_with(1, &["is not what its checksum says", wrong]);
+    sandbox.vx("fetch").fails_with(1, &["verification failed: checksum mismatch for", wrong]);
     assert!(!root(&sandbox, &version).exists());
 
     // An unreachable database.

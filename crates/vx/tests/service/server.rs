@@ -227,7 +227,11 @@ fn caches_over_the_limit_are_emptied() {
             wait_until("the caches are emptied", || !modules.exists());
         }
     }
-    assert!(service.stderr().contains("clearing the module cache and the build cache"), "{}", service.stderr());
+    assert!(
+        service.stderr().contains("clearing the module cache and the build cache"),
+        "{}",
+        service.stderr()
+    );
 }
 
 #[test]

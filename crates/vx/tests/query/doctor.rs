@@ -200,7 +200,7 @@ fn proxies_and_the_checksum_database() {
         (format!("http://127.0.0.1:9,{url}"), 1, "error    proxy    127.0.0.1:9 does not serve modules"),
         ("off".to_owned(), 1, "GOPROXY=off"),
         ("direct".to_owned(), 0, "GOPROXY names no proxy"),
-        ("ftp://me:s3cret@x".to_owned(), 1, "entry 1 of GOPROXY is no https"),
+        ("ftp://me:s3cret@x".to_owned(), 1, "entry 1 is neither an https"),
         ("file:///nowhere/at/all".to_owned(), 1, "no such directory"),
     ] {
         let ran = CommandOutput::from(machine.sandbox.vx_command("doctor").env("GOPROXY", &list));

@@ -49,6 +49,7 @@ book: ## write the generated pages of docs/ anew, and make the website target/bo
 lint: ## formatting, lints, cycles between modules, documentation, scripts and Dockerfiles, licences
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo clippy --locked -p vx --no-default-features --all-targets -- -D warnings
 	@cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	@scripts/module-cycles

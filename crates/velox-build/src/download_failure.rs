@@ -88,18 +88,18 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
         )
     } else if says(&["401 ", "407 "]) {
         Some(
-            "the proxy wants to know who asks: put `machine HOST login NAME password TOKEN` into ~/.netrc (or $NETRC), or set GOAUTH",
+            "the proxy requires credentials: put `machine HOST login NAME password TOKEN` into ~/.netrc (or $NETRC), or set GOAUTH",
         )
     } else if says(&["403 "]) {
         Some(
-            "proxies say so of what they don't have, too: check the name and the version; a private module is named in GOPRIVATE, or needs a login at the proxy (~/.netrc, $NETRC, GOAUTH)",
+            "proxies also respond like this for unknown modules: check the name and the version; a private module is named in GOPRIVATE, or needs a login at the proxy (~/.netrc, $NETRC, GOAUTH)",
         )
     } else if says(&["plain HTTP", "insecure URL"]) {
         Some("write https:// in GOPROXY, or put the password into ~/.netrc")
     } else if says(&["ertificate"]) {
         Some("the proxy's certificate isn't trusted here: SSL_CERT_FILE names a file with the authority's")
     } else if says(&["429 "]) {
-        Some("the proxy has had enough for now: try again later")
+        Some("the rate limit of the proxy is exceeded: try again later")
     } else if says(&["checksum database", "verifying module", "verifying go.mod"]) {
         Some(
             "a private module is unknown there: name it in GOPRIVATE, or in GONOSUMDB where a proxy serves it",

@@ -273,6 +273,6 @@ impl GoDownload {
             .filter(|tried| !text.contains(&tried.host))
             .map(ProxyAttempt::to_string)
             .collect();
-        if others.is_empty() { text } else { format!("{text} (asked before: {})", others.join("; ")) }
+        if others.is_empty() { text } else { format!("{text} (tried before: {})", others.join("; ")) }
     }
 }

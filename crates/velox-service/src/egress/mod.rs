@@ -227,7 +227,7 @@ impl ProxyState {
             UpstreamResponse::Http(response) => {
                 let stream = response.bytes_stream();
                 counted_response(
-                    stream.map_err(|_| io::Error::other("the upstream proxy's answer breaks off")),
+                    stream.map_err(|_| io::Error::other("the upstream proxy's response ended early")),
                     traffic,
                 )
             }

@@ -164,7 +164,7 @@ impl Upstream {
 
     /// Tries the proxies of GOPROXY in order.
     async fn fetch_from_list(&self, file: &str) -> UpstreamResponse {
-        let mut last = UpstreamResponse::not_found("GOPROXY=off: no module proxy is asked");
+        let mut last = UpstreamResponse::not_found("GOPROXY=off: module downloads are disabled");
         for (proxy, after_any_error) in self.proxies.proxies() {
             last = self.fetch_from(proxy, file).await;
             if !last.falls_through(after_any_error) {

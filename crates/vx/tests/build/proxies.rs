@@ -102,7 +102,7 @@ fn errors_of_proxies_are_kept_when_go_is_asked() {
     let sandbox = machine(&format!("{},direct", proxy.url())).file("velox.toml", configuration);
     let message = sandbox.vx("lock").fails(1);
     let before = format!("{}: 404 Not Found", proxy.host());
-    for text in ["plugin hello", "velox.invalid", "asked before: ", &before] {
+    for text in ["plugin hello", "velox.invalid", "tried before: ", &before] {
         assert!(message.contains(text), "{message}");
     }
 }

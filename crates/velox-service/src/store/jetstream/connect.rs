@@ -58,7 +58,7 @@ impl JetStreamStore {
             Config {
                 name: "vx-jobs".to_owned(),
                 subjects: vec!["vx.jobs.>".to_owned()],
-                description: Some("Builds of vx that wait, or are in a worker's held_jobs".to_owned()),
+                description: Some("Builds of vx that wait, or are in a worker's hands".to_owned()),
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
                 max_messages: options.queue.map_or(0, max_jobs),

@@ -84,5 +84,5 @@ impl JetStreamState {
 }
 
 pub(super) fn no_more_keys() -> StoreError {
-    StoreError::Failed("NATS takes no more keys: look at its limits".to_owned())
+    StoreError::Failed("NATS rejected a key: check its limits".to_owned())
 }

@@ -146,7 +146,7 @@ impl JetStreamState {
                 _ => Err(StoreError::LeaseExpired(id)),
             },
             PutResult::Full | PutResult::TooLarge => {
-                Err(StoreError::Failed(format!("NATS takes no more of the log of build {id}")))
+                Err(StoreError::Failed(format!("NATS rejected the log of build {id}: check its limits")))
             }
         }
     }

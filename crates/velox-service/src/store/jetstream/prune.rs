@@ -52,7 +52,7 @@ impl JetStreamState {
                 PutResult::Conflict => {}
                 PutResult::Full | PutResult::TooLarge => {
                     return Err(StoreError::Failed(
-                        "NATS takes no more artifacts: look at its limits".to_owned(),
+                        "NATS rejected an artifact record: check its limits".to_owned(),
                     ));
                 }
             }

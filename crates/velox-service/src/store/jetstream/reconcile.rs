@@ -23,7 +23,7 @@ impl JetStreamState {
     pub(super) async fn reconcile(&self) {
         loop {
             if let Err(error) = self.publish_missing().await {
-                tracing::warn!(%error, "builds without a job can't be looked for");
+                tracing::warn!(%error, "failed to look for builds without a job");
             }
             sleep(RECONCILE_INTERVAL).await;
         }

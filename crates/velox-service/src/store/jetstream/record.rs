@@ -116,9 +116,7 @@ impl JetStreamState {
                 PutResult::Done(_) => return Ok(Some(answer)),
                 PutResult::Conflict => {}
                 PutResult::Full | PutResult::TooLarge => {
-                    return Err(StoreError::Failed(
-                        "NATS takes no more records: look at its limits".to_owned(),
-                    ));
+                    return Err(StoreError::Failed("NATS rejected a record: check its limits".to_owned()));
                 }
             }
         }

@@ -3,7 +3,7 @@
 # SHA256SUMS.
 #
 #   curl -fsSL https://github.com/roadrunner-server/velox/releases/latest/download/install.sh | sh
-#   ... | sh -s -- --version v0.1.0 --dir /usr/local/bin
+#   ... | sh -s -- --version v3.1.0 --dir /usr/local/bin
 #
 # Requires sh, tar, and curl or wget.
 set -eu
@@ -12,7 +12,7 @@ usage() {
     cat <<'USAGE'
 Installs vx.
 
-  --version VERSION  a release, such as v0.1.0 (without it: the newest)
+  --version VERSION  a release, such as v3.1.0 (without it: the newest)
   --dir DIR          where vx goes (without it: $XDG_BIN_HOME, else ~/.local/bin)
   --from URL         a mirror of https://github.com/roadrunner-server/velox/releases
   --help             this

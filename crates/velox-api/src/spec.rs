@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_gomod::semver;
 use velox_manifest::{
-    BuildArgs, Dependencies, Diagnostic, ExcludeDirective, GoTarget, Manifest, Origin, Plugin,
+    BuildArgs, DebugConfig, Dependencies, Diagnostic, ExcludeDirective, GoTarget, Manifest, Origin, Plugin,
     ReplaceDirective, Replacement, RoadRunnerConfig, SourceFile, Spanned, catalogue,
     check::{self, InvalidValue},
     edit::{key, string},
@@ -244,8 +244,8 @@ impl BuildSpec {
             excludes: excludes.collect(),
             target: GoTarget::host(),
             tags: arguments.tags.clone(),
-            debug: manifest.debug,
-            race: arguments.race,
+            debug: manifest.debug.enabled,
+            race: arguments.race || manifest.debug.race,
             strict: manifest.strict,
             dependencies: manifest.roadrunner.dependencies,
             stamp_version: arguments.stamp_version.clone(),
@@ -431,13 +431,13 @@ impl TryFrom<&BuildSpec> for Manifest {
                 reference: Some(plain(spec.roadrunner.clone())),
                 dependencies: spec.dependencies,
             },
-            debug: spec.debug,
+            debug: DebugConfig { enabled: spec.debug, race: spec.race },
             strict: spec.strict,
             plugins,
             replaces,
             excludes,
             targets: vec![plain(spec.target.clone())],
-            build_args: BuildArgs { tags: spec.tags.clone(), race: spec.race, ..BuildArgs::default() },
+            build_args: BuildArgs { tags: spec.tags.clone(), ..BuildArgs::default() },
             ..Self::without_a_file()
         })
     }

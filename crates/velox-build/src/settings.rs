@@ -23,7 +23,7 @@ impl BuildSettings {
         options: &BuildOptions,
         environment: &BTreeMap<String, String>,
     ) -> Self {
-        let race = options.compile.race || manifest.build_args.race;
+        let race = options.compile.race || manifest.build_args.race || manifest.debug.race;
         // The race detector is a C library: https://go.dev/doc/articles/race_detector#Requirements
         let cgo = race || environment.get("CGO_ENABLED").is_some_and(|value| value == "1");
         let mut targets: Vec<GoTarget> = Vec::new();
@@ -42,7 +42,7 @@ impl BuildSettings {
         }
         Self {
             targets,
-            debug: options.compile.debug || manifest.debug,
+            debug: options.compile.debug || manifest.debug.enabled,
             race,
             strict: options.versions.strict || manifest.strict,
             cgo,

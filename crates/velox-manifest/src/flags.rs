@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BuildArgs, CacheConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat, Origin,
+    BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat, Origin,
     Plugin, Replacement, RoadRunnerConfig, Spanned,
     manual::shown,
     reader::nearest,
@@ -150,7 +150,7 @@ impl Manifest {
                 reference: Some(unspanned(DEFAULT_REFERENCE)),
                 dependencies: None,
             },
-            debug: false,
+            debug: DebugConfig::default(),
             strict: false,
             plugins: Vec::new(),
             replaces: Vec::new(),

@@ -26,7 +26,7 @@ mod target;
 pub use diagnostic::{Diagnostic, Level, SourceFile};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
-    Architecture, BuildArgs, CacheConfig, Dependencies, ExcludeDirective, Forge, ForgeKind, GoTarget,
+    Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind, GoTarget,
     LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project, ReplaceDirective,
     Replacement, RoadRunnerConfig, Spanned,
 };

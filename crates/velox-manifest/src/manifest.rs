@@ -30,8 +30,8 @@ pub struct Manifest {
     pub format: ManifestFormat,
     /// `[roadrunner]`.
     pub roadrunner: RoadRunnerConfig,
-    /// `[debug] enabled`: keep debug symbols, for pprof and delve.
-    pub debug: bool,
+    /// `[debug]`.
+    pub debug: DebugConfig,
     /// Top-level `strict = true`: a plugin raised above its requested version is an error.
     pub strict: bool,
     /// The plugins, in file order.
@@ -52,6 +52,15 @@ pub struct Manifest {
     pub log: LogConfig,
     /// The supported `[velox] build_args`.
     pub build_args: BuildArgs,
+}
+
+/// `[debug]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DebugConfig {
+    /// `enabled`: keep debug symbols, for pprof and delve.
+    pub enabled: bool,
+    /// `race`: compile with the race detector, as `-race` does.
+    pub race: bool,
 }
 
 /// The dependency versions that version selection starts from.

@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 use toml_edit::{Document, TomlError};
 
 use crate::{
-    BuildArgs, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, RoadRunnerConfig, SourceFile,
+    BuildArgs, DebugConfig, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, RoadRunnerConfig, SourceFile,
     build_args,
     findings::DiagnosticSink,
     manual, modules,
@@ -73,7 +73,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
     let manifest = Manifest {
         format,
         roadrunner: roadrunner(root),
-        debug: root.section("debug").and_then(|debug| debug.bool("enabled")).unwrap_or(false),
+        debug: debug(root),
         strict: root.bool("strict").unwrap_or(false),
         plugins,
         replaces: modules::replaces(root),
@@ -174,6 +174,12 @@ fn roadrunner(root: &Section<'_>) -> RoadRunnerConfig {
         .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference));
     let dependencies = choice(&section, "dependencies", reference::DEPENDENCIES);
     RoadRunnerConfig { reference, dependencies }
+}
+
+fn debug(root: &Section<'_>) -> DebugConfig {
+    let Some(section) = root.section("debug") else { return DebugConfig::default() };
+    let flag = |key| section.bool(key).unwrap_or(false);
+    DebugConfig { enabled: flag("enabled"), race: flag("race") }
 }
 
 fn log(root: &Section<'_>) -> LogConfig {

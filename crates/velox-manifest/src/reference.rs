@@ -143,7 +143,14 @@ pub const TABLES: &[TableSpec] = &[
             ),
         ],
     ),
-    table("debug", "", &[flag("enabled", "Keep debug symbols, for pprof and delve.")]),
+    table(
+        "debug",
+        "",
+        &[
+            flag("enabled", "Keep debug symbols, for pprof and delve."),
+            flag("race", "Compile with the race detector, which needs a C compiler; the same as `--race`."),
+        ],
+    ),
     table(
         "plugins.NAME",
         "A plugin, named by its module path. Can't be combined with `[github.plugins]` and `[gitlab.plugins]`.",

@@ -46,7 +46,7 @@ fn the_manuals_whole_example() {
         (reference.value.as_str(), &MANUAL[reference.span.clone().unwrap()]),
         ("master", "\"master\"")
     );
-    assert!(manifest.debug && !manifest.strict);
+    assert!(manifest.debug.enabled && !manifest.debug.race && !manifest.strict);
     assert_eq!(manifest.github.token.as_ref().unwrap().expose_secret(), "hub-secret");
     assert_eq!(manifest.gitlab.token.as_ref().unwrap().expose_secret(), "lab-secret");
     assert!(manifest.github.endpoint.is_none() && manifest.gitlab.endpoint.is_none());

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat, Origin,
-    Plugin, Replacement, RoadRunnerConfig, Spanned,
+    BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat,
+    Origin, Plugin, Replacement, RoadRunnerConfig, Spanned,
     manual::shown,
     reader::nearest,
     refs::{self, InvalidValue},

@@ -26,9 +26,9 @@ mod target;
 pub use diagnostic::{Diagnostic, Level, SourceFile};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
-    Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind, GoTarget,
-    LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project, ReplaceDirective,
-    Replacement, RoadRunnerConfig, Spanned,
+    Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,
+    GoTarget, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project,
+    ReplaceDirective, Replacement, RoadRunnerConfig, Spanned,
 };
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use schema::schema;

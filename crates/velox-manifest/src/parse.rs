@@ -4,8 +4,8 @@ use secrecy::ExposeSecret;
 use toml_edit::{Document, TomlError};
 
 use crate::{
-    BuildArgs, DebugConfig, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin, RoadRunnerConfig, SourceFile,
-    build_args,
+    BuildArgs, DebugConfig, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin,
+    RoadRunnerConfig, SourceFile, build_args,
     findings::DiagnosticSink,
     manual, modules,
     reader::{Field, ParseContext, Section, nearest},

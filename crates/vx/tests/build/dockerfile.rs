@@ -9,7 +9,7 @@ use velox_testkit::ModuleProxy;
 use crate::support::{
     book::{pages, top},
     buildah::Buildah,
-    sandbox::{RELEASE, Sandbox, VX, acme_proxy, skip},
+    sandbox::{CommandOutput, RELEASE, Sandbox, VX, acme_proxy, assert_contains, skip},
 };
 
 const CONFIGURATION: &str = r#"
@@ -24,10 +24,22 @@ level = "info"
 mode = "production"
 "#;
 
-/// The `cargo` of the image that compiles vx: it copies the binary under test.
-const CARGO: &str = "#!/bin/sh\n\
-    test \"$*\" = 'build --locked --release -p vx' || exit 9\n\
-    mkdir -p target/release && cp /usr/local/bin/compiled target/release/vx\n";
+/// The programs of the base images that need a network: each accepts only the arguments of vx's Dockerfile. `cargo`
+/// copies the binary under test.
+const PROGRAMS: [(&str, &str); 4] = [
+    (
+        "cargo",
+        "target=$(uname -m)-unknown-linux-musl\n\
+        test \"$*\" = \"build --locked --release -p vx --target $target\" || exit 9\n\
+        mkdir -p target/$target/release && cp /usr/local/bin/compiled target/$target/release/vx\n",
+    ),
+    (
+        "apt-get",
+        "case \"$*\" in update | 'install -y --no-install-recommends musl-tools') ;; *) exit 9 ;; esac\n",
+    ),
+    ("rustup", "test \"$*\" = \"target add $(uname -m)-unknown-linux-musl\"\n"),
+    ("apk", "test \"$*\" = 'add --no-cache git openssh-client gcc musl-dev'\n"),
+];
 
 /// A directory with a velox.toml and the base images: rust, golang, php and vx.
 struct Docker {
@@ -47,9 +59,12 @@ fn docker(test: &str) -> Option<Docker> {
     };
     let proxy = acme_proxy();
     proxy.plugin("github.com/acme/hello", "v1.0.0");
-    let sandbox = Sandbox::behind(&proxy).file("velox.toml", CONFIGURATION).file("images/cargo", CARGO);
-    let (cargo, compiled) = (sandbox.at("images/cargo"), sandbox.at("images/vx"));
-    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut sandbox = Sandbox::behind(&proxy).file("velox.toml", CONFIGURATION);
+    for (name, script) in PROGRAMS {
+        sandbox = sandbox.file(&format!("images/{name}"), format!("#!/bin/sh\n{script}"));
+        fs::set_permissions(sandbox.at(format!("images/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let compiled = sandbox.at("images/vx");
     // Each layer is a copy; stripping debug information keeps it small.
     assert!(Command::new("strip").args(["-o"]).arg(&compiled).arg(VX).status().unwrap().success());
 
@@ -79,14 +94,20 @@ fn docker(test: &str) -> Option<Docker> {
         proxies.join(","),
         certificates.unwrap_or_default()
     );
-    let rust = [(cargo.as_path(), "/usr/local/bin/cargo"), (compiled.as_path(), "/usr/local/bin/compiled")];
+    let file = |name: &str| (sandbox.at(format!("images/{name}")), format!("/usr/local/bin/{name}"));
+    let rust = [file("cargo"), file("apt-get"), file("rustup"), (compiled, "/usr/local/bin/compiled".to_owned())];
     buildah.base("docker.io/library/rust:1.95-bookworm", &rust, "");
-    buildah.base("docker.io/library/golang:1.26-bookworm", &[], &golang);
+    for go in ["1.26", "1.27"] {
+        buildah.base(&format!("docker.io/library/golang:{go}-alpine"), &[file("apk")], &golang);
+    }
     for php in ["8.3", "8.4"] {
         buildah.base(&format!("docker.io/library/php:{php}-cli"), &[], "");
     }
     let sources = tempfile::tempdir().unwrap();
-    fs::write(sources.path().join("Cargo.toml"), "").unwrap();
+    for file in ["packaging/docker-entrypoint", "examples/http-server.toml"] {
+        fs::create_dir_all(sources.path().join(file).parent().unwrap()).unwrap();
+        fs::copy(top().join(file), sources.path().join(file)).unwrap();
+    }
     buildah.build("localhost/vx:latest", &dockerfile("packaging/Dockerfile"), sources.path(), &[]);
     Some(Docker { buildah, sandbox, _proxy: proxy })
 }
@@ -109,17 +130,86 @@ fn dockerfile(name: &str) -> String {
 #[test]
 fn vx_image_runs_as_root_and_keeps_what_derived_images_write() {
     let text = dockerfile("packaging/Dockerfile");
-    for unwanted in ["VOLUME", "USER", "ENTRYPOINT", "ONBUILD"] {
+    for unwanted in ["VOLUME", "USER", "ONBUILD"] {
         assert!(!text.lines().any(|line| line.starts_with(unwanted)), "{unwanted}");
     }
     // The Rust version of Cargo.toml.
     let rust = text.lines().find_map(|line| line.strip_prefix("ARG RUST=")).unwrap();
     assert!(dockerfile("Cargo.toml").contains(&format!("rust-version = \"{rust}\"")));
+    // Whatever the Dockerfile copies is part of the build context.
+    let ignore = dockerfile("packaging/Dockerfile.dockerignore");
+    for line in text.lines().filter(|line| line.starts_with("COPY ") && !line.contains(" --from=")) {
+        let source = line.split(' ').nth(1).unwrap();
+        assert!(source == "." || ignore.lines().any(|kept| kept == format!("!{source}")), "{line}");
+    }
 
     let Some(docker) = docker("the image of vx") else { return };
-    let version = docker.buildah.run("vx", "vx version");
-    assert!(version.starts_with("vx "), "{version}");
-    assert_eq!(docker.buildah.command_of("vx"), "[vx]");
+    let version = docker.buildah.run("vx", "vx version && /usr/bin/vx version && /usr/local/bin/vx version");
+    assert!(version.starts_with("vx ") && version.lines().count() == 3, "{version}");
+    let environment = docker.buildah.setting_of("vx", "Env");
+    assert!(environment.contains("GOTOOLCHAIN=auto"), "{environment}");
+    assert_eq!(docker.buildah.run("vx", "cat /etc/velox.toml"), dockerfile("examples/http-server.toml"));
+}
+
+/// The image is a command, as that of Velox; programs that are no command of vx start as they are.
+#[test]
+fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
+    let Some(docker) = docker("the image of vx as a command") else { return };
+    docker.buildah.build("localhost/sampled", "FROM vx\nCOPY velox.toml /etc/velox.toml\n", &docker.sandbox.path(), &[]);
+    let container = docker.buildah.container("localhost/sampled");
+    let run = |arguments: &[&str]| -> CommandOutput { CommandOutput(container.run(arguments)) };
+
+    // docker-compose.yml of Velox: `command: "build -c=/etc/velox.toml -o=/tmp/"`.
+    run(&["build", "-c=/etc/velox.toml", "-o=/tmp/"]).ok();
+    assert_contains(&run(&["/tmp/rr", "--version"]).ok(), &["rr version "]);
+    // GitLab CI; a program on the PATH; compose.yaml of the build service.
+    assert_eq!(run(&["sh", "-c", "cat -; echo $((1 + 1))"]).ok(), "2\n");
+    assert_contains(&run(&["ls", "/etc/velox.toml"]).ok(), &["/etc/velox.toml\n"]);
+    let version = concat!("vx ", env!("CARGO_PKG_VERSION"));
+    for arguments in [&["--version"][..], &["vx", "--version"], &["version"]] {
+        assert_contains(&run(arguments).ok(), &[version]);
+    }
+    // A command of vx comes before a program of the same name, and its exit code is the container's.
+    docker.buildah.build(
+        "localhost/programs",
+        "FROM localhost/sampled\nRUN cp /usr/bin/ls /usr/local/bin/list && cp /usr/bin/ls /usr/local/bin/init\n",
+        &docker.sandbox.path(),
+        &[],
+    );
+    let container = docker.buildah.container("localhost/programs");
+    let listed = CommandOutput(container.run(&["list", "--help"])).ok();
+    assert_contains(&listed, &["Usage: vx list"]);
+    assert_eq!(run(&["build", "-c", "missing.toml"]).0.status.code(), Some(2));
+    let unknown = run(&["bulid"]);
+    assert_eq!(unknown.0.status.code(), Some(2));
+    assert_contains(&unknown.stderr(), &["bulid", "build"]);
+    // Without arguments: the help.
+    assert_contains(&run(&[]).stderr(), &["Usage: vx"]);
+}
+
+#[test]
+fn image_tags_are_those_of_velox() {
+    let tags = |version: &str| -> String {
+        CommandOutput::from(Command::new(top().join("scripts/image-tags")).arg(version)).ok()
+    };
+    assert_eq!(tags("v3.1.0"), "3.1.0\n3.1\n3\nlatest\n");
+    assert_eq!(tags("v12.10.11"), "12.10.11\n12.10\n12\nlatest\n");
+    assert_eq!(tags("v3.2.0-rc.1"), "3.2.0-rc.1\n");
+}
+
+/// The Dockerfiles that the web configuration builder writes copy vx into Go's own image.
+#[test]
+fn vx_is_copied_from_its_image_into_the_go_image() {
+    let Some(docker) = docker("vx in the Go image") else { return };
+    let web = "FROM vx AS velox\n\n\
+        FROM golang:1.26-alpine AS rr\n\
+        ARG APP_VERSION=1.0.0\n\
+        COPY --from=velox /usr/bin/vx /usr/bin/vx\n\
+        COPY velox.toml .\n\
+        ENV CGO_ENABLED=0\n\
+        RUN vx build -c velox.toml -o /usr/bin/\n";
+    let version = docker.built_and_run(web, &[], "/usr/bin/rr --version");
+    assert_contains(&version, &["rr version 1.0.0 "]);
 }
 
 #[test]
@@ -129,7 +219,7 @@ fn manual_dockerfile_builds_with_another_image_name() {
     let arguments = ["APP_VERSION=1.2.3", "BUILD_TIME=2026-01-02T03:04:05+0000"];
     let version = docker.built_and_run(manual, &arguments, "/usr/bin/rr --version");
     assert!(version.starts_with("rr version 1.2.3 (build time: 2026-01-02T03:04:05+0000"), "{version}");
-    assert_eq!(docker.buildah.command_of("built"), "[/usr/bin/rr]");
+    assert_eq!(docker.buildah.setting_of("built", "Cmd"), "[/usr/bin/rr]");
 
     // Without build arguments the values are "undefined", which counts as unset.
     let version = docker.built_and_run(manual, &[], "/usr/bin/rr --version");

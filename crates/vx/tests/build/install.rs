@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -152,9 +152,70 @@ fn packing_is_reproducible() {
     let sums = fs::read_to_string(one.path().join("SHA256SUMS")).unwrap();
     assert_eq!(sums, fs::read_to_string(two.path().join("SHA256SUMS")).unwrap());
     let names: Vec<&str> = sums.lines().filter_map(|line| line.split("  ").nth(1)).collect();
-    assert_eq!(names, ["install.sh", "vx-x86_64-pc-windows-msvc.zip", "vx-x86_64-unknown-linux-musl.tar.gz"]);
-    let listed = Command::new("tar").arg("-tzf").arg(one.path().join(names[2])).output().unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        names,
+        [
+            "install.sh",
+            &format!("velox-{version}-linux-amd64.tar.gz"),
+            &format!("velox-{version}-windows-amd64.zip"),
+            "vx-x86_64-pc-windows-msvc.zip",
+            "vx-x86_64-unknown-linux-musl.tar.gz"
+        ]
+    );
+    let listed = Command::new("tar").arg("-tzf").arg(one.path().join(names[4])).output().unwrap();
     assert_eq!(String::from_utf8(listed.stdout).unwrap(), "LICENSE\nREADME.md\nvx\n");
+}
+
+/// dload and scripts that were written for Velox find the archives by their names.
+#[test]
+fn archives_have_names_and_folders_of_velox() {
+    let out = tempfile::tempdir().unwrap();
+    let program = crate::support::book::top().join("LICENSE");
+    pack(out.path(), &release_targets(), &program);
+    for platform in ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64", "windows-amd64"] {
+        let folder = format!("velox-{}-{platform}", env!("CARGO_PKG_VERSION"));
+        // dload takes the asset whose name has the operating system and the architecture as words.
+        let (os, arch) = platform.split_once('-').unwrap();
+        let has_word = |name: &str, word: &str| name.split(['-', '.']).any(|part| part == word);
+        let assets: Vec<String> = fs::read_dir(out.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| has_word(name, os) && has_word(name, arch))
+            .collect();
+        let (extension, vx) = if os == "windows" { ("zip", "vx.exe") } else { ("tar.gz", "vx") };
+        assert_eq!(assets, [format!("{folder}.{extension}")]);
+
+        let archive = out.path().join(&assets[0]);
+        let unpacked = tempfile::tempdir().unwrap();
+        let mut command = Command::new(if os == "windows" { "unzip" } else { "tar" });
+        match os {
+            "windows" => command.arg("-q").arg(&archive).arg("-d").arg(unpacked.path()),
+            _ => command.arg("-xzf").arg(&archive).arg("-C").arg(unpacked.path()),
+        };
+        assert!(command.status().unwrap().success());
+        let files = |path: &Path| -> Vec<String> {
+            let entries = fs::read_dir(path).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(files(unpacked.path()), [folder.clone()]);
+        let inner = unpacked.path().join(&folder);
+        assert_eq!(files(&inner), ["LICENSE", "README.md", "velox.toml", vx]);
+        assert_eq!(fs::read(inner.join(vx)).unwrap(), fs::read(&program).unwrap());
+        assert_eq!(fs::metadata(inner.join(vx)).unwrap().permissions().mode() & 0o777, 0o755, "{platform}");
+        let manifest = fs::read(inner.join("velox.toml")).unwrap();
+        assert_eq!(manifest, fs::read(crate::support::book::top().join("examples/http-server.toml")).unwrap());
+    }
+}
+
+/// The targets that scripts/release compiles.
+fn release_targets() -> Vec<String> {
+    let script = fs::read_to_string(crate::support::book::top().join("scripts/release")).unwrap();
+    let targets = script.split_once("targets=(").unwrap().1.split_once(')').unwrap().0;
+    targets.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
@@ -169,17 +230,15 @@ fn package_metadata_matches_release_files() {
     let vx = packages.iter().find(|package| package["name"] == "vx").unwrap();
     let binstall = &vx["metadata"]["binstall"];
 
-    let script = fs::read_to_string(crate::support::book::top().join("scripts/release")).unwrap();
-    let targets = script.split_once("targets=(").unwrap().1.split_once(')').unwrap().0;
-    let targets: Vec<&str> = targets.split_whitespace().collect();
+    let targets = release_targets();
     assert_eq!(targets.len(), 5);
     let workflow =
         fs::read_to_string(crate::support::book::top().join(".github/workflows/release.yml")).unwrap();
     let out = tempfile::tempdir().unwrap();
     pack(out.path(), &targets, &crate::support::book::top().join("LICENSE"));
     for target in targets {
-        let own = &binstall["overrides"][target]["pkg-url"];
-        let url = own.as_str().or(binstall["pkg-url"].as_str()).unwrap().replace("{ target }", target);
+        let own = &binstall["overrides"][&target]["pkg-url"];
+        let url = own.as_str().or(binstall["pkg-url"].as_str()).unwrap().replace("{ target }", &target);
         let file = url.rsplit('/').next().unwrap();
         assert!(out.path().join(file).is_file(), "{target}: a release has no {file}");
         assert!(workflow.contains(&format!("target: {target},")), "release.yml doesn't compile {target}");

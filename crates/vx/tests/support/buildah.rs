@@ -9,14 +9,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use tempfile::TempDir;
 
 /// The programs of a base image, as far as this machine has them.
-const PROGRAMS: [&str; 14] =
-    ["cat", "cp", "date", "env", "git", "ls", "mkdir", "mv", "rm", "sh", "ssh", "test", "uname", "unshare"];
+const PROGRAMS: [&str; 15] =
+    ["cat", "cp", "date", "env", "git", "ln", "ls", "mkdir", "mv", "rm", "sh", "ssh", "test", "uname", "unshare"];
 
 /// The environment of every base image.
 const ENVIRONMENT: &str =
@@ -50,7 +50,7 @@ impl Buildah {
     }
 
     /// Creates a base image from files of this machine and Dockerfile instructions.
-    pub fn base(&self, name: &str, files: &[(&Path, &str)], instructions: &str) {
+    pub fn base(&self, name: &str, files: &[(PathBuf, String)], instructions: &str) {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path.trim_start_matches('/'));
         for directory in ["etc", "go", "tmp", "root", "usr/bin", "usr/lib", "usr/lib64", "usr/local/bin"] {
@@ -64,6 +64,7 @@ impl Buildah {
             let _ = fs::copy(Path::new("/usr/bin").join(program), at("usr/bin").join(program));
         }
         for (source, target) in files {
+            fs::create_dir_all(at(target).parent().unwrap()).unwrap();
             fs::copy(source, at(target)).unwrap();
         }
         self.build(
@@ -98,10 +99,19 @@ impl Buildah {
         output
     }
 
-    /// The default command of an image.
-    pub fn command_of(&self, name: &str) -> String {
-        let format = "{{.OCIv1.Config.Cmd}}";
-        run(self.command("inspect").args(["--type", "image", "--format", format, name])).trim().to_owned()
+    /// Runs `docker run NAME ARGUMENTS` with the image's entry point, for a container whose root directory keeps
+    /// what it writes.
+    pub fn container(&self, name: &str) -> Container<'_> {
+        let id = run(self.command("from").args(["--pull-never", name])).trim().to_owned();
+        let format = "{{range .OCIv1.Config.Entrypoint}}{{.}}\n{{end}}";
+        let entry_point = run(self.command("inspect").args(["--type", "image", "--format", format, name]));
+        Container { buildah: self, id, entry_point: entry_point.lines().map(str::to_owned).collect() }
+    }
+
+    /// A value of an image's configuration, as Go prints it: `Cmd` is `[vx]`.
+    pub fn setting_of(&self, name: &str, setting: &str) -> String {
+        let format = format!("{{{{.OCIv1.Config.{setting}}}}}");
+        run(self.command("inspect").args(["--type", "image", "--format", &format, name])).trim().to_owned()
     }
 
     fn command(&self, subcommand: &str) -> Command {
@@ -112,6 +122,28 @@ impl Buildah {
         // Cache mounts are kept below TMPDIR.
         command.arg(subcommand).env("TMPDIR", at("tmp")).stdin(Stdio::null());
         command
+    }
+}
+
+/// A container of an image with an entry point.
+pub struct Container<'a> {
+    buildah: &'a Buildah,
+    id: String,
+    entry_point: Vec<String>,
+}
+
+impl Container<'_> {
+    /// Runs the entry point with arguments, as `docker run IMAGE ARGUMENTS` does.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut running = self.buildah.command("run");
+        running.args(["--isolation", "chroot"]).args(&self.buildah.volumes).args([&self.id, "--"]);
+        running.args(&self.entry_point).args(arguments).output().unwrap()
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let _ = self.buildah.command("rm").arg(&self.id).output();
     }
 }
 

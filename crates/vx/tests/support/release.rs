@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
+    fmt::Display,
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
@@ -20,7 +21,7 @@ pub fn release() -> &'static Path {
     RELEASE
         .get_or_init(|| {
             let directory = tempfile::tempdir().unwrap();
-            pack(directory.path(), &[&target()], Path::new(env!("CARGO_BIN_EXE_vx")));
+            pack(directory.path(), &[target()], Path::new(env!("CARGO_BIN_EXE_vx")));
             directory
         })
         .path()
@@ -32,7 +33,7 @@ pub fn target() -> String {
 }
 
 /// Runs `scripts/pack` with one program for all targets.
-pub fn pack(out: &Path, targets: &[&str], program: &Path) {
+pub fn pack(out: &Path, targets: &[impl Display], program: &Path) {
     let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/pack"))
         .arg(out)
         .args(targets.iter().map(|target| format!("{target}={}", program.display())))

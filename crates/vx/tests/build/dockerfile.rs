@@ -95,7 +95,8 @@ fn docker(test: &str) -> Option<Docker> {
         certificates.unwrap_or_default()
     );
     let file = |name: &str| (sandbox.at(format!("images/{name}")), format!("/usr/local/bin/{name}"));
-    let rust = [file("cargo"), file("apt-get"), file("rustup"), (compiled, "/usr/local/bin/compiled".to_owned())];
+    let rust =
+        [file("cargo"), file("apt-get"), file("rustup"), (compiled, "/usr/local/bin/compiled".to_owned())];
     buildah.base("docker.io/library/rust:1.95-bookworm", &rust, "");
     for go in ["1.26", "1.27"] {
         buildah.base(&format!("docker.io/library/golang:{go}-alpine"), &[file("apk")], &golang);
@@ -155,7 +156,12 @@ fn vx_image_runs_as_root_and_keeps_what_derived_images_write() {
 #[test]
 fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
     let Some(docker) = docker("the image of vx as a command") else { return };
-    docker.buildah.build("localhost/sampled", "FROM vx\nCOPY velox.toml /etc/velox.toml\n", &docker.sandbox.path(), &[]);
+    docker.buildah.build(
+        "localhost/sampled",
+        "FROM vx\nCOPY velox.toml /etc/velox.toml\n",
+        &docker.sandbox.path(),
+        &[],
+    );
     let container = docker.buildah.container("localhost/sampled");
     let run = |arguments: &[&str]| -> CommandOutput { CommandOutput(container.run(arguments)) };
 

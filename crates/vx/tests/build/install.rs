@@ -207,7 +207,10 @@ fn archives_have_names_and_folders_of_velox() {
         assert_eq!(fs::read(inner.join(vx)).unwrap(), fs::read(&program).unwrap());
         assert_eq!(fs::metadata(inner.join(vx)).unwrap().permissions().mode() & 0o777, 0o755, "{platform}");
         let manifest = fs::read(inner.join("velox.toml")).unwrap();
-        assert_eq!(manifest, fs::read(crate::support::book::top().join("examples/http-server.toml")).unwrap());
+        assert_eq!(
+            manifest,
+            fs::read(crate::support::book::top().join("examples/http-server.toml")).unwrap()
+        );
     }
 }
 

@@ -10,7 +10,6 @@ use axum::{
 };
 use data_encoding::{BASE64, HEXLOWER};
 use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch, IfRange};
-use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use velox_api::{ArtifactInfo, Problem};
 
 use super::{
@@ -126,16 +125,32 @@ fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Selection, A
     let Some(range) = headers.get(header::RANGE).filter(|_| !is_outdated) else {
         return Ok(Selection::Whole);
     };
-    let Some(ranges) = range.to_str().ok().and_then(|range| parse_range_header(range).ok()) else {
-        return Ok(Selection::Whole);
+    let Some(bounds) = range.to_str().ok().and_then(parse_range) else { return Ok(Selection::Whole) };
+    let range = match bounds {
+        (Some(first), last) => first..last.map_or(info.size, |last| info.size.min(last.saturating_add(1))),
+        (None, suffix) => info.size.saturating_sub(suffix.unwrap_or_default())..info.size,
     };
-    match ranges.validate(info.size).as_deref() {
-        Ok([range]) => Ok(Selection::Range(*range.start()..*range.end() + 1)),
-        Err(RangeUnsatisfiableError::Unsatisfiable) => {
-            let kind = ApiErrorKind::RangeNotSatisfiable { size: info.size };
-            Err(ApiError::new(kind, format!("the artifact has {} bytes", info.size)))
-        }
-        Ok(_) | Err(_) => Ok(Selection::Whole),
+    if range.is_empty() {
+        let kind = ApiErrorKind::RangeNotSatisfiable { size: info.size };
+        return Err(ApiError::new(kind, format!("the artifact has {} bytes", info.size)));
+    }
+    Ok(Selection::Range(range))
+}
+
+/// The bounds of a single range: the first and the last byte, or the length of a suffix
+/// (<https://www.rfc-editor.org/rfc/rfc9110#section-14.1.2>).
+fn parse_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (first, last) = value.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let number = |digits: &str| match digits {
+        "" => Some(None),
+        // `parse` accepts a plus sign.
+        _ if !digits.starts_with('+') => digits.parse().ok().map(Some),
+        _ => None,
+    };
+    match (number(first)?, number(last)?) {
+        (None, None) => None,
+        (Some(first), Some(last)) if last < first => None,
+        bounds => Some(bounds),
     }
 }
 
@@ -173,7 +188,7 @@ mod tests {
         assert_eq!(range("bytes=-5000"), Ok(Selection::Range(0..1000)));
         assert_eq!(range("bytes=1000-"), Err(416));
         assert_eq!(range("bytes=-0"), Err(416));
-        for ignored in ["bytes=0-1,5-6", "bytes=5-1", "bytes=a-b", "lines=0-1", "bytes=", "bytes", "bytes=-"]
+        for ignored in ["bytes=0-1,5-6", "bytes=5-1", "bytes=a-b", "lines=0-1", "bytes=", "bytes", "bytes=-", "bytes=+1-2"]
         {
             assert_eq!(range(ignored), Ok(Selection::Whole), "{ignored}");
         }

@@ -19,7 +19,7 @@ use axum::{
     extract::Request,
     http::header,
     response::IntoResponse,
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use bytes::Bytes;
 use connectrpc_reflection::ReflectionError;
@@ -28,7 +28,6 @@ use utoipa::{
     OpenApi,
     openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::{ApiError, ApiErrorKind};
 use crate::{auth::TokenStore, releases::Releases, service::Service, telemetry::Telemetry};
@@ -73,23 +72,25 @@ pub(crate) fn shutting_down() -> ApiError {
         (name = "catalogue", description = "Releases, plugins and targets"),
         (name = "operations", description = "Health checks for operators"),
     ),
+    paths(
+        builds::create,
+        builds::get,
+        builds::cancel,
+        builds::configuration,
+        builds::lock,
+        log::follow,
+        artifacts::get,
+        catalogue::get,
+        health::alive,
+        health::ready,
+    ),
     components(schemas(velox_api::LogEntry)),
 )]
 struct Document;
 
 /// Builds the routes of the API; fails if the protobuf descriptors are invalid.
 pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, ReflectionError> {
-    let (api, mut document) = OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(builds::create))
-        .routes(routes!(builds::get, builds::cancel))
-        .routes(routes!(builds::configuration))
-        .routes(routes!(builds::lock))
-        .routes(routes!(log::follow))
-        .routes(routes!(artifacts::get))
-        .routes(routes!(catalogue::get))
-        .routes(routes!(health::alive))
-        .routes(routes!(health::ready))
-        .split_for_parts();
+    let mut document = Document::openapi();
     add_security(&mut document);
     // Serializing the document can't fail.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
@@ -105,7 +106,16 @@ pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, Ref
             error::no_such_path(request.uri()).into_response()
         }
     };
-    Ok(api
+    Ok(Router::new()
+        .route("/v1/builds", post(builds::create))
+        .route("/v1/builds/{id}", get(builds::get).delete(builds::cancel))
+        .route("/v1/builds/{id}/velox.toml", get(builds::configuration))
+        .route("/v1/builds/{id}/velox.lock", get(builds::lock))
+        .route("/v1/builds/{id}/log", get(log::follow))
+        .route("/v1/artifacts/{sha256}", get(artifacts::get))
+        .route("/v1/catalogue", get(catalogue::get))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/v1/openapi.json", get(document))
         .route("/api.service.v1.BuildService/{method}", unary)

@@ -188,8 +188,16 @@ mod tests {
         assert_eq!(range("bytes=-5000"), Ok(Selection::Range(0..1000)));
         assert_eq!(range("bytes=1000-"), Err(416));
         assert_eq!(range("bytes=-0"), Err(416));
-        for ignored in ["bytes=0-1,5-6", "bytes=5-1", "bytes=a-b", "lines=0-1", "bytes=", "bytes", "bytes=-", "bytes=+1-2"]
-        {
+        for ignored in [
+            "bytes=0-1,5-6",
+            "bytes=5-1",
+            "bytes=a-b",
+            "lines=0-1",
+            "bytes=",
+            "bytes",
+            "bytes=-",
+            "bytes=+1-2",
+        ] {
             assert_eq!(range(ignored), Ok(Selection::Whole), "{ignored}");
         }
     }

@@ -2,11 +2,28 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
+use velox_gomod::module::split_path_version;
 use velox_manifest::GoTarget;
 
 /// The imports of the Go files below `tree`, except tests, that `counts` accepts by their relative path.
 pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
+    for_each_source(tree, counts, &mut |source| found.extend(imports(source)))?;
+    Ok(found)
+}
+
+/// The imports whose type `Plugin` these files create: `&config.Plugin{…}`.
+pub(crate) fn created_plugins(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for_each_source(tree, counts, &mut |source| found.extend(plugins_created_in(source)))?;
+    Ok(found)
+}
+
+fn for_each_source(
+    tree: &Path,
+    counts: &dyn Fn(&str) -> bool,
+    visit: &mut dyn FnMut(&str),
+) -> io::Result<()> {
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(tree.join(&folder))? {
@@ -21,11 +38,11 @@ pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Resu
                 folders.push(path);
             } else if kind.is_file() && name.ends_with(".go") && !name.ends_with("_test.go") && counts(&path)
             {
-                found.extend(imports(&String::from_utf8_lossy(&fs::read(entry.path())?)));
+                visit(&String::from_utf8_lossy(&fs::read(entry.path())?));
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The imports of one package for any of the targets, by file names alone
@@ -77,27 +94,55 @@ const KNOWN_ARCHITECTURES: [&str; 16] = [
     "riscv", "riscv64", "s390x", "sparc64", "wasm",
 ];
 
-/// The import declarations at the top of a Go source (<https://go.dev/ref/spec#Import_declarations>).
 fn imports(source: &str) -> Vec<String> {
+    import_declarations(source).into_iter().map(|(_, path)| path).collect()
+}
+
+fn plugins_created_in(source: &str) -> Vec<String> {
+    let is_created = |name: &str| {
+        source
+            .match_indices(&format!("{name}.Plugin{{"))
+            .any(|(at, _)| !source.get(..at).is_some_and(|before| before.ends_with(is_word)))
+    };
+    import_declarations(source)
+        .into_iter()
+        .filter(|(name, path)| {
+            let path = split_path_version(path).map_or(path.as_str(), |(prefix, _)| prefix);
+            is_created(name.as_deref().unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default()))
+        })
+        .map(|(_, path)| path)
+        .collect()
+}
+
+/// The import declarations at the top of a Go source, each with its name if it has one
+/// (<https://go.dev/ref/spec#Import_declarations>).
+fn import_declarations(source: &str) -> Vec<(Option<String>, String)> {
     let mut tokens = GoTokens { rest: source };
-    let mut paths = Vec::new();
+    let mut declarations = Vec::new();
     // package NAME
     tokens.next();
     tokens.next();
     while tokens.next_if("import") {
         if tokens.next_if("(") {
+            let mut name = None;
             while let Some(token) = tokens.next() {
                 if token == ")" {
                     break;
                 }
-                paths.extend(unquoted(token));
+                match unquoted(token) {
+                    Some(path) => declarations.push((name.take(), path)),
+                    None => name = Some(token.to_owned()),
+                }
             }
         } else {
-            let name_or_path = tokens.next().unwrap_or_default();
-            paths.extend(unquoted(name_or_path).or_else(|| tokens.next().and_then(unquoted)));
+            let first = tokens.next().unwrap_or_default();
+            declarations.extend(match unquoted(first) {
+                Some(path) => Some((None, path)),
+                None => tokens.next().and_then(unquoted).map(|path| (Some(first.to_owned()), path)),
+            });
         }
     }
-    paths
+    declarations
 }
 
 fn unquoted(token: &str) -> Option<String> {
@@ -156,6 +201,14 @@ mod tests {
     fn every_form_of_an_import_is_read() {
         let source = "//go:build linux\n/* a \"b\" */ package main; import \"one\"\nimport two `2`\nimport (\n\t. \"three\" // \"no\"\n\t_ \"four/v5\"; five \"5\"\n)\nvar x = \"import\"\n";
         assert_eq!(imports(source), ["one", "2", "three", "four/v5", "5"]);
+    }
+
+    #[test]
+    fn created_plugins_are_found_by_the_name_of_their_import() {
+        let source = "package serve\nimport (\n\tconfigImpl \"a.b/config/v6\"\n\t\"a.b/rpc/v5\"\n\t\"a.b/errors\"\n\t\"a.b/pc\"\n)\n\
+                      func run() {\n\tcfg := &configImpl.Plugin{\n\t\tPath: \"x\",\n\t}\n\t_, _ = rpc.Plugin{}, errors.PluginError{}\n}\n";
+        assert_eq!(plugins_created_in(source), ["a.b/config/v6", "a.b/rpc/v5"]);
+        assert!(plugins_created_in("package x\nimport config \"a.b/config\"\n").is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -20,6 +20,9 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct RunningRoadRunner {
     child: Child,
     port: u16,
+    rpc_port: u16,
+    binary: PathBuf,
+    directory: PathBuf,
 }
 
 impl RunningRoadRunner {
@@ -38,7 +41,26 @@ impl RunningRoadRunner {
             .map_err(|error| {
                 io::Error::new(error.kind(), format!("{} can't be started: {error}", binary.display()))
             })?;
-        Ok(Self { child, port: http })
+        let (binary, directory) = (binary.to_owned(), directory.to_owned());
+        Ok(Self { child, port: http, rpc_port: rpc, binary, directory })
+    }
+
+    /// Runs another command of the binary, which talks to this server over RPC (`workers`, `reset`). Returns
+    /// both output streams.
+    pub fn command(&self, name: &str) -> io::Result<String> {
+        let output = Command::new(&self.binary)
+            .args([name, "-c", ".rr.yaml"])
+            .current_dir(&self.directory)
+            .env("RR_HTTP_PORT", self.port.to_string())
+            .env("RR_RPC_PORT", self.rpc_port.to_string())
+            .stdin(Stdio::null())
+            .output()?;
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if output.status.success() {
+            Ok(text.concat())
+        } else {
+            Err(io::Error::other(format!("rr {name}: {}: {}", output.status, text.concat())))
+        }
     }
 
     /// The URL of `path` on this server.

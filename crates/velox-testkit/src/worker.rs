@@ -15,11 +15,8 @@ pub fn has_php() -> bool {
     Command::new("php").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Starts the RoadRunner `binary` in `directory` with a PHP worker, and returns its reply to `GET /`.
-pub fn answer_of(binary: &Path, directory: &Path) -> io::Result<String> {
+/// Starts the RoadRunner `binary` in `directory` with a PHP worker.
+pub fn serve(binary: &Path, directory: &Path) -> io::Result<RunningRoadRunner> {
     fs::write(directory.join("worker.php"), WORKER)?;
-    let mut server = RunningRoadRunner::start(binary, directory, CONFIGURATION)?;
-    let answer = server.get("/")?;
-    server.stop()?;
-    Ok(answer)
+    RunningRoadRunner::start(binary, directory, CONFIGURATION)
 }

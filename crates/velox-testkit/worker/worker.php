@@ -45,7 +45,8 @@ while (true) {
         send(CONTROL, json_encode(['pid' => getmypid()]));
         continue;
     }
-    // The answer's head is the protobuf message http.v1.Response: field 1, status, is 200 as a varint.
-    $head = "\x08\xc8\x01";
+    // The answer's head is a protobuf message, here with the status 200 as a varint: field 1 of http.v1.Response
+    // (RoadRunner 2), field 2 of http.v2.HttpHandlerResponse (RoadRunner 3). Each skips the other's field.
+    $head = "\x08\xc8\x01\x10\xc8\x01";
     send(PROTO, $head . 'hello from PHP ' . PHP_MAJOR_VERSION . "\n", strlen($head));
 }

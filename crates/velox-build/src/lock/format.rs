@@ -69,6 +69,8 @@ struct PluginSection {
     commit: Option<String>,
     replaced_by: Option<String>,
     replaced_by_directory: Option<String>,
+    #[serde(default)]
+    built_in: bool,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +133,7 @@ impl LockDocument {
         };
         let mut plugins = Vec::new();
         for plugin in self.plugins {
-            let PluginSection { name, from, asked, module, version: at, commit, .. } = plugin;
+            let PluginSection { name, from, asked, module, version: at, commit, built_in, .. } = plugin;
             let replacement = match (plugin.replaced_by, plugin.replaced_by_directory) {
                 (Some(by), _) => {
                     let ModuleVersion { path, version } = version(&by)?;
@@ -141,7 +143,8 @@ impl LockDocument {
                 (None, None) => None,
             };
             checked(&module, &at)?;
-            plugins.push(LockedPlugin { name, from, module, asked, version: at, commit, replacement });
+            let version = at;
+            plugins.push(LockedPlugin { name, from, module, asked, version, commit, replacement, built_in });
         }
         let mut targets = std::collections::BTreeMap::new();
         for target in self.targets {
@@ -276,6 +279,9 @@ impl fmt::Display for Lock {
                 }
                 None => {}
             }
+            if plugin.built_in {
+                writeln!(f, "built_in = true")?;
+            }
         }
         for RaisedPlugin { name, module, asked, selected, demanded_by } in &self.raised {
             writeln!(f, "\n[[raised]]\nname = {}\nmodule = {}", quoted(name), quoted(module))?;
@@ -363,6 +369,7 @@ mod tests {
                     version: "v5.3.0".into(),
                     commit: None,
                     replacement: Some(LockedReplacement::Directory { path: "../http".into() }),
+                    built_in: false,
                 },
                 LockedPlugin {
                     name: "informer".into(),
@@ -375,6 +382,7 @@ mod tests {
                         path: "github.com/acme/informer".into(),
                         version: "v0.0.1".into(),
                     }),
+                    built_in: true,
                 },
             ],
             settings: vec!["exclude github.com/a/b v1.0.0".into()],

@@ -73,6 +73,8 @@ pub struct LockedPlugin {
     pub commit: Option<String>,
     /// The replacement.
     pub replacement: Option<LockedReplacement>,
+    /// Whether RoadRunner's own code registers it, so that only its version counts.
+    pub built_in: bool,
 }
 
 /// The replacement of a plugin's module.

@@ -14,11 +14,17 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
 
-use super::pin::ResolvedModule;
-use crate::lock::LockedReplacement;
+use super::{compose::module_of, pin::ResolvedModule};
+use crate::{
+    error::{Error, ErrorKind},
+    imports::{created_plugins, imports_of},
+    lock::LockedReplacement,
+};
 
 /// The plugins of `rr workers` and `rr reset`, which every binary has.
 const ADDED: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+/// The list of plugins in RoadRunner's tree, which the generated one replaces.
+pub(super) const PLUGINS_GO: &str = "container/plugins.go";
 
 /// A resolved plugin, before version selection.
 pub(super) struct ResolvedPlugin {
@@ -31,6 +37,15 @@ pub(super) struct ResolvedPlugin {
     pub(super) go_mod: Option<GoMod>,
     pub(super) replacement: Option<LockedReplacement>,
     pub(super) added: bool,
+    /// Whether RoadRunner's own code registers it: only its version counts.
+    pub(super) built_in: bool,
+}
+
+/// A plugin that every binary has, at the import path of RoadRunner's own code.
+struct BuiltInPlugin<'a> {
+    require: &'a Require,
+    /// Whether code registers it; otherwise the generated `container/plugins.go` has to.
+    in_code: bool,
 }
 
 pub(super) fn remote_plugin(
@@ -59,6 +74,7 @@ pub(super) fn remote_plugin(
         go_mod,
         replacement,
         added: false,
+        built_in: false,
     }
 }
 
@@ -123,6 +139,7 @@ pub(super) fn local_plugin(
         go_mod: Some(go_mod),
         replacement: Some(LockedReplacement::Directory { path }),
         added: false,
+        built_in: false,
     })
 }
 
@@ -204,29 +221,72 @@ pub(super) fn same_modules(plugins: &[ResolvedPlugin]) -> Vec<Diagnostic> {
     diagnostics
 }
 
-/// The plugins of [`ADDED`] that the user didn't list, at RoadRunner's version.
-pub(super) fn added(release: &GoMod, plugins: &[ResolvedPlugin]) -> Vec<ResolvedPlugin> {
-    let has_base =
-        |module: &str, base: &str| split_path_version(module).map_or(module, |(prefix, _)| prefix) == base;
-    ADDED
-        .iter()
-        .filter(|base| !plugins.iter().any(|plugin| has_base(&plugin.module, base)))
-        .filter_map(|base| release.require.iter().find(|line| has_base(&line.path, base)))
-        .map(|Require { path, version, .. }| ResolvedPlugin {
-            name: split_path_version(path)
-                .map_or(path.as_str(), |(prefix, _)| prefix)
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-            span: None,
-            asked: version.clone(),
-            module: path.clone(),
-            version: version.clone(),
-            commit: None,
-            go_mod: None,
-            replacement: None,
-            added: true,
-        })
-        .collect()
+/// Adds the plugins that every binary has and the user didn't list, at RoadRunner's version. Those that the
+/// user listed only choose the version; the notes say so.
+pub(super) fn add_built_in(
+    plugins: &mut Vec<ResolvedPlugin>,
+    tree: &Path,
+    release: &GoMod,
+    roadrunner: &ModuleVersion,
+) -> Result<Vec<String>, Error> {
+    let (mut notes, mut errors) = (Vec::new(), Vec::new());
+    for BuiltInPlugin { require, in_code } in built_in(tree, release)? {
+        let base = without_major(&require.path);
+        let name = base.rsplit('/').next().unwrap_or_default();
+        match plugins.iter_mut().find(|plugin| without_major(&plugin.module) == base) {
+            Some(listed) if listed.module == require.path => {
+                listed.built_in = in_code;
+                notes.push(format!(
+                    "plugin {}: every binary has {name}; its entry only sets the version",
+                    listed.name
+                ));
+            }
+            Some(listed) => {
+                let message = format!(
+                    "plugin {} is {}, but {roadrunner} uses {}",
+                    listed.name, listed.module, require.path
+                );
+                let diagnostic =
+                    Diagnostic::error(message).at(listed.span.clone()).label("another major version");
+                errors.push(diagnostic.help(format!(
+                    "remove this plugin: every binary has {name}, here at {}",
+                    require.version
+                )));
+            }
+            None if in_code => {}
+            None => plugins.push(ResolvedPlugin {
+                name: name.to_owned(),
+                span: None,
+                asked: require.version.clone(),
+                module: require.path.clone(),
+                version: require.version.clone(),
+                commit: None,
+                go_mod: None,
+                replacement: None,
+                added: true,
+                built_in: false,
+            }),
+        }
+    }
+    if errors.is_empty() { Ok(notes) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
+}
+
+/// The plugins of [`ADDED`] in `container/plugins.go`, and those that other code of RoadRunner registers
+/// (config). Their import paths decide the major: go.mod may name several.
+fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>>, Error> {
+    let failed = |error| Error::file("read", tree, &error);
+    let listed = imports_of(tree, &|path| path == PLUGINS_GO).map_err(failed)?;
+    let in_code = created_plugins(tree, &|path| path != PLUGINS_GO).map_err(failed)?;
+    let require = |import: &String| {
+        let module = module_of(import, release.require.iter().map(|line| line.path.as_str()))?;
+        release.require.iter().find(|line| line.path == module)
+    };
+    let added = listed.iter().filter_map(require).filter(|line| ADDED.contains(&without_major(&line.path)));
+    let added = added.map(|require| BuiltInPlugin { require, in_code: false });
+    let in_code = in_code.iter().filter_map(require).map(|require| BuiltInPlugin { require, in_code: true });
+    Ok(added.chain(in_code).collect())
+}
+
+fn without_major(module: &str) -> &str {
+    split_path_version(module).map_or(module, |(prefix, _)| prefix)
 }

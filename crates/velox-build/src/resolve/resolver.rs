@@ -18,13 +18,15 @@ use super::{
     forge::Forges,
     packages::{self, PackageList},
     pin::{ModuleSources, ResolvedModule},
-    plugin::{ResolvedPlugin, added, local_go_mod, local_plugin, remote_plugin, same_modules},
+    plugin::{
+        PLUGINS_GO, ResolvedPlugin, add_built_in, local_go_mod, local_plugin, remote_plugin, same_modules,
+    },
     prefetch,
     request::{ModuleRequest, PluginSource, PreviousResolution},
 };
 use crate::{
     error::{Error, ErrorKind},
-    event::RaisedPlugin,
+    event::{Event, Note, RaisedPlugin},
     imports::imports_of,
     lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
     process::CommandRunner,
@@ -86,7 +88,9 @@ impl Resolver<'_> {
             .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let release = release(roadrunner)?;
         let mut plugins = self.plugins(manifest, &resolved)?;
-        plugins.extend(added(&release, &plugins));
+        for text in add_built_in(&mut plugins, &roadrunner.tree, &release, &roadrunner.module)? {
+            self.children.reporter.report(Event::Note(Note::Text { text }));
+        }
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
 
         let (line, module) = newest_go_line(&release, roadrunner, &plugins);
@@ -110,8 +114,9 @@ impl Resolver<'_> {
         workspace.write("go.mod", &composed.to_string())?;
         let sums = self.sums(&workspace, resolved.values())?;
         workspace.write("go.sum", &sums.to_string())?;
-        let modules: Vec<&str> = plugins.iter().map(|plugin| plugin.module.as_str()).collect();
-        workspace.write("container/plugins.go", &plugins_go::plugins_go(&modules, ""))?;
+        let registered = plugins.iter().filter(|plugin| !plugin.built_in);
+        let modules: Vec<&str> = registered.map(|plugin| plugin.module.as_str()).collect();
+        workspace.write(PLUGINS_GO, &plugins_go::plugins_go(&modules, ""))?;
         prefetch::prefetch(
             self.proxies(),
             self.manifest,
@@ -134,7 +139,7 @@ impl Resolver<'_> {
         let roadrunner =
             resolved.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let go_mod = release(roadrunner)?;
-        let registered = imports_of(&roadrunner.tree, &|path| path == "container/plugins.go")
+        let registered = imports_of(&roadrunner.tree, &|path| path == PLUGINS_GO)
             .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
         let plugins = go_mod
             .require
@@ -303,8 +308,8 @@ impl Resolver<'_> {
             .collect();
         let composition = GoModComposition {
             release,
-            registered: &imports(&|path| path == "container/plugins.go")?,
-            imported: &imports(&|path| path != "container/plugins.go" && !path.starts_with("replace/"))?,
+            registered: &imports(&|path| path == PLUGINS_GO)?,
+            imported: &imports(&|path| path != PLUGINS_GO && !path.starts_with("replace/"))?,
             plugins: &requirements,
             replaces,
             excludes: manifest
@@ -349,6 +354,7 @@ impl Resolver<'_> {
                 asked: plugin.asked,
                 commit: plugin.commit,
                 replacement: plugin.replacement,
+                built_in: plugin.built_in,
             })
             .collect();
         Ok(Lock {

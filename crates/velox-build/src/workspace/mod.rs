@@ -47,7 +47,8 @@ impl Workspace {
         let record = serde_json::to_string(&BuildRecord::new(lock, stamp, settings)).map_err(|error| {
             Error::build(format!("internal error: failed to write the build record: {error}"))
         })?;
-        let modules: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
+        let registered = lock.plugins.iter().filter(|plugin| !plugin.built_in);
+        let modules: Vec<&str> = registered.map(|plugin| plugin.module.as_str()).collect();
         self.write("go.mod", &lock.go_mod)?;
         self.write("go.sum", &lock.go_sum)?;
         self.write("container/plugins.go", &plugins_go::plugins_go(&modules, &record))

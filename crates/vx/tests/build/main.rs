@@ -11,6 +11,7 @@ mod support {
 }
 
 mod action;
+mod built_in_plugins;
 mod compile_cache;
 mod disks;
 mod dockerfile;

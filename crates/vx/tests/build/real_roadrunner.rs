@@ -10,6 +10,7 @@ use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod};
 use crate::support::sandbox::{Sandbox, exclusive, module_tree, skip};
 
 const ALL_35: &str = include_str!("../real-35-plugins.toml");
+const V3: &str = include_str!("../real-v3.toml");
 const MANUAL: &str = include_str!("../manual.toml");
 
 fn sandbox() -> Sandbox {
@@ -113,8 +114,42 @@ fn four_plugins_serve_a_php_request() {
     let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", SMALL);
     let binary = build(&sandbox, "-c velox.toml");
-    let answer = velox_testkit::worker::answer_of(&binary, &sandbox.path()).unwrap();
+    answers_with_php(&binary, &sandbox);
+}
+
+/// Starts the server with a PHP worker: an HTTP request, `rr workers` and `rr reset`.
+fn answers_with_php(binary: &Path, sandbox: &Sandbox) {
+    let mut server = velox_testkit::worker::serve(binary, &sandbox.path()).unwrap();
+    let answer = server.get("/").unwrap();
     assert!(answer.contains("hello"), "{answer}");
+    let workers = server.command("workers").unwrap();
+    assert!(workers.contains("Workers of [http]"), "{workers}");
+    let reset = server.command("reset").unwrap();
+    assert!(reset.to_lowercase().contains("http"), "{reset}");
+    assert!(server.get("/").unwrap().contains("hello"));
+    server.stop().unwrap();
+}
+
+#[test]
+fn roadrunner_3_has_its_own_majors_of_informer_and_resetter() {
+    let Some(_tree) = module_tree("RoadRunner 3") else { return };
+    let _exclusive = exclusive();
+    let sandbox = sandbox().file("velox.toml", V3);
+    let binary = build(&sandbox, "-c velox.toml");
+
+    let inside = versions(&binary);
+    for (module, tag) in &configured_tags(V3) {
+        assert_eq!(inside.get(module), Some(tag), "{module}");
+    }
+    for name in ["informer", "resetter"] {
+        let module = format!("github.com/roadrunner-server/{name}");
+        assert!(inside.contains_key(&format!("{module}/v6")), "{name}");
+        assert!(!inside.contains_key(&format!("{module}/v5")), "{name}");
+    }
+    if Command::new("php").arg("--version").output().is_err() {
+        return skip("RoadRunner 3 with a PHP worker", "there is no php on the PATH (Debian: php-cli)");
+    }
+    answers_with_php(&binary, &sandbox);
 }
 
 #[test]

@@ -242,11 +242,11 @@ pub enum LogLevel {
 /// `[log] mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogMode {
-    /// JSON lines if the output is not a terminal.
+    /// JSON log lines on stderr.
     Production,
     /// Human-readable lines.
     Development,
-    /// Like `development`; accepted for compatibility with Velox.
+    /// Messages as plain text.
     Raw,
     /// No output.
     Off,

@@ -255,7 +255,7 @@ pub const TABLES: &[TableSpec] = &[
             key(
                 "mode",
                 Some("`development`"),
-                "`production`: JSON lines if the output is not a terminal. `development`, `raw`: human-readable output. \
+                "`production`: JSON log lines on standard error. `development`: human-readable output. `raw`: plain messages. \
                  `off`, `none`: errors only.",
             ),
         ],

@@ -10,8 +10,8 @@ use crate::policy::BuildPolicy;
 /// The options of a service.
 #[derive(Debug, Clone)]
 pub struct ServiceOptions {
-    /// The address to listen on.
-    pub listen: SocketAddr,
+    /// The addresses to listen on: the first one that is available.
+    pub listen: Vec<SocketAddr>,
     /// The directory of the database, the artifacts and the running jobs.
     pub data: PathBuf,
     /// The number of concurrent builds on this machine; 0: workers only.

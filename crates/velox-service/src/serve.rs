@@ -53,10 +53,10 @@ pub enum ServeError {
         error: io::Error,
     },
     /// Listening on the address failed.
-    #[error("failed to listen on {address}: {error}")]
+    #[error("failed to listen on {}: {error}", list(addresses))]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The addresses that were tried.
+        addresses: Vec<SocketAddr>,
         /// The cause.
         error: io::Error,
     },
@@ -71,6 +71,10 @@ impl ServeError {
     pub fn is_of_options(&self) -> bool {
         matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_) | Self::Audit(_))
     }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// Runs a service until `shutdown` is cancelled and its requests and builds have ended. Calls `ready` with
@@ -93,8 +97,8 @@ pub async fn serve(
         local_only: !tokens.is_token_required() && !options.anonymous,
         https_only: tls.is_some(),
     };
-    let listening = |error| ServeError::Listen { address: options.listen, error };
-    let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
+    let listening = |error| ServeError::Listen { addresses: options.listen.clone(), error };
+    let listener = TcpListener::bind(&*options.listen).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let (draining, closing) = (shutdown, CancellationToken::new());
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };

@@ -33,7 +33,7 @@ pub async fn work(
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
     let listener = match watched {
         Some(address) => {
-            let listening = |error| ServeError::Listen { address, error };
+            let listening = |error| ServeError::Listen { addresses: vec![address], error };
             let listener = TcpListener::bind(address).await.map_err(listening)?;
             Some((listener.local_addr().map_err(listening)?, listener))
         }

@@ -18,8 +18,6 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
-
 #[cfg(feature = "service")]
 use crate::commands::service;
 #[cfg(not(feature = "service"))]
@@ -43,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> CommandResult {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(usage) => {
             // A closed pipe (`vx help | head`) is not an error.
@@ -90,7 +88,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Job => service::job::job(settings).await,
         #[cfg(not(feature = "service"))]
         CliCommand::MissingService { .. } => service_disabled::service_disabled(&settings),
-        CliCommand::Completions { shell } => shell::completions(shell),
+        CliCommand::Completions { shell, no_descriptions } => shell::completions(shell, !no_descriptions),
         CliCommand::Man { directory } => shell::man(directory.as_deref()),
         CliCommand::Schema => shell::schema(),
         CliCommand::Version => version::version(&settings),

@@ -19,7 +19,6 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
     pub(crate) stdin: bool,
-    pub(crate) stdout: bool,
     pub(crate) stderr: bool,
     pub(crate) unicode: bool,
     pub(crate) color: bool,
@@ -56,7 +55,6 @@ impl Settings {
         Self {
             terminal: Terminal {
                 stdin: std::io::stdin().is_terminal(),
-                stdout: std::io::stdout().is_terminal(),
                 // A dumb terminal can't move its cursor.
                 stderr: stderr.is_terminal() && environment.get("TERM").is_none_or(|term| term != "dumb"),
                 unicode: unicode(&environment),
@@ -83,13 +81,14 @@ impl Settings {
         })
     }
 
-    /// The format from `--format`, else JSON for `[log] mode = "production"` without a terminal.
-    pub(crate) fn format(&self, log: LogConfig) -> OutputFormat {
-        let is_terminal = self.terminal.stdout || self.terminal.stderr;
-        self.format.unwrap_or(match log.mode {
-            Some(LogMode::Production) if !is_terminal => OutputFormat::Json,
-            _ => OutputFormat::Human,
-        })
+    /// The format from `--format`.
+    pub(crate) fn format(&self) -> OutputFormat {
+        self.format.unwrap_or(OutputFormat::Human)
+    }
+
+    /// The `[log] mode` of text on stderr; `--format human` overrides it.
+    pub(crate) fn log_mode(&self, log: LogConfig) -> LogMode {
+        log.mode.filter(|_| self.format.is_none()).unwrap_or(LogMode::Development)
     }
 }
 
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     fn settings(verbosity: Option<Verbosity>, format: Option<OutputFormat>, stderr: bool) -> Settings {
-        let terminal = Terminal { stdin: false, stdout: false, stderr, unicode: false, color: false };
+        let terminal = Terminal { stdin: false, stderr, unicode: false, color: false };
         Settings { environment: BTreeMap::new(), terminal, verbosity, format }
     }
 
@@ -133,18 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn production_mode_is_json_without_a_terminal() {
-        let (human, json) = (OutputFormat::Human, OutputFormat::Json);
-        let (production, development) = (Some(LogMode::Production), Some(LogMode::Development));
-        for (flag, mode, terminal, expected) in [
-            (None, production, false, json),
-            (None, production, true, human),
-            (Some(human), production, false, human),
-            (Some(json), None, true, json),
-            (None, development, false, human),
-        ] {
-            assert_eq!(settings(None, flag, terminal).format(LogConfig { level: None, mode }), expected);
-        }
+    fn the_format_flag_overrides_the_log_mode() {
+        let log = |mode| LogConfig { level: None, mode };
+        let production = log(Some(LogMode::Production));
+        let mode = |format, log| settings(None, format, true).log_mode(log);
+        assert_eq!(mode(None, production), LogMode::Production);
+        assert_eq!(mode(None, log(None)), LogMode::Development);
+        assert_eq!(mode(Some(OutputFormat::Human), production), LogMode::Development);
     }
 
     #[test]

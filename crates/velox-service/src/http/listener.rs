@@ -89,6 +89,8 @@ pub(crate) async fn run(
                 continue;
             }
         };
+        // On a socket for IPv6 and IPv4, IPv4 addresses are mapped ones.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let Some(permit) = limits.acquire(client_network(peer.ip()), MAX_CONNECTIONS_PER_NETWORK) else {
             tracing::debug!(%peer, "too many connections from one network");
             continue;

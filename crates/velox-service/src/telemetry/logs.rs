@@ -4,14 +4,28 @@ use std::{collections::BTreeMap, io, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::runtime::Handle;
-use tracing::Level;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _,
+    filter::Targets,
+    fmt::{
+        self, FmtContext, FormattedFields,
+        format::{FormatEvent, JsonFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 /// The timeout for exporting the last spans.
@@ -22,15 +36,27 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct LogOptions {
     /// The service name in traces, unless `OTEL_SERVICE_NAME` is set.
     pub service: &'static str,
-    /// Whether to write JSON objects instead of text.
-    pub json: bool,
-    /// Whether to color the text.
-    pub color: bool,
+    /// The form of a message.
+    pub format: LogFormat,
     /// The level of this program's messages; other crates log only warnings and errors.
     pub level: Level,
     /// The environment: `OTEL_EXPORTER_OTLP_ENDPOINT` enables traces, `VX_LOG` is a filter
     /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
     pub environment: BTreeMap<String, String>,
+}
+
+/// The form of a log message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line of text with the time and the level.
+    Text {
+        /// Whether to color it.
+        color: bool,
+    },
+    /// A line of text with neither time nor level.
+    Raw,
+    /// A JSON object with `time`, `level` and `msg`, as Go's slog writes it, and further fields.
+    Json,
 }
 
 /// The logging and tracing of the process.
@@ -50,16 +76,18 @@ impl Logging {
                 EnvFilter::new(format!("{others},velox_service={}", options.level))
             }
         };
-        let lines = if options.json {
-            fmt::layer().json().flatten_event(true).with_writer(io::stderr).with_filter(filter).boxed()
-        } else {
-            fmt::layer()
-                .compact()
-                .with_target(false)
-                .with_ansi(options.color)
+        let text = fmt::layer().compact().with_target(false).with_writer(io::stderr);
+        let lines = match options.format {
+            LogFormat::Text { color } => text.with_ansi(color).with_filter(filter).boxed(),
+            LogFormat::Raw => {
+                text.with_ansi(false).without_time().with_level(false).with_filter(filter).boxed()
+            }
+            LogFormat::Json => fmt::layer()
+                .fmt_fields(JsonFields::new())
+                .event_format(JsonLines)
                 .with_writer(io::stderr)
                 .with_filter(filter)
-                .boxed()
+                .boxed(),
         };
         let provider = trace_provider(options.service, &options.environment)?;
         let spans = provider.as_ref().map(|provider| {
@@ -85,6 +113,84 @@ impl Logging {
                 tracing::warn!(%error, "failed to export the last traces");
             }
         }
+    }
+}
+
+/// Formats messages as JSON objects, with the fields of their spans.
+struct JsonLines;
+
+impl<S> FormatEvent<S, JsonFields> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut fields = FieldMap::default();
+        event.record(&mut fields);
+        let spans = context.event_scope().into_iter().flatten();
+        for span in spans {
+            if let Some(text) = span.extensions().get::<FormattedFields<JsonFields>>()
+                && let Ok(Value::Object(of_span)) = serde_json::from_str(&text.fields)
+            {
+                of_span.into_iter().for_each(|(name, value)| _ = fields.0.entry(name).or_insert(value));
+            }
+        }
+        let line = JsonLogMessage {
+            time: Timestamp::now(),
+            level: event.metadata().level().as_str(),
+            msg: fields.0.remove("message").unwrap_or_default(),
+            fields: fields.0,
+        };
+        writeln!(writer, "{}", serde_json::to_string(&line).map_err(|_| std::fmt::Error)?)
+    }
+}
+
+#[derive(Serialize)]
+struct JsonLogMessage<'a> {
+    time: Timestamp,
+    level: &'a str,
+    msg: Value,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+}
+
+/// The fields of a message as JSON.
+#[derive(Default)]
+struct FieldMap(Map<String, Value>);
+
+impl FieldMap {
+    fn insert(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for FieldMap {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.insert(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.insert(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.insert(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.insert(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.insert(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.insert(field, format!("{value:?}"));
     }
 }
 

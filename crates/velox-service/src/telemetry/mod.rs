@@ -11,7 +11,7 @@ use std::{io, path::Path, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
 
-pub use self::logs::{LogOptions, Logging};
+pub use self::logs::{LogFormat, LogOptions, Logging};
 use self::{audit::AuditLog, metrics::Metrics, spans::Spans};
 pub(crate) use self::{
     audit::{record_call_id, record_call_status},

@@ -3,19 +3,27 @@
 // Doc comments here are help texts: their brackets are not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod advice;
 pub(crate) mod build;
 pub(crate) mod edit;
+mod leading;
 pub(crate) mod query;
 #[cfg(feature = "service")]
 pub(crate) mod service;
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{
-    Args, ColorChoice, Parser, Subcommand, ValueEnum,
+    Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::{Styles, styling::AnsiColor},
 };
 use velox_manifest::GoTarget;
+
+use self::leading::LeadingArgs;
+use crate::config_file::DEFAULT_FILE_NAME;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -27,13 +35,42 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Parser)]
 #[command(name = "vx", version, styles = STYLES, arg_required_else_help = true, max_term_width = 100)]
 #[command(
+    // An option that is repeated takes its last value, as in Velox.
+    args_override_self = true,
     after_help = "Exit codes: 0 success, 1 failure, 2 invalid usage or configuration, 130 interrupted."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: CliCommand,
     #[command(flatten)]
+    leading: LeadingArgs,
+    #[command(flatten)]
     pub(crate) global: GlobalArgs,
+}
+
+impl Cli {
+    /// Parses the arguments of the process.
+    ///
+    /// # Errors
+    /// The usage is invalid, with advice, or help or the version is requested.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        // The short form of `--version` in Velox; `-v` is useless without a command.
+        if let [_, only] = arguments.as_mut_slice()
+            && only == "-v"
+        {
+            *only = "--version".into();
+        }
+        let mut command = Self::command();
+        let matches = command
+            .try_get_matches_from_mut(&arguments)
+            .map_err(|error| advice::advise(error, &command, &arguments))?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        std::mem::take(&mut cli.leading)
+            .pass_to(&mut cli.command, &matches)
+            .map_err(|error| error.format(&mut command))?;
+        Ok(cli)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,7 +139,7 @@ pub(crate) enum CliCommand {
         command: build::CacheCommand,
     },
     /// Generate shell completions
-    #[command(after_help = "Examples:
+    #[command(visible_alias = "completion", after_help = "Examples:
   vx completions bash > ~/.local/share/bash-completion/completions/vx
   vx completions zsh > ~/.zfunc/_vx            # with `fpath+=~/.zfunc` before compinit in .zshrc
   vx completions fish > ~/.config/fish/completions/vx.fish
@@ -110,6 +147,9 @@ pub(crate) enum CliCommand {
     Completions {
         /// The shell to generate completions for
         shell: clap_complete::Shell,
+        /// Leave out the descriptions
+        #[arg(long)]
+        no_descriptions: bool,
     },
     /// Print the manual page of vx, or write the pages of all commands to a directory
     #[command(after_help = "Examples:
@@ -148,8 +188,8 @@ pub(crate) struct GlobalArgs {
     /// Show errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// The output format: text on stderr, or JSON events on stdout [default: human, or json without a terminal if
-    /// velox.toml has [log] mode = "production"]
+    /// The output format: text on stderr, or JSON events on stdout [default: human; [log] mode in velox.toml changes
+    /// the text]
     #[arg(long, global = true, value_enum)]
     pub(crate) format: Option<OutputFormat>,
     /// When to use colors; auto respects NO_COLOR and CLICOLOR_FORCE
@@ -195,12 +235,19 @@ pub(crate) struct SourceArgs {
 /// The configuration file of a command that edits it.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = "velox.toml")]
-    pub(crate) config: PathBuf,
+    /// The configuration file [default: velox.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The go command to use [default: go from PATH]
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// The path of the file.
+    pub(crate) fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE_NAME))
+    }
 }
 
 /// One value of `--target`.

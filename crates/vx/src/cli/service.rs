@@ -1,9 +1,16 @@
 //! The arguments of `vx server`, `vx server token` and `vx worker`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use url::Host;
 
 use super::parse_size;
 
@@ -13,7 +20,7 @@ use super::parse_size;
     after_help = "\
 Examples:
   vx server                                        # local only, at http://127.0.0.1:8080
-  vx server --tokens tokens.toml --address 0.0.0.0:8443 \\
+  vx server --tokens tokens.toml --address :8443 \\
     --tls-cert cert.pem --tls-key key.pem          # on the network, with tokens
   curl http://127.0.0.1:8080/v1/builds -H 'content-type: application/json' \\
     -d '{\"build\": {\"roadrunner\": \"v2025.1.15\", \"plugins\": [
@@ -25,15 +32,14 @@ environment variable, such as VX_SERVER_ADDRESS for --address."
 pub(crate) struct ServerCommand {
     #[command(subcommand)]
     pub(crate) command: Option<ServerSubcommand>,
-    /// The address to listen on; port 0 selects a free port
-    #[arg(
-        short,
-        long,
-        env = "VX_SERVER_ADDRESS",
-        value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:8080"
-    )]
-    pub(crate) address: SocketAddr,
+    /// The address to listen on: an IP address or host name and a port, where port 0 selects a free one. Without a host,
+    /// such as :8080, all addresses of this machine, but only the loopback address without --tokens or --allow-anonymous
+    /// [default: 127.0.0.1:8080]
+    #[arg(short, long, env = "VX_SERVER_ADDRESS", value_name = "ADDRESS:PORT")]
+    pub(crate) address: Option<ListenAddress>,
+    /// The configuration file to take `[log]` from; nothing else in it applies to the service
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The directory for builds, logs and binaries [default: `server` in the cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -306,6 +312,64 @@ impl From<ScopeArg> for velox_service::TokenScope {
     }
 }
 
+/// An address to listen on, as Go writes it: `HOST:PORT`, or `:PORT` for all addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenAddress {
+    /// An IP address or a host name; `None`: all addresses.
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
+}
+
+impl Default for ListenAddress {
+    fn default() -> Self {
+        Self { host: Some(Ipv4Addr::LOCALHOST.to_string()), port: 8080 }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || {
+            "expected an address and a port, such as 127.0.0.1:8080, localhost:8080, [::1]:8080 or :8080".to_owned()
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+        let port = port.parse().map_err(|_| invalid())?;
+        if host.is_empty() {
+            return Ok(Self { host: None, port });
+        }
+        // The brackets of an IPv6 address are not part of it.
+        match Host::parse(host).map_err(|_| invalid())? {
+            Host::Ipv4(address) => Ok(Self { host: Some(address.to_string()), port }),
+            Host::Ipv6(address) => Ok(Self { host: Some(address.to_string()), port }),
+            Host::Domain(name) => Ok(Self { host: Some(name), port }),
+        }
+    }
+}
+
+impl ListenAddress {
+    /// The addresses to try in order. `:PORT` is the loopback address only, unless `is_public`.
+    pub(crate) async fn resolve(&self, is_public: bool) -> io::Result<Vec<SocketAddr>> {
+        match &self.host {
+            Some(host) => Ok(tokio::net::lookup_host((host.as_str(), self.port)).await?.collect()),
+            None if is_public => Ok(vec![
+                (Ipv6Addr::UNSPECIFIED, self.port).into(),
+                (Ipv4Addr::UNSPECIFIED, self.port).into(),
+            ]),
+            None => Ok(vec![(Ipv4Addr::LOCALHOST, self.port).into()]),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.as_deref().unwrap_or_default() {
+            host if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
+
 /// Parses a duration such as `90s`, `10m` or `1h30m`.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let time = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
@@ -345,6 +409,25 @@ fn parse_expiry(text: &str) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn addresses_in_the_notation_of_go() {
+        let resolve = async |text: &str, is_public| {
+            let address: ListenAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), text);
+            address.resolve(is_public).await.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(resolve("127.0.0.1:9000", false).await, "127.0.0.1:9000");
+        assert_eq!(resolve("[::1]:0", false).await, "[::1]:0");
+        assert_eq!(resolve("0.0.0.0:9000", false).await, "0.0.0.0:9000");
+        assert_eq!(resolve(":9000", false).await, "127.0.0.1:9000");
+        assert_eq!(resolve(":9000", true).await, "[::]:9000 0.0.0.0:9000");
+        let local = resolve("localhost:9000", false).await;
+        assert!(local.split(' ').all(|it| it == "127.0.0.1:9000" || it == "[::1]:9000"), "{local}");
+        for invalid in ["", "9000", "localhost", "localhost:", ":x", ":70000", "::1:80", "http://localhost:80", "a b:1"] {
+            assert!(invalid.parse::<ListenAddress>().is_err(), "{invalid}");
+        }
+    }
 
     #[test]
     fn times_are_parsed() {

@@ -71,7 +71,7 @@ impl Session {
         let interrupted = Arc::clone(&report);
         let signals = watch_signals(&cancel, move |signal| interrupted.interrupted(signal))?;
         Ok(Self {
-            format: settings.format(loaded.manifest.log),
+            format: settings.format(),
             warnings: std::mem::take(&mut loaded.warnings),
             request: loaded.into_request(settings, options, goal),
             report,

@@ -11,9 +11,13 @@ use clap_complete::Shell;
 use crate::{cli::Cli, report, status::CommandResult};
 
 /// `vx completions SHELL`.
-pub(crate) fn completions(shell: Shell) -> CommandResult {
+pub(crate) fn completions(shell: Shell, with_descriptions: bool) -> CommandResult {
+    let mut command = visible_command();
+    if !with_descriptions {
+        command = without_descriptions(command);
+    }
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut visible_command(), "vx", &mut script);
+    clap_complete::generate(shell, &mut command, "vx", &mut script);
     report::print(&String::from_utf8_lossy(&script))
 }
 
@@ -42,6 +46,10 @@ fn visible_command() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .args(command.get_arguments().cloned())
         .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
+}
+
+fn without_descriptions(command: clap::Command) -> clap::Command {
+    command.about("").mut_args(|argument| argument.help("")).mut_subcommands(without_descriptions)
 }
 
 /// The command line with inherited arguments, and without clap's `help` subcommands.

@@ -1,6 +1,5 @@
 use std::env::consts::{ARCH, OS};
 
-use velox_manifest::LogConfig;
 
 use crate::{cli::OutputFormat, report, settings::Settings, status::CommandResult};
 
@@ -9,7 +8,7 @@ const COMMIT: Option<&str> = option_env!("VX_COMMIT");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub(crate) fn version(settings: &Settings) -> CommandResult {
-    report::print(&match settings.format(LogConfig::default()) {
+    report::print(&match settings.format() {
         OutputFormat::Human => {
             let commit = COMMIT.map(|commit| format!(" ({commit})")).unwrap_or_default();
             format!("vx {VERSION}{commit} {OS}-{ARCH}\n")

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 use velox_build::render::within;
-use velox_manifest::SourceFile;
+use velox_manifest::{Diagnostic, SourceFile};
 
 pub(crate) use velox_build::render::{heading, render, render_explained};
 
@@ -22,5 +22,26 @@ impl<'a> SourceRange<'a> {
         let ((line, column), (end_line, end_column)) =
             (source.line_column(span.start), source.line_column(span.end));
         Self { file: &source.name, line, column, end_line, end_column }
+    }
+}
+
+/// The fields of a diagnostic in JSON, without its message.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiagnosticFields<'a> {
+    #[serde(flatten)]
+    range: Option<SourceRange<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    help: &'a [String],
+}
+
+impl<'a> DiagnosticFields<'a> {
+    pub(crate) fn new(diagnostic: &'a Diagnostic, source: Option<&'a SourceFile>) -> Self {
+        let range = source.zip(diagnostic.span.as_ref());
+        Self {
+            range: range.map(|(source, span)| SourceRange::new(source, span)),
+            label: diagnostic.label.as_deref(),
+            help: &diagnostic.help,
+        }
     }
 }

@@ -8,15 +8,17 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use serde::Serialize;
 use velox_build::{
     BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
 };
-use velox_manifest::{Diagnostic, Level, SourceFile};
+use velox_manifest::{Diagnostic, Level, LogLevel, SourceFile};
 
 use crate::{
     report::{
         Change, ChangeKind, Report,
-        diagnostics::{heading, render},
+        diagnostics::{DiagnosticFields, heading, render},
         text::{clean, count, elapsed, table},
         threshold,
     },
@@ -31,11 +33,35 @@ const RUNNING_STYLE: Style = AnsiColor::Cyan.on_default().bold();
 /// Writes finished phases, warnings, notes and a summary to stderr, with progress bars on a terminal. The
 /// result of a dry run goes to stdout.
 pub(crate) struct HumanReport {
+    lines: LineFormat,
     verbosity: Verbosity,
     source: Option<SourceFile>,
     bars: Option<ProgressBars>,
     state: Mutex<HumanState>,
 }
+
+/// The form of a line on stderr, selected by `[log] mode`.
+#[derive(Clone, Copy)]
+pub(crate) enum LineFormat {
+    /// Aligned and colored, as Cargo's lines.
+    Aligned,
+    /// The message alone.
+    Raw,
+    /// A JSON object with the fields of Go's slog, as Velox writes it in production.
+    Json { now: fn() -> Timestamp },
+}
+
+#[derive(Serialize)]
+struct JsonLogLine<'a, T> {
+    time: Timestamp,
+    level: &'a str,
+    msg: &'a str,
+    #[serde(flatten)]
+    fields: T,
+}
+
+#[derive(Serialize)]
+struct NoFields {}
 
 #[derive(Clone, Copy)]
 struct PhaseProgress {
@@ -57,6 +83,7 @@ impl HumanReport {
     pub(crate) fn new(
         out: Box<dyn Write + Send>,
         bars: Option<ProgressBars>,
+        lines: LineFormat,
         verbosity: Verbosity,
         source: Option<SourceFile>,
     ) -> Self {
@@ -67,7 +94,7 @@ impl HumanReport {
             resolved: None,
             resolve_time: None,
         };
-        Self { verbosity, source, bars, state: Mutex::new(state) }
+        Self { lines, verbosity, source, bars, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, HumanState> {
@@ -85,8 +112,51 @@ impl HumanReport {
         }
     }
 
+    /// Writes a line with the level and the message `text`, and with `fields` if it is JSON. In other forms it
+    /// is `aligned`, with a line break.
+    fn line(
+        &self,
+        state: &mut HumanState,
+        level: LogLevel,
+        text: &str,
+        fields: impl Serialize,
+        aligned: impl FnOnce() -> String,
+    ) {
+        let line = match self.lines {
+            LineFormat::Aligned => aligned(),
+            LineFormat::Raw => format!("{text}\n"),
+            LineFormat::Json { now } => {
+                let level = match level {
+                    LogLevel::Debug => "DEBUG",
+                    LogLevel::Info => "INFO",
+                    LogLevel::Warn => "WARN",
+                    LogLevel::Error => "ERROR",
+                };
+                let line = JsonLogLine { time: now(), level, msg: text, fields };
+                // Serialization can't fail: the values are maps with string keys.
+                serde_json::to_string(&line).map(|line| line + "\n").unwrap_or_default()
+            }
+        };
+        self.write(state, &line);
+    }
+
     fn row(&self, state: &mut HumanState, style: Style, verb: &str, text: &str) {
-        self.write(state, &format!("{} {text}\n", column(style, verb)));
+        let aligned = || format!("{} {text}\n", column(style, verb));
+        self.line(state, LogLevel::Info, &format!("{verb} {text}"), NoFields {}, aligned);
+    }
+
+    fn diagnostic(&self, state: &mut HumanState, diagnostic: &Diagnostic) {
+        let source = self.source.as_ref();
+        if matches!(self.lines, LineFormat::Json { .. }) {
+            let level = match diagnostic.level {
+                Level::Error => LogLevel::Error,
+                Level::Warning => LogLevel::Warn,
+            };
+            let fields = DiagnosticFields::new(diagnostic, source);
+            self.line(state, level, &diagnostic.message, fields, String::new);
+        } else {
+            self.write(state, &render(diagnostic, source));
+        }
     }
 
     fn progress(
@@ -163,7 +233,9 @@ impl HumanReport {
             return self.row(state, RUNNING_STYLE, "Waiting", &text);
         }
         let style = AnsiColor::BrightGreen.on_default().bold();
-        self.write(state, &format!("{style}note{style:#}: {}\n", clean(&note.to_string())));
+        let note = note.to_string();
+        let aligned = || format!("{style}note{style:#}: {}\n", clean(&note));
+        self.line(state, LogLevel::Info, &clean(&note), NoFields {}, aligned);
     }
 
     fn clear_bars(&self, state: &mut HumanState) {
@@ -194,11 +266,16 @@ impl Reporter for HumanReport {
                 self.resolved(state);
             }
             Event::Raised(raised) => {
-                self.write(state, &format!("{}\n", heading(Level::Warning, &raised.to_string())))
+                let text = raised.to_string();
+                let aligned = || format!("{}\n", heading(Level::Warning, &text));
+                self.line(state, LogLevel::Warn, &text, NoFields {}, aligned);
             }
-            Event::Warning(warning) => self.write(state, &render(&warning, self.source.as_ref())),
+            Event::Warning(warning) => self.diagnostic(state, &warning),
             Event::Note(note) => self.note(state, &note),
-            Event::Output { program, line } => self.write(state, &format!("{program}: {}\n", clean(&line))),
+            Event::Output { program, line } => {
+                let text = format!("{program}: {}", clean(&line));
+                self.line(state, LogLevel::Debug, &text, NoFields {}, || format!("{text}\n"));
+            }
         }
     }
 }
@@ -224,6 +301,16 @@ impl Report for HumanReport {
     fn failed(&self, status: ExitStatus, diagnostics: &[Diagnostic], output: &[String]) {
         let state = &mut *self.state();
         self.clear_bars(state);
+        if matches!(self.lines, LineFormat::Json { .. }) {
+            diagnostics.iter().for_each(|diagnostic| self.diagnostic(state, diagnostic));
+            for line in output {
+                self.line(state, LogLevel::Error, &clean(line), NoFields {}, String::new);
+            }
+            if diagnostics.is_empty() && output.is_empty() {
+                self.line(state, LogLevel::Error, status.kind(), NoFields {}, String::new);
+            }
+            return;
+        }
         let mut parts: Vec<String> =
             diagnostics.iter().map(|diagnostic| render(diagnostic, self.source.as_ref())).collect();
         if !output.is_empty() {
@@ -307,7 +394,7 @@ impl HumanReport {
                     [one] => format!("{} in {time}", describe(one)),
                     many => {
                         for binary in many {
-                            self.row(state, DONE_STYLE, "BuiltBinary", &describe(binary));
+                            self.row(state, DONE_STYLE, "Wrote", &describe(binary));
                         }
                         format!("in {time}")
                     }

@@ -15,7 +15,7 @@ use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugi
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
-    report::{Change, Report, diagnostics::SourceRange, threshold},
+    report::{Change, Report, diagnostics::DiagnosticFields, threshold},
     settings::Verbosity,
     signals::Signal,
     status::ExitStatus,
@@ -58,14 +58,9 @@ impl JsonReport {
         }
     }
 
-    fn diagnostic<'a>(&'a self, diagnostic: &'a Diagnostic) -> DiagnosticFields<'a> {
-        let source = self.source.as_ref().zip(diagnostic.span.as_ref());
-        DiagnosticFields {
-            message: &diagnostic.message,
-            range: source.map(|(source, span)| SourceRange::new(source, span)),
-            label: diagnostic.label.as_deref(),
-            help: &diagnostic.help,
-        }
+    fn diagnostic<'a>(&'a self, diagnostic: &'a Diagnostic) -> JsonDiagnostic<'a> {
+        let fields = DiagnosticFields::new(diagnostic, self.source.as_ref());
+        JsonDiagnostic { message: &diagnostic.message, fields }
     }
 }
 
@@ -172,7 +167,7 @@ enum JsonEvent<'a> {
         plugins: &'a [PluginRow],
     },
     Raised(&'a RaisedPlugin),
-    Warning(DiagnosticFields<'a>),
+    Warning(JsonDiagnostic<'a>),
     Note(&'a Note),
     Output {
         program: &'a str,
@@ -181,7 +176,7 @@ enum JsonEvent<'a> {
     Interrupted {
         signal: &'a str,
     },
-    Error(DiagnosticFields<'a>),
+    Error(JsonDiagnostic<'a>),
     Failed {
         kind: &'a str,
         exit_code: u8,
@@ -200,13 +195,10 @@ enum JsonEvent<'a> {
 }
 
 #[derive(Serialize)]
-struct DiagnosticFields<'a> {
+struct JsonDiagnostic<'a> {
     message: &'a str,
     #[serde(flatten)]
-    range: Option<SourceRange<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<&'a str>,
-    help: &'a [String],
+    fields: DiagnosticFields<'a>,
 }
 
 /// Seconds, rounded to milliseconds.

@@ -15,10 +15,12 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{BuildSummary, Error, Event, Goal, Reporter};
-use velox_manifest::{Diagnostic, Level, LogConfig, SourceFile};
+use velox_manifest::{Diagnostic, Level, LogConfig, LogMode, SourceFile};
 
+use self::human::LineFormat;
 use crate::{
     cli::OutputFormat,
     settings::{Settings, Verbosity},
@@ -85,17 +87,19 @@ fn open_with(
     events: Box<dyn Write + Send>,
 ) -> Arc<dyn Report> {
     let verbosity = settings.verbosity(log);
-    match settings.format(log) {
-        OutputFormat::Json => {
-            Arc::new(json::JsonReport::new(events, jiff::Timestamp::now, verbosity, source))
-        }
-        OutputFormat::Human => {
-            let target = (settings.terminal.stderr && verbosity >= Verbosity::Normal)
-                .then(indicatif::ProgressDrawTarget::stderr);
-            let bars = target.map(|target| human::ProgressBars::new(target, settings.terminal));
-            Arc::new(human::HumanReport::new(Box::new(anstream::stderr()), bars, verbosity, source))
-        }
+    if settings.format() == OutputFormat::Json {
+        return Arc::new(json::JsonReport::new(events, Timestamp::now, verbosity, source));
     }
+    let lines = match settings.log_mode(log) {
+        LogMode::Production => LineFormat::Json { now: Timestamp::now },
+        LogMode::Raw => LineFormat::Raw,
+        LogMode::Development | LogMode::Off => LineFormat::Aligned,
+    };
+    let is_interactive = settings.terminal.stderr && matches!(lines, LineFormat::Aligned);
+    let target =
+        (is_interactive && verbosity >= Verbosity::Normal).then(indicatif::ProgressDrawTarget::stderr);
+    let bars = target.map(|target| human::ProgressBars::new(target, settings.terminal));
+    Arc::new(human::HumanReport::new(Box::new(anstream::stderr()), bars, lines, verbosity, source))
 }
 
 /// Reports invalid arguments or an invalid configuration, without the `[log]` settings.

@@ -17,7 +17,7 @@ use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
     Report,
-    human::{HumanReport, ProgressBars, plan},
+    human::{HumanReport, LineFormat, ProgressBars, plan},
     json::JsonReport,
 };
 use crate::{
@@ -163,7 +163,7 @@ fn plain(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
 
 fn human(verbosity: Verbosity) -> (HumanReport, CapturedOutput) {
     let written = CapturedOutput::default();
-    (HumanReport::new(plain(written.clone()), None, verbosity, Some(source())), written)
+    (HumanReport::new(plain(written.clone()), None, LineFormat::Aligned, verbosity, Some(source())), written)
 }
 
 fn json(verbosity: Verbosity) -> (JsonReport, CapturedOutput) {
@@ -257,11 +257,12 @@ fn interrupted_build() {
 /// The contents of a terminal with progress bars.
 fn screen(unicode: bool) -> String {
     let term = InMemoryTerm::new(12, 90);
-    let terminal = Terminal { stdin: true, stdout: true, stderr: true, unicode, color: false };
+    let terminal = Terminal { stdin: true, stderr: true, unicode, color: false };
     let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
     let report = HumanReport::new(
         plain(TerminalWriter(term.clone())),
         Some(ProgressBars::new(target, terminal)),
+        LineFormat::Aligned,
         Verbosity::Normal,
         None,
     );
@@ -319,4 +320,18 @@ fn json_failure() {
     report.interrupted(Signal::Terminate);
     fail(&report, &[diagnostic(Level::Error)], &["y.go:1:2: undefined: z"]);
     insta::assert_snapshot!(written.text());
+}
+
+#[test]
+fn log_lines() {
+    let now = || "2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap();
+    let shown = [LineFormat::Json { now }, LineFormat::Raw].map(|lines| {
+        let written = CapturedOutput::default();
+        let report = HumanReport::new(plain(written.clone()), None, lines, Verbosity::Verbose, Some(source()));
+        play(&report);
+        report.interrupted(Signal::Terminate);
+        fail(&report, &[diagnostic(Level::Error)], &["y.go:1:2: undefined: z"]);
+        written.text()
+    });
+    insta::assert_snapshot!(shown.join("---\n"));
 }

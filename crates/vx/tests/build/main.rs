@@ -24,5 +24,6 @@ mod proxies;
 mod real_roadrunner;
 mod run;
 mod toolchain;
+mod velox_clients;
 mod with;
 mod wrong_configurations;

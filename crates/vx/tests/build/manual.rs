@@ -432,10 +432,30 @@ fn log_level_and_mode_control_the_output() {
     };
     sandbox = sandbox.file("velox.toml", text("info", "production"));
     let production = sandbox.vx("build -c velox.toml --dry-run");
-    production.ok();
-    for line in production.stdout().lines() {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!(event["v"], 1, "{line}");
+    assert!(production.ok().contains("github.com/acme/hello"));
+    assert!(production.stderr().lines().count() > 0);
+    for line in production.stderr().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["level"], "INFO", "{line}");
+        line["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        assert!(!line["msg"].as_str().unwrap().is_empty(), "{line}");
+    }
+    assert!(production.stderr().contains(r#""msg":"Resolved RoadRunner "#), "{}", production.stderr());
+    let events = sandbox.vx("build -c velox.toml --dry-run --format json");
+    assert_eq!(events.stderr(), "", "--format json wins");
+    let aligned = sandbox.vx("build -c velox.toml --dry-run --format human").stderr();
+    assert!(aligned.starts_with("    Resolved RoadRunner "), "--format human wins: {aligned}");
+    // Errors have the level and the place.
+    sandbox = sandbox.file("velox.toml", text("info", "production").replace("acme", "nobody"));
+    let failed = sandbox.vx("build -c velox.toml --out out").fails(1);
+    let last: serde_json::Value = serde_json::from_str(failed.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["level"], &last["file"], &last["line"]), (&"ERROR".into(), &"velox.toml".into(), &5.into()), "{failed}");
+    sandbox = sandbox.file("velox.toml", text("info", "raw"));
+    let raw = sandbox.vx("build -c velox.toml --dry-run").stderr();
+    assert!(raw.starts_with("Resolved RoadRunner "), "{raw}");
+    for mode in ["off", "none"] {
+        sandbox = sandbox.file("velox.toml", text("info", mode));
+        assert_eq!(sandbox.vx("build -c velox.toml -o out").stderr(), "");
     }
     sandbox = sandbox.file("velox.toml", text("info", "development"));
     let development = sandbox.vx("build -c velox.toml --dry-run");

@@ -35,6 +35,8 @@ fn version() {
     assert_eq!(vx("--version"), format!("exit code: 0\n--- stdout\nvx {version}\n--- stderr\n"));
     let shown = vx("version");
     assert!(shown.starts_with(&format!("exit code: 0\n--- stdout\nvx {version} ")), "{shown}");
+    // Velox has the short form; clients take the first version number in the output.
+    assert_eq!(vx("-v"), vx("--version"));
     let shown = vx("version --format json");
     assert_contains(&shown, &[&format!(r#""version":"{version}""#), r#""v":1"#, std::env::consts::ARCH]);
 }
@@ -77,6 +79,82 @@ fn every_alias_of_an_option_works() {
         let shown = vx(arguments);
         assert!(shown.contains("configuration file `[DIR]/x.toml` not found"), "{shown}");
     }
+}
+
+#[test]
+fn options_of_velox_before_the_command() {
+    let missing = |line: &str, file: &str| {
+        let shown = vx(line);
+        assert!(shown.contains(&format!("configuration file `[DIR]/{file}` not found")), "{line}: {shown}");
+    };
+    for line in [
+        "-c x.toml build -o bin",
+        "-c=x.toml build -o=bin",
+        "-cx.toml -obin build",
+        "--config x.toml --out bin build",
+        "--config=x.toml --output-dir=bin build",
+        "-o bin -c x.toml -q build",
+        "-c x.toml lock",
+        "-c x.toml fetch",
+        "-c x.toml run",
+        "-c x.toml check",
+        "-c x.toml list",
+        "-c x.toml tree",
+        "-c x.toml why zap",
+        "-c x.toml outdated",
+        "-c x.toml add http",
+        "-c x.toml remove http",
+        "-c x.toml update",
+        "-c x.toml migrate",
+        // The last one is taken, as in Velox.
+        "-c y.toml build -c x.toml",
+        "-c y.toml -c x.toml build",
+        "build -c y.toml -c x.toml -o a -o b",
+    ] {
+        missing(line, "x.toml");
+    }
+    let wrong = [
+        "-c x.toml search",
+        "-c x.toml version",
+        "-o bin lock",
+        "-o bin build --output-file rr",
+        "-c x.toml",
+        "-c",
+    ];
+    let shown: String = wrong.iter().map(|line| format!("$ vx {line}\n{}\n", vx(line))).collect();
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn words_without_an_option_get_advice() {
+    let sandbox = Sandbox::new()
+        .file("velox.toml", WRONG)
+        .file("project/velox.toml", WRONG)
+        .file("plugin/go.mod", "module example.com/plugin\n");
+    let wrong = [
+        "build velox.toml",
+        "build conf/missing.yaml",
+        "build -c velox.toml .",
+        "build bin/",
+        "build project",
+        "build ./plugin",
+        "build linux/arm64",
+        "build v2025.1.15",
+        "build github.com/acme/x@v1.0.0",
+        "build http@v5.2.0",
+        "build something",
+        "lock velox.toml",
+        "search -c velox.toml",
+        "check -o bin",
+        "velox.toml",
+    ];
+    let tip = |line: &&str| {
+        let output = sandbox.vx(line);
+        let message = output.fails(2);
+        let lines = message.lines().filter(|line| line.starts_with("error:") || line.contains("tip:"));
+        format!("$ vx {line}\n{}\n", lines.collect::<Vec<_>>().join("\n"))
+    };
+    insta::assert_snapshot!(wrong.iter().map(tip).collect::<String>());
 }
 
 #[test]

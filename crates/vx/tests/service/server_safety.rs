@@ -52,7 +52,7 @@ impl Machine {
         let environment = ["PATH", "HOME", "GOMODCACHE", "GOCACHE", "GOPROXY", "GONOSUMDB"]
             .map(|name| (name.to_owned(), sandbox.value(name)));
         let options = ServiceOptions {
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: Vec::new(),
             data: sandbox.at("data"),
             jobs: 1,
             queue: 10,

@@ -1,6 +1,5 @@
 use indicatif::HumanBytes;
 use velox_build::{ArtifactStore, StoreContents, cache_directory};
-use velox_manifest::LogConfig;
 
 use crate::{
     cli::{OutputFormat, build::CacheCommand},
@@ -12,7 +11,7 @@ use crate::{
 pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResult {
     let directory = cache_directory(&settings.environment);
     let store = ArtifactStore::new(&directory);
-    let json = settings.format(LogConfig::default()) == OutputFormat::Json;
+    let json = settings.format() == OutputFormat::Json;
     let render = |event: &str, contents: &StoreContents, label: &str| {
         let StoreContents { artifacts, bytes } = *contents;
         if json {

@@ -42,8 +42,8 @@ impl From<Error> for InitError {
 
 pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandResult {
     let directory = working_directory()?;
-    let file = directory.join(&arguments.config.config);
-    let name = arguments.config.config.display().to_string();
+    let file = directory.join(arguments.config.file());
+    let name = arguments.config.file().display().to_string();
     if file.symlink_metadata().is_ok() && !arguments.force {
         let error = Diagnostic::error(format!("`{name}` already exists"))
             .help("overwrite it with --force, or write another file with `--config FILE`");

@@ -1,7 +1,6 @@
 use std::path::PathBuf;
 
 use velox_build::PluginTemplate;
-use velox_manifest::LogConfig;
 
 use crate::{
     cli::{OutputFormat, edit::NewCommand},
@@ -19,7 +18,7 @@ pub(crate) fn new(settings: &Settings, command: NewCommand) -> CommandResult {
         PluginTemplate::new(&name, module.as_deref()).map_err(|error| report::failed(settings, &error))?;
     let files = skeleton.write(&directory).map_err(|error| report::failed(settings, &error))?;
     let module = skeleton.module();
-    report::print(&match settings.format(LogConfig::default()) {
+    report::print(&match settings.format() {
         OutputFormat::Json => report::event(
             "plugin_created",
             &serde_json::json!({ "name": name, "module": module, "directory": directory, "files": files }),

@@ -34,7 +34,7 @@ impl EditSession {
     /// Opens the file, which may have no plugins yet.
     pub(crate) fn open(settings: Settings, config: &ConfigArgs) -> CommandResult<Self> {
         let directory = working_directory()?;
-        let opened = ConfigFile::read(&config.config, &directory)
+        let opened = ConfigFile::read(config.file(), &directory)
             .map_err(|error| report::invalid(&settings, None, &[error]))?;
         let source = opened.source.clone();
         let Some(file) = opened.path.clone() else {

@@ -89,7 +89,7 @@ struct PrintedDiagnoses {
 impl DiagnosisPrinter {
     fn new(settings: &Settings) -> Self {
         Self {
-            format: settings.format(LogConfig::default()),
+            format: settings.format(),
             quiet: settings.verbosity(LogConfig::default()) < Verbosity::Normal,
             printed: Mutex::default(),
         }

@@ -1,4 +1,3 @@
-use velox_manifest::LogConfig;
 use velox_query::{BinaryModule, Inspection};
 
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
 pub(crate) fn inspect(settings: &Settings, arguments: &InspectCommand) -> CommandResult {
     let inspection =
         velox_query::inspect(&arguments.file).map_err(|error| report::failed(settings, &error))?;
-    report::print(&match settings.format(LogConfig::default()) {
+    report::print(&match settings.format() {
         OutputFormat::Json => report::event("inspected", &inspection),
         OutputFormat::Human => clean(&render(&inspection, arguments.all)).into_owned(),
     })

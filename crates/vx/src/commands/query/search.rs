@@ -1,7 +1,7 @@
 use serde_json::json;
 use velox_build::{Error, ErrorKind};
 use velox_manifest::{
-    Diagnostic, LogConfig,
+    Diagnostic,
     catalogue::{self, KnownPlugin, PluginGroup, PluginStatus},
 };
 
@@ -18,7 +18,7 @@ pub(crate) fn search(settings: &Settings, arguments: &SearchCommand) -> CommandR
     if found.is_empty() {
         return Err(report::failed(settings, &not_found(&words)));
     }
-    report::print(&match settings.format(LogConfig::default()) {
+    report::print(&match settings.format() {
         OutputFormat::Json => found.iter().map(|plugin| report::event("plugin", &fields(plugin))).collect(),
         OutputFormat::Human => render(&found, words.trim().is_empty()),
     })

@@ -5,10 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use velox_manifest::{Diagnostic, LogConfig};
+use velox_manifest::{Diagnostic, LogConfig, LogMode};
 use velox_service::{
     ArtifactBucket, BuildPolicy, ClusterOptions, JobLimits, ServeError,
-    telemetry::{LogOptions, Logging},
+    telemetry::{LogFormat, LogOptions, Logging},
 };
 
 use crate::{
@@ -17,22 +17,25 @@ use crate::{
         service::{ClusterArgs, LimitArgs, PolicyArgs},
     },
     commands::session::watch_signals,
-    report,
+    report::{self, Report},
     settings::{Settings, Verbosity},
     status::{CommandResult, ExitStatus},
 };
 
 /// A token that is canceled by the first signal.
-pub(super) fn shutdown_on_signal(settings: &Settings) -> CommandResult<CancellationToken> {
+pub(super) fn shutdown_on_signal(report: Arc<dyn Report>) -> CommandResult<CancellationToken> {
     let shutdown = CancellationToken::new();
-    let report = report::open(settings, LogConfig::default(), None);
-    watch_signals(&shutdown, move |signal| Arc::clone(&report).interrupted(signal))?;
+    watch_signals(&shutdown, move |signal| report.interrupted(signal))?;
     Ok(shutdown)
 }
 
-/// Starts logging to stderr, configured by the flags.
-pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandResult<Logging> {
-    let level = match settings.verbosity(LogConfig::default()) {
+/// Starts logging to stderr, configured by the flags and `[log]`.
+pub(super) fn start_logs(
+    service: &'static str,
+    settings: &Settings,
+    log: LogConfig,
+) -> CommandResult<Logging> {
+    let level = match settings.verbosity(log) {
         Verbosity::Errors => tracing::Level::ERROR,
         Verbosity::Warnings => tracing::Level::WARN,
         Verbosity::Normal => tracing::Level::INFO,
@@ -41,8 +44,11 @@ pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandR
     };
     Logging::start(&LogOptions {
         service,
-        json: settings.format(LogConfig::default()) == OutputFormat::Json,
-        color: settings.terminal.color,
+        format: match (settings.format(), settings.log_mode(log)) {
+            (OutputFormat::Json, _) | (_, LogMode::Production) => LogFormat::Json,
+            (_, LogMode::Raw) => LogFormat::Raw,
+            _ => LogFormat::Text { color: settings.terminal.color },
+        },
         level,
         environment: settings.environment.clone(),
     })
@@ -52,12 +58,13 @@ pub(super) fn start_logs(service: &'static str, settings: &Settings) -> CommandR
 /// Flushes the log, and reports an error of the service.
 pub(super) async fn finish(
     settings: &Settings,
+    log: LogConfig,
     logs: Logging,
     result: Result<(), ServeError>,
 ) -> CommandResult {
     let result = result.map_err(|error| {
         let status = if error.is_of_options() { ExitStatus::Configuration } else { ExitStatus::Failure };
-        let report = report::open(settings, LogConfig::default(), None);
+        let report = report::open(settings, log, None);
         report.failed(status, &[Diagnostic::error(error.to_string())], &[]);
         status
     });

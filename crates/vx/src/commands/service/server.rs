@@ -1,20 +1,24 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{CommandFactory, error::ErrorKind};
-use velox_build::cache_directory;
-use velox_manifest::LogConfig;
+use velox_build::{Event, cache_directory};
+use velox_manifest::{Diagnostic, Level, LogConfig};
 use velox_service::{Retention, ServiceOptions, TlsOptions, serve};
 
 use crate::{
     cli::{
         Cli, OutputFormat,
+        build::OverrideArgs,
         service::{ServerCommand, ServerSubcommand},
     },
-    commands::service::{
-        options::{cluster, finish, invalid_option, program, shutdown_on_signal, start_logs},
-        token::token,
+    commands::{
+        service::{
+            options::{cluster, finish, invalid_option, program, shutdown_on_signal, start_logs},
+            token::token,
+        },
+        session::{LoadedManifest, working_directory},
     },
-    report,
+    report::{self, Report},
     settings::Settings,
     status::{CommandResult, ExitStatus},
 };
@@ -24,11 +28,13 @@ pub(crate) async fn server(settings: Settings, mut arguments: ServerCommand) -> 
     if let Some(ServerSubcommand::Token { command }) = arguments.command.take() {
         return token(&settings, command);
     }
-    check_access(&arguments)?;
-    let shutdown = shutdown_on_signal(&settings)?;
+    let log = log_config(&settings, arguments.config.take())?;
+    let report = report::open(&settings, log, None);
+    let listen = listen_addresses(&*report, &arguments).await?;
+    let shutdown = shutdown_on_signal(report)?;
     let scheme = if arguments.access.tls_cert.is_some() { "https" } else { "http" };
-    let options = options(&settings, arguments)?;
-    let format = settings.format(LogConfig::default());
+    let options = options(&settings, listen, arguments)?;
+    let format = settings.format();
     let ready = |address: SocketAddr| {
         let url = format!("{scheme}://{address}");
         // A closed stdout doesn't stop the service.
@@ -37,30 +43,57 @@ pub(crate) async fn server(settings: Settings, mut arguments: ServerCommand) -> 
             OutputFormat::Human => format!("serving on {url}\n"),
         });
     };
-    let logs = start_logs("vx-server", &settings)?;
-    finish(&settings, logs, serve(options, shutdown, ready).await).await
+    let logs = start_logs("vx-server", &settings, log)?;
+    finish(&settings, log, logs, serve(options, shutdown, ready).await).await
 }
 
-/// Requires tokens, or `--allow-anonymous`, on an address that other machines can reach.
-fn check_access(arguments: &ServerCommand) -> CommandResult {
-    let is_restricted = arguments.access.tokens.is_some() || arguments.access.allow_anonymous;
-    if is_restricted || arguments.address.ip().is_loopback() {
-        return Ok(());
+/// `[log]` of the configuration file. Velox accepts any file here without reading it, so that errors are
+/// warnings.
+fn log_config(settings: &Settings, config: Option<PathBuf>) -> CommandResult<LogConfig> {
+    let Some(config) = config else { return Ok(LogConfig::default()) };
+    let loaded =
+        LoadedManifest::load(settings, Some(config), &OverrideArgs::default(), &working_directory()?);
+    Ok(loaded.map(|loaded| loaded.manifest.log).unwrap_or_else(|error| {
+        let report = report::open(settings, LogConfig::default(), error.source);
+        for diagnostic in error.diagnostics {
+            let ignored = Diagnostic { level: Level::Warning, ..diagnostic };
+            report.report(Event::Warning(ignored.help("the service starts without the `[log]` of this file")));
+        }
+        LogConfig::default()
+    }))
+}
+
+/// The addresses to listen on. Those that other machines can reach require tokens or `--allow-anonymous`.
+async fn listen_addresses(report: &dyn Report, arguments: &ServerCommand) -> CommandResult<Vec<SocketAddr>> {
+    const HELP: &str = "require tokens with --tokens FILE (create them with `vx server token`), or accept all requests \
+                        with --allow-anonymous";
+    let address = arguments.address.clone().unwrap_or_default();
+    let is_public = arguments.access.tokens.is_some() || arguments.access.allow_anonymous;
+    let invalid = |message: String| {
+        let _ = Cli::command().error(ErrorKind::MissingRequiredArgument, message).print();
+        ExitStatus::Configuration
+    };
+    let resolved = address.resolve(is_public).await;
+    let resolved = resolved.map_err(|error| invalid(format!("failed to resolve --address {address}: {error}")))?;
+    if !is_public && !resolved.iter().all(|address| address.ip().is_loopback()) {
+        return Err(invalid(format!("{address} is reachable from the network: {HELP}")));
     }
-    let message = format!(
-        "{} is reachable from the network: require tokens with --tokens FILE (create them with `vx server token`), or \
-         accept all requests with --allow-anonymous",
-        arguments.address
-    );
-    let _ = Cli::command().error(ErrorKind::MissingRequiredArgument, message).print();
-    Err(ExitStatus::Configuration)
+    if !is_public && address.host.is_none() {
+        let warning = format!("the service is reachable from this machine only, not at all addresses of `{address}`");
+        report.report(Event::Warning(Diagnostic::warning(warning).help(HELP)));
+    }
+    Ok(resolved)
 }
 
-fn options(settings: &Settings, arguments: ServerCommand) -> CommandResult<ServiceOptions> {
+fn options(
+    settings: &Settings,
+    listen: Vec<SocketAddr>,
+    arguments: ServerCommand,
+) -> CommandResult<ServiceOptions> {
     let ServerCommand { data, access, retention, .. } = arguments;
     let tls = access.tls_cert.zip(access.tls_key);
     Ok(ServiceOptions {
-        listen: arguments.address,
+        listen,
         data: data.unwrap_or_else(|| cache_directory(&settings.environment).join("server")),
         jobs: arguments.jobs,
         queue: arguments.queue,

@@ -18,7 +18,7 @@ use crate::{
 
 /// `vx server token`.
 pub(crate) fn token(settings: &Settings, command: TokenCommand) -> CommandResult {
-    let format = settings.format(LogConfig::default());
+    let format = settings.format();
     let output = match command {
         TokenCommand::New(arguments) => create(format, arguments),
         TokenCommand::List { file } => tokens(&file.file).map(|tokens| match format {

@@ -1,7 +1,4 @@
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use velox_build::cache_directory;
 use velox_manifest::LogConfig;
@@ -17,10 +14,11 @@ use crate::{
 
 /// `vx worker`: runs builds of a cluster until a signal. Unfinished builds are requeued.
 pub(crate) async fn worker(settings: Settings, arguments: WorkerCommand) -> CommandResult {
-    let shutdown = shutdown_on_signal(&settings)?;
+    let log = LogConfig::default();
+    let shutdown = shutdown_on_signal(report::open(&settings, log, None))?;
     let metrics_address = arguments.metrics_address;
     let (options, cluster) = options(&settings, arguments)?;
-    let (format, jobs) = (settings.format(LogConfig::default()), options.jobs);
+    let (format, jobs) = (settings.format(), options.jobs);
     let ready = |metrics: Option<SocketAddr>| {
         let url = metrics.map(|address| format!("http://{address}"));
         // A closed stdout doesn't stop the worker.
@@ -33,9 +31,9 @@ pub(crate) async fn worker(settings: Settings, arguments: WorkerCommand) -> Comm
             }
         });
     };
-    let logs = start_logs("vx-worker", &settings)?;
+    let logs = start_logs("vx-worker", &settings, log)?;
     let result = work(options, cluster, metrics_address, shutdown, ready).await;
-    finish(&settings, logs, result).await
+    finish(&settings, log, logs, result).await
 }
 
 fn options(settings: &Settings, arguments: WorkerCommand) -> CommandResult<(ServiceOptions, ClusterOptions)> {
@@ -53,7 +51,7 @@ fn options(settings: &Settings, arguments: WorkerCommand) -> CommandResult<(Serv
         environment: settings.environment.clone(),
         drain: arguments.drain,
         // A worker accepts no requests.
-        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        listen: Vec::new(),
         queue: 0,
         time_to_live: Duration::ZERO,
         tls: None,

@@ -99,7 +99,10 @@ fn is_configuration(word: &str) -> bool {
 }
 
 fn is_directory(word: &str) -> bool {
-    matches!(word, "." | "..") || word.ends_with('/') || word.starts_with(['/', '~']) || word.starts_with("./")
+    matches!(word, "." | "..")
+        || word.ends_with('/')
+        || word.starts_with(['/', '~'])
+        || word.starts_with("./")
 }
 
 /// Whether the word is a version, with or without its `v`.

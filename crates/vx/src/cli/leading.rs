@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Error, error::ErrorKind, parser::ValueSource};
 
+use super::CliCommand;
 #[cfg(feature = "service")]
 use super::service::ListenAddress;
-use super::CliCommand;
 
 /// The options of Velox, which belong to the command that follows.
 #[derive(Debug, Default, Args)]

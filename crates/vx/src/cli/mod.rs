@@ -139,11 +139,14 @@ pub(crate) enum CliCommand {
         command: build::CacheCommand,
     },
     /// Generate shell completions
-    #[command(visible_alias = "completion", after_help = "Examples:
+    #[command(
+        visible_alias = "completion",
+        after_help = "Examples:
   vx completions bash > ~/.local/share/bash-completion/completions/vx
   vx completions zsh > ~/.zfunc/_vx            # with `fpath+=~/.zfunc` before compinit in .zshrc
   vx completions fish > ~/.config/fish/completions/vx.fish
-  vx completions powershell >> $PROFILE")]
+  vx completions powershell >> $PROFILE"
+    )]
     Completions {
         /// The shell to generate completions for
         shell: clap_complete::Shell,

@@ -331,7 +331,8 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let invalid = || {
-            "expected an address and a port, such as 127.0.0.1:8080, localhost:8080, [::1]:8080 or :8080".to_owned()
+            "expected an address and a port, such as 127.0.0.1:8080, localhost:8080, [::1]:8080 or :8080"
+                .to_owned()
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
         let port = port.parse().map_err(|_| invalid())?;
@@ -352,10 +353,9 @@ impl ListenAddress {
     pub(crate) async fn resolve(&self, is_public: bool) -> io::Result<Vec<SocketAddr>> {
         match &self.host {
             Some(host) => Ok(tokio::net::lookup_host((host.as_str(), self.port)).await?.collect()),
-            None if is_public => Ok(vec![
-                (Ipv6Addr::UNSPECIFIED, self.port).into(),
-                (Ipv4Addr::UNSPECIFIED, self.port).into(),
-            ]),
+            None if is_public => {
+                Ok(vec![(Ipv6Addr::UNSPECIFIED, self.port).into(), (Ipv4Addr::UNSPECIFIED, self.port).into()])
+            }
             None => Ok(vec![(Ipv4Addr::LOCALHOST, self.port).into()]),
         }
     }
@@ -415,7 +415,14 @@ mod tests {
         let resolve = async |text: &str, is_public| {
             let address: ListenAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
-            address.resolve(is_public).await.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            address
+                .resolve(is_public)
+                .await
+                .unwrap()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(resolve("127.0.0.1:9000", false).await, "127.0.0.1:9000");
         assert_eq!(resolve("[::1]:0", false).await, "[::1]:0");
@@ -424,7 +431,9 @@ mod tests {
         assert_eq!(resolve(":9000", true).await, "[::]:9000 0.0.0.0:9000");
         let local = resolve("localhost:9000", false).await;
         assert!(local.split(' ').all(|it| it == "127.0.0.1:9000" || it == "[::1]:9000"), "{local}");
-        for invalid in ["", "9000", "localhost", "localhost:", ":x", ":70000", "::1:80", "http://localhost:80", "a b:1"] {
+        for invalid in
+            ["", "9000", "localhost", "localhost:", ":x", ":70000", "::1:80", "http://localhost:80", "a b:1"]
+        {
             assert!(invalid.parse::<ListenAddress>().is_err(), "{invalid}");
         }
     }

@@ -1,6 +1,5 @@
 use std::env::consts::{ARCH, OS};
 
-
 use crate::{cli::OutputFormat, report, settings::Settings, status::CommandResult};
 
 /// The commit that vx was built from, if the build set it.

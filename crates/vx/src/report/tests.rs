@@ -327,7 +327,8 @@ fn log_lines() {
     let now = || "2026-01-02T03:04:05.678Z".parse::<Timestamp>().unwrap();
     let shown = [LineFormat::Json { now }, LineFormat::Raw].map(|lines| {
         let written = CapturedOutput::default();
-        let report = HumanReport::new(plain(written.clone()), None, lines, Verbosity::Verbose, Some(source()));
+        let report =
+            HumanReport::new(plain(written.clone()), None, lines, Verbosity::Verbose, Some(source()));
         play(&report);
         report.interrupted(Signal::Terminate);
         fail(&report, &[diagnostic(Level::Error)], &["y.go:1:2: undefined: z"]);

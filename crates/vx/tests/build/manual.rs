@@ -449,7 +449,11 @@ fn log_level_and_mode_control_the_output() {
     sandbox = sandbox.file("velox.toml", text("info", "production").replace("acme", "nobody"));
     let failed = sandbox.vx("build -c velox.toml --out out").fails(1);
     let last: serde_json::Value = serde_json::from_str(failed.lines().last().unwrap()).unwrap();
-    assert_eq!((&last["level"], &last["file"], &last["line"]), (&"ERROR".into(), &"velox.toml".into(), &5.into()), "{failed}");
+    assert_eq!(
+        (&last["level"], &last["file"], &last["line"]),
+        (&"ERROR".into(), &"velox.toml".into(), &5.into()),
+        "{failed}"
+    );
     sandbox = sandbox.file("velox.toml", text("info", "raw"));
     let raw = sandbox.vx("build -c velox.toml --dry-run").stderr();
     assert!(raw.starts_with("Resolved RoadRunner "), "{raw}");

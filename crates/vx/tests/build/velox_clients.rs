@@ -8,7 +8,8 @@ use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 fn first_version(text: &str) -> Option<&str> {
     let is_version = |word: &&str| {
         let parts: Vec<&str> = word.split('.').collect();
-        parts.len() == 3 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit()))
+        parts.len() == 3
+            && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit()))
     };
     text.split(|c: char| !c.is_ascii_digit() && c != '.').find(is_version)
 }

@@ -28,8 +28,7 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
             ExitStatus::Configuration
         })?;
     let log = loaded.manifest.log;
-    let is_default =
-        settings.format() == OutputFormat::Human && settings.verbosity(log) <= Verbosity::Normal;
+    let is_default = settings.format() == OutputFormat::Human && settings.verbosity(log) <= Verbosity::Normal;
     let delay = if is_default { PROGRESS_DELAY } else { Duration::ZERO };
     let report = DelayedReport::new(report::open_stderr(&settings, log, loaded.source.clone()), delay);
     let binary_name = format!("rr{}", std::env::consts::EXE_SUFFIX);

@@ -57,7 +57,8 @@ fn log_config(settings: &Settings, config: Option<PathBuf>) -> CommandResult<Log
         let report = report::open(settings, LogConfig::default(), error.source);
         for diagnostic in error.diagnostics {
             let ignored = Diagnostic { level: Level::Warning, ..diagnostic };
-            report.report(Event::Warning(ignored.help("the service starts without the `[log]` of this file")));
+            report
+                .report(Event::Warning(ignored.help("the service starts without the `[log]` of this file")));
         }
         LogConfig::default()
     }))
@@ -74,12 +75,14 @@ async fn listen_addresses(report: &dyn Report, arguments: &ServerCommand) -> Com
         ExitStatus::Configuration
     };
     let resolved = address.resolve(is_public).await;
-    let resolved = resolved.map_err(|error| invalid(format!("failed to resolve --address {address}: {error}")))?;
+    let resolved =
+        resolved.map_err(|error| invalid(format!("failed to resolve --address {address}: {error}")))?;
     if !is_public && !resolved.iter().all(|address| address.ip().is_loopback()) {
         return Err(invalid(format!("{address} is reachable from the network: {HELP}")));
     }
     if !is_public && address.host.is_none() {
-        let warning = format!("the service is reachable from this machine only, not at all addresses of `{address}`");
+        let warning =
+            format!("the service is reachable from this machine only, not at all addresses of `{address}`");
         report.report(Event::Warning(Diagnostic::warning(warning).help(HELP)));
     }
     Ok(resolved)

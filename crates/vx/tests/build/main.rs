@@ -23,6 +23,7 @@ mod manual;
 mod proxies;
 mod real_roadrunner;
 mod run;
+mod static_binary;
 mod toolchain;
 mod velox_clients;
 mod with;

@@ -4,6 +4,7 @@
 
 #[path = "../support"]
 mod support {
+    pub mod book;
     pub mod browser;
     pub mod collector;
     pub mod sandbox;
@@ -11,6 +12,7 @@ mod support {
 }
 
 mod cluster;
+mod migrating_from_velox;
 mod page;
 mod remote;
 mod server;

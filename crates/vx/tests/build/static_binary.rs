@@ -42,7 +42,11 @@ impl Root {
     fn vx(&self, arguments: &[&str], proxy: &str) -> CommandOutput {
         let mut command = Command::new("chroot");
         command.arg(self.directory.path()).arg("/usr/bin/vx").args(arguments);
-        command.env("HOME", "/tmp").env("GOPROXY", proxy).env("GOSUMDB", "off").env("PATH", "/usr/bin:/usr/sbin:/sbin");
+        command
+            .env("HOME", "/tmp")
+            .env("GOPROXY", proxy)
+            .env("GOSUMDB", "off")
+            .env("PATH", "/usr/bin:/usr/sbin:/sbin");
         for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "VX_CACHE_DIR", "GOMODCACHE"] {
             command.env_remove(variable);
         }
@@ -109,7 +113,8 @@ fn answer(server: &UdpSocket) {
         let answers = u8::from(is_known && is_ipv4);
         // A response, recursion available, and NXDOMAIN for other names.
         let code = if is_known { 0x80 } else { 0x83 };
-        let mut reply = [&query[..2], &[0x81, code, 0, 1, 0, answers, 0, 0, 0, 0], &query[12..name_end + 4]].concat();
+        let mut reply =
+            [&query[..2], &[0x81, code, 0, 1, 0, answers, 0, 0, 0, 0], &query[12..name_end + 4]].concat();
         if answers == 1 {
             reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
         }

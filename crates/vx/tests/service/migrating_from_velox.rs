@@ -3,13 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    process::Command,
-    sync::LazyLock,
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::LazyLock};
 
 use serde_json::{Value, json};
 use velox_gomod::buildinfo::BuildInfo;
@@ -82,7 +76,8 @@ fn user(configuration: &str) -> Sandbox {
         let proxy = acme_proxy();
         proxy.plugin("github.com/acme/hello", "v1.0.0").plugin("github.com/acme/hello", "v1.1.0");
         proxy.query("github.com/acme/hello", "main", "v1.1.0");
-        let demanding = plugin("example.com/acme/demanding", "demanding").requires("example.com/acme/hello", "v1.1.0");
+        let demanding =
+            plugin("example.com/acme/demanding", "demanding").requires("example.com/acme/hello", "v1.1.0");
         proxy.module("example.com/acme/demanding", "v1.0.0", demanding.files());
         let broken = plugin("example.com/acme/broken", "broken").compile_error();
         proxy.module("example.com/acme/broken", "v1.0.0", broken.files());
